@@ -1,0 +1,3 @@
+//! Runs very many AI calls at once and loses none of them.
+
+pub mod types;

@@ -1,0 +1,89 @@
+//! What the router gives back, with the way it took.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Charged, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
+
+/// One attempt at one lane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Where the call went, or would have gone.
+    pub lane: LaneName,
+    /// The key it used; `None` when it never left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyLabel>,
+    /// From asking until the call left (or was refused).
+    pub waited: Duration,
+    /// From leaving until its end; zero when it never left.
+    pub took: Duration,
+    /// From leaving until the first piece of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token: Option<Duration>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How an [`Attempt`] ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// With a whole reply.
+    Answered {
+        /// Tokens used; `None` when the provider did not say.
+        usage: Option<Usage>,
+        /// What they cost; `None` when the price or the usage is unknown.
+        cost: Option<NanoUsd>,
+    },
+    /// With a failure.
+    Failed(Failure),
+}
+
+/// Every attempt made for one question, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Trail(pub Vec<Attempt>);
+
+impl Trail {
+    /// Returns how many calls really left this machine.
+    pub fn calls(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.key.is_some()).count()
+    }
+
+    /// Returns how many times the question moved to another lane.
+    pub fn failovers(&self) -> usize {
+        self.0.windows(2).filter(|pair| pair[0].lane != pair[1].lane).count()
+    }
+
+    /// Returns how many failed calls the provider may have charged for.
+    pub fn maybe_charged(&self) -> usize {
+        let lost = |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::Maybe);
+        self.0.iter().filter(lost).count()
+    }
+}
+
+/// A question answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// What the model said.
+    pub reply: Reply,
+    /// The lane that answered.
+    pub lane: LaneName,
+    /// Whether a played provider answered: the text is made up.
+    pub practice: bool,
+    /// What it cost; `None` when the price or the usage is unknown.
+    pub cost: Option<NanoUsd>,
+    /// Every attempt, the successful one last.
+    pub trail: Trail,
+}
+
+/// A question that no lane answered.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{failure}")]
+pub struct Unanswered {
+    /// The failure that ended it.
+    pub failure: Failure,
+    /// Every attempt.
+    pub trail: Trail,
+}

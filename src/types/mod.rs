@@ -1,0 +1,25 @@
+//! The nouns everybody shares: names, prompts, replies, usage, money, failures.
+//!
+//! Plain data. Nothing here reads a file, a clock or a socket.
+
+mod answer;
+mod failure;
+mod item;
+mod media;
+mod money;
+mod name;
+mod prompt;
+mod reply;
+mod secret;
+mod usage;
+
+pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
+pub use failure::{Charged, Class, Failure, Verdict};
+pub use item::{ItemKey, ItemStatus};
+pub use media::{Media, MediaData};
+pub use money::{NanoUsd, Price};
+pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderName, RouteName, StepName};
+pub use prompt::{Message, Part, Prompt, Role, Shape};
+pub use reply::{Reply, StopReason};
+pub use secret::Secret;
+pub use usage::{Tokens, Usage};
