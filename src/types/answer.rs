@@ -21,6 +21,12 @@ pub struct Attempt {
     /// From leaving until the first piece of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token: Option<Duration>,
+    /// Tokens used, on failure too; `None` when the provider did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// What they cost; `None` when the price or the usage is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<NanoUsd>,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -30,12 +36,7 @@ pub struct Attempt {
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// With a whole reply.
-    Answered {
-        /// Tokens used; `None` when the provider did not say.
-        usage: Option<Usage>,
-        /// What they cost; `None` when the price or the usage is unknown.
-        cost: Option<NanoUsd>,
-    },
+    Answered,
     /// With a failure.
     Failed(Failure),
 }

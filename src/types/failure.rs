@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Usage;
+
 /// Why a call, a step or an item failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,24 +142,30 @@ pub struct Failure {
     /// Why, in one word.
     pub class: Class,
     /// Why, in the provider's words where there are any.
-    pub message: String,
+    pub message: Box<str>,
     /// The HTTP status, for people; no code decides by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The provider's own error code, such as `insufficient_quota`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
+    pub code: Option<Box<str>>,
     /// How long the provider asked us to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
     /// Whether it may have cost money.
     #[serde(default)]
     pub charged: Charged,
+    /// The tokens that were used all the same, where the provider said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Box<Usage>>,
+    /// What the model had said, where a check or a limit made it a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Box<str>>,
 }
 
 impl Failure {
     /// Makes a failure that cost nothing.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
+    pub fn new(class: Class, message: impl Into<Box<str>>) -> Self {
         Self {
             class,
             message: message.into(),
@@ -165,6 +173,8 @@ impl Failure {
             code: None,
             retry_after: None,
             charged: Charged::No,
+            usage: None,
+            text: None,
         }
     }
 
@@ -172,6 +182,20 @@ impl Failure {
     #[must_use]
     pub fn maybe_charged(mut self) -> Self {
         self.charged = Charged::Maybe;
+        self
+    }
+
+    /// Says what it used all the same, and so cost.
+    #[must_use]
+    pub fn used(mut self, usage: Option<Usage>) -> Self {
+        self.usage = usage.map(Box::new);
+        self.maybe_charged()
+    }
+
+    /// Keeps what the model had said.
+    #[must_use]
+    pub fn with_text(mut self, text: impl Into<Box<str>>) -> Self {
+        self.text = Some(text.into());
         self
     }
 

@@ -20,6 +20,6 @@ pub use media::{Media, MediaData};
 pub use money::{NanoUsd, Price};
 pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderName, RouteName, StepName};
 pub use prompt::{Message, Part, Prompt, Role, Shape};
-pub use reply::{Reply, StopReason};
+pub use reply::Reply;
 pub use secret::Secret;
 pub use usage::{Tokens, Usage};
