@@ -2,4 +2,6 @@
 
 pub mod document;
 pub mod guard;
+#[cfg(feature = "server")]
+pub mod simulator;
 pub mod types;
