@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::Text;
+
 /// A stretch of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -81,6 +83,25 @@ impl fmt::Display for Fault {
     }
 }
 
+const STARS: &str = "***";
+
+/// Replacing every `a` of a message would hide the message; no key is this short.
+const SHORTEST_SECRET: usize = 4;
+
+/// Replaces each stretch by as many stars as it has bytes, so that later places stay where they are.
+fn cover(text: &str, secrets: &[Text]) -> String {
+    let mut covered = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        let hidden = secrets.iter().any(|secret| secret.span.contains(&at));
+        match character {
+            '\n' | '\r' => covered.push(character),
+            _ if hidden => covered.extend(std::iter::repeat_n('*', character.len_utf8())),
+            _ => covered.push(character),
+        }
+    }
+    covered
+}
+
 /// Everything that is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Faults(pub Vec<Fault>);
@@ -94,6 +115,26 @@ impl Faults {
     /// Adds all of another's.
     pub fn extend(&mut self, more: Self) {
         self.0.extend(more.0);
+    }
+
+    /// Puts stars over `secrets`, which stand in the text that the places are of: in the lines that
+    /// are shown, and where a message or an advice repeats one.
+    pub fn hide(&mut self, secrets: &[Text]) {
+        if secrets.is_empty() {
+            return;
+        }
+        let mut covered: Option<Arc<str>> = None;
+        for fault in &mut self.0 {
+            if let Some(place) = &mut fault.place {
+                place.text = covered.get_or_insert_with(|| cover(&place.text, secrets).into()).clone();
+            }
+            for secret in secrets.iter().filter(|secret| secret.value.len() >= SHORTEST_SECRET) {
+                for said in [&secret.value, &secret.value.escape_debug().to_string()] {
+                    fault.message = fault.message.replace(said, STARS);
+                    fault.advice = fault.advice.take().map(|advice| advice.replace(said, STARS));
+                }
+            }
+        }
     }
 
     /// Returns `value` if nothing is wrong.

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
-use super::{Fault, Faults, Place};
+use super::words::explain;
+use super::{Fault, Faults, Place, Places};
 
 /// A TOML text that parses.
 #[derive(Debug, Clone)]
@@ -41,8 +42,15 @@ impl Document {
         Fault { place: Some(Place::new(&self.file, &self.text, span)), ..Fault::new(message) }
     }
 
+    /// Finds where everything stands.
+    pub fn places(&self) -> Places<'_> {
+        let (root, _) = DeTable::parse_recoverable(&self.text);
+        Places::new(self, root.get_ref())
+    }
+
     /// Reads `T`, with every fault found. What is returned beside faults holds all that was right,
-    /// which works for a `T` whose keys are all optional; otherwise it is the default.
+    /// which works for a `T` whose keys are all optional and whose lists may be of any length;
+    /// otherwise it is the default. A list of values of which one is wrong is left out whole.
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Faults) {
         let (root, _) = DeTable::parse_recoverable(&self.text);
         if let Ok(whole) = T::deserialize(Deserializer::from(root.clone())) {
@@ -57,7 +65,8 @@ impl Document {
                 faults.push(self.explain(&error));
             }
         }
-        let value = read_node(without(&root, &wrong, &mut 0)).unwrap_or_else(|error| {
+        let Some(right) = without(&root, &wrong, &mut 0) else { return (T::default(), faults) };
+        let value = read_node(right).unwrap_or_else(|error| {
             // What is left can be wrong only together.
             if wrong.is_empty() {
                 faults.push(self.explain(&error));
@@ -68,11 +77,8 @@ impl Document {
     }
 
     fn explain(&self, error: &Error) -> Fault {
-        let fault = self.fault(span_of(error), error.message());
-        match closest(error.message()) {
-            Some(known) => fault.advise(format!("did you mean `{known}`?")),
-            None => fault,
-        }
+        let (wrong, advice) = explain(error.message());
+        Fault { advice, ..self.fault(span_of(error), wrong) }
     }
 }
 
@@ -102,7 +108,7 @@ fn leaves<'i>(node: &Node<'i>) -> Vec<Node<'i>> {
             .flat_map(|(key, value)| leaves(value).into_iter().map(|leaf| (key.clone(), leaf)))
             .map(|pair| Spanned::new(span.clone(), DeValue::Table(DeTable::from_iter([pair]))))
             .collect(),
-        DeValue::Array(array) if is_tables(array) => array
+        DeValue::Array(array) if !array.is_empty() => array
             .iter()
             .flat_map(leaves)
             .map(|leaf| Spanned::new(span.clone(), DeValue::Array(DeArray::from_iter([leaf]))))
@@ -111,13 +117,14 @@ fn leaves<'i>(node: &Node<'i>) -> Vec<Node<'i>> {
     }
 }
 
-/// Returns `node` without the leaves whose numbers (in the order of [`leaves`]) are in `wrong`.
-fn without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Node<'i> {
+/// Returns `node` without the leaves whose numbers (in the order of [`leaves`]) are in `wrong`;
+/// `None` when nothing of it may stay.
+fn without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Option<Node<'i>> {
     let value = match node.get_ref() {
         DeValue::Table(table) if !table.is_empty() => {
             let mut kept = DeTable::new();
             for (key, value) in table {
-                if let Some(value) = child_without(value, wrong, next) {
+                if let Some(value) = without(value, wrong, next) {
                     kept.insert(key.clone(), value);
                 }
             }
@@ -125,39 +132,16 @@ fn without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Nod
         }
         DeValue::Array(array) if is_tables(array) => {
             // An element stays even when nothing of it does: others are told apart by position.
-            DeValue::Array(array.iter().map(|element| without(element, wrong, next)).collect())
+            let kept = |element| without(element, wrong, next).unwrap_or_else(|| Node::clone(element));
+            DeValue::Array(array.iter().map(kept).collect())
         }
-        leaf => {
-            *next += 1;
-            leaf.clone()
+        _ => {
+            let first = *next;
+            *next += leaves(node).len();
+            return (first..*next).all(|number| !wrong.contains(&number)).then(|| node.clone());
         }
     };
-    Spanned::new(node.span(), value)
-}
-
-fn child_without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Option<Node<'i>> {
-    let is_leaf = match node.get_ref() {
-        DeValue::Table(table) => table.is_empty(),
-        DeValue::Array(array) => !is_tables(array),
-        _ => true,
-    };
-    let number = *next;
-    let kept = without(node, wrong, next);
-    (!is_leaf || !wrong.contains(&number)).then_some(kept)
-}
-
-/// Finds the name that was probably meant, in serde's "unknown field `x`, expected one of `a`, `b`".
-fn closest(message: &str) -> Option<&str> {
-    let (is, known) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
-    let wrong = is.split('`').nth(1)?;
-    known
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
-        .min()
-        .map(|(_, name)| name)
+    Some(Spanned::new(node.span(), value))
 }
 
 #[cfg(test)]
@@ -201,6 +185,22 @@ mod tests {
         assert_eq!(root.step[0].name.as_ref().map(|name| name.get_ref().as_str()), Some("a"));
         assert_eq!(root.step.len(), 2);
         assert_eq!(root.provider["p"].limits, BTreeMap::from([("tpm".to_owned(), 5)]));
+    }
+
+    #[test]
+    fn every_wrong_element_of_a_list_is_found() {
+        #[derive(Debug, Default, Deserialize, PartialEq)]
+        #[serde(default)]
+        struct Lists {
+            numbers: Vec<u8>,
+            words: Vec<String>,
+        }
+        let text = "numbers = [1, 'two', 3, 'four']\nwords = ['a']\n";
+        let (lists, faults) = Document::parse("l.toml", text).unwrap().read::<Lists>();
+        let places: Vec<String> =
+            faults.0.iter().map(|fault| fault.place.as_ref().unwrap().to_string()).collect();
+        assert_eq!(places, ["l.toml:1:15", "l.toml:1:25"]);
+        assert_eq!(lists, Lists { numbers: vec![], words: vec!["a".to_owned()] });
     }
 
     #[test]
