@@ -9,7 +9,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use super::Text;
 
 /// A stretch of a text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Place {
     file: Arc<str>,
     text: Arc<str>,
@@ -30,6 +30,10 @@ impl Place {
         Self { file: file.clone(), text: text.clone(), span: start..end }
     }
 
+    pub(super) fn overlaps(&self, span: &Range<usize>) -> bool {
+        self.span.start < span.end && span.start < self.span.end
+    }
+
     /// Returns the line and the column, both counted from 1; the column counts characters.
     pub fn line_and_column(&self) -> (usize, usize) {
         let before = &self.text[..self.span.start];
@@ -42,6 +46,13 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.line_and_column();
         write!(out, "{}:{line}:{column}", self.file)
+    }
+}
+
+impl fmt::Debug for Place {
+    /// Leaves the text out: it is long, and may hold what is nobody's business.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Place({self})")
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Document, Fault};
+use super::{Document, Fault, Faults};
 
 /// Where everything of a [`Document`] stands. A path is the keys from the top, list elements by
 /// their number: `["route", "cheap", "lanes", "0"]`.
@@ -54,6 +54,16 @@ impl<'d> Places<'d> {
             Some(span) => self.document.fault(span, message),
             None => self.document.fault(0..0, message),
         }
+    }
+
+    /// Returns whether a fault stands at `path` or at anything under it.
+    pub fn is_faulty(&self, path: &[&str], faults: &Faults) -> bool {
+        let under = |key: &&Vec<String>| {
+            key.len() >= path.len() && key.iter().zip(path).all(|(key, step)| key == step)
+        };
+        self.spans.keys().filter(under).filter_map(|key| self.spans.get(key)).any(|span| {
+            faults.0.iter().filter_map(|fault| fault.place.as_ref()).any(|place| place.overlaps(span))
+        })
     }
 
     /// Returns every string in the order of the text.
@@ -110,5 +120,21 @@ mod tests {
         assert_eq!(place(&["route", "r", "lanes", "7"]), "c.toml:4:9");
         assert_eq!(place(&["nothing"]), "c.toml:1:1");
         assert!(places.has(&["route", "r"]) && !places.has(&["route", "s"]));
+    }
+
+    #[test]
+    fn a_fault_is_known_from_everywhere_above_it() {
+        let document = Document::parse("c.toml", "a = { b = [1, 2], c = 3 }\nd = 4\n").unwrap();
+        let places = document.places();
+        let faults = Faults(vec![places.fault(&["a", "b", "1"], "wrong")]);
+        for (path, faulty) in [
+            (&["a"][..], true),
+            (&["a", "b"], true),
+            (&["a", "b", "0"], false),
+            (&["a", "c"], false),
+            (&["d"], false),
+        ] {
+            assert_eq!(places.is_faulty(path, &faults), faulty, "{path:?}");
+        }
     }
 }

@@ -1,24 +1,33 @@
 //! Parses a TOML text and reads settings from it, leaf by leaf when they do not read whole.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
+use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer, Error};
 
 use super::words::explain;
 use super::{Fault, Faults, Place, Places};
 
 /// A TOML text that parses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Document {
     file: Arc<str>,
     text: Arc<str>,
 }
 
+impl fmt::Debug for Document {
+    /// Leaves the text out: it may hold a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Document").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
 type Node<'i> = Spanned<DeValue<'i>>;
+type Key<'i> = Spanned<DeString<'i>>;
 
 impl Document {
     /// Parses `text`; `file` is what faults call it.
@@ -48,32 +57,26 @@ impl Document {
         Places::new(self, root.get_ref())
     }
 
-    /// Reads `T`, with every fault found. What is returned beside faults holds all that was right,
-    /// which works for a `T` whose keys are all optional and whose lists may be of any length;
-    /// otherwise it is the default. A list of values of which one is wrong is left out whole.
+    /// Reads `T`, with every fault found. What is returned beside faults holds what was right, as far
+    /// as it makes a `T` without the rest: a list of values of which one is wrong is left out whole.
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Faults) {
         let (root, _) = DeTable::parse_recoverable(&self.text);
-        if let Ok(whole) = T::deserialize(Deserializer::from(root.clone())) {
-            return (whole, Faults::default());
-        }
         let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
-        let mut faults = Faults::default();
-        let mut wrong = HashSet::new();
-        for (number, leaf) in leaves(&root).into_iter().enumerate() {
-            if let Err(error) = read_node::<T>(leaf) {
-                wrong.insert(number);
-                faults.push(self.explain(&error));
+        let found = Search::new(read_node::<T>).run(&root);
+        let mut faults: Vec<Fault> = Vec::new();
+        for (_, error) in &found {
+            let fault = self.explain(error);
+            if !faults.contains(&fault) {
+                faults.push(fault);
             }
         }
-        let Some(right) = without(&root, &wrong, &mut 0) else { return (T::default(), faults) };
-        let value = read_node(right).unwrap_or_else(|error| {
-            // What is left can be wrong only together.
-            if wrong.is_empty() {
-                faults.push(self.explain(&error));
-            }
-            T::default()
+        // What is left may lack something without which the rest makes no sense: then more must go.
+        let deepest = found.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+        let right = (0..=deepest).rev().find_map(|depth| {
+            let wrong = found.iter().map(|(path, _)| path[..depth.min(path.len())].to_vec()).collect();
+            read_node(without(&root, &mut Vec::new(), &wrong)?).ok()
         });
-        (value, faults)
+        (right.unwrap_or_default(), Faults(faults))
     }
 
     fn explain(&self, error: &Error) -> Fault {
@@ -99,47 +102,93 @@ fn is_tables(array: &DeArray<'_>) -> bool {
     !array.is_empty() && array.iter().all(|element| element.get_ref().is_table())
 }
 
-/// Returns one copy of `node` for each of its leaves, holding that leaf and nothing else.
-fn leaves<'i>(node: &Node<'i>) -> Vec<Node<'i>> {
-    let span = node.span();
+/// Returns what `node` holds, each with its key if it is a table.
+fn children<'n, 'i>(node: &'n Node<'i>) -> Vec<(Option<&'n Key<'i>>, &'n Node<'i>)> {
     match node.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => table
-            .iter()
-            .flat_map(|(key, value)| leaves(value).into_iter().map(|leaf| (key.clone(), leaf)))
-            .map(|pair| Spanned::new(span.clone(), DeValue::Table(DeTable::from_iter([pair]))))
-            .collect(),
-        DeValue::Array(array) if !array.is_empty() => array
-            .iter()
-            .flat_map(leaves)
-            .map(|leaf| Spanned::new(span.clone(), DeValue::Array(DeArray::from_iter([leaf]))))
-            .collect(),
-        _ => vec![node.clone()],
+        DeValue::Table(table) => table.iter().map(|(key, value)| (Some(key), value)).collect(),
+        DeValue::Array(array) => array.iter().map(|value| (None, value)).collect(),
+        _ => Vec::new(),
     }
 }
 
-/// Returns `node` without the leaves whose numbers (in the order of [`leaves`]) are in `wrong`;
-/// `None` when nothing of it may stay.
-fn without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Option<Node<'i>> {
+/// Finds the smallest parts of a text that are wrong each for itself: a part that reads well alone,
+/// with nothing beside it but the tables that it stands in, is not looked into.
+struct Search<'i, R> {
+    read: R,
+    /// The span of each table or list above, and under which key of it the search is.
+    above: Vec<(Range<usize>, Option<Key<'i>>)>,
+    path: Path,
+}
+
+/// Positions from the root down.
+type Path = Vec<usize>;
+
+impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
+    fn new(read: R) -> Self {
+        Self { read, above: Vec::new(), path: Vec::new() }
+    }
+
+    fn run(&mut self, node: &Node<'i>) -> Vec<(Path, Error)> {
+        let Err(error) = (self.read)(self.alone(node)) else { return Vec::new() };
+        let mut found = Vec::new();
+        for (position, (key, child)) in children(node).into_iter().enumerate() {
+            self.above.push((node.span(), key.cloned()));
+            self.path.push(position);
+            let inside = self.run(child);
+            found.extend(inside.into_iter().filter(|(_, error)| !self.is_of_solitude(error)));
+            self.path.pop();
+            self.above.pop();
+        }
+        if found.is_empty() {
+            found.push((self.path.clone(), error));
+        }
+        found
+    }
+
+    /// Returns a copy of `node` within what is above it, and nothing else.
+    fn alone(&self, node: &Node<'i>) -> Node<'i> {
+        self.above.iter().rev().fold(node.clone(), |inner, (span, key)| {
+            let outer = match key {
+                Some(key) => DeValue::Table(DeTable::from_iter([(key.clone(), inner)])),
+                None => DeValue::Array(DeArray::from_iter([inner])),
+            };
+            Spanned::new(span.clone(), outer)
+        })
+    }
+
+    /// Whether only what [`Self::alone`] took away is missing.
+    fn is_of_solitude(&self, error: &Error) -> bool {
+        let above = || self.above.iter().any(|(span, _)| *span == span_of(error));
+        error.message().starts_with("missing field") && above()
+    }
+}
+
+/// Returns `node` without what stands at the `wrong` paths; `None` when nothing of it may stay.
+fn without<'i>(node: &Node<'i>, path: &mut Path, wrong: &HashSet<Path>) -> Option<Node<'i>> {
+    if wrong.contains(path) {
+        return None;
+    }
+    let mut kept = Vec::new();
+    for (position, (key, child)) in children(node).into_iter().enumerate() {
+        path.push(position);
+        kept.push((key, child, without(child, path, wrong)));
+        path.pop();
+    }
     let value = match node.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => {
-            let mut kept = DeTable::new();
-            for (key, value) in table {
-                if let Some(value) = without(value, wrong, next) {
-                    kept.insert(key.clone(), value);
-                }
-            }
-            DeValue::Table(kept)
+        DeValue::Table(_) => {
+            let right = kept.into_iter().filter_map(|(key, _, child)| Some((key?.clone(), child?)));
+            DeValue::Table(right.collect())
         }
         DeValue::Array(array) if is_tables(array) => {
             // An element stays even when nothing of it does: others are told apart by position.
-            let kept = |element| without(element, wrong, next).unwrap_or_else(|| Node::clone(element));
-            DeValue::Array(array.iter().map(kept).collect())
+            let empty = |node: &Node<'i>| Spanned::new(node.span(), DeValue::Table(DeTable::new()));
+            let elements = kept.into_iter().map(|(_, was, is)| is.unwrap_or_else(|| empty(was)));
+            DeValue::Array(elements.collect())
         }
-        _ => {
-            let first = *next;
-            *next += leaves(node).len();
-            return (first..*next).all(|number| !wrong.contains(&number)).then(|| node.clone());
-        }
+        DeValue::Array(_) => DeValue::Array(
+            kept.into_iter().map(|(_, _, child)| child).collect::<Option<Vec<_>>>()?.into_iter().collect(),
+        ),
+        other => other.clone(),
     };
     Some(Spanned::new(node.span(), value))
 }
@@ -201,6 +250,35 @@ mod tests {
             faults.0.iter().map(|fault| fault.place.as_ref().unwrap().to_string()).collect();
         assert_eq!(places, ["l.toml:1:15", "l.toml:1:25"]);
         assert_eq!(lists, Lists { numbers: vec![], words: vec!["a".to_owned()] });
+    }
+
+    #[test]
+    fn what_is_required_is_missed_only_where_it_is_missing() {
+        #[derive(Debug, Default, Deserialize, PartialEq)]
+        #[serde(default)]
+        struct Shop {
+            name: String,
+            prices: BTreeMap<String, Price>,
+            faults: Vec<Price>,
+        }
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Price {
+            input: u32,
+            output: u32,
+        }
+        let text = "name = 3\n[prices.a]\ninput = 1\noutput = 2\n[prices.b]\ninput = 'x'\noutput = 2\n[prices.c]\ninput = 1\n[[faults]]\noutput = 1\n";
+        let (shop, faults) = Document::parse("s.toml", text).unwrap().read::<Shop>();
+        let said: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "s.toml:1:8: expected a string, found `3`",
+                "s.toml:6:9: expected a whole number, 0 or more, found \"x\"",
+                "s.toml:8:1: missing key `output`",
+                "s.toml:10:1: missing key `input`",
+            ]
+        );
+        assert_eq!(shop.prices.keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub(super) fn explain(message: &str) -> (String, Option<String>) {
     if let Some((found, expected)) = mismatch(message) {
         return (format!("expected {}, found {}", thing(expected), thing(found)), None);
     }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return (format!("missing key {key}"), None);
+    }
     match message.split_once("; ") {
         Some((wrong, advice)) => (wrong.to_owned(), Some(advice.to_owned())),
         None => (message.to_owned(), None),
