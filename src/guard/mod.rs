@@ -1,0 +1,5 @@
+//! May this call leave now?
+
+mod settings;
+
+pub use settings::BreakerSettings;
