@@ -131,7 +131,9 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
     fn run(&mut self, node: &Node<'i>) -> Vec<(Path, Error)> {
         let Err(error) = (self.read)(self.alone(node)) else { return Vec::new() };
         let mut found = Vec::new();
-        for (position, (key, child)) in children(node).into_iter().enumerate() {
+        // An error of the whole is found when all of its parts have been read: they are right.
+        let parts = if span_of(&error) == node.span() { Vec::new() } else { children(node) };
+        for (position, (key, child)) in parts.into_iter().enumerate() {
             self.above.push((node.span(), key.cloned()));
             self.path.push(position);
             let inside = self.run(child);
@@ -156,10 +158,9 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
         })
     }
 
-    /// Whether only what [`Self::alone`] took away is missing.
+    /// Whether an error is about what stands above: then it comes from what [`Self::alone`] took away.
     fn is_of_solitude(&self, error: &Error) -> bool {
-        let above = || self.above.iter().any(|(span, _)| *span == span_of(error));
-        error.message().starts_with("missing field") && above()
+        self.above.iter().any(|(span, _)| *span == span_of(error))
     }
 }
 
@@ -279,6 +280,40 @@ mod tests {
             ]
         );
         assert_eq!(shop.prices.keys().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn what_is_wrong_only_together_is_said_once_beside_what_is_wrong_alone() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Root {
+            name: String,
+            spread: Option<Spread>,
+        }
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(try_from = "BTreeMap<String, u32>")]
+        struct Spread;
+        impl TryFrom<BTreeMap<String, u32>> for Spread {
+            type Error = String;
+            fn try_from(written: BTreeMap<String, u32>) -> Result<Self, String> {
+                match (written.get("low"), written.get("high")) {
+                    (Some(low), Some(high)) if low <= high => Ok(Self),
+                    (Some(_), Some(_)) => Err("high is below low".to_owned()),
+                    _ => Err("give both".to_owned()),
+                }
+            }
+        }
+        let read = |text: &str| Document::parse("t", text).unwrap().read::<Root>().1.to_string();
+        assert_eq!(
+            read("name = 1\nspread = { low = 3, high = 2 }").lines().skip(1).collect::<Vec<_>>(),
+            ["t:2:10: high is below low"]
+        );
+        assert_eq!(read("name = 1\n[spread]\nlow = 3\nhigh = 'x'\n").lines().count(), 2);
+        assert_eq!(read("name = 1\n[spread]\nlow = 3\nhigh = 4\n").lines().count(), 1);
+        assert_eq!(
+            read("name = 1\n[spread]\nlow = 3\n").lines().skip(1).collect::<Vec<_>>(),
+            ["t:2:1: give both"]
+        );
     }
 
     #[test]
