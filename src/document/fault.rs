@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::Text;
+
 /// A stretch of a text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Place {
     file: Arc<str>,
     text: Arc<str>,
@@ -28,6 +30,10 @@ impl Place {
         Self { file: file.clone(), text: text.clone(), span: start..end }
     }
 
+    pub(super) fn overlaps(&self, span: &Range<usize>) -> bool {
+        self.span.start < span.end && span.start < self.span.end
+    }
+
     /// Returns the line and the column, both counted from 1; the column counts characters.
     pub fn line_and_column(&self) -> (usize, usize) {
         let before = &self.text[..self.span.start];
@@ -40,6 +46,13 @@ impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (line, column) = self.line_and_column();
         write!(out, "{}:{line}:{column}", self.file)
+    }
+}
+
+impl fmt::Debug for Place {
+    /// Leaves the text out: it is long, and may hold what is nobody's business.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Place({self})")
     }
 }
 
@@ -81,6 +94,25 @@ impl fmt::Display for Fault {
     }
 }
 
+const STARS: &str = "***";
+
+/// Replacing every `a` of a message would hide the message; no key is this short.
+const SHORTEST_SECRET: usize = 4;
+
+/// Replaces each stretch by as many stars as it has bytes, so that later places stay where they are.
+fn cover(text: &str, secrets: &[Text]) -> String {
+    let mut covered = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        let hidden = secrets.iter().any(|secret| secret.span.contains(&at));
+        match character {
+            '\n' | '\r' => covered.push(character),
+            _ if hidden => covered.extend(std::iter::repeat_n('*', character.len_utf8())),
+            _ => covered.push(character),
+        }
+    }
+    covered
+}
+
 /// Everything that is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Faults(pub Vec<Fault>);
@@ -94,6 +126,26 @@ impl Faults {
     /// Adds all of another's.
     pub fn extend(&mut self, more: Self) {
         self.0.extend(more.0);
+    }
+
+    /// Puts stars over `secrets`, which stand in the text that the places are of: in the lines that
+    /// are shown, and where a message or an advice repeats one.
+    pub fn hide(&mut self, secrets: &[Text]) {
+        if secrets.is_empty() {
+            return;
+        }
+        let mut covered: Option<Arc<str>> = None;
+        for fault in &mut self.0 {
+            if let Some(place) = &mut fault.place {
+                place.text = covered.get_or_insert_with(|| cover(&place.text, secrets).into()).clone();
+            }
+            for secret in secrets.iter().filter(|secret| secret.value.len() >= SHORTEST_SECRET) {
+                for said in [&secret.value, &secret.value.escape_debug().to_string()] {
+                    fault.message = fault.message.replace(said, STARS);
+                    fault.advice = fault.advice.take().map(|advice| advice.replace(said, STARS));
+                }
+            }
+        }
     }
 
     /// Returns `value` if nothing is wrong.

@@ -6,7 +6,10 @@
 //! Knows nothing of what the settings mean; it opens no file.
 
 mod fault;
+mod places;
 mod read;
+mod words;
 
 pub use fault::{Fault, Faults, Place};
+pub use places::{Places, Text};
 pub use read::Document;

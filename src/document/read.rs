@@ -1,23 +1,33 @@
 //! Parses a TOML text and reads settings from it, leaf by leaf when they do not read whole.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
+use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer, Error};
 
-use super::{Fault, Faults, Place};
+use super::words::explain;
+use super::{Fault, Faults, Place, Places};
 
 /// A TOML text that parses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Document {
     file: Arc<str>,
     text: Arc<str>,
 }
 
+impl fmt::Debug for Document {
+    /// Leaves the text out: it may hold a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Document").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
 type Node<'i> = Spanned<DeValue<'i>>;
+type Key<'i> = Spanned<DeString<'i>>;
 
 impl Document {
     /// Parses `text`; `file` is what faults call it.
@@ -41,38 +51,37 @@ impl Document {
         Fault { place: Some(Place::new(&self.file, &self.text, span)), ..Fault::new(message) }
     }
 
-    /// Reads `T`, with every fault found. What is returned beside faults holds all that was right,
-    /// which works for a `T` whose keys are all optional; otherwise it is the default.
+    /// Finds where everything stands.
+    pub fn places(&self) -> Places<'_> {
+        let (root, _) = DeTable::parse_recoverable(&self.text);
+        Places::new(self, root.get_ref())
+    }
+
+    /// Reads `T`, with every fault found. What is returned beside faults holds what was right, as far
+    /// as it makes a `T` without the rest: a list of values of which one is wrong is left out whole.
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Faults) {
         let (root, _) = DeTable::parse_recoverable(&self.text);
-        if let Ok(whole) = T::deserialize(Deserializer::from(root.clone())) {
-            return (whole, Faults::default());
-        }
         let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
-        let mut faults = Faults::default();
-        let mut wrong = HashSet::new();
-        for (number, leaf) in leaves(&root).into_iter().enumerate() {
-            if let Err(error) = read_node::<T>(leaf) {
-                wrong.insert(number);
-                faults.push(self.explain(&error));
+        let found = Search::new(read_node::<T>).run(&root);
+        let mut faults: Vec<Fault> = Vec::new();
+        for (_, error) in &found {
+            let fault = self.explain(error);
+            if !faults.contains(&fault) {
+                faults.push(fault);
             }
         }
-        let value = read_node(without(&root, &wrong, &mut 0)).unwrap_or_else(|error| {
-            // What is left can be wrong only together.
-            if wrong.is_empty() {
-                faults.push(self.explain(&error));
-            }
-            T::default()
+        // What is left may lack something without which the rest makes no sense: then more must go.
+        let deepest = found.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+        let right = (0..=deepest).rev().find_map(|depth| {
+            let wrong = found.iter().map(|(path, _)| path[..depth.min(path.len())].to_vec()).collect();
+            read_node(without(&root, &mut Vec::new(), &wrong)?).ok()
         });
-        (value, faults)
+        (right.unwrap_or_default(), Faults(faults))
     }
 
     fn explain(&self, error: &Error) -> Fault {
-        let fault = self.fault(span_of(error), error.message());
-        match closest(error.message()) {
-            Some(known) => fault.advise(format!("did you mean `{known}`?")),
-            None => fault,
-        }
+        let (wrong, advice) = explain(error.message());
+        Fault { advice, ..self.fault(span_of(error), wrong) }
     }
 }
 
@@ -93,71 +102,96 @@ fn is_tables(array: &DeArray<'_>) -> bool {
     !array.is_empty() && array.iter().all(|element| element.get_ref().is_table())
 }
 
-/// Returns one copy of `node` for each of its leaves, holding that leaf and nothing else.
-fn leaves<'i>(node: &Node<'i>) -> Vec<Node<'i>> {
-    let span = node.span();
+/// Returns what `node` holds, each with its key if it is a table.
+fn children<'n, 'i>(node: &'n Node<'i>) -> Vec<(Option<&'n Key<'i>>, &'n Node<'i>)> {
     match node.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => table
-            .iter()
-            .flat_map(|(key, value)| leaves(value).into_iter().map(|leaf| (key.clone(), leaf)))
-            .map(|pair| Spanned::new(span.clone(), DeValue::Table(DeTable::from_iter([pair]))))
-            .collect(),
-        DeValue::Array(array) if is_tables(array) => array
-            .iter()
-            .flat_map(leaves)
-            .map(|leaf| Spanned::new(span.clone(), DeValue::Array(DeArray::from_iter([leaf]))))
-            .collect(),
-        _ => vec![node.clone()],
+        DeValue::Table(table) => table.iter().map(|(key, value)| (Some(key), value)).collect(),
+        DeValue::Array(array) => array.iter().map(|value| (None, value)).collect(),
+        _ => Vec::new(),
     }
 }
 
-/// Returns `node` without the leaves whose numbers (in the order of [`leaves`]) are in `wrong`.
-fn without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Node<'i> {
+/// Finds the smallest parts of a text that are wrong each for itself: a part that reads well alone,
+/// with nothing beside it but the tables that it stands in, is not looked into.
+struct Search<'i, R> {
+    read: R,
+    /// The span of each table or list above, and under which key of it the search is.
+    above: Vec<(Range<usize>, Option<Key<'i>>)>,
+    path: Path,
+}
+
+/// Positions from the root down.
+type Path = Vec<usize>;
+
+impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
+    fn new(read: R) -> Self {
+        Self { read, above: Vec::new(), path: Vec::new() }
+    }
+
+    fn run(&mut self, node: &Node<'i>) -> Vec<(Path, Error)> {
+        let Err(error) = (self.read)(self.alone(node)) else { return Vec::new() };
+        let mut found = Vec::new();
+        // An error of the whole is found when all of its parts have been read: they are right.
+        let parts = if span_of(&error) == node.span() { Vec::new() } else { children(node) };
+        for (position, (key, child)) in parts.into_iter().enumerate() {
+            self.above.push((node.span(), key.cloned()));
+            self.path.push(position);
+            let inside = self.run(child);
+            found.extend(inside.into_iter().filter(|(_, error)| !self.is_of_solitude(error)));
+            self.path.pop();
+            self.above.pop();
+        }
+        if found.is_empty() {
+            found.push((self.path.clone(), error));
+        }
+        found
+    }
+
+    /// Returns a copy of `node` within what is above it, and nothing else.
+    fn alone(&self, node: &Node<'i>) -> Node<'i> {
+        self.above.iter().rev().fold(node.clone(), |inner, (span, key)| {
+            let outer = match key {
+                Some(key) => DeValue::Table(DeTable::from_iter([(key.clone(), inner)])),
+                None => DeValue::Array(DeArray::from_iter([inner])),
+            };
+            Spanned::new(span.clone(), outer)
+        })
+    }
+
+    /// Whether an error is about what stands above: then it comes from what [`Self::alone`] took away.
+    fn is_of_solitude(&self, error: &Error) -> bool {
+        self.above.iter().any(|(span, _)| *span == span_of(error))
+    }
+}
+
+/// Returns `node` without what stands at the `wrong` paths; `None` when nothing of it may stay.
+fn without<'i>(node: &Node<'i>, path: &mut Path, wrong: &HashSet<Path>) -> Option<Node<'i>> {
+    if wrong.contains(path) {
+        return None;
+    }
+    let mut kept = Vec::new();
+    for (position, (key, child)) in children(node).into_iter().enumerate() {
+        path.push(position);
+        kept.push((key, child, without(child, path, wrong)));
+        path.pop();
+    }
     let value = match node.get_ref() {
-        DeValue::Table(table) if !table.is_empty() => {
-            let mut kept = DeTable::new();
-            for (key, value) in table {
-                if let Some(value) = child_without(value, wrong, next) {
-                    kept.insert(key.clone(), value);
-                }
-            }
-            DeValue::Table(kept)
+        DeValue::Table(_) => {
+            let right = kept.into_iter().filter_map(|(key, _, child)| Some((key?.clone(), child?)));
+            DeValue::Table(right.collect())
         }
         DeValue::Array(array) if is_tables(array) => {
             // An element stays even when nothing of it does: others are told apart by position.
-            DeValue::Array(array.iter().map(|element| without(element, wrong, next)).collect())
+            let empty = |node: &Node<'i>| Spanned::new(node.span(), DeValue::Table(DeTable::new()));
+            let elements = kept.into_iter().map(|(_, was, is)| is.unwrap_or_else(|| empty(was)));
+            DeValue::Array(elements.collect())
         }
-        leaf => {
-            *next += 1;
-            leaf.clone()
-        }
+        DeValue::Array(_) => DeValue::Array(
+            kept.into_iter().map(|(_, _, child)| child).collect::<Option<Vec<_>>>()?.into_iter().collect(),
+        ),
+        other => other.clone(),
     };
-    Spanned::new(node.span(), value)
-}
-
-fn child_without<'i>(node: &Node<'i>, wrong: &HashSet<usize>, next: &mut usize) -> Option<Node<'i>> {
-    let is_leaf = match node.get_ref() {
-        DeValue::Table(table) => table.is_empty(),
-        DeValue::Array(array) => !is_tables(array),
-        _ => true,
-    };
-    let number = *next;
-    let kept = without(node, wrong, next);
-    (!is_leaf || !wrong.contains(&number)).then_some(kept)
-}
-
-/// Finds the name that was probably meant, in serde's "unknown field `x`, expected one of `a`, `b`".
-fn closest(message: &str) -> Option<&str> {
-    let (is, known) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
-    let wrong = is.split('`').nth(1)?;
-    known
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
-        .min()
-        .map(|(_, name)| name)
+    Some(Spanned::new(node.span(), value))
 }
 
 #[cfg(test)]
@@ -201,6 +235,85 @@ mod tests {
         assert_eq!(root.step[0].name.as_ref().map(|name| name.get_ref().as_str()), Some("a"));
         assert_eq!(root.step.len(), 2);
         assert_eq!(root.provider["p"].limits, BTreeMap::from([("tpm".to_owned(), 5)]));
+    }
+
+    #[test]
+    fn every_wrong_element_of_a_list_is_found() {
+        #[derive(Debug, Default, Deserialize, PartialEq)]
+        #[serde(default)]
+        struct Lists {
+            numbers: Vec<u8>,
+            words: Vec<String>,
+        }
+        let text = "numbers = [1, 'two', 3, 'four']\nwords = ['a']\n";
+        let (lists, faults) = Document::parse("l.toml", text).unwrap().read::<Lists>();
+        let places: Vec<String> =
+            faults.0.iter().map(|fault| fault.place.as_ref().unwrap().to_string()).collect();
+        assert_eq!(places, ["l.toml:1:15", "l.toml:1:25"]);
+        assert_eq!(lists, Lists { numbers: vec![], words: vec!["a".to_owned()] });
+    }
+
+    #[test]
+    fn what_is_required_is_missed_only_where_it_is_missing() {
+        #[derive(Debug, Default, Deserialize, PartialEq)]
+        #[serde(default)]
+        struct Shop {
+            name: String,
+            prices: BTreeMap<String, Price>,
+            faults: Vec<Price>,
+        }
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Price {
+            input: u32,
+            output: u32,
+        }
+        let text = "name = 3\n[prices.a]\ninput = 1\noutput = 2\n[prices.b]\ninput = 'x'\noutput = 2\n[prices.c]\ninput = 1\n[[faults]]\noutput = 1\n";
+        let (shop, faults) = Document::parse("s.toml", text).unwrap().read::<Shop>();
+        let said: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "s.toml:1:8: expected a string, found `3`",
+                "s.toml:6:9: expected a whole number, 0 or more, found \"x\"",
+                "s.toml:8:1: missing key `output`",
+                "s.toml:10:1: missing key `input`",
+            ]
+        );
+        assert_eq!(shop.prices.keys().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn what_is_wrong_only_together_is_said_once_beside_what_is_wrong_alone() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Root {
+            name: String,
+            spread: Option<Spread>,
+        }
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(try_from = "BTreeMap<String, u32>")]
+        struct Spread;
+        impl TryFrom<BTreeMap<String, u32>> for Spread {
+            type Error = String;
+            fn try_from(written: BTreeMap<String, u32>) -> Result<Self, String> {
+                match (written.get("low"), written.get("high")) {
+                    (Some(low), Some(high)) if low <= high => Ok(Self),
+                    (Some(_), Some(_)) => Err("high is below low".to_owned()),
+                    _ => Err("give both".to_owned()),
+                }
+            }
+        }
+        let read = |text: &str| Document::parse("t", text).unwrap().read::<Root>().1.to_string();
+        assert_eq!(
+            read("name = 1\nspread = { low = 3, high = 2 }").lines().skip(1).collect::<Vec<_>>(),
+            ["t:2:10: high is below low"]
+        );
+        assert_eq!(read("name = 1\n[spread]\nlow = 3\nhigh = 'x'\n").lines().count(), 2);
+        assert_eq!(read("name = 1\n[spread]\nlow = 3\nhigh = 4\n").lines().count(), 1);
+        assert_eq!(
+            read("name = 1\n[spread]\nlow = 3\n").lines().skip(1).collect::<Vec<_>>(),
+            ["t:2:1: give both"]
+        );
     }
 
     #[test]

@@ -4,43 +4,11 @@
 //! The breaker never sleeps and never reads a clock; its owner passes `now`.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Backoff;
-
-/// When the breaker opens, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// Failures in a row that open it.
-    pub failures: NonZeroU32,
-    /// Share of failures within `window` that opens it.
-    pub failure_share: f64,
-    /// How far back the share looks.
-    pub window: Duration,
-    /// Calls within `window` below which the share says nothing.
-    pub min_calls: NonZeroU32,
-    /// Wait before the first probe; doubles with every probe that fails.
-    pub pause: Duration,
-    /// Longest wait before a probe.
-    pub max_pause: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            failures: NonZeroU32::MIN.saturating_add(4),
-            failure_share: 0.5,
-            window: Duration::from_secs(30),
-            min_calls: NonZeroU32::MIN.saturating_add(19),
-            pause: Duration::from_secs(5),
-            max_pause: Duration::from_secs(120),
-        }
-    }
-}
+use super::{Backoff, BreakerSettings};
 
 /// Where a breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +51,7 @@ enum State {
 /// The breaker of one lane.
 #[derive(Debug)]
 pub struct Breaker {
-    settings: Settings,
+    settings: BreakerSettings,
     state: State,
     epoch: u64,
     /// Openings since it was last closed for good.
@@ -99,7 +67,7 @@ const MOST_REMEMBERED: usize = 1_000;
 
 impl Breaker {
     /// Makes a closed breaker.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: BreakerSettings) -> Self {
         Self {
             settings,
             state: State::Closed,
@@ -209,12 +177,14 @@ impl Breaker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn opened() -> (Breaker, Instant) {
-        let (mut breaker, now) = (Breaker::new(Settings::default()), Instant::now());
+        let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
         for _ in 0..5 {
             let pass = breaker.admit(now).unwrap();
             breaker.failed(pass, now, 1.0);
@@ -231,7 +201,7 @@ mod tests {
 
     #[test]
     fn one_failure_in_two_opens_it_after_twenty_calls() {
-        let (mut breaker, now) = (Breaker::new(Settings::default()), Instant::now());
+        let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
         for call in 0..20 {
             assert_eq!(breaker.state(now), BreakerState::Closed, "after {call} calls");
             let pass = breaker.admit(now).unwrap();
@@ -242,7 +212,7 @@ mod tests {
 
     #[test]
     fn failures_older_than_the_window_are_forgotten() {
-        let (mut breaker, start) = (Breaker::new(Settings::default()), Instant::now());
+        let (mut breaker, start) = (Breaker::new(BreakerSettings::default()), Instant::now());
         for call in 0..100u32 {
             let now = start + Duration::from_secs(20) * call;
             let pass = breaker.admit(now).unwrap();
@@ -273,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_late_failure_does_not_reopen_it() {
-        let (mut breaker, now) = (Breaker::new(Settings::default()), Instant::now());
+        let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
         let late: Vec<Pass> = (0..10).map(|_| breaker.admit(now).unwrap()).collect();
         for pass in &late[..5] {
             breaker.failed(*pass, now, 1.0);
@@ -290,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_success_of_a_probe_always_closes(events in proptest::collection::vec((0u64..20_000, 0u8..4), 1..300)) {
-            let (mut breaker, mut now) = (Breaker::new(Settings::default()), Instant::now());
+            let (mut breaker, mut now) = (Breaker::new(BreakerSettings::default()), Instant::now());
             let mut out: Vec<Pass> = Vec::new();
             for (pause, event) in events {
                 now += Duration::from_millis(pause);

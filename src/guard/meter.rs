@@ -5,7 +5,7 @@
 use tokio::time::Instant;
 
 /// How many seconds a meter looks back.
-pub const SECONDS: u64 = 10;
+const SECONDS: u64 = 10;
 
 /// Counts over the last ten seconds.
 #[derive(Debug)]

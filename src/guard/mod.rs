@@ -8,9 +8,11 @@ mod breaker;
 mod limits;
 mod meter;
 mod rate;
+mod settings;
 
 pub use backoff::Backoff;
-pub use breaker::{Breaker, BreakerState, Pass, Settings as BreakerSettings};
+pub use breaker::{Breaker, BreakerState, Pass};
 pub use limits::{Limits, Need, NeverFits, RateLimits};
 pub use meter::Meter;
 pub use rate::Rate;
+pub use settings::BreakerSettings;

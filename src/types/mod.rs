@@ -3,6 +3,7 @@
 //! Plain data. Nothing here reads a file, a clock or a socket.
 
 mod answer;
+pub mod duration;
 mod failure;
 mod item;
 mod media;
