@@ -1,3 +1,6 @@
 //! Runs very many AI calls at once and loses none of them.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("a panic must cost one actor, not the process: build with panic = \"unwind\"");
+
 pub mod types;
