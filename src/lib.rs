@@ -3,4 +3,5 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must cost one actor, not the process: build with panic = \"unwind\"");
 
+pub mod supervisor;
 pub mod types;
