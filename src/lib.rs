@@ -9,3 +9,4 @@ pub mod guard;
 pub mod simulator;
 pub mod supervisor;
 pub mod types;
+pub mod wire;
