@@ -51,7 +51,7 @@ fn is_half(read: &str) -> bool {
     let (head, body) = read.split_once("\r\n\r\n").unwrap();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     match length {
-        Some(length) => !body.is_empty() && body.len() < length.parse().unwrap(),
+        Some(length) => !body.is_empty() && body.len() < length.parse::<usize>().unwrap(),
         None => body.contains("[practice]") && !body.contains("letter.") && !body.ends_with("0\r\n\r\n"),
     }
 }

@@ -161,3 +161,21 @@ async fn limits_can_change_while_it_runs() {
     simulator.set(Settings { limits: second, ..Settings::default() });
     assert_eq!(call.send(&simulator).await.header("x-ratelimit-remaining-requests"), Some("1"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_connections_at_once_get_no_more_than_the_limit() {
+    let simulator = playing("limits = { requests_per_minute = 30 }");
+    let (http, url) = (client(), simulator.base_url(Vendor::OpenAi) + "/chat/completions");
+    let calls = (0..200).map(|nth| {
+        let body = call(Vendor::OpenAi, true).prompt(format!("item {nth}")).body().to_string();
+        let request = http.post(&url).body(body);
+        async move { request.send().await.unwrap().status().as_u16() }
+    });
+    let statuses = futures_util::future::join_all(calls).await;
+    let admitted = statuses.iter().filter(|status| **status == 200).count() as u64;
+    let counts = simulator.counts();
+    // Half a call per second comes back while they run.
+    let refilled = counts.elapsed_ms / 2_000 + 1;
+    assert!((30..=30 + refilled).contains(&admitted), "{admitted}");
+    assert_eq!((counts.admitted, counts.refused, counts.requests), (admitted, 200 - admitted, 200));
+}
