@@ -1,3 +1,4 @@
 //! Runs very many AI calls at once and loses none of them.
 
+pub mod pipeline;
 pub mod types;
