@@ -1,10 +1,11 @@
 //! Runs very many AI calls at once and loses none of them.
 
 #[cfg(not(panic = "unwind"))]
-compile_error!("pointsman contains panics by unwinding: build it with `panic = \"unwind\"`");
+compile_error!("a panic must cost one actor, not the process: build with panic = \"unwind\"");
 
 pub mod document;
 pub mod guard;
+pub mod pipeline;
 #[cfg(feature = "server")]
 pub mod simulator;
 pub mod supervisor;

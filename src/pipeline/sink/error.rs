@@ -1,0 +1,70 @@
+//! Says why an output cannot be opened or written.
+
+use std::io;
+use std::sync::Arc;
+
+/// Why an output cannot be opened or written. Everybody who writes to it gets the same one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be opened for writing.
+    #[error("cannot open {name} to write to it")]
+    Open {
+        /// The file.
+        name: String,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// The path is a directory.
+    #[error("{name} is a directory; name a file in it")]
+    Directory {
+        /// The directory.
+        name: String,
+    },
+    /// The file is in use by the run in another way.
+    #[error("{name} and {other} are the same file; name another one to write to")]
+    SameFile {
+        /// The output.
+        name: String,
+        /// The input, or the other output.
+        other: String,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread to write {name}")]
+    Thread {
+        /// The output.
+        name: String,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// Writing failed, for example because the disk is full.
+    #[error("cannot write to {name}; {lines} lines are safely written")]
+    Write {
+        /// The output.
+        name: String,
+        /// Whole lines that were written before.
+        lines: u64,
+        /// What the system says.
+        source: Arc<io::Error>,
+    },
+    /// Nobody reads the output any more.
+    #[error("nobody reads {name} any more; {lines} lines were written")]
+    BrokenPipe {
+        /// The output.
+        name: String,
+        /// Whole lines that were written before.
+        lines: u64,
+    },
+    /// The writing thread panicked: a bug of ours, or of the caller's own writer.
+    #[error("the thread that writes {name} panicked")]
+    Panicked {
+        /// The output.
+        name: String,
+    },
+}
+
+impl Error {
+    /// Returns whether the reader of a pipe went away, as `head` does: a reason to stop, not to complain.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::BrokenPipe { .. })
+    }
+}

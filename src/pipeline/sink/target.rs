@@ -1,0 +1,70 @@
+//! Opens what lines are written to: a file, stdout, any writer, or nothing.
+//!
+//! What can be known before the first line is said here, once. A file is emptied only when it is
+//! certain that it is no other file of the run.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Error;
+
+/// What lines are written to, opened.
+pub struct Target {
+    pub(super) name: String,
+    /// `None` writes nothing.
+    pub(super) out: Option<Box<dyn Write + Send>>,
+    /// The same file once more, to cut off half a line.
+    pub(super) file: Option<File>,
+}
+
+impl Target {
+    /// Creates or empties a file. `others` are the run's other files, none of which it may be.
+    pub fn file(path: impl AsRef<Path>, others: &[&Path]) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::IsADirectory => Error::Directory { name: name.clone() },
+            _ => Error::Open { name: name.clone(), source: Arc::new(source) },
+        };
+        let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Ok(Self { name, out: Some(Box::new(file)), file: None });
+        }
+        if let Some(other) = others.iter().find(|other| same(path, &metadata, other)) {
+            return Err(Error::SameFile { name, other: other.display().to_string() });
+        }
+        file.set_len(0).map_err(failed)?;
+        let again = file.try_clone().map_err(failed)?;
+        Ok(Self { name, out: Some(Box::new(file)), file: Some(again) })
+    }
+
+    /// Writes to stdout.
+    pub fn stdout() -> Self {
+        Self::writer("stdout", io::stdout())
+    }
+
+    /// Writes to anything else; `name` is what messages call it.
+    pub fn writer(name: impl Into<String>, writer: impl Write + Send + 'static) -> Self {
+        Self { name: name.into(), out: Some(Box::new(writer)), file: None }
+    }
+
+    /// Writes nothing: lines are counted and dropped.
+    pub fn none() -> Self {
+        Self { name: "nothing".into(), out: None, file: None }
+    }
+}
+
+/// Returns whether `other` is the file of `path` too, by another name or a link.
+#[cfg(unix)]
+fn same(_path: &Path, metadata: &Metadata, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(other).is_ok_and(|other| other.dev() == metadata.dev() && other.ino() == metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn same(path: &Path, _metadata: &Metadata, other: &Path) -> bool {
+    path.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(path, other)| path == other)
+}

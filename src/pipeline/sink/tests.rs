@@ -1,0 +1,401 @@
+//! Writes whole outputs, to good and bad targets, and looks at what is left.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::types::{
+    Attempt, Charged, Class, Failure, ItemStatus, LaneName, NanoUsd, Outcome, StepName, Tokens, Trail, Usage,
+};
+
+fn attempt(lane: &str, outcome: Outcome) -> Attempt {
+    let answered = outcome == Outcome::Answered;
+    let usage = Usage { input: Tokens(100), output: Tokens(20), ..Usage::default() };
+    Attempt {
+        lane: lane.parse().unwrap(),
+        key: Some("env:KEY".into()),
+        waited: Duration::from_millis(200),
+        took: Duration::from_millis(1000),
+        first_token: None,
+        usage: answered.then_some(usage),
+        cost: answered.then_some(NanoUsd(123_000)),
+        outcome,
+    }
+}
+
+/// A completed item with the steps `summary` (which moved to a second provider) and `reply` (skipped).
+fn line(key: &str, summary: Value) -> Line {
+    let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down"));
+    let trail = Trail(vec![attempt("claude/haiku", refused), attempt("gemini/flash", Outcome::Answered)]);
+    let steps: Vec<(StepName, StepLine)> =
+        vec![("summary".into(), StepLine::completed(&trail, false)), ("reply".into(), StepLine::skipped())];
+    let mut line = Line::new(key.into(), 3, ItemStatus::Completed, Duration::from_micros(1_234_567), steps);
+    line.answers.insert("summary".into(), summary);
+    line.answers.insert("reply".into(), Value::Null);
+    line
+}
+
+fn steps() -> Vec<StepName> {
+    vec!["summary".into(), "reply".into()]
+}
+
+/// Memory that a test can look into after the sink has it.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+async fn written(format: Format, steps: &[StepName], lines: Vec<Line>) -> String {
+    let memory = Memory::default();
+    let sink = Sink::results(Target::writer("memory", memory.clone()), format, steps).unwrap();
+    let count = lines.len() as u64;
+    for line in lines {
+        sink.write(line).await.unwrap();
+    }
+    let written = sink.finish().await.unwrap();
+    let text = memory.text();
+    assert_eq!(written, Written { lines: count, bytes: text.len() as u64 });
+    text
+}
+
+#[tokio::test]
+async fn a_result_line_has_exactly_the_documented_fields() {
+    let text = written(Format::Jsonl, &steps(), vec![line("42", json!("Short."))]).await;
+    let expected = json!({
+        "key": "42",
+        "line": 3,
+        "status": "completed",
+        "practice": false,
+        "answers": {"summary": "Short.", "reply": null},
+        "error": null,
+        "steps": {
+            "summary": {
+                "status": "completed",
+                "provider": "gemini",
+                "model": "flash",
+                "key": "env:KEY",
+                "practice": false,
+                "attempts": 2,
+                "tokens": {"input": 100, "output": 20},
+                "cost_usd": 0.000123,
+                "seconds": 2.4,
+                "error": null,
+            },
+            "reply": {
+                "status": "skipped",
+                "provider": null,
+                "model": null,
+                "key": null,
+                "practice": false,
+                "attempts": 0,
+                "tokens": {"input": 0, "output": 0},
+                "cost_usd": 0.0,
+                "seconds": 0.0,
+                "error": null,
+            },
+        },
+        "tokens": {"input": 100, "output": 20},
+        "cost_usd": 0.000123,
+        "seconds": 1.234,
+        "attempts": 2,
+    });
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+    assert!(
+        text.starts_with(
+            "{\"key\":\"42\",\"line\":3,\"status\":\"completed\",\"practice\":false,\"answers\":{"
+        )
+    );
+    assert_eq!(text.matches('\n').count(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_item_tells_class_step_and_message() {
+    let failure = Failure::new(Class::Timeout, "no first token within 30 s").maybe_charged();
+    let trail = Trail(vec![attempt("claude/haiku", Outcome::Failed(failure.clone()))]);
+    let steps = vec![(StepName::from("summary"), StepLine::failed(&trail, &failure, true))];
+    let mut line = Line::new("42".into(), 3, ItemStatus::Failed, Duration::from_secs(30), steps);
+    line.error = Some(LineError {
+        class: failure.class,
+        step: Some("summary".into()),
+        message: failure.message.into(),
+    });
+    let text = written(Format::Jsonl, &[], vec![line]).await;
+    let line: Value = serde_json::from_str(&text).unwrap();
+    let message = "no first token within 30 s";
+    assert_eq!(line["error"], json!({"class": "timeout", "step": "summary", "message": message}));
+    assert_eq!(line["steps"]["summary"]["error"], json!({"class": "timeout", "message": message}));
+    // The provider may have charged: what it cost is unknown, not zero.
+    assert_eq!(line["cost_usd"], Value::Null);
+    assert_eq!(line["steps"]["summary"]["tokens"], Value::Null);
+    assert_eq!((&line["practice"], &line["attempts"]), (&json!(true), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_csv_row_has_a_cell_for_every_column() {
+    let text = written(Format::Csv, &steps(), vec![line("42", json!(["a", 1]))]).await;
+    assert_eq!(
+        text,
+        "key,line,status,practice,summary,reply,error_class,error_step,error_message,\
+         summary.provider,summary.model,reply.provider,reply.model,\
+         input_tokens,output_tokens,cost_usd,seconds,attempts\n\
+         42,3,completed,false,\"[\"\"a\"\",1]\",,,,,gemini,flash,,,100,20,0.000123,1.234,2\n"
+    );
+}
+
+#[tokio::test]
+async fn a_csv_without_lines_still_has_its_header() {
+    let text = written(Format::Csv, &[], vec![]).await;
+    assert!(text.starts_with("key,line,status,practice,error_class,"), "{text}");
+}
+
+#[tokio::test]
+async fn a_step_named_like_a_column_keeps_its_answer_apart() {
+    let steps: Vec<StepName> = vec!["status".into(), "a".into(), "a.model".into()];
+    let text = written(Format::Csv, &steps, vec![]).await;
+    assert!(
+        text.starts_with("key,line,status,practice,answer.status,a,answer.a.model,error_class"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_reject_line_says_where_why_and_what() {
+    let memory = Memory::default();
+    let sink = Sink::rejects(Target::writer("memory", memory.clone())).unwrap();
+    let reject = crate::pipeline::source::Reject {
+        line: 7,
+        reason: "is a number, not a JSON object".into(),
+        text: "7".into(),
+        key: None,
+    };
+    sink.write(reject.into()).await.unwrap();
+    sink.finish().await.unwrap();
+    assert_eq!(
+        memory.text(),
+        "{\"line\":7,\"reason\":\"is a number, not a JSON object\",\"key\":null,\"text\":\"7\"}\n"
+    );
+}
+
+/// Takes `left` bytes, a few at a time, then fails.
+struct Full {
+    left: usize,
+    kind: io::ErrorKind,
+    memory: Memory,
+}
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(self.left).min(100);
+        if count == 0 {
+            return Err(self.kind.into());
+        }
+        self.left -= count;
+        self.memory.write(&bytes[..count])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes until it fails; returns what the last write and `finish` said.
+async fn write_until_it_fails(sink: Sink<Line>) -> (Error, Error) {
+    loop {
+        if let Err(error) = sink.write(line("42", json!("Short."))).await {
+            return (error, sink.finish().await.unwrap_err());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_seen_by_the_next_write_and_by_the_end() {
+    let memory = Memory::default();
+    let full = Full { left: 100_000, kind: io::ErrorKind::StorageFull, memory: memory.clone() };
+    let sink = Sink::results(Target::writer("results.jsonl", full), Format::Jsonl, &[]).unwrap();
+    let (by_write, at_end) = write_until_it_fails(sink).await;
+    let whole = memory.text().matches('\n').count();
+    assert!(whole > 10);
+    for error in [by_write, at_end] {
+        assert_eq!(
+            error.to_string(),
+            format!("cannot write to results.jsonl; {whole} lines are safely written")
+        );
+        assert!(!error.is_broken_pipe());
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_broken_pipe_is_told_from_a_failure() {
+    let full = Full { left: 1000, kind: io::ErrorKind::BrokenPipe, memory: Memory::default() };
+    let sink = Sink::results(Target::writer("stdout", full), Format::Jsonl, &[]).unwrap();
+    let (by_write, at_end) = write_until_it_fails(sink).await;
+    assert!(by_write.is_broken_pipe() && at_end.is_broken_pipe());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
+    let target = Target::file("/dev/full", &[]).unwrap();
+    let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Jsonl, &[]).unwrap()).await;
+    assert_eq!(at_end.to_string(), "cannot write to /dev/full; 0 lines are safely written");
+}
+
+#[tokio::test]
+async fn half_a_line_is_cut_off_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.csv");
+    let mut target = Target::file(&path, &[]).unwrap();
+    // The same file, on a disk that is full after a thousand bytes.
+    struct Small(fs::File, usize);
+    impl Write for Small {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1);
+            self.1 -= count;
+            if count == 0 { Err(io::ErrorKind::StorageFull.into()) } else { self.0.write(&bytes[..count]) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    target.out = Some(Box::new(Small(fs::OpenOptions::new().write(true).open(&path).unwrap(), 1000)));
+    let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Csv, &steps()).unwrap()).await;
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.ends_with('\n') && text.len() < 1000);
+    let lines = text.lines().count() - 1;
+    assert!(at_end.to_string().contains(&format!("; {lines} lines are")), "{at_end}");
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_is_told() {
+    struct Panicking;
+    impl Write for Panicking {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            panic!("on purpose")
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let sink = Sink::results(Target::writer("mine", Panicking), Format::Jsonl, &[]).unwrap();
+    let (by_write, at_end) = write_until_it_fails(sink).await;
+    assert_eq!(by_write.to_string(), "the thread that writes mine panicked");
+    assert_eq!(at_end.to_string(), "the thread that writes mine panicked");
+}
+
+#[tokio::test]
+async fn a_line_is_out_before_the_next_one_comes() {
+    let (from, to) = std::sync::mpsc::channel();
+    struct Telling(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for Telling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).unwrap();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let sink = Sink::results(Target::writer("pipe", Telling(from)), Format::Jsonl, &[]).unwrap();
+    for key in ["1", "2"] {
+        sink.write(line(key, json!("x"))).await.unwrap();
+        assert!(to.recv().unwrap().ends_with(b"\n"));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_counted_as_written_to_nowhere_but_its_lines() {
+    let sink = Sink::results(Target::none(), Format::Jsonl, &[]).unwrap();
+    sink.write(line("1", json!("x"))).await.unwrap();
+    assert_eq!(sink.finish().await.unwrap().lines, 1);
+}
+
+#[test]
+fn what_cannot_be_written_to_is_said_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Target::file(directory.path(), &[]).err().unwrap();
+    assert!(matches!(error, Error::Directory { .. }), "{error}");
+    let error = Target::file(directory.path().join("none/results.jsonl"), &[]).err().unwrap();
+    assert!(error.to_string().contains("none/results.jsonl"), "{error}");
+}
+
+#[test]
+fn the_input_is_never_overwritten_by_whatever_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("items.jsonl"), "{}\n").unwrap();
+    fs::hard_link(at("items.jsonl"), at("linked.jsonl")).unwrap();
+    let around = directory.path().join("../").join(directory.path().file_name().unwrap()).join("items.jsonl");
+    let input = at("items.jsonl");
+    for output in [&input, &at("linked.jsonl"), &around] {
+        let error = Target::file(output, &[Path::new("elsewhere"), &input]).err().unwrap();
+        assert!(matches!(error, Error::SameFile { .. }), "{error}");
+    }
+    assert_eq!(fs::read_to_string(&input).unwrap(), "{}\n");
+}
+
+#[test]
+fn an_old_file_is_emptied() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "old").unwrap();
+    Target::file(file.path(), &[]).unwrap();
+    assert_eq!(fs::read(file.path()).unwrap(), b"");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_answer_comes_back_from_csv(
+        answers in prop::collection::vec("[a,;\"'\r\n\t =+@é\u{1f600}\u{0}]{0,12}", 1..8),
+    ) {
+        let lines = answers.iter().map(|answer| line(answer, json!(answer))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let text = runtime.block_on(written(Format::Csv, &steps(), lines));
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let rows: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
+        prop_assert_eq!(rows.len(), answers.len());
+        for (row, answer) in rows.iter().zip(&answers) {
+            prop_assert_eq!(&row["summary"], answer);
+            prop_assert_eq!(&row["key"], answer);
+        }
+    }
+}
+
+#[test]
+fn what_a_step_cost_is_unknown_when_one_of_its_calls_may_have_cost_something() {
+    let lost =
+        Outcome::Failed(Failure { charged: Charged::Maybe, ..Failure::new(Class::NetworkError, "reset") });
+    let lane: LaneName = "a/b".parse().unwrap();
+    let known = StepLine::completed(
+        &Trail(vec![attempt("a/b", Outcome::Answered), attempt("a/b", Outcome::Answered)]),
+        false,
+    );
+    assert_eq!(known.cost, Some(NanoUsd(246_000)));
+    assert_eq!(known.tokens, Some(TokenCount { input: 200, output: 40 }));
+    assert_eq!((known.provider, known.took), (Some(lane.provider), Duration::from_millis(2400)));
+    let unknown =
+        StepLine::completed(&Trail(vec![attempt("a/b", lost), attempt("a/b", Outcome::Answered)]), false);
+    assert_eq!((unknown.cost, unknown.tokens), (None, None));
+}

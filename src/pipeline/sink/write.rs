@@ -1,0 +1,231 @@
+//! Writes lines on a thread of its own.
+//!
+//! Lines are gathered while more of them wait and written when none does, or when 64 KB have come
+//! together. The thread never writes on after an error, and a file never keeps half a line.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use serde::Serialize;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::columns::Columns;
+use super::{Error, Line, RejectLine, Target};
+use crate::types::StepName;
+
+/// Lines that may wait for the thread.
+const WAITING: usize = 256;
+/// Bytes that are gathered before they are written.
+const BLOCK: usize = 1 << 16;
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object per line.
+    Jsonl,
+    /// Comma-separated values under one header row.
+    Csv,
+}
+
+impl Format {
+    /// Returns the format for a file of this name: CSV for `.csv`, else JSON lines.
+    pub fn of(path: &Path) -> Self {
+        let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        if csv { Self::Csv } else { Self::Jsonl }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Whole lines, a header not counted.
+    pub lines: u64,
+    /// Bytes, a header included.
+    pub bytes: u64,
+}
+
+/// Passes lines to the thread that writes them.
+///
+/// Dropping it without [`finish`](Self::finish) lets the thread write what was accepted, but nobody
+/// waits for that or hears how it went.
+pub struct Sink<T> {
+    name: String,
+    to: mpsc::Sender<T>,
+    failure: Arc<OnceLock<Error>>,
+    end: oneshot::Receiver<Written>,
+}
+
+impl Sink<Line> {
+    /// Writes results to `target`. The columns of CSV follow from `steps`, the pipeline's step names.
+    pub fn results(target: Target, format: Format, steps: &[StepName]) -> Result<Self, Error> {
+        match format {
+            Format::Jsonl => Self::start(target, Vec::new(), write_json),
+            Format::Csv => {
+                let columns = Columns::new(steps);
+                let header = columns
+                    .header()
+                    .map_err(|source| Error::Open { name: target.name.clone(), source: Arc::new(source) })?;
+                Self::start(target, header, move |line, out| columns.write(line, out))
+            }
+        }
+    }
+}
+
+impl Sink<RejectLine> {
+    /// Writes rejects to `target`, one JSON object per line.
+    pub fn rejects(target: Target) -> Result<Self, Error> {
+        Self::start(target, Vec::new(), write_json)
+    }
+}
+
+impl<T: Send + 'static> Sink<T> {
+    fn start(
+        target: Target,
+        header: Vec<u8>,
+        encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let Target { name, out, file } = target;
+        let (to, mut from) = mpsc::channel(WAITING);
+        let (ended, end) = oneshot::channel();
+        let failure = Arc::new(OnceLock::new());
+        let told = failure.clone();
+        let mut output = Output { name: name.clone(), out, file, written: Written::default() };
+        let work = move || match write_all(&mut from, &header, encode, &mut output) {
+            // When nobody waits for the end, nobody needs to know.
+            Ok(()) => drop(ended.send(output.written)),
+            // Told before the queue closes, so that whoever finds it closed also finds out why.
+            Err(error) => drop(told.set(error)),
+        };
+        let thread = thread::Builder::new().name("sink".into()).spawn(work);
+        thread.map_err(|source| Error::Thread { name: name.clone(), source: Arc::new(source) })?;
+        Ok(Self { name, to, failure, end })
+    }
+
+    /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
+    /// error may be that of an earlier line.
+    pub async fn write(&self, line: T) -> Result<(), Error> {
+        self.to.send(line).await.map_err(|_| self.why())
+    }
+
+    /// Waits until everything is written and, for a file, safe on its disk.
+    pub async fn finish(self) -> Result<Written, Error> {
+        let Self { name, to, failure, end } = self;
+        drop(to);
+        end.await.map_err(|_| failure.get().cloned().unwrap_or(Error::Panicked { name }))
+    }
+
+    fn why(&self) -> Error {
+        self.failure.get().cloned().unwrap_or_else(|| Error::Panicked { name: self.name.clone() })
+    }
+}
+
+fn write_json<T: Serialize>(line: &T, out: &mut Vec<u8>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+fn write_all<T>(
+    from: &mut mpsc::Receiver<T>,
+    header: &[u8],
+    encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()>,
+    output: &mut Output,
+) -> Result<(), Error> {
+    output.write(header, &[])?;
+    let mut block = Vec::new();
+    let mut ends = Vec::new();
+    loop {
+        let next = match from.try_recv() {
+            Err(TryRecvError::Empty) => {
+                output.write(&block, &ends)?;
+                block.clear();
+                block.shrink_to(4 * BLOCK);
+                ends.clear();
+                from.blocking_recv()
+            }
+            Ok(line) => Some(line),
+            Err(TryRecvError::Disconnected) => None,
+        };
+        let Some(line) = next else { break };
+        if let Err(source) = encode(&line, &mut block) {
+            block.truncate(ends.last().copied().unwrap_or_default());
+            output.write(&block, &ends)?;
+            return Err(output.failed(source, &[], 0));
+        }
+        ends.push(block.len());
+        if block.len() >= BLOCK {
+            output.write(&block, &ends)?;
+            block.clear();
+            ends.clear();
+        }
+    }
+    output.write(&block, &ends)?;
+    output.finish()
+}
+
+struct Output {
+    name: String,
+    out: Option<Box<dyn Write + Send>>,
+    file: Option<File>,
+    written: Written,
+}
+
+impl Output {
+    /// Writes `block`, in which lines end at `ends`.
+    fn write(&mut self, block: &[u8], ends: &[usize]) -> Result<(), Error> {
+        let mut done = 0;
+        let result = match &mut self.out {
+            Some(out) => write_out(out, block, &mut done),
+            None => Ok(()),
+        };
+        match result {
+            Ok(()) => {
+                self.written.lines += ends.len() as u64;
+                self.written.bytes += block.len() as u64;
+                Ok(())
+            }
+            Err(source) => Err(self.failed(source, ends, done)),
+        }
+    }
+
+    /// Cuts off the line of which only a part was written, and tells how many are whole.
+    fn failed(&mut self, source: io::Error, ends: &[usize], done: usize) -> Error {
+        let whole = ends.partition_point(|end| *end <= done);
+        self.written.lines += whole as u64;
+        self.written.bytes += ends[..whole].last().copied().unwrap_or_default() as u64;
+        if let Some(file) = &self.file {
+            // The error that led here is the one worth telling.
+            let _ = file.set_len(self.written.bytes);
+        }
+        let (name, lines) = (self.name.clone(), self.written.lines);
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Error::BrokenPipe { name, lines },
+            _ => Error::Write { name, lines, source: Arc::new(source) },
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Error> {
+        // A network file system may tell only now that its disk was full.
+        let Some(Err(source)) = self.file.as_ref().map(File::sync_data) else { return Ok(()) };
+        Err(Error::Write { name: self.name.clone(), lines: self.written.lines, source: Arc::new(source) })
+    }
+}
+
+fn write_out(out: &mut dyn Write, block: &[u8], done: &mut usize) -> io::Result<()> {
+    if block.is_empty() {
+        return Ok(());
+    }
+    while *done < block.len() {
+        match out.write(&block[*done..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *done += written,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}

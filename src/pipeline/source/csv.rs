@@ -1,0 +1,110 @@
+//! Reads comma-separated values under a header row.
+//!
+//! A record that does not fit the header is rejected and the next one is read. All values are
+//! strings; nothing is guessed from their looks.
+
+use std::io::{self, BufRead};
+
+use serde_json::{Map, Value};
+
+use super::intake::{Intake, Piece, Stop};
+use super::record::Record;
+
+/// Reads records from `input`, whose first byte stands at `offset`, until its end.
+pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
+    let mut records = Records { input, offset, record: Record::new(limit) };
+    if !records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
+        return Ok(());
+    }
+    let columns = header(&records.record).map_err(|reason| intake.header(records.record.start(), reason))?;
+    records.record.keep_fields(columns.len());
+    while records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
+        let record = &records.record;
+        let piece = Piece {
+            line: record.start(),
+            bytes: Some(record.raw()),
+            length: record.length(),
+            end: records.offset,
+        };
+        match object(record, &columns, limit) {
+            Ok(object) => intake.value(piece, Value::Object(object))?,
+            Err(reason) => intake.reject(piece, reason, None)?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns the columns' names, without the white space around them.
+fn header(record: &Record) -> Result<Vec<String>, String> {
+    if !record.closed() {
+        return Err("the header has a quote that is never closed".into());
+    }
+    if record.too_long() || record.fields().count() < record.count() {
+        return Err(format!(
+            "the header has {} bytes and {} columns: too many",
+            record.length(),
+            record.count()
+        ));
+    }
+    let mut columns: Vec<String> = Vec::with_capacity(record.count());
+    for (index, field) in record.fields().enumerate() {
+        let number = index + 1;
+        let name =
+            str::from_utf8(field).map_err(|_| format!("the name of column {number} is not UTF-8"))?.trim();
+        if name.is_empty() {
+            return Err(format!("column {number} has no name; every column needs one in the header row"));
+        }
+        if let Some(first) = columns.iter().position(|column| column == name) {
+            return Err(format!("columns {} and {number} are both named {name:?}; rename one", first + 1));
+        }
+        columns.push(name.to_owned());
+    }
+    Ok(columns)
+}
+
+fn object(record: &Record, columns: &[String], limit: usize) -> Result<Map<String, Value>, String> {
+    if !record.closed() {
+        return Err("has a quote that is never closed, so that it reaches to the end of the input".into());
+    }
+    if record.too_long() {
+        return Err(format!("is longer than the limit of {limit} bytes; perhaps a quote is not closed"));
+    }
+    if record.count() != columns.len() {
+        let plural = if record.count() == 1 { "" } else { "s" };
+        return Err(format!("has {} field{plural}, the header has {}", record.count(), columns.len()));
+    }
+    let mut object = Map::with_capacity(columns.len());
+    for (name, field) in columns.iter().zip(record.fields()) {
+        let text = str::from_utf8(field).map_err(|error| {
+            format!("is not UTF-8: byte {} of its field {name:?} is wrong", error.valid_up_to() + 1)
+        })?;
+        object.insert(name.clone(), text.into());
+    }
+    Ok(object)
+}
+
+struct Records<R> {
+    input: R,
+    /// Bytes of the input that were read.
+    offset: u64,
+    record: Record,
+}
+
+impl<R: BufRead> Records<R> {
+    /// Reads the next record; `false` at the input's end.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.record.begin();
+        loop {
+            let available = self.input.fill_buf()?;
+            if available.is_empty() {
+                return Ok(self.record.finish());
+            }
+            let (used, complete) = self.record.take(available);
+            self.input.consume(used);
+            self.offset += used as u64;
+            if complete {
+                return Ok(true);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Gives an item its key: its `id`, else the hash of its content.
+//!
+//! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON
+//! with sorted keys; the order in which a file writes the fields does not matter. A key never comes
+//! from the item's place in the file.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::types::ItemKey;
+
+/// Longest key, in bytes.
+const LONGEST: usize = 512;
+
+/// An item's key and where it comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) key: ItemKey,
+    /// Whether it is the content's hash, for want of an `id`.
+    pub(super) from_content: bool,
+}
+
+/// Returns the item's key, or the reason why its `id` cannot be one. The number 7 and the text "7"
+/// are the same key; a null or empty `id` is none.
+pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
+    let text = match item.get("id") {
+        None | Some(Value::Null) => return Ok(of_content(item)),
+        Some(Value::String(text)) if text.is_empty() => return Ok(of_content(item)),
+        Some(Value::String(text)) => text.as_str().into(),
+        Some(Value::Number(number)) => {
+            // Beyond 2^53 the reader has rounded it, and two ids may have become one.
+            if number.is_f64() && number.as_f64().is_some_and(|float| float.abs() >= 9_007_199_254_740_992.0)
+            {
+                return Err("has a number as `id` that is too large to be exact; write it as text".into());
+            }
+            ItemKey::from(number.to_string())
+        }
+        Some(Value::Bool(_)) => return Err("has true or false as `id`; use text or a number".into()),
+        Some(Value::Array(_)) => return Err("has an array as `id`; use text or a number".into()),
+        Some(Value::Object(_)) => return Err("has an object as `id`; use text or a number".into()),
+    };
+    if text.as_str().len() > LONGEST {
+        return Err(format!("has an `id` of {} bytes; the longest may have {LONGEST}", text.as_str().len()));
+    }
+    Ok(Key { key: text, from_content: false })
+}
+
+fn of_content(item: &Map<String, Value>) -> Key {
+    let mut canonical = String::new();
+    write_object(item, &mut canonical);
+    let digest = Sha256::digest(canonical.as_bytes());
+    let mut key = String::from("sha-");
+    for byte in &digest[..16] {
+        // Writing to a string cannot fail.
+        let _ = write!(key, "{byte:02x}");
+    }
+    Key { key: key.into(), from_content: true }
+}
+
+fn write_object(object: &Map<String, Value>, out: &mut String) {
+    let mut fields: Vec<_> = object.iter().collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    out.push('{');
+    for (index, (name, value)) in fields.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        let _ = write!(out, "{}:", Value::from(name.as_str()));
+        write_value(value, out);
+    }
+    out.push('}');
+}
+
+fn write_value(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(object) => write_object(object, out),
+        Value::Array(elements) => {
+            out.push('[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write_value(element, out);
+            }
+            out.push(']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            let _ = write!(out, "{value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(json: &str) -> Result<Key, String> {
+        key_of(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn an_id_of_text_or_number_is_the_key() {
+        for (json, expected) in [
+            (r#"{"id": "a-1"}"#, "a-1"),
+            (r#"{"id": 7}"#, "7"),
+            (r#"{"id": -3}"#, "-3"),
+            (r#"{"id": 18446744073709551615}"#, "18446744073709551615"),
+            (r#"{"id": 1.5}"#, "1.5"),
+        ] {
+            assert_eq!(key(json), Ok(Key { key: expected.into(), from_content: false }), "{json}");
+        }
+    }
+
+    #[test]
+    fn without_an_id_the_content_decides_and_the_order_of_its_fields_does_not() {
+        let one = key(r#"{"b": {"y": 1, "x": [null, "é"]}, "a": true}"#).unwrap();
+        let other = key(r#"{"a": true, "b": {"x": [null, "é"], "y": 1}}"#).unwrap();
+        assert!(one.from_content);
+        assert_eq!(one, other);
+        assert_ne!(one, key(r#"{"a": true, "b": {"x": ["é", null], "y": 1}}"#).unwrap());
+        assert!(key(r#"{"id": null}"#).unwrap().from_content);
+        assert!(key(r#"{"id": "", "a": 1}"#).unwrap().from_content);
+    }
+
+    #[test]
+    fn the_hash_is_that_of_compact_sorted_json() {
+        // printf '{"a":1,"b":"x"}' | sha256sum | head -c 32
+        let expected = "sha-ecf9e98ec0641e23113ff3ce8bdc78d0";
+        assert_eq!(key(r#"{"b": "x", "a": 1}"#).unwrap().key.as_str(), expected);
+    }
+
+    #[test]
+    fn an_id_of_another_type_is_refused_by_name() {
+        for json in [r#"{"id": true}"#, r#"{"id": []}"#, r#"{"id": {}}"#] {
+            assert!(key(json).unwrap_err().contains("`id`"), "{json}");
+        }
+    }
+
+    #[test]
+    fn ids_that_would_be_rounded_into_one_are_refused() {
+        assert!(key(r#"{"id": 123456789012345678901234567890}"#).unwrap_err().contains("as text"));
+    }
+
+    #[test]
+    fn a_long_id_is_refused() {
+        assert!(key(&format!(r#"{{"id": "{}"}}"#, "x".repeat(512))).is_ok());
+        assert!(key(&format!(r#"{{"id": "{}"}}"#, "x".repeat(513))).unwrap_err().contains("513"));
+    }
+}

@@ -1,0 +1,466 @@
+//! Feeds whole inputs, good and bad, and looks at what comes out.
+
+use std::io::{self, Cursor, Read, Write};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::types::ItemKey;
+
+/// Reads everything: the entries, and what ended the reading early.
+async fn drain(source: Source) -> (Vec<Entry>, Option<Error>) {
+    let mut reader = source.read().unwrap();
+    let mut entries = Vec::new();
+    while let Some(next) = reader.next().await {
+        match next {
+            Ok(entry) => entries.push(entry),
+            Err(error) => {
+                assert!(reader.next().await.is_none(), "an error is the last");
+                return (entries, Some(error));
+            }
+        }
+    }
+    (entries, None)
+}
+
+async fn read_as(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> (Vec<Entry>, Option<Error>) {
+    drain(Source::reader("input", Cursor::new(bytes), Some(format))).await
+}
+
+/// Reads everything from an input that has no fatal fault; items as `line key`, rejects as `line: reason`.
+async fn story(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> Vec<String> {
+    let (entries, error) = read_as(format, bytes).await;
+    assert!(error.is_none(), "{error:?}");
+    entries.iter().map(told).collect()
+}
+
+fn told(entry: &Entry) -> String {
+    match entry {
+        Entry::Item(item) => format!("{} {}", item.line, item.key),
+        Entry::Rejected(reject) => format!("{}: {}", reject.line, reject.reason),
+    }
+}
+
+fn items(entries: &[Entry]) -> Vec<&Item> {
+    entries.iter().filter_map(|entry| if let Entry::Item(item) = entry { Some(item) } else { None }).collect()
+}
+
+fn rejects(entries: &[Entry]) -> Vec<&Reject> {
+    entries
+        .iter()
+        .filter_map(|entry| if let Entry::Rejected(reject) = entry { Some(reject) } else { None })
+        .collect()
+}
+
+#[tokio::test]
+async fn blank_lines_a_byte_order_mark_and_a_missing_last_line_end_are_no_items() {
+    let input = "\u{feff}{\"id\": 1}\r\n\r\n   \n{\"id\": 2}\n\t{\"id\": 3}";
+    assert_eq!(story(Format::Jsonl, input).await, ["1 1", "4 2", "5 3"]);
+}
+
+#[tokio::test]
+async fn an_empty_input_has_no_items_in_any_format() {
+    for format in [Format::Jsonl, Format::Csv, Format::Json] {
+        for input in ["", "\n\n", "\u{feff}"] {
+            assert_eq!(story(format, input).await, [""; 0], "{format} {input:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_line_is_rejected_with_its_number_and_the_reason_and_the_next_is_read() {
+    let input = b"{\"id\": 1}\n{\"id\": \n[1]\n7\n{\"a\": \"\xff\"}\n{\"id\": {}}\n{\"id\": 2}\n";
+    assert_eq!(
+        story(Format::Jsonl, input).await,
+        [
+            "1 1",
+            "2: is not JSON: EOF while parsing a value at column 6",
+            "3: is an array, not a JSON object",
+            "4: is a number, not a JSON object",
+            "5: is not UTF-8: its byte 8 is 0xff",
+            "6: has an object as `id`; use text or a number",
+            "7 2",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn items_are_numbered_without_gaps() {
+    let (entries, _) = read_as(Format::Jsonl, "{\"a\": 1}\nx\n{\"a\": 2}\n").await;
+    let numbers: Vec<_> = items(&entries).iter().map(|item| (item.number, item.line)).collect();
+    assert_eq!(numbers, [(0, 1), (1, 3)]);
+}
+
+#[tokio::test]
+async fn the_later_of_two_items_with_one_key_is_refused_by_name() {
+    let (entries, _) =
+        read_as(Format::Jsonl, "{\"id\": 42}\n{\"id\": 7}\n{\"id\": \"42\", \"b\": 1}\n").await;
+    assert_eq!(told(&entries[2]), "3: has the key \"42\" of the item on line 1");
+    assert_eq!(rejects(&entries)[0].key, Some(ItemKey::from("42")));
+    assert_eq!(rejects(&entries)[0].text, "{\"id\": \"42\", \"b\": 1}");
+}
+
+#[tokio::test]
+async fn the_same_content_twice_is_refused_with_advice() {
+    let told = story(Format::Jsonl, "{\"a\": 1, \"b\": 2}\n{\"b\": 2, \"a\": 1}\n").await;
+    assert_eq!(told[1], "2: has the same content as the item on line 1; give both an `id` to keep both");
+}
+
+#[tokio::test]
+async fn a_rejected_line_does_not_claim_its_key() {
+    let told = story(Format::Csv, "id,b\n1\n1,x\n").await;
+    assert_eq!(told, ["2: has 1 field, the header has 2", "3 1"]);
+}
+
+#[tokio::test]
+async fn ragged_rows_are_rejected_and_quoted_line_breaks_are_kept() {
+    let input = "id,name,note\n1,\"A, B\",\"two\r\nlines, \"\"quoted\"\"\"\n2,x\n\n3,x,y,z\n4,x,y";
+    let (entries, error) = read_as(Format::Csv, input).await;
+    assert!(error.is_none());
+    let told: Vec<_> = entries.iter().map(told).collect();
+    assert_eq!(
+        told,
+        ["2 1", "4: has 2 fields, the header has 3", "6: has 4 fields, the header has 3", "7 4"]
+    );
+    let expected = json!({"id": "1", "name": "A, B", "note": "two\r\nlines, \"quoted\""});
+    assert_eq!(items(&entries)[0].value, expected);
+    assert_eq!(rejects(&entries)[1].text, "3,x,y,z");
+}
+
+#[tokio::test]
+async fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
+    // With the last column open, the rows behind it would else become part of its text.
+    let told = story(Format::Csv, "id,note\n1,fine\n2,\"open\n3,lost\n").await;
+    assert_eq!(told[0], "2 1");
+    assert!(told[1].starts_with("3: has a quote that is never closed"), "{told:?}");
+    assert_eq!(told.len(), 2);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_utf_8_are_rejected_with_their_column() {
+    let told = story(Format::Csv, b"id,note\n1,ab\xff\n2,x\n").await;
+    assert_eq!(told, ["2: is not UTF-8: byte 3 of its field \"note\" is wrong", "3 2"]);
+}
+
+#[tokio::test]
+async fn a_header_that_names_a_column_twice_or_not_at_all_is_fatal() {
+    for (header, expected) in [
+        ("id,name,id\n", "columns 1 and 3 are both named \"id\"; rename one"),
+        ("id,,x\n", "column 2 has no name; every column needs one in the header row"),
+        ("id,\"x\n1,2\n", "the header has a quote that is never closed"),
+    ] {
+        let (entries, error) = read_as(Format::Csv, header).await;
+        assert!(entries.is_empty());
+        assert_eq!(error.unwrap().to_string(), format!("input, line 1: {expected}"));
+    }
+}
+
+#[tokio::test]
+async fn a_header_of_too_many_columns_is_fatal() {
+    let (_, error) = read_as(Format::Csv, "x,".repeat(70_000)).await;
+    assert!(error.unwrap().to_string().ends_with("70001 columns: too many"));
+}
+
+#[tokio::test]
+async fn an_array_is_read_element_by_element() {
+    let input = "\u{feff} \n[ {\"id\": \"a]\\\"\", \"b\": [{}, []]} ,\n\n 7, {\n\"id\": 2}\n, \"x,y\"]\n ";
+    assert_eq!(
+        story(Format::Json, input).await,
+        ["2 a]\"", "4: is a number, not a JSON object", "4 2", "6: is a text, not a JSON object"]
+    );
+    assert_eq!(story(Format::Json, " [ \n ] ").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_element_that_is_proper_json_but_unusable_does_not_end_the_array() {
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let input = [
+        b"[{\"a\": 1e999},\n{\"a\": \"\\ud800\"},\n{\"a\": \"\xff\"},\n{\"a\": ",
+        deep.as_bytes(),
+        b"},\n{\"id\": 5}]",
+    ]
+    .concat();
+    let told = story(Format::Json, input).await;
+    assert_eq!(told.len(), 5);
+    assert!(told[0].starts_with("1: cannot be read: number out of range"), "{told:?}");
+    assert!(told[1].starts_with("2: cannot be read: "), "{told:?}");
+    assert_eq!(told[2], "3: is not UTF-8: its byte 8 is 0xff");
+    assert!(told[3].starts_with("4: cannot be read: recursion limit"), "{told:?}");
+    assert_eq!(told[4], "5 5");
+}
+
+#[tokio::test]
+async fn broken_json_ends_the_reading_and_keeps_what_was_read() {
+    for (rest, place, reason) in [
+        ("{\"a\" 1}, {\"id\": 3}]", "line 2, column 6", "expected `:`"),
+        ("{\"a\":\n tru}, {\"id\": 3}]", "line 3, column 5", "expected ident"),
+        ("{\"a\": 1} {\"a\": 2}]", "line 2, column 10", "trailing characters"),
+        ("{\"a\": [1}, {\"id\": 3}]", "line 2, column 9", "expected `,` or `]`"),
+        ("{\"a\": \"x", "line 2, column 1", "the input ends inside the element"),
+        ("{\"a\": 1},", "line 2, column 10", "the input ends inside the array"),
+        ("{\"a\": 1}", "line 2, column 1", "the input ends inside the element"),
+        ("{\"a\": 1},]", "line 2, column 10", "a value is missing before `]`"),
+        (",{\"a\": 1}]", "line 2, column 1", "a value is missing before `,`"),
+    ] {
+        let (entries, error) = read_as(Format::Json, format!("[{{\"id\": 1}},\n{rest}")).await;
+        let told = error.unwrap().to_string();
+        assert!(told.contains(place) && told.contains(reason), "{rest}: {told}");
+        assert_eq!(items(&entries)[0].key.as_str(), "1");
+        assert!(told.ends_with(&format!("{} items were read before", entries.len())), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_array_or_more_than_one_is_refused() {
+    for (input, reason) in [
+        ("{\"id\": 1}", "put [ ] around it"),
+        ("7", "an array of objects is expected"),
+        ("[{\"id\": 1}] [", "more behind the end"),
+    ] {
+        let (_, error) = read_as(Format::Json, input).await;
+        let told = error.unwrap().to_string();
+        assert!(told.contains(reason.trim_start_matches("an ")), "{told}");
+    }
+}
+
+/// Gives `head`, then `length` times the letter x, then `tail`, without holding them.
+fn long(head: &'static [u8], length: u64, tail: &'static [u8]) -> impl Read + Send {
+    head.chain(io::repeat(b'x').take(length)).chain(tail)
+}
+
+#[tokio::test]
+async fn a_line_of_50_mb_is_rejected_in_every_format_and_the_next_is_read() {
+    const LENGTH: u64 = 50_000_000;
+    let jsonl = long(b"{\"id\": 1}\n{\"a\": \"", LENGTH, b"\"}\n{\"id\": 3}\n");
+    let csv = long(b"id,a\n1,x\n2,\"", LENGTH, b"\"\n3,x\n");
+    let json = long(b"[{\"id\": 1},\n{\"a\": \"", LENGTH, b"\"},\n{\"id\": 3}]");
+    for (source, line) in [
+        (Source::reader("long", jsonl, Some(Format::Jsonl)), 2),
+        (Source::reader("long", csv, Some(Format::Csv)), 3),
+        (Source::reader("long", json, Some(Format::Json)), 2),
+    ] {
+        let (entries, error) = drain(source).await;
+        assert!(error.is_none(), "{error:?}");
+        let keys: Vec<_> = items(&entries).iter().map(|item| item.key.as_str()).collect();
+        assert_eq!(keys, ["1", "3"]);
+        let reject = rejects(&entries)[0];
+        assert_eq!(reject.line, line);
+        assert!(reject.reason.starts_with("is longer than the limit of 16777216 bytes"), "{}", reject.reason);
+        assert!(reject.text.ends_with("xx… (cut: 50000009 bytes in all)") || line == 3, "{}", reject.text);
+        assert!(reject.text.len() < 2100);
+    }
+}
+
+#[tokio::test]
+async fn the_limit_is_exact() {
+    let limits = Limits { item_bytes: 10, ..Limits::default() };
+    let source =
+        |text: &'static str, format| Source::reader("input", Cursor::new(text), Some(format)).limits(limits);
+    let (entries, _) = drain(source("{\"id\":123}\n{\"id\":1234}\n{\"id\":321}", Format::Jsonl)).await;
+    assert_eq!((items(&entries).len(), rejects(&entries).len()), (2, 1));
+    let (entries, error) =
+        drain(source("[{\"id\":123},{\"id\":\"12  \"} ,{\"id\":321}   ]", Format::Json)).await;
+    assert_eq!((items(&entries).len(), rejects(&entries).len()), (2, 1), "{entries:?} {error:?}");
+}
+
+/// Gives some bytes, then fails.
+struct Failing(Cursor<&'static [u8]>);
+
+impl Read for Failing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(io::Error::other("the disk is gone")),
+            read => Ok(read),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_fails_part_way_is_never_taken_for_the_end() {
+    for (format, bytes, line, before) in [
+        (Format::Jsonl, &b"{\"id\": 1}\n{\"id\": 2}\n{\"id\""[..], 2, 2),
+        (Format::Csv, b"id,b\n1,x\n2,x\n3,\"x", 4, 2),
+        (Format::Json, b"[{\"id\": 1},\n{\"id\": 2},\n{\"id\"", 3, 2),
+    ] {
+        let (entries, error) =
+            drain(Source::reader("input", Failing(Cursor::new(bytes)), Some(format))).await;
+        assert_eq!(items(&entries).len(), before, "{format}");
+        let told = error.unwrap().to_string();
+        assert_eq!(
+            told,
+            format!("cannot read on in input after line {line}; {before} items were read before")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_panics_is_never_taken_for_the_end() {
+    struct Panicking;
+    impl Read for Panicking {
+        fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+            panic!("on purpose")
+        }
+    }
+    let (entries, error) =
+        drain(Source::reader("input", (&b"{\"id\": 1}\n"[..]).chain(Panicking), Some(Format::Jsonl))).await;
+    assert_eq!(items(&entries).len(), 1);
+    assert!(matches!(error, Some(Error::Panicked { items: 1, .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_signal_that_interrupts_a_read_ends_nothing() {
+    struct Interrupted(bool);
+    impl Read for Interrupted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 = !self.0;
+            if self.0 {
+                Err(io::ErrorKind::Interrupted.into())
+            } else {
+                io::repeat(b' ').take(1).read(buffer)
+            }
+        }
+    }
+    let input = Interrupted(false).take(50).chain(&b"{\"id\": 1}"[..]);
+    let (entries, error) = drain(Source::reader("input", input, Some(Format::Jsonl))).await;
+    assert_eq!((entries.len(), error.is_none()), (1, true));
+}
+
+#[tokio::test]
+async fn utf_16_is_named() {
+    let input: Vec<u8> =
+        [0xff, 0xfe].into_iter().chain("{\"id\"".encode_utf16().flat_map(u16::to_le_bytes)).collect();
+    let (_, error) = read_as(Format::Jsonl, input).await;
+    assert_eq!(error.unwrap().to_string(), "input is UTF-16 text; save it as UTF-8");
+}
+
+#[test]
+fn what_cannot_be_opened_is_said_before_anything_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Source::file(directory.path().join("none.jsonl"), None).err().unwrap();
+    assert!(error.to_string().contains("none.jsonl"), "{error}");
+    let error = Source::file(directory.path(), None).err().unwrap();
+    assert!(matches!(error, Error::Directory { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_is_read_as_its_name_says_and_progress_goes_from_0_to_1() {
+    let mut file = tempfile::Builder::new().suffix(".CSV").tempfile().unwrap();
+    file.write_all(b"id\n1\n2\n3\n").unwrap();
+    let mut reader = Source::file(file.path(), None).unwrap().read().unwrap();
+    let mut progress = vec![reader.progress()];
+    while let Some(entry) = reader.next().await {
+        entry.unwrap();
+        progress.push(reader.progress());
+    }
+    progress.push(reader.progress());
+    let share = |bytes: f64| Some(bytes / 9.0);
+    assert_eq!(progress, [share(0.0), share(5.0), share(7.0), share(9.0), Some(1.0)]);
+}
+
+#[tokio::test]
+async fn values_of_the_caller_are_items_like_any_other() {
+    let source = Source::values("values", vec![json!({"id": 1}), json!(2), json!({"id": 1})]);
+    let (entries, _) = drain(source).await;
+    let told: Vec<_> = entries.iter().map(told).collect();
+    assert_eq!(
+        told,
+        ["1 1", "2: is a number, not a JSON object", "3: has the key \"1\" of the item on line 1"]
+    );
+    assert_eq!(rejects(&entries)[1].text, "{\"id\":1}");
+}
+
+#[tokio::test]
+async fn reading_goes_no_further_ahead_than_its_limits() {
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = taken.clone();
+    let values = (0..100_000_u64).map(move |id| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        json!({"id": id})
+    });
+    let limits = Limits { ahead: 10, ..Limits::default() };
+    let mut reader = Source::values("values", values).limits(limits).read().unwrap();
+    for received in 1..=1000 {
+        reader.next().await.unwrap().unwrap();
+        // Ten wait, and one more is in the thread's hands.
+        assert!(taken.load(std::sync::atomic::Ordering::SeqCst) <= received + 11);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_line_that_is_not_blank_becomes_an_item_or_a_reject(
+        lines in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..12),
+                prop::sample::select(vec![&b""[..], b" ", b"\r", b"{}", b"{\"id\":1}", b"{\"id\":2}\r", b"[]"]).prop_map(<[u8]>::to_vec),
+            ],
+            0..20,
+        ),
+    ) {
+        // Line ends inside the random bytes make further lines; a mark at the start would be dropped.
+        let bytes = lines.join(&b'\n');
+        let expected: Vec<u64> = (1..)
+            .zip(bytes.split(|byte| *byte == b'\n'))
+            .filter(|(_, line)| !line.trim_ascii().is_empty())
+            .map(|(line, _)| line)
+            .collect();
+        prop_assume!(!bytes.starts_with(b"\xef\xbb\xbf") && !matches!(bytes[..], [0xff, 0xfe, _, 0, ..] | [0xfe, 0xff, 0, ..]));
+        let (entries, error) = run(read_as(Format::Jsonl, bytes));
+        prop_assert!(error.is_none());
+        let seen: Vec<u64> = entries.iter().map(line).collect();
+        prop_assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn every_record_behind_a_header_becomes_an_item_or_a_reject(
+        bytes in prop::collection::vec(prop::sample::select(b"ab1,\"\n\r \xff".to_vec()), 0..80),
+    ) {
+        let input = [b"id,b\n", &bytes[..]].concat();
+        let expected = ::csv::ReaderBuilder::new().flexible(true).from_reader(&input[..]).byte_records().count();
+        let (entries, error) = run(read_as(Format::Csv, input));
+        prop_assert!(error.is_none());
+        prop_assert_eq!(entries.len(), expected);
+    }
+
+    #[test]
+    fn an_array_yields_every_element_or_says_where_it_broke(
+        values in prop::collection::vec(prop_oneof![Just(json!({"a": ["]", {"\"": "\\"}]})), Just(json!(1)), any::<u32>().prop_map(|id| json!({"id": id}))], 0..12),
+        cut in any::<prop::sample::Index>(),
+        pretty in any::<bool>(),
+    ) {
+        let all = Value::from(values.clone());
+        let text = if pretty { format!("{all:#}") } else { all.to_string() };
+        let (entries, error) = run(read_as(Format::Json, text.clone()));
+        prop_assert!(error.is_none());
+        prop_assert_eq!(entries.len(), values.len());
+        let part = text[..cut.index(text.len())].to_owned();
+        let empty = part.is_empty();
+        let (some, error) = run(read_as(Format::Json, part));
+        prop_assert_eq!(error.is_none(), empty);
+        prop_assert_eq!(&some[..], &entries[..some.len()]);
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_a_source_panic(
+        bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"[]{},:\"\\\n 1".to_vec())], 0..60),
+        format in prop::sample::select(vec![None, Some(Format::Jsonl), Some(Format::Csv), Some(Format::Json)]),
+    ) {
+        let (_, error) = run(drain(Source::reader("input", Cursor::new(bytes), format)));
+        let panicked = matches!(error, Some(Error::Panicked { .. }));
+        prop_assert!(!panicked);
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn line(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Item(item) => item.line,
+        Entry::Rejected(reject) => reject.line,
+    }
+}
