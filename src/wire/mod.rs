@@ -10,13 +10,17 @@
 mod anthropic;
 mod dialect;
 mod exchange;
+#[cfg(test)]
+mod fixtures;
 mod format;
 mod gemini;
 mod hints;
 mod openai_chat;
+mod outgoing;
 mod refused;
 mod structured;
 mod times;
+mod told;
 
 pub use dialect::{Dialect, MaxTokensField, Structured};
 pub use exchange::{Progress, Request};
