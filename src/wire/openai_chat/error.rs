@@ -18,9 +18,7 @@ use crate::wire::times::{retry_after, wait_in_words};
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
     let value = serde_json::from_slice::<Value>(body).ok();
     let mut failure = match value.as_ref().and_then(error_of) {
-        Some(Found::Google(error)) => {
-            return gemini::read_error(status, headers, error.to_string().as_bytes(), now);
-        }
+        Some(Found::Google(error)) => gemini::classify(Some(status), error),
         Some(Found::Said(said)) => said.failure(Some(status)),
         None => Said { message: plain_text(body), ..Said::default() }.failure(Some(status)),
     };
@@ -32,20 +30,7 @@ pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8],
 pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
     let value = serde_json::from_slice::<Value>(source).ok()?;
     error_of(&value).map(|found| match found {
-        Found::Google(error) => {
-            let status = error
-                .pointer("/error/code")
-                .and_then(Value::as_u64)
-                .and_then(|code| u16::try_from(code).ok());
-            let body = error.to_string();
-            // Without headers no time is looked at.
-            gemini::read_error(
-                status.unwrap_or(500),
-                &HeaderMap::new(),
-                body.as_bytes(),
-                SystemTime::UNIX_EPOCH,
-            )
-        }
+        Found::Google(error) => gemini::classify(None, error),
         Found::Said(said) => said.failure(None),
     })
 }
@@ -56,26 +41,14 @@ pub(super) fn in_band_text(data: &str) -> Failure {
         .unwrap_or_else(|| Said { message: plain_text(data.as_bytes()), ..Said::default() }.failure(None))
 }
 
-/// Makes the failure of a piece that is neither an answer nor an error.
-pub(super) fn garbled(source: &[u8], error: &serde_json::Error) -> Failure {
-    let start = plain_text(&source[..source.len().min(1 << 10)]);
-    let message = if refused::looks_like_html(&String::from_utf8_lossy(source)) {
-        format!("a web page instead of an answer: {start}")
-    } else {
-        let start: String = start.chars().take(80).collect();
-        format!("cannot read the answer ({error}), which begins {start:?}")
-    };
-    failure(Class::Unreadable, &message)
-}
-
 /// Makes a failure of a call that was let in.
 pub(super) fn failure(class: Class, message: &str) -> Failure {
     refused::failure(class, None, message)
 }
 
-enum Found {
-    /// One that Google's words tell more about; in an object of its own.
-    Google(Value),
+enum Found<'a> {
+    /// One that Google's words tell more about.
+    Google(&'a Value),
     Said(Said),
 }
 
@@ -90,16 +63,14 @@ struct Said {
 }
 
 /// Finds the error in a body.
-fn error_of(body: &Value) -> Option<Found> {
+fn error_of(body: &Value) -> Option<Found<'_>> {
     let body = match body {
         Value::Array(all) => all.first()?.as_object()?,
         Value::Object(body) => body,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
     };
     match body.get("error") {
-        Some(Value::Object(error)) if is_google(error) => Some(Found::Google(Value::Object(Map::from_iter(
-            [("error".to_owned(), Value::Object(error.clone()))],
-        )))),
+        Some(error) if is_google(error) => Some(Found::Google(error)),
         Some(Value::Object(error)) if !error.is_empty() => Some(Found::Said(fields(error))),
         Some(Value::String(message)) if !message.is_empty() => {
             Some(Found::Said(Said { message: message.clone(), ..fields(body) }))
@@ -112,7 +83,7 @@ fn error_of(body: &Value) -> Option<Found> {
 }
 
 /// Tells Google's errors, which name their status in capitals, from OpenAI's, which have none.
-fn is_google(error: &Map<String, Value>) -> bool {
+fn is_google(error: &Value) -> bool {
     let word = error.get("status").and_then(Value::as_str).unwrap_or_default();
     !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
 }

@@ -7,7 +7,7 @@ use std::mem;
 
 use crate::types::{Class, Failure, Prompt, Reply, Usage};
 use crate::wire::structured::{needs_wrapping, unwrap};
-use crate::wire::{Dialect, Progress};
+use crate::wire::{Dialect, Progress, told};
 
 use super::chunk::{Choice, Chunk, Said};
 use super::error;
@@ -129,9 +129,8 @@ impl Decoder {
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(error) => {
-                return Err(
-                    self.broken_by(error::in_band(source).unwrap_or_else(|| error::garbled(source, &error)))
-                );
+                return Err(self
+                    .broken_by(error::in_band(source).unwrap_or_else(|| told::unreadable(source, &error))));
             }
         };
         let is_no_chunk = chunk.choices.is_none() && chunk.usage.is_none();

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
 use crate::wire::structured::{Asked, ask};
-use crate::wire::{Dialect, MaxTokensField, Request};
+use crate::wire::{Dialect, MaxTokensField, Request, outgoing};
 
 use super::strict::meets_strict_rules;
 
@@ -139,18 +139,12 @@ pub(in crate::wire) fn encode(
         stream: true,
         stream_options: StreamOptions { include_usage: true },
     };
-    let body = serde_json::to_vec(&body)
-        .map_err(|error| unfit(format_args!("cannot write the request: {error}")))?;
-    Ok(Request { path: "/chat/completions".to_owned(), headers: Vec::new(), body: body.into() })
+    Ok(Request { path: "/chat/completions".to_owned(), headers: Vec::new(), body: outgoing::json(&body)? })
 }
 
 /// Returns the header that carries the key.
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose())).map_err(|_| {
-        Failure::new(Class::Auth, "the key holds a character that no header can carry, such as a newline")
-    })?;
-    value.set_sensitive(true);
-    Ok((AUTHORIZATION, value))
+    outgoing::key(AUTHORIZATION, &Secret::from(format!("Bearer {}", key.expose())))
 }
 
 fn response_format<'a>(asked: &'a Asked<'_>) -> Option<ResponseFormat<'a>> {

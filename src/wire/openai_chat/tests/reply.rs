@@ -265,5 +265,5 @@ fn a_body_without_an_answer_is_a_failure() {
         assert_eq!(whole(body, &Prompt::text("x")).unwrap_err().class, class, "{body}");
     }
     let failure = whole(fixture!("openai_error_502_html.html"), &Prompt::text("x")).unwrap_err();
-    assert_eq!(&*failure.message, "a web page instead of an answer: 502 Bad Gateway");
+    assert_eq!(&*failure.message, "a web page came instead of an answer: 502 Bad Gateway");
 }
