@@ -6,6 +6,8 @@ compile_error!("a panic must cost one actor, not the process: build with panic =
 pub mod document;
 pub mod guard;
 pub mod pipeline;
+pub mod provider;
+pub mod router;
 #[cfg(feature = "server")]
 pub mod simulator;
 pub mod supervisor;

@@ -1,5 +1,36 @@
-//! Walks items through their steps: what comes in, what is asked, what goes out.
+//! What to do with each item, and doing it for all of them.
+//!
+//! A [`Pipeline`] is read from a TOML file, with every fault found at once. A [`Walk`] takes one item
+//! through it: it says what to ask next and is told what came back. Both are plain structs that wait
+//! for nothing, send nothing and read no clock. The actors of [`run`] do the waiting and sending:
+//! from a [`source`], through the walks, into a [`sink`].
 
+mod ask;
+mod attach;
+mod check;
+mod choice;
+mod code;
+mod compile;
+mod defaults;
+mod definition;
+mod graph;
+mod json;
+mod load;
+mod mentions;
+mod quoted;
+mod raw;
+pub mod run;
+mod schema;
 mod seen;
 pub mod sink;
 pub mod source;
+mod template;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use ask::{Ask, Next};
+pub use attach::{Attachment, FileAttachment};
+pub use defaults::{Defaults, Temperature};
+pub use definition::{Pipeline, Step};
+pub use walk::{Settled, StepEnd, Walk};

@@ -1,0 +1,169 @@
+//! Walks one item through its pipeline: asks the router, checks the answers, reports to its run.
+//!
+//! Lives only while its item is in flight, and holds one future. Writes nothing down: its run does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use crate::router::{self, Router};
+use crate::supervisor::{ChildId, Stop};
+use crate::types::{Answer, Class, Failure, ItemStatus, Priority, Prompt, Trail, Unanswered};
+
+use super::actor::{ItemSettled, Run, StepAsked};
+use super::load_attachment::load;
+use crate::pipeline::ask::{Ask, Next};
+use crate::pipeline::definition::Pipeline;
+use crate::pipeline::source;
+use crate::pipeline::walk::{Settled, StepEnd, Walk};
+
+/// The actor of one item in flight.
+pub(super) struct Item {
+    job: Arc<Job>,
+    id: ChildId,
+    run: Addr<Run>,
+}
+
+/// What an item needs for its walk; a second life starts from it anew.
+pub(super) struct Job {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) item: source::Item,
+    pub(super) router: Addr<Router>,
+    pub(super) priority: Priority,
+}
+
+/// How an item ended, and what it took.
+#[derive(Debug)]
+pub(super) struct Walked {
+    pub(super) settled: Settled,
+    /// What every step took, re-asks included.
+    pub(super) spent: Vec<Spent>,
+    pub(super) took: Duration,
+}
+
+/// What one step took.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spent {
+    pub(super) trail: Trail,
+    /// Whether a played provider answered.
+    pub(super) practice: bool,
+}
+
+impl Item {
+    pub(super) fn new(job: Arc<Job>, id: ChildId, run: Addr<Run>) -> Self {
+        Self { job, id, run }
+    }
+}
+
+impl Actor for Item {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let walk = walk(self.job.clone(), self.run.clone());
+        let walk = walk.into_actor(self).map(|walked, item, ctx| {
+            item.run.do_send(ItemSettled { id: item.id, walked: Box::new(walked) });
+            ctx.stop();
+        });
+        ctx.spawn(walk);
+    }
+}
+
+impl Handler<Stop> for Item {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Walked {
+    /// Makes the end of an item whose actor died for good.
+    pub(super) fn died(job: &Job, failure: Failure, took: Duration) -> Self {
+        let steps = job.pipeline.steps();
+        let nothing = steps.iter().map(|step| (step.name.to_string(), serde_json::Value::Null));
+        let settled = Settled {
+            status: ItemStatus::Failed,
+            answers: nothing.collect(),
+            error: steps.first().map(|step| (step.name.clone(), failure)),
+            steps: vec![StepEnd::Unfinished; steps.len()],
+        };
+        Self { settled, spent: vec![Spent::default(); steps.len()], took }
+    }
+}
+
+async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
+    let started = Instant::now();
+    let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
+    let mut spent = vec![Spent::default(); job.pipeline.steps().len()];
+    let mut asked = FuturesUnordered::new();
+    loop {
+        for ask in walk.due() {
+            match attach(&mut walk, &ask).await {
+                Ok(prompt) => asked.push(question(&job, ask.step, prompt)),
+                Err(failure) => walk.failed(ask.step, failure),
+            }
+        }
+        let Some((step, outcome)) = asked.next().await else {
+            // A step that failed before it was asked can have set others free.
+            if walk.is_settled() { break } else { continue }
+        };
+        let mut reasked = false;
+        let (trail, practice) = match outcome {
+            Ok(answer) => {
+                if let Next::Reask(prompt) = walk.answered(step, &answer.reply.text) {
+                    reasked = true;
+                    asked.push(question(&job, step, prompt));
+                }
+                (answer.trail, answer.practice)
+            }
+            Err(unanswered) => {
+                let Unanswered { failure, trail } = *unanswered;
+                walk.failed(step, failure);
+                (trail, false)
+            }
+        };
+        spent[step].practice |= practice;
+        spent[step].trail.0.extend_from_slice(&trail.0);
+        run.do_send(StepAsked { step, trail, practice, reasked });
+    }
+    Walked { settled: walk.settle(), spent, took: started.elapsed() }
+}
+
+type Outcome = Result<Answer, Box<Unanswered>>;
+
+/// Asks one question of one step.
+fn question(
+    job: &Arc<Job>,
+    step: usize,
+    prompt: Arc<Prompt>,
+) -> impl Future<Output = (usize, Outcome)> + use<> {
+    let definition = &job.pipeline.steps()[step];
+    let deadline = Instant::now() + definition.deadline;
+    let ask = router::Ask { prompt, route: definition.route.clone(), priority: job.priority, deadline };
+    let sent = job.router.send(ask);
+    async move {
+        let outcome = sent.await.unwrap_or_else(|_| {
+            // The router, or the task that followed the ask, is gone: nobody knows how far it had come.
+            let lost = "the question was lost with the actor or task that followed it";
+            let failure = Failure::new(Class::Internal, lost).maybe_charged();
+            Err(Box::new(Unanswered { failure, trail: Trail::default() }))
+        });
+        (step, outcome)
+    }
+}
+
+/// Returns the prompt of `ask` with everything that is attached to it.
+async fn attach(walk: &mut Walk, ask: &Ask) -> Result<Arc<Prompt>, Failure> {
+    if ask.attach.is_empty() {
+        return Ok(ask.prompt.clone());
+    }
+    let mut parts = Vec::with_capacity(ask.attach.len());
+    for attachment in &ask.attach {
+        parts.push(load(attachment).await?);
+    }
+    Ok(walk.attach(ask.step, parts).unwrap_or_else(|| ask.prompt.clone()))
+}

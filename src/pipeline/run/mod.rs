@@ -1,0 +1,22 @@
+//! The Run and Item actors, and what stands around them.
+//!
+//! A [`Run`] keeps a window of items in flight, each an actor of its own; a task feeds it from the
+//! source and another writes its lines. What it counted becomes a [`Report`].
+
+mod actor;
+mod feed;
+mod item;
+mod line;
+mod load_attachment;
+mod progress;
+mod report;
+mod setup;
+mod tally;
+mod window;
+mod writer;
+
+pub use actor::{Cancel, Run, StopIntake};
+pub use progress::Progress;
+pub use report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
+pub use setup::{RunSetup, RunTasks};
+pub use writer::Output;

@@ -1,0 +1,68 @@
+//! How a run is doing, several times a second.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::provider::Snapshot;
+use crate::types::{ItemKey, Usage};
+
+use super::report::{Calls, Items};
+
+/// A run at one instant. Times are in seconds, money in US dollars.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// Where the items went so far.
+    pub items: Items,
+    /// Items being worked on.
+    pub in_flight: u64,
+    /// Most items that are worked on at once, as of now.
+    pub window: usize,
+    /// The item that has been in flight for longest, and for how long.
+    pub oldest: Option<(ItemKey, f64)>,
+    /// The calls so far.
+    pub calls: Calls,
+    /// Items that ended, a second, over the last ten seconds.
+    pub items_per_second: f64,
+    /// Calls that ended, a second, over the last ten seconds.
+    pub calls_per_second: f64,
+    /// Tokens so far.
+    pub tokens: Usage,
+    /// Money so far, of calls whose price is known.
+    pub cost_usd: f64,
+    /// What the whole run will have cost; `None` while that cannot be told.
+    pub cost_forecast_usd: Option<f64>,
+    /// Since the start.
+    pub seconds: f64,
+    /// Until the end; `None` while that cannot be told.
+    pub seconds_left: Option<f64>,
+    /// Share of the input that has been read; `None` when its size is not known.
+    pub input_read: Option<f64>,
+    /// Whether any answer so far is made up.
+    pub practice: bool,
+    /// Whether the run takes no more items.
+    pub stopping: bool,
+    /// How the providers are doing.
+    pub providers: Vec<Snapshot>,
+}
+
+impl Progress {
+    /// Fills in the forecasts, from the share of the input that is done. `read` counts the items that
+    /// have been read.
+    pub(super) fn forecast(&mut self, read: u64) {
+        let done = self.items.settled() + self.items.rejected;
+        let Some(share) = self.input_read.filter(|share| *share > 0.0 && done > 0 && read > 0) else {
+            return;
+        };
+        let all = (read as f64 / share).max(done as f64);
+        if self.items_per_second > 0.0 {
+            self.seconds_left = Some((all - done as f64) / self.items_per_second);
+        }
+        self.cost_forecast_usd = Some(self.cost_usd * all / done as f64);
+    }
+
+    /// Returns the time since the start.
+    pub fn elapsed(&self) -> Duration {
+        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
+    }
+}

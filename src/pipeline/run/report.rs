@@ -1,0 +1,166 @@
+//! What a run came to: made from its [`Tally`](super::tally::Tally), for people and for machines.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::types::{Class, NanoUsd, StepName, Usage};
+
+/// The report of a run, as `--report` writes it. Times are in seconds, money in US dollars.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// How the run ended.
+    pub ended: Ended,
+    /// Whether any answer is made up: a played provider gave it.
+    pub practice: bool,
+    /// The items.
+    pub items: Items,
+    /// From the start of the run to its end.
+    pub seconds: f64,
+    /// Items that ended, a second.
+    pub items_per_second: f64,
+    /// From an item's start to its end.
+    pub item_seconds: Times,
+    /// The calls.
+    pub calls: Calls,
+    /// Tokens of all calls, failed ones included where the provider told.
+    pub tokens: Usage,
+    /// What the calls cost whose price is known.
+    pub cost_usd: f64,
+    /// Calls whose cost is not known: no price, or the provider did not tell what was used.
+    pub calls_of_unknown_cost: u64,
+    /// By step, in the pipeline's order.
+    pub steps: IndexMap<StepName, Part>,
+    /// By lane, `provider/model`.
+    pub lanes: BTreeMap<String, Part>,
+    /// What items failed of.
+    pub errors: BTreeMap<Class, ErrorCount>,
+    /// What calls failed of, those included that were made good by another call.
+    pub failed_calls: BTreeMap<Class, ErrorCount>,
+    /// What was wrong with the first line that was no item.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_reject: Option<String>,
+    /// What was wrong with the output, if anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<String>,
+    /// Whether the output ended because its reader had gone, as `head` does.
+    #[serde(skip)]
+    pub reader_gone: bool,
+    /// What was wrong with the input, if reading it ended early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_error: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// All of the input was dealt with.
+    Whole,
+    /// It was told to stop before.
+    Interrupted,
+    /// The input or the output broke.
+    Broken,
+}
+
+/// Where the items went. Every item of the input is in exactly one of the first four.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Items {
+    /// Every step that was due has an answer.
+    pub completed: u64,
+    /// A step that is not optional failed.
+    pub failed: u64,
+    /// No step was due.
+    pub skipped: u64,
+    /// Lines that are no item.
+    pub rejected: u64,
+    /// Items that were started and given up when the run was stopped; they have no line.
+    pub unfinished: u64,
+    /// Items whose line could not be written.
+    pub unwritten: u64,
+}
+
+impl Items {
+    /// Returns how many items ended.
+    pub fn settled(&self) -> u64 {
+        self.completed + self.failed + self.skipped
+    }
+
+    /// Returns the share of completed items among those that were to be worked on; `None` without any.
+    pub fn success_rate(&self) -> Option<f64> {
+        let due = self.completed + self.failed;
+        (due > 0).then(|| self.completed as f64 / due as f64)
+    }
+}
+
+/// What became of the calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Calls {
+    /// Calls that left.
+    pub made: u64,
+    /// Calls that brought a whole reply.
+    pub answered: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Failed calls that were answered with a rate limit.
+    pub throttled: u64,
+    /// Times that a question moved to another lane.
+    pub failovers: u64,
+    /// Questions asked again because the answer failed its check.
+    pub reasked: u64,
+    /// Failed calls that the provider may have charged for.
+    pub maybe_charged: u64,
+}
+
+/// The part of a run that one step or one lane had.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Part {
+    /// Calls that left.
+    pub calls: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// How long calls took, from leaving to their end.
+    pub seconds: Times,
+    /// How long calls waited for their turn.
+    pub waited: Times,
+    /// Tokens used.
+    pub tokens: Usage,
+    /// What they cost, where known.
+    pub cost_usd: f64,
+    /// Whether a played provider answered.
+    pub practice: bool,
+}
+
+/// The distribution of times, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// The average.
+    pub average: f64,
+    /// Half were no longer.
+    pub p50: f64,
+    /// Nineteen in twenty were no longer.
+    pub p95: f64,
+    /// Ninety-nine in a hundred were no longer.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// How often something went wrong, and the first time it did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ErrorCount {
+    /// How often.
+    pub count: u64,
+    /// What was said the first time.
+    pub example: String,
+}
+
+impl Report {
+    /// Returns the money spent, where known.
+    pub fn cost(&self) -> NanoUsd {
+        NanoUsd((self.cost_usd * 1e9).round() as u64)
+    }
+}

@@ -1,0 +1,65 @@
+//! Puts a run together: the actor, the task that feeds it and the task that writes for it.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::provider;
+use crate::router::Router;
+use crate::types::Priority;
+
+use super::actor::Run;
+use super::feed::feed;
+use super::progress::Progress;
+use super::report::Report;
+use super::writer::{Output, Record, write};
+use crate::pipeline::definition::Pipeline;
+use crate::pipeline::source::Reader;
+
+/// What a run is made from.
+#[derive(Debug)]
+pub struct RunSetup {
+    /// What to do with each item.
+    pub pipeline: Arc<Pipeline>,
+    /// Whom to ask.
+    pub router: Addr<Router>,
+    /// The providers that the pipeline's routes lead to; the window follows them.
+    pub providers: Vec<Arc<provider::State>>,
+    /// Who is waiting.
+    pub priority: Priority,
+    /// Most items in flight; `None` follows what the providers can take.
+    pub window: Option<usize>,
+    /// Where progress is told.
+    pub progress: watch::Sender<Progress>,
+    /// Where the report goes at the end.
+    pub report: oneshot::Sender<Report>,
+}
+
+/// What feeds a run and writes for it; to be started once the run has an address.
+pub struct RunTasks {
+    reader: Reader,
+    output: Output,
+    wanted: mpsc::UnboundedReceiver<usize>,
+    records: mpsc::UnboundedReceiver<Record>,
+}
+
+impl RunSetup {
+    /// Makes the actor of the run, and its tasks.
+    pub fn split(self, reader: Reader, output: Output) -> (Run, RunTasks) {
+        // Unbounded channels, bounded by what the run asks for: its window.
+        let (ask, wanted) = mpsc::unbounded_channel();
+        let (record, records) = mpsc::unbounded_channel();
+        let run = Run::new(self, ask, record, output.ordered);
+        (run, RunTasks { reader, output, wanted, records })
+    }
+}
+
+impl RunTasks {
+    /// Feeds `run` and writes for it, until it has ended.
+    pub async fn work(self, run: Addr<Run>) {
+        let feeding = feed(self.reader, self.wanted, run.clone());
+        let writing = write(self.output, self.records, run);
+        futures_util::future::join(feeding, writing).await;
+    }
+}

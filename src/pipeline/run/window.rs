@@ -1,0 +1,86 @@
+//! How many items may be in flight: as many as the providers can take, and no more.
+//!
+//! So memory is the same for a thousand items and for a million. Pure.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::provider;
+
+/// Fewest items in flight: below this, chance would leave providers idle.
+const LEAST: usize = 4;
+
+/// Most items in flight; beyond this they only wait.
+const MOST: usize = 10_000;
+
+/// How far an item may be ahead of the oldest one in flight when lines are to keep the order of the
+/// input, in windows. Lines that are done earlier wait in memory.
+const WINDOWS_AHEAD: u64 = 16;
+
+/// The size of the window, and what bounds it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    size: usize,
+    most: usize,
+    ordered: bool,
+}
+
+impl Window {
+    /// Makes a window of at most `most` items; `None` leaves it to the providers.
+    pub(super) fn new(most: Option<usize>, ordered: bool) -> Self {
+        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), ordered }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Takes on the size that these providers can take together.
+    pub(super) fn fit(&mut self, providers: &[Arc<provider::State>]) {
+        let now = Instant::now();
+        let capacity = providers.iter().map(|provider| provider.snapshot(now).capacity).sum();
+        self.resize(capacity);
+    }
+
+    fn resize(&mut self, capacity: usize) {
+        self.size = capacity.max(LEAST).min(self.most);
+    }
+
+    /// Returns how many more items may come, when `busy` are under way, the one with the number `oldest`
+    /// is the first of them, and the next to come would have the number `next`.
+    pub(super) fn room(&self, busy: usize, oldest: Option<u64>, next: u64) -> usize {
+        let room = self.size.saturating_sub(busy);
+        match oldest {
+            Some(oldest) if self.ordered => {
+                let most_ahead = WINDOWS_AHEAD * self.size as u64;
+                room.min(usize::try_from((oldest + most_ahead).saturating_sub(next)).unwrap_or(room))
+            }
+            _ => room,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_providers_within_its_bounds() {
+        let mut window = Window::new(Some(100), false);
+        for (capacity, size) in [(0, 4), (50, 50), (5_000, 100)] {
+            window.resize(capacity);
+            assert_eq!(window.size(), size);
+        }
+        assert_eq!(window.room(70, Some(3), 1_000_000), 30);
+    }
+
+    #[test]
+    fn a_slow_item_holds_back_those_far_ahead_of_it_only_in_order() {
+        let mut window = Window::new(None, true);
+        window.resize(10);
+        assert_eq!(window.room(1, Some(5), 100), 9);
+        assert_eq!(window.room(1, Some(5), 163), 2);
+        assert_eq!(window.room(1, Some(5), 165), 0);
+    }
+}

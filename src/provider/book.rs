@@ -1,0 +1,325 @@
+//! The numbers of a provider, and every decision about them.
+//!
+//! Pure: it is given `now`, and its owner holds the lock, sends the replies and makes the calls.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::guard::{Backoff, Breaker, BreakerState, Limits, Meter, Need, Pass, RateLimits};
+use crate::types::{Class, Failure, ModelName, Part, Prompt, ProviderName};
+
+use super::call::{Call, LaneHealth, Refused};
+use super::key::{Keys, ReadyKey};
+use super::model::Model;
+use super::permit::{Ended, Taken};
+use super::queue::Queue;
+use super::settings::Settings;
+use super::state::Waiting;
+
+/// How long a provider is left alone that asked us to slow down without saying for how long.
+const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
+
+/// Seconds a call is assumed to take before one has been seen.
+const ASSUMED_SECONDS: f64 = 2.0;
+
+/// Tokens an answer is assumed to have before one has been seen.
+const ASSUMED_OUTPUT: f64 = 500.0;
+
+/// Bytes of text that make one token, about; English prose has a little over four.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens that an image or document is assumed to have.
+const MEDIA_TOKENS: u64 = 1_000;
+
+/// What a provider has counted.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) queue: Queue<Waiting>,
+    pub(super) limits: Limits,
+    pub(super) keys: Keys,
+    lanes: HashMap<ModelName, Lane>,
+    pub(super) in_flight: usize,
+    throttled_in_a_row: u32,
+    seconds: Learned,
+    requests: (Meter, Option<NonZeroU64>),
+    tokens: (Meter, Option<NonZeroU64>),
+    pub(super) calls: u64,
+    pub(super) throttled: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    breaker: Breaker,
+    output: Learned,
+}
+
+/// An average that forgets slowly.
+#[derive(Debug, Default)]
+struct Learned(Option<f64>);
+
+impl Learned {
+    fn learn(&mut self, seen: f64) {
+        self.0 = Some(self.0.map_or(seen, |known| known + (seen - known) / 20.0));
+    }
+}
+
+/// What the queue allows.
+pub(super) enum Turn {
+    /// The first call leaves, with this key and this pass.
+    Leave(Waiting, ReadyKey, Pass),
+    /// The first call cannot leave at all.
+    Refuse(Waiting, Refused),
+    /// The first call may leave at that instant.
+    Wait(Instant),
+    /// Nobody waits, or nobody may leave before a call ends.
+    Nothing,
+}
+
+impl Book {
+    pub(super) fn new(settings: &Settings, keys: Keys, now: Instant) -> Self {
+        let per_minute = &settings.limits;
+        let wide = |limit: Option<NonZeroU32>| limit.map(NonZeroU64::from);
+        let limits = RateLimits {
+            requests: wide(per_minute.requests_per_minute),
+            tokens: wide(per_minute.tokens_per_minute),
+            input_tokens: wide(per_minute.input_tokens_per_minute),
+            output_tokens: wide(per_minute.output_tokens_per_minute),
+        };
+        let lane = |name: &ModelName| {
+            (
+                name.clone(),
+                Lane { breaker: Breaker::new(settings.breaker.clone()), output: Learned::default() },
+            )
+        };
+        Self {
+            queue: Queue::new(settings.queue.get()),
+            limits: Limits::new(&limits, now),
+            keys,
+            lanes: settings.models.keys().map(lane).collect(),
+            in_flight: 0,
+            throttled_in_a_row: 0,
+            seconds: Learned::default(),
+            requests: (Meter::new(now), limits.requests),
+            tokens: (Meter::new(now), limits.tokens.or(limits.input_tokens)),
+            calls: 0,
+            throttled: 0,
+        }
+    }
+
+    /// Says whether a call may wait here, and what it will take.
+    pub(super) fn admissible(
+        &mut self,
+        provider: &ProviderName,
+        settings: &Settings,
+        call: &Call,
+        now: Instant,
+    ) -> Result<Need, Refused> {
+        let (Some(model), Some(lane)) = (settings.models.get(&call.model), self.lanes.get_mut(&call.model))
+        else {
+            let unknown = format!("{provider} has no model called {}", call.model);
+            return Err(Refused::TooLarge(Failure::new(Class::NotFound, unknown)));
+        };
+        let need = lane.need(&call.prompt, model);
+        let too_large = |message: String| Refused::TooLarge(Failure::new(Class::TooLong, message));
+        if let Some(context) = model.context.filter(|context| need.input > context.get()) {
+            let lane = format!("{provider}/{}", call.model);
+            return Err(too_large(format!(
+                "the prompt has about {} tokens, and {lane} takes {context}",
+                need.input
+            )));
+        }
+        self.limits.fits(need).map_err(|error| too_large(format!("the call {error} at {provider}")))?;
+        if lane.breaker.state(now) == BreakerState::Open
+            && let Err(until) = lane.breaker.admit(now)
+        {
+            return Err(Refused::Open { until });
+        }
+        self.keys.pick(now).map_err(Refused::NoKey)?;
+        let until = self.turn(settings.limits.concurrency.get() as usize, call, need, now);
+        if until > call.deadline { Err(Refused::Busy { until }) } else { Ok(need) }
+    }
+
+    /// Returns when a call that came now would leave.
+    fn turn(&self, concurrency: usize, call: &Call, need: Need, now: Instant) -> Instant {
+        // A full queue has room again when about one call has left.
+        let ahead = self.queue.ahead_of(call.priority);
+        let full = if ahead.is_none() { Duration::MAX } else { Duration::ZERO };
+        let ahead = ahead.unwrap_or_else(|| self.queue.len());
+        let paced = self.limits.expected(ahead as u64, need, now);
+        let waves = (ahead + self.in_flight) as f64 / concurrency as f64;
+        // The calls that are out are half done, on average.
+        let crowded = (waves - 0.5).max(0.0) * self.seconds.0.unwrap_or(ASSUMED_SECONDS);
+        let crowded = if self.in_flight + ahead < concurrency { 0.0 } else { crowded };
+        let turn = paced.max(now + Duration::from_secs_f64(crowded));
+        turn.checked_add(full).unwrap_or(call.deadline + Duration::from_secs(1))
+    }
+
+    /// Decides about the first call of the queue.
+    pub(super) fn next(&mut self, concurrency: usize, now: Instant) -> Turn {
+        let Some(first) = self.queue.front() else { return Turn::Nothing };
+        let (need, model) = (first.need, &first.call.model);
+        if first.reply.is_abandoned() || first.call.deadline <= now {
+            return self.refuse(Refused::Busy { until: now });
+        }
+        if self.in_flight >= concurrency {
+            return Turn::Nothing;
+        }
+        let key = match self.keys.pick(now) {
+            Ok(key) => key.clone(),
+            Err(failure) => return self.refuse(Refused::NoKey(failure)),
+        };
+        let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(Refused::Down) };
+        let pass = match lane.breaker.admit(now) {
+            Ok(pass) => pass,
+            Err(until) => return self.refuse(Refused::Open { until }),
+        };
+        if let Err(ready) = self.limits.take(need, now) {
+            lane.breaker.said_nothing(pass);
+            return Turn::Wait(ready);
+        }
+        let Some(waiting) = self.queue.pop() else { return Turn::Nothing };
+        self.in_flight += 1;
+        self.calls += 1;
+        self.requests.0.add(1, now);
+        self.tokens.0.add(need.input + if self.tokens_are_both() { need.output } else { 0 }, now);
+        Turn::Leave(waiting, key, pass)
+    }
+
+    fn refuse(&mut self, refused: Refused) -> Turn {
+        self.queue.pop().map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
+    }
+
+    /// Takes back what a call took; `None` is a call that died without an outcome.
+    pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
+        match ended.result {
+            Ok(_) => lane.breaker.succeeded(taken.pass, now),
+            Err(failure) if is_providers_fault(failure.class) => {
+                lane.breaker.failed(taken.pass, now, fastrand::f64());
+            }
+            Err(_) => lane.breaker.said_nothing(taken.pass),
+        }
+        let usage = match ended.result {
+            Ok(reply) => reply.usage,
+            Err(failure) => failure.usage.as_deref().copied(),
+        };
+        match usage {
+            Some(usage) => {
+                lane.output.learn(usage.output.0 as f64);
+                self.limits.settle(taken.need, Need { input: usage.input.0, output: usage.output.0 }, now);
+            }
+            // What was refused before any work used no tokens. Without a word on usage, believe the estimate.
+            None if ended
+                .result
+                .as_ref()
+                .is_err_and(|failure| failure.charged == crate::types::Charged::No) =>
+            {
+                self.limits.settle(taken.need, Need::default(), now);
+            }
+            None => {}
+        }
+        if ended.result.is_ok() {
+            self.throttled_in_a_row = 0;
+            self.seconds.learn(ended.took.as_secs_f64());
+        }
+        if let Err(failure) = ended.result {
+            self.obey(taken, failure, now);
+        }
+        if let Some(requests) = ended.hints.requests {
+            self.limits.cap_requests(requests.remaining, now);
+        }
+    }
+
+    /// Does what a failure asks of the whole provider.
+    fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) {
+        if self.keys.rest(&taken.key, failure, now) {
+            return;
+        }
+        if failure.class == Class::RateLimit {
+            self.throttled += 1;
+            // Calls that left together are refused together: that is one incident.
+            if self.limits.held_for(now).is_zero() {
+                self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);
+            }
+            let ours = THROTTLED.wait(self.throttled_in_a_row, fastrand::f64());
+            self.limits.hold(now + failure.retry_after.unwrap_or(ours));
+        } else if let (Class::Overloaded, Some(wait)) = (failure.class, failure.retry_after) {
+            self.limits.hold(now + wait);
+        }
+    }
+
+    /// Returns how every lane is doing.
+    pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
+        let out = self.keys.pick(now).is_err();
+        let lane = |(model, breaker): (&ModelName, BreakerState)| {
+            (model.clone(), if out { LaneHealth::Out } else { breaker.into() })
+        };
+        self.lanes(now).map(lane).collect()
+    }
+
+    pub(super) fn lanes(&self, now: Instant) -> impl Iterator<Item = (&ModelName, BreakerState)> {
+        self.lanes.iter().map(move |(model, lane)| (model, lane.breaker.state(now)))
+    }
+
+    /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through
+    /// in twice the time a call takes, so that some always wait.
+    pub(super) fn capacity(&self, concurrency: usize) -> usize {
+        let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
+        let output = self.lanes.values().filter_map(|lane| lane.output.0).fold(ASSUMED_OUTPUT, f64::min);
+        let need = Need { input: 0, output: output as u64 };
+        let paced = self.limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
+        paced.min(concurrency as f64 * 1.5 + 2.0).ceil() as usize
+    }
+
+    /// Returns the share of the tightest limit that the last ten seconds used.
+    pub(super) fn limit_share(&self, now: Instant) -> Option<f64> {
+        let share = |(meter, limit): &(Meter, Option<NonZeroU64>)| {
+            Some(meter.per_second(now) * 60.0 / limit.as_ref()?.get() as f64)
+        };
+        [share(&self.requests), share(&self.tokens)].into_iter().flatten().reduce(f64::max)
+    }
+
+    fn tokens_are_both(&self) -> bool {
+        self.limits.counts_both_directions()
+    }
+}
+
+impl Lane {
+    fn need(&self, prompt: &Prompt, model: &Model) -> Need {
+        let parts = prompt.messages.iter().flat_map(|message| &message.parts);
+        let media = parts.filter(|part| !matches!(part, Part::Text(_))).count() as u64;
+        let input = (prompt.text_bytes() as u64).div_ceil(BYTES_PER_TOKEN) + media * MEDIA_TOKENS;
+        let most = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get)).map_or(f64::MAX, f64::from);
+        let output = self.output.0.unwrap_or(ASSUMED_OUTPUT).min(most);
+        Need { input: input.max(1), output: output as u64 }
+    }
+}
+
+/// Whether a failure says that the provider is not well. No `_` arm: a new class does not compile
+/// until someone has decided.
+fn is_providers_fault(class: Class) -> bool {
+    match class {
+        Class::Overloaded | Class::ServerError | Class::NetworkError | Class::Timeout | Class::Unreadable => {
+            true
+        }
+        Class::RateLimit
+        | Class::Quota
+        | Class::Auth
+        | Class::NotFound
+        | Class::TooLong
+        | Class::ContentFilter
+        | Class::ApiError
+        | Class::Truncated
+        | Class::ValidationError
+        | Class::TemplateError
+        | Class::Budget
+        | Class::Deadline
+        | Class::Cancelled
+        | Class::Internal => false,
+    }
+}

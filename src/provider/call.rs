@@ -1,0 +1,98 @@
+//! What is said to a provider and what it says back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Message;
+use tokio::time::Instant;
+
+use crate::guard::BreakerState;
+use crate::types::{Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
+
+/// Asks a provider to make one call, when it may.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What to ask.
+    pub prompt: Arc<Prompt>,
+    /// Whom to ask, by the configuration's name.
+    pub model: ModelName,
+    /// Who is waiting.
+    pub priority: Priority,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+}
+
+impl Message for Call {
+    type Result = Result<Replied, Refused>;
+}
+
+/// A call that left, and how it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replied {
+    /// The key it used.
+    pub key: KeyLabel,
+    /// From asking until the call left.
+    pub waited: Duration,
+    /// From leaving until its end.
+    pub took: Duration,
+    /// From leaving until the first piece of the answer.
+    pub first_token: Option<Duration>,
+    /// What it cost; `None` when the price or the usage is unknown.
+    pub cost: Option<NanoUsd>,
+    /// What came back.
+    pub result: Result<Reply, Failure>,
+}
+
+/// A call that did not leave; nothing was spent on it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Refused {
+    /// The wait for its turn would outlast its deadline, or the queue is full.
+    #[error("its queue is too long")]
+    Busy {
+        /// When its turn would come.
+        until: Instant,
+    },
+    /// The breaker is open.
+    #[error("its breaker is open")]
+    Open {
+        /// When it will let a probe through; `None` while a probe is under way.
+        until: Option<Instant>,
+    },
+    /// No key is left: each was refused, or its quota is spent.
+    #[error("no key is left: {0}")]
+    NoKey(Failure),
+    /// The call is larger than the model or a whole minute's limit.
+    #[error("{0}")]
+    TooLarge(Failure),
+    /// The actor is gone: it failed too often, or the process is stopping.
+    #[error("it is down")]
+    Down,
+}
+
+/// Tells the router how a provider is doing.
+#[derive(Debug, Clone, PartialEq, Message)]
+#[rtype(result = "()")]
+pub struct HealthChanged {
+    /// Every lane of the provider.
+    pub lanes: Vec<(LaneName, LaneHealth)>,
+}
+
+/// How one lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaneHealth {
+    /// It takes calls.
+    Good,
+    /// It refuses calls, or would let them wait for long.
+    Poor,
+    /// It cannot take any: no key is left.
+    Out,
+}
+
+impl From<BreakerState> for LaneHealth {
+    fn from(state: BreakerState) -> Self {
+        match state {
+            BreakerState::Closed | BreakerState::HalfOpen => Self::Good,
+            BreakerState::Open => Self::Poor,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One call over the wire: out with the request, in with the stream, under four clocks.
+//!
+//! Decides nothing about what comes next, and never gives a reply whose end mark did not come.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime};
+
+use futures_util::{Stream, StreamExt};
+use sse_stream::SseByteStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::types::{Class, Failure, Prompt, Reply};
+use crate::wire::{Decoder, Format, Hints, Progress};
+
+use super::call::Call;
+use super::key::ReadyKey;
+use super::model::Model;
+use super::settings::Timeouts;
+use super::state::State;
+use super::transport::Response;
+
+/// How long the end of a stream is waited for after its end mark, so that the connection can be
+/// used again.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What a call brought.
+pub(super) struct Exchanged {
+    pub(super) result: Result<Reply, Failure>,
+    pub(super) first_token: Option<Duration>,
+    pub(super) hints: Hints,
+}
+
+/// Which clock ran out.
+struct Clocks<'a> {
+    timeouts: &'a Timeouts,
+    left: Instant,
+    deadline: Instant,
+    first_token: Option<Duration>,
+}
+
+impl Clocks<'_> {
+    /// Returns the instant at which the present wait ends, and what it means.
+    fn limit(&self, now: Instant) -> (Instant, Failure) {
+        let spoken = if self.first_token.is_some() {
+            (
+                now + self.timeouts.idle,
+                Class::Timeout,
+                "fell silent in the middle of its answer for",
+                self.timeouts.idle,
+            )
+        } else {
+            (
+                self.left + self.timeouts.first_token,
+                Class::Timeout,
+                "had not begun to answer after",
+                self.timeouts.first_token,
+            )
+        };
+        let whole =
+            (self.left + self.timeouts.total, Class::Timeout, "had not finished after", self.timeouts.total);
+        let over = (
+            self.deadline,
+            Class::Deadline,
+            "had not finished when time was up after",
+            self.deadline - self.left,
+        );
+        let first = [over, whole, spoken].into_iter().min_by_key(|(at, ..)| *at).unwrap_or(over);
+        let (at, class, what, limit) = first;
+        (at, Failure::new(class, format!("the provider {what} {limit:?}")).maybe_charged())
+    }
+
+    async fn wait<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
+        let (at, failure) = self.limit(Instant::now());
+        timeout_at(at, what).await.map_err(|_| failure)
+    }
+}
+
+/// Makes `call` to `model` with `key`.
+pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &ReadyKey) -> Exchanged {
+    let (settings, transport) = (state.settings(), state.transport());
+    let (timeouts, deadline) = (&settings.timeouts, call.deadline);
+    let mut clocks = Clocks { timeouts, left: Instant::now(), deadline, first_token: None };
+    let mut hints = Hints::default();
+    let prompt = with_defaults(&call.prompt, model);
+    let result = async {
+        let format = settings.format;
+        let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
+        let response = clocks.wait(transport.post(request, key.header())).await??;
+        hints = format.read_hints(&response.headers, SystemTime::now());
+        if !response.is_success() {
+            return Err(read_error(format, response, &clocks).await);
+        }
+        let decoder = format.decoder(&prompt, &settings.dialect);
+        match response.media_type().as_str() {
+            "text/html" => Err(html(response, &clocks).await),
+            "application/json" => read_whole(decoder, response, &mut clocks).await,
+            _ => read_stream(decoder, response, &mut clocks).await,
+        }
+    }
+    .await;
+    Exchanged { result, first_token: clocks.first_token, hints }
+}
+
+/// Fills in what the model's own settings say where the prompt says nothing.
+fn with_defaults<'a>(prompt: &'a Prompt, model: &Model) -> Cow<'a, Prompt> {
+    let max_tokens = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get));
+    let temperature = prompt.temperature.or(model.temperature);
+    if (max_tokens, temperature) == (prompt.max_tokens, prompt.temperature) {
+        return Cow::Borrowed(prompt);
+    }
+    Cow::Owned(Prompt { max_tokens, temperature, ..prompt.clone() })
+}
+
+async fn read_error(format: Format, response: Response, clocks: &Clocks<'_>) -> Failure {
+    let (status, headers) = (response.status, response.headers.clone());
+    let body = clocks.wait(response.error_body()).await.unwrap_or_default();
+    format.read_error(status, &headers, &body, SystemTime::now())
+}
+
+async fn html(response: Response, clocks: &Clocks<'_>) -> Failure {
+    let body = clocks.wait(response.error_body()).await.unwrap_or_default();
+    let start: String = String::from_utf8_lossy(&body).chars().take(80).collect();
+    Failure::new(Class::Unreadable, format!("a web page came instead of an answer: {start}")).maybe_charged()
+}
+
+async fn read_whole(
+    mut decoder: Decoder,
+    response: Response,
+    clocks: &mut Clocks<'_>,
+) -> Result<Reply, Failure> {
+    let mut stream = response.stream();
+    let mut body = Vec::new();
+    while let Some(piece) = clocks.wait(stream.next()).await? {
+        clocks.first_token.get_or_insert(clocks.left.elapsed());
+        body.extend_from_slice(&piece?);
+    }
+    decoder.whole(&body)?;
+    decoder.finish()
+}
+
+async fn read_stream(
+    mut decoder: Decoder,
+    response: Response,
+    clocks: &mut Clocks<'_>,
+) -> Result<Reply, Failure> {
+    let mut events = SseByteStream::new(response.stream());
+    loop {
+        match clocks.wait(events.next()).await? {
+            Some(Ok(event)) => {
+                let Some(data) = &event.data else { continue };
+                match decoder.event(event.event.as_deref(), data)? {
+                    Progress::Waiting => {}
+                    Progress::Answering => {
+                        clocks.first_token.get_or_insert(clocks.left.elapsed());
+                    }
+                    Progress::Ended => {
+                        linger(&mut events).await;
+                        return decoder.finish();
+                    }
+                }
+            }
+            Some(Err(error)) => return Err(stream_failure(error)),
+            // Some formats have no mark but the last event's own words: the decoder knows.
+            None => return decoder.finish(),
+        }
+    }
+}
+
+async fn linger<T>(events: &mut (impl Stream<Item = T> + Unpin)) {
+    // Whether the end came in time changes only whether the connection is used again.
+    drop(timeout(LINGER, events.next()).await);
+}
+
+fn stream_failure(error: sse_stream::Error) -> Failure {
+    match error {
+        sse_stream::Error::Body(cause) => match cause.downcast::<Failure>() {
+            Ok(failure) => *failure,
+            Err(cause) => Failure::new(Class::Unreadable, cause.to_string()).maybe_charged(),
+        },
+        other => Failure::new(Class::Unreadable, format!("the stream is broken: {other}")).maybe_charged(),
+    }
+}

@@ -1,0 +1,58 @@
+//! Permission for one call to be out, which gives itself back.
+//!
+//! Nothing is counted by hand: however a call ends, and be it by a panic, its permit is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::guard::{Need, Pass};
+use crate::types::{Failure, KeyLabel, ModelName, Reply};
+use crate::wire::Hints;
+
+use super::state::State;
+
+/// One call that may be out.
+#[derive(Debug)]
+pub(super) struct Permit {
+    state: Arc<State>,
+    taken: Taken,
+    settled: bool,
+}
+
+/// What a call took from the provider's state when it left.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) model: ModelName,
+    pub(super) key: KeyLabel,
+    pub(super) pass: Pass,
+    pub(super) need: Need,
+}
+
+/// How a call ended, as far as the provider's state is concerned.
+pub(super) struct Ended<'a> {
+    pub(super) result: &'a Result<Reply, Failure>,
+    pub(super) hints: Hints,
+    pub(super) took: Duration,
+}
+
+impl Permit {
+    pub(super) fn new(state: Arc<State>, taken: Taken) -> Self {
+        Self { state, taken, settled: false }
+    }
+
+    /// Gives the permit back with what the call taught.
+    pub(super) fn settle(mut self, ended: &Ended<'_>) {
+        self.settled = true;
+        self.state.settle(&self.taken, Some(ended), Instant::now());
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.state.settle(&self.taken, None, Instant::now());
+        }
+    }
+}

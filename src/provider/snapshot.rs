@@ -1,0 +1,48 @@
+//! How a provider is doing, for people to see.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::guard::BreakerState;
+use crate::types::{KeyLabel, ModelName, ProviderName};
+
+/// A provider at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Which provider.
+    pub provider: ProviderName,
+    /// Whether it is played, and its answers made up.
+    pub practice: bool,
+    /// Whether its actor is there.
+    pub up: bool,
+    /// Calls that have left and not ended.
+    pub in_flight: usize,
+    /// Most calls in flight.
+    pub concurrency: usize,
+    /// Calls that wait for their turn.
+    pub waiting: usize,
+    /// Items worth keeping in flight for it.
+    pub capacity: usize,
+    /// Calls that left, since the start.
+    pub calls: u64,
+    /// Calls that the provider answered with a rate limit, since the start.
+    pub throttled: u64,
+    /// Share of its tightest limit in use over the last ten seconds; `None` without a limit.
+    pub limit_share: Option<f64>,
+    /// For how long it asked us to stay away.
+    pub held_for: Duration,
+    /// Its lanes.
+    pub lanes: Vec<LaneSnapshot>,
+    /// Keys that rest, and why.
+    pub resting_keys: Vec<(KeyLabel, String)>,
+}
+
+/// A lane at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LaneSnapshot {
+    /// Which model.
+    pub model: ModelName,
+    /// Where its breaker stands.
+    pub breaker: BreakerState,
+}

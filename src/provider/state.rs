@@ -1,0 +1,215 @@
+//! What a provider knows: its queue, limits, keys, breakers and counts.
+//!
+//! Every life of the actor shares it, so that a restart forgets nothing, and calls that outlive a
+//! life still count. Holds its lock only for as long as it takes to decide.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderMap;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::guard::Need;
+use crate::supervisor::{Reply as ReplyTo, Slot};
+use crate::types::{LaneName, ProviderName};
+
+use super::actor::{Provider, Released};
+use super::book::{Book, Turn};
+use super::call::{Call, HealthChanged, Refused, Replied};
+use super::key::{Keys, ReadyKey};
+use super::key_source::Key;
+use super::permit::{Ended, Permit, Taken};
+use super::settings::Settings;
+use super::snapshot::{LaneSnapshot, Snapshot};
+use super::transport::{self, Transport};
+
+/// What a provider's state is made from.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The provider's name.
+    pub name: ProviderName,
+    /// Its settings.
+    pub settings: Settings,
+    /// Where it is; a played provider's address is known only once it listens.
+    pub base_url: String,
+    /// Its keys, best first; none for a server that wants none.
+    pub keys: Vec<Key>,
+    /// Headers sent with every call.
+    pub headers: HeaderMap,
+}
+
+/// The state of one provider.
+#[derive(Debug)]
+pub struct State {
+    name: ProviderName,
+    practice: bool,
+    base_url: String,
+    settings: Settings,
+    transport: Transport,
+    runtime: Handle,
+    slot: Slot<Provider>,
+    inner: Mutex<Book>,
+}
+
+/// A call in the queue.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) call: Call,
+    pub(super) reply: ReplyTo<Result<Replied, Refused>>,
+    pub(super) asked: Instant,
+    pub(super) need: Need,
+}
+
+/// A call that may leave.
+#[derive(Debug)]
+pub(super) struct Departure {
+    pub(super) waiting: Waiting,
+    pub(super) key: ReadyKey,
+    pub(super) permit: Permit,
+}
+
+/// What the queue allows now.
+pub(super) enum Next {
+    /// This call leaves.
+    Leave(Box<Departure>),
+    /// The first call may leave at that instant.
+    Wait(Instant),
+    /// There is nothing to do before a call comes, or one that is out ends.
+    Nothing,
+}
+
+impl State {
+    /// Makes the state of a provider; its calls run on `runtime`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made, or a key is not fit to be sent.
+    pub fn new(account: Account, runtime: Handle) -> Result<Arc<Self>, transport::Error> {
+        let Account { name, settings, base_url, keys, headers } = account;
+        let concurrency = settings.limits.concurrency.get() as usize;
+        let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
+        let keys = Keys::new(settings.format, &keys).map_err(transport::Error::Key)?;
+        let book = Mutex::new(Book::new(&settings, keys, Instant::now()));
+        let (slot, practice) = (Slot::default(), settings.is_practice());
+        Ok(Arc::new(Self { name, practice, base_url, settings, transport, runtime, slot, inner: book }))
+    }
+
+    /// Returns the provider's name.
+    pub fn name(&self) -> &ProviderName {
+        &self.name
+    }
+
+    /// Returns whether the provider is played.
+    pub fn is_practice(&self) -> bool {
+        self.practice
+    }
+
+    /// Returns where the living actor is found.
+    pub fn slot(&self) -> &Slot<Provider> {
+        &self.slot
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(super) fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Puts a call into the queue, or tells it at once why not.
+    pub(super) fn enqueue(&self, call: Call, reply: ReplyTo<Result<Replied, Refused>>, now: Instant) {
+        let mut inner = self.lock();
+        match inner.admissible(&self.name, &self.settings, &call, now) {
+            Ok(need) => inner.queue.push(call.priority, Waiting { call, reply, asked: now, need }),
+            Err(refused) => {
+                drop(inner);
+                reply.send(Err(refused));
+            }
+        }
+    }
+
+    /// Decides about the first call of the queue.
+    pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
+        let mut inner = self.lock();
+        loop {
+            match inner.next(self.concurrency(), now) {
+                Turn::Leave(waiting, key, pass) => {
+                    let (model, need) = (waiting.call.model.clone(), waiting.need);
+                    let taken = Taken { model, key: key.label.clone(), pass, need };
+                    let permit = Permit::new(self.clone(), taken);
+                    return Next::Leave(Box::new(Departure { waiting, key, permit }));
+                }
+                Turn::Refuse(waiting, refused) => waiting.reply.send(Err(refused)),
+                Turn::Wait(until) => return Next::Wait(until),
+                Turn::Nothing => return Next::Nothing,
+            }
+        }
+    }
+
+    /// Takes back what a call took; `None` is a call that died without an outcome.
+    pub(super) fn settle(&self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+        let mut inner = self.lock();
+        let before = inner.health(now);
+        inner.settle(taken, ended, now);
+        let wake = !inner.queue.is_empty() || inner.health(now) != before;
+        drop(inner);
+        if wake && let Some(actor) = self.slot.get() {
+            actor.do_send(Released);
+        }
+    }
+
+    /// Drops waiting calls whose asker has gone.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.lock().queue.retain(|waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now);
+    }
+
+    /// Returns whether a key is left.
+    pub fn has_key(&self, now: Instant) -> bool {
+        self.lock().keys.pick(now).is_ok()
+    }
+
+    pub(super) fn health(&self, now: Instant) -> HealthChanged {
+        let inner = self.lock();
+        let health = inner.health(now).into_iter();
+        let lane = |model| LaneName { provider: self.name.clone(), model };
+        HealthChanged { lanes: health.map(|(model, health)| (lane(model), health)).collect() }
+    }
+
+    /// Returns how the provider is doing.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let inner = self.lock();
+        let lanes = inner.lanes(now).map(|(model, breaker)| LaneSnapshot { model: model.clone(), breaker });
+        Snapshot {
+            provider: self.name.clone(),
+            practice: self.practice,
+            up: self.slot.get().is_some(),
+            in_flight: inner.in_flight,
+            concurrency: self.concurrency(),
+            waiting: inner.queue.len(),
+            capacity: inner.capacity(self.concurrency()),
+            calls: inner.calls,
+            throttled: inner.throttled,
+            limit_share: inner.limit_share(now),
+            held_for: inner.limits.held_for(now),
+            lanes: lanes.collect(),
+            resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),
+        }
+    }
+
+    fn concurrency(&self) -> usize {
+        self.settings.limits.concurrency.get() as usize
+    }
+
+    /// A panic while the lock was held leaves numbers, not broken promises: go on with them.
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,190 @@
+//! The door to the network: the only file that knows reqwest.
+//!
+//! Connections belong to the shared runtime and outlive every actor. Never interprets a body.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::types::{Class, Failure};
+use crate::wire::Request;
+
+/// Streams that one HTTP/2 connection carries without waiting, as most servers allow; a client
+/// opens one connection per host, so more calls at once need more clients.
+const STREAMS_PER_CLIENT: usize = 100;
+
+/// Most bytes of one reply that are read: no model writes more, a broken server may.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Most bytes of an error's body that are read.
+const MOST_ERROR_BYTES: usize = 1 << 20;
+
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client's settings or the system's certificates are unusable.
+    #[error("cannot set up HTTP")]
+    Client(#[source] reqwest::Error),
+    /// TLS could not be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// A key cannot be sent.
+    #[error("cannot use a key")]
+    Key(#[source] Failure),
+    /// The address is none.
+    #[error("{url:?} is no address")]
+    Address {
+        /// What was given.
+        url: String,
+    },
+}
+
+/// Sends requests to one base address.
+#[derive(Debug)]
+pub(super) struct Transport {
+    clients: Vec<reqwest::Client>,
+    next: AtomicUsize,
+    base_url: String,
+    headers: HeaderMap,
+}
+
+/// A response whose body has not been read.
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    inner: reqwest::Response,
+}
+
+impl Transport {
+    pub(super) fn new(
+        base_url: &str,
+        headers: HeaderMap,
+        connect: Duration,
+        concurrency: usize,
+    ) -> Result<Self, Error> {
+        let url = reqwest::Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
+        let tls = tls()?;
+        let client = || {
+            let mut client = reqwest::Client::builder()
+                .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(connect)
+                .tls_backend_preconfigured(tls.clone());
+            if is_local(&url) {
+                client = client.no_proxy();
+            }
+            client.build().map_err(Error::Client)
+        };
+        Ok(Self {
+            clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
+                .map(|_| client())
+                .collect::<Result<_, _>>()?,
+            next: AtomicUsize::new(0),
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            headers,
+        })
+    }
+
+    /// Sends `request` and returns when the response's headers are there.
+    pub(super) async fn post(
+        &self,
+        request: Request,
+        key: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Response, Failure> {
+        let client = &self.clients[self.next.fetch_add(1, Relaxed) % self.clients.len()];
+        let mut headers = self.headers.clone();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(request.headers.into_iter().chain(key));
+        let url = format!("{}{}", self.base_url, request.path);
+        let sent = client.post(url).headers(headers).body(request.body).send().await;
+        let mut inner = sent.map_err(|error| failure(&error))?;
+        let headers = std::mem::take(inner.headers_mut());
+        Ok(Response { status: inner.status().as_u16(), headers, inner })
+    }
+}
+
+impl Response {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Returns the media type without its parameters, in lower case; empty when there is none.
+    pub(super) fn media_type(&self) -> String {
+        let value = self.headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        value.and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
+    }
+
+    /// Returns the body piece by piece; fails once it is larger than any reply.
+    pub(super) fn stream(self) -> impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin {
+        let mut seen = 0;
+        self.inner.bytes_stream().map_err(|error| failure(&error)).map(move |piece| {
+            let piece = piece?;
+            seen += piece.len();
+            if seen > MOST_BYTES {
+                return Err(
+                    Failure::new(Class::Unreadable, "the reply is larger than 64 MiB").maybe_charged()
+                );
+            }
+            Ok(piece)
+        })
+    }
+
+    /// Reads as much of an error's body as anybody needs; what cannot be read is left out.
+    pub(super) async fn error_body(self) -> Vec<u8> {
+        let mut stream = self.stream();
+        let mut body = Vec::new();
+        while let Some(Ok(piece)) = stream.next().await {
+            body.extend_from_slice(&piece);
+            if body.len() >= MOST_ERROR_BYTES {
+                break;
+            }
+        }
+        body
+    }
+}
+
+/// Trusts what the system trusts, and the roots that Mozilla trusts: a container without
+/// certificates of its own can still call a provider.
+fn tls() -> Result<rustls::ClientConfig, Error> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // A certificate of the system that cannot be read is one that is not trusted.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = config.map_err(Error::Tls)?.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn is_local(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Says what broke, with the whole chain of causes: "connection refused" stands at its end.
+fn failure(error: &reqwest::Error) -> Failure {
+    // The address would show twice, and can hold a key in its query.
+    let mut message = String::new();
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if !message.is_empty() {
+            message.push_str(": ");
+        }
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    if error.is_connect() {
+        let class = if error.is_timeout() { Class::Timeout } else { Class::NetworkError };
+        return Failure::new(class, format!("cannot connect: {message}"));
+    }
+    if error.is_builder() {
+        return Failure::new(Class::ApiError, format!("cannot make the request: {message}"));
+    }
+    if error.is_body() || error.is_decode() {
+        return Failure::new(Class::Unreadable, format!("the reply broke off: {message}")).maybe_charged();
+    }
+    Failure::new(Class::NetworkError, format!("the connection broke: {message}")).maybe_charged()
+}

@@ -1,0 +1,125 @@
+//! Orders the lanes for every ask and sets it on its way.
+//!
+//! Holds no future: an ask under way is a task on the shared runtime, so that ten thousand of them
+//! cost the actor nothing, and a panic in one costs that one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::runtime::Handle as Runtime;
+
+use crate::provider::{self, HealthChanged, LaneHealth};
+use crate::supervisor::{Later, Stop};
+use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
+
+use super::ask::Ask;
+use super::flow;
+use super::policy::Chooser;
+use super::settings::{Policy, RetrySettings};
+
+/// One lane of a route.
+#[derive(Debug, Clone)]
+pub struct LaneHandle {
+    /// Its name.
+    pub name: LaneName,
+    /// Its share under [`Policy::Weighted`].
+    pub weight: u32,
+    /// The provider it belongs to.
+    pub provider: Arc<provider::State>,
+}
+
+/// A route with lanes that can be used.
+#[derive(Debug, Clone)]
+pub struct RouteHandle {
+    /// How it chooses.
+    pub policy: Policy,
+    /// Among which.
+    pub lanes: Vec<LaneHandle>,
+}
+
+/// The router.
+#[derive(Debug)]
+pub struct Router {
+    setup: Arc<Setup>,
+    choosers: HashMap<RouteName, Chooser>,
+    health: HashMap<LaneName, LaneHealth>,
+}
+
+/// What the router is made from, and made from again after a panic.
+#[derive(Debug)]
+struct Setup {
+    routes: HashMap<RouteName, RouteHandle>,
+    retry: RetrySettings,
+    runtime: Runtime,
+}
+
+impl Router {
+    /// Makes a router over `routes`; asks run on `runtime`.
+    pub fn new(routes: HashMap<RouteName, RouteHandle>, retry: RetrySettings, runtime: Runtime) -> Self {
+        Self::from_setup(Arc::new(Setup { routes, retry, runtime }))
+    }
+
+    fn from_setup(setup: Arc<Setup>) -> Self {
+        let chooser = |route: &RouteHandle| {
+            let weights = route.lanes.iter().map(|lane| lane.weight).collect();
+            Chooser::new(route.policy, weights)
+        };
+        let choosers = setup.routes.iter().map(|(name, route)| (name.clone(), chooser(route))).collect();
+        Self { setup, choosers, health: HashMap::new() }
+    }
+
+    /// Returns the lanes of a route in the order in which they should be tried.
+    fn lanes(&mut self, route: &RouteName) -> Option<Vec<LaneHandle>> {
+        let (lanes, chooser) = (&self.setup.routes.get(route)?.lanes, self.choosers.get_mut(route)?);
+        let healthy = |lane: &LaneHandle| self.health.get(&lane.name).copied().unwrap_or(LaneHealth::Good);
+        let health: Vec<LaneHealth> = lanes.iter().map(healthy).collect();
+        Some(chooser.order(&health).into_iter().map(|lane| lanes[lane].clone()).collect())
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Router {
+    /// Health is told anew within a second.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        *self = Self::from_setup(self.setup.clone());
+    }
+}
+
+impl Handler<Ask> for Router {
+    type Result = Later<<Ask as Message>::Result>;
+
+    fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        let Some(lanes) = self.lanes(&ask.route) else {
+            let message = format!("there is no route called {}", ask.route);
+            let failure = Failure::new(Class::ApiError, message);
+            return Later::new(|reply| {
+                reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() })))
+            });
+        };
+        let setup = self.setup.clone();
+        Later::new(move |reply| {
+            let flow = flow::answer(ask, lanes, setup.retry.clone(), reply);
+            drop(setup.runtime.spawn(flow));
+        })
+    }
+}
+
+impl Handler<HealthChanged> for Router {
+    type Result = ();
+
+    fn handle(&mut self, changed: HealthChanged, _: &mut Self::Context) {
+        self.health.extend(changed.lanes);
+    }
+}
+
+impl Handler<Stop> for Router {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

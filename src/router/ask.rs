@@ -1,0 +1,25 @@
+//! A question to whichever provider is best.
+
+use std::sync::Arc;
+
+use actix::Message;
+use tokio::time::Instant;
+
+use crate::types::{Answer, Priority, Prompt, RouteName, Unanswered};
+
+/// Asks the router for an answer.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What to ask.
+    pub prompt: Arc<Prompt>,
+    /// Along which route.
+    pub route: RouteName,
+    /// Who is waiting.
+    pub priority: Priority,
+    /// When the answer is of no use any more.
+    pub deadline: Instant,
+}
+
+impl Message for Ask {
+    type Result = Result<Answer, Box<Unanswered>>;
+}

@@ -1,0 +1,321 @@
+//! What happens next to one ask: which lane, when, and when to give up.
+//!
+//! Four limits hold together: attempts at each lane, lanes, rounds over all lanes, and the deadline.
+//! Pure: it is given `now` and never calls anybody.
+
+use tokio::time::Instant;
+
+use crate::guard::Backoff;
+use crate::provider::Refused;
+use crate::types::{Class, Failure, Verdict};
+
+use super::settings::RetrySettings;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Call the lane of this number.
+    Call(usize),
+    /// Do nothing before that instant, then ask the plan again.
+    Wait(Instant),
+    /// Nothing more can be done.
+    GiveUp(Failure),
+}
+
+/// The plan of one ask over the lanes of its route, by their numbers.
+#[derive(Debug)]
+pub struct Plan {
+    retry: RetrySettings,
+    deadline: Instant,
+    lanes: Vec<Tried>,
+    /// The lane that is to be asked again before any other.
+    again: Option<usize>,
+    round: u32,
+    last: Option<Failure>,
+    over: Option<Failure>,
+}
+
+#[derive(Debug, Default)]
+struct Tried {
+    /// Calls that failed in this round.
+    attempts: u32,
+    /// Whether it has ever been called.
+    called: bool,
+    /// Not to be called any more in this round.
+    exhausted: bool,
+    /// Not to be called any more at all.
+    out: Option<Failure>,
+    not_before: Option<Instant>,
+}
+
+impl Plan {
+    /// Makes a plan over `lanes` lanes, in the order of their numbers.
+    pub fn new(lanes: usize, retry: RetrySettings, deadline: Instant) -> Self {
+        let lanes = (0..lanes).map(|_| Tried::default()).collect();
+        Self { retry, deadline, lanes, again: None, round: 1, last: None, over: None }
+    }
+
+    /// Returns what to do at `now`. `jitter` lies in `0.0..1.0` and spreads the waits.
+    pub fn next(&mut self, now: Instant, jitter: f64) -> Step {
+        if let Some(failure) = self.over.take() {
+            return Step::GiveUp(failure);
+        }
+        if now >= self.deadline {
+            return self.give_up();
+        }
+        if let Some(lane) = self.again {
+            return match self.lanes[lane].not_before.filter(|at| *at > now) {
+                Some(at) => self.wait(at),
+                None => self.call(lane),
+            };
+        }
+        if let Some(lane) = (0..self.lanes.len()).find(|lane| self.is_open(*lane) && self.is_due(*lane, now))
+        {
+            return self.call(lane);
+        }
+        // Lanes that could not take it will: theirs is only a queue or a breaker.
+        let due = (0..self.lanes.len()).filter(|lane| self.is_open(*lane));
+        if let Some(at) = due.filter_map(|lane| self.lanes[lane].not_before).min() {
+            return self.wait(at);
+        }
+        self.next_round(now, jitter)
+    }
+
+    /// Learns that a lane did not take the call.
+    pub fn refused(&mut self, lane: usize, refused: &Refused, now: Instant) {
+        self.again = None;
+        let tried = &mut self.lanes[lane];
+        match refused {
+            Refused::Busy { until } | Refused::Open { until: Some(until) } => {
+                // A moment at least: whoever asks in a circle learns nothing new.
+                tried.not_before = Some((*until).max(now + self.retry.base));
+            }
+            Refused::Open { until: None } | Refused::Down => {
+                tried.not_before = Some(now + self.retry.base * 2)
+            }
+            Refused::NoKey(failure) | Refused::TooLarge(failure) => {
+                tried.out = Some(failure.clone());
+                self.last.get_or_insert_with(|| failure.clone());
+            }
+        }
+    }
+
+    /// Learns that a call failed. `key_left` tells whether the provider has a key to try instead.
+    pub fn failed(&mut self, lane: usize, failure: Failure, key_left: bool, now: Instant, jitter: f64) {
+        self.again = None;
+        let others = (0..self.lanes.len()).any(|other| other != lane && self.is_open(other));
+        let tried = &mut self.lanes[lane];
+        tried.called = true;
+        match (failure.verdict(), failure.class) {
+            (Verdict::Never, _) => self.over = Some(failure.clone()),
+            // The provider itself holds its calls back now, which costs no attempt: nothing was wrong with
+            // the call.
+            (Verdict::Again { .. }, Class::RateLimit) => self.again = Some(lane),
+            (Verdict::Again { .. }, _) => self.again_or_exhausted(lane, now, jitter),
+            (Verdict::Elsewhere, Class::Auth | Class::Quota) if key_left => self.again = Some(lane),
+            (Verdict::Elsewhere, Class::Auth | Class::Quota | Class::NotFound | Class::TooLong) => {
+                tried.out = Some(failure.clone());
+            }
+            (Verdict::Elsewhere, _) if others => tried.exhausted = true,
+            (Verdict::Elsewhere, _) => self.again_or_exhausted(lane, now, jitter),
+        }
+        self.last = Some(failure);
+    }
+
+    fn again_or_exhausted(&mut self, lane: usize, now: Instant, jitter: f64) {
+        let backoff = self.backoff();
+        let tried = &mut self.lanes[lane];
+        tried.attempts += 1;
+        if tried.attempts < self.retry.attempts_per_lane.get() {
+            tried.not_before = Some(now + backoff.wait(tried.attempts, jitter));
+            self.again = Some(lane);
+        } else {
+            tried.exhausted = true;
+        }
+    }
+
+    /// Starts over with every lane that is not out for good, after a wait.
+    fn next_round(&mut self, now: Instant, jitter: f64) -> Step {
+        if self.round >= self.retry.rounds.get() || self.lanes.iter().all(|tried| tried.out.is_some()) {
+            return self.give_up();
+        }
+        // The rounds' waits go on where those of a lane's attempts ended.
+        let at = now + self.backoff().wait(self.round + self.retry.attempts_per_lane.get(), jitter);
+        self.round += 1;
+        for tried in &mut self.lanes {
+            *tried = Tried { called: tried.called, out: tried.out.take(), ..Tried::default() };
+            tried.not_before = Some(at);
+        }
+        self.wait(at)
+    }
+
+    fn call(&mut self, lane: usize) -> Step {
+        self.again = None;
+        self.lanes[lane].not_before = None;
+        Step::Call(lane)
+    }
+
+    fn wait(&mut self, until: Instant) -> Step {
+        if until >= self.deadline { self.give_up() } else { Step::Wait(until) }
+    }
+
+    /// What went wrong last says more than that time is up.
+    fn give_up(&mut self) -> Step {
+        let nobody = || Failure::new(Class::Deadline, "no lane could take the call before its deadline");
+        Step::GiveUp(self.last.take().unwrap_or_else(nobody))
+    }
+
+    fn is_open(&self, lane: usize) -> bool {
+        let tried = &self.lanes[lane];
+        let called = self.lanes.iter().filter(|tried| tried.called).count();
+        let new_allowed = called < self.retry.lanes_per_ask.get() as usize;
+        tried.out.is_none() && !tried.exhausted && (tried.called || new_allowed)
+    }
+
+    fn is_due(&self, lane: usize, now: Instant) -> bool {
+        self.lanes[lane].not_before.is_none_or(|at| at <= now)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff { base: self.retry.base, max: self.retry.max }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plan(lanes: usize) -> (Plan, Instant) {
+        let now = Instant::now();
+        (Plan::new(lanes, RetrySettings::default(), now + Duration::from_secs(600)), now)
+    }
+
+    fn failure(class: Class) -> Failure {
+        Failure::new(class, "as planned")
+    }
+
+    /// Plays a plan whose every call fails with `class`, and returns the lanes that were called.
+    fn calls(lanes: usize, class: Class) -> Vec<usize> {
+        let (mut plan, mut now) = plan(lanes);
+        let mut calls = Vec::new();
+        loop {
+            match plan.next(now, 0.5) {
+                Step::Call(lane) => {
+                    calls.push(lane);
+                    plan.failed(lane, failure(class), false, now, 0.5);
+                }
+                Step::Wait(until) => now = until,
+                Step::GiveUp(gave) => {
+                    assert_eq!(gave.class, class);
+                    return calls;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_error_is_tried_again_once_and_then_elsewhere() {
+        assert_eq!(calls(2, Class::ServerError)[..4], [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_broken_connection_goes_elsewhere_at_once() {
+        assert_eq!(calls(2, Class::NetworkError)[..2], [0, 1]);
+    }
+
+    #[test]
+    fn a_single_lane_is_tried_in_several_rounds() {
+        assert_eq!(calls(1, Class::NetworkError).len(), 6);
+    }
+
+    #[test]
+    fn the_callers_fault_is_never_tried_again() {
+        assert_eq!(calls(3, Class::ApiError), [0]);
+    }
+
+    #[test]
+    fn a_model_that_does_not_exist_is_asked_once_in_all_rounds() {
+        assert_eq!(calls(2, Class::NotFound), [0, 1]);
+    }
+
+    #[test]
+    fn a_spent_key_makes_room_for_the_next_key_of_the_same_lane() {
+        let (mut plan, now) = plan(2);
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.failed(0, failure(Class::Quota), true, now, 0.0);
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.failed(0, failure(Class::Quota), false, now, 0.0);
+        assert_eq!(plan.next(now, 0.0), Step::Call(1));
+    }
+
+    #[test]
+    fn being_throttled_costs_no_attempt() {
+        let (mut plan, now) = plan(1);
+        for _ in 0..50 {
+            assert_eq!(plan.next(now, 0.0), Step::Call(0));
+            plan.failed(0, failure(Class::RateLimit), true, now, 0.0);
+        }
+    }
+
+    #[test]
+    fn when_every_breaker_is_open_it_waits_for_the_first() {
+        let (mut plan, now) = plan(2);
+        let at = |seconds| Some(now + Duration::from_secs(seconds));
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.refused(0, &Refused::Open { until: at(20) }, now);
+        assert_eq!(plan.next(now, 0.0), Step::Call(1));
+        plan.refused(1, &Refused::Open { until: at(8) }, now);
+        assert_eq!(plan.next(now, 0.0), Step::Wait(now + Duration::from_secs(8)));
+        assert_eq!(plan.next(now + Duration::from_secs(8), 0.0), Step::Call(1));
+    }
+
+    #[test]
+    fn a_wait_beyond_the_deadline_gives_up_at_once() {
+        let now = Instant::now();
+        let mut plan = Plan::new(1, RetrySettings::default(), now + Duration::from_secs(5));
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.refused(0, &Refused::Busy { until: now + Duration::from_secs(60) }, now);
+        assert!(matches!(plan.next(now, 0.0), Step::GiveUp(failure) if failure.class == Class::Deadline));
+    }
+
+    proptest! {
+        #[test]
+        fn every_plan_ends_and_keeps_its_deadline(
+            lanes in 1usize..5,
+            events in proptest::collection::vec((0u8..8, 0u64..5_000), 0..400),
+        ) {
+            let (mut plan, start) = plan(lanes);
+            let (mut now, mut events) = (start, events.into_iter());
+            let mut calls = vec![0; lanes];
+            for _ in 0..100_000 {
+                match plan.next(now, 0.5) {
+                    Step::Wait(until) => {
+                        prop_assert!(until > now && until < start + Duration::from_secs(600));
+                        now = until;
+                    }
+                    Step::GiveUp(_) => return Ok(()),
+                    Step::Call(lane) => {
+                        calls[lane] += 1;
+                        let (event, took) = events.next().unwrap_or((0, 10));
+                        now += Duration::from_millis(took);
+                        match event {
+                            0 => plan.failed(lane, failure(Class::ServerError), true, now, 0.5),
+                            1 => plan.failed(lane, failure(Class::NetworkError), true, now, 0.5),
+                            2 => plan.failed(lane, failure(Class::Timeout), true, now, 0.5),
+                            3 => plan.failed(lane, failure(Class::Auth), false, now, 0.5),
+                            4 => plan.refused(lane, &Refused::Open { until: None }, now),
+                            5 => plan.refused(lane, &Refused::Down, now),
+                            6 => plan.refused(lane, &Refused::Busy { until: now }, now),
+                            _ => plan.failed(lane, failure(Class::Unreadable), true, now, 0.5),
+                        }
+                    }
+                }
+            }
+            prop_assert!(false, "the plan never ends: {calls:?}");
+        }
+    }
+}
