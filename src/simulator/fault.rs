@@ -1,0 +1,411 @@
+//! Says which requests go wrong, how, and when.
+//!
+//! Shares are exact: of `share = 0.05` and `share = 0.02` the first takes 5% of the requests and the
+//! second another 2%. A fault never looks at a clock; it is told how long the simulator has run.
+
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as duration;
+use serde::{Deserialize, Serialize};
+
+use super::Vendor;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// Answers 429 although no limit was reached.
+    RateLimited,
+    /// Answers 500, or `status`.
+    ServerError,
+    /// Answers 503, or `status`.
+    Unavailable,
+    /// Answers as an overloaded vendor does (529 at Anthropic, 503 elsewhere), or with `status`.
+    Overloaded,
+    /// Resets the connection before any header.
+    Reset,
+    /// Takes the request and never answers.
+    Silent,
+    /// Lets the first piece of the answer come only after `delay`.
+    SlowFirstToken,
+    /// Closes the connection in the middle of the answer.
+    Cut,
+    /// Stops in the middle of the answer and keeps the connection open.
+    Stalled,
+    /// Breaks the JSON of one piece of the answer.
+    MalformedChunk,
+    /// Ends the stream properly but without its terminal mark. Only streams.
+    NoEnd,
+    /// Cuts the JSON and yet says that it is finished: in a stream the structured answer, else the body.
+    TruncatedJson,
+    /// Answers a page of HTML with status 200, or `status`.
+    Html,
+    /// Answers properly, but not with the schema or choice that was asked for. Not for plain text.
+    WrongContent,
+    /// Answers properly, with nothing.
+    Empty,
+    /// Cuts the answer and says that `max_tokens` was reached.
+    Length,
+    /// Refuses in the model's name, as each vendor marks it.
+    Refusal,
+    /// Rejects the key.
+    Auth,
+    /// Says that the account's money or daily quota is spent.
+    Quota,
+    /// Says that there is no such model.
+    NotFound,
+    /// Reports an error inside a 200: in a stream after its first piece.
+    ErrorInStream,
+}
+
+impl FaultKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [Self; 21] = [
+        Self::RateLimited,
+        Self::ServerError,
+        Self::Unavailable,
+        Self::Overloaded,
+        Self::Reset,
+        Self::Silent,
+        Self::SlowFirstToken,
+        Self::Cut,
+        Self::Stalled,
+        Self::MalformedChunk,
+        Self::NoEnd,
+        Self::TruncatedJson,
+        Self::Html,
+        Self::WrongContent,
+        Self::Empty,
+        Self::Length,
+        Self::Refusal,
+        Self::Auth,
+        Self::Quota,
+        Self::NotFound,
+        Self::ErrorInStream,
+    ];
+
+    fn takes_status(self) -> bool {
+        matches!(self, Self::ServerError | Self::Unavailable | Self::Overloaded | Self::Html)
+    }
+
+    /// Says whether this fault is decided at the door: it costs nothing of the account's limits.
+    pub(super) fn at_the_door(self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited
+                | Self::ServerError
+                | Self::Unavailable
+                | Self::Overloaded
+                | Self::Reset
+                | Self::Silent
+                | Self::Html
+                | Self::Auth
+                | Self::Quota
+                | Self::NotFound
+        )
+    }
+}
+
+/// What a 429 says about when to come back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenRetryAfter", into = "WrittenRetryAfter")]
+pub enum RetryAfter {
+    /// The time until there is room. Written `true`.
+    #[default]
+    Truthful,
+    /// Nothing. Written `false`.
+    Missing,
+    /// A value that nobody should believe: negative, or years. Written `"absurd"`.
+    Absurd,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"absurd\"")]
+enum WrittenRetryAfter {
+    Given(bool),
+    Word(Word),
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Absurd,
+}
+
+impl From<WrittenRetryAfter> for RetryAfter {
+    fn from(written: WrittenRetryAfter) -> Self {
+        match written {
+            WrittenRetryAfter::Given(true) => Self::Truthful,
+            WrittenRetryAfter::Given(false) => Self::Missing,
+            WrittenRetryAfter::Word(Word::Absurd) => Self::Absurd,
+        }
+    }
+}
+
+impl From<RetryAfter> for WrittenRetryAfter {
+    fn from(value: RetryAfter) -> Self {
+        match value {
+            RetryAfter::Truthful => Self::Given(true),
+            RetryAfter::Missing => Self::Given(false),
+            RetryAfter::Absurd => Self::Word(Word::Absurd),
+        }
+    }
+}
+
+/// A fault, and which requests it befalls: those for which every condition holds, by `share`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// The share of the requests it befalls, 0 to 1; 1 when it is not given.
+    pub share: f64,
+    /// The HTTP status, for `server_error`, `unavailable`, `overloaded` and `html`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How late the first piece is, for `slow_first_token`; 30 s when it is not given.
+    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// What the 429 says, for `rate_limited`; as the setting of that name when it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<RetryAfter>,
+    /// Not before the simulator has run this long.
+    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    pub from: Option<Duration>,
+    /// Only until the simulator has run this long.
+    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Duration>,
+    /// Only calls to this vendor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<Vendor>,
+    /// Only calls for this model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Only calls with this key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Only calls whose prompt holds this text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
+    /// Only the first so many times that one and the same request comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+/// A [`Fault`] before its check.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    kind: FaultKind,
+    share: Option<f64>,
+    status: Option<u16>,
+    #[serde(default, with = "duration")]
+    delay: Option<Duration>,
+    retry_after: Option<RetryAfter>,
+    #[serde(default, with = "duration")]
+    from: Option<Duration>,
+    #[serde(default, with = "duration")]
+    until: Option<Duration>,
+    vendor: Option<Vendor>,
+    model: Option<String>,
+    key: Option<String>,
+    contains: Option<String>,
+    times: Option<u32>,
+}
+
+impl TryFrom<Written> for Fault {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written {
+            kind,
+            share,
+            status,
+            delay,
+            retry_after,
+            from,
+            until,
+            vendor,
+            model,
+            key,
+            contains,
+            times,
+        } = written;
+        let share = share.unwrap_or(1.0);
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!("the share of a fault is between 0 and 1, not {share}"));
+        }
+        if let Some(status) = status {
+            if !kind.takes_status() {
+                return Err("`status` goes with server_error, unavailable, overloaded and html".to_owned());
+            }
+            let lowest = if kind == FaultKind::Html { 200 } else { 400 };
+            if !(lowest..600).contains(&status) {
+                return Err(format!("the status of this fault is between {lowest} and 599, not {status}"));
+            }
+        }
+        if delay.is_some() && kind != FaultKind::SlowFirstToken {
+            return Err("`delay` goes with slow_first_token".to_owned());
+        }
+        if retry_after.is_some() && kind != FaultKind::RateLimited {
+            return Err("`retry_after` goes with rate_limited".to_owned());
+        }
+        if let (Some(from), Some(until)) = (from, until)
+            && until <= from
+        {
+            return Err("`until` must be later than `from`".to_owned());
+        }
+        Ok(Self { kind, share, status, delay, retry_after, from, until, vendor, model, key, contains, times })
+    }
+}
+
+/// What a fault may ask about a request.
+pub(super) struct Case<'a> {
+    pub(super) elapsed: Duration,
+    pub(super) vendor: Vendor,
+    pub(super) model: &'a str,
+    pub(super) key: Option<&'a str>,
+    pub(super) stream: bool,
+    /// Whether a schema or a choice was asked for.
+    pub(super) structured: bool,
+    /// How often this same request came before.
+    pub(super) occurrence: u32,
+    /// Whether the prompt holds a text.
+    pub(super) contains: &'a dyn Fn(&str) -> bool,
+}
+
+impl Fault {
+    /// Makes a fault that befalls every request.
+    pub fn new(kind: FaultKind) -> Self {
+        Self {
+            kind,
+            share: 1.0,
+            status: None,
+            delay: None,
+            retry_after: None,
+            from: None,
+            until: None,
+            vendor: None,
+            model: None,
+            key: None,
+            contains: None,
+            times: None,
+        }
+    }
+
+    /// Limits it to this share of the requests, 0 to 1.
+    #[must_use]
+    pub fn share(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
+
+    fn concerns(&self, case: &Case<'_>) -> bool {
+        let playable = match self.kind {
+            FaultKind::NoEnd => case.stream,
+            FaultKind::TruncatedJson => case.structured || !case.stream,
+            FaultKind::WrongContent => case.structured,
+            _ => true,
+        };
+        playable
+            && self.from.is_none_or(|from| case.elapsed >= from)
+            && self.until.is_none_or(|until| case.elapsed < until)
+            && self.vendor.is_none_or(|vendor| case.vendor == vendor)
+            && self.times.is_none_or(|times| case.occurrence < times)
+            && self.model.as_deref().is_none_or(|model| case.model == model)
+            && self.key.as_deref().is_none_or(|key| case.key == Some(key))
+            && self.contains.as_deref().is_none_or(|text| (case.contains)(text))
+    }
+}
+
+/// Returns the fault that befalls this request, by one draw between 0 and 1 over all faults that concern it.
+pub(super) fn pick<'a>(faults: &'a [Fault], case: &Case<'_>, draw: f64) -> Option<&'a Fault> {
+    let mut below = 0.0;
+    faults.iter().filter(|fault| fault.concerns(case)).find(|fault| {
+        below += fault.share;
+        draw < below
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(elapsed: u64) -> Case<'static> {
+        Case {
+            elapsed: Duration::from_secs(elapsed),
+            vendor: Vendor::OpenAi,
+            model: "any",
+            key: None,
+            stream: true,
+            structured: false,
+            occurrence: 0,
+            contains: &|text| "please translate".contains(text),
+        }
+    }
+
+    #[test]
+    fn shares_add_up_as_they_are_written() {
+        let faults =
+            [Fault::new(FaultKind::ServerError).share(0.05), Fault::new(FaultKind::Silent).share(0.02)];
+        let hit = |draw| pick(&faults, &case(0), draw).map(|fault| fault.kind);
+        assert_eq!(hit(0.0), Some(FaultKind::ServerError));
+        assert_eq!(hit(0.049), Some(FaultKind::ServerError));
+        assert_eq!(hit(0.051), Some(FaultKind::Silent));
+        assert_eq!(hit(0.071), None);
+    }
+
+    #[test]
+    fn an_outage_lasts_from_its_beginning_to_its_end() {
+        let outage = Fault {
+            from: Some(Duration::from_secs(10)),
+            until: Some(Duration::from_secs(30)),
+            ..Fault::new(FaultKind::Reset)
+        };
+        let dark = |elapsed| pick(std::slice::from_ref(&outage), &case(elapsed), 0.5).is_some();
+        assert_eq!([9, 10, 29, 30].map(dark), [false, true, true, false]);
+    }
+
+    #[test]
+    fn a_fault_befalls_only_what_its_conditions_name() {
+        let hit = |fault: &Fault| pick(std::slice::from_ref(fault), &case(0), 0.5).is_some();
+        let plain = Fault::new(FaultKind::Empty);
+        assert!(hit(&plain));
+        assert!(hit(&Fault { contains: Some("translate".to_owned()), ..plain.clone() }));
+        assert!(!hit(&Fault { contains: Some("summary".to_owned()), ..plain.clone() }));
+        assert!(!hit(&Fault { vendor: Some(Vendor::Gemini), ..plain.clone() }));
+        assert!(!hit(&Fault { model: Some("other".to_owned()), ..plain.clone() }));
+        assert!(!hit(&Fault { key: Some("k".to_owned()), ..plain.clone() }));
+        assert!(!hit(&Fault { times: Some(0), ..plain }));
+        assert!(!hit(&Fault::new(FaultKind::WrongContent)));
+    }
+
+    #[test]
+    fn a_fault_that_could_not_do_what_it_says_is_refused() {
+        for (written, reason) in [
+            (r#"{"kind":"cut","share":1.5}"#, "between 0 and 1"),
+            (r#"{"kind":"cut","status":500}"#, "`status` goes with"),
+            (r#"{"kind":"server_error","status":200}"#, "between 400 and 599"),
+            (r#"{"kind":"cut","delay":"3s"}"#, "`delay` goes with"),
+            (r#"{"kind":"cut","retry_after":true}"#, "`retry_after` goes with"),
+            (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "later than"),
+            (r#"{"kind":"explode"}"#, "unknown variant"),
+            (r#"{"kind":"cut","chance":0.5}"#, "unknown field"),
+            (r#"{"kind":"rate_limited","retry_after":"later"}"#, "expected true, false or"),
+        ] {
+            let error = serde_json::from_str::<Fault>(written).unwrap_err().to_string();
+            assert!(error.contains(reason), "{written}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_fault_survives_writing() {
+        let fault: Fault = serde_json::from_str(
+            r#"{"kind":"rate_limited","share":0.5,"retry_after":"absurd","until":"90s"}"#,
+        )
+        .unwrap();
+        assert_eq!(fault.retry_after, Some(RetryAfter::Absurd));
+        let again: Fault = serde_json::from_str(&serde_json::to_string(&fault).unwrap()).unwrap();
+        assert_eq!(again, fault);
+    }
+}

@@ -1,0 +1,128 @@
+//! Checks a schema by the rules that the real vendors have for structured output.
+//!
+//! A schema that a vendor would refuse is refused here too; what the schema means is not looked at.
+
+use serde_json::{Map, Value};
+
+/// Returns OpenAI's complaint about a schema that is to be `strict`.
+pub(super) fn openai_strict(schema: &Value) -> Result<(), String> {
+    let root = schema.get("type").and_then(Value::as_str);
+    if root != Some("object") {
+        let shown = root.unwrap_or("None");
+        return Err(format!("schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{shown}\"'."));
+    }
+    walk(schema, |object| {
+        if is_object(object) {
+            if object.get("additionalProperties") != Some(&Value::Bool(false)) {
+                return Err(
+                    "In context=(), 'additionalProperties' is required to be supplied and to be false."
+                        .to_owned(),
+                );
+            }
+            let required: Vec<_> =
+                object.get("required").and_then(Value::as_array).into_iter().flatten().collect();
+            let properties = object.get("properties").and_then(Value::as_object);
+            let missing = properties
+                .into_iter()
+                .flat_map(Map::keys)
+                .find(|name| !required.contains(&&Value::from(name.as_str())));
+            if let Some(name) = missing {
+                return Err(format!(
+                    "In context=(), 'required' is required to be supplied and to be an array including every key in \
+                     properties. Missing '{name}'."
+                ));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Returns Anthropic's complaint about a schema.
+pub(super) fn anthropic(schema: &Value) -> Result<(), String> {
+    const BOUNDS: [(&str, &str); 5] = [
+        ("minimum", "number"),
+        ("maximum", "number"),
+        ("multipleOf", "number"),
+        ("minLength", "string"),
+        ("maxLength", "string"),
+    ];
+    walk(schema, |object| {
+        if is_object(object) && object.get("additionalProperties") != Some(&Value::Bool(false)) {
+            return Err(
+                "For 'object' type, 'additionalProperties' must be explicitly set to false".to_owned()
+            );
+        }
+        match BOUNDS.iter().find(|(bound, _)| object.contains_key(*bound)) {
+            Some((bound, kind)) => Err(format!("For '{kind}' type, property '{bound}' is not supported")),
+            None => Ok(()),
+        }
+    })
+}
+
+fn is_object(schema: &Map<String, Value>) -> bool {
+    match schema.get("type") {
+        Some(Value::String(kind)) => kind == "object",
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
+        _ => schema.contains_key("properties"),
+    }
+}
+
+/// Complains about one schema, without those inside it.
+type Check = fn(&Map<String, Value>) -> Result<(), String>;
+
+/// Shows every schema within `schema` to `check`, until it complains.
+fn walk(schema: &Value, check: Check) -> Result<(), String> {
+    let Value::Object(object) = schema else { return Ok(()) };
+    check(object)?;
+    for (key, inner) in object {
+        match (key.as_str(), inner) {
+            ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
+                schemas.values().try_for_each(|schema| walk(schema, check))?;
+            }
+            ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(schemas)) => {
+                schemas.iter().try_for_each(|schema| walk(schema, check))?;
+            }
+            ("items" | "additionalProperties", schema) => walk(schema, check)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_strict_schema_is_closed_and_requires_everything_at_every_depth() {
+        let inner = |inner: Value| {
+            json!({ "type": "object", "properties": { "a": { "type": "array", "items": inner } }, "required": ["a"],
+                "additionalProperties": false })
+        };
+        let closed = json!({ "type": "object", "properties": { "b": { "type": "string" } }, "required": ["b"],
+            "additionalProperties": false });
+        assert_eq!(openai_strict(&inner(closed)), Ok(()));
+        let open =
+            json!({ "type": "object", "properties": { "b": { "type": "string" } }, "required": ["b"] });
+        assert!(openai_strict(&inner(open)).unwrap_err().contains("additionalProperties"));
+        let optional = json!({ "type": "object", "properties": { "b": { "type": "string" } }, "additionalProperties": false });
+        assert!(openai_strict(&inner(optional)).unwrap_err().contains("Missing 'b'"));
+        assert!(openai_strict(&json!({ "type": "array" })).unwrap_err().contains("got 'type: \"array\"'"));
+    }
+
+    #[test]
+    fn anthropic_takes_closed_objects_without_bounds() {
+        let schema = |age: Value| {
+            json!({ "type": "object", "properties": { "minimum": { "type": "string" }, "age": age },
+                "additionalProperties": false })
+        };
+        assert_eq!(anthropic(&schema(json!({ "type": "integer" }))), Ok(()));
+        assert!(
+            anthropic(&schema(json!({ "type": "integer", "minimum": 0 }))).unwrap_err().contains("'minimum'")
+        );
+        assert!(anthropic(&json!({ "type": "object" })).unwrap_err().contains("additionalProperties"));
+        assert_eq!(anthropic(&json!({ "type": "array", "items": { "type": "string" } })), Ok(()));
+    }
+}

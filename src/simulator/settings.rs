@@ -1,0 +1,162 @@
+//! The simulator's settings.
+//!
+//! Types refuse what could not be played; nothing here is read twice or ignored.
+
+use std::num::NonZeroU64;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, FirstToken, Latency, Length, RetryAfter};
+
+/// How the simulator behaves. With nothing set it answers at once, short, always, and without limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Decides every draw: the same seed and the same requests give the same answers and faults.
+    pub seed: u64,
+    /// Time from the request to the last byte of the answer: `"1.5s"`, or `{ median = "1s", p95 = "4s" }`.
+    pub latency: Latency,
+    /// When a stream's first piece comes: a share of the latency (`0.25`), or a time (`"300ms"`).
+    pub first_token: FirstToken,
+    /// Most pieces of text in one stream.
+    pub chunks: NonZeroU64,
+    /// Length of answers in prose: `400`, or `{ median = 300, p95 = 900 }`; cut at the request's own limit,
+    /// as a vendor would. Not set: one short sentence that always fits. Structured answers keep their length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_tokens: Option<Length>,
+    /// Limits of each account.
+    pub limits: Limits,
+    /// Whether replies carry rate-limit headers, where limits are set and the vendor sends such headers.
+    pub headers: bool,
+    /// What a 429 says about when to come back: `true` (the truth), `false` (nothing) or `"absurd"`.
+    pub retry_after: RetryAfter,
+    /// What goes wrong. The first that befalls a request is played.
+    pub faults: Vec<Fault>,
+    /// The only keys that are accepted; empty accepts any, and none.
+    pub keys: Vec<String>,
+    /// The only models that exist; empty accepts any name.
+    pub models: Vec<String>,
+    /// Whether a schema must keep the vendor's own rules (such as `additionalProperties: false`), as it must
+    /// at the real vendor.
+    pub strict_schemas: bool,
+    /// Whether counts tell how many different prompts were answered, and how many more than once. Costs
+    /// about 16 bytes for each prompt.
+    pub track_prompts: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            latency: Latency::default(),
+            first_token: FirstToken::default(),
+            chunks: NonZeroU64::MIN.saturating_add(3),
+            answer_tokens: None,
+            limits: Limits::default(),
+            headers: true,
+            retry_after: RetryAfter::Truthful,
+            faults: Vec::new(),
+            keys: Vec::new(),
+            models: Vec::new(),
+            strict_schemas: true,
+            track_prompts: false,
+        }
+    }
+}
+
+/// What one account may use. An account is one key at one vendor, or all keys of a vendor together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests per minute; not set means no limit, as below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<NonZeroU64>,
+    /// Tokens per minute, input and output together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<NonZeroU64>,
+    /// Input tokens per minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_tokens_per_minute: Option<NonZeroU64>,
+    /// Output tokens per minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_tokens_per_minute: Option<NonZeroU64>,
+    /// How much may be used at once: what a minute allows (`"60s"`) or what a second allows (`"1s"`).
+    pub bucket: BucketSize,
+    /// Whether a bucket is full at first; else it is empty.
+    pub starts_full: bool,
+    /// What a call's output counts: what it wrote (`"used"`) or what it might have written (`"max_tokens"`).
+    pub output_counts: OutputCounts,
+    /// Whether all keys of a vendor are one account.
+    pub shared: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            input_tokens_per_minute: None,
+            output_tokens_per_minute: None,
+            bucket: BucketSize::Minute,
+            starts_full: true,
+            output_counts: OutputCounts::Used,
+            shared: false,
+        }
+    }
+}
+
+/// How much of a limit may be used at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BucketSize {
+    /// What a minute allows.
+    #[serde(rename = "60s")]
+    Minute,
+    /// What a second allows.
+    #[serde(rename = "1s")]
+    Second,
+}
+
+/// What a call's output counts towards a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputCounts {
+    /// The tokens that were written.
+    Used,
+    /// The request's `max_tokens` where it gives one, used or not.
+    MaxTokens,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::FaultKind;
+
+    #[test]
+    fn settings_are_read_as_people_write_them() {
+        let settings: Settings = toml::from_str(
+            r#"
+            seed = 7
+            latency = { median = "1s", p95 = "3s" }
+            first_token = "200ms"
+            answer_tokens = 300
+            retry_after = false
+            limits = { requests_per_minute = 1_200, bucket = "1s" }
+            faults = [{ kind = "server_error", share = 0.05 }, { kind = "reset", from = "10s", until = "30s" }]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(settings.limits.requests_per_minute, NonZeroU64::new(1_200));
+        assert_eq!(settings.limits.bucket, BucketSize::Second);
+        assert_eq!(settings.retry_after, RetryAfter::Missing);
+        assert_eq!(settings.faults[1].kind, FaultKind::Reset);
+        assert_eq!(toml::from_str::<Settings>(&toml::to_string(&settings).unwrap()).unwrap(), settings);
+    }
+
+    #[test]
+    fn an_unknown_key_or_a_limit_of_zero_is_refused() {
+        assert!(toml::from_str::<Settings>("latancy = \"1s\"").is_err());
+        assert!(toml::from_str::<Settings>("limits = { requests_per_minute = 0 }").is_err());
+        assert!(toml::from_str::<Settings>("limits = { bucket = \"5s\" }").is_err());
+        assert!(toml::from_str::<Settings>("chunks = 0").is_err());
+    }
+}
