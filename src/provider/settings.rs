@@ -1,0 +1,332 @@
+//! What can be set about a provider, `[provider.NAME]`.
+//!
+//! Holds where keys are, never a key.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+use indexmap::IndexMap;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::guard::BreakerSettings;
+use crate::types::{ModelName, duration};
+use crate::wire::{Dialect, Format, MaxTokensField, Structured};
+
+use super::{HeaderSource, KeySource, Model};
+
+/// The `base_url` of a provider that is played on this machine.
+const SIMULATOR: &str = "simulator";
+
+/// One provider.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "Written")]
+pub struct Settings {
+    /// The format it speaks.
+    pub format: Format,
+    /// Its address without a slash at the end; `None` is the vendor's own, `simulator` is played on
+    /// this machine.
+    pub base_url: Option<String>,
+    /// How its format differs from the vendor's.
+    pub dialect: Dialect,
+    /// Headers sent with every call, beside those of the format.
+    pub headers: IndexMap<HeaderName, HeaderSource>,
+    /// Where its keys are, best first.
+    pub keys: Vec<KeySource>,
+    /// What it allows.
+    pub limits: Limits,
+    /// How long it may stay silent.
+    pub timeouts: Timeouts,
+    /// When it counts as failing.
+    pub breaker: BreakerSettings,
+    /// Most calls that may wait for it.
+    pub queue: NonZeroUsize,
+    /// Its models, in the order of the file.
+    pub models: IndexMap<ModelName, Model>,
+}
+
+impl Settings {
+    /// Returns whether it is played on this machine: its answers are made up.
+    pub fn is_practice(&self) -> bool {
+        self.base_url.as_deref() == Some(SIMULATOR)
+    }
+
+    /// Returns whether no call can leave without a key: only a server of one's own may need none.
+    pub fn needs_key(&self) -> bool {
+        self.base_url.is_none() || !self.keys.is_empty() && !self.is_practice()
+    }
+
+    /// Returns the settings of the practice provider, which knows one model, `any`.
+    pub fn practice() -> Self {
+        Self {
+            base_url: Some(SIMULATOR.to_owned()),
+            models: IndexMap::from([("any".into(), Model { name: "any".to_owned(), ..Model::default() })]),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            format: Format::Openai,
+            base_url: None,
+            dialect: Dialect::default(),
+            headers: IndexMap::new(),
+            keys: Vec::new(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            breaker: BreakerSettings::default(),
+            queue: const { NonZeroUsize::new(10_000).unwrap() },
+            models: IndexMap::new(),
+        }
+    }
+}
+
+/// What a provider allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Calls a minute. `None` is no limit, as in the next three.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Tokens a minute, read and written together.
+    pub tokens_per_minute: Option<NonZeroU32>,
+    /// Tokens a minute that the models read.
+    pub input_tokens_per_minute: Option<NonZeroU32>,
+    /// Tokens a minute that the models write.
+    pub output_tokens_per_minute: Option<NonZeroU32>,
+    /// Most calls under way at once.
+    pub concurrency: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            input_tokens_per_minute: None,
+            output_tokens_per_minute: None,
+            concurrency: const { NonZeroU32::new(64).unwrap() },
+        }
+    }
+}
+
+/// How long a provider may stay silent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    #[serde(with = "duration")]
+    pub connect: Duration,
+    /// From sending the call until the first piece of the answer.
+    #[serde(with = "duration")]
+    pub first_token: Duration,
+    /// Between two pieces of the answer.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+    /// For the whole call.
+    #[serde(with = "duration")]
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_token: Duration::from_secs(120),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The keys as they stand in the file: the dialect's are among the provider's own.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields, rename = "provider")]
+struct Written {
+    format: Format,
+    #[serde(deserialize_with = "base_url")]
+    base_url: Option<String>,
+    api_version: Option<String>,
+    structured: Structured,
+    max_tokens_field: MaxTokensField,
+    #[serde(deserialize_with = "headers")]
+    headers: IndexMap<HeaderName, HeaderSource>,
+    keys: Vec<KeySource>,
+    limits: Limits,
+    timeouts: Timeouts,
+    breaker: BreakerSettings,
+    queue: NonZeroUsize,
+    models: IndexMap<ModelName, Model>,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        let Settings { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models } =
+            Settings::default();
+        let Dialect { api_version, structured, max_tokens_field } = dialect;
+        Self {
+            format,
+            base_url,
+            api_version,
+            structured,
+            max_tokens_field,
+            headers,
+            keys,
+            limits,
+            timeouts,
+            breaker,
+            queue,
+            models,
+        }
+    }
+}
+
+impl From<Written> for Settings {
+    fn from(written: Written) -> Self {
+        let Written { format, base_url, headers, keys, limits, timeouts, breaker, queue, models, .. } =
+            written;
+        let Written { api_version, structured, max_tokens_field, .. } = written;
+        let dialect = Dialect { api_version, structured, max_tokens_field };
+        Self { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models }
+    }
+}
+
+fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    parse_base_url(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+/// Reads an address that calls can go to, or `simulator`.
+///
+/// # Errors
+/// What is wrong, and after a semicolon what to do. Does not repeat the address: it may hold a password.
+pub fn parse_base_url(text: &str) -> Result<String, &'static str> {
+    if text == SIMULATOR {
+        return Ok(text.to_owned());
+    }
+    let uri: Uri = text.parse().map_err(|_| NO_ADDRESS)?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(NO_ADDRESS);
+    }
+    match uri.authority() {
+        None => Err(NO_ADDRESS),
+        Some(authority) if authority.as_str().contains('@') => {
+            Err("an address shows in logs and may hold no password; put it into `headers` or `keys`")
+        }
+        Some(_) if uri.query().is_some() || text.contains('#') => {
+            Err("each call adds its path to this address; leave out everything from `?` or `#` on")
+        }
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+    }
+}
+
+const NO_ADDRESS: &str =
+    r#"this is no http address; write it like "https://api.example.com/v1", or "simulator" to practise"#;
+
+fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<HeaderName, HeaderSource>, D::Error> {
+    let written = IndexMap::<Header, HeaderSource>::deserialize(from)?;
+    Ok(written.into_iter().map(|(Header(name), source)| (name, source)).collect())
+}
+
+/// The name of a header that may be set.
+#[derive(PartialEq, Eq, Hash)]
+struct Header(HeaderName);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        header_name(&String::deserialize(from)?).map(Self).map_err(D::Error::custom)
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no name of a header; use letters, digits and dashes"))?;
+    match name.as_str() {
+        "anthropic-version" => Err(format!("`{name}` has a setting of its own; write `api_version`")),
+        "connection" | "content-encoding" | "content-length" | "content-type" | "host"
+        | "transfer-encoding" => Err(format!("`{name}` belongs to the call itself; leave it out")),
+        _ => Ok(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_is_as_in_the_default() {
+        assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn every_key_of_a_provider_arrives() {
+        let settings: Settings = toml::from_str(
+            r#"
+            format = "gemini"
+            base_url = "http://localhost:8000/v1/"
+            api_version = "v1"
+            structured = "prompt"
+            max_tokens_field = "max_tokens"
+            headers = { X-Team = "crew" }
+            keys = ["env:A", "file:/b"]
+            limits = { requests_per_minute = 1000, concurrency = 8 }
+            timeouts = { idle = "5s" }
+            breaker = { pause = "1s" }
+            queue = 7
+            models.b.name = "x"
+            models.a.name = "y"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(settings.format, Format::Gemini);
+        assert_eq!(settings.base_url.as_deref(), Some("http://localhost:8000/v1"));
+        assert_eq!(settings.dialect.api_version.as_deref(), Some("v1"));
+        assert_eq!(settings.dialect.structured, Structured::Prompt);
+        assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
+        assert!(settings.headers.contains_key("x-team"));
+        assert_eq!(settings.keys.len(), 2);
+        assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
+        assert_eq!(settings.limits.concurrency.get(), 8);
+        assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
+        assert_eq!(settings.breaker.pause, Duration::from_secs(1));
+        assert_eq!(settings.queue.get(), 7);
+        let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
+        assert_eq!(models, ["b", "a"]);
+    }
+
+    #[test]
+    fn an_address_that_no_call_can_go_to_is_refused() {
+        for wrong in [
+            "localhost:8000",
+            "ftp://a.b/c",
+            "https://",
+            "https://me:secret@a.b",
+            "https://a.b/v1?key=1",
+            "",
+            "a b",
+        ] {
+            let fault = parse_base_url(wrong).unwrap_err();
+            assert!(fault.contains("; "), "{wrong}");
+        }
+        for right in ["https://api.openai.com/v1", "http://127.0.0.1:11434", "http://[::1]:80", "simulator"] {
+            assert_eq!(parse_base_url(right).as_deref(), Ok(right));
+        }
+    }
+
+    #[test]
+    fn a_header_that_belongs_to_the_call_is_refused() {
+        for name in ["Content-Type", "anthropic-version", "'x y'"] {
+            assert!(toml::from_str::<Settings>(&format!("headers = {{ {name} = 'x' }}")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_of_ones_own_needs_no_key() {
+        let own = Settings { base_url: Some("http://localhost:1".to_owned()), ..Settings::default() };
+        let keyed = Settings { keys: vec!["env:A".parse().unwrap()], ..own.clone() };
+        assert!(Settings::default().needs_key() && keyed.needs_key());
+        assert!(!own.needs_key() && !Settings::practice().needs_key());
+    }
+}
