@@ -20,6 +20,8 @@ pub struct RetrySettings {
     pub attempts_per_lane: NonZeroU32,
     /// Lanes that one question may try.
     pub lanes_per_ask: NonZeroU32,
+    /// Times that one question goes through all of them, with growing waits between.
+    pub rounds: NonZeroU32,
     /// Longest wait before the second attempt at a lane; doubles with each further one.
     #[serde(with = "duration")]
     pub base: Duration,
@@ -33,6 +35,7 @@ impl Default for RetrySettings {
         Self {
             attempts_per_lane: const { NonZeroU32::new(2).unwrap() },
             lanes_per_ask: const { NonZeroU32::new(4).unwrap() },
+            rounds: const { NonZeroU32::new(3).unwrap() },
             base: Duration::from_millis(500),
             max: Duration::from_secs(20),
         }

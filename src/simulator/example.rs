@@ -36,10 +36,13 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn value(&mut self, schema: &Value, depth: usize) -> Value {
-        if depth >= DEEPEST || self.values == 0 {
+        if self.values == 0 {
             return Value::Null;
         }
         self.values -= 1;
+        if depth >= DEEPEST {
+            return Value::Null;
+        }
         let Value::Object(schema) = schema else {
             // `true` accepts anything, `false` nothing.
             return if schema == &Value::Bool(true) { self.text(&Map::new()) } else { Value::Null };

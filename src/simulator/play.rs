@@ -126,7 +126,7 @@ impl Stage<'_> {
         let input_tokens = ask.conversation.tokens();
         let cost = Cost { input: input_tokens, output: self.counted_output(&ask, &answer) };
         let key = self.key.map_or(0, |key| fingerprint(key.as_bytes()));
-        let (standing, verdict) = visit.admit(self.settings, self.vendor, key, cost, self.now);
+        let (standing, verdict) = visit.admit(self.vendor, key, cost, self.now);
         if let Err(refusal) = verdict {
             let hint = self.hint(self.settings.retry_after, refusal.wait.unwrap_or(Duration::from_secs(60)));
             let trouble = Trouble::refused(refusal, &ask.model, hint);

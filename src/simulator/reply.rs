@@ -2,7 +2,7 @@
 //!
 //! Chooses the vendor's file and nothing else; every byte of a format is written there.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 
 use super::account::Standing;
@@ -131,6 +131,11 @@ pub(super) fn models(vendor: Vendor, models: &[String]) -> Vec<u8> {
         Vendor::Anthropic => anthropic::models(models),
         Vendor::Gemini => gemini::models(models),
     }
+}
+
+/// Makes a header of what is known to be plain ASCII.
+pub(super) fn header_value(text: impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::try_from(text.to_string()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// Appends `text` as a JSON string.

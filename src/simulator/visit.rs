@@ -136,18 +136,19 @@ impl Visit {
     /// Admits the call by its account's limits, and returns how they stand then.
     pub(super) fn admit(
         &self,
-        settings: &Settings,
         vendor: Vendor,
         key: u64,
         cost: Cost,
         now: Instant,
     ) -> (Standing, Result<(), Refusal>) {
+        let mut state = self.shared.state();
+        // Read under the lock: an account made from settings that have just changed would keep the old limits.
+        let settings = self.shared.settings.load();
         let limits = &settings.limits;
         let limited = limits.requests_per_minute.is_some()
             || limits.tokens_per_minute.is_some()
             || limits.input_tokens_per_minute.is_some()
             || limits.output_tokens_per_minute.is_some();
-        let mut state = self.shared.state();
         let (standing, verdict) = if limited {
             let account = state.account(vendor, key, limits, now);
             let verdict = account.admit(now, cost);

@@ -39,6 +39,8 @@ pub enum Outcome {
     Answered,
     /// With a failure.
     Failed(Failure),
+    /// The call never left: the provider could not take it, for this reason.
+    Refused(Box<str>),
 }
 
 /// Every attempt made for one question, oldest first.

@@ -1,0 +1,68 @@
+//! Measures how much happened lately, in slots of one second.
+//!
+//! Never reads a clock; its owner passes `now`.
+
+use tokio::time::Instant;
+
+/// How many seconds a meter looks back.
+const SECONDS: u64 = 10;
+
+/// Counts over the last ten seconds.
+#[derive(Debug)]
+pub struct Meter {
+    origin: Instant,
+    /// The second a slot was last used for, and its count.
+    slots: [(u64, u64); SECONDS as usize],
+}
+
+impl Meter {
+    /// Makes a meter that has seen nothing.
+    pub fn new(now: Instant) -> Self {
+        Self { origin: now, slots: [(0, 0); SECONDS as usize] }
+    }
+
+    /// Counts `amount` at `now`.
+    pub fn add(&mut self, amount: u64, now: Instant) {
+        let second = self.second(now);
+        let slot = &mut self.slots[(second % SECONDS) as usize];
+        if slot.0 == second {
+            slot.1 = slot.1.saturating_add(amount);
+        } else {
+            *slot = (second, amount);
+        }
+    }
+
+    /// Returns how much there was a second, over the ten seconds before `now` (or since the start,
+    /// when that is shorter). The second under way is left out: it is not over.
+    pub fn per_second(&self, now: Instant) -> f64 {
+        let second = self.second(now);
+        let seen = self.slots.iter().filter(|(at, _)| *at < second && second - at <= SECONDS);
+        let sum: u64 = seen.map(|(_, count)| count).sum();
+        let over = second.clamp(1, SECONDS);
+        sum as f64 / over as f64
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        // From 1, so that an untouched slot is never the present one.
+        now.saturating_duration_since(self.origin).as_secs() + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_older_than_ten_seconds_is_forgotten() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        for second in 0..30 {
+            meter.add(7, start + Duration::from_secs(second));
+        }
+        let end = start + Duration::from_secs(30);
+        assert!((6.3..=7.0).contains(&meter.per_second(end)), "{}", meter.per_second(end));
+        assert_eq!(meter.per_second(end + Duration::from_secs(11)), 0.0);
+    }
+}

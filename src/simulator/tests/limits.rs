@@ -1,0 +1,181 @@
+//! Limits are enforced, and said in each vendor's own way.
+
+use std::num::NonZeroU64;
+
+use crate::simulator::{BucketSize, Limits, RetryAfter};
+
+use super::*;
+
+async fn statuses(simulator: &Simulator, call: &Call, calls: usize) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..calls {
+        statuses.push(call.send(simulator).await.status);
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn the_call_after_the_last_of_a_minute_is_refused_in_the_vendors_words() {
+    for (vendor, name, after) in [
+        (Vendor::OpenAi, "openai_error_429_rate_limit_requests.json", Some("12")),
+        (Vendor::Anthropic, "anthropic_error_429_rate_limit.json", Some("12")),
+        (Vendor::Gemini, "gemini_error_429_retryinfo.json", None),
+    ] {
+        let simulator = playing("limits = { requests_per_minute = 5 }");
+        let call = call(vendor, false);
+        assert_eq!(statuses(&simulator, &call, 5).await, [200; 5]);
+        let refused = call.send(&simulator).await;
+        assert_eq!(refused.status, 429);
+        assert_eq!(shape(&refused.json()), shape(&fixture_json(name)), "{vendor}");
+        assert_eq!(refused.header("retry-after"), after);
+        // Another key is another account.
+        assert_eq!(call.key("another").send(&simulator).await.status, 200);
+        let counts = simulator.counts();
+        assert_eq!((counts.admitted, counts.refused), (6, 1));
+        assert_eq!(counts.by_status, [(200, 6), (429, 1)].into());
+        assert_eq!(counts.seconds.iter().map(|slot| slot.admitted + slot.refused).sum::<u64>(), 7);
+    }
+}
+
+#[tokio::test]
+async fn a_seconds_bucket_refuses_what_a_minutes_bucket_admits() {
+    let simulator = playing(r#"limits = { requests_per_minute = 60, bucket = "1s" }"#);
+    let call = call(Vendor::OpenAi, true);
+    let statuses = statuses(&simulator, &call, 2).await;
+    assert_eq!(statuses, [200, 429]);
+    let refused = call.send(&simulator).await;
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let millis: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    assert!((1..=1_000).contains(&millis));
+}
+
+#[tokio::test]
+async fn tokens_are_limited_as_well() {
+    let simulator = playing("answer_tokens = 30\nlimits = { tokens_per_minute = 100 }");
+    let call = call(Vendor::OpenAi, false).prompt("x".repeat(40));
+    assert_eq!(statuses(&simulator, &call, 3).await, [200, 200, 429]);
+    let refused = call.send(&simulator).await.json();
+    assert_eq!(refused["error"]["type"], "tokens");
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("Limit 100, Used 80, Requested 40"), "{message}");
+    let simulator = playing("answer_tokens = 30\nlimits = { output_tokens_per_minute = 59 }");
+    let call = super::call(Vendor::Anthropic, false);
+    assert_eq!(statuses(&simulator, &call, 2).await, [200, 429]);
+    let message = call.send(&simulator).await.json()["error"]["message"].clone();
+    assert!(message.as_str().unwrap().contains("59 output tokens per minute"), "{message}");
+}
+
+#[tokio::test]
+async fn output_may_count_by_max_tokens() {
+    let simulator = playing(r#"limits = { output_tokens_per_minute = 800, output_counts = "max_tokens" }"#);
+    // Each asks for 400 and uses far less.
+    assert_eq!(statuses(&simulator, &call(Vendor::Anthropic, false), 3).await, [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn keys_may_share_one_account() {
+    let simulator = playing("limits = { requests_per_minute = 1, shared = true }");
+    assert_eq!(call(Vendor::OpenAi, false).key("one").send(&simulator).await.status, 200);
+    assert_eq!(call(Vendor::OpenAi, false).key("two").send(&simulator).await.status, 429);
+}
+
+#[tokio::test]
+async fn rate_limit_headers_have_the_names_and_forms_of_the_real_ones() {
+    let limits = "requests_per_minute = 500, tokens_per_minute = 200_000";
+    let simulator = playing(&format!("limits = {{ {limits} }}"));
+    let openai = call(Vendor::OpenAi, false).send(&simulator).await;
+    for name in fixture_json("openai_headers_success.json").as_object().unwrap().keys() {
+        assert!(openai.header(name).is_some(), "{name}");
+    }
+    assert_eq!(openai.header("x-ratelimit-limit-requests"), Some("500"));
+    assert_eq!(openai.header("x-ratelimit-remaining-requests"), Some("499"));
+    assert_eq!(openai.header("x-ratelimit-reset-requests"), Some("120ms"));
+
+    let limits =
+        "requests_per_minute = 1000, input_tokens_per_minute = 80_000, output_tokens_per_minute = 16_000";
+    simulator.set(toml::from_str(&format!("limits = {{ {limits} }}")).unwrap());
+    let anthropic = call(Vendor::Anthropic, false).send(&simulator).await;
+    for name in fixture_json("anthropic_headers_success.json").as_object().unwrap().keys() {
+        assert!(anthropic.header(name).is_some(), "{name}");
+    }
+    assert_eq!(anthropic.header("anthropic-ratelimit-tokens-limit"), Some("96000"));
+    assert_eq!(anthropic.header("anthropic-ratelimit-input-tokens-remaining"), Some("80000"));
+    let reset: jiff::Timestamp =
+        anthropic.header("anthropic-ratelimit-requests-reset").unwrap().parse().unwrap();
+    let ahead = reset.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((-2..=2).contains(&ahead) && reset.subsec_nanosecond() == 0, "{reset}");
+
+    let gemini = call(Vendor::Gemini, false).send(&simulator).await;
+    assert!(!gemini.headers.keys().any(|name| name.as_str().contains("ratelimit")));
+}
+
+#[tokio::test]
+async fn a_refusal_carries_the_headers_of_a_real_one() {
+    let simulator = playing("limits = { requests_per_minute = 1, tokens_per_minute = 200_000 }");
+    let call = call(Vendor::OpenAi, false);
+    assert_eq!(statuses(&simulator, &call, 1).await, [200]);
+    let refused = call.send(&simulator).await;
+    for name in fixture_json("openai_headers_429.json").as_object().unwrap().keys() {
+        assert!(refused.header(name).is_some(), "{name}");
+    }
+    assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
+}
+
+#[tokio::test]
+async fn headers_can_be_left_out_and_retry_after_can_be_missing_or_absurd() {
+    let limits = Limits { requests_per_minute: NonZeroU64::new(1), ..Limits::default() };
+    let quiet = Settings { limits, headers: false, retry_after: RetryAfter::Missing, ..Settings::default() };
+    let simulator = start(quiet.clone());
+    for vendor in Vendor::ALL {
+        let refused = {
+            call(vendor, false).send(&simulator).await;
+            call(vendor, false).send(&simulator).await
+        };
+        assert_eq!(refused.status, 429);
+        assert!(!refused.headers.keys().any(|name| name.as_str().contains("ratelimit")), "{vendor}");
+        assert!(refused.header("retry-after").is_none() && refused.header("retry-after-ms").is_none());
+        assert!(
+            !refused.body.contains("retryDelay") && !refused.body.contains("try again"),
+            "{}",
+            refused.body
+        );
+    }
+    simulator.set(Settings { retry_after: RetryAfter::Absurd, ..quiet });
+    let refused = call(Vendor::OpenAi, false).send(&simulator).await;
+    let seconds: i64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(!(1..=3_600).contains(&seconds), "{seconds}");
+    assert!(call(Vendor::Gemini, false).send(&simulator).await.body.contains("retryDelay"));
+}
+
+#[tokio::test]
+async fn limits_can_change_while_it_runs() {
+    let limits = |requests| Limits { requests_per_minute: NonZeroU64::new(requests), ..Limits::default() };
+    let simulator = start(Settings { limits: limits(100), ..Settings::default() });
+    let call = call(Vendor::OpenAi, false);
+    assert_eq!(statuses(&simulator, &call, 3).await, [200; 3]);
+    simulator.set(Settings { limits: limits(2), ..Settings::default() });
+    assert_eq!(statuses(&simulator, &call, 3).await, [200, 200, 429]);
+    simulator.set(Settings::default());
+    assert_eq!(statuses(&simulator, &call, 3).await, [200; 3]);
+    let second = Limits { bucket: BucketSize::Second, ..limits(120) };
+    simulator.set(Settings { limits: second, ..Settings::default() });
+    assert_eq!(call.send(&simulator).await.header("x-ratelimit-remaining-requests"), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_connections_at_once_get_no_more_than_the_limit() {
+    let simulator = playing("limits = { requests_per_minute = 30 }");
+    let (http, url) = (client(), simulator.base_url(Vendor::OpenAi) + "/chat/completions");
+    let calls = (0..200).map(|nth| {
+        let body = call(Vendor::OpenAi, true).prompt(format!("item {nth}")).body().to_string();
+        let request = http.post(&url).body(body);
+        async move { request.send().await.unwrap().status().as_u16() }
+    });
+    let statuses = futures_util::future::join_all(calls).await;
+    let admitted = statuses.iter().filter(|status| **status == 200).count() as u64;
+    let counts = simulator.counts();
+    // Half a call per second comes back while they run.
+    let refilled = counts.elapsed_ms / 2_000 + 1;
+    assert!((30..=30 + refilled).contains(&admitted), "{admitted}");
+    assert_eq!((counts.admitted, counts.refused, counts.requests), (admitted, 200 - admitted, 200));
+}

@@ -1,0 +1,228 @@
+//! What ended comes back, with a pause, as often as it may.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::time::Instant;
+
+use super::super::{
+    ChildExited, ChildId, ChildSpec, ChildState, Error, Exit, Intensity, Policy, Restart, RestartChild, Slot,
+    Start, Supervisor, WhenExhausted,
+};
+use super::{
+    Fault, Hang, Journal, Listener, PanicInHandler, Ping, Probe, children, policy, probe, quiet, start,
+    supervisor, until,
+};
+
+#[actix_web::test]
+async fn a_child_that_panicked_returns_after_its_pause_and_its_sibling_notices_nothing() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, _) = supervisor();
+    let (slot, sibling, journal) = (Slot::default(), Slot::default(), Journal::default());
+    start(&supervisor, probe("a", &slot, &journal)).await;
+    start(&supervisor, probe("b", &sibling, &journal)).await;
+    let (first, other) = (slot.get().unwrap(), sibling.get().unwrap());
+    assert_eq!(first.send(Ping).await, Ok(1));
+
+    let crash = Instant::now();
+    assert_eq!(first.send(PanicInHandler).await, Err(MailboxError::Closed));
+    let waiting = until(&supervisor, "a", |child| child.state == ChildState::Restarting).await;
+    assert_eq!(waiting.last_exit, Some(Exit::Panicked("planned in a handler".into())));
+    assert!(slot.get().is_none(), "an address of a life that has ended");
+
+    let back = until(&supervisor, "a", |child| child.state == ChildState::Up).await;
+    let pause = crash.elapsed();
+    assert!(pause >= Duration::from_millis(75) && pause <= Duration::from_millis(130), "{pause:?}");
+    assert_eq!((back.life, back.restarts), (2, 1));
+    assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1), "a fresh actor");
+    assert_eq!(sibling.get().unwrap(), other);
+    assert_eq!(children(&supervisor).await[1].life, 1);
+}
+
+#[actix_web::test]
+async fn a_storm_marks_the_child_down_and_a_person_brings_it_back() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, mut given_up) = supervisor();
+    let (slot, broken) = (Slot::default(), Arc::new(AtomicU32::new(3)));
+    let counter = Arc::clone(&broken);
+    let make = move |_: &mut Context<Probe>| {
+        let fault = match counter.fetch_sub(1, Ordering::Relaxed) {
+            0 => Fault::None,
+            _ => Fault::Started,
+        };
+        Probe::new("a", fault, &Journal::default())
+    };
+    let spec =
+        ChildSpec::new("a", slot.clone(), make).policy(policy(2)).when_exhausted(WhenExhausted::MarkDown);
+    start(&supervisor, spec).await;
+    let down = until(&supervisor, "a", |child| child.state == ChildState::Down).await;
+    assert_eq!((down.life, down.restarts), (3, 2));
+    assert_eq!(down.last_exit, Some(Exit::Panicked("planned in started".into())));
+    assert!(slot.get().is_none());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(children(&supervisor).await, [down]);
+    assert!(given_up.try_recv().is_err(), "only an escalation is told");
+
+    supervisor.send(RestartChild { name: "a".into() }).await.unwrap().unwrap();
+    let up = until(&supervisor, "a", |child| child.state == ChildState::Up).await;
+    assert_eq!(up.life, 4);
+    assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1));
+}
+
+#[actix_web::test]
+async fn a_storm_is_escalated_once_and_the_others_go_on() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, mut given_up) = supervisor();
+    let (slot, sibling, journal) = (Slot::<Probe>::default(), Slot::default(), Journal::default());
+    start(&supervisor, probe("b", &sibling, &journal)).await;
+    let make = |_: &mut Context<Probe>| Probe::new("a", Fault::Factory, &Journal::default());
+    start(&supervisor, ChildSpec::new("a", slot.clone(), make).policy(policy(3))).await;
+    let report = given_up.recv().await.unwrap();
+    assert_eq!(&*report.child, "a");
+    assert!(report.why.contains("planned in its factory"), "{}", report.why);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(given_up.try_recv().is_err(), "told twice");
+    let states: Vec<_> = children(&supervisor).await.iter().map(|child| child.state).collect();
+    assert_eq!(states, [ChildState::Up, ChildState::Down]);
+}
+
+#[actix_web::test]
+async fn a_child_that_stops_in_started_does_not_starve_its_arbiter() {
+    // Real time: the neighbour below never idles, and a paused clock advances only when all are idle.
+    let (supervisor, mut given_up) = supervisor();
+    let journal = Journal::default();
+    let made = journal.clone();
+    let slot = Slot::default();
+    let make = move |_: &mut Context<Probe>| Probe::new("a", Fault::StopInStarted, &made);
+    // Even without any pause the others must get their turns.
+    let mut eager = policy(200);
+    eager.backoff.min = Duration::ZERO;
+    eager.backoff.max = Duration::ZERO;
+    start(&supervisor, ChildSpec::new("a", slot, make).policy(eager)).await;
+    let mut turns = 0_u32;
+    while given_up.try_recv().is_err() {
+        tokio::task::yield_now().await;
+        turns += 1;
+    }
+    let starts = journal.read().iter().filter(|event| *event == "a started").count();
+    assert_eq!(starts, 201);
+    assert!(turns > 201, "{turns} turns for the neighbour of {starts} starts");
+}
+
+#[actix_web::test]
+async fn a_child_whose_arbiter_died_returns_on_another() {
+    let (supervisor, _) = supervisor();
+    let (one, two) = (Arbiter::new(), Arbiter::new());
+    let (slot, journal) = (Slot::default(), Journal::default());
+    start(&supervisor, probe("a", &slot, &journal).on([one.handle(), two.handle()])).await;
+    assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1));
+    one.stop();
+    let back = until(&supervisor, "a", |child| child.life == 2 && child.state == ChildState::Up).await;
+    assert_eq!(back.last_exit, Some(Exit::Killed));
+    assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1));
+}
+
+#[actix_web::test]
+async fn a_thousand_children_that_crash_at_once_all_return() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, _) = supervisor();
+    let slots: Vec<Slot<Probe>> = (0..1000).map(|_| Slot::default()).collect();
+    for (i, slot) in slots.iter().enumerate() {
+        start(&supervisor, probe(&format!("child {i}"), slot, &Journal::default())).await;
+    }
+    for slot in &slots {
+        slot.get().unwrap().do_send(PanicInHandler);
+    }
+    tokio::time::sleep(Duration::from_millis(130)).await;
+    for slot in &slots {
+        assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1));
+    }
+    let all = children(&supervisor).await;
+    assert_eq!(all.len(), 1000);
+    assert!(all.iter().all(|child| (child.life, child.restarts, child.state) == (2, 1, ChildState::Up)));
+}
+
+#[actix_web::test]
+async fn a_late_report_of_an_earlier_life_is_ignored() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, _) = supervisor();
+    let slot = Slot::default();
+    start(&supervisor, probe("a", &slot, &Journal::default())).await;
+    slot.get().unwrap().do_send(PanicInHandler);
+    let before = until(&supervisor, "a", |child| child.life == 2).await;
+    for life in [0, 1, 3] {
+        supervisor.send(ChildExited { id: ChildId(0), life, exit: Exit::Killed }).await.unwrap();
+    }
+    supervisor.send(ChildExited { id: ChildId(9), life: 1, exit: Exit::Killed }).await.unwrap();
+    assert_eq!(children(&supervisor).await, [before]);
+}
+
+#[actix_web::test]
+async fn a_child_that_is_done_is_removed_and_its_name_is_free() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, mut given_up) = supervisor();
+    let (slot, journal) = (Slot::default(), Journal::default());
+    for restart in [Restart::Temporary, Restart::Transient] {
+        start(&supervisor, probe("a", &slot, &journal).restart(restart)).await;
+        match restart {
+            Restart::Temporary => slot.get().unwrap().do_send(PanicInHandler),
+            _ => slot.get().unwrap().do_send(super::Stop { by: Instant::now() }),
+        }
+        while !children(&supervisor).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(slot.get().is_none());
+    }
+    assert!(given_up.try_recv().is_err());
+}
+
+#[actix_web::test]
+async fn two_children_of_one_name_are_refused() {
+    let (supervisor, _) = supervisor();
+    let (slot, journal) = (Slot::default(), Journal::default());
+    start(&supervisor, probe("a", &slot, &journal)).await;
+    let refused = supervisor.send(Start(probe("a", &Slot::default(), &journal))).await.unwrap();
+    assert_eq!(refused, Err(Error::Taken { name: "a".into() }));
+    assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1));
+}
+
+#[actix_web::test]
+async fn absurd_settings_do_not_bring_the_supervisor_down() {
+    quiet();
+    tokio::time::pause();
+    let (supervisor, _) = supervisor();
+    let slot = Slot::default();
+    let intensity = Intensity { max: u32::MAX, period: Duration::MAX };
+    let mut absurd = Policy { intensity, ..Policy::default() };
+    (absurd.backoff.min, absurd.backoff.max) = (Duration::MAX, Duration::MAX);
+    start(&supervisor, probe("a", &slot, &Journal::default()).policy(absurd).grace(Duration::MAX)).await;
+    slot.get().unwrap().do_send(PanicInHandler);
+    until(&supervisor, "a", |child| child.state == ChildState::Restarting).await;
+    supervisor.send(RestartChild { name: "a".into() }).await.unwrap().unwrap();
+    supervisor.send(RestartChild { name: "a".into() }).await.unwrap().unwrap();
+    assert_eq!(children(&supervisor).await[0].life, 3);
+}
+
+#[actix_web::test]
+async fn children_do_not_outlive_their_supervisor() {
+    let (arbiter, here) = (Arbiter::new(), Arbiter::current());
+    let (sender, _given_up) = tokio::sync::mpsc::unbounded_channel();
+    let owner = Listener(sender).start().recipient();
+    let supervisor = Supervisor::start_in_arbiter(&arbiter.handle(), |_| Supervisor::new(owner));
+    let slot = Slot::default();
+    start(&supervisor, probe("a", &slot, &Journal::default()).on([here])).await;
+    let addr = slot.get().unwrap();
+    addr.send(Hang).await.unwrap();
+    let question = addr.send(Ping);
+    arbiter.stop();
+    assert_eq!(question.await, Err(MailboxError::Closed));
+    assert!(!addr.connected() && slot.get().is_none());
+}

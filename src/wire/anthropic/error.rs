@@ -1,0 +1,234 @@
+//! Says what Anthropic's errors mean, and reads what its headers say about the account's limits.
+//!
+//! Never fails: a body that cannot be read still has its status.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use crate::types::{Class, Failure};
+use crate::wire::told::{self, Told};
+use crate::wire::{Hints, Remaining, refused, times};
+
+pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+    let mut failure = match Told::read(body) {
+        Told::Error(error) => classify(Some(status), &error),
+        Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),
+    };
+    failure.retry_after = times::retry_after(headers, now).or_else(|| regained(&failure, now));
+    failure
+}
+
+pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
+    let remaining = |limit, remaining, reset| {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        Some(Remaining {
+            limit: text(limit).and_then(|count| count.trim().parse().ok()),
+            remaining: text(remaining)?.trim().parse().ok()?,
+            reset: text(reset).and_then(|instant| times::rfc3339_until(instant, now)),
+        })
+    };
+    macro_rules! limit {
+        ($of:literal) => {
+            remaining(
+                concat!("anthropic-ratelimit-", $of, "-limit"),
+                concat!("anthropic-ratelimit-", $of, "-remaining"),
+                concat!("anthropic-ratelimit-", $of, "-reset"),
+            )
+        };
+    }
+    Hints {
+        requests: limit!("requests"),
+        tokens: limit!("tokens"),
+        input_tokens: limit!("input-tokens"),
+        output_tokens: limit!("output-tokens"),
+        retry_after: times::retry_after(headers, now),
+    }
+}
+
+/// Classifies the `error` of a body, or of an event inside a stream, which has no status.
+pub(super) fn classify(status: Option<u16>, error: &Value) -> Failure {
+    let kind = error.get("type").and_then(Value::as_str).unwrap_or_default();
+    let code = error.pointer("/details/error_code").and_then(Value::as_str);
+    let message = told::message_of(error);
+    let class = match ErrorType::read(kind) {
+        Some(kind) => kind.class(code.unwrap_or_default(), message),
+        None => status.map_or(Class::ServerError, refused::class_of_status),
+    };
+    let message = if message.is_empty() { kind } else { message };
+    let mut failure = refused::failure(class, status, message);
+    failure.code = code.or(Some(kind).filter(|kind| !kind.is_empty())).map(Box::from);
+    failure
+}
+
+/// The vendor's kinds of error.
+#[derive(Debug, Clone, Copy)]
+enum ErrorType {
+    InvalidRequest,
+    Authentication,
+    Billing,
+    Permission,
+    NotFound,
+    Conflict,
+    TooLarge,
+    RateLimit,
+    Api,
+    Timeout,
+    Overloaded,
+}
+
+impl ErrorType {
+    fn read(word: &str) -> Option<Self> {
+        Some(match word {
+            "invalid_request_error" => Self::InvalidRequest,
+            "authentication_error" => Self::Authentication,
+            "billing_error" => Self::Billing,
+            "permission_error" => Self::Permission,
+            "not_found_error" => Self::NotFound,
+            "conflict_error" => Self::Conflict,
+            "request_too_large" => Self::TooLarge,
+            "rate_limit_error" => Self::RateLimit,
+            "api_error" => Self::Api,
+            "timeout_error" => Self::Timeout,
+            "overloaded_error" => Self::Overloaded,
+            _ => return None,
+        })
+    }
+
+    fn class(self, code: &str, message: &str) -> Class {
+        match self {
+            Self::InvalidRequest if is_out_of_money(message) => Class::Quota,
+            Self::InvalidRequest if is_too_long(message) => Class::TooLong,
+            Self::InvalidRequest => Class::ApiError,
+            Self::Authentication | Self::Permission => Class::Auth,
+            Self::Billing => Class::Quota,
+            Self::NotFound => Class::NotFound,
+            Self::TooLarge => Class::TooLong,
+            Self::RateLimit if code.ends_with("spend_limit_reached") || is_out_of_money(message) => {
+                Class::Quota
+            }
+            Self::RateLimit => Class::RateLimit,
+            Self::Conflict | Self::Api | Self::Timeout => Class::ServerError,
+            Self::Overloaded => Class::Overloaded,
+        }
+    }
+}
+
+/// Money that has run out has no error type of its own: it is a 400, a 402 or a 429.
+fn is_out_of_money(message: &str) -> bool {
+    ["credit balance is too low", "API usage limits", "spend limit"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+fn is_too_long(message: &str) -> bool {
+    ["prompt is too long", "exceed context limit"].iter().any(|words| message.contains(words))
+}
+
+/// Reads when a spent limit opens again, as in `regain access on 2026-12-01 at 00:00 UTC`.
+fn regained(failure: &Failure, now: SystemTime) -> Option<Duration> {
+    let (_, instant) = failure.message.split_once("regain access on ")?;
+    let (date, rest) = instant.split_once(" at ")?;
+    let (time, _) = rest.split_once(" UTC")?;
+    times::rfc3339_until(&format!("{date}T{time}:00Z"), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Charged, Verdict};
+    use crate::wire::fixtures;
+
+    #[test]
+    fn every_recorded_error_has_its_class() {
+        let cases = [
+            (400, "400_credit_balance", Class::Quota, Charged::No),
+            (400, "400_invalid_request", Class::ApiError, Charged::No),
+            (400, "400_prompt_too_long", Class::TooLong, Charged::No),
+            (400, "400_temperature_removed", Class::ApiError, Charged::No),
+            (401, "401_authentication", Class::Auth, Charged::No),
+            (402, "402_billing", Class::Quota, Charged::No),
+            (403, "403_permission", Class::Auth, Charged::No),
+            (404, "404_model", Class::NotFound, Charged::No),
+            (413, "413_too_large", Class::TooLong, Charged::No),
+            (429, "429_rate_limit", Class::RateLimit, Charged::No),
+            (429, "429_spend_limit", Class::Quota, Charged::No),
+            (500, "500_api_error", Class::ServerError, Charged::Maybe),
+            (504, "504_timeout", Class::ServerError, Charged::Maybe),
+            (529, "overloaded", Class::Overloaded, Charged::No),
+        ];
+        for (status, name, class, charged) in cases {
+            let body = fixtures::bytes(&format!("anthropic_error_{name}.json"));
+            let failure = read_error(status, &HeaderMap::new(), &body, fixtures::arrival());
+            assert_eq!(
+                (failure.class, failure.charged, failure.status),
+                (class, charged, Some(status)),
+                "{name}"
+            );
+            let recorded = fixtures::json(&format!("anthropic_error_{name}.json"));
+            assert_eq!(recorded.pointer("/error/message").unwrap(), &*failure.message, "{name}");
+            assert!(failure.code.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_spent_limit_says_when_it_opens_again() {
+        let body = fixtures::bytes("anthropic_error_429_spend_limit.json");
+        let failure = read_error(429, &HeaderMap::new(), &body, fixtures::arrival());
+        assert_eq!(failure.code.as_deref(), Some("enforced_spend_limit_reached"));
+        assert_eq!(failure.retry_after, Some(Duration::from_hours(24)));
+        assert_eq!(failure.verdict(), Verdict::Elsewhere);
+    }
+
+    #[test]
+    fn a_rate_limit_is_asked_again_after_what_the_header_says() {
+        let body = fixtures::bytes("anthropic_error_429_rate_limit.json");
+        let headers = fixtures::headers("anthropic_headers_429.json");
+        let failure = read_error(429, &headers, &body, fixtures::arrival());
+        assert_eq!(failure.verdict(), Verdict::Again { after: Some(Duration::from_secs(12)) });
+    }
+
+    #[test]
+    fn a_body_of_any_shape_still_has_its_status() {
+        let cases = [
+            (502, "<html><title>Bad gateway</title></html>", Class::ServerError),
+            (529, "", Class::Overloaded),
+            (401, r#"{"error":"Unauthorized"}"#, Class::Auth),
+            (
+                400,
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"input length and `max_tokens` exceed context limit: 1 + 2 > 2"}}"#,
+                Class::TooLong,
+            ),
+            (429, r#"{"type":"error","error":{"type":"newer_error","message":"x"}}"#, Class::RateLimit),
+            (
+                429,
+                r#"{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"ramp_limit_exceeded"}}}"#,
+                Class::RateLimit,
+            ),
+            (418, "[1, 2]", Class::ApiError),
+        ];
+        for (status, body, class) in cases {
+            let failure = read_error(status, &HeaderMap::new(), body.as_bytes(), fixtures::arrival());
+            assert_eq!((failure.class, failure.status), (class, Some(status)), "{body}");
+            assert!(!failure.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn headers_tell_what_is_left() {
+        let limit = |limit, remaining, seconds| {
+            Some(Remaining { limit: Some(limit), remaining, reset: Some(Duration::from_secs(seconds)) })
+        };
+        let hints = read_hints(&fixtures::headers("anthropic_headers_success.json"), fixtures::arrival());
+        assert_eq!(hints.requests, limit(1000, 999, 1));
+        assert_eq!(hints.tokens, limit(96_000, 95_000, 2));
+        assert_eq!(hints.input_tokens, limit(80_000, 79_000, 2));
+        assert_eq!(hints.output_tokens, limit(16_000, 16_000, 0));
+        assert_eq!(hints.retry_after, None);
+
+        let hints = read_hints(&fixtures::headers("anthropic_headers_429.json"), fixtures::arrival());
+        assert_eq!((hints.tokens, hints.input_tokens), (None, limit(80_000, 0, 12)));
+        assert_eq!(hints.retry_after, Some(Duration::from_secs(12)));
+    }
+}

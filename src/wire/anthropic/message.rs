@@ -1,0 +1,179 @@
+//! The JSON of a message and of the events that carry its pieces.
+//!
+//! Fields and kinds that are not known here are passed over; it never decides what a piece means.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::types::{Class, Failure, Tokens, Usage};
+use crate::wire::refused;
+
+/// Any event: each fills some of the fields.
+#[derive(Deserialize)]
+pub(super) struct Event<'a> {
+    #[serde(rename = "type", borrow, default)]
+    pub(super) kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) message: Option<Start<'a>>,
+    #[serde(borrow)]
+    pub(super) content_block: Option<Block<'a>>,
+    #[serde(borrow)]
+    pub(super) delta: Option<Delta<'a>>,
+    pub(super) usage: Option<Counts>,
+    pub(super) error: Option<Value>,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn read(name: Option<&'a str>, data: &'a str) -> Result<Self, Failure> {
+        let mut event: Self = match serde_json::from_str(data) {
+            Ok(event) => event,
+            Err(error) => return Self::unknown(data, &error),
+        };
+        if event.kind.is_empty() {
+            event.kind = Cow::Borrowed(name.unwrap_or_default());
+        }
+        Ok(event)
+    }
+
+    /// An event of a kind that did not exist when this was written may have any fields.
+    fn unknown(data: &str, error: &serde_json::Error) -> Result<Self, Failure> {
+        const KNOWN: [&str; 6] = [
+            "message_start",
+            "content_block_start",
+            "content_block_delta",
+            "message_delta",
+            "message_stop",
+            "error",
+        ];
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        match serde_json::from_str::<Kind>(data) {
+            Ok(Kind { kind }) if !KNOWN.contains(&&*kind) => Ok(Self {
+                kind: Cow::Owned(kind),
+                message: None,
+                content_block: None,
+                delta: None,
+                usage: None,
+                error: None,
+            }),
+            _ => {
+                let message = format!("cannot read an event of the stream: {error}");
+                Err(refused::failure(Class::Unreadable, None, &message))
+            }
+        }
+    }
+}
+
+/// The message as it opens.
+#[derive(Deserialize, Default)]
+pub(super) struct Start<'a> {
+    #[serde(borrow)]
+    pub(super) id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) model: Cow<'a, str>,
+    pub(super) usage: Option<Counts>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct Block<'a> {
+    #[serde(rename = "type", borrow, default)]
+    pub(super) kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) text: Cow<'a, str>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct Delta<'a> {
+    #[serde(rename = "type", borrow, default)]
+    pub(super) kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) text: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) thinking: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) partial_json: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) stop_reason: Option<Cow<'a, str>>,
+    pub(super) stop_details: Option<StopDetails>,
+}
+
+/// A message that came in one piece.
+#[derive(Deserialize)]
+pub(super) struct Whole<'a> {
+    #[serde(borrow)]
+    pub(super) id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) model: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) content: Vec<Block<'a>>,
+    #[serde(borrow)]
+    pub(super) stop_reason: Option<Cow<'a, str>>,
+    pub(super) stop_details: Option<StopDetails>,
+    pub(super) usage: Option<Counts>,
+    pub(super) error: Option<Value>,
+}
+
+/// Why the model refused.
+#[derive(Debug, Deserialize, Default)]
+pub(super) struct StopDetails {
+    category: Option<String>,
+    explanation: Option<String>,
+}
+
+impl fmt::Display for StopDetails {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(category) = &self.category {
+            write!(out, " ({category})")?;
+        }
+        if let Some(explanation) = &self.explanation {
+            write!(out, ": {explanation}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tokens as this vendor counts them: what the cache held stands beside `input_tokens`.
+#[derive(Debug, Clone, Copy, Deserialize, Default)]
+pub(super) struct Counts {
+    input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    output_tokens_details: Option<OutputDetails>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct OutputDetails {
+    thinking_tokens: Option<u64>,
+}
+
+impl Counts {
+    /// Takes later counts, which are cumulative and leave out what has not changed.
+    pub(super) fn update(&mut self, later: Self) {
+        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        self.cache_creation_input_tokens =
+            later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.output_tokens = later.output_tokens.or(self.output_tokens);
+        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
+    }
+
+    pub(super) fn usage(self) -> Usage {
+        let tokens = |count: Option<u64>| Tokens(count.unwrap_or(0));
+        let cached = tokens(self.cache_read_input_tokens);
+        let cache_write = tokens(self.cache_creation_input_tokens);
+        Usage {
+            input: tokens(self.input_tokens) + cached + cache_write,
+            cached,
+            cache_write,
+            output: tokens(self.output_tokens),
+            reasoning: tokens(self.output_tokens_details.and_then(|details| details.thinking_tokens)),
+        }
+    }
+}

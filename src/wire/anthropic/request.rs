@@ -1,0 +1,340 @@
+//! Writes a prompt as a request for Anthropic's messages.
+//!
+//! What this vendor cannot carry is refused here; nothing is left out silently.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::wire::{Dialect, Request, outgoing, structured};
+
+use super::schema;
+
+/// The version that takes no sampling parameters any more.
+const WITHOUT_TEMPERATURE: &str = "2026-10-21";
+const DEFAULT_VERSION: &str = "2023-06-01";
+/// The vendor insists on a limit; this one is used when the prompt names none.
+const DEFAULT_MAX_TOKENS: u32 = 4096;
+
+pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
+    let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
+    if version == WITHOUT_TEMPERATURE && prompt.temperature.is_some() {
+        return Err(cannot_carry("API version 2026-10-21 takes no temperature; remove it or use 2023-06-01"));
+    }
+    let version = HeaderValue::from_str(version)
+        .map_err(|_| cannot_carry(format!("api_version {version:?} cannot stand in a header")))?;
+    let asked = structured::ask(&prompt.shape, dialect.structured, schema::fits);
+    let body = Body {
+        model,
+        max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        system: asked.system(prompt.system.as_deref()),
+        messages: prompt.messages.iter().map(Turn::of).collect::<Result<_, _>>()?,
+        temperature: prompt.temperature,
+        output_config: asked.schema.as_deref().map(|schema| OutputConfig { format: Schema { schema } }),
+        stream: true,
+    };
+    Ok(Request {
+        path: "/v1/messages".to_owned(),
+        headers: vec![(HeaderName::from_static("anthropic-version"), version)],
+        body: outgoing::json(&body)?,
+    })
+}
+
+pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
+    outgoing::key(HeaderName::from_static("x-api-key"), key)
+}
+
+fn cannot_carry(message: impl Into<Box<str>>) -> Failure {
+    Failure::new(Class::ApiError, message)
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Cow<'a, str>>,
+    messages: Vec<Turn<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<OutputConfig<'a>>,
+    stream: bool,
+}
+
+#[derive(Serialize)]
+struct OutputConfig<'a> {
+    format: Schema<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "json_schema")]
+struct Schema<'a> {
+    schema: &'a Value,
+}
+
+#[derive(Serialize)]
+struct Turn<'a> {
+    role: &'static str,
+    content: Content<'a>,
+}
+
+/// Text alone needs no block around it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(&'a str),
+    Blocks(Vec<Block<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block<'a> {
+    Text {
+        text: &'a str,
+    },
+    Image {
+        source: Source<'a>,
+    },
+    Document {
+        source: Source<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Source<'a> {
+    Base64 { media_type: &'a str, data: &'a str },
+    Text { media_type: &'static str, data: String },
+    Url { url: &'a str },
+}
+
+impl<'a> Turn<'a> {
+    fn of(message: &'a Message) -> Result<Self, Failure> {
+        let role = match message.role {
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        let content = match &*message.parts {
+            [Part::Text(text)] => Content::Text(text),
+            parts => Content::Blocks(parts.iter().map(Block::of).collect::<Result<_, _>>()?),
+        };
+        Ok(Self { role, content })
+    }
+}
+
+impl<'a> Block<'a> {
+    fn of(part: &'a Part) -> Result<Self, Failure> {
+        Ok(match part {
+            Part::Text(text) => Self::Text { text },
+            Part::Image(media) => Self::Image { source: Source::of(media) },
+            Part::Document(media) => {
+                Self::Document { source: Source::of_document(media)?, title: media.name.as_deref() }
+            }
+            Part::Audio(_) => {
+                return Err(cannot_carry("Anthropic's format carries no audio; use another provider"));
+            }
+        })
+    }
+}
+
+impl<'a> Source<'a> {
+    fn of(media: &'a Media) -> Self {
+        match &media.data {
+            MediaData::Base64(data) => Self::Base64 { media_type: &media.media_type, data },
+            MediaData::Url(url) => Self::Url { url },
+        }
+    }
+
+    /// Text goes as text: base64 is for PDFs only.
+    fn of_document(media: &'a Media) -> Result<Self, Failure> {
+        let is_text = media.media_type.starts_with("text/") || &*media.media_type == "application/json";
+        match &media.data {
+            MediaData::Base64(data) if is_text => {
+                let text =
+                    BASE64_STANDARD.decode(&**data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+                let name = media.name.as_deref().unwrap_or("a document");
+                let data = text.ok_or_else(|| cannot_carry(format!("{name} is no UTF-8 text in base64")))?;
+                Ok(Self::Text { media_type: "text/plain", data })
+            }
+            _ => Ok(Self::of(media)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::types::{Charged, Class, Shape};
+    use crate::wire::fixtures;
+
+    fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
+        serde_json::from_slice(&encode(prompt, "claude-haiku-5-5", dialect).unwrap().body).unwrap()
+    }
+
+    fn version(version: &str) -> Dialect {
+        Dialect { api_version: Some(version.to_owned()), ..Dialect::default() }
+    }
+
+    fn media(media_type: &str, data: MediaData, name: Option<&str>) -> Media {
+        Media { media_type: media_type.into(), name: name.map(Arc::from), data }
+    }
+
+    #[test]
+    fn a_request_carries_system_images_and_documents() {
+        let mut recorded = fixtures::json("anthropic_messages_request.json");
+        let pixel = recorded.pointer("/messages/0/content/0/source/data").unwrap().as_str().unwrap();
+        let prompt = Prompt {
+            system: Some("You catalogue books for a village library.".into()),
+            messages: vec![Message {
+                role: Role::User,
+                parts: vec![
+                    Part::Image(media("image/png", MediaData::Base64(pixel.into()), None)),
+                    Part::Image(media(
+                        "image/png",
+                        MediaData::Url("https://example.invalid/cover.png".into()),
+                        None,
+                    )),
+                    Part::Document(media(
+                        "application/pdf",
+                        MediaData::Base64("JVBERi0xLjQK".into()),
+                        Some("leaflet"),
+                    )),
+                    Part::Document(media(
+                        "text/plain",
+                        MediaData::Base64("T3BlbmluZyBob3VyczogOSB0byA1Lg==".into()),
+                        None,
+                    )),
+                    Part::Text("File this.".into()),
+                ],
+            }],
+            max_tokens: Some(400),
+            ..Prompt::default()
+        };
+        let recorded_body = recorded.as_object_mut().unwrap();
+        for ours_to_leave_out in ["tools", "tool_choice", "stop_sequences", "metadata"] {
+            recorded_body.remove(ours_to_leave_out);
+        }
+        recorded["system"] = recorded["system"][0]["text"].take();
+        recorded["messages"][0]["content"][3].as_object_mut().unwrap().remove("citations");
+        recorded["stream"] = json!(true);
+        assert_eq!(body(&prompt, &Dialect::default()), recorded);
+    }
+
+    #[test]
+    fn a_schema_goes_out_as_recorded() {
+        let mut recorded = fixtures::json("anthropic_messages_request_structured.json");
+        let schema = recorded.pointer("/output_config/format/schema").unwrap().clone();
+        let prompt = Prompt {
+            shape: Shape::Json(Arc::new(schema)),
+            max_tokens: Some(300),
+            ..Prompt::text("File 'The Salt Harvest' (1987).")
+        };
+        recorded["output_config"].as_object_mut().unwrap().remove("effort");
+        recorded["stream"] = json!(true);
+        assert_eq!(body(&prompt, &Dialect::default()), recorded);
+    }
+
+    #[test]
+    fn a_schema_that_the_vendor_refuses_is_asked_for_in_words() {
+        let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "additionalProperties": false});
+        let prompt = Prompt { shape: Shape::Json(Arc::new(schema)), ..Prompt::text("Count.") };
+        let body = body(&prompt, &Dialect::default());
+        assert_eq!(body.get("output_config"), None);
+        assert!(body["system"].as_str().unwrap().contains("minimum"), "{body}");
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_turns() {
+        let prompt = Prompt {
+            messages: vec![
+                Message::user("Is it in Arden?"),
+                Message::assistant("Let me look."),
+                Message::user("Well?"),
+            ],
+            temperature: Some(0.5),
+            ..Prompt::default()
+        };
+        assert_eq!(
+            body(&prompt, &Dialect::default()),
+            json!({
+                "model": "claude-haiku-5-5",
+                "max_tokens": 4096,
+                "messages": [
+                    {"role": "user", "content": "Is it in Arden?"},
+                    {"role": "assistant", "content": "Let me look."},
+                    {"role": "user", "content": "Well?"},
+                ],
+                "temperature": 0.5,
+                "stream": true,
+            })
+        );
+    }
+
+    #[test]
+    fn the_version_goes_into_its_header() {
+        for (dialect, expected) in [(Dialect::default(), "2023-06-01"), (version("2026-10-21"), "2026-10-21")]
+        {
+            let request = encode(&Prompt::text("Hi"), "claude-haiku-5-5", &dialect).unwrap();
+            assert_eq!(request.path, "/v1/messages");
+            assert_eq!(request.headers.len(), 1);
+            assert_eq!(
+                (request.headers[0].0.as_str(), request.headers[0].1.to_str().unwrap()),
+                ("anthropic-version", expected)
+            );
+        }
+        let failure = encode(&Prompt::text("Hi"), "claude-haiku-5-5", &version("20\n26")).unwrap_err();
+        assert_eq!(failure.class, Class::ApiError);
+    }
+
+    #[test]
+    fn a_temperature_is_never_lost_silently() {
+        let prompt = Prompt { temperature: Some(1.0), ..Prompt::text("Hi") };
+        let failure = encode(&prompt, "claude-haiku-5-5", &version("2026-10-21")).unwrap_err();
+        assert_eq!(failure.class, Class::ApiError);
+        assert_eq!(
+            &*failure.message,
+            "API version 2026-10-21 takes no temperature; remove it or use 2023-06-01"
+        );
+        assert_eq!(body(&Prompt::text("Hi"), &version("2026-10-21")).get("temperature"), None);
+    }
+
+    #[test]
+    fn what_the_format_cannot_carry_is_cannot_carry() {
+        let parts = [
+            Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into()), None)),
+            Part::Document(media("text/plain", MediaData::Base64("/w==".into()), Some("notes.txt"))),
+        ];
+        for part in parts {
+            let prompt = Prompt {
+                messages: vec![Message { role: Role::User, parts: vec![part] }],
+                ..Prompt::default()
+            };
+            let failure = encode(&prompt, "claude-haiku-5-5", &Dialect::default()).unwrap_err();
+            assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_sensitive_and_must_fit_a_header() {
+        let (name, value) = authorization(&Secret::from("sk-ant-1".to_owned())).unwrap();
+        assert_eq!(
+            (name.as_str(), value.as_bytes(), value.is_sensitive()),
+            ("x-api-key", &b"sk-ant-1"[..], true)
+        );
+        let failure = authorization(&Secret::from("sk-ant\n1".to_owned())).unwrap_err();
+        assert_eq!(failure.class, Class::Auth);
+        assert!(!failure.message.contains("sk-ant"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Puts a reply together from the chunks of its stream, or from a whole body.
+//!
+//! Without a finish reason that means a finished answer, it never gives a reply.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::types::{Class, Failure, Prompt, Reply, Tokens, Usage};
+use crate::wire::{Dialect, Progress, structured, told};
+
+use super::error;
+use super::finish::FinishReason;
+
+/// Collects one reply.
+#[derive(Debug)]
+pub struct Decoder {
+    text: String,
+    model: String,
+    id: Option<String>,
+    counts: Option<Counts>,
+    finish: Option<Finish>,
+    blocked: Option<String>,
+    called: bool,
+    began: bool,
+    wrapped: bool,
+}
+
+/// How the model stopped, in the provider's words.
+#[derive(Debug)]
+struct Finish {
+    reason: String,
+    message: Option<String>,
+}
+
+impl Decoder {
+    pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
+        Self {
+            text: String::new(),
+            model: String::new(),
+            id: None,
+            counts: None,
+            finish: None,
+            blocked: None,
+            called: false,
+            began: false,
+            wrapped: structured::needs_wrapping(&prompt.shape, dialect.structured),
+        }
+    }
+
+    pub(in crate::wire) fn event(&mut self, _name: Option<&str>, data: &str) -> Result<Progress, Failure> {
+        // Some gateways send empty keep-alives, and some close with OpenAI's mark, which proves nothing here.
+        if data.trim().is_empty() || data == "[DONE]" {
+            return Ok(Progress::Waiting);
+        }
+        let chunk: Chunk<'_> = serde_json::from_str(data).map_err(|error| {
+            failure(Class::Unreadable, format!("cannot read a chunk of the stream: {error}"), None)
+                .maybe_charged()
+        })?;
+        self.take(chunk)
+    }
+
+    pub(in crate::wire) fn whole(&mut self, body: &[u8]) -> Result<(), Failure> {
+        // Without `alt=sse` the chunks come as one JSON array.
+        let chunks: Result<Vec<Chunk<'_>>, _> = match body.trim_ascii_start().first() {
+            Some(b'[') => serde_json::from_slice(body),
+            _ => serde_json::from_slice(body).map(|chunk| vec![chunk]),
+        };
+        for chunk in chunks.map_err(|error| told::unreadable(body, &error))? {
+            self.take(chunk)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
+        let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, .. } = self;
+        let usage = counts.map(Counts::usage);
+        if let (Some(reason), None) = (&blocked, &finish) {
+            let why = format!("the provider refused the prompt ({reason})");
+            return Err(failure(Class::ContentFilter, why, Some(reason)).used(usage));
+        }
+        let Some(finish) = finish else {
+            // The counts so far are those of a part: unknown, not small.
+            return Err(
+                failure(Class::Unreadable, "the stream ended without a finish reason", None).maybe_charged()
+            );
+        };
+        let (class, why) = match FinishReason::read(&finish.reason).failure() {
+            None if called => (Class::Unreadable, "the model called a function, and none was offered"),
+            None if text.trim().is_empty() => (Class::Unreadable, "the answer is empty"),
+            None => return Ok(Reply { text: structured::unwrap(text, wrapped), usage, model, request_id }),
+            Some(meaning) => meaning,
+        };
+        let why = match &finish.message {
+            Some(message) => format!("{why} ({}): {message}", finish.reason),
+            None => format!("{why} ({})", finish.reason),
+        };
+        let failure = failure(class, why, Some(&finish.reason)).used(usage);
+        Err(if text.is_empty() { failure } else { failure.with_text(text) })
+    }
+
+    fn take(&mut self, chunk: Chunk<'_>) -> Result<Progress, Failure> {
+        if let Some(error) = chunk.error {
+            let failure = error::classify(None, &error);
+            return Err(if self.began { failure.maybe_charged() } else { failure });
+        }
+        self.began = true;
+        if self.model.is_empty() {
+            self.model.push_str(&chunk.model_version);
+        }
+        if self.id.is_none() && !chunk.response_id.is_empty() {
+            self.id = Some(chunk.response_id.into_owned());
+        }
+        let counted = chunk.usage_metadata.is_some();
+        self.counts = chunk.usage_metadata.or(self.counts.take());
+        if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
+            self.blocked = Some(reason);
+        }
+        let mut progress = Progress::Waiting;
+        // One candidate is asked for; if a server sends more, the first is the answer.
+        for candidate in
+            chunk.candidates.unwrap_or_default().into_iter().filter(|candidate| candidate.index == 0)
+        {
+            if self.add(candidate) {
+                progress = Progress::Answering;
+            }
+        }
+        // The final usage comes with the finish reason, or in a chunk after it.
+        let over = self.blocked.is_some() || self.finish.is_some() && counted;
+        Ok(if over { Progress::Ended } else { progress })
+    }
+
+    /// Adds what the candidate says; tells whether it said anything.
+    fn add(&mut self, candidate: Candidate<'_>) -> bool {
+        let mut said = false;
+        for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
+            self.called |= part.function_call.is_some();
+            said |= part.function_call.is_some() || !part.text.is_empty();
+            if !part.thought {
+                self.text.push_str(&part.text);
+            }
+        }
+        match candidate.finish_reason {
+            Some(reason) if !reason.is_empty() && reason != "FINISH_REASON_UNSPECIFIED" => {
+                self.finish = Some(Finish { reason, message: candidate.finish_message });
+            }
+            _ => {}
+        }
+        said
+    }
+}
+
+fn failure(class: Class, message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
+    let mut failure = Failure::new(class, message);
+    failure.code = code.map(Box::from);
+    failure
+}
+
+/// One chunk, which has the form of a whole response.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    candidates: Option<Vec<Candidate<'a>>>,
+    prompt_feedback: Option<Feedback>,
+    usage_metadata: Option<Counts>,
+    #[serde(borrow, default)]
+    model_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    response_id: Cow<'a, str>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate<'a> {
+    #[serde(borrow)]
+    content: Option<Content<'a>>,
+    finish_reason: Option<String>,
+    finish_message: Option<String>,
+    #[serde(default)]
+    index: u64,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow)]
+    parts: Option<Vec<Part<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part<'a> {
+    #[serde(borrow, default)]
+    text: Cow<'a, str>,
+    /// Reasoning, which is no part of the answer.
+    #[serde(default)]
+    thought: bool,
+    function_call: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Feedback {
+    block_reason: Option<String>,
+}
+
+/// Tokens as this vendor counts them: reasoning stands beside the answer, the cache inside the prompt.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    prompt_token_count: Option<u64>,
+    tool_use_prompt_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+}
+
+impl Counts {
+    fn usage(self) -> Usage {
+        // Zeros are left out.
+        let tokens = |count: Option<u64>| Tokens(count.unwrap_or(0));
+        let reasoning = tokens(self.thoughts_token_count);
+        Usage {
+            input: tokens(self.prompt_token_count) + tokens(self.tool_use_prompt_token_count),
+            cached: tokens(self.cached_content_token_count),
+            cache_write: Tokens(0),
+            output: tokens(self.candidates_token_count) + reasoning,
+            reasoning,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! Writes a prompt as a request for Gemini's generateContent.
+//!
+//! The model's name goes into the path, escaped; it never changes the address in another way.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::types::{Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::wire::{Dialect, Request, outgoing, structured};
+
+const DEFAULT_VERSION: &str = "v1beta";
+
+pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
+    let asked = structured::ask(&prompt.shape, dialect.structured, |_| true);
+    let config = Config {
+        temperature: prompt.temperature,
+        max_output_tokens: prompt.max_tokens,
+        response_mime_type: (asked.schema.is_some() || asked.json_only).then_some("application/json"),
+        response_json_schema: asked.schema.as_deref(),
+    };
+    let system = asked.system(prompt.system.as_deref());
+    let body = Body {
+        system_instruction: system.map(|text| Content { role: None, parts: vec![Piece::Text(text)] }),
+        contents: prompt.messages.iter().map(Content::of).collect(),
+        generation_config: (!config.is_empty()).then_some(config),
+    };
+    Ok(Request {
+        path: path(model, dialect.api_version.as_deref()),
+        headers: Vec::new(),
+        body: outgoing::json(&body)?,
+    })
+}
+
+pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
+    outgoing::key(HeaderName::from_static("x-goog-api-key"), key)
+}
+
+/// Returns the path to `model`, which may be named as a whole resource such as `tunedModels/mine`.
+fn path(model: &str, version: Option<&str>) -> String {
+    let mut path = String::with_capacity(model.len() + 56);
+    path.push('/');
+    escape(version.unwrap_or(DEFAULT_VERSION), &mut path);
+    path.push('/');
+    if !model.contains('/') {
+        path.push_str("models/");
+    }
+    escape(model, &mut path);
+    path.push_str(":streamGenerateContent?alt=sse");
+    path
+}
+
+/// Writes `text` as part of a path; slashes stay.
+fn escape(text: &str, to: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte) {
+            to.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(to, "%{byte:02X}");
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_instruction: Option<Content<'a>>,
+    contents: Vec<Content<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation_config: Option<Config<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Config<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_output_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_mime_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_json_schema: Option<&'a Value>,
+}
+
+impl Config<'_> {
+    fn is_empty(&self) -> bool {
+        self.temperature.is_none() && self.max_output_tokens.is_none() && self.response_mime_type.is_none()
+    }
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    parts: Vec<Piece<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Piece<'a> {
+    Text(Cow<'a, str>),
+    #[serde(rename_all = "camelCase")]
+    InlineData {
+        mime_type: &'a str,
+        data: &'a str,
+    },
+    #[serde(rename_all = "camelCase")]
+    FileData {
+        mime_type: &'a str,
+        file_uri: &'a str,
+    },
+}
+
+impl<'a> Content<'a> {
+    fn of(message: &'a Message) -> Self {
+        let role = match message.role {
+            Role::User => "user",
+            Role::Assistant => "model",
+        };
+        Self { role: Some(role), parts: message.parts.iter().map(Piece::of).collect() }
+    }
+}
+
+impl<'a> Piece<'a> {
+    fn of(part: &'a Part) -> Self {
+        match part {
+            Part::Text(text) => Self::Text(Cow::Borrowed(text)),
+            Part::Image(media) | Part::Document(media) | Part::Audio(media) => Self::of_media(media),
+        }
+    }
+
+    fn of_media(media: &'a Media) -> Self {
+        match &media.data {
+            MediaData::Base64(data) => Self::InlineData { mime_type: &media.media_type, data },
+            MediaData::Url(file_uri) => Self::FileData { mime_type: &media.media_type, file_uri },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::types::{Class, Shape};
+    use crate::wire::{Structured, fixtures};
+
+    fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
+        serde_json::from_slice(&encode(prompt, "gemini-3.8-flash", dialect).unwrap().body).unwrap()
+    }
+
+    fn media(media_type: &str, data: MediaData) -> Media {
+        Media { media_type: media_type.into(), name: None, data }
+    }
+
+    #[test]
+    fn a_request_carries_system_images_and_documents() {
+        let mut recorded = fixtures::json("gemini_generate_request.json");
+        let pixel = recorded.pointer("/contents/0/parts/0/inlineData/data").unwrap().as_str().unwrap();
+        let leaflet = recorded.pointer("/contents/0/parts/1/fileData/fileUri").unwrap().as_str().unwrap();
+        let prompt = Prompt {
+            system: Some("You catalogue books for a village library.".into()),
+            messages: vec![Message {
+                role: Role::User,
+                parts: vec![
+                    Part::Image(media("image/png", MediaData::Base64(pixel.into()))),
+                    Part::Document(media("application/pdf", MediaData::Url(leaflet.into()))),
+                    Part::Text("File this cover.".into()),
+                ],
+            }],
+            max_tokens: Some(400),
+            temperature: Some(0.2),
+            ..Prompt::default()
+        };
+        for ours_to_leave_out in ["tools", "toolConfig", "safetySettings"] {
+            recorded.as_object_mut().unwrap().remove(ours_to_leave_out);
+        }
+        for ours_to_leave_out in ["candidateCount", "seed", "stopSequences", "thinkingConfig"] {
+            recorded["generationConfig"].as_object_mut().unwrap().remove(ours_to_leave_out);
+        }
+        assert_eq!(body(&prompt, &Dialect::default()), recorded);
+    }
+
+    #[test]
+    fn a_schema_goes_out_as_recorded() {
+        let recorded = fixtures::json("gemini_generate_request_structured.json");
+        let schema = recorded.pointer("/generationConfig/responseJsonSchema").unwrap().clone();
+        let prompt = Prompt {
+            shape: Shape::Json(Arc::new(schema)),
+            ..Prompt::text("File 'The Salt Harvest' (1987).")
+        };
+        assert_eq!(body(&prompt, &Dialect::default()), recorded);
+    }
+
+    #[test]
+    fn json_without_a_schema_is_asked_for_by_type_and_in_words() {
+        let prompt =
+            Prompt { shape: Shape::Json(Arc::new(json!({"type": "object"}))), ..Prompt::text("Count.") };
+        let asked = |structured| body(&prompt, &Dialect { structured, ..Dialect::default() });
+        let json_only = asked(Structured::Json);
+        assert_eq!(json_only["generationConfig"], json!({"responseMimeType": "application/json"}));
+        let words = json_only.pointer("/systemInstruction/parts/0/text").unwrap().as_str().unwrap();
+        assert!(words.contains(r#"{"type":"object"}"#), "{words}");
+        assert_eq!(asked(Structured::Prompt).get("generationConfig"), None);
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_turns_and_sounds() {
+        let sound = Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into())));
+        let prompt = Prompt {
+            messages: vec![
+                Message::user("Is it in Arden?"),
+                Message::assistant("Let me look."),
+                Message { role: Role::User, parts: vec![sound] },
+            ],
+            ..Prompt::default()
+        };
+        assert_eq!(
+            body(&prompt, &Dialect::default()),
+            json!({"contents": [
+                {"role": "user", "parts": [{"text": "Is it in Arden?"}]},
+                {"role": "model", "parts": [{"text": "Let me look."}]},
+                {"role": "user", "parts": [{"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}}]},
+            ]})
+        );
+    }
+
+    #[test]
+    fn the_path_names_version_and_model() {
+        let path = |model: &str, version: Option<&str>| {
+            let dialect = Dialect { api_version: version.map(str::to_owned), ..Dialect::default() };
+            encode(&Prompt::text("Hi"), model, &dialect).unwrap().path
+        };
+        let cases = [
+            ("gemini-3.8-flash", None, "/v1beta/models/gemini-3.8-flash"),
+            ("models/gemini-3.8-flash", Some("v1"), "/v1/models/gemini-3.8-flash"),
+            ("tunedModels/mine", None, "/v1beta/tunedModels/mine"),
+            ("a b?key=c#d:é", None, "/v1beta/models/a%20b%3Fkey%3Dc%23d%3A%C3%A9"),
+            ("", None, "/v1beta/models/"),
+        ];
+        for (model, version, expected) in cases {
+            assert_eq!(path(model, version), format!("{expected}:streamGenerateContent?alt=sse"));
+        }
+    }
+
+    #[test]
+    fn the_key_is_sensitive_and_must_fit_a_header() {
+        let (name, value) = authorization(&Secret::from("AIza1".to_owned())).unwrap();
+        assert_eq!(
+            (name.as_str(), value.as_bytes(), value.is_sensitive()),
+            ("x-goog-api-key", &b"AIza1"[..], true)
+        );
+        let failure = authorization(&Secret::from("AIza\n1".to_owned())).unwrap_err();
+        assert_eq!(failure.class, Class::Auth);
+        assert!(!failure.message.contains("AIza"));
+    }
+}

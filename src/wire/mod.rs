@@ -1,0 +1,28 @@
+//! Prompts to bytes, bytes to replies: one file per format, and no input or output of its own.
+//!
+//! A *format* is a way of speaking (OpenAI's chat completions, Anthropic's messages, Gemini's
+//! generateContent); a *vendor* is whoever speaks it. What differs between vendors of one format is
+//! a [`Dialect`], which is configuration and not code.
+//!
+//! Calls always ask for a stream. [`Decoder`] eats its events and gives the [`Reply`] only when the
+//! format's own end mark has come: an answer that was cut is never a reply.
+
+mod anthropic;
+mod dialect;
+mod exchange;
+#[cfg(test)]
+mod fixtures;
+mod format;
+mod gemini;
+mod hints;
+mod openai_chat;
+mod outgoing;
+mod refused;
+mod structured;
+mod times;
+mod told;
+
+pub use dialect::{Dialect, MaxTokensField, Structured};
+pub use exchange::{Progress, Request};
+pub use format::{Decoder, Format};
+pub use hints::{Hints, Remaining};
