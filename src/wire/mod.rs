@@ -4,7 +4,7 @@
 //! generateContent); a *vendor* is whoever speaks it. What differs between vendors of one format is
 //! a [`Dialect`], which is configuration and not code.
 //!
-//! Calls always ask for a stream. [`Decoder`] eats its events and gives the [`Reply`] only when the
+//! Calls always ask for a stream. [`Decoder`] eats its events and gives the [`Reply`](crate::types::Reply) only when the
 //! format's own end mark has come: an answer that was cut is never a reply.
 
 mod anthropic;

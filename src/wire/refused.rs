@@ -11,7 +11,7 @@ const LONGEST_MESSAGE: usize = 500;
 pub(super) fn class_of_status(status: u16) -> Class {
     match status {
         // Not followed: a moved address is one that the configuration has wrong.
-        300..=399 | 404 | 410 => Class::NotFound,
+        300..=399 | 404 | 405 | 410 => Class::NotFound,
         401 | 403 => Class::Auth,
         402 => Class::Quota,
         408 => Class::Timeout,

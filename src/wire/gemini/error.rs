@@ -26,7 +26,7 @@ pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints
 }
 
 /// Classifies the `error` of a body, or of a chunk inside a stream, which has no status of its own.
-pub(super) fn classify(status: Option<u16>, error: &Value) -> Failure {
+pub(in crate::wire) fn classify(status: Option<u16>, error: &Value) -> Failure {
     let word = error.get("status").and_then(Value::as_str).unwrap_or_default();
     let message = told::message_of(error);
     let details = Details::read(error);

@@ -1,0 +1,236 @@
+//! Reads the errors of OpenAI and of those who imitate it, and says what each means.
+//!
+//! They come in nine shapes: an object, a string, a list, a flat one, FastAPI's `detail`, Google's,
+//! a web page, plain words, nothing. What a code says goes before what the message says, and that
+//! before the status. Nothing outside this file looks at any of them.
+
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use crate::types::{Class, Failure};
+use crate::wire::gemini;
+use crate::wire::refused::{self, class_of_status, plain_text};
+use crate::wire::times::{retry_after, wait_in_words};
+
+/// Classifies a response whose status is no success.
+pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+    let value = serde_json::from_slice::<Value>(body).ok();
+    let mut failure = match value.as_ref().and_then(error_of) {
+        Some(Found::Google(error)) => gemini::classify(Some(status), error),
+        Some(Found::Said(said)) => said.failure(Some(status)),
+        None => Said { message: plain_text(body), ..Said::default() }.failure(Some(status)),
+    };
+    failure.retry_after = retry_after(headers, now).or(failure.retry_after);
+    failure
+}
+
+/// Reads an error that came with a success status; `None` when `source` is none.
+pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
+    let value = serde_json::from_slice::<Value>(source).ok()?;
+    error_of(&value).map(|found| match found {
+        Found::Google(error) => gemini::classify(None, error),
+        Found::Said(said) => said.failure(None),
+    })
+}
+
+/// Reads the data of an event that calls itself an error, whatever it is.
+pub(super) fn in_band_text(data: &str) -> Failure {
+    in_band(data.as_bytes())
+        .unwrap_or_else(|| Said { message: plain_text(data.as_bytes()), ..Said::default() }.failure(None))
+}
+
+/// Makes a failure of a call that was let in.
+pub(super) fn failure(class: Class, message: &str) -> Failure {
+    refused::failure(class, None, message)
+}
+
+enum Found<'a> {
+    /// One that Google's words tell more about.
+    Google(&'a Value),
+    Said(Said),
+}
+
+/// What an error says, wherever it stood.
+#[derive(Default)]
+struct Said {
+    message: String,
+    code: Option<String>,
+    kind: Option<String>,
+    /// A status inside the body, from servers that send theirs as the code.
+    status: Option<u16>,
+}
+
+/// Finds the error in a body.
+fn error_of(body: &Value) -> Option<Found<'_>> {
+    let body = match body {
+        Value::Array(all) => all.first()?.as_object()?,
+        Value::Object(body) => body,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    };
+    match body.get("error") {
+        Some(error) if is_google(error) => Some(Found::Google(error)),
+        Some(Value::Object(error)) if !error.is_empty() => Some(Found::Said(fields(error))),
+        Some(Value::String(message)) if !message.is_empty() => {
+            Some(Found::Said(Said { message: message.clone(), ..fields(body) }))
+        }
+        _ if body.get("message").is_some_and(Value::is_string) => Some(Found::Said(fields(body))),
+        _ => body
+            .get("detail")
+            .map(|detail| Found::Said(Said { message: detail_text(detail), ..Said::default() })),
+    }
+}
+
+/// Tells Google's errors, which name their status in capitals, from OpenAI's, which have none.
+fn is_google(error: &Value) -> bool {
+    let word = error.get("status").and_then(Value::as_str).unwrap_or_default();
+    !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
+}
+
+fn fields(error: &Map<String, Value>) -> Said {
+    let text =
+        |name| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+    let code = error.get("code");
+    let number = code.and_then(Value::as_u64).or_else(|| code?.as_str()?.parse().ok());
+    let message = ["message", "msg", "detail"].into_iter().find_map(text);
+    Said {
+        message: message.unwrap_or_else(|| Value::Object(error.clone()).to_string()),
+        code: text("code").filter(|_| number.is_none()),
+        kind: text("type"),
+        status: number.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)),
+    }
+}
+
+/// Brings FastAPI's `detail` into words: a text, or a list of places and what is wrong there.
+fn detail_text(detail: &Value) -> String {
+    let one = |fault: &Value| {
+        let place = fault.get("loc").and_then(Value::as_array).into_iter().flatten();
+        let place: Vec<_> =
+            place.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect();
+        match fault.get("msg").and_then(Value::as_str) {
+            Some(message) if place.is_empty() => message.to_owned(),
+            Some(message) => format!("{}: {message}", place.join(".")),
+            None => fault.to_string(),
+        }
+    };
+    match detail {
+        Value::String(text) => text.clone(),
+        Value::Array(faults) => faults.iter().map(one).collect::<Vec<_>>().join("; "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => one(detail),
+    }
+}
+
+impl Said {
+    /// Classifies; `status` is the response's, or `None` when that was a success.
+    fn failure(self, status: Option<u16>) -> Failure {
+        let class = self.class(status.or(self.status));
+        let mut failure = refused::failure(class, status, &self.message);
+        failure.retry_after = wait_in_words(&self.message);
+        failure.code = self.code.or(self.kind).map(Into::into);
+        failure
+    }
+
+    fn class(&self, status: Option<u16>) -> Class {
+        let message = self.message.to_ascii_lowercase();
+        // One request above the whole minute's limit: waiting never helps, and its code is that of
+        // an ordinary rate limit.
+        if message.starts_with("request too large") {
+            return Class::TooLong;
+        }
+        let words = [self.code.as_deref(), self.kind.as_deref()];
+        words
+            .into_iter()
+            .flatten()
+            .find_map(|word| class_of_word(&word.to_ascii_lowercase(), status))
+            .or_else(|| class_of_message(&message, status))
+            .unwrap_or_else(|| match status {
+                Some(status) => class_of_status(status),
+                None if words.into_iter().flatten().any(is_callers_fault) => Class::ApiError,
+                None => Class::ServerError,
+            })
+    }
+}
+
+/// Returns what a code or type means; `None` when the status knows better.
+fn class_of_word(word: &str, status: Option<u16>) -> Option<Class> {
+    Some(match word {
+        // Ramping up too fast is answered with 429 today and was with 503.
+        "slow_down" if status == Some(429) => Class::RateLimit,
+        "slow_down"
+        | "server_is_overloaded"
+        | "service_unavailable_error"
+        | "unavailable_error"
+        | "overloaded_error"
+        | "engine_overloaded_error" => Class::Overloaded,
+        "rate_limit_exceeded" | "rate_limit_error" | "ratelimiterror" | "too_many_requests" => {
+            Class::RateLimit
+        }
+        "insufficient_quota"
+        | "credit_balance_exhausted"
+        | "organization_spend_limit_exceeded"
+        | "project_spend_limit_exceeded"
+        | "organization_usage_limit_exceeded"
+        | "billing_hard_limit_reached"
+        | "billing_not_active"
+        | "billing_error"
+        | "insufficient_balance"
+        | "exceeded_current_quota_error" => Class::Quota,
+        "context_length_exceeded" | "exceed_context_size_error" | "request_too_large" => Class::TooLong,
+        "content_filter"
+        | "content_policy_violation"
+        | "responsibleaipolicyviolation"
+        | "data_inspection_failed"
+        | "invalid_prompt" => Class::ContentFilter,
+        "invalid_api_key"
+        | "authentication_error"
+        | "authenticationerror"
+        | "permission_error"
+        | "permissiondeniederror"
+        | "account_deactivated"
+        | "unsupported_country_region_territory" => Class::Auth,
+        "model_not_found" | "not_found_error" | "notfounderror" | "deploymentnotfound" => Class::NotFound,
+        _ => return None,
+    })
+}
+
+/// Returns what a message means, from servers whose codes say nothing.
+fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {
+    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let refused = matches!(status, None | Some(400 | 403 | 413 | 422));
+    let failed = matches!(status, None | Some(500));
+    if (refused || failed)
+        && any(&[
+            "context length",
+            "context size",
+            "context window",
+            "prompt is too long",
+            "input is too long",
+        ])
+    {
+        return Some(Class::TooLong);
+    }
+    if refused && any(&["content management policy", "content policy", "was flagged", "requires moderation"])
+    {
+        return Some(Class::ContentFilter);
+    }
+    if (refused || status == Some(429))
+        && any(&[
+            "exceeded your current quota",
+            "insufficient balance",
+            "insufficient credits",
+            "credit balance",
+        ])
+    {
+        return Some(Class::Quota);
+    }
+    if refused && any(&["invalid api key", "incorrect api key"]) {
+        return Some(Class::Auth);
+    }
+    (failed && any(&["loading model", "currently loading", "server busy", "overloaded"]))
+        .then_some(Class::Overloaded)
+}
+
+fn is_callers_fault(word: &str) -> bool {
+    ["invalid_request_error", "BadRequestError"].contains(&word)
+}

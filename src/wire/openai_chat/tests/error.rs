@@ -1,0 +1,229 @@
+//! What every error means.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+use crate::types::{Charged, Class, Verdict};
+use crate::wire::Format;
+
+use super::{fixture, lines, read};
+
+#[test]
+fn every_recorded_error_is_classified() {
+    use Class::{
+        ApiError, Auth, ContentFilter, NotFound, Overloaded, Quota, RateLimit, ServerError, TooLong,
+    };
+    let again = |milliseconds: Option<u64>| Verdict::Again { after: milliseconds.map(Duration::from_millis) };
+    let (elsewhere, never) = (Verdict::Elsewhere, Verdict::Never);
+    let table = [
+        (400, fixture!("openai_error_400_content_filter.json"), ContentFilter, never, Some("content_filter")),
+        (
+            400,
+            fixture!("openai_error_400_context_length.json"),
+            TooLong,
+            elsewhere,
+            Some("context_length_exceeded"),
+        ),
+        (
+            400,
+            fixture!("openai_error_400_invalid_schema.json"),
+            ApiError,
+            never,
+            Some("invalid_request_error"),
+        ),
+        (
+            400,
+            fixture!("openai_error_400_unsupported_parameter.json"),
+            ApiError,
+            never,
+            Some("unsupported_parameter"),
+        ),
+        (
+            400,
+            fixture!("openai_error_400_unsupported_value.json"),
+            ApiError,
+            never,
+            Some("unsupported_value"),
+        ),
+        (401, fixture!("openai_error_401_invalid_api_key.json"), Auth, elsewhere, Some("invalid_api_key")),
+        (
+            403,
+            fixture!("openai_error_403_unsupported_country.json"),
+            Auth,
+            elsewhere,
+            Some("unsupported_country_region_territory"),
+        ),
+        (
+            404,
+            fixture!("openai_error_404_model_not_found.json"),
+            NotFound,
+            elsewhere,
+            Some("model_not_found"),
+        ),
+        (
+            409,
+            fixture!("openai_error_409_conflict.json"),
+            ServerError,
+            again(None),
+            Some("invalid_request_error"),
+        ),
+        (413, fixture!("openai_error_413_too_large.json"), TooLong, elsewhere, Some("invalid_request_error")),
+        (
+            422,
+            fixture!("openai_error_422_unprocessable.json"),
+            ApiError,
+            never,
+            Some("invalid_request_error"),
+        ),
+        (
+            429,
+            fixture!("openai_error_429_credit_balance_exhausted.json"),
+            Quota,
+            elsewhere,
+            Some("credit_balance_exhausted"),
+        ),
+        (
+            429,
+            fixture!("openai_error_429_insufficient_quota_legacy.json"),
+            Quota,
+            elsewhere,
+            Some("insufficient_quota"),
+        ),
+        (
+            429,
+            fixture!("openai_error_429_project_spend_limit.json"),
+            Quota,
+            elsewhere,
+            Some("project_spend_limit_exceeded"),
+        ),
+        (
+            429,
+            fixture!("openai_error_429_rate_limit_requests.json"),
+            RateLimit,
+            again(Some(120)),
+            Some("rate_limit_exceeded"),
+        ),
+        (
+            429,
+            fixture!("openai_error_429_rate_limit_tokens.json"),
+            RateLimit,
+            again(Some(699)),
+            Some("rate_limit_exceeded"),
+        ),
+        (429, fixture!("openai_error_429_slow_down.json"), RateLimit, again(None), Some("slow_down")),
+        (500, fixture!("openai_error_500_server_error.json"), ServerError, again(None), Some("server_error")),
+        (502, fixture!("openai_error_502_html.html"), ServerError, again(None), None),
+        (
+            503,
+            fixture!("openai_error_503_overloaded.json"),
+            Overloaded,
+            again(None),
+            Some("server_is_overloaded"),
+        ),
+        (404, fixture!("ollama_error_404_model.json"), NotFound, elsewhere, Some("not_found_error")),
+        (400, fixture!("vllm_error_400_context.json"), TooLong, elsewhere, Some("BadRequestError")),
+        (400, fixture!("vllm_error_400_legacy_flat.json"), ApiError, never, Some("BadRequestError")),
+        (401, fixture!("vllm_error_401.json"), Auth, elsewhere, None),
+        (404, fixture!("vllm_error_404_model.json"), NotFound, elsewhere, Some("NotFoundError")),
+        (
+            400,
+            fixture!("llamacpp_error_400_context.json"),
+            TooLong,
+            elsewhere,
+            Some("exceed_context_size_error"),
+        ),
+        (401, fixture!("llamacpp_error_401.json"), Auth, elsewhere, Some("authentication_error")),
+        (
+            503,
+            fixture!("llamacpp_error_503_loading.json"),
+            Overloaded,
+            again(None),
+            Some("unavailable_error"),
+        ),
+        (422, fixture!("fastapi_error_422_detail.json"), ApiError, never, None),
+    ];
+    for (status, body, class, verdict, code) in table {
+        let failure = read(status, body);
+        assert_eq!((failure.class, failure.verdict()), (class, verdict), "{body}");
+        assert_eq!((failure.code.as_deref(), failure.status), (code, Some(status)), "{body}");
+        let charged = if class == ServerError { Charged::Maybe } else { Charged::No };
+        assert_eq!(failure.charged, charged, "{body}");
+        assert!(!failure.message.contains(['{', '<', '\n']), "{failure}");
+    }
+}
+
+#[test]
+fn googles_words_are_understood_behind_the_compatible_endpoint() {
+    let failure = read(429, fixture!("gemini_openai_compat_error_429_array.json"));
+    assert_eq!((failure.class, failure.status), (Class::RateLimit, Some(429)));
+    assert!(failure.message.starts_with("Resource has been exhausted"), "{failure}");
+    let failure = lines(&[fixture!("gemini_openai_compat_error_429_array.json")]).unwrap_err();
+    assert_eq!(failure.class, Class::RateLimit);
+}
+
+#[test]
+fn errors_that_no_one_recorded_are_classified_too() {
+    for (status, body, class) in [
+        (400, r#"{"error":{"message":"Incorrect API key provided"}}"#, Class::Auth),
+        (
+            400,
+            r#"{"error":{"message":"The response was filtered due to the prompt triggering Azure OpenAI's content management policy."}}"#,
+            Class::ContentFilter,
+        ),
+        (
+            401,
+            r#"{"error":{"code":"401","message":"Access denied due to invalid subscription key"}}"#,
+            Class::Auth,
+        ),
+        (402, r#"{"error":{"message":"Insufficient Balance","code":"invalid_request_error"}}"#, Class::Quota),
+        (403, r#"{"error":{"message":"Your input was flagged","code":403}}"#, Class::ContentFilter),
+        (408, "", Class::Timeout),
+        (
+            413,
+            r#"{"error":{"message":"Request too large for model `x` on tokens per minute (TPM)","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Class::TooLong,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"Request too large for gpt-6-luna: Limit 30000, Requested 31220.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Class::TooLong,
+        ),
+        (
+            429,
+            r#"{"error":{"code":"429","message":"Requests have exceeded the token rate limit."}}"#,
+            Class::RateLimit,
+        ),
+        (429, "", Class::RateLimit),
+        (500, r#"{"error":"model is currently loading"}"#, Class::Overloaded),
+        (
+            503,
+            r#"{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error","param":null,"code":null}}"#,
+            Class::Overloaded,
+        ),
+        (503, r#"{"error":{"message":"x","code":"slow_down"}}"#, Class::Overloaded),
+        (504, "upstream request timeout", Class::ServerError),
+        (529, "", Class::Overloaded),
+        (301, "", Class::NotFound),
+        (418, "null", Class::ApiError),
+        (599, "[]", Class::ServerError),
+    ] {
+        assert_eq!(read(status, body).class, class, "{status} {body}");
+    }
+    assert_eq!(
+        &*read(422, fixture!("fastapi_error_422_detail.json")).message,
+        "body.messages: Field required"
+    );
+    assert_eq!(&*read(502, fixture!("openai_error_502_html.html")).message, "502 Bad Gateway");
+    assert_eq!(&*read(401, fixture!("vllm_error_401.json")).message, "Unauthorized");
+    assert_eq!(&*read(429, "").message, "status 429 without a message");
+}
+
+#[test]
+fn a_header_says_better_than_the_message_how_long_to_wait() {
+    let body = r#"{"error":{"message":"Please retry after 6 seconds.","code":"429"}}"#;
+    assert_eq!(read(429, body).retry_after, Some(Duration::from_secs(6)));
+    let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), "2".parse().unwrap())]);
+    let failure = Format::Openai.read_error(429, &headers, body.as_bytes(), SystemTime::UNIX_EPOCH);
+    assert_eq!(failure.retry_after, Some(Duration::from_secs(2)));
+}

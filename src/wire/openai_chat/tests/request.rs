@@ -1,0 +1,176 @@
+//! What is sent for a prompt.
+
+use serde_json::{Value, json};
+
+use crate::types::{Charged, Class, Media, MediaData, Message, Part, Prompt, Role, Shape};
+use crate::wire::{Dialect, Format, MaxTokensField, Structured};
+
+use super::fixture;
+
+const OPENAI: &str = "https://api.openai.com/v1";
+const LOCAL: &str = "http://localhost:11434/v1";
+
+fn encode(prompt: &Prompt, base_url: &str, dialect: &Dialect) -> Value {
+    let request = Format::Openai.encode(prompt, "gpt-6-luna", base_url, dialect).unwrap();
+    assert_eq!((request.path.as_str(), request.headers.len()), ("/chat/completions", 0));
+    serde_json::from_slice(&request.body).unwrap()
+}
+
+fn user(parts: Vec<Part>) -> Prompt {
+    Prompt { messages: vec![Message { role: Role::User, parts }], ..Prompt::default() }
+}
+
+fn media(media_type: &str, name: Option<&str>, base64: &str) -> Media {
+    Media {
+        media_type: media_type.into(),
+        name: name.map(Into::into),
+        data: MediaData::Base64(base64.into()),
+    }
+}
+
+fn edit(fixture: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut value = serde_json::from_str(fixture).unwrap();
+    change(&mut value);
+    value["stream"] = json!(true);
+    value["stream_options"] = json!({ "include_usage": true });
+    value
+}
+
+#[test]
+fn a_request_with_an_image_and_a_schema_is_written_as_recorded() {
+    let recorded: Value = serde_json::from_str(fixture!("openai_chat_request.json")).unwrap();
+    let image = recorded["messages"][1]["content"][1]["image_url"]["url"].as_str().unwrap();
+    let base64 = image.strip_prefix("data:image/png;base64,").unwrap();
+    let prompt = Prompt {
+        system: Some("You catalogue books for a village library.".into()),
+        shape: Shape::Json(recorded["response_format"]["json_schema"]["schema"].clone().into()),
+        max_tokens: Some(400),
+        ..user(vec![
+            Part::Text("Describe this cover and file it.".into()),
+            Part::Image(media("image/png", None, base64)),
+        ])
+    };
+    let expected = edit(fixture!("openai_chat_request.json"), |recorded| {
+        // What a prompt of ours does not say, and the names that we choose.
+        for unsaid in ["reasoning_effort", "n", "seed", "metadata"] {
+            recorded.as_object_mut().unwrap().remove(unsaid);
+        }
+        recorded["messages"][0]["role"] = json!("system");
+        recorded["messages"][1]["content"][1]["image_url"].as_object_mut().unwrap().remove("detail");
+        recorded["response_format"]["json_schema"]["name"] = json!("answer");
+    });
+    assert_eq!(encode(&prompt, OPENAI, &Dialect::default()), expected);
+}
+
+#[test]
+fn sound_and_documents_are_written_as_recorded() {
+    let prompt = Prompt {
+        max_tokens: Some(200),
+        ..user(vec![
+            Part::Text("Transcribe the note and summarise the leaflet.".into()),
+            Part::Audio(media(
+                "audio/wav",
+                None,
+                "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA=",
+            )),
+            Part::Document(media("application/pdf", Some("leaflet.pdf"), "JVBERi0xLjQKJUZpeHR1cmUK")),
+        ])
+    };
+    let expected = edit(fixture!("openai_chat_request_multimodal.json"), |recorded| {
+        // Files kept at the provider are no part of our prompts.
+        recorded["messages"][0]["content"].as_array_mut().unwrap().pop();
+    });
+    assert_eq!(encode(&prompt, OPENAI, &Dialect::default()), expected);
+}
+
+#[test]
+fn a_conversation_is_plain_strings_and_knows_its_limit_by_the_servers_name() {
+    let prompt = Prompt {
+        system: Some("Be brief.".into()),
+        messages: vec![Message::user("a \"quoted\" 🌊"), Message::assistant("b"), Message::user("c")],
+        max_tokens: Some(9),
+        temperature: Some(0.2),
+        ..Prompt::default()
+    };
+    let mut expected = json!({
+        "model": "gpt-6-luna",
+        "messages": [
+            { "role": "system", "content": "Be brief." },
+            { "role": "user", "content": "a \"quoted\" 🌊" },
+            { "role": "assistant", "content": "b" },
+            { "role": "user", "content": "c" },
+        ],
+        "max_tokens": 9,
+        "temperature": 0.2,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    });
+    assert_eq!(encode(&prompt, LOCAL, &Dialect::default()), expected);
+    let old = Dialect { max_tokens_field: MaxTokensField::MaxTokens, ..Dialect::default() };
+    assert_eq!(encode(&prompt, OPENAI, &old), expected);
+
+    expected["max_completion_tokens"] = expected.as_object_mut().unwrap().remove("max_tokens").unwrap();
+    assert_eq!(encode(&prompt, OPENAI, &Dialect::default()), expected);
+    let new = Dialect { max_tokens_field: MaxTokensField::MaxCompletionTokens, ..Dialect::default() };
+    assert_eq!(encode(&prompt, LOCAL, &new), expected);
+}
+
+#[test]
+fn an_image_elsewhere_goes_by_its_address() {
+    let image = Media {
+        data: MediaData::Url("https://example.invalid/a.png".into()),
+        ..media("image/png", None, "")
+    };
+    let body = encode(&user(vec![Part::Image(image)]), LOCAL, &Dialect::default());
+    let expected = json!([{ "type": "image_url", "image_url": { "url": "https://example.invalid/a.png" } }]);
+    assert_eq!(body["messages"][0]["content"], expected);
+}
+
+#[test]
+fn a_shape_is_asked_for_as_the_dialect_says() {
+    let open = json!({ "type": "object", "properties": { "a": { "type": "string", "minLength": 1 } } });
+    let prompt = Prompt { shape: Shape::Json(open.clone().into()), ..Prompt::text("x") };
+    let with = |structured| Dialect { structured, ..Dialect::default() };
+
+    let body = encode(&prompt, LOCAL, &with(Structured::Schema));
+    let expected = json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": open } });
+    assert_eq!((&body["response_format"], body["messages"].as_array().unwrap().len()), (&expected, 1));
+
+    let body = encode(&prompt, LOCAL, &with(Structured::Json));
+    assert_eq!(body["response_format"], json!({ "type": "json_object" }));
+    assert!(body["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"));
+
+    let body = encode(&prompt, LOCAL, &with(Structured::Prompt));
+    assert_eq!(body.get("response_format"), None);
+    assert_eq!(body["messages"][0]["role"], "system");
+
+    let list = json!({ "type": "array", "items": { "type": "string" } });
+    let prompt = Prompt { shape: Shape::Json(list.clone().into()), ..Prompt::text("x") };
+    let sent = &encode(&prompt, LOCAL, &with(Structured::Schema))["response_format"]["json_schema"];
+    assert_eq!((&sent["strict"], &sent["schema"]["properties"]["answer"]), (&json!(true), &list));
+
+    let prompt =
+        Prompt { shape: Shape::Choice(["A".to_owned(), "B".to_owned()].into()), ..Prompt::text("x") };
+    let body = encode(&prompt, LOCAL, &with(Structured::Schema));
+    assert_eq!(body.get("response_format"), None);
+    assert!(body["messages"][0]["content"].as_str().unwrap().ends_with("\nAnswer with exactly one of: A, B"));
+}
+
+#[test]
+fn what_the_format_cannot_carry_is_refused_before_it_is_sent() {
+    let linked =
+        |media_type| Media { data: MediaData::Url("https://x".into()), ..media(media_type, None, "") };
+    let picture = Part::Image(media("image/png", None, "AA=="));
+    for prompt in [
+        user(vec![Part::Audio(media("audio/ogg", None, "AA=="))]),
+        user(vec![Part::Audio(linked("audio/wav"))]),
+        user(vec![Part::Document(linked("application/pdf"))]),
+        Prompt {
+            messages: vec![Message { role: Role::Assistant, parts: vec![picture] }],
+            ..Prompt::default()
+        },
+    ] {
+        let failure = Format::Openai.encode(&prompt, "m", OPENAI, &Dialect::default()).unwrap_err();
+        assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");
+    }
+}
