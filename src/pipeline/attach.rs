@@ -1,0 +1,164 @@
+//! Tells what an attachment is, from the text that its template gave.
+//!
+//! Opens no file: a [`FileAttachment`] says which one to read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::types::{Media, MediaData, Part};
+
+/// Endings and what they stand for.
+const KNOWN: [(&str, &str); 17] = [
+    ("png", "image/png"),
+    ("jpg", "image/jpeg"),
+    ("jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
+    ("webp", "image/webp"),
+    ("pdf", "application/pdf"),
+    ("txt", "text/plain"),
+    ("md", "text/markdown"),
+    ("csv", "text/csv"),
+    ("html", "text/html"),
+    ("json", "application/json"),
+    ("xml", "application/xml"),
+    ("mp3", "audio/mpeg"),
+    ("wav", "audio/wav"),
+    ("ogg", "audio/ogg"),
+    ("flac", "audio/flac"),
+    ("m4a", "audio/mp4"),
+];
+
+/// Something to send with a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// Ready to be sent: an address, or content that the item itself carried.
+    Ready(Part),
+    /// A file to read first.
+    File(FileAttachment),
+}
+
+/// A file to send with a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileAttachment {
+    /// Where it is.
+    pub path: PathBuf,
+    media_type: Arc<str>,
+}
+
+impl FileAttachment {
+    /// Makes the part of a prompt from the file's content.
+    pub fn part(&self, content: &[u8]) -> Part {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into());
+        part(self.media_type.clone(), name, MediaData::Base64(STANDARD.encode(content).into()))
+    }
+}
+
+impl Attachment {
+    /// Reads what a template gave: an http(s) or `data:` URL, or the path of a file, which is
+    /// relative to `directory`. `None` when it gave nothing.
+    ///
+    /// # Errors
+    /// What is wrong with `text`, when it is none of these.
+    pub(super) fn read(text: &str, directory: &Path) -> Result<Option<Self>, String> {
+        let text = text.trim();
+        if text.is_empty() || text == "none" {
+            return Ok(None);
+        }
+        if let Some(inline) = text.strip_prefix("data:") {
+            return inline_part(inline).map(|part| Some(Self::Ready(part)));
+        }
+        if text.starts_with("https://") || text.starts_with("http://") {
+            let path = text.split(['?', '#']).next().unwrap_or(text);
+            let media_type = media_type(path)?;
+            return Ok(Some(Self::Ready(part(media_type, None, MediaData::Url(text.into())))));
+        }
+        if text.contains("://") {
+            return Err(format!(
+                "cannot attach {:?}: give a file, an http(s) URL or a data: URL",
+                short(text)
+            ));
+        }
+        let media_type = media_type(text)?;
+        Ok(Some(Self::File(FileAttachment { path: directory.join(text), media_type })))
+    }
+}
+
+fn inline_part(inline: &str) -> Result<Part, String> {
+    let split = inline.split_once(',').and_then(|(kind, data)| Some((kind.strip_suffix(";base64")?, data)));
+    let Some((kind, data)) = split else {
+        return Err("a data: URL must be written data:TYPE;base64,CONTENT".to_owned());
+    };
+    let media_type = kind.split(';').next().unwrap_or_default();
+    if !media_type.contains('/') {
+        return Err(format!("the data: URL names no media type, but {:?}", short(kind)));
+    }
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    if data.is_empty() || data.len() % 4 != 0 || !data.bytes().all(is_base64) {
+        return Err("the content of the data: URL is no base64".to_owned());
+    }
+    Ok(part(media_type.into(), None, MediaData::Base64(data.into())))
+}
+
+fn media_type(path: &str) -> Result<Arc<str>, String> {
+    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let known = KNOWN.iter().find(|(known, _)| known.eq_ignore_ascii_case(ending));
+    known.map(|(_, media_type)| (*media_type).into()).ok_or_else(|| {
+        let endings: Vec<&str> = KNOWN.iter().map(|(ending, _)| *ending).collect();
+        format!("cannot tell what {:?} is; known endings are {}", short(path), endings.join(", "))
+    })
+}
+
+fn part(media_type: Arc<str>, name: Option<Arc<str>>, data: MediaData) -> Part {
+    let media = Media { media_type, name, data };
+    match media.media_type.split('/').next() {
+        Some("image") => Part::Image(media),
+        Some("audio") => Part::Audio(media),
+        _ => Part::Document(media),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Attachment>, String> {
+        Attachment::read(text, Path::new("/pipelines/photos"))
+    }
+
+    #[test]
+    fn a_path_is_relative_to_the_pipeline_and_its_ending_decides() {
+        let Ok(Some(Attachment::File(file))) = read(" cats/one.JPG\n") else { panic!("no file") };
+        assert_eq!(file.path, Path::new("/pipelines/photos/cats/one.JPG"));
+        let Part::Image(media) = file.part(b"abc") else { panic!("no image") };
+        assert_eq!((&*media.media_type, media.name.as_deref()), ("image/jpeg", Some("one.JPG")));
+        assert_eq!(media.data, MediaData::Base64("YWJj".into()));
+    }
+
+    #[test]
+    fn urls_are_sent_as_they_are() {
+        let Ok(Some(Attachment::Ready(Part::Document(media)))) = read("https://a.example/b.pdf?sig=1") else {
+            panic!("no document")
+        };
+        assert_eq!(media.data, MediaData::Url("https://a.example/b.pdf?sig=1".into()));
+        let Ok(Some(Attachment::Ready(Part::Audio(media)))) = read("data:audio/wav;base64,YWJj") else {
+            panic!("no audio")
+        };
+        assert_eq!(media.data, MediaData::Base64("YWJj".into()));
+    }
+
+    #[test]
+    fn nothing_is_nothing_and_nonsense_is_refused() {
+        assert_eq!(read("  "), Ok(None));
+        assert_eq!(read("none"), Ok(None));
+        for wrong in ["photo", "ftp://a/b.png", "data:image/png,abc", "data:image/png;base64,a~~=", "x.exe"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

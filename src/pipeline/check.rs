@@ -1,0 +1,103 @@
+//! Holds an answer against what its step asked for.
+//!
+//! An answer is accepted whole or refused with a reason that a model can act on; never mended.
+
+use serde_json::Value;
+
+use crate::types::Shape;
+
+use super::choice::Choices;
+use super::json;
+use super::schema::Schema;
+
+/// What the answer of a step must be.
+#[derive(Debug, Clone)]
+pub(super) enum Check {
+    /// Any text but an empty one.
+    Text,
+    /// One of these.
+    Choice(Choices),
+    /// JSON of this schema.
+    Json(Schema),
+}
+
+impl Check {
+    /// Returns what to tell the provider of it.
+    pub(super) fn shape(&self) -> Shape {
+        match self {
+            Self::Text => Shape::Text,
+            Self::Choice(choices) => Shape::Choice(choices.given().clone()),
+            Self::Json(schema) => Shape::Json(schema.value().clone()),
+        }
+    }
+
+    /// Returns the answer to give out for a model's `text`.
+    ///
+    /// # Errors
+    /// Why it is not accepted, in words for the model; they go on from "your answer".
+    pub(super) fn accept(&self, text: &str) -> Result<Value, String> {
+        match self {
+            Self::Text => match text.trim() {
+                "" => Err("it is empty".to_owned()),
+                said => Ok(said.into()),
+            },
+            Self::Choice(choices) => choices.pick(text).map(Value::from),
+            Self::Json(schema) => accept_json(schema, json::find(text)?),
+        }
+    }
+
+    /// Says what is wanted, for a re-ask.
+    pub(super) fn wanted(&self) -> &'static str {
+        match self {
+            Self::Text => "Answer in plain text.",
+            Self::Choice(_) => "Answer with exactly one of the choices and nothing else.",
+            Self::Json(_) => "Answer with the corrected JSON and nothing else.",
+        }
+    }
+}
+
+/// Accepts a value, or the one inside `{"answer": ..}`: some providers can give only objects.
+fn accept_json(schema: &Schema, mut value: Value) -> Result<Value, String> {
+    let reason = match schema.check(&value) {
+        Ok(()) => return Ok(value),
+        Err(reason) => reason,
+    };
+    let wrapped = value.as_object_mut().filter(|object| object.len() == 1);
+    match wrapped.and_then(|object| object.get_mut("answer")).map(Value::take) {
+        Some(inner) if schema.check(&inner).is_ok() => Ok(inner),
+        _ => Err(format!("it does not match the schema: {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list() -> Check {
+        Check::Json(Schema::new(json!({ "type": "array", "items": { "type": "string" } })).unwrap())
+    }
+
+    #[test]
+    fn text_is_trimmed_and_never_empty() {
+        assert_eq!(Check::Text.accept(" hello \n"), Ok(json!("hello")));
+        assert!(Check::Text.accept(" \n").is_err());
+    }
+
+    #[test]
+    fn a_choice_is_given_out_as_it_was_configured() {
+        let check = Check::Choice(Choices::new(vec!["Yes".to_owned(), "No".to_owned()]));
+        assert_eq!(check.accept("**yes**"), Ok(json!("Yes")));
+    }
+
+    #[test]
+    fn json_is_checked_and_the_reason_names_what_is_wrong() {
+        assert_eq!(list().accept("```json\n[\"a\"]\n```"), Ok(json!(["a"])));
+        assert_eq!(list().accept(r#"{"answer": ["a"]}"#), Ok(json!(["a"])));
+        let reason = list().accept("[1]").unwrap_err();
+        assert_eq!(reason, r#"it does not match the schema: at /0: 1 is not of type "string""#);
+        assert!(list().accept(r#"{"answer": [1]}"#).is_err());
+        assert!(list().accept("nothing").is_err());
+    }
+}

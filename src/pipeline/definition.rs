@@ -1,0 +1,142 @@
+//! A pipeline as it is used: steps with everything looked up, compiled and checked.
+//!
+//! Holds nothing of any one item.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::document::{Fault, Faults};
+use crate::types::{RouteName, Shape, StepName};
+
+use super::Defaults;
+use super::check::Check;
+use super::graph::Graph;
+use super::load;
+use super::schema::Schema;
+use super::template::Templates;
+
+/// What to do with each item.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(super) name: Arc<str>,
+    pub(super) directory: PathBuf,
+    pub(super) names: Arc<[StepName]>,
+    pub(super) steps: Vec<Step>,
+    pub(super) graph: Graph,
+    pub(super) templates: Templates,
+    pub(super) input: Option<Schema>,
+}
+
+impl Pipeline {
+    /// Reads a pipeline from its file, and the schema files beside it.
+    ///
+    /// `defaults` are those of the configuration; `routes` are all that it knows.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path, defaults: &Defaults, routes: &[RouteName]) -> Result<Self, Faults> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Faults(vec![Fault::new(format!("cannot read the pipeline {file}: {error}"))]))?;
+        Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")), defaults, routes)
+    }
+
+    /// Reads a pipeline from its text. `file` is what faults call it; schema files and attachments
+    /// are found from `directory`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        directory: &Path,
+        defaults: &Defaults,
+        routes: &[RouteName],
+    ) -> Result<Self, Faults> {
+        load::parse(file, text, directory, defaults, routes)
+    }
+
+    /// Returns the pipeline's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the directory that attachments are found from.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the steps in the order of the file.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Returns the places of the steps that the step at place `step` waits for.
+    pub fn needs(&self, step: usize) -> &[usize] {
+        self.graph.needs(step)
+    }
+
+    /// Checks an item against the pipeline's `[input] schema`, before it costs anything.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in words.
+    pub fn validate_item(&self, item: &Value) -> Result<(), String> {
+        match &self.input {
+            Some(schema) => schema.check(item),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One question that an item is asked.
+#[derive(Debug)]
+pub struct Step {
+    /// What templates call its answer.
+    pub name: StepName,
+    /// Who answers.
+    pub route: RouteName,
+    /// Whether the item goes on without it when it fails.
+    pub optional: bool,
+    /// How many times an answer that fails its check is asked for again.
+    pub reasks: u32,
+    /// How long it may take, waiting and every attempt included.
+    pub deadline: Duration,
+    /// Most tokens the answer may have.
+    pub max_tokens: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    pub(super) check: Check,
+    pub(super) prompt: Filling,
+    pub(super) system: Option<Filling>,
+    pub(super) when: Option<Box<str>>,
+    pub(super) attach: Vec<Filling>,
+}
+
+impl Step {
+    /// Returns what its answer must look like.
+    pub fn shape(&self) -> Shape {
+        self.check.shape()
+    }
+}
+
+/// A text that is the same for every item, or the name of a template.
+#[derive(Debug, Clone)]
+pub(super) enum Filling {
+    Fixed(Arc<str>),
+    Template(Box<str>),
+}
+
+impl Filling {
+    /// Makes one of a template's source; `name` is what the templates call it.
+    pub(super) fn new(name: &str, source: &str) -> Self {
+        if ["{{", "{%", "{#"].iter().any(|open| source.contains(open)) {
+            return Self::Template(name.into());
+        }
+        // Templates leave out the newline that ends them; so does a text that is none.
+        let text = source.strip_suffix('\n').unwrap_or(source);
+        Self::Fixed(text.strip_suffix('\r').unwrap_or(text).into())
+    }
+}

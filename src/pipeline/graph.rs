@@ -1,0 +1,169 @@
+//! Which step needs which, and in what order they can go.
+//!
+//! Knows numbers only, never what a step does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Steps that need each other's answers, without a cycle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Graph {
+    needs: Vec<Vec<usize>>,
+    order: Vec<usize>,
+    needed: Vec<bool>,
+}
+
+impl Graph {
+    /// Makes a graph in which step `n` needs the steps `needs[n]`.
+    ///
+    /// # Errors
+    /// The cycles, each as the steps on it: every step needs the next, the last needs the first.
+    pub(super) fn new(mut needs: Vec<Vec<usize>>) -> Result<Self, Vec<Vec<usize>>> {
+        let count = needs.len();
+        let mut needed = vec![false; count];
+        for step in &mut needs {
+            step.retain(|need| *need < count);
+            step.sort_unstable();
+            step.dedup();
+            step.iter().for_each(|need| needed[*need] = true);
+        }
+        let mut sorter = Sorter::new(&needs);
+        let mut cycles = Vec::new();
+        loop {
+            sorter.run();
+            let Some(stuck) = sorter.open.iter().position(|open| *open) else { break };
+            let cycle = sorter.cycle_from(stuck);
+            // As if it were cut, to find what else is wrong.
+            cycle.iter().for_each(|step| sorter.release(*step));
+            cycles.push(cycle);
+        }
+        let order = sorter.order;
+        if cycles.is_empty() { Ok(Self { needs, order, needed }) } else { Err(cycles) }
+    }
+
+    /// Returns the steps that `step` needs, in the order of the file.
+    pub(super) fn needs(&self, step: usize) -> &[usize] {
+        self.needs.get(step).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns whether any step needs `step`.
+    pub(super) fn is_needed(&self, step: usize) -> bool {
+        self.needed.get(step).copied().unwrap_or(false)
+    }
+
+    /// Returns all steps, each after those it needs; otherwise in the order of the file.
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
+    }
+}
+
+/// Takes steps whose needs are met, lowest first, until none is left or all that are left are stuck.
+struct Sorter<'n> {
+    needs: &'n [Vec<usize>],
+    needed_by: Vec<Vec<usize>>,
+    unmet: Vec<usize>,
+    ready: BinaryHeap<Reverse<usize>>,
+    open: Vec<bool>,
+    order: Vec<usize>,
+}
+
+impl<'n> Sorter<'n> {
+    fn new(needs: &'n [Vec<usize>]) -> Self {
+        let mut needed_by = vec![Vec::new(); needs.len()];
+        for (step, needs) in needs.iter().enumerate() {
+            needs.iter().for_each(|need| needed_by[*need].push(step));
+        }
+        let unmet: Vec<usize> = needs.iter().map(Vec::len).collect();
+        let ready = unmet.iter().enumerate().filter(|(_, unmet)| **unmet == 0).map(|(step, _)| Reverse(step));
+        Self { needs, needed_by, ready: ready.collect(), unmet, open: vec![true; needs.len()], order: vec![] }
+    }
+
+    fn run(&mut self) {
+        while let Some(Reverse(step)) = self.ready.pop() {
+            if self.open[step] {
+                self.order.push(step);
+                self.release(step);
+            }
+        }
+    }
+
+    fn release(&mut self, step: usize) {
+        self.open[step] = false;
+        for waiting in &self.needed_by[step] {
+            self.unmet[*waiting] = self.unmet[*waiting].saturating_sub(1);
+            if self.unmet[*waiting] == 0 {
+                self.ready.push(Reverse(*waiting));
+            }
+        }
+    }
+
+    /// Follows needs from a stuck step until one comes back. Every stuck step has a stuck need.
+    fn cycle_from(&self, stuck: usize) -> Vec<usize> {
+        let mut path = vec![stuck];
+        loop {
+            let last = path[path.len() - 1];
+            let Some(next) = self.needs[last].iter().copied().find(|need| self.open[*need]) else {
+                return path;
+            };
+            if let Some(start) = path.iter().position(|step| *step == next) {
+                return path.split_off(start);
+            }
+            path.push(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn independent_steps_keep_the_order_of_the_file() {
+        let graph = Graph::new(vec![vec![], vec![2], vec![], vec![0, 1]]).unwrap();
+        assert_eq!(graph.order(), [0, 2, 1, 3]);
+        assert_eq!(graph.needs(3), [0, 1]);
+        assert!(graph.is_needed(2) && !graph.is_needed(3));
+    }
+
+    #[test]
+    fn every_cycle_is_found_whole() {
+        let cycles = Graph::new(vec![vec![1], vec![2], vec![0], vec![3], vec![0], vec![]]).unwrap_err();
+        assert_eq!(cycles, [vec![0, 1, 2], vec![3]]);
+    }
+
+    #[test]
+    fn a_step_that_only_waits_for_a_cycle_is_not_blamed() {
+        let cycles = Graph::new(vec![vec![1], vec![2], vec![1]]).unwrap_err();
+        assert_eq!(cycles, [vec![1, 2]]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_needs_give_an_order_or_true_cycles(
+            needs in proptest::collection::vec(proptest::collection::vec(0_usize..12, 0..4), 0..12)
+        ) {
+            let count = needs.len();
+            let kept = |step: usize| needs[step].iter().filter(move |need| **need < count);
+            match Graph::new(needs.clone()) {
+                Ok(graph) => {
+                    let mut sorted = graph.order().to_vec();
+                    sorted.sort_unstable();
+                    prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+                    let rank = |step: usize| graph.order().iter().position(|other| *other == step);
+                    for step in 0..count {
+                        for need in kept(step) {
+                            prop_assert!(rank(*need) < rank(step));
+                        }
+                    }
+                }
+                Err(cycles) => for cycle in cycles {
+                    for (at, step) in cycle.iter().enumerate() {
+                        prop_assert!(kept(*step).any(|need| *need == cycle[(at + 1) % cycle.len()]));
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Finds the JSON value in a model's answer.
+//!
+//! Takes off a code fence and words around one value. Never mends a value and never looks for one
+//! inside another that is broken: a cut answer must not pass for a whole one.
+
+use serde_json::{Deserializer, Value};
+
+/// Returns the value that `text` consists of, or the one object or array in it.
+///
+/// # Errors
+/// Why there is none, in words for the model.
+pub(super) fn find(text: &str) -> Result<Value, String> {
+    let text = without_fence(text.trim());
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let Some(start) = text.find(['{', '[']) else {
+        return Err(format!("it is no JSON ({error})"));
+    };
+    let mut values = Deserializer::from_str(&text[start..]).into_iter::<Value>();
+    match values.next() {
+        Some(Ok(value)) => match text[start + values.byte_offset()..].contains(['{', '[', '}', ']']) {
+            true => Err("it holds more than one JSON value".to_owned()),
+            false => Ok(value),
+        },
+        Some(Err(error)) => Err(format!("its JSON is broken ({error})")),
+        None => Err(format!("it is no JSON ({error})")),
+    }
+}
+
+/// Takes off a fence of backticks, with its language, when it holds the whole text.
+pub(super) fn without_fence(text: &str) -> &str {
+    let inside = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
+    let Some(inside) = inside else { return text };
+    let is_language = |line: &str| line.trim().chars().all(|letter| letter.is_ascii_alphanumeric());
+    match inside.split_once('\n') {
+        Some((first, rest)) if is_language(first) => rest.trim(),
+        _ => inside.trim(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_bare_fenced_and_among_words() {
+        for text in [
+            r#"["a", 1]"#,
+            "\n```json\n[\"a\", 1]\n```\n",
+            "```\n[\"a\", 1]```",
+            "Here you are:\n```json\n[\"a\", 1]\n```\nAnything else?",
+            "The list is [\"a\", 1].",
+        ] {
+            assert_eq!(find(text), Ok(json!(["a", 1])), "{text}");
+        }
+        assert_eq!(find("```json\n42\n```"), Ok(json!(42)));
+        assert_eq!(find("\"yes\""), Ok(json!("yes")));
+    }
+
+    #[test]
+    fn no_value_two_values_and_a_cut_value_are_refused() {
+        for text in [
+            "",
+            "I cannot do that.",
+            "[1] or [2]",
+            r#"{"items": ["a", "b"], "total":"#,
+            r#"Sure: {"items": ["a", "b"]"#,
+            r#"{"a": 1}}"#,
+            "```json\n[1, 2\n```",
+            "42 is the answer",
+        ] {
+            assert!(find(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_cut_object_is_ever_accepted(words in proptest::collection::vec("\\PC{0,8}", 1..5), cut in 0.0_f64..1.0) {
+            let whole = json!({ "list": words, "more": { "n": [1, 2] } }).to_string();
+            let mut end = (whole.len() as f64 * cut) as usize;
+            while !whole.is_char_boundary(end) {
+                end -= 1;
+            }
+            prop_assert!(find(&whole[..end]).is_err());
+            prop_assert!(find(&whole).is_ok());
+        }
+
+        #[test]
+        fn any_text_can_be_searched(text in "\\PC{0,60}") {
+            let _ = find(&text);
+        }
+    }
+}

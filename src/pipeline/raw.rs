@@ -1,0 +1,49 @@
+//! The keys of a pipeline file, as written.
+//!
+//! Every key is optional here, so that one missing or wrong key hides no other fault.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::types::RouteName;
+
+use super::Defaults;
+use super::Temperature;
+use super::defaults::some_duration;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) name: Option<String>,
+    pub(super) input: RawInput,
+    pub(super) defaults: Defaults,
+    pub(super) step: Vec<RawStep>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawInput {
+    pub(super) schema: Option<toml::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawStep {
+    pub(super) name: Option<String>,
+    pub(super) prompt: Option<String>,
+    pub(super) system: Option<String>,
+    pub(super) route: Option<RouteName>,
+    pub(super) choice: Option<Vec<String>>,
+    pub(super) schema: Option<toml::Value>,
+    pub(super) when: Option<String>,
+    pub(super) needs: Vec<String>,
+    pub(super) attach: Vec<String>,
+    pub(super) max_tokens: Option<NonZeroU32>,
+    pub(super) temperature: Option<Temperature>,
+    pub(super) optional: bool,
+    pub(super) reasks: Option<u32>,
+    #[serde(deserialize_with = "some_duration")]
+    pub(super) deadline: Option<Duration>,
+}
