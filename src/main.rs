@@ -1,3 +1,9 @@
-//! The `pointsman` program.
+//! The `pointsman` program: [`pointsman::cli`] with an allocator that gives memory back.
 
-fn main() {}
+/// After a million actors have come and gone, the system's allocator would keep their memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> pointsman::cli::Exit {
+    pointsman::cli::main()
+}

@@ -96,8 +96,8 @@ impl fmt::Display for Fault {
 
 const STARS: &str = "***";
 
-/// Replacing every `a` of a message would hide the message; no key is this short.
-const SHORTEST_SECRET: usize = 4;
+/// Replacing every `open` of a message would hide the message; a key is longer.
+const SHORTEST_SECRET: usize = 8;
 
 /// Replaces each stretch by as many stars as it has bytes, so that later places stay where they are.
 fn cover(text: &str, secrets: &[Text]) -> String {

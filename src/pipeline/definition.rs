@@ -74,6 +74,11 @@ impl Pipeline {
         &self.steps
     }
 
+    /// Returns the routes that its steps are asked on; one may come several times.
+    pub fn routes(&self) -> impl Iterator<Item = &RouteName> {
+        self.steps.iter().map(|step| &step.route)
+    }
+
     /// Returns the places of the steps that the step at place `step` waits for.
     pub fn needs(&self, step: usize) -> &[usize] {
         self.graph.needs(step)

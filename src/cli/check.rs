@@ -1,0 +1,43 @@
+//! `pointsman check`: everything that is wrong with a configuration and pipelines, at once.
+
+use crate::document::Faults;
+use crate::pipeline::Pipeline;
+use crate::types::RouteName;
+
+use super::args::Check;
+use super::exit::Exit;
+use super::live::say;
+use super::run::{load, refuse};
+
+/// Checks a configuration and pipelines, and runs nothing: no key is read by command, nothing is called.
+pub(super) fn check(args: &Check) -> Exit {
+    let config = match load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(faults) => return refuse(&faults),
+    };
+    let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
+    let mut faults = Faults::default();
+    for path in &args.pipelines {
+        if let Err(more) = Pipeline::load(path, &config.defaults, &routes) {
+            faults.extend(more);
+        }
+    }
+    let usable = match config.usable(&|name| std::env::var(name).ok()) {
+        Ok(usable) => usable,
+        Err(more) => {
+            faults.extend(more);
+            return refuse(&faults);
+        }
+    };
+    if !faults.0.is_empty() {
+        return refuse(&faults);
+    }
+    usable.notes.iter().for_each(|note| say(note));
+    let pipelines = match args.pipelines.len() {
+        0 => String::new(),
+        1 => " and 1 pipeline".to_owned(),
+        more => format!(" and {more} pipelines"),
+    };
+    say(&format!("the configuration{pipelines}: no fault found"));
+    Exit::Done
+}

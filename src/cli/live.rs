@@ -1,0 +1,123 @@
+//! Shows a run while it runs: drawn over itself on a terminal, a line now and then otherwise.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use crate::pipeline::run::Progress;
+
+use super::status;
+
+/// How often a line is written where nothing can be drawn over.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often machines are told.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Drawn over itself.
+    Drawn,
+    /// A line every few seconds.
+    Lines,
+    /// A JSON line every second.
+    Json,
+    /// Not at all.
+    Quiet,
+}
+
+impl Mode {
+    pub(super) fn choose(quiet: bool, json: bool) -> Self {
+        match (quiet, json, io::stderr().is_terminal()) {
+            (true, ..) => Self::Quiet,
+            (_, true, _) => Self::Json,
+            (_, _, true) => Self::Drawn,
+            (_, _, false) => Self::Lines,
+        }
+    }
+}
+
+/// The display of one run.
+pub(super) struct Live {
+    mode: Mode,
+    bar: ProgressBar,
+    title: String,
+    last: Option<Instant>,
+}
+
+impl Live {
+    pub(super) fn new(mode: Mode, title: &str) -> Self {
+        let target = if mode == Mode::Drawn {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
+        // The template is ours and fixed; without it the bar would show less, not nothing.
+        bar.set_style(
+            ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        Self { mode, bar, title: title.to_owned(), last: None }
+    }
+
+    /// Returns what a log line has to be written around.
+    pub(super) fn bar(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
+    /// Shows `progress`, if it is time.
+    pub(super) fn show(&mut self, progress: &Progress) {
+        let now = Instant::now();
+        let due = |every| self.last.is_none_or(|last| now - last >= every);
+        match self.mode {
+            Mode::Quiet => {}
+            Mode::Drawn => {
+                self.bar.set_message(status::lines(&self.title, progress).join("\n"));
+                self.bar.tick();
+            }
+            Mode::Lines if due(LINE_EVERY) => {
+                self.last = Some(now);
+                say(&status::line(&self.title, progress));
+            }
+            Mode::Json if due(JSON_EVERY) => {
+                self.last = Some(now);
+                say_json("progress", progress);
+            }
+            Mode::Lines | Mode::Json => {}
+        }
+    }
+
+    /// Calls the run by its pipeline's name.
+    pub(super) fn name(&mut self, name: &str) {
+        self.title = name.to_owned();
+    }
+
+    /// Says something beside the display, unless it is to be quiet.
+    pub(super) fn note(&self, text: &str) {
+        if self.mode != Mode::Quiet {
+            self.bar.suspend(|| say(text));
+        }
+    }
+
+    /// Takes the display away.
+    pub(super) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Writes a line for people to stderr.
+pub(super) fn say(text: &str) {
+    // There is nowhere left to say that stderr is closed.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+/// Writes a JSON line `{"KIND": ...}` for machines to stderr.
+pub(super) fn say_json(kind: &str, value: &impl serde::Serialize) {
+    match serde_json::to_value(value) {
+        Ok(value) => say(&serde_json::json!({ kind: value }).to_string()),
+        Err(error) => say(&format!("cannot write {kind} as JSON: {error}")),
+    }
+}

@@ -1,0 +1,61 @@
+//! Sends what the library logs to stderr, around a live display and never through it.
+
+use std::io::{self, Write};
+
+use indicatif::ProgressBar;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging: warnings, with `verbose` more; `bar` is taken away while a line is written.
+pub(super) fn start(verbose: u8, bar: ProgressBar) {
+    let level = match verbose {
+        0 => Level::WARN,
+        1 => Level::DEBUG,
+        _ => Level::TRACE,
+    };
+    let ours = Targets::new().with_target("pointsman", level).with_default(Level::ERROR);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(Around(bar))
+        .with_target(false)
+        .without_time()
+        .with_ansi(console::colors_enabled_stderr());
+    // A second start in one process keeps the first.
+    drop(tracing_subscriber::registry().with(ours).with(lines).try_init());
+}
+
+struct Around(ProgressBar);
+
+impl<'a> MakeWriter<'a> for Around {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { bar: &self.0, text: Vec::new() }
+    }
+}
+
+/// Gathers a line and writes it whole when it is done.
+struct Line<'a> {
+    bar: &'a ProgressBar,
+    text: Vec<u8>,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        // There is nowhere left to say that stderr is closed.
+        self.bar.suspend(|| drop(io::stderr().write_all(&self.text)));
+    }
+}

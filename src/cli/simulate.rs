@@ -1,0 +1,89 @@
+//! `pointsman simulate`: the played providers as a server of their own.
+
+use tokio::runtime::Builder;
+
+use crate::document::{Document, Faults};
+use crate::simulator::{Settings, Simulator, Vendor};
+
+use super::args::Simulate;
+use super::exit::Exit;
+use super::live::say;
+use super::log;
+use super::run::{fail, load, refuse};
+
+/// Plays the providers until Ctrl-C.
+pub(super) fn simulate(args: &Simulate) -> Exit {
+    log::start(args.verbose, indicatif::ProgressBar::hidden());
+    let settings =
+        match load(args.config.as_deref()).and_then(|config| overlay(config.simulator, &args.settings)) {
+            Ok(settings) => settings,
+            Err(faults) => return refuse(&faults),
+        };
+    let runtime = match Builder::new_multi_thread().thread_name("simulator").enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(&anyhow::Error::new(error).context("cannot start the runtime"), Exit::Internal);
+        }
+    };
+    let simulator = match Simulator::start(settings, args.listen, runtime.handle()) {
+        Ok(simulator) => simulator,
+        Err(error) => {
+            let context = format!("--listen: cannot listen at {}", args.listen);
+            return fail(&anyhow::Error::new(error).context(context), Exit::Broken);
+        }
+    };
+    say(&format!("playing providers at {}; every answer is made up", simulator.addr()));
+    for vendor in Vendor::ALL {
+        say(&format!("  {:9}  base_url = {:?}", vendor.as_str(), simulator.base_url(vendor)));
+    }
+    say(&format!("  counts     http://{}/simulator/counts", simulator.addr()));
+    match runtime.block_on(tokio::signal::ctrl_c()) {
+        Ok(()) => Exit::Done,
+        Err(error) => fail(&anyhow::Error::new(error).context("cannot wait for Ctrl-C"), Exit::Internal),
+    }
+}
+
+/// Sets what `--set` says over `settings`.
+fn overlay(settings: Settings, sets: &[String]) -> Result<Settings, Faults> {
+    let text = sets.join("\n");
+    let document = Document::parse("--set", &text)?;
+    let (_, faults) = document.read::<Settings>();
+    faults.or(())?;
+    let cannot =
+        |error: &dyn std::fmt::Display| Faults(vec![document.fault(0..text.len(), error.to_string())]);
+    let mut table = toml::Table::try_from(&settings).map_err(|error| cannot(&error))?;
+    let over: toml::Table = toml::from_str(&text).map_err(|error| cannot(&error))?;
+    merge(&mut table, over);
+    table.try_into().map_err(|error| cannot(&error))
+}
+
+fn merge(into: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(over)) => merge(into, over),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_changes_one_setting_and_keeps_its_neighbours() {
+        let sets = ["limits.requests_per_minute=1000".to_owned(), "latency=\"1.5s\"".to_owned()];
+        let before = Settings { seed: 7, ..Settings::default() };
+        let after = overlay(before, &sets).unwrap();
+        assert_eq!(after.seed, 7);
+        assert_eq!(after.limits.requests_per_minute.map(|limit| limit.get()), Some(1_000));
+    }
+
+    #[test]
+    fn a_wrong_set_is_refused() {
+        let faults = overlay(Settings::default(), &["latncy=\"1s\"".to_owned()]).unwrap_err();
+        assert!(faults.to_string().contains("latency"), "{faults}");
+    }
+}

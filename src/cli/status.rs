@@ -1,0 +1,165 @@
+//! Puts a run's progress into words. Pure: it prints nothing.
+
+use std::fmt::Write;
+
+use crate::guard::BreakerState;
+use crate::pipeline::run::Progress;
+use crate::provider::Snapshot;
+use crate::types::NanoUsd;
+
+/// Returns the lines of the live display: items, calls and money, then a line for each provider.
+pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
+    let width = title
+        .chars()
+        .count()
+        .max(progress.providers.iter().map(|provider| provider.provider.as_str().len()).max().unwrap_or(0));
+    let mut lines =
+        vec![format!("{title:width$}  {}", items(progress)), format!("{:width$}  {}", "", calls(progress))];
+    lines.extend(
+        progress
+            .providers
+            .iter()
+            .map(|provider| format!("{:width$}  {}", provider.provider, health(provider))),
+    );
+    lines
+}
+
+/// Returns everything in one line, for a log.
+pub(super) fn line(title: &str, progress: &Progress) -> String {
+    let providers = progress.providers.iter().filter(|provider| provider.calls > 0 || !provider.up);
+    let providers: Vec<String> =
+        providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
+    format!("{title}: {} | {} | {}", items(progress), calls(progress), providers.join(" | "))
+}
+
+fn items(progress: &Progress) -> String {
+    let items = &progress.items;
+    let mut text = format!("{} done", count(items.completed + items.skipped));
+    if items.failed > 0 {
+        let _ = write!(text, ", {} failed", count(items.failed));
+    }
+    if items.rejected > 0 {
+        let _ = write!(text, ", {} rejected", count(items.rejected));
+    }
+    let _ = write!(text, ", {} in flight", count(progress.in_flight));
+    if let Some((key, seconds)) = &progress.oldest {
+        let _ = write!(text, " (oldest {key}, {})", seconds_text(*seconds));
+    }
+    let _ = write!(text, ", {:.1} items/s", progress.items_per_second);
+    let _ = write!(text, ", {}", seconds_text(progress.seconds));
+    if let Some(left) = progress.seconds_left {
+        let _ = write!(text, ", {} left", seconds_text(left));
+    }
+    if progress.stopping {
+        text.push_str(", stopping");
+    }
+    if progress.practice {
+        text.push_str("  [practice: answers are made up]");
+    }
+    text
+}
+
+fn calls(progress: &Progress) -> String {
+    let calls = &progress.calls;
+    let mut text = format!("{} calls, {:.1}/s", count(calls.made), progress.calls_per_second);
+    for (number, what) in [
+        (calls.throttled, "429"),
+        (calls.failed - calls.throttled, "failed"),
+        (calls.failovers, "failovers"),
+        (calls.reasked, "re-asked"),
+    ] {
+        if number > 0 {
+            let _ = write!(text, ", {} {what}", count(number));
+        }
+    }
+    let _ = write!(
+        text,
+        "; tokens {} in, {} out",
+        count(progress.tokens.input.0),
+        count(progress.tokens.output.0)
+    );
+    let _ = write!(text, "; {}", money(progress.cost_usd));
+    if let Some(forecast) = progress.cost_forecast_usd.filter(|forecast| *forecast > 0.0) {
+        let _ = write!(text, " of about {}", money(forecast));
+    }
+    text
+}
+
+fn health(provider: &Snapshot) -> String {
+    if !provider.up {
+        return "down".to_owned();
+    }
+    let mut text = String::new();
+    let worst = provider.lanes.iter().filter(|lane| lane.breaker != BreakerState::Closed);
+    let worst: Vec<String> = worst.map(|lane| format!("{} {}", lane.model, lane.breaker.as_str())).collect();
+    text.push_str(if worst.is_empty() { "closed" } else { "" });
+    text.push_str(&worst.join(", "));
+    let _ = write!(
+        text,
+        ", {}/{} in flight, {} waiting",
+        provider.in_flight,
+        provider.concurrency,
+        count(provider.waiting as u64)
+    );
+    if let Some(share) = provider.limit_share {
+        let _ = write!(text, ", {:.0}% of its limit", share * 100.0);
+    }
+    if provider.throttled > 0 {
+        let _ = write!(text, ", {} 429", count(provider.throttled));
+    }
+    if !provider.held_for.is_zero() {
+        let _ = write!(text, ", held back for {}", seconds_text(provider.held_for.as_secs_f64()));
+    }
+    for (key, why) in &provider.resting_keys {
+        let _ = write!(text, ", key {key} rests ({why})");
+    }
+    if provider.practice {
+        text.push_str("  [practice]");
+    }
+    text
+}
+
+/// Shows a number in at most five characters.
+pub(super) fn count(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..1_000_000 => format!("{:.1}k", number as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2}M", number as f64 / 1e6),
+        _ => format!("{:.2}G", number as f64 / 1e9),
+    }
+}
+
+pub(super) fn money(dollars: f64) -> String {
+    NanoUsd((dollars * 1e9).round() as u64).to_string()
+}
+
+/// Shows a time as a person would say it.
+pub(super) fn seconds_text(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.1}s"),
+        10..60 => format!("{whole}s"),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        _ => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stay_short() {
+        assert_eq!([count(9_999), count(12_345), count(1_234_567)], ["9999", "12.3k", "1.23M"]);
+        assert_eq!(
+            [seconds_text(3.14), seconds_text(75.0), seconds_text(7_300.0)],
+            ["3.1s", "1m 15s", "2h 01m"]
+        );
+    }
+
+    #[test]
+    fn a_run_that_has_just_begun_says_so_without_nonsense() {
+        let shown = line("email", &Progress::default());
+        assert!(shown.starts_with("email: 0 done, 0 in flight, 0.0 items/s, 0.0s | 0 calls"), "{shown}");
+    }
+}

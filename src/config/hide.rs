@@ -1,0 +1,95 @@
+//! Finds what may be a secret in a configuration's text, so that no fault shows it.
+//!
+//! Keys do not belong into the file, but people put them there, and what they did wrong is then
+//! shown with its line. Better to cover a harmless text than to show one key.
+
+use std::ops::Range;
+
+use crate::document::{Places, Text};
+use crate::provider::KeySource;
+
+/// Parts of names under which secrets stand.
+const TELLING: [&str; 6] = ["key", "secret", "token", "passw", "auth", "credential"];
+
+/// Finds the strings of a text that parses.
+pub(super) fn find(places: &Places<'_>) -> Vec<Text> {
+    places.strings().iter().filter(|text| is_suspicious(text)).cloned().collect()
+}
+
+fn is_suspicious(text: &Text) -> bool {
+    let path: Vec<&str> = text.path.iter().map(String::as_str).collect();
+    let telling = match path.as_slice() {
+        ["provider", _, "max_tokens_field"] => false,
+        ["provider", _, "base_url"] => text.value.contains(['@', '?', '#']),
+        ["provider", _, "headers", ..] => true,
+        ["provider", _, rest @ ..] => rest.iter().any(|key| is_telling(key)),
+        ["route" | "retry" | "defaults" | "simulator" | "run", ..] => false,
+        anywhere => anywhere.iter().any(|key| is_telling(key)),
+    };
+    // A command's arguments may hold a key, too.
+    let harmless = matches!(text.value.parse(), Ok(KeySource::Env(_) | KeySource::File(_)));
+    telling && !harmless
+}
+
+fn is_telling(name: &str) -> bool {
+    let name = name.to_lowercase();
+    TELLING.iter().any(|part| name.contains(part))
+}
+
+/// Finds words in a text that does not parse: those after a telling one, on its line or in its list,
+/// and every long one with letters and digits.
+pub(super) fn guess(text: &str) -> Vec<Text> {
+    let mut found = Vec::new();
+    let mut telling = false;
+    let mut open = 0_usize;
+    for line in text.split_inclusive('\n') {
+        let line_start = line.as_ptr() as usize - text.as_ptr() as usize;
+        telling &= open > 0;
+        let mut last_end = 0;
+        for Range { start, end } in words(line) {
+            open = depth(open, &line[last_end..start], telling);
+            last_end = end;
+            let word = &line[start..end];
+            let source = ["env:", "file:"].iter().any(|prefix| word.starts_with(prefix));
+            if !source && (telling && word.len() >= 4 || looks_like_a_key(word)) {
+                found.push(Text {
+                    path: Vec::new(),
+                    span: line_start + start..line_start + end,
+                    value: word.to_owned(),
+                });
+            }
+            telling |= is_telling(word);
+        }
+        open = depth(open, &line[last_end..], telling);
+    }
+    found
+}
+
+/// Counts open lists after a telling word.
+fn depth(open: usize, between: &str, telling: bool) -> usize {
+    between.chars().fold(open, |open, character| match character {
+        '[' if telling => open + 1,
+        ']' => open.saturating_sub(1),
+        _ => open,
+    })
+}
+
+fn looks_like_a_key(word: &str) -> bool {
+    word.len() >= 20
+        && word.chars().any(|character| character.is_ascii_digit())
+        && word.chars().any(|character| character.is_alphabetic())
+}
+
+fn words(line: &str) -> Vec<Range<usize>> {
+    let ends_word = |character: char| character.is_whitespace() || "\"',[]{}=".contains(character);
+    let mut words = Vec::new();
+    let mut start = 0;
+    for piece in line.split_inclusive(ends_word) {
+        let word = piece.trim_end_matches(ends_word);
+        if !word.is_empty() {
+            words.push(start..start + word.len());
+        }
+        start += piece.len();
+    }
+    words
+}

@@ -1,0 +1,176 @@
+//! Reads a configuration from a file, from a text, or from the environment.
+//!
+//! Never runs a command and never reads a key.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use crate::document::{Document, Fault, Faults};
+use crate::pipeline::Defaults;
+use crate::provider::{self, Env, Model};
+use crate::router::{Lane, Policy, RetrySettings, Route};
+#[cfg(feature = "server")]
+use crate::simulator;
+use crate::types::{LaneName, ProviderName, RouteName};
+
+use super::check::Check;
+use super::{RunSettings, environment, hide};
+
+/// The file that is read when none is named.
+const FILE: &str = "config.toml";
+
+/// The route of steps that name none.
+const DEFAULT: &str = "default";
+
+/// A whole configuration, checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// The providers, in the order of the file.
+    pub providers: IndexMap<ProviderName, provider::Settings>,
+    /// The routes, in the order of the file.
+    pub routes: IndexMap<RouteName, Route>,
+    /// How often a question is asked again.
+    pub retry: RetrySettings,
+    /// What steps do that do not say otherwise.
+    pub defaults: Defaults,
+    /// How played providers behave.
+    #[cfg(feature = "server")]
+    pub simulator: simulator::Settings,
+    /// How runs work through their items.
+    pub run: RunSettings,
+    /// What the user should know although it is no fault.
+    pub(super) notes: Vec<String>,
+}
+
+/// The keys of the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename = "configuration")]
+struct Written {
+    provider: IndexMap<ProviderName, provider::Settings>,
+    route: IndexMap<RouteName, Route>,
+    retry: RetrySettings,
+    defaults: Defaults,
+    #[cfg(feature = "server")]
+    simulator: simulator::Settings,
+    run: RunSettings,
+}
+
+impl Config {
+    /// Reads the file at `path`; without one `config.toml` in the working directory, if there is
+    /// such a file; else what the environment's variables say.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Self, Faults> {
+        let path = match path {
+            Some(path) => path,
+            None if Path::new(FILE).exists() => Path::new(FILE),
+            None => return Self::from_environment(env),
+        };
+        let file = path.display().to_string();
+        let unreadable = |why: &dyn std::fmt::Display| {
+            let fault = Fault::new(format!("cannot read the configuration {file}: {why}"));
+            Faults(vec![fault.advise("name another file with --config, or mend this one")])
+        };
+        let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+        let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
+        Self::parse(&file, &text, env)
+    }
+
+    /// Reads `text`, which faults call `file`. Where it names no provider, the environment does.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Faults> {
+        let document = Document::parse(file, text).map_err(|mut faults| {
+            faults.hide(&hide::guess(text));
+            faults
+        })?;
+        let (written, mut faults) = document.read::<Written>();
+        let places = document.places();
+        let mut config = Self::from(written);
+        if !places.has(&["provider"]) {
+            faults.extend(config.use_environment(env));
+        }
+        config.complete();
+        let more = Check { config: &config, places: &places, read: &faults }.run();
+        faults.extend(more);
+        faults.hide(&hide::find(&places));
+        if !places.has(&["route"]) {
+            config.use_every_lane();
+        }
+        config.choose_route();
+        faults.or(config)
+    }
+
+    /// Reads the variables that people have without any file, such as `OPENAI_API_KEY`.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub fn from_environment(env: Env<'_>) -> Result<Self, Faults> {
+        let mut config = Self::default();
+        let faults = config.use_environment(env);
+        config.complete();
+        config.use_every_lane();
+        config.choose_route();
+        faults.or(config)
+    }
+
+    /// Returns every lane that the providers have.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneName> {
+        self.providers.iter().flat_map(|(provider, settings)| {
+            let name = |model: &_| LaneName { provider: provider.clone(), model: Clone::clone(model) };
+            settings.models.keys().map(name)
+        })
+    }
+
+    fn use_environment(&mut self, env: Env<'_>) -> Faults {
+        let found = environment::read(env);
+        self.providers = found.providers;
+        self.notes = found.notes;
+        found.faults
+    }
+
+    /// Fills in what follows from the rest.
+    fn complete(&mut self) {
+        for settings in self.providers.values_mut() {
+            if settings.is_practice() && settings.models.is_empty() {
+                settings.models.insert("any".into(), Model::default());
+            }
+            for (alias, model) in &mut settings.models {
+                if model.name.is_empty() {
+                    alias.as_str().clone_into(&mut model.name);
+                }
+            }
+        }
+    }
+
+    /// Without a word about it, steps use the route called `default`, else the only one.
+    fn choose_route(&mut self) {
+        let usual = self.routes.keys().find(|name| name.as_str() == DEFAULT || self.routes.len() == 1);
+        self.defaults.route = self.defaults.route.take().or_else(|| usual.cloned());
+    }
+
+    /// Without any route there is one, over everything.
+    fn use_every_lane(&mut self) {
+        let lanes = self.lanes().map(Lane::from).collect();
+        self.routes.insert(DEFAULT.into(), Route { policy: Policy::Priority, lanes });
+    }
+}
+
+impl From<Written> for Config {
+    fn from(written: Written) -> Self {
+        Self {
+            providers: written.provider,
+            routes: written.route,
+            retry: written.retry,
+            defaults: written.defaults,
+            #[cfg(feature = "server")]
+            simulator: written.simulator,
+            run: written.run,
+            notes: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The roof over every room's settings: reads `config.toml` or the environment, and refuses what
+//! makes no sense, every fault at once.
+//!
+//! Keys are read last and apart, by [`Config::usable`]: a configuration holds none.
+
+mod check;
+mod environment;
+mod hide;
+mod load;
+mod run;
+mod usable;
+
+pub use load::Config;
+pub use run::RunSettings;
+pub use usable::{ReadyProvider, Usable};
+
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod shipped;
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod tests;

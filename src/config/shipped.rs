@@ -1,0 +1,191 @@
+//! Holds the shipped `config.toml` and `docs/configuration.md` to what the code really does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Config, RunSettings};
+use crate::guard::BreakerSettings;
+use crate::pipeline::Defaults;
+use crate::provider::{Limits, Model, Settings, Timeouts};
+use crate::router::{Lane, RetrySettings, Route};
+use crate::simulator;
+
+const CONFIG: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"));
+const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
+
+fn nothing(_: &str) -> Option<String> {
+    None
+}
+
+/// Every table a configuration can hold, by its heading in the documentation, with its keys.
+fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
+    BTreeMap::from([
+        ("[provider.NAME]", keys::<Settings>("")),
+        ("[provider.NAME.limits]", keys::<Limits>("")),
+        ("[provider.NAME.timeouts]", keys::<Timeouts>("")),
+        ("[provider.NAME.breaker]", keys::<BreakerSettings>("")),
+        ("[provider.NAME.models.MODEL]", keys::<Model>("")),
+        ("price", keys::<Model>("price.input = 1\nprice.output = 1\nprice.")),
+        ("[route.NAME]", keys::<Route>("")),
+        ("lanes", keys::<OneLane>("lane.lane = 'a/b'\nlane.")),
+        ("[retry]", keys::<RetrySettings>("")),
+        ("[defaults]", keys::<Defaults>("")),
+        ("[run]", keys::<RunSettings>("")),
+        ("[simulator]", keys::<simulator::Settings>("")),
+        ("[simulator.limits]", keys::<simulator::Limits>("")),
+        ("faults", keys::<simulator::Fault>("")),
+    ])
+}
+
+#[derive(Debug, Deserialize)]
+struct OneLane {
+    #[expect(dead_code, reason = "only its keys are asked for")]
+    lane: Lane,
+}
+
+/// Asks serde which keys a `T` has, by setting one that it cannot have.
+fn keys<T: DeserializeOwned + std::fmt::Debug>(beside: &str) -> BTreeSet<String> {
+    let error = toml::from_str::<T>(&format!("{beside}no-such-key = 1")).unwrap_err();
+    let (_, known) = error.message().split_once("expected ").unwrap();
+    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The shipped file with every line uncommented that begins with one of `marks` and a key.
+fn uncommented(marks: &[&str]) -> String {
+    let line = |line: &'static str| {
+        let bare = marks.iter().find_map(|mark| line.strip_prefix(mark)).filter(|rest| {
+            rest.split_once(" = ").is_some_and(|(key, _)| {
+                key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+            })
+        });
+        bare.unwrap_or(line)
+    };
+    CONFIG.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_shipped_configuration_works_without_any_key() {
+    let config = Config::parse("config.toml", CONFIG, &nothing).unwrap();
+    let usable = config.usable(&nothing).unwrap();
+    assert_eq!(
+        usable.notes,
+        [
+            "claude: skipped, neither ANTHROPIC_API_KEY nor CLAUDE_API_KEY is set",
+            "openai: skipped, OPENAI_API_KEY is not set",
+            "gemini: skipped, neither GEMINI_API_KEY nor GOOGLE_API_KEY is set",
+            "practice: answers on routes default and spread are made up on this machine",
+        ]
+    );
+}
+
+#[test]
+fn the_shipped_configuration_spells_out_the_defaults_as_they_are() {
+    let plain = Config::parse("config.toml", CONFIG, &nothing).unwrap();
+    let text = uncommented(&["# "]);
+    assert!(text.lines().count() == CONFIG.lines().count() && text != CONFIG);
+    let mut spelled = Config::parse("config.toml", &text, &nothing).unwrap();
+    assert_eq!(spelled.defaults.reasks.take(), Some(Defaults::REASKS));
+    assert_eq!(spelled.defaults.deadline.take(), Some(Defaults::DEADLINE));
+    assert_eq!(spelled, plain);
+}
+
+#[test]
+fn the_shipped_configuration_names_every_key() {
+    let text = uncommented(&["# ", "#e.g. "]);
+    Config::parse("config.toml", &text, &nothing).unwrap();
+    let whole: toml::Table = text.parse().unwrap();
+    let provider = |key: &str| -> BTreeSet<String> {
+        let providers = whole["provider"].as_table().unwrap().values();
+        let tables = providers.filter_map(|provider| match key {
+            "" => provider.as_table(),
+            "models" => provider.get("models")?.as_table()?.values().next()?.as_table(),
+            key => provider.get(key)?.as_table(),
+        });
+        tables.flat_map(toml::Table::keys).cloned().collect()
+    };
+    let at = |path: &[&str]| -> BTreeSet<String> {
+        let table = path.iter().fold(&whole, |table, key| table[*key].as_table().unwrap());
+        table.keys().cloned().collect()
+    };
+    let known = tables();
+    for (heading, written) in [
+        ("[provider.NAME]", provider("")),
+        ("[provider.NAME.limits]", provider("limits")),
+        ("[provider.NAME.timeouts]", provider("timeouts")),
+        ("[provider.NAME.breaker]", provider("breaker")),
+        ("[provider.NAME.models.MODEL]", provider("models")),
+        ("[route.NAME]", at(&["route", "default"])),
+        ("[retry]", at(&["retry"])),
+        ("[defaults]", at(&["defaults"])),
+        ("[run]", at(&["run"])),
+        ("[simulator]", at(&["simulator"])),
+        ("[simulator.limits]", at(&["simulator", "limits"])),
+    ] {
+        assert_eq!(written, known[heading], "{heading}");
+    }
+}
+
+/// The rows of the documentation's tables, by heading: key, type, default, meaning.
+fn documented() -> BTreeMap<&'static str, Vec<Vec<&'static str>>> {
+    let mut tables = BTreeMap::new();
+    let mut heading = "";
+    for line in DOCS.lines() {
+        if line.starts_with('#') {
+            heading = line.split('`').nth(1).unwrap_or("");
+        } else if line.starts_with("| `") && !heading.is_empty() {
+            let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+            tables.entry(heading).or_insert_with(Vec::new).push(cells);
+        }
+    }
+    tables
+}
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_exists() {
+    let documented = documented();
+    let known = tables();
+    assert_eq!(documented.keys().collect::<Vec<_>>(), known.keys().collect::<Vec<_>>());
+    for (heading, rows) in documented {
+        let written: BTreeSet<String> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+        assert_eq!(written, known[heading], "{heading}");
+        assert!(rows.iter().all(|row| row.len() == 4), "{heading}: {rows:?}");
+    }
+}
+
+#[test]
+fn every_documented_default_is_the_real_one() {
+    fn check<T: DeserializeOwned + Default + PartialEq + std::fmt::Debug>(rows: &[Vec<&str>]) -> usize {
+        let given = |row: &&Vec<&str>| row[2].starts_with('`');
+        let lines: Vec<String> = rows
+            .iter()
+            .filter(given)
+            .map(|row| format!("{} = {}", row[0].trim_matches('`'), row[2].trim_matches('`')))
+            .collect();
+        assert_eq!(toml::from_str::<T>(&lines.join("\n")).unwrap(), T::default(), "{lines:?}");
+        lines.len()
+    }
+    let rows = documented();
+    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 7);
+    assert_eq!(check::<Limits>(&rows["[provider.NAME.limits]"]), 1);
+    assert_eq!(check::<Timeouts>(&rows["[provider.NAME.timeouts]"]), 4);
+    assert_eq!(check::<BreakerSettings>(&rows["[provider.NAME.breaker]"]), 6);
+    assert_eq!(check::<Model>(&rows["[provider.NAME.models.MODEL]"]), 0);
+    assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
+    assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 4);
+    assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 11);
+    assert_eq!(check::<simulator::Limits>(&rows["[simulator.limits]"]), 4);
+}
+
+#[test]
+fn every_example_of_the_documentation_is_accepted() {
+    let examples: Vec<&str> =
+        DOCS.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        if let Err(faults) = Config::parse("docs/configuration.md", example, &nothing) {
+            panic!("{}", faults.render(false));
+        }
+    }
+}

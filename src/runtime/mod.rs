@@ -1,0 +1,27 @@
+//! Starts everything and hands out the handle: the face of the library.
+//!
+//! ```no_run
+//! use pointsman::config::Config;
+//! use pointsman::runtime::Pointsman;
+//! use pointsman::types::Prompt;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::load(None, &|name| std::env::var(name).ok())?;
+//! let pointsman = Pointsman::start(&config)?;
+//! let answer = pointsman.ask("default", Prompt::text("Say hello.")).await?;
+//! println!("{} says: {}", answer.lane, answer.reply.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It lives on threads of its own, so it does not matter whether the program around it is actix,
+//! plain tokio, or neither. It takes no signals and ends no process.
+
+mod error;
+mod pointsman;
+mod run;
+mod threads;
+
+pub use error::Error;
+pub use pointsman::Pointsman;
+pub use run::RunHandle;

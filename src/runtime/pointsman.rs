@@ -1,0 +1,361 @@
+//! The handle to everything that runs.
+//!
+//! Cheap to clone; when the last clone is dropped, everything stops. Decides nothing itself.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use indexmap::IndexMap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::{Config, ReadyProvider, Usable};
+use crate::document::Faults;
+use crate::pipeline::Pipeline;
+use crate::pipeline::run::Output;
+use crate::pipeline::source::Source;
+use crate::provider::{self, Account, Env, HealthChanged, Provider, Snapshot};
+use crate::router::{Ask, LaneHandle, RouteHandle, Router};
+use crate::supervisor::{
+    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, Slot, Start, Supervisor,
+    Watchdog, WhenExhausted,
+};
+use crate::types::{Answer, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered};
+
+use super::error::Error;
+use super::run::{self, RunHandle};
+use super::threads::{self, Arbiters, Threads};
+
+/// How long an answer is waited for when nothing else is said.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// How long an arbiter may stand still before it is reported.
+const STALLED: Duration = Duration::from_secs(2);
+
+type Providers = IndexMap<ProviderName, Arc<provider::State>>;
+
+/// The handle to everything that runs.
+#[derive(Debug, Clone)]
+pub struct Pointsman {
+    running: Arc<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    config: Config,
+    usable: Usable,
+    providers: Providers,
+    supervisor: Addr<Supervisor>,
+    router: Slot<Router>,
+    arbiters: Arbiters,
+    gave_up: watch::Receiver<Option<String>>,
+    _watchdog: Watchdog,
+    #[cfg(feature = "server")]
+    _simulator: Option<crate::simulator::Simulator>,
+    // Last, so that what lives on the threads is dropped before them.
+    _threads: Threads,
+}
+
+impl Pointsman {
+    /// Starts with keys from the process's environment.
+    ///
+    /// # Errors
+    /// Every key that cannot be read, and what could not be started. A provider whose key is just
+    /// missing is left out, and [`notes`](Self::notes) says so.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        Self::start_with(config, &|name| std::env::var(name).ok())
+    }
+
+    /// Starts with keys from an environment of the caller's.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(config: &Config, env: Env<'_>) -> Result<Self, Error> {
+        let (config, usable) = (config.clone(), config.usable(env)?);
+        let (threads, running) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
+        Ok(Self { running: Arc::new(running.with(threads)) })
+    }
+
+    /// Returns a line for everything that was left out, and where answers will be made up.
+    pub fn notes(&self) -> &[String] {
+        &self.running.usable.notes
+    }
+
+    /// Asks `prompt` along `route` for somebody who is waiting, for ten minutes at most.
+    ///
+    /// # Errors
+    /// The failure that ended it, with every attempt.
+    pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
+        let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
+        self.send(Ask { prompt, route, priority: Priority::Interactive, deadline }).await
+    }
+
+    /// Sends a whole [`Ask`].
+    ///
+    /// # Errors
+    /// The failure that ended it, with every attempt.
+    pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
+        let lost = |why: &str| {
+            let failure = Failure::new(Class::Internal, why).maybe_charged();
+            Err(Box::new(Unanswered { failure, trail: Trail::default() }))
+        };
+        match self.router() {
+            Some(router) => {
+                router.send(ask).await.unwrap_or_else(|_| lost("the router died under the question"))
+            }
+            None => lost("pointsman has stopped"),
+        }
+    }
+
+    /// Returns the router's address, for actors that ask by themselves; `None` once it has stopped.
+    pub fn router(&self) -> Option<Addr<Router>> {
+        self.running.router.get()
+    }
+
+    /// Reads a pipeline, checked against this configuration's routes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Faults> {
+        let config = &self.running.config;
+        let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
+        let pipeline = Pipeline::load(path, &config.defaults, &routes)?;
+        let mut faults = Faults::default();
+        for route in pipeline.routes() {
+            if let Err(fault) = self.running.usable.route(route) {
+                faults.push(fault);
+            }
+        }
+        faults.or(pipeline)
+    }
+
+    /// Starts to run the items of `source` through `pipeline`.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or everything has stopped.
+    pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
+        let running = &*self.running;
+        let lanes = pipeline
+            .routes()
+            .filter_map(|route| running.usable.route(route).ok())
+            .flat_map(|route| &route.lanes);
+        let names: indexmap::IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
+        let begin = run::Begin {
+            pipeline: Arc::new(pipeline),
+            router: self.router().ok_or(Error::Stopped)?,
+            providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
+            window: running.config.run.window.map(std::num::NonZeroUsize::get),
+            supervisor: running.supervisor.clone(),
+            arbiters: running.arbiters.clone(),
+        };
+        run::begin(begin, source, output).await
+    }
+
+    /// Returns how the providers are doing.
+    pub fn providers(&self) -> Vec<Snapshot> {
+        let now = Instant::now();
+        self.running.providers.values().map(|provider| provider.snapshot(now)).collect()
+    }
+
+    /// Returns how the supervised actors are doing; none once it has stopped.
+    pub async fn children(&self) -> Vec<ChildStatus> {
+        self.running.supervisor.send(Children).await.unwrap_or_default()
+    }
+
+    /// Waits until an actor that nothing can do without has failed for good, and returns what happened.
+    pub async fn gave_up(&self) -> String {
+        let mut gave_up = self.running.gave_up.clone();
+        let why = gave_up.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+        why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
+    }
+
+    /// Stops every actor, by `by` at the latest, and returns how many had to be killed.
+    pub async fn drain(&self, by: Instant) -> Drained {
+        self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
+    }
+
+    /// Returns the runtime that calls run on.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.running.arbiters.runtime
+    }
+}
+
+/// Everything but the threads, which exist only once this is made.
+struct Begun {
+    config: Config,
+    usable: Usable,
+    providers: Providers,
+    supervisor: Addr<Supervisor>,
+    router: Slot<Router>,
+    arbiters: Arbiters,
+    gave_up: watch::Receiver<Option<String>>,
+    watchdog: Watchdog,
+    played: Played,
+}
+
+impl Begun {
+    fn with(self, threads: Threads) -> Running {
+        Running {
+            config: self.config,
+            usable: self.usable,
+            providers: self.providers,
+            supervisor: self.supervisor,
+            router: self.router,
+            arbiters: self.arbiters,
+            gave_up: self.gave_up,
+            _watchdog: self.watchdog,
+            #[cfg(feature = "server")]
+            _simulator: self.played.0,
+            _threads: threads,
+        }
+    }
+}
+
+async fn begin(config: Config, usable: Usable, arbiters: Arbiters) -> Result<Begun, Error> {
+    let played = Played::start(&config, &usable, &arbiters)?;
+    let mut providers = Providers::new();
+    for (name, ready) in &usable.providers {
+        let account = account(name, ready, &played)?;
+        let state = provider::State::new(account, arbiters.runtime.clone());
+        let state = state.map_err(|source| Error::Provider { provider: name.clone(), source })?;
+        providers.insert(name.clone(), state);
+    }
+    let (told, gave_up) = watch::channel(None);
+    let supervisor = Supervisor::new(Owner(told).start().recipient()).start();
+    let router = Slot::default();
+    let spec = router_spec(&config, &usable, &providers, &router, &arbiters);
+    start(&supervisor, spec).await?;
+    let to_router = router.get().ok_or(Error::Stopped)?.recipient();
+    for state in providers.values() {
+        start(&supervisor, provider_spec(state, &to_router, &arbiters)).await?;
+    }
+    let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
+    let watchdog = Watchdog::start(watched, STALLED, |_| {});
+    let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
+    Ok(Begun { config, usable, providers, supervisor, router, arbiters, gave_up, watchdog, played })
+}
+
+async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
+    supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)
+}
+
+fn account(name: &ProviderName, ready: &ReadyProvider, played: &Played) -> Result<Account, Error> {
+    let settings = ready.settings.clone();
+    let base_url = match &settings.base_url {
+        _ if settings.is_practice() => {
+            played.base_url(settings.format).ok_or_else(|| Error::NoSimulator(name.clone()))?
+        }
+        Some(base_url) => base_url.clone(),
+        None => settings.format.default_base_url().to_owned(),
+    };
+    let (keys, headers) = (ready.keys.clone(), ready.headers.clone());
+    Ok(Account { name: name.clone(), settings, base_url, keys, headers })
+}
+
+fn router_spec(
+    config: &Config,
+    usable: &Usable,
+    providers: &Providers,
+    slot: &Slot<Router>,
+    arbiters: &Arbiters,
+) -> ChildSpec {
+    let lane = |lane: &crate::router::Lane| {
+        let provider = providers.get(&lane.name.provider)?.clone();
+        Some(LaneHandle { name: lane.name.clone(), weight: lane.weight.get(), provider })
+    };
+    let routes: HashMap<RouteName, RouteHandle> = usable
+        .routes
+        .iter()
+        .map(|(name, route)| {
+            let lanes = route.lanes.iter().filter_map(lane).collect();
+            (name.clone(), RouteHandle { policy: route.policy, lanes })
+        })
+        .collect();
+    let (retry, runtime) = (config.retry.clone(), arbiters.runtime.clone());
+    let make = move |_: &mut Context<Router>| Router::new(routes.clone(), retry.clone(), runtime.clone());
+    ChildSpec::in_place("router", slot.clone(), make)
+        .on([arbiters.core.clone()])
+        .policy(allowed(5))
+        .when_exhausted(WhenExhausted::Escalate)
+}
+
+fn provider_spec(
+    state: &Arc<provider::State>,
+    router: &Recipient<HealthChanged>,
+    arbiters: &Arbiters,
+) -> ChildSpec {
+    let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
+    let (state, router) = (state.clone(), router.clone());
+    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), router.clone());
+    ChildSpec::new(name, slot, make)
+        .on([arbiters.core.clone()])
+        .policy(allowed(10))
+        .when_exhausted(WhenExhausted::MarkDown)
+}
+
+/// Allows so many restarts within a minute.
+fn allowed(max: u32) -> Policy {
+    Policy { intensity: Intensity { max, period: Duration::from_secs(60) }, ..Policy::default() }
+}
+
+/// Hears of actors that failed for good.
+struct Owner(watch::Sender<Option<String>>);
+
+impl Actor for Owner {
+    type Context = Context<Self>;
+}
+
+impl Handler<GaveUp> for Owner {
+    type Result = ();
+
+    fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
+        tracing::error!(child = %gave_up.child, why = %gave_up.why, "an actor failed for good");
+        self.0.send_replace(Some(format!("{}: {}", gave_up.child, gave_up.why)));
+    }
+}
+
+/// The simulator that plays the practice providers, where there is one.
+#[cfg(feature = "server")]
+struct Played(Option<crate::simulator::Simulator>);
+
+#[cfg(not(feature = "server"))]
+struct Played;
+
+#[cfg(feature = "server")]
+impl Played {
+    fn start(config: &Config, usable: &Usable, arbiters: &Arbiters) -> Result<Self, Error> {
+        if !usable.providers.values().any(|ready| ready.settings.is_practice()) {
+            return Ok(Self(None));
+        }
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let simulator =
+            crate::simulator::Simulator::start(config.simulator.clone(), anywhere, &arbiters.runtime);
+        let simulator = simulator.map_err(|source| Error::System { what: "the simulator", source })?;
+        Ok(Self(Some(simulator)))
+    }
+
+    fn base_url(&self, format: crate::wire::Format) -> Option<String> {
+        use crate::{simulator::Vendor, wire::Format};
+        let vendor = match format {
+            Format::Openai => Vendor::OpenAi,
+            Format::Anthropic => Vendor::Anthropic,
+            Format::Gemini => Vendor::Gemini,
+        };
+        self.0.as_ref().map(|simulator| simulator.base_url(vendor))
+    }
+}
+
+#[cfg(not(feature = "server"))]
+impl Played {
+    fn start(_: &Config, _: &Usable, _: &Arbiters) -> Result<Self, Error> {
+        Ok(Self)
+    }
+
+    fn base_url(&self, _: crate::wire::Format) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,90 @@
+//! Starts a run, and hands out what can be seen and done of it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::prelude::*;
+use tokio::sync::{oneshot, watch};
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunSetup, StopIntake};
+use crate::pipeline::source::Source;
+use crate::provider;
+use crate::router::Router;
+use crate::supervisor::{ChildSpec, Restart, Slot, Start, Supervisor};
+use crate::types::Priority;
+
+use super::error::Error;
+use super::threads::Arbiters;
+
+/// A run under way.
+#[derive(Debug)]
+pub struct RunHandle {
+    run: Addr<Run>,
+    progress: watch::Receiver<Progress>,
+    report: oneshot::Receiver<Report>,
+}
+
+impl RunHandle {
+    /// Returns where the run's progress is told, ten times a second.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Takes no more items; those in flight are finished.
+    pub fn stop_intake(&self) {
+        self.run.do_send(StopIntake);
+    }
+
+    /// Gives up the items in flight, too.
+    pub fn cancel(&self) {
+        self.run.do_send(Cancel);
+    }
+
+    /// Waits for the end of the run.
+    ///
+    /// # Errors
+    /// When the run's actor failed for good; every line written until then is whole.
+    pub async fn report(&mut self) -> Result<Report, Error> {
+        (&mut self.report).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// What a run is begun with.
+pub(super) struct Begin {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) router: Addr<Router>,
+    pub(super) providers: Vec<Arc<provider::State>>,
+    pub(super) window: Option<usize>,
+    pub(super) supervisor: Addr<Supervisor>,
+    pub(super) arbiters: Arbiters,
+}
+
+pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
+    static RUNS: AtomicU64 = AtomicU64::new(1);
+    let Begin { pipeline, router, providers, window, supervisor, arbiters } = begin;
+    let (progress_to, progress) = watch::channel(Progress::default());
+    let (report_to, report) = oneshot::channel();
+    let reader = source.read().map_err(Error::Source)?;
+    let priority = Priority::Batch;
+    let setup =
+        RunSetup { pipeline, router, providers, priority, window, progress: progress_to, report: report_to };
+    let (run, tasks) = setup.split(reader, output);
+    let run = Mutex::new(Some(run));
+    let make = move |_: &mut Context<Run>| {
+        let run = run.lock().unwrap_or_else(PoisonError::into_inner).take();
+        #[expect(
+            clippy::expect_used,
+            reason = "a temporary child has one life; a second would have no source"
+        )]
+        run.expect("a run is made once")
+    };
+    let (name, slot) = (format!("run {}", RUNS.fetch_add(1, Relaxed)), Slot::default());
+    let spec = ChildSpec::in_place(name, slot.clone(), make)
+        .on([arbiters.items.clone()])
+        .restart(Restart::Transient);
+    supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
+    let run = slot.get().ok_or(Error::Stopped)?;
+    drop(arbiters.runtime.spawn(tasks.work(run.clone())));
+    Ok(RunHandle { run, progress, report })
+}

@@ -1,0 +1,83 @@
+//! The threads: one shared runtime, and on it the system's thread and two arbiters.
+//!
+//! Connections belong to the runtime, so they outlive any arbiter; a blocked actor stalls nobody's
+//! HTTP. Knows nothing of what runs on them.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::error::Error;
+
+/// How long tasks that are still under way may take when everything stops.
+const LAST_TASKS: Duration = Duration::from_millis(500);
+
+/// The arbiters and the runtime under them.
+#[derive(Debug, Clone)]
+pub(super) struct Arbiters {
+    /// Where the Router and the Providers live.
+    pub(super) core: ArbiterHandle,
+    /// Where Runs and Items live.
+    pub(super) items: ArbiterHandle,
+    /// Where calls run.
+    pub(super) runtime: Handle,
+}
+
+/// The system that the threads belong to; dropping it stops them.
+#[derive(Debug)]
+pub(super) struct Threads(System);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Starts the threads and `begin` on the system's own; returns what it gives. Blocks until then, which
+/// takes milliseconds.
+pub(super) fn start<T, B, F>(begin: B) -> Result<(Threads, T), Error>
+where
+    T: Send + 'static,
+    B: FnOnce(Arbiters) -> F + Send + 'static,
+    F: Future<Output = Result<T, Error>>,
+{
+    let runtime = Builder::new_multi_thread().thread_name("pointsman-call").enable_all().build();
+    let runtime = Arc::new(runtime.map_err(|source| Error::System { what: "the runtime", source })?);
+    let (ready, begun) = mpsc::channel();
+    let main = move || {
+        let runner = {
+            let runtime = runtime.clone();
+            System::with_tokio_rt(move || runtime)
+        };
+        let arbiter = || {
+            let runtime = runtime.clone();
+            Arbiter::with_tokio_rt(move || runtime)
+        };
+        let (core, items) = runner.block_on(async { (arbiter(), arbiter()) });
+        let arbiters =
+            Arbiters { core: core.handle(), items: items.handle(), runtime: runtime.handle().clone() };
+        let started = runner.block_on(begin(arbiters));
+        let system = runner.block_on(async { System::current() });
+        let is_started = started.is_ok();
+        // Whoever asked for the start waits for it.
+        drop(ready.send(started.map(|started| (Threads(system), started))));
+        if is_started {
+            // The code is for a main thread; this one just ends.
+            drop(runner.run());
+        }
+        for arbiter in [core, items] {
+            arbiter.stop();
+            // A thread that panicked has nothing more to stop.
+            drop(arbiter.join());
+        }
+        if let Some(runtime) = Arc::into_inner(runtime) {
+            runtime.shutdown_timeout(LAST_TASKS);
+        }
+    };
+    let thread = thread::Builder::new().name("pointsman".to_owned()).spawn(main);
+    drop(thread.map_err(|source| Error::System { what: "a thread", source })?);
+    begun.recv().unwrap_or(Err(Error::Stopped))
+}
