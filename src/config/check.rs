@@ -109,6 +109,11 @@ impl Check<'_> {
         faults: &mut Faults,
     ) {
         let dialect = &settings.dialect;
+        let versioned = |url: &String| url.ends_with("/v1") || url.ends_with("/v1beta");
+        if settings.format != Format::Openai && settings.base_url.as_ref().is_some_and(versioned) {
+            let message = "each call of this format adds the version to the address itself".to_owned();
+            faults.push(at(&["base_url"], message).advise("take the version off the end"));
+        }
         let known: &[&str] = match settings.format {
             Format::Openai => &[],
             Format::Anthropic => &["2023-06-01", "2026-10-21"],

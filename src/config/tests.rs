@@ -95,6 +95,7 @@ fn one_wrong_value_gives_one_fault() {
         "[defaults]\nroute = 'no'",
         "[provider.a]\nformat = 'anthropic'\nkeys = ['env:A']\napi_version = '2026-10-21'\nmodels.m.temperature = 0",
         "[provider.a]\nbase_url = 'http://x'\napi_version = '1'\nmodels.m = {}",
+        "[provider.a]\nformat = 'gemini'\nbase_url = 'http://x/v1beta/'\nmodels.m = {}",
     ] {
         let faults = faults(text);
         assert_eq!(faults.lines().count(), 1, "{text}\n{faults}");
