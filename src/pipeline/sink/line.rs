@@ -25,8 +25,8 @@ pub struct Line {
     pub status: ItemStatus,
     /// Whether a played provider had a part in it, so that answers are made up.
     pub practice: bool,
-    /// Every step's answer by the step's name: text, JSON where the step has a schema, null when it
-    /// was skipped or has failed.
+    /// Every step's answer by the step's name: text, or JSON where the step has a schema; null when
+    /// there is none, for which `steps` has the reason.
     pub answers: Map<String, Value>,
     /// Why the item failed; null unless it did.
     pub error: Option<LineError>,
@@ -102,8 +102,10 @@ pub enum StepStatus {
     Completed,
     /// Without one.
     Failed,
-    /// It was not due: its condition was false, or what it needs has failed.
+    /// It was not due: its condition was false.
     Skipped,
+    /// It was not asked, or its answer was not waited for, because the item had failed.
+    Unfinished,
 }
 
 /// What one step of one item took.
@@ -168,6 +170,11 @@ impl StepLine {
     pub fn failed(trail: &Trail, failure: &Failure, practice: bool) -> Self {
         let error = Some(StepError { class: failure.class, message: failure.message.to_string() });
         Self { status: StepStatus::Failed, practice, error, ..Self::of(trail) }
+    }
+
+    /// Makes the line of a step whose item failed before its answer came, by way of `trail` so far.
+    pub fn unfinished(trail: &Trail) -> Self {
+        Self { status: StepStatus::Unfinished, ..Self::of(trail) }
     }
 
     fn of(trail: &Trail) -> Self {

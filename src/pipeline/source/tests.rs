@@ -387,6 +387,18 @@ async fn reading_goes_no_further_ahead_than_its_limits() {
     }
 }
 
+#[tokio::test]
+async fn every_line_of_the_examples_is_an_item() {
+    for (file, expected) in
+        [("email/emails.jsonl", 20), ("ad_accounts/accounts.jsonl", 200), ("leads/leads.csv", 50)]
+    {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
+        let (entries, error) = drain(Source::file(path, None).unwrap()).await;
+        assert!(error.is_none() && rejects(&entries).is_empty(), "{file}: {error:?} {entries:?}");
+        assert_eq!(entries.len(), expected, "{file}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
