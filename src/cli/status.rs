@@ -152,7 +152,7 @@ mod tests {
     fn numbers_stay_short() {
         assert_eq!([count(9_999), count(12_345), count(1_234_567)], ["9999", "12.3k", "1.23M"]);
         assert_eq!(
-            [seconds_text(3.14), seconds_text(75.0), seconds_text(7_300.0)],
+            [seconds_text(3.12), seconds_text(75.0), seconds_text(7_300.0)],
             ["3.1s", "1m 15s", "2h 01m"]
         );
     }

@@ -92,7 +92,7 @@ fn headline(report: &Report) -> String {
 
 fn table_of(parts: &[(String, &Part)]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header([
         "",
         "calls",

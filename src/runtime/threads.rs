@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 
 use super::error::Error;
 

@@ -182,7 +182,7 @@ impl Run {
             Some(wanted) if room > 0 => {
                 self.owed += room;
                 // The feeder is gone only when the source has ended, which it has told.
-                drop(wanted.send(room));
+                let _ = wanted.send(room);
             }
             Some(_) => {}
             // The writer ends when it is told that no more will come, and then tells us.
@@ -202,6 +202,7 @@ impl Run {
     fn record(&mut self, record: Record) {
         if let Some(records) = &self.records {
             self.unwritten += 1;
+            // The writer lives until it is told that no more will come.
             drop(records.send(record));
         }
     }

@@ -3,7 +3,7 @@
 use crate::types::Failure;
 
 use super::item::{Job, Spent, Walked};
-use crate::pipeline::sink::{Line, LineError, StepLine, StepStatus};
+use crate::pipeline::sink::{Line, LineError, StepLine};
 use crate::pipeline::walk::StepEnd;
 
 pub(super) fn line(job: &Job, walked: &Walked) -> Line {
@@ -29,9 +29,8 @@ fn of_step(end: &StepEnd, spent: &Spent) -> StepLine {
     match end {
         StepEnd::Answered => StepLine::completed(&spent.trail, spent.practice),
         StepEnd::Failed(failure) => StepLine::failed(&spent.trail, failure, spent.practice),
-        StepEnd::Skipped | StepEnd::Unfinished => {
-            StepLine { status: StepStatus::Skipped, ..StepLine::skipped() }
-        }
+        StepEnd::Skipped => StepLine::skipped(),
+        StepEnd::Unfinished => StepLine::unfinished(&spent.trail),
     }
 }
 

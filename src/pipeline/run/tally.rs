@@ -12,7 +12,7 @@ use super::report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
 
 /// Everything a run has counted so far.
 #[derive(Debug)]
-pub struct Tally {
+pub(super) struct Tally {
     pub(super) items: Items,
     pub(super) calls: Calls,
     pub(super) tokens: Usage,
@@ -92,7 +92,7 @@ impl Share {
 
 impl Tally {
     /// Makes an empty tally of a pipeline with these steps.
-    pub fn new(steps: impl IntoIterator<Item = StepName>) -> Self {
+    pub(super) fn new(steps: impl IntoIterator<Item = StepName>) -> Self {
         Self {
             items: Items::default(),
             calls: Calls::default(),
@@ -110,7 +110,7 @@ impl Tally {
     }
 
     /// Counts one question of a step: every call that left for it.
-    pub fn question(&mut self, step: &StepName, trail: &Trail, practice: bool) {
+    pub(super) fn question(&mut self, step: &StepName, trail: &Trail, practice: bool) {
         self.practice |= practice;
         self.calls.failovers += trail.failovers() as u64;
         self.calls.maybe_charged += trail.maybe_charged() as u64;
@@ -155,12 +155,17 @@ impl Tally {
     }
 
     /// Counts a question that is asked again because its answer failed the check.
-    pub fn reasked(&mut self) {
+    pub(super) fn reasked(&mut self) {
         self.calls.reasked += 1;
     }
 
     /// Counts an item that ended, and of what.
-    pub fn settled(&mut self, status: ItemStatus, error: Option<(&StepName, &Failure)>, took: Duration) {
+    pub(super) fn settled(
+        &mut self,
+        status: ItemStatus,
+        error: Option<(&StepName, &Failure)>,
+        took: Duration,
+    ) {
         self.item_times.add(took);
         match status {
             ItemStatus::Completed => self.items.completed += 1,
@@ -173,7 +178,7 @@ impl Tally {
     }
 
     /// Makes the report of a run that ended so after so long.
-    pub fn report(&self, pipeline: &str, ended: Ended, took: Duration) -> Report {
+    pub(super) fn report(&self, pipeline: &str, ended: Ended, took: Duration) -> Report {
         let seconds = took.as_secs_f64();
         Report {
             pipeline: pipeline.to_owned(),
