@@ -137,6 +137,8 @@ pub(super) fn money(dollars: f64) -> String {
 pub(super) fn seconds_text(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
+        0 if seconds > 0.0 && seconds < 0.9995 => format!("{:.0}ms", seconds * 1e3),
+        1 if seconds < 0.9995 => format!("{:.0}ms", seconds * 1e3),
         0..10 => format!("{seconds:.1}s"),
         10..60 => format!("{whole}s"),
         60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
@@ -151,6 +153,7 @@ mod tests {
     #[test]
     fn numbers_stay_short() {
         assert_eq!([count(9_999), count(12_345), count(1_234_567)], ["9999", "12.3k", "1.23M"]);
+        assert_eq!([seconds_text(0.0), seconds_text(0.034), seconds_text(0.9)], ["0.0s", "34ms", "900ms"]);
         assert_eq!(
             [seconds_text(3.12), seconds_text(75.0), seconds_text(7_300.0)],
             ["3.1s", "1m 15s", "2h 01m"]

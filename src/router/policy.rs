@@ -25,8 +25,8 @@ impl Chooser {
     /// first, those that are out last.
     pub(super) fn order(&mut self, health: &[LaneHealth]) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.weights.len()).collect();
+        let sum = if self.policy == Policy::Weighted { self.take_turns(health) } else { 0 };
         if self.policy == Policy::Weighted {
-            self.take_turns(health);
             order.sort_by_key(|lane| std::cmp::Reverse(self.credit[*lane]));
         }
         // Stable: within one health the policy's order stays.
@@ -35,23 +35,26 @@ impl Chooser {
             Some(LaneHealth::Poor) => 1,
             Some(LaneHealth::Out) => 2,
         });
-        if self.policy == Policy::Weighted
-            && let Some(chosen) = order.first()
-        {
-            self.credit[*chosen] -= self.weights.iter().map(|weight| i64::from(*weight)).sum::<i64>();
+        if let Some(chosen) = order.first() {
+            self.credit[*chosen] -= sum;
         }
         order
     }
 
-    /// Lanes that are not well gain nothing: on their return they would otherwise take everything.
-    fn take_turns(&mut self, health: &[LaneHealth]) {
+    /// Gives every lane that is well its weight, and returns their sum. The others gain nothing: on their
+    /// return they would otherwise take everything.
+    fn take_turns(&mut self, health: &[LaneHealth]) -> i64 {
+        let mut sum = 0;
         for (lane, (credit, weight)) in self.credit.iter_mut().zip(&self.weights).enumerate() {
-            let sum = i64::from(*weight);
             match health.get(lane) {
-                Some(LaneHealth::Good) | None => *credit += sum,
+                Some(LaneHealth::Good) | None => {
+                    *credit += i64::from(*weight);
+                    sum += i64::from(*weight);
+                }
                 Some(LaneHealth::Poor | LaneHealth::Out) => *credit = 0,
             }
         }
+        sum
     }
 }
 

@@ -18,6 +18,7 @@
 //! plain tokio, or neither. It takes no signals and ends no process.
 
 mod error;
+mod played;
 mod pointsman;
 mod run;
 mod threads;

@@ -3,7 +3,6 @@
 //! Cheap to clone; when the last clone is dropped, everything stops. Decides nothing itself.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +26,7 @@ use crate::supervisor::{
 use crate::types::{Answer, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered};
 
 use super::error::Error;
+use super::played::Played;
 use super::run::{self, RunHandle};
 use super::threads::{self, Arbiters, Threads};
 
@@ -54,8 +54,7 @@ struct Running {
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
-    #[cfg(feature = "server")]
-    _simulator: Option<crate::simulator::Simulator>,
+    _played: Played,
     // Last, so that what lives on the threads is dropped before them.
     _threads: Threads,
 }
@@ -208,8 +207,7 @@ impl Begun {
             arbiters: self.arbiters,
             gave_up: self.gave_up,
             _watchdog: self.watchdog,
-            #[cfg(feature = "server")]
-            _simulator: self.played.0,
+            _played: self.played,
             _threads: threads,
         }
     }
@@ -315,47 +313,5 @@ impl Handler<GaveUp> for Owner {
     fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
         tracing::error!(child = %gave_up.child, why = %gave_up.why, "an actor failed for good");
         self.0.send_replace(Some(format!("{}: {}", gave_up.child, gave_up.why)));
-    }
-}
-
-/// The simulator that plays the practice providers, where there is one.
-#[cfg(feature = "server")]
-struct Played(Option<crate::simulator::Simulator>);
-
-#[cfg(not(feature = "server"))]
-struct Played;
-
-#[cfg(feature = "server")]
-impl Played {
-    fn start(config: &Config, usable: &Usable, arbiters: &Arbiters) -> Result<Self, Error> {
-        if !usable.providers.values().any(|ready| ready.settings.is_practice()) {
-            return Ok(Self(None));
-        }
-        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let simulator =
-            crate::simulator::Simulator::start(config.simulator.clone(), anywhere, &arbiters.runtime);
-        let simulator = simulator.map_err(|source| Error::System { what: "the simulator", source })?;
-        Ok(Self(Some(simulator)))
-    }
-
-    fn base_url(&self, format: crate::wire::Format) -> Option<String> {
-        use crate::{simulator::Vendor, wire::Format};
-        let vendor = match format {
-            Format::Openai => Vendor::OpenAi,
-            Format::Anthropic => Vendor::Anthropic,
-            Format::Gemini => Vendor::Gemini,
-        };
-        self.0.as_ref().map(|simulator| simulator.base_url(vendor))
-    }
-}
-
-#[cfg(not(feature = "server"))]
-impl Played {
-    fn start(_: &Config, _: &Usable, _: &Arbiters) -> Result<Self, Error> {
-        Ok(Self)
-    }
-
-    fn base_url(&self, _: crate::wire::Format) -> Option<String> {
-        None
     }
 }
