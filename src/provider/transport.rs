@@ -2,13 +2,15 @@
 //!
 //! Connections belong to the shared runtime and outlive every actor. Never interprets a body.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 
 use crate::types::{Class, Failure};
 use crate::wire::Request;
@@ -50,6 +52,8 @@ pub(super) struct Transport {
     next: AtomicUsize,
     base_url: String,
     headers: HeaderMap,
+    /// Addresses by path, parsed once: there is one for each model at most.
+    urls: RwLock<HashMap<String, Url>>,
 }
 
 /// A response whose body has not been read.
@@ -66,19 +70,24 @@ impl Transport {
         connect: Duration,
         concurrency: usize,
     ) -> Result<Self, Error> {
-        let url = reqwest::Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
+        let url = Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
         let tls = tls()?;
         let client = || {
             let mut client = reqwest::Client::builder()
                 .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(connect)
+                // A redirect would carry the key to wherever it points.
+                .redirect(reqwest::redirect::Policy::none())
                 .tls_backend_preconfigured(tls.clone());
             if is_local(&url) {
                 client = client.no_proxy();
             }
             client.build().map_err(Error::Client)
         };
+        let mut headers = headers;
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
+            urls: RwLock::default(),
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
                 .collect::<Result<_, _>>()?,
@@ -96,13 +105,22 @@ impl Transport {
     ) -> Result<Response, Failure> {
         let client = &self.clients[self.next.fetch_add(1, Relaxed) % self.clients.len()];
         let mut headers = self.headers.clone();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(request.headers.into_iter().chain(key));
-        let url = format!("{}{}", self.base_url, request.path);
-        let sent = client.post(url).headers(headers).body(request.body).send().await;
+        let sent = client.post(self.url(request.path)?).headers(headers).body(request.body).send().await;
         let mut inner = sent.map_err(|error| failure(&error))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
+    }
+
+    fn url(&self, path: String) -> Result<Url, Failure> {
+        if let Some(url) = self.urls.read().unwrap_or_else(PoisonError::into_inner).get(&path) {
+            return Ok(url.clone());
+        }
+        let url = format!("{}{path}", self.base_url);
+        let url = Url::parse(&url)
+            .map_err(|error| Failure::new(Class::ApiError, format!("{url:?} is no address: {error}")))?;
+        self.urls.write().unwrap_or_else(PoisonError::into_inner).insert(path, url.clone());
+        Ok(url)
     }
 }
 
@@ -159,7 +177,7 @@ fn tls() -> Result<rustls::ClientConfig, Error> {
     Ok(config)
 }
 
-fn is_local(url: &reqwest::Url) -> bool {
+fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -14,7 +14,7 @@ use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
 
 use super::ask::Ask;
-use super::flow;
+use super::flow::Flow;
 use super::policy::Chooser;
 use super::settings::{Policy, RetrySettings};
 
@@ -100,11 +100,9 @@ impl Handler<Ask> for Router {
                 reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() })))
             });
         };
+        let flow = Flow::begin(ask, lanes, self.setup.retry.clone());
         let setup = self.setup.clone();
-        Later::new(move |reply| {
-            let flow = flow::answer(ask, lanes, setup.retry.clone(), reply);
-            drop(setup.runtime.spawn(flow));
-        })
+        Later::new(move |reply| drop(setup.runtime.spawn(flow.answer(reply))))
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use actix::prelude::Request;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::provider::{Call, Refused, Replied};
+use crate::provider::{Call, Provider, Refused, Replied};
 use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Answer, Attempt, Class, Failure, KeyLabel, Outcome, Trail, Unanswered};
 
@@ -18,68 +19,115 @@ use super::settings::RetrySettings;
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
-/// Finds an answer to `ask` among `lanes` and sends it to `reply`.
-pub(super) async fn answer(
+/// An ask on its way.
+pub(super) struct Flow {
     ask: Ask,
     lanes: Vec<LaneHandle>,
-    retry: RetrySettings,
-    mut reply: ReplyTo<Answered>,
-) {
-    let answered = tokio::select! {
-        answered = follow(&ask, &lanes, retry) => answered,
-        () = reply.abandoned() => return debug!(route = %ask.route, "nobody waits for the answer any more"),
-    };
-    reply.send(answered);
+    plan: Plan,
+    trail: Trail,
+    first: Option<(usize, Sent)>,
 }
 
-async fn follow(ask: &Ask, lanes: &[LaneHandle], retry: RetrySettings) -> Answered {
-    let mut plan = Plan::new(lanes.len(), retry, ask.deadline);
-    let mut trail = Trail::default();
-    loop {
-        let lane = match plan.next(Instant::now(), fastrand::f64()) {
-            Step::Call(lane) => lane,
-            Step::Wait(until) => {
-                sleep_until(until).await;
-                continue;
-            }
-            Step::GiveUp(failure) => return Err(Box::new(Unanswered { failure, trail })),
+/// A call that was sent to a provider; `None` when the provider is down.
+type Sent = Option<Request<Provider, Call>>;
+
+impl Flow {
+    /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
+    /// thread, so that costs no other thread's wake.
+    pub(super) fn begin(ask: Ask, lanes: Vec<LaneHandle>, retry: RetrySettings) -> Self {
+        let plan = Plan::new(lanes.len(), retry, ask.deadline);
+        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), first: None };
+        // Anything else than a call (there is no lane, time is up) the plan says again.
+        if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
+            flow.first = Some((lane, flow.send(lane)));
+        }
+        flow
+    }
+
+    /// Finds an answer and sends it to `reply`.
+    pub(super) async fn answer(mut self, mut reply: ReplyTo<Answered>) {
+        let answered = tokio::select! {
+            answered = self.follow() => answered,
+            () = reply.abandoned() => return debug!("nobody waits for the answer any more"),
         };
-        let asked = Instant::now();
-        let LaneHandle { name, provider, .. } = &lanes[lane];
-        match call(ask, &lanes[lane]).await {
-            Called::Replied(Replied { key, waited, took, first_token, cost, result }) => {
-                let mut attempt = attempt(&lanes[lane], Some(key), waited, took);
-                (attempt.first_token, attempt.cost) = (first_token, cost);
-                match result {
-                    Ok(reply) => {
-                        attempt.usage = reply.usage;
-                        trail.0.push(attempt);
-                        let (lane, practice) = (name.clone(), provider.is_practice());
-                        return Ok(Answer { reply, lane, practice, cost, trail });
+        reply.send(answered);
+    }
+
+    fn send(&self, lane: usize) -> Sent {
+        let LaneHandle { name, provider, .. } = &self.lanes[lane];
+        let call = Call {
+            prompt: self.ask.prompt.clone(),
+            model: name.model.clone(),
+            priority: self.ask.priority,
+            deadline: self.ask.deadline,
+        };
+        Some(provider.slot().shared()?.send(call))
+    }
+
+    async fn follow(&mut self) -> Answered {
+        loop {
+            let (lane, sent) = match self.first.take() {
+                Some(first) => first,
+                None => match self.plan.next(Instant::now(), fastrand::f64()) {
+                    Step::Call(lane) => (lane, self.send(lane)),
+                    Step::Wait(until) => {
+                        sleep_until(until).await;
+                        continue;
                     }
-                    Err(failure) => {
-                        attempt.usage = failure.usage.as_deref().copied();
-                        attempt.outcome = Outcome::Failed(failure.clone());
-                        trail.0.push(attempt);
-                        let now = Instant::now();
-                        plan.failed(lane, failure, provider.has_key(now), now, fastrand::f64());
+                    Step::GiveUp(failure) => {
+                        let trail = std::mem::take(&mut self.trail);
+                        return Err(Box::new(Unanswered { failure, trail }));
+                    }
+                },
+            };
+            let asked = Instant::now();
+            match outcome(sent).await {
+                Called::Replied(replied) => {
+                    if let Some(answer) = self.replied(lane, replied) {
+                        return Ok(answer);
                     }
                 }
-            }
-            Called::Refused(refused) => {
-                plan.refused(lane, &refused, Instant::now());
-                note_refusal(&mut trail, &lanes[lane], &refused, asked.elapsed());
-            }
-            Called::Lost => {
-                // It died before it took the call, or half-way: nobody can tell.
-                let lost = "the call was lost with the actor or task that made it";
-                let failure = Failure::new(Class::NetworkError, lost).maybe_charged();
-                let mut attempt = attempt(&lanes[lane], None, Duration::ZERO, asked.elapsed());
-                attempt.outcome = Outcome::Failed(failure.clone());
-                trail.0.push(attempt);
-                plan.failed(lane, failure, true, Instant::now(), fastrand::f64());
+                Called::Refused(refused) => {
+                    self.plan.refused(lane, &refused, Instant::now());
+                    note_refusal(&mut self.trail, &self.lanes[lane], &refused, asked.elapsed());
+                }
+                Called::Lost => self.lost(lane, asked.elapsed()),
             }
         }
+    }
+
+    /// Takes what a call brought; returns the answer, if it is one.
+    fn replied(&mut self, lane: usize, replied: Replied) -> Option<Answer> {
+        let Replied { key, waited, took, first_token, cost, result } = replied;
+        let LaneHandle { name, provider, .. } = &self.lanes[lane];
+        let mut attempt = attempt(&self.lanes[lane], Some(key), waited, took);
+        (attempt.first_token, attempt.cost) = (first_token, cost);
+        match result {
+            Ok(reply) => {
+                attempt.usage = reply.usage;
+                self.trail.0.push(attempt);
+                let (lane, practice) = (name.clone(), provider.is_practice());
+                Some(Answer { reply, lane, practice, cost, trail: std::mem::take(&mut self.trail) })
+            }
+            Err(failure) => {
+                attempt.usage = failure.usage.as_deref().copied();
+                attempt.outcome = Outcome::Failed(failure.clone());
+                self.trail.0.push(attempt);
+                let now = Instant::now();
+                self.plan.failed(lane, failure, provider.has_key(now), now, fastrand::f64());
+                None
+            }
+        }
+    }
+
+    /// The actor or the task died before it took the call, or half-way: nobody can tell.
+    fn lost(&mut self, lane: usize, took: Duration) {
+        let lost = "the call was lost with the actor or task that made it";
+        let failure = Failure::new(Class::NetworkError, lost).maybe_charged();
+        let mut attempt = attempt(&self.lanes[lane], None, Duration::ZERO, took);
+        attempt.outcome = Outcome::Failed(failure.clone());
+        self.trail.0.push(attempt);
+        self.plan.failed(lane, failure, true, Instant::now(), fastrand::f64());
     }
 }
 
@@ -89,18 +137,14 @@ enum Called {
     Lost,
 }
 
-async fn call(ask: &Ask, lane: &LaneHandle) -> Called {
-    let Some(provider) = lane.provider.slot().shared() else { return Called::Refused(Refused::Down) };
-    let call = Call {
-        prompt: ask.prompt.clone(),
-        model: lane.name.model.clone(),
-        priority: ask.priority,
-        deadline: ask.deadline,
-    };
-    match provider.send(call).await {
-        Ok(Ok(replied)) => Called::Replied(replied),
-        Ok(Err(refused)) => Called::Refused(refused),
-        Err(_) => Called::Lost,
+async fn outcome(sent: Sent) -> Called {
+    match sent {
+        None => Called::Refused(Refused::Down),
+        Some(sent) => match sent.await {
+            Ok(Ok(replied)) => Called::Replied(replied),
+            Ok(Err(refused)) => Called::Refused(refused),
+            Err(_) => Called::Lost,
+        },
     }
 }
 
