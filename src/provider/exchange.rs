@@ -14,9 +14,9 @@ use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, Hints, Progress};
 
 use super::call::Call;
+use super::clocks::Clocks;
 use super::key::ReadyKey;
 use super::model::Model;
-use super::settings::Timeouts;
 use super::state::State;
 use super::transport::Response;
 
@@ -31,56 +31,10 @@ pub(super) struct Exchanged {
     pub(super) hints: Hints,
 }
 
-/// Which clock ran out.
-struct Clocks<'a> {
-    timeouts: &'a Timeouts,
-    left: Instant,
-    deadline: Instant,
-    first_token: Option<Duration>,
-}
-
-impl Clocks<'_> {
-    /// Returns the instant at which the present wait ends, and what it means.
-    fn limit(&self, now: Instant) -> (Instant, Failure) {
-        let spoken = if self.first_token.is_some() {
-            (
-                now + self.timeouts.idle,
-                Class::Timeout,
-                "fell silent in the middle of its answer for",
-                self.timeouts.idle,
-            )
-        } else {
-            (
-                self.left + self.timeouts.first_token,
-                Class::Timeout,
-                "had not begun to answer after",
-                self.timeouts.first_token,
-            )
-        };
-        let whole =
-            (self.left + self.timeouts.total, Class::Timeout, "had not finished after", self.timeouts.total);
-        let over = (
-            self.deadline,
-            Class::Deadline,
-            "had not finished when time was up after",
-            self.deadline - self.left,
-        );
-        let first = [over, whole, spoken].into_iter().min_by_key(|(at, ..)| *at).unwrap_or(over);
-        let (at, class, what, limit) = first;
-        (at, Failure::new(class, format!("the provider {what} {limit:?}")).maybe_charged())
-    }
-
-    async fn wait<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
-        let (at, failure) = self.limit(Instant::now());
-        timeout_at(at, what).await.map_err(|_| failure)
-    }
-}
-
 /// Makes `call` to `model` with `key`.
 pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &ReadyKey) -> Exchanged {
     let (settings, transport) = (state.settings(), state.transport());
-    let (timeouts, deadline) = (&settings.timeouts, call.deadline);
-    let mut clocks = Clocks { timeouts, left: Instant::now(), deadline, first_token: None };
+    let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
     let mut hints = Hints::default();
     let prompt = with_defaults(&call.prompt, model);
     let result = async {
@@ -99,7 +53,7 @@ pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &Re
         }
     }
     .await;
-    Exchanged { result, first_token: clocks.first_token, hints }
+    Exchanged { result, first_token: clocks.first_token(), hints }
 }
 
 /// Fills in what the model's own settings say where the prompt says nothing.
@@ -132,7 +86,7 @@ async fn read_whole(
     let mut stream = response.stream();
     let mut body = Vec::new();
     while let Some(piece) = clocks.wait(stream.next()).await? {
-        clocks.first_token.get_or_insert(clocks.left.elapsed());
+        clocks.answering(Instant::now());
         body.extend_from_slice(&piece?);
     }
     decoder.whole(&body)?;
@@ -152,7 +106,7 @@ async fn read_stream(
                 match decoder.event(event.event.as_deref(), data)? {
                     Progress::Waiting => {}
                     Progress::Answering => {
-                        clocks.first_token.get_or_insert(clocks.left.elapsed());
+                        clocks.answering(Instant::now());
                     }
                     Progress::Ended => {
                         linger(&mut events).await;

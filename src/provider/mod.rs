@@ -9,6 +9,7 @@
 mod actor;
 mod book;
 mod call;
+mod clocks;
 mod exchange;
 mod key;
 mod key_source;
