@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
 use sse_stream::SseByteStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, Hints, Progress};

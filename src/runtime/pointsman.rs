@@ -33,6 +33,9 @@ use super::threads::{self, Arbiters, Threads};
 /// How long an answer is waited for when nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(600);
 
+/// How long actors may take to stop when the last handle is dropped; a drain before gives them more.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
+
 /// How long an arbiter may stand still before it is reported.
 const STALLED: Duration = Duration::from_secs(2);
 
@@ -213,7 +216,11 @@ impl Begun {
     }
 }
 
-async fn begin(config: Config, usable: Usable, arbiters: Arbiters) -> Result<Begun, Error> {
+async fn begin(
+    config: Config,
+    usable: Usable,
+    arbiters: Arbiters,
+) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
     let played = Played::start(&config, &usable, &arbiters)?;
     let mut providers = Providers::new();
     for (name, ready) in &usable.providers {
@@ -234,7 +241,15 @@ async fn begin(config: Config, usable: Usable, arbiters: Arbiters) -> Result<Beg
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALLED, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
-    Ok(Begun { config, usable, providers, supervisor, router, arbiters, gave_up, watchdog, played })
+    let end = end(supervisor.clone());
+    let begun = Begun { config, usable, providers, supervisor, router, arbiters, gave_up, watchdog, played };
+    Ok((begun, end))
+}
+
+/// Stops the actors before their threads, so that none is taken for a casualty.
+async fn end(supervisor: Addr<Supervisor>) {
+    // Gone already is as good.
+    let _ = supervisor.send(Drain { by: Instant::now() + LAST_MESSAGES }).await;
 }
 
 async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
