@@ -38,6 +38,9 @@ struct Share {
     practice: bool,
 }
 
+/// Longest time that is told apart, in microseconds: thirty days.
+const LONGEST: u64 = 30 * 24 * 60 * 60 * 1_000_000;
+
 /// Times in microseconds, to three digits.
 #[derive(Debug)]
 struct Clock(Histogram<u64>);
@@ -49,7 +52,9 @@ impl Clock {
     }
 
     fn add(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
+        // The histogram grows up to the longest time, so that recording cannot fail.
+        let _ = self.0.record(microseconds);
     }
 
     fn times(&self) -> Times {
@@ -210,5 +215,28 @@ fn count(counts: &mut BTreeMap<Class, ErrorCount>, class: Class, example: impl F
         None => {
             counts.insert(class, ErrorCount { count: 1, example: example() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_to_three_digits() {
+        let mut clock = Clock::new();
+        (1..=1_000).for_each(|milliseconds| clock.add(Duration::from_millis(milliseconds)));
+        clock.add(Duration::from_secs(7_200));
+        let times = clock.times();
+        let near = |seen: f64, meant: f64| (seen / meant - 1.0).abs() < 0.01;
+        assert!(near(times.p50, 0.501) && near(times.p95, 0.951) && near(times.p99, 0.991), "{times:?}");
+        assert!(near(times.max, 7_200.0) && near(times.average, 7_700.5 / 1_001.0), "{times:?}");
+    }
+
+    #[test]
+    fn a_time_beyond_all_measure_still_counts() {
+        let mut clock = Clock::new();
+        clock.add(Duration::MAX);
+        assert!(clock.times().max > 2_500_000.0);
     }
 }
