@@ -9,34 +9,15 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
 
-use crate::provider::{self, HealthChanged, LaneHealth};
+use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
 
 use super::ask::Ask;
 use super::flow::Flow;
+use super::lane::{LaneHandle, RouteHandle};
 use super::policy::Chooser;
-use super::settings::{Policy, RetrySettings};
-
-/// One lane of a route.
-#[derive(Debug, Clone)]
-pub struct LaneHandle {
-    /// Its name.
-    pub name: LaneName,
-    /// Its share under [`Policy::Weighted`].
-    pub weight: u32,
-    /// The provider it belongs to.
-    pub provider: Arc<provider::State>,
-}
-
-/// A route with lanes that can be used.
-#[derive(Debug, Clone)]
-pub struct RouteHandle {
-    /// How it chooses.
-    pub policy: Policy,
-    /// Among which.
-    pub lanes: Vec<LaneHandle>,
-}
+use super::settings::RetrySettings;
 
 /// The router.
 #[derive(Debug)]

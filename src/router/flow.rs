@@ -12,8 +12,8 @@ use crate::provider::{Call, Provider, Refused, Replied};
 use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Answer, Attempt, Class, Failure, KeyLabel, Outcome, Trail, Unanswered};
 
-use super::actor::LaneHandle;
 use super::ask::Ask;
+use super::lane::LaneHandle;
 use super::plan::{Plan, Step};
 use super::settings::RetrySettings;
 

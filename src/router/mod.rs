@@ -6,11 +6,13 @@
 mod actor;
 mod ask;
 mod flow;
+mod lane;
 mod plan;
 mod policy;
 mod settings;
 
-pub use actor::{LaneHandle, RouteHandle, Router};
+pub use actor::Router;
 pub use ask::Ask;
+pub use lane::{LaneHandle, RouteHandle};
 pub use plan::{Plan, Step};
 pub use settings::{Lane, Policy, RetrySettings, Route};

@@ -6,8 +6,10 @@
 use actix::prelude::*;
 use tokio::sync::mpsc;
 
-use super::actor::{OutputBroken, OutputEnded, Run, Written};
-use super::feed::whole_story;
+use crate::types::whole_story;
+
+use super::actor::Run;
+use super::messages::{OutputBroken, OutputEnded, Written};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
