@@ -28,8 +28,10 @@ pub struct Progress {
     pub calls_per_second: f64,
     /// Tokens so far.
     pub tokens: Usage,
-    /// Money so far, of calls whose price is known.
-    pub cost_usd: f64,
+    /// Money so far; at least, or `None`, as in [`Report::cost_usd`](super::Report::cost_usd).
+    pub cost_usd: Option<f64>,
+    /// Calls so far whose cost is not known.
+    pub calls_of_unknown_cost: u64,
     /// What the whole run will have cost; `None` while that cannot be told.
     pub cost_forecast_usd: Option<f64>,
     /// Since the start.
@@ -58,7 +60,7 @@ impl Progress {
         if self.items_per_second > 0.0 {
             self.seconds_left = Some((all - done as f64) / self.items_per_second);
         }
-        self.cost_forecast_usd = Some(self.cost_usd * all / done as f64);
+        self.cost_forecast_usd = self.cost_usd.map(|cost| cost * all / done as f64);
     }
 
     /// Returns the time since the start.
