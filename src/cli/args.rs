@@ -49,7 +49,7 @@ pub(super) struct Run {
     /// Write results in the order of the input instead of that of completion.
     #[arg(long)]
     pub(super) ordered: bool,
-    /// Where the report goes as JSON.
+    /// Where the report goes as JSON, too; `-` is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
     /// The configuration [default: config.toml if it is there, else the environment].
@@ -58,7 +58,7 @@ pub(super) struct Run {
     /// Show neither progress nor report, only what went wrong.
     #[arg(long, short, conflicts_with = "json")]
     pub(super) quiet: bool,
-    /// Show progress and report on stderr as JSON lines, for machines.
+    /// Show everything on stderr as JSON lines, for machines: `progress`, `report`, `note`, `error`, `faults`, `log`.
     #[arg(long)]
     pub(super) json: bool,
     /// Show what happens inside: -v each failed call, -vv everything.
@@ -84,7 +84,7 @@ pub(super) struct Simulate {
     /// A configuration whose `[simulator]` says how it behaves [default: config.toml if it is there].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// A setting of `[simulator]`, such as `latency.median=\"1.5s\"` or `limits.requests_per_minute=1000`; may be repeated.
+    /// A setting of `[simulator]`, such as `latency=1.5s` or `limits.requests_per_minute=1000`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) settings: Vec<String>,
     /// Show what happens inside.

@@ -6,14 +6,15 @@ use crate::types::RouteName;
 
 use super::args::Check;
 use super::exit::Exit;
-use super::live::say;
-use super::run::{load, refuse};
+use super::live::{Mode, say};
+use super::run::load;
 
 /// Checks a configuration and pipelines, and runs nothing: no key is read by command, nothing is called.
 pub(super) fn check(args: &Check) -> Exit {
+    let mode = Mode::Lines;
     let config = match load(args.config.as_deref()) {
         Ok(config) => config,
-        Err(faults) => return refuse(&faults),
+        Err(faults) => return mode.refuse(&faults),
     };
     let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
     let mut faults = Faults::default();
@@ -22,17 +23,17 @@ pub(super) fn check(args: &Check) -> Exit {
             faults.extend(more);
         }
     }
-    let usable = match config.usable(&|name| std::env::var(name).ok()) {
-        Ok(usable) => usable,
+    let notes = match config.preview(&|name| std::env::var(name).ok()) {
+        Ok(notes) => notes,
         Err(more) => {
             faults.extend(more);
-            return refuse(&faults);
+            return mode.refuse(&faults);
         }
     };
     if !faults.0.is_empty() {
-        return refuse(&faults);
+        return mode.refuse(&faults);
     }
-    usable.notes.iter().for_each(|note| say(note));
+    notes.iter().for_each(|note| say(note));
     let pipelines = match args.pipelines.len() {
         0 => String::new(),
         1 => " and 1 pipeline".to_owned(),

@@ -4,10 +4,13 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::document::{Fault, Faults};
 use crate::pipeline::run::Progress;
 
+use super::exit::Exit;
 use super::status;
 
 /// How often a line is written where nothing can be drawn over.
@@ -29,6 +32,15 @@ pub(super) enum Mode {
     Quiet,
 }
 
+/// A fault as machines are told it.
+#[derive(Serialize)]
+struct JsonFault<'a> {
+    /// `FILE:LINE:COLUMN`.
+    place: Option<String>,
+    message: &'a str,
+    advice: Option<&'a str>,
+}
+
 impl Mode {
     pub(super) fn choose(quiet: bool, json: bool) -> Self {
         match (quiet, json, io::stderr().is_terminal()) {
@@ -37,6 +49,43 @@ impl Mode {
             (_, _, true) => Self::Drawn,
             (_, _, false) => Self::Lines,
         }
+    }
+
+    /// Says what is good to know, unless it is to be quiet.
+    pub(super) fn note(self, text: &str) {
+        match self {
+            Self::Quiet => {}
+            Self::Json => say_json("note", &text),
+            Self::Drawn | Self::Lines => say(text),
+        }
+    }
+
+    /// Shows an error with the whole chain of its causes.
+    pub(super) fn fail(self, error: &anyhow::Error, exit: Exit) -> Exit {
+        match self {
+            Self::Json => say_json("error", &format!("{error:#}")),
+            Self::Drawn | Self::Lines | Self::Quiet => say(&format!("error: {error:#}")),
+        }
+        exit
+    }
+
+    /// Shows every fault, with its place.
+    pub(super) fn refuse(self, faults: &Faults) -> Exit {
+        match self {
+            Self::Json => {
+                let fault = |fault: &'_ Fault| {
+                    let place = fault.place.as_ref().map(ToString::to_string);
+                    serde_json::json!(JsonFault {
+                        place,
+                        message: &fault.message,
+                        advice: fault.advice.as_deref()
+                    })
+                };
+                say_json("faults", &faults.0.iter().map(fault).collect::<Vec<_>>());
+            }
+            Self::Drawn | Self::Lines | Self::Quiet => say(&faults.render(io::stderr().is_terminal())),
+        }
+        Exit::Configuration
     }
 }
 
@@ -75,7 +124,10 @@ impl Live {
         match self.mode {
             Mode::Quiet => {}
             Mode::Drawn => {
-                self.bar.set_message(status::lines(&self.title, progress).join("\n"));
+                let width = usize::from(console::Term::stderr().size().1);
+                let lines = status::lines(&self.title, progress);
+                let lines = lines.iter().map(|line| console::truncate_str(line, width, "…"));
+                self.bar.set_message(lines.collect::<Vec<_>>().join("\n"));
                 self.bar.tick();
             }
             Mode::Lines if due(LINE_EVERY) => {
@@ -97,9 +149,7 @@ impl Live {
 
     /// Says something beside the display, unless it is to be quiet.
     pub(super) fn note(&self, text: &str) {
-        if self.mode != Mode::Quiet {
-            self.bar.suspend(|| say(text));
-        }
+        self.bar.suspend(|| self.mode.note(text));
     }
 
     /// Takes the display away.
@@ -115,7 +165,7 @@ pub(super) fn say(text: &str) {
 }
 
 /// Writes a JSON line `{"KIND": ...}` for machines to stderr.
-pub(super) fn say_json(kind: &str, value: &impl serde::Serialize) {
+pub(super) fn say_json(kind: &str, value: &impl Serialize) {
     match serde_json::to_value(value) {
         Ok(value) => say(&serde_json::json!({ kind: value }).to_string()),
         Err(error) => say(&format!("cannot write {kind} as JSON: {error}")),

@@ -9,8 +9,11 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging: warnings, with `verbose` more; `bar` is taken away while a line is written.
-pub(super) fn start(verbose: u8, bar: ProgressBar) {
+use super::live::{Mode, say_json};
+
+/// Starts logging: warnings, with `verbose` more; `bar` is taken away while a line is written. For
+/// machines a line is JSON, `{"log": ...}`.
+pub(super) fn start(verbose: u8, bar: ProgressBar, mode: Mode) {
     let level = match verbose {
         0 => Level::WARN,
         1 => Level::DEBUG,
@@ -18,27 +21,30 @@ pub(super) fn start(verbose: u8, bar: ProgressBar) {
     };
     let ours = Targets::new().with_target("pointsman", level).with_default(Level::ERROR);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Around(bar))
+        .with_writer(Around { bar, json: mode == Mode::Json })
         .with_target(false)
         .without_time()
-        .with_ansi(console::colors_enabled_stderr());
+        .with_ansi(mode != Mode::Json && console::colors_enabled_stderr());
     // A second start in one process keeps the first.
     drop(tracing_subscriber::registry().with(ours).with(lines).try_init());
 }
 
-struct Around(ProgressBar);
+struct Around {
+    bar: ProgressBar,
+    json: bool,
+}
 
 impl<'a> MakeWriter<'a> for Around {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { bar: &self.0, text: Vec::new() }
+        Line { around: self, text: Vec::new() }
     }
 }
 
 /// Gathers a line and writes it whole when it is done.
 struct Line<'a> {
-    bar: &'a ProgressBar,
+    around: &'a Around,
     text: Vec<u8>,
 }
 
@@ -55,7 +61,12 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        // There is nowhere left to say that stderr is closed.
-        self.bar.suspend(|| drop(io::stderr().write_all(&self.text)));
+        self.around.bar.suspend(|| {
+            if self.around.json {
+                return say_json("log", &String::from_utf8_lossy(&self.text).trim());
+            }
+            // There is nowhere left to say that stderr is closed.
+            drop(io::stderr().write_all(&self.text));
+        });
     }
 }

@@ -12,6 +12,7 @@ mod run;
 #[cfg(feature = "server")]
 mod simulate;
 mod status;
+mod stops;
 mod table;
 
 use clap::Parser;

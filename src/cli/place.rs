@@ -1,9 +1,11 @@
-//! Opens what the arguments of `run` name: the items, the output, the rejects.
+//! Opens what the arguments of `run` name: the items, the output, the rejects, the report.
+//!
+//! Nothing that was there is emptied before all of them could be opened.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
@@ -13,43 +15,80 @@ use crate::types::StepName;
 
 use super::args::{ItemFormat, LineFormat, Run};
 
-/// Opens the items.
-pub(super) fn source(args: &Run) -> anyhow::Result<Source> {
+/// Where a run reads and writes.
+pub(super) struct Places {
+    pub(super) source: Source,
+    pub(super) output: Output,
+    pub(super) report: Option<Target>,
+}
+
+impl Places {
+    /// Refuses arguments that cannot be meant, before anything is opened.
+    pub(super) fn check(args: &Run) -> anyhow::Result<()> {
+        let named = [
+            ("--out", Some(&args.out)),
+            ("--rejects", args.rejects.as_ref()),
+            ("--report", args.report.as_ref()),
+        ];
+        let to_stdout: Vec<&str> = named
+            .iter()
+            .filter(|(_, path)| path.is_some_and(|path| is_dash(path)))
+            .map(|(name, _)| *name)
+            .collect();
+        ensure!(
+            to_stdout.len() < 2,
+            "{} would both go to stdout; name a file for one of them",
+            to_stdout.join(" and ")
+        );
+        ensure!(
+            !is_dash(&args.items) || !io::stdin().is_terminal(),
+            "--items - reads stdin, and nothing is piped into it"
+        );
+        Ok(())
+    }
+
+    /// Opens everything. No output may be a file that the run reads, or another output.
+    pub(super) fn open(args: &Run, pipeline: &Pipeline) -> anyhow::Result<Self> {
+        let source = source(args).context("--items")?;
+        let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
+        let mut taken = vec![args.pipeline.as_path(), config.as_path()];
+        taken.extend(source.path());
+        let lines = target(&args.out, &taken).context("--out")?;
+        taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
+        let rejects = args.rejects.as_deref();
+        let rejected = rejects.map(|path| target(path, &taken)).transpose().context("--rejects")?;
+        taken.extend(rejects);
+        let report =
+            args.report.as_deref().map(|path| target(path, &taken)).transpose().context("--report")?;
+
+        let format = match args.to {
+            Some(LineFormat::Jsonl) => sink::Format::Jsonl,
+            Some(LineFormat::Csv) => sink::Format::Csv,
+            None => sink::Format::of(&args.out),
+        };
+        let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+        let output = Output {
+            lines: Sink::results(lines, format, &steps).context("--out")?,
+            rejects: rejected.map(Sink::rejects).transpose().context("--rejects")?,
+            ordered: args.ordered,
+        };
+        Ok(Self { source, output, report })
+    }
+}
+
+fn source(args: &Run) -> Result<Source, source::Error> {
     let format = args.from.map(|format| match format {
         ItemFormat::Jsonl => source::Format::Jsonl,
         ItemFormat::Csv => source::Format::Csv,
         ItemFormat::Json => source::Format::Json,
     });
-    if is_dash(&args.items) {
-        anyhow::ensure!(!io::stdin().is_terminal(), "--items - reads stdin, and nothing is piped into it");
-        return Ok(Source::stdin(format));
-    }
-    Source::file(&args.items, format).context("--items")
+    if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }
 }
 
-/// Opens the output and the rejects, neither of which may be a file that the run reads.
-pub(super) fn output(args: &Run, pipeline: &Pipeline) -> anyhow::Result<Output> {
-    let format = match args.to {
-        Some(LineFormat::Jsonl) => sink::Format::Jsonl,
-        Some(LineFormat::Csv) => sink::Format::Csv,
-        None => sink::Format::of(&args.out),
-    };
-    let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
-    let mut read = vec![args.items.as_path(), args.pipeline.as_path(), config.as_path()];
-    let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
-    let lines = Sink::results(target(&args.out, &read).context("--out")?, format, &steps).context("--out")?;
-    read.push(&args.out);
-    let rejects = args
-        .rejects
-        .as_deref()
-        .map(|path| Sink::rejects(target(path, &read).context("--rejects")?).context("--rejects"));
-    Ok(Output { lines, rejects: rejects.transpose()?, ordered: args.ordered })
+fn target(path: &Path, taken: &[&Path]) -> Result<Target, sink::Error> {
+    if is_dash(path) { Target::stdout(taken) } else { Target::file(path, taken) }
 }
 
-fn target(path: &Path, read: &[&Path]) -> Result<Target, sink::Error> {
-    if is_dash(path) { Ok(Target::stdout()) } else { Target::file(path, read) }
-}
-
-pub(super) fn is_dash(path: &Path) -> bool {
+fn is_dash(path: &Path) -> bool {
     path == Path::new("-")
 }

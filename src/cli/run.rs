@@ -1,71 +1,100 @@
 //! `pointsman run`: items through a pipeline, watched.
 
-use std::fs::File;
-use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::document::Faults;
 use crate::pipeline::run::{Ended, Report};
+use crate::pipeline::sink::Target;
 use crate::runtime::{Error, Pointsman, RunHandle};
 
 use super::args::Run;
 use super::exit::Exit;
 use super::live::{Live, Mode, say, say_json};
-use super::{log, place, table};
+use super::place::Places;
+use super::stops::{Stops, survive_file_limits};
+use super::{log, table};
 
 /// How long items in flight may take once something that must not fail did.
 const LAST_ITEMS: Duration = Duration::from_secs(30);
 
+/// How long actors may take to stop when there is nothing left to do.
+const LAST_ACTORS: Duration = Duration::from_secs(1);
+
 /// Runs items through a pipeline, and shows it.
 pub(super) fn run(args: &Run) -> Exit {
     let mode = Mode::choose(args.quiet, args.json);
+    if let Err(error) = Places::check(args) {
+        return mode.fail(&error, Exit::Usage);
+    }
     let config = match load(args.config.as_deref()) {
         Ok(config) => config,
-        Err(faults) => return refuse(&faults),
+        Err(faults) => return mode.refuse(&faults),
     };
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let mut live = Live::new(mode, &title);
-    log::start(args.verbose, live.bar());
+    let live = Live::new(mode, &title);
+    log::start(args.verbose, live.bar(), mode);
     let pointsman = match Pointsman::start(&config) {
         Ok(pointsman) => pointsman,
-        Err(Error::Faults(faults)) => return refuse(&faults),
-        Err(error) => return fail(&anyhow::Error::new(error), Exit::Configuration),
+        Err(Error::Faults(faults)) => return mode.refuse(&faults),
+        Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
-    if mode != Mode::Quiet {
-        pointsman.notes().iter().for_each(|note| say(note));
-    }
+    let exit = run_with(&pointsman, args, mode, live);
+    // Actors that are dropped instead look as if they had died.
+    pointsman.runtime().block_on(pointsman.drain(Instant::now() + LAST_ACTORS));
+    exit
+}
+
+fn run_with(pointsman: &Pointsman, args: &Run, mode: Mode, mut live: Live) -> Exit {
+    pointsman.notes().iter().for_each(|note| mode.note(note));
     let pipeline = match pointsman.pipeline(&args.pipeline) {
         Ok(pipeline) => pipeline,
-        Err(faults) => return refuse(&faults),
+        Err(faults) => return mode.refuse(&faults),
     };
     live.name(pipeline.name());
-    let (source, output) =
-        match place::source(args).and_then(|source| Ok((source, place::output(args, &pipeline)?))) {
-            Ok(opened) => opened,
-            Err(error) => return fail(&error, Exit::Broken),
-        };
-    let runtime = pointsman.runtime().clone();
-    let ran = runtime.block_on(async {
+    let Places { source, output, report: report_to } = match Places::open(args, &pipeline) {
+        Ok(places) => places,
+        Err(error) => return mode.fail(&error, Exit::Broken),
+    };
+    let name = source.name().to_owned();
+    let ran = pointsman.runtime().block_on(async {
+        survive_file_limits();
         let mut run = pointsman.run(pipeline, source, output).await?;
-        Ok(watch(&pointsman, &mut run, &mut live).await)
+        Ok(watch(pointsman, &mut run, &mut live).await)
     });
     live.clear();
     match ran {
-        Ok((Ok(report), gave_up)) => conclude(args, mode, &report, gave_up),
-        Ok((Err(error), _)) | Err(error) => fail(&anyhow::Error::new(error), Exit::Internal),
+        Ok(End::Reported(report, gave_up)) => {
+            if report.is_empty() {
+                mode.note(&format!("no items in {name}"));
+            }
+            let exit = conclude(mode, &report, gave_up);
+            write_report(mode, report_to, &report).err().unwrap_or(exit)
+        }
+        Ok(End::Left) => {
+            let left = "stopped before all lines could be written; every line that was is whole";
+            mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
+        }
+        Ok(End::Failed(error)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
     }
 }
 
-/// Shows the run until it ends, and stops it when told to: first gently, then now. Returns whether
-/// something failed that must not.
-async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> (Result<Report, Error>, bool) {
+/// How the watching of a run ended.
+enum End {
+    /// With its report, and whether something failed that must not.
+    Reported(Box<Report>, bool),
+    /// It was told a third time to stop: whoever reads the output does not.
+    Left,
+    Failed(Error),
+}
+
+/// Shows the run until it ends, and stops it when told to: first gently, then now.
+async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> End {
     let mut progress = run.progress();
     let mut stops = Stops::new();
     let mut asked = 0;
@@ -73,15 +102,20 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> (
     let mut last = None;
     loop {
         tokio::select! {
-            report = run.report() => return (report, gave_up),
+            report = run.report() => return match report {
+                Ok(report) => End::Reported(Box::new(report), gave_up),
+                Err(error) => End::Failed(error),
+            },
             Ok(()) = progress.changed() => live.show(&progress.borrow_and_update()),
             () = stops.next() => {
                 asked += 1;
-                if asked == 1 {
-                    live.note("stopping: items in flight are finished; press Ctrl-C again to stop now");
-                    run.stop_intake();
-                } else {
-                    run.cancel();
+                match asked {
+                    1 => {
+                        live.note("stopping: items in flight are finished; press Ctrl-C again to stop now");
+                        run.stop_intake();
+                    }
+                    2 => run.cancel(),
+                    _ => return End::Left,
                 }
             }
             why = pointsman.gave_up(), if !gave_up => {
@@ -105,45 +139,12 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Ctrl-C and SIGTERM.
-struct Stops(Vec<tokio::signal::unix::Signal>);
-
-impl Stops {
-    fn new() -> Self {
-        // Where a signal cannot be caught it ends the process, as without us.
-        Self(
-            [SignalKind::interrupt(), SignalKind::terminate()]
-                .into_iter()
-                .filter_map(|kind| signal(kind).ok())
-                .collect(),
-        )
-    }
-
-    async fn next(&mut self) {
-        std::future::poll_fn(|cx| {
-            if self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
-                return std::task::Poll::Ready(());
-            }
-            std::task::Poll::Pending
-        })
-        .await;
-    }
-}
-
-fn conclude(args: &Run, mode: Mode, report: &Report, gave_up: bool) -> Exit {
-    let written = args.report.as_deref().map(|path| write_report(path, report));
+fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
     match mode {
-        Mode::Quiet => {
-            for error in [&report.input_error, &report.output_error].into_iter().flatten() {
-                say(&format!("error: {error}"));
-            }
-        }
         Mode::Json => say_json("report", report),
-        Mode::Drawn | Mode::Lines if !report.reader_gone => say(&table::report(report)),
-        Mode::Drawn | Mode::Lines => {}
-    }
-    if let Some(Err(error)) = written {
-        return fail(&error, Exit::Broken);
+        _ if report.reader_gone => {}
+        Mode::Quiet => table::problems(report).iter().for_each(|problem| say(problem)),
+        Mode::Drawn | Mode::Lines => say(&table::report(report)),
     }
     match report.ended {
         _ if gave_up => Exit::Internal,
@@ -155,25 +156,15 @@ fn conclude(args: &Run, mode: Mode, report: &Report, gave_up: bool) -> Exit {
     }
 }
 
-fn write_report(path: &Path, report: &Report) -> anyhow::Result<()> {
-    let file = File::create(path).with_context(|| format!("--report: cannot write {}", path.display()))?;
-    serde_json::to_writer_pretty(file, report)
-        .with_context(|| format!("--report: cannot write {}", path.display()))
+fn write_report(mode: Mode, to: Option<Target>, report: &Report) -> Result<(), Exit> {
+    let Some(to) = to else { return Ok(()) };
+    let written = serde_json::to_string_pretty(report)
+        .map_err(anyhow::Error::new)
+        .and_then(|text| Ok(to.overwrite(format!("{text}\n").as_bytes())?));
+    written.context("--report").map_err(|error| mode.fail(&error, Exit::Broken))
 }
 
 /// Loads the configuration with the process's environment.
 pub(super) fn load(path: Option<&Path>) -> Result<Config, Faults> {
     Config::load(path, &|name| std::env::var(name).ok())
-}
-
-/// Shows every fault, with its place.
-pub(super) fn refuse(faults: &Faults) -> Exit {
-    say(&faults.render(io::stderr().is_terminal()));
-    Exit::Configuration
-}
-
-/// Shows an error with the whole chain of its causes.
-pub(super) fn fail(error: &anyhow::Error, exit: Exit) -> Exit {
-    say(&format!("error: {error:#}"));
-    exit
 }

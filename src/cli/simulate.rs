@@ -7,29 +7,31 @@ use crate::simulator::{Settings, Simulator, Vendor};
 
 use super::args::Simulate;
 use super::exit::Exit;
-use super::live::say;
+use super::live::{Mode, say};
 use super::log;
-use super::run::{fail, load, refuse};
+use super::run::load;
+use super::stops::Stops;
 
 /// Plays the providers until Ctrl-C.
 pub(super) fn simulate(args: &Simulate) -> Exit {
-    log::start(args.verbose, indicatif::ProgressBar::hidden());
+    let mode = Mode::Lines;
+    log::start(args.verbose, indicatif::ProgressBar::hidden(), mode);
     let settings =
         match load(args.config.as_deref()).and_then(|config| overlay(config.simulator, &args.settings)) {
             Ok(settings) => settings,
-            Err(faults) => return refuse(&faults),
+            Err(faults) => return mode.refuse(&faults),
         };
     let runtime = match Builder::new_multi_thread().thread_name("simulator").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return fail(&anyhow::Error::new(error).context("cannot start the runtime"), Exit::Internal);
+            return mode.fail(&anyhow::Error::new(error).context("cannot start the runtime"), Exit::Internal);
         }
     };
     let simulator = match Simulator::start(settings, args.listen, runtime.handle()) {
         Ok(simulator) => simulator,
         Err(error) => {
             let context = format!("--listen: cannot listen at {}", args.listen);
-            return fail(&anyhow::Error::new(error).context(context), Exit::Broken);
+            return mode.fail(&anyhow::Error::new(error).context(context), Exit::Broken);
         }
     };
     say(&format!("playing providers at {}; every answer is made up", simulator.addr()));
@@ -37,15 +39,13 @@ pub(super) fn simulate(args: &Simulate) -> Exit {
         say(&format!("  {:9}  base_url = {:?}", vendor.as_str(), simulator.base_url(vendor)));
     }
     say(&format!("  counts     http://{}/simulator/counts", simulator.addr()));
-    match runtime.block_on(tokio::signal::ctrl_c()) {
-        Ok(()) => Exit::Done,
-        Err(error) => fail(&anyhow::Error::new(error).context("cannot wait for Ctrl-C"), Exit::Internal),
-    }
+    runtime.block_on(async { Stops::new().next().await });
+    Exit::Done
 }
 
 /// Sets what `--set` says over `settings`.
 fn overlay(settings: Settings, sets: &[String]) -> Result<Settings, Faults> {
-    let text = sets.join("\n");
+    let text = sets.iter().map(|set| quoted(set)).collect::<Vec<_>>().join("\n");
     let document = Document::parse("--set", &text)?;
     let (_, faults) = document.read::<Settings>();
     faults.or(())?;
@@ -55,6 +55,17 @@ fn overlay(settings: Settings, sets: &[String]) -> Result<Settings, Faults> {
     let over: toml::Table = toml::from_str(&text).map_err(|error| cannot(&error))?;
     merge(&mut table, over);
     table.try_into().map_err(|error| cannot(&error))
+}
+
+/// Puts the quotes on that a shell has taken off: `latency=1.5s` is `latency="1.5s"`.
+fn quoted(set: &str) -> String {
+    let bare = |value: &str| !value.starts_with(['"', '\'', '[', '{']) && !value.contains('\n');
+    match set.split_once('=') {
+        Some((key, value)) if bare(value) && set.parse::<toml::Table>().is_err() => {
+            format!("{key}={}", toml::Value::from(value))
+        }
+        _ => set.to_owned(),
+    }
 }
 
 fn merge(into: &mut toml::Table, over: toml::Table) {
@@ -79,6 +90,13 @@ mod tests {
         let after = overlay(before, &sets).unwrap();
         assert_eq!(after.seed, 7);
         assert_eq!(after.limits.requests_per_minute.map(|limit| limit.get()), Some(1_000));
+    }
+
+    #[test]
+    fn a_set_needs_no_quotes_of_its_own() {
+        let after = overlay(Settings::default(), &["latency=1.5s".to_owned(), "seed=3".to_owned()]).unwrap();
+        assert_eq!(after.latency, toml::from_str::<Settings>("latency = '1.5s'").unwrap().latency);
+        assert_eq!(after.seed, 3);
     }
 
     #[test]

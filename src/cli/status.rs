@@ -13,8 +13,10 @@ pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
         .chars()
         .count()
         .max(progress.providers.iter().map(|provider| provider.provider.as_str().len()).max().unwrap_or(0));
-    let mut lines =
-        vec![format!("{title:width$}  {}", items(progress)), format!("{:width$}  {}", "", calls(progress))];
+    let mut lines = vec![format!("{title:width$}  {}", items(progress))];
+    lines.extend(
+        [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
+    );
     lines.extend(
         progress
             .providers
@@ -29,7 +31,9 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
     let providers = progress.providers.iter().filter(|provider| provider.calls > 0 || !provider.up);
     let providers: Vec<String> =
         providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
-    format!("{title}: {} | {} | {}", items(progress), calls(progress), providers.join(" | "))
+    let mut parts = vec![items(progress), pace(progress), calls(progress), spent(progress)];
+    parts.extend(providers);
+    format!("{title}: {}", parts.join(" | "))
 }
 
 fn items(progress: &Progress) -> String {
@@ -43,27 +47,35 @@ fn items(progress: &Progress) -> String {
     }
     let _ = write!(text, ", {} in flight", count(progress.in_flight));
     if let Some((key, seconds)) = &progress.oldest {
-        let _ = write!(text, " (oldest {key}, {})", seconds_text(*seconds));
-    }
-    let _ = write!(text, ", {:.1} items/s", progress.items_per_second);
-    let _ = write!(text, ", {}", seconds_text(progress.seconds));
-    if let Some(left) = progress.seconds_left {
-        let _ = write!(text, ", {} left", seconds_text(left));
+        let _ = write!(text, " (oldest {}, {})", short(key.as_str()), seconds_text(*seconds));
     }
     if progress.stopping {
         text.push_str(", stopping");
     }
     if progress.practice {
-        text.push_str("  [practice: answers are made up]");
+        text.push_str("  [practice]");
+    }
+    text
+}
+
+fn pace(progress: &Progress) -> String {
+    let mut text = format!(
+        "{:.1} items/s, {:.1} calls/s, {} gone",
+        progress.items_per_second,
+        progress.calls_per_second,
+        seconds_text(progress.seconds)
+    );
+    if let Some(left) = progress.seconds_left {
+        let _ = write!(text, ", about {} left", seconds_text(left));
     }
     text
 }
 
 fn calls(progress: &Progress) -> String {
     let calls = &progress.calls;
-    let mut text = format!("{} calls, {:.1}/s", count(calls.made), progress.calls_per_second);
+    let mut text = numbered(calls.made, "call");
     for (number, what) in [
-        (calls.throttled, "429"),
+        (calls.throttled, "throttled (429)"),
         (calls.failed - calls.throttled, "failed"),
         (calls.failovers, "failovers"),
         (calls.reasked, "re-asked"),
@@ -72,13 +84,16 @@ fn calls(progress: &Progress) -> String {
             let _ = write!(text, ", {} {what}", count(number));
         }
     }
-    let _ = write!(
-        text,
-        "; tokens {} in, {} out",
+    text
+}
+
+fn spent(progress: &Progress) -> String {
+    let mut text = format!(
+        "tokens {} in, {} out; cost {}",
         count(progress.tokens.input.0),
-        count(progress.tokens.output.0)
+        count(progress.tokens.output.0),
+        cost(progress.cost_usd, progress.calls_of_unknown_cost)
     );
-    let _ = write!(text, "; {}", money(progress.cost_usd));
     if let Some(forecast) = progress.cost_forecast_usd.filter(|forecast| *forecast > 0.0) {
         let _ = write!(text, " of about {}", money(forecast));
     }
@@ -92,7 +107,8 @@ fn health(provider: &Snapshot) -> String {
     let mut text = String::new();
     let worst = provider.lanes.iter().filter(|lane| lane.breaker != BreakerState::Closed);
     let worst: Vec<String> = worst.map(|lane| format!("{} {}", lane.model, lane.breaker.as_str())).collect();
-    text.push_str(if worst.is_empty() { "closed" } else { "" });
+    // A breaker is closed when calls flow; a bare "closed" reads like the opposite.
+    text.push_str(if worst.is_empty() { "breaker closed" } else { "breaker of " });
     text.push_str(&worst.join(", "));
     let _ = write!(
         text,
@@ -105,10 +121,10 @@ fn health(provider: &Snapshot) -> String {
         let _ = write!(text, ", {:.0}% of its limit", share * 100.0);
     }
     if provider.throttled > 0 {
-        let _ = write!(text, ", {} 429", count(provider.throttled));
+        let _ = write!(text, ", {} throttled (429)", count(provider.throttled));
     }
     if !provider.held_for.is_zero() {
-        let _ = write!(text, ", held back for {}", seconds_text(provider.held_for.as_secs_f64()));
+        let _ = write!(text, ", held back {}", seconds_text(provider.held_for.as_secs_f64()));
     }
     for (key, why) in &provider.resting_keys {
         let _ = write!(text, ", key {key} rests ({why})");
@@ -119,18 +135,41 @@ fn health(provider: &Snapshot) -> String {
     text
 }
 
+/// Shows a number of things, such as "1 call" and "12 calls".
+pub(super) fn numbered(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// Cuts a long key; those made from an item's content have 64 digits.
+fn short(key: &str) -> String {
+    const MOST: usize = 20;
+    if key.chars().count() <= MOST {
+        return key.to_owned();
+    }
+    key.chars().take(MOST - 1).chain(['…']).collect()
+}
+
 /// Shows a number in at most five characters.
 pub(super) fn count(number: u64) -> String {
     match number {
         0..10_000 => number.to_string(),
-        10_000..1_000_000 => format!("{:.1}k", number as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2}M", number as f64 / 1e6),
+        10_000..999_950 => format!("{:.1}k", number as f64 / 1e3),
+        999_950..999_995_000 => format!("{:.2}M", number as f64 / 1e6),
         _ => format!("{:.2}G", number as f64 / 1e9),
     }
 }
 
-pub(super) fn money(dollars: f64) -> String {
+fn money(dollars: f64) -> String {
     NanoUsd((dollars * 1e9).round() as u64).to_string()
+}
+
+/// Shows what is known of a cost; what is not known is never shown as zero.
+pub(super) fn cost(dollars: Option<f64>, calls_of_unknown_cost: u64) -> String {
+    match (dollars, calls_of_unknown_cost) {
+        (None, _) => "unknown".to_owned(),
+        (Some(dollars), 0) => money(dollars),
+        (Some(dollars), _) => format!("at least {}", money(dollars)),
+    }
 }
 
 /// Shows a time as a person would say it.
@@ -163,6 +202,9 @@ mod tests {
     #[test]
     fn a_run_that_has_just_begun_says_so_without_nonsense() {
         let shown = line("email", &Progress::default());
-        assert!(shown.starts_with("email: 0 done, 0 in flight, 0.0 items/s, 0.0s | 0 calls"), "{shown}");
+        assert!(
+            shown.starts_with("email: 0 done, 0 in flight | 0.0 items/s, 0.0 calls/s, 0.0s gone | 0 calls"),
+            "{shown}"
+        );
     }
 }

@@ -1,38 +1,57 @@
 //! Puts a run's report into a table for people. Pure: it prints nothing.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::pipeline::run::{Ended, ErrorCount, Part, Report};
 use crate::types::Class;
 
-use super::status::{count, money, seconds_text};
+use super::status::{cost, count, numbered, seconds_text};
+
+/// Columns of a terminal that a report has to fit.
+const WIDTH: u16 = 100;
 
 /// Returns the report as text.
 pub(super) fn report(report: &Report) -> String {
     let mut text = vec![headline(report)];
-    let parts = report.steps.iter().map(|(step, part)| (format!("step {step}"), part));
-    let lanes = report.lanes.iter().map(|(lane, part)| (lane.clone(), part));
-    let parts: Vec<(String, &Part)> = parts.chain(lanes).filter(|(_, part)| part.calls > 0).collect();
+    let steps = report.steps.iter().map(|(step, part)| (step.to_string(), part));
+    let lanes = report
+        .lanes
+        .iter()
+        .map(|(lane, part)| (format!("{lane}{}", if part.practice { " [practice]" } else { "" }), part));
+    let parts: Vec<(String, &Part)> = steps.chain(lanes).filter(|(_, part)| part.calls > 0).collect();
     if !parts.is_empty() {
         text.push(table_of(&parts));
     }
-    for (title, errors) in [("items failed of", &report.errors), ("calls failed of", &report.failed_calls)] {
-        if !errors.is_empty() {
-            text.push(errors_of(title, errors.iter()));
-        }
-    }
-    if let Some(reject) = &report.first_reject {
-        text.push(format!("first rejected: {reject}"));
+    if !report.failed_calls.is_empty() {
+        text.push(errors_of("calls failed of", report.failed_calls.iter()));
     }
     if report.practice {
         text.push(
             "PRACTICE: a played provider on this machine answered; the answers are made up.".to_owned(),
         );
     }
-    for error in [&report.input_error, &report.output_error].into_iter().flatten() {
-        text.push(format!("error: {error}"));
-    }
+    // Last, where the eye is.
+    text.extend(problems(report));
     text.join("\n")
+}
+
+/// Returns what went wrong for items and files; nothing when all went well.
+pub(super) fn problems(report: &Report) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !report.errors.is_empty() {
+        problems.push(errors_of("items failed of", report.errors.iter()));
+    }
+    if let Some(reject) = &report.first_reject {
+        let rejected = numbered(report.items.rejected, "piece");
+        problems.push(format!("{rejected} of the input rejected, such as {reject}"));
+    }
+    if report.items.unfinished > 0 {
+        let items = numbered(report.items.unfinished, "item");
+        problems.push(format!("{items} given up half-way, without a line; calls under way may be charged"));
+    }
+    let broken = [&report.input_error, &report.output_error].into_iter().flatten();
+    problems.extend(broken.map(|error| format!("error: {error}")));
+    problems
 }
 
 fn headline(report: &Report) -> String {
@@ -55,61 +74,89 @@ fn headline(report: &Report) -> String {
         Ended::Interrupted => " (interrupted)",
         Ended::Broken => " (broken off)",
     };
-    let rate =
-        items.success_rate().map_or_else(String::new, |rate| format!(" ({:.1}% success)", rate * 100.0));
-    let calls = &report.calls;
-    let unknown = match report.calls_of_unknown_cost {
-        0 => String::new(),
-        calls => format!(" (and {} calls of unknown cost)", count(calls)),
-    };
-    let twice = match calls.maybe_charged {
-        0 => String::new(),
-        calls => format!(", {} perhaps paid for nothing", count(calls)),
-    };
-    format!(
-        "{}{ended}: {}{rate} in {}, {:.1} items/s\n{} calls: {} answered, {} failed ({} 429){twice}; {} failovers, {} re-asked\ntokens {} in ({} cached), {} out ({} reasoning); cost {}{unknown}\nitem time: average {}, p50 {}, p95 {}, p99 {}",
+    // Rounded down: one failure in ten thousand is no 100%.
+    let rate = items
+        .success_rate()
+        .map_or_else(String::new, |rate| format!(" ({:.1}% success)", (rate * 1e3).floor() / 10.0));
+    let mut lines = vec![format!(
+        "{}{ended}: {}{rate} in {}, {:.1} items/s",
         report.pipeline,
         counts.join(", "),
         seconds_text(report.seconds),
         report.items_per_second,
-        count(calls.made),
-        count(calls.answered),
-        count(calls.failed),
-        count(calls.throttled),
-        count(calls.failovers),
-        count(calls.reasked),
+    )];
+    if report.calls.made > 0 {
+        lines.push(calls(report));
+        lines.push(spent(report));
+        let times = &report.item_seconds;
+        lines.push(format!(
+            "item time: average {}, p50 {}, p95 {}, p99 {}",
+            seconds_text(times.average),
+            seconds_text(times.p50),
+            seconds_text(times.p95),
+            seconds_text(times.p99),
+        ));
+    }
+    lines.join("\n")
+}
+
+fn calls(report: &Report) -> String {
+    let calls = &report.calls;
+    let mut text = format!("{}: {} answered", numbered(calls.made, "call"), count(calls.answered));
+    for (number, what) in [
+        (calls.failed - calls.throttled, "failed"),
+        (calls.throttled, "throttled (429)"),
+        (calls.maybe_charged, "perhaps paid for nothing"),
+        (calls.failovers, "failed over"),
+        (calls.reasked, "re-asked"),
+    ] {
+        if number > 0 {
+            text.push_str(&format!(", {} {what}", count(number)));
+        }
+    }
+    text
+}
+
+fn spent(report: &Report) -> String {
+    let some = |tokens: u64, what: &str| match tokens {
+        0 => String::new(),
+        tokens => format!(" ({} {what})", count(tokens)),
+    };
+    let unknown = match report.calls_of_unknown_cost {
+        0 => String::new(),
+        calls => format!(" (no price or usage for {})", numbered(calls, "call")),
+    };
+    format!(
+        "tokens {} in{}, {} out{}; cost {}{unknown}",
         count(report.tokens.input.0),
-        count(report.tokens.cached.0),
+        some(report.tokens.cached.0, "cached"),
         count(report.tokens.output.0),
-        count(report.tokens.reasoning.0),
-        money(report.cost_usd),
-        seconds_text(report.item_seconds.average),
-        seconds_text(report.item_seconds.p50),
-        seconds_text(report.item_seconds.p95),
-        seconds_text(report.item_seconds.p99),
+        some(report.tokens.reasoning.0, "reasoning"),
+        cost(report.cost_usd, report.calls_of_unknown_cost),
     )
 }
 
 fn table_of(parts: &[(String, &Part)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     table.set_header([
-        "",
-        "calls",
-        "failed",
-        "average",
-        "p50",
-        "p95",
-        "p99",
-        "waited p95",
-        "tokens in",
-        "out",
-        "cost",
+        "step or\nlane",
+        "\ncalls",
+        "\nfailed",
+        "time\naverage",
+        "\np50",
+        "\np95",
+        "\np99",
+        "waited\np95",
+        "tokens\nin",
+        "\nout",
+        "\ncost",
     ]);
     for (name, part) in parts {
         let times = &part.seconds;
         table.add_row([
-            name.clone() + if part.practice { " [practice]" } else { "" },
+            name.clone(),
             count(part.calls),
             count(part.failed),
             seconds_text(times.average),
@@ -119,13 +166,20 @@ fn table_of(parts: &[(String, &Part)]) -> String {
             seconds_text(part.waited.p95),
             count(part.tokens.input.0),
             count(part.tokens.output.0),
-            money(part.cost_usd),
+            short_cost(part),
         ]);
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
+        // What is too long is broken in the names; half a number is none.
+        column.set_constraint(ColumnConstraint::ContentWidth);
     }
     table.trim_fmt()
+}
+
+/// Shows a cost in a column; `≥` is one that is known in part.
+fn short_cost(part: &Part) -> String {
+    cost(part.cost_usd, part.calls_of_unknown_cost).replace("at least ", "≥")
 }
 
 fn errors_of<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a ErrorCount)>) -> String {

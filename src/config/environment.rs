@@ -53,8 +53,7 @@ pub(super) fn read(env: Env<'_>) -> Environment {
     }
     if found.providers.is_empty() && found.faults.0.is_empty() {
         let wrong = "no provider is set up";
-        let advice =
-            "write a config.toml, or set OPENAI_API_KEY and OPENAI_MODEL (or ANTHROPIC_, or GEMINI_)";
+        let advice = "add one to config.toml, or set OPENAI_API_KEY and OPENAI_MODEL";
         if cfg!(feature = "server") {
             found.notes.push(format!("{wrong}: {advice}"));
             found.providers.insert("practice".into(), provider::Settings::practice());

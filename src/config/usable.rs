@@ -8,9 +8,9 @@ use http::HeaderMap;
 use indexmap::IndexMap;
 
 use crate::document::{Fault, Faults};
-use crate::provider::{self, Env, HeaderSource, Key, KeySource};
+use crate::provider::{self, Env, HeaderSource, Key, KeyError, KeySource};
 use crate::router::Route;
-use crate::types::{KeyLabel, ProviderName, RouteName};
+use crate::types::{KeyLabel, ProviderName, RouteName, Secret};
 
 use super::Config;
 use super::check::meant;
@@ -45,12 +45,25 @@ impl Config {
     /// # Errors
     /// Every key file and command that cannot be read.
     pub fn usable(&self, env: Env<'_>) -> Result<Usable, Faults> {
+        self.read(env, Commands::Run)
+    }
+
+    /// Returns the notes that [`usable`](Self::usable) would give, without running a command: each is
+    /// taken to have a key.
+    ///
+    /// # Errors
+    /// Every key file that cannot be read.
+    pub fn preview(&self, env: Env<'_>) -> Result<Vec<String>, Faults> {
+        self.read(env, Commands::Trust).map(|usable| usable.notes)
+    }
+
+    fn read(&self, env: Env<'_>, commands: Commands) -> Result<Usable, Faults> {
         let mut faults = Faults::default();
         let mut notes = self.notes.clone();
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
         for (name, settings) in &self.providers {
-            match read_keys(name, settings, env, &mut notes) {
+            match read_keys(name, settings, env, commands, &mut notes) {
                 Ok(Found::Ready(ready)) => {
                     providers.insert(name.clone(), *ready);
                 }
@@ -130,6 +143,27 @@ impl Usable {
     }
 }
 
+/// What to do about keys that a command gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Commands {
+    Run,
+    /// Take them to be there, and run nothing.
+    Trust,
+}
+
+impl Commands {
+    fn key(self, source: &KeySource, env: Env<'_>) -> Result<Option<Secret>, KeyError> {
+        match source {
+            KeySource::Command(line) if self == Self::Trust => Ok(Some(Secret::from(line.clone()))),
+            KeySource::Env(_) | KeySource::File(_) | KeySource::Command(_) => source.read(env),
+        }
+    }
+
+    fn trusts(self, header: &HeaderSource) -> bool {
+        self == Self::Trust && matches!(header, HeaderSource::Read(KeySource::Command(_)))
+    }
+}
+
 enum Found {
     Ready(Box<ReadyProvider>),
     /// The variables that are not set; of each list one would do.
@@ -140,13 +174,14 @@ fn read_keys(
     name: &ProviderName,
     settings: &provider::Settings,
     env: Env<'_>,
+    commands: Commands,
     notes: &mut Vec<String>,
 ) -> Result<Found, Faults> {
     let mut faults = Faults::default();
     let mut keys: Vec<Key> = Vec::new();
     let mut unset = Vec::new();
     for source in &settings.keys {
-        match source.read(env) {
+        match commands.key(source, env) {
             Ok(Some(secret)) if keys.iter().any(|key| key.secret.expose() == secret.expose()) => {}
             Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret }),
             Ok(None) => unset.push(variable(source)),
@@ -156,6 +191,9 @@ fn read_keys(
     let mut headers = HeaderMap::new();
     let mut missing = Vec::new();
     for (header, source) in &settings.headers {
+        if commands.trusts(source) {
+            continue;
+        }
         match source.read(env) {
             Ok(Some(value)) => {
                 headers.insert(header.clone(), value);
@@ -196,7 +234,7 @@ fn variable(source: &KeySource) -> String {
     }
 }
 
-fn unreadable(name: &ProviderName, error: &provider::KeyError) -> Fault {
+fn unreadable(name: &ProviderName, error: &KeyError) -> Fault {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let text = error.to_string();
     match text.split_once("; ") {

@@ -218,6 +218,7 @@ impl Run {
             calls_per_second: self.calls_met.per_second(now),
             tokens: self.tally.tokens,
             cost_usd: self.tally.cost.dollars(),
+            calls_of_unknown_cost: self.tally.cost.unknown(),
             seconds: self.started.elapsed().as_secs_f64(),
             input_read: self.input_read,
             practice: self.tally.practice,

@@ -28,8 +28,10 @@ pub struct Progress {
     pub calls_per_second: f64,
     /// Tokens so far.
     pub tokens: Usage,
-    /// Money so far, of calls whose price is known.
-    pub cost_usd: f64,
+    /// Money so far; at least, or `None`, as in [`Report::cost_usd`](super::Report::cost_usd).
+    pub cost_usd: Option<f64>,
+    /// Calls so far whose cost is not known.
+    pub calls_of_unknown_cost: u64,
     /// What the whole run will have cost; `None` while that cannot be told.
     pub cost_forecast_usd: Option<f64>,
     /// Since the start.
@@ -57,7 +59,7 @@ impl Progress {
         };
         let all = (read as f64 / share).max(done);
         self.seconds_left = Some(self.seconds * (all - done) / done);
-        self.cost_forecast_usd = Some(self.cost_usd * all / done);
+        self.cost_forecast_usd = self.cost_usd.map(|cost| cost * all / done);
     }
 
     /// Returns the time since the start.
@@ -77,7 +79,7 @@ mod tests {
             items,
             in_flight: 60,
             seconds: 10.0,
-            cost_usd: 0.38,
+            cost_usd: Some(0.38),
             input_read: Some(68.0 / 200.0),
             ..Progress::default()
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::types::{Class, NanoUsd, StepName, Usage};
+use crate::types::{Class, StepName, Usage};
 
 /// The report of a run, as `--report` writes it. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -28,8 +28,9 @@ pub struct Report {
     pub calls: Calls,
     /// Tokens of all calls, failed ones included where the provider told.
     pub tokens: Usage,
-    /// What the calls cost whose price is known.
-    pub cost_usd: f64,
+    /// What the calls cost, and at least that when `calls_of_unknown_cost` is not zero. `None` (`null`)
+    /// when it is not known for any call that may have cost something: never zero for that.
+    pub cost_usd: Option<f64>,
     /// Calls whose cost is not known: no price, or the provider did not tell what was used.
     pub calls_of_unknown_cost: u64,
     /// By step, in the pipeline's order.
@@ -52,6 +53,13 @@ pub struct Report {
     /// What was wrong with the input, if reading it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_error: Option<String>,
+}
+
+impl Report {
+    /// Returns whether the input held nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.ended == Ended::Whole && self.items == Items::default()
+    }
 }
 
 /// How a run ended.
@@ -128,8 +136,10 @@ pub struct Part {
     pub waited: Times,
     /// Tokens used.
     pub tokens: Usage,
-    /// What they cost, where known.
-    pub cost_usd: f64,
+    /// What they cost; at least, or `None`, as in [`Report::cost_usd`].
+    pub cost_usd: Option<f64>,
+    /// Calls whose cost is not known.
+    pub calls_of_unknown_cost: u64,
     /// Whether a played provider answered.
     pub practice: bool,
 }
@@ -156,11 +166,4 @@ pub struct ErrorCount {
     pub count: u64,
     /// What was said the first time.
     pub example: String,
-}
-
-impl Report {
-    /// Returns the money spent, where known.
-    pub fn cost(&self) -> NanoUsd {
-        NanoUsd((self.cost_usd * 1e9).round() as u64)
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use indexmap::IndexMap;
 
-use crate::types::{Attempt, Class, Failure, ItemStatus, NanoUsd, Outcome, StepName, Trail, Usage};
+use crate::types::{Attempt, Charged, Class, Failure, ItemStatus, NanoUsd, Outcome, StepName, Trail, Usage};
 
 use super::report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
 
@@ -16,10 +16,9 @@ pub(super) struct Tally {
     pub(super) items: Items,
     pub(super) calls: Calls,
     pub(super) tokens: Usage,
-    pub(super) cost: NanoUsd,
+    pub(super) cost: Cost,
     pub(super) practice: bool,
     pub(super) first_reject: Option<String>,
-    unknown_cost: u64,
     item_times: Clock,
     steps: IndexMap<StepName, Share>,
     lanes: BTreeMap<String, Share>,
@@ -34,16 +33,52 @@ struct Share {
     took: Clock,
     waited: Clock,
     tokens: Usage,
-    cost: NanoUsd,
+    cost: Cost,
     practice: bool,
 }
 
-/// Longest time that is told apart, in microseconds: thirty days.
-const LONGEST: u64 = 30 * 24 * 60 * 60 * 1_000_000;
+/// What calls cost, as far as that is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    known: NanoUsd,
+    unknown: u64,
+}
 
 /// Times in microseconds, to three digits.
 #[derive(Debug)]
 struct Clock(Histogram<u64>);
+
+/// Longer times count as this one, which bounds the histogram.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Cost {
+    fn add(&mut self, attempt: &Attempt) {
+        match attempt.cost {
+            Some(cost) => self.known += cost,
+            None if is_free(attempt) => {}
+            None => self.unknown += 1,
+        }
+    }
+
+    /// Returns the sum of what is known, in dollars; `None` when there was a cost and none is known.
+    pub(super) fn dollars(&self) -> Option<f64> {
+        (self.unknown == 0 || self.known > NanoUsd(0)).then(|| self.known.dollars())
+    }
+
+    /// Returns how many calls cost nobody knows what.
+    pub(super) fn unknown(&self) -> u64 {
+        self.unknown
+    }
+}
+
+/// What was refused before any work costs nothing, whatever the price is.
+fn is_free(attempt: &Attempt) -> bool {
+    match &attempt.outcome {
+        Outcome::Answered => false,
+        Outcome::Failed(failure) => failure.charged == Charged::No && attempt.usage.is_none(),
+        Outcome::Refused(_) => true,
+    }
+}
 
 impl Clock {
     fn new() -> Self {
@@ -52,9 +87,10 @@ impl Clock {
     }
 
     fn add(&mut self, time: Duration) {
-        let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
-        // The histogram grows up to the longest time, so that recording cannot fail.
-        let _ = self.0.record(microseconds);
+        // Not `saturating_record`: that cuts every time at what the histogram has room for so far, which
+        // is microseconds at first, instead of growing.
+        // An error is a time beyond the bounds of a histogram that grows: there is none.
+        let _ = self.0.record(time.min(LONGEST).as_micros() as u64);
     }
 
     fn times(&self) -> Times {
@@ -68,7 +104,7 @@ impl Clock {
 impl Share {
     fn new() -> Self {
         let (calls, failed, practice) = (0, 0, false);
-        let (tokens, cost) = (Usage::default(), NanoUsd(0));
+        let (tokens, cost) = (Usage::default(), Cost::default());
         Self { calls, failed, took: Clock::new(), waited: Clock::new(), tokens, cost, practice }
     }
 
@@ -78,7 +114,7 @@ impl Share {
         self.took.add(attempt.took);
         self.waited.add(attempt.waited);
         self.tokens += attempt.usage.unwrap_or_default();
-        self.cost += attempt.cost.unwrap_or_default();
+        self.cost.add(attempt);
         self.practice |= practice;
     }
 
@@ -90,6 +126,7 @@ impl Share {
             waited: self.waited.times(),
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
+            calls_of_unknown_cost: self.cost.unknown(),
             practice: self.practice,
         }
     }
@@ -102,10 +139,9 @@ impl Tally {
             items: Items::default(),
             calls: Calls::default(),
             tokens: Usage::default(),
-            cost: NanoUsd(0),
+            cost: Cost::default(),
             practice: false,
             first_reject: None,
-            unknown_cost: 0,
             item_times: Clock::new(),
             steps: steps.into_iter().map(|step| (step, Share::new())).collect(),
             lanes: BTreeMap::new(),
@@ -132,12 +168,9 @@ impl Tally {
     fn call(&mut self, step: &StepName, attempt: &Attempt, failure: Option<&Failure>, practice: bool) {
         self.calls.made += 1;
         self.tokens += attempt.usage.unwrap_or_default();
-        self.cost += attempt.cost.unwrap_or_default();
+        self.cost.add(attempt);
         match failure {
-            None => {
-                self.calls.answered += 1;
-                self.unknown_cost += u64::from(attempt.cost.is_none());
-            }
+            None => self.calls.answered += 1,
             Some(failure) => {
                 self.calls.failed += 1;
                 self.calls.throttled += u64::from(failure.class == Class::RateLimit);
@@ -196,7 +229,7 @@ impl Tally {
             calls: self.calls,
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
-            calls_of_unknown_cost: self.unknown_cost,
+            calls_of_unknown_cost: self.cost.unknown(),
             steps: self.steps.iter().map(|(step, share)| (step.clone(), share.part())).collect(),
             lanes: self.lanes.iter().map(|(lane, share)| (lane.clone(), share.part())).collect(),
             errors: self.errors.clone(),
@@ -222,21 +255,57 @@ fn count(counts: &mut BTreeMap<Class, ErrorCount>, class: Class, example: impl F
 mod tests {
     use super::*;
 
-    #[test]
-    fn times_are_told_to_three_digits() {
-        let mut clock = Clock::new();
-        (1..=1_000).for_each(|milliseconds| clock.add(Duration::from_millis(milliseconds)));
-        clock.add(Duration::from_secs(7_200));
-        let times = clock.times();
-        let near = |seen: f64, meant: f64| (seen / meant - 1.0).abs() < 0.01;
-        assert!(near(times.p50, 0.501) && near(times.p95, 0.951) && near(times.p99, 0.991), "{times:?}");
-        assert!(near(times.max, 7_200.0) && near(times.average, 7_700.5 / 1_001.0), "{times:?}");
+    fn attempt(took: u64, cost: Option<u64>, outcome: Outcome) -> Attempt {
+        Attempt {
+            lane: "claude/haiku".parse().unwrap(),
+            key: None,
+            waited: Duration::ZERO,
+            took: Duration::from_millis(took),
+            first_token: None,
+            usage: None,
+            cost: cost.map(NanoUsd),
+            outcome,
+        }
+    }
+
+    fn report_of(attempts: Vec<Attempt>) -> Report {
+        let mut tally = Tally::new(["summary".into()]);
+        tally.question(&"summary".into(), &Trail(attempts), false);
+        tally.settled(ItemStatus::Completed, None, Duration::from_secs(90));
+        tally.report("email", Ended::Whole, Duration::from_secs(100))
     }
 
     #[test]
-    fn a_time_beyond_all_measure_still_counts() {
-        let mut clock = Clock::new();
-        clock.add(Duration::MAX);
-        assert!(clock.times().max > 2_500_000.0);
+    fn times_are_those_that_were_measured() {
+        let calls = (1..=100).map(|call| attempt(call * 100, None, Outcome::Answered)).collect();
+        let report = report_of(calls);
+        let near = |is: f64, should: f64| (is / should - 1.0).abs() < 0.002;
+        let times = report.lanes["claude/haiku"].seconds;
+        assert!(near(times.average, 5.05) && near(times.p50, 5.0), "{times:?}");
+        assert!(near(times.p99, 9.9) && near(times.max, 10.0), "{times:?}");
+        assert!(near(report.item_seconds.max, 90.0), "{:?}", report.item_seconds);
+    }
+
+    #[test]
+    fn a_cost_that_nobody_knows_is_not_nothing() {
+        let report = report_of(vec![attempt(1, None, Outcome::Answered)]);
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (None, 1));
+        assert_eq!(report.lanes["claude/haiku"].cost_usd, None);
+    }
+
+    #[test]
+    fn a_cost_that_is_known_in_part_is_told_as_that() {
+        let report = report_of(vec![
+            attempt(1, Some(2_000_000), Outcome::Answered),
+            attempt(1, None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged())),
+        ]);
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+    }
+
+    #[test]
+    fn a_call_that_was_refused_before_any_work_costs_nothing() {
+        let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down"));
+        let report = report_of(vec![attempt(1, None, refused)]);
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.0), 0));
     }
 }

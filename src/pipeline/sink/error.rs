@@ -21,7 +21,7 @@ pub enum Error {
         name: String,
     },
     /// The file is in use by the run in another way.
-    #[error("{name} and {other} are the same file; name another one to write to")]
+    #[error("{}; name another file to write to", same(name, other))]
     SameFile {
         /// The output.
         name: String,
@@ -37,7 +37,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// Writing failed, for example because the disk is full.
-    #[error("cannot write to {name}; {lines} lines are safely written")]
+    #[error("cannot write to {name}; {} safely written", these(*lines))]
     Write {
         /// The output.
         name: String,
@@ -47,7 +47,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// Nobody reads the output any more.
-    #[error("nobody reads {name} any more; {lines} lines were written")]
+    #[error("nobody reads {name} any more; {} safely written", these(*lines))]
     BrokenPipe {
         /// The output.
         name: String,
@@ -60,6 +60,21 @@ pub enum Error {
         /// The output.
         name: String,
     },
+}
+
+fn same(name: &str, other: &str) -> String {
+    if name == other {
+        return format!("{name} is in use by this run already");
+    }
+    format!("{name} and {other} are the same file")
+}
+
+fn these(lines: u64) -> String {
+    match lines {
+        0 => "nothing is".into(),
+        1 => "1 line is".into(),
+        more => format!("{more} lines are"),
+    }
 }
 
 impl Error {

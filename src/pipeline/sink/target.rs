@@ -1,7 +1,7 @@
 //! Opens what lines are written to: a file, stdout, any writer, or nothing.
 //!
-//! What can be known before the first line is said here, once. A file is emptied only when it is
-//! certain that it is no other file of the run.
+//! What can be known before the first line is said here, once. A file that was there is emptied only
+//! when something is about to be written to it, so that a run which is refused takes nothing away.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Creates or empties a file. `others` are the run's other files, none of which it may be.
+    /// Opens a file, or creates it. `others` are the run's other files, none of which it may be.
     pub fn file(path: impl AsRef<Path>, others: &[&Path]) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -36,14 +36,19 @@ impl Target {
         if let Some(other) = others.iter().find(|other| same(path, &metadata, other)) {
             return Err(Error::SameFile { name, other: other.display().to_string() });
         }
-        file.set_len(0).map_err(failed)?;
         let again = file.try_clone().map_err(failed)?;
         Ok(Self { name, out: Some(Box::new(file)), file: Some(again) })
     }
 
-    /// Writes to stdout.
-    pub fn stdout() -> Self {
-        Self::writer("stdout", io::stdout())
+    /// Writes to stdout. Where that was redirected to a file it may be none of `others`.
+    pub fn stdout(others: &[&Path]) -> Result<Self, Error> {
+        let (name, path) = ("stdout", Path::new("/dev/stdout"));
+        let redirected = std::fs::metadata(path).ok().filter(Metadata::is_file);
+        let same = |metadata: Metadata| others.iter().find(|other| same(path, &metadata, other));
+        match redirected.and_then(same) {
+            Some(other) => Err(Error::SameFile { name: name.into(), other: other.display().to_string() }),
+            None => Ok(Self::writer(name, io::stdout())),
+        }
     }
 
     /// Writes to anything else; `name` is what messages call it.
@@ -54,6 +59,22 @@ impl Target {
     /// Writes nothing: lines are counted and dropped.
     pub fn none() -> Self {
         Self { name: "nothing".into(), out: None, file: None }
+    }
+
+    /// Writes `bytes`, and nothing else.
+    pub fn overwrite(mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.empty()?;
+        let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
+        if let Some(out) = &mut self.out {
+            out.write_all(bytes).and_then(|()| out.flush()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes out what is in the file.
+    pub(super) fn empty(&self) -> Result<(), Error> {
+        let failed = |source| Error::Open { name: self.name.clone(), source: Arc::new(source) };
+        self.file.as_ref().map_or(Ok(()), |file| file.set_len(0)).map_err(failed)
     }
 }
 

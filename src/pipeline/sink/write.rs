@@ -88,6 +88,7 @@ impl<T: Send + 'static> Sink<T> {
         header: Vec<u8>,
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
+        target.empty()?;
         let Target { name, out, file } = target;
         let (to, mut from) = mpsc::channel(WAITING);
         let (ended, end) = oneshot::channel();

@@ -61,7 +61,11 @@ impl Unparsed {
 pub(super) fn what(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    match text.strip_suffix(&place).unwrap_or(&text) {
+        // The parser's name for the words that JSON has.
+        "expected ident" => "expected null, true or false".to_owned(),
+        what => what.to_owned(),
+    }
 }
 
 struct Lines<R> {
