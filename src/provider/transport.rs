@@ -10,8 +10,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::types::{Class, Failure};
+use crate::types::{Class, Failure, Secret};
 use crate::wire::Request;
+
+use super::mask::Mask;
 
 /// Streams that one HTTP/2 connection carries without waiting, as most servers allow; a client
 /// opens one connection per host, so more calls at once need more clients.
@@ -22,6 +24,12 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Most bytes of an error's body that are read.
 const MOST_ERROR_BYTES: usize = 1 << 20;
+
+/// Fewest characters of a header's value that may be a token.
+const SHORTEST_TOKEN: usize = 12;
+
+/// The headers that carry a provider's own id of a request.
+const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +58,7 @@ pub(super) struct Transport {
     next: AtomicUsize,
     base_url: String,
     headers: HeaderMap,
+    masks: Vec<Mask>,
 }
 
 /// A response whose body has not been read.
@@ -78,7 +87,11 @@ impl Transport {
             }
             client.build().map_err(Error::Client)
         };
+        let masks = headers.values().filter_map(mask).collect();
+        let mut headers = headers;
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
+            masks,
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
                 .collect::<Result<_, _>>()?,
@@ -96,7 +109,6 @@ impl Transport {
     ) -> Result<Response, Failure> {
         let client = &self.clients[self.next.fetch_add(1, Relaxed) % self.clients.len()];
         let mut headers = self.headers.clone();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(request.headers.into_iter().chain(key));
         let url = format!("{}{}", self.base_url, request.path);
         let sent = client.post(url).headers(headers).body(request.body).send().await;
@@ -104,11 +116,28 @@ impl Transport {
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
     }
+
+    /// Covers the values of extra headers, which may be tokens, in a provider's words.
+    pub(super) fn cover(&self, failure: &mut Failure) {
+        self.masks.iter().for_each(|mask| mask.cover_failure(failure));
+    }
+}
+
+/// Makes the mask of a header's value; a short one is a plain word such as a team's name.
+fn mask(value: &HeaderValue) -> Option<Mask> {
+    let text = value.to_str().ok().filter(|text| text.len() >= SHORTEST_TOKEN)?;
+    Some(Mask::new(Secret::from(text.to_owned())))
 }
 
 impl Response {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Returns the provider's own id of the request, where it sends one.
+    pub(super) fn request_id(&self) -> Option<String> {
+        let value = |name| self.headers.get(name)?.to_str().ok().filter(|id| !id.is_empty());
+        REQUEST_IDS.into_iter().find_map(value).map(str::to_owned)
     }
 
     /// Returns the media type without its parameters, in lower case; empty when there is none.

@@ -10,7 +10,10 @@ mod plan;
 mod policy;
 mod settings;
 
+/// What an ask hears that comes too late.
+const STOPPED: &str = "pointsman is stopping and takes no more questions";
+
 pub use actor::{LaneHandle, RouteHandle, Router};
 pub use ask::Ask;
-pub use plan::{Plan, Step};
+pub use plan::{KeyLeft, Plan, Probe, Step};
 pub use settings::{Lane, Policy, RetrySettings, Route};
