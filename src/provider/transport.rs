@@ -12,8 +12,10 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::Url;
 
-use crate::types::{Class, Failure};
+use crate::types::{Class, Failure, Secret};
 use crate::wire::Request;
+
+use super::mask::Mask;
 
 /// Streams that one HTTP/2 connection carries without waiting, as most servers allow; a client
 /// opens one connection per host, so more calls at once need more clients.
@@ -24,6 +26,12 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Most bytes of an error's body that are read.
 const MOST_ERROR_BYTES: usize = 1 << 20;
+
+/// Fewest characters of a header's value that may be a token.
+const SHORTEST_TOKEN: usize = 12;
+
+/// The headers that carry a provider's own id of a request.
+const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,7 @@ pub(super) struct Transport {
     next: AtomicUsize,
     base_url: String,
     headers: HeaderMap,
+    masks: Vec<Mask>,
     /// Addresses by path, parsed once: there is one for each model at most.
     urls: RwLock<HashMap<String, Url>>,
 }
@@ -84,9 +93,11 @@ impl Transport {
             }
             client.build().map_err(Error::Client)
         };
+        let masks = headers.values().filter_map(mask).collect();
         let mut headers = headers;
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
+            masks,
             urls: RwLock::default(),
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
@@ -122,11 +133,28 @@ impl Transport {
         self.urls.write().unwrap_or_else(PoisonError::into_inner).insert(path, url.clone());
         Ok(url)
     }
+
+    /// Covers the values of extra headers, which may be tokens, in a provider's words.
+    pub(super) fn cover(&self, failure: &mut Failure) {
+        self.masks.iter().for_each(|mask| mask.cover_failure(failure));
+    }
+}
+
+/// Makes the mask of a header's value; a short one is a plain word such as a team's name.
+fn mask(value: &HeaderValue) -> Option<Mask> {
+    let text = value.to_str().ok().filter(|text| text.len() >= SHORTEST_TOKEN)?;
+    Some(Mask::new(Secret::from(text.to_owned())))
 }
 
 impl Response {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Returns the provider's own id of the request, where it sends one.
+    pub(super) fn request_id(&self) -> Option<String> {
+        let value = |name| self.headers.get(name)?.to_str().ok().filter(|id| !id.is_empty());
+        REQUEST_IDS.into_iter().find_map(value).map(str::to_owned)
     }
 
     /// Returns the media type without its parameters, in lower case; empty when there is none.

@@ -1,13 +1,15 @@
 //! Orders the lanes for every ask and sets it on its way.
 //!
 //! Holds no future: an ask under way is a task on the shared runtime, so that ten thousand of them
-//! cost the actor nothing, and a panic in one costs that one.
+//! cost the actor nothing, and a panic in one costs that one. Asked to stop, it takes no more asks and
+//! stays until those under way have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
 
 use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
@@ -25,6 +27,7 @@ pub struct Router {
     setup: Arc<Setup>,
     choosers: HashMap<RouteName, Chooser>,
     health: HashMap<LaneName, LaneHealth>,
+    stopping: bool,
 }
 
 /// What the router is made from, and made from again after a panic.
@@ -33,12 +36,14 @@ struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
     runtime: Runtime,
+    /// Every ask under way holds the other end. When this one goes, they give up.
+    open: watch::Sender<()>,
 }
 
 impl Router {
     /// Makes a router over `routes`; asks run on `runtime`.
     pub fn new(routes: HashMap<RouteName, RouteHandle>, retry: RetrySettings, runtime: Runtime) -> Self {
-        Self::from_setup(Arc::new(Setup { routes, retry, runtime }))
+        Self::from_setup(Arc::new(Setup { routes, retry, runtime, open: watch::Sender::new(()) }))
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
@@ -47,7 +52,7 @@ impl Router {
             Chooser::new(route.policy, weights)
         };
         let choosers = setup.routes.iter().map(|(name, route)| (name.clone(), chooser(route))).collect();
-        Self { setup, choosers, health: HashMap::new() }
+        Self { setup, choosers, health: HashMap::new(), stopping: false }
     }
 
     /// Returns the lanes of a route in the order in which they should be tried.
@@ -74,17 +79,24 @@ impl Handler<Ask> for Router {
     type Result = Later<<Ask as Message>::Result>;
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        if self.stopping {
+            return refuse(Failure::new(Class::Cancelled, super::STOPPED));
+        }
         let Some(lanes) = self.lanes(&ask.route) else {
             let message = format!("there is no route called {}", ask.route);
-            let failure = Failure::new(Class::ApiError, message);
-            return Later::new(|reply| {
-                reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() })))
-            });
+            return refuse(Failure::new(Class::ApiError, message));
         };
         let flow = Flow::begin(ask, lanes, self.setup.retry.clone());
         let setup = self.setup.clone();
-        Later::new(move |reply| drop(setup.runtime.spawn(flow.answer(reply))))
+        Later::new(move |reply| {
+            let open = setup.open.subscribe();
+            drop(setup.runtime.spawn(flow.answer(open, reply)));
+        })
     }
+}
+
+fn refuse(failure: Failure) -> Later<<Ask as Message>::Result> {
+    Later::new(|reply| reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() }))))
 }
 
 impl Handler<HealthChanged> for Router {
@@ -99,6 +111,9 @@ impl Handler<Stop> for Router {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
+        self.stopping = true;
+        let setup = self.setup.clone();
+        let ended = async move { setup.open.closed().await };
+        ctx.spawn(ended.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }

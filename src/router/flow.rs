@@ -1,21 +1,29 @@
 //! One ask on its way: follows its plan over the lanes until somebody answers.
 //!
-//! Ends when its asker has gone. Never glues two replies together.
+//! Ends when its asker has gone, when its time is up, and when the router stops. Never glues two replies
+//! together.
 
 use std::time::Duration;
 
 use actix::prelude::Request;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::provider::{Call, Provider, Refused, Replied};
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Answer, Attempt, Class, Failure, KeyLabel, Outcome, Trail, Unanswered};
+use crate::types::{
+    Answer, Attempt, Class, Failure, KeyLabel, LaneName, NanoUsd, Outcome, Reply, Trail, Unanswered,
+};
 
 use super::ask::Ask;
 use super::lane::LaneHandle;
-use super::plan::{Plan, Step};
+use super::plan::{KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
+
+/// How long after its deadline a call is still waited for: one that is out ends at the deadline by itself
+/// and knows what it cost.
+const GRACE: Duration = Duration::from_millis(250);
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
@@ -31,6 +39,14 @@ pub(super) struct Flow {
 /// A call that was sent to a provider; `None` when the provider is down.
 type Sent = Option<Request<Provider, Call>>;
 
+/// An answer whose trail is elsewhere.
+struct Ended {
+    reply: Reply,
+    lane: LaneName,
+    practice: bool,
+    cost: Option<NanoUsd>,
+}
+
 impl Flow {
     /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
     /// thread, so that costs no other thread's wake.
@@ -44,13 +60,18 @@ impl Flow {
         flow
     }
 
-    /// Finds an answer and sends it to `reply`.
-    pub(super) async fn answer(mut self, mut reply: ReplyTo<Answered>) {
-        let answered = tokio::select! {
-            answered = self.follow() => answered,
+    /// Finds an answer and sends it to `reply`; gives up when the other end of `open` has gone.
+    pub(super) async fn answer(mut self, mut open: watch::Receiver<()>, mut reply: ReplyTo<Answered>) {
+        let ended = tokio::select! {
+            ended = self.follow() => ended,
             () = reply.abandoned() => return debug!("nobody waits for the answer any more"),
+            _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged()),
         };
-        reply.send(answered);
+        let trail = self.trail;
+        reply.send(match ended {
+            Ok(Ended { reply, lane, practice, cost }) => Ok(Answer { reply, lane, practice, cost, trail }),
+            Err(failure) => Err(Box::new(Unanswered { failure, trail })),
+        });
     }
 
     fn send(&self, lane: usize) -> Sent {
@@ -64,7 +85,7 @@ impl Flow {
         Some(provider.slot().shared()?.send(call))
     }
 
-    async fn follow(&mut self) -> Answered {
+    async fn follow(&mut self) -> Result<Ended, Failure> {
         loop {
             let (lane, sent) = match self.first.take() {
                 Some(first) => first,
@@ -74,31 +95,27 @@ impl Flow {
                         sleep_until(until).await;
                         continue;
                     }
-                    Step::GiveUp(failure) => {
-                        let trail = std::mem::take(&mut self.trail);
-                        return Err(Box::new(Unanswered { failure, trail }));
-                    }
+                    Step::GiveUp(failure) => return Err(failure),
                 },
             };
             let asked = Instant::now();
-            match outcome(sent).await {
-                Called::Replied(replied) => {
-                    if let Some(answer) = self.replied(lane, replied) {
-                        return Ok(answer);
+            match outcome(sent, self.ask.deadline).await {
+                Ok(replied) => {
+                    if let Some(ended) = self.replied(lane, replied) {
+                        return Ok(ended);
                     }
                 }
-                Called::Refused(refused) => {
+                Err(refused) => {
                     self.plan.refused(lane, &refused, Instant::now());
                     note_refusal(&mut self.trail, &self.lanes[lane], &refused, asked.elapsed());
                 }
-                Called::Lost => self.lost(lane, asked.elapsed()),
             }
         }
     }
 
     /// Takes what a call brought; returns the answer, if it is one.
-    fn replied(&mut self, lane: usize, replied: Replied) -> Option<Answer> {
-        let Replied { key, waited, took, first_token, cost, result } = replied;
+    fn replied(&mut self, lane: usize, replied: Replied) -> Option<Ended> {
+        let Replied { key, waited, probe, took, first_token, cost, result } = replied;
         let LaneHandle { name, provider, .. } = &self.lanes[lane];
         let mut attempt = attempt(&self.lanes[lane], Some(key), waited, took);
         (attempt.first_token, attempt.cost) = (first_token, cost);
@@ -107,44 +124,28 @@ impl Flow {
                 attempt.usage = reply.usage;
                 self.trail.0.push(attempt);
                 let (lane, practice) = (name.clone(), provider.is_practice());
-                Some(Answer { reply, lane, practice, cost, trail: std::mem::take(&mut self.trail) })
+                Some(Ended { reply, lane, practice, cost })
             }
             Err(failure) => {
                 attempt.usage = failure.usage.as_deref().copied();
                 attempt.outcome = Outcome::Failed(failure.clone());
                 self.trail.0.push(attempt);
                 let now = Instant::now();
-                self.plan.failed(lane, failure, provider.has_key(now), now, fastrand::f64());
+                let left = KeyLeft(provider.has_key(now));
+                self.plan.failed(lane, failure, (left, Probe(probe)), now, fastrand::f64());
                 None
             }
         }
     }
-
-    /// The actor or the task died before it took the call, or half-way: nobody can tell.
-    fn lost(&mut self, lane: usize, took: Duration) {
-        let lost = "the call was lost with the actor or task that made it";
-        let failure = Failure::new(Class::NetworkError, lost).maybe_charged();
-        let mut attempt = attempt(&self.lanes[lane], None, Duration::ZERO, took);
-        attempt.outcome = Outcome::Failed(failure.clone());
-        self.trail.0.push(attempt);
-        self.plan.failed(lane, failure, true, Instant::now(), fastrand::f64());
-    }
 }
 
-enum Called {
-    Replied(Replied),
-    Refused(Refused),
-    Lost,
-}
-
-async fn outcome(sent: Sent) -> Called {
-    match sent {
-        None => Called::Refused(Refused::Down),
-        Some(sent) => match sent.await {
-            Ok(Ok(replied)) => Called::Replied(replied),
-            Ok(Err(refused)) => Called::Refused(refused),
-            Err(_) => Called::Lost,
-        },
+async fn outcome(sent: Sent, deadline: Instant) -> Result<Replied, Refused> {
+    let Some(sent) = sent else { return Err(Refused::Down) };
+    match timeout_at(deadline + GRACE, sent).await {
+        Ok(Ok(replied)) => replied,
+        // The actor died with the message: what it had let leave would have been answered.
+        Ok(Err(_)) => Err(Refused::Down),
+        Err(_) => Err(Refused::Busy { until: Instant::now() }),
     }
 }
 

@@ -11,8 +11,11 @@ mod plan;
 mod policy;
 mod settings;
 
+/// What an ask hears that comes too late.
+const STOPPED: &str = "pointsman is stopping and takes no more questions";
+
 pub use actor::Router;
 pub use ask::Ask;
 pub use lane::{LaneHandle, RouteHandle};
-pub use plan::{Plan, Step};
+pub use plan::{KeyLeft, Plan, Probe, Step};
 pub use settings::{Lane, Policy, RetrySettings, Route};

@@ -17,7 +17,7 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::source::Source;
-use crate::provider::{self, Account, Env, HealthChanged, Provider, Snapshot};
+use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
 use crate::router::{Ask, LaneHandle, RouteHandle, Router};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, Slot, Start, Supervisor,
@@ -101,15 +101,16 @@ impl Pointsman {
     /// # Errors
     /// The failure that ended it, with every attempt.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
-        let lost = |why: &str| {
-            let failure = Failure::new(Class::Internal, why).maybe_charged();
-            Err(Box::new(Unanswered { failure, trail: Trail::default() }))
-        };
-        match self.router() {
-            Some(router) => {
-                router.send(ask).await.unwrap_or_else(|_| lost("the router died under the question"))
+        let failed = |failure| Err(Box::new(Unanswered { failure, trail: Trail::default() }));
+        let stopped = || failed(Failure::new(Class::Cancelled, "pointsman has stopped"));
+        let Some(router) = self.router() else { return stopped() };
+        match router.send(ask).await {
+            Ok(answered) => answered,
+            Err(_) if !router.connected() => stopped(),
+            Err(_) => {
+                let lost = "the router died under the question";
+                failed(Failure::new(Class::Internal, lost).maybe_charged())
             }
-            None => lost("pointsman has stopped"),
         }
     }
 
@@ -175,7 +176,8 @@ impl Pointsman {
         why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
     }
 
-    /// Stops every actor, by `by` at the latest, and returns how many had to be killed.
+    /// Stops every actor, by `by` at the latest, and returns how many had to be killed. Runs and asks under
+    /// way may end by then; whoever asks from now on hears that it is too late.
     pub async fn drain(&self, by: Instant) -> Drained {
         self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
     }
@@ -232,12 +234,11 @@ async fn begin(
     let (told, gave_up) = watch::channel(None);
     let supervisor = Supervisor::new(Owner(told).start().recipient()).start();
     let router = Slot::default();
-    let spec = router_spec(&config, &usable, &providers, &router, &arbiters);
-    start(&supervisor, spec).await?;
-    let to_router = router.get().ok_or(Error::Stopped)?.recipient();
+    // What is started last is drained first: the router lets its asks end while there are providers.
     for state in providers.values() {
-        start(&supervisor, provider_spec(state, &to_router, &arbiters)).await?;
+        start(&supervisor, provider_spec(state, &router, &arbiters)).await?;
     }
+    start(&supervisor, router_spec(&config, &usable, &providers, &router, &arbiters)).await?;
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALLED, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
@@ -296,14 +297,16 @@ fn router_spec(
         .when_exhausted(WhenExhausted::Escalate)
 }
 
-fn provider_spec(
-    state: &Arc<provider::State>,
-    router: &Recipient<HealthChanged>,
-    arbiters: &Arbiters,
-) -> ChildSpec {
+fn provider_spec(state: &Arc<provider::State>, router: &Slot<Router>, arbiters: &Arbiters) -> ChildSpec {
     let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
     let (state, router) = (state.clone(), router.clone());
-    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), router.clone());
+    let tell: TellHealth = Arc::new(move |health| {
+        // Who is not there yet is told again within a second.
+        if let Some(router) = router.shared() {
+            router.do_send(health);
+        }
+    });
+    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), tell.clone());
     ChildSpec::new(name, slot, make)
         .on([arbiters.core.clone()])
         .policy(allowed(10))
