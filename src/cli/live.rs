@@ -124,7 +124,9 @@ impl Live {
         match self.mode {
             Mode::Quiet => {}
             Mode::Drawn => {
-                let width = usize::from(console::Term::stderr().size().1);
+                // A terminal shows `^C` where the cursor stands, at the end of the last line: there must be
+                // room for it, or it begins a line that nobody clears away.
+                let width = usize::from(console::Term::stderr().size().1).saturating_sub(3);
                 let lines = status::lines(&self.title, progress);
                 let lines = lines.iter().map(|line| console::truncate_str(line, width, "…"));
                 self.bar.set_message(lines.collect::<Vec<_>>().join("\n"));

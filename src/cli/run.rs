@@ -114,7 +114,10 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> E
                         live.note("stopping: items in flight are finished; press Ctrl-C again to stop now");
                         run.stop_intake();
                     }
-                    2 => run.cancel(),
+                    2 => {
+                        live.note("stopping now; once more leaves an output that nobody reads");
+                        run.cancel();
+                    }
                     _ => return End::Left,
                 }
             }

@@ -88,6 +88,9 @@ fn calls(progress: &Progress) -> String {
 }
 
 fn spent(progress: &Progress) -> String {
+    if progress.calls.made == 0 {
+        return "nothing answered yet".to_owned();
+    }
     let mut text = format!(
         "tokens {} in, {} out; cost {}",
         count(progress.tokens.input.0),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::router::{self, Router};
 use crate::supervisor::{ChildId, Stop};
-use crate::types::{Answer, Class, Failure, ItemStatus, Priority, Prompt, Trail, Unanswered};
+use crate::types::{self, Answer, Class, Failure, ItemStatus, Priority, Prompt, Trail, Unanswered};
 
 use super::actor::Run;
 use super::load_attachment::load;
@@ -123,7 +123,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             }
             Err(unanswered) => {
                 let Unanswered { failure, trail } = *unanswered;
-                walk.failed(step, failure);
+                walk.failed(step, with_refusals(failure, &trail));
                 (trail, false)
             }
         };
@@ -132,6 +132,26 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
         run.do_send(StepAsked { step, trail, practice, reasked });
     }
     Walked { settled: walk.settle(), spent, took: started.elapsed() }
+}
+
+/// Says why no lane took the question, where its time ran out before any did.
+fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
+    if failure.class != Class::Deadline {
+        return failure;
+    }
+    let mut refusals = Vec::new();
+    for attempt in &trail.0 {
+        if let types::Outcome::Refused(why) = &attempt.outcome {
+            let refusal = format!("{}: {why}", attempt.lane);
+            if !refusals.contains(&refusal) {
+                refusals.push(refusal);
+            }
+        }
+    }
+    if refusals.is_empty() {
+        return failure;
+    }
+    Failure { message: format!("{}; {}", failure.message, refusals.join(", ")).into(), ..failure }
 }
 
 type Outcome = Result<Answer, Box<Unanswered>>;

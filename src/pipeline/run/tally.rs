@@ -174,9 +174,7 @@ impl Tally {
             Some(failure) => {
                 self.calls.failed += 1;
                 self.calls.throttled += u64::from(failure.class == Class::RateLimit);
-                count(&mut self.failed_calls, failure.class, || {
-                    format!("{}: {}", attempt.lane, failure.message)
-                });
+                count(&mut self.failed_calls, failure.class, || example(attempt, failure));
             }
         }
         if let Some(share) = self.steps.get_mut(step) {
@@ -239,6 +237,15 @@ impl Tally {
             reader_gone: false,
             input_error: None,
         }
+    }
+}
+
+/// Says where and why a call failed, and with which key where the key is at fault.
+fn example(attempt: &Attempt, failure: &Failure) -> String {
+    let (lane, message) = (&attempt.lane, &failure.message);
+    match (&attempt.key, failure.class) {
+        (Some(key), Class::Auth | Class::Quota) => format!("{lane} with the key {key}: {message}"),
+        _ => format!("{lane}: {message}"),
     }
 }
 

@@ -1,0 +1,279 @@
+//! Bad input: one clear message, what can be done is done, and nothing disappears.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::program::{Ended, Room, finish, finish_with};
+use super::simulate::simulator;
+
+const RUN: &str =
+    "run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl --report report.json";
+
+/// A provider of this model at this address that practises nothing, and a route to it alone.
+fn provider(address: &str) -> String {
+    format!("[provider.p]\nbase_url = \"http://{address}/v1\"\n[provider.p.models.m]\n")
+}
+
+/// Fails unless every one of `count` items has a line that failed of `class`, and the report groups
+/// them with an example.
+#[track_caller]
+fn all_failed(room: &Room, ended: &Ended, count: usize, class: &str, example: &str) {
+    ended.says(1, &[&format!("items failed of:\n  {count} {class}, such as: step answer: "), example]);
+    room.nothing_is_lost(count, "o.jsonl", "r.jsonl");
+    for line in room.lines("o.jsonl") {
+        assert_eq!((&line["status"], &line["error"]["class"]), (&"failed".into(), &class.into()), "{line}");
+    }
+    let report = room.json("report.json");
+    assert_eq!(report["errors"][class]["count"], count);
+    assert!(report["errors"][class]["example"].as_str().unwrap().contains(example), "{report}");
+}
+
+#[test]
+fn an_empty_input_is_told_as_that() {
+    let room = Room::new("");
+    for (name, text) in
+        [("a.jsonl", ""), ("b.jsonl", "\n\n"), ("a.csv", ""), ("b.csv", "id,text\n"), ("a.json", "[]")]
+    {
+        room.write(name, text);
+        let ended = room.run(&format!("run pipeline.toml --items {name} --out o.jsonl"));
+        ended.says(0, &[&format!("no items in {name}\n")]);
+        assert!(!ended.err.contains("error"), "{}", ended.err);
+        assert_eq!(room.read("o.jsonl"), "");
+    }
+    finish_with(room.program("run pipeline.toml --items - --out o.jsonl"), b"")
+        .says(0, &["no items in stdin\n"]);
+}
+
+#[test]
+fn a_line_of_fifty_megabytes_is_rejected_and_the_next_is_read() {
+    let room = Room::new("");
+    let long = format!("{{\"id\":\"b\",\"text\":\"{}\"}}", "y".repeat(50_000_000));
+    room.write(
+        "items.jsonl",
+        format!("{{\"id\":\"a\",\"text\":\"x\"}}\n{long}\n{{\"id\":\"c\",\"text\":\"z\"}}\n"),
+    );
+    room.run(RUN)
+        .says(1, &["2 completed, 1 rejected", "such as line 2: is longer than the limit of 16777216 bytes"]);
+    room.nothing_is_lost(3, "o.jsonl", "r.jsonl");
+    assert!(room.read("r.jsonl").len() < 5_000, "a reject holds the beginning only");
+}
+
+#[test]
+fn what_is_no_item_is_rejected_with_its_line_and_reason() {
+    let room = Room::new("");
+    room.write(
+        "items.jsonl",
+        b"{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\",\"text\":\"\xff\"}\nnot json\n[1]\n\n{\"id\":\"c\",\"text\":\"z\"\n{\"id\":\"d\",\"text\":\"z\"}",
+    );
+    room.run(RUN).says(1, &["2 completed, 4 rejected", "such as line 2: is not UTF-8"]);
+    room.nothing_is_lost(6, "o.jsonl", "r.jsonl");
+    let reasons: Vec<(u64, String)> = room
+        .lines("r.jsonl")
+        .iter()
+        .map(|reject| (reject["line"].as_u64().unwrap(), reject["reason"].as_str().unwrap().to_owned()))
+        .collect();
+    let starts = [
+        (2, "is not UTF-8: its byte"),
+        (3, "is not JSON: expected null, true or false"),
+        (4, "is an array"),
+        (6, "is not JSON: EOF"),
+    ];
+    for ((line, reason), (expected, start)) in reasons.iter().zip(starts) {
+        assert!(*line == expected && reason.starts_with(start), "{reasons:?}");
+    }
+    // The same without a place for rejects: they are counted, and the first is told.
+    room.run("run pipeline.toml --items items.jsonl --out o.jsonl")
+        .says(1, &["4 rejected", "such as line 2"]);
+}
+
+#[test]
+fn ragged_rows_of_a_csv_are_rejected_with_their_lines() {
+    let room = Room::new("");
+    room.write("items.csv", "id,text\na,x\nb\nc,y,z\nd,\"two\nlines\"\ne,\"x\"\n");
+    room.run("run pipeline.toml --items items.csv --out o.jsonl --rejects r.jsonl")
+        .says(1, &["3 completed, 2 rejected", "such as line 3: has 1 field, the header has 2"]);
+    room.nothing_is_lost(5, "o.jsonl", "r.jsonl");
+    assert_eq!(room.lines("r.jsonl")[1]["line"], 4);
+}
+
+#[test]
+fn a_json_array_that_breaks_off_ends_with_what_was_read_before() {
+    let room = Room::new("");
+    room.write("items.json", "[{\"id\":\"a\",\"text\":\"x\"},\n{\"id\":\"b\",\"text\":\"y\"},\n{\"id\":");
+    room.run("run pipeline.toml --items items.json --out o.jsonl")
+        .says(4, &["2 completed", "error: items.json, line 3, column", "2 items were read before"]);
+    assert_eq!(room.lines("o.jsonl").len(), 2);
+}
+
+#[test]
+fn a_field_that_one_item_lacks_fails_that_item_alone() {
+    let room = Room::new("");
+    room.write(
+        "items.jsonl",
+        "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\"}\n{\"id\":\"c\",\"text\":\"z\"}\n",
+    );
+    room.run(RUN).says(
+        1,
+        &["2 completed, 1 failed", "1 template_error, such as: step answer", "`item.text` is undefined"],
+    );
+    room.nothing_is_lost(3, "o.jsonl", "r.jsonl");
+    assert_eq!(room.json("report.json")["calls"]["made"], 2, "what cannot be asked costs nothing");
+}
+
+#[test]
+fn a_key_that_is_rejected_fails_every_item_soon() {
+    let room = Room::empty();
+    let (_simulator, address) = simulator(&room, "--set keys=[\"good\"]");
+    let room = Room::new(&provider(&address).replace("[provider.p]", "[provider.p]\nkeys = [\"file:key\"]"));
+    room.write("key", "wrong-key");
+    room.items(100);
+    let ended = room.run(RUN);
+    all_failed(&room, &ended, 100, "auth", "Incorrect API key");
+    let made = room.json("report.json")["calls"]["made"].as_u64().unwrap();
+    assert!(made < 100, "a key that was refused rests: {made} calls");
+}
+
+#[test]
+fn a_model_that_does_not_exist_fails_every_item_by_its_name() {
+    let room = Room::new("[simulator]\nmodels = [\"another\"]");
+    room.items(100);
+    let ended = room.run(RUN);
+    all_failed(&room, &ended, 100, "not_found", "`any` does not exist");
+}
+
+#[test]
+fn an_address_that_refuses_connections_fails_every_item_when_its_time_is_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let room = Room::new(&format!("{}[defaults]\ndeadline = \"2s\"", provider(&address)));
+    room.items(20);
+    let ended = room.run(RUN);
+    ended.says(1, &["20 failed", "network_error, such as: p/m: cannot connect: "]);
+    room.nothing_is_lost(20, "o.jsonl", "r.jsonl");
+    for line in room.lines("o.jsonl") {
+        // The breaker has opened before some of the items could make a call.
+        let message = line["error"]["message"].as_str().unwrap();
+        match line["error"]["class"].as_str() {
+            Some("network_error") => assert!(message.contains("Connection refused"), "{line}"),
+            class => assert!(
+                class == Some("deadline") && message.ends_with("; p/m: its breaker is open"),
+                "{line}"
+            ),
+        }
+    }
+    let report = room.json("report.json");
+    let count = |class: &str| report["errors"][class]["count"].as_u64().unwrap_or_default();
+    assert!(count("network_error") > 0 && count("network_error") + count("deadline") == 20, "{report}");
+}
+
+#[test]
+fn a_directory_or_a_missing_file_as_input_is_named() {
+    let room = Room::new("");
+    fs::create_dir(room.path("items")).unwrap();
+    room.run("run pipeline.toml --items items --out o.jsonl")
+        .says(4, &["error: --items: items is a directory; name a file of items in it"]);
+    room.run("run pipeline.toml --items nothing.jsonl --out o.jsonl")
+        .says(4, &["error: --items: cannot open nothing.jsonl"]);
+    assert!(!room.path("o.jsonl").exists());
+}
+
+#[test]
+fn utf_16_and_headers_that_cannot_be_used_are_told() {
+    let room = Room::new("");
+    let utf16: Vec<u8> = "\u{feff}{\"id\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    room.write("a.jsonl", utf16);
+    room.run("run pipeline.toml --items a.jsonl --out o.jsonl")
+        .says(4, &["a.jsonl is UTF-16 text; save it as UTF-8"]);
+    room.write("a.csv", "id,id\n1,2\n");
+    room.run("run pipeline.toml --items a.csv --out o.jsonl").says(4, &["a.csv, line 1: "]);
+}
+
+#[test]
+fn an_output_that_cannot_be_opened_is_told_before_anything_is_asked() {
+    let room = Room::new("");
+    room.items(2);
+    fs::create_dir(room.path("folder")).unwrap();
+    room.run("run pipeline.toml --items items.jsonl --out folder").says(4, &["--out: folder is a directory"]);
+    room.run("run pipeline.toml --items items.jsonl --out no/o.jsonl")
+        .says(4, &["--out: cannot open no/o.jsonl to write to it"]);
+    room.write("locked.jsonl", "");
+    fs::set_permissions(room.path("locked.jsonl"), fs::Permissions::from_mode(0o444)).unwrap();
+    // Root may write to it all the same.
+    if fs::File::options().write(true).open(room.path("locked.jsonl")).is_err() {
+        room.run("run pipeline.toml --items items.jsonl --out locked.jsonl")
+            .says(4, &["--out: cannot open locked.jsonl"]);
+    }
+}
+
+#[test]
+fn the_input_is_never_the_output_under_any_name() {
+    let room = Room::new("");
+    room.items(2);
+    let before = room.read("items.jsonl");
+    std::os::unix::fs::symlink(room.path("items.jsonl"), room.path("link.jsonl")).unwrap();
+    fs::hard_link(room.path("items.jsonl"), room.path("hard.jsonl")).unwrap();
+    for out in [
+        "--out items.jsonl",
+        "--out link.jsonl",
+        "--out hard.jsonl",
+        "--out o.jsonl --rejects items.jsonl",
+        "--out o.jsonl --report link.jsonl",
+        "--out pipeline.toml",
+        "--out config.toml",
+    ] {
+        room.run(&format!("run pipeline.toml --items items.jsonl {out}"))
+            .says(4, &["name another file to write to"]);
+    }
+    let mut program = room.program("run pipeline.toml --items - --out items.jsonl");
+    program.stdin(fs::File::open(room.path("items.jsonl")).unwrap());
+    let output = program.output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut program = room.program("run pipeline.toml --items items.jsonl");
+    program.stdout(fs::File::options().append(true).open(room.path("items.jsonl")).unwrap());
+    assert_eq!(program.output().unwrap().status.code(), Some(4));
+    assert_eq!(room.read("items.jsonl"), before);
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_keeps_whole_lines() {
+    let room = Room::new("[run]\nwindow = 10");
+    room.items(200);
+    // Files may have eight blocks of 1 KB here; the report is written to a pipe.
+    let mut limited = Command::new("bash");
+    let command = format!(
+        "ulimit -f 8; exec {} run pipeline.toml --items items.jsonl --out o.jsonl --report -",
+        env!("CARGO_BIN_EXE_pointsman")
+    );
+    limited.env_clear().args(["-c", &command]).current_dir(room.path(""));
+    let ended = finish(limited);
+    ended.says(
+        4,
+        &["(broken off)", "error: cannot write to o.jsonl; ", "lines are safely written: File too large"],
+    );
+    assert_eq!(ended.err.matches("error: ").count(), 1, "{}", ended.err);
+    let report: Value = serde_json::from_str(&ended.out).unwrap();
+    let (items, lines) = (&report["items"], room.lines("o.jsonl").len() as u64);
+    let count = |name: &str| items[name].as_u64().unwrap();
+    assert!(lines > 5 && lines < 20, "{lines}");
+    assert_eq!(count("completed") - count("unwritten"), lines);
+    assert!(count("completed") < 60, "no more is asked than was under way: {items}");
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_first_byte_is_told_once() {
+    let room = Room::new("");
+    room.items(20);
+    let ended = room.run("run pipeline.toml --items items.jsonl --out /dev/full");
+    ended.says(4, &["error: cannot write to /dev/full; nothing is safely written: No space left on device"]);
+    assert_eq!(ended.err.matches("error: ").count(), 1, "{}", ended.err);
+    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report /dev/full");
+    ended.says(4, &["error: --report: cannot write to /dev/full"]);
+    assert_eq!(room.lines("o.jsonl").len(), 20, "the results are safe all the same");
+    room.write("bad.jsonl", "no\n{\"id\":1,\"text\":\"x\"}\n");
+    let ended = room.run("run pipeline.toml --items bad.jsonl --out o.jsonl --rejects /dev/full");
+    ended.says(4, &["error: cannot write to /dev/full"]);
+}

@@ -1,0 +1,86 @@
+//! `pointsman check`: every fault, with its place and advice.
+
+use super::program::Room;
+
+#[test]
+fn a_good_configuration_and_its_pipelines_pass() {
+    let room = Room::new("");
+    room.write("other.toml", room.read("pipeline.toml"));
+    room.run("check").says(0, &["the configuration: no fault found"]);
+    room.run("check pipeline.toml").says(0, &["the configuration and 1 pipeline: no fault found"]);
+    room.run("check pipeline.toml other.toml").says(0, &["and 2 pipelines: no fault found"]);
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_told_at_once_with_its_place() {
+    let room = Room::new(
+        "[provider.p]\nbase_url = \"simulatr\"\ncolour = 1\n[provider.p.models.m]\nprice = \"x\"\n\
+         [route.r]\nlanes = [\"p/n\", \"q/m\"]\n[retry]\nrounds = 0\n",
+    );
+    let ended = room.run("check");
+    ended.says(
+        3,
+        &[
+            "config.toml:2:12",
+            "config.toml:3:1",
+            "unknown key `colour`",
+            "config.toml:5:9",
+            "config.toml:7:10",
+            "did you mean `m`?",
+            "config.toml:7:17",
+            "there is no provider `q`",
+            "config.toml:9:10",
+        ],
+    );
+    assert_eq!(ended.err.matches("error: ").count(), 6, "{}", ended.err);
+}
+
+#[test]
+fn the_faults_of_several_pipelines_are_told_together() {
+    let room = Room::new("");
+    room.write(
+        "a.toml",
+        "name = \"a\"\n[[step]]\nname = \"one\"\nroute = \"nowhere\"\nprompt = \"{{ two }}\"\n\
+         [[step]]\nname = \"two\"\nprompt = \"{{ one }} {{ nobody }}\"\n",
+    );
+    room.write(
+        "b.toml",
+        "name = \"b\"\n[input.schema]\nadditionalProperties = false\nproperties = { text = { type = \"string\" } }\n\
+         [[step]]\nname = \"one\"\nprompt = \"{{ item.txt }}\"\n",
+    );
+    room.write("c.toml", "name = \"c\"\n[[step]]\nname = \"one\"\nprompt = \"{{ two }}\"\n[[step]]\nname = \"two\"\nprompt = \"{{ one }}\"\n");
+    let ended = room.run("check a.toml pipeline.toml b.toml c.toml");
+    ended.says(
+        3,
+        &[
+            "unknown route `nowhere`\n --> a.toml:4:9",
+            "unknown name `nobody`\n --> a.toml:8:24",
+            "`item.txt` cannot exist",
+            "--> b.toml:7:14",
+            "did you mean `text`?",
+            "steps wait for each other: one → two → one\n --> c.toml:3:8",
+        ],
+    );
+    assert!(!ended.err.contains("no fault found"));
+    // And a run is refused with the same words.
+    room.items(1);
+    let run = room.run("run c.toml --items items.jsonl --out o.jsonl");
+    run.says(3, &["steps wait for each other"]);
+    assert!(!room.path("o.jsonl").exists());
+}
+
+#[test]
+fn checking_runs_no_key_command() {
+    let room = Room::new("[provider.p]\nkeys = [\"command:touch ran; echo k\"]\n[provider.p.models.m]\n");
+    room.run("check pipeline.toml").expect(0);
+    assert!(!room.path("ran").exists());
+}
+
+#[test]
+fn a_missing_key_is_a_note_that_names_its_variable() {
+    let room = Room::new(
+        "[provider.p]\nkeys = [\"env:P_KEY\"]\n[provider.p.models.m]\n[provider.practice]\nbase_url = \"simulator\"",
+    );
+    room.run("check")
+        .says(0, &["p: skipped, P_KEY is not set", "practice: answers on route default are made up"]);
+}

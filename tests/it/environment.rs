@@ -1,0 +1,92 @@
+//! Without any configuration: the variables that people have already.
+
+use super::program::{Ended, ONE_STEP, Room, finish};
+use super::simulate::simulator;
+
+const KEY: &str = "sk-secret-4711-0815";
+const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl --report report.json";
+
+fn room() -> Room {
+    let room = Room::empty();
+    room.write("pipeline.toml", ONE_STEP);
+    room.items(3);
+    room
+}
+
+fn run_with(room: &Room, variables: &[(&str, &str)], more: &str) -> Ended {
+    let mut program = room.program(&format!("{RUN} {more}"));
+    program.envs(variables.iter().copied());
+    finish(program)
+}
+
+fn nowhere_in(room: &Room, ended: &Ended) {
+    let written =
+        ["o.jsonl", "report.json"].map(|name| std::fs::read_to_string(room.path(name)).unwrap_or_default());
+    for text in [&ended.out, &ended.err, &written[0], &written[1]] {
+        assert!(!text.contains(KEY) && !text.contains("4711"), "{text}");
+    }
+}
+
+#[test]
+fn a_key_an_address_and_a_model_are_enough() {
+    let room = room();
+    let (_simulator, address) = simulator(&room, &format!("--set keys=[\"{KEY}\"]"));
+    let base_url = format!("http://{address}/v1");
+    let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
+    let ended = run_with(&room, &variables, "-vv");
+    ended.says(0, &["3 completed"]);
+    assert!(!ended.err.contains("ractice"), "{}", ended.err);
+    let lines = room.lines("o.jsonl");
+    assert_eq!(
+        (&lines[0]["practice"], &lines[0]["steps"]["answer"]["key"]),
+        (&false.into(), &"env:OPENAI_API_KEY".into())
+    );
+    nowhere_in(&room, &ended);
+}
+
+#[test]
+fn a_key_that_is_refused_is_told_by_its_label_and_never_shown() {
+    let room = room();
+    let (_simulator, address) = simulator(&room, "--set keys=[\"another\"]");
+    let base_url = format!("http://{address}/v1");
+    let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
+    for more in ["", "-vv", "--json -vv"] {
+        let ended = run_with(&room, &variables, more);
+        ended.says(1, &["auth", "env:OPENAI_API_KEY"]);
+        assert_eq!(room.lines("o.jsonl").len(), 3);
+        nowhere_in(&room, &ended);
+    }
+}
+
+#[test]
+fn without_any_key_it_practises_and_says_so() {
+    let room = room();
+    let ended = run_with(&room, &[], "");
+    ended.says(0, &["no provider is set up", "OPENAI_API_KEY", "PRACTICE"]);
+    assert_eq!(room.json("report.json")["practice"], true);
+    assert!(room.lines("o.jsonl").iter().all(|line| line["practice"] == true));
+}
+
+#[test]
+fn a_key_without_a_model_is_refused_with_the_variable_that_is_missing() {
+    let room = room();
+    let ended = run_with(&room, &[("OPENAI_API_KEY", KEY)], "");
+    ended.says(3, &["OPENAI_MODEL is not set", "OPENAI_MODEL="]);
+    nowhere_in(&room, &ended);
+    assert!(!room.path("o.jsonl").exists());
+}
+
+#[test]
+fn every_variable_that_is_wrong_is_told_at_once() {
+    let room = room();
+    let variables = [
+        ("OPENAI_API_KEY", KEY),
+        ("OPENAI_MODEL", "m"),
+        ("OPENAI_BASE_URL", "nowhere"),
+        ("OPENAI_TEMPERATURE", "hot"),
+        ("CLAUDE_API_KEY", KEY),
+    ];
+    let ended = run_with(&room, &variables, "");
+    ended.says(3, &["OPENAI_BASE_URL", "OPENAI_TEMPERATURE", "ANTHROPIC_MODEL is not set"]);
+    nowhere_in(&room, &ended);
+}

@@ -1,0 +1,88 @@
+//! Ctrl-C and SIGTERM: once to finish what is in flight, twice to stop now.
+
+use std::process::Stdio;
+
+use tokio::time::{Duration, Instant};
+
+use super::program::{Room, keys, start};
+
+fn slow(latency: &str) -> Room {
+    let room = Room::new(&format!("[run]\nwindow = 4\n[simulator]\nlatency = \"{latency}\""));
+    room.items(500);
+    room
+}
+
+fn finishes_what_is_in_flight(signal: &str) {
+    let room = slow("600ms");
+    let mut running =
+        start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json"));
+    running.wait_for("4 in flight");
+    running.signal(signal);
+    running.wait_for("press Ctrl-C again to stop now");
+    let ended = running.end();
+    ended.says(130, &["(interrupted)", "4 completed"]);
+    let report = room.json("report.json");
+    assert_eq!(report["ended"], "interrupted");
+    assert_eq!((&report["items"]["completed"], &report["items"]["unfinished"]), (&4.into(), &0.into()));
+    let mut keys = keys(&room.lines("o.jsonl"));
+    keys.sort();
+    assert_eq!(keys, ["i1", "i2", "i3", "i4"]);
+}
+
+#[test]
+fn ctrl_c_finishes_what_is_in_flight_and_starts_nothing_more() {
+    finishes_what_is_in_flight("INT");
+}
+
+#[test]
+fn sigterm_does_what_ctrl_c_does() {
+    finishes_what_is_in_flight("TERM");
+}
+
+#[test]
+fn a_second_ctrl_c_stops_within_a_second_and_counts_what_was_given_up() {
+    let room = slow("1h");
+    let mut running =
+        start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json"));
+    running.wait_for("4 in flight");
+    running.signal("INT");
+    running.wait_for("press Ctrl-C again to stop now");
+    let second = Instant::now();
+    running.signal("INT");
+    let ended = running.end();
+    assert!(second.elapsed() < Duration::from_secs(1), "{:?}", second.elapsed());
+    ended.says(130, &["(interrupted)", "4 unfinished", "4 items given up half-way, without a line"]);
+    assert!(!ended.err.contains("WARN"), "{}", ended.err);
+    assert_eq!(room.json("report.json")["items"]["unfinished"], 4);
+    assert_eq!(room.read("o.jsonl"), "");
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_a_stdin_that_says_nothing() {
+    let room = Room::new("");
+    let mut program = room.program("run pipeline.toml --items - --out o.jsonl");
+    program.stdin(Stdio::piped());
+    let mut running = start(program);
+    let stdin = running.child.stdin.take();
+    running.wait_for("0 in flight");
+    running.signal("INT");
+    running.end().says(130, &["(interrupted)", "0 completed"]);
+    drop(stdin);
+}
+
+#[test]
+fn a_third_ctrl_c_leaves_an_output_that_nobody_reads() {
+    let room = Room::new("");
+    room.items(2_000);
+    let mut program = room.program("run pipeline.toml --items items.jsonl --json");
+    program.stdout(Stdio::piped());
+    let mut running = start(program);
+    // The pipe is full, and the lines that wait behind it fill the window.
+    running.wait_for("\"in_flight\":0,");
+    running.signal("INT");
+    running.wait_for("press Ctrl-C again to stop now");
+    running.signal("INT");
+    running.wait_for("an output that nobody reads");
+    running.signal("INT");
+    running.end().says(130, &["stopped before all lines could be written"]);
+}
