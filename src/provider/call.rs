@@ -88,4 +88,3 @@ pub enum LaneHealth {
     /// It cannot take any: no key is left.
     Out,
 }
-
