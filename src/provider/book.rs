@@ -26,6 +26,10 @@ const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration
 /// says `0` and means it not would otherwise be asked in a circle.
 const THROTTLED_AT_LEAST: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
 
+/// A rate limit that asks for as long a wait as this, or for years, does not mean it: it would be
+/// believed at the price of the whole provider.
+const NONSENSE: Duration = Duration::from_hours(24);
+
 /// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
 const SHORT_HOLD: Duration = Duration::from_secs(2);
 
@@ -174,9 +178,11 @@ impl Book {
         if self.in_flight + ahead < concurrency {
             return paced;
         }
+        // As long as none has come back nobody knows, and a guess must not turn anyone away.
+        let Some(seconds) = self.seconds.0 else { return paced };
         let waves = (ahead + self.in_flight) as f64 / concurrency as f64;
         // The calls that are out are half done, on average.
-        let crowded = (waves - 0.5).max(0.0) * self.seconds.0.unwrap_or(ASSUMED_SECONDS);
+        let crowded = (waves - 0.5).max(0.0) * seconds;
         paced.max(now + Duration::from_secs_f64(crowded))
     }
 
@@ -290,7 +296,7 @@ impl Book {
                 self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);
             }
             let jitter = fastrand::f64();
-            let told = failure.retry_after;
+            let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
             let wait = told.unwrap_or_else(|| THROTTLED.wait(self.throttled_in_a_row, jitter));
             self.limits.hold(now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter)));
         } else if let (Class::Overloaded, Some(wait)) = (failure.class, failure.retry_after) {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,12 +80,12 @@ impl Transport {
         concurrency: usize,
     ) -> Result<Self, Error> {
         let url = Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
-        let tls = tls()?;
+        let tls = TLS.clone().map_err(Error::Tls)?;
         let client = || {
             let mut client = reqwest::Client::builder()
                 .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(connect)
-                // A redirect would carry the key to wherever it points.
+                // A redirect would carry prompt and key to an address that nobody has configured.
                 .redirect(reqwest::redirect::Policy::none())
                 .tls_backend_preconfigured(tls.clone());
             if is_local(&url) {
@@ -192,15 +192,18 @@ impl Response {
     }
 }
 
+/// Read once: the system's certificates take tens of milliseconds.
+static TLS: LazyLock<Result<rustls::ClientConfig, rustls::Error>> = LazyLock::new(tls);
+
 /// Trusts what the system trusts, and the roots that Mozilla trusts: a container without
 /// certificates of its own can still call a provider.
-fn tls() -> Result<rustls::ClientConfig, Error> {
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // A certificate of the system that cannot be read is one that is not trusted.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config.map_err(Error::Tls)?.with_root_certificates(roots).with_no_client_auth();
+    let mut config = config?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

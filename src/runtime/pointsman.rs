@@ -20,8 +20,8 @@ use crate::pipeline::source::Source;
 use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
 use crate::router::{Ask, LaneHandle, RouteHandle, Router};
 use crate::supervisor::{
-    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, Slot, Start, Supervisor,
-    Watchdog, WhenExhausted,
+    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, RestartChild, Slot, Start,
+    Supervisor, Watchdog, WhenExhausted,
 };
 use crate::types::{Answer, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered};
 
@@ -167,6 +167,16 @@ impl Pointsman {
     /// Returns how the supervised actors are doing; none once it has stopped.
     pub async fn children(&self) -> Vec<ChildStatus> {
         self.running.supervisor.send(Children).await.unwrap_or_default()
+    }
+
+    /// Replaces the life of a supervised actor, by its name in [`children`](Self::children): one that is down
+    /// lives again, one that hangs is aborted. Calls that wait or are out go on.
+    ///
+    /// # Errors
+    /// When there is no such actor, or everything is being stopped.
+    pub async fn restart(&self, child: &str) -> Result<(), Error> {
+        let restart = RestartChild { name: child.into() };
+        self.running.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)
     }
 
     /// Waits until an actor that nothing can do without has failed for good, and returns what happened.
