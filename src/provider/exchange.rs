@@ -44,9 +44,13 @@ struct Clocks<'a> {
     first_token: Option<Duration>,
 }
 
+/// When a wait ends, and the words for it.
+type Limit = (Instant, Class, &'static str, Duration);
+
 impl Clocks<'_> {
-    /// Returns the instant at which the present wait ends, and what it means.
-    fn limit(&self, now: Instant) -> (Instant, Failure) {
+    /// Returns the instant at which the present wait ends, and what it means: made at every event of every
+    /// stream, so it is put into words only when it is over.
+    fn limit(&self, now: Instant) -> Limit {
         let spoken = if self.first_token.is_some() {
             (
                 now + self.timeouts.idle,
@@ -70,14 +74,13 @@ impl Clocks<'_> {
             "had not finished when time was up after",
             self.deadline - self.left,
         );
-        let first = [over, whole, spoken].into_iter().min_by_key(|(at, ..)| *at).unwrap_or(over);
-        let (at, class, what, limit) = first;
-        (at, Failure::new(class, format!("the provider {what} {limit:?}")).maybe_charged())
+        [over, whole, spoken].into_iter().min_by_key(|(at, ..)| *at).unwrap_or(over)
     }
 
     async fn wait<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
-        let (at, failure) = self.limit(Instant::now());
-        timeout_at(at, what).await.map_err(|_| failure)
+        let (at, class, why, limit) = self.limit(Instant::now());
+        let over = |_| Failure::new(class, format!("the provider {why} {limit:?}")).maybe_charged();
+        timeout_at(at, what).await.map_err(over)
     }
 }
 
