@@ -107,7 +107,8 @@ async fn call(state: Arc<State>, departure: Departure) {
         () = owed.abandoned() => return debug!(provider = %state.name(), "nobody waits for the call any more"),
     };
     let (result, took) = (exchanged.result, left.elapsed());
-    permit.settle(&Ended { result: &result, hints: exchanged.hints, took });
+    let began = exchanged.first_token.is_some();
+    permit.settle(&Ended { result: &result, hints: exchanged.hints, took, began });
     if let Err(failure) = &result {
         debug!(provider = %state.name(), model = %call.model, key = %key.label, %failure, ?took, "call failed");
     }

@@ -36,6 +36,11 @@ const SHORT_HOLD: Duration = Duration::from_secs(2);
 /// Seconds a call is assumed to take before one has been seen.
 const ASSUMED_SECONDS: f64 = 2.0;
 
+/// Seconds without a word that say something about a provider, at least, and before one call has been
+/// answered.
+const SILENT_AT_LEAST: f64 = 1.0;
+const SILENT_AT_FIRST: f64 = 5.0;
+
 /// Tokens an answer is assumed to have before one has been seen.
 const ASSUMED_OUTPUT: f64 = 500.0;
 
@@ -243,11 +248,12 @@ impl Book {
 
     fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let usual = self.seconds.0;
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
         match ended.result {
             Ok(_) => lane.breaker.succeeded(taken.pass, now),
-            Err(failure) if is_providers_fault(failure.class) => {
+            Err(failure) if is_providers_fault(failure.class) || is_silence(failure, ended, usual) => {
                 lane.breaker.failed(taken.pass, now, fastrand::f64());
             }
             Err(_) => lane.breaker.said_nothing(taken.pass),
@@ -355,6 +361,13 @@ impl Lane {
         let output = self.output.0.unwrap_or(ASSUMED_OUTPUT).min(most);
         Need { input: input.max(1), output: output as u64 }
     }
+}
+
+/// Whether a call was cut off by its ask's deadline and yet had got more than the time that calls usually
+/// take without a word. Else nobody would ever learn that a provider is dark while all asks are short.
+fn is_silence(failure: &Failure, ended: &Ended<'_>, usual: Option<f64>) -> bool {
+    let patience = usual.map_or(SILENT_AT_FIRST, |seconds| (seconds * 3.0).max(SILENT_AT_LEAST));
+    failure.class == Class::Deadline && !ended.began && ended.took.as_secs_f64() >= patience
 }
 
 /// Whether a failure says that the provider is not well. No `_` arm: a new class does not compile

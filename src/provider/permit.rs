@@ -36,6 +36,8 @@ pub(super) struct Ended<'a> {
     /// What the headers said, and when they came.
     pub(super) hints: Option<(Instant, Hints)>,
     pub(super) took: Duration,
+    /// Whether the answer had begun.
+    pub(super) began: bool,
 }
 
 impl Permit {

@@ -1,11 +1,12 @@
 //! Orders the lanes for every ask and sets it on its way.
 //!
 //! Holds no future: an ask under way is a task on the shared runtime, so that ten thousand of them
-//! cost the actor nothing, and a panic in one costs that one. Asked to stop, it takes no more asks and
-//! stays until those under way have ended.
+//! cost the actor nothing, and a panic in one costs that one. In a drain it takes no more asks and stays
+//! until those under way have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
@@ -36,14 +37,21 @@ struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
     runtime: Runtime,
+    /// Whether a stop is for good, and no restart.
+    draining: Arc<AtomicBool>,
     /// Every ask under way holds the other end. When this one goes, they give up.
     open: watch::Sender<()>,
 }
 
 impl Router {
-    /// Makes a router over `routes`; asks run on `runtime`.
-    pub fn new(routes: HashMap<RouteName, RouteHandle>, retry: RetrySettings, runtime: Runtime) -> Self {
-        Self::from_setup(Arc::new(Setup { routes, retry, runtime, open: watch::Sender::new(()) }))
+    /// Makes a router over `routes`; asks run on `runtime`. Once `draining` is set, a stop waits for them.
+    pub fn new(
+        routes: HashMap<RouteName, RouteHandle>,
+        retry: RetrySettings,
+        runtime: Runtime,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        Self::from_setup(Arc::new(Setup { routes, retry, runtime, draining, open: watch::Sender::new(()) }))
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
@@ -111,6 +119,10 @@ impl Handler<Stop> for Router {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        if !self.setup.draining.load(Relaxed) {
+            // It lives again at once, with the same mailbox, and its asks go on meanwhile.
+            return ctx.stop();
+        }
         self.stopping = true;
         let setup = self.setup.clone();
         let ended = async move { setup.open.closed().await };

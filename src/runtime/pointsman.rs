@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -54,6 +55,7 @@ struct Running {
     providers: Providers,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
+    draining: Arc<AtomicBool>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
@@ -189,6 +191,7 @@ impl Pointsman {
     /// Stops every actor, by `by` at the latest, and returns how many had to be killed. Runs and asks under
     /// way may end by then; whoever asks from now on hears that it is too late.
     pub async fn drain(&self, by: Instant) -> Drained {
+        self.running.draining.store(true, Relaxed);
         self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
     }
 
@@ -205,6 +208,7 @@ struct Begun {
     providers: Providers,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
+    draining: Arc<AtomicBool>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     watchdog: Watchdog,
@@ -219,6 +223,7 @@ impl Begun {
             providers: self.providers,
             supervisor: self.supervisor,
             router: self.router,
+            draining: self.draining,
             arbiters: self.arbiters,
             gave_up: self.gave_up,
             _watchdog: self.watchdog,
@@ -243,17 +248,29 @@ async fn begin(
     }
     let (told, gave_up) = watch::channel(None);
     let supervisor = Supervisor::new(Owner(told).start().recipient()).start();
-    let router = Slot::default();
+    let (router, draining) = (Slot::default(), Arc::new(AtomicBool::new(false)));
     // What is started last is drained first: the router lets its asks end while there are providers.
     for state in providers.values() {
         start(&supervisor, provider_spec(state, &router, &arbiters)).await?;
     }
-    start(&supervisor, router_spec(&config, &usable, &providers, &router, &arbiters)).await?;
+    let spec = router_spec(&config, &usable, &providers, (&router, &draining), &arbiters);
+    start(&supervisor, spec).await?;
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALLED, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
     let end = end(supervisor.clone());
-    let begun = Begun { config, usable, providers, supervisor, router, arbiters, gave_up, watchdog, played };
+    let begun = Begun {
+        config,
+        usable,
+        providers,
+        supervisor,
+        router,
+        draining,
+        arbiters,
+        gave_up,
+        watchdog,
+        played,
+    };
     Ok((begun, end))
 }
 
@@ -284,7 +301,7 @@ fn router_spec(
     config: &Config,
     usable: &Usable,
     providers: &Providers,
-    slot: &Slot<Router>,
+    (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
     arbiters: &Arbiters,
 ) -> ChildSpec {
     let lane = |lane: &crate::router::Lane| {
@@ -299,8 +316,10 @@ fn router_spec(
             (name.clone(), RouteHandle { policy: route.policy, lanes })
         })
         .collect();
-    let (retry, runtime) = (config.retry.clone(), arbiters.runtime.clone());
-    let make = move |_: &mut Context<Router>| Router::new(routes.clone(), retry.clone(), runtime.clone());
+    let (retry, runtime, draining) = (config.retry.clone(), arbiters.runtime.clone(), draining.clone());
+    let make = move |_: &mut Context<Router>| {
+        Router::new(routes.clone(), retry.clone(), runtime.clone(), draining.clone())
+    };
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
         .policy(allowed(5))

@@ -117,6 +117,26 @@ async fn a_dark_provider_is_seldom_called_and_used_again_after_its_return() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_silent_beyond_every_deadline_is_found_out_all_the_same() {
+    let (silent, healthy) = (play(Settings::default()), play(Settings::default()));
+    let patient = WARY.replace("300ms", "4s");
+    let config = format!(
+        "[route.r]\nlanes = [\"silent/m\", \"healthy/m\"]\n{}{}",
+        provider("silent", &silent, &patient),
+        provider("healthy", &healthy, PATIENT)
+    );
+    let pointsman = start(&config);
+    ask(&pointsman, "r", "How long does it take?").await.unwrap();
+    silent.set(Settings { faults: vec![Fault::new(FaultKind::Silent)], ..Settings::default() });
+    let short = |text| pointsman.send(question("r", text, Duration::from_millis(1_100)));
+    let (one, two, three) = tokio::join!(short("One?"), short("Two?"), short("Three?"));
+    assert_eq!([one, two, three].each_ref().map(class), [Some(Deadline); 3]);
+    // The router may not have heard of it yet, and is told by the lane itself.
+    let four = story(&short("Four?").await);
+    assert!(["healthy:ok", "silent:refused healthy:ok"].contains(&&*four), "{four}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_that_refuses_is_left_alone_and_used_once_somebody_listens() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let healthy = play(Settings::default());
@@ -151,7 +171,8 @@ async fn asks_wait_out_the_outage_of_their_only_lane_behind_one_probe_at_a_time(
     });
     until("the breaker opens and every call has come back", || {
         let snapshot = snapshot(&pointsman, "a");
-        snapshot.lanes[0].breaker == BreakerState::Open && snapshot.in_flight == 0
+        let all_back = snapshot.in_flight == 0 && simulator.counts().in_flight == 0;
+        snapshot.lanes[0].breaker == BreakerState::Open && all_back
     })
     .await;
     simulator.reset();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
 use pointsman::types::{Charged, Class, Priority};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::stage::*;
 
@@ -143,6 +143,27 @@ async fn a_provider_that_is_restarted_under_its_calls_loses_and_forgets_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_restarted_under_its_asks_loses_none_and_refuses_none() {
+    let simulator = slow("50ms");
+    let config = provider("a", &simulator, &format!("limits.concurrency = 4{PATIENT}"));
+    let pointsman = start(&config);
+    let mut asks = Vec::new();
+    for calls in [4, 12, 20] {
+        let pointsman = pointsman.clone();
+        asks.push(spawn({
+            let pointsman = pointsman.clone();
+            async move { ask_many(&pointsman, "default", 10).await }
+        }));
+        until("some have left", || snapshot(&pointsman, "a").calls >= calls).await;
+        pointsman.restart("router").await.unwrap();
+    }
+    for answers in asks {
+        assert!(answers.await.unwrap().iter().all(Result::is_ok));
+    }
+    assert_eq!((simulator.counts().answered, simulator.counts().abandoned), (30, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_lets_asks_end_and_takes_no_more() {
     let simulator = slow("100ms");
     let pointsman = start(&narrow(&simulator));
@@ -242,12 +263,4 @@ fn it_lives_in_an_actix_system_and_without_any_runtime() {
     let pointsman = start(config);
     let asked = pointsman.runtime().block_on(ask(&pointsman, "default", "In nothing?"));
     assert!(asked.unwrap().practice);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_one_does_nothing() {
-    let simulator = play(Settings::default());
-    let pointsman = start(&narrow(&simulator));
-    sleep(Duration::from_millis(100)).await;
-    assert_eq!((simulator.counts().requests, snapshot(&pointsman, "a").calls), (0, 0));
 }
