@@ -177,9 +177,11 @@ async fn calls_one_after_the_other_share_a_connection() {
 async fn a_server_that_does_not_end_its_stream_delays_nobody() {
     let scripted = Scripted::start(|_| stream("", ANSWER, false)).await;
     let pointsman = start(&provider_at("a", &scripted.url(), PATIENT));
+    let mut times = Vec::new();
     for number in 0..10 {
         let answer = ask(&pointsman, "default", &format!("{number}?")).await.unwrap();
-        let took = answer.trail.0[0].took;
-        assert!(took < Duration::from_millis(40), "{took:?}");
+        times.push(answer.trail.0[0].took);
     }
+    // Waiting for the end would delay every one of them; a busy machine delays some.
+    assert!(times.iter().any(|took| *took < Duration::from_millis(40)), "{times:?}");
 }
