@@ -49,7 +49,7 @@ async fn a_wait_that_cannot_fit_is_refused_at_once() {
     let (slow, other) = (slow("400ms"), play(Settings::default()));
     let config = format!(
         "[route.alone]\nlanes = [\"a/m\"]\n[route.both]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
-        narrow(&slow).replace("300ms", "2s"),
+        narrow(&slow),
         provider("b", &other, PATIENT)
     );
     let pointsman = start(&config);
@@ -71,7 +71,7 @@ async fn a_wait_that_cannot_fit_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ask_whose_time_runs_out_in_the_queue_ends_then_and_has_cost_nothing() {
     let simulator = play(Settings::default());
-    let pointsman = start(&narrow(&simulator).replace("first_token = \"300ms\"", "first_token = \"3s\""));
+    let pointsman = start(&narrow(&simulator).replace("2s", "3s"));
     ask(&pointsman, "default", "How long does it take?").await.unwrap();
     simulator.set(Settings { faults: vec![Fault::new(FaultKind::Silent)], ..Settings::default() });
     let hung = pointsman.send(question("default", "Hm.", Duration::from_secs(2)));
@@ -95,7 +95,7 @@ async fn an_ask_whose_time_runs_out_in_the_queue_ends_then_and_has_cost_nothing(
 async fn a_call_whose_asker_has_gone_is_not_sent_and_one_that_is_out_is_broken_off() {
     let simulator = slow("10s");
     let pointsman =
-        start(&narrow(&simulator).replace("300ms", "20s").replace("total = \"5s\"", "total = \"1m\""));
+        start(&narrow(&simulator).replace("2s", "20s").replace("total = \"5s\"", "total = \"1m\""));
     let send = |text: &'static str| {
         let pointsman = pointsman.clone();
         spawn(async move { ask(&pointsman, "default", text).await })
@@ -197,7 +197,7 @@ async fn a_drain_lets_asks_end_and_takes_no_more() {
 async fn asks_that_outlast_a_drain_are_told_so() {
     let simulator = slow("10s");
     let pointsman =
-        start(&narrow(&simulator).replace("300ms", "20s").replace("total = \"5s\"", "total = \"1m\""));
+        start(&narrow(&simulator).replace("2s", "20s").replace("total = \"5s\"", "total = \"1m\""));
     let asks = spawn({
         let pointsman = pointsman.clone();
         async move { ask_many(&pointsman, "default", 3).await }
