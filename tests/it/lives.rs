@@ -21,7 +21,7 @@ fn narrow(simulator: &Simulator) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_goes_before_the_batch_that_waits() {
-    let simulator = slow("400ms");
+    let simulator = slow("60ms");
     let pointsman = start(&narrow(&simulator));
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
     let send = |name: &'static str, priority| {
@@ -46,10 +46,10 @@ async fn a_person_goes_before_the_batch_that_waits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_that_cannot_fit_is_refused_at_once() {
-    let (slow, other) = (slow("2s"), play(Settings::default()));
+    let (slow, other) = (slow("400ms"), play(Settings::default()));
     let config = format!(
         "[route.alone]\nlanes = [\"a/m\"]\n[route.both]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
-        narrow(&slow).replace("300ms", "5s"),
+        narrow(&slow),
         provider("b", &other, PATIENT)
     );
     let pointsman = start(&config);
@@ -60,18 +60,18 @@ async fn a_wait_that_cannot_fit_is_refused_at_once() {
     });
     until("it is out", || snapshot(&pointsman, "a").in_flight == 1).await;
     let began = Instant::now();
-    let alone = pointsman.send(question("alone", "Quick!", Duration::from_millis(800))).await;
+    let alone = pointsman.send(question("alone", "Quick!", Duration::from_millis(150))).await;
     assert_eq!((story(&alone), class(&alone)), ("a:refused".to_owned(), Some(Class::Deadline)));
-    let both = pointsman.send(question("both", "Quick!", Duration::from_millis(800))).await;
+    let both = pointsman.send(question("both", "Quick!", Duration::from_millis(150))).await;
     assert_eq!(story(&both), "a:refused b:ok");
-    assert!(began.elapsed() < Duration::from_millis(700), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
     assert_eq!(story(&first.await.unwrap()), "a:ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ask_whose_time_runs_out_in_the_queue_ends_then_and_has_cost_nothing() {
     let simulator = play(Settings::default());
-    let pointsman = start(&narrow(&simulator).replace("first_token = \"300ms\"", "first_token = \"3s\""));
+    let pointsman = start(&narrow(&simulator).replace("2s", "3s"));
     ask(&pointsman, "default", "How long does it take?").await.unwrap();
     simulator.set(Settings { faults: vec![Fault::new(FaultKind::Silent)], ..Settings::default() });
     let hung = pointsman.send(question("default", "Hm.", Duration::from_secs(2)));
@@ -95,7 +95,7 @@ async fn an_ask_whose_time_runs_out_in_the_queue_ends_then_and_has_cost_nothing(
 async fn a_call_whose_asker_has_gone_is_not_sent_and_one_that_is_out_is_broken_off() {
     let simulator = slow("10s");
     let pointsman =
-        start(&narrow(&simulator).replace("300ms", "20s").replace("total = \"5s\"", "total = \"1m\""));
+        start(&narrow(&simulator).replace("2s", "20s").replace("total = \"5s\"", "total = \"1m\""));
     let send = |text: &'static str| {
         let pointsman = pointsman.clone();
         spawn(async move { ask(&pointsman, "default", text).await })
@@ -197,7 +197,7 @@ async fn a_drain_lets_asks_end_and_takes_no_more() {
 async fn asks_that_outlast_a_drain_are_told_so() {
     let simulator = slow("10s");
     let pointsman =
-        start(&narrow(&simulator).replace("300ms", "20s").replace("total = \"5s\"", "total = \"1m\""));
+        start(&narrow(&simulator).replace("2s", "20s").replace("total = \"5s\"", "total = \"1m\""));
     let asks = spawn({
         let pointsman = pointsman.clone();
         async move { ask_many(&pointsman, "default", 3).await }

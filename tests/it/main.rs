@@ -1,4 +1,5 @@
 //! Whole runs of the program, and calls over real HTTP with everything that can go wrong.
+#![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::panic, reason = "a test that waited in vain says for what")]
 

@@ -21,8 +21,14 @@ use tokio::time::Instant;
 pub(crate) const FORMATS: [(&str, Vendor); 3] =
     [("openai", Vendor::OpenAi), ("anthropic", Vendor::Anthropic), ("gemini", Vendor::Gemini)];
 
-/// Short waits, and a breaker that stays out of the way.
+/// Waits that a busy machine keeps, and a breaker that stays out of the way.
 pub(crate) const PATIENT: &str = r#"
+timeouts = { connect = "2s", first_token = "2s", idle = "2s", total = "5s" }
+breaker = { failures = 1000, min_calls = 1000 }
+"#;
+
+/// Short waits for what never comes, and a breaker that stays out of the way.
+pub(crate) const HURRIED: &str = r#"
 timeouts = { connect = "1s", first_token = "300ms", idle = "300ms", total = "5s" }
 breaker = { failures = 1000, min_calls = 1000 }
 "#;
