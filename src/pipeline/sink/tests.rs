@@ -259,7 +259,7 @@ async fn a_broken_pipe_is_told_from_a_failure() {
 async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
     let target = Target::file("/dev/full", &[]).unwrap();
     let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Jsonl, &[]).unwrap()).await;
-    assert_eq!(at_end.to_string(), "cannot write to /dev/full; 0 lines are safely written");
+    assert_eq!(at_end.to_string(), "cannot write to /dev/full; nothing is safely written");
 }
 
 #[tokio::test]
@@ -355,12 +355,18 @@ fn the_input_is_never_overwritten_by_whatever_name() {
     assert_eq!(fs::read_to_string(&input).unwrap(), "{}\n");
 }
 
-#[test]
-fn an_old_file_is_emptied() {
+#[tokio::test]
+async fn an_old_file_is_emptied_when_it_is_written_and_not_before() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "old").unwrap();
-    Target::file(file.path(), &[]).unwrap();
+    let target = Target::file(file.path(), &[]).unwrap();
+    assert_eq!(fs::read(file.path()).unwrap(), b"old");
+    Sink::results(target, Format::Jsonl, &[]).unwrap().finish().await.unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"");
+
+    fs::write(file.path(), "old and long").unwrap();
+    Target::file(file.path(), &[]).unwrap().overwrite(b"new").unwrap();
+    assert_eq!(fs::read(file.path()).unwrap(), b"new");
 }
 
 proptest! {

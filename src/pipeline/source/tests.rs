@@ -194,7 +194,7 @@ async fn an_element_that_is_proper_json_but_unusable_does_not_end_the_array() {
 async fn broken_json_ends_the_reading_and_keeps_what_was_read() {
     for (rest, place, reason) in [
         ("{\"a\" 1}, {\"id\": 3}]", "line 2, column 6", "expected `:`"),
-        ("{\"a\":\n tru}, {\"id\": 3}]", "line 3, column 5", "expected ident"),
+        ("{\"a\":\n tru}, {\"id\": 3}]", "line 3, column 5", "expected null, true or false"),
         ("{\"a\": 1} {\"a\": 2}]", "line 2, column 10", "trailing characters"),
         ("{\"a\": [1}, {\"id\": 3}]", "line 2, column 9", "expected `,` or `]`"),
         ("{\"a\": \"x", "line 2, column 1", "the input ends inside the element"),
