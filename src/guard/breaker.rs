@@ -41,6 +41,13 @@ pub struct Pass {
     probe: bool,
 }
 
+impl Pass {
+    /// Returns whether the call finds out for all others if the lane is well again.
+    pub fn is_probe(self) -> bool {
+        self.probe
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Closed,
@@ -85,6 +92,15 @@ impl Breaker {
             State::Closed => BreakerState::Closed,
             State::Open { until } if now < until => BreakerState::Open,
             State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// Returns whether a call would pass at `now`. False while a probe is under way.
+    pub fn would_admit(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => true,
+            State::Open { until } => now >= until,
+            State::HalfOpen { probing } => !probing,
         }
     }
 
@@ -225,10 +241,11 @@ mod tests {
     fn exactly_one_probe_passes() {
         let (mut breaker, now) = opened();
         let due = now + Duration::from_secs(5);
+        assert!(!breaker.would_admit(now) && breaker.would_admit(due));
         let probe = breaker.admit(due).unwrap();
-        assert_eq!(breaker.admit(due), Err(None));
+        assert_eq!((breaker.admit(due), breaker.would_admit(due)), (Err(None), false));
         breaker.said_nothing(probe);
-        assert!(breaker.admit(due).is_ok());
+        assert!(breaker.would_admit(due) && breaker.admit(due).is_ok());
         assert_eq!(breaker.admit(due), Err(None));
     }
 

@@ -7,24 +7,27 @@ use tokio::time::Instant;
 /// How many seconds a meter looks back.
 const SECONDS: u64 = 10;
 
+/// One more than the seconds that are looked at: the one under way has its slot, too.
+const SLOTS: usize = SECONDS as usize + 1;
+
 /// Counts over the last ten seconds.
 #[derive(Debug)]
 pub struct Meter {
     origin: Instant,
     /// The second a slot was last used for, and its count.
-    slots: [(u64, u64); SECONDS as usize],
+    slots: [(u64, u64); SLOTS],
 }
 
 impl Meter {
     /// Makes a meter that has seen nothing.
     pub fn new(now: Instant) -> Self {
-        Self { origin: now, slots: [(0, 0); SECONDS as usize] }
+        Self { origin: now, slots: [(0, 0); SLOTS] }
     }
 
     /// Counts `amount` at `now`.
     pub fn add(&mut self, amount: u64, now: Instant) {
         let second = self.second(now);
-        let slot = &mut self.slots[(second % SECONDS) as usize];
+        let slot = &mut self.slots[(second % SLOTS as u64) as usize];
         if slot.0 == second {
             slot.1 = slot.1.saturating_add(amount);
         } else {
@@ -38,7 +41,7 @@ impl Meter {
         let second = self.second(now);
         let seen = self.slots.iter().filter(|(at, _)| *at < second && second - at <= SECONDS);
         let sum: u64 = seen.map(|(_, count)| count).sum();
-        let over = second.clamp(1, SECONDS);
+        let over = (second - 1).clamp(1, SECONDS);
         sum as f64 / over as f64
     }
 
@@ -55,6 +58,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_seconds_before_the_start_do_not_count_as_empty() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        for second in 0..3 {
+            meter.add(5, start + Duration::from_secs(second));
+        }
+        assert_eq!(meter.per_second(start + Duration::from_secs(3)), 5.0);
+    }
+
+    #[test]
     fn what_is_older_than_ten_seconds_is_forgotten() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
@@ -62,7 +75,7 @@ mod tests {
             meter.add(7, start + Duration::from_secs(second));
         }
         let end = start + Duration::from_secs(30);
-        assert!((6.3..=7.0).contains(&meter.per_second(end)), "{}", meter.per_second(end));
+        assert_eq!(meter.per_second(end), 7.0);
         assert_eq!(meter.per_second(end + Duration::from_secs(11)), 0.0);
     }
 }

@@ -10,7 +10,8 @@ use actix::prelude::*;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::supervisor::{Later, Stop};
+use crate::supervisor::{Later, Reply as ReplyTo, Stop};
+use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::exchange::exchange;
@@ -20,31 +21,43 @@ use super::state::{Departure, Next, State};
 /// How often waiting calls whose askers have gone are looked for, and health is told anew.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Tells whoever plans how the provider is doing.
+pub type TellHealth = Arc<dyn Fn(HealthChanged) + Send + Sync>;
+
 /// The actor of one provider.
 pub struct Provider {
     state: Arc<State>,
-    router: Recipient<HealthChanged>,
+    tell: TellHealth,
     told: Option<HealthChanged>,
     alarm: Option<(Instant, SpawnHandle)>,
 }
 
-/// Tells the actor that a call has ended and another may leave, or that its health changed.
+/// Tells the actor that a call has ended and another may leave.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(super) struct Released;
+pub(super) struct Released {
+    /// Whether the end of that call changed how the provider is doing.
+    pub(super) health_changed: bool,
+}
 
 impl Provider {
     /// Makes a life of the provider whose knowledge is `state`.
-    pub fn new(state: Arc<State>, router: Recipient<HealthChanged>) -> Self {
-        Self { state, router, told: None, alarm: None }
+    pub fn new(state: Arc<State>, tell: TellHealth) -> Self {
+        state.life_began();
+        Self { state, tell, told: None, alarm: None }
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
         loop {
             match self.state.next(Instant::now()) {
                 Next::Leave(departure) => {
+                    let probe = departure.permit.is_probe();
                     let call = call(self.state.clone(), *departure);
                     drop(self.state.runtime().spawn(call));
+                    // Until the probe has come back the others do better elsewhere.
+                    if probe {
+                        self.tell_health();
+                    }
                 }
                 Next::Wait(until) => return self.wake_at(until, ctx),
                 Next::Nothing => return,
@@ -70,7 +83,7 @@ impl Provider {
     fn tell_health(&mut self) {
         let health = self.state.health(Instant::now());
         if self.told.as_ref() != Some(&health) {
-            self.router.do_send(health.clone());
+            (self.tell)(health.clone());
             self.told = Some(health);
         }
     }
@@ -80,12 +93,22 @@ impl Provider {
 async fn call(state: Arc<State>, departure: Departure) {
     let Departure { waiting, key, permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
-    let waited = left - waiting.asked;
     let Some(model) = state.settings().models.get(&call.model) else { return };
-    let exchanged = Box::pin(exchange(&state, &call, model, &key)).await;
-    let took = left.elapsed();
-    let result = exchanged.result;
-    permit.settle(&Ended { result: &result, hints: exchanged.hints, took });
+    let mut owed = Owed {
+        reply: Some(waiting.reply),
+        key: key.label.clone(),
+        probe: permit.is_probe(),
+        left,
+        waited: left - waiting.asked,
+    };
+    let exchanged = tokio::select! {
+        biased;
+        exchanged = Box::pin(exchange(&state, &call, model, &key)) => exchanged,
+        () = owed.abandoned() => return debug!(provider = %state.name(), "nobody waits for the call any more"),
+    };
+    let (result, took) = (exchanged.result, left.elapsed());
+    let began = exchanged.first_token.is_some();
+    permit.settle(&Ended { result: &result, hints: exchanged.hints, took, began });
     if let Err(failure) = &result {
         debug!(provider = %state.name(), model = %call.model, key = %key.label, %failure, ?took, "call failed");
     }
@@ -94,8 +117,44 @@ async fn call(state: Arc<State>, departure: Departure) {
         Err(failure) => failure.usage.as_deref().copied(),
     };
     let cost = model.price.zip(usage).map(|(price, usage)| price.cost(&usage));
-    let first_token = exchanged.first_token;
-    waiting.reply.send(Ok(Replied { key: key.label, waited, took, first_token, cost, result }));
+    owed.pay(exchanged.first_token, cost, result);
+}
+
+/// The answer to a call that has left. Whoever drops it unpaid (by a panic) says so: the provider may have
+/// executed the call.
+struct Owed {
+    reply: Option<ReplyTo<Result<Replied, Refused>>>,
+    key: KeyLabel,
+    probe: bool,
+    left: Instant,
+    waited: Duration,
+}
+
+impl Owed {
+    async fn abandoned(&mut self) {
+        match &mut self.reply {
+            Some(reply) => reply.abandoned().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn pay(
+        &mut self,
+        first_token: Option<Duration>,
+        cost: Option<NanoUsd>,
+        result: Result<crate::types::Reply, Failure>,
+    ) {
+        let Some(reply) = self.reply.take() else { return };
+        let (key, waited, probe, took) = (self.key.clone(), self.waited, self.probe, self.left.elapsed());
+        reply.send(Ok(Replied { key, waited, probe, took, first_token, cost, result }));
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let lost = "the call was lost with the task that made it";
+        self.pay(None, None, Err(Failure::new(Class::NetworkError, lost).maybe_charged()));
+    }
 }
 
 impl Actor for Provider {
@@ -106,9 +165,17 @@ impl Actor for Provider {
         self.pump(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
             provider.state.sweep(Instant::now());
+            // Told anew even if nothing has changed: the router forgets everything when it panics.
+            provider.told = None;
             provider.tell_health();
             provider.pump(ctx);
         });
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        self.state.life_ended();
     }
 }
 
@@ -126,9 +193,11 @@ impl Handler<Call> for Provider {
 impl Handler<Released> for Provider {
     type Result = ();
 
-    fn handle(&mut self, _: Released, ctx: &mut Self::Context) {
+    fn handle(&mut self, released: Released, ctx: &mut Self::Context) {
         self.pump(ctx);
-        self.tell_health();
+        if released.health_changed {
+            self.tell_health();
+        }
     }
 }
 
@@ -137,5 +206,42 @@ impl Handler<Stop> for Provider {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         ctx.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Ask;
+    impl Message for Ask {
+        type Result = Result<Replied, Refused>;
+    }
+
+    /// Leaves what it owes in a task that panics.
+    struct Careless;
+    impl Actor for Careless {
+        type Context = Context<Self>;
+    }
+    impl Handler<Ask> for Careless {
+        type Result = Later<Result<Replied, Refused>>;
+        fn handle(&mut self, _: Ask, _: &mut Self::Context) -> Self::Result {
+            let (reply, later) = Later::promise();
+            let (left, waited) = (Instant::now(), Duration::ZERO);
+            let owed = Owed { reply: Some(reply), key: "k".into(), probe: false, left, waited };
+            actix_rt::spawn(async move {
+                let _owed = owed;
+                panic!("as planned");
+            });
+            later
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_call_whose_task_panics_may_have_been_executed() {
+        let replied = Careless.start().send(Ask).await.unwrap().unwrap();
+        let failure = replied.result.unwrap_err();
+        assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
+        assert_eq!(replied.key.as_str(), "k");
     }
 }

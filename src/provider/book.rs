@@ -22,8 +22,24 @@ use super::state::Waiting;
 /// How long a provider is left alone that asked us to slow down without saying for how long.
 const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
 
+/// How long a provider is left alone at least that asked us to slow down, whatever it said: one that
+/// says `0` and means it not would otherwise be asked in a circle.
+const THROTTLED_AT_LEAST: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
+
+/// A rate limit that asks for as long a wait as this, or for years, does not mean it: it would be
+/// believed at the price of the whole provider.
+const NONSENSE: Duration = Duration::from_hours(24);
+
+/// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
+const SHORT_HOLD: Duration = Duration::from_secs(2);
+
 /// Seconds a call is assumed to take before one has been seen.
 const ASSUMED_SECONDS: f64 = 2.0;
+
+/// Seconds without a word that say something about a provider, at least, and before one call has been
+/// answered.
+const SILENT_AT_LEAST: f64 = 1.0;
+const SILENT_AT_FIRST: f64 = 5.0;
 
 /// Tokens an answer is assumed to have before one has been seen.
 const ASSUMED_OUTPUT: f64 = 500.0;
@@ -64,6 +80,17 @@ impl Learned {
     fn learn(&mut self, seen: f64) {
         self.0 = Some(self.0.map_or(seen, |known| known + (seen - known) / 20.0));
     }
+}
+
+/// What people should hear of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The router has to know.
+    pub(super) health: bool,
+    /// The lane's breaker has opened, or closed again.
+    pub(super) moved_to: Option<BreakerState>,
+    /// A key has come to rest that did not.
+    pub(super) key_rests: bool,
 }
 
 /// What the queue allows.
@@ -138,23 +165,30 @@ impl Book {
             return Err(Refused::Open { until });
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
-        let until = self.turn(settings.limits.concurrency.get() as usize, call, need, now);
-        if until > call.deadline { Err(Refused::Busy { until }) } else { Ok(need) }
+        let concurrency = settings.limits.concurrency.get() as usize;
+        let until = self.turn(concurrency, self.queue.ahead_of(call.priority), need, now);
+        if until > call.deadline {
+            return Err(Refused::Busy { until });
+        }
+        if self.queue.is_full() {
+            // It would fit in time and there is room soon: come back when a part of the queue has gone.
+            return Err(Refused::Busy { until: self.turn(concurrency, self.queue.len() / 10, need, now) });
+        }
+        Ok(need)
     }
 
-    /// Returns when a call that came now would leave.
-    fn turn(&self, concurrency: usize, call: &Call, need: Need, now: Instant) -> Instant {
-        // A full queue has room again when about one call has left.
-        let ahead = self.queue.ahead_of(call.priority);
-        let full = if ahead.is_none() { Duration::MAX } else { Duration::ZERO };
-        let ahead = ahead.unwrap_or_else(|| self.queue.len());
+    /// Returns when a call would leave that has `ahead` others before it.
+    fn turn(&self, concurrency: usize, ahead: usize, need: Need, now: Instant) -> Instant {
         let paced = self.limits.expected(ahead as u64, need, now);
+        if self.in_flight + ahead < concurrency {
+            return paced;
+        }
+        // As long as none has come back nobody knows, and a guess must not turn anyone away.
+        let Some(seconds) = self.seconds.0 else { return paced };
         let waves = (ahead + self.in_flight) as f64 / concurrency as f64;
         // The calls that are out are half done, on average.
-        let crowded = (waves - 0.5).max(0.0) * self.seconds.0.unwrap_or(ASSUMED_SECONDS);
-        let crowded = if self.in_flight + ahead < concurrency { 0.0 } else { crowded };
-        let turn = paced.max(now + Duration::from_secs_f64(crowded));
-        turn.checked_add(full).unwrap_or(call.deadline + Duration::from_secs(1))
+        let crowded = (waves - 0.5).max(0.0) * seconds;
+        paced.max(now + Duration::from_secs_f64(crowded))
     }
 
     /// Decides about the first call of the queue.
@@ -193,13 +227,33 @@ impl Book {
     }
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
-    pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+    pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) -> News {
+        let (health, state, out) = self.standing(&taken.model, now);
+        self.take_back(taken, ended, now);
+        let after = self.standing(&taken.model, now);
+        let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
+        News {
+            health: health != after.0,
+            moved_to: moved_to.map(|(_, after)| after),
+            key_rests: out != after.2,
+        }
+    }
+
+    /// Returns all of a lane's state that news can be about.
+    fn standing(&self, model: &ModelName, now: Instant) -> (LaneHealth, Option<BreakerState>, usize) {
+        let lane = self.lanes.get(model);
+        let health = lane.map_or(LaneHealth::Out, |lane| self.lane_health(lane, now));
+        (health, lane.map(|lane| lane.breaker.state(now)), self.keys.resting(now).count())
+    }
+
+    fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let usual = self.seconds.0;
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
         match ended.result {
             Ok(_) => lane.breaker.succeeded(taken.pass, now),
-            Err(failure) if is_providers_fault(failure.class) => {
+            Err(failure) if is_providers_fault(failure.class) || is_silence(failure, ended, usual) => {
                 lane.breaker.failed(taken.pass, now, fastrand::f64());
             }
             Err(_) => lane.breaker.said_nothing(taken.pass),
@@ -230,8 +284,9 @@ impl Book {
         if let Err(failure) = ended.result {
             self.obey(taken, failure, now);
         }
-        if let Some(requests) = ended.hints.requests {
-            self.limits.cap_requests(requests.remaining, now);
+        // As of when it was said: an answer may take a minute, and calls have come free since.
+        if let Some((said, requests)) = ended.hints.and_then(|(said, hints)| Some((said, hints.requests?))) {
+            self.limits.cap_requests(requests.remaining, said);
         }
     }
 
@@ -246,8 +301,10 @@ impl Book {
             if self.limits.held_for(now).is_zero() {
                 self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);
             }
-            let ours = THROTTLED.wait(self.throttled_in_a_row, fastrand::f64());
-            self.limits.hold(now + failure.retry_after.unwrap_or(ours));
+            let jitter = fastrand::f64();
+            let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
+            let wait = told.unwrap_or_else(|| THROTTLED.wait(self.throttled_in_a_row, jitter));
+            self.limits.hold(now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter)));
         } else if let (Class::Overloaded, Some(wait)) = (failure.class, failure.retry_after) {
             self.limits.hold(now + wait);
         }
@@ -255,11 +312,17 @@ impl Book {
 
     /// Returns how every lane is doing.
     pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
-        let out = self.keys.pick(now).is_err();
-        let lane = |(model, breaker): (&ModelName, BreakerState)| {
-            (model.clone(), if out { LaneHealth::Out } else { breaker.into() })
-        };
-        self.lanes(now).map(lane).collect()
+        self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(lane, now))).collect()
+    }
+
+    fn lane_health(&self, lane: &Lane, now: Instant) -> LaneHealth {
+        if self.keys.are_out(now) {
+            LaneHealth::Out
+        } else if !lane.breaker.would_admit(now) || self.limits.held_for(now) > SHORT_HOLD {
+            LaneHealth::Poor
+        } else {
+            LaneHealth::Good
+        }
     }
 
     pub(super) fn lanes(&self, now: Instant) -> impl Iterator<Item = (&ModelName, BreakerState)> {
@@ -298,6 +361,13 @@ impl Lane {
         let output = self.output.0.unwrap_or(ASSUMED_OUTPUT).min(most);
         Need { input: input.max(1), output: output as u64 }
     }
+}
+
+/// Whether a call was cut off by its ask's deadline and yet had got more than the time that calls usually
+/// take without a word. Else nobody would ever learn that a provider is dark while all asks are short.
+fn is_silence(failure: &Failure, ended: &Ended<'_>, usual: Option<f64>) -> bool {
+    let patience = usual.map_or(SILENT_AT_FIRST, |seconds| (seconds * 3.0).max(SILENT_AT_LEAST));
+    failure.class == Class::Deadline && !ended.began && ended.took.as_secs_f64() >= patience
 }
 
 /// Whether a failure says that the provider is not well. No `_` arm: a new class does not compile

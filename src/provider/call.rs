@@ -6,7 +6,6 @@ use std::time::Duration;
 use actix::Message;
 use tokio::time::Instant;
 
-use crate::guard::BreakerState;
 use crate::types::{Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
 /// Asks a provider to make one call, when it may.
@@ -33,6 +32,8 @@ pub struct Replied {
     pub key: KeyLabel,
     /// From asking until the call left.
     pub waited: Duration,
+    /// Whether it was the one call that finds out if the lane is well again.
+    pub probe: bool,
     /// From leaving until its end.
     pub took: Duration,
     /// From leaving until the first piece of the answer.
@@ -86,13 +87,4 @@ pub enum LaneHealth {
     Poor,
     /// It cannot take any: no key is left.
     Out,
-}
-
-impl From<BreakerState> for LaneHealth {
-    fn from(state: BreakerState) -> Self {
-        match state {
-            BreakerState::Closed | BreakerState::HalfOpen => Self::Good,
-            BreakerState::Open => Self::Poor,
-        }
-    }
 }

@@ -8,98 +8,65 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
 use sse_stream::SseByteStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout};
 
 use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, Hints, Progress};
 
 use super::call::Call;
+use super::clocks::Clocks;
 use super::key::ReadyKey;
 use super::model::Model;
-use super::settings::Timeouts;
 use super::state::State;
 use super::transport::Response;
 
-/// How long the end of a stream is waited for after its end mark, so that the connection can be
-/// used again.
-const LINGER: Duration = Duration::from_millis(50);
+/// How long a call waits for the end of a stream after its end mark. Mostly it comes with the mark, and
+/// the next call finds the connection free.
+const LINGER: Duration = Duration::from_millis(3);
+
+/// How long somebody else then waits for it, so that the connection can be used again after all.
+const LINGER_APART: Duration = Duration::from_secs(1);
 
 /// What a call brought.
 pub(super) struct Exchanged {
     pub(super) result: Result<Reply, Failure>,
     pub(super) first_token: Option<Duration>,
-    pub(super) hints: Hints,
-}
-
-/// Which clock ran out.
-struct Clocks<'a> {
-    timeouts: &'a Timeouts,
-    left: Instant,
-    deadline: Instant,
-    first_token: Option<Duration>,
-}
-
-impl Clocks<'_> {
-    /// Returns the instant at which the present wait ends, and what it means.
-    fn limit(&self, now: Instant) -> (Instant, Failure) {
-        let spoken = if self.first_token.is_some() {
-            (
-                now + self.timeouts.idle,
-                Class::Timeout,
-                "fell silent in the middle of its answer for",
-                self.timeouts.idle,
-            )
-        } else {
-            (
-                self.left + self.timeouts.first_token,
-                Class::Timeout,
-                "had not begun to answer after",
-                self.timeouts.first_token,
-            )
-        };
-        let whole =
-            (self.left + self.timeouts.total, Class::Timeout, "had not finished after", self.timeouts.total);
-        let over = (
-            self.deadline,
-            Class::Deadline,
-            "had not finished when time was up after",
-            self.deadline - self.left,
-        );
-        let first = [over, whole, spoken].into_iter().min_by_key(|(at, ..)| *at).unwrap_or(over);
-        let (at, class, what, limit) = first;
-        (at, Failure::new(class, format!("the provider {what} {limit:?}")).maybe_charged())
-    }
-
-    async fn wait<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
-        let (at, failure) = self.limit(Instant::now());
-        timeout_at(at, what).await.map_err(|_| failure)
-    }
+    /// What the headers said, and when they came.
+    pub(super) hints: Option<(Instant, Hints)>,
 }
 
 /// Makes `call` to `model` with `key`.
 pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &ReadyKey) -> Exchanged {
     let (settings, transport) = (state.settings(), state.transport());
-    let (timeouts, deadline) = (&settings.timeouts, call.deadline);
-    let mut clocks = Clocks { timeouts, left: Instant::now(), deadline, first_token: None };
-    let mut hints = Hints::default();
+    let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
+    let mut hints = None;
     let prompt = with_defaults(&call.prompt, model);
-    let result = async {
+    let mut result = async {
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
         let response = clocks.wait(transport.post(request, key.header())).await??;
-        hints = format.read_hints(&response.headers, SystemTime::now());
+        hints = Some((Instant::now(), format.read_hints(&response.headers, SystemTime::now())));
         if !response.is_success() {
             return Err(read_error(format, response, &clocks).await);
         }
         let decoder = format.decoder(&prompt, &settings.dialect);
-        match response.media_type().as_str() {
+        let request_id = response.request_id();
+        let mut reply = match response.media_type().as_str() {
             "text/html" => Err(html(response, &clocks).await),
             "application/json" => read_whole(decoder, response, &mut clocks).await,
-            _ => read_stream(decoder, response, &mut clocks).await,
-        }
+            _ => read_stream(decoder, response, &mut clocks, state.runtime()).await,
+        }?;
+        // What the provider's support asks for; the body's id names the answer.
+        reply.request_id = request_id.or(reply.request_id);
+        Ok(reply)
     }
     .await;
-    Exchanged { result, first_token: clocks.first_token, hints }
+    if let Err(failure) = &mut result {
+        key.cover(failure);
+        transport.cover(failure);
+    }
+    Exchanged { result, first_token: clocks.first_token(), hints }
 }
 
 /// Fills in what the model's own settings say where the prompt says nothing.
@@ -132,7 +99,7 @@ async fn read_whole(
     let mut stream = response.stream();
     let mut body = Vec::new();
     while let Some(piece) = clocks.wait(stream.next()).await? {
-        clocks.first_token.get_or_insert(clocks.left.elapsed());
+        clocks.answering(Instant::now());
         body.extend_from_slice(&piece?);
     }
     decoder.whole(&body)?;
@@ -143,6 +110,7 @@ async fn read_stream(
     mut decoder: Decoder,
     response: Response,
     clocks: &mut Clocks<'_>,
+    runtime: &Handle,
 ) -> Result<Reply, Failure> {
     let mut events = SseByteStream::new(response.stream());
     loop {
@@ -152,10 +120,10 @@ async fn read_stream(
                 match decoder.event(event.event.as_deref(), data)? {
                     Progress::Waiting => {}
                     Progress::Answering => {
-                        clocks.first_token.get_or_insert(clocks.left.elapsed());
+                        clocks.answering(Instant::now());
                     }
                     Progress::Ended => {
-                        linger(&mut events).await;
+                        linger(events, runtime).await;
                         return decoder.finish();
                     }
                 }
@@ -167,9 +135,12 @@ async fn read_stream(
     }
 }
 
-async fn linger<T>(events: &mut (impl Stream<Item = T> + Unpin)) {
-    // Whether the end came in time changes only whether the connection is used again.
-    drop(timeout(LINGER, events.next()).await);
+/// Waits for the end of the stream; whether it comes changes only whether the connection is used again.
+async fn linger<T>(mut events: impl Stream<Item = T> + Unpin + Send + 'static, runtime: &Handle) {
+    if timeout(LINGER, events.next()).await.is_err() {
+        // The answer is there: nobody has to wait for a server that takes its time to say so.
+        drop(runtime.spawn(async move { drop(timeout(LINGER_APART, events.next()).await) }));
+    }
 }
 
 fn stream_failure(error: sse_stream::Error) -> Failure {

@@ -1,4 +1,6 @@
 //! The keys of one account at a provider: which is used, and which rest.
+//!
+//! Never shows a key, and covers it where a provider repeats it.
 
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use crate::types::{Class, Failure, KeyLabel};
 use crate::wire::Format;
 
 use super::key_source::Key;
+use super::mask::Mask;
 
 /// How long a key rests that was refused, or whose quota is spent, when the provider names no time.
 const REST: Duration = Duration::from_secs(600);
@@ -19,12 +22,20 @@ pub(super) struct ReadyKey {
     /// What it is called where people can see it.
     pub(super) label: KeyLabel,
     header: Option<(HeaderName, HeaderValue)>,
+    mask: Option<Mask>,
 }
 
 impl ReadyKey {
     /// Returns the header that carries it; `None` for a server that wants no key.
     pub(super) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         self.header.clone()
+    }
+
+    /// Covers the key in the words of a provider that repeats what it was sent.
+    pub(super) fn cover(&self, failure: &mut Failure) {
+        if let Some(mask) = &self.mask {
+            mask.cover_failure(failure);
+        }
     }
 }
 
@@ -45,11 +56,12 @@ impl Keys {
     /// `auth` for a key that no header can carry; its text is not repeated.
     pub(super) fn new(format: Format, keys: &[Key]) -> Result<Self, Failure> {
         if keys.is_empty() {
-            return Ok(Self(vec![(ReadyKey { label: "no key".into(), header: None }, None)]));
+            let none = ReadyKey { label: "no key".into(), header: None, mask: None };
+            return Ok(Self(vec![(none, None)]));
         }
         let keys = keys.iter().map(|Key { label, secret }| {
-            let header = format.authorization(secret)?;
-            Ok((ReadyKey { label: label.clone(), header: Some(header) }, None))
+            let (header, mask) = (format.authorization(secret)?, Mask::new(secret.clone()));
+            Ok((ReadyKey { label: label.clone(), header: Some(header), mask: Some(mask) }, None))
         });
         keys.collect::<Result<_, _>>().map(Self)
     }
@@ -66,6 +78,11 @@ impl Keys {
             (None, Some(rest)) => Err(rest.why.clone()),
             (None, None) => Err(Failure::new(Class::Auth, "the provider has no key")),
         }
+    }
+
+    /// Returns whether every key rests.
+    pub(super) fn are_out(&self, now: Instant) -> bool {
+        self.0.iter().all(|(_, rest)| rest.as_ref().is_some_and(|rest| rest.until > now))
     }
 
     /// Lets a key rest if `failure` says that it, and not the call, is at fault. Returns whether it does.
@@ -112,6 +129,7 @@ mod tests {
         keys.rest(&"a".into(), &Failure::new(Class::Auth, "invalid key"), now);
         keys.rest(&"b".into(), &Failure::new(Class::Quota, "no money"), now + REST);
         assert_eq!(keys.pick(now).unwrap_err().class, Class::Auth);
+        assert!(keys.are_out(now) && !keys.are_out(now + REST));
     }
 
     #[test]

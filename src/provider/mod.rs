@@ -9,9 +9,11 @@
 mod actor;
 mod book;
 mod call;
+mod clocks;
 mod exchange;
 mod key;
 mod key_source;
+mod mask;
 mod model;
 mod permit;
 mod queue;
@@ -20,7 +22,7 @@ mod snapshot;
 mod state;
 mod transport;
 
-pub use actor::Provider;
+pub use actor::{Provider, TellHealth};
 pub use call::{Call, HealthChanged, LaneHealth, Refused, Replied};
 pub use key_source::{Env, HeaderSource, Key, KeyError, KeySource};
 pub use model::Model;

@@ -33,13 +33,21 @@ pub(super) struct Taken {
 /// How a call ended, as far as the provider's state is concerned.
 pub(super) struct Ended<'a> {
     pub(super) result: &'a Result<Reply, Failure>,
-    pub(super) hints: Hints,
+    /// What the headers said, and when they came.
+    pub(super) hints: Option<(Instant, Hints)>,
     pub(super) took: Duration,
+    /// Whether the answer had begun.
+    pub(super) began: bool,
 }
 
 impl Permit {
     pub(super) fn new(state: Arc<State>, taken: Taken) -> Self {
         Self { state, taken, settled: false }
+    }
+
+    /// Returns whether the call is the probe of its lane's breaker.
+    pub(super) fn is_probe(&self) -> bool {
+        self.taken.pass.is_probe()
     }
 
     /// Gives the permit back with what the call taught.

@@ -27,12 +27,15 @@ impl<T> Queue<T> {
         self.len() == 0
     }
 
-    /// Returns how many would go before one that came now; `None` when it could not come.
-    pub(super) fn ahead_of(&self, priority: Priority) -> Option<usize> {
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.bound
+    }
+
+    /// Returns how many would go before one that came now.
+    pub(super) fn ahead_of(&self, priority: Priority) -> usize {
         match priority {
-            _ if self.len() >= self.bound => None,
-            Priority::Interactive => Some(self.interactive.len()),
-            Priority::Batch => Some(self.len()),
+            Priority::Interactive => self.interactive.len(),
+            Priority::Batch => self.len(),
         }
     }
 
@@ -51,10 +54,19 @@ impl<T> Queue<T> {
         self.interactive.pop_front().or_else(|| self.batch.pop_front())
     }
 
-    /// Drops everything that is not worth keeping.
-    pub(super) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        self.interactive.retain(&keep);
-        self.batch.retain(&keep);
+    /// Takes out everything that is not worth keeping, in order.
+    pub(super) fn take_unless(&mut self, keep: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut taken = Vec::new();
+        for queue in [&mut self.interactive, &mut self.batch] {
+            // Mostly there is nothing to take, and looking moves nothing.
+            if queue.iter().all(&keep) {
+                continue;
+            }
+            let (kept, gone): (Vec<T>, Vec<T>) = std::mem::take(queue).into_iter().partition(&keep);
+            *queue = kept.into();
+            taken.extend(gone);
+        }
+        taken
     }
 }
 
@@ -68,16 +80,27 @@ mod tests {
         queue.push(Priority::Batch, 1);
         queue.push(Priority::Batch, 2);
         queue.push(Priority::Interactive, 3);
-        assert_eq!(queue.ahead_of(Priority::Interactive), Some(1));
-        assert_eq!(queue.ahead_of(Priority::Batch), Some(3));
+        assert_eq!((queue.ahead_of(Priority::Interactive), queue.ahead_of(Priority::Batch)), (1, 3));
         let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, [3, 1, 2]);
     }
 
     #[test]
-    fn a_full_queue_takes_nobody() {
+    fn a_queue_is_full_at_its_bound() {
         let mut queue = Queue::new(1);
+        assert!(!queue.is_full());
         queue.push(Priority::Batch, ());
-        assert_eq!(queue.ahead_of(Priority::Interactive), None);
+        assert!(queue.is_full());
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_the_others_in_their_order() {
+        let mut queue = Queue::new(10);
+        for number in 0..6 {
+            queue.push(if number < 3 { Priority::Batch } else { Priority::Interactive }, number);
+        }
+        assert_eq!(queue.take_unless(|number| number % 2 == 0), [3, 5, 1]);
+        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, [4, 0, 2]);
     }
 }

@@ -3,18 +3,21 @@
 //! Every life of the actor shares it, so that a restart forgets nothing, and calls that outlive a
 //! life still count. Holds its lock only for as long as it takes to decide.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
 
-use crate::guard::Need;
+use crate::guard::{BreakerState, Need};
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ProviderName};
 
 use super::actor::{Provider, Released};
-use super::book::{Book, Turn};
+use super::book::{Book, News, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::key::{Keys, ReadyKey};
 use super::key_source::Key;
@@ -22,6 +25,10 @@ use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
 use super::snapshot::{LaneSnapshot, Snapshot};
 use super::transport::{self, Transport};
+
+/// How long waiting calls wait for the next life of an actor before they are sent elsewhere; a restart
+/// takes less, and an actor that failed for good never comes back.
+const ORPHANED: Duration = Duration::from_secs(2);
 
 /// What a provider's state is made from.
 #[derive(Debug, Clone)]
@@ -48,6 +55,8 @@ pub struct State {
     transport: Transport,
     runtime: Handle,
     slot: Slot<Provider>,
+    /// Lives that its actor has begun.
+    lives: AtomicU64,
     inner: Mutex<Book>,
 }
 
@@ -89,8 +98,18 @@ impl State {
         let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
         let keys = Keys::new(settings.format, &keys).map_err(transport::Error::Key)?;
         let book = Mutex::new(Book::new(&settings, keys, Instant::now()));
-        let (slot, practice) = (Slot::default(), settings.is_practice());
-        Ok(Arc::new(Self { name, practice, base_url, settings, transport, runtime, slot, inner: book }))
+        let (slot, practice, lives) = (Slot::default(), settings.is_practice(), AtomicU64::new(0));
+        Ok(Arc::new(Self {
+            name,
+            practice,
+            base_url,
+            settings,
+            transport,
+            runtime,
+            slot,
+            lives,
+            inner: book,
+        }))
     }
 
     /// Returns the provider's name.
@@ -157,23 +176,61 @@ impl State {
     /// Takes back what a call took; `None` is a call that died without an outcome.
     pub(super) fn settle(&self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         let mut inner = self.lock();
-        let before = inner.health(now);
-        inner.settle(taken, ended, now);
-        let wake = !inner.queue.is_empty() || inner.health(now) != before;
+        let news = inner.settle(taken, ended, now);
+        let wake = news.health || !inner.queue.is_empty();
         drop(inner);
-        if wake && let Some(actor) = self.slot.get() {
-            actor.do_send(Released);
+        self.announce(news, taken, ended);
+        if wake && let Some(actor) = self.slot.shared() {
+            actor.do_send(Released { health_changed: news.health });
         }
     }
 
-    /// Drops waiting calls whose asker has gone.
+    fn announce(&self, news: News, taken: &Taken, ended: Option<&Ended<'_>>) {
+        let (provider, model, key) = (&self.name, &taken.model, &taken.key);
+        let failure = ended.and_then(|ended| ended.result.as_ref().err());
+        match (news.moved_to, failure) {
+            (Some(BreakerState::Open), Some(failure)) => {
+                warn!(%provider, %model, %failure, "lane keeps failing, resting it");
+            }
+            (Some(BreakerState::Closed), _) => info!(%provider, %model, "lane is well again"),
+            _ => {}
+        }
+        if let (true, Some(failure)) = (news.key_rests, failure) {
+            warn!(%provider, %key, %failure, "key was refused, resting it");
+        }
+    }
+
+    /// Sends waiting calls away whose asker has gone or whose time is up.
     pub(super) fn sweep(&self, now: Instant) {
-        self.lock().queue.retain(|waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now);
+        let worth_waiting = |waiting: &Waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now;
+        let over = self.lock().queue.take_unless(worth_waiting);
+        for waiting in over {
+            waiting.reply.send(Err(Refused::Busy { until: now }));
+        }
+    }
+
+    /// Notes that its actor lives.
+    pub(super) fn life_began(&self) {
+        self.lives.fetch_add(1, Relaxed);
+    }
+
+    /// Sends all waiting calls elsewhere if no further life of its actor begins soon: nobody else would
+    /// ever let them leave.
+    pub(super) fn life_ended(self: &Arc<Self>) {
+        let (state, life) = (self.clone(), self.lives.load(Relaxed));
+        let orphans = async move {
+            sleep(ORPHANED).await;
+            if state.lives.load(Relaxed) == life {
+                let orphans = state.lock().queue.take_unless(|_| false);
+                orphans.into_iter().for_each(|waiting| waiting.reply.send(Err(Refused::Down)));
+            }
+        };
+        drop(self.runtime.spawn(orphans));
     }
 
     /// Returns whether a key is left.
     pub fn has_key(&self, now: Instant) -> bool {
-        self.lock().keys.pick(now).is_ok()
+        !self.lock().keys.are_out(now)
     }
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {
@@ -211,5 +268,97 @@ impl State {
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::prelude::*;
+
+    use super::*;
+    use crate::provider::Model;
+    use crate::supervisor::Later;
+    use crate::types::{Priority, Prompt};
+
+    /// Takes calls into the queue and lets none leave, as if its actor were gone.
+    struct Desk(Arc<State>);
+
+    impl Actor for Desk {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Call> for Desk {
+        type Result = Later<Result<Replied, Refused>>;
+
+        fn handle(&mut self, call: Call, _: &mut Self::Context) -> Self::Result {
+            let (reply, later) = Later::promise();
+            self.0.enqueue(call, reply, Instant::now());
+            later
+        }
+    }
+
+    fn desk() -> (Arc<State>, Addr<Desk>) {
+        let mut settings = Settings::default();
+        settings.models.insert("m".into(), Model::default());
+        let base_url = "http://127.0.0.1:9".to_owned();
+        let account =
+            Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers: HeaderMap::new() };
+        let state = State::new(account, Handle::current()).unwrap();
+        (state.clone(), Desk(state).start())
+    }
+
+    fn call(wait: Duration) -> Call {
+        let prompt = Arc::new(Prompt::text("Anybody?"));
+        let deadline = Instant::now() + wait;
+        Call { prompt, model: "m".into(), priority: Priority::Batch, deadline }
+    }
+
+    async fn waits(state: &State) {
+        while state.lock().queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[actix_web::test]
+    async fn calls_that_wait_for_an_actor_that_never_comes_back_are_sent_elsewhere() {
+        let (state, desk) = desk();
+        tokio::time::pause();
+        state.life_began();
+        let waiting = actix_rt::spawn(desk.send(call(Duration::from_secs(600))));
+        waits(&state).await;
+        state.life_ended();
+        let began = Instant::now();
+        assert_eq!(waiting.await.unwrap().unwrap(), Err(Refused::Down));
+        assert_eq!(began.elapsed().as_secs(), ORPHANED.as_secs());
+    }
+
+    #[actix_web::test]
+    async fn calls_wait_out_a_restart_and_are_sent_away_when_their_time_is_up() {
+        let (state, desk) = desk();
+        tokio::time::pause();
+        state.life_began();
+        let waiting = actix_rt::spawn(desk.send(call(Duration::from_secs(600))));
+        waits(&state).await;
+        state.life_ended();
+        state.life_began();
+        sleep(ORPHANED * 2).await;
+        state.sweep(Instant::now());
+        assert_eq!(state.lock().queue.len(), 1);
+        sleep(Duration::from_secs(600)).await;
+        state.sweep(Instant::now());
+        assert!(matches!(waiting.await.unwrap().unwrap(), Err(Refused::Busy { .. })));
+    }
+
+    #[actix_web::test]
+    async fn a_call_whose_asker_has_gone_is_swept_out() {
+        let (state, desk) = desk();
+        let waiting = actix_rt::spawn(desk.send(call(Duration::from_secs(600))));
+        waits(&state).await;
+        state.sweep(Instant::now());
+        assert_eq!(state.lock().queue.len(), 1);
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        state.sweep(Instant::now());
+        assert!(state.lock().queue.is_empty());
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! Connections belong to the shared runtime and outlive every actor. Never interprets a body.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::Url;
 
-use crate::types::{Class, Failure};
+use crate::types::{Class, Failure, Secret};
 use crate::wire::Request;
+
+use super::mask::Mask;
 
 /// Streams that one HTTP/2 connection carries without waiting, as most servers allow; a client
 /// opens one connection per host, so more calls at once need more clients.
@@ -22,6 +26,12 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Most bytes of an error's body that are read.
 const MOST_ERROR_BYTES: usize = 1 << 20;
+
+/// Fewest characters of a header's value that may be a token.
+const SHORTEST_TOKEN: usize = 12;
+
+/// The headers that carry a provider's own id of a request.
+const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +60,9 @@ pub(super) struct Transport {
     next: AtomicUsize,
     base_url: String,
     headers: HeaderMap,
+    masks: Vec<Mask>,
+    /// Addresses by path, parsed once: there is one for each model at most.
+    urls: RwLock<HashMap<String, Url>>,
 }
 
 /// A response whose body has not been read.
@@ -66,19 +79,26 @@ impl Transport {
         connect: Duration,
         concurrency: usize,
     ) -> Result<Self, Error> {
-        let url = reqwest::Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
-        let tls = tls()?;
+        let url = Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
+        let tls = TLS.clone().map_err(Error::Tls)?;
         let client = || {
             let mut client = reqwest::Client::builder()
                 .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(connect)
+                // A redirect would carry prompt and key to an address that nobody has configured.
+                .redirect(reqwest::redirect::Policy::none())
                 .tls_backend_preconfigured(tls.clone());
             if is_local(&url) {
                 client = client.no_proxy();
             }
             client.build().map_err(Error::Client)
         };
+        let masks = headers.values().filter_map(mask).collect();
+        let mut headers = headers;
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
+            masks,
+            urls: RwLock::default(),
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
                 .collect::<Result<_, _>>()?,
@@ -96,19 +116,45 @@ impl Transport {
     ) -> Result<Response, Failure> {
         let client = &self.clients[self.next.fetch_add(1, Relaxed) % self.clients.len()];
         let mut headers = self.headers.clone();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(request.headers.into_iter().chain(key));
-        let url = format!("{}{}", self.base_url, request.path);
-        let sent = client.post(url).headers(headers).body(request.body).send().await;
+        let sent = client.post(self.url(request.path)?).headers(headers).body(request.body).send().await;
         let mut inner = sent.map_err(|error| failure(&error))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
     }
+
+    fn url(&self, path: String) -> Result<Url, Failure> {
+        if let Some(url) = self.urls.read().unwrap_or_else(PoisonError::into_inner).get(&path) {
+            return Ok(url.clone());
+        }
+        let url = format!("{}{path}", self.base_url);
+        let url = Url::parse(&url)
+            .map_err(|error| Failure::new(Class::ApiError, format!("{url:?} is no address: {error}")))?;
+        self.urls.write().unwrap_or_else(PoisonError::into_inner).insert(path, url.clone());
+        Ok(url)
+    }
+
+    /// Covers the values of extra headers, which may be tokens, in a provider's words.
+    pub(super) fn cover(&self, failure: &mut Failure) {
+        self.masks.iter().for_each(|mask| mask.cover_failure(failure));
+    }
+}
+
+/// Makes the mask of a header's value; a short one is a plain word such as a team's name.
+fn mask(value: &HeaderValue) -> Option<Mask> {
+    let text = value.to_str().ok().filter(|text| text.len() >= SHORTEST_TOKEN)?;
+    Some(Mask::new(Secret::from(text.to_owned())))
 }
 
 impl Response {
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// Returns the provider's own id of the request, where it sends one.
+    pub(super) fn request_id(&self) -> Option<String> {
+        let value = |name| self.headers.get(name)?.to_str().ok().filter(|id| !id.is_empty());
+        REQUEST_IDS.into_iter().find_map(value).map(str::to_owned)
     }
 
     /// Returns the media type without its parameters, in lower case; empty when there is none.
@@ -146,20 +192,23 @@ impl Response {
     }
 }
 
+/// Read once: the system's certificates take tens of milliseconds.
+static TLS: LazyLock<Result<rustls::ClientConfig, rustls::Error>> = LazyLock::new(tls);
+
 /// Trusts what the system trusts, and the roots that Mozilla trusts: a container without
 /// certificates of its own can still call a provider.
-fn tls() -> Result<rustls::ClientConfig, Error> {
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     // A certificate of the system that cannot be read is one that is not trusted.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config.map_err(Error::Tls)?.with_root_certificates(roots).with_no_client_auth();
+    let mut config = config?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn is_local(url: &reqwest::Url) -> bool {
+fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,42 +1,26 @@
 //! Orders the lanes for every ask and sets it on its way.
 //!
 //! Holds no future: an ask under way is a task on the shared runtime, so that ten thousand of them
-//! cost the actor nothing, and a panic in one costs that one.
+//! cost the actor nothing, and a panic in one costs that one. In a drain it takes no more asks and stays
+//! until those under way have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
 
-use crate::provider::{self, HealthChanged, LaneHealth};
+use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
 
 use super::ask::Ask;
-use super::flow;
+use super::flow::Flow;
+use super::lane::{LaneHandle, RouteHandle};
 use super::policy::Chooser;
-use super::settings::{Policy, RetrySettings};
-
-/// One lane of a route.
-#[derive(Debug, Clone)]
-pub struct LaneHandle {
-    /// Its name.
-    pub name: LaneName,
-    /// Its share under [`Policy::Weighted`].
-    pub weight: u32,
-    /// The provider it belongs to.
-    pub provider: Arc<provider::State>,
-}
-
-/// A route with lanes that can be used.
-#[derive(Debug, Clone)]
-pub struct RouteHandle {
-    /// How it chooses.
-    pub policy: Policy,
-    /// Among which.
-    pub lanes: Vec<LaneHandle>,
-}
+use super::settings::RetrySettings;
 
 /// The router.
 #[derive(Debug)]
@@ -44,6 +28,7 @@ pub struct Router {
     setup: Arc<Setup>,
     choosers: HashMap<RouteName, Chooser>,
     health: HashMap<LaneName, LaneHealth>,
+    stopping: bool,
 }
 
 /// What the router is made from, and made from again after a panic.
@@ -52,12 +37,21 @@ struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
     runtime: Runtime,
+    /// Whether a stop is for good, and no restart.
+    draining: Arc<AtomicBool>,
+    /// Every ask under way holds the other end. When this one goes, they give up.
+    open: watch::Sender<()>,
 }
 
 impl Router {
-    /// Makes a router over `routes`; asks run on `runtime`.
-    pub fn new(routes: HashMap<RouteName, RouteHandle>, retry: RetrySettings, runtime: Runtime) -> Self {
-        Self::from_setup(Arc::new(Setup { routes, retry, runtime }))
+    /// Makes a router over `routes`; asks run on `runtime`. Once `draining` is set, a stop waits for them.
+    pub fn new(
+        routes: HashMap<RouteName, RouteHandle>,
+        retry: RetrySettings,
+        runtime: Runtime,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        Self::from_setup(Arc::new(Setup { routes, retry, runtime, draining, open: watch::Sender::new(()) }))
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
@@ -66,7 +60,7 @@ impl Router {
             Chooser::new(route.policy, weights)
         };
         let choosers = setup.routes.iter().map(|(name, route)| (name.clone(), chooser(route))).collect();
-        Self { setup, choosers, health: HashMap::new() }
+        Self { setup, choosers, health: HashMap::new(), stopping: false }
     }
 
     /// Returns the lanes of a route in the order in which they should be tried.
@@ -93,19 +87,24 @@ impl Handler<Ask> for Router {
     type Result = Later<<Ask as Message>::Result>;
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        if self.stopping {
+            return refuse(Failure::new(Class::Cancelled, super::STOPPED));
+        }
         let Some(lanes) = self.lanes(&ask.route) else {
             let message = format!("there is no route called {}", ask.route);
-            let failure = Failure::new(Class::ApiError, message);
-            return Later::new(|reply| {
-                reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() })))
-            });
+            return refuse(Failure::new(Class::ApiError, message));
         };
+        let flow = Flow::begin(ask, lanes, self.setup.retry.clone());
         let setup = self.setup.clone();
         Later::new(move |reply| {
-            let flow = flow::answer(ask, lanes, setup.retry.clone(), reply);
-            drop(setup.runtime.spawn(flow));
+            let open = setup.open.subscribe();
+            drop(setup.runtime.spawn(flow.answer(open, reply)));
         })
     }
+}
+
+fn refuse(failure: Failure) -> Later<<Ask as Message>::Result> {
+    Later::new(|reply| reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() }))))
 }
 
 impl Handler<HealthChanged> for Router {
@@ -120,6 +119,13 @@ impl Handler<Stop> for Router {
     type Result = ();
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
+        if !self.setup.draining.load(Relaxed) {
+            // It lives again at once, with the same mailbox, and its asks go on meanwhile.
+            return ctx.stop();
+        }
+        self.stopping = true;
+        let setup = self.setup.clone();
+        let ended = async move { setup.open.closed().await };
+        ctx.spawn(ended.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }

@@ -1,106 +1,151 @@
 //! One ask on its way: follows its plan over the lanes until somebody answers.
 //!
-//! Ends when its asker has gone. Never glues two replies together.
+//! Ends when its asker has gone, when its time is up, and when the router stops. Never glues two replies
+//! together.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use actix::prelude::Request;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
-use crate::provider::{Call, Refused, Replied};
+use crate::provider::{Call, Provider, Refused, Replied};
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Answer, Attempt, Class, Failure, KeyLabel, Outcome, Trail, Unanswered};
+use crate::types::{
+    Answer, Attempt, Class, Failure, KeyLabel, LaneName, NanoUsd, Outcome, Reply, Trail, Unanswered,
+};
 
-use super::actor::LaneHandle;
 use super::ask::Ask;
-use super::plan::{Plan, Step};
+use super::lane::LaneHandle;
+use super::plan::{KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
+
+/// How long after its deadline a call is still waited for: one that is out ends at the deadline by itself
+/// and knows what it cost.
+const GRACE: Duration = Duration::from_millis(250);
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
-/// Finds an answer to `ask` among `lanes` and sends it to `reply`.
-pub(super) async fn answer(
+/// An ask on its way.
+pub(super) struct Flow {
     ask: Ask,
     lanes: Vec<LaneHandle>,
-    retry: RetrySettings,
-    mut reply: ReplyTo<Answered>,
-) {
-    let answered = tokio::select! {
-        answered = follow(&ask, &lanes, retry) => answered,
-        () = reply.abandoned() => return debug!(route = %ask.route, "nobody waits for the answer any more"),
-    };
-    reply.send(answered);
+    plan: Plan,
+    trail: Trail,
+    first: Option<(usize, Sent)>,
 }
 
-async fn follow(ask: &Ask, lanes: &[LaneHandle], retry: RetrySettings) -> Answered {
-    let mut plan = Plan::new(lanes.len(), retry, ask.deadline);
-    let mut trail = Trail::default();
-    loop {
-        let lane = match plan.next(Instant::now(), fastrand::f64()) {
-            Step::Call(lane) => lane,
-            Step::Wait(until) => {
-                sleep_until(until).await;
-                continue;
-            }
-            Step::GiveUp(failure) => return Err(Box::new(Unanswered { failure, trail })),
+/// A call that was sent to a provider; `None` when the provider is down.
+type Sent = Option<Request<Provider, Call>>;
+
+/// An answer whose trail is elsewhere.
+struct Ended {
+    reply: Reply,
+    lane: LaneName,
+    practice: bool,
+    cost: Option<NanoUsd>,
+}
+
+impl Flow {
+    /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
+    /// thread, so that costs no other thread's wake.
+    pub(super) fn begin(ask: Ask, lanes: Vec<LaneHandle>, retry: RetrySettings) -> Self {
+        let plan = Plan::new(lanes.len(), retry, ask.deadline);
+        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), first: None };
+        // Anything else than a call (there is no lane, time is up) the plan says again.
+        if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
+            flow.first = Some((lane, flow.send(lane)));
+        }
+        flow
+    }
+
+    /// Finds an answer and sends it to `reply`; gives up when the other end of `open` has gone.
+    pub(super) async fn answer(mut self, mut open: watch::Receiver<()>, mut reply: ReplyTo<Answered>) {
+        let ended = tokio::select! {
+            ended = self.follow() => ended,
+            () = reply.abandoned() => return debug!("nobody waits for the answer any more"),
+            _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged()),
         };
-        let asked = Instant::now();
-        let LaneHandle { name, provider, .. } = &lanes[lane];
-        match call(ask, &lanes[lane]).await {
-            Called::Replied(Replied { key, waited, took, first_token, cost, result }) => {
-                let mut attempt = attempt(&lanes[lane], Some(key), waited, took);
-                (attempt.first_token, attempt.cost) = (first_token, cost);
-                match result {
-                    Ok(reply) => {
-                        attempt.usage = reply.usage;
-                        trail.0.push(attempt);
-                        let (lane, practice) = (name.clone(), provider.is_practice());
-                        return Ok(Answer { reply, lane, practice, cost, trail });
+        let trail = self.trail;
+        reply.send(match ended {
+            Ok(Ended { reply, lane, practice, cost }) => Ok(Answer { reply, lane, practice, cost, trail }),
+            Err(failure) => Err(Box::new(Unanswered { failure, trail })),
+        });
+    }
+
+    fn send(&self, lane: usize) -> Sent {
+        let LaneHandle { name, provider, .. } = &self.lanes[lane];
+        let call = Call {
+            prompt: self.ask.prompt.clone(),
+            model: name.model.clone(),
+            priority: self.ask.priority,
+            deadline: self.ask.deadline,
+        };
+        Some(provider.slot().shared()?.send(call))
+    }
+
+    async fn follow(&mut self) -> Result<Ended, Failure> {
+        loop {
+            let (lane, sent) = match self.first.take() {
+                Some(first) => first,
+                None => match self.plan.next(Instant::now(), fastrand::f64()) {
+                    Step::Call(lane) => (lane, self.send(lane)),
+                    Step::Wait(until) => {
+                        sleep_until(until).await;
+                        continue;
                     }
-                    Err(failure) => {
-                        attempt.usage = failure.usage.as_deref().copied();
-                        attempt.outcome = Outcome::Failed(failure.clone());
-                        trail.0.push(attempt);
-                        let now = Instant::now();
-                        plan.failed(lane, failure, provider.has_key(now), now, fastrand::f64());
+                    Step::GiveUp(failure) => return Err(failure),
+                },
+            };
+            let asked = Instant::now();
+            match outcome(sent, self.ask.deadline).await {
+                Ok(replied) => {
+                    if let Some(ended) = self.replied(lane, replied) {
+                        return Ok(ended);
                     }
                 }
+                Err(refused) => {
+                    self.plan.refused(lane, &refused, Instant::now());
+                    note_refusal(&mut self.trail, &self.lanes[lane], &refused, asked.elapsed());
+                }
             }
-            Called::Refused(refused) => {
-                plan.refused(lane, &refused, Instant::now());
-                note_refusal(&mut trail, &lanes[lane], &refused, asked.elapsed());
+        }
+    }
+
+    /// Takes what a call brought; returns the answer, if it is one.
+    fn replied(&mut self, lane: usize, replied: Replied) -> Option<Ended> {
+        let Replied { key, waited, probe, took, first_token, cost, result } = replied;
+        let LaneHandle { name, provider, .. } = &self.lanes[lane];
+        let mut attempt = attempt(&self.lanes[lane], Some(key), waited, took);
+        (attempt.first_token, attempt.cost) = (first_token, cost);
+        match result {
+            Ok(reply) => {
+                attempt.usage = reply.usage;
+                self.trail.0.push(attempt);
+                let (lane, practice) = (name.clone(), provider.is_practice());
+                Some(Ended { reply, lane, practice, cost })
             }
-            Called::Lost => {
-                // It died before it took the call, or half-way: nobody can tell.
-                let lost = "the call was lost with the actor or task that made it";
-                let failure = Failure::new(Class::NetworkError, lost).maybe_charged();
-                let mut attempt = attempt(&lanes[lane], None, Duration::ZERO, asked.elapsed());
+            Err(failure) => {
+                attempt.usage = failure.usage.as_deref().copied();
                 attempt.outcome = Outcome::Failed(failure.clone());
-                trail.0.push(attempt);
-                plan.failed(lane, failure, true, Instant::now(), fastrand::f64());
+                self.trail.0.push(attempt);
+                let now = Instant::now();
+                let left = KeyLeft(provider.has_key(now));
+                self.plan.failed(lane, failure, (left, Probe(probe)), now, fastrand::f64());
+                None
             }
         }
     }
 }
 
-enum Called {
-    Replied(Replied),
-    Refused(Refused),
-    Lost,
-}
-
-async fn call(ask: &Ask, lane: &LaneHandle) -> Called {
-    let Some(provider) = lane.provider.slot().shared() else { return Called::Refused(Refused::Down) };
-    let call = Call {
-        prompt: ask.prompt.clone(),
-        model: lane.name.model.clone(),
-        priority: ask.priority,
-        deadline: ask.deadline,
-    };
-    match provider.send(call).await {
-        Ok(Ok(replied)) => Called::Replied(replied),
-        Ok(Err(refused)) => Called::Refused(refused),
-        Err(_) => Called::Lost,
+async fn outcome(sent: Sent, deadline: Instant) -> Result<Replied, Refused> {
+    let Some(sent) = sent else { return Err(Refused::Down) };
+    match timeout_at(deadline + GRACE, sent).await {
+        Ok(Ok(replied)) => replied,
+        // The actor died with the message: what it had let leave would have been answered.
+        Ok(Err(_)) => Err(Refused::Down),
+        Err(_) => Err(Refused::Busy { until: Instant::now() }),
     }
 }
 

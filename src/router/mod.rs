@@ -6,11 +6,16 @@
 mod actor;
 mod ask;
 mod flow;
+mod lane;
 mod plan;
 mod policy;
 mod settings;
 
-pub use actor::{LaneHandle, RouteHandle, Router};
+/// What an ask hears that comes too late.
+const STOPPED: &str = "pointsman is stopping and takes no more questions";
+
+pub use actor::Router;
 pub use ask::Ask;
-pub use plan::{Plan, Step};
+pub use lane::{LaneHandle, RouteHandle};
+pub use plan::{KeyLeft, Plan, Probe, Step};
 pub use settings::{Lane, Policy, RetrySettings, Route};

@@ -22,6 +22,14 @@ pub enum Step {
     GiveUp(Failure),
 }
 
+/// Whether the provider has a key left to try instead of the one that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyLeft(pub bool);
+
+/// Whether the call was the probe of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe(pub bool);
+
 /// The plan of one ask over the lanes of its route, by their numbers.
 #[derive(Debug)]
 pub struct Plan {
@@ -43,6 +51,8 @@ struct Tried {
     called: bool,
     /// Not to be called any more in this round.
     exhausted: bool,
+    /// Whether it has ever kept silent; another lane then goes first.
+    silent: bool,
     /// Not to be called any more at all.
     out: Option<Failure>,
     not_before: Option<Instant>,
@@ -69,16 +79,20 @@ impl Plan {
                 None => self.call(lane),
             };
         }
-        if let Some(lane) = (0..self.lanes.len()).find(|lane| self.is_open(*lane) && self.is_due(*lane, now))
-        {
+        let due = (0..self.lanes.len()).filter(|lane| self.is_open(*lane) && self.is_due(*lane, now));
+        if let Some(lane) = due.min_by_key(|lane| self.lanes[*lane].silent) {
             return self.call(lane);
         }
-        // Lanes that could not take it will: theirs is only a queue or a breaker.
-        let due = (0..self.lanes.len()).filter(|lane| self.is_open(*lane));
-        if let Some(at) = due.filter_map(|lane| self.lanes[lane].not_before).min() {
-            return self.wait(at);
+        // Lanes that could not take it will: theirs is only a queue or a breaker. But one that failed may
+        // be worth another try before that.
+        let open = (0..self.lanes.len()).filter(|lane| self.is_open(*lane));
+        let first = open.filter_map(|lane| self.lanes[lane].not_before).min();
+        match (first, self.round_at(now, jitter)) {
+            (Some(first), Some(round)) if round < first => self.next_round(round),
+            (Some(first), _) => self.wait(first),
+            (None, Some(round)) => self.next_round(round),
+            (None, None) => self.give_up(),
         }
-        self.next_round(now, jitter)
     }
 
     /// Learns that a lane did not take the call.
@@ -100,14 +114,33 @@ impl Plan {
         }
     }
 
-    /// Learns that a call failed. `key_left` tells whether the provider has a key to try instead.
-    pub fn failed(&mut self, lane: usize, failure: Failure, key_left: bool, now: Instant, jitter: f64) {
+    /// Learns that a call failed.
+    pub fn failed(
+        &mut self,
+        lane: usize,
+        failure: Failure,
+        (KeyLeft(key_left), Probe(probe)): (KeyLeft, Probe),
+        now: Instant,
+        jitter: f64,
+    ) {
         self.again = None;
         let others = (0..self.lanes.len()).any(|other| other != lane && self.is_open(other));
         let tried = &mut self.lanes[lane];
         tried.called = true;
+        tried.silent |= failure.class == Class::Timeout;
         match (failure.verdict(), failure.class) {
             (Verdict::Never, _) => self.over = Some(failure.clone()),
+            // The lane was known to be unwell, and this call went to see for all of them: that costs no
+            // attempt, or whoever is left alone in an outage would be the first to be lost. The lane's
+            // breaker is open again and says until when.
+            (
+                _,
+                Class::Overloaded
+                | Class::ServerError
+                | Class::NetworkError
+                | Class::Timeout
+                | Class::Unreadable,
+            ) if probe => tried.not_before = Some(now + self.retry.base),
             // The provider itself holds its calls back now, which costs no attempt: nothing was wrong with
             // the call.
             (Verdict::Again { .. }, Class::RateLimit) => self.again = Some(lane),
@@ -134,17 +167,21 @@ impl Plan {
         }
     }
 
-    /// Starts over with every lane that is not out for good, after a wait.
-    fn next_round(&mut self, now: Instant, jitter: f64) -> Step {
-        if self.round >= self.retry.rounds.get() || self.lanes.iter().all(|tried| tried.out.is_some()) {
-            return self.give_up();
-        }
+    /// Returns when the lanes that failed could be tried once more; `None` when there is none, or no
+    /// further round.
+    fn round_at(&self, now: Instant, jitter: f64) -> Option<Instant> {
+        let some = self.lanes.iter().any(|tried| tried.exhausted && tried.out.is_none());
         // The rounds' waits go on where those of a lane's attempts ended.
-        let at = now + self.backoff().wait(self.round + self.retry.attempts_per_lane.get(), jitter);
+        let waits = self.round + self.retry.attempts_per_lane.get();
+        (some && self.round < self.retry.rounds.get()).then(|| now + self.backoff().wait(waits, jitter))
+    }
+
+    /// Starts over with every lane that is not out for good.
+    fn next_round(&mut self, at: Instant) -> Step {
         self.round += 1;
         for tried in &mut self.lanes {
-            *tried = Tried { called: tried.called, out: tried.out.take(), ..Tried::default() };
-            tried.not_before = Some(at);
+            (tried.attempts, tried.exhausted) = (0, false);
+            tried.not_before = tried.not_before.max(Some(at));
         }
         self.wait(at)
     }
@@ -189,6 +226,9 @@ mod tests {
 
     use super::*;
 
+    const KEY: (KeyLeft, Probe) = (KeyLeft(true), Probe(false));
+    const NO_KEY: (KeyLeft, Probe) = (KeyLeft(false), Probe(false));
+
     fn plan(lanes: usize) -> (Plan, Instant) {
         let now = Instant::now();
         (Plan::new(lanes, RetrySettings::default(), now + Duration::from_secs(600)), now)
@@ -206,7 +246,7 @@ mod tests {
             match plan.next(now, 0.5) {
                 Step::Call(lane) => {
                     calls.push(lane);
-                    plan.failed(lane, failure(class), false, now, 0.5);
+                    plan.failed(lane, failure(class), NO_KEY, now, 0.5);
                 }
                 Step::Wait(until) => now = until,
                 Step::GiveUp(gave) => {
@@ -246,9 +286,9 @@ mod tests {
     fn a_spent_key_makes_room_for_the_next_key_of_the_same_lane() {
         let (mut plan, now) = plan(2);
         assert_eq!(plan.next(now, 0.0), Step::Call(0));
-        plan.failed(0, failure(Class::Quota), true, now, 0.0);
+        plan.failed(0, failure(Class::Quota), KEY, now, 0.0);
         assert_eq!(plan.next(now, 0.0), Step::Call(0));
-        plan.failed(0, failure(Class::Quota), false, now, 0.0);
+        plan.failed(0, failure(Class::Quota), NO_KEY, now, 0.0);
         assert_eq!(plan.next(now, 0.0), Step::Call(1));
     }
 
@@ -257,7 +297,7 @@ mod tests {
         let (mut plan, now) = plan(1);
         for _ in 0..50 {
             assert_eq!(plan.next(now, 0.0), Step::Call(0));
-            plan.failed(0, failure(Class::RateLimit), true, now, 0.0);
+            plan.failed(0, failure(Class::RateLimit), KEY, now, 0.0);
         }
     }
 
@@ -274,6 +314,48 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_that_failed_is_tried_again_before_one_whose_breaker_is_open_for_long() {
+        let (mut plan, now) = plan(2);
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.refused(0, &Refused::Open { until: Some(now + Duration::from_secs(60)) }, now);
+        assert_eq!(plan.next(now, 0.0), Step::Call(1));
+        plan.failed(1, failure(Class::NetworkError), KEY, now, 0.0);
+        let Step::Wait(until) = plan.next(now, 0.0) else { panic!("not the time for anything else") };
+        assert!(until < now + Duration::from_secs(5), "{:?}", until - now);
+        assert_eq!(plan.next(until, 0.0), Step::Call(1));
+    }
+
+    #[test]
+    fn a_silent_lane_is_asked_again_only_after_the_others() {
+        let (mut plan, mut now) = plan(2);
+        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        plan.failed(0, failure(Class::Timeout), KEY, now, 0.0);
+        let mut calls = Vec::new();
+        while calls.len() < 5 {
+            match plan.next(now, 0.0) {
+                Step::Call(lane) => {
+                    calls.push(lane);
+                    plan.failed(lane, failure(Class::ServerError), KEY, now, 0.0);
+                }
+                Step::Wait(until) => now = until,
+                Step::GiveUp(failure) => panic!("{failure}"),
+            }
+        }
+        assert_eq!(calls, [1, 1, 1, 1, 0]);
+    }
+
+    #[test]
+    fn a_probe_costs_its_ask_no_attempt() {
+        let (mut plan, mut now) = plan(1);
+        for _ in 0..20 {
+            assert_eq!(plan.next(now, 0.0), Step::Call(0));
+            plan.failed(0, failure(Class::NetworkError), (KeyLeft(true), Probe(true)), now, 0.0);
+            let Step::Wait(until) = plan.next(now, 0.0) else { panic!("it gives up") };
+            now = until;
+        }
+    }
+
+    #[test]
     fn a_wait_beyond_the_deadline_gives_up_at_once() {
         let now = Instant::now();
         let mut plan = Plan::new(1, RetrySettings::default(), now + Duration::from_secs(5));
@@ -286,7 +368,7 @@ mod tests {
         #[test]
         fn every_plan_ends_and_keeps_its_deadline(
             lanes in 1usize..5,
-            events in proptest::collection::vec((0u8..8, 0u64..5_000), 0..400),
+            events in proptest::collection::vec((0u8..9, 0u64..5_000), 0..400),
         ) {
             let (mut plan, start) = plan(lanes);
             let (mut now, mut events) = (start, events.into_iter());
@@ -303,14 +385,15 @@ mod tests {
                         let (event, took) = events.next().unwrap_or((0, 10));
                         now += Duration::from_millis(took);
                         match event {
-                            0 => plan.failed(lane, failure(Class::ServerError), true, now, 0.5),
-                            1 => plan.failed(lane, failure(Class::NetworkError), true, now, 0.5),
-                            2 => plan.failed(lane, failure(Class::Timeout), true, now, 0.5),
-                            3 => plan.failed(lane, failure(Class::Auth), false, now, 0.5),
+                            0 => plan.failed(lane, failure(Class::ServerError), KEY, now, 0.5),
+                            1 => plan.failed(lane, failure(Class::NetworkError), KEY, now, 0.5),
+                            2 => plan.failed(lane, failure(Class::Timeout), KEY, now, 0.5),
+                            3 => plan.failed(lane, failure(Class::Auth), NO_KEY, now, 0.5),
                             4 => plan.refused(lane, &Refused::Open { until: None }, now),
                             5 => plan.refused(lane, &Refused::Down, now),
                             6 => plan.refused(lane, &Refused::Busy { until: now }, now),
-                            _ => plan.failed(lane, failure(Class::Unreadable), true, now, 0.5),
+                            7 => plan.failed(lane, failure(Class::Timeout), (KeyLeft(true), Probe(true)), now, 0.5),
+                            _ => plan.failed(lane, failure(Class::Unreadable), KEY, now, 0.5),
                         }
                     }
                 }

@@ -31,6 +31,9 @@ pub enum Error {
     /// An actor was not started.
     #[error("cannot start an actor")]
     Actor(#[source] supervisor::Error),
+    /// An actor was not restarted.
+    #[error("cannot restart an actor")]
+    Restart(#[source] supervisor::Error),
     /// The source cannot be read.
     #[error("cannot read the items")]
     Source(#[source] source::Error),

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -17,11 +18,11 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::source::Source;
-use crate::provider::{self, Account, Env, HealthChanged, Provider, Snapshot};
+use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
 use crate::router::{Ask, LaneHandle, RouteHandle, Router};
 use crate::supervisor::{
-    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, Slot, Start, Supervisor,
-    Watchdog, WhenExhausted,
+    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, RestartChild, Slot, Start,
+    Supervisor, Watchdog, WhenExhausted,
 };
 use crate::types::{Answer, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered};
 
@@ -32,6 +33,9 @@ use super::threads::{self, Arbiters, Threads};
 
 /// How long an answer is waited for when nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(600);
+
+/// How long actors may take to stop when the last handle is dropped; a drain before gives them more.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// How long an arbiter may stand still before it is reported.
 const STALLED: Duration = Duration::from_secs(2);
@@ -51,6 +55,7 @@ struct Running {
     providers: Providers,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
+    draining: Arc<AtomicBool>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
@@ -98,15 +103,16 @@ impl Pointsman {
     /// # Errors
     /// The failure that ended it, with every attempt.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
-        let lost = |why: &str| {
-            let failure = Failure::new(Class::Internal, why).maybe_charged();
-            Err(Box::new(Unanswered { failure, trail: Trail::default() }))
-        };
-        match self.router() {
-            Some(router) => {
-                router.send(ask).await.unwrap_or_else(|_| lost("the router died under the question"))
+        let failed = |failure| Err(Box::new(Unanswered { failure, trail: Trail::default() }));
+        let stopped = || failed(Failure::new(Class::Cancelled, "pointsman has stopped"));
+        let Some(router) = self.router() else { return stopped() };
+        match router.send(ask).await {
+            Ok(answered) => answered,
+            Err(_) if !router.connected() => stopped(),
+            Err(_) => {
+                let lost = "the router died under the question";
+                failed(Failure::new(Class::Internal, lost).maybe_charged())
             }
-            None => lost("pointsman has stopped"),
         }
     }
 
@@ -165,6 +171,16 @@ impl Pointsman {
         self.running.supervisor.send(Children).await.unwrap_or_default()
     }
 
+    /// Replaces the life of a supervised actor, by its name in [`children`](Self::children): one that is down
+    /// lives again, one that hangs is aborted. Calls that wait or are out go on.
+    ///
+    /// # Errors
+    /// When there is no such actor, or everything is being stopped.
+    pub async fn restart(&self, child: &str) -> Result<(), Error> {
+        let restart = RestartChild { name: child.into() };
+        self.running.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)
+    }
+
     /// Waits until an actor that nothing can do without has failed for good, and returns what happened.
     pub async fn gave_up(&self) -> String {
         let mut gave_up = self.running.gave_up.clone();
@@ -172,8 +188,10 @@ impl Pointsman {
         why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
     }
 
-    /// Stops every actor, by `by` at the latest, and returns how many had to be killed.
+    /// Stops every actor, by `by` at the latest, and returns how many had to be killed. Runs and asks under
+    /// way may end by then; whoever asks from now on hears that it is too late.
     pub async fn drain(&self, by: Instant) -> Drained {
+        self.running.draining.store(true, Relaxed);
         self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
     }
 
@@ -190,6 +208,7 @@ struct Begun {
     providers: Providers,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
+    draining: Arc<AtomicBool>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     watchdog: Watchdog,
@@ -204,6 +223,7 @@ impl Begun {
             providers: self.providers,
             supervisor: self.supervisor,
             router: self.router,
+            draining: self.draining,
             arbiters: self.arbiters,
             gave_up: self.gave_up,
             _watchdog: self.watchdog,
@@ -213,7 +233,11 @@ impl Begun {
     }
 }
 
-async fn begin(config: Config, usable: Usable, arbiters: Arbiters) -> Result<Begun, Error> {
+async fn begin(
+    config: Config,
+    usable: Usable,
+    arbiters: Arbiters,
+) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
     let played = Played::start(&config, &usable, &arbiters)?;
     let mut providers = Providers::new();
     for (name, ready) in &usable.providers {
@@ -224,17 +248,36 @@ async fn begin(config: Config, usable: Usable, arbiters: Arbiters) -> Result<Beg
     }
     let (told, gave_up) = watch::channel(None);
     let supervisor = Supervisor::new(Owner(told).start().recipient()).start();
-    let router = Slot::default();
-    let spec = router_spec(&config, &usable, &providers, &router, &arbiters);
-    start(&supervisor, spec).await?;
-    let to_router = router.get().ok_or(Error::Stopped)?.recipient();
+    let (router, draining) = (Slot::default(), Arc::new(AtomicBool::new(false)));
+    // What is started last is drained first: the router lets its asks end while there are providers.
     for state in providers.values() {
-        start(&supervisor, provider_spec(state, &to_router, &arbiters)).await?;
+        start(&supervisor, provider_spec(state, &router, &arbiters)).await?;
     }
+    let spec = router_spec(&config, &usable, &providers, (&router, &draining), &arbiters);
+    start(&supervisor, spec).await?;
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALLED, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
-    Ok(Begun { config, usable, providers, supervisor, router, arbiters, gave_up, watchdog, played })
+    let end = end(supervisor.clone());
+    let begun = Begun {
+        config,
+        usable,
+        providers,
+        supervisor,
+        router,
+        draining,
+        arbiters,
+        gave_up,
+        watchdog,
+        played,
+    };
+    Ok((begun, end))
+}
+
+/// Stops the actors before their threads, so that none is taken for a casualty.
+async fn end(supervisor: Addr<Supervisor>) {
+    // Gone already is as good.
+    let _ = supervisor.send(Drain { by: Instant::now() + LAST_MESSAGES }).await;
 }
 
 async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
@@ -258,7 +301,7 @@ fn router_spec(
     config: &Config,
     usable: &Usable,
     providers: &Providers,
-    slot: &Slot<Router>,
+    (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
     arbiters: &Arbiters,
 ) -> ChildSpec {
     let lane = |lane: &crate::router::Lane| {
@@ -273,22 +316,26 @@ fn router_spec(
             (name.clone(), RouteHandle { policy: route.policy, lanes })
         })
         .collect();
-    let (retry, runtime) = (config.retry.clone(), arbiters.runtime.clone());
-    let make = move |_: &mut Context<Router>| Router::new(routes.clone(), retry.clone(), runtime.clone());
+    let (retry, runtime, draining) = (config.retry.clone(), arbiters.runtime.clone(), draining.clone());
+    let make = move |_: &mut Context<Router>| {
+        Router::new(routes.clone(), retry.clone(), runtime.clone(), draining.clone())
+    };
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
         .policy(allowed(5))
         .when_exhausted(WhenExhausted::Escalate)
 }
 
-fn provider_spec(
-    state: &Arc<provider::State>,
-    router: &Recipient<HealthChanged>,
-    arbiters: &Arbiters,
-) -> ChildSpec {
+fn provider_spec(state: &Arc<provider::State>, router: &Slot<Router>, arbiters: &Arbiters) -> ChildSpec {
     let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
     let (state, router) = (state.clone(), router.clone());
-    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), router.clone());
+    let tell: TellHealth = Arc::new(move |health| {
+        // Who is not there yet is told again within a second.
+        if let Some(router) = router.shared() {
+            router.do_send(health);
+        }
+    });
+    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), tell.clone());
     ChildSpec::new(name, slot, make)
         .on([arbiters.core.clone()])
         .policy(allowed(10))

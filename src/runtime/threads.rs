@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use super::error::Error;
 
@@ -26,23 +27,21 @@ pub(super) struct Arbiters {
     pub(super) runtime: Handle,
 }
 
-/// The system that the threads belong to; dropping it stops them.
+/// Keeps the threads; they stop when it is dropped.
 #[derive(Debug)]
-pub(super) struct Threads(System);
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.0.stop();
-    }
+pub(super) struct Threads {
+    _leash: oneshot::Sender<()>,
 }
 
 /// Starts the threads and `begin` on the system's own; returns what it gives. Blocks until then, which
-/// takes milliseconds.
-pub(super) fn start<T, B, F>(begin: B) -> Result<(Threads, T), Error>
+/// takes milliseconds. What `begin` gives beside that is awaited on the same thread when the threads are
+/// to stop, before any of them does.
+pub(super) fn start<T, B, F, E>(begin: B) -> Result<(Threads, T), Error>
 where
     T: Send + 'static,
     B: FnOnce(Arbiters) -> F + Send + 'static,
-    F: Future<Output = Result<T, Error>>,
+    F: Future<Output = Result<(T, E), Error>>,
+    E: Future<Output = ()>,
 {
     let runtime = Builder::new_multi_thread().thread_name("pointsman-call").enable_all().build();
     let runtime = Arc::new(runtime.map_err(|source| Error::System { what: "the runtime", source })?);
@@ -59,15 +58,19 @@ where
         let (core, items) = runner.block_on(async { (arbiter(), arbiter()) });
         let arbiters =
             Arbiters { core: core.handle(), items: items.handle(), runtime: runtime.handle().clone() };
-        let started = runner.block_on(begin(arbiters));
-        let system = runner.block_on(async { System::current() });
-        let is_started = started.is_ok();
-        // Whoever asked for the start waits for it.
-        drop(ready.send(started.map(|started| (Threads(system), started))));
-        if is_started {
-            // The code is for a main thread; this one just ends.
-            drop(runner.run());
-        }
+        runner.block_on(async {
+            let (leash, slipped) = oneshot::channel::<()>();
+            match begin(arbiters).await {
+                Ok((begun, end)) => {
+                    // Whoever asked for the start waits for it.
+                    drop(ready.send(Ok((Threads { _leash: leash }, begun))));
+                    // Nothing is ever sent: it ends when the leash is dropped.
+                    drop(slipped.await);
+                    end.await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
         for arbiter in [core, items] {
             arbiter.stop();
             // A thread that panicked has nothing more to stop.

@@ -12,6 +12,7 @@ mod name;
 mod prompt;
 mod reply;
 mod secret;
+mod story;
 mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
@@ -23,4 +24,5 @@ pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderN
 pub use prompt::{Message, Part, Prompt, Role, Shape};
 pub use reply::Reply;
 pub use secret::Secret;
+pub use story::whole_story;
 pub use usage::{Tokens, Usage};

@@ -1,7 +1,8 @@
-//! Whole runs, as a user sees them: the program, its files, its exit codes.
+//! Whole runs of the program, and calls over real HTTP with everything that can go wrong.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::panic, reason = "a test that waited in vain says for what")]
 
+// The program: its files, its signals, its exit codes.
 mod bad_input;
 mod check;
 mod environment;
@@ -9,3 +10,11 @@ mod program;
 mod run;
 mod simulate;
 mod stop;
+
+// The library: calls under faults.
+mod failover;
+mod keys;
+mod lives;
+mod pacing;
+mod scripted;
+mod stage;

@@ -6,7 +6,10 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use super::actor::{Arrived, Run, SourceEnded};
+use super::actor::Run;
+use crate::types::whole_story;
+
+use super::messages::{Arrived, SourceEnded};
 use crate::pipeline::source::{Entry, Reader};
 
 /// Most entries sent at once.
@@ -67,16 +70,4 @@ fn send(batch: &mut Vec<Entry>, reader: &Reader, run: &Addr<Run>) {
         // At most a window of entries is under way: the run asked for each.
         run.do_send(Arrived { entries: std::mem::take(batch), input_read: reader.progress() });
     }
-}
-
-/// Returns what an error says with the whole chain of its causes.
-pub(super) fn whole_story(error: &dyn std::error::Error) -> String {
-    let mut story = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        story.push_str(": ");
-        story.push_str(&error.to_string());
-        cause = error.source();
-    }
-    story
 }

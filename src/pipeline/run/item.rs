@@ -14,8 +14,9 @@ use crate::router::{self, Router};
 use crate::supervisor::{ChildId, Stop};
 use crate::types::{self, Answer, Class, Failure, ItemStatus, Priority, Prompt, Trail, Unanswered};
 
-use super::actor::{ItemSettled, Run, StepAsked};
+use super::actor::Run;
 use super::load_attachment::load;
+use super::messages::{ItemSettled, StepAsked};
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;

@@ -8,6 +8,7 @@ mod feed;
 mod item;
 mod line;
 mod load_attachment;
+mod messages;
 mod progress;
 mod report;
 mod setup;
@@ -15,7 +16,8 @@ mod tally;
 mod window;
 mod writer;
 
-pub use actor::{Cancel, Run, StopIntake};
+pub use actor::Run;
+pub use messages::{Cancel, StopIntake};
 pub use progress::Progress;
 pub use report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
 pub use setup::{RunSetup, RunTasks};

@@ -49,22 +49,49 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Fills in the forecasts, from the share of the input that is done. `read` counts the items that
-    /// have been read.
+    /// Fills in the forecasts, from the share of the input that has been read as `read` items. An item in
+    /// flight counts as half done.
     pub(super) fn forecast(&mut self, read: u64) {
-        let done = self.items.settled() + self.items.rejected;
-        let Some(share) = self.input_read.filter(|share| *share > 0.0 && done > 0 && read > 0) else {
+        let ended = (self.items.settled() + self.items.rejected) as f64;
+        let done = ended + self.in_flight as f64 / 2.0;
+        let Some(share) = self.input_read.filter(|share| *share > 0.0 && ended > 0.0 && read > 0) else {
             return;
         };
-        let all = (read as f64 / share).max(done as f64);
-        if self.items_per_second > 0.0 {
-            self.seconds_left = Some((all - done as f64) / self.items_per_second);
-        }
-        self.cost_forecast_usd = self.cost_usd.map(|cost| cost * all / done as f64);
+        let all = (read as f64 / share).max(done);
+        self.seconds_left = Some(self.seconds * (all - done) / done);
+        self.cost_forecast_usd = self.cost_usd.map(|cost| cost * all / done);
     }
 
     /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
         Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forecast_counts_items_in_flight_by_half() {
+        let items = Items { completed: 8, ..Items::default() };
+        let mut progress = Progress {
+            items,
+            in_flight: 60,
+            seconds: 10.0,
+            cost_usd: Some(0.38),
+            input_read: Some(68.0 / 200.0),
+            ..Progress::default()
+        };
+        progress.forecast(68);
+        assert_eq!(progress.seconds_left.map(f64::round), Some(43.0));
+        assert!((progress.cost_forecast_usd.unwrap() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_is_forecast_before_the_first_item_has_ended() {
+        let mut progress = Progress { in_flight: 60, input_read: Some(0.5), ..Progress::default() };
+        progress.forecast(60);
+        assert_eq!((progress.seconds_left, progress.cost_forecast_usd), (None, None));
     }
 }

@@ -6,9 +6,14 @@
 use actix::prelude::*;
 use tokio::sync::mpsc;
 
-use super::actor::{OutputBroken, OutputEnded, Run, Written};
-use super::feed::whole_story;
+use crate::types::whole_story;
+
+use super::actor::Run;
+use super::messages::{OutputBroken, OutputEnded, Written};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
+
+/// Records that are taken and told of at once.
+const BATCH: usize = 64;
 
 /// What is to be written.
 pub(super) enum Record {
@@ -36,27 +41,31 @@ pub(super) async fn write(output: Output, mut records: mpsc::UnboundedReceiver<R
     let mut order = ordered.then(Reorder::new);
     let mut handed = 0_u64;
     let mut broken: Option<sink::Error> = None;
-    while let Some(record) = records.recv().await {
-        let due = match record {
-            Record::Reject(reject) => {
-                if let (Some(rejects), None) = (&rejects, &broken) {
-                    note(&mut broken, rejects.write(reject).await, &run);
+    let mut batch = Vec::with_capacity(BATCH);
+    while records.recv_many(&mut batch, BATCH).await > 0 {
+        let count = batch.len();
+        for record in batch.drain(..) {
+            let due = match record {
+                Record::Reject(reject) => {
+                    if let (Some(rejects), None) = (&rejects, &broken) {
+                        note(&mut broken, rejects.write(reject).await, &run);
+                    }
+                    Vec::new()
                 }
-                Vec::new()
-            }
-            Record::Line(number, line) => match &mut order {
-                Some(order) => order.push(number, line),
-                None => vec![line],
-            },
-            Record::NoLine(number) => order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
-        };
-        for line in due {
-            handed += 1;
-            if broken.is_none() {
-                note(&mut broken, lines.write(*line).await, &run);
+                Record::Line(number, line) => match &mut order {
+                    Some(order) => order.push(number, line),
+                    None => vec![line],
+                },
+                Record::NoLine(number) => order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
+            };
+            for line in due {
+                handed += 1;
+                if broken.is_none() {
+                    note(&mut broken, lines.write(*line).await, &run);
+                }
             }
         }
-        run.do_send(Written(1));
+        run.do_send(Written(count));
     }
     // Items given up leave gaps: what waits behind them is due now.
     for line in order.map(|mut order| order.finish()).unwrap_or_default() {

@@ -356,7 +356,7 @@ fn the_input_is_never_overwritten_by_whatever_name() {
 }
 
 #[tokio::test]
-async fn an_old_file_is_emptied_when_it_is_written_and_not_before() {
+async fn an_old_file_is_emptied_when_something_is_about_to_be_written_and_not_before() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "old").unwrap();
     let target = Target::file(file.path(), &[]).unwrap();

@@ -134,7 +134,10 @@ impl Decoder {
             }
         };
         let is_no_chunk = chunk.choices.is_none() && chunk.usage.is_none();
-        if let (true, Some(failure)) = (chunk.error.0 || is_no_chunk, error::in_band(source)) {
+        // Only what may be an error is read a second time, as a tree.
+        if (chunk.error.0 || is_no_chunk)
+            && let Some(failure) = error::in_band(source)
+        {
             return Err(self.broken_by(failure));
         }
         self.usage = chunk.usage.and_then(|counts| counts.usage()).or(self.usage);

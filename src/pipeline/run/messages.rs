@@ -1,0 +1,72 @@
+//! What is said to a run: by its items, by what feeds it, by what writes for it, and by its owner.
+
+use actix::Message;
+
+use crate::pipeline::source::Entry;
+use crate::supervisor::ChildId;
+use crate::types::Trail;
+
+use super::item::Walked;
+
+/// Entries of the source, as many as were asked for.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Arrived {
+    pub(super) entries: Vec<Entry>,
+    pub(super) input_read: Option<f64>,
+}
+
+/// The source has no more entries, or broke.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct SourceEnded {
+    pub(super) error: Option<String>,
+}
+
+/// One question of a step was answered, or was not.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct StepAsked {
+    pub(super) step: usize,
+    pub(super) trail: Trail,
+    pub(super) practice: bool,
+    pub(super) reasked: bool,
+}
+
+/// An item has walked to its end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct ItemSettled {
+    pub(super) id: ChildId,
+    pub(super) walked: Box<Walked>,
+}
+
+/// The writer has dealt with so many records.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Written(pub(super) usize);
+
+/// The writer cannot write any more; what it still gets is lost.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct OutputBroken;
+
+/// The writer has ended, after everything it was given.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct OutputEnded {
+    pub(super) error: Option<String>,
+    pub(super) reader_gone: bool,
+    /// Items whose line was not written.
+    pub(super) unwritten: u64,
+}
+
+/// Asks the run to take no more items and finish those in flight.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopIntake;
+
+/// Asks the run to give up the items in flight, too.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Cancel;

@@ -1,0 +1,291 @@
+//! What follows each fault: at one lane, at two, and when a provider is dark.
+
+use std::fmt::Write;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use pointsman::guard::BreakerState;
+use pointsman::simulator::{Fault, FaultKind, Settings, Simulator, Vendor};
+use pointsman::types::Class::{self, *};
+use tokio::time::{Instant, sleep};
+
+use super::stage::*;
+
+/// What is expected of a fault: the class at OpenAI, Anthropic and Gemini, calls when there is one lane
+/// (two rounds of two attempts), and calls at the faulty lane when there is a second.
+type Expected = (FaultKind, [Class; 3], usize, usize);
+
+const MATRIX: [Expected; 18] = [
+    (FaultKind::ServerError, [ServerError; 3], 4, 2),
+    (FaultKind::Unavailable, [Overloaded, ServerError, Overloaded], 4, 2),
+    (FaultKind::Overloaded, [Overloaded; 3], 4, 2),
+    (FaultKind::ErrorInStream, [ServerError, Overloaded, Overloaded], 4, 2),
+    (FaultKind::Reset, [NetworkError; 3], 4, 1),
+    (FaultKind::Silent, [Timeout; 3], 4, 1),
+    (FaultKind::SlowFirstToken, [Timeout; 3], 4, 1),
+    (FaultKind::Stalled, [Timeout; 3], 4, 1),
+    (FaultKind::Cut, [Unreadable; 3], 4, 1),
+    (FaultKind::MalformedChunk, [Unreadable; 3], 4, 1),
+    (FaultKind::NoEnd, [Unreadable; 3], 4, 1),
+    (FaultKind::Html, [Unreadable; 3], 4, 1),
+    (FaultKind::Empty, [Unreadable; 3], 4, 1),
+    (FaultKind::Auth, [Auth; 3], 1, 1),
+    (FaultKind::Quota, [Quota; 3], 1, 1),
+    (FaultKind::NotFound, [NotFound; 3], 1, 1),
+    (FaultKind::Length, [Truncated; 3], 1, 1),
+    (FaultKind::Refusal, [ContentFilter; 3], 1, 1),
+];
+
+/// Faults that are the caller's affair: no other lane is asked.
+const FINAL: [FaultKind; 2] = [FaultKind::Length, FaultKind::Refusal];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_every_format_has_its_class_and_is_followed_as_its_verdict_says() {
+    let delay = |kind| (kind == FaultKind::SlowFirstToken).then_some(Duration::from_secs(9));
+    let simulator = faulty(MATRIX.map(|(kind, ..)| Fault {
+        model: Some(format!("{kind:?}")),
+        delay: delay(kind),
+        ..Fault::new(kind)
+    }));
+    let pointsman = start(&matrix(&simulator));
+    let mut asks = Vec::new();
+    for (kind, classes, alone, first) in MATRIX {
+        for ((format, _), class) in FORMATS.into_iter().zip(classes) {
+            let (bad, good) = (format!("{format}_{kind:?}"), format!("good_{format}:ok"));
+            let failed = format!("{bad}:{class}");
+            let lost = vec![failed.clone(); alone].join(" ");
+            let rescued = format!("{} {good}", vec![failed; first].join(" "));
+            let last = FINAL.contains(&kind);
+            let two = if last { (lost.clone(), Some(class)) } else { (rescued, None) };
+            asks.push((format!("{bad}_1"), (lost, Some(class))));
+            asks.push((format!("{bad}_2"), two));
+        }
+    }
+    let outcomes = asks.iter().map(|(route, _)| ask(&pointsman, route, "Is all well?"));
+    let outcomes = futures_util::future::join_all(outcomes).await;
+    for ((route, expected), outcome) in asks.iter().zip(&outcomes) {
+        assert_eq!((story(outcome), class(outcome)), *expected, "{route}");
+    }
+    // Not one call more than the trails tell of.
+    let told: usize = outcomes.iter().map(|outcome| trail(outcome).calls()).sum();
+    assert_eq!(simulator.counts().requests, told as u64);
+}
+
+/// Each fault has a provider of its own in every format, and routes with and without a second lane.
+fn matrix(simulator: &Simulator) -> String {
+    let mut config = QUICK_RETRY.to_owned();
+    for (format, vendor) in FORMATS {
+        let at = format!("format = \"{format}\"\nbase_url = \"{}\"{PATIENT}", simulator.base_url(vendor));
+        writeln!(config, "[provider.good_{format}]\n{at}models.m = {{}}").unwrap();
+        for (kind, ..) in MATRIX {
+            let name = format!("{format}_{kind:?}");
+            let lane = format!("\"{name}/{kind:?}\"");
+            writeln!(config, "[provider.{name}]\n{at}models.{kind:?} = {{}}").unwrap();
+            writeln!(config, "[route.{name}_1]\nlanes = [{lane}]").unwrap();
+            writeln!(config, "[route.{name}_2]\nlanes = [{lane}, \"good_{format}/m\"]").unwrap();
+        }
+    }
+    config
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dark_provider_is_seldom_called_and_used_again_after_its_return() {
+    let dark = faulty([Fault { until: Some(Duration::from_millis(1_200)), ..Fault::new(FaultKind::Reset) }]);
+    let healthy = play(Settings::default());
+    let config = format!(
+        "[route.r]\nlanes = [\"dark/m\", \"healthy/m\"]\n{}{}",
+        provider("dark", &dark, WARY),
+        provider("healthy", &healthy, PATIENT)
+    );
+    let pointsman = start(&config);
+    let mut asked = 0;
+    let began = Instant::now();
+    loop {
+        let answer = ask(&pointsman, "r", &format!("Question {asked}?")).await.unwrap();
+        asked += 1;
+        let back = answer.lane.provider.as_str() == "dark";
+        assert!(!back || began.elapsed() > Duration::from_secs(1), "{:?}", answer.trail);
+        if back {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "it is not used after its return");
+        sleep(Duration::from_millis(5)).await;
+    }
+    // Three failures open the breaker; then there is a probe every 100 ms at most.
+    let calls = dark.counts().by_fault[&FaultKind::Reset];
+    assert!(asked > 100 && (4..=15).contains(&calls), "{calls} calls for {asked} questions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_silent_beyond_every_deadline_is_found_out_all_the_same() {
+    let (silent, healthy) = (play(Settings::default()), play(Settings::default()));
+    let patient = WARY.replace("300ms", "4s");
+    let config = format!(
+        "[route.r]\nlanes = [\"silent/m\", \"healthy/m\"]\n{}{}",
+        provider("silent", &silent, &patient),
+        provider("healthy", &healthy, PATIENT)
+    );
+    let pointsman = start(&config);
+    ask(&pointsman, "r", "How long does it take?").await.unwrap();
+    silent.set(Settings { faults: vec![Fault::new(FaultKind::Silent)], ..Settings::default() });
+    let short = |text| pointsman.send(question("r", text, Duration::from_millis(1_100)));
+    let (one, two, three) = tokio::join!(short("One?"), short("Two?"), short("Three?"));
+    assert_eq!([one, two, three].each_ref().map(class), [Some(Deadline); 3]);
+    // The router may not have heard of it yet, and is told by the lane itself.
+    let four = story(&short("Four?").await);
+    assert!(["healthy:ok", "silent:refused healthy:ok"].contains(&&*four), "{four}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_refuses_is_left_alone_and_used_once_somebody_listens() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let healthy = play(Settings::default());
+    let config = format!(
+        "[route.r]\nlanes = [\"late/m\", \"healthy/m\"]\n{}{}",
+        provider_at("late", &format!("http://{free}/v1"), WARY),
+        provider("healthy", &healthy, PATIENT)
+    );
+    let pointsman = start(&config);
+    let answers = ask_many(&pointsman, "r", 50).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let refused = answers.iter().find(|answer| story(answer) == "late:network_error healthy:ok");
+    assert!(format!("{:?}", refused.unwrap()).contains("onnection refused"));
+    assert_eq!(snapshot(&pointsman, "late").lanes[0].breaker, BreakerState::Open);
+    let here = tokio::runtime::Handle::current();
+    let late = Simulator::start(Settings::default(), free, &here).unwrap();
+    let end = Instant::now() + Duration::from_secs(3);
+    while ask(&pointsman, "r", "Are you there?").await.unwrap().lane.provider.as_str() != "late" {
+        assert!(Instant::now() < end, "it is not used after its return");
+    }
+    assert!(late.counts().answered > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asks_wait_out_the_outage_of_their_only_lane_behind_one_probe_at_a_time() {
+    let simulator = faulty([Fault::new(FaultKind::Silent)]);
+    let config = format!("{QUICK_RETRY}{}", provider("a", &simulator, WARY));
+    let pointsman = start(&config);
+    let asks = spawn({
+        let pointsman = pointsman.clone();
+        async move { ask_many(&pointsman, "default", 40).await }
+    });
+    until("the breaker opens and every call has come back", || {
+        let snapshot = snapshot(&pointsman, "a");
+        let all_back = snapshot.in_flight == 0 && simulator.counts().in_flight == 0;
+        snapshot.lanes[0].breaker == BreakerState::Open && all_back
+    })
+    .await;
+    simulator.reset();
+    until("three probes have been made", || simulator.counts().requests >= 3).await;
+    assert_eq!(simulator.counts().peak_in_flight, 1);
+    simulator.set(Settings::default());
+    for answer in asks.await.unwrap() {
+        assert_eq!(class(&answer), None, "{}", story(&answer));
+    }
+    assert_eq!(snapshot(&pointsman, "a").in_flight, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ask_that_is_alone_in_an_outage_is_not_lost() {
+    let simulator =
+        faulty([Fault { until: Some(Duration::from_millis(1_500)), ..Fault::new(FaultKind::Reset) }]);
+    let config = format!("{QUICK_RETRY}{}", provider("a", &simulator, WARY));
+    let pointsman = start(&config);
+    let answer = ask(&pointsman, "default", "Is anybody there?").await.unwrap();
+    // More failures than its attempts would have allowed: those of probes do not count.
+    assert!(answer.trail.calls() > 5, "{:?}", answer.trail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_pipeline_survives_errors_and_silence_at_both_providers() {
+    let trouble = |seed| {
+        let faults =
+            vec![Fault::new(FaultKind::ServerError).share(0.05), Fault::new(FaultKind::Silent).share(0.02)];
+        play(Settings { seed, faults, track_prompts: true, ..Settings::default() })
+    };
+    let (first, second) = (trouble(1), trouble(2));
+    let config = format!(
+        "{QUICK_RETRY}[route.r]\npolicy = \"weighted\"\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider("a", &first, PATIENT),
+        provider("b", &second, PATIENT)
+    );
+    let pointsman = start(&config);
+    let ran = run(&pointsman, "[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"", 300).await;
+    assert_eq!((ran.report.items.completed, ran.lines.len()), (300, 300), "{:?}", ran.report);
+    let ids: std::collections::BTreeSet<&str> =
+        ran.lines.iter().map(|line| line["key"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 300);
+    let faults: u64 =
+        [&first, &second].map(|simulator| simulator.counts().by_fault.values().sum()).iter().sum();
+    assert!(faults >= 10, "only {faults} faults were played");
+    assert_eq!(ran.report.calls.made, 300 + faults);
+    // No prompt was answered twice, by either.
+    let answered = [&first, &second].map(|simulator| simulator.counts().distinct_prompts.unwrap());
+    assert_eq!(answered.iter().sum::<u64>(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_that_was_cut_and_called_finished_is_no_success() {
+    let simulator = faulty([Fault::new(FaultKind::TruncatedJson)]);
+    for (format, vendor) in FORMATS {
+        let url = simulator.base_url(vendor);
+        let pointsman = start(&provider_at("a", &url, &format!("format = \"{format}\"{PATIENT}")));
+        let step = r#"
+            [[step]]
+            name = "verdict"
+            prompt = "Judge {{ item.id }}."
+            reasks = 1
+            schema = { type = "object", properties = { good = { type = "boolean" }, why = { type = "string" } }, required = ["good", "why"], additionalProperties = false }
+        "#;
+        let ran = run(&pointsman, step, 3).await;
+        assert_eq!((ran.report.items.completed, ran.report.items.failed), (0, 3), "{format}");
+        assert_eq!(ran.lines[0]["error"]["class"], "validation_error", "{format}: {}", ran.lines[0]);
+        // The first question and its repetition, with the reason.
+        assert_eq!(ran.report.calls.made, 6, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weighted_lanes_get_their_shares() {
+    let (first, second) = (play(Settings::default()), play(Settings::default()));
+    let config = format!(
+        "[route.r]\npolicy = \"weighted\"\nlanes = [{{ lane = \"a/m\", weight = 3 }}, \"b/m\"]\n{}{}",
+        provider("a", &first, PATIENT),
+        provider("b", &second, PATIENT)
+    );
+    let pointsman = start(&config);
+    assert!(ask_many(&pointsman, "r", 80).await.iter().all(Result::is_ok));
+    assert_eq!((first.counts().answered, second.counts().answered), (60, 20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn practice_never_stands_in_for_a_real_lane() {
+    let simulator = faulty([Fault::new(FaultKind::NotFound)]);
+    let config = format!(
+        "[provider.practice]\nbase_url = \"simulator\"\n[route.r]\nlanes = [\"practice/any\", \"a/m\"]\n\
+        [route.practice]\nlanes = [\"practice/any\"]\n{}",
+        provider("a", &simulator, PATIENT)
+    );
+    let pointsman = start(&config);
+    let answer = ask(&pointsman, "r", "Are you real?").await;
+    assert_eq!((story(&answer), class(&answer)), ("a:not_found".to_owned(), Some(NotFound)));
+    assert!(ask(&pointsman, "practice", "Are you real?").await.unwrap().practice);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_in_time_and_in_pieces_is_whole() {
+    let settings: Settings =
+        toml::from_str("latency = \"600ms\"\nfirst_token = \"100ms\"\nchunks = 6").unwrap();
+    let simulator = play(settings);
+    for (format, vendor) in FORMATS {
+        let url = simulator.base_url(vendor);
+        let pointsman = start(&provider_at("a", &url, &format!("format = \"{format}\"{PATIENT}")));
+        let answer = ask(&pointsman, "default", "Take your time.").await.unwrap();
+        let attempt = &answer.trail.0[0];
+        let first = attempt.first_token.unwrap();
+        assert!(first >= Duration::from_millis(100) && first < attempt.took, "{format}: {attempt:?}");
+        assert!(attempt.took >= Duration::from_millis(590), "{format}: {attempt:?}");
+    }
+    let vendors = simulator.counts().by_vendor;
+    assert_eq!([Vendor::OpenAi, Vendor::Anthropic, Vendor::Gemini].map(|vendor| vendors[&vendor]), [1; 3]);
+}

@@ -1,0 +1,185 @@
+//! Limits are kept, whether they were configured or the provider tells them.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use pointsman::simulator::{BucketSize, Fault, FaultKind, Limits, RetryAfter, Settings, Simulator};
+use pointsman::types::{Class, Outcome, Prompt};
+use tokio::time::{Instant, sleep};
+
+use super::stage::*;
+
+fn throttling(retry_after: RetryAfter, fault: Fault) -> Simulator {
+    faulty([Fault { retry_after: Some(retry_after), ..fault }])
+}
+
+fn throttled() -> Fault {
+    Fault::new(FaultKind::RateLimited)
+}
+
+const ONE_TRY: &str = "[retry]\nattempts_per_lane = 1\nrounds = 1\nbase = \"10ms\"\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_calls_before_the_wait_is_over_that_a_provider_asked_for() {
+    for (format, vendor) in FORMATS {
+        let fault = Fault { contains: Some("first".to_owned()), times: Some(1), ..throttled() };
+        let simulator = throttling(RetryAfter::Truthful, fault);
+        let url = simulator.base_url(vendor);
+        // Anthropic says it in a header, Gemini in the body, OpenAI in both.
+        let more = format!("format = \"{format}\"{PATIENT}");
+        let pointsman = start(&format!("{ONE_TRY}{}", provider_at("a", &url, &more)));
+        let first = spawn({
+            let pointsman = pointsman.clone();
+            async move { ask(&pointsman, "default", "The first.").await }
+        });
+        until("the first call is refused", || snapshot(&pointsman, "a").throttled == 1).await;
+        let refused = Instant::now();
+        let others = spawn({
+            let pointsman = pointsman.clone();
+            async move { ask_many(&pointsman, "default", 10).await }
+        });
+        until("all wait", || snapshot(&pointsman, "a").waiting == 11).await;
+        sleep(Duration::from_millis(850).saturating_sub(refused.elapsed())).await;
+        assert_eq!(simulator.counts().requests, 1, "{format}");
+        // It costs no attempt: there is only one.
+        assert_eq!(story(&first.await.unwrap()), "a:rate_limit a:ok", "{format}");
+        assert!(others.await.unwrap().iter().all(|answer| story(answer) == "a:ok"), "{format}");
+        assert_eq!(simulator.counts().requests, 12, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_does_not_fit_sends_the_ask_elsewhere_or_ends_it_at_once() {
+    let (simulator, other) = (throttling(RetryAfter::Truthful, throttled()), play(Settings::default()));
+    let config = format!(
+        "[route.alone]\nlanes = [\"a/m\"]\n[route.both]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider("a", &simulator, PATIENT),
+        provider("b", &other, PATIENT)
+    );
+    let pointsman = start(&config);
+    let began = Instant::now();
+    let half = Duration::from_millis(500);
+    let both = pointsman.send(question("both", "Hurry!", half)).await;
+    assert_eq!(story(&both), "a:rate_limit a:refused b:ok");
+    let alone = pointsman.send(question("alone", "Hurry!", half)).await;
+    assert_eq!((story(&alone), class(&alone)), ("a:refused".to_owned(), Some(Class::Deadline)));
+    assert!(began.elapsed() < half, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_does_not_say_for_how_long_is_left_alone_for_a_growing_while() {
+    let fault = Fault { until: Some(Duration::from_millis(700)), ..throttled() };
+    let simulator = throttling(RetryAfter::Missing, fault);
+    let pointsman = start(&format!("{ONE_TRY}{}", provider("a", &simulator, PATIENT)));
+    let began = Instant::now();
+    let answer = ask(&pointsman, "default", "May I?").await.unwrap();
+    // 0.5 to 1 s after the first refusal, 1 to 2 s after the second.
+    let refusals = answer.trail.calls() - 1;
+    assert!((1..=2).contains(&refusals), "{:?}", answer.trail);
+    assert!(began.elapsed() >= Duration::from_millis(500) * refusals as u32, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absurd_wait_neither_locks_a_provider_out_nor_makes_a_storm() {
+    let fault = Fault { until: Some(Duration::from_millis(600)), ..throttled() };
+    let simulator = throttling(RetryAfter::Absurd, fault);
+    let pointsman = start(&format!("{ONE_TRY}{}", provider("a", &simulator, PATIENT)));
+    // Each has another of the absurd values: -5, 0, a billion, the largest number there is.
+    let answers = ask_many(&pointsman, "default", 12).await;
+    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().map(story).collect::<Vec<_>>());
+    // Zero is obeyed with a growing pause of our own: 50, 100, 200 ms ..
+    assert!(simulator.counts().requests <= 12 * 8, "{} requests", simulator.counts().requests);
+}
+
+fn limited(limits: Limits, more: &str) -> Simulator {
+    let settings: Settings = toml::from_str(more).unwrap();
+    play(Settings { limits: Limits { bucket: BucketSize::Second, ..limits }, ..settings })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configured_rate_is_used_to_the_full_and_never_exceeded() {
+    let limits = Limits { requests_per_minute: NonZeroU64::new(600), ..Limits::default() };
+    let simulator = limited(limits, "latency = \"40ms\"");
+    let more = format!("limits.requests_per_minute = 600{PATIENT}");
+    let pointsman = start(&provider("a", &simulator, &more));
+    let began = Instant::now();
+    let answers = ask_many(&pointsman, "default", 26).await;
+    let took = began.elapsed();
+    assert!(answers.iter().all(|answer| story(answer) == "a:ok"));
+    // The first leaves at once, the 25 others at ten a second.
+    let ideal = Duration::from_millis(2_540);
+    assert!(took >= Duration::from_millis(2_500) && took < ideal.mul_f64(1.1), "{took:?}");
+    assert_eq!(simulator.counts().refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_calls_are_out_than_the_concurrency_allows() {
+    let settings: Settings = toml::from_str("latency = \"40ms\"").unwrap();
+    let simulator = play(settings);
+    let pointsman = start(&provider("a", &simulator, &format!("limits.concurrency = 5{PATIENT}")));
+    let began = Instant::now();
+    assert!(ask_many(&pointsman, "default", 50).await.iter().all(Result::is_ok));
+    assert_eq!(simulator.counts().peak_in_flight, 5);
+    // Ten waves of 40 ms: the next call leaves as soon as one has come back.
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+    assert_eq!(snapshot(&pointsman, "a").in_flight, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_limits_are_kept() {
+    let limits = Limits { tokens_per_minute: NonZeroU64::new(60_000), ..Limits::default() };
+    let simulator = limited(limits, "answer_tokens = 100");
+    let more = format!("limits.tokens_per_minute = 60_000{PATIENT}");
+    let pointsman = start(&provider("a", &simulator, &more));
+    // About 200 tokens each, of which a thousand a second may pass.
+    let asks = (0..16).map(|number| {
+        let mut ask =
+            question("default", &format!("{number} {}", "word ".repeat(80)), Duration::from_secs(20));
+        ask.prompt = std::sync::Arc::new(Prompt { max_tokens: Some(100), ..Prompt::clone(&ask.prompt) });
+        pointsman.send(ask)
+    });
+    let began = Instant::now();
+    let answers = futures_util::future::join_all(asks).await;
+    assert!(answers.iter().all(|answer| story(answer) == "a:ok"));
+    let (counts, took) = (simulator.counts(), began.elapsed().as_secs_f64());
+    assert_eq!(counts.refused, 0);
+    let used = (counts.input_tokens + counts.output_tokens) as f64 / 1_000.0;
+    assert!(took > used * 0.75 && took < used * 1.4, "{used} s worth of tokens took {took} s");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_never_fits_fails_at_once_by_name_or_goes_elsewhere() {
+    let (small, large) = (play(Settings::default()), play(Settings::default()));
+    let config = format!(
+        "[route.minute]\nlanes = [\"a/m\"]\n[route.context]\nlanes = [\"b/small\"]\n\
+        [route.both]\nlanes = [\"a/m\", \"b/small\", \"b/m\"]\n{}{}",
+        provider("a", &small, &format!("limits.tokens_per_minute = 1_000{PATIENT}")),
+        provider("b", &large, &format!("models.small = {{ context = 1_000 }}{PATIENT}"))
+    );
+    let pointsman = start(&config);
+    let long = "word ".repeat(1_600);
+    for (route, why) in [("minute", "the limit is 1000 per minute"), ("context", "b/small takes 1000")] {
+        let unanswered = ask(&pointsman, route, &long).await.unwrap_err();
+        assert_eq!(unanswered.failure.class, Class::TooLong, "{route}");
+        assert!(unanswered.failure.message.contains(why), "{route}: {}", unanswered.failure);
+        assert_eq!(unanswered.trail.calls(), 0, "{route}");
+    }
+    let answer = ask(&pointsman, "both", &long).await;
+    assert_eq!(story(&answer), "a:refused b:refused b:ok");
+    assert_eq!((small.counts().requests, large.counts().requests), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_is_waited_for_and_loses_nobody() {
+    let settings: Settings = toml::from_str("latency = \"20ms\"").unwrap();
+    let simulator = play(settings);
+    let more = format!("queue = 4\nlimits.concurrency = 2{PATIENT}");
+    let pointsman = start(&format!("{QUICK_RETRY}{}", provider("a", &simulator, &more)));
+    // The first teaches how long a call takes.
+    ask(&pointsman, "default", "How long?").await.unwrap();
+    let answers = ask_many(&pointsman, "default", 40).await;
+    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().map(story).collect::<Vec<_>>());
+    let refused = |attempt: &pointsman::types::Attempt| matches!(attempt.outcome, Outcome::Refused(_));
+    assert!(answers.iter().any(|answer| trail(answer).0.iter().any(refused)), "the queue was never full");
+    assert_eq!(simulator.counts().answered, 41);
+}

@@ -1,0 +1,106 @@
+//! A server that says what a test wrote, for what no provider in its right mind would do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::stage::spawn;
+
+/// A running server; it ends with the test's runtime.
+pub(crate) struct Scripted {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    /// Answers every request with the bytes that `answer` makes of its head, and keeps the connection.
+    pub(crate) async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, requests, answer) = (Arc::default(), Arc::default(), Arc::new(answer));
+        let scripted = Self { address, connections, requests };
+        let (connections, requests) = (scripted.connections.clone(), scripted.requests.clone());
+        spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, SeqCst);
+                spawn(converse(stream, requests.clone(), answer.clone()));
+            }
+        });
+        scripted
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    requests: Arc<AtomicUsize>,
+    answer: Arc<impl Fn(&str) -> String + Send + Sync>,
+) {
+    stream.set_nodelay(true).unwrap();
+    let mut read = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            match stream.read_buf(&mut read).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        };
+        let head = String::from_utf8(read[..end].to_vec()).unwrap();
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        while read.len() < end + length {
+            if matches!(stream.read_buf(&mut read).await, Ok(0) | Err(_)) {
+                return;
+            }
+        }
+        read.drain(..end + length);
+        requests.fetch_add(1, SeqCst);
+        if stream.write_all(answer(&head).as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Returns the value of a header.
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.into_iter().find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value))
+}
+
+/// Writes a response with a length.
+pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Writes an event stream of one chunk; `last` ends it.
+pub(crate) fn stream(headers: &str, events: &str, last: bool) -> String {
+    let end = if last { "0\r\n\r\n" } else { "" };
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{headers}transfer-encoding: chunked");
+    format!("{head}\r\n\r\n{:x}\r\n{events}\r\n{end}", events.len())
+}
+
+/// A whole answer of OpenAI's, as a stream.
+pub(crate) const ANSWER: &str = concat!(
+    r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello."},"finish_reason":null}]}"#,
+    "\n\n",
+    r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+    "\n\ndata: [DONE]\n\n",
+);
