@@ -34,12 +34,14 @@ pub(super) fn simulate(args: &Simulate) -> Exit {
             return mode.fail(&anyhow::Error::new(error).context(context), Exit::Broken);
         }
     };
+    // Before anybody can know that it runs, and stop it.
+    let mut stops = runtime.block_on(async { Stops::new() });
     say(&format!("playing providers at {}; every answer is made up", simulator.addr()));
     for vendor in Vendor::ALL {
         say(&format!("  {:9}  base_url = {:?}", vendor.as_str(), simulator.base_url(vendor)));
     }
     say(&format!("  counts     http://{}/simulator/counts", simulator.addr()));
-    runtime.block_on(async { Stops::new().next().await });
+    runtime.block_on(stops.next());
     Exit::Done
 }
 

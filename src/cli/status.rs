@@ -130,6 +130,8 @@ fn health(provider: &Snapshot) -> String {
         let _ = write!(text, ", held back {}", seconds_text(provider.held_for.as_secs_f64()));
     }
     for (key, why) in &provider.resting_keys {
+        // A provider's own words may be long; the report has them whole.
+        let why = why.split(": ").next().unwrap_or(why);
         let _ = write!(text, ", key {key} rests ({why})");
     }
     if provider.practice {

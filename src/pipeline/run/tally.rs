@@ -244,7 +244,7 @@ impl Tally {
 fn example(attempt: &Attempt, failure: &Failure) -> String {
     let (lane, message) = (&attempt.lane, &failure.message);
     match (&attempt.key, failure.class) {
-        (Some(key), Class::Auth | Class::Quota) => format!("{lane} with the key {key}: {message}"),
+        (Some(key), Class::Auth | Class::Quota) => format!("{lane} (key: {key}): {message}"),
         _ => format!("{lane}: {message}"),
     }
 }

@@ -363,6 +363,10 @@ async fn an_old_file_is_emptied_when_something_is_about_to_be_written_and_not_be
     assert_eq!(fs::read(file.path()).unwrap(), b"old");
     Sink::results(target, Format::Jsonl, &[]).unwrap().finish().await.unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"");
+
+    fs::write(file.path(), "old and long").unwrap();
+    Target::file(file.path(), &[]).unwrap().overwrite(b"new").unwrap();
+    assert_eq!(fs::read(file.path()).unwrap(), b"new");
 }
 
 proptest! {
