@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod check;
+mod embed;
 mod environment;
+mod library;
 mod program;
 mod run;
 mod simulate;
