@@ -127,8 +127,24 @@ impl Pointsman {
     /// Everything that is wrong with it.
     pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Faults> {
         let config = &self.running.config;
-        let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
-        let pipeline = Pipeline::load(path, &config.defaults, &routes)?;
+        self.with_lanes(Pipeline::load(path, &config.defaults, &self.routes())?)
+    }
+
+    /// Reads a pipeline that is no file, likewise; files that it names are found from the working directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Faults> {
+        let config = &self.running.config;
+        self.with_lanes(Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?)
+    }
+
+    fn routes(&self) -> Vec<RouteName> {
+        self.running.config.routes.keys().cloned().collect()
+    }
+
+    /// Returns `pipeline` if each of its routes has a lane that can be used.
+    fn with_lanes(&self, pipeline: Pipeline) -> Result<Pipeline, Faults> {
         let mut faults = Faults::default();
         for route in pipeline.routes() {
             if let Err(fault) = self.running.usable.route(route) {

@@ -17,12 +17,13 @@ use crate::types::Priority;
 use super::error::Error;
 use super::threads::Arbiters;
 
-/// A run under way.
+/// A run under way. Dropping it changes nothing: the run goes on.
 #[derive(Debug)]
 pub struct RunHandle {
     run: Addr<Run>,
     progress: watch::Receiver<Progress>,
     report: oneshot::Receiver<Report>,
+    ended: Option<Report>,
 }
 
 impl RunHandle {
@@ -41,12 +42,15 @@ impl RunHandle {
         self.run.do_send(Cancel);
     }
 
-    /// Waits for the end of the run.
+    /// Waits for the end of the run. Asked again, it returns the same report.
     ///
     /// # Errors
     /// When the run's actor failed for good; every line written until then is whole.
     pub async fn report(&mut self) -> Result<Report, Error> {
-        (&mut self.report).await.map_err(|_| Error::Stopped)
+        if self.ended.is_none() && !self.report.is_terminated() {
+            self.ended = (&mut self.report).await.ok();
+        }
+        self.ended.clone().ok_or(Error::Stopped)
     }
 }
 
@@ -86,5 +90,5 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
     let run = slot.get().ok_or(Error::Stopped)?;
     drop(arbiters.runtime.spawn(tasks.work(run.clone())));
-    Ok(RunHandle { run, progress, report })
+    Ok(RunHandle { run, progress, report, ended: None })
 }

@@ -6,7 +6,9 @@
 // The program: its files, its signals, its exit codes.
 mod bad_input;
 mod check;
+mod embed;
 mod environment;
+mod library;
 mod program;
 mod run;
 mod simulate;

@@ -35,6 +35,13 @@ pub struct Output {
     pub ordered: bool,
 }
 
+impl Output {
+    /// Writes results to `lines` as they come, and only counts what is no item.
+    pub fn new(lines: Sink<Line>) -> Self {
+        Self { lines, rejects: None, ordered: false }
+    }
+}
+
 /// Writes what comes until nothing more will.
 pub(super) async fn write(output: Output, mut records: mpsc::UnboundedReceiver<Record>, run: Addr<Run>) {
     let Output { lines, rejects, ordered } = output;

@@ -1,7 +1,7 @@
 //! Writes one line per settled item, and one per rejected piece of the input.
 //!
 //! A thread writes; a [`Sink`] passes lines to it through a bounded queue, so a slow disk or pipe slows
-//! the run instead of filling the memory. A write that fails is seen by the next one and by
+//! the run instead of filling the memory. Or it gives them to the program itself, through a channel. A write that fails is seen by the next one and by
 //! [`Sink::finish`], which also say how many lines are safe; a file never ends in half a line.
 
 mod columns;

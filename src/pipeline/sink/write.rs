@@ -90,14 +90,45 @@ impl<T: Send + 'static> Sink<T> {
     ) -> Result<Self, Error> {
         target.empty()?;
         let Target { name, out, file } = target;
+        let mut output = Output { name: name.clone(), out, file, written: Written::default() };
+        Self::spawn(name, move |from| write_all(from, &header, encode, &mut output).map(|()| output.written))
+    }
+
+    /// Gives the lines to the program itself instead of writing them.
+    ///
+    /// Take them while the run goes on: it waits when a few hundred have come together. When the
+    /// receiver is dropped before the end, the run stops as it does when nobody reads a pipe any more.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
+        let (out, lines) = mpsc::channel(WAITING);
+        let name = "the channel".to_owned();
+        let sink = Self::spawn(name.clone(), move |from| {
+            let mut written = Written::default();
+            while let Some(line) = from.blocking_recv() {
+                if out.blocking_send(line).is_err() {
+                    return Err(Error::BrokenPipe { name, lines: written.lines });
+                }
+                written.lines += 1;
+            }
+            Ok(written)
+        });
+        Ok((sink?, lines))
+    }
+
+    /// Starts the thread, which takes lines until none will come or one cannot be taken.
+    fn spawn(
+        name: String,
+        write: impl FnOnce(&mut mpsc::Receiver<T>) -> Result<Written, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
         let (to, mut from) = mpsc::channel(WAITING);
         let (ended, end) = oneshot::channel();
         let failure = Arc::new(OnceLock::new());
         let told = failure.clone();
-        let mut output = Output { name: name.clone(), out, file, written: Written::default() };
-        let work = move || match write_all(&mut from, &header, encode, &mut output) {
+        let work = move || match write(&mut from) {
             // When nobody waits for the end, nobody needs to know.
-            Ok(()) => drop(ended.send(output.written)),
+            Ok(written) => drop(ended.send(written)),
             // Told before the queue closes, so that whoever finds it closed also finds out why.
             Err(error) => drop(told.set(error)),
         };
