@@ -69,6 +69,9 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Lane {
     breaker: Breaker,
+    has_answered: bool,
+    /// The last failure that counted against it.
+    last: Option<Failure>,
     output: Learned,
 }
 
@@ -115,12 +118,7 @@ impl Book {
             input_tokens: wide(per_minute.input_tokens_per_minute),
             output_tokens: wide(per_minute.output_tokens_per_minute),
         };
-        let lane = |name: &ModelName| {
-            (
-                name.clone(),
-                Lane { breaker: Breaker::new(settings.breaker.clone()), output: Learned::default() },
-            )
-        };
+        let lane = |name: &ModelName| (name.clone(), Lane::new(Breaker::new(settings.breaker.clone())));
         Self {
             queue: Queue::new(settings.queue.get()),
             limits: Limits::new(&limits, now),
@@ -162,7 +160,7 @@ impl Book {
         if lane.breaker.state(now) == BreakerState::Open
             && let Err(until) = lane.breaker.admit(now)
         {
-            return Err(Refused::Open { until });
+            return Err(lane.refusal(until));
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
         let concurrency = settings.limits.concurrency.get() as usize;
@@ -208,7 +206,10 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(Refused::Down) };
         let pass = match lane.breaker.admit(now) {
             Ok(pass) => pass,
-            Err(until) => return self.refuse(Refused::Open { until }),
+            Err(until) => {
+                let refusal = lane.refusal(until);
+                return self.refuse(refusal);
+            }
         };
         if let Err(ready) = self.limits.take(need, now) {
             lane.breaker.said_nothing(pass);
@@ -252,9 +253,13 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
         match ended.result {
-            Ok(_) => lane.breaker.succeeded(taken.pass, now),
+            Ok(_) => {
+                lane.has_answered = true;
+                lane.breaker.succeeded(taken.pass, now);
+            }
             Err(failure) if is_providers_fault(failure.class) || is_silence(failure, ended, usual) => {
                 lane.breaker.failed(taken.pass, now, fastrand::f64());
+                lane.last = Some(failure.clone());
             }
             Err(_) => lane.breaker.said_nothing(taken.pass),
         }
@@ -353,6 +358,18 @@ impl Book {
 }
 
 impl Lane {
+    fn new(breaker: Breaker) -> Self {
+        Self { breaker, has_answered: false, last: None, output: Learned::default() }
+    }
+
+    /// Says why the breaker refuses a call.
+    fn refusal(&self, until: Option<Instant>) -> Refused {
+        match &self.last {
+            Some(last) if !self.has_answered => Refused::NeverAnswered(last.clone()),
+            _ => Refused::Open { until },
+        }
+    }
+
     fn need(&self, prompt: &Prompt, model: &Model) -> Need {
         let parts = prompt.messages.iter().flat_map(|message| &message.parts);
         let media = parts.filter(|part| !matches!(part, Part::Text(_))).count() as u64;

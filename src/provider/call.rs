@@ -59,6 +59,10 @@ pub enum Refused {
         /// When it will let a probe through; `None` while a probe is under way.
         until: Option<Instant>,
     },
+    /// The breaker is open, and the lane has not answered once since the start: its address is wrong,
+    /// rather than its provider out for a while.
+    #[error("it has never answered: {0}")]
+    NeverAnswered(Failure),
     /// No key is left: each was refused, or its quota is spent.
     #[error("no key is left: {0}")]
     NoKey(Failure),

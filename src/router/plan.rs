@@ -107,6 +107,11 @@ impl Plan {
             Refused::Open { until: None } | Refused::Down => {
                 tried.not_before = Some(now + self.retry.base * 2)
             }
+            // Patience is for what has worked before: this costs a round, of which there are few.
+            Refused::NeverAnswered(failure) => {
+                tried.exhausted = true;
+                self.last.get_or_insert_with(|| failure.clone());
+            }
             Refused::NoKey(failure) | Refused::TooLarge(failure) => {
                 tried.out = Some(failure.clone());
                 self.last.get_or_insert_with(|| failure.clone());
@@ -352,6 +357,25 @@ mod tests {
             plan.failed(0, failure(Class::NetworkError), (KeyLeft(true), Probe(true)), now, 0.0);
             let Step::Wait(until) = plan.next(now, 0.0) else { panic!("it gives up") };
             now = until;
+        }
+    }
+
+    #[test]
+    fn a_lane_that_has_never_answered_is_not_waited_for_until_the_deadline() {
+        let (mut plan, start) = plan(1);
+        let (mut now, mut refusals) = (start, 0);
+        loop {
+            match plan.next(now, 0.5) {
+                Step::Call(lane) => {
+                    refusals += 1;
+                    plan.refused(lane, &Refused::NeverAnswered(failure(Class::NetworkError)), now);
+                }
+                Step::Wait(until) => now = until,
+                Step::GiveUp(gave) => {
+                    assert_eq!((gave.class, refusals), (Class::NetworkError, 3));
+                    return assert!(now - start < Duration::from_secs(10), "{:?}", now - start);
+                }
+            }
         }
     }
 

@@ -164,11 +164,17 @@ async fn a_port_that_refuses_is_left_alone_and_used_once_somebody_listens() {
     assert!(late.counts().answered > 0);
 }
 
+fn with_fault(kind: FaultKind) -> Settings {
+    Settings { faults: vec![Fault::new(kind)], ..Settings::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn asks_wait_out_the_outage_of_their_only_lane_behind_one_probe_at_a_time() {
-    let simulator = faulty([Fault::new(FaultKind::Silent)]);
+    let simulator = play(Settings::default());
     let config = format!("{QUICK_RETRY}{}", provider("a", &simulator, WARY));
     let pointsman = start(&config);
+    ask(&pointsman, "default", "Does it work?").await.unwrap();
+    simulator.set(with_fault(FaultKind::Silent));
     let asks = spawn({
         let pointsman = pointsman.clone();
         async move { ask_many(&pointsman, "default", 40).await }
@@ -191,13 +197,32 @@ async fn asks_wait_out_the_outage_of_their_only_lane_behind_one_probe_at_a_time(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ask_that_is_alone_in_an_outage_is_not_lost() {
-    let simulator =
-        faulty([Fault { until: Some(Duration::from_millis(1_500)), ..Fault::new(FaultKind::Reset) }]);
+    let simulator = play(Settings::default());
     let config = format!("{QUICK_RETRY}{}", provider("a", &simulator, WARY));
     let pointsman = start(&config);
-    let answer = ask(&pointsman, "default", "Is anybody there?").await.unwrap();
+    ask(&pointsman, "default", "Does it work?").await.unwrap();
+    simulator.reset();
+    simulator.set(with_fault(FaultKind::Reset));
+    let alone = spawn({
+        let pointsman = pointsman.clone();
+        async move { ask(&pointsman, "default", "Is anybody there?").await }
+    });
+    until("six calls have failed", || simulator.counts().requests >= 6).await;
+    simulator.set(Settings::default());
+    let answer = alone.await.unwrap().unwrap();
     // More failures than its attempts would have allowed: those of probes do not count.
     assert!(answer.trail.calls() > 5, "{:?}", answer.trail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_never_answered_is_given_up_long_before_the_deadline() {
+    let simulator = faulty([Fault::new(FaultKind::Reset)]);
+    let config = format!("{QUICK_RETRY}{}", provider("a", &simulator, WARY));
+    let pointsman = start(&config);
+    let answers = ask_many(&pointsman, "default", 20).await;
+    assert!(answers.iter().all(|answer| class(answer) == Some(NetworkError)), "{:?}", answers[0]);
+    let calls = simulator.counts().requests;
+    assert!(calls < 40, "its breaker spared it no call: {calls}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
