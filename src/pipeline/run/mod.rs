@@ -13,6 +13,8 @@ mod progress;
 mod report;
 mod setup;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod window;
 mod writer;
 

@@ -1,0 +1,136 @@
+//! Items whose actors die, and what becomes of their lines.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use actix::prelude::*;
+use http::HeaderMap;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+
+use crate::pipeline::sink::{self, Sink, Target};
+use crate::pipeline::source::Source;
+use crate::pipeline::{Defaults, Pipeline};
+use crate::provider::{self, Account};
+use crate::router::{LaneHandle, Policy, RetrySettings, RouteHandle, Router};
+use crate::supervisor::{ChildExited, ChildId, Exit};
+use crate::types::Priority;
+
+use super::*;
+
+/// What was written, for the test to read.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn lines(&self) -> Vec<Value> {
+        let bytes = self.0.lock().unwrap();
+        bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+}
+
+/// A router whose only provider has no actor: every question waits.
+fn patient_router() -> Addr<Router> {
+    let settings = provider::Settings::practice();
+    let account = Account {
+        name: "absent".into(),
+        settings,
+        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        keys: Vec::new(),
+        headers: HeaderMap::new(),
+    };
+    let provider = provider::State::new(account, Handle::current()).unwrap();
+    let lane = LaneHandle { name: "absent/any".parse().unwrap(), weight: 1, provider };
+    let route = RouteHandle { policy: Policy::Priority, lanes: vec![lane] };
+    let draining = Arc::default();
+    Router::new(
+        HashMap::from([("default".into(), route)]),
+        RetrySettings::default(),
+        Handle::current(),
+        draining,
+    )
+    .start()
+}
+
+struct Begun {
+    run: Addr<Run>,
+    lines: Memory,
+    progress: watch::Receiver<Progress>,
+    report: oneshot::Receiver<Report>,
+}
+
+fn begin(items: usize) -> Begun {
+    let text = "name = \"greet\"\n[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"\n";
+    let pipeline =
+        Pipeline::parse("p.toml", text, Path::new("."), &Defaults::default(), &["default".into()]).unwrap();
+    let (progress_to, progress) = watch::channel(Progress::default());
+    let (report_to, report) = oneshot::channel();
+    let setup = RunSetup {
+        pipeline: Arc::new(pipeline),
+        router: patient_router(),
+        providers: Vec::new(),
+        priority: Priority::Batch,
+        window: None,
+        progress: progress_to,
+        report: report_to,
+    };
+    let lines = Memory::default();
+    let target = Target::writer("memory", lines.clone());
+    let sink = Sink::results(target, sink::Format::Jsonl, &["greeting".into()]).unwrap();
+    let source = Source::values("values", (1..=items).map(|id| json!({ "id": id })));
+    let output = Output { lines: sink, rejects: None, ordered: false };
+    let (run, tasks) = setup.split(source.read().unwrap(), output);
+    let run = run.start();
+    actix_rt::spawn(tasks.work(run.clone()));
+    Begun { run, lines, progress, report }
+}
+
+async fn die(run: &Addr<Run>, id: u64, life: u64) {
+    let exit = Exit::Panicked("as planned".to_owned());
+    run.send(ChildExited { id: ChildId(id), life, exit }).await.unwrap();
+}
+
+#[actix::test]
+async fn an_item_whose_actor_dies_twice_has_failed_and_has_one_line() {
+    let mut begun = begin(1);
+    begun.progress.wait_for(|progress| progress.in_flight == 1).await.unwrap();
+    die(&begun.run, 0, 1).await;
+    begun.progress.wait_for(|progress| progress.in_flight == 1).await.unwrap();
+    assert!(begun.lines.lines().is_empty(), "its second life has just begun");
+    // A late word about the first life changes nothing.
+    die(&begun.run, 0, 1).await;
+    die(&begun.run, 1, 2).await;
+    let report = begun.report.await.unwrap();
+    let lines = begun.lines.lines();
+    assert_eq!((lines.len(), report.items.failed), (1, 1));
+    assert_eq!(lines[0]["error"]["class"], "internal");
+    assert_eq!((report.ended, report.items.unwritten), (Ended::Whole, 0));
+}
+
+#[actix::test]
+async fn a_cancelled_run_tells_what_it_gave_up() {
+    let mut begun = begin(3);
+    begun.progress.wait_for(|progress| progress.in_flight == 3).await.unwrap();
+    begun.run.send(Cancel).await.unwrap();
+    let report = begun.report.await.unwrap();
+    assert_eq!((report.ended, report.items.unfinished), (Ended::Interrupted, 3));
+    assert!(begun.lines.lines().is_empty());
+}
