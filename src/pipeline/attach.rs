@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::types::{Media, MediaData, Part};
 
 /// Endings and what they stand for.
-const KNOWN: [(&str, &str); 17] = [
+pub(super) const KNOWN: [(&str, &str); 17] = [
     ("png", "image/png"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),

@@ -1,5 +1,6 @@
 //! Whole pipelines: read from text, and walked by items.
 
+mod documented;
 mod faults;
 mod loading;
 mod property;
