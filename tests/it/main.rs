@@ -6,6 +6,7 @@
 // The program: its files, its signals, its exit codes.
 mod bad_input;
 mod check;
+mod documents;
 mod embed;
 mod environment;
 mod library;
