@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Backoff, Breaker, BreakerState, Limits, Meter, Need, Pass, RateLimits};
-use crate::types::{Class, Failure, ModelName, Part, Prompt, ProviderName};
+use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, LaneHealth, Refused};
 use super::key::{Keys, ReadyKey};
-use super::model::Model;
+use super::lane::{ASSUMED_OUTPUT, Lane, Learned};
 use super::permit::{Ended, Taken};
 use super::queue::Queue;
 use super::settings::Settings;
@@ -41,15 +41,6 @@ const ASSUMED_SECONDS: f64 = 2.0;
 const SILENT_AT_LEAST: f64 = 1.0;
 const SILENT_AT_FIRST: f64 = 5.0;
 
-/// Tokens an answer is assumed to have before one has been seen.
-const ASSUMED_OUTPUT: f64 = 500.0;
-
-/// Bytes of text that make one token, about; English prose has a little over four.
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// Tokens that an image or document is assumed to have.
-const MEDIA_TOKENS: u64 = 1_000;
-
 /// What a provider has counted.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -64,25 +55,6 @@ pub(super) struct Book {
     tokens: (Meter, Option<NonZeroU64>),
     pub(super) calls: u64,
     pub(super) throttled: u64,
-}
-
-#[derive(Debug)]
-struct Lane {
-    breaker: Breaker,
-    has_answered: bool,
-    /// The last failure that counted against it.
-    last: Option<Failure>,
-    output: Learned,
-}
-
-/// An average that forgets slowly.
-#[derive(Debug, Default)]
-struct Learned(Option<f64>);
-
-impl Learned {
-    fn learn(&mut self, seen: f64) {
-        self.0 = Some(self.0.map_or(seen, |known| known + (seen - known) / 20.0));
-    }
 }
 
 /// What people should hear of.
@@ -354,29 +326,6 @@ impl Book {
 
     fn tokens_are_both(&self) -> bool {
         self.limits.counts_both_directions()
-    }
-}
-
-impl Lane {
-    fn new(breaker: Breaker) -> Self {
-        Self { breaker, has_answered: false, last: None, output: Learned::default() }
-    }
-
-    /// Says why the breaker refuses a call.
-    fn refusal(&self, until: Option<Instant>) -> Refused {
-        match &self.last {
-            Some(last) if !self.has_answered => Refused::NeverAnswered(last.clone()),
-            _ => Refused::Open { until },
-        }
-    }
-
-    fn need(&self, prompt: &Prompt, model: &Model) -> Need {
-        let parts = prompt.messages.iter().flat_map(|message| &message.parts);
-        let media = parts.filter(|part| !matches!(part, Part::Text(_))).count() as u64;
-        let input = (prompt.text_bytes() as u64).div_ceil(BYTES_PER_TOKEN) + media * MEDIA_TOKENS;
-        let most = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get)).map_or(f64::MAX, f64::from);
-        let output = self.output.0.unwrap_or(ASSUMED_OUTPUT).min(most);
-        Need { input: input.max(1), output: output as u64 }
     }
 }
 

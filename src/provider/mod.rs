@@ -13,6 +13,7 @@ mod clocks;
 mod exchange;
 mod key;
 mod key_source;
+mod lane;
 mod mask;
 mod model;
 mod permit;
