@@ -95,10 +95,12 @@ fn the_configurations_of_the_readme_and_the_examples_are_accepted() {
 }
 
 #[test]
-fn every_fault_that_can_be_simulated_is_in_the_readme() {
-    let readme = fs::read_to_string(repository("README.md")).unwrap();
+fn every_fault_that_can_be_simulated_is_described_and_in_the_readme() {
+    let [readme, described] =
+        ["README.md", "docs/configuration.md"].map(|file| fs::read_to_string(repository(file)).unwrap());
     for kind in pointsman::simulator::FaultKind::ALL {
         let name = serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned();
         assert!(readme.contains(&format!("`{name}`")) || readme.contains(&format!("\"{name}\"")), "{name}");
+        assert!(described.contains(&format!("\n| `{name}` | ")), "{name}");
     }
 }
