@@ -1,9 +1,8 @@
 //! Starts everything and hands out the handle: the face of the library.
 //!
 //! ```no_run
-//! use pointsman::config::Config;
-//! use pointsman::runtime::Pointsman;
 //! use pointsman::types::Prompt;
+//! use pointsman::{Config, Pointsman};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::load(None, &|name| std::env::var(name).ok())?;

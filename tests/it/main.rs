@@ -7,17 +7,17 @@
 mod bad_input;
 mod check;
 mod documents;
-mod embed;
 mod environment;
-mod library;
 mod program;
 mod run;
 mod simulate;
 mod stop;
 
-// The library: calls under faults.
+// The library: embedded, and calls under faults.
+mod embed;
 mod failover;
 mod keys;
+mod library;
 mod lives;
 mod pacing;
 mod scripted;
