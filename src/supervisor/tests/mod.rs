@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
@@ -205,16 +205,26 @@ impl Handler<Hang> for Probe {
     }
 }
 
-/// Blocks the thread until the other end is dropped.
-struct Block(std::sync::mpsc::Receiver<()>);
+/// Blocks the thread, says so, and goes on when the other end is dropped.
+struct Block(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>);
 impl Message for Block {
     type Result = ();
 }
 impl Handler<Block> for Probe {
     type Result = ();
-    fn handle(&mut self, Block(until): Block, _: &mut Context<Self>) {
+    fn handle(&mut self, Block(began, until): Block, _: &mut Context<Self>) {
+        let _ = began.send(());
         let _ = until.recv();
     }
+}
+
+/// Blocks a child's thread until what this returns is dropped.
+async fn block(slot: &Slot<Probe>) -> std::sync::mpsc::Sender<()> {
+    let (release, until) = std::sync::mpsc::channel();
+    let (begins, began) = oneshot::channel();
+    slot.get().unwrap().do_send(Block(begins, until));
+    began.await.unwrap();
+    release
 }
 
 /// Hears of exits and of children given up, and passes them on.

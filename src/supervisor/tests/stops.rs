@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::super::{ChildState, Drain, Drained, Error, RestartChild, Slot, Start, StopChild};
 use super::{
-    Block, Hang, Journal, PanicInHandler, Ping, Probe, children, probe, quiet, start, supervisor, until,
+    Hang, Journal, PanicInHandler, Ping, Probe, block, children, probe, quiet, start, supervisor, until,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -184,8 +184,7 @@ async fn a_child_that_blocks_its_thread_is_called_stuck_and_replaced_when_it_let
     let (slot, journal) = (Slot::<Probe>::default(), Journal::default());
     let spec = probe("a", &slot, &journal).on([arbiter.handle()]).grace(Duration::ZERO);
     start(&supervisor, spec).await;
-    let (release, blocked) = std::sync::mpsc::channel();
-    slot.get().unwrap().do_send(Block(blocked));
+    let release = block(&slot).await;
     let stuck = supervisor.send(RestartChild { name: "a".into() }).await.unwrap();
     assert_eq!(stuck, Err(Error::Stuck { name: "a".into() }));
     assert_eq!(journal.read().iter().filter(|event| *event == "a started").count(), 1);
@@ -201,8 +200,7 @@ async fn a_drain_does_not_wait_for_a_thread_that_is_blocked() {
     let (slot, below, journal) = (Slot::<Probe>::default(), Slot::default(), Journal::default());
     start(&supervisor, probe("below", &below, &journal)).await;
     start(&supervisor, probe("a", &slot, &journal).on([arbiter.handle()])).await;
-    let (release, blocked) = std::sync::mpsc::channel();
-    slot.get().unwrap().do_send(Block(blocked));
+    let release = block(&slot).await;
     assert_eq!(supervisor.send(Drain { by: Instant::now() }).await.unwrap(), Drained { killed: 1 });
     assert!(journal.read().contains(&"below stopped".to_owned()));
     drop(release);
