@@ -13,7 +13,7 @@ use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, LaneHealth, Refused};
 use super::key::{Keys, ReadyKey};
-use super::lane::{ASSUMED_OUTPUT, Lane, Learned};
+use super::lane::{ASSUMED_NEED, Lane, Learned};
 use super::permit::{Ended, Taken};
 use super::queue::Queue;
 use super::settings::Settings;
@@ -188,6 +188,7 @@ impl Book {
             return Turn::Wait(ready);
         }
         let Some(waiting) = self.queue.pop() else { return Turn::Nothing };
+        lane.input.learn(need.input as f64);
         self.in_flight += 1;
         self.calls += 1;
         self.requests.0.add(1, now);
@@ -310,8 +311,9 @@ impl Book {
     /// in twice the time a call takes, so that some always wait.
     pub(super) fn capacity(&self, concurrency: usize) -> usize {
         let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
-        let output = self.lanes.values().filter_map(|lane| lane.output.0).fold(ASSUMED_OUTPUT, f64::min);
-        let need = Need { input: 0, output: output as u64 };
+        // The largest of the lanes: too small a window costs little, too large a one deadlines.
+        let usual = self.lanes.values().filter_map(Lane::usual_need);
+        let need = usual.max_by_key(|need| need.input + need.output).unwrap_or(ASSUMED_NEED);
         let paced = self.limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
         paced.min(concurrency as f64 * 1.5 + 2.0).ceil() as usize
     }
@@ -357,5 +359,30 @@ fn is_providers_fault(class: Class) -> bool {
         | Class::Deadline
         | Class::Cancelled
         | Class::Internal => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book(limits: &str) -> Book {
+        let text = format!("base_url = 'http://127.0.0.1:9'\nmodels.any = {{}}\nlimits = {{ {limits} }}");
+        let settings: Settings = toml::from_str(&text).unwrap();
+        let keys = Keys::new(settings.format, &[]).unwrap();
+        Book::new(&settings, keys, Instant::now())
+    }
+
+    #[test]
+    fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
+        let mut few = book("tokens_per_minute = 30_000");
+        // Before the first call as after many: else a whole window would wait beyond its deadline.
+        assert!(few.capacity(64) <= 4, "{}", few.capacity(64));
+        for lane in few.lanes.values_mut() {
+            (0..200).for_each(|_| lane.input.learn(20_000.0));
+        }
+        assert!(few.capacity(64) <= 3, "{}", few.capacity(64));
+        assert_eq!(book("concurrency = 64").capacity(64), 98);
+        assert_eq!(book("requests_per_minute = 600").capacity(64), 42);
     }
 }

@@ -13,7 +13,10 @@ use super::call::Refused;
 use super::model::Model;
 
 /// Tokens an answer is assumed to have before one has been seen.
-pub(super) const ASSUMED_OUTPUT: f64 = 500.0;
+const ASSUMED_OUTPUT: f64 = 500.0;
+
+/// What a call is assumed to take before there was one.
+pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: 500 };
 
 /// Bytes of text that make one token, about; English prose has a little over four.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -28,6 +31,9 @@ pub(super) struct Lane {
     pub(super) has_answered: bool,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
+    /// Tokens that a call of it reads, by estimate.
+    pub(super) input: Learned,
+    /// Tokens that an answer of it has.
     pub(super) output: Learned,
 }
 
@@ -43,7 +49,13 @@ impl Learned {
 
 impl Lane {
     pub(super) fn new(breaker: Breaker) -> Self {
-        Self { breaker, has_answered: false, last: None, output: Learned::default() }
+        Self {
+            breaker,
+            has_answered: false,
+            last: None,
+            input: Learned::default(),
+            output: Learned::default(),
+        }
     }
 
     /// Says why the breaker refuses a call.
@@ -54,6 +66,13 @@ impl Lane {
         }
     }
 
+    /// Returns what a call of it has taken on average; `None` before there was one.
+    pub(super) fn usual_need(&self) -> Option<Need> {
+        let output = self.output.0.unwrap_or(ASSUMED_OUTPUT);
+        self.input.0.map(|input| Need { input: input as u64, output: output as u64 })
+    }
+
+    /// Returns what `prompt` will take, as far as can be told before.
     pub(super) fn need(&self, prompt: &Prompt, model: &Model) -> Need {
         let parts = prompt.messages.iter().flat_map(|message| &message.parts);
         let media = parts.filter(|part| !matches!(part, Part::Text(_))).count() as u64;
