@@ -64,6 +64,8 @@ pub struct Breaker {
     /// Openings since it was last closed for good.
     openings: u32,
     failures_in_a_row: u32,
+    /// Calls of this epoch that have not come back.
+    out: u32,
     /// Outcomes within the window: when, and whether it failed.
     recent: VecDeque<(Instant, bool)>,
     recent_failures: usize,
@@ -81,6 +83,7 @@ impl Breaker {
             epoch: 0,
             openings: 0,
             failures_in_a_row: 0,
+            out: 0,
             recent: VecDeque::new(),
             recent_failures: 0,
         }
@@ -111,7 +114,10 @@ impl Breaker {
     /// way, which takes as long as it takes.
     pub fn admit(&mut self, now: Instant) -> Result<Pass, Option<Instant>> {
         match self.state {
-            State::Closed => Ok(Pass { epoch: self.epoch, probe: false }),
+            State::Closed => {
+                self.out = self.out.saturating_add(1);
+                Ok(Pass { epoch: self.epoch, probe: false })
+            }
             State::Open { until } if now < until => Err(Some(until)),
             State::HalfOpen { probing: true } => Err(None),
             State::Open { .. } | State::HalfOpen { probing: false } => {
@@ -126,6 +132,7 @@ impl Breaker {
         if pass.epoch != self.epoch {
             return;
         }
+        self.out = self.out.saturating_sub(1);
         self.failures_in_a_row = 0;
         if pass.probe {
             self.openings = 0;
@@ -140,6 +147,7 @@ impl Breaker {
         if pass.epoch != self.epoch {
             return;
         }
+        self.out = self.out.saturating_sub(1);
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.remember(now, true);
         if pass.probe || self.is_too_much() {
@@ -150,7 +158,11 @@ impl Breaker {
     /// Takes back a pass whose call says nothing about the provider: it never left, or the caller was
     /// at fault, or it was cancelled.
     pub fn said_nothing(&mut self, pass: Pass) {
-        if pass.epoch == self.epoch && pass.probe {
+        if pass.epoch != self.epoch {
+            return;
+        }
+        self.out = self.out.saturating_sub(1);
+        if pass.probe {
             self.state = State::HalfOpen { probing: false };
         }
     }
@@ -158,8 +170,10 @@ impl Breaker {
     fn is_too_much(&self) -> bool {
         let enough = self.recent.len() >= self.settings.min_calls.get() as usize;
         let share = self.recent_failures as f64 / self.recent.len().max(1) as f64;
-        self.failures_in_a_row >= self.settings.failures.get()
-            || (enough && share >= self.settings.failure_share)
+        // Failures come back before answers that were asked for at the same time: of many calls that are
+        // out, five fast failures are no row yet. Calls that are out already cost nothing more.
+        let row = self.settings.failures.get().max(self.out / 4);
+        self.failures_in_a_row >= row || (enough && share >= self.settings.failure_share)
     }
 
     fn open(&mut self, now: Instant, jitter: f64) {
@@ -172,6 +186,7 @@ impl Breaker {
         self.epoch += 1;
         self.state = state;
         self.failures_in_a_row = 0;
+        self.out = 0;
         self.recent.clear();
         self.recent_failures = 0;
     }
@@ -213,6 +228,21 @@ mod tests {
         let (mut breaker, now) = opened();
         assert_eq!(breaker.state(now), BreakerState::Open);
         assert_eq!(breaker.admit(now), Err(Some(now + Duration::from_secs(5))));
+    }
+
+    #[test]
+    fn a_few_fast_failures_beside_many_calls_still_out_are_no_row() {
+        let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
+        let out: Vec<Pass> = (0..64).map(|_| breaker.admit(now).unwrap()).collect();
+        for pass in &out[..10] {
+            breaker.failed(*pass, now, 1.0);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        // A lane that is dead fails them all.
+        for pass in &out[10..20] {
+            breaker.failed(*pass, now, 1.0);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Open);
     }
 
     #[test]
