@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
 use pointsman::router::Ask;
-use pointsman::types::{Class, Priority, Prompt};
+use pointsman::types::{Asker, Class, Priority, Prompt};
 use pointsman::{Config, Pointsman};
 use serde_json::{Value, json};
 use tokio::signal::{ctrl_c, unix};
@@ -34,7 +34,8 @@ pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: w
     let system = Some("Summarise the text in one sentence, in its own language.".into());
     let prompt = Prompt { system, max_tokens: Some(500), ..Prompt::text(text) }.into();
     let (priority, deadline) = (Priority::Interactive, Instant::now() + PATIENCE);
-    match to.send(Ask { prompt, route: "default".into(), priority, deadline }).await {
+    match to.send(Ask { prompt, route: "default".into(), priority, asker: Asker::default(), deadline }).await
+    {
         Ok(answer) => HttpResponse::Ok()
             .json(json!({ "summary": answer.reply.text, "lane": answer.lane, "practice": answer.practice })),
         Err(why) => refuse(status(why.failure.class), why.failure.class.as_str(), &why.failure.message),

@@ -98,6 +98,7 @@ async fn call(state: Arc<State>, departure: Departure) {
         reply: Some(waiting.reply),
         key: key.label.clone(),
         probe: permit.is_probe(),
+        forced: false,
         left,
         waited: left - waiting.asked,
     };
@@ -126,6 +127,7 @@ struct Owed {
     reply: Option<ReplyTo<Result<Replied, Refused>>>,
     key: KeyLabel,
     probe: bool,
+    forced: bool,
     left: Instant,
     waited: Duration,
 }
@@ -145,8 +147,9 @@ impl Owed {
         result: Result<crate::types::Reply, Failure>,
     ) {
         let Some(reply) = self.reply.take() else { return };
-        let (key, waited, probe, took) = (self.key.clone(), self.waited, self.probe, self.left.elapsed());
-        reply.send(Ok(Replied { key, waited, probe, took, first_token, cost, result }));
+        let (key, waited, took) = (self.key.clone(), self.waited, self.left.elapsed());
+        let (probe, forced) = (self.probe, self.forced);
+        reply.send(Ok(Replied { key, waited, probe, forced, took, first_token, cost, result }));
     }
 }
 
@@ -228,7 +231,8 @@ mod tests {
         fn handle(&mut self, _: Ask, _: &mut Self::Context) -> Self::Result {
             let (reply, later) = Later::promise();
             let (left, waited) = (Instant::now(), Duration::ZERO);
-            let owed = Owed { reply: Some(reply), key: "k".into(), probe: false, left, waited };
+            let owed =
+                Owed { reply: Some(reply), key: "k".into(), probe: false, forced: false, left, waited };
             actix_rt::spawn(async move {
                 let _owed = owed;
                 panic!("as planned");

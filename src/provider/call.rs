@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Message;
 use tokio::time::Instant;
 
-use crate::types::{Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
+use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
 /// Asks a provider to make one call, when it may.
 #[derive(Debug, Clone)]
@@ -17,6 +17,14 @@ pub struct Call {
     pub model: ModelName,
     /// Who is waiting.
     pub priority: Priority,
+    /// For what.
+    pub asker: Asker,
+    /// Whether this provider has already failed the same question: the call then counts against its
+    /// retry budget.
+    pub retry: bool,
+    /// Whether no other lane is left for the question: a breaker that is open by statistics alone then
+    /// lets it through.
+    pub alone: bool,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -34,6 +42,8 @@ pub struct Replied {
     pub waited: Duration,
     /// Whether it was the one call that finds out if the lane is well again.
     pub probe: bool,
+    /// Whether it left although the breaker was open, because no other lane was left.
+    pub forced: bool,
     /// From leaving until its end.
     pub took: Duration,
     /// From leaving until the first piece of the answer.
@@ -51,6 +61,12 @@ pub enum Refused {
     #[error("its queue is too long")]
     Busy {
         /// When its turn would come.
+        until: Instant,
+    },
+    /// Too many of its calls are second attempts already.
+    #[error("its retries are used up for the moment")]
+    RetriesSpent {
+        /// When there is room for one again.
         until: Instant,
     },
     /// The breaker is open.

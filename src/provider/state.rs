@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use crate::provider::Model;
     use crate::supervisor::Later;
-    use crate::types::{Priority, Prompt};
+    use crate::types::{Asker, Priority, Prompt};
 
     /// Takes calls into the queue and lets none leave, as if its actor were gone.
     struct Desk(Arc<State>);
@@ -310,7 +310,9 @@ mod tests {
     fn call(wait: Duration) -> Call {
         let prompt = Arc::new(Prompt::text("Anybody?"));
         let deadline = Instant::now() + wait;
-        Call { prompt, model: "m".into(), priority: Priority::Batch, deadline }
+        let asker = Asker::default();
+        let (priority, retry, alone) = (Priority::Batch, false, false);
+        Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline }
     }
 
     async fn waits(state: &State) {

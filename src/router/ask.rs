@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::time::Instant;
 
-use crate::types::{Answer, Priority, Prompt, RouteName, Unanswered};
+use crate::types::{Answer, Asker, Priority, Prompt, RouteName, Unanswered};
 
 /// Asks the router for an answer.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Ask {
     pub route: RouteName,
     /// Who is waiting.
     pub priority: Priority,
+    /// For what, where it matters to fairness and to what is learned.
+    pub asker: Asker,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }

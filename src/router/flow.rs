@@ -80,6 +80,9 @@ impl Flow {
             prompt: self.ask.prompt.clone(),
             model: name.model.clone(),
             priority: self.ask.priority,
+            asker: self.ask.asker.clone(),
+            retry: false,
+            alone: false,
             deadline: self.ask.deadline,
         };
         Some(provider.slot().shared()?.send(call))
@@ -115,10 +118,10 @@ impl Flow {
 
     /// Takes what a call brought; returns the answer, if it is one.
     fn replied(&mut self, lane: usize, replied: Replied) -> Option<Ended> {
-        let Replied { key, waited, probe, took, first_token, cost, result } = replied;
+        let Replied { key, waited, probe, forced, took, first_token, cost, result } = replied;
         let LaneHandle { name, provider, .. } = &self.lanes[lane];
         let mut attempt = attempt(&self.lanes[lane], Some(key), waited, took);
-        (attempt.first_token, attempt.cost) = (first_token, cost);
+        (attempt.first_token, attempt.cost, attempt.forced) = (first_token, cost, forced);
         match result {
             Ok(reply) => {
                 attempt.usage = reply.usage;
@@ -159,6 +162,7 @@ fn attempt(lane: &LaneHandle, key: Option<KeyLabel>, waited: Duration, took: Dur
         first_token,
         usage,
         cost,
+        forced: false,
         outcome: Outcome::Answered,
     }
 }

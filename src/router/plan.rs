@@ -100,7 +100,9 @@ impl Plan {
         self.again = None;
         let tried = &mut self.lanes[lane];
         match refused {
-            Refused::Busy { until } | Refused::Open { until: Some(until) } => {
+            Refused::Busy { until }
+            | Refused::RetriesSpent { until }
+            | Refused::Open { until: Some(until) } => {
                 // A moment at least: whoever asks in a circle learns nothing new.
                 tried.not_before = Some((*until).max(now + self.retry.base));
             }

@@ -24,7 +24,9 @@ use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, RestartChild, Slot, Start,
     Supervisor, Watchdog, WhenExhausted,
 };
-use crate::types::{Answer, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered};
+use crate::types::{
+    Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered,
+};
 
 use super::error::Error;
 use super::played::Played;
@@ -95,7 +97,8 @@ impl Pointsman {
     /// The failure that ended it, with every attempt.
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
-        self.send(Ask { prompt, route, priority: Priority::Interactive, deadline }).await
+        let (priority, asker) = (Priority::Interactive, Asker::default());
+        self.send(Ask { prompt, route, priority, asker, deadline }).await
     }
 
     /// Sends a whole [`Ask`].

@@ -27,6 +27,9 @@ pub struct Attempt {
     /// What they cost; `None` when the price or the usage is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<NanoUsd>,
+    /// Whether it left although its lane's breaker was open, because no other lane was left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
     /// How it ended.
     pub outcome: Outcome,
 }

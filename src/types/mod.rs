@@ -3,6 +3,7 @@
 //! Plain data. Nothing here reads a file, a clock or a socket.
 
 mod answer;
+mod asker;
 pub mod duration;
 mod failure;
 mod item;
@@ -16,6 +17,7 @@ mod story;
 mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
+pub use asker::{Asker, RunId};
 pub use failure::{Charged, Class, Failure, Verdict};
 pub use item::{ItemKey, ItemStatus};
 pub use media::{Media, MediaData};

@@ -12,7 +12,7 @@ use pointsman::provider::Snapshot;
 use pointsman::router::Ask;
 use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, Settings, Simulator, Vendor};
-use pointsman::types::{Answer, Attempt, Class, Outcome, Priority, Prompt, Trail, Unanswered};
+use pointsman::types::{Answer, Asker, Attempt, Class, Outcome, Priority, Prompt, Trail, Unanswered};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -85,6 +85,7 @@ pub(crate) fn question(route: &str, text: &str, wait: Duration) -> Ask {
         prompt: Arc::new(Prompt::text(text)),
         route: route.into(),
         priority: Priority::Batch,
+        asker: Asker::default(),
         deadline: Instant::now() + wait,
     }
 }

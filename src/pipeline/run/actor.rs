@@ -17,7 +17,7 @@ use crate::guard::Meter;
 use crate::provider;
 use crate::router::Router;
 use crate::supervisor::{Abort, ChildExited, ChildId, Exit, Stop, spawn_monitored_here};
-use crate::types::{Class, Failure, ItemKey, Priority};
+use crate::types::{Class, Failure, ItemKey, Priority, RunId};
 
 use super::item::{Item, Job, Walked};
 use super::line;
@@ -46,6 +46,7 @@ pub struct Run {
     router: Addr<Router>,
     providers: Vec<Arc<provider::State>>,
     priority: Priority,
+    id: RunId,
     window: Window,
     /// Where entries are asked for; `None` once no more are.
     wanted: Option<mpsc::UnboundedSender<usize>>,
@@ -93,6 +94,7 @@ impl Run {
             router: setup.router,
             providers: setup.providers,
             priority: setup.priority,
+            id: RunId::next(),
             window: Window::new(setup.window, ordered),
             wanted: Some(wanted),
             records: Some(records),
@@ -159,7 +161,12 @@ impl Run {
                 }
                 let (pipeline, router, priority) =
                     (self.pipeline.clone(), self.router.clone(), self.priority);
-                self.begin(Arc::new(Job { pipeline, item, router, priority }), Instant::now(), 1, ctx);
+                self.begin(
+                    Arc::new(Job { pipeline, item, router, priority, run: self.id }),
+                    Instant::now(),
+                    1,
+                    ctx,
+                );
             }
         }
     }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::router::{self, Router};
 use crate::supervisor::{ChildId, Stop};
-use crate::types::{self, Answer, Class, Failure, ItemStatus, Priority, Prompt, Trail, Unanswered};
+use crate::types::{
+    self, Answer, Asker, Class, Failure, ItemStatus, Priority, Prompt, RunId, Trail, Unanswered,
+};
 
 use super::actor::Run;
 use super::load_attachment::load;
@@ -35,6 +37,7 @@ pub(super) struct Job {
     pub(super) item: source::Item,
     pub(super) router: Addr<Router>,
     pub(super) priority: Priority,
+    pub(super) run: RunId,
 }
 
 /// How an item ended, and what it took.
@@ -164,7 +167,9 @@ fn question(
 ) -> impl Future<Output = (usize, Outcome)> + use<> {
     let definition = &job.pipeline.steps()[step];
     let deadline = Instant::now() + definition.deadline;
-    let ask = router::Ask { prompt, route: definition.route.clone(), priority: job.priority, deadline };
+    let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
+    let (route, priority) = (definition.route.clone(), job.priority);
+    let ask = router::Ask { prompt, route, priority, asker, deadline };
     let sent = job.router.send(ask);
     async move {
         let outcome = sent.await.unwrap_or_else(|_| {

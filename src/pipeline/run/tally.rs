@@ -271,6 +271,7 @@ mod tests {
             first_token: None,
             usage: None,
             cost: cost.map(NanoUsd),
+            forced: false,
             outcome,
         }
     }

@@ -1,0 +1,26 @@
+//! Who asks: what fairness between runs and the learning of sizes go by.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::StepName;
+
+/// One run of this process, for as long as the process lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(u64);
+
+impl RunId {
+    /// Returns an id that no other run of this process has.
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Relaxed) + 1)
+    }
+}
+
+/// Who asks. The default is nobody in particular: all of those share one turn among the runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// The run that the question belongs to; runs share a provider evenly.
+    pub run: RunId,
+    /// The step that it belongs to; how long answers are is learned for each.
+    pub step: Option<StepName>,
+}
