@@ -1,26 +1,42 @@
-//! All the limits of one account together: requests, and tokens of each direction.
+//! All the limits of one account, or of one model, together: requests, and tokens of each direction.
 //!
 //! A call takes from all of them or from none. Tokens are reserved by estimate before the call and
-//! settled after it, on success and on failure.
+//! settled after it, on success and on failure. Pure.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Rate;
+use super::burst::BurstSettings;
+use super::daily::Daily;
+use super::limit::Limit;
+use super::told::{Mark, Standing};
 
-/// Limits per minute; `None` is no limit.
+/// Limits as they are configured; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Calls.
+    /// Calls a second.
+    pub requests_per_second: Option<NonZeroU64>,
+    /// Calls a minute.
     pub requests: Option<NonZeroU64>,
-    /// Tokens of both directions.
+    /// Calls in any 24 hours.
+    pub requests_per_day: Option<NonZeroU64>,
+    /// Tokens of both directions a minute.
     pub tokens: Option<NonZeroU64>,
-    /// Tokens that the model reads.
+    /// Tokens a minute that the model reads.
     pub input_tokens: Option<NonZeroU64>,
-    /// Tokens that the model writes.
+    /// Tokens a minute that the model writes.
     pub output_tokens: Option<NonZeroU64>,
+    /// How much of each may go at once.
+    pub burst: BurstSettings,
+}
+
+impl RateLimits {
+    /// Returns whether there is none at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self { burst: self.burst, ..Self::default() }
+    }
 }
 
 /// What a call takes, or took.
@@ -32,6 +48,38 @@ pub struct Need {
     pub output: u64,
 }
 
+/// What the headers of one response said about the limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// Requests.
+    pub requests: Option<Standing>,
+    /// Tokens of both directions.
+    pub tokens: Option<Standing>,
+    /// Tokens that the model reads.
+    pub input_tokens: Option<Standing>,
+    /// Tokens that the model writes.
+    pub output_tokens: Option<Standing>,
+}
+
+/// Whether what the headers say is about these limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// It is.
+    All,
+    /// Vendors tell of the model that answered; of an account with several models only what has the
+    /// account's own numbers is about the account.
+    OwnNumbers,
+}
+
+/// A call that has left, as the limits remember it.
+#[derive(Debug, Clone, Copy)]
+pub struct Left {
+    at: Instant,
+    usual: Need,
+    /// For each limit: how much had been taken, and whether it was in use.
+    marks: [(Mark, bool); 5],
+}
+
 /// A call that is larger than a whole minute's limit: it would wait for ever.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("needs about {needed} {what}, and the limit is {limit} per minute")]
@@ -41,25 +89,33 @@ pub struct NeverFits {
     limit: u64,
 }
 
-/// The limits of one account.
+/// The limits of one account or model.
 #[derive(Debug)]
 pub struct Limits {
-    requests: Option<Rate>,
-    tokens: Option<Rate>,
-    input: Option<Rate>,
-    output: Option<Rate>,
+    requests: Limit,
+    by_second: Limit,
+    tokens: Limit,
+    input: Limit,
+    output: Limit,
+    daily: Option<Daily>,
     held: Instant,
 }
 
 impl Limits {
-    /// Makes limits of which none starts full.
+    /// Makes limits of which none starts with more than one second's worth.
     pub fn new(limits: &RateLimits, now: Instant) -> Self {
-        let rate = |per_minute: Option<NonZeroU64>| per_minute.map(|per_minute| Rate::new(per_minute, now));
+        let limit = |per_minute: Option<NonZeroU64>| {
+            Limit::new(per_minute.map(|limit| limit.get() as f64), limits.burst, now)
+        };
+        // A second's limit has no more at once than a second brings.
+        let by_second = limits.requests_per_second.map(|limit| limit.get() as f64 * 60.0);
         Self {
-            requests: rate(limits.requests),
-            tokens: rate(limits.tokens),
-            input: rate(limits.input_tokens),
-            output: rate(limits.output_tokens),
+            requests: limit(limits.requests),
+            by_second: Limit::new(by_second, BurstSettings::Auto, now),
+            tokens: limit(limits.tokens),
+            input: limit(limits.input_tokens),
+            output: limit(limits.output_tokens),
+            daily: limits.requests_per_day.map(|limit| Daily::new(limit.get())),
             held: now,
         }
     }
@@ -69,99 +125,138 @@ impl Limits {
     /// # Errors
     /// The limit that it exceeds by itself.
     pub fn fits(&self, need: Need) -> Result<(), NeverFits> {
-        let total = need.input.saturating_add(need.output);
         let limits = [
-            ("tokens", &self.tokens, total),
+            ("tokens", &self.tokens, need.input.saturating_add(need.output)),
             ("input tokens", &self.input, need.input),
             ("output tokens", &self.output, need.output),
         ];
-        for (what, rate, needed) in limits {
-            if let Some(limit) = rate.as_ref().map(Rate::per_minute).filter(|limit| needed > *limit) {
-                return Err(NeverFits { what, needed, limit });
+        for (what, limit, needed) in limits {
+            if let Some(limit) = limit.nominal().filter(|limit| needed as f64 > *limit) {
+                return Err(NeverFits { what, needed, limit: limit as u64 });
             }
         }
         Ok(())
     }
 
-    /// Takes one call and its tokens.
+    /// Takes one call and its tokens: `need` is reserved, `usual` is what such a call takes on average.
     ///
     /// # Errors
     /// The instant from which it is worth asking again; nothing was taken then.
-    pub fn take(&self, need: Need, now: Instant) -> Result<(), Instant> {
+    pub fn take(&mut self, need: Need, usual: Need, now: Instant) -> Result<Left, Instant> {
         if now < self.held {
             return Err(self.held);
         }
-        let wanted = self.wanted(need);
-        for (index, (rate, cells)) in wanted.iter().enumerate() {
-            if let Err(ready) = rate.map_or(Ok(()), |rate| rate.take(*cells, now)) {
-                for (rate, cells) in
-                    wanted[..index].iter().filter_map(|(rate, cells)| Some((rate.as_ref()?, cells)))
-                {
-                    rate.give_back(*cells);
-                }
+        let cells = cells(need);
+        for index in 0..cells.len() {
+            if let Err(ready) = self.each()[index].take(cells[index], now) {
+                self.give_back_first(index, need);
                 return Err(ready);
             }
         }
-        Ok(())
+        if let Some(Err(ready)) = self.daily.as_mut().map(|daily| daily.take(now)) {
+            self.give_back_first(cells.len(), need);
+            return Err(ready);
+        }
+        let mut marks = [(Mark::default(), false); 5];
+        for ((limit, usual), mark) in self.each().into_iter().zip(self::cells(usual)).zip(&mut marks) {
+            *mark = limit.left(usual, now);
+        }
+        Ok(Left { at: now, usual, marks })
     }
 
     /// Puts right what a call had reserved, once it is known what it used.
     pub fn settle(&self, reserved: Need, used: Need, now: Instant) {
-        // The request itself stays taken; only tokens were an estimate.
-        let pairs = self.wanted(reserved).into_iter().zip(self.wanted(used)).skip(1);
-        for ((rate, reserved), (_, used)) in pairs {
-            if let Some(rate) = rate {
-                rate.give_back(reserved.saturating_sub(used));
-                rate.owe(used.saturating_sub(reserved), now);
-            }
+        let pairs = cells(reserved).into_iter().zip(cells(used));
+        for (limit, (reserved, used)) in self.all().into_iter().zip(pairs) {
+            limit.give_back(reserved.saturating_sub(used));
+            limit.owe(used.saturating_sub(reserved), now);
         }
     }
 
     /// Gives everything back, the request too: the call never left.
-    pub fn give_back(&self, need: Need) {
-        for (rate, cells) in self.wanted(need) {
-            if let Some(rate) = rate {
-                rate.give_back(cells);
-            }
+    pub fn stayed(&mut self, need: Need, left: &Left) {
+        self.give_back_first(5, need);
+        for (limit, usual) in self.each().into_iter().zip(cells(left.usual)) {
+            limit.stayed(usual);
+        }
+        if let Some(daily) = &mut self.daily {
+            daily.give_back();
         }
     }
 
     /// Lets nothing through before `until`; a shorter hold never shortens a longer one.
     pub fn hold(&mut self, until: Instant) {
         self.held = self.held.max(until);
-        if let Some(requests) = &self.requests {
-            requests.hold(until);
+        for limit in self.each() {
+            limit.hold(until);
         }
     }
 
-    /// Believes the provider that no more requests than these are left.
-    pub fn cap_requests(&self, remaining: u64, now: Instant) {
-        if let Some(requests) = &self.requests {
-            requests.cap(remaining, now);
+    /// Believes what came back with a call.
+    pub fn hear(&mut self, said: &Standings, left: &Left, hearing: Hearing, now: Instant) {
+        let said = [said.requests, None, said.tokens, said.input_tokens, said.output_tokens];
+        for ((limit, said), (mark, _)) in self.each().into_iter().zip(said).zip(left.marks) {
+            let own = |standing: &Standing| {
+                hearing == Hearing::All
+                    || limit
+                        .nominal()
+                        .is_some_and(|own| standing.limit.is_some_and(|told| told as f64 == own))
+            };
+            if let Some(standing) = said.filter(own) {
+                limit.hear(&standing, mark, now);
+            }
         }
+    }
+
+    /// Notes that the provider took a call.
+    pub fn went_through(&mut self, left: &Left, now: Instant) {
+        let marks = left.marks.into_iter().zip(cells(left.usual));
+        for (limit, ((_, in_use), usual)) in self.each().into_iter().zip(marks) {
+            limit.went_through(usual, in_use, now);
+        }
+    }
+
+    /// Learns that the provider refused a call for its limits, and wants none before `until`.
+    pub fn refused(&mut self, left: &Left, until: Instant, now: Instant) {
+        for (limit, (_, in_use)) in self.each().into_iter().zip(left.marks) {
+            limit.refused(in_use, left.at, until, now);
+        }
+        self.held = self.held.max(until);
     }
 
     /// Returns until when a call waits that comes after `ahead` others of about the same need.
     pub fn expected(&self, ahead: u64, need: Need, now: Instant) -> Instant {
         let all = ahead.saturating_add(1);
-        let expected = self
-            .wanted(need)
-            .into_iter()
-            .filter_map(|(rate, cells)| rate.map(|rate| rate.expected(cells.saturating_mul(all), now)));
-        expected.fold(self.held.max(now), Instant::max)
+        let paced = self.all().into_iter().zip(cells(need));
+        let paced = paced.map(|(limit, cells)| limit.expected(cells.saturating_mul(all), now));
+        let daily = self.daily.as_ref().map(|daily| daily.expected(ahead, now));
+        paced.chain(daily).fold(self.held.max(now), Instant::max)
     }
 
     /// Returns how many calls of this need the limits let through in a second; `None` is no limit.
     pub fn calls_per_second(&self, need: Need) -> Option<f64> {
-        let rates = self.wanted(need).into_iter().filter_map(|(rate, cells)| {
-            rate.map(|rate| rate.per_minute() as f64 / 60.0 / cells.max(1) as f64)
-        });
-        rates.reduce(f64::min)
+        let rates = self.all().into_iter().zip(cells(need));
+        rates
+            .filter_map(|(limit, cells)| Some(limit.per_minute()? / 60.0 / cells.max(1) as f64))
+            .reduce(f64::min)
+    }
+
+    /// Returns how many calls of this need could leave at once before long; infinite without a limit.
+    pub fn calls_at_once(&self, need: Need, now: Instant) -> f64 {
+        let limits = self.all().into_iter().zip(cells(need));
+        limits.map(|(limit, cells)| limit.at_once(now) / cells.max(1) as f64).fold(f64::MAX, f64::min)
+    }
+
+    /// Returns how many requests and tokens a minute may have, as far as limits are known: ours or the
+    /// provider's.
+    pub fn per_minute(&self) -> (Option<f64>, Option<f64>) {
+        let tokens = self.tokens.nominal().or_else(|| self.input.nominal());
+        (self.requests.nominal(), tokens)
     }
 
     /// Returns whether tokens of both directions share one limit.
     pub fn counts_both_directions(&self) -> bool {
-        self.tokens.is_some()
+        self.tokens.nominal().is_some()
     }
 
     /// Returns how long everything is held back at the provider's wish.
@@ -169,64 +264,25 @@ impl Limits {
         self.held.saturating_duration_since(now)
     }
 
-    fn wanted(&self, need: Need) -> [(Option<&Rate>, u64); 4] {
-        [
-            (self.requests.as_ref(), 1),
-            (self.tokens.as_ref(), need.input.saturating_add(need.output)),
-            (self.input.as_ref(), need.input),
-            (self.output.as_ref(), need.output),
-        ]
+    fn give_back_first(&self, count: usize, need: Need) {
+        for (limit, cells) in self.all().into_iter().zip(cells(need)).take(count) {
+            limit.give_back(cells);
+        }
     }
+
+    fn all(&self) -> [&Limit; 5] {
+        [&self.requests, &self.by_second, &self.tokens, &self.input, &self.output]
+    }
+
+    fn each(&mut self) -> [&mut Limit; 5] {
+        [&mut self.requests, &mut self.by_second, &mut self.tokens, &mut self.input, &mut self.output]
+    }
+}
+
+/// Returns what a call of this need takes of each limit.
+fn cells(need: Need) -> [u64; 5] {
+    [1, 1, need.input.saturating_add(need.output), need.input, need.output]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits(requests: u64, tokens: u64) -> (Limits, Instant) {
-        let now = Instant::now();
-        let limits = RateLimits {
-            requests: NonZeroU64::new(requests),
-            tokens: NonZeroU64::new(tokens),
-            ..RateLimits::default()
-        };
-        (Limits::new(&limits, now), now)
-    }
-
-    #[test]
-    fn a_request_is_given_back_when_its_tokens_do_not_fit() {
-        let (limits, start) = limits(60, 6_000);
-        let now = start + Duration::from_secs(1);
-        assert_eq!(limits.take(Need { input: 300, output: 0 }, now), Ok(()));
-        // The next second has its request but owes 200 tokens.
-        let next = now + Duration::from_secs(1);
-        assert!(limits.take(Need { input: 100, output: 0 }, next).is_err());
-        assert_eq!(limits.take(Need::default(), next), Ok(()));
-    }
-
-    #[test]
-    fn what_was_reserved_too_much_comes_back() {
-        let (limits, start) = limits(60_000, 6_000);
-        let now = start + Duration::from_secs(1);
-        let reserved = Need { input: 100, output: 900 };
-        assert_eq!(limits.take(reserved, now), Ok(()));
-        limits.settle(reserved, Need { input: 100, output: 0 }, now);
-        let ready = limits.take(Need { input: 100, output: 0 }, now).unwrap_err();
-        assert_eq!((ready - now).as_millis(), 1_000);
-    }
-
-    #[test]
-    fn a_call_larger_than_a_minute_is_named() {
-        let (limits, _) = limits(60, 6_000);
-        let error = limits.fits(Need { input: 7_000, output: 0 }).unwrap_err();
-        assert_eq!(error.to_string(), "needs about 7000 tokens, and the limit is 6000 per minute");
-    }
-
-    #[test]
-    fn a_hold_counts_without_any_limit_too() {
-        let (mut limits, now) = (Limits::new(&RateLimits::default(), Instant::now()), Instant::now());
-        limits.hold(now + Duration::from_secs(3));
-        assert_eq!(limits.take(Need::default(), now), Err(now + Duration::from_secs(3)));
-        assert_eq!(limits.expected(0, Need::default(), now), now + Duration::from_secs(3));
-    }
-}
+mod tests;

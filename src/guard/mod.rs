@@ -5,14 +5,21 @@
 
 mod backoff;
 mod breaker;
+mod burst;
+mod daily;
+mod limit;
 mod limits;
 mod meter;
 mod rate;
 mod settings;
+mod share;
+mod told;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerState, Pass};
-pub use limits::{Limits, Need, NeverFits, RateLimits};
+pub use burst::BurstSettings;
+pub use limits::{Hearing, Left, Limits, Need, NeverFits, RateLimits, Standings};
 pub use meter::Meter;
 pub use rate::Rate;
 pub use settings::BreakerSettings;
+pub use told::Standing;

@@ -2,10 +2,10 @@
 //!
 //! The arithmetic is governor's (GCRA, the generic cell rate algorithm). Its public `StateStore` and
 //! `Clock` let us keep its one number, the *theoretical arrival time*, where we can also give cells
-//! back, take more than was asked, and hold everything until an instant. Not thread-safe; its owner
-//! passes `now` and holds the lock.
+//! back, take more than was asked, change the rate, and hold everything until an instant. Not
+//! thread-safe; its owner passes `now` and holds the lock.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use governor::state::{StateStore, direct::NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// A limit of so many cells per minute.
+/// A limit of so many cells per minute, of which so many may go at once.
 #[derive(Debug)]
 pub struct Rate {
     governor: RateLimiter<NotKeyed, Arrival, Hand, NoOpMiddleware<Duration>>,
     arrival: Arrival,
     hand: Hand,
     origin: Instant,
-    /// Time one cell takes.
-    cell: Duration,
-    per_minute: u64,
-    burst: u32,
+    /// Time one cell takes, in nanoseconds.
+    cell: u64,
+    per_minute: f64,
+    burst: NonZeroU32,
 }
 
 /// governor's state: the theoretical arrival time, in nanoseconds since the origin.
@@ -59,33 +59,44 @@ impl Clock for Hand {
     }
 }
 
+/// How far before its making a rate's time begins: a debt that is forgiven may reach back this far.
+const BEFORE: Duration = Duration::from_hours(24);
+
 impl Rate {
-    /// Makes a limit that lets `per_minute` cells through, of which about one second's worth may go at
-    /// once after a pause. It starts with room for a single cell: a limit that starts full lets a
-    /// burst out that providers who count by the second answer with 429.
-    pub fn new(per_minute: NonZeroU64, now: Instant) -> Self {
-        let burst = u32::try_from(per_minute.get().div_ceil(60)).unwrap_or(u32::MAX).max(1);
-        let cell = Duration::from_nanos((60_000_000_000 / per_minute.get()).max(1));
+    /// Makes a limit that lets `per_minute` cells through, of which `burst` may go at once after a pause,
+    /// and at the start.
+    pub fn new(per_minute: f64, burst: u64, now: Instant) -> Self {
         let (arrival, hand) = (Arrival::default(), Hand::default());
-        // `with_period` gives nothing for a period of zero only.
-        let quota = Quota::with_period(cell).unwrap_or(Quota::per_second(NonZeroU32::MIN));
-        let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
-        let rate = Self {
-            governor: RateLimiter::new(quota, arrival.clone(), hand.clone()),
-            arrival,
-            hand,
-            origin: now,
-            cell,
-            per_minute: per_minute.get(),
-            burst,
-        };
-        rate.cap(1, now);
-        rate
+        let (cell, burst) = (time_of_one(per_minute), cells_at_once(burst));
+        let governor = governor(cell, burst, &arrival, &hand);
+        // Where time does not reach back so far, it begins now.
+        let origin = now.checked_sub(BEFORE).unwrap_or(now);
+        Self { governor, arrival, hand, origin, cell, per_minute, burst }
     }
 
     /// Returns how many cells a minute brings.
-    pub fn per_minute(&self) -> u64 {
+    pub fn per_minute(&self) -> f64 {
         self.per_minute
+    }
+
+    /// Returns how many cells may go at once.
+    pub fn burst(&self) -> u64 {
+        u64::from(self.burst.get())
+    }
+
+    /// Changes rate and burst. What has been taken stays taken, in cells; a larger burst is room at once.
+    pub fn set(&mut self, per_minute: f64, burst: u64, now: Instant) {
+        let taken = self.taken(now);
+        self.per_minute = per_minute;
+        (self.cell, self.burst) = (time_of_one(per_minute), cells_at_once(burst));
+        self.governor = governor(self.cell, self.burst, &self.arrival, &self.hand);
+        let ahead = (taken * self.cell as f64) as u64;
+        self.arrival.0.store(self.since_origin(now).saturating_add(ahead), Relaxed);
+    }
+
+    /// Returns how many cells may go at `now`; below zero, how many are owed.
+    pub fn level(&self, now: Instant) -> f64 {
+        self.burst() as f64 - self.taken(now)
     }
 
     /// Takes `cells`. What exceeds the burst becomes a debt that later cells wait for.
@@ -93,11 +104,9 @@ impl Rate {
     /// # Errors
     /// The instant from which it is worth asking again; nothing was taken then.
     pub fn take(&self, cells: u64, now: Instant) -> Result<(), Instant> {
-        let Some(at_once) = NonZeroU32::new(u32::try_from(cells).unwrap_or(u32::MAX).min(self.burst)) else {
-            return Ok(());
-        };
-        let since = self.since_origin(now);
-        self.hand.0.store(since, Relaxed);
+        let at_once = u32::try_from(cells).unwrap_or(u32::MAX).min(self.burst.get());
+        let Some(at_once) = NonZeroU32::new(at_once) else { return Ok(()) };
+        self.hand.0.store(self.since_origin(now), Relaxed);
         // `Err` would mean more cells than the burst, which `min` has excluded.
         match self.governor.check_n(at_once) {
             Ok(Ok(())) => {
@@ -105,7 +114,7 @@ impl Rate {
                 Ok(())
             }
             Ok(Err(not_until)) => Err(self.origin + not_until.earliest_possible()),
-            Err(_) => Err(now + self.cell),
+            Err(_) => Err(now + Duration::from_nanos(self.cell)),
         }
     }
 
@@ -123,23 +132,36 @@ impl Rate {
         }
     }
 
-    /// Lets nothing through before `until`, and then one cell and no burst.
-    pub fn hold(&self, until: Instant) {
-        self.cap(1, until);
+    /// Believes that no more than `available` cells are there at `now`; below zero, that so many are owed.
+    pub fn cap(&self, available: f64, now: Instant) {
+        self.arrival.0.fetch_max(self.arrival_at(available, now), Relaxed);
     }
 
-    /// Believes that no more than `available` cells are there at `now`.
-    pub fn cap(&self, available: u64, now: Instant) {
-        let missing = u64::from(self.burst).saturating_sub(available);
-        let arrival = self.since_origin(now).saturating_add(self.time_of(missing));
-        self.arrival.0.fetch_max(arrival, Relaxed);
+    /// Lets nothing through before `until`, and then one cell and no burst.
+    pub fn hold(&self, until: Instant) {
+        self.cap(1.0, until);
+    }
+
+    /// Forgets what was taken: one cell may go from `until` on, and the next when its time comes.
+    pub fn begin_again(&self, until: Instant) {
+        self.arrival.0.store(self.arrival_at(1.0, until), Relaxed);
     }
 
     /// Returns when `cells` more than those already promised could leave, if nothing else is taken.
     pub fn expected(&self, cells: u64, now: Instant) -> Instant {
         let after = self.arrival.0.load(Relaxed).saturating_add(self.time_of(cells));
-        let burst = self.time_of(u64::from(self.burst));
+        let burst = self.time_of(self.burst());
         (self.origin + Duration::from_nanos(after.saturating_sub(burst))).max(now)
+    }
+
+    /// Returns how many cells of the burst are gone, more than the burst when some are owed.
+    fn taken(&self, now: Instant) -> f64 {
+        self.arrival.0.load(Relaxed).saturating_sub(self.since_origin(now)) as f64 / self.cell as f64
+    }
+
+    fn arrival_at(&self, available: f64, at: Instant) -> u64 {
+        let missing = (self.burst() as f64 - available).max(0.0);
+        self.since_origin(at).saturating_add((missing * self.cell as f64) as u64)
     }
 
     fn since_origin(&self, now: Instant) -> u64 {
@@ -148,9 +170,30 @@ impl Rate {
     }
 
     fn time_of(&self, cells: u64) -> u64 {
-        let cell = u64::try_from(self.cell.as_nanos()).unwrap_or(u64::MAX);
-        cell.saturating_mul(cells)
+        self.cell.saturating_mul(cells)
     }
+}
+
+/// Rounded up: a limit is rather kept than used to the last cell.
+fn time_of_one(per_minute: f64) -> u64 {
+    (60_000_000_000.0 / per_minute).ceil().max(1.0) as u64
+}
+
+fn cells_at_once(burst: u64) -> NonZeroU32 {
+    NonZeroU32::new(u32::try_from(burst).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
+}
+
+fn governor(
+    cell: u64,
+    burst: NonZeroU32,
+    arrival: &Arrival,
+    hand: &Hand,
+) -> RateLimiter<NotKeyed, Arrival, Hand, NoOpMiddleware<Duration>> {
+    // `with_period` gives nothing for a period of zero only.
+    let quota = Quota::with_period(Duration::from_nanos(cell)).unwrap_or(Quota::per_second(NonZeroU32::MIN));
+    // governor counts time from what the clock shows while it is made: the origin.
+    hand.0.store(0, Relaxed);
+    RateLimiter::new(quota.allow_burst(burst), arrival.clone(), hand.clone())
 }
 
 #[cfg(test)]
@@ -159,9 +202,9 @@ mod tests {
 
     use super::*;
 
-    fn rate(per_minute: u64) -> (Rate, Instant) {
+    fn rate(per_minute: u64, burst: u64) -> (Rate, Instant) {
         let now = Instant::now();
-        (Rate::new(NonZeroU64::new(per_minute).unwrap(), now), now)
+        (Rate::new(per_minute as f64, burst, now), now)
     }
 
     /// Takes as many cells as possible until `end` and returns when each left, since the start.
@@ -177,18 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_brings_no_more_than_its_cells() {
-        let (rate, start) = rate(600);
-        let minute = Duration::from_secs(60);
-        let left = drain(&rate, start, minute);
-        assert!((598..=601).contains(&left.len()), "{}", left.len());
-        // Not even the first second lets a burst out.
-        assert!(left.iter().filter(|at| **at < Duration::from_secs(1)).count() <= 11);
+    fn a_minute_brings_its_cells_and_one_burst() {
+        let (rate, start) = rate(600, 9);
+        let left = drain(&rate, start, Duration::from_secs(60));
+        assert!((608..=609).contains(&left.len()), "{}", left.len());
+        assert_eq!(left.iter().filter(|at| **at < Duration::from_secs(1)).count(), 18);
     }
 
     #[test]
     fn what_is_given_back_can_be_taken_again() {
-        let (rate, now) = rate(60);
+        let (rate, now) = rate(60, 1);
         assert_eq!(rate.take(1, now), Ok(()));
         assert!(rate.take(1, now).is_err());
         rate.give_back(1);
@@ -197,51 +238,82 @@ mod tests {
 
     #[test]
     fn more_than_a_burst_is_a_debt() {
-        let (rate, now) = rate(6_000);
-        let later = now + Duration::from_secs(10);
-        assert_eq!(rate.take(1_000, later), Ok(()));
-        let ready = rate.take(1, later).unwrap_err();
-        // 1,000 cells at 100 a second, less the 100 of the burst that had gathered.
-        assert_eq!((ready - later).as_millis(), 9_010);
+        let (rate, now) = rate(6_000, 100);
+        assert_eq!(rate.take(1_000, now), Ok(()));
+        assert_eq!(rate.level(now), -900.0);
+        // 900 cells at 100 a second, and the one that is asked for.
+        assert_eq!((rate.take(1, now).unwrap_err() - now).as_millis(), 9_010);
     }
 
     #[test]
     fn a_hold_lets_nothing_through_and_is_never_shortened() {
-        let (rate, now) = rate(6_000);
-        rate.hold(now + Duration::from_secs(30));
+        let (rate, now) = rate(6_000, 100);
+        let until = now + Duration::from_secs(30);
+        rate.hold(until);
         rate.hold(now + Duration::from_secs(5));
-        assert_eq!(rate.take(1, now).unwrap_err(), now + Duration::from_secs(30));
-        assert_eq!(rate.take(1, now + Duration::from_secs(30)), Ok(()));
-        assert!(rate.take(1, now + Duration::from_secs(30)).is_err());
+        assert_eq!(rate.take(1, now).unwrap_err(), until);
+        assert_eq!(rate.take(1, until), Ok(()));
+        assert!(rate.take(1, until).is_err());
+    }
+
+    #[test]
+    fn a_larger_burst_is_room_at_once_and_a_new_rate_keeps_the_level() {
+        let (mut rate, now) = rate(600, 10);
+        assert_eq!(rate.take(10, now), Ok(()));
+        rate.set(600.0, 40, now);
+        assert_eq!(rate.level(now).round(), 30.0);
+        rate.set(60.0, 40, now);
+        assert_eq!(rate.level(now).round(), 30.0);
+        assert_eq!(rate.level(now + Duration::from_secs(5)).round(), 35.0);
+        rate.set(60.0, 10, now);
+        assert_eq!(rate.level(now).round(), 0.0);
+    }
+
+    #[test]
+    fn a_debt_can_be_forgotten() {
+        let (rate, now) = rate(600, 10);
+        assert_eq!(rate.take(500, now), Ok(()));
+        let soon = now + Duration::from_secs(1);
+        rate.begin_again(soon);
+        assert_eq!(rate.take(1, now), Err(soon));
+        assert_eq!(rate.take(1, soon), Ok(()));
+        assert_eq!(rate.take(1, soon), Err(soon + Duration::from_millis(100)));
     }
 
     proptest! {
         #[test]
-        fn no_minute_sees_more_than_the_limit_and_one_burst(
+        fn no_window_sees_more_than_its_time_and_one_burst(
             per_minute in 1u64..5_000,
+            burst in 1u64..200,
             pauses in proptest::collection::vec(0u64..5_000, 1..200),
         ) {
-            let (rate, start) = rate(per_minute);
+            let (rate, start) = rate(per_minute, burst);
             let (mut now, mut left) = (start, Vec::new());
             for pause in pauses {
                 now += Duration::from_millis(pause);
-                for _ in 0..50 {
+                for _ in 0..250 {
                     if rate.take(1, now).is_err() { break }
                     left.push(now);
                 }
             }
-            let burst = per_minute.div_ceil(60);
-            let mut first = 0;
-            for (last, at) in left.iter().enumerate() {
-                while *at - left[first] >= Duration::from_secs(60) { first += 1 }
-                let within = (last - first + 1) as u64;
-                prop_assert!(within <= per_minute + burst, "{within} in a minute");
+            for window in [1u64, 10, 60] {
+                let mut first = 0;
+                for (last, at) in left.iter().enumerate() {
+                    while *at - left[first] >= Duration::from_secs(window) { first += 1 }
+                    let within = (last - first + 1) as f64;
+                    let allowed = per_minute as f64 / 60.0 * window as f64 + burst as f64;
+                    prop_assert!(within <= allowed + 1e-6, "{within} in {window} s, {allowed} allowed");
+                }
             }
         }
 
         #[test]
-        fn asking_again_when_told_succeeds(per_minute in 1u64..1_000_000, cells in 1u64..100_000) {
-            let (rate, now) = rate(per_minute);
+        fn asking_again_when_told_succeeds(
+            per_minute in 1u64..1_000_000,
+            burst in 1u64..10_000,
+            cells in 1u64..100_000,
+        ) {
+            let (rate, now) = rate(per_minute, burst);
             prop_assume!(rate.take(1, now).is_ok());
             if let Err(ready) = rate.take(cells, now) {
                 prop_assert!(ready > now);

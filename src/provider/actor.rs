@@ -104,12 +104,12 @@ async fn call(state: Arc<State>, departure: Departure) {
     };
     let exchanged = tokio::select! {
         biased;
-        exchanged = Box::pin(exchange(&state, &call, model, &key)) => exchanged,
+        exchanged = Box::pin(exchange(&state, &call, model, &key, &permit)) => exchanged,
         () = owed.abandoned() => return debug!(provider = %state.name(), "nobody waits for the call any more"),
     };
     let (result, took) = (exchanged.result, left.elapsed());
     let began = exchanged.first_token.is_some();
-    permit.settle(&Ended { result: &result, hints: exchanged.hints, took, began });
+    permit.settle(&Ended { result: &result, took, began });
     if let Err(failure) = &result {
         debug!(provider = %state.name(), model = %call.model, key = %key.label, %failure, ?took, "call failed");
     }

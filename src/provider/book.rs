@@ -3,13 +3,16 @@
 //! Pure: it is given `now`, and its owner holds the lock, sends the replies and makes the calls.
 
 use std::collections::HashMap;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Backoff, Breaker, BreakerState, Limits, Meter, Need, Pass, RateLimits};
+use crate::guard::{
+    Backoff, Breaker, BreakerState, Hearing, Left, Limits, Meter, Need, Pass, Standing, Standings,
+};
 use crate::types::{Class, Failure, ModelName, ProviderName};
+use crate::wire::{Hints, Remaining};
 
 use super::call::{Call, LaneHealth, Refused};
 use super::key::{Keys, ReadyKey};
@@ -71,7 +74,7 @@ pub(super) struct News {
 /// What the queue allows.
 pub(super) enum Turn {
     /// The first call leaves, with this key and this pass.
-    Leave(Waiting, ReadyKey, Pass),
+    Leave(Waiting, ReadyKey, Pass, Left),
     /// The first call cannot leave at all.
     Refuse(Waiting, Refused),
     /// The first call may leave at that instant.
@@ -82,14 +85,7 @@ pub(super) enum Turn {
 
 impl Book {
     pub(super) fn new(settings: &Settings, keys: Keys, now: Instant) -> Self {
-        let per_minute = &settings.limits;
-        let wide = |limit: Option<NonZeroU32>| limit.map(NonZeroU64::from);
-        let limits = RateLimits {
-            requests: wide(per_minute.requests_per_minute),
-            tokens: wide(per_minute.tokens_per_minute),
-            input_tokens: wide(per_minute.input_tokens_per_minute),
-            output_tokens: wide(per_minute.output_tokens_per_minute),
-        };
+        let limits = settings.limits.rates();
         let lane = |name: &ModelName| (name.clone(), Lane::new(Breaker::new(settings.breaker.clone())));
         Self {
             queue: Queue::new(settings.queue.get()),
@@ -183,21 +179,33 @@ impl Book {
                 return self.refuse(refusal);
             }
         };
-        if let Err(ready) = self.limits.take(need, now) {
-            lane.breaker.said_nothing(pass);
-            return Turn::Wait(ready);
-        }
+        let usual = lane.usual(need);
+        let left = match self.limits.take(need, usual, now) {
+            Ok(left) => left,
+            Err(ready) => {
+                lane.breaker.said_nothing(pass);
+                return Turn::Wait(ready);
+            }
+        };
         let Some(waiting) = self.queue.pop() else { return Turn::Nothing };
         lane.input.learn(need.input as f64);
         self.in_flight += 1;
         self.calls += 1;
         self.requests.0.add(1, now);
         self.tokens.0.add(need.input + if self.tokens_are_both() { need.output } else { 0 }, now);
-        Turn::Leave(waiting, key, pass)
+        Turn::Leave(waiting, key, pass, left)
     }
 
     fn refuse(&mut self, refused: Refused) -> Turn {
         self.queue.pop().map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
+    }
+
+    /// Believes what the headers of a response say, as soon as they are here.
+    pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
+        self.limits.hear(&standings(hints), &taken.left, Hearing::All, now);
+        if accepted {
+            self.limits.went_through(&taken.left, now);
+        }
     }
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
@@ -262,10 +270,6 @@ impl Book {
         if let Err(failure) = ended.result {
             self.obey(taken, failure, now);
         }
-        // As of when it was said: an answer may take a minute, and calls have come free since.
-        if let Some((said, requests)) = ended.hints.and_then(|(said, hints)| Some((said, hints.requests?))) {
-            self.limits.cap_requests(requests.remaining, said);
-        }
     }
 
     /// Does what a failure asks of the whole provider.
@@ -282,7 +286,8 @@ impl Book {
             let jitter = fastrand::f64();
             let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
             let wait = told.unwrap_or_else(|| THROTTLED.wait(self.throttled_in_a_row, jitter));
-            self.limits.hold(now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter)));
+            let until = now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter));
+            self.limits.refused(&taken.left, until, now);
         } else if let (Class::Overloaded, Some(wait)) = (failure.class, failure.retry_after) {
             self.limits.hold(now + wait);
         }
@@ -328,6 +333,18 @@ impl Book {
 
     fn tokens_are_both(&self) -> bool {
         self.limits.counts_both_directions()
+    }
+}
+
+fn standings(hints: &Hints) -> Standings {
+    let standing = |told: Option<Remaining>| {
+        told.map(|Remaining { limit, remaining, reset }| Standing { limit, remaining, reset })
+    };
+    Standings {
+        requests: standing(hints.requests),
+        tokens: standing(hints.tokens),
+        input_tokens: standing(hints.input_tokens),
+        output_tokens: standing(hints.output_tokens),
     }
 }
 

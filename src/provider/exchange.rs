@@ -12,12 +12,13 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use crate::types::{Class, Failure, Prompt, Reply};
-use crate::wire::{Decoder, Format, Hints, Progress};
+use crate::wire::{Decoder, Format, Progress};
 
 use super::call::Call;
 use super::clocks::Clocks;
 use super::key::ReadyKey;
 use super::model::Model;
+use super::permit::Permit;
 use super::state::State;
 use super::transport::Response;
 
@@ -32,21 +33,25 @@ const LINGER_APART: Duration = Duration::from_secs(1);
 pub(super) struct Exchanged {
     pub(super) result: Result<Reply, Failure>,
     pub(super) first_token: Option<Duration>,
-    /// What the headers said, and when they came.
-    pub(super) hints: Option<(Instant, Hints)>,
 }
 
 /// Makes `call` to `model` with `key`.
-pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &ReadyKey) -> Exchanged {
+pub(super) async fn exchange(
+    state: &State,
+    call: &Call,
+    model: &Model,
+    key: &ReadyKey,
+    permit: &Permit,
+) -> Exchanged {
     let (settings, transport) = (state.settings(), state.transport());
     let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
-    let mut hints = None;
     let prompt = with_defaults(&call.prompt, model);
     let mut result = async {
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
         let response = clocks.wait(transport.post(request, key.header())).await??;
-        hints = Some((Instant::now(), format.read_hints(&response.headers, SystemTime::now())));
+        let hints = format.read_hints(&response.headers, SystemTime::now());
+        permit.heard(&hints, response.is_success());
         if !response.is_success() {
             return Err(read_error(format, response, &clocks).await);
         }
@@ -66,7 +71,7 @@ pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &Re
         key.cover(failure);
         transport.cover(failure);
     }
-    Exchanged { result, first_token: clocks.first_token(), hints }
+    Exchanged { result, first_token: clocks.first_token() }
 }
 
 /// Fills in what the model's own settings say where the prompt says nothing.

@@ -72,6 +72,12 @@ impl Lane {
         self.input.0.map(|input| Need { input: input as u64, output: output as u64 })
     }
 
+    /// Returns what a call usually takes for which `need` is reserved.
+    pub(super) fn usual(&self, need: Need) -> Need {
+        let output = self.output.0.map_or(need.output, |output| (output as u64).min(need.output));
+        Need { input: need.input, output }
+    }
+
     /// Returns what `prompt` will take, as far as can be told before.
     pub(super) fn need(&self, prompt: &Prompt, model: &Model) -> Need {
         let parts = prompt.messages.iter().flat_map(|message| &message.parts);

@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::types::Price;
 
+use super::Limits;
+
 /// One model.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub struct Model {
     /// What the tokens cost. `None` when it is not known: the call's cost is then unknown, not zero.
     #[serde(deserialize_with = "price")]
     pub price: Option<Price>,
+    /// What the account allows of this model alone, beside the account's own limits.
+    pub limits: Option<Limits>,
     /// Most tokens of an answer, where neither the step nor `[defaults]` says.
     pub max_tokens: Option<NonZeroU32>,
     /// Sampling temperature from 0 to 2, where neither the step nor `[defaults]` says.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Need, Pass};
+use crate::guard::{Left, Need, Pass};
 use crate::types::{Failure, KeyLabel, ModelName, Reply};
 use crate::wire::Hints;
 
@@ -28,13 +28,12 @@ pub(super) struct Taken {
     pub(super) key: KeyLabel,
     pub(super) pass: Pass,
     pub(super) need: Need,
+    pub(super) left: Left,
 }
 
 /// How a call ended, as far as the provider's state is concerned.
 pub(super) struct Ended<'a> {
     pub(super) result: &'a Result<Reply, Failure>,
-    /// What the headers said, and when they came.
-    pub(super) hints: Option<(Instant, Hints)>,
     pub(super) took: Duration,
     /// Whether the answer had begun.
     pub(super) began: bool,
@@ -48,6 +47,11 @@ impl Permit {
     /// Returns whether the call is the probe of its lane's breaker.
     pub(super) fn is_probe(&self) -> bool {
         self.taken.pass.is_probe()
+    }
+
+    /// Passes on what the headers of the response said, and whether the provider took the call.
+    pub(super) fn heard(&self, hints: &Hints, accepted: bool) {
+        self.state.heard(&self.taken, hints, accepted, Instant::now());
     }
 
     /// Gives the permit back with what the call taught.

@@ -2,7 +2,7 @@
 //!
 //! Holds where keys are, never a key.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
@@ -14,7 +14,7 @@ use crate::guard::BreakerSettings;
 use crate::types::{ModelName, duration};
 use crate::wire::{Dialect, Format, MaxTokensField, Structured};
 
-use super::{HeaderSource, KeySource, Model};
+use super::{HeaderSource, KeySource, Limits, Model};
 
 /// The `base_url` of a provider that is played on this machine.
 const SIMULATOR: &str = "simulator";
@@ -80,34 +80,6 @@ impl Default for Settings {
             breaker: BreakerSettings::default(),
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             models: IndexMap::new(),
-        }
-    }
-}
-
-/// What a provider allows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Calls a minute. `None` is no limit, as in the next three.
-    pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute, read and written together.
-    pub tokens_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute that the models read.
-    pub input_tokens_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute that the models write.
-    pub output_tokens_per_minute: Option<NonZeroU32>,
-    /// Most calls under way at once.
-    pub concurrency: NonZeroU32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            input_tokens_per_minute: None,
-            output_tokens_per_minute: None,
-            concurrency: const { NonZeroU32::new(64).unwrap() },
         }
     }
 }
@@ -287,7 +259,7 @@ mod tests {
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
-        assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
+        assert_eq!(settings.limits.requests_per_minute, std::num::NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.get(), 8);
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));

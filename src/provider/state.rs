@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::guard::{BreakerState, Need};
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ProviderName};
+use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
 use super::book::{Book, News, Turn};
@@ -160,9 +161,9 @@ impl State {
         let mut inner = self.lock();
         loop {
             match inner.next(self.concurrency(), now) {
-                Turn::Leave(waiting, key, pass) => {
+                Turn::Leave(waiting, key, pass, left) => {
                     let (model, need) = (waiting.call.model.clone(), waiting.need);
-                    let taken = Taken { model, key: key.label.clone(), pass, need };
+                    let taken = Taken { model, key: key.label.clone(), pass, need, left };
                     let permit = Permit::new(self.clone(), taken);
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
@@ -170,6 +171,17 @@ impl State {
                 Turn::Wait(until) => return Next::Wait(until),
                 Turn::Nothing => return Next::Nothing,
             }
+        }
+    }
+
+    /// Believes what the headers of a response say; others may leave at once for it.
+    pub(super) fn heard(&self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
+        let mut inner = self.lock();
+        inner.heard(taken, hints, accepted, now);
+        let wake = !inner.queue.is_empty();
+        drop(inner);
+        if wake && let Some(actor) = self.slot.shared() {
+            actor.do_send(Released { health_changed: false });
         }
     }
 

@@ -1,0 +1,115 @@
+//! How many calls a day may bring: a quota that is used up as fast as the other limits allow.
+//!
+//! A day is any 24 hours, looked at in steps of ten minutes, so that it is kept whenever the provider's
+//! own day begins. Never spreads calls over the day. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const DAY: Duration = Duration::from_hours(24);
+const STEP: Duration = Duration::from_mins(10);
+
+/// The calls of the last 24 hours.
+#[derive(Debug)]
+pub(super) struct Daily {
+    limit: u64,
+    /// When each step began, and its calls.
+    steps: VecDeque<(Instant, u64)>,
+    used: u64,
+}
+
+impl Daily {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, steps: VecDeque::new(), used: 0 }
+    }
+
+    /// Takes one call.
+    ///
+    /// # Errors
+    /// The instant from which there is room again.
+    pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        self.forget(now);
+        if self.used >= self.limit {
+            return Err(self.steps.front().map_or(now + STEP, |(began, _)| *began + STEP + DAY));
+        }
+        self.used += 1;
+        match self.steps.back_mut() {
+            Some((began, calls)) if now.saturating_duration_since(*began) < STEP => *calls += 1,
+            _ => self.steps.push_back((now, 1)),
+        }
+        Ok(())
+    }
+
+    /// Gives back one call that did not leave.
+    pub(super) fn give_back(&mut self) {
+        if let Some((_, calls)) = self.steps.back_mut().filter(|(_, calls)| *calls > 0) {
+            *calls -= 1;
+            self.used -= 1;
+        }
+    }
+
+    /// Returns when a call could leave that has `ahead` others before it.
+    pub(super) fn expected(&self, ahead: u64, now: Instant) -> Instant {
+        if self.used.saturating_add(ahead) < self.limit {
+            return now;
+        }
+        let mut free = self.limit.saturating_sub(self.used);
+        for (began, calls) in &self.steps {
+            free += calls;
+            if ahead < free {
+                return (*began + STEP + DAY).max(now);
+            }
+        }
+        now + DAY
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some((_, calls)) =
+            self.steps.front().filter(|(began, _)| now.saturating_duration_since(*began) >= STEP + DAY)
+        {
+            self.used -= calls;
+            self.steps.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_spent_day_names_the_time_from_which_there_is_room() {
+        let (mut daily, start) = (Daily::new(3), Instant::now());
+        let later = start + Duration::from_hours(5);
+        assert_eq!(daily.take(start), Ok(()));
+        assert_eq!(daily.take(later), Ok(()));
+        assert_eq!(daily.expected(1, later), start + STEP + DAY);
+        assert_eq!(daily.take(later), Ok(()));
+        let room = daily.take(later).unwrap_err();
+        assert_eq!(room, start + STEP + DAY);
+        assert_eq!(daily.take(room), Ok(()));
+        assert_eq!(daily.take(room), Err(later + STEP + DAY));
+        daily.give_back();
+        assert_eq!(daily.take(room), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_day_sees_more_than_its_limit(
+            limit in 1u64..50,
+            pauses in prop::collection::vec(0u64..5_000, 1..300),
+        ) {
+            let (mut now, mut daily, mut left) = (Instant::now(), Daily::new(limit), Vec::new());
+            for pause in pauses {
+                now += Duration::from_secs(pause);
+                if daily.take(now).is_ok() { left.push(now) }
+                let today = left.iter().filter(|at| now - **at < DAY).count() as u64;
+                prop_assert!(today <= limit);
+            }
+        }
+    }
+}

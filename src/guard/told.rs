@@ -1,0 +1,138 @@
+//! One limit as the provider itself sees it, from its headers.
+//!
+//! What a header says is true of the instant at which the provider wrote it: calls that left after the
+//! one it answers were not in yet. Each call keeps a [`Mark`], so that those can be counted off. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a header said about one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How many fit into the provider's whole window, when it says so.
+    pub limit: Option<u64>,
+    /// How many are left.
+    pub remaining: u64,
+    /// Until the window is whole again, when it says so.
+    pub reset: Option<Duration>,
+}
+
+/// How much had been taken when a call left, itself included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
+pub(super) struct Mark(f64);
+
+/// A limit that is whole again later than this is not counted by the minute.
+const A_MINUTE: Duration = Duration::from_secs(70);
+
+/// The provider's picture of one limit.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// All that calls have taken, by what they usually take.
+    taken: f64,
+    /// The most that ever was left: what the provider's bucket holds at least.
+    most: f64,
+    /// What was left, less what left since, and as of when.
+    left: Option<(f64, Instant)>,
+    /// The mark of the last call that was heard of: answers overtake one another.
+    heard: Mark,
+    per_minute: Option<u64>,
+}
+
+impl Told {
+    /// Counts a call that leaves.
+    pub(super) fn took(&mut self, usual: u64) -> Mark {
+        self.taken += usual as f64;
+        if let Some((left, _)) = &mut self.left {
+            *left -= usual as f64;
+        }
+        Mark(self.taken)
+    }
+
+    /// Takes back a call that did not leave after all.
+    pub(super) fn took_back(&mut self, usual: u64) {
+        self.taken -= usual as f64;
+        if let Some((left, _)) = &mut self.left {
+            *left += usual as f64;
+        }
+    }
+
+    /// Believes what came back with the call of `mark`.
+    pub(super) fn hear(&mut self, standing: &Standing, mark: Mark, said: Instant) {
+        if let Some(limit) = standing.limit {
+            // Some count by the day under the same name; of such a limit no pace can be learned.
+            let by_the_minute = standing.reset.is_none_or(|reset| reset <= A_MINUTE);
+            self.per_minute = by_the_minute.then_some(limit);
+        }
+        if mark < self.heard {
+            return;
+        }
+        self.heard = mark;
+        let remaining = standing.remaining as f64;
+        self.most = self.most.max(remaining);
+        self.left = Some((remaining - (self.taken - mark.0), said));
+    }
+
+    /// Returns how many the provider says it takes in a minute.
+    pub(super) fn per_minute(&self) -> Option<u64> {
+        self.per_minute
+    }
+
+    /// Returns the most that ever was left.
+    pub(super) fn most(&self) -> f64 {
+        self.most
+    }
+
+    /// Returns what must be left at `now` if `per_minute` come back; below zero when more has left than
+    /// there is. `None` before the provider has said anything.
+    pub(super) fn left(&self, per_minute: f64, now: Instant) -> Option<f64> {
+        let (left, said) = self.left?;
+        let back = now.saturating_duration_since(said).as_secs_f64() * per_minute / 60.0;
+        Some((left + back).min(self.most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(remaining: u64) -> Standing {
+        Standing { limit: Some(600), remaining, reset: None }
+    }
+
+    #[test]
+    fn calls_that_left_later_are_counted_off() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let first = told.took(1);
+        assert_eq!(told.left(600.0, now), None);
+        told.took(1);
+        told.took(1);
+        told.hear(&said(99), first, now);
+        assert_eq!(told.left(600.0, now), Some(97.0));
+        told.took(5);
+        assert_eq!(told.left(600.0, now), Some(92.0));
+        assert_eq!(told.left(600.0, now + Duration::from_millis(300)), Some(95.0));
+        assert_eq!(told.left(600.0, now + Duration::from_secs(60)), Some(99.0), "never more than it said");
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_is_old_news() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let (first, second) = (told.took(1), told.took(1));
+        told.hear(&said(40), second, now);
+        told.hear(&said(50), first, now);
+        assert_eq!(told.left(600.0, now), Some(40.0));
+    }
+
+    #[test]
+    fn a_limit_by_the_day_is_no_pace() {
+        let mut told = Told::default();
+        let mark = told.took(1);
+        let by_day =
+            Standing { limit: Some(14_400), remaining: 14_370, reset: Some(Duration::from_secs(180)) };
+        told.hear(&by_day, mark, Instant::now());
+        assert_eq!(told.per_minute(), None);
+        told.hear(&said(1), mark, Instant::now());
+        assert_eq!(told.per_minute(), Some(600));
+    }
+}
