@@ -312,14 +312,15 @@ impl Book {
         self.lanes.iter().map(move |(model, lane)| (model, lane.breaker.state(now)))
     }
 
-    /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through
-    /// in twice the time a call takes, so that some always wait.
-    pub(super) fn capacity(&self, concurrency: usize) -> usize {
+    /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
+    /// once and in twice the time a call takes, so that some always wait.
+    pub(super) fn capacity(&self, concurrency: usize, now: Instant) -> usize {
         let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
         // The largest of the lanes: too small a window costs little, too large a one deadlines.
         let usual = self.lanes.values().filter_map(Lane::usual_need);
         let need = usual.max_by_key(|need| need.input + need.output).unwrap_or(ASSUMED_NEED);
         let paced = self.limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
+        let paced = paced + self.limits.calls_at_once(need, now);
         paced.min(concurrency as f64 * 1.5 + 2.0).ceil() as usize
     }
 
@@ -394,12 +395,12 @@ mod tests {
     fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
         let mut few = book("tokens_per_minute = 30_000");
         // Before the first call as after many: else a whole window would wait beyond its deadline.
-        assert!(few.capacity(64) <= 4, "{}", few.capacity(64));
+        assert!(few.capacity(64, Instant::now()) <= 5, "{}", few.capacity(64, Instant::now()));
         for lane in few.lanes.values_mut() {
             (0..200).for_each(|_| lane.input.learn(20_000.0));
         }
-        assert!(few.capacity(64) <= 3, "{}", few.capacity(64));
-        assert_eq!(book("concurrency = 64").capacity(64), 98);
-        assert_eq!(book("requests_per_minute = 600").capacity(64), 42);
+        assert!(few.capacity(64, Instant::now()) <= 3, "{}", few.capacity(64, Instant::now()));
+        assert_eq!(book("concurrency = 64").capacity(64, Instant::now()), 98);
+        assert_eq!(book("requests_per_minute = 600").capacity(64, Instant::now()), 51);
     }
 }

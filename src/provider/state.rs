@@ -263,7 +263,7 @@ impl State {
             in_flight: inner.in_flight,
             concurrency: self.concurrency(),
             waiting: inner.queue.len(),
-            capacity: inner.capacity(self.concurrency()),
+            capacity: inner.capacity(self.concurrency(), now),
             calls: inner.calls,
             throttled: inner.throttled,
             limit_share: inner.limit_share(now),
