@@ -103,9 +103,14 @@ impl Limit {
         }
     }
 
-    /// Believes what a response to the call of `mark` said.
-    pub(super) fn hear(&mut self, standing: &Standing, mark: Mark, now: Instant) {
-        self.told.hear(standing, mark, now);
+    /// Believes what a response to the call of this mark said that left at that instant.
+    pub(super) fn hear(&mut self, standing: &Standing, (mark, left): (Mark, Instant), now: Instant) {
+        let nominal = self.nominal();
+        self.told.hear(standing, mark, left);
+        if nominal != self.nominal() {
+            // What was refused was refused for the limit that we now know.
+            self.share.forget();
+        }
         self.follow(now);
         let Some(rate) = &self.rate else { return };
         if let Some(left) = self.told.left(rate.per_minute(), now) {

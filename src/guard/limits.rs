@@ -203,7 +203,7 @@ impl Limits {
                         .is_some_and(|own| standing.limit.is_some_and(|told| told as f64 == own))
             };
             if let Some(standing) = said.filter(own) {
-                limit.hear(&standing, mark, now);
+                limit.hear(&standing, (mark, left.at), now);
             }
         }
     }

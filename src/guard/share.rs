@@ -80,6 +80,11 @@ impl Share {
         self.cut = Some(Cut { at: now, to, ceiling: ((to + was) / 2.0).max(to) });
     }
 
+    /// Forgets every cut.
+    pub(super) fn forget(&mut self) {
+        self.cut = None;
+    }
+
     fn through_at(&self, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(self.measured).as_secs_f64();
         self.through * (-passed / MEASURED).exp()

@@ -1,7 +1,9 @@
 //! One limit as the provider itself sees it, from its headers.
 //!
-//! What a header says is true of the instant at which the provider wrote it: calls that left after the
-//! one it answers were not in yet. Each call keeps a [`Mark`], so that those can be counted off. Pure.
+//! What a header says is true of the instant at which the provider counted: about when the call left that it
+//! answers. Calls that left later were not in yet, and what has come back since is not either. Each call
+//! keeps a [`Mark`], so that those can be counted off. A provider that counts when it answers has seen both;
+//! as they cancel out while calls flow, it need not be known which kind it is. Pure.
 
 use std::time::Duration;
 
@@ -57,7 +59,7 @@ impl Told {
         }
     }
 
-    /// Believes what came back with the call of `mark`.
+    /// Believes what came back with the call of `mark` that left at `said`.
     pub(super) fn hear(&mut self, standing: &Standing, mark: Mark, said: Instant) {
         if let Some(limit) = standing.limit {
             // Some count by the day under the same name; of such a limit no pace can be learned.
