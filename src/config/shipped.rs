@@ -167,7 +167,7 @@ fn every_documented_default_is_the_real_one() {
         lines.len()
     }
     let rows = documented();
-    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 7);
+    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 8);
     assert_eq!(check::<Limits>(&rows["[provider.NAME.limits]"]), 2);
     assert_eq!(check::<Timeouts>(&rows["[provider.NAME.timeouts]"]), 4);
     assert_eq!(check::<BreakerSettings>(&rows["[provider.NAME.breaker]"]), 6);

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{
-    Backoff, Breaker, BreakerState, Hearing, Left, Limits, Meter, Need, Pass, Standing, Standings,
-};
+use crate::guard::{Backoff, Breaker, BreakerState, Hearing, Limits, Meter, Need, Standing, Standings};
 use crate::types::{Class, Failure, ModelName, ProviderName};
 use crate::wire::{Hints, Remaining};
 
 use super::call::{Call, LaneHealth, Refused};
+use super::estimate::Estimate;
 use super::key::{Keys, ReadyKey};
 use super::lane::{ASSUMED_NEED, Lane, Learned};
 use super::permit::{Ended, Taken};
 use super::queue::Queue;
+use super::reservation::Reservations;
 use super::settings::Settings;
 use super::state::Waiting;
 
@@ -49,6 +49,7 @@ const SILENT_AT_FIRST: f64 = 5.0;
 pub(super) struct Book {
     pub(super) queue: Queue<Waiting>,
     pub(super) limits: Limits,
+    reservations: Reservations,
     pub(super) keys: Keys,
     lanes: HashMap<ModelName, Lane>,
     pub(super) in_flight: usize,
@@ -73,8 +74,8 @@ pub(super) struct News {
 
 /// What the queue allows.
 pub(super) enum Turn {
-    /// The first call leaves, with this key and this pass.
-    Leave(Waiting, ReadyKey, Pass, Left),
+    /// The first call leaves, with this key and what it took.
+    Leave(Waiting, ReadyKey, Taken),
     /// The first call cannot leave at all.
     Refuse(Waiting, Refused),
     /// The first call may leave at that instant.
@@ -90,6 +91,7 @@ impl Book {
         Self {
             queue: Queue::new(settings.queue.get()),
             limits: Limits::new(&limits, now),
+            reservations: Reservations { reserve: settings.reserve, limits },
             keys,
             lanes: settings.models.keys().map(lane).collect(),
             in_flight: 0,
@@ -102,29 +104,30 @@ impl Book {
         }
     }
 
-    /// Says whether a call may wait here, and what it will take.
+    /// Says whether a call may wait here.
     pub(super) fn admissible(
         &mut self,
         provider: &ProviderName,
         settings: &Settings,
         call: &Call,
+        estimate: Estimate,
         now: Instant,
-    ) -> Result<Need, Refused> {
+    ) -> Result<(), Refused> {
         let (Some(model), Some(lane)) = (settings.models.get(&call.model), self.lanes.get_mut(&call.model))
         else {
             let unknown = format!("{provider} has no model called {}", call.model);
             return Err(Refused::TooLarge(Failure::new(Class::NotFound, unknown)));
         };
-        let need = lane.need(&call.prompt, model);
         let too_large = |message: String| Refused::TooLarge(Failure::new(Class::TooLong, message));
-        if let Some(context) = model.context.filter(|context| need.input > context.get()) {
-            let lane = format!("{provider}/{}", call.model);
+        let least = lane.sizes.least_input(estimate.input);
+        if let Some(context) = model.context.filter(|context| least > context.get()) {
+            let (lane_name, about) = (format!("{provider}/{}", call.model), lane.sizes.input(estimate.input));
             return Err(too_large(format!(
-                "the prompt has about {} tokens, and {lane} takes {context}",
-                need.input
+                "the prompt has about {about} tokens, and {lane_name} takes {context}"
             )));
         }
-        self.limits.fits(need).map_err(|error| too_large(format!("the call {error} at {provider}")))?;
+        self.reservations.fits(provider, &self.limits, &lane.sizes, estimate).map_err(too_large)?;
+        let need = self.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate).foretold();
         if lane.breaker.state(now) == BreakerState::Open
             && let Err(until) = lane.breaker.admit(now)
         {
@@ -140,7 +143,7 @@ impl Book {
             // It would fit in time and there is room soon: come back when a part of the queue has gone.
             return Err(Refused::Busy { until: self.turn(concurrency, self.queue.len() / 10, need, now) });
         }
-        Ok(need)
+        Ok(())
     }
 
     /// Returns when a call would leave that has `ahead` others before it.
@@ -160,7 +163,7 @@ impl Book {
     /// Decides about the first call of the queue.
     pub(super) fn next(&mut self, concurrency: usize, now: Instant) -> Turn {
         let Some(first) = self.queue.front() else { return Turn::Nothing };
-        let (need, model) = (first.need, &first.call.model);
+        let (model, step) = (&first.call.model, first.call.asker.step.as_ref());
         if first.reply.is_abandoned() || first.call.deadline <= now {
             return self.refuse(Refused::Busy { until: now });
         }
@@ -179,8 +182,9 @@ impl Book {
                 return self.refuse(refusal);
             }
         };
-        let usual = lane.usual(need);
-        let left = match self.limits.take(need, usual, now) {
+        // Only now: answers that came while it waited have taught something.
+        let reserved = self.reservations.of(&lane.sizes, step, first.estimate);
+        let left = match self.limits.take(reserved.need, reserved.usual, now) {
             Ok(left) => left,
             Err(ready) => {
                 lane.breaker.said_nothing(pass);
@@ -188,12 +192,15 @@ impl Book {
             }
         };
         let Some(waiting) = self.queue.pop() else { return Turn::Nothing };
-        lane.input.learn(need.input as f64);
+        lane.took(&reserved);
         self.in_flight += 1;
         self.calls += 1;
         self.requests.0.add(1, now);
-        self.tokens.0.add(need.input + if self.tokens_are_both() { need.output } else { 0 }, now);
-        Turn::Leave(waiting, key, pass, left)
+        let usual = reserved.usual;
+        self.tokens.0.add(usual.input + if self.tokens_are_both() { usual.output } else { 0 }, now);
+        let (model, step) = (waiting.call.model.clone(), waiting.call.asker.step.clone());
+        let taken = Taken { model, key: key.label.clone(), pass, step, reserved, left };
+        Turn::Leave(waiting, key, taken)
     }
 
     fn refuse(&mut self, refused: Refused) -> Turn {
@@ -230,6 +237,8 @@ impl Book {
 
     fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let used = taken.reserved.used(ended.map(|ended| ended.result));
+        self.limits.settle(taken.reserved.need, used, now);
         let usual = self.seconds.0;
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
@@ -244,25 +253,7 @@ impl Book {
             }
             Err(_) => lane.breaker.said_nothing(taken.pass),
         }
-        let usage = match ended.result {
-            Ok(reply) => reply.usage,
-            Err(failure) => failure.usage.as_deref().copied(),
-        };
-        match usage {
-            Some(usage) => {
-                lane.output.learn(usage.output.0 as f64);
-                self.limits.settle(taken.need, Need { input: usage.input.0, output: usage.output.0 }, now);
-            }
-            // What was refused before any work used no tokens. Without a word on usage, believe the estimate.
-            None if ended
-                .result
-                .as_ref()
-                .is_err_and(|failure| failure.charged == crate::types::Charged::No) =>
-            {
-                self.limits.settle(taken.need, Need::default(), now);
-            }
-            None => {}
-        }
+        taken.reserved.teach(&mut lane.sizes, taken.step.as_ref(), ended.result);
         if ended.result.is_ok() {
             self.throttled_in_a_row = 0;
             self.seconds.learn(ended.took.as_secs_f64());

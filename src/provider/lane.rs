@@ -1,28 +1,18 @@
-//! One model of a provider: its breaker, whether it has ever answered, and what its answers take.
+//! One model of a provider: its breaker, whether it has ever answered, and what its calls take.
 //!
 //! Estimates only; never holds a call back itself.
-
-use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, Need};
-use crate::types::{Failure, Part, Prompt};
+use crate::types::Failure;
 
 use super::call::Refused;
-use super::model::Model;
-
-/// Tokens an answer is assumed to have before one has been seen.
-const ASSUMED_OUTPUT: f64 = 500.0;
+use super::reservation::Reservation;
+use super::sizes::{ASSUMED_OUTPUT, Sizes};
 
 /// What a call is assumed to take before there was one.
-pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: 500 };
-
-/// Bytes of text that make one token, about; English prose has a little over four.
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// Tokens that an image or document is assumed to have.
-const MEDIA_TOKENS: u64 = 1_000;
+pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT };
 
 /// What a provider knows of one of its models.
 #[derive(Debug)]
@@ -33,8 +23,10 @@ pub(super) struct Lane {
     pub(super) last: Option<Failure>,
     /// Tokens that a call of it reads, by estimate.
     pub(super) input: Learned,
-    /// Tokens that an answer of it has.
-    pub(super) output: Learned,
+    /// Output tokens that its calls reserve for good, where they do.
+    kept: Learned,
+    /// What is known of its calls.
+    pub(super) sizes: Sizes,
 }
 
 /// An average that forgets slowly.
@@ -54,7 +46,8 @@ impl Lane {
             has_answered: false,
             last: None,
             input: Learned::default(),
-            output: Learned::default(),
+            kept: Learned::default(),
+            sizes: Sizes::default(),
         }
     }
 
@@ -66,25 +59,18 @@ impl Lane {
         }
     }
 
-    /// Returns what a call of it has taken on average; `None` before there was one.
+    /// Notes that a call has left.
+    pub(super) fn took(&mut self, reserved: &Reservation) {
+        self.input.learn(reserved.need.input as f64);
+        if reserved.kept {
+            self.kept.learn(reserved.need.output as f64);
+        }
+    }
+
+    /// Returns what a call of it takes on average; `None` before there was one.
     pub(super) fn usual_need(&self) -> Option<Need> {
-        let output = self.output.0.unwrap_or(ASSUMED_OUTPUT);
-        self.input.0.map(|input| Need { input: input as u64, output: output as u64 })
-    }
-
-    /// Returns what a call usually takes for which `need` is reserved.
-    pub(super) fn usual(&self, need: Need) -> Need {
-        let output = self.output.0.map_or(need.output, |output| (output as u64).min(need.output));
-        Need { input: need.input, output }
-    }
-
-    /// Returns what `prompt` will take, as far as can be told before.
-    pub(super) fn need(&self, prompt: &Prompt, model: &Model) -> Need {
-        let parts = prompt.messages.iter().flat_map(|message| &message.parts);
-        let media = parts.filter(|part| !matches!(part, Part::Text(_))).count() as u64;
-        let input = (prompt.text_bytes() as u64).div_ceil(BYTES_PER_TOKEN) + media * MEDIA_TOKENS;
-        let most = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get)).map_or(f64::MAX, f64::from);
-        let output = self.output.0.unwrap_or(ASSUMED_OUTPUT).min(most);
-        Need { input: input.max(1), output: output as u64 }
+        let kept = self.kept.0.map(|output| output as u64);
+        let output = kept.or_else(|| self.sizes.usual(None)).unwrap_or(ASSUMED_OUTPUT);
+        self.input.0.map(|input| Need { input: input as u64, output })
     }
 }

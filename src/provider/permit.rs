@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Left, Need, Pass};
-use crate::types::{Failure, KeyLabel, ModelName, Reply};
+use crate::guard::{Left, Pass};
+use crate::types::{Failure, KeyLabel, ModelName, Reply, StepName};
 use crate::wire::Hints;
 
+use super::reservation::Reservation;
 use super::state::State;
 
 /// One call that may be out.
@@ -27,7 +28,8 @@ pub(super) struct Taken {
     pub(super) model: ModelName,
     pub(super) key: KeyLabel,
     pub(super) pass: Pass,
-    pub(super) need: Need,
+    pub(super) step: Option<StepName>,
+    pub(super) reserved: Reservation,
     pub(super) left: Left,
 }
 
@@ -66,5 +68,72 @@ impl Drop for Permit {
         if !self.settled {
             self.state.settle(&self.taken, None, Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::guard::Need;
+    use crate::provider::call::Call;
+    use crate::provider::state::Next;
+    use crate::provider::{Account, Settings};
+    use crate::supervisor::Later;
+    use crate::types::{Asker, Class, Priority, Prompt, Tokens, Usage};
+
+    fn state() -> Arc<State> {
+        let settings =
+            "base_url = 'http://127.0.0.1:9'\nmodels.m = {}\nlimits.output_tokens_per_minute = 60_000";
+        let settings: Settings = toml::from_str(settings).unwrap();
+        let (base_url, headers) = (settings.base_url.clone().unwrap(), http::HeaderMap::new());
+        let account = Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers };
+        State::new(account, Handle::current()).unwrap()
+    }
+
+    /// Lets a call of a step leave, after a pause that pays every debt.
+    async fn leave(state: &Arc<State>) -> Permit {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (now, asker) = (Instant::now(), Asker { step: Some("s".into()), ..Asker::default() });
+        let (prompt, deadline) = (Arc::new(Prompt::text("Anybody?")), now + Duration::from_secs(60));
+        let (priority, retry, alone) = (Priority::Batch, false, false);
+        let call = Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline };
+        state.enqueue(call, Later::promise().0, now);
+        match state.next(now) {
+            Next::Leave(departure) => departure.permit,
+            Next::Wait(_) | Next::Nothing => panic!("it may not leave"),
+        }
+    }
+
+    /// Output tokens that are taken now: a thousand come in a second, and nine hundred are there after a pause.
+    fn taken(state: &State) -> u128 {
+        let now = Instant::now();
+        (state.expected(Need { input: 0, output: 900 }, now) - now).as_millis()
+    }
+
+    #[actix_web::test]
+    async fn however_a_call_ends_no_more_stays_taken_than_it_used() {
+        tokio::time::pause();
+        let state = state();
+        let ended = |permit: Permit, result: Result<Reply, Failure>| {
+            permit.settle(&Ended { result: &result, took: Duration::from_secs(1), began: true });
+        };
+        for output in [[10; 18].as_slice(), &[200, 200]].concat() {
+            let usage = Usage { input: Tokens(9), output: Tokens(output), ..Usage::default() };
+            let reply =
+                Reply { text: String::new(), usage: Some(usage), model: String::new(), request_id: None };
+            ended(leave(&state).await, Ok(reply));
+            assert_eq!(taken(&state), u128::from(output));
+        }
+        let permit = leave(&state).await;
+        assert_eq!(taken(&state), 200);
+        // Cancelled: its answer may have been as long as they are on average.
+        drop(permit);
+        assert_eq!(taken(&state), 29);
+        ended(leave(&state).await, Err(Failure::new(Class::Overloaded, "not now")));
+        assert_eq!(taken(&state), 0);
+        ended(leave(&state).await, Err(Failure::new(Class::Timeout, "silent").maybe_charged()));
+        assert_eq!(taken(&state), 29);
     }
 }

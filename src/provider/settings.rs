@@ -36,6 +36,8 @@ pub struct Settings {
     pub keys: Vec<KeySource>,
     /// What it allows.
     pub limits: Limits,
+    /// What a call reserves for its answer.
+    pub reserve: Reserve,
     /// How long it may stay silent.
     pub timeouts: Timeouts,
     /// When it counts as failing.
@@ -76,12 +78,24 @@ impl Default for Settings {
             headers: IndexMap::new(),
             keys: Vec::new(),
             limits: Limits::default(),
+            reserve: Reserve::default(),
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             models: IndexMap::new(),
         }
     }
+}
+
+/// What a call reserves of the token limits for its answer, before anybody knows how long that will be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reserve {
+    /// What nearly all answers of its step stay within; what was not used is given back.
+    #[default]
+    Learned,
+    /// Its `max_tokens`, and nothing is given back: for providers that count so themselves.
+    MaxTokens,
 }
 
 /// How long a provider may stay silent.
@@ -127,6 +141,7 @@ struct Written {
     headers: IndexMap<HeaderName, HeaderSource>,
     keys: Vec<KeySource>,
     limits: Limits,
+    reserve: Reserve,
     timeouts: Timeouts,
     breaker: BreakerSettings,
     queue: NonZeroUsize,
@@ -135,8 +150,9 @@ struct Written {
 
 impl Default for Written {
     fn default() -> Self {
-        let Settings { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models } =
-            Settings::default();
+        let default = Settings::default();
+        let Settings { format, base_url, dialect, headers, keys, limits, reserve, .. } = default;
+        let Settings { timeouts, breaker, queue, models, .. } = default;
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
             format,
@@ -147,6 +163,7 @@ impl Default for Written {
             headers,
             keys,
             limits,
+            reserve,
             timeouts,
             breaker,
             queue,
@@ -157,11 +174,11 @@ impl Default for Written {
 
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
-        let Written { format, base_url, headers, keys, limits, timeouts, breaker, queue, models, .. } =
+        let Written { format, base_url, headers, keys, limits, reserve, .. } = written;
+        let Written { timeouts, breaker, queue, models, api_version, structured, max_tokens_field, .. } =
             written;
-        let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
-        Self { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models }
+        Self { format, base_url, dialect, headers, keys, limits, reserve, timeouts, breaker, queue, models }
     }
 }
 
@@ -244,6 +261,7 @@ mod tests {
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
             limits = { requests_per_minute = 1000, concurrency = 8 }
+            reserve = "max_tokens"
             timeouts = { idle = "5s" }
             breaker = { pause = "1s" }
             queue = 7
@@ -261,6 +279,7 @@ mod tests {
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, std::num::NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.get(), 8);
+        assert_eq!(settings.reserve, Reserve::MaxTokens);
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));
         assert_eq!(settings.queue.get(), 7);

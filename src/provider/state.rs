@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::guard::{BreakerState, Need};
+use crate::guard::BreakerState;
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ProviderName};
 use crate::wire::Hints;
@@ -20,6 +20,7 @@ use crate::wire::Hints;
 use super::actor::{Provider, Released};
 use super::book::{Book, News, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
+use super::estimate::Estimate;
 use super::key::{Keys, ReadyKey};
 use super::key_source::Key;
 use super::permit::{Ended, Permit, Taken};
@@ -67,7 +68,7 @@ pub(super) struct Waiting {
     pub(super) call: Call,
     pub(super) reply: ReplyTo<Result<Replied, Refused>>,
     pub(super) asked: Instant,
-    pub(super) need: Need,
+    pub(super) estimate: Estimate,
 }
 
 /// A call that may leave.
@@ -146,9 +147,11 @@ impl State {
 
     /// Puts a call into the queue, or tells it at once why not.
     pub(super) fn enqueue(&self, call: Call, reply: ReplyTo<Result<Replied, Refused>>, now: Instant) {
+        // Before the lock: a long prompt takes a millisecond to read.
+        let estimate = Estimate::of(&call.prompt, self.settings.models.get(&call.model));
         let mut inner = self.lock();
-        match inner.admissible(&self.name, &self.settings, &call, now) {
-            Ok(need) => inner.queue.push(call.priority, Waiting { call, reply, asked: now, need }),
+        match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
+            Ok(()) => inner.queue.push(call.priority, Waiting { call, reply, asked: now, estimate }),
             Err(refused) => {
                 drop(inner);
                 reply.send(Err(refused));
@@ -161,9 +164,7 @@ impl State {
         let mut inner = self.lock();
         loop {
             match inner.next(self.concurrency(), now) {
-                Turn::Leave(waiting, key, pass, left) => {
-                    let (model, need) = (waiting.call.model.clone(), waiting.need);
-                    let taken = Taken { model, key: key.label.clone(), pass, need, left };
+                Turn::Leave(waiting, key, taken) => {
                     let permit = Permit::new(self.clone(), taken);
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
@@ -271,6 +272,12 @@ impl State {
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),
         }
+    }
+
+    /// Returns until when a call of that size would wait.
+    #[cfg(test)]
+    pub(super) fn expected(&self, need: crate::guard::Need, now: Instant) -> Instant {
+        self.lock().limits.expected(0, need, now)
     }
 
     fn concurrency(&self) -> usize {

@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use pointsman::simulator::{BucketSize, Fault, FaultKind, Limits, RetryAfter, Settings, Simulator};
+use pointsman::simulator::{
+    BucketSize, Fault, FaultKind, Limits, OutputCounts, RetryAfter, Settings, Simulator,
+};
 use pointsman::types::{Class, Outcome, Prompt};
 use tokio::time::{Instant, sleep};
 
@@ -145,6 +147,49 @@ async fn token_limits_are_kept() {
     assert_eq!(counts.refused, 0);
     let used = (counts.input_tokens + counts.output_tokens) as f64 / 1_000.0;
     assert!(took > used * 0.75 && took < used * 1.4, "{used} s worth of tokens took {took} s");
+}
+
+/// A question of a step, whose answer may have this many tokens.
+fn of_step(step: &str, text: &str, max_tokens: u32) -> pointsman::router::Ask {
+    let mut ask = question("default", text, Duration::from_secs(20));
+    ask.asker.step = Some(step.into());
+    ask.prompt = std::sync::Arc::new(Prompt { max_tokens: Some(max_tokens), ..Prompt::clone(&ask.prompt) });
+    ask
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_turn_out_short_are_not_paced_by_their_max_tokens() {
+    let limits = Limits { output_tokens_per_minute: NonZeroU64::new(60_000), ..Limits::default() };
+    let simulator = limited(limits, "answer_tokens = 10");
+    let more = format!("limits.output_tokens_per_minute = 60_000{PATIENT}");
+    let pointsman = start(&provider("a", &simulator, &more));
+    let asks = (0..60).map(|number| pointsman.send(of_step("short", &format!("{number}?"), 4_000)));
+    let began = Instant::now();
+    let answers = futures_util::future::join_all(asks).await;
+    assert!(answers.iter().all(|answer| story(answer) == "a:ok"));
+    // 600 tokens of 1,000 a second; with 500 assumed for each to the end it were half a minute.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(simulator.counts().refused, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_counts_max_tokens_is_paced_by_them() {
+    let limits = Limits {
+        tokens_per_minute: NonZeroU64::new(60_000),
+        output_counts: OutputCounts::MaxTokens,
+        ..Limits::default()
+    };
+    let simulator = limited(limits, "answer_tokens = 10");
+    let more = format!("reserve = \"max_tokens\"\nlimits.tokens_per_minute = 60_000{PATIENT}");
+    let pointsman = start(&provider("a", &simulator, &more));
+    let asks = (0..12).map(|number| pointsman.send(of_step("short", &format!("{number}?"), 250)));
+    let answers = futures_util::future::join_all(asks).await;
+    assert!(answers.iter().all(|answer| story(answer) == "a:ok"));
+    assert_eq!(simulator.counts().refused, 0);
+    let refused = pointsman.send(of_step("long", "Tell me everything.", 90_000)).await.unwrap_err();
+    assert_eq!(refused.failure.class, Class::TooLong);
+    let why = "max_tokens = 90000 and a prompt of about";
+    assert!(refused.failure.message.contains(why), "{}", refused.failure);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
