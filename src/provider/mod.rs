@@ -14,6 +14,7 @@ mod exchange;
 mod key;
 mod key_source;
 mod lane;
+mod line;
 mod mask;
 mod model;
 mod permit;
