@@ -17,7 +17,7 @@ use super::estimate::Estimate;
 use super::key::{Keys, ReadyKey};
 use super::lane::{ASSUMED_NEED, Lane, Learned};
 use super::permit::{Ended, Taken};
-use super::queue::Queue;
+use super::queue::{Queue, Ticket};
 use super::reservation::Reservations;
 use super::settings::Settings;
 use super::state::Waiting;
@@ -74,11 +74,11 @@ pub(super) struct News {
 
 /// What the queue allows.
 pub(super) enum Turn {
-    /// The first call leaves, with this key and what it took.
+    /// The call whose turn it is leaves, with this key and what it took.
     Leave(Waiting, ReadyKey, Taken),
-    /// The first call cannot leave at all.
+    /// It cannot leave at all.
     Refuse(Waiting, Refused),
-    /// The first call may leave at that instant.
+    /// It may leave at that instant.
     Wait(Instant),
     /// Nobody waits, or nobody may leave before a call ends.
     Nothing,
@@ -135,7 +135,7 @@ impl Book {
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
         let concurrency = settings.limits.concurrency.get() as usize;
-        let until = self.turn(concurrency, self.queue.ahead_of(call.priority), need, now);
+        let until = self.turn(concurrency, self.queue.ahead_of(&call.place(), |_| true), need, now);
         if until > call.deadline {
             return Err(Refused::Busy { until });
         }
@@ -160,26 +160,27 @@ impl Book {
         paced.max(now + Duration::from_secs_f64(crowded))
     }
 
-    /// Decides about the first call of the queue.
+    /// Decides about the call whose turn it is.
     pub(super) fn next(&mut self, concurrency: usize, now: Instant) -> Turn {
-        let Some(first) = self.queue.front() else { return Turn::Nothing };
+        let Some((ticket, first)) = self.queue.next(|_| true) else { return Turn::Nothing };
         let (model, step) = (&first.call.model, first.call.asker.step.as_ref());
+        // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
         if first.reply.is_abandoned() || first.call.deadline <= now {
-            return self.refuse(Refused::Busy { until: now });
+            return self.refuse(&ticket, Refused::Busy { until: now });
         }
         if self.in_flight >= concurrency {
             return Turn::Nothing;
         }
         let key = match self.keys.pick(now) {
             Ok(key) => key.clone(),
-            Err(failure) => return self.refuse(Refused::NoKey(failure)),
+            Err(failure) => return self.refuse(&ticket, Refused::NoKey(failure)),
         };
-        let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(Refused::Down) };
+        let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(&ticket, Refused::Down) };
         let pass = match lane.breaker.admit(now) {
             Ok(pass) => pass,
             Err(until) => {
                 let refusal = lane.refusal(until);
-                return self.refuse(refusal);
+                return self.refuse(&ticket, refusal);
             }
         };
         // Only now: answers that came while it waited have taught something.
@@ -191,7 +192,7 @@ impl Book {
                 return Turn::Wait(ready);
             }
         };
-        let Some(waiting) = self.queue.pop() else { return Turn::Nothing };
+        let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
         lane.took(&reserved);
         self.in_flight += 1;
         self.calls += 1;
@@ -203,8 +204,8 @@ impl Book {
         Turn::Leave(waiting, key, taken)
     }
 
-    fn refuse(&mut self, refused: Refused) -> Turn {
-        self.queue.pop().map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
+    fn refuse(&mut self, ticket: &Ticket, refused: Refused) -> Turn {
+        self.queue.discard(ticket).map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
     }
 
     /// Believes what the headers of a response say, as soon as they are here.

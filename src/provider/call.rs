@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
+use super::queue::Place;
+
 /// Asks a provider to make one call, when it may.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -27,6 +29,13 @@ pub struct Call {
     pub alone: bool,
     /// When the answer is of no use any more.
     pub deadline: Instant,
+}
+
+impl Call {
+    /// Returns where it waits.
+    pub(super) fn place(&self) -> Place {
+        Place { lane: self.model.clone(), priority: self.priority, run: self.asker.run }
+    }
 }
 
 impl Message for Call {

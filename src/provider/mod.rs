@@ -17,6 +17,7 @@ mod key;
 mod key_source;
 mod lane;
 mod limits;
+mod line;
 mod mask;
 mod model;
 mod permit;

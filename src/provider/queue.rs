@@ -1,106 +1,231 @@
-//! The calls that wait for their turn: people before batches, each in order of arrival.
+//! The calls that wait for their turn: bounded, fair between runs, people before batches.
 //!
-//! Never grows past its bound.
+//! Runs take turns: whoever was served goes to the back of the line, in every lane that could have been
+//! served instead. So two runs that wait for the same are never more than one call apart, and a lane that
+//! was held up comes back with its line as it was: it has neither gathered turns nor lost its place.
+//! Within a run calls go in order of arrival. While people and batches both wait, a batch has one turn in
+//! ten.
+//!
+//! A lane that cannot take a call holds up no other. Pushing and taking cost a logarithm of what waits, for
+//! each lane. Never grows past its bound, and remembers nobody who waits no longer.
 
-use std::collections::VecDeque;
+use indexmap::IndexMap;
 
-use crate::types::Priority;
+use crate::types::{ModelName, Priority, RunId};
 
-/// A bounded queue of two priorities.
+use super::line::Line;
+
+/// Turns of people for each turn of a batch, while both wait.
+const PEOPLE_PER_BATCH: usize = 9;
+
+/// A bounded queue over the lanes of a provider.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    interactive: VecDeque<T>,
-    batch: VecDeque<T>,
+    /// A lane once seen stays, so that its number does; a provider has as many as models.
+    lanes: IndexMap<ModelName, Lane<T>>,
+    len: usize,
     bound: usize,
+    /// Numbers arrivals and turns.
+    last: u64,
+}
+
+/// Where a call waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) lane: ModelName,
+    pub(super) priority: Priority,
+    pub(super) run: RunId,
+}
+
+/// The right to take out one call: the one whose turn it was when the queue was asked.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    lane: usize,
+    priority: Priority,
+    run: RunId,
+    arrival: u64,
+    /// The lanes that could not take a call; sorted.
+    held_up: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    interactive: Line<T>,
+    batch: Line<T>,
+    /// Turns that went to the other priority while this one waited here and the lane could take a call.
+    interactive_lost: usize,
+    batch_lost: usize,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
-        Self { interactive: VecDeque::new(), batch: VecDeque::new(), bound }
+        Self { lanes: IndexMap::new(), len: 0, bound, last: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.interactive.len() + self.batch.len()
+        self.len
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.bound
+        self.len >= self.bound
     }
 
-    /// Returns how many would go before one that came now.
-    pub(super) fn ahead_of(&self, priority: Priority) -> usize {
-        match priority {
-            Priority::Interactive => self.interactive.len(),
-            Priority::Batch => self.len(),
+    /// Returns every lane that calls wait for, and how many.
+    pub(super) fn lanes_waiting(&self) -> impl Iterator<Item = (&ModelName, usize)> {
+        let len = |lane: &Lane<T>| lane.interactive.len() + lane.batch.len();
+        self.lanes.iter().map(move |(name, lane)| (name, len(lane))).filter(|(_, len)| *len > 0)
+    }
+
+    /// Estimates how many would go before one that came now, as far as their lanes may.
+    ///
+    /// Its own run's go first, and of any other run as many as it has turns until then, plus the share of
+    /// the other priority. Rather too many than too few: runs that wait in several lanes count in each, and
+    /// those with about as many calls as the own run up to twice. Who comes later is not foreseen.
+    pub(super) fn ahead_of(&self, place: &Place, mut may: impl FnMut(&ModelName) -> bool) -> usize {
+        let counted = self.lanes.iter().filter(|(name, _)| **name == place.lane || may(name));
+        let counted: Vec<&Lane<T>> = counted.map(|(_, lane)| lane).collect();
+        let line = |lane: &&'_ Lane<T>| lane.line(place.priority).len_of(place.run);
+        let own: usize = counted.iter().map(line).sum();
+        let others = |lane: &&Lane<T>| lane.line(place.priority).len_of_others(place.run, own + 1);
+        let equals = own + counted.iter().map(others).sum::<usize>();
+        let rest = |priority| counted.iter().map(|lane| lane.line(priority).len()).sum::<usize>();
+        equals
+            + match place.priority {
+                Priority::Interactive => rest(Priority::Batch).min(equals / PEOPLE_PER_BATCH),
+                Priority::Batch => rest(Priority::Interactive).min((equals + 1) * PEOPLE_PER_BATCH),
+            }
+    }
+
+    /// Puts a call to the end of its run's. Its owner asks [`Self::is_full`] before.
+    pub(super) fn push(&mut self, place: Place, call: T) {
+        let arrival = self.number();
+        let lane = self.lanes.entry(place.lane).or_insert_with(Lane::new);
+        lane.line_mut(place.priority).push(place.run, arrival, call);
+        self.len += 1;
+    }
+
+    /// Returns the call whose turn it is in the lanes that may take one; `None` when nobody waits for
+    /// those. Asks `may` once for each lane that calls wait for.
+    pub(super) fn next(&self, mut may: impl FnMut(&ModelName) -> bool) -> Option<(Ticket, &T)> {
+        let lanes = self.lanes.iter().enumerate();
+        let held_up = lanes.filter(|(_, (name, lane))| !lane.is_empty() && !may(name));
+        let held_up: Vec<usize> = held_up.map(|(number, _)| number).collect();
+        let priority = self.priority(&held_up)?;
+        let lines = || self.open(&held_up).map(|(number, lane)| (number, lane.line(priority)));
+        let (_, run) = lines().filter_map(|(_, line)| line.first()).min()?;
+        let oldest =
+            lines().filter_map(|(lane, line)| line.oldest(run).map(|(since, call)| (since, lane, call)));
+        let (arrival, lane, call) = oldest.min_by_key(|(arrival, ..)| *arrival)?;
+        Some((Ticket { lane, priority, run, arrival, held_up }, call))
+    }
+
+    /// Takes out a call that leaves, and with it the turn of its run; `None` when it is not there any more.
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<T> {
+        let Ticket { priority, run, .. } = ticket;
+        let call = self.pop(&ticket)?;
+        let place = self.number();
+        for (number, lane) in self.lanes.values_mut().enumerate() {
+            if ticket.held_up.binary_search(&number).is_err() {
+                lane.line_mut(priority).move_to(run, place);
+                lane.count_turn(priority);
+            }
         }
+        Some(call)
     }
 
-    pub(super) fn push(&mut self, priority: Priority, waiting: T) {
-        match priority {
-            Priority::Interactive => self.interactive.push_back(waiting),
-            Priority::Batch => self.batch.push_back(waiting),
-        }
+    /// Takes out a call that will not be made; its run keeps the turn. `None` as in [`Self::take`].
+    pub(super) fn discard(&mut self, ticket: &Ticket) -> Option<T> {
+        self.pop(ticket)
     }
 
-    pub(super) fn front(&self) -> Option<&T> {
-        self.interactive.front().or_else(|| self.batch.front())
-    }
-
-    pub(super) fn pop(&mut self) -> Option<T> {
-        self.interactive.pop_front().or_else(|| self.batch.pop_front())
-    }
-
-    /// Takes out everything that is not worth keeping, in order.
+    /// Takes out everything that is not worth keeping: people's calls, then the batches', each in order of
+    /// arrival.
     pub(super) fn take_unless(&mut self, keep: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
-        for queue in [&mut self.interactive, &mut self.batch] {
-            // Mostly there is nothing to take, and looking moves nothing.
-            if queue.iter().all(&keep) {
-                continue;
-            }
-            let (kept, gone): (Vec<T>, Vec<T>) = std::mem::take(queue).into_iter().partition(&keep);
-            *queue = kept.into();
-            taken.extend(gone);
+        for priority in [Priority::Interactive, Priority::Batch] {
+            let lines = self.lanes.values_mut().map(|lane| lane.line_mut(priority));
+            let mut gone: Vec<_> = lines.flat_map(|line| line.take_unless(&keep)).collect();
+            gone.sort_unstable_by_key(|(arrival, _)| *arrival);
+            taken.extend(gone.into_iter().map(|(_, call)| call));
         }
+        self.len -= taken.len();
         taken
+    }
+
+    fn pop(&mut self, ticket: &Ticket) -> Option<T> {
+        let line = self.lanes.get_index_mut(ticket.lane)?.1.line_mut(ticket.priority);
+        line.oldest(ticket.run).filter(|(arrival, _)| *arrival == ticket.arrival)?;
+        let call = line.pop(ticket.run)?;
+        self.len -= 1;
+        Some(call)
+    }
+
+    /// Returns whose turn it is. What counts is what each has lost while its lane could take a call: by
+    /// turns alone, a lane that opens in step with the other's turns would never see its own.
+    fn priority(&self, held_up: &[usize]) -> Option<Priority> {
+        let open = || self.open(held_up).map(|(_, lane)| lane);
+        let people =
+            open().filter(|lane| !lane.interactive.is_empty()).map(|lane| lane.interactive_lost).max();
+        let batch = open().filter(|lane| !lane.batch.is_empty()).map(|lane| lane.batch_lost).max();
+        match (people, batch) {
+            (Some(people), Some(batch)) if batch >= PEOPLE_PER_BATCH * (people + 1) => Some(Priority::Batch),
+            (Some(_), _) => Some(Priority::Interactive),
+            (None, batch) => batch.map(|_| Priority::Batch),
+        }
+    }
+
+    fn open(&self, held_up: &[usize]) -> impl Iterator<Item = (usize, &Lane<T>)> {
+        self.lanes.values().enumerate().filter(|(number, _)| held_up.binary_search(number).is_err())
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+impl<T> Lane<T> {
+    fn new() -> Self {
+        Self { interactive: Line::new(), batch: Line::new(), interactive_lost: 0, batch_lost: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.interactive.is_empty() && self.batch.is_empty()
+    }
+
+    fn line(&self, priority: Priority) -> &Line<T> {
+        match priority {
+            Priority::Interactive => &self.interactive,
+            Priority::Batch => &self.batch,
+        }
+    }
+
+    fn line_mut(&mut self, priority: Priority) -> &mut Line<T> {
+        match priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Batch => &mut self.batch,
+        }
+    }
+
+    /// Notes whose turn it was while the lane could take a call. Who does not wait loses nothing.
+    fn count_turn(&mut self, priority: Priority) {
+        match priority {
+            Priority::Interactive => {
+                self.interactive_lost = 0;
+                self.batch_lost = if self.batch.is_empty() { 0 } else { self.batch_lost + 1 };
+            }
+            Priority::Batch => {
+                self.batch_lost = 0;
+                self.interactive_lost =
+                    if self.interactive.is_empty() { 0 } else { self.interactive_lost + 1 };
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_person_goes_before_a_batch() {
-        let mut queue = Queue::new(10);
-        queue.push(Priority::Batch, 1);
-        queue.push(Priority::Batch, 2);
-        queue.push(Priority::Interactive, 3);
-        assert_eq!((queue.ahead_of(Priority::Interactive), queue.ahead_of(Priority::Batch)), (1, 3));
-        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, [3, 1, 2]);
-    }
-
-    #[test]
-    fn a_queue_is_full_at_its_bound() {
-        let mut queue = Queue::new(1);
-        assert!(!queue.is_full());
-        queue.push(Priority::Batch, ());
-        assert!(queue.is_full());
-    }
-
-    #[test]
-    fn what_is_taken_out_leaves_the_others_in_their_order() {
-        let mut queue = Queue::new(10);
-        for number in 0..6 {
-            queue.push(if number < 3 { Priority::Batch } else { Priority::Interactive }, number);
-        }
-        assert_eq!(queue.take_unless(|number| number % 2 == 0), [3, 5, 1]);
-        let order: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
-        assert_eq!(order, [4, 0, 2]);
-    }
-}
+mod tests;

@@ -45,4 +45,6 @@ pub struct LaneSnapshot {
     pub model: ModelName,
     /// Where its breaker stands.
     pub breaker: BreakerState,
+    /// Calls that wait for it.
+    pub waiting: usize,
 }

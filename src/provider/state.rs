@@ -3,6 +3,7 @@
 //! Every life of the actor shares it, so that a restart forgets nothing, and calls that outlive a
 //! life still count. Holds its lock only for as long as it takes to decide.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -83,7 +84,7 @@ pub(super) struct Departure {
 pub(super) enum Next {
     /// This call leaves.
     Leave(Box<Departure>),
-    /// The first call may leave at that instant.
+    /// The call whose turn it is may leave at that instant.
     Wait(Instant),
     /// There is nothing to do before a call comes, or one that is out ends.
     Nothing,
@@ -151,7 +152,7 @@ impl State {
         let estimate = Estimate::of(&call.prompt, self.settings.models.get(&call.model));
         let mut inner = self.lock();
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
-            Ok(()) => inner.queue.push(call.priority, Waiting { call, reply, asked: now, estimate }),
+            Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked: now, estimate }),
             Err(refused) => {
                 drop(inner);
                 reply.send(Err(refused));
@@ -159,7 +160,7 @@ impl State {
         }
     }
 
-    /// Decides about the first call of the queue.
+    /// Decides about the call whose turn it is.
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
         let mut inner = self.lock();
         loop {
@@ -256,7 +257,11 @@ impl State {
     /// Returns how the provider is doing.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let inner = self.lock();
-        let lanes = inner.lanes(now).map(|(model, breaker)| LaneSnapshot { model: model.clone(), breaker });
+        let waiting: HashMap<_, _> = inner.queue.lanes_waiting().collect();
+        let lanes = inner.lanes(now).map(|(model, breaker)| {
+            let waiting = waiting.get(model).copied().unwrap_or(0);
+            LaneSnapshot { model: model.clone(), breaker, waiting }
+        });
         Snapshot {
             provider: self.name.clone(),
             practice: self.practice,
@@ -381,5 +386,28 @@ mod tests {
         assert!(waiting.await.unwrap_err().is_cancelled());
         state.sweep(Instant::now());
         assert!(state.lock().queue.is_empty());
+    }
+
+    /// Leaves a call in the queue whose handler is lost before it has said who asks.
+    fn leave_orphan(state: &Arc<State>) {
+        let (reply, later) = Later::promise();
+        state.enqueue(call(Duration::from_secs(600)), reply, Instant::now());
+        drop(later);
+    }
+
+    #[actix_web::test]
+    async fn a_call_whose_asker_was_lost_by_a_panic_or_whose_time_is_up_never_leaves() {
+        let (state, desk) = desk();
+        tokio::time::pause();
+        leave_orphan(&state);
+        let late = actix_rt::spawn(desk.send(call(Duration::from_secs(5))));
+        while state.lock().queue.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert!(matches!(state.next(Instant::now()), Next::Nothing));
+        assert!(matches!(late.await.unwrap().unwrap(), Err(Refused::Busy { .. })));
+        let snapshot = state.snapshot(Instant::now());
+        assert_eq!((snapshot.calls, snapshot.waiting, snapshot.lanes[0].waiting), (0, 0, 0));
     }
 }

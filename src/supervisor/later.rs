@@ -129,14 +129,16 @@ impl<T> Reply<T> {
         }
     }
 
-    /// Returns whether the asker has gone, so that the work may be saved. Never so if there was none.
+    /// Returns whether the asker has gone, so that the work may be saved. Never so if there was none. An asker
+    /// whose handler panicked after it had made the promise has gone, too.
     pub fn is_abandoned(&self) -> bool {
         let gone = |sender: &Option<OneshotSender<T>>| sender.as_ref().is_some_and(OneshotSender::is_closed);
         match &self.0 {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &*lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open | Promise::Answered(_) => false,
+                Promise::Open => is_broken(promise),
+                Promise::Answered(_) => false,
             },
         }
     }
@@ -155,6 +157,7 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &mut *lock(promise) {
                 Promise::Asked(sender) => gone(sender),
+                Promise::Open if is_broken(promise) => Poll::Ready(()),
                 Promise::Open | Promise::Answered(_) => Poll::Pending,
             },
         }
@@ -165,6 +168,11 @@ impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Reply")
     }
+}
+
+/// Whether the handler will never say who asks: its end of an open promise was dropped, by a panic.
+fn is_broken<T>(promise: &Arc<Mutex<Promise<T>>>) -> bool {
+    Arc::strong_count(promise) == 1
 }
 
 fn deliver<T>(sender: Option<OneshotSender<T>>, answer: T) {
@@ -294,5 +302,14 @@ mod tests {
             assert!(reply.is_abandoned());
             reply.send(1);
         }
+    }
+
+    #[test]
+    fn an_asker_whose_handler_was_lost_has_gone() {
+        let (reply, later) = Later::<u32>::promise();
+        assert!(!reply.is_abandoned());
+        drop(later);
+        assert!(reply.is_abandoned());
+        reply.send(1);
     }
 }
