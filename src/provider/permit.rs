@@ -99,7 +99,9 @@ mod tests {
         let (prompt, deadline) = (Arc::new(Prompt::text("Anybody?")), now + Duration::from_secs(60));
         let (priority, retry, alone) = (Priority::Batch, false, false);
         let call = Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline };
-        state.enqueue(call, Later::promise().0, now);
+        // Without the other end nobody would wait for the answer, and it would not leave.
+        let (reply, _later) = Later::promise();
+        state.enqueue(call, reply, now);
         match state.next(now) {
             Next::Leave(departure) => departure.permit,
             Next::Wait(_) | Next::Nothing => panic!("it may not leave"),
