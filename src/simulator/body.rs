@@ -126,6 +126,8 @@ impl hyper::body::Body for Body {
         if last {
             // Before the bytes leave, so that a client that has them all finds itself counted.
             this.finish();
+        } else if let Some(visit) = this.visit.as_mut().filter(|_| sent.is_some()) {
+            visit.charge(Instant::now());
         }
         Poll::Ready(sent.map(|bytes| Ok(Frame::data(bytes))))
     }

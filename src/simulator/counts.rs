@@ -34,9 +34,13 @@ pub struct Counts {
     pub in_flight: u64,
     /// The most that were being answered at one time.
     pub peak_in_flight: u64,
+    /// Connections that are open now.
+    pub connections: u64,
+    /// The most that were open at one time.
+    pub peak_connections: u64,
     /// Input tokens of admitted calls.
     pub input_tokens: u64,
-    /// Output tokens of admitted calls.
+    /// Output tokens that were charged, when `limits.output_counts` says: as they were written, unless set.
     pub output_tokens: u64,
     /// Different prompts answered; `None` unless `track_prompts` is set.
     pub distinct_prompts: Option<u64>,
@@ -44,7 +48,7 @@ pub struct Counts {
     pub repeated_prompts: Option<u64>,
     /// Time since the start or the last reset, in milliseconds.
     pub elapsed_ms: u64,
-    /// The last hour, second by second, oldest first; seconds in which no call came are left out.
+    /// The last hour, second by second, oldest first; seconds in which nothing was counted are left out.
     pub seconds: VecDeque<Second>,
 }
 
@@ -59,7 +63,7 @@ pub struct Second {
     pub refused: u64,
     /// Input tokens of the admitted ones.
     pub input_tokens: u64,
-    /// Output tokens of the admitted ones.
+    /// Output tokens charged in this second, to whichever calls.
     pub output_tokens: u64,
 }
 
@@ -76,11 +80,24 @@ impl Counts {
     pub(super) fn admitted(&mut self, second: u64, input: u64, output: u64) {
         self.admitted += 1;
         self.input_tokens += input;
-        self.output_tokens += output;
         let slot = self.slot(second);
         slot.admitted += 1;
         slot.input_tokens += input;
-        slot.output_tokens += output;
+        self.wrote(second, output);
+    }
+
+    /// Notes output tokens that were charged.
+    pub(super) fn wrote(&mut self, second: u64, output: u64) {
+        if output > 0 {
+            self.output_tokens += output;
+            self.slot(second).output_tokens += output;
+        }
+    }
+
+    /// Notes a connection that was opened.
+    pub(super) fn connected(&mut self) {
+        self.connections += 1;
+        self.peak_connections = self.peak_connections.max(self.connections);
     }
 
     /// Notes a call that the limits refused.
@@ -124,9 +141,11 @@ mod tests {
         counts.refused(3);
         counts.admitted(5, 1, 2);
         counts.refused(4);
+        counts.wrote(5, 7);
         let slots: Vec<_> = counts.seconds.iter().map(|s| (s.second, s.admitted, s.refused)).collect();
         assert_eq!(slots, [(3, 1, 1), (5, 1, 1)]);
-        assert_eq!((counts.input_tokens, counts.output_tokens), (11, 22));
+        assert_eq!((counts.input_tokens, counts.output_tokens), (11, 29));
+        assert_eq!(counts.seconds[1].output_tokens, 9);
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! `const`, `anyOf`, `oneOf`, `allOf`, `$ref` within the schema, bounds, lengths and the common formats. It
 //! ignores `pattern`, `not`, `if` and the other conditions, and never grows beyond a fixed size.
 
+mod bounds;
+
 use std::borrow::Cow;
 
 use fastrand::Rng;
 use serde_json::{Map, Value};
+
+use bounds::{exclusive, whole};
 
 use super::answer::MARK;
 use super::merge::merged;
@@ -214,7 +218,7 @@ impl Maker<'_> {
     }
 
     fn integer(&mut self, schema: &Map<String, Value>) -> Value {
-        let (low, high) = bounds(schema);
+        let (low, high) = whole(schema);
         let step = schema
             .get("multipleOf")
             .and_then(Value::as_f64)
@@ -225,7 +229,7 @@ impl Maker<'_> {
     }
 
     fn number(&mut self, schema: &Map<String, Value>) -> Value {
-        let (low, high) = bounds_exclusive(schema);
+        let (low, high) = exclusive(schema);
         if let Some(step) = schema.get("multipleOf").and_then(Value::as_f64).filter(|step| *step > 0.0) {
             let value = self.between((low / step).ceil(), (high / step).floor()) * step;
             return if value.fract() == 0.0 { Value::from(value as i64) } else { Value::from(value) };
@@ -364,47 +368,6 @@ fn number(schema: &Map<String, Value>, key: &str) -> Option<usize> {
     let value = schema.get(key)?;
     let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
     (number >= 0.0).then_some(number as usize)
-}
-
-/// Returns the lowest and highest whole number allowed.
-fn bounds(schema: &Map<String, Value>) -> (f64, f64) {
-    let whole = |exclusive: bool, bound: f64, step: f64| {
-        if exclusive && bound.fract() == 0.0 { bound + step } else { bound }
-    };
-    let (low, high) = limits(schema);
-    let low = low.map(|(bound, exclusive)| whole(exclusive, bound, 1.0).ceil());
-    let high = high.map(|(bound, exclusive)| whole(exclusive, bound, -1.0).floor());
-    around(low, high)
-}
-
-fn bounds_exclusive(schema: &Map<String, Value>) -> (f64, f64) {
-    let (low, high) = limits(schema);
-    around(low.map(|bound| bound.0), high.map(|bound| bound.0))
-}
-
-fn around(low: Option<f64>, high: Option<f64>) -> (f64, f64) {
-    match (low, high) {
-        (Some(low), Some(high)) => (low, high),
-        (Some(low), None) => (low, low + 100.0),
-        (None, Some(high)) => (high - 100.0, high),
-        (None, None) => (1.0, 100.0),
-    }
-}
-
-/// A bound, and whether the bound itself is excluded.
-type Bound = Option<(f64, bool)>;
-
-/// Returns the tighter of the inclusive and the exclusive bound on either side.
-fn limits(schema: &Map<String, Value>) -> (Bound, Bound) {
-    let at = |key| schema.get(key).and_then(Value::as_f64);
-    // In draft 4 an exclusive bound was a flag beside the inclusive one.
-    let flag = |key| schema.get(key) == Some(&Value::Bool(true));
-    let inclusive = |key, exclusive| at(key).map(|bound| (bound, flag(exclusive)));
-    let lows = [inclusive("minimum", "exclusiveMinimum"), at("exclusiveMinimum").map(|bound| (bound, true))];
-    let highs = [inclusive("maximum", "exclusiveMaximum"), at("exclusiveMaximum").map(|bound| (bound, true))];
-    let low = lows.into_iter().flatten().max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let high = highs.into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-    (low, high)
 }
 
 #[cfg(test)]

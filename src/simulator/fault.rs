@@ -3,154 +3,18 @@
 //! Shares are exact: of `share = 0.05` and `share = 0.02` the first takes 5% of the requests and the
 //! second another 2%. A fault never looks at a clock; it is told how long the simulator has run.
 
+mod kind;
+mod retry_after;
+
 use std::time::Duration;
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as duration;
 use serde::{Deserialize, Serialize};
 
+pub use kind::FaultKind;
+pub use retry_after::RetryAfter;
+
 use super::Vendor;
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultKind {
-    /// Answers 429 although no limit was reached.
-    RateLimited,
-    /// Answers 500, or `status`.
-    ServerError,
-    /// Answers 503, or `status`.
-    Unavailable,
-    /// Answers as an overloaded vendor does (529 at Anthropic, 503 elsewhere), or with `status`.
-    Overloaded,
-    /// Resets the connection before any header.
-    Reset,
-    /// Takes the request and never answers.
-    Silent,
-    /// Lets the first piece of the answer come only after `delay`.
-    SlowFirstToken,
-    /// Closes the connection in the middle of the answer.
-    Cut,
-    /// Stops in the middle of the answer and keeps the connection open.
-    Stalled,
-    /// Breaks the JSON of one piece of the answer.
-    MalformedChunk,
-    /// Ends the stream properly but without its terminal mark. Only streams.
-    NoEnd,
-    /// Cuts the JSON and yet says that it is finished: in a stream the structured answer, else the body.
-    TruncatedJson,
-    /// Answers a page of HTML with status 200, or `status`.
-    Html,
-    /// Answers properly, but not with the schema or choice that was asked for. Not for plain text.
-    WrongContent,
-    /// Answers properly, with nothing.
-    Empty,
-    /// Cuts the answer and says that `max_tokens` was reached.
-    Length,
-    /// Refuses in the model's name, as each vendor marks it.
-    Refusal,
-    /// Rejects the key.
-    Auth,
-    /// Says that the account's money or daily quota is spent.
-    Quota,
-    /// Says that there is no such model.
-    NotFound,
-    /// Reports an error inside a 200: in a stream after its first piece.
-    ErrorInStream,
-}
-
-impl FaultKind {
-    /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
-        Self::RateLimited,
-        Self::ServerError,
-        Self::Unavailable,
-        Self::Overloaded,
-        Self::Reset,
-        Self::Silent,
-        Self::SlowFirstToken,
-        Self::Cut,
-        Self::Stalled,
-        Self::MalformedChunk,
-        Self::NoEnd,
-        Self::TruncatedJson,
-        Self::Html,
-        Self::WrongContent,
-        Self::Empty,
-        Self::Length,
-        Self::Refusal,
-        Self::Auth,
-        Self::Quota,
-        Self::NotFound,
-        Self::ErrorInStream,
-    ];
-
-    fn takes_status(self) -> bool {
-        matches!(self, Self::ServerError | Self::Unavailable | Self::Overloaded | Self::Html)
-    }
-
-    /// Says whether this fault is decided at the door: it costs nothing of the account's limits.
-    pub(super) fn at_the_door(self) -> bool {
-        matches!(
-            self,
-            Self::RateLimited
-                | Self::ServerError
-                | Self::Unavailable
-                | Self::Overloaded
-                | Self::Reset
-                | Self::Silent
-                | Self::Html
-                | Self::Auth
-                | Self::Quota
-                | Self::NotFound
-        )
-    }
-}
-
-/// What a 429 says about when to come back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "WrittenRetryAfter", into = "WrittenRetryAfter")]
-pub enum RetryAfter {
-    /// The time until there is room. Written `true`.
-    #[default]
-    Truthful,
-    /// Nothing. Written `false`.
-    Missing,
-    /// A value that nobody should believe: negative, or years. Written `"absurd"`.
-    Absurd,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected true, false or \"absurd\"")]
-enum WrittenRetryAfter {
-    Given(bool),
-    Word(Word),
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Word {
-    Absurd,
-}
-
-impl From<WrittenRetryAfter> for RetryAfter {
-    fn from(written: WrittenRetryAfter) -> Self {
-        match written {
-            WrittenRetryAfter::Given(true) => Self::Truthful,
-            WrittenRetryAfter::Given(false) => Self::Missing,
-            WrittenRetryAfter::Word(Word::Absurd) => Self::Absurd,
-        }
-    }
-}
-
-impl From<RetryAfter> for WrittenRetryAfter {
-    fn from(value: RetryAfter) -> Self {
-        match value {
-            RetryAfter::Truthful => Self::Given(true),
-            RetryAfter::Missing => Self::Given(false),
-            RetryAfter::Absurd => Self::Word(Word::Absurd),
-        }
-    }
-}
 
 /// A fault, and which requests it befalls: those for which every condition holds, by `share`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

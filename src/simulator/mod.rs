@@ -29,6 +29,7 @@ mod spread;
 mod trouble;
 mod vendor;
 mod visit;
+mod writing;
 
 #[cfg(test)]
 mod tests;

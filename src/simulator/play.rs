@@ -21,7 +21,8 @@ use super::line::ResetSwitch;
 use super::reply::{self, Head, Reply};
 use super::settings::OutputCounts;
 use super::trouble::{Hint, Trouble};
-use super::visit::{Shared, Visit};
+use super::visit::{AccountId, Shared, Visit};
+use super::writing::Writing;
 use super::{Fault, FaultKind, RetryAfter, Settings, Vendor};
 
 /// How late the first piece of a `slow_first_token` is when it is not said.
@@ -124,9 +125,9 @@ impl Stage<'_> {
         }
         let answer = answer(self.settings, &ask, self.draws, fault.map(|fault| fault.kind));
         let input_tokens = ask.conversation.tokens();
-        let cost = Cost { input: input_tokens, output: self.counted_output(&ask, &answer) };
-        let key = self.key.map_or(0, |key| fingerprint(key.as_bytes()));
-        let (standing, verdict) = visit.admit(self.vendor, key, cost, self.now);
+        let (foreseen, written) = self.output(&ask, &answer);
+        let (standing, verdict) =
+            visit.admit(self.account(&ask.model), Cost::call(input_tokens, foreseen), self.now);
         if let Err(refusal) = verdict {
             let hint = self.hint(self.settings.retry_after, refusal.wait.unwrap_or(Duration::from_secs(60)));
             let trouble = Trouble::refused(refusal, &ask.model, hint);
@@ -144,6 +145,7 @@ impl Stage<'_> {
             serial: self.serial,
             created: created.as_second(),
         };
+        visit.writes(self.writing(written, ask.delivery, fault));
         let mut headers = HeaderMap::with_capacity(16);
         self.add_headers(&mut headers, &standing);
         match ask.delivery {
@@ -173,11 +175,33 @@ impl Stage<'_> {
         Ok(ask)
     }
 
-    fn counted_output(&self, ask: &Ask<'_>, answer: &Answer) -> u64 {
+    fn account(&self, model: &str) -> AccountId {
+        let key = self.key.map_or(0, |key| fingerprint(key.as_bytes()));
+        AccountId { vendor: self.vendor, key, model: fingerprint(model.as_bytes()) }
+    }
+
+    /// Returns the output tokens to charge when the call comes, and those to charge while they are written.
+    fn output(&self, ask: &Ask<'_>, answer: &Answer) -> (u64, u64) {
         match self.settings.limits.output_counts {
-            OutputCounts::Used => answer.output_tokens,
-            OutputCounts::MaxTokens => ask.max_tokens.unwrap_or(answer.output_tokens),
+            OutputCounts::Used => (0, answer.output_tokens),
+            OutputCounts::MaxTokens => (ask.max_tokens.unwrap_or(answer.output_tokens), 0),
+            OutputCounts::Foreseen => (answer.output_tokens, 0),
         }
+    }
+
+    /// Says when an answer's tokens are written: in a stream, from the first piece on.
+    fn writing(&self, tokens: u64, delivery: Delivery, fault: Option<&Fault>) -> Writing {
+        let latency = self.latency();
+        let first = match delivery {
+            Delivery::Events { .. } => self.settings.first_token.of(latency),
+            Delivery::Whole | Delivery::Array => Duration::ZERO,
+        };
+        let tokens = match fault.map(|fault| fault.kind) {
+            // They end in the middle.
+            Some(FaultKind::Cut | FaultKind::Stalled | FaultKind::ErrorInStream) => tokens.div_ceil(2),
+            _ => tokens,
+        };
+        Writing::new(tokens, self.now + slow(fault) + first, latency - first)
     }
 
     fn hint(&self, retry_after: RetryAfter, wait: Duration) -> Hint {
@@ -252,7 +276,7 @@ impl Stage<'_> {
                 Some(visit),
             ),
             Some(FaultKind::SlowFirstToken) => {
-                latency += fault.and_then(|fault| fault.delay).unwrap_or(SLOW).min(SLOW * 1_000);
+                latency += slow(fault);
                 Body::whole(body, Some(visit))
             }
             _ => Body::whole(body, Some(visit)),
@@ -293,30 +317,34 @@ impl Stage<'_> {
         if end.is_some() {
             events.cut(matches!(end, Some(Step::Break)));
         }
-        let slow = fault
-            .filter(|fault| fault.kind == FaultKind::SlowFirstToken)
-            .map(|fault| fault.delay.unwrap_or(SLOW).min(SLOW * 1_000));
-        let latency = self.latency();
-        if latency.is_zero() && end.is_none() && slow.is_none() {
+        let (slow, latency) = (slow(fault), self.latency());
+        if latency.is_zero() && end.is_none() && slow.is_zero() {
             let body = Body::stream(events.into_bytes(), visit);
             return Fate::Now(response(200, EVENTS, headers, body));
         }
-        // The head comes with the first piece, as at a vendor; a slow first token lets it come alone.
+        // Status and headers leave with the first piece, as at a vendor, and tell how the limits stood when
+        // the call was admitted; a slow first token lets them leave alone, at once.
         let first = self.settings.first_token.of(latency);
         let parts = events.into_parts();
         let apart = (latency - first) / u32::try_from(parts.len().max(2) - 1).unwrap_or(u32::MAX);
-        let begin = self.now + slow.unwrap_or_default() + first;
+        let begin = self.now + slow + first;
         let mut steps = Vec::with_capacity(parts.len() * 2 + 1);
         for (at, part) in (0u32..).zip(parts) {
-            if at > 0 || slow.is_some() {
+            if at > 0 || !slow.is_zero() {
                 steps.push(Step::Until(begin + apart * at));
             }
             steps.push(Step::Send(part));
         }
         steps.extend(end);
         let response = response(200, EVENTS, headers, Body::script(steps, None, visit));
-        self.after(if slow.is_some() { Duration::ZERO } else { first }, response)
+        self.after(if slow.is_zero() { first } else { Duration::ZERO }, response)
     }
+}
+
+/// Returns how late a fault makes the first piece.
+fn slow(fault: Option<&Fault>) -> Duration {
+    let slow = fault.filter(|fault| fault.kind == FaultKind::SlowFirstToken);
+    slow.map_or(Duration::ZERO, |fault| fault.delay.unwrap_or(SLOW).min(SLOW * 1_000))
 }
 
 const JSON: &str = "application/json";

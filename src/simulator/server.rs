@@ -116,6 +116,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, runtime: Handle) {
 async fn converse(stream: TcpStream, shared: Arc<Shared>) {
     // Without it a small reply may wait 40 ms for an acknowledgement; where it cannot be set, so be it.
     let _ = stream.set_nodelay(true);
+    let _open = shared.connect();
     let switch = ResetSwitch::default();
     let line = TokioIo::new(Line::new(stream, switch.clone()));
     let service = service_fn(move |request| serve(Arc::clone(&shared), switch.clone(), request));

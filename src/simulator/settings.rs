@@ -16,7 +16,8 @@ pub struct Settings {
     pub seed: u64,
     /// Time from the request to the last byte of the answer: `"1.5s"`, or `{ median = "1s", p95 = "4s" }`.
     pub latency: Latency,
-    /// When a stream's first piece comes: a share of the latency (`0.25`), or a time (`"300ms"`).
+    /// When a stream's first piece comes, and with it its status and headers: a share of the latency
+    /// (`0.25`), or a time (`"300ms"`).
     pub first_token: FirstToken,
     /// Most pieces of text in one stream.
     pub chunks: NonZeroU64,
@@ -64,7 +65,8 @@ impl Default for Settings {
     }
 }
 
-/// What one account may use. An account is one key at one vendor, or all keys of a vendor together.
+/// What one account may use. An account is one key at one vendor, or all keys of a vendor together; and
+/// either all of its models, or each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -84,10 +86,16 @@ pub struct Limits {
     pub bucket: BucketSize,
     /// Whether a bucket is full at first; else it is empty.
     pub starts_full: bool,
-    /// What a call's output counts: what it wrote (`"used"`) or what it might have written (`"max_tokens"`).
+    /// What a call's output counts, and when: what it writes, while it does (`"used"`); what it might write
+    /// (`"max_tokens"`) or will write (`"foreseen"`), when it comes.
     pub output_counts: OutputCounts,
+    /// Requests per minute that somebody else takes, steadily, out of `requests_per_minute` of each account.
+    /// Replies do not tell of it.
+    pub others_per_minute: u64,
     /// Whether all keys of a vendor are one account.
     pub shared: bool,
+    /// Whether each model has limits of its own.
+    pub per_model: bool,
 }
 
 impl Default for Limits {
@@ -100,7 +108,9 @@ impl Default for Limits {
             bucket: BucketSize::Minute,
             starts_full: true,
             output_counts: OutputCounts::Used,
+            others_per_minute: 0,
             shared: false,
+            per_model: false,
         }
     }
 }
@@ -120,10 +130,14 @@ pub enum BucketSize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputCounts {
-    /// The tokens that were written.
+    /// The tokens that are written, as they are: with each piece of a stream, at the end of a whole reply.
+    /// So does Anthropic. Who comes is refused only for what was written before, and a limit may be overdrawn.
     Used,
-    /// The request's `max_tokens` where it gives one, used or not.
+    /// The request's `max_tokens` where it gives one, used or not, when the call comes. Much as OpenAI does.
     MaxTokens,
+    /// The tokens that the answer is going to have, when the call comes. No vendor can know that; it is for
+    /// tests that want exact sums.
+    Foreseen,
 }
 
 #[cfg(test)]

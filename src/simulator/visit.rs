@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::account::{Account, Cost, Refusal, Standing};
 use super::draw::mix;
 use super::repeats::{Answered, Repeats};
+use super::writing::Writing;
 use super::{Counts, FaultKind, Limits, Settings, Vendor};
 
 /// Accounts before those that nobody uses are forgotten.
@@ -30,7 +31,23 @@ struct State {
     counts: Counts,
     repeats: Repeats,
     answered: Answered,
-    accounts: HashMap<(Vendor, u64), Account>,
+    accounts: HashMap<AccountId, Account>,
+}
+
+/// Whose limits a call counts towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct AccountId {
+    pub(super) vendor: Vendor,
+    pub(super) key: u64,
+    pub(super) model: u64,
+}
+
+impl AccountId {
+    /// Drops what `limits` do not tell apart.
+    fn under(self, limits: &Limits) -> Self {
+        let (key, model) = (u64::from(!limits.shared), u64::from(limits.per_model));
+        Self { vendor: self.vendor, key: self.key * key, model: self.model * model }
+    }
 }
 
 impl State {
@@ -44,12 +61,27 @@ impl State {
         }
     }
 
-    fn account(&mut self, vendor: Vendor, key: u64, limits: &Limits, now: Instant) -> &mut Account {
-        let key = if limits.shared { 0 } else { key };
-        if self.accounts.len() >= MANY_ACCOUNTS && !self.accounts.contains_key(&(vendor, key)) {
+    fn account(&mut self, id: AccountId, limits: &Limits, now: Instant) -> &mut Account {
+        if self.accounts.len() >= MANY_ACCOUNTS && !self.accounts.contains_key(&id) {
             self.accounts.retain(|_, account| !account.is_idle(now));
         }
-        self.accounts.entry((vendor, key)).or_insert_with(|| Account::new(limits, now))
+        self.accounts.entry(id).or_insert_with(|| Account::new(limits, now))
+    }
+
+    fn second(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_secs()
+    }
+
+    /// Charges what an answer has grown by.
+    fn write(&mut self, account: Option<AccountId>, output: u64, now: Instant) {
+        if output == 0 {
+            return;
+        }
+        self.counts.wrote(self.second(now), output);
+        // It may have been forgotten by a reset; what it owed is then forgotten, too.
+        if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
+            account.write(now, output);
+        }
     }
 }
 
@@ -80,13 +112,21 @@ impl Shared {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Begins anew: counts, clock, repetitions and accounts are as at the start. Calls in flight stay so.
+    /// Begins anew: counts, clock, repetitions and accounts are as at the start. Calls in flight and
+    /// connections stay so.
     pub(super) fn reset(&self) {
         let mut state = self.state();
-        let in_flight = state.counts.in_flight;
+        let Counts { in_flight, connections, .. } = state.counts;
         *state = State::new();
-        state.counts.in_flight = in_flight;
-        state.counts.peak_in_flight = in_flight;
+        let counts = &mut state.counts;
+        (counts.in_flight, counts.peak_in_flight) = (in_flight, in_flight);
+        (counts.connections, counts.peak_connections) = (connections, connections);
+    }
+
+    /// Notes that a connection was opened, until what it returns is dropped.
+    pub(super) fn connect(self: &Arc<Self>) -> Connection {
+        self.state().counts.connected();
+        Connection(Arc::clone(self))
     }
 
     /// Returns the counts as they stand.
@@ -116,16 +156,36 @@ impl Shared {
         let elapsed = now.saturating_duration_since(state.epoch);
         drop(state);
         (
-            Visit { shared: Arc::clone(self), spoilt: false, prompt: None, finished: false },
+            Visit {
+                shared: Arc::clone(self),
+                account: None,
+                writing: Writing::nothing(now),
+                spoilt: false,
+                prompt: None,
+                finished: false,
+            },
             occurrence,
             elapsed,
         )
     }
 }
 
+/// An open connection.
+pub(super) struct Connection(Arc<Shared>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.counts.connections = state.counts.connections.saturating_sub(1);
+    }
+}
+
 /// One call, from its arrival to the last byte of its answer.
 pub(super) struct Visit {
     shared: Arc<Shared>,
+    /// What its answer is charged to; `None` without limits.
+    account: Option<AccountId>,
+    writing: Writing,
     /// Whether the reply is an error or a fault.
     spoilt: bool,
     prompt: Option<u64>,
@@ -133,11 +193,11 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Admits the call by its account's limits, and returns how they stand then.
+    /// Admits the call by its account's limits, and returns how they stand then. The answer's own tokens
+    /// are charged by [`Self::writes`], unless `cost` holds them.
     pub(super) fn admit(
-        &self,
-        vendor: Vendor,
-        key: u64,
+        &mut self,
+        id: AccountId,
         cost: Cost,
         now: Instant,
     ) -> (Standing, Result<(), Refusal>) {
@@ -150,13 +210,15 @@ impl Visit {
             || limits.input_tokens_per_minute.is_some()
             || limits.output_tokens_per_minute.is_some();
         let (standing, verdict) = if limited {
-            let account = state.account(vendor, key, limits, now);
+            let id = id.under(limits);
+            let account = state.account(id, limits, now);
             let verdict = account.admit(now, cost);
+            self.account = Some(id);
             (account.standing(), verdict)
         } else {
             (Standing::default(), Ok(()))
         };
-        let second = now.saturating_duration_since(state.epoch).as_secs();
+        let second = state.second(now);
         match verdict {
             Ok(()) => state.counts.admitted(second, cost.input, cost.output),
             Err(_) => state.counts.refused(second),
@@ -176,6 +238,17 @@ impl Visit {
         self.spoilt = fault.is_some_and(|kind| kind != FaultKind::SlowFirstToken) || status != Some(200);
     }
 
+    /// Remembers what its answer is going to cost, and when.
+    pub(super) fn writes(&mut self, writing: Writing) {
+        self.writing = writing;
+    }
+
+    /// Charges what was written until now.
+    pub(super) fn charge(&mut self, now: Instant) {
+        let output = self.writing.until(now);
+        self.shared.state().write(self.account, output, now);
+    }
+
     /// Remembers which prompt it answers.
     pub(super) fn answers(&mut self, prompt: u64) {
         self.prompt = Some(prompt);
@@ -189,7 +262,11 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
+        let now = Instant::now();
+        // Who leaves early is charged what was written till then.
+        let output = if self.finished { self.writing.rest() } else { self.writing.until(now) };
         let mut state = self.shared.state();
+        state.write(self.account, output, now);
         state.counts.in_flight = state.counts.in_flight.saturating_sub(1);
         match (self.finished, self.spoilt) {
             (true, false) => {

@@ -20,5 +20,6 @@ mod keys;
 mod library;
 mod lives;
 mod pacing;
+mod pacing_score;
 mod scripted;
 mod stage;

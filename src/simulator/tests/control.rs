@@ -23,6 +23,7 @@ async fn counts_and_settings_are_there_over_http() {
     assert_eq!((status, &counts["by_vendor"]["anthropic"]), (200, &json!(1)));
     let counts: Counts = serde_json::from_value(counts).unwrap();
     assert_eq!((counts.requests, counts.answered, counts.in_flight, counts.peak_in_flight), (1, 1, 0, 1));
+    assert!(counts.connections >= 1 && counts.peak_connections >= counts.connections, "{counts:?}");
 
     let wish = json!({ "faults": [{ "kind": "server_error" }] }).to_string();
     let (status, settings) = json_of(client().put(url(&simulator, "settings")).body(wish)).await;

@@ -51,14 +51,17 @@ async fn a_seconds_bucket_refuses_what_a_minutes_bucket_admits() {
 
 #[tokio::test]
 async fn tokens_are_limited_as_well() {
-    let simulator = playing("answer_tokens = 30\nlimits = { tokens_per_minute = 100 }");
+    let counted = r#"output_counts = "foreseen""#;
+    let simulator =
+        playing(&format!("answer_tokens = 30\nlimits = {{ tokens_per_minute = 100, {counted} }}"));
     let call = call(Vendor::OpenAi, false).prompt("x".repeat(40));
     assert_eq!(statuses(&simulator, &call, 3).await, [200, 200, 429]);
     let refused = call.send(&simulator).await.json();
     assert_eq!(refused["error"]["type"], "tokens");
     let message = refused["error"]["message"].as_str().unwrap();
     assert!(message.contains("Limit 100, Used 80, Requested 40"), "{message}");
-    let simulator = playing("answer_tokens = 30\nlimits = { output_tokens_per_minute = 59 }");
+    let limits = format!("limits = {{ output_tokens_per_minute = 59, {counted} }}");
+    let simulator = playing(&format!("answer_tokens = 30\n{limits}"));
     let call = super::call(Vendor::Anthropic, false);
     assert_eq!(statuses(&simulator, &call, 2).await, [200, 429]);
     let message = call.send(&simulator).await.json()["error"]["message"].clone();
@@ -70,6 +73,65 @@ async fn output_may_count_by_max_tokens() {
     let simulator = playing(r#"limits = { output_tokens_per_minute = 800, output_counts = "max_tokens" }"#);
     // Each asks for 400 and uses far less.
     assert_eq!(statuses(&simulator, &call(Vendor::Anthropic, false), 3).await, [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn what_is_written_is_charged_when_it_is_written_and_not_before() {
+    let simulator = playing("answer_tokens = 30\nlimits = { tokens_per_minute = 100 }");
+    for stream in [false, true] {
+        simulator.reset();
+        let call = call(Vendor::OpenAi, stream).prompt("x".repeat(40));
+        // Ten and thirty each: the third finds room for what it asks, and overdraws with its answer.
+        assert_eq!(statuses(&simulator, &call, 2).await, [200; 2]);
+        let third = call.send(&simulator).await;
+        assert_eq!((third.status, third.header("x-ratelimit-remaining-tokens")), (200, Some("10")));
+        let refused = call.send(&simulator).await;
+        assert_eq!((refused.status, refused.header("x-ratelimit-remaining-tokens")), (429, Some("0")));
+        let counts = simulator.counts();
+        assert_eq!((counts.input_tokens, counts.output_tokens), (30, 90), "{stream}");
+        assert_eq!(counts.seconds.iter().map(|slot| slot.output_tokens).sum::<u64>(), 90);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_charged_what_was_written_till_then() {
+    let simulator = playing("answer_tokens = 1_000\nlatency = \"1h\"\nfirst_token = 0\nchunks = 1000");
+    let mut response = call(Vendor::OpenAi, true).request(&simulator).send().await.unwrap();
+    response.chunk().await.unwrap();
+    drop(response);
+    tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        while simulator.counts().abandoned == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(simulator.counts().output_tokens <= 2, "{}", simulator.counts().output_tokens);
+}
+
+#[tokio::test]
+async fn models_may_have_limits_of_their_own() {
+    let simulator = playing("limits = { requests_per_minute = 1, per_model = true }");
+    let url = simulator.base_url(Vendor::OpenAi) + "/chat/completions";
+    let ask = async |model: &str| {
+        let body = json!({ "model": model, "messages": [{ "role": "user", "content": "x" }] });
+        client().post(&url).body(body.to_string()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([ask("a").await, ask("b").await, ask("a").await], [200, 200, 429]);
+}
+
+#[tokio::test]
+async fn others_may_use_the_account_from_the_next_call_on() {
+    let simulator = playing("limits = { requests_per_minute = 60, bucket = \"1s\" }");
+    let call = call(Vendor::OpenAi, false);
+    assert_eq!(call.send(&simulator).await.status, 200);
+    simulator.set(
+        toml::from_str("limits = { requests_per_minute = 60, bucket = \"1s\", others_per_minute = 60 }")
+            .unwrap(),
+    );
+    // As much comes as others take: it stays empty.
+    let refused = call.send(&simulator).await;
+    assert_eq!((refused.status, refused.header("x-ratelimit-limit-requests")), (429, Some("60")));
 }
 
 #[tokio::test]

@@ -1,0 +1,237 @@
+//! The rows: what each configures, what the provider plays, and what is to be reached.
+//!
+//! Nothing here runs. `{first}` and `{second}` stand for the addresses of the played providers.
+
+use pointsman::simulator::Vendor;
+
+use super::score::{ANYTHING, Goal};
+
+/// One line of the table.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// As in a `config.toml`.
+    pub(crate) config: &'static str,
+    /// As in the `[simulator]` of one.
+    pub(crate) simulator: &'static str,
+    pub(crate) vendor: Vendor,
+    /// The one step that every item asks, where the items are made up.
+    pub(crate) step: &'static str,
+    pub(crate) scene: Scene,
+    pub(crate) goal: Goal,
+}
+
+/// What happens in a row.
+#[derive(Clone, Copy)]
+pub(crate) enum Scene {
+    /// Endless work under a limit.
+    Steady,
+    /// 600 calls at once.
+    Bursts,
+    /// The limit falls to a third, and comes back.
+    Shrinking(Shrink),
+    /// The first of two providers goes dark, and comes back.
+    Outage(Dark),
+}
+
+/// How a limit gets less.
+#[derive(Clone, Copy)]
+pub(crate) enum Shrink {
+    /// The vendor lowers it, and says so.
+    Lowered,
+    /// Somebody else uses two thirds of the account; no header says so.
+    Shared,
+}
+
+/// How a provider is dark.
+#[derive(Clone, Copy)]
+pub(crate) enum Dark {
+    /// It takes calls and never answers.
+    Silent,
+    /// Nobody listens.
+    Gone,
+}
+
+const REQUESTS: &str = r#"
+[provider.first]
+base_url = "{first}"
+limits.requests_per_minute = 1_200
+models.m = {}
+"#;
+const TOKENS: &str = r#"
+[provider.first]
+base_url = "{first}"
+limits.tokens_per_minute = 200_000
+models.m = {}
+"#;
+const BURST: &str = r#"
+[provider.first]
+base_url = "{first}"
+limits.requests_per_minute = 1_000
+models.m = {}
+"#;
+const NO_LIMIT: &str = r#"
+[provider.first]
+base_url = "{first}"
+models.m = {}
+"#;
+const NO_LIMIT_GEMINI: &str = r#"
+[provider.first]
+format = "gemini"
+base_url = "{first}"
+models.m = {}
+"#;
+const TWO: &str = r#"
+[provider.first]
+base_url = "{first}"
+models.m = {}
+
+[provider.second]
+base_url = "{second}"
+models.m = {}
+"#;
+
+const STEP: &str = "prompt = 'Name a colour that goes well with number {{ item.id }}.'";
+/// Answers are about 290 tokens long, questions 200; nobody knows the former, and most people say too much.
+const LONG_STEP: &str = "max_tokens = 1_200\n\
+    prompt = \"{% for n in range(28) %}Fact {{ n }} of {{ item.id }}: all is well. {% endfor %}Sum that up.\"";
+
+const STEADY: Goal = Goal { used: Some(97.0), refused: Some(0.5), lost: Some(0), ..ANYTHING };
+const LEARNED: Goal = Goal { used: Some(90.0), refused: Some(3.0), lost: Some(0), ..ANYTHING };
+const SHRUNK: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
+const DARK: Goal = Goal { calls: Some(5), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
+
+/// What is alike in most rows.
+const USUAL: Row = Row {
+    name: "",
+    what: "",
+    config: REQUESTS,
+    simulator: "",
+    vendor: Vendor::OpenAi,
+    step: STEP,
+    scene: Scene::Steady,
+    goal: STEADY,
+};
+
+/// Every row, in the order of the table.
+pub(crate) const ROWS: [Row; 12] = [
+    Row {
+        name: "1",
+        what: "1,200 requests a minute, a minute's at once",
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 1_200, bucket = "60s" }"#,
+        ..USUAL
+    },
+    Row {
+        name: "2",
+        what: "1,200 requests a minute, a second's at once",
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
+        ..USUAL
+    },
+    Row {
+        name: "3",
+        what: "200,000 tokens a minute, a minute's at once",
+        config: TOKENS,
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            answer_tokens = { median = 250, p95 = 600 }
+            limits = { tokens_per_minute = 200_000, bucket = "60s" }"#,
+        step: LONG_STEP,
+        ..USUAL
+    },
+    Row {
+        name: "4",
+        what: "200,000 tokens a minute, a second's at once",
+        config: TOKENS,
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            answer_tokens = { median = 250, p95 = 600 }
+            limits = { tokens_per_minute = 200_000, bucket = "1s" }"#,
+        step: LONG_STEP,
+        ..USUAL
+    },
+    Row {
+        name: "5",
+        what: "600 calls at 1,000 a minute, a minute's at once",
+        config: BURST,
+        simulator: r#"
+            latency = "1.5s"
+            limits = { requests_per_minute = 1_000, bucket = "60s" }"#,
+        scene: Scene::Bursts,
+        goal: Goal { seconds: Some(6.0), lost: Some(0), ..ANYTHING },
+        ..USUAL
+    },
+    Row {
+        name: "6",
+        what: "600 calls at 1,000 a minute, a second's at once",
+        config: BURST,
+        simulator: r#"
+            latency = "1.5s"
+            limits = { requests_per_minute = 1_000, bucket = "1s" }"#,
+        scene: Scene::Bursts,
+        goal: Goal { seconds: Some(36.5 * 1.05), refused: Some(0.0), lost: Some(0), ..ANYTHING },
+        ..USUAL
+    },
+    Row {
+        name: "7",
+        what: "nothing configured, 3,000 requests a minute",
+        config: NO_LIMIT,
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 3_000, bucket = "1s" }"#,
+        goal: LEARNED,
+        ..USUAL
+    },
+    Row {
+        name: "7b",
+        what: "likewise, and no header tells (gemini)",
+        config: NO_LIMIT_GEMINI,
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 3_000, bucket = "1s" }"#,
+        vendor: Vendor::Gemini,
+        goal: LEARNED,
+        ..USUAL
+    },
+    Row {
+        name: "8",
+        what: "the limit falls to a third, and returns",
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
+        scene: Scene::Shrinking(Shrink::Lowered),
+        goal: SHRUNK,
+        ..USUAL
+    },
+    Row {
+        name: "8b",
+        what: "others use two thirds of it, and leave",
+        simulator: r#"
+            latency = { median = "1s", p95 = "3s" }
+            limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
+        scene: Scene::Shrinking(Shrink::Shared),
+        goal: SHRUNK,
+        ..USUAL
+    },
+    Row {
+        name: "9",
+        what: "the first of two never answers, and returns",
+        config: TWO,
+        simulator: r#"latency = "500ms""#,
+        scene: Scene::Outage(Dark::Silent),
+        goal: DARK,
+        ..USUAL
+    },
+    Row {
+        name: "9b",
+        what: "the first of two refuses, and returns",
+        config: TWO,
+        simulator: r#"latency = "500ms""#,
+        scene: Scene::Outage(Dark::Gone),
+        goal: DARK,
+        ..USUAL
+    },
+];

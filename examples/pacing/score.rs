@@ -1,0 +1,110 @@
+//! What was measured, what was to be reached, and the line that says both.
+//!
+//! Measures nothing and knows no row.
+
+use std::ops::Range;
+
+use pointsman::simulator::Counts;
+
+use super::rows::Row;
+
+/// What a row showed; `None` where it is no question.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measured {
+    /// Percent of the limit that the provider admitted.
+    pub(crate) used: Option<f64>,
+    /// Percent of the calls that it answered 429.
+    pub(crate) refused: Option<f64>,
+    /// Calls that it admitted; in an outage, those that reached the dark one.
+    pub(crate) calls: u64,
+    /// Items or questions that failed.
+    pub(crate) lost: u64,
+    /// Until all was done, or as it had been; infinite where that was not waited for any longer.
+    pub(crate) seconds: Option<f64>,
+}
+
+/// What is to be reached: at least that share used, at most that much of the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Goal {
+    pub(crate) used: Option<f64>,
+    pub(crate) refused: Option<f64>,
+    pub(crate) calls: Option<u64>,
+    pub(crate) lost: Option<u64>,
+    pub(crate) seconds: Option<f64>,
+}
+
+/// The goal that everything reaches.
+pub(crate) const ANYTHING: Goal = Goal { used: None, refused: None, calls: None, lost: None, seconds: None };
+
+/// Returns the line above all rows.
+pub(crate) fn header() -> String {
+    let [used, refused, seconds] = ["used", "429", "seconds"];
+    format!(
+        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}  {:8}goal",
+        "row", "what", "calls", "lost", ""
+    )
+}
+
+impl Goal {
+    /// Says whether all of it is reached.
+    pub(crate) fn is_met_by(&self, measured: &Measured) -> bool {
+        let at_most =
+            |most: Option<f64>, is: Option<f64>| most.is_none_or(|most| is.is_some_and(|is| is <= most));
+        self.used.is_none_or(|least| measured.used.is_some_and(|used| used >= least))
+            && at_most(self.refused, measured.refused)
+            && at_most(self.seconds, measured.seconds)
+            && self.calls.is_none_or(|most| measured.calls <= most)
+            && self.lost.is_none_or(|most| measured.lost <= most)
+    }
+
+    /// Returns a row's line.
+    pub(crate) fn line(&self, row: &Row, measured: &Measured) -> String {
+        let shown =
+            |value: Option<f64>, unit| value.map_or("-".to_owned(), |value| format!("{value:.1}{unit}"));
+        let Measured { used, refused, calls, lost, seconds } = *measured;
+        let (used, refused, seconds) = (shown(used, "%"), shown(refused, "%"), shown(seconds, ""));
+        let verdict = if self.is_met_by(measured) { "met" } else { "MISSED" };
+        let (name, what) = (row.name, row.what);
+        format!(
+            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}  {verdict:8}{}",
+            self.text()
+        )
+    }
+
+    fn text(&self) -> String {
+        let parts = [
+            self.used.map(|least| format!("used >= {least}%")),
+            self.refused.map(|most| format!("429 <= {most}%")),
+            self.calls.map(|most| format!("calls <= {most}")),
+            self.lost.map(|most| format!("lost {most}")),
+            self.seconds.map(|most| format!("seconds <= {most:.1}")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What the provider counted in some of its seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Window {
+    pub(crate) admitted: u64,
+    refused: u64,
+    /// Read and written.
+    pub(crate) tokens: u64,
+}
+
+impl Window {
+    /// Sums up what came in these seconds since the provider's start.
+    pub(crate) fn of(counts: &Counts, seconds: Range<u64>) -> Self {
+        let within = counts.seconds.iter().filter(|second| seconds.contains(&second.second));
+        within.fold(Self::default(), |sum, second| Self {
+            admitted: sum.admitted + second.admitted,
+            refused: sum.refused + second.refused,
+            tokens: sum.tokens + second.input_tokens + second.output_tokens,
+        })
+    }
+
+    /// Returns the percentage of the calls that were answered 429.
+    pub(crate) fn refused(&self) -> f64 {
+        100.0 * self.refused as f64 / (self.admitted + self.refused).max(1) as f64
+    }
+}
