@@ -1,96 +1,15 @@
-//! What follows each fault: at one lane, at two, and when a provider is dark.
+//! Many questions at once while a provider is dark, comes back, or answers wrongly; `matrix` has what follows
+//! each fault.
 
-use std::fmt::Write;
 use std::net::TcpListener;
 use std::time::Duration;
 
 use pointsman::guard::BreakerState;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator, Vendor};
-use pointsman::types::Class::{self, *};
+use pointsman::types::Class::*;
 use tokio::time::{Instant, sleep};
 
 use super::stage::*;
-
-/// What is expected of a fault: the class at OpenAI, Anthropic and Gemini, calls when there is one lane
-/// (two rounds of two attempts), and calls at the faulty lane when there is a second.
-type Expected = (FaultKind, [Class; 3], usize, usize);
-
-const MATRIX: [Expected; 18] = [
-    (FaultKind::ServerError, [ServerError; 3], 4, 2),
-    (FaultKind::Unavailable, [Overloaded, ServerError, Overloaded], 4, 2),
-    (FaultKind::Overloaded, [Overloaded; 3], 4, 2),
-    (FaultKind::ErrorInStream, [ServerError, Overloaded, Overloaded], 4, 2),
-    (FaultKind::Reset, [NetworkError; 3], 4, 1),
-    (FaultKind::Silent, [Timeout; 3], 4, 1),
-    (FaultKind::SlowFirstToken, [Timeout; 3], 4, 1),
-    (FaultKind::Stalled, [Timeout; 3], 4, 1),
-    (FaultKind::Cut, [Unreadable; 3], 4, 1),
-    (FaultKind::MalformedChunk, [Unreadable; 3], 4, 1),
-    (FaultKind::NoEnd, [Unreadable; 3], 4, 1),
-    (FaultKind::Html, [Unreadable; 3], 4, 1),
-    (FaultKind::Empty, [Unreadable; 3], 4, 1),
-    (FaultKind::Auth, [Auth; 3], 1, 1),
-    (FaultKind::Quota, [Quota; 3], 1, 1),
-    (FaultKind::NotFound, [NotFound; 3], 1, 1),
-    (FaultKind::Length, [Truncated; 3], 1, 1),
-    (FaultKind::Refusal, [ContentFilter; 3], 1, 1),
-];
-
-/// Faults that are the caller's affair: no other lane is asked.
-const FINAL: [FaultKind; 2] = [FaultKind::Length, FaultKind::Refusal];
-
-/// Faults that are waited for in vain.
-const SLOW: [FaultKind; 3] = [FaultKind::Silent, FaultKind::SlowFirstToken, FaultKind::Stalled];
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_of_every_format_has_its_class_and_is_followed_as_its_verdict_says() {
-    let delay = |kind| (kind == FaultKind::SlowFirstToken).then_some(Duration::from_secs(9));
-    let simulator = faulty(MATRIX.map(|(kind, ..)| Fault {
-        model: Some(format!("{kind:?}")),
-        delay: delay(kind),
-        ..Fault::new(kind)
-    }));
-    let pointsman = start(&matrix(&simulator));
-    let mut asks = Vec::new();
-    for (kind, classes, alone, first) in MATRIX {
-        for ((format, _), class) in FORMATS.into_iter().zip(classes) {
-            let (bad, good) = (format!("{format}_{kind:?}"), format!("good_{format}:ok"));
-            let failed = format!("{bad}:{class}");
-            let lost = vec![failed.clone(); alone].join(" ");
-            let rescued = format!("{} {good}", vec![failed; first].join(" "));
-            let last = FINAL.contains(&kind);
-            let two = if last { (lost.clone(), Some(class)) } else { (rescued, None) };
-            asks.push((format!("{bad}_1"), (lost, Some(class))));
-            asks.push((format!("{bad}_2"), two));
-        }
-    }
-    let outcomes = asks.iter().map(|(route, _)| ask(&pointsman, route, "Is all well?"));
-    let outcomes = futures_util::future::join_all(outcomes).await;
-    for ((route, expected), outcome) in asks.iter().zip(&outcomes) {
-        assert_eq!((story(outcome), class(outcome)), *expected, "{route}");
-    }
-    // Not one call more than the trails tell of.
-    let told: usize = outcomes.iter().map(|outcome| trail(outcome).calls()).sum();
-    assert!(simulator.counts().requests <= told as u64, "{told} were told of");
-}
-
-/// Each fault has a provider of its own in every format, and routes with and without a second lane.
-fn matrix(simulator: &Simulator) -> String {
-    let mut config = QUICK_RETRY.to_owned();
-    for (format, vendor) in FORMATS {
-        let at = format!("format = \"{format}\"\nbase_url = \"{}\"", simulator.base_url(vendor));
-        writeln!(config, "[provider.good_{format}]\n{at}{PATIENT}models.m = {{}}").unwrap();
-        for (kind, ..) in MATRIX {
-            let name = format!("{format}_{kind:?}");
-            let lane = format!("\"{name}/{kind:?}\"");
-            let timeouts = if SLOW.contains(&kind) { HURRIED } else { PATIENT };
-            writeln!(config, "[provider.{name}]\n{at}{timeouts}models.{kind:?} = {{}}").unwrap();
-            writeln!(config, "[route.{name}_1]\nlanes = [{lane}]").unwrap();
-            writeln!(config, "[route.{name}_2]\nlanes = [{lane}, \"good_{format}/m\"]").unwrap();
-        }
-    }
-    config
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dark_provider_is_seldom_called_and_used_again_after_its_return() {

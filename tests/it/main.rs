@@ -19,6 +19,7 @@ mod failover;
 mod keys;
 mod library;
 mod lives;
+mod matrix;
 mod pacing;
 mod pacing_score;
 mod scripted;

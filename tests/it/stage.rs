@@ -27,12 +27,6 @@ timeouts = { connect = "2s", first_token = "2s", idle = "2s", total = "5s" }
 breaker = { failures = 1000, min_calls = 1000 }
 "#;
 
-/// Short waits for what never comes, and a breaker that stays out of the way.
-pub(crate) const HURRIED: &str = r#"
-timeouts = { connect = "1s", first_token = "300ms", idle = "300ms", total = "5s" }
-breaker = { failures = 1000, min_calls = 1000 }
-"#;
-
 /// Short waits, and a breaker that opens after three failures and comes back soon.
 pub(crate) const WARY: &str = r#"
 timeouts = { connect = "1s", first_token = "300ms", idle = "300ms", total = "5s" }
