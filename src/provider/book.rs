@@ -269,6 +269,7 @@ impl Book {
         if self.keys.rest(&taken.key, failure, now) {
             return;
         }
+        let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
         if failure.class == Class::RateLimit {
             self.throttled += 1;
             // Calls that left together are refused together: that is one incident.
@@ -276,11 +277,10 @@ impl Book {
                 self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);
             }
             let jitter = fastrand::f64();
-            let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
             let wait = told.unwrap_or_else(|| THROTTLED.wait(self.throttled_in_a_row, jitter));
             let until = now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter));
             self.limits.refused(&taken.left, until, now);
-        } else if let (Class::Overloaded, Some(wait)) = (failure.class, failure.retry_after) {
+        } else if let (Class::Overloaded, Some(wait)) = (failure.class, told) {
             self.limits.hold(now + wait);
         }
     }

@@ -49,19 +49,21 @@ pub(super) async fn exchange(
     let mut result = async {
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
-        let response = clocks.wait(transport.post(request, key.header())).await??;
+        let mut response = clocks.wait(transport.post(request, key.header())).await??;
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {
             return Err(read_error(format, response, &clocks).await);
         }
         let decoder = format.decoder(&prompt, &settings.dialect);
-        let request_id = response.request_id();
-        let mut reply = match response.media_type().as_str() {
+        let (request_id, media_type) = (response.request_id(), response.media_type());
+        let headers = std::mem::take(&mut response.headers);
+        let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &clocks).await),
             "application/json" => read_whole(decoder, response, &mut clocks).await,
             _ => read_stream(decoder, response, &mut clocks, state.runtime()).await,
-        }?;
+        };
+        let mut reply = reply.map_err(|failure| format.complete(failure, &headers, SystemTime::now()))?;
         // What the provider's support asks for; the body's id names the answer.
         reply.request_id = request_id.or(reply.request_id);
         Ok(reply)

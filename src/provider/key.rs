@@ -16,6 +16,9 @@ use super::mask::Mask;
 /// How long a key rests that was refused, or whose quota is spent, when the provider names no time.
 const REST: Duration = Duration::from_secs(600);
 
+/// How long a key rests at most: somebody may pay before the month is over.
+const LONGEST_REST: Duration = Duration::from_hours(24);
+
 /// One key, ready to be sent.
 #[derive(Debug, Clone)]
 pub(super) struct ReadyKey {
@@ -90,7 +93,7 @@ impl Keys {
         if !matches!(failure.class, Class::Auth | Class::Quota) {
             return false;
         }
-        let until = now + failure.retry_after.unwrap_or(REST).max(REST);
+        let until = now + failure.retry_after.unwrap_or(REST).clamp(REST, LONGEST_REST);
         for (_, rest) in self.0.iter_mut().filter(|(key, _)| key.label == *label) {
             *rest = Some(Rest { until, why: failure.clone() });
         }
@@ -121,6 +124,20 @@ mod tests {
         assert!(keys.rest(&"a".into(), &Failure::new(Class::Auth, "invalid key"), now));
         assert_eq!(keys.pick(now).unwrap().label.as_str(), "b");
         assert_eq!(keys.pick(now + REST).unwrap().label.as_str(), "a");
+    }
+
+    #[test]
+    fn a_key_rests_as_long_as_its_quota_says_but_is_tried_again_after_a_day() {
+        let (mut keys, now) = (keys(), Instant::now());
+        for (told, rest) in [(1, REST), (7_200, Duration::from_hours(2)), (30 * 86_400, LONGEST_REST)] {
+            let spent = Failure {
+                retry_after: Some(Duration::from_secs(told)),
+                ..Failure::new(Class::Quota, "spent")
+            };
+            keys.rest(&"a".into(), &spent, now);
+            assert_eq!(keys.pick(now + rest - Duration::from_secs(1)).unwrap().label.as_str(), "b");
+            assert_eq!(keys.pick(now + rest).unwrap().label.as_str(), "a");
+        }
     }
 
     #[test]

@@ -80,6 +80,16 @@ impl Format {
         }
     }
 
+    /// Adds to a failure that came inside a success (an error in a stream, or in a body with status 200)
+    /// what only the headers and the clock know: until when it lasts.
+    pub fn complete(self, failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+        match self {
+            Self::Openai => openai_chat::complete(failure, headers, now),
+            Self::Anthropic => anthropic::complete(failure, headers, now),
+            Self::Gemini => gemini::complete(failure, headers, now),
+        }
+    }
+
     /// Reads what the headers of any response say about the account's limits.
     pub fn read_hints(self, headers: &HeaderMap, now: SystemTime) -> Hints {
         match self {

@@ -15,6 +15,7 @@ mod fixtures;
 mod format;
 mod gemini;
 mod hints;
+mod instants;
 mod openai_chat;
 mod outgoing;
 mod refused;

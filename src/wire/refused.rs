@@ -2,7 +2,11 @@
 //!
 //! The formats know their own error words and ask here only for what they have in common.
 
+use std::time::SystemTime;
+
 use crate::types::{Class, Failure};
+
+use super::{Hints, instants};
 
 /// Characters of a provider's message that are kept.
 const LONGEST_MESSAGE: usize = 500;
@@ -54,6 +58,21 @@ pub(super) fn failure(class: Class, status: Option<u16>, message: &str) -> Failu
         | Class::Cancelled
         | Class::Internal => failure,
     }
+}
+
+/// Adds to a refusal what the headers say: whether waiting helps at all, and for how long where the
+/// body was silent.
+pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> Failure {
+    // A rate limit opens by itself. One that names no wait, and is not to be asked again, does not.
+    if failure.class == Class::RateLimit && failure.retry_after.is_none() && hints.should_retry == Some(false)
+    {
+        failure.class = Class::Quota;
+    }
+    if matches!(failure.class, Class::RateLimit | Class::Quota) && failure.retry_after.is_none() {
+        let named = instants::until_in_words(&failure.message, now);
+        failure.retry_after = named.or_else(|| hints.until_open());
+    }
+    failure
 }
 
 /// Returns the text of a body that is not JSON: an HTML page is reduced to its title.

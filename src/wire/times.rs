@@ -1,35 +1,50 @@
 //! Reads the many ways in which providers write a wait.
 //!
-//! Go durations, protobuf durations, seconds, milliseconds, HTTP dates, RFC 3339, and words inside a
-//! message. No wait is longer than [`LONGEST`], and no text makes any of these panic.
+//! Go durations, protobuf durations, seconds, milliseconds, words inside a message, and every moment
+//! that [`instants`](super::instants) knows. What is missing, negative, absurd or no number is unknown
+//! and never zero; no text makes any of these panic.
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 
-/// What is asked for beyond a day is a mistake or a daily quota, and is tried again after a day.
-pub(super) const LONGEST: Duration = Duration::from_hours(24);
+use super::instants;
+
+/// A longer wait is a mistake, and unknown.
+pub(super) const LONGEST: Duration = Duration::from_hours(366 * 24);
+
+/// Returns the text of a header; `None` when it is missing or no text.
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
 
 /// Returns how long the headers ask to stay away. `retry-after-ms` is the finer one and wins;
 /// a date in the past means now.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let fine = text("retry-after-ms").and_then(number).and_then(|count| wait(count / 1e3));
-    fine.or_else(|| {
-        let coarse = text("retry-after")?;
-        number(coarse).and_then(wait).or_else(|| http_date_until(coarse, now))
-    })
+    let fine = text(headers, "retry-after-ms").and_then(number).and_then(|count| wait(count / 1e3));
+    fine.or_else(|| reset(text(headers, "retry-after")?, now))
 }
 
-/// Reads `6m0s`, `120ms`, `2m52.8s`, and a bare `64` as seconds.
-pub(super) fn go_duration(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    if let Some(seconds) = number(text) {
-        return wait(seconds);
+/// Reads when a limit opens again, however that is written: `6m0s`, `64` and `33011.38` as seconds,
+/// seconds or milliseconds since 1970, RFC 3339, a date as HTTP writes it.
+pub(super) fn reset(text: &str, now: SystemTime) -> Option<Duration> {
+    match number(text.trim()) {
+        Some(number) => wait(number).or_else(|| instants::until_epoch(number, now)),
+        None => go_duration(text).or_else(|| instants::until(text, now)),
     }
-    let (wait, rest) = leading(text)?;
+}
+
+/// Reads a number of requests or tokens. Azure's `-1` is none; of `100, 100;w=60` the first counts.
+pub(super) fn count(text: &str) -> Option<u64> {
+    /// More than any account has: some servers write "no limit" as the largest number they know.
+    const MOST: f64 = 1e15;
+    let first = text.split([',', ';']).next().unwrap_or_default().trim();
+    number(first).filter(|count| *count <= MOST).map(|count| count as u64)
+}
+
+/// Reads `6m0s`, `120ms`, `2m52.8s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let (wait, rest) = leading(text.trim())?;
     rest.is_empty().then_some(wait)
 }
 
@@ -38,40 +53,31 @@ pub(super) fn protobuf_duration(text: &str) -> Option<Duration> {
     number(text.trim().strip_suffix('s')?).and_then(wait)
 }
 
-/// Returns how long it is until the RFC 3339 time in `text`; zero when it has passed.
-pub(super) fn rfc3339_until(text: &str, now: SystemTime) -> Option<Duration> {
-    until(text.trim().parse().ok()?, now)
-}
-
 /// Finds the wait in a message such as `Please try again in 11.054s.` or `retry after 6 seconds`.
 pub(super) fn wait_in_words(message: &str) -> Option<Duration> {
-    const OPENINGS: [&str; 4] = ["try again in ", "retry in ", "try again after ", "retry after "];
+    const OPENINGS: [&str; 5] =
+        ["try again in ", "retry in ", "try again after ", "retry after ", "please wait "];
     // ASCII lower case keeps every byte where it is, so what is found here can be read as it is.
     let lower = message.to_ascii_lowercase();
-    OPENINGS.iter().find_map(|opening| {
-        let start = lower.find(opening)? + opening.len();
-        leading(&lower[start..]).map(|(wait, _)| wait)
-    })
+    let mut rests = OPENINGS
+        .iter()
+        .flat_map(|opening| lower.match_indices(opening).map(|(at, _)| &lower[at + opening.len()..]));
+    rests.find_map(|rest| leading(rest).map(|(wait, _)| wait))
 }
 
-fn http_date_until(text: &str, now: SystemTime) -> Option<Duration> {
-    until(rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?, now)
-}
-
-fn until(then: Timestamp, now: SystemTime) -> Option<Duration> {
-    let now = Timestamp::try_from(now).ok()?;
-    let wait = Duration::try_from(then.duration_since(now)).unwrap_or(Duration::ZERO);
-    Some(wait.min(LONGEST))
-}
-
-/// Reads pieces such as `1h10m17.5s` or `6 seconds` from the front; returns what follows them.
+/// Reads pieces such as `1h10m17.5s`, `6 seconds` or `1 hour and 5 minutes` from the front; returns
+/// what follows them.
 fn leading(text: &str) -> Option<(Duration, &str)> {
     let (mut total, mut rest) = piece(text)?;
-    while let Some((more, after)) = piece(rest) {
-        total += more;
+    while let Some((more, after)) = next_piece(rest) {
+        total = total.saturating_add(more);
         rest = after;
     }
-    Some((total.min(LONGEST), rest))
+    Some((total, rest)).filter(|(total, _)| *total <= LONGEST)
+}
+
+fn next_piece(text: &str) -> Option<(Duration, &str)> {
+    [" and ", ", ", " "].iter().find_map(|gap| piece(text.strip_prefix(gap)?)).or_else(|| piece(text))
 }
 
 fn piece(text: &str) -> Option<(Duration, &str)> {
@@ -111,7 +117,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn wait(seconds: f64) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds.min(LONGEST.as_secs_f64())).ok()
+    Duration::try_from_secs_f64(seconds).ok().filter(|wait| *wait <= LONGEST)
 }
 
 #[cfg(test)]
@@ -138,8 +144,9 @@ mod tests {
         }
     }
 
-    fn at(text: &str) -> SystemTime {
-        text.parse::<Timestamp>().unwrap().into()
+    fn now() -> SystemTime {
+        // 2026-11-20T08:49:30Z
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_164_570)
     }
 
     fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
@@ -148,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_reset_that_was_seen_is_read() {
-        check(RESETS, go_duration);
+        check(RESETS, |text| reset(text, now()));
     }
 
     #[test]
@@ -166,29 +173,82 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_a_wait_until_then() {
-        let now = at("2026-11-20T08:49:30Z");
-        let read = |value| retry_after(&headers(&[("retry-after", value)]), now);
-        assert_eq!(read("Fri, 20 Nov 2026 08:49:37 GMT"), Some(Duration::from_secs(7)));
-        assert_eq!(read("Fri, 20 Nov 2026 08:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(rfc3339_until("2026-11-20T08:50:00Z", now), Some(Duration::from_secs(30)));
-        assert_eq!(rfc3339_until("2026-11-20T08:49:00Z", now), Some(Duration::ZERO));
-        assert_eq!(rfc3339_until("2036-11-20T08:49:00Z", now), Some(LONGEST));
+    fn when_to_come_back_is_read_in_every_form() {
+        let read = |value| retry_after(&headers(&[("retry-after", value)]), now());
+        for (text, milliseconds) in [
+            ("7", 7_000),
+            (" 1.5 ", 1_500),
+            ("0", 0),
+            ("7.66s", 7_660),
+            ("Fri, 20 Nov 2026 08:49:37 GMT", 7_000),
+            ("Friday, 20-Nov-26 08:49:37 GMT", 7_000),
+            ("Fri Nov 20 08:49:37 2026", 7_000),
+            ("Fri, 20 Nov 2026 08:00:00 GMT", 0),
+            ("2026-11-20T08:49:37Z", 7_000),
+            ("1795164577", 7_000),
+            ("1795164577500", 7_500),
+            ("2592000", 2_592_000_000),
+        ] {
+            assert_eq!(read(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
     }
 
     #[test]
-    fn nonsense_is_no_wait_and_the_absurd_is_a_day() {
-        let read = |value| retry_after(&headers(&[("retry-after", value)]), SystemTime::UNIX_EPOCH);
-        for nonsense in ["", "-1", "NaN", "inf", "1e3", "soon", "1 2", ".", "1.", "+3"] {
-            assert_eq!(read(nonsense), None, "{nonsense:?}");
+    fn nonsense_and_the_absurd_are_no_wait() {
+        for nonsense in [
+            "",
+            "-1",
+            "-0.5",
+            "NaN",
+            "inf",
+            "1e3",
+            "1e300",
+            "soon",
+            "1 2",
+            ".",
+            "1.",
+            "+3",
+            "-1s",
+            "6m0x",
+            "99999999999999999999",
+            "9000h",
+            "8000h8000h",
+            "1795164577500000000000",
+        ] {
+            assert_eq!(reset(nonsense, now()), None, "{nonsense:?}");
+            assert_eq!(retry_after(&headers(&[("retry-after", nonsense)]), now()), None, "{nonsense:?}");
+            assert_eq!(retry_after(&headers(&[("retry-after-ms", nonsense)]), now()), None, "{nonsense:?}");
         }
-        assert_eq!(read("0"), Some(Duration::ZERO));
-        assert_eq!(read("99999999999999999999"), Some(LONGEST));
-        assert_eq!(read(&"9".repeat(400)), Some(LONGEST));
-        assert_eq!(go_duration("999999h999999h"), Some(LONGEST));
-        assert_eq!(go_duration("-1s"), None);
-        assert_eq!(go_duration("6m0x"), None);
-        assert_eq!(protobuf_duration("34"), None);
+        // A year and a bit: too long as seconds, a day and a bit as milliseconds.
+        let long =
+            retry_after(&headers(&[("retry-after", "99999999"), ("retry-after-ms", "99999999")]), now());
+        assert_eq!((reset("99999999", now()), long), (None, Some(Duration::from_millis(99_999_999))));
+        let huge = "9".repeat(400);
+        assert_eq!((reset(&huge, now()), go_duration(&format!("{huge}h"))), (None, None));
+        for nonsense in ["34", "-34s", "1e3s", "99999999s", "s", ""] {
+            assert_eq!(protobuf_duration(nonsense), None, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_whole_and_not_negative() {
+        for (text, read) in [
+            ("500", Some(500)),
+            ("0", Some(0)),
+            ("21600000.0", Some(21_600_000)),
+            ("100, 100;window=60", Some(100)),
+            ("100;w=60", Some(100)),
+            ("-1", None),
+            ("", None),
+            ("many", None),
+            ("1e300", None),
+            ("NaN", None),
+            ("9223372036854775807", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(count(text), read, "{text:?}");
+        }
+        assert_eq!(count(&"9".repeat(400)), None);
     }
 
     #[test]
@@ -201,6 +261,13 @@ mod tests {
             ("PLEASE TRY AGAIN IN 1 MINUTE", Some(60_000)),
             ("Please try again in 6m0s.", Some(360_000)),
             ("ç Try again in 5s", Some(5_000)),
+            ("Please wait 34 seconds before the next request", Some(34_000)),
+            ("Try again in 1 hour and 5 minutes.", Some(3_900_000)),
+            ("Try again in 2 hours, 1 minute, 3 seconds", Some(7_263_000)),
+            ("Try again in 1h 5m, or ask for more", Some(3_900_000)),
+            ("Please retry in a moment. Try again in 5s", Some(5_000)),
+            ("Please try again in 99999h", None),
+            ("Please try again in -5s", None),
             ("Please try again in a while", None),
             ("Please try again later", None),
             ("try again in 5 apples", None),
@@ -213,9 +280,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_a_reader_panic(text in "\\PC*|[0-9.hmsuµn -]{0,40}|(try again|retry) (in|after) \\PC*") {
-            let now = at("2026-11-20T08:49:30Z");
-            for wait in [go_duration(&text), protobuf_duration(&text), rfc3339_until(&text, now), wait_in_words(&text)] {
+        fn no_text_makes_a_reader_panic(text in "\\PC*|[0-9.hmsuµn -]{0,40}|(try again|retry) (in|after) (\\PC*|[0-9.hms ,and]{0,30})") {
+            let now = now();
+            for wait in [reset(&text, now), protobuf_duration(&text), wait_in_words(&text)] {
                 prop_assert!(wait.is_none_or(|wait| wait <= LONGEST));
             }
             if let Ok(value) = text.parse::<http::HeaderValue>() {

@@ -2,39 +2,44 @@
 //!
 //! Never fails: a body that cannot be read still has its status.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use serde_json::Value;
 
 use crate::types::{Class, Failure};
 use crate::wire::told::{self, Told};
-use crate::wire::{Hints, Remaining, refused, times};
+use crate::wire::{Hints, Remaining, refused};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    let mut failure = match Told::read(body) {
+    let failure = match Told::read(body) {
         Told::Error(error) => classify(Some(status), &error),
         Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),
     };
-    failure.retry_after = times::retry_after(headers, now).or_else(|| regained(&failure, now));
-    failure
+    complete(failure, headers, now)
 }
 
+/// Adds what only the headers and the clock know. The header goes before the words.
+pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let hints = read_hints(headers, now);
+    failure.retry_after = hints.retry_after.or(failure.retry_after);
+    refused::complete(failure, &hints, now)
+}
+
+/// Reads `anthropic-ratelimit-*`, per minute. `-tokens-*` is the tightest of the limits of tokens;
+/// what is left of tokens is rounded to thousands. The priority tier has headers of its own
+/// (`anthropic-priority-*`), which say nothing about what a call without it may use.
 pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
-    let remaining = |limit, remaining, reset| {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        Some(Remaining {
-            limit: text(limit).and_then(|count| count.trim().parse().ok()),
-            remaining: text(remaining)?.trim().parse().ok()?,
-            reset: text(reset).and_then(|instant| times::rfc3339_until(instant, now)),
-        })
-    };
     macro_rules! limit {
         ($of:literal) => {
-            remaining(
-                concat!("anthropic-ratelimit-", $of, "-limit"),
-                concat!("anthropic-ratelimit-", $of, "-remaining"),
-                concat!("anthropic-ratelimit-", $of, "-reset"),
+            Remaining::read(
+                headers,
+                [
+                    concat!("anthropic-ratelimit-", $of, "-limit"),
+                    concat!("anthropic-ratelimit-", $of, "-remaining"),
+                    concat!("anthropic-ratelimit-", $of, "-reset"),
+                ],
+                now,
             )
         };
     }
@@ -43,7 +48,7 @@ pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints
         tokens: limit!("tokens"),
         input_tokens: limit!("input-tokens"),
         output_tokens: limit!("output-tokens"),
-        retry_after: times::retry_after(headers, now),
+        ..Hints::common(headers, now)
     }
 }
 
@@ -126,16 +131,10 @@ fn is_too_long(message: &str) -> bool {
     ["prompt is too long", "exceed context limit"].iter().any(|words| message.contains(words))
 }
 
-/// Reads when a spent limit opens again, as in `regain access on 2026-12-01 at 00:00 UTC`.
-fn regained(failure: &Failure, now: SystemTime) -> Option<Duration> {
-    let (_, instant) = failure.message.split_once("regain access on ")?;
-    let (date, rest) = instant.split_once(" at ")?;
-    let (time, _) = rest.split_once(" UTC")?;
-    times::rfc3339_until(&format!("{date}T{time}:00Z"), now)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::types::{Charged, Verdict};
     use crate::wire::fixtures;
@@ -177,8 +176,19 @@ mod tests {
         let body = fixtures::bytes("anthropic_error_429_spend_limit.json");
         let failure = read_error(429, &HeaderMap::new(), &body, fixtures::arrival());
         assert_eq!(failure.code.as_deref(), Some("enforced_spend_limit_reached"));
-        assert_eq!(failure.retry_after, Some(Duration::from_hours(24)));
+        assert_eq!(failure.retry_after, Some(Duration::from_hours(10 * 24 + 4)));
         assert_eq!(failure.verdict(), Verdict::Elsewhere);
+    }
+
+    #[test]
+    fn a_refusal_without_a_wait_lasts_as_long_as_the_limit_that_is_used_up() {
+        let body = fixtures::bytes("anthropic_error_429_rate_limit.json");
+        let mut headers = fixtures::headers("anthropic_headers_429.json");
+        headers.remove("retry-after");
+        let failure = read_error(429, &headers, &body, fixtures::arrival());
+        assert_eq!((failure.class, failure.retry_after), (Class::RateLimit, Some(Duration::from_secs(12))));
+        headers.insert("anthropic-ratelimit-input-tokens-reset", "-1".parse().unwrap());
+        assert_eq!(read_error(429, &headers, &body, fixtures::arrival()).retry_after, None);
     }
 
     #[test]

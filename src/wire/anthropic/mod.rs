@@ -8,7 +8,7 @@ mod reply;
 mod request;
 mod schema;
 
-pub(super) use error::{read_error, read_hints};
+pub(super) use error::{complete, read_error, read_hints};
 pub(super) use reply::Decoder;
 pub(super) use request::{authorization, encode};
 

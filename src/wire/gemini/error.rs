@@ -9,20 +9,38 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure};
 use crate::wire::told::{self, Told};
-use crate::wire::{Hints, refused, times};
+use crate::wire::{Hints, instants, refused, times};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    let mut failure = match Told::read(body) {
+    let failure = match Told::read(body) {
         Told::Error(error) => classify(Some(status), &error),
         Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),
     };
-    failure.retry_after = failure.retry_after.or_else(|| times::retry_after(headers, now));
+    complete(failure, headers, now)
+}
+
+/// Adds what only the headers and the clock know. The body goes before the header, which this vendor
+/// does not send of its own.
+pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let hints = read_hints(headers, now);
+    failure.retry_after = failure.retry_after.or(hints.retry_after);
+    refused::complete(until_tomorrow(failure, now), &hints, now)
+}
+
+/// Lets the refusal of a daily quota last until the day is over by which it counts. What the body names
+/// beyond a minute is that moment, and exact; up to a minute it is the wait of another, shorter limit.
+pub(in crate::wire) fn until_tomorrow(mut failure: Failure, now: SystemTime) -> Failure {
+    const OF_A_MINUTE: Duration = Duration::from_secs(60);
+    if failure.class == Class::Quota && failure.code.as_deref().is_some_and(is_daily) {
+        let named = failure.retry_after.filter(|wait| *wait > OF_A_MINUTE);
+        failure.retry_after = named.or_else(|| instants::until_pacific_midnight(now));
+    }
     failure
 }
 
 /// Reads the headers, which say nothing about limits here.
 pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
-    Hints { retry_after: times::retry_after(headers, now), ..Hints::default() }
+    Hints::common(headers, now)
 }
 
 /// Classifies the `error` of a body, or of a chunk inside a stream, which has no status of its own.
@@ -38,9 +56,19 @@ pub(in crate::wire) fn classify(status: Option<u16>, error: &Value) -> Failure {
     // A word in `code` is the newer interfaces' kind of error.
     let word = error.get("code").and_then(Value::as_str).unwrap_or(word);
     let mut failure = refused::failure(class, status, if message.is_empty() { word } else { message });
-    failure.code = details.reason.or(Some(word).filter(|word| !word.is_empty())).map(Box::from);
+    let code = details.quota.or(details.reason).or(Some(word).filter(|word| !word.is_empty()));
+    failure.code = code.map(Box::from);
     failure.retry_after = details.retry_delay.or_else(|| times::wait_in_words(message));
+    if details.granted_nothing || grants_nothing(message) {
+        // It names a wait all the same, after which there is still nothing.
+        failure.retry_after = None;
+    }
     failure
+}
+
+/// Tells a quota that counts by the day, by its id.
+fn is_daily(quota: &str) -> bool {
+    quota.contains("PerDay")
 }
 
 /// What the `details` of an error add to it.
@@ -50,8 +78,10 @@ struct Details<'a> {
     reason: Option<&'a str>,
     /// `RetryInfo.retryDelay`.
     retry_delay: Option<Duration>,
-    /// Whether a violated quota opens again only tomorrow, or never.
-    spent: bool,
+    /// The id of a violated quota that opens again only tomorrow.
+    quota: Option<&'a str>,
+    /// Whether a violated quota never opens: the model is not part of the plan.
+    granted_nothing: bool,
 }
 
 impl<'a> Details<'a> {
@@ -63,10 +93,15 @@ impl<'a> Details<'a> {
             all.retry_delay = all.retry_delay.or(text("retryDelay").and_then(times::protobuf_duration));
             for violation in detail.get("violations").and_then(Value::as_array).into_iter().flatten() {
                 let text = |name: &str| violation.get(name).and_then(Value::as_str).unwrap_or_default();
-                all.spent |= text("quotaId").contains("PerDay") || text("quotaValue") == "0";
+                all.granted_nothing |= text("quotaValue") == "0";
+                all.quota = all.quota.or(Some(text("quotaId")).filter(|quota| is_daily(quota)));
             }
         }
         all
+    }
+
+    fn is_spent(&self) -> bool {
+        self.quota.is_some() || self.granted_nothing
     }
 }
 
@@ -129,7 +164,7 @@ impl Status {
             // The account or its place may not use the service at all; another provider may still answer.
             Self::FailedPrecondition | Self::Unauthenticated | Self::PermissionDenied => Class::Auth,
             Self::NotFound => Class::NotFound,
-            Self::ResourceExhausted if details.spent || is_spent(message) => Class::Quota,
+            Self::ResourceExhausted if details.is_spent() || is_spent(message) => Class::Quota,
             Self::ResourceExhausted => Class::RateLimit,
             Self::Unavailable => Class::Overloaded,
             Self::Aborted
@@ -144,11 +179,16 @@ impl Status {
 
 /// Tells a quota that is spent, or was never granted, from one that opens within the minute.
 fn is_spent(message: &str) -> bool {
-    let never_granted = message
+    grants_nothing(message)
+        || ["credits are depleted", "spending cap"].iter().any(|words| message.contains(words))
+}
+
+/// Tells `limit: 0` from `limit: 05` and `limit: 0.5`.
+fn grants_nothing(message: &str) -> bool {
+    message
         .split("limit: 0")
         .skip(1)
-        .any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.'));
-    never_granted || ["credits are depleted", "spending cap"].iter().any(|words| message.contains(words))
+        .any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit() || next == '.'))
 }
 
 #[cfg(test)]
@@ -161,6 +201,8 @@ mod tests {
     use crate::wire::gemini::Decoder;
     use crate::wire::{Dialect, fixtures};
 
+    const DAILY: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
+
     #[test]
     fn every_recorded_error_has_its_class() {
         let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
@@ -170,7 +212,7 @@ mod tests {
             (400, "400_invalid_argument", Class::ApiError, "INVALID_ARGUMENT", None, Charged::No),
             (403, "403_permission", Class::Auth, "PERMISSION_DENIED", None, Charged::No),
             (404, "404_model", Class::NotFound, "NOT_FOUND", None, Charged::No),
-            (429, "429_daily_quota", Class::Quota, "RESOURCE_EXHAUSTED", seconds(35_651.25), Charged::No),
+            (429, "429_daily_quota", Class::Quota, DAILY, seconds(35_651.25), Charged::No),
             (429, "429_no_details", Class::RateLimit, "RESOURCE_EXHAUSTED", None, Charged::No),
             (429, "429_retryinfo", Class::RateLimit, "RESOURCE_EXHAUSTED", seconds(34.0), Charged::No),
             (500, "500_internal", Class::ServerError, "INTERNAL", None, Charged::Maybe),
@@ -222,6 +264,24 @@ mod tests {
         for (message, details, class) in cases {
             assert_eq!(exhausted(message, details).class, class, "{message}");
         }
+        // Until midnight at the Pacific, unless the body names a moment of its own.
+        let daily = |delay: &str| {
+            let violation =
+                json!({"violations": [{"quotaId": DAILY, "quotaValue": "20"}, {"quotaId": "PerMinute"}]});
+            exhausted("x", json!([violation, {"retryDelay": delay}])).retry_after
+        };
+        let midnight = Some(Duration::from_secs(12 * 3_600 + 300));
+        for (delay, wait) in [("", midnight), ("34s", midnight), ("-5s", midnight), ("1e300s", midnight)] {
+            assert_eq!(daily(delay), wait, "{delay:?}");
+        }
+        assert_eq!(daily("35651.250000s"), Some(Duration::from_millis(35_651_250)));
+        assert_eq!(daily("86400s"), Some(Duration::from_hours(24)));
+        // No wait helps where nothing was granted.
+        let nothing =
+            exhausted("Quota exceeded for metric: m, limit: 0, model: x\nPlease retry in 12s.", json!([]));
+        assert_eq!((nothing.class, nothing.retry_after), (Class::Quota, None));
+        let hinted = exhausted("Please retry in 10h17m5.72s.", json!([]));
+        assert_eq!(hinted.retry_after, Some(Duration::from_millis(37_025_720)));
         let hinted = exhausted("Please retry in 34.5s.", json!([]));
         assert_eq!(hinted.retry_after, Some(Duration::from_millis(34_500)));
     }

@@ -8,7 +8,7 @@ mod finish;
 mod reply;
 mod request;
 
-pub(super) use error::{classify, read_error, read_hints};
+pub(super) use error::{classify, complete, read_error, read_hints, until_tomorrow};
 pub(super) use reply::Decoder;
 pub(super) use request::{authorization, encode};
 

@@ -6,13 +6,15 @@
 
 use std::time::SystemTime;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::types::{Class, Failure};
 use crate::wire::gemini;
 use crate::wire::refused::{self, class_of_status, plain_text};
-use crate::wire::times::{retry_after, wait_in_words};
+use crate::wire::times::wait_in_words;
+
+use super::limits::{grants_nothing, read_hints};
 
 /// Classifies a response whose status is no success.
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
@@ -22,8 +24,32 @@ pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8],
         Some(Found::Said(said)) => said.failure(Some(status)),
         None => Said { message: plain_text(body), ..Said::default() }.failure(Some(status)),
     };
-    failure.retry_after = retry_after(headers, now).or(failure.retry_after);
-    failure
+    // OpenRouter's body repeats the headers of the limit that was met, and proxies drop the real ones.
+    let repeated = value.as_ref().and_then(|value| value.pointer("/error/metadata/headers"));
+    if let Some(repeated) = repeated.map(headers_of) {
+        failure = complete(failure, &repeated, now);
+    }
+    complete(failure, headers, now)
+}
+
+/// Adds what only the headers and the clock know. The header is finer than the words, and goes first.
+pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let hints = read_hints(headers, now);
+    if failure.class == Class::RateLimit && grants_nothing(headers) {
+        failure.class = Class::Quota;
+    }
+    failure.retry_after = hints.retry_after.or(failure.retry_after);
+    refused::complete(gemini::until_tomorrow(failure, now), &hints, now)
+}
+
+/// Takes what can be a header from an object of names and values.
+fn headers_of(value: &Value) -> HeaderMap {
+    let pairs = value.as_object().into_iter().flatten();
+    let pair = |(name, value): (&String, &Value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(text).ok()?))
+    };
+    pairs.filter_map(pair).collect()
 }
 
 /// Reads an error that came with a success status; `None` when `source` is none.
@@ -139,7 +165,7 @@ impl Said {
             return Class::TooLong;
         }
         let words = [self.code.as_deref(), self.kind.as_deref()];
-        words
+        let class = words
             .into_iter()
             .flatten()
             .find_map(|word| class_of_word(&word.to_ascii_lowercase(), status))
@@ -148,7 +174,9 @@ impl Said {
                 Some(status) => class_of_status(status),
                 None if words.into_iter().flatten().any(is_callers_fault) => Class::ApiError,
                 None => Class::ServerError,
-            })
+            });
+        // The code of a day's limit is that of a minute's.
+        if class == Class::RateLimit && is_of_a_day(&message) { Class::Quota } else { class }
     }
 }
 
@@ -175,6 +203,9 @@ fn class_of_word(word: &str, status: Option<u16>) -> Option<Class> {
         | "billing_not_active"
         | "billing_error"
         | "insufficient_balance"
+        | "insufficient_credits"
+        | "quota_exceeded"
+        | "quotaexceeded"
         | "exceeded_current_quota_error" => Class::Quota,
         "context_length_exceeded" | "exceed_context_size_error" | "request_too_large" => Class::TooLong,
         "content_filter"
@@ -229,6 +260,15 @@ fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {
     }
     (failed && any(&["loading model", "currently loading", "server busy", "overloaded"]))
         .then_some(Class::Overloaded)
+}
+
+/// Tells a limit of a day or a month, such as Groq's `tokens per day (TPD)` and OpenRouter's
+/// `free-models-per-day`, from one that opens within the minute.
+fn is_of_a_day(message: &str) -> bool {
+    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let long =
+        ["per day", "per-day", "(rpd)", "(tpd)", "daily", "per week", "weekly", "per month", "monthly"];
+    any(&long) && !any(&["per min", "per-min", "(rpm)", "(tpm)", "per second"])
 }
 
 fn is_callers_fault(word: &str) -> bool {

@@ -1,40 +1,84 @@
-//! Reads the `x-ratelimit-*` headers that OpenAI, Azure, Groq and others send with every response.
+//! Reads the `x-ratelimit-*` headers that OpenAI and those who imitate it send with every response.
 //!
-//! A limit that is missing or senseless is unknown; it is never taken for zero.
+//! | vendor | counts | until when |
+//! |---|---|---|
+//! | OpenAI, xAI | `-requests`, `-tokens`, some models `-tokens_usage_based`; all per minute | `6m0s`, `120ms` |
+//! | Azure | the same; `-1` and other negative numbers are unknown | seconds |
+//! | Groq | `-requests` **per day**, `-tokens` per minute, under the same names | `2m59.56s` |
+//! | Cerebras | `-requests-minute`, `-tokens-minute`, `-requests-day`, `-tokens-day` | `33011.382867` |
+//! | SambaNova | `-requests` per minute, `-requests-day` | `4h17m` |
+//! | Mistral | `-req-minute`, `-tokens-minute`; a limit of 0 is an account without any allowance | nothing |
+//! | Fireworks | limits only, so that nothing is known | nothing |
+//! | OpenRouter and many gateways | no suffix: requests | milliseconds or seconds since 1970 |
+//! | who follows the IETF's draft | `RateLimit: "default";r=50;t=30`, `RateLimit-Policy`; before that `RateLimit-Remaining` | seconds |
+//!
+//! Ollama, vLLM, llama.cpp, LM Studio, DeepSeek and Gemini's compatible endpoint send none. A limit that
+//! is missing or senseless is unknown; it is never taken for zero.
 
 use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use crate::wire::times::{go_duration, retry_after};
+use crate::wire::times::{count, reset, text};
 use crate::wire::{Hints, Remaining};
+
+/// What may stand after `x-ratelimit-remaining`, the most telling first.
+const REQUESTS: [&str; 4] = ["-requests", "-requests-minute", "-req-minute", ""];
+const TOKENS: [&str; 3] = ["-tokens", "-tokens-minute", "-tokens_usage_based"];
 
 /// Reads what the headers say about the account's limits.
 pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
+    let find = |suffixes: &[&str]| suffixes.iter().find_map(|suffix| suffixed(headers, suffix, now));
     Hints {
-        requests: remaining(
-            headers,
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
-        ),
-        tokens: remaining(
-            headers,
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-        ),
-        input_tokens: None,
-        output_tokens: None,
-        retry_after: retry_after(headers, now),
+        requests: find(&REQUESTS).or_else(|| old_draft(headers, now)).or_else(|| draft(headers, now)),
+        tokens: find(&TOKENS),
+        requests_per_day: find(&["-requests-day"]),
+        tokens_per_day: find(&["-tokens-day"]),
+        ..Hints::common(headers, now)
     }
 }
 
-fn remaining(headers: &HeaderMap, [limit, remaining, reset]: [&str; 3]) -> Option<Remaining> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    // Azure sends -1 and other negative numbers where it does not know; they are no count.
-    let count = |name| text(name).and_then(|text| text.parse::<u64>().ok());
+/// Tells whether the account has no allowance at all: a limit of zero, of which nothing is left.
+pub(super) fn grants_nothing(headers: &HeaderMap) -> bool {
+    let is_zero = |of: &str, suffix: &str| {
+        text(headers, &format!("x-ratelimit-{of}{suffix}")).and_then(count) == Some(0)
+    };
+    REQUESTS.iter().chain(&TOKENS).any(|suffix| is_zero("limit", suffix) && is_zero("remaining", suffix))
+}
+
+fn suffixed(headers: &HeaderMap, suffix: &str, now: SystemTime) -> Option<Remaining> {
+    let name = |of| format!("x-ratelimit-{of}{suffix}");
+    let remaining = name("remaining");
+    // Most names are no vendor's at once.
+    headers.get(&remaining)?;
+    Remaining::read(headers, [&name("limit"), &remaining, &name("reset")], now)
+}
+
+fn old_draft(headers: &HeaderMap, now: SystemTime) -> Option<Remaining> {
+    Remaining::read(headers, ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"], now)
+}
+
+/// Reads `"default";r=50;t=30`, and `limit=100, remaining=50, reset=30`, which was the draft before.
+fn draft(headers: &HeaderMap, now: SystemTime) -> Option<Remaining> {
+    let (limits, policy) =
+        (text(headers, "ratelimit")?, text(headers, "ratelimit-policy").unwrap_or_default());
+    if find(policy, &["qu"]).is_some_and(|unit| unit.trim_matches('"') != "requests") {
+        return None;
+    }
     Some(Remaining {
-        remaining: count(remaining)?,
-        limit: count(limit).filter(|limit| *limit > 0),
-        reset: text(reset).and_then(go_duration),
+        remaining: find(limits, &["r", "remaining"]).and_then(count)?,
+        limit: find(policy, &["q"]).or(find(limits, &["limit"])).and_then(count).filter(|limit| *limit > 0),
+        reset: find(limits, &["t", "reset"]).and_then(|text| reset(text, now)),
     })
+}
+
+/// Returns the first value that has one of these names, among `a=1;b=2, c=3`.
+fn find<'t>(fields: &'t str, names: &[&str]) -> Option<&'t str> {
+    let pairs = fields.split([',', ';']).filter_map(|field| field.split_once('='));
+    pairs
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .find(|(name, _)| names.contains(name))
+        .map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -42,28 +86,33 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::wire::fixtures;
 
     fn read(json: &str) -> Hints {
         let all: HashMap<String, String> = serde_json::from_str(json).unwrap();
         let headers: HeaderMap = (&all).try_into().unwrap();
-        read_hints(&headers, SystemTime::UNIX_EPOCH)
+        read_hints(&headers, fixtures::arrival())
+    }
+
+    fn left(limit: u64, remaining: u64, milliseconds: u64) -> Option<Remaining> {
+        Some(Remaining { limit: Some(limit), remaining, reset: Some(Duration::from_millis(milliseconds)) })
     }
 
     #[test]
     fn a_success_says_what_is_left() {
         let hints = read(include_str!("../../../tests/data/wire/openai_headers_success.json"));
-        let requests =
-            Remaining { limit: Some(500), remaining: 499, reset: Some(Duration::from_millis(120)) };
-        let tokens =
-            Remaining { limit: Some(200_000), remaining: 195_880, reset: Some(Duration::from_millis(1236)) };
-        assert_eq!(hints, Hints { requests: Some(requests), tokens: Some(tokens), ..Hints::default() });
+        let (requests, tokens) = (left(500, 499, 120), left(200_000, 195_880, 1236));
+        assert_eq!(hints, Hints { requests, tokens, ..Hints::default() });
     }
 
     #[test]
     fn a_refusal_says_how_long_to_wait() {
         let hints = read(include_str!("../../../tests/data/wire/openai_headers_429.json"));
         assert_eq!(hints.retry_after, Some(Duration::from_millis(699)));
+        assert_eq!(hints.should_retry, Some(true));
         assert_eq!(hints.tokens.map(|tokens| tokens.remaining), Some(1789));
     }
 
@@ -76,5 +125,120 @@ mod tests {
         let tokens = Remaining { limit: None, remaining: 9, reset: Some(Duration::from_secs(64)) };
         assert_eq!(hints, Hints { tokens: Some(tokens), ..Hints::default() });
         assert_eq!(read("{}"), Hints::default());
+    }
+
+    #[test]
+    fn every_vendor_is_understood() {
+        let requests = |requests| Hints { requests, ..Hints::default() };
+        let silent = |limit, remaining| Some(Remaining { limit: Some(limit), remaining, reset: None });
+        for (vendor, headers, hints) in [
+            (
+                "Groq",
+                r#"{"x-ratelimit-limit-requests": "14400", "x-ratelimit-limit-tokens": "18000", "x-ratelimit-remaining-requests": "14370",
+                    "x-ratelimit-remaining-tokens": "17997", "x-ratelimit-reset-requests": "2m59.56s", "x-ratelimit-reset-tokens": "7.66s"}"#,
+                Hints { tokens: left(18_000, 17_997, 7_660), ..requests(left(14_400, 14_370, 179_560)) },
+            ),
+            (
+                "OpenAI, a token limit by usage",
+                r#"{"x-ratelimit-limit-tokens": "-1", "x-ratelimit-remaining-tokens": "-1", "x-ratelimit-limit-tokens_usage_based": "40000",
+                    "x-ratelimit-remaining-tokens_usage_based": "39880", "x-ratelimit-reset-tokens_usage_based": "180ms"}"#,
+                Hints { tokens: left(40_000, 39_880, 180), ..Hints::default() },
+            ),
+            (
+                "Cerebras",
+                r#"{"x-ratelimit-limit-requests-day": "10000", "x-ratelimit-remaining-requests-day": "9500", "x-ratelimit-reset-requests-day": "33011.382",
+                    "x-ratelimit-limit-tokens-minute": "60000", "x-ratelimit-remaining-tokens-minute": "51000", "x-ratelimit-reset-tokens-minute": "45.5"}"#,
+                Hints {
+                    tokens: left(60_000, 51_000, 45_500),
+                    requests_per_day: left(10_000, 9_500, 33_011_382),
+                    ..Hints::default()
+                },
+            ),
+            (
+                "SambaNova",
+                r#"{"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "42", "x-ratelimit-reset-requests": "30",
+                    "x-ratelimit-limit-requests-day": "1500", "x-ratelimit-remaining-requests-day": "1497", "x-ratelimit-reset-requests-day": "4h17m"}"#,
+                Hints { requests_per_day: left(1_500, 1_497, 15_420_000), ..requests(left(60, 42, 30_000)) },
+            ),
+            (
+                "Mistral",
+                r#"{"x-ratelimit-limit-req-minute": "60", "x-ratelimit-remaining-req-minute": "59", "x-ratelimit-limit-tokens-minute": "50000",
+                    "x-ratelimit-remaining-tokens-minute": "47196", "x-ratelimit-remaining-tokens-month": "3950246"}"#,
+                Hints { tokens: silent(50_000, 47_196), ..requests(silent(60, 59)) },
+            ),
+            (
+                "Fireworks",
+                r#"{"x-ratelimit-limit-requests": "600", "x-ratelimit-limit-tokens-prompt": "21600000"}"#,
+                Hints::default(),
+            ),
+            (
+                "OpenRouter, milliseconds since 1970",
+                r#"{"x-ratelimit-limit": "50", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795219200000"}"#,
+                requests(left(50, 0, 14_400_000)),
+            ),
+            (
+                "a gateway, seconds since 1970",
+                r#"{"x-ratelimit-limit": "100, 100;window=60", "x-ratelimit-remaining": "98", "x-ratelimit-reset": "1795204830"}"#,
+                requests(left(100, 98, 30_000)),
+            ),
+            (
+                "the draft",
+                r#"{"ratelimit": "\"default\";r=50;t=30", "ratelimit-policy": "\"default\";q=100;w=60"}"#,
+                requests(left(100, 50, 30_000)),
+            ),
+            (
+                "the draft, in tokens",
+                r#"{"ratelimit": "\"default\";r=50;t=30", "ratelimit-policy": "\"default\";q=100;qu=\"content-bytes\""}"#,
+                Hints::default(),
+            ),
+            (
+                "the draft before",
+                r#"{"ratelimit": "limit=100, remaining=50, reset=30"}"#,
+                requests(left(100, 50, 30_000)),
+            ),
+            (
+                "the draft before that",
+                r#"{"ratelimit-limit": "100", "ratelimit-remaining": "50", "ratelimit-reset": "30"}"#,
+                requests(left(100, 50, 30_000)),
+            ),
+        ] {
+            assert_eq!(read(headers), hints, "{vendor}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_with_nothing_left_grants_nothing() {
+        let nothing = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            grants_nothing(&pairs.collect())
+        };
+        assert!(nothing(&[("x-ratelimit-limit-req-minute", "0"), ("x-ratelimit-remaining-req-minute", "0")]));
+        assert!(!nothing(&[
+            ("x-ratelimit-limit-req-minute", "5"),
+            ("x-ratelimit-remaining-req-minute", "0")
+        ]));
+        assert!(!nothing(&[("x-ratelimit-limit-tokens", "0"), ("x-ratelimit-remaining-tokens", "9")]));
+        assert!(!nothing(&[("x-ratelimit-remaining-tokens", "0")]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_a_limit_absurd(
+            value in "\\PC{0,40}|-?[0-9]{0,30}(\\.[0-9]{0,9})?[hms]{0,2}|\"d\";r=[0-9e+-]{0,9};t=[0-9.e+-]{0,20}",
+            reset in "\\PC{0,40}|-?[0-9]{0,30}(\\.[0-9]{0,9})?[hms]{0,2}",
+        ) {
+            let names = REQUESTS.iter().chain(&TOKENS).map(|suffix| format!("x-ratelimit-remaining{suffix}"));
+            let mut headers = HeaderMap::new();
+            for name in names.chain(["ratelimit".to_owned(), "x-ratelimit-limit".to_owned()]) {
+                let (Ok(value), Ok(reset)) = (value.parse(), reset.parse()) else { continue };
+                headers.insert(http::HeaderName::try_from(name.replace("remaining", "reset")).unwrap(), reset);
+                headers.insert(http::HeaderName::try_from(name).unwrap(), value);
+            }
+            let hints = read_hints(&headers, fixtures::arrival());
+            for left in [hints.requests, hints.tokens].into_iter().flatten() {
+                prop_assert!(left.remaining <= 1_000_000_000_000_000);
+                prop_assert!(left.reset.is_none_or(|reset| reset <= Duration::from_hours(366 * 24)));
+            }
+        }
     }
 }

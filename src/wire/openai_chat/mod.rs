@@ -14,7 +14,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-pub(super) use error::read_error;
+pub(super) use error::{complete, read_error};
 pub(super) use limits::read_hints;
 pub(super) use reply::Decoder;
 pub(super) use request::{BASE_URL, authorization, encode};

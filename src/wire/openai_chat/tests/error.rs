@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use crate::types::{Charged, Class, Verdict};
-use crate::wire::Format;
+use crate::types::{Charged, Class, Prompt, Verdict};
+use crate::wire::fixtures::arrival;
+use crate::wire::{Dialect, Format};
 
 use super::{fixture, lines, read};
 
@@ -226,4 +227,89 @@ fn a_header_says_better_than_the_message_how_long_to_wait() {
     let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), "2".parse().unwrap())]);
     let failure = Format::Openai.read_error(429, &headers, body.as_bytes(), SystemTime::UNIX_EPOCH);
     assert_eq!(failure.retry_after, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_limit_of_a_day_is_a_quota_and_says_until_when() {
+    let minutes = |minutes: f64| Some(Duration::from_secs_f64(minutes * 60.0));
+    for (body, class, wait) in [
+        // Groq.
+        (
+            r#"{"error":{"message":"Rate limit reached for model `x` in organization `o` service tier `on_demand` on tokens per day (TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m36s. Need more tokens?","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Class::Quota,
+            minutes(9.6),
+        ),
+        (
+            r#"{"error":{"message":"Rate limit reached for x on requests per day (RPD): Limit 200, Used 200, Requested 1. Please try again in 7m12s.","type":"requests","code":"rate_limit_exceeded"}}"#,
+            Class::Quota,
+            minutes(7.2),
+        ),
+        // OpenRouter, whose body repeats its headers: 2026-11-21T00:00:00Z in milliseconds.
+        (
+            r#"{"error":{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day","code":429,"metadata":{"headers":{"X-RateLimit-Limit":"50","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"1795219200000","bad name":"x","odd":["\n"]}}}}"#,
+            Class::Quota,
+            minutes(240.0),
+        ),
+        (
+            r#"{"error":{"message":"Rate limit exceeded: free-models-per-day-high-balance.","type":"rate_limit_error","code":"429"}}"#,
+            Class::Quota,
+            None,
+        ),
+        (
+            r#"{"error":{"message":"Rate limit exceeded: free-models-per-min. Add 10 credits to unlock 1000 free model requests per day","code":429,"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":1795204830000}}}}"#,
+            Class::RateLimit,
+            minutes(0.5),
+        ),
+        (
+            r#"{"error":{"message":"Your daily limit resets at 2026-11-20T21:00:00Z","type":"rate_limit_error"}}"#,
+            Class::Quota,
+            minutes(60.0),
+        ),
+    ] {
+        let failure = Format::Openai.read_error(429, &HeaderMap::new(), body.as_bytes(), arrival());
+        assert_eq!((failure.class, failure.retry_after), (class, wait), "{body}");
+    }
+}
+
+#[test]
+fn a_limit_that_never_opens_is_a_quota() {
+    let body = r#"{"message":"Rate limit exceeded","code":"1300"}"#;
+    let read = |pairs: &[(&'static str, &'static str)]| {
+        let headers =
+            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        Format::Openai.read_error(429, &headers, body.as_bytes(), arrival()).class
+    };
+    assert_eq!(read(&[]), Class::RateLimit);
+    assert_eq!(read(&[("x-should-retry", "true")]), Class::RateLimit);
+    assert_eq!(read(&[("x-should-retry", "false")]), Class::Quota);
+    assert_eq!(read(&[("x-should-retry", "false"), ("retry-after", "3")]), Class::RateLimit);
+    let mistral = [("x-ratelimit-limit-req-minute", "0"), ("x-ratelimit-remaining-req-minute", "0")];
+    assert_eq!(read(&mistral), Class::Quota);
+}
+
+#[test]
+fn an_error_inside_a_success_says_how_long_it_lasts_too() {
+    let event = |format: Format, data: &str, headers: &HeaderMap| {
+        let mut decoder = format.decoder(&Prompt::default(), &Dialect::default());
+        let failure = decoder.event(None, data).unwrap_err();
+        let failure = format.complete(failure, headers, arrival());
+        (failure.class, failure.retry_after)
+    };
+    let limited = r#"{"error":{"message":"Rate limit reached. Please try again in 11.054s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let silent = r#"{"error":{"message":"Slow down.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let daily = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"violations":[{"quotaId":"RequestsPerDay"}]}]}}"#;
+    let spent = r#"{"type":"error","error":{"type":"rate_limit_error","message":"You have reached your API usage limits. You will regain access on 2026-11-21 at 00:00 UTC."}}"#;
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let none = HeaderMap::new();
+    let said = Some(Duration::from_millis(11_054));
+    assert_eq!(event(Format::Openai, limited, &none), (Class::RateLimit, said));
+    assert_eq!(event(Format::Openai, daily, &none), (Class::Quota, seconds(12 * 3_600 + 300)));
+    assert_eq!(event(Format::Gemini, daily, &none), (Class::Quota, seconds(12 * 3_600 + 300)));
+    assert_eq!(event(Format::Anthropic, spent, &none), (Class::Quota, seconds(4 * 3_600)));
+    // Where the words are silent, the headers of the success are not.
+    let headers = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1m12s")];
+    let headers =
+        headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    assert_eq!(event(Format::Openai, silent, &headers), (Class::RateLimit, seconds(72)));
+    assert_eq!(event(Format::Openai, silent, &none), (Class::RateLimit, None));
 }
