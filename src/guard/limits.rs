@@ -33,9 +33,19 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Returns whether there is none at all.
-    pub fn is_empty(&self) -> bool {
-        *self == Self { burst: self.burst, ..Self::default() }
+    /// Returns the smaller one of each, with the burst of `self`.
+    #[must_use]
+    pub fn narrowed(&self, other: &Self) -> Self {
+        let smaller = |one: Option<NonZeroU64>, other| one.into_iter().chain(other).min();
+        Self {
+            requests_per_second: smaller(self.requests_per_second, other.requests_per_second),
+            requests: smaller(self.requests, other.requests),
+            requests_per_day: smaller(self.requests_per_day, other.requests_per_day),
+            tokens: smaller(self.tokens, other.tokens),
+            input_tokens: smaller(self.input_tokens, other.input_tokens),
+            output_tokens: smaller(self.output_tokens, other.output_tokens),
+            burst: self.burst,
+        }
     }
 }
 
@@ -252,6 +262,11 @@ impl Limits {
     pub fn per_minute(&self) -> (Option<f64>, Option<f64>) {
         let tokens = self.tokens.nominal().or_else(|| self.input.nominal());
         (self.requests.nominal(), tokens)
+    }
+
+    /// Returns whether any limit is known that calls are paced by.
+    pub fn is_known(&self) -> bool {
+        self.all().into_iter().any(|limit| limit.nominal().is_some())
     }
 
     /// Returns whether tokens of both directions share one limit.

@@ -98,7 +98,7 @@ async fn call(state: Arc<State>, departure: Departure) {
         reply: Some(waiting.reply),
         key: key.label.clone(),
         probe: permit.is_probe(),
-        forced: false,
+        forced: permit.is_forced(),
         left,
         waited: left - waiting.asked,
     };

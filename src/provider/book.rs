@@ -1,75 +1,47 @@
-//! The numbers of a provider, and every decision about them.
+//! The numbers of a provider, and which call may leave.
 //!
-//! Pure: it is given `now`, and its owner holds the lock, sends the replies and makes the calls.
+//! Pure: it is given `now`, and its owner holds the lock, sends the replies and makes the calls. What calls
+//! teach when they end is in `outcome.rs`, what others see of it in `standing.rs`.
 
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Backoff, Breaker, BreakerState, Hearing, Limits, Meter, Need, Standing, Standings};
+use crate::guard::{Breaker, BreakerState, Limits, Meter, Need, Pass, RetryBudget};
 use crate::types::{Class, Failure, ModelName, ProviderName};
-use crate::wire::{Hints, Remaining};
 
-use super::call::{Call, LaneHealth, Refused};
+use super::call::{Call, Refused};
 use super::estimate::Estimate;
 use super::key::{Keys, ReadyKey};
-use super::lane::{ASSUMED_NEED, Lane, Learned};
-use super::permit::{Ended, Taken};
+use super::lane::{Lane, Learned};
+use super::permit::Taken;
 use super::queue::{Queue, Ticket};
-use super::reservation::Reservations;
 use super::settings::Settings;
 use super::state::Waiting;
-
-/// How long a provider is left alone that asked us to slow down without saying for how long.
-const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
-
-/// How long a provider is left alone at least that asked us to slow down, whatever it said: one that
-/// says `0` and means it not would otherwise be asked in a circle.
-const THROTTLED_AT_LEAST: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
-
-/// A rate limit that asks for as long a wait as this, or for years, does not mean it: it would be
-/// believed at the price of the whole provider.
-const NONSENSE: Duration = Duration::from_hours(24);
-
-/// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
-const SHORT_HOLD: Duration = Duration::from_secs(2);
-
-/// Seconds a call is assumed to take before one has been seen.
-const ASSUMED_SECONDS: f64 = 2.0;
-
-/// Seconds without a word that say something about a provider, at least, and before one call has been
-/// answered.
-const SILENT_AT_LEAST: f64 = 1.0;
-const SILENT_AT_FIRST: f64 = 5.0;
 
 /// What a provider has counted.
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) queue: Queue<Waiting>,
     pub(super) limits: Limits,
-    reservations: Reservations,
     pub(super) keys: Keys,
-    lanes: HashMap<ModelName, Lane>,
+    /// For faults that are every lane's: nobody there, or nobody to be trusted.
+    pub(super) door: Breaker,
+    /// The last failure that counted against the door.
+    pub(super) at_the_door: Option<Failure>,
+    pub(super) retries: RetryBudget,
+    pub(super) lanes: HashMap<ModelName, Lane>,
     pub(super) in_flight: usize,
-    throttled_in_a_row: u32,
-    seconds: Learned,
-    requests: (Meter, Option<NonZeroU64>),
-    tokens: (Meter, Option<NonZeroU64>),
+    /// Most calls in flight, of all lanes together.
+    pub(super) most: usize,
+    pub(super) seconds: Learned,
+    pub(super) requests: Meter,
+    pub(super) tokens: Meter,
     pub(super) calls: u64,
     pub(super) throttled: u64,
-}
-
-/// What people should hear of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct News {
-    /// The router has to know.
-    pub(super) health: bool,
-    /// The lane's breaker has opened, or closed again.
-    pub(super) moved_to: Option<BreakerState>,
-    /// A key has come to rest that did not.
-    pub(super) key_rests: bool,
+    /// Whether calls wait for limits, and not for others to end.
+    pub(super) paced: bool,
 }
 
 /// What the queue allows.
@@ -84,36 +56,48 @@ pub(super) enum Turn {
     Nothing,
 }
 
+/// What keeps a call from leaving.
+enum Held {
+    /// All calls, until then.
+    All(Instant),
+    /// Those of its lane.
+    Lane,
+    /// It cannot leave at all.
+    Refused(Refused),
+}
+
 impl Book {
     pub(super) fn new(settings: &Settings, keys: Keys, now: Instant) -> Self {
-        let limits = settings.limits.rates();
-        let lane = |name: &ModelName| (name.clone(), Lane::new(Breaker::new(settings.breaker.clone())));
+        let lane = |(name, model): (&ModelName, _)| (name.clone(), Lane::new(settings, model, now));
         Self {
             queue: Queue::new(settings.queue.get()),
-            limits: Limits::new(&limits, now),
-            reservations: Reservations { reserve: settings.reserve, limits },
+            limits: Limits::new(&settings.limits.rates(), now),
             keys,
-            lanes: settings.models.keys().map(lane).collect(),
+            door: Breaker::new(settings.breaker.clone()),
+            at_the_door: None,
+            retries: RetryBudget::new(settings.retries.clone(), now),
+            lanes: settings.models.iter().map(lane).collect(),
             in_flight: 0,
-            throttled_in_a_row: 0,
+            most: settings.limits.concurrency.max.get() as usize,
             seconds: Learned::default(),
-            requests: (Meter::new(now), limits.requests),
-            tokens: (Meter::new(now), limits.tokens.or(limits.input_tokens)),
+            requests: Meter::new(now),
+            tokens: Meter::new(now),
             calls: 0,
             throttled: 0,
+            paced: false,
         }
     }
 
     /// Says whether a call may wait here.
     pub(super) fn admissible(
-        &mut self,
+        &self,
         provider: &ProviderName,
         settings: &Settings,
         call: &Call,
         estimate: Estimate,
         now: Instant,
     ) -> Result<(), Refused> {
-        let (Some(model), Some(lane)) = (settings.models.get(&call.model), self.lanes.get_mut(&call.model))
+        let (Some(model), Some(lane)) = (settings.models.get(&call.model), self.lanes.get(&call.model))
         else {
             let unknown = format!("{provider} has no model called {}", call.model);
             return Err(Refused::TooLarge(Failure::new(Class::NotFound, unknown)));
@@ -126,273 +110,159 @@ impl Book {
                 "the prompt has about {about} tokens, and {lane_name} takes {context}"
             )));
         }
-        self.reservations.fits(provider, &self.limits, &lane.sizes, estimate).map_err(too_large)?;
-        let need = self.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate).foretold();
-        if lane.breaker.state(now) == BreakerState::Open
-            && let Err(until) = lane.breaker.admit(now)
-        {
-            return Err(lane.refusal(until));
+        for limits in [&self.limits, &lane.limits] {
+            lane.reservations.fits(provider, limits, &lane.sizes, estimate).map_err(too_large)?;
+        }
+        let reserved = lane.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate);
+        // While a probe is due or under way, waiting for it is worth more than going away.
+        let is_open = |breaker: &Breaker| breaker.state(now) == BreakerState::Open;
+        if is_open(&self.door) || is_open(&lane.breaker) {
+            self.check(lane, call.alone, now)?;
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
-        let concurrency = settings.limits.concurrency.get() as usize;
-        let until = self.turn(concurrency, self.queue.ahead_of(&call.place(), |_| true), need, now);
+        let ahead = self.queue.ahead_of(&call.place(), |_| true);
+        let until = self.turn(lane, ahead, reserved.foretold(), now);
         if until > call.deadline {
             return Err(Refused::Busy { until });
         }
         if self.queue.is_full() {
             // It would fit in time and there is room soon: come back when a part of the queue has gone.
-            return Err(Refused::Busy { until: self.turn(concurrency, self.queue.len() / 10, need, now) });
+            let until = self.turn(lane, self.queue.len() / 10, reserved.foretold(), now);
+            return Err(Refused::Busy { until });
         }
         Ok(())
     }
 
+    /// Asks the breakers, and takes no pass.
+    fn check(&self, lane: &Lane, alone: bool, now: Instant) -> Result<(), Refused> {
+        if let Err(until) = self.door.check(now, alone) {
+            return Err(match &self.at_the_door {
+                Some(last) if !lane.has_answered => Refused::NeverAnswered(last.clone()),
+                _ => Refused::Open { until },
+            });
+        }
+        lane.breaker.check(now, alone).map_err(|until| lane.refusal(until))
+    }
+
     /// Returns when a call would leave that has `ahead` others before it.
-    fn turn(&self, concurrency: usize, ahead: usize, need: Need, now: Instant) -> Instant {
-        let paced = self.limits.expected(ahead as u64, need, now);
-        if self.in_flight + ahead < concurrency {
+    fn turn(&self, lane: &Lane, ahead: usize, need: Need, now: Instant) -> Instant {
+        let paced = [&self.limits, &lane.limits].map(|limits| limits.expected(ahead as u64, need, now));
+        let paced = paced[0].max(paced[1]);
+        let at_once = lane.concurrency.limit().min(self.most);
+        if self.in_flight + ahead < at_once {
             return paced;
         }
         // As long as none has come back nobody knows, and a guess must not turn anyone away.
         let Some(seconds) = self.seconds.0 else { return paced };
-        let waves = (ahead + self.in_flight) as f64 / concurrency as f64;
+        let waves = (ahead + self.in_flight) as f64 / at_once as f64;
         // The calls that are out are half done, on average.
         let crowded = (waves - 0.5).max(0.0) * seconds;
         paced.max(now + Duration::from_secs_f64(crowded))
     }
 
     /// Decides about the call whose turn it is.
-    pub(super) fn next(&mut self, concurrency: usize, now: Instant) -> Turn {
-        let Some((ticket, first)) = self.queue.next(|_| true) else { return Turn::Nothing };
-        let (model, step) = (&first.call.model, first.call.asker.step.as_ref());
-        // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
-        if first.reply.is_abandoned() || first.call.deadline <= now {
-            return self.refuse(&ticket, Refused::Busy { until: now });
-        }
-        if self.in_flight >= concurrency {
-            return Turn::Nothing;
-        }
-        let key = match self.keys.pick(now) {
-            Ok(key) => key.clone(),
-            Err(failure) => return self.refuse(&ticket, Refused::NoKey(failure)),
-        };
-        let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(&ticket, Refused::Down) };
-        let pass = match lane.breaker.admit(now) {
-            Ok(pass) => pass,
-            Err(until) => {
-                let refusal = lane.refusal(until);
-                return self.refuse(&ticket, refusal);
+    pub(super) fn next(&mut self, now: Instant) -> Turn {
+        self.paced = false;
+        loop {
+            let lanes = &self.lanes;
+            let may = |model: &ModelName| lanes.get(model).is_none_or(|lane| lane.may(now));
+            let Some((ticket, first)) = self.queue.next(may) else { return self.wait_for_a_lane(now) };
+            // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
+            if first.reply.is_abandoned() || first.call.deadline <= now {
+                return self.refuse(&ticket, Refused::Busy { until: now });
             }
-        };
+            if self.in_flight >= self.most {
+                return Turn::Nothing;
+            }
+            let (call, estimate) = (first.call.clone(), first.estimate);
+            match self.admit(&call, estimate, now) {
+                Ok((key, taken)) => {
+                    let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
+                    return Turn::Leave(waiting, key, taken);
+                }
+                Err(Held::Lane) => {}
+                Err(Held::All(ready)) => {
+                    self.paced = true;
+                    return Turn::Wait(ready);
+                }
+                Err(Held::Refused(refused)) => return self.refuse(&ticket, refused),
+            }
+        }
+    }
+
+    /// Lets a call leave, with all that it takes; or takes nothing.
+    fn admit(&mut self, call: &Call, estimate: Estimate, now: Instant) -> Result<(ReadyKey, Taken), Held> {
+        let key = self.keys.pick(now).map_err(|failure| Held::Refused(Refused::NoKey(failure)))?.clone();
+        let lane = self.lanes.get(&call.model).ok_or(Held::Refused(Refused::Down))?;
+        self.check(lane, call.alone, now).map_err(Held::Refused)?;
+        let Some(lane) = self.lanes.get_mut(&call.model) else { return Err(Held::Refused(Refused::Down)) };
         // Only now: answers that came while it waited have taught something.
-        let reserved = self.reservations.of(&lane.sizes, step, first.estimate);
-        let left = match self.limits.take(reserved.need, reserved.usual, now) {
-            Ok(left) => left,
-            Err(ready) => {
-                lane.breaker.said_nothing(pass);
-                return Turn::Wait(ready);
+        let reserved = lane.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate);
+        let own = lane.take(&reserved, now).map_err(|_| Held::Lane)?;
+        let shared = self.limits.take(reserved.need, reserved.usual, now).map_err(|ready| {
+            lane.limits.stayed(reserved.need, &own);
+            Held::All(ready)
+        })?;
+        let passes = match counted(&mut self.retries, call.retry, now) {
+            Ok(()) => passes(&mut self.door, &mut lane.breaker, call.alone, now),
+            Err(refused) => Err(refused),
+        };
+        let (door, pass) = match passes {
+            Ok(passes) => passes,
+            Err(refused) => {
+                lane.limits.stayed(reserved.need, &own);
+                self.limits.stayed(reserved.need, &shared);
+                return Err(Held::Refused(refused));
             }
         };
-        let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
         lane.took(&reserved);
+        let ticket = lane.concurrency.left(now);
         self.in_flight += 1;
         self.calls += 1;
-        self.requests.0.add(1, now);
-        let usual = reserved.usual;
-        self.tokens.0.add(usual.input + if self.tokens_are_both() { usual.output } else { 0 }, now);
-        let (model, step) = (waiting.call.model.clone(), waiting.call.asker.step.clone());
-        let taken = Taken { model, key: key.label.clone(), pass, step, reserved, left };
-        Turn::Leave(waiting, key, taken)
+        self.requests.add(1, now);
+        let both = self.limits.counts_both_directions();
+        self.tokens.add(reserved.usual.input + if both { reserved.usual.output } else { 0 }, now);
+        let (model, step) = (call.model.clone(), call.asker.step.clone());
+        let key_label = key.label.clone();
+        Ok((key, Taken { model, key: key_label, door, pass, ticket, step, reserved, shared, own }))
+    }
+
+    /// Returns when the first lane that calls wait for is worth asking again.
+    fn wait_for_a_lane(&mut self, now: Instant) -> Turn {
+        let waiting = self.queue.lanes_waiting().filter_map(|(model, _)| self.lanes.get(model)?.held_back);
+        let ready = waiting.filter(|ready| *ready > now).min();
+        self.paced = ready.is_some();
+        ready.map_or(Turn::Nothing, Turn::Wait)
     }
 
     fn refuse(&mut self, ticket: &Ticket, refused: Refused) -> Turn {
         self.queue.discard(ticket).map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
     }
-
-    /// Believes what the headers of a response say, as soon as they are here.
-    pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
-        self.limits.hear(&standings(hints), &taken.left, Hearing::All, now);
-        if accepted {
-            self.limits.went_through(&taken.left, now);
-        }
-    }
-
-    /// Takes back what a call took; `None` is a call that died without an outcome.
-    pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) -> News {
-        let (health, state, out) = self.standing(&taken.model, now);
-        self.take_back(taken, ended, now);
-        let after = self.standing(&taken.model, now);
-        let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
-        News {
-            health: health != after.0,
-            moved_to: moved_to.map(|(_, after)| after),
-            key_rests: out != after.2,
-        }
-    }
-
-    /// Returns all of a lane's state that news can be about.
-    fn standing(&self, model: &ModelName, now: Instant) -> (LaneHealth, Option<BreakerState>, usize) {
-        let lane = self.lanes.get(model);
-        let health = lane.map_or(LaneHealth::Out, |lane| self.lane_health(lane, now));
-        (health, lane.map(|lane| lane.breaker.state(now)), self.keys.resting(now).count())
-    }
-
-    fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let used = taken.reserved.used(ended.map(|ended| ended.result));
-        self.limits.settle(taken.reserved.need, used, now);
-        let usual = self.seconds.0;
-        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
-        let Some(ended) = ended else { return lane.breaker.said_nothing(taken.pass) };
-        match ended.result {
-            Ok(_) => {
-                lane.has_answered = true;
-                lane.breaker.succeeded(taken.pass, now);
-            }
-            Err(failure) if is_providers_fault(failure.class) || is_silence(failure, ended, usual) => {
-                lane.breaker.failed(taken.pass, now, fastrand::f64());
-                lane.last = Some(failure.clone());
-            }
-            Err(_) => lane.breaker.said_nothing(taken.pass),
-        }
-        taken.reserved.teach(&mut lane.sizes, taken.step.as_ref(), ended.result);
-        if ended.result.is_ok() {
-            self.throttled_in_a_row = 0;
-            self.seconds.learn(ended.took.as_secs_f64());
-        }
-        if let Err(failure) = ended.result {
-            self.obey(taken, failure, now);
-        }
-    }
-
-    /// Does what a failure asks of the whole provider.
-    fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) {
-        if self.keys.rest(&taken.key, failure, now) {
-            return;
-        }
-        let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
-        if failure.class == Class::RateLimit {
-            self.throttled += 1;
-            // Calls that left together are refused together: that is one incident.
-            if self.limits.held_for(now).is_zero() {
-                self.throttled_in_a_row = self.throttled_in_a_row.saturating_add(1);
-            }
-            let jitter = fastrand::f64();
-            let wait = told.unwrap_or_else(|| THROTTLED.wait(self.throttled_in_a_row, jitter));
-            let until = now + wait.max(THROTTLED_AT_LEAST.wait(self.throttled_in_a_row, jitter));
-            self.limits.refused(&taken.left, until, now);
-        } else if let (Class::Overloaded, Some(wait)) = (failure.class, told) {
-            self.limits.hold(now + wait);
-        }
-    }
-
-    /// Returns how every lane is doing.
-    pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
-        self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(lane, now))).collect()
-    }
-
-    fn lane_health(&self, lane: &Lane, now: Instant) -> LaneHealth {
-        if self.keys.are_out(now) {
-            LaneHealth::Out
-        } else if !lane.breaker.would_admit(now) || self.limits.held_for(now) > SHORT_HOLD {
-            LaneHealth::Poor
-        } else {
-            LaneHealth::Good
-        }
-    }
-
-    pub(super) fn lanes(&self, now: Instant) -> impl Iterator<Item = (&ModelName, BreakerState)> {
-        self.lanes.iter().map(move |(model, lane)| (model, lane.breaker.state(now)))
-    }
-
-    /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
-    /// once and in twice the time a call takes, so that some always wait.
-    pub(super) fn capacity(&self, concurrency: usize, now: Instant) -> usize {
-        let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
-        // The largest of the lanes: too small a window costs little, too large a one deadlines.
-        let usual = self.lanes.values().filter_map(Lane::usual_need);
-        let need = usual.max_by_key(|need| need.input + need.output).unwrap_or(ASSUMED_NEED);
-        let paced = self.limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
-        let paced = paced + self.limits.calls_at_once(need, now);
-        paced.min(concurrency as f64 * 1.5 + 2.0).ceil() as usize
-    }
-
-    /// Returns the share of the tightest limit that the last ten seconds used.
-    pub(super) fn limit_share(&self, now: Instant) -> Option<f64> {
-        let share = |(meter, limit): &(Meter, Option<NonZeroU64>)| {
-            Some(meter.per_second(now) * 60.0 / limit.as_ref()?.get() as f64)
-        };
-        [share(&self.requests), share(&self.tokens)].into_iter().flatten().reduce(f64::max)
-    }
-
-    fn tokens_are_both(&self) -> bool {
-        self.limits.counts_both_directions()
-    }
 }
 
-fn standings(hints: &Hints) -> Standings {
-    let standing = |told: Option<Remaining>| {
-        told.map(|Remaining { limit, remaining, reset }| Standing { limit, remaining, reset })
-    };
-    Standings {
-        requests: standing(hints.requests),
-        tokens: standing(hints.tokens),
-        input_tokens: standing(hints.input_tokens),
-        output_tokens: standing(hints.output_tokens),
+/// Counts a call, or takes it from the retries.
+fn counted(retries: &mut RetryBudget, is_retry: bool, now: Instant) -> Result<(), Refused> {
+    if is_retry {
+        return retries.take(now).map_err(|until| Refused::RetriesSpent { until });
     }
+    retries.called(now);
+    Ok(())
 }
 
-/// Whether a call was cut off by its ask's deadline and yet had got more than the time that calls usually
-/// take without a word. Else nobody would ever learn that a provider is dark while all asks are short.
-fn is_silence(failure: &Failure, ended: &Ended<'_>, usual: Option<f64>) -> bool {
-    let patience = usual.map_or(SILENT_AT_FIRST, |seconds| (seconds * 3.0).max(SILENT_AT_LEAST));
-    failure.class == Class::Deadline && !ended.began && ended.took.as_secs_f64() >= patience
-}
-
-/// Whether a failure says that the provider is not well. No `_` arm: a new class does not compile
-/// until someone has decided.
-fn is_providers_fault(class: Class) -> bool {
-    match class {
-        Class::Overloaded | Class::ServerError | Class::NetworkError | Class::Timeout | Class::Unreadable => {
-            true
-        }
-        Class::RateLimit
-        | Class::Quota
-        | Class::Auth
-        | Class::NotFound
-        | Class::TooLong
-        | Class::ContentFilter
-        | Class::ApiError
-        | Class::Truncated
-        | Class::ValidationError
-        | Class::TemplateError
-        | Class::Budget
-        | Class::Deadline
-        | Class::Cancelled
-        | Class::Internal => false,
-    }
+/// Takes the passes of both breakers; asked before, they give them.
+fn passes(
+    door: &mut Breaker,
+    lane: &mut Breaker,
+    alone: bool,
+    now: Instant,
+) -> Result<(Pass, Pass), Refused> {
+    let shared = door.admit(now, alone).map_err(|until| Refused::Open { until })?;
+    let own = lane.admit(now, alone).map_err(|until| {
+        door.said_nothing(shared);
+        Refused::Open { until }
+    })?;
+    Ok((shared, own))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn book(limits: &str) -> Book {
-        let text = format!("base_url = 'http://127.0.0.1:9'\nmodels.any = {{}}\nlimits = {{ {limits} }}");
-        let settings: Settings = toml::from_str(&text).unwrap();
-        let keys = Keys::new(settings.format, &[]).unwrap();
-        Book::new(&settings, keys, Instant::now())
-    }
-
-    #[test]
-    fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
-        let mut few = book("tokens_per_minute = 30_000");
-        // Before the first call as after many: else a whole window would wait beyond its deadline.
-        assert!(few.capacity(64, Instant::now()) <= 5, "{}", few.capacity(64, Instant::now()));
-        for lane in few.lanes.values_mut() {
-            (0..200).for_each(|_| lane.input.learn(20_000.0));
-        }
-        assert!(few.capacity(64, Instant::now()) <= 3, "{}", few.capacity(64, Instant::now()));
-        assert_eq!(book("concurrency = 64").capacity(64, Instant::now()), 98);
-        assert_eq!(book("requests_per_minute = 600").capacity(64, Instant::now()), 51);
-    }
-}
+mod tests;

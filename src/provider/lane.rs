@@ -1,14 +1,16 @@
-//! One model of a provider: its breaker, whether it has ever answered, and what its calls take.
+//! One model of a provider: whether it is well, how many calls it takes, and what they take.
 //!
-//! Estimates only; never holds a call back itself.
+//! Knows nothing of the other models, nor of the account that they share.
 
 use tokio::time::Instant;
 
-use crate::guard::{Breaker, Need};
+use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, RateLimits};
 use crate::types::Failure;
 
 use super::call::Refused;
-use super::reservation::Reservation;
+use super::model::Model;
+use super::reservation::{Reservation, Reservations};
+use super::settings::Settings;
 use super::sizes::{ASSUMED_OUTPUT, Sizes};
 
 /// What a call is assumed to take before there was one.
@@ -18,11 +20,21 @@ pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT 
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) breaker: Breaker,
+    pub(super) concurrency: Concurrency,
+    /// Its own limits, configured or learned from headers.
+    pub(super) limits: Limits,
+    /// Whether what headers say is about its own limits, rather than the account's.
+    pub(super) has_limits: bool,
+    /// Until when its own limits let nothing through.
+    pub(super) held_back: Option<Instant>,
+    pub(super) reservations: Reservations,
     pub(super) has_answered: bool,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
+    /// Times in a row that it asked us to slow down.
+    pub(super) throttled_in_a_row: u32,
     /// Tokens that a call of it reads, by estimate.
-    pub(super) input: Learned,
+    input: Learned,
     /// Output tokens that its calls reserve for good, where they do.
     kept: Learned,
     /// What is known of its calls.
@@ -40,15 +52,48 @@ impl Learned {
 }
 
 impl Lane {
-    pub(super) fn new(breaker: Breaker) -> Self {
+    pub(super) fn new(settings: &Settings, model: &Model, now: Instant) -> Self {
+        let own = model.limits.as_ref();
+        let rates = own.map(super::Limits::rates).unwrap_or_default();
+        let rates = RateLimits { burst: own.map_or(settings.limits.burst, |own| own.burst), ..rates };
+        let concurrency = own.map_or(settings.limits.concurrency, |own| own.concurrency);
+        let narrowest = settings.limits.rates().narrowed(&rates);
         Self {
-            breaker,
+            breaker: Breaker::new(settings.breaker.clone()),
+            concurrency: Concurrency::new(concurrency),
+            limits: Limits::new(&rates, now),
+            has_limits: own.is_some() || settings.models.len() > 1,
+            held_back: None,
+            reservations: Reservations { reserve: settings.reserve, limits: narrowest },
             has_answered: false,
             last: None,
+            throttled_in_a_row: 0,
             input: Learned::default(),
             kept: Learned::default(),
             sizes: Sizes::default(),
         }
+    }
+
+    /// Returns whether it could take a call now, as far as its own limits go. Whether its breaker lets one
+    /// through must not depend on calls that hang.
+    pub(super) fn may(&self, now: Instant) -> bool {
+        self.held_back.is_none_or(|until| until <= now)
+            && (self.concurrency.has_room() || self.breaker.trouble().is_some())
+    }
+
+    /// Takes from its limits.
+    ///
+    /// # Errors
+    /// When it is worth asking again; other lanes need not wait for it.
+    pub(super) fn take(&mut self, reserved: &Reservation, now: Instant) -> Result<Left, Instant> {
+        let taken = self.limits.take(reserved.need, reserved.usual, now);
+        self.held_back = taken.as_ref().err().copied();
+        taken
+    }
+
+    /// Returns how its own limits hear what headers say.
+    pub(super) fn hearing(&self) -> Hearing {
+        if self.has_limits { Hearing::All } else { Hearing::OwnNumbers }
     }
 
     /// Says why the breaker refuses a call.
@@ -72,5 +117,11 @@ impl Lane {
         let kept = self.kept.0.map(|output| output as u64);
         let output = kept.or_else(|| self.sizes.usual(None)).unwrap_or(ASSUMED_OUTPUT);
         self.input.0.map(|input| Need { input: input as u64, output })
+    }
+
+    /// Makes as if calls had read so many tokens on average.
+    #[cfg(test)]
+    pub(super) fn has_read(&mut self, tokens: f64) {
+        self.input.0 = Some(tokens);
     }
 }

@@ -6,10 +6,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 
-use crate::guard::{BurstSettings, RateLimits};
+use crate::guard::{BurstSettings, ConcurrencySettings, RateLimits};
 
 /// What an account allows, or a model of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Calls a minute. `None` is no limit, as in the next five.
@@ -26,23 +26,8 @@ pub struct Limits {
     pub output_tokens_per_minute: Option<NonZeroU32>,
     /// How much of a minute's limits may go at once.
     pub burst: BurstSettings,
-    /// Most calls under way at once.
-    pub concurrency: NonZeroU32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            requests_per_minute: None,
-            requests_per_second: None,
-            requests_per_day: None,
-            tokens_per_minute: None,
-            input_tokens_per_minute: None,
-            output_tokens_per_minute: None,
-            burst: BurstSettings::Auto,
-            concurrency: const { NonZeroU32::new(64).unwrap() },
-        }
-    }
+    /// Calls of one model under way at once.
+    pub concurrency: ConcurrencySettings,
 }
 
 impl Limits {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Left, Pass};
+use crate::guard::{Left, Pass, Ticket};
 use crate::types::{Failure, KeyLabel, ModelName, Reply, StepName};
 use crate::wire::Hints;
 
@@ -27,10 +27,16 @@ pub(super) struct Permit {
 pub(super) struct Taken {
     pub(super) model: ModelName,
     pub(super) key: KeyLabel,
+    /// Of the breaker that all lanes share.
+    pub(super) door: Pass,
+    /// Of its lane's breaker.
     pub(super) pass: Pass,
+    pub(super) ticket: Ticket,
     pub(super) step: Option<StepName>,
     pub(super) reserved: Reservation,
-    pub(super) left: Left,
+    /// What it took of the account's limits, and of its model's own.
+    pub(super) shared: Left,
+    pub(super) own: Left,
 }
 
 /// How a call ended, as far as the provider's state is concerned.
@@ -46,9 +52,14 @@ impl Permit {
         Self { state, taken, settled: false }
     }
 
-    /// Returns whether the call is the probe of its lane's breaker.
+    /// Returns whether the call is the probe of a breaker.
     pub(super) fn is_probe(&self) -> bool {
-        self.taken.pass.is_probe()
+        self.taken.pass.is_probe() || self.taken.door.is_probe()
+    }
+
+    /// Returns whether the call passed an open breaker, because no other lane was left.
+    pub(super) fn is_forced(&self) -> bool {
+        self.taken.pass.is_forced() || self.taken.door.is_forced()
     }
 
     /// Passes on what the headers of the response said, and whether the provider took the call.

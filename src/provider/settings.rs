@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::guard::BreakerSettings;
+use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
 use crate::wire::{Dialect, Format, MaxTokensField, Structured};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// When it counts as failing.
     pub breaker: BreakerSettings,
+    /// How many retries it is asked for.
+    pub retries: RetryBudgetSettings,
     /// Most calls that may wait for it.
     pub queue: NonZeroUsize,
     /// Its models, in the order of the file.
@@ -81,6 +83,7 @@ impl Default for Settings {
             reserve: Reserve::default(),
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
+            retries: RetryBudgetSettings::default(),
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             models: IndexMap::new(),
         }
@@ -144,6 +147,7 @@ struct Written {
     reserve: Reserve,
     timeouts: Timeouts,
     breaker: BreakerSettings,
+    retries: RetryBudgetSettings,
     queue: NonZeroUsize,
     models: IndexMap<ModelName, Model>,
 }
@@ -152,7 +156,7 @@ impl Default for Written {
     fn default() -> Self {
         let default = Settings::default();
         let Settings { format, base_url, dialect, headers, keys, limits, reserve, .. } = default;
-        let Settings { timeouts, breaker, queue, models, .. } = default;
+        let Settings { timeouts, breaker, retries, queue, models, .. } = default;
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
             format,
@@ -166,6 +170,7 @@ impl Default for Written {
             reserve,
             timeouts,
             breaker,
+            retries,
             queue,
             models,
         }
@@ -175,10 +180,23 @@ impl Default for Written {
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
         let Written { format, base_url, headers, keys, limits, reserve, .. } = written;
-        let Written { timeouts, breaker, queue, models, api_version, structured, max_tokens_field, .. } =
-            written;
+        let Written { timeouts, breaker, retries, queue, models, .. } = written;
+        let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
-        Self { format, base_url, dialect, headers, keys, limits, reserve, timeouts, breaker, queue, models }
+        Self {
+            format,
+            base_url,
+            dialect,
+            headers,
+            keys,
+            limits,
+            reserve,
+            timeouts,
+            breaker,
+            retries,
+            queue,
+            models,
+        }
     }
 }
 
@@ -264,6 +282,7 @@ mod tests {
             reserve = "max_tokens"
             timeouts = { idle = "5s" }
             breaker = { pause = "1s" }
+            retries = { share = 0.5 }
             queue = 7
             models.b.name = "x"
             models.a.name = "y"
@@ -278,10 +297,11 @@ mod tests {
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, std::num::NonZeroU32::new(1000));
-        assert_eq!(settings.limits.concurrency.get(), 8);
+        assert_eq!(settings.limits.concurrency.max.get(), 8);
         assert_eq!(settings.reserve, Reserve::MaxTokens);
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));
+        assert_eq!(settings.retries.share, 0.5);
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);

@@ -18,7 +18,7 @@ pub struct Snapshot {
     pub up: bool,
     /// Calls that have left and not ended.
     pub in_flight: usize,
-    /// Most calls in flight.
+    /// Most calls in flight, as things are; of those models that are used.
     pub concurrency: usize,
     /// Calls that wait for their turn.
     pub waiting: usize,
@@ -45,6 +45,10 @@ pub struct LaneSnapshot {
     pub model: ModelName,
     /// Where its breaker stands.
     pub breaker: BreakerState,
+    /// Calls that have left and not ended.
+    pub in_flight: usize,
+    /// Most calls in flight, as things are.
+    pub concurrency: usize,
     /// Calls that wait for it.
     pub waiting: usize,
 }

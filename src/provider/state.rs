@@ -19,11 +19,12 @@ use crate::types::{LaneName, ProviderName};
 use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
-use super::book::{Book, News, Turn};
+use super::book::{Book, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::estimate::Estimate;
 use super::key::{Keys, ReadyKey};
 use super::key_source::Key;
+use super::outcome::News;
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
 use super::snapshot::{LaneSnapshot, Snapshot};
@@ -97,7 +98,7 @@ impl State {
     /// When no HTTP client can be made, or a key is not fit to be sent.
     pub fn new(account: Account, runtime: Handle) -> Result<Arc<Self>, transport::Error> {
         let Account { name, settings, base_url, keys, headers } = account;
-        let concurrency = settings.limits.concurrency.get() as usize;
+        let concurrency = settings.limits.concurrency.max.get() as usize;
         let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
         let keys = Keys::new(settings.format, &keys).map_err(transport::Error::Key)?;
         let book = Mutex::new(Book::new(&settings, keys, Instant::now()));
@@ -164,7 +165,7 @@ impl State {
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
         let mut inner = self.lock();
         loop {
-            match inner.next(self.concurrency(), now) {
+            match inner.next(now) {
                 Turn::Leave(waiting, key, taken) => {
                     let permit = Permit::new(self.clone(), taken);
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
@@ -179,8 +180,7 @@ impl State {
     /// Believes what the headers of a response say; others may leave at once for it.
     pub(super) fn heard(&self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
         let mut inner = self.lock();
-        inner.heard(taken, hints, accepted, now);
-        let wake = !inner.queue.is_empty();
+        let wake = inner.heard(taken, hints, accepted, now);
         drop(inner);
         if wake && let Some(actor) = self.slot.shared() {
             actor.do_send(Released { health_changed: false });
@@ -258,22 +258,25 @@ impl State {
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let inner = self.lock();
         let waiting: HashMap<_, _> = inner.queue.lanes_waiting().collect();
-        let lanes = inner.lanes(now).map(|(model, breaker)| {
-            let waiting = waiting.get(model).copied().unwrap_or(0);
-            LaneSnapshot { model: model.clone(), breaker, waiting }
+        let lanes = inner.lanes.iter().map(|(model, lane)| LaneSnapshot {
+            model: model.clone(),
+            breaker: inner.breaker_of(model, now).unwrap_or(BreakerState::Closed),
+            in_flight: lane.concurrency.in_flight(),
+            concurrency: lane.concurrency.limit(),
+            waiting: waiting.get(model).copied().unwrap_or(0),
         });
         Snapshot {
             provider: self.name.clone(),
             practice: self.practice,
             up: self.slot.get().is_some(),
             in_flight: inner.in_flight,
-            concurrency: self.concurrency(),
+            concurrency: inner.concurrency(),
             waiting: inner.queue.len(),
-            capacity: inner.capacity(self.concurrency(), now),
+            capacity: inner.capacity(now),
             calls: inner.calls,
             throttled: inner.throttled,
             limit_share: inner.limit_share(now),
-            held_for: inner.limits.held_for(now),
+            held_for: inner.longest_hold(now),
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),
         }
@@ -283,10 +286,6 @@ impl State {
     #[cfg(test)]
     pub(super) fn expected(&self, need: crate::guard::Need, now: Instant) -> Instant {
         self.lock().limits.expected(0, need, now)
-    }
-
-    fn concurrency(&self) -> usize {
-        self.settings.limits.concurrency.get() as usize
     }
 
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.

@@ -1,0 +1,258 @@
+//! What a provider learns from its calls: when their headers come, and when they end.
+//!
+//! Pure, as the rest of the book: it is given `now`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::guard::{self, Backoff, BreakerState, Hearing, Standing, Standings};
+use crate::types::{Class, Failure, ModelName, Reply};
+use crate::wire::{Hints, Remaining};
+
+use super::book::Book;
+use super::call::LaneHealth;
+use super::permit::{Ended, Taken};
+
+/// How long a provider is left alone that asked us to slow down without saying for how long.
+const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
+
+/// How long a provider is left alone at least that asked us to slow down, whatever it said: one that
+/// says `0` and means it not would otherwise be asked in a circle.
+const THROTTLED_AT_LEAST: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
+
+/// A rate limit that asks for as long a wait as this, or for years, does not mean it: it would be
+/// believed at the price of the whole provider.
+const NONSENSE: Duration = Duration::from_hours(24);
+
+/// Seconds without a word that say something about a provider, at least, and before one call has been
+/// answered.
+const SILENT_AT_LEAST: f64 = 1.0;
+const SILENT_AT_FIRST: f64 = 5.0;
+
+/// What people should hear of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The router has to know.
+    pub(super) health: bool,
+    /// The lane's breaker, or the door's, has opened, or closed again.
+    pub(super) moved_to: Option<BreakerState>,
+    /// A key has come to rest that did not.
+    pub(super) key_rests: bool,
+}
+
+/// About whom an ended call says something.
+enum Says {
+    /// The lane answered.
+    Well,
+    /// The lane failed.
+    Lane,
+    /// The whole provider could not be reached.
+    Door,
+    /// Nothing: the caller was at fault, or left.
+    Nothing,
+}
+
+impl Book {
+    /// Believes what the headers of a response say, as soon as they are here. Returns whether calls that
+    /// wait may now leave.
+    pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> bool {
+        let said = standings(hints);
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return false };
+        let had_room = lane.concurrency.has_room();
+        let hearing = if lane.has_limits { Hearing::OwnNumbers } else { Hearing::All };
+        self.limits.hear(&said, &taken.shared, hearing, now);
+        if lane.has_limits {
+            lane.limits.hear(&said, &taken.own, lane.hearing(), now);
+        }
+        if accepted {
+            self.limits.went_through(&taken.shared, now);
+            lane.limits.went_through(&taken.own, now);
+            lane.concurrency.accepted(taken.ticket, now);
+        }
+        lane.held_back = None;
+        !self.queue.is_empty() && (self.paced || !had_room && lane.concurrency.has_room())
+    }
+
+    /// Takes back what a call took; `None` is a call that died without an outcome.
+    pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) -> News {
+        let (health, state, out) = self.state_of(&taken.model, now);
+        self.take_back(taken, ended, now);
+        let after = self.state_of(&taken.model, now);
+        let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
+        News {
+            health: health != after.0,
+            moved_to: moved_to.map(|(_, after)| after),
+            key_rests: out != after.2,
+        }
+    }
+
+    /// Returns all of a lane's state that news can be about.
+    fn state_of(&self, model: &ModelName, now: Instant) -> (LaneHealth, Option<BreakerState>, usize) {
+        (self.health_of(model, now), self.breaker_of(model, now), self.keys.resting(now).count())
+    }
+
+    fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let result = ended.map(|ended| ended.result);
+        let used = taken.reserved.used(result);
+        self.limits.settle(taken.reserved.need, used, now);
+        let usual = self.seconds.0;
+        let says = ended.map_or(Says::Nothing, |ended| says(ended, usual));
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        lane.limits.settle(taken.reserved.need, used, now);
+        lane.held_back = None;
+        // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
+        let known = self.limits.is_known() || lane.limits.is_known();
+        lane.concurrency.ended(taken.ticket, how(ended, &says, known), now);
+        let mut door_closed = false;
+        match says {
+            Says::Well => {
+                lane.has_answered = true;
+                if lane.breaker.succeeded(taken.pass, now) {
+                    lane.concurrency.restart();
+                }
+                door_closed = self.door.succeeded(taken.door, now);
+            }
+            Says::Lane => {
+                lane.breaker.failed(taken.pass, now, fastrand::f64());
+                lane.last = result.and_then(|result| result.as_ref().err()).cloned();
+                door_closed = was_reached(result) && self.door.succeeded(taken.door, now);
+                if !was_reached(result) {
+                    self.door.said_nothing(taken.door);
+                }
+            }
+            Says::Door => {
+                lane.breaker.said_nothing(taken.pass);
+                self.door.failed(taken.door, now, fastrand::f64());
+                self.at_the_door = result.and_then(|result| result.as_ref().err()).cloned();
+            }
+            Says::Nothing => {
+                lane.breaker.said_nothing(taken.pass);
+                if was_reached(result) {
+                    door_closed = self.door.succeeded(taken.door, now);
+                } else {
+                    self.door.said_nothing(taken.door);
+                }
+            }
+        }
+        if door_closed {
+            self.lanes.values_mut().for_each(|lane| lane.concurrency.restart());
+        }
+        if let Some(ended) = ended {
+            self.learn(taken, ended, now);
+        }
+    }
+
+    fn learn(&mut self, taken: &Taken, ended: &Ended<'_>, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        taken.reserved.teach(&mut lane.sizes, taken.step.as_ref(), ended.result);
+        match ended.result {
+            Ok(_) => {
+                lane.throttled_in_a_row = 0;
+                self.seconds.learn(ended.took.as_secs_f64());
+            }
+            Err(failure) => self.obey(taken, failure, now),
+        }
+    }
+
+    /// Does what a failure asks of the lane, or of the whole provider.
+    fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) {
+        if self.keys.rest(&taken.key, failure, now) {
+            return;
+        }
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
+        // Vendors limit each model. Only where all we know is of the account it must be the account.
+        let is_accounts = self.limits.is_known() && !lane.limits.is_known();
+        let (limits, left) = if is_accounts || !lane.has_limits {
+            (&mut self.limits, &taken.shared)
+        } else {
+            (&mut lane.limits, &taken.own)
+        };
+        match (failure.class, told) {
+            (Class::RateLimit, told) => {
+                self.throttled += 1;
+                // Calls that left together are refused together: that is one incident.
+                if limits.held_for(now).is_zero() {
+                    lane.throttled_in_a_row = lane.throttled_in_a_row.saturating_add(1);
+                }
+                let (times, jitter) = (lane.throttled_in_a_row, fastrand::f64());
+                let wait = told.unwrap_or_else(|| THROTTLED.wait(times, jitter));
+                let until = now + wait.max(THROTTLED_AT_LEAST.wait(times, jitter));
+                limits.refused(left, until, now);
+                lane.breaker.not_before(until);
+            }
+            (Class::Overloaded | Class::ServerError, Some(wait)) => {
+                limits.hold(now + wait);
+                lane.breaker.not_before(now + wait);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Says about whom a call's end says something. No `_` arm: a new class does not compile until someone
+/// has decided.
+fn says(ended: &Ended<'_>, usual: Option<f64>) -> Says {
+    let Err(failure) = ended.result else { return Says::Well };
+    match failure.class {
+        Class::NetworkError => Says::Door,
+        Class::Overloaded | Class::ServerError | Class::Timeout | Class::Unreadable => Says::Lane,
+        Class::Deadline if is_silence(ended, usual) => Says::Lane,
+        Class::RateLimit
+        | Class::Quota
+        | Class::Auth
+        | Class::NotFound
+        | Class::TooLong
+        | Class::ContentFilter
+        | Class::ApiError
+        | Class::Truncated
+        | Class::ValidationError
+        | Class::TemplateError
+        | Class::Budget
+        | Class::Deadline
+        | Class::Cancelled
+        | Class::Internal => Says::Nothing,
+    }
+}
+
+/// Whether a call was cut off by its ask's deadline and yet had got more than the time that calls usually
+/// take without a word. Else nobody would ever learn that a provider is dark while all asks are short.
+fn is_silence(ended: &Ended<'_>, usual: Option<f64>) -> bool {
+    let patience = usual.map_or(SILENT_AT_FIRST, |seconds| (seconds * 3.0).max(SILENT_AT_LEAST));
+    !ended.began && ended.took.as_secs_f64() >= patience
+}
+
+/// Whether somebody answered at all, whatever he said.
+fn was_reached(result: Option<&Result<Reply, Failure>>) -> bool {
+    match result {
+        Some(Ok(_)) => true,
+        Some(Err(failure)) => failure.status.is_some(),
+        None => false,
+    }
+}
+
+/// What a call's end says about how many may be out at once.
+fn how(ended: Option<&Ended<'_>>, says: &Says, limit_is_known: bool) -> guard::Ended {
+    let class = ended.and_then(|ended| ended.result.as_ref().err()).map(|failure| failure.class);
+    match (class, says) {
+        (None, Says::Well) => guard::Ended::Answered,
+        (Some(Class::RateLimit), _) if !limit_is_known => guard::Ended::Throttled,
+        (Some(Class::Overloaded), _) => guard::Ended::Throttled,
+        (Some(Class::Timeout | Class::Deadline), Says::Lane) => guard::Ended::TimedOut,
+        _ => guard::Ended::Other,
+    }
+}
+
+fn standings(hints: &Hints) -> Standings {
+    let standing = |told: Option<Remaining>| {
+        told.map(|Remaining { limit, remaining, reset }| Standing { limit, remaining, reset })
+    };
+    Standings {
+        requests: standing(hints.requests),
+        tokens: standing(hints.tokens),
+        input_tokens: standing(hints.input_tokens),
+        output_tokens: standing(hints.output_tokens),
+    }
+}

@@ -1,0 +1,108 @@
+//! How a provider is doing: for the router, for the window of items, and for people.
+//!
+//! Only looks; nothing here changes a number.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::guard::{BreakerState, Need};
+use crate::types::ModelName;
+
+use super::book::Book;
+use super::call::LaneHealth;
+use super::lane::{ASSUMED_NEED, Lane};
+
+/// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
+pub(super) const SHORT_HOLD: Duration = Duration::from_secs(2);
+
+/// Seconds a call is assumed to take before one has been seen.
+const ASSUMED_SECONDS: f64 = 2.0;
+
+impl Book {
+    /// Returns how every lane is doing.
+    pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
+        self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(lane, now))).collect()
+    }
+
+    /// Returns how one lane is doing; a lane that there is not is out.
+    pub(super) fn health_of(&self, model: &ModelName, now: Instant) -> LaneHealth {
+        self.lanes.get(model).map_or(LaneHealth::Out, |lane| self.lane_health(lane, now))
+    }
+
+    fn lane_health(&self, lane: &Lane, now: Instant) -> LaneHealth {
+        if self.keys.are_out(now) {
+            LaneHealth::Out
+        } else if !self.door.would_admit(now)
+            || !lane.breaker.would_admit(now)
+            || self.held_for(lane, now) > SHORT_HOLD
+        {
+            LaneHealth::Poor
+        } else {
+            LaneHealth::Good
+        }
+    }
+
+    /// Returns for how long a lane's calls are held back at the provider's wish.
+    pub(super) fn held_for(&self, lane: &Lane, now: Instant) -> Duration {
+        self.limits.held_for(now).max(lane.limits.held_for(now))
+    }
+
+    /// Returns for how long calls are held back at most.
+    pub(super) fn longest_hold(&self, now: Instant) -> Duration {
+        self.lanes.values().map(|lane| self.held_for(lane, now)).max().unwrap_or_default()
+    }
+
+    /// Returns where the breaker of a lane stands, or the one that all lanes share where that is worse.
+    pub(super) fn breaker_of(&self, model: &ModelName, now: Instant) -> Option<BreakerState> {
+        let lane = self.lanes.get(model)?.breaker.state(now);
+        Some(match self.door.state(now) {
+            BreakerState::Closed => lane,
+            BreakerState::HalfOpen if lane == BreakerState::Open => lane,
+            door => door,
+        })
+    }
+
+    /// Returns how many calls may be out at once, of those lanes that are used.
+    pub(super) fn concurrency(&self) -> usize {
+        let all: usize = self.used_lanes().map(|lane| lane.concurrency.limit()).sum();
+        all.min(self.most)
+    }
+
+    /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
+    /// once and in twice the time a call takes, so that some always wait.
+    pub(super) fn capacity(&self, now: Instant) -> usize {
+        let lanes = self.used_lanes().map(|lane| {
+            let need = lane.usual_need().unwrap_or(ASSUMED_NEED);
+            // A limit that is used up may double before anyone looks here again.
+            let concurrency = lane.concurrency.limit().min(self.most) as f64 * 2.0 + 2.0;
+            self.paced(lane, need, now).min(concurrency)
+        });
+        lanes.sum::<f64>().min(self.most as f64 * 1.5 + 2.0).ceil() as usize
+    }
+
+    /// Returns how many calls the limits have use for.
+    fn paced(&self, lane: &Lane, need: Need, now: Instant) -> f64 {
+        let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
+        let paced = [&self.limits, &lane.limits].map(|limits| {
+            let flowing = limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
+            flowing + limits.calls_at_once(need, now)
+        });
+        paced[0].min(paced[1])
+    }
+
+    /// Returns the lanes that have been called; as long as there is none, the first.
+    fn used_lanes(&self) -> impl Iterator<Item = &Lane> {
+        let any = self.lanes.values().any(|lane| lane.usual_need().is_some());
+        let used = self.lanes.values().filter(move |lane| !any || lane.usual_need().is_some());
+        used.take(if any { usize::MAX } else { 1 })
+    }
+
+    /// Returns the share of the tightest limit that the last ten seconds used.
+    pub(super) fn limit_share(&self, now: Instant) -> Option<f64> {
+        let (requests, tokens) = self.limits.per_minute();
+        let requests = requests.map(|limit| self.requests.per_second(now) * 60.0 / limit);
+        let tokens = tokens.map(|limit| self.tokens.per_second(now) * 60.0 / limit);
+        [requests, tokens].into_iter().flatten().reduce(f64::max)
+    }
+}
