@@ -12,7 +12,8 @@ use crate::guard::{Backoff, Breaker, BreakerState, Limits, Meter, Need, Pass, Ra
 use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, LaneHealth, Refused};
-use super::key::{Keys, ReadyKey};
+use super::key::ReadyKey;
+use super::keys::{Keys, NoKey};
 use super::lane::{ASSUMED_NEED, Lane, Learned};
 use super::permit::{Ended, Taken};
 use super::queue::{Queue, Ticket};
@@ -134,7 +135,9 @@ impl Book {
         {
             return Err(lane.refusal(until));
         }
-        self.keys.pick(now).map_err(Refused::NoKey)?;
+        if let Err(NoKey::Resting(failure)) = self.keys.pick(now) {
+            return Err(Refused::NoKey(failure));
+        }
         let concurrency = settings.limits.concurrency.get() as usize;
         let until = self.turn(concurrency, self.queue.ahead_of(&call.place(), |_| true), need, now);
         if until > call.deadline {
@@ -174,7 +177,8 @@ impl Book {
         }
         let key = match self.keys.pick(now) {
             Ok(key) => key.clone(),
-            Err(failure) => return self.refuse(&ticket, Refused::NoKey(failure)),
+            Err(NoKey::Soon(by)) => return Turn::Wait(by),
+            Err(NoKey::Resting(failure)) => return self.refuse(&ticket, Refused::NoKey(failure)),
         };
         let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(&ticket, Refused::Down) };
         let pass = match lane.breaker.admit(now) {
@@ -370,8 +374,9 @@ mod tests {
     fn book(limits: &str) -> Book {
         let text = format!("base_url = 'http://127.0.0.1:9'\nmodels.any = {{}}\nlimits = {{ {limits} }}");
         let settings: Settings = toml::from_str(&text).unwrap();
-        let keys = Keys::new(settings.format, &[]).unwrap();
-        Book::new(&settings, keys, Instant::now())
+        let now = Instant::now();
+        let keys = Keys::new(settings.format, &[], settings.rotate_every, now).unwrap();
+        Book::new(&settings, keys, now)
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Need, Pass};
-use crate::types::{Failure, KeyLabel, ModelName, Reply};
+use crate::types::{Failure, ModelName, Reply};
 use crate::wire::Hints;
 
+use super::key::KeyId;
 use super::state::State;
 
 /// One call that may be out.
@@ -25,7 +26,7 @@ pub(super) struct Permit {
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
     pub(super) model: ModelName,
-    pub(super) key: KeyLabel,
+    pub(super) key: KeyId,
     pub(super) pass: Pass,
     pub(super) need: Need,
 }

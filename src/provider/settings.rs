@@ -34,6 +34,8 @@ pub struct Settings {
     pub headers: IndexMap<HeaderName, HeaderSource>,
     /// Where its keys are, best first.
     pub keys: Vec<KeySource>,
+    /// After how long the next of its keys is used first; `None` is always the best.
+    pub rotate_every: Option<Duration>,
     /// What it allows.
     pub limits: Limits,
     /// How long it may stay silent.
@@ -75,6 +77,7 @@ impl Default for Settings {
             dialect: Dialect::default(),
             headers: IndexMap::new(),
             keys: Vec::new(),
+            rotate_every: None,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
@@ -154,6 +157,8 @@ struct Written {
     #[serde(deserialize_with = "headers")]
     headers: IndexMap<HeaderName, HeaderSource>,
     keys: Vec<KeySource>,
+    #[serde(deserialize_with = "some_duration")]
+    rotate_every: Option<Duration>,
     limits: Limits,
     timeouts: Timeouts,
     breaker: BreakerSettings,
@@ -163,8 +168,19 @@ struct Written {
 
 impl Default for Written {
     fn default() -> Self {
-        let Settings { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models } =
-            Settings::default();
+        let Settings {
+            format,
+            base_url,
+            dialect,
+            headers,
+            keys,
+            rotate_every,
+            limits,
+            timeouts,
+            breaker,
+            queue,
+            models,
+        } = Settings::default();
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
             format,
@@ -174,6 +190,7 @@ impl Default for Written {
             max_tokens_field,
             headers,
             keys,
+            rotate_every,
             limits,
             timeouts,
             breaker,
@@ -185,12 +202,39 @@ impl Default for Written {
 
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
-        let Written { format, base_url, headers, keys, limits, timeouts, breaker, queue, models, .. } =
-            written;
+        let Written {
+            format,
+            base_url,
+            headers,
+            keys,
+            rotate_every,
+            limits,
+            timeouts,
+            breaker,
+            queue,
+            models,
+            ..
+        } = written;
         let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
-        Self { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models }
+        Self {
+            format,
+            base_url,
+            dialect,
+            headers,
+            keys,
+            rotate_every,
+            limits,
+            timeouts,
+            breaker,
+            queue,
+            models,
+        }
     }
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize(from).map(Some)
 }
 
 fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -271,6 +315,7 @@ mod tests {
             max_tokens_field = "max_tokens"
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
+            rotate_every = "1h"
             limits = { requests_per_minute = 1000, concurrency = 8 }
             timeouts = { idle = "5s" }
             breaker = { pause = "1s" }
@@ -287,6 +332,7 @@ mod tests {
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
+        assert_eq!(settings.rotate_every, Some(Duration::from_secs(3600)));
         assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.get(), 8);
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
