@@ -7,6 +7,9 @@
 //! No provider knows of another: failing over is the router's.
 
 mod actor;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod book;
 mod call;
 mod clocks;
