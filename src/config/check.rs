@@ -74,6 +74,11 @@ impl Check<'_> {
             );
             faults.push(at(&[], format!("provider `{name}` has no keys")).advise(advice));
         }
+        if settings.rotate_every.is_some() && settings.keys.len() < 2 && !lost("keys") {
+            let fault =
+                at(&["rotate_every"], format!("provider `{name}` has no two keys that could take turns"));
+            faults.push(fault.advise("list several under `keys`, or take this out"));
+        }
         for (number, source) in settings.keys.iter().enumerate() {
             if settings.keys[..number].contains(source) {
                 let twice = at(&["keys", &number.to_string()], "this key is listed twice".into());

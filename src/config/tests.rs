@@ -90,6 +90,7 @@ fn one_wrong_value_gives_one_fault() {
         "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\n[route.r]\nlanes = 'a/m'",
         "[provider.a]\nbase_url = 'http://x'\nmodels.m.name = ''",
         "[provider.a]\nkeys = ['env:A', 'env:A']\nmodels.m = {}",
+        "[provider.a]\nkeys = ['env:A']\nrotate_every = '1h'\nmodels.m = {}",
         "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\ntimeouts = { idle = '2m', total = '1m' }",
         "[provider.'a/b']\nbase_url = 'simulator'",
         "[defaults]\nroute = 'no'",

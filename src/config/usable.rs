@@ -3,6 +3,7 @@
 //! Made-up answers never mix with real ones: a route practises only when it can do nothing else.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use http::HeaderMap;
 use indexmap::IndexMap;
@@ -182,8 +183,11 @@ fn read_keys(
     let mut unset = Vec::new();
     for source in &settings.keys {
         match commands.key(source, env) {
-            Ok(Some(secret)) if keys.iter().any(|key| key.secret.expose() == secret.expose()) => {}
-            Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret }),
+            // A file may hold another key tomorrow.
+            Ok(Some(secret))
+                if file(source).is_none()
+                    && keys.iter().any(|key| key.secret.expose() == secret.expose()) => {}
+            Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret, file: file(source) }),
             Ok(None) => unset.push(variable(source)),
             Err(error) => faults.push(unreadable(name, &error)),
         }
@@ -225,6 +229,13 @@ fn label(source: &KeySource, taken: &[Key]) -> KeyLabel {
     let same =
         taken.iter().filter(|key| key.label.as_str().split('#').next() == Some(label.as_str())).count();
     if same == 0 { label } else { format!("{label}#{}", same + 1).into() }
+}
+
+fn file(source: &KeySource) -> Option<PathBuf> {
+    match source {
+        KeySource::File(path) => Some(path.clone()),
+        KeySource::Env(_) | KeySource::Command(_) => None,
+    }
 }
 
 fn variable(source: &KeySource) -> String {

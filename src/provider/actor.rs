@@ -96,7 +96,7 @@ async fn call(state: Arc<State>, departure: Departure) {
     let Some(model) = state.settings().models.get(&call.model) else { return };
     let mut owed = Owed {
         reply: Some(waiting.reply),
-        key: key.label.clone(),
+        key: key.id.label.clone(),
         probe: permit.is_probe(),
         forced: permit.is_forced(),
         left,
@@ -111,7 +111,7 @@ async fn call(state: Arc<State>, departure: Departure) {
     let began = exchanged.first_token.is_some();
     permit.settle(&Ended { result: &result, took, began });
     if let Err(failure) = &result {
-        debug!(provider = %state.name(), model = %call.model, key = %key.label, %failure, ?took, "call failed");
+        debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
     }
     let usage = match &result {
         Ok(reply) => reply.usage,
@@ -168,6 +168,7 @@ impl Actor for Provider {
         self.pump(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
             provider.state.sweep(Instant::now());
+            provider.state.read_key_files(Instant::now());
             // Told anew even if nothing has changed: the router forgets everything when it panics.
             provider.told = None;
             provider.tell_health();

@@ -13,7 +13,8 @@ use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, Refused};
 use super::estimate::Estimate;
-use super::key::{Keys, ReadyKey};
+use super::key::ReadyKey;
+use super::keys::{Keys, NoKey};
 use super::lane::{Lane, Learned};
 use super::permit::Taken;
 use super::queue::{Queue, Ticket};
@@ -119,7 +120,9 @@ impl Book {
         if is_open(&self.door) || is_open(&lane.breaker) {
             self.check(lane, call.alone, now)?;
         }
-        self.keys.pick(now).map_err(Refused::NoKey)?;
+        if let Err(NoKey::Resting(failure)) = self.keys.pick(now) {
+            return Err(Refused::NoKey(failure));
+        }
         let ahead = self.queue.ahead_of(&call.place(), |_| true);
         let until = self.turn(lane, ahead, reserved.foretold(), now);
         if until > call.deadline {
@@ -192,7 +195,11 @@ impl Book {
 
     /// Lets a call leave, with all that it takes; or takes nothing.
     fn admit(&mut self, call: &Call, estimate: Estimate, now: Instant) -> Result<(ReadyKey, Taken), Held> {
-        let key = self.keys.pick(now).map_err(|failure| Held::Refused(Refused::NoKey(failure)))?.clone();
+        let key = match self.keys.pick(now) {
+            Ok(key) => key.clone(),
+            Err(NoKey::Soon(by)) => return Err(Held::All(by)),
+            Err(NoKey::Resting(failure)) => return Err(Held::Refused(Refused::NoKey(failure))),
+        };
         let lane = self.lanes.get(&call.model).ok_or(Held::Refused(Refused::Down))?;
         self.check(lane, call.alone, now).map_err(Held::Refused)?;
         let Some(lane) = self.lanes.get_mut(&call.model) else { return Err(Held::Refused(Refused::Down)) };
@@ -223,8 +230,8 @@ impl Book {
         let both = self.limits.counts_both_directions();
         self.tokens.add(reserved.usual.input + if both { reserved.usual.output } else { 0 }, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
-        let key_label = key.label.clone();
-        Ok((key, Taken { model, key: key_label, door, pass, ticket, step, reserved, shared, own }))
+        let id = key.id.clone();
+        Ok((key, Taken { model, key: id, door, pass, ticket, step, reserved, shared, own }))
     }
 
     /// Returns when the first lane that calls wait for is worth asking again.

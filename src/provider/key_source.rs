@@ -34,6 +34,8 @@ pub struct Key {
     pub label: KeyLabel,
     /// What to send.
     pub secret: Secret,
+    /// The file that it was read from, which is looked at again; `None` for a key that stays.
+    pub file: Option<PathBuf>,
 }
 
 /// Where a key can be read.

@@ -23,6 +23,11 @@ impl Mask {
         Self(secret)
     }
 
+    /// Returns whether `secret` is what it covers.
+    pub(super) fn covers(&self, secret: &Secret) -> bool {
+        self.0.expose() == secret.expose()
+    }
+
     /// Covers the secret wherever a failure holds words of the provider.
     pub(super) fn cover_failure(&self, failure: &mut Failure) {
         self.cover(&mut failure.message);

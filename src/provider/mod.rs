@@ -7,6 +7,9 @@
 //! No provider knows of another: failing over is the router's.
 
 mod actor;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod book;
 mod call;
 mod characters;
@@ -14,7 +17,9 @@ mod clocks;
 mod estimate;
 mod exchange;
 mod key;
+mod key_files;
 mod key_source;
+mod keys;
 mod lane;
 mod limits;
 mod line;

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Left, Pass, Ticket};
-use crate::types::{Failure, KeyLabel, ModelName, Reply, StepName};
+use crate::types::{Failure, ModelName, Reply, StepName};
 use crate::wire::Hints;
 
 use super::reservation::Reservation;
+
+use super::key::KeyId;
 use super::state::State;
 
 /// One call that may be out.
@@ -26,7 +28,7 @@ pub(super) struct Permit {
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
     pub(super) model: ModelName,
-    pub(super) key: KeyLabel,
+    pub(super) key: KeyId,
     /// Of the breaker that all lanes share.
     pub(super) door: Pass,
     /// Of its lane's breaker.

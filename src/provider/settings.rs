@@ -34,6 +34,8 @@ pub struct Settings {
     pub headers: IndexMap<HeaderName, HeaderSource>,
     /// Where its keys are, best first.
     pub keys: Vec<KeySource>,
+    /// After how long the next of its keys is used first; `None` is always the best.
+    pub rotate_every: Option<Duration>,
     /// What it allows.
     pub limits: Limits,
     /// What a call reserves for its answer.
@@ -79,6 +81,7 @@ impl Default for Settings {
             dialect: Dialect::default(),
             headers: IndexMap::new(),
             keys: Vec::new(),
+            rotate_every: None,
             limits: Limits::default(),
             reserve: Reserve::default(),
             timeouts: Timeouts::default(),
@@ -143,6 +146,8 @@ struct Written {
     #[serde(deserialize_with = "headers")]
     headers: IndexMap<HeaderName, HeaderSource>,
     keys: Vec<KeySource>,
+    #[serde(deserialize_with = "some_duration")]
+    rotate_every: Option<Duration>,
     limits: Limits,
     reserve: Reserve,
     timeouts: Timeouts,
@@ -155,7 +160,8 @@ struct Written {
 impl Default for Written {
     fn default() -> Self {
         let default = Settings::default();
-        let Settings { format, base_url, dialect, headers, keys, limits, reserve, .. } = default;
+        let Settings { format, base_url, dialect, headers, keys, rotate_every, limits, reserve, .. } =
+            default;
         let Settings { timeouts, breaker, retries, queue, models, .. } = default;
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
@@ -166,6 +172,7 @@ impl Default for Written {
             max_tokens_field,
             headers,
             keys,
+            rotate_every,
             limits,
             reserve,
             timeouts,
@@ -179,7 +186,7 @@ impl Default for Written {
 
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
-        let Written { format, base_url, headers, keys, limits, reserve, .. } = written;
+        let Written { format, base_url, headers, keys, rotate_every, limits, reserve, .. } = written;
         let Written { timeouts, breaker, retries, queue, models, .. } = written;
         let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
@@ -189,6 +196,7 @@ impl From<Written> for Settings {
             dialect,
             headers,
             keys,
+            rotate_every,
             limits,
             reserve,
             timeouts,
@@ -198,6 +206,10 @@ impl From<Written> for Settings {
             models,
         }
     }
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize(from).map(Some)
 }
 
 fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
@@ -278,6 +290,7 @@ mod tests {
             max_tokens_field = "max_tokens"
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
+            rotate_every = "1h"
             limits = { requests_per_minute = 1000, concurrency = 8 }
             reserve = "max_tokens"
             timeouts = { idle = "5s" }
@@ -299,6 +312,7 @@ mod tests {
         assert_eq!(settings.limits.requests_per_minute, std::num::NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.max.get(), 8);
         assert_eq!(settings.reserve, Reserve::MaxTokens);
+        assert_eq!(settings.rotate_every, Some(Duration::from_secs(3600)));
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));
         assert_eq!(settings.retries.share, 0.5);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -22,8 +23,9 @@ use super::actor::{Provider, Released};
 use super::book::{Book, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::estimate::Estimate;
-use super::key::{Keys, ReadyKey};
+use super::key::ReadyKey;
 use super::key_source::Key;
+use super::keys::Keys;
 use super::outcome::News;
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
@@ -62,6 +64,8 @@ pub struct State {
     /// Lives that its actor has begun.
     lives: AtomicU64,
     inner: Mutex<Book>,
+    /// One reader of key files at a time: a disk that hangs must not gather threads.
+    pub(super) reader: Arc<Semaphore>,
 }
 
 /// A call in the queue.
@@ -100,8 +104,9 @@ impl State {
         let Account { name, settings, base_url, keys, headers } = account;
         let concurrency = settings.limits.concurrency.max.get() as usize;
         let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
-        let keys = Keys::new(settings.format, &keys).map_err(transport::Error::Key)?;
-        let book = Mutex::new(Book::new(&settings, keys, Instant::now()));
+        let now = Instant::now();
+        let keys = Keys::new(settings.format, &keys, settings.rotate_every, now);
+        let book = Mutex::new(Book::new(&settings, keys.map_err(transport::Error::Key)?, now));
         let (slot, practice, lives) = (Slot::default(), settings.is_practice(), AtomicU64::new(0));
         Ok(Arc::new(Self {
             name,
@@ -113,6 +118,7 @@ impl State {
             slot,
             lives,
             inner: book,
+            reader: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -188,19 +194,23 @@ impl State {
     }
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
-    pub(super) fn settle(&self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+    pub(super) fn settle(self: &Arc<Self>, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         let mut inner = self.lock();
         let news = inner.settle(taken, ended, now);
         let wake = news.health || !inner.queue.is_empty();
+        let doubtful = inner.keys.are_in_doubt(now);
         drop(inner);
         self.announce(news, taken, ended);
+        if doubtful {
+            self.read_key_files(now);
+        }
         if wake && let Some(actor) = self.slot.shared() {
             actor.do_send(Released { health_changed: news.health });
         }
     }
 
     fn announce(&self, news: News, taken: &Taken, ended: Option<&Ended<'_>>) {
-        let (provider, model, key) = (&self.name, &taken.model, &taken.key);
+        let (provider, model, key) = (&self.name, &taken.model, &taken.key.label);
         let failure = ended.and_then(|ended| ended.result.as_ref().err());
         match (news.moved_to, failure) {
             (Some(BreakerState::Open), Some(failure)) => {
@@ -289,7 +299,7 @@ impl State {
     }
 
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -387,18 +397,13 @@ mod tests {
         assert!(state.lock().queue.is_empty());
     }
 
-    /// Leaves a call in the queue whose handler is lost before it has said who asks.
-    fn leave_orphan(state: &Arc<State>) {
-        let (reply, later) = Later::promise();
-        state.enqueue(call(Duration::from_secs(600)), reply, Instant::now());
-        drop(later);
-    }
-
     #[actix_web::test]
     async fn a_call_whose_asker_was_lost_by_a_panic_or_whose_time_is_up_never_leaves() {
         let (state, desk) = desk();
         tokio::time::pause();
-        leave_orphan(&state);
+        let (reply, handler) = Later::promise();
+        state.enqueue(call(Duration::from_secs(600)), reply, Instant::now());
+        drop(handler);
         let late = actix_rt::spawn(desk.send(call(Duration::from_secs(5))));
         while state.lock().queue.len() < 2 {
             tokio::task::yield_now().await;

@@ -85,6 +85,37 @@ async fn no_run_writes_a_key() {
     assert!(!shows_a_key(&format!("{report} {:?} {:?}", ran.report, ran.lines)));
 }
 
+/// Returns the label of the key that answered.
+fn used(answered: &Result<Answer, Box<Unanswered>>) -> String {
+    trail(answered).0.last().unwrap().key.clone().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_take_turns_on_schedule_and_one_that_is_refused_is_passed_over() {
+    let simulator = play(Settings::default());
+    let more = format!("{TWO_KEYS}\nrotate_every = \"150ms\"\n{PATIENT}");
+    let pointsman = start(&provider("a", &simulator, &more));
+    let mut turns = Vec::new();
+    for number in 0.. {
+        let label = used(&ask(&pointsman, "default", &format!("{number}?")).await);
+        if turns.last() != Some(&label) {
+            turns.push(label);
+        }
+        if turns.len() == 4 {
+            break;
+        }
+    }
+    simulator.set(Settings { keys: vec![key("K2").unwrap()], ..Settings::default() });
+    for number in 0.. {
+        let answer = ask(&pointsman, "default", &format!("And now, {number}?")).await;
+        assert_eq!(used(&answer), "env:K2");
+        if story(&answer) == "a:auth a:ok" {
+            break;
+        }
+    }
+    assert_eq!(snapshot(&pointsman, "a").resting_keys.len(), 1);
+}
+
 /// Returns the key that a request carries, however it does.
 fn sent_key(head: &str) -> String {
     let bearer = header(head, "authorization").and_then(|value| value.strip_prefix("Bearer "));

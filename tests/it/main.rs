@@ -16,6 +16,9 @@ mod stop;
 // The library: embedded, and calls under faults.
 mod embed;
 mod failover;
+// Links are swapped as Kubernetes does.
+#[cfg(unix)]
+mod key_files;
 mod keys;
 mod library;
 mod lives;

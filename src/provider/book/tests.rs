@@ -3,8 +3,9 @@ use super::*;
 fn book(limits: &str) -> Book {
     let text = format!("base_url = 'http://127.0.0.1:9'\nmodels.any = {{}}\nlimits = {{ {limits} }}");
     let settings: Settings = toml::from_str(&text).unwrap();
-    let keys = Keys::new(settings.format, &[]).unwrap();
-    Book::new(&settings, keys, Instant::now())
+    let now = Instant::now();
+    let keys = Keys::new(settings.format, &[], settings.rotate_every, now).unwrap();
+    Book::new(&settings, keys, now)
 }
 
 #[test]

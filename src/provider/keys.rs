@@ -1,0 +1,389 @@
+//! The keys of one account at a provider: which is used, which rest, and which file is to be read anew.
+//!
+//! Pure: it is given `now`, and its owner reads the files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::types::{Class, Failure, KeyLabel, Secret};
+use crate::wire::Format;
+
+use super::key::{KeyId, ReadyKey};
+use super::key_source::{Key, KeyError, KeySource};
+
+/// How long a key rests that was refused, or whose money is spent, when the provider names no time: long
+/// enough that it costs next to no calls, short enough that nobody has to restart after he has paid.
+const REST: Duration = Duration::from_secs(600);
+
+/// How long a key rests at least whose quota opens again at a time that the provider names: one that
+/// names the next second and means it not would otherwise be asked in a circle.
+const NAMED_AT_LEAST: Duration = Duration::from_secs(60);
+
+/// How long a key rests at most: somebody may pay before the month is over.
+const LONGEST_REST: Duration = Duration::from_hours(24);
+
+/// How often key files are read.
+const READ_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a refused key may be waited for while its file is read: a disk that hangs must hold up no call
+/// for longer.
+const DOUBT: Duration = Duration::from_secs(1);
+
+/// The keys, best first.
+#[derive(Debug)]
+pub(super) struct Keys {
+    held: Vec<Held>,
+    format: Format,
+    /// After how long the next one is used first; `None` is always the best.
+    rotate_every: Option<Duration>,
+    began: Instant,
+    read: Instant,
+}
+
+#[derive(Debug)]
+struct Held {
+    key: ReadyKey,
+    file: Option<PathBuf>,
+    /// Whether it has been told that the file gives no key.
+    is_unreadable: bool,
+    rest: Option<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    why: Failure,
+    /// Until when its file may prove that it has been replaced already.
+    doubt: Option<Instant>,
+}
+
+/// Why no key can be used.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum NoKey {
+    /// One may be there as soon as its file has been read, by this instant.
+    Soon(Instant),
+    /// All rest; this is why the one that comes back first does.
+    Resting(Failure),
+}
+
+/// What reading a file has changed.
+#[derive(Debug)]
+pub(super) enum Renewed {
+    /// Nothing that anybody has to hear of.
+    Not,
+    /// The key is another.
+    Changed,
+    /// The file gives no key any more; the old one is kept.
+    Unreadable(KeyError),
+}
+
+impl Keys {
+    /// Makes the keys of a provider; none at all is a server that wants none.
+    ///
+    /// # Errors
+    /// `auth` for a key that no header can carry; its text is not repeated.
+    pub(super) fn new(
+        format: Format,
+        keys: &[Key],
+        rotate_every: Option<Duration>,
+        now: Instant,
+    ) -> Result<Self, Failure> {
+        let held = |key, file| Held { key, file, is_unreadable: false, rest: None };
+        let ready = |key: &Key| {
+            let ready = ReadyKey::new(format, key.label.clone(), &key.secret)?;
+            Ok(held(ready, key.file.clone()))
+        };
+        let held = match keys {
+            [] => vec![held(ReadyKey::none(), None)],
+            keys => keys.iter().map(ready).collect::<Result<_, _>>()?,
+        };
+        Ok(Self { held, format, rotate_every, began: now, read: now })
+    }
+
+    /// Returns the key to use: of those that do not rest the best, or the one whose time it is.
+    ///
+    /// # Errors
+    /// When all rest.
+    pub(super) fn pick(&self, now: Instant) -> Result<&ReadyKey, NoKey> {
+        let (later, first) = self.held.split_at(self.first(now));
+        if let Some(held) = first.iter().chain(later).find(|held| !held.rests(now)) {
+            return Ok(&held.key);
+        }
+        let rests = || self.held.iter().filter_map(|held| held.rest.as_ref());
+        if let Some(soon) = rests().filter_map(|rest| rest.doubt.filter(|by| *by > now)).min() {
+            return Err(NoKey::Soon(soon));
+        }
+        let why = rests().min_by_key(|rest| rest.until).map(|rest| rest.why.clone());
+        Err(NoKey::Resting(why.unwrap_or_else(|| Failure::new(Class::Auth, "the provider has no key"))))
+    }
+
+    /// Returns the number of the key whose time it is.
+    fn first(&self, now: Instant) -> usize {
+        let Some(every) = self.rotate_every.filter(|every| !every.is_zero()) else { return 0 };
+        let turns = now.saturating_duration_since(self.began).as_nanos() / every.as_nanos();
+        (turns % self.held.len().max(1) as u128) as usize
+    }
+
+    /// Returns whether every key rests, and none may be there in a moment.
+    pub(super) fn are_out(&self, now: Instant) -> bool {
+        matches!(self.pick(now), Err(NoKey::Resting(_)))
+    }
+
+    /// Lets a key rest if `failure` says that it, and not the call, is at fault. Returns whether it is. One
+    /// that has been replaced since the call left does not rest for its predecessor.
+    pub(super) fn rest(&mut self, key: &KeyId, failure: &Failure, now: Instant) -> bool {
+        let Some(wait) = rest(failure) else { return false };
+        for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
+            let doubt = (held.file.is_some() && failure.class == Class::Auth).then(|| now + DOUBT);
+            held.rest = Some(Rest { until: now + wait, why: failure.clone(), doubt });
+        }
+        true
+    }
+
+    /// Returns the label and what ails it, of every key that rests.
+    pub(super) fn resting(&self, now: Instant) -> impl Iterator<Item = (&KeyLabel, &Failure)> {
+        self.held.iter().filter_map(move |held| {
+            let rest = held.rest.as_ref().filter(|rest| rest.until > now)?;
+            Some((&held.key.id.label, &rest.why))
+        })
+    }
+
+    /// Returns whether a key has been refused whose file may hold another by now.
+    pub(super) fn are_in_doubt(&self, now: Instant) -> bool {
+        let doubt = |held: &Held| held.rest.as_ref().and_then(|rest| rest.doubt);
+        self.held.iter().filter_map(doubt).any(|by| by > now)
+    }
+
+    /// Returns the files that are to be read now, with the labels of their keys.
+    pub(super) fn files_to_read(&mut self, now: Instant) -> Vec<(KeyLabel, KeySource)> {
+        if !self.are_in_doubt(now) && now < self.read + READ_EVERY {
+            return Vec::new();
+        }
+        self.read = now;
+        let file = |held: &Held| Some((held.key.id.label.clone(), KeySource::File(held.file.clone()?)));
+        self.held.iter().filter_map(file).collect()
+    }
+
+    /// Takes what the file of a key held when it was read, from `began` on. Another key is used at once,
+    /// whatever was said of the old one.
+    pub(super) fn renew(
+        &mut self,
+        label: &KeyLabel,
+        read: Result<Option<Secret>, KeyError>,
+        began: Instant,
+    ) -> Renewed {
+        let format = self.format;
+        let Some(held) = self.held.iter_mut().find(|held| held.key.id.label == *label) else {
+            return Renewed::Not;
+        };
+        // What was refused only after the file had been opened is in doubt still.
+        if let Some(rest) = held.rest.as_mut().filter(|rest| rest.doubt <= Some(began + DOUBT)) {
+            rest.doubt = None;
+        }
+        let read = read.and_then(|secret| secret.ok_or_else(|| KeyError::Empty { label: label.clone() }));
+        let successor = read.map(|secret| {
+            let is_new = !held.key.is(&secret);
+            is_new.then(|| {
+                held.key.successor(format, &secret).map_err(|_| KeyError::NoKey { label: label.clone() })
+            })
+        });
+        match successor.and_then(Option::transpose) {
+            Ok(successor) => held.take(successor),
+            Err(error) => held.keep(error),
+        }
+    }
+}
+
+impl Held {
+    fn rests(&self, now: Instant) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.until > now)
+    }
+
+    fn take(&mut self, successor: Option<ReadyKey>) -> Renewed {
+        self.is_unreadable = false;
+        let Some(successor) = successor else { return Renewed::Not };
+        (self.key, self.rest) = (successor, None);
+        Renewed::Changed
+    }
+
+    fn keep(&mut self, error: KeyError) -> Renewed {
+        if std::mem::replace(&mut self.is_unreadable, true) {
+            Renewed::Not
+        } else {
+            Renewed::Unreadable(error)
+        }
+    }
+}
+
+/// Returns how long a key rests after `failure`; `None` when the key is not at fault.
+fn rest(failure: &Failure) -> Option<Duration> {
+    match (failure.class, failure.retry_after) {
+        (Class::Auth, named) => Some(named.unwrap_or(REST).clamp(REST, LONGEST_REST)),
+        (Class::Quota, Some(named)) => Some(named.clamp(NAMED_AT_LEAST, LONGEST_REST)),
+        (Class::Quota, None) => Some(REST),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn keys(labels: &[&str], rotate_every: Option<Duration>, now: Instant) -> Keys {
+        let file = |label: &str| label.starts_with('/').then(|| label.into());
+        let key = |label: &&str| Key { label: (*label).into(), secret: secret(label), file: file(label) };
+        let keys: Vec<Key> = labels.iter().map(key).collect();
+        Keys::new(Format::Openai, &keys, rotate_every, now).unwrap()
+    }
+
+    fn secret(text: &str) -> Secret {
+        format!("sk-{text}").into()
+    }
+
+    fn refused() -> Failure {
+        Failure::new(Class::Auth, "invalid key")
+    }
+
+    fn spent(retry_after: Option<Duration>) -> Failure {
+        let mut failure = Failure::new(Class::Quota, "no more today");
+        failure.retry_after = retry_after;
+        failure
+    }
+
+    fn used(keys: &Keys, now: Instant) -> String {
+        keys.pick(now).unwrap().id.label.to_string()
+    }
+
+    /// Lets the key rest that is in use under this label.
+    fn rest(keys: &mut Keys, label: &str, failure: &Failure, now: Instant) {
+        let id = keys.held.iter().map(|held| held.key.id.clone()).find(|id| id.label.as_str() == label);
+        assert!(keys.rest(&id.unwrap(), failure, now));
+    }
+
+    #[test]
+    fn a_refused_key_rests_and_the_next_is_used() {
+        let now = Instant::now();
+        let mut keys = keys(&["a", "b"], None, now);
+        rest(&mut keys, "a", &refused(), now);
+        assert_eq!(used(&keys, now), "b");
+        assert_eq!(used(&keys, now + REST), "a");
+    }
+
+    #[test]
+    fn when_all_rest_the_reason_is_told() {
+        let now = Instant::now();
+        let mut keys = keys(&["a", "b"], None, now);
+        rest(&mut keys, "a", &refused(), now);
+        rest(&mut keys, "b", &spent(None), now + REST);
+        assert_eq!(keys.pick(now).unwrap_err(), NoKey::Resting(refused()));
+        assert!(keys.are_out(now) && !keys.are_out(now + REST));
+    }
+
+    #[test]
+    fn a_failure_of_the_call_does_not_rest_the_key() {
+        let now = Instant::now();
+        let mut keys = keys(&["a"], None, now);
+        let id = keys.pick(now).unwrap().id.clone();
+        assert!(!keys.rest(&id, &Failure::new(Class::RateLimit, "slow down"), now));
+    }
+
+    #[test]
+    fn a_spent_quota_rests_its_key_for_as_long_as_the_provider_says_and_else_for_long() {
+        let seconds = Duration::from_secs;
+        let mut short = refused();
+        short.retry_after = Some(seconds(5));
+        for (failure, rests) in [
+            (spent(Some(seconds(120))), seconds(120)),
+            (spent(Some(9 * HOUR)), 9 * HOUR),
+            (spent(Some(seconds(1))), NAMED_AT_LEAST),
+            (spent(None), REST),
+            (short, REST),
+        ] {
+            let now = Instant::now();
+            let mut keys = keys(&["a"], None, now);
+            rest(&mut keys, "a", &failure, now);
+            assert!(keys.are_out(now + rests - seconds(1)) && !keys.are_out(now + rests), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn keys_take_turns_on_schedule_and_those_that_rest_are_passed_over() {
+        let now = Instant::now();
+        let mut keys = keys(&["a", "b", "c"], Some(HOUR), now);
+        let day = |keys: &Keys| (0..6).map(|hour| used(keys, now + hour * HOUR)).collect::<String>();
+        assert_eq!(day(&keys), "abcabc");
+        assert_eq!(used(&keys, now + HOUR - Duration::from_secs(1)), "a");
+        rest(&mut keys, "b", &spent(Some(4 * HOUR)), now);
+        assert_eq!(day(&keys), "accabc");
+    }
+
+    #[test]
+    fn without_a_schedule_the_best_key_is_used_for_ever() {
+        let now = Instant::now();
+        assert_eq!(used(&keys(&["a", "b"], None, now), now + 1000 * HOUR), "a");
+    }
+
+    #[test]
+    fn another_key_in_the_file_is_used_at_once_and_what_was_said_of_the_old_one_is_forgotten() {
+        let now = Instant::now();
+        let mut keys = keys(&["/a"], None, now);
+        let old = keys.pick(now).unwrap().id.clone();
+        keys.rest(&old, &spent(None), now);
+        assert!(keys.are_out(now));
+        assert!(matches!(keys.renew(&old.label, Ok(Some(secret("new"))), now), Renewed::Changed));
+        assert!(keys.pick(now).unwrap().is(&secret("new")));
+        // Calls that left with the old key come back refused: that is no word on the new one.
+        assert!(keys.rest(&old, &refused(), now) && keys.pick(now).is_ok());
+    }
+
+    #[test]
+    fn a_refused_key_is_waited_for_while_its_file_is_read() {
+        let now = Instant::now();
+        let mut keys = keys(&["/a"], None, now);
+        assert!(keys.files_to_read(now).is_empty());
+        rest(&mut keys, "/a", &refused(), now);
+        assert_eq!(keys.pick(now).unwrap_err(), NoKey::Soon(now + DOUBT));
+        assert!(!keys.are_out(now) && keys.are_out(now + DOUBT), "a disk that hangs is not waited for");
+        assert_eq!(keys.files_to_read(now).len(), 1);
+        let before = now.checked_sub(Duration::from_millis(1)).unwrap();
+        keys.renew(&"/a".into(), Ok(Some(secret("/a"))), before);
+        assert!(!keys.are_out(now), "what was read before it was refused proves nothing");
+        keys.renew(&"/a".into(), Ok(Some(secret("/a"))), now);
+        assert!(keys.are_out(now));
+    }
+
+    #[test]
+    fn another_key_is_used_without_waiting_for_a_file() {
+        let now = Instant::now();
+        let mut keys = keys(&["/a", "b"], None, now);
+        rest(&mut keys, "/a", &refused(), now);
+        assert_eq!(used(&keys, now), "b");
+    }
+
+    #[test]
+    fn a_file_that_gives_no_key_keeps_the_old_one_and_is_told_once() {
+        let now = Instant::now();
+        let mut keys = keys(&["/a"], None, now);
+        let empty = || Err(KeyError::Empty { label: "/a".into() });
+        let label = KeyLabel::from("/a");
+        assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)));
+        assert!(matches!(keys.renew(&label, empty(), now), Renewed::Not));
+        assert!(keys.pick(now).unwrap().is(&secret("/a")));
+        assert!(matches!(keys.renew(&label, Ok(Some(secret("/a"))), now), Renewed::Not));
+        assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)), "it is news again");
+    }
+
+    #[test]
+    fn files_are_read_every_few_seconds_and_other_keys_never() {
+        let now = Instant::now();
+        let mut keys = keys(&["/a", "b"], None, now);
+        assert!(keys.files_to_read(now).is_empty());
+        let due: Vec<_> = keys.files_to_read(now + READ_EVERY).into_iter().map(|(label, _)| label).collect();
+        assert_eq!(due, ["/a".into()]);
+        assert!(keys.files_to_read(now + READ_EVERY).is_empty());
+    }
+}
