@@ -18,6 +18,7 @@ use super::permit::{Ended, Taken};
 use super::queue::Queue;
 use super::settings::Settings;
 use super::state::Waiting;
+use super::times::Times;
 
 /// How long a provider is left alone that asked us to slow down without saying for how long.
 const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -135,6 +136,9 @@ impl Book {
             return Err(lane.refusal(until));
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
+        if let Some(until) = self.held_for_long(now).filter(|_| !call.stay) {
+            return Err(Refused::Busy { until });
+        }
         let concurrency = settings.limits.concurrency.get() as usize;
         let until = self.turn(concurrency, self.queue.ahead_of(call.priority), need, now);
         if until > call.deadline {
@@ -216,8 +220,7 @@ impl Book {
     /// Returns all of a lane's state that news can be about.
     fn standing(&self, model: &ModelName, now: Instant) -> (LaneHealth, Option<BreakerState>, usize) {
         let lane = self.lanes.get(model);
-        let health = lane.map_or(LaneHealth::Out, |lane| self.lane_health(lane, now));
-        (health, lane.map(|lane| lane.breaker.state(now)), self.keys.resting(now).count())
+        (self.health_of(model, now), lane.map(|lane| lane.breaker.state(now)), self.keys.resting(now).count())
     }
 
     fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
@@ -228,9 +231,10 @@ impl Book {
         match ended.result {
             Ok(_) => {
                 lane.has_answered = true;
+                lane.times.answered(ended.took);
                 lane.breaker.succeeded(taken.pass, now);
             }
-            Err(failure) if is_providers_fault(failure.class) || is_silence(failure, ended, usual) => {
+            Err(failure) if failure.class.is_providers_fault() || is_silence(failure, ended, usual) => {
                 lane.breaker.failed(taken.pass, now, fastrand::f64());
                 lane.last = Some(failure.clone());
             }
@@ -293,6 +297,29 @@ impl Book {
         self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(lane, now))).collect()
     }
 
+    /// Returns how one lane is doing; a lane that there is not is out.
+    pub(super) fn health_of(&self, model: &ModelName, now: Instant) -> LaneHealth {
+        self.lanes.get(model).map_or(LaneHealth::Out, |lane| self.lane_health(lane, now))
+    }
+
+    /// Returns until when all calls are held back, if that is worth going elsewhere for.
+    fn held_for_long(&self, now: Instant) -> Option<Instant> {
+        let held = self.limits.held_for(now);
+        (held > SHORT_HOLD).then(|| now + held)
+    }
+
+    /// Takes out what waits and could go elsewhere, once the provider has asked us to stay away for long;
+    /// says until when.
+    pub(super) fn turn_away(&mut self, now: Instant) -> Option<(Vec<Waiting>, Instant)> {
+        let until = self.held_for_long(now)?;
+        Some((self.queue.take_unless(|waiting| waiting.call.stay), until))
+    }
+
+    /// Returns the times that calls to a model take.
+    pub(super) fn times(&mut self, model: &ModelName) -> Option<&mut Times> {
+        self.lanes.get_mut(model).map(|lane| &mut lane.times)
+    }
+
     fn lane_health(&self, lane: &Lane, now: Instant) -> LaneHealth {
         if self.keys.are_out(now) {
             LaneHealth::Out
@@ -336,30 +363,6 @@ impl Book {
 fn is_silence(failure: &Failure, ended: &Ended<'_>, usual: Option<f64>) -> bool {
     let patience = usual.map_or(SILENT_AT_FIRST, |seconds| (seconds * 3.0).max(SILENT_AT_LEAST));
     failure.class == Class::Deadline && !ended.began && ended.took.as_secs_f64() >= patience
-}
-
-/// Whether a failure says that the provider is not well. No `_` arm: a new class does not compile
-/// until someone has decided.
-fn is_providers_fault(class: Class) -> bool {
-    match class {
-        Class::Overloaded | Class::ServerError | Class::NetworkError | Class::Timeout | Class::Unreadable => {
-            true
-        }
-        Class::RateLimit
-        | Class::Quota
-        | Class::Auth
-        | Class::NotFound
-        | Class::TooLong
-        | Class::ContentFilter
-        | Class::ApiError
-        | Class::Truncated
-        | Class::ValidationError
-        | Class::TemplateError
-        | Class::Budget
-        | Class::Deadline
-        | Class::Cancelled
-        | Class::Internal => false,
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::types::{Failure, Part, Prompt};
 
 use super::call::Refused;
 use super::model::Model;
+use super::times::Times;
 
 /// Tokens an answer is assumed to have before one has been seen.
 const ASSUMED_OUTPUT: f64 = 500.0;
@@ -35,6 +36,8 @@ pub(super) struct Lane {
     pub(super) input: Learned,
     /// Tokens that an answer of it has.
     pub(super) output: Learned,
+    /// How long its latest calls took.
+    pub(super) times: Times,
 }
 
 /// An average that forgets slowly.
@@ -55,6 +58,7 @@ impl Lane {
             last: None,
             input: Learned::default(),
             output: Learned::default(),
+            times: Times::default(),
         }
     }
 

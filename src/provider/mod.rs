@@ -16,15 +16,17 @@ mod key_source;
 mod lane;
 mod mask;
 mod model;
+mod outlook;
 mod permit;
 mod queue;
 mod settings;
 mod snapshot;
 mod state;
+mod times;
 mod transport;
 
 pub use actor::{Provider, TellHealth};
-pub use call::{Call, HealthChanged, LaneHealth, Refused, Replied};
+pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
 pub use key_source::{Env, HeaderSource, Key, KeyError, KeySource};
 pub use model::Model;
 pub use settings::{Limits, Settings, Timeouts, parse_base_url};

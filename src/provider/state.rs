@@ -177,8 +177,13 @@ impl State {
     pub(super) fn settle(&self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         let mut inner = self.lock();
         let news = inner.settle(taken, ended, now);
+        let failed = ended.is_some_and(|ended| ended.result.is_err());
+        let away = if failed { inner.turn_away(now) } else { None };
         let wake = news.health || !inner.queue.is_empty();
         drop(inner);
+        if let Some((away, until)) = away {
+            away.into_iter().for_each(|waiting| waiting.reply.send(Err(Refused::Busy { until })));
+        }
         self.announce(news, taken, ended);
         if wake && let Some(actor) = self.slot.shared() {
             actor.do_send(Released { health_changed: news.health });
@@ -261,12 +266,12 @@ impl State {
         }
     }
 
-    fn concurrency(&self) -> usize {
+    pub(super) fn concurrency(&self) -> usize {
         self.settings.limits.concurrency.get() as usize
     }
 
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -311,8 +316,9 @@ mod tests {
         let prompt = Arc::new(Prompt::text("Anybody?"));
         let deadline = Instant::now() + wait;
         let asker = Asker::default();
-        let (priority, retry, alone) = (Priority::Batch, false, false);
-        Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline }
+        let (priority, retry, alone, stay) = (Priority::Batch, false, false, false);
+        let model = "m".into();
+        Call { prompt, model, priority, asker, retry, alone, stay, departure: None, deadline }
     }
 
     async fn waits(state: &State) {

@@ -16,6 +16,7 @@ mod stop;
 // The library: embedded, and calls under faults.
 mod embed;
 mod failover;
+mod hedge;
 mod keys;
 mod library;
 mod lives;
