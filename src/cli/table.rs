@@ -108,6 +108,9 @@ fn calls(report: &Report) -> String {
         (calls.throttled, "throttled (429)"),
         (calls.maybe_charged, "perhaps paid for nothing"),
         (calls.failovers, "failed over"),
+        (calls.hedged, "asked beside another lane"),
+        (calls.forced, "sent through an open breaker"),
+        (calls.lost, "lost"),
         (calls.reasked, "re-asked"),
     ] {
         if number > 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::document::{Fault, Faults, Places};
 use crate::provider;
-use crate::router::{Policy, Route};
+use crate::router::{HedgeAfter, Policy, Route};
 use crate::types::{LaneName, ProviderName, RouteName, duration};
 use crate::wire::{Format, MaxTokensField};
 
@@ -149,6 +149,12 @@ impl Check<'_> {
         if route.lanes.is_empty() && !self.is_lost(&path) {
             let fault = self.places.fault(&path, format!("route `{name}` has no lanes"));
             faults.push(fault.advise(format!("list them, best first: {}", self.known_lanes())));
+        }
+        let hedges = route.hedge_after.is_some_and(|after| after != HedgeAfter::Off);
+        if hedges && route.lanes.len() == 1 {
+            let message = "this does nothing: there is no second lane to ask".to_owned();
+            let fault = self.places.fault(&["route", name.as_str(), "hedge_after"], message);
+            faults.push(fault.advise("add a lane, or take it out"));
         }
         let mut seen = HashSet::new();
         for (number, lane) in route.lanes.iter().enumerate() {

@@ -156,7 +156,7 @@ impl Config {
     /// Without any route there is one, over everything.
     fn use_every_lane(&mut self) {
         let lanes = self.lanes().map(Lane::from).collect();
-        self.routes.insert(DEFAULT.into(), Route { policy: Policy::Priority, lanes });
+        self.routes.insert(DEFAULT.into(), Route { policy: Policy::Priority, lanes, ..Route::default() });
     }
 }
 

@@ -178,7 +178,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<ConcurrencySettings>(&rows["concurrency"]), 3);
     assert_eq!(check::<Model>(&rows["[provider.NAME.models.MODEL]"]), 0);
     assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
-    assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 5);
+    assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
     assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 11);
     assert_eq!(check::<simulator::Limits>(&rows["[simulator.limits]"]), 6);
 }

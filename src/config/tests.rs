@@ -81,6 +81,18 @@ fn a_text_that_is_no_toml_is_refused_without_showing_the_key_in_it() {
 }
 
 #[test]
+fn hedging_without_a_second_lane_is_refused_and_off_is_not() {
+    let route = |after| {
+        format!(
+            "[provider.a]\nbase_url = 'http://x'\nmodels.m = {{}}\n[route.r]\nlanes = ['a/m']\nhedge_after = '{after}'"
+        )
+    };
+    assert!(faults(&route("p95")).contains("there is no second lane to ask"));
+    assert!(faults(&route("p99")).contains("or write \"p95\" or \"off\""));
+    assert!(Config::parse("config.toml", &route("off"), &nothing).is_ok());
+}
+
+#[test]
 fn one_wrong_value_gives_one_fault() {
     for text in [
         "[provider.a]\nkeys = ['sk-1']\nmodels.m = {}\n[route.r]\nlanes = ['a/m']",

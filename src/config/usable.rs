@@ -132,7 +132,7 @@ impl Usable {
                 self.closed.insert(name.clone(), lanes.flatten().cloned().collect());
                 self.notes.push(format!("route {name}: closed, none of its lanes can be used"));
             } else {
-                self.routes.insert(name.clone(), Route { policy: route.policy, lanes });
+                self.routes.insert(name.clone(), Route { lanes, ..route.clone() });
             }
         }
         let routes = match practising.as_slice() {

@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::supervisor::{Later, Reply as ReplyTo, Stop};
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
-use super::call::{Call, HealthChanged, Refused, Replied};
+use super::call::{Call, HealthChanged, Left, Refused, Replied};
 use super::exchange::exchange;
 use super::permit::Ended;
 use super::state::{Departure, Next, State};
@@ -94,6 +94,10 @@ async fn call(state: Arc<State>, departure: Departure) {
     let Departure { waiting, key, permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
     let Some(model) = state.settings().models.get(&call.model) else { return };
+    if let Some(departure) = &call.departure {
+        // Told once; whoever waits for it may have gone.
+        let _ = departure.set(Left { at: left, key: key.id.label.clone() });
+    }
     let mut owed = Owed {
         reply: Some(waiting.reply),
         key: key.id.label.clone(),
@@ -105,7 +109,10 @@ async fn call(state: Arc<State>, departure: Departure) {
     let exchanged = tokio::select! {
         biased;
         exchanged = Box::pin(exchange(&state, &call, model, &key, &permit)) => exchanged,
-        () = owed.abandoned() => return debug!(provider = %state.name(), "nobody waits for the call any more"),
+        () = owed.abandoned() => {
+            state.broken_off(&call.model, left.elapsed());
+            return debug!(provider = %state.name(), "nobody waits for the call any more");
+        }
     };
     let (result, took) = (exchanged.result, left.elapsed());
     let began = exchanged.first_token.is_some();

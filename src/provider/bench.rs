@@ -91,7 +91,8 @@ impl Admission {
         let (Place { lane: model, priority, run }, now) = (self.crowd.next(), Instant::now());
         let asker = Asker { run, step: None };
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
-        let call = Call { prompt, model, priority, asker, retry: false, alone: false, deadline };
+        let (retry, alone, stay, departure) = (false, false, true, None);
+        let call = Call { prompt, model, priority, asker, retry, alone, stay, departure, deadline };
         let (reply, later) = Later::promise();
         self.state.enqueue(call, reply, now);
         self.askers.push_back(later);

@@ -20,6 +20,7 @@ use super::permit::Taken;
 use super::queue::{Queue, Ticket};
 use super::settings::Settings;
 use super::state::Waiting;
+use super::times::Times;
 
 /// What a provider has counted.
 #[derive(Debug)]
@@ -122,6 +123,9 @@ impl Book {
         }
         if let Err(NoKey::Resting(failure)) = self.keys.pick(now) {
             return Err(Refused::NoKey(failure));
+        }
+        if let Some(until) = self.held_for_long(lane, now).filter(|_| !call.stay) {
+            return Err(Refused::Busy { until });
         }
         let ahead = self.queue.ahead_of(&call.place(), |_| true);
         let until = self.turn(lane, ahead, reserved.foretold(), now);
@@ -240,6 +244,19 @@ impl Book {
         let ready = waiting.filter(|ready| *ready > now).min();
         self.paced = ready.is_some();
         ready.map_or(Turn::Nothing, Turn::Wait)
+    }
+
+    /// Takes out what waits for a lane and could go elsewhere, once the provider has asked us to stay away
+    /// for long; says until when.
+    pub(super) fn turn_away(&mut self, model: &ModelName, now: Instant) -> Option<(Vec<Waiting>, Instant)> {
+        let until = self.held_for_long(self.lanes.get(model)?, now)?;
+        let stays = |waiting: &Waiting| waiting.call.stay || waiting.call.model != *model;
+        Some((self.queue.take_unless(stays), until))
+    }
+
+    /// Returns the times that calls to a model take.
+    pub(super) fn times(&mut self, model: &ModelName) -> Option<&mut Times> {
+        self.lanes.get_mut(model).map(|lane| &mut lane.times)
     }
 
     fn refuse(&mut self, ticket: &Ticket, refused: Refused) -> Turn {

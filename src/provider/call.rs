@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
@@ -27,6 +28,11 @@ pub struct Call {
     /// Whether no other lane is left for the question: a breaker that is open by statistics alone then
     /// lets it through.
     pub alone: bool,
+    /// Whether there is nowhere else to go, now or later: the call then waits here even while the
+    /// provider has asked us to stay away for long. Else it is refused, to be taken elsewhere.
+    pub stay: bool,
+    /// Who is told that the call has left; `None` where nobody cares.
+    pub departure: Option<Arc<Departure>>,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -40,6 +46,18 @@ impl Call {
 
 impl Message for Call {
     type Result = Result<Replied, Refused>;
+}
+
+/// Where it is told that a call has left.
+pub type Departure = SetOnce<Left>;
+
+/// A call that has left.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// When.
+    pub at: Instant,
+    /// With which key.
+    pub key: KeyLabel,
 }
 
 /// A call that left, and how it ended.

@@ -12,6 +12,7 @@ use super::model::Model;
 use super::reservation::{Reservation, Reservations};
 use super::settings::Settings;
 use super::sizes::{ASSUMED_OUTPUT, Sizes};
+use super::times::Times;
 
 /// What a call is assumed to take before there was one.
 pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT };
@@ -39,6 +40,8 @@ pub(super) struct Lane {
     kept: Learned,
     /// What is known of its calls.
     pub(super) sizes: Sizes,
+    /// How long its latest calls took.
+    pub(super) times: Times,
 }
 
 /// An average that forgets slowly.
@@ -71,6 +74,7 @@ impl Lane {
             input: Learned::default(),
             kept: Learned::default(),
             sizes: Sizes::default(),
+            times: Times::default(),
         }
     }
 

@@ -150,6 +150,7 @@ impl Book {
         match ended.result {
             Ok(_) => {
                 lane.throttled_in_a_row = 0;
+                lane.times.answered(ended.took);
                 self.seconds.learn(ended.took.as_secs_f64());
             }
             Err(failure) => self.obey(taken, failure, now),

@@ -111,7 +111,9 @@ mod tests {
         let (now, asker) = (Instant::now(), Asker { step: Some("s".into()), ..Asker::default() });
         let (prompt, deadline) = (Arc::new(Prompt::text("Anybody?")), now + Duration::from_secs(60));
         let (priority, retry, alone) = (Priority::Batch, false, false);
-        let call = Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline };
+        let (stay, departure) = (true, None);
+        let call =
+            Call { prompt, model: "m".into(), priority, asker, retry, alone, stay, departure, deadline };
         // Without the other end nobody would wait for the answer, and it would not leave.
         let (reply, _later) = Later::promise();
         state.enqueue(call, reply, now);

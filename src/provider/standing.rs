@@ -14,7 +14,7 @@ use super::call::LaneHealth;
 use super::lane::{ASSUMED_NEED, Lane};
 
 /// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
-pub(super) const SHORT_HOLD: Duration = Duration::from_secs(2);
+const SHORT_HOLD: Duration = Duration::from_secs(2);
 
 /// Seconds a call is assumed to take before one has been seen.
 const ASSUMED_SECONDS: f64 = 2.0;
@@ -46,6 +46,12 @@ impl Book {
     /// Returns for how long a lane's calls are held back at the provider's wish.
     pub(super) fn held_for(&self, lane: &Lane, now: Instant) -> Duration {
         self.limits.held_for(now).max(lane.limits.held_for(now))
+    }
+
+    /// Returns until when a lane's calls are held back, if that is worth going elsewhere for.
+    pub(super) fn held_for_long(&self, lane: &Lane, now: Instant) -> Option<Instant> {
+        let held = self.held_for(lane, now);
+        (held > SHORT_HOLD).then(|| now + held)
     }
 
     /// Returns for how long calls are held back at most.

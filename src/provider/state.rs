@@ -197,9 +197,14 @@ impl State {
     pub(super) fn settle(self: &Arc<Self>, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
         let mut inner = self.lock();
         let news = inner.settle(taken, ended, now);
+        let failed = ended.is_some_and(|ended| ended.result.is_err());
+        let away = if failed { inner.turn_away(&taken.model, now) } else { None };
         let wake = news.health || !inner.queue.is_empty();
         let doubtful = inner.keys.are_in_doubt(now);
         drop(inner);
+        if let Some((away, until)) = away {
+            away.into_iter().for_each(|waiting| waiting.reply.send(Err(Refused::Busy { until })));
+        }
         self.announce(news, taken, ended);
         if doubtful {
             self.read_key_files(now);
@@ -344,8 +349,9 @@ mod tests {
         let prompt = Arc::new(Prompt::text("Anybody?"));
         let deadline = Instant::now() + wait;
         let asker = Asker::default();
-        let (priority, retry, alone) = (Priority::Batch, false, false);
-        Call { prompt, model: "m".into(), priority, asker, retry, alone, deadline }
+        let (priority, retry, alone, stay) = (Priority::Batch, false, false, false);
+        let model = "m".into();
+        Call { prompt, model, priority, asker, retry, alone, stay, departure: None, deadline }
     }
 
     async fn waits(state: &State) {

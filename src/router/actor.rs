@@ -18,6 +18,7 @@ use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
 
 use super::ask::Ask;
 use super::flow::Flow;
+use super::hedge::Hedges;
 use super::lane::{LaneHandle, RouteHandle};
 use super::policy::Chooser;
 use super::settings::RetrySettings;
@@ -36,6 +37,7 @@ pub struct Router {
 struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
+    hedges: Arc<Hedges>,
     runtime: Runtime,
     /// Whether a stop is for good, and no restart.
     draining: Arc<AtomicBool>,
@@ -51,7 +53,9 @@ impl Router {
         runtime: Runtime,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        Self::from_setup(Arc::new(Setup { routes, retry, runtime, draining, open: watch::Sender::new(()) }))
+        let hedges = Arc::new(Hedges::new(retry.hedge_share, draining.clone()));
+        let open = watch::Sender::new(());
+        Self::from_setup(Arc::new(Setup { routes, retry, hedges, runtime, draining, open }))
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
@@ -63,12 +67,14 @@ impl Router {
         Self { setup, choosers, health: HashMap::new(), stopping: false }
     }
 
-    /// Returns the lanes of a route in the order in which they should be tried.
-    fn lanes(&mut self, route: &RouteName) -> Option<Vec<LaneHandle>> {
-        let (lanes, chooser) = (&self.setup.routes.get(route)?.lanes, self.choosers.get_mut(route)?);
+    /// Returns the lanes of a route in the order in which they should be tried, and how often.
+    fn lanes(&mut self, route: &RouteName) -> Option<(Vec<LaneHandle>, RetrySettings)> {
+        let (route, chooser) = (self.setup.routes.get(route)?, self.choosers.get_mut(route)?);
+        let lanes = &route.lanes;
         let healthy = |lane: &LaneHandle| self.health.get(&lane.name).copied().unwrap_or(LaneHealth::Good);
         let health: Vec<LaneHealth> = lanes.iter().map(healthy).collect();
-        Some(chooser.order(&health).into_iter().map(|lane| lanes[lane].clone()).collect())
+        let ordered = chooser.order(&health).into_iter().map(|lane| lanes[lane].clone());
+        Some((ordered.collect(), self.setup.retry.along(route)))
     }
 }
 
@@ -90,11 +96,11 @@ impl Handler<Ask> for Router {
         if self.stopping {
             return refuse(Failure::new(Class::Cancelled, super::STOPPED));
         }
-        let Some(lanes) = self.lanes(&ask.route) else {
+        let Some((lanes, retry)) = self.lanes(&ask.route) else {
             let message = format!("there is no route called {}", ask.route);
             return refuse(Failure::new(Class::ApiError, message));
         };
-        let flow = Flow::begin(ask, lanes, self.setup.retry.clone());
+        let flow = Flow::begin(ask, lanes, retry, &self.setup.hedges);
         let setup = self.setup.clone();
         Later::new(move |reply| {
             let open = setup.open.subscribe();

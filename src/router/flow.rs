@@ -3,27 +3,23 @@
 //! Ends when its asker has gone, when its time is up, and when the router stops. Never glues two replies
 //! together.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use actix::prelude::Request;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::provider::{Call, Provider, Refused, Replied};
+use crate::provider::{Call, Departure, Left};
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{
-    Answer, Attempt, Class, Failure, KeyLabel, LaneName, NanoUsd, Outcome, Reply, Trail, Unanswered,
-};
+use crate::types::{Answer, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::Ask;
+use super::attempt;
+use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
-use super::plan::{KeyLeft, Plan, Probe, Step};
+use super::out::{End, Out};
+use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
-
-/// How long after its deadline a call is still waited for: one that is out ends at the deadline by itself
-/// and knows what it cost.
-const GRACE: Duration = Duration::from_millis(250);
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
@@ -33,11 +29,9 @@ pub(super) struct Flow {
     lanes: Vec<LaneHandle>,
     plan: Plan,
     trail: Trail,
-    first: Option<(usize, Sent)>,
+    hedging: Option<(HedgeAfter, Arc<Hedges>)>,
+    first: Option<Out>,
 }
-
-/// A call that was sent to a provider; `None` when the provider is down.
-type Sent = Option<Request<Provider, Call>>;
 
 /// An answer whose trail is elsewhere.
 struct Ended {
@@ -50,12 +44,19 @@ struct Ended {
 impl Flow {
     /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
     /// thread, so that costs no other thread's wake.
-    pub(super) fn begin(ask: Ask, lanes: Vec<LaneHandle>, retry: RetrySettings) -> Self {
-        let plan = Plan::new(lanes.len(), retry, ask.deadline);
-        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), first: None };
+    pub(super) fn begin(
+        ask: Ask,
+        lanes: Vec<LaneHandle>,
+        retry: RetrySettings,
+        shared: &Arc<Hedges>,
+    ) -> Self {
+        let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
+        let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
+        let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
+        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
-            flow.first = Some((lane, flow.send(lane)));
+            flow.first = Some(flow.send(lane));
         }
         flow
     }
@@ -74,26 +75,12 @@ impl Flow {
         });
     }
 
-    fn send(&self, lane: usize) -> Sent {
-        let LaneHandle { name, provider, .. } = &self.lanes[lane];
-        let call = Call {
-            prompt: self.ask.prompt.clone(),
-            model: name.model.clone(),
-            priority: self.ask.priority,
-            asker: self.ask.asker.clone(),
-            retry: false,
-            alone: false,
-            deadline: self.ask.deadline,
-        };
-        Some(provider.slot().shared()?.send(call))
-    }
-
     async fn follow(&mut self) -> Result<Ended, Failure> {
         loop {
-            let (lane, sent) = match self.first.take() {
+            let out = match self.first.take() {
                 Some(first) => first,
                 None => match self.plan.next(Instant::now(), fastrand::f64()) {
-                    Step::Call(lane) => (lane, self.send(lane)),
+                    Step::Call(lane) => self.send(lane),
                     Step::Wait(until) => {
                         sleep_until(until).await;
                         continue;
@@ -101,86 +88,134 @@ impl Flow {
                     Step::GiveUp(failure) => return Err(failure),
                 },
             };
-            let asked = Instant::now();
-            match outcome(sent, self.ask.deadline).await {
-                Ok(replied) => {
-                    if let Some(ended) = self.replied(lane, replied) {
-                        return Ok(ended);
+            if let Some(ended) = self.race(out).await {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Waits for a call, and for another beside it once it takes long; returns the first answer.
+    async fn race(&mut self, mut first: Out) -> Option<Ended> {
+        let long = self.takes_long(&first);
+        let beside = tokio::select! {
+            biased;
+            end = first.end() => return self.learn(&first, end, false),
+            () = long => self.send_beside(first.lane),
+        };
+        let Some(mut beside) = beside else {
+            let end = first.end().await;
+            return self.learn(&first, end, false);
+        };
+        let (end, ended, mut other) = tokio::select! {
+            end = first.end() => (end, first, beside),
+            end = beside.end() => (end, beside, first),
+        };
+        if matches!(&end, End::Replied(replied) if replied.result.is_ok()) {
+            self.break_off(other);
+            return self.learn(&ended, end, false);
+        }
+        self.learn(&ended, end, true);
+        if self.plan.is_over() {
+            self.break_off(other);
+            return None;
+        }
+        let end = other.end().await;
+        self.learn(&other, end, false)
+    }
+
+    /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
+    /// queue does not count: there another lane helps nobody but itself.
+    fn takes_long(&self, out: &Out) -> impl Future<Output = ()> + use<> {
+        let watched = self.hedging.as_ref().map(|(after, _)| (*after, self.lanes[out.lane].clone()));
+        let left = out.left();
+        async move {
+            if let Some((after, lane)) = watched {
+                let Left { at, .. } = left.await;
+                if let Some(wait) = after.wait(&lane) {
+                    return sleep_until(at + wait).await;
+                }
+            }
+            std::future::pending().await
+        }
+    }
+
+    fn send(&self, lane: usize) -> Out {
+        let now = Instant::now();
+        let alone = self.plan.is_alone(lane, now, |other| self.lanes[other].is_well(now));
+        if let Some((_, hedges)) = &self.hedging {
+            hedges.called();
+        }
+        Out::send(lane, &self.lanes[lane], false, self.call(lane, alone, self.plan.is_last(lane)))
+    }
+
+    /// Asks another lane beside one that takes long, if there is one that can take it at once.
+    fn send_beside(&self, lane: usize) -> Option<Out> {
+        let (now, (_, hedges)) = (Instant::now(), self.hedging.as_ref()?);
+        let beside = self.plan.beside(lane, now);
+        let lane = beside.into_iter().find(|lane| self.lanes[*lane].has_room(now))?;
+        hedges.take().then(|| Out::send(lane, &self.lanes[lane], true, self.call(lane, false, false)))
+    }
+
+    fn call(&self, lane: usize, alone: bool, stay: bool) -> Call {
+        Call {
+            prompt: self.ask.prompt.clone(),
+            model: self.lanes[lane].name.model.clone(),
+            priority: self.ask.priority,
+            asker: self.ask.asker.clone(),
+            retry: self.plan.is_retry(lane),
+            alone,
+            stay,
+            departure: self.hedging.is_some().then(|| Arc::new(Departure::new())),
+            deadline: self.ask.deadline,
+        }
+    }
+
+    /// Takes what a call brought; returns the answer, if it is one. `rival` is whether another call of this
+    /// ask is still out.
+    fn learn(&mut self, out: &Out, end: End, rival: bool) -> Option<Ended> {
+        let (now, LaneHandle { name, provider, .. }) = (Instant::now(), &self.lanes[out.lane]);
+        let (failure, kind) = match end {
+            End::Replied(replied) => {
+                let (cost, probe) = (replied.cost, replied.probe);
+                let (attempt, result) = attempt::came_back(name, out.hedge, replied);
+                self.trail.0.push(attempt);
+                match result {
+                    Ok(reply) => {
+                        let (lane, practice) = (name.clone(), provider.is_practice());
+                        return Some(Ended { reply, lane, practice, cost });
                     }
-                }
-                Err(refused) => {
-                    self.plan.refused(lane, &refused, Instant::now());
-                    note_refusal(&mut self.trail, &self.lanes[lane], &refused, asked.elapsed());
+                    Err(failure) => (failure, (KeyLeft(provider.has_key(now)), Probe(probe))),
                 }
             }
+            End::Refused(refused) => {
+                attempt::note_refusal(&mut self.trail, name, &refused, out.asked.elapsed());
+                self.plan.refused(out.lane, &refused, now, fastrand::f64());
+                return None;
+            }
+            End::Lost(failure) => {
+                self.trail.0.push(attempt::lost(name, out.hedge, out.asked.elapsed(), &failure));
+                (failure, (KeyLeft(true), Probe(false)))
+            }
+        };
+        if rival && out.hedge && failure.verdict() == Verdict::Never {
+            // Without it the other would still have its chance.
+            self.plan.close(out.lane, failure);
+        } else {
+            self.plan.failed(out.lane, failure, kind, now, fastrand::f64());
         }
+        None
     }
 
-    /// Takes what a call brought; returns the answer, if it is one.
-    fn replied(&mut self, lane: usize, replied: Replied) -> Option<Ended> {
-        let Replied { key, waited, probe, forced, took, first_token, cost, result } = replied;
-        let LaneHandle { name, provider, .. } = &self.lanes[lane];
-        let mut attempt = attempt(&self.lanes[lane], Some(key), waited, took);
-        (attempt.first_token, attempt.cost, attempt.forced) = (first_token, cost, forced);
-        match result {
-            Ok(reply) => {
-                attempt.usage = reply.usage;
-                self.trail.0.push(attempt);
-                let (lane, practice) = (name.clone(), provider.is_practice());
-                Some(Ended { reply, lane, practice, cost })
-            }
-            Err(failure) => {
-                attempt.usage = failure.usage.as_deref().copied();
-                attempt.outcome = Outcome::Failed(failure.clone());
-                self.trail.0.push(attempt);
-                let now = Instant::now();
-                let left = KeyLeft(provider.has_key(now));
-                self.plan.failed(lane, failure, (left, Probe(probe)), now, fastrand::f64());
-                None
-            }
+    /// Breaks off a call that nobody waits for any more.
+    fn break_off(&mut self, out: Out) {
+        let (lane, hedge) = (&self.lanes[out.lane].name, out.hedge);
+        if let Some(gone) = out.break_off() {
+            self.trail.0.push(attempt::beaten(lane, hedge, gone));
         }
     }
 }
 
-async fn outcome(sent: Sent, deadline: Instant) -> Result<Replied, Refused> {
-    let Some(sent) = sent else { return Err(Refused::Down) };
-    match timeout_at(deadline + GRACE, sent).await {
-        Ok(Ok(replied)) => replied,
-        // The actor died with the message: what it had let leave would have been answered.
-        Ok(Err(_)) => Err(Refused::Down),
-        Err(_) => Err(Refused::Busy { until: Instant::now() }),
-    }
-}
-
-fn attempt(lane: &LaneHandle, key: Option<KeyLabel>, waited: Duration, took: Duration) -> Attempt {
-    let (first_token, usage, cost) = (None, None, None);
-    Attempt {
-        lane: lane.name.clone(),
-        key,
-        waited,
-        took,
-        first_token,
-        usage,
-        cost,
-        forced: false,
-        outcome: Outcome::Answered,
-    }
-}
-
-/// A lane that refuses again and again while an ask waits for it is one line of the trail.
-fn note_refusal(trail: &mut Trail, lane: &LaneHandle, refused: &Refused, waited: Duration) {
-    let outcome = Outcome::Refused(refused.to_string().into());
-    if let Some(known) = trail
-        .0
-        .iter_mut()
-        .rev()
-        .take(4)
-        .find(|attempt| attempt.lane == lane.name && attempt.outcome == outcome)
-    {
-        known.waited += waited;
-        return;
-    }
-    let mut attempt = attempt(lane, None, waited, Duration::ZERO);
-    attempt.outcome = outcome;
-    trail.0.push(attempt);
+fn candidate(lane: &LaneHandle) -> Candidate {
+    let LaneName { provider, model } = &lane.name;
+    Candidate { provider: provider.clone(), context: lane.provider.context(model) }
 }

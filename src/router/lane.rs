@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::provider;
+use tokio::time::Instant;
+
+use crate::provider::{self, LaneHealth};
 use crate::types::LaneName;
 
+use super::hedge::HedgeAfter;
 use super::settings::Policy;
 
 /// One lane of a route.
@@ -18,11 +21,29 @@ pub struct LaneHandle {
     pub provider: Arc<provider::State>,
 }
 
+impl LaneHandle {
+    /// Returns whether it takes calls at `now`, as far as its provider knows.
+    pub(super) fn is_well(&self, now: Instant) -> bool {
+        let up = self.provider.slot().shared().is_some();
+        up && self.provider.lane_health(&self.name.model, now) == LaneHealth::Good
+    }
+
+    /// Returns whether a call would not wait behind others there.
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        let up = self.provider.slot().shared().is_some();
+        up && self.provider.has_room(&self.name.model, now)
+    }
+}
+
 /// A route with lanes that can be used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RouteHandle {
     /// How it chooses.
     pub policy: Policy,
     /// Among which.
     pub lanes: Vec<LaneHandle>,
+    /// When another lane is asked beside one that takes long; as `[retry]` says when it is `None`.
+    pub hedge_after: Option<HedgeAfter>,
+    /// Whether another lane is asked after a refusal; as `[retry]` says when it is `None`.
+    pub failover_refusals: Option<bool>,
 }

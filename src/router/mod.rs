@@ -5,8 +5,11 @@
 
 mod actor;
 mod ask;
+mod attempt;
 mod flow;
+mod hedge;
 mod lane;
+mod out;
 mod plan;
 mod policy;
 mod settings;
@@ -16,6 +19,7 @@ const STOPPED: &str = "pointsman is stopping and takes no more questions";
 
 pub use actor::Router;
 pub use ask::Ask;
+pub use hedge::HedgeAfter;
 pub use lane::{LaneHandle, RouteHandle};
-pub use plan::{KeyLeft, Plan, Probe, Step};
+pub use plan::{Candidate, KeyLeft, Plan, Probe, Step};
 pub use settings::{Lane, Policy, RetrySettings, Route};

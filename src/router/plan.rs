@@ -3,13 +3,31 @@
 //! Four limits hold together: attempts at each lane, lanes, rounds over all lanes, and the deadline.
 //! Pure: it is given `now` and never calls anybody.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::guard::Backoff;
 use crate::provider::Refused;
-use crate::types::{Class, Failure, Verdict};
+use crate::types::{Class, Failure, ProviderName, Verdict};
 
 use super::settings::RetrySettings;
+
+/// A provider that asks for a longer wait than this is waited for only where nobody else is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A provider that asks for as long a wait as this, or for years, does not mean it.
+const NONSENSE: Duration = Duration::from_hours(24);
+
+/// What a plan knows of a lane before it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Whose it is.
+    pub provider: ProviderName,
+    /// Most tokens that it takes; `None` when it is not known.
+    pub context: Option<NonZeroU64>,
+}
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,25 +61,28 @@ pub struct Plan {
     over: Option<Failure>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tried {
+    candidate: Candidate,
     /// Calls that failed in this round.
     attempts: u32,
     /// Whether it has ever been called.
     called: bool,
     /// Not to be called any more in this round.
     exhausted: bool,
-    /// Whether it has ever kept silent; another lane then goes first.
+    /// Whether it has ever kept silent; it is not asked again while there is any other.
     silent: bool,
+    /// Whether it has failed and its provider was at fault.
+    at_fault: bool,
     /// Not to be called any more at all.
     out: Option<Failure>,
     not_before: Option<Instant>,
 }
 
 impl Plan {
-    /// Makes a plan over `lanes` lanes, in the order of their numbers.
-    pub fn new(lanes: usize, retry: RetrySettings, deadline: Instant) -> Self {
-        let lanes = (0..lanes).map(|_| Tried::default()).collect();
+    /// Makes a plan over lanes, in their order and numbered from 0.
+    pub fn new(lanes: impl IntoIterator<Item = Candidate>, retry: RetrySettings, deadline: Instant) -> Self {
+        let lanes = lanes.into_iter().map(Tried::new).collect();
         Self { retry, deadline, lanes, again: None, round: 1, last: None, over: None }
     }
 
@@ -79,8 +100,7 @@ impl Plan {
                 None => self.call(lane),
             };
         }
-        let due = (0..self.lanes.len()).filter(|lane| self.is_open(*lane) && self.is_due(*lane, now));
-        if let Some(lane) = due.min_by_key(|lane| self.lanes[*lane].silent) {
+        if let Some(lane) = (0..self.lanes.len()).find(|lane| self.is_ready(*lane, now)) {
             return self.call(lane);
         }
         // Lanes that could not take it will: theirs is only a queue or a breaker. But one that failed may
@@ -95,15 +115,58 @@ impl Plan {
         }
     }
 
-    /// Learns that a lane did not take the call.
-    pub fn refused(&mut self, lane: usize, refused: &Refused, now: Instant) {
+    /// Returns whether nothing more is to be done.
+    pub fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Returns whether a call to a lane asks its provider once more what it has failed before.
+    pub fn is_retry(&self, lane: usize) -> bool {
+        let provider = &self.lanes[lane].candidate.provider;
+        self.lanes.iter().any(|tried| tried.at_fault && tried.candidate.provider == *provider)
+    }
+
+    /// Returns whether no other lane is left at `now`, of those that are `well`.
+    pub fn is_alone(&self, lane: usize, now: Instant, well: impl Fn(usize) -> bool) -> bool {
+        !self.others(lane).any(|other| self.is_ready(other, now) && !self.lanes[other].silent && well(other))
+    }
+
+    /// Returns whether no other lane is left, now or later: none that has never kept silent.
+    pub fn is_last(&self, lane: usize) -> bool {
+        !self.others_remain(lane)
+    }
+
+    /// Returns the lanes that may be asked at `now` beside one that is being asked: first those of other
+    /// providers, which are not slow for the same reason.
+    pub fn beside(&self, lane: usize, now: Instant) -> Vec<usize> {
+        let Tried { candidate, called, .. } = &self.lanes[lane];
+        let room = self.called() + usize::from(!called) < self.retry.lanes_per_ask.get() as usize;
+        let may = |other: &usize| {
+            let tried = &self.lanes[*other];
+            self.is_ready(*other, now) && !tried.silent && (room || tried.called)
+        };
+        let mut beside: Vec<usize> = self.others(lane).filter(may).collect();
+        beside.sort_by_key(|other| self.lanes[*other].candidate.provider == candidate.provider);
+        beside
+    }
+
+    /// Asks a lane no more, for this reason.
+    pub fn close(&mut self, lane: usize, failure: Failure) {
+        self.lanes[lane].out = Some(failure);
+    }
+
+    /// Learns that a lane did not take the call. `jitter` lies in `0.0..1.0`: those who wait for the same
+    /// instant do not all come at it.
+    pub fn refused(&mut self, lane: usize, refused: &Refused, now: Instant, jitter: f64) {
         self.again = None;
         let tried = &mut self.lanes[lane];
         match refused {
-            Refused::Busy { until }
-            | Refused::RetriesSpent { until }
-            | Refused::Open { until: Some(until) } => {
-                // A moment at least: whoever asks in a circle learns nothing new.
+            // A moment at least: whoever asks in a circle learns nothing new.
+            Refused::Busy { until } | Refused::RetriesSpent { until } => {
+                let spread = self.retry.base.mul_f64(jitter.clamp(0.0, 1.0) / 2.0);
+                tried.not_before = Some((*until).max(now + self.retry.base) + spread);
+            }
+            Refused::Open { until: Some(until) } => {
                 tried.not_before = Some((*until).max(now + self.retry.base));
             }
             Refused::Open { until: None } | Refused::Down => {
@@ -131,35 +194,60 @@ impl Plan {
         jitter: f64,
     ) {
         self.again = None;
-        let others = (0..self.lanes.len()).any(|other| other != lane && self.is_open(other));
+        let others = self.others(lane).any(|other| self.is_open(other));
+        let after = failure.retry_after.filter(|wait| *wait < NONSENSE);
+        let others_now = self.others(lane).any(|other| self.is_ready(other, now));
         let tried = &mut self.lanes[lane];
         tried.called = true;
         tried.silent |= failure.class == Class::Timeout;
+        tried.at_fault |= failure.class.is_providers_fault();
         match (failure.verdict(), failure.class) {
+            // The same model refuses the same question again; another may not.
+            (Verdict::Never, Class::ContentFilter) if self.retry.failover_refusals => {
+                tried.out = Some(failure.clone());
+            }
             (Verdict::Never, _) => self.over = Some(failure.clone()),
             // The lane was known to be unwell, and this call went to see for all of them: that costs no
             // attempt, or whoever is left alone in an outage would be the first to be lost. The lane's
             // breaker is open again and says until when.
-            (
-                _,
-                Class::Overloaded
-                | Class::ServerError
-                | Class::NetworkError
-                | Class::Timeout
-                | Class::Unreadable,
-            ) if probe => tried.not_before = Some(now + self.retry.base),
+            (_, class) if probe && class.is_providers_fault() => {
+                tried.not_before = Some(now + self.retry.base);
+            }
             // The provider itself holds its calls back now, which costs no attempt: nothing was wrong with
             // the call.
-            (Verdict::Again { .. }, Class::RateLimit) => self.again = Some(lane),
-            (Verdict::Again { .. }, _) => self.again_or_exhausted(lane, now, jitter),
+            (Verdict::Again { .. }, Class::RateLimit) => match after {
+                Some(wait) if wait > PATIENCE && others_now => tried.not_before = Some(now + wait),
+                _ => self.again = Some(lane),
+            },
+            (Verdict::Again { .. }, _) => {
+                self.again_or_exhausted(lane, now, jitter);
+                if let Some(wait) = after {
+                    let tried = &mut self.lanes[lane];
+                    tried.not_before = tried.not_before.max(Some(now + wait));
+                    self.again = self.again.filter(|_| !(wait > PATIENCE && others_now));
+                }
+            }
             (Verdict::Elsewhere, Class::Auth | Class::Quota) if key_left => self.again = Some(lane),
-            (Verdict::Elsewhere, Class::Auth | Class::Quota | Class::NotFound | Class::TooLong) => {
+            (Verdict::Elsewhere, Class::Auth | Class::Quota | Class::NotFound) => {
                 tried.out = Some(failure.clone());
             }
+            (Verdict::Elsewhere, Class::TooLong) => self.close_up_to(lane, &failure),
             (Verdict::Elsewhere, _) if others => tried.exhausted = true,
             (Verdict::Elsewhere, _) => self.again_or_exhausted(lane, now, jitter),
         }
         self.last = Some(failure);
+    }
+
+    /// Closes a lane that the prompt is too long for, and those that are known to take no more.
+    fn close_up_to(&mut self, lane: usize, failure: &Failure) {
+        let most = self.lanes[lane].candidate.context;
+        let takes_no_more =
+            |tried: &Tried| tried.candidate.context.zip(most).is_some_and(|(takes, most)| takes <= most);
+        for (number, tried) in self.lanes.iter_mut().enumerate() {
+            if tried.out.is_none() && (number == lane || takes_no_more(tried)) {
+                tried.out = Some(failure.clone());
+            }
+        }
     }
 
     fn again_or_exhausted(&mut self, lane: usize, now: Instant, jitter: f64) {
@@ -177,7 +265,11 @@ impl Plan {
     /// Returns when the lanes that failed could be tried once more; `None` when there is none, or no
     /// further round.
     fn round_at(&self, now: Instant, jitter: f64) -> Option<Instant> {
-        let some = self.lanes.iter().any(|tried| tried.exhausted && tried.out.is_none());
+        let worth_it = |lane: usize| {
+            let Tried { exhausted, out, silent, .. } = &self.lanes[lane];
+            *exhausted && out.is_none() && !(*silent && self.others_remain(lane))
+        };
+        let some = (0..self.lanes.len()).any(worth_it);
         // The rounds' waits go on where those of a lane's attempts ended.
         let waits = self.round + self.retry.attempts_per_lane.get();
         (some && self.round < self.retry.rounds.get()).then(|| now + self.backoff().wait(waits, jitter))
@@ -211,9 +303,36 @@ impl Plan {
 
     fn is_open(&self, lane: usize) -> bool {
         let tried = &self.lanes[lane];
-        let called = self.lanes.iter().filter(|tried| tried.called).count();
-        let new_allowed = called < self.retry.lanes_per_ask.get() as usize;
-        tried.out.is_none() && !tried.exhausted && (tried.called || new_allowed)
+        !tried.exhausted && self.is_allowed(lane) && !(tried.silent && self.others_remain(lane))
+    }
+
+    fn is_allowed(&self, lane: usize) -> bool {
+        let tried = &self.lanes[lane];
+        let new_allowed = self.called() < self.retry.lanes_per_ask.get() as usize;
+        tried.out.is_none() && (tried.called || new_allowed)
+    }
+
+    /// Returns whether another lane that has never kept silent may still be asked, in this round or a later
+    /// one.
+    fn others_remain(&self, lane: usize) -> bool {
+        self.others(lane).any(|other| {
+            let tried = &self.lanes[other];
+            let later = !tried.exhausted || self.round < self.retry.rounds.get();
+            let in_time = tried.not_before.is_none_or(|at| at < self.deadline);
+            !tried.silent && later && in_time && self.is_allowed(other)
+        })
+    }
+
+    fn others(&self, lane: usize) -> impl Iterator<Item = usize> {
+        (0..self.lanes.len()).filter(move |other| *other != lane)
+    }
+
+    fn called(&self) -> usize {
+        self.lanes.iter().filter(|tried| tried.called).count()
+    }
+
+    fn is_ready(&self, lane: usize, now: Instant) -> bool {
+        self.is_open(lane) && self.is_due(lane, now)
     }
 
     fn is_due(&self, lane: usize, now: Instant) -> bool {
@@ -222,6 +341,21 @@ impl Plan {
 
     fn backoff(&self) -> Backoff {
         Backoff { base: self.retry.base, max: self.retry.max }
+    }
+}
+
+impl Tried {
+    fn new(candidate: Candidate) -> Self {
+        Self {
+            candidate,
+            attempts: 0,
+            called: false,
+            exhausted: false,
+            silent: false,
+            at_fault: false,
+            out: None,
+            not_before: None,
+        }
     }
 }
 

@@ -12,8 +12,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::types::{LaneName, duration};
 
-/// How often a question is asked again after a failure, `[retry]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+use super::hedge::HedgeAfter;
+use super::lane::RouteHandle;
+
+/// How often a question is asked again after a failure, and where, `[retry]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrySettings {
     /// Calls to one lane for one question, the first included.
@@ -28,6 +31,34 @@ pub struct RetrySettings {
     /// Longest wait before any attempt, unless the provider asked for more.
     #[serde(with = "duration")]
     pub max: Duration,
+    /// Whether another lane is asked when the safety systems of one, or its model, have refused.
+    pub failover_refusals: bool,
+    /// How long a call is out before another lane is asked beside it; the first answer counts.
+    pub hedge_after: HedgeAfter,
+    /// Most calls that are sent beside others, as a share of the calls that they could be sent beside;
+    /// above 0, at most 1.
+    #[serde(deserialize_with = "share")]
+    pub hedge_share: f64,
+}
+
+impl RetrySettings {
+    /// Returns what holds along `route`, which may say otherwise.
+    pub(super) fn along(&self, route: &RouteHandle) -> Self {
+        Self {
+            failover_refusals: route.failover_refusals.unwrap_or(self.failover_refusals),
+            hedge_after: route.hedge_after.unwrap_or(self.hedge_after),
+            ..*self
+        }
+    }
+}
+
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(from)?;
+    if share > 0.0 && share <= 1.0 {
+        return Ok(share);
+    }
+    let wrong = format!("{share} is no share; write a number above 0 and up to 1, such as 0.05");
+    Err(Error::custom(wrong))
 }
 
 impl Default for RetrySettings {
@@ -38,6 +69,9 @@ impl Default for RetrySettings {
             rounds: const { NonZeroU32::new(3).unwrap() },
             base: Duration::from_millis(500),
             max: Duration::from_secs(20),
+            failover_refusals: false,
+            hedge_after: HedgeAfter::Off,
+            hedge_share: 0.05,
         }
     }
 }
@@ -50,6 +84,10 @@ pub struct Route {
     pub policy: Policy,
     /// The lanes, best first.
     pub lanes: Vec<Lane>,
+    /// As [`RetrySettings::hedge_after`], for this route.
+    pub hedge_after: Option<HedgeAfter>,
+    /// As [`RetrySettings::failover_refusals`], for this route.
+    pub failover_refusals: Option<bool>,
 }
 
 /// In which order a [`Route`] asks its lanes.

@@ -19,7 +19,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::source::Source;
 use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
-use crate::router::{Ask, LaneHandle, RouteHandle, Router};
+use crate::router::{Ask, LaneHandle, Route, RouteHandle, Router};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, RestartChild, Slot, Start,
     Supervisor, Watchdog, WhenExhausted,
@@ -332,13 +332,13 @@ fn router_spec(
         .iter()
         .map(|(name, route)| {
             let lanes = route.lanes.iter().filter_map(lane).collect();
-            (name.clone(), RouteHandle { policy: route.policy, lanes })
+            let Route { policy, hedge_after, failover_refusals, .. } = *route;
+            (name.clone(), RouteHandle { policy, lanes, hedge_after, failover_refusals })
         })
         .collect();
-    let (retry, runtime, draining) = (config.retry.clone(), arbiters.runtime.clone(), draining.clone());
-    let make = move |_: &mut Context<Router>| {
-        Router::new(routes.clone(), retry.clone(), runtime.clone(), draining.clone())
-    };
+    let (retry, runtime, draining) = (config.retry, arbiters.runtime.clone(), draining.clone());
+    let make =
+        move |_: &mut Context<Router>| Router::new(routes.clone(), retry, runtime.clone(), draining.clone());
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
         .policy(allowed(5))

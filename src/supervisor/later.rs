@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
@@ -63,7 +63,7 @@ impl<T: 'static> Later<T> {
 
     /// Returns the reply at once, for the actor's own state. It may be used before the handler returns.
     pub fn promise() -> (Reply<T>, Self) {
-        let promise = Arc::new(Mutex::new(Promise::Open));
+        let promise = Arc::new(Mutex::new(Promise::Open(None)));
         (Reply(To::Promise(Arc::clone(&promise))), Self(Hand::In(promise)))
     }
 }
@@ -85,9 +85,13 @@ where
             Hand::Over(take) => take(Reply(To::Asker(sender))),
             Hand::In(promise) => {
                 let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open) {
+                match std::mem::replace(&mut *promise, Promise::Open(None)) {
                     Promise::Answered(answer) => deliver(sender, answer),
-                    Promise::Open | Promise::Asked(_) => *promise = Promise::Asked(sender),
+                    Promise::Open(watcher) => {
+                        *promise = Promise::Asked(sender);
+                        watcher.into_iter().for_each(Waker::wake);
+                    }
+                    Promise::Asked(_) => *promise = Promise::Asked(sender),
                 }
             }
         }
@@ -106,8 +110,8 @@ enum To<T> {
 
 /// What the two ends of a promise know of each other.
 enum Promise<T> {
-    /// The handler has not returned yet, so its asker is not known.
-    Open,
+    /// The handler has not returned yet, so its asker is not known; with who already watches for its going.
+    Open(Option<Waker>),
     /// The answer came first.
     Answered(T),
     /// The asker came first.
@@ -121,9 +125,9 @@ impl<T> Reply<T> {
             To::Asker(sender) => deliver(sender, answer),
             To::Promise(promise) => {
                 let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open) {
+                match std::mem::replace(&mut *promise, Promise::Open(None)) {
                     Promise::Asked(sender) => deliver(sender, answer),
-                    Promise::Open | Promise::Answered(_) => *promise = Promise::Answered(answer),
+                    Promise::Open(_) | Promise::Answered(_) => *promise = Promise::Answered(answer),
                 }
             }
         }
@@ -137,13 +141,13 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &*lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open => is_broken(promise),
+                Promise::Open(_) => is_broken(promise),
                 Promise::Answered(_) => false,
             },
         }
     }
 
-    /// Waits until the asker has gone; for ever if there was none. To be called after the handler has returned.
+    /// Waits until the asker has gone; for ever if there was none.
     pub async fn abandoned(&mut self) {
         poll_fn(|cx| self.poll_abandoned(cx)).await;
     }
@@ -157,8 +161,13 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &mut *lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open if is_broken(promise) => Poll::Ready(()),
-                Promise::Open | Promise::Answered(_) => Poll::Pending,
+                Promise::Open(_) if is_broken(promise) => Poll::Ready(()),
+                // A task that the handler has started may come here before the handler has returned.
+                Promise::Open(watcher) => {
+                    *watcher = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                Promise::Answered(_) => Poll::Pending,
             },
         }
     }
@@ -190,7 +199,9 @@ fn lock<T>(promise: &Mutex<Promise<T>>) -> MutexGuard<'_, Promise<T>> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::poll_fn;
     use std::rc::Rc;
+    use std::sync::mpsc;
 
     use actix::prelude::*;
 
@@ -284,6 +295,41 @@ mod tests {
             assert!(!reply.is_abandoned());
             reply.send(1);
         }
+    }
+
+    /// Has its asker watched by another thread, from before the handler returns.
+    struct Watched(mpsc::Sender<()>);
+    impl Message for Watched {
+        type Result = u32;
+    }
+    impl Handler<Watched> for Lot {
+        type Result = Later<u32>;
+        fn handle(&mut self, Watched(gone): Watched, _: &mut Self::Context) -> Later<u32> {
+            let (mut reply, later) = Later::promise();
+            let (looked, has_looked) = mpsc::channel();
+            std::thread::spawn(move || {
+                let watch = poll_fn(|cx| {
+                    let poll = reply.poll_abandoned(cx);
+                    let _ = looked.send(());
+                    poll
+                });
+                tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(watch);
+                gone.send(()).unwrap();
+            });
+            has_looked.recv().unwrap();
+            self.0.borrow_mut().push(Later::promise().0);
+            later
+        }
+    }
+
+    #[actix_web::test]
+    async fn who_watches_before_the_handler_has_returned_sees_the_asker_go_all_the_same() {
+        let (lot, (gone, is_gone)) = (Parked::default(), mpsc::channel());
+        let question = actix_rt::spawn(Lot(Rc::clone(&lot)).start().send(Watched(gone)));
+        drop(parked(&lot).await);
+        question.abort();
+        assert!(question.await.unwrap_err().is_cancelled());
+        is_gone.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
     }
 
     #[actix_web::test]

@@ -30,8 +30,32 @@ pub struct Attempt {
     /// Whether it left although its lane's breaker was open, because no other lane was left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// Whether it was sent beside another call to the same question that took long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hedge: bool,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl Attempt {
+    /// Returns whether nobody knows if it left: whoever held the call died.
+    pub fn is_lost(&self) -> bool {
+        self.key.is_none() && matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// Says what was unusual about it; `None` when nothing was.
+    pub fn note(&self) -> Option<String> {
+        let note = if self.forced {
+            "left although its breaker was open: no other lane was left"
+        } else if self.hedge {
+            "asked beside another lane that took long"
+        } else if self.is_lost() {
+            "lost with the actor that held it; nobody knows whether it left"
+        } else {
+            return None;
+        };
+        Some(format!("{}: {note}", self.lane))
+    }
 }
 
 /// How an [`Attempt`] ended.
@@ -52,17 +76,34 @@ pub enum Outcome {
 pub struct Trail(pub Vec<Attempt>);
 
 impl Trail {
-    /// Returns how many calls really left this machine.
+    /// Returns how many calls left this machine for certain.
     pub fn calls(&self) -> usize {
         self.0.iter().filter(|attempt| attempt.key.is_some()).count()
     }
 
-    /// Returns how many times the question moved to another lane.
+    /// Returns how many times the question moved to another lane; a lane that was asked beside another is
+    /// no move.
     pub fn failovers(&self) -> usize {
-        self.0.windows(2).filter(|pair| pair[0].lane != pair[1].lane).count()
+        let lanes: Vec<_> = self.0.iter().filter(|attempt| !attempt.hedge).map(|made| &made.lane).collect();
+        lanes.windows(2).filter(|pair| pair[0] != pair[1]).count()
     }
 
-    /// Returns how many failed calls the provider may have charged for.
+    /// Returns how many calls were sent beside another that took long.
+    pub fn hedges(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.hedge && attempt.key.is_some()).count()
+    }
+
+    /// Returns how many calls left although their lane's breaker was open.
+    pub fn forced(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.forced).count()
+    }
+
+    /// Returns of how many calls nobody knows whether they left.
+    pub fn lost(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.is_lost()).count()
+    }
+
+    /// Returns how many failed calls the provider may have charged for, those included that are lost.
     pub fn maybe_charged(&self) -> usize {
         let lost = |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::Maybe);
         self.0.iter().filter(lost).count()

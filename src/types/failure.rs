@@ -102,6 +102,30 @@ impl Class {
             Self::Internal => "internal",
         }
     }
+
+    /// Returns whether it says that the provider is not well: it answered badly, or not at all. No `_` arm:
+    /// a new class does not compile until someone has decided.
+    pub fn is_providers_fault(self) -> bool {
+        match self {
+            Self::Overloaded | Self::ServerError | Self::NetworkError | Self::Timeout | Self::Unreadable => {
+                true
+            }
+            Self::RateLimit
+            | Self::Quota
+            | Self::Auth
+            | Self::NotFound
+            | Self::TooLong
+            | Self::ContentFilter
+            | Self::ApiError
+            | Self::Truncated
+            | Self::ValidationError
+            | Self::TemplateError
+            | Self::Budget
+            | Self::Deadline
+            | Self::Cancelled
+            | Self::Internal => false,
+        }
+    }
 }
 
 impl fmt::Display for Class {

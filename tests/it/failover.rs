@@ -9,6 +9,7 @@ use pointsman::simulator::{Fault, FaultKind, Settings, Simulator, Vendor};
 use pointsman::types::Class::*;
 use tokio::time::{Instant, sleep};
 
+use super::scripted::{ANSWER, Scripted, response, stream};
 use super::stage::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,4 +238,80 @@ async fn an_answer_that_comes_in_time_and_in_pieces_is_whole() {
     }
     let vendors = simulator.counts().by_vendor;
     assert_eq!([Vendor::OpenAi, Vendor::Anthropic, Vendor::Gemini].map(|vendor| vendors[&vendor]), [1; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_asks_for_a_long_wait_holds_up_nobody_who_can_go_elsewhere() {
+    let body = r#"{"error":{"message":"slow down","type":"requests","code":"rate_limit_exceeded"}}"#;
+    let head = "retry-after: 60\r\ncontent-type: application/json\r\n";
+    let text = response("429 Too Many Requests", head, body);
+    let throttled = Scripted::start(move |_| text.clone()).await;
+    let healthy = play(Settings::default());
+    // Few may be out: most wait in the queue when the first is refused.
+    let narrow = format!("limits.concurrency = 4{PATIENT}");
+    let config = format!(
+        "[route.r]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider_at("a", &format!("{}/v1", throttled.url()), &narrow),
+        provider("b", &healthy, PATIENT)
+    );
+    let pointsman = start(&config);
+    let began = Instant::now();
+    for _ in 0..2 {
+        let answers = ask_many(&pointsman, "r", 50).await;
+        assert!(answers.iter().all(|answer| story(answer).ends_with("b:ok")), "{:?}", story(&answers[49]));
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(throttled.requests() <= 4, "{} calls in spite of the wait", throttled.requests());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lane_that_comes_back_first_is_used_when_all_ask_for_a_wait() {
+    let wait = |seconds: u32| {
+        let body = r#"{"error":{"message":"slow down","type":"requests","code":"rate_limit_exceeded"}}"#;
+        let times = std::sync::atomic::AtomicUsize::new(0);
+        let head = format!("retry-after: {seconds}\r\ncontent-type: application/json\r\n");
+        Scripted::start(move |_| match times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => response("429 Too Many Requests", &head, body),
+            _ => stream("", ANSWER, true),
+        })
+    };
+    let (long, short) = (wait(15).await, wait(3).await);
+    let config = format!(
+        "{QUICK_RETRY}[route.r]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider_at("a", &format!("{}/v1", long.url()), PATIENT),
+        provider_at("b", &format!("{}/v1", short.url()), PATIENT)
+    );
+    let pointsman = start(&config);
+    let answer = ask(&pointsman, "r", "Which of you?").await;
+    assert_eq!(story(&answer), "a:rate_limit b:rate_limit b:refused b:ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_goes_elsewhere_where_that_is_wished() {
+    let (refuses, other) = (faulty([Fault::new(FaultKind::Refusal)]), play(Settings::default()));
+    let lanes = "lanes = [\"a/m\", \"b/m\"]";
+    let config = format!(
+        "[route.strict]\n{lanes}\n[route.lenient]\n{lanes}\nfailover_refusals = true\n{}{}",
+        provider("a", &refuses, PATIENT),
+        provider("b", &other, PATIENT)
+    );
+    let pointsman = start(&config);
+    assert_eq!(story(&ask(&pointsman, "strict", "May I?").await), "a:content_filter");
+    assert_eq!(story(&ask(&pointsman, "lenient", "May I?").await), "a:content_filter b:ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_lane_is_left_alone_while_another_can_still_be_asked() {
+    let (silent, failing) = (faulty([Fault::new(FaultKind::Silent)]), faulty([Fault::new(FaultKind::Cut)]));
+    let config = format!(
+        "{QUICK_RETRY}[route.r]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider("a", &silent, HURRIED),
+        provider("b", &failing, PATIENT)
+    );
+    let answer = ask(&start(&config), "r", "Anybody?").await;
+    let told = story(&answer);
+    assert!(
+        told.starts_with("a:timeout b:unreadable b:unreadable b:unreadable b:unreadable a:timeout"),
+        "{told}"
+    );
 }

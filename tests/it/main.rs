@@ -17,6 +17,7 @@ mod stop;
 mod embed;
 mod failover;
 // Links are swapped as Kubernetes does.
+mod hedge;
 #[cfg(unix)]
 mod key_files;
 mod keys;

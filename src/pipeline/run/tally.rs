@@ -155,10 +155,18 @@ impl Tally {
         self.practice |= practice;
         self.calls.failovers += trail.failovers() as u64;
         self.calls.maybe_charged += trail.maybe_charged() as u64;
+        self.calls.hedged += trail.hedges() as u64;
+        self.calls.forced += trail.forced() as u64;
+        self.calls.lost += trail.lost() as u64;
         for attempt in &trail.0 {
             let failure = match &attempt.outcome {
                 Outcome::Refused(_) => continue,
                 Outcome::Answered => None,
+                Outcome::Failed(failure) if attempt.is_lost() => {
+                    self.cost.add(attempt);
+                    count(&mut self.failed_calls, failure.class, || example(attempt, failure));
+                    continue;
+                }
                 Outcome::Failed(failure) => Some(failure),
             };
             self.call(step, attempt, failure, practice);
@@ -265,13 +273,14 @@ mod tests {
     fn attempt(took: u64, cost: Option<u64>, outcome: Outcome) -> Attempt {
         Attempt {
             lane: "claude/haiku".parse().unwrap(),
-            key: None,
+            key: Some("env:KEY".into()),
             waited: Duration::ZERO,
             took: Duration::from_millis(took),
             first_token: None,
             usage: None,
             cost: cost.map(NanoUsd),
             forced: false,
+            hedge: false,
             outcome,
         }
     }
@@ -308,6 +317,30 @@ mod tests {
             attempt(1, None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged())),
         ]);
         assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+    }
+
+    #[test]
+    fn a_call_that_is_lost_may_have_been_paid_and_is_not_said_to_have_left() {
+        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died").maybe_charged());
+        let lost = Attempt { key: None, ..attempt(0, None, died) };
+        let report = report_of(vec![lost, attempt(1, Some(2_000_000), Outcome::Answered)]);
+        let Calls { made, answered, failed, maybe_charged, lost, .. } = report.calls;
+        assert_eq!((made, answered, failed, maybe_charged, lost), (1, 1, 0, 1, 1));
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+        assert_eq!(report.failed_calls[&Class::NetworkError].count, 1);
+    }
+
+    #[test]
+    fn a_lane_that_was_asked_beside_another_is_no_failover() {
+        let beaten = Outcome::Failed(Failure::new(Class::Cancelled, "beaten").maybe_charged());
+        let beside = Attempt {
+            lane: "gemini/flash".parse().unwrap(),
+            hedge: true,
+            ..attempt(1, Some(1), Outcome::Answered)
+        };
+        let report = report_of(vec![attempt(9, None, beaten), beside]);
+        let Calls { made, answered, maybe_charged, failovers, hedged, .. } = report.calls;
+        assert_eq!((made, answered, maybe_charged, failovers, hedged), (2, 1, 1, 0, 1));
     }
 
     #[test]

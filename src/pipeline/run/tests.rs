@@ -59,7 +59,7 @@ fn patient_router() -> Addr<Router> {
     };
     let provider = provider::State::new(account, Handle::current()).unwrap();
     let lane = LaneHandle { name: "absent/any".parse().unwrap(), weight: 1, provider };
-    let route = RouteHandle { policy: Policy::Priority, lanes: vec![lane] };
+    let route = RouteHandle { policy: Policy::Priority, lanes: vec![lane], ..RouteHandle::default() };
     let draining = Arc::default();
     Router::new(
         HashMap::from([("default".into(), route)]),

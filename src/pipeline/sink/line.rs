@@ -133,6 +133,8 @@ pub struct StepLine {
     pub took: Duration,
     /// Why it failed; null unless it did.
     pub error: Option<StepError>,
+    /// What was unusual about its calls, each once; empty mostly.
+    pub notes: Vec<String>,
 }
 
 /// Why a step failed.
@@ -158,6 +160,7 @@ impl StepLine {
             cost: Some(NanoUsd(0)),
             took: Duration::ZERO,
             error: None,
+            notes: Vec::new(),
         }
     }
 
@@ -181,6 +184,7 @@ impl StepLine {
         let mut line = Self { attempts: trail.calls() as u64, ..Self::skipped() };
         for attempt in &trail.0 {
             line.took += attempt.waited + attempt.took;
+            line.notes.extend(attempt.note().filter(|note| !line.notes.contains(note)));
             // What was refused before any work is free even when the provider does not say so.
             let free = matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::No);
             let tokens = attempt.usage.map(TokenCount::from).or(free.then(TokenCount::default));

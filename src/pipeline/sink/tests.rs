@@ -27,6 +27,7 @@ fn attempt(lane: &str, outcome: Outcome) -> Attempt {
         usage: answered.then_some(usage),
         cost: answered.then_some(NanoUsd(123_000)),
         forced: false,
+        hedge: false,
         outcome,
     }
 }
@@ -102,6 +103,7 @@ async fn a_result_line_has_exactly_the_documented_fields() {
                 "cost_usd": 0.000123,
                 "seconds": 2.4,
                 "error": null,
+                "notes": [],
             },
             "reply": {
                 "status": "skipped",
@@ -114,6 +116,7 @@ async fn a_result_line_has_exactly_the_documented_fields() {
                 "cost_usd": 0.0,
                 "seconds": 0.0,
                 "error": null,
+                "notes": [],
             },
         },
         "tokens": {"input": 100, "output": 20},
@@ -405,4 +408,12 @@ fn what_a_step_cost_is_unknown_when_one_of_its_calls_may_have_cost_something() {
     let unknown =
         StepLine::completed(&Trail(vec![attempt("a/b", lost), attempt("a/b", Outcome::Answered)]), false);
     assert_eq!((unknown.cost, unknown.tokens), (None, None));
+}
+
+#[test]
+fn a_step_whose_call_left_through_an_open_breaker_says_so_once() {
+    let forced = || Attempt { forced: true, ..attempt("a/b", Outcome::Answered) };
+    let line =
+        StepLine::completed(&Trail(vec![forced(), forced(), attempt("c/d", Outcome::Answered)]), false);
+    assert_eq!(line.notes, ["a/b: left although its breaker was open: no other lane was left"]);
 }

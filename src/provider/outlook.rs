@@ -1,0 +1,45 @@
+//! What the router may ask of a provider's state before it decides where a question goes.
+//!
+//! Cheap: each looks once, and changes nothing that a decision of the provider's rests on.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::types::ModelName;
+
+use super::call::LaneHealth;
+use super::state::State;
+
+impl State {
+    /// Returns how the lane of a model is doing.
+    pub fn lane_health(&self, model: &ModelName, now: Instant) -> LaneHealth {
+        self.lock().health_of(model, now)
+    }
+
+    /// Returns whether a call to a model would not have to wait behind others.
+    pub fn has_room(&self, model: &ModelName, now: Instant) -> bool {
+        let inner = self.lock();
+        let room = inner.queue.is_empty() && inner.in_flight < inner.concurrency();
+        room && inner.health_of(model, now) == LaneHealth::Good
+    }
+
+    /// Returns the time, from leaving to its end, that this share of the latest calls to a model did not
+    /// outlast; `None` while too few have been answered.
+    pub fn usual_time(&self, model: &ModelName, share: f64) -> Option<Duration> {
+        self.lock().times(model)?.usual(share)
+    }
+
+    /// Notes that a call was broken off after so long a time.
+    pub(super) fn broken_off(&self, model: &ModelName, after: Duration) {
+        if let Some(times) = self.lock().times(model) {
+            times.broken_off(after);
+        }
+    }
+
+    /// Returns how many tokens a model takes at most; `None` when it is not known.
+    pub fn context(&self, model: &ModelName) -> Option<NonZeroU64> {
+        self.settings().models.get(model)?.context
+    }
+}
