@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Config, RunSettings};
-use crate::guard::BreakerSettings;
+use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
 use crate::router::{Lane, RetrySettings, Route};
@@ -26,6 +26,8 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[provider.NAME.limits]", keys::<Limits>("")),
         ("[provider.NAME.timeouts]", keys::<Timeouts>("")),
         ("[provider.NAME.breaker]", keys::<BreakerSettings>("")),
+        ("[provider.NAME.retries]", keys::<RetryBudgetSettings>("")),
+        ("concurrency", keys::<Limits>("concurrency.")),
         ("[provider.NAME.models.MODEL]", keys::<Model>("")),
         ("price", keys::<Model>("price.input = 1\nprice.output = 1\nprice.")),
         ("[route.NAME]", keys::<Route>("")),
@@ -115,6 +117,7 @@ fn the_shipped_configuration_names_every_key() {
         ("[provider.NAME.limits]", provider("limits")),
         ("[provider.NAME.timeouts]", provider("timeouts")),
         ("[provider.NAME.breaker]", provider("breaker")),
+        ("[provider.NAME.retries]", provider("retries")),
         ("[provider.NAME.models.MODEL]", provider("models")),
         ("[route.NAME]", at(&["route", "default"])),
         ("[retry]", at(&["retry"])),
@@ -171,6 +174,8 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<Limits>(&rows["[provider.NAME.limits]"]), 1);
     assert_eq!(check::<Timeouts>(&rows["[provider.NAME.timeouts]"]), 4);
     assert_eq!(check::<BreakerSettings>(&rows["[provider.NAME.breaker]"]), 6);
+    assert_eq!(check::<RetryBudgetSettings>(&rows["[provider.NAME.retries]"]), 3);
+    assert_eq!(check::<ConcurrencySettings>(&rows["concurrency"]), 3);
     assert_eq!(check::<Model>(&rows["[provider.NAME.models.MODEL]"]), 0);
     assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 5);

@@ -130,12 +130,12 @@ impl Book {
         }
         self.limits.fits(need).map_err(|error| too_large(format!("the call {error} at {provider}")))?;
         if lane.breaker.state(now) == BreakerState::Open
-            && let Err(until) = lane.breaker.admit(now)
+            && let Err(until) = lane.breaker.admit(now, false)
         {
             return Err(lane.refusal(until));
         }
         self.keys.pick(now).map_err(Refused::NoKey)?;
-        let concurrency = settings.limits.concurrency.get() as usize;
+        let concurrency = settings.limits.at_once();
         let until = self.turn(concurrency, self.queue.ahead_of(call.priority), need, now);
         if until > call.deadline {
             return Err(Refused::Busy { until });
@@ -176,7 +176,7 @@ impl Book {
             Err(failure) => return self.refuse(Refused::NoKey(failure)),
         };
         let Some(lane) = self.lanes.get_mut(model) else { return self.refuse(Refused::Down) };
-        let pass = match lane.breaker.admit(now) {
+        let pass = match lane.breaker.admit(now, false) {
             Ok(pass) => pass,
             Err(until) => {
                 let refusal = lane.refusal(until);

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::guard::BreakerSettings;
+use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
 use crate::wire::{Dialect, Format, MaxTokensField, Structured};
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// When it counts as failing.
     pub breaker: BreakerSettings,
+    /// How many retries it is asked for.
+    pub retries: RetryBudgetSettings,
     /// Most calls that may wait for it.
     pub queue: NonZeroUsize,
     /// Its models, in the order of the file.
@@ -78,6 +80,7 @@ impl Default for Settings {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
+            retries: RetryBudgetSettings::default(),
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             models: IndexMap::new(),
         }
@@ -85,7 +88,7 @@ impl Default for Settings {
 }
 
 /// What a provider allows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Calls a minute. `None` is no limit, as in the next three.
@@ -96,19 +99,18 @@ pub struct Limits {
     pub input_tokens_per_minute: Option<NonZeroU32>,
     /// Tokens a minute that the models write.
     pub output_tokens_per_minute: Option<NonZeroU32>,
-    /// Most calls under way at once.
-    pub concurrency: NonZeroU32,
+    /// Calls of one model under way at once.
+    pub concurrency: ConcurrencySettings,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            requests_per_minute: None,
-            tokens_per_minute: None,
-            input_tokens_per_minute: None,
-            output_tokens_per_minute: None,
-            concurrency: const { NonZeroU32::new(64).unwrap() },
-        }
+/// Calls at once that every provider took so far without trying.
+const UNTRIED: usize = 64;
+
+impl Limits {
+    /// Returns how many calls are under way at once as long as nothing adapts: the default of `max` is
+    /// there to be found, not to be begun with.
+    pub(super) fn at_once(&self) -> usize {
+        (self.concurrency.max.get() as usize).min(UNTRIED)
     }
 }
 
@@ -157,14 +159,26 @@ struct Written {
     limits: Limits,
     timeouts: Timeouts,
     breaker: BreakerSettings,
+    retries: RetryBudgetSettings,
     queue: NonZeroUsize,
     models: IndexMap<ModelName, Model>,
 }
 
 impl Default for Written {
     fn default() -> Self {
-        let Settings { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models } =
-            Settings::default();
+        let Settings {
+            format,
+            base_url,
+            dialect,
+            headers,
+            keys,
+            limits,
+            timeouts,
+            breaker,
+            retries,
+            queue,
+            models,
+        } = Settings::default();
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
             format,
@@ -177,6 +191,7 @@ impl Default for Written {
             limits,
             timeouts,
             breaker,
+            retries,
             queue,
             models,
         }
@@ -185,11 +200,22 @@ impl Default for Written {
 
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
-        let Written { format, base_url, headers, keys, limits, timeouts, breaker, queue, models, .. } =
-            written;
+        let Written {
+            format,
+            base_url,
+            headers,
+            keys,
+            limits,
+            timeouts,
+            breaker,
+            retries,
+            queue,
+            models,
+            ..
+        } = written;
         let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
-        Self { format, base_url, dialect, headers, keys, limits, timeouts, breaker, queue, models }
+        Self { format, base_url, dialect, headers, keys, limits, timeouts, breaker, retries, queue, models }
     }
 }
 
@@ -274,6 +300,7 @@ mod tests {
             limits = { requests_per_minute = 1000, concurrency = 8 }
             timeouts = { idle = "5s" }
             breaker = { pause = "1s" }
+            retries = { share = 0.5 }
             queue = 7
             models.b.name = "x"
             models.a.name = "y"
@@ -288,9 +315,10 @@ mod tests {
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
-        assert_eq!(settings.limits.concurrency.get(), 8);
+        assert_eq!(settings.limits.concurrency.max.get(), 8);
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));
+        assert_eq!(settings.retries.share, 0.5);
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);

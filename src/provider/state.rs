@@ -94,7 +94,7 @@ impl State {
     /// When no HTTP client can be made, or a key is not fit to be sent.
     pub fn new(account: Account, runtime: Handle) -> Result<Arc<Self>, transport::Error> {
         let Account { name, settings, base_url, keys, headers } = account;
-        let concurrency = settings.limits.concurrency.get() as usize;
+        let concurrency = settings.limits.at_once();
         let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
         let keys = Keys::new(settings.format, &keys).map_err(transport::Error::Key)?;
         let book = Mutex::new(Book::new(&settings, keys, Instant::now()));
@@ -262,7 +262,7 @@ impl State {
     }
 
     fn concurrency(&self) -> usize {
-        self.settings.limits.concurrency.get() as usize
+        self.settings.limits.at_once()
     }
 
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.

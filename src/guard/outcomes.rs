@@ -1,0 +1,95 @@
+//! How the last calls of a lane ended: how many failed in a row, and what share of a window.
+//!
+//! Says when it is too much; what follows from that is the breaker's.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::BreakerSettings;
+
+/// Why a lane counts as failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Nothing but failures: it is down.
+    Row,
+    /// Too large a share of failures: it is ill, and answers at times.
+    Share,
+}
+
+/// Outcomes remembered at most; at higher rates the share looks back less far than the window.
+const MOST_REMEMBERED: usize = 1_000;
+
+/// What part of the calls that are out has to have failed before it says something of the others.
+///
+/// Failures come back before answers that were asked for at the same time: of many calls that are out,
+/// five fast failures are no row yet, and twenty are no share. Calls that are out already cost nothing
+/// more, so the price of waiting for more is this part of the calls at once, and only where a lane that
+/// is down answers fast; where it is silent they are all out before the first fails.
+const TELLING: u32 = 4;
+
+/// The outcomes of one lane since its breaker last moved.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    /// Calls that have not come back.
+    out: u32,
+    failures_in_a_row: u32,
+    /// Outcomes within the window: when, and whether it failed.
+    recent: VecDeque<(Instant, bool)>,
+    recent_failures: usize,
+}
+
+impl Outcomes {
+    /// Counts a call that leaves.
+    pub(super) fn left(&mut self) {
+        self.out = self.out.saturating_add(1);
+    }
+
+    /// Forgets a call that says nothing.
+    pub(super) fn came_back(&mut self) {
+        self.out = self.out.saturating_sub(1);
+    }
+
+    /// Counts a success.
+    pub(super) fn succeeded(&mut self, settings: &BreakerSettings, now: Instant) {
+        self.came_back();
+        self.failures_in_a_row = 0;
+        self.remember(settings, now, false);
+    }
+
+    /// Counts a failure.
+    pub(super) fn failed(&mut self, settings: &BreakerSettings, now: Instant) {
+        self.came_back();
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.remember(settings, now, true);
+    }
+
+    /// Returns whether there is a row: `failures` of them, and a quarter of the calls that are still out.
+    pub(super) fn is_row(&self, settings: &BreakerSettings) -> bool {
+        self.failures_in_a_row >= settings.failures.get().max(self.out / TELLING)
+    }
+
+    /// Returns what is wrong, if it is too much.
+    pub(super) fn trouble(&self, settings: &BreakerSettings) -> Option<Trouble> {
+        if self.is_row(settings) {
+            return Some(Trouble::Row);
+        }
+        let enough = self.recent.len() >= settings.min_calls.get().max(self.out / TELLING) as usize;
+        let share = self.recent_failures as f64 / self.recent.len().max(1) as f64;
+        (enough && share >= settings.failure_share).then_some(Trouble::Share)
+    }
+
+    fn remember(&mut self, settings: &BreakerSettings, now: Instant, failed: bool) {
+        self.recent.push_back((now, failed));
+        self.recent_failures += usize::from(failed);
+        while let Some((at, failed)) = self.recent.front().copied() {
+            if self.recent.len() <= MOST_REMEMBERED && now.saturating_duration_since(at) <= settings.window {
+                break;
+            }
+            self.recent.pop_front();
+            self.recent_failures -= usize::from(failed);
+        }
+    }
+}
