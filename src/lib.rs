@@ -60,7 +60,7 @@
 //! | [`router`] | picks the provider for each question, and another when that one fails |
 //! | [`provider`] | one account at one vendor: its keys, its pacing, its queue, HTTP |
 //! | [`wire`] | prompts to bytes and bytes to replies, one file per format |
-//! | [`guard`] | whether a call may leave now: rates, breaker, back-off |
+//! | [`guard`] | whether a call may leave now: rates, concurrency, breaker, retry budget, back-off |
 //! | [`supervisor`] | supervision for actix: restarts after panics, drains |
 //! | [`document`] | TOML with the place of every value; [`Faults`](document::Faults) |
 //! | [`types`] | the nouns: [prompts](types::Prompt), [answers](types::Answer), [failures](types::Failure) |

@@ -1,7 +1,7 @@
 //! May this call leave now?
 //!
-//! Rate, breaker and back-off are plain structs: they are given `now`, and hold no clock, no
-//! socket and no actor. Whoever owns one asks it and does the waiting.
+//! Limits, concurrency, breaker, retry budget and back-off are plain structs: they are given `now`, and
+//! hold no clock, no socket and no actor. Whoever owns one asks it and does the waiting.
 
 mod backoff;
 mod breaker;

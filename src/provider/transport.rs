@@ -3,7 +3,6 @@
 //! Connections belong to the shared runtime and outlive every actor. Never interprets a body.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -56,8 +55,7 @@ pub enum Error {
 /// Sends requests to one base address.
 #[derive(Debug)]
 pub(super) struct Transport {
-    clients: Vec<reqwest::Client>,
-    next: AtomicUsize,
+    clients: Vec<Client>,
     base_url: String,
     headers: HeaderMap,
     masks: Vec<Mask>,
@@ -65,11 +63,19 @@ pub(super) struct Transport {
     urls: RwLock<HashMap<String, Url>>,
 }
 
+/// A client, and its requests that are not over: each holds a share of `busy` until its body is read.
+#[derive(Debug)]
+struct Client {
+    http: reqwest::Client,
+    busy: Arc<()>,
+}
+
 /// A response whose body has not been read.
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     inner: reqwest::Response,
+    busy: Arc<()>,
 }
 
 impl Transport {
@@ -91,7 +97,7 @@ impl Transport {
             if is_local(&url) {
                 client = client.no_proxy();
             }
-            client.build().map_err(Error::Client)
+            Ok(Client { http: client.build().map_err(Error::Client)?, busy: Arc::new(()) })
         };
         let masks = headers.values().filter_map(mask).collect();
         let mut headers = headers;
@@ -102,7 +108,6 @@ impl Transport {
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
                 .collect::<Result<_, _>>()?,
-            next: AtomicUsize::new(0),
             base_url: base_url.trim_end_matches('/').to_owned(),
             headers,
         })
@@ -114,13 +119,23 @@ impl Transport {
         request: Request,
         key: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Response, Failure> {
-        let client = &self.clients[self.next.fetch_add(1, Relaxed) % self.clients.len()];
+        let (client, busy) = self.client()?;
         let mut headers = self.headers.clone();
         headers.extend(request.headers.into_iter().chain(key));
         let sent = client.post(self.url(request.path)?).headers(headers).body(request.body).send().await;
         let mut inner = sent.map_err(|error| failure(&error))?;
         let headers = std::mem::take(inner.headers_mut());
-        Ok(Response { status: inner.status().as_u16(), headers, inner })
+        Ok(Response { status: inner.status().as_u16(), headers, inner, busy })
+    }
+
+    /// Returns the first client that has a stream left, so that few calls share few connections; where all
+    /// are full the one with the fewest.
+    fn client(&self) -> Result<(&reqwest::Client, Arc<()>), Failure> {
+        let requests = |client: &&Client| Arc::strong_count(&client.busy) - 1;
+        let free = self.clients.iter().find(|client| requests(client) < STREAMS_PER_CLIENT);
+        let client = free.or_else(|| self.clients.iter().min_by_key(requests));
+        let client = client.ok_or_else(|| Failure::new(Class::Internal, "there is no HTTP client"))?;
+        Ok((&client.http, client.busy.clone()))
     }
 
     fn url(&self, path: String) -> Result<Url, Failure> {
@@ -165,8 +180,9 @@ impl Response {
 
     /// Returns the body piece by piece; fails once it is larger than any reply.
     pub(super) fn stream(self) -> impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin {
-        let mut seen = 0;
+        let (mut seen, busy) = (0, self.busy);
         self.inner.bytes_stream().map_err(|error| failure(&error)).map(move |piece| {
+            let _until_read = &busy;
             let piece = piece?;
             seen += piece.len();
             if seen > MOST_BYTES {

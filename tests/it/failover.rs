@@ -12,6 +12,12 @@ use tokio::time::{Instant, sleep};
 use super::scripted::{ANSWER, Scripted, response, stream};
 use super::stage::*;
 
+/// Short waits for what never comes, and a breaker that stays out of the way.
+const HURRIED: &str = r#"
+timeouts = { connect = "1s", first_token = "300ms", idle = "300ms", total = "5s" }
+breaker = { failures = 1000, min_calls = 1000 }
+"#;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dark_provider_is_seldom_called_and_used_again_after_its_return() {
     let dark = faulty([Fault { until: Some(Duration::from_millis(1_200)), ..Fault::new(FaultKind::Reset) }]);
