@@ -11,6 +11,7 @@ use sse_stream::SseByteStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
+use crate::chaos;
 use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, Hints, Progress};
 
@@ -43,9 +44,12 @@ pub(super) async fn exchange(state: &State, call: &Call, model: &Model, key: &Re
     let mut hints = None;
     let prompt = with_defaults(&call.prompt, model);
     let mut result = async {
+        chaos::point("call.encode");
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
+        chaos::point("call.send");
         let response = clocks.wait(transport.post(request, key.header())).await??;
+        chaos::point("call.headers");
         hints = Some((Instant::now(), format.read_hints(&response.headers, SystemTime::now())));
         if !response.is_success() {
             return Err(read_error(format, response, &clocks).await);
@@ -116,6 +120,7 @@ async fn read_stream(
     loop {
         match clocks.wait(events.next()).await? {
             Some(Ok(event)) => {
+                chaos::point("call.piece");
                 let Some(data) = &event.data else { continue };
                 match decoder.event(event.event.as_deref(), data)? {
                     Progress::Waiting => {}

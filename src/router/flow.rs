@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
+use crate::chaos;
 use crate::provider::{Call, Provider, Refused, Replied};
 use crate::supervisor::Reply as ReplyTo;
 use crate::types::{
@@ -90,6 +91,7 @@ impl Flow {
 
     async fn follow(&mut self) -> Result<Ended, Failure> {
         loop {
+            chaos::point("flow.plan");
             let (lane, sent) = match self.first.take() {
                 Some(first) => first,
                 None => match self.plan.next(Instant::now(), fastrand::f64()) {
@@ -102,7 +104,9 @@ impl Flow {
                 },
             };
             let asked = Instant::now();
-            match outcome(sent, self.ask.deadline).await {
+            let outcome = outcome(sent, self.ask.deadline).await;
+            chaos::point("flow.told");
+            match outcome {
                 Ok(replied) => {
                     if let Some(ended) = self.replied(lane, replied) {
                         return Ok(ended);
