@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
@@ -52,7 +52,29 @@ pub struct Later<T>(Hand<T>);
 
 enum Hand<T> {
     Over(Box<dyn FnOnce(Reply<T>)>),
-    In(Arc<Mutex<Promise<T>>>),
+    In(Asking<T>),
+}
+
+/// The asker's end of a promise. A handler that panics drops it: then nobody waits for the answer.
+struct Asking<T>(Arc<Mutex<Promise<T>>>);
+
+impl<T> Asking<T> {
+    fn becomes(&self, next: Promise<T>) {
+        // What was there, and who looks on, may run code of others: not under the lock.
+        let before = std::mem::replace(&mut *lock(&self.0), next);
+        if let Promise::Open(Some(onlooker)) = before {
+            onlooker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Asking<T> {
+    fn drop(&mut self) {
+        let is_open = matches!(&*lock(&self.0), Promise::Open(_));
+        if is_open {
+            self.becomes(Promise::Gone);
+        }
+    }
 }
 
 impl<T: 'static> Later<T> {
@@ -63,8 +85,8 @@ impl<T: 'static> Later<T> {
 
     /// Returns the reply at once, for the actor's own state. It may be used before the handler returns.
     pub fn promise() -> (Reply<T>, Self) {
-        let promise = Arc::new(Mutex::new(Promise::Open));
-        (Reply(To::Promise(Arc::clone(&promise))), Self(Hand::In(promise)))
+        let promise = Arc::new(Mutex::new(Promise::Open(None)));
+        (Reply(To::Promise(Arc::clone(&promise))), Self(Hand::In(Asking(promise))))
     }
 }
 
@@ -83,11 +105,14 @@ where
     fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<T>>) {
         match self.0 {
             Hand::Over(take) => take(Reply(To::Asker(sender))),
-            Hand::In(promise) => {
-                let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open) {
-                    Promise::Answered(answer) => deliver(sender, answer),
-                    Promise::Open | Promise::Asked(_) => *promise = Promise::Asked(sender),
+            Hand::In(asking) => {
+                let answered = match &mut *lock(&asking.0) {
+                    Promise::Answered(answer) => answer.take(),
+                    Promise::Open(_) | Promise::Asked(_) | Promise::Gone => None,
+                };
+                match answered {
+                    Some(answer) => deliver(sender, answer),
+                    None => asking.becomes(Promise::Asked(sender)),
                 }
             }
         }
@@ -106,12 +131,15 @@ enum To<T> {
 
 /// What the two ends of a promise know of each other.
 enum Promise<T> {
-    /// The handler has not returned yet, so its asker is not known.
-    Open,
-    /// The answer came first.
-    Answered(T),
+    /// The handler has not returned yet, so its asker is not known. Whoever waits for it to go is woken when
+    /// it is.
+    Open(Option<Waker>),
+    /// The answer came first; `None` once it is delivered.
+    Answered(Option<T>),
     /// The asker came first.
     Asked(Option<OneshotSender<T>>),
+    /// The handler never returned: its asker has been told that the mailbox is closed.
+    Gone,
 }
 
 impl<T> Reply<T> {
@@ -121,9 +149,10 @@ impl<T> Reply<T> {
             To::Asker(sender) => deliver(sender, answer),
             To::Promise(promise) => {
                 let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open) {
+                match std::mem::replace(&mut *promise, Promise::Gone) {
                     Promise::Asked(sender) => deliver(sender, answer),
-                    Promise::Open | Promise::Answered(_) => *promise = Promise::Answered(answer),
+                    Promise::Open(_) | Promise::Answered(_) => *promise = Promise::Answered(Some(answer)),
+                    Promise::Gone => {}
                 }
             }
         }
@@ -136,12 +165,13 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &*lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open | Promise::Answered(_) => false,
+                Promise::Open(_) | Promise::Answered(_) => false,
+                Promise::Gone => true,
             },
         }
     }
 
-    /// Waits until the asker has gone; for ever if there was none. To be called after the handler has returned.
+    /// Waits until the asker has gone; for ever if there was none.
     pub async fn abandoned(&mut self) {
         poll_fn(|cx| self.poll_abandoned(cx)).await;
     }
@@ -155,7 +185,12 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &mut *lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open | Promise::Answered(_) => Poll::Pending,
+                Promise::Open(onlooker) => {
+                    *onlooker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                Promise::Answered(_) => Poll::Pending,
+                Promise::Gone => Poll::Ready(()),
             },
         }
     }
@@ -200,6 +235,11 @@ mod tests {
         type Result = u32;
     }
 
+    struct PromisedAndPanicked;
+    impl Message for PromisedAndPanicked {
+        type Result = u32;
+    }
+
     struct Lot(Parked);
     impl Actor for Lot {
         type Context = Context<Self>;
@@ -221,6 +261,16 @@ mod tests {
                 None => self.0.borrow_mut().push(reply),
             }
             later
+        }
+    }
+
+    impl Handler<PromisedAndPanicked> for Lot {
+        type Result = Later<u32>;
+        fn handle(&mut self, _: PromisedAndPanicked, _: &mut Self::Context) -> Later<u32> {
+            let (reply, later) = Later::promise();
+            self.0.borrow_mut().push(reply);
+            let _later = later;
+            panic!("planned in a handler");
         }
     }
 
@@ -276,6 +326,26 @@ mod tests {
             assert!(!reply.is_abandoned());
             reply.send(1);
         }
+    }
+
+    #[actix_web::test]
+    async fn a_promise_whose_handler_panicked_has_no_asker() {
+        let lot = Parked::default();
+        let addr = Lot(Rc::clone(&lot)).start();
+        assert_eq!(addr.send(PromisedAndPanicked).await, Err(MailboxError::Closed));
+        let mut reply = parked(&lot).await;
+        assert!(reply.is_abandoned());
+        reply.abandoned().await;
+        reply.send(1);
+    }
+
+    #[actix_web::test]
+    async fn who_waits_for_the_asker_to_go_before_the_handler_returned_is_told() {
+        let (mut reply, later) = Later::<u32>::promise();
+        let mut waiting = std::pin::pin!(reply.abandoned());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        let watched = futures_util::future::join(waiting, async { drop(later) });
+        watched.await;
     }
 
     #[actix_web::test]
