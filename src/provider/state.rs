@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::chaos;
 use crate::guard::{BreakerState, Need};
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ProviderName};
@@ -146,6 +147,7 @@ impl State {
     /// Puts a call into the queue, or tells it at once why not.
     pub(super) fn enqueue(&self, call: Call, reply: ReplyTo<Result<Replied, Refused>>, now: Instant) {
         let mut inner = self.lock();
+        chaos::point("state.enqueue");
         match inner.admissible(&self.name, &self.settings, &call, now) {
             Ok(need) => inner.queue.push(call.priority, Waiting { call, reply, asked: now, need }),
             Err(refused) => {
@@ -159,6 +161,7 @@ impl State {
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
         let mut inner = self.lock();
         loop {
+            chaos::point("state.next");
             match inner.next(self.concurrency(), now) {
                 Turn::Leave(waiting, key, pass) => {
                     let (model, need) = (waiting.call.model.clone(), waiting.need);
@@ -173,9 +176,13 @@ impl State {
         }
     }
 
-    /// Takes back what a call took; `None` is a call that died without an outcome.
-    pub(super) fn settle(&self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+    /// Takes back what a call took, if that has not been done; `None` is a call that died without an outcome.
+    pub(super) fn settle(&self, taken: &mut Option<Taken>, ended: Option<&Ended<'_>>, now: Instant) {
         let mut inner = self.lock();
+        if ended.is_some() {
+            chaos::point("state.settle");
+        }
+        let Some(taken) = &taken.take() else { return };
         let news = inner.settle(taken, ended, now);
         let wake = news.health || !inner.queue.is_empty();
         drop(inner);
