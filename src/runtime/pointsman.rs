@@ -170,7 +170,7 @@ impl Pointsman {
         let names: indexmap::IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
         let begin = run::Begin {
             pipeline: Arc::new(pipeline),
-            router: self.router().ok_or(Error::Stopped)?,
+            router: running.router.clone(),
             providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
             window: running.config.run.window.map(std::num::NonZeroUsize::get),
             supervisor: running.supervisor.clone(),

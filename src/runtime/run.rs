@@ -57,7 +57,7 @@ impl RunHandle {
 /// What a run is begun with.
 pub(super) struct Begin {
     pub(super) pipeline: Arc<Pipeline>,
-    pub(super) router: Addr<Router>,
+    pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) window: Option<usize>,
     pub(super) supervisor: Addr<Supervisor>,

@@ -119,7 +119,7 @@ pub struct Calls {
     pub failovers: u64,
     /// Questions asked again because the answer failed its check.
     pub reasked: u64,
-    /// Failed calls that the provider may have charged for.
+    /// Failed calls that the provider may have charged for, and questions and items that died half-way.
     pub maybe_charged: u64,
 }
 
