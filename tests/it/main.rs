@@ -17,6 +17,7 @@ mod stop;
 mod embed;
 mod failover;
 mod keys;
+mod kills;
 mod library;
 mod lives;
 mod pacing;
