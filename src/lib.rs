@@ -68,6 +68,7 @@
     feature = "server",
     doc = "| [`simulator`] | a server that plays the providers, with limits and faults |"
 )]
+#![cfg_attr(feature = "chaos", doc = "| [`chaos`] | panics on purpose, for tests |")]
 #![cfg_attr(feature = "cli", doc = "| [`cli`] | the program, and the only room that prints |")]
 //!
 //! `docs/architecture.md` is the map, `docs/guarantees.md` says what can be relied on,
@@ -75,12 +76,14 @@
 //!
 //! # Features
 //!
-//! Both are on by default; a program that embeds Pointsman rarely needs them:
+//! `cli` and `server` are on by default; a program that embeds Pointsman rarely needs them:
 //! `pointsman = { version = "0.1", default-features = false }`.
 //!
 //! - `cli`: the program `pointsman`, with the crates that it prints and parses arguments with.
 //! - `server`: what answers over HTTP: the simulator, and with it `base_url = "simulator"`. Without it such a
 //!   provider is refused at the start, and where nothing is configured there is a fault, not practice.
+//! - `chaos`: never on by default, and for tests only: lets actors and calls panic where a plan says. Without
+//!   it nothing of that is compiled.
 //!
 //! The library takes no signals, installs no logger and ends no process. It logs through `tracing`, and
 //! lives on threads of its own, so the program around it may be actix, plain tokio, or neither. A build with
@@ -89,6 +92,10 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("a panic must cost one actor, not the process: build with panic = \"unwind\"");
 
+#[cfg(feature = "chaos")]
+pub mod chaos;
+#[cfg(not(feature = "chaos"))]
+mod chaos;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

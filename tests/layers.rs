@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms and their floors, as docs/architecture.md draws them.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
+    ("chaos", 0),
     ("types", 0),
     ("document", 1),
     ("telemetry", 1),

@@ -33,6 +33,9 @@ impl Check<'_> {
         }
         let retry = &self.config.retry;
         self.order(&["retry"], ("base", retry.base), ("max", retry.max), &mut faults);
+        let supervisor = &self.config.supervisor;
+        let (pause, max) = (("pause", supervisor.pause), ("max_pause", supervisor.max_pause));
+        self.order(&["supervisor"], pause, max, &mut faults);
         self.default_route(&mut faults);
         faults
     }

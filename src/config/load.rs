@@ -16,7 +16,7 @@ use crate::simulator;
 use crate::types::{LaneName, ProviderName, RouteName};
 
 use super::check::Check;
-use super::{RunSettings, environment, hide};
+use super::{RunSettings, SupervisorSettings, environment, hide};
 
 /// The file that is read when none is named.
 const FILE: &str = "config.toml";
@@ -40,6 +40,8 @@ pub struct Config {
     pub simulator: simulator::Settings,
     /// How runs work through their items.
     pub run: RunSettings,
+    /// How often actors that panic are restarted.
+    pub supervisor: SupervisorSettings,
     /// What the user should know although it is no fault.
     pub(super) notes: Vec<String>,
 }
@@ -55,6 +57,7 @@ struct Written {
     #[cfg(feature = "server")]
     simulator: simulator::Settings,
     run: RunSettings,
+    supervisor: SupervisorSettings,
 }
 
 impl Config {
@@ -170,6 +173,7 @@ impl From<Written> for Config {
             #[cfg(feature = "server")]
             simulator: written.simulator,
             run: written.run,
+            supervisor: written.supervisor,
             notes: Vec::new(),
         }
     }

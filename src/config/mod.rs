@@ -8,10 +8,12 @@ mod environment;
 mod hide;
 mod load;
 mod run;
+mod supervisor;
 mod usable;
 
 pub use load::Config;
 pub use run::RunSettings;
+pub use supervisor::SupervisorSettings;
 pub use usable::{ReadyProvider, Usable};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use actix::prelude::*;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::chaos;
 use crate::supervisor::{Later, Reply as ReplyTo, Stop};
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
@@ -51,6 +52,7 @@ impl Provider {
         loop {
             match self.state.next(Instant::now()) {
                 Next::Leave(departure) => {
+                    chaos::point("provider.leave");
                     let probe = departure.permit.is_probe();
                     let call = call(self.state.clone(), *departure);
                     drop(self.state.runtime().spawn(call));
@@ -74,6 +76,7 @@ impl Provider {
         }
         let wait = at.saturating_duration_since(Instant::now());
         let alarm = ctx.run_later(wait, |provider, ctx| {
+            chaos::point("provider.alarm");
             provider.alarm = None;
             provider.pump(ctx);
         });
@@ -91,6 +94,7 @@ impl Provider {
 
 /// Makes the call that may leave, and tells its asker and the state how it ended.
 async fn call(state: Arc<State>, departure: Departure) {
+    chaos::point("call.leave");
     let Departure { waiting, key, permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
     let Some(model) = state.settings().models.get(&call.model) else { return };
@@ -125,6 +129,7 @@ async fn call(state: Arc<State>, departure: Departure) {
         Err(failure) => failure.usage.as_deref().copied(),
     };
     let cost = model.price.zip(usage).map(|(price, usage)| price.cost(&usage));
+    chaos::point("call.tell");
     owed.pay(exchanged.first_token, cost, result);
 }
 
@@ -171,9 +176,11 @@ impl Actor for Provider {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        chaos::point("provider.started");
         self.tell_health();
         self.pump(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
+            chaos::point("provider.tick");
             provider.state.sweep(Instant::now());
             provider.state.read_key_files(Instant::now());
             // Told anew even if nothing has changed: the router forgets everything when it panics.
@@ -194,9 +201,12 @@ impl Handler<Call> for Provider {
     type Result = Later<Result<Replied, Refused>>;
 
     fn handle(&mut self, call: Call, ctx: &mut Self::Context) -> Self::Result {
+        chaos::point("provider.call");
         let (reply, later) = Later::promise();
         self.state.enqueue(call, reply, Instant::now());
+        chaos::point("provider.queued");
         self.pump(ctx);
+        chaos::point("provider.pumped");
         later
     }
 }
@@ -205,6 +215,7 @@ impl Handler<Released> for Provider {
     type Result = ();
 
     fn handle(&mut self, released: Released, ctx: &mut Self::Context) {
+        chaos::point("provider.released");
         self.pump(ctx);
         if released.health_changed {
             self.tell_health();

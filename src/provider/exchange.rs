@@ -11,6 +11,7 @@ use sse_stream::SseByteStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
+use crate::chaos;
 use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, Progress};
 
@@ -47,9 +48,12 @@ pub(super) async fn exchange(
     let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
     let prompt = with_defaults(&call.prompt, model);
     let mut result = async {
+        chaos::point("call.encode");
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
+        chaos::point("call.send");
         let mut response = clocks.wait(transport.post(request, key.header())).await??;
+        chaos::point("call.headers");
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {
@@ -123,6 +127,7 @@ async fn read_stream(
     loop {
         match clocks.wait(events.next()).await? {
             Some(Ok(event)) => {
+                chaos::point("call.piece");
                 let Some(data) = &event.data else { continue };
                 match decoder.event(event.event.as_deref(), data)? {
                     Progress::Waiting => {}

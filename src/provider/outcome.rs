@@ -76,6 +76,8 @@ impl Book {
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
     pub(super) fn settle(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) -> News {
+        // First of all: should anything here panic, no place is lost for good.
+        self.in_flight = self.in_flight.saturating_sub(1);
         let (health, state, out) = self.state_of(&taken.model, now);
         self.take_back(taken, ended, now);
         let after = self.state_of(&taken.model, now);
@@ -93,7 +95,6 @@ impl Book {
     }
 
     fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         let result = ended.map(|ended| ended.result);
         let used = taken.reserved.used(result);
         self.limits.settle(taken.reserved.need, used, now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::chaos;
 use crate::guard::{Left, Pass, Ticket};
 use crate::types::{Failure, ModelName, Reply, StepName};
 use crate::wire::Hints;
@@ -20,8 +21,8 @@ use super::state::State;
 #[derive(Debug)]
 pub(super) struct Permit {
     state: Arc<State>,
-    taken: Taken,
-    settled: bool,
+    /// `None` once it is given back.
+    taken: Option<Taken>,
 }
 
 /// What a call took from the provider's state when it left.
@@ -51,35 +52,37 @@ pub(super) struct Ended<'a> {
 
 impl Permit {
     pub(super) fn new(state: Arc<State>, taken: Taken) -> Self {
-        Self { state, taken, settled: false }
+        Self { state, taken: Some(taken) }
     }
 
     /// Returns whether the call is the probe of a breaker.
     pub(super) fn is_probe(&self) -> bool {
-        self.taken.pass.is_probe() || self.taken.door.is_probe()
+        self.taken.as_ref().is_some_and(|taken| taken.pass.is_probe() || taken.door.is_probe())
     }
 
     /// Returns whether the call passed an open breaker, because no other lane was left.
     pub(super) fn is_forced(&self) -> bool {
-        self.taken.pass.is_forced() || self.taken.door.is_forced()
+        self.taken.as_ref().is_some_and(|taken| taken.pass.is_forced() || taken.door.is_forced())
     }
 
     /// Passes on what the headers of the response said, and whether the provider took the call.
     pub(super) fn heard(&self, hints: &Hints, accepted: bool) {
-        self.state.heard(&self.taken, hints, accepted, Instant::now());
+        if let Some(taken) = &self.taken {
+            self.state.heard(taken, hints, accepted, Instant::now());
+        }
     }
 
     /// Gives the permit back with what the call taught.
     pub(super) fn settle(mut self, ended: &Ended<'_>) {
-        self.settled = true;
-        self.state.settle(&self.taken, Some(ended), Instant::now());
+        chaos::point("call.settle");
+        self.state.settle(&mut self.taken, Some(ended), Instant::now());
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.settled {
-            self.state.settle(&self.taken, None, Instant::now());
+        if self.taken.is_some() {
+            self.state.settle(&mut self.taken, None, Instant::now());
         }
     }
 }

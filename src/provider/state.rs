@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::chaos;
 use crate::guard::BreakerState;
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ProviderName};
@@ -158,6 +159,7 @@ impl State {
         // Before the lock: a long prompt takes a millisecond to read.
         let estimate = Estimate::of(&call.prompt, self.settings.models.get(&call.model));
         let mut inner = self.lock();
+        chaos::point("state.enqueue");
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
             Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked: now, estimate }),
             Err(refused) => {
@@ -171,6 +173,7 @@ impl State {
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
         let mut inner = self.lock();
         loop {
+            chaos::point("state.next");
             match inner.next(now) {
                 Turn::Leave(waiting, key, taken) => {
                     let permit = Permit::new(self.clone(), taken);
@@ -193,9 +196,18 @@ impl State {
         }
     }
 
-    /// Takes back what a call took; `None` is a call that died without an outcome.
-    pub(super) fn settle(self: &Arc<Self>, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+    /// Takes back what a call took, if that has not been done; `None` is a call that died without an outcome.
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        taken: &mut Option<Taken>,
+        ended: Option<&Ended<'_>>,
+        now: Instant,
+    ) {
         let mut inner = self.lock();
+        if ended.is_some() {
+            chaos::point("state.settle");
+        }
+        let Some(taken) = &taken.take() else { return };
         let news = inner.settle(taken, ended, now);
         let failed = ended.is_some_and(|ended| ended.result.is_err());
         let away = if failed { inner.turn_away(&taken.model, now) } else { None };

@@ -12,6 +12,7 @@ use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
+use crate::chaos;
 use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
@@ -93,6 +94,7 @@ impl Handler<Ask> for Router {
     type Result = Later<<Ask as Message>::Result>;
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        chaos::point("router.ask");
         if self.stopping {
             return refuse(Failure::new(Class::Cancelled, super::STOPPED));
         }
@@ -101,6 +103,7 @@ impl Handler<Ask> for Router {
             return refuse(Failure::new(Class::ApiError, message));
         };
         let flow = Flow::begin(ask, lanes, retry, &self.setup.hedges);
+        chaos::point("router.begun");
         let setup = self.setup.clone();
         Later::new(move |reply| {
             let open = setup.open.subscribe();
@@ -117,6 +120,7 @@ impl Handler<HealthChanged> for Router {
     type Result = ();
 
     fn handle(&mut self, changed: HealthChanged, _: &mut Self::Context) {
+        chaos::point("router.health");
         self.health.extend(changed.lanes);
     }
 }

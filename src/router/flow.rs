@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use crate::chaos;
 use crate::provider::{Call, Departure, Left};
 use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Answer, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
@@ -77,6 +78,7 @@ impl Flow {
 
     async fn follow(&mut self) -> Result<Ended, Failure> {
         loop {
+            chaos::point("flow.plan");
             let out = match self.first.take() {
                 Some(first) => first,
                 None => match self.plan.next(Instant::now(), fastrand::f64()) {
@@ -173,6 +175,7 @@ impl Flow {
     /// Takes what a call brought; returns the answer, if it is one. `rival` is whether another call of this
     /// ask is still out.
     fn learn(&mut self, out: &Out, end: End, rival: bool) -> Option<Ended> {
+        chaos::point("flow.told");
         let (now, LaneHandle { name, provider, .. }) = (Instant::now(), &self.lanes[out.lane]);
         let (failure, kind) = match end {
             End::Replied(replied) => {

@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::{Config, ReadyProvider, Usable};
+use crate::config::{Config, ReadyProvider, SupervisorSettings, Usable};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
@@ -21,8 +21,8 @@ use crate::pipeline::source::Source;
 use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
 use crate::router::{Ask, LaneHandle, Route, RouteHandle, Router};
 use crate::supervisor::{
-    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, Intensity, Policy, RestartChild, Slot, Start,
-    Supervisor, Watchdog, WhenExhausted,
+    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor,
+    Watchdog, WhenExhausted,
 };
 use crate::types::{
     Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered,
@@ -162,7 +162,7 @@ impl Pointsman {
     /// # Errors
     /// When the source cannot be read, or everything has stopped.
     pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
-        let running = &*self.running;
+        let (running, settings) = (&*self.running, &self.running.config.supervisor);
         let lanes = pipeline
             .routes()
             .filter_map(|route| running.usable.route(route).ok())
@@ -170,10 +170,11 @@ impl Pointsman {
         let names: indexmap::IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
         let begin = run::Begin {
             pipeline: Arc::new(pipeline),
-            router: self.router().ok_or(Error::Stopped)?,
+            router: running.router.clone(),
             providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
             window: running.config.run.window.map(std::num::NonZeroUsize::get),
             supervisor: running.supervisor.clone(),
+            policy: settings.policy(settings.run_restarts),
             arbiters: running.arbiters.clone(),
         };
         run::begin(begin, source, output).await
@@ -270,7 +271,7 @@ async fn begin(
     let (router, draining) = (Slot::default(), Arc::new(AtomicBool::new(false)));
     // What is started last is drained first: the router lets its asks end while there are providers.
     for state in providers.values() {
-        start(&supervisor, provider_spec(state, &router, &arbiters)).await?;
+        start(&supervisor, provider_spec(&config.supervisor, state, &router, &arbiters)).await?;
     }
     let spec = router_spec(&config, &usable, &providers, (&router, &draining), &arbiters);
     start(&supervisor, spec).await?;
@@ -341,11 +342,16 @@ fn router_spec(
         move |_: &mut Context<Router>| Router::new(routes.clone(), retry, runtime.clone(), draining.clone());
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
-        .policy(allowed(5))
+        .policy(config.supervisor.policy(config.supervisor.router_restarts))
         .when_exhausted(WhenExhausted::Escalate)
 }
 
-fn provider_spec(state: &Arc<provider::State>, router: &Slot<Router>, arbiters: &Arbiters) -> ChildSpec {
+fn provider_spec(
+    settings: &SupervisorSettings,
+    state: &Arc<provider::State>,
+    router: &Slot<Router>,
+    arbiters: &Arbiters,
+) -> ChildSpec {
     let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
     let (state, router) = (state.clone(), router.clone());
     let tell: TellHealth = Arc::new(move |health| {
@@ -357,13 +363,8 @@ fn provider_spec(state: &Arc<provider::State>, router: &Slot<Router>, arbiters: 
     let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), tell.clone());
     ChildSpec::new(name, slot, make)
         .on([arbiters.core.clone()])
-        .policy(allowed(10))
+        .policy(settings.policy(settings.provider_restarts))
         .when_exhausted(WhenExhausted::MarkDown)
-}
-
-/// Allows so many restarts within a minute.
-fn allowed(max: u32) -> Policy {
-    Policy { intensity: Intensity { max, period: Duration::from_secs(60) }, ..Policy::default() }
 }
 
 /// Hears of actors that failed for good.

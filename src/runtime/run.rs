@@ -11,7 +11,7 @@ use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunSetup, Stop
 use crate::pipeline::source::Source;
 use crate::provider;
 use crate::router::Router;
-use crate::supervisor::{ChildSpec, Restart, Slot, Start, Supervisor};
+use crate::supervisor::{ChildSpec, Policy, Restart, Slot, Start, Supervisor};
 use crate::types::Priority;
 
 use super::error::Error;
@@ -57,16 +57,17 @@ impl RunHandle {
 /// What a run is begun with.
 pub(super) struct Begin {
     pub(super) pipeline: Arc<Pipeline>,
-    pub(super) router: Addr<Router>,
+    pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) window: Option<usize>,
     pub(super) supervisor: Addr<Supervisor>,
+    pub(super) policy: Policy,
     pub(super) arbiters: Arbiters,
 }
 
 pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
     static RUNS: AtomicU64 = AtomicU64::new(1);
-    let Begin { pipeline, router, providers, window, supervisor, arbiters } = begin;
+    let Begin { pipeline, router, providers, window, supervisor, policy, arbiters } = begin;
     let (progress_to, progress) = watch::channel(Progress::default());
     let (report_to, report) = oneshot::channel();
     let reader = source.read().map_err(Error::Source)?;
@@ -86,6 +87,7 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     let (name, slot) = (format!("run {}", RUNS.fetch_add(1, Relaxed)), Slot::default());
     let spec = ChildSpec::in_place(name, slot.clone(), make)
         .on([arbiters.items.clone()])
+        .policy(policy)
         .restart(Restart::Transient);
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
     let run = slot.get().ok_or(Error::Stopped)?;

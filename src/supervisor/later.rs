@@ -52,7 +52,29 @@ pub struct Later<T>(Hand<T>);
 
 enum Hand<T> {
     Over(Box<dyn FnOnce(Reply<T>)>),
-    In(Arc<Mutex<Promise<T>>>),
+    In(Asking<T>),
+}
+
+/// The asker's end of a promise. A handler that panics drops it: then nobody waits for the answer.
+struct Asking<T>(Arc<Mutex<Promise<T>>>);
+
+impl<T> Asking<T> {
+    fn becomes(&self, next: Promise<T>) {
+        // What was there, and who looks on, may run code of others: not under the lock.
+        let before = std::mem::replace(&mut *lock(&self.0), next);
+        if let Promise::Open(Some(onlooker)) = before {
+            onlooker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Asking<T> {
+    fn drop(&mut self) {
+        let is_open = matches!(&*lock(&self.0), Promise::Open(_));
+        if is_open {
+            self.becomes(Promise::Gone);
+        }
+    }
 }
 
 impl<T: 'static> Later<T> {
@@ -64,7 +86,7 @@ impl<T: 'static> Later<T> {
     /// Returns the reply at once, for the actor's own state. It may be used before the handler returns.
     pub fn promise() -> (Reply<T>, Self) {
         let promise = Arc::new(Mutex::new(Promise::Open(None)));
-        (Reply(To::Promise(Arc::clone(&promise))), Self(Hand::In(promise)))
+        (Reply(To::Promise(Arc::clone(&promise))), Self(Hand::In(Asking(promise))))
     }
 }
 
@@ -83,15 +105,14 @@ where
     fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<T>>) {
         match self.0 {
             Hand::Over(take) => take(Reply(To::Asker(sender))),
-            Hand::In(promise) => {
-                let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open(None)) {
-                    Promise::Answered(answer) => deliver(sender, answer),
-                    Promise::Open(watcher) => {
-                        *promise = Promise::Asked(sender);
-                        watcher.into_iter().for_each(Waker::wake);
-                    }
-                    Promise::Asked(_) => *promise = Promise::Asked(sender),
+            Hand::In(asking) => {
+                let answered = match &mut *lock(&asking.0) {
+                    Promise::Answered(answer) => answer.take(),
+                    Promise::Open(_) | Promise::Asked(_) | Promise::Gone => None,
+                };
+                match answered {
+                    Some(answer) => deliver(sender, answer),
+                    None => asking.becomes(Promise::Asked(sender)),
                 }
             }
         }
@@ -110,12 +131,15 @@ enum To<T> {
 
 /// What the two ends of a promise know of each other.
 enum Promise<T> {
-    /// The handler has not returned yet, so its asker is not known; with who already watches for its going.
+    /// The handler has not returned yet, so its asker is not known. Whoever waits for it to go is woken when
+    /// it is.
     Open(Option<Waker>),
-    /// The answer came first.
-    Answered(T),
+    /// The answer came first; `None` once it is delivered.
+    Answered(Option<T>),
     /// The asker came first.
     Asked(Option<OneshotSender<T>>),
+    /// The handler never returned: its asker has been told that the mailbox is closed.
+    Gone,
 }
 
 impl<T> Reply<T> {
@@ -125,24 +149,24 @@ impl<T> Reply<T> {
             To::Asker(sender) => deliver(sender, answer),
             To::Promise(promise) => {
                 let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Open(None)) {
+                match std::mem::replace(&mut *promise, Promise::Gone) {
                     Promise::Asked(sender) => deliver(sender, answer),
-                    Promise::Open(_) | Promise::Answered(_) => *promise = Promise::Answered(answer),
+                    Promise::Open(_) | Promise::Answered(_) => *promise = Promise::Answered(Some(answer)),
+                    Promise::Gone => {}
                 }
             }
         }
     }
 
-    /// Returns whether the asker has gone, so that the work may be saved. Never so if there was none. An asker
-    /// whose handler panicked after it had made the promise has gone, too.
+    /// Returns whether the asker has gone, so that the work may be saved. Never so if there was none.
     pub fn is_abandoned(&self) -> bool {
         let gone = |sender: &Option<OneshotSender<T>>| sender.as_ref().is_some_and(OneshotSender::is_closed);
         match &self.0 {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &*lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open(_) => is_broken(promise),
-                Promise::Answered(_) => false,
+                Promise::Open(_) | Promise::Answered(_) => false,
+                Promise::Gone => true,
             },
         }
     }
@@ -161,13 +185,12 @@ impl<T> Reply<T> {
             To::Asker(sender) => gone(sender),
             To::Promise(promise) => match &mut *lock(promise) {
                 Promise::Asked(sender) => gone(sender),
-                Promise::Open(_) if is_broken(promise) => Poll::Ready(()),
-                // A task that the handler has started may come here before the handler has returned.
-                Promise::Open(watcher) => {
-                    *watcher = Some(cx.waker().clone());
+                Promise::Open(onlooker) => {
+                    *onlooker = Some(cx.waker().clone());
                     Poll::Pending
                 }
                 Promise::Answered(_) => Poll::Pending,
+                Promise::Gone => Poll::Ready(()),
             },
         }
     }
@@ -177,11 +200,6 @@ impl<T> fmt::Debug for Reply<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Reply")
     }
-}
-
-/// Whether the handler will never say who asks: its end of an open promise was dropped, by a panic.
-fn is_broken<T>(promise: &Arc<Mutex<Promise<T>>>) -> bool {
-    Arc::strong_count(promise) == 1
 }
 
 fn deliver<T>(sender: Option<OneshotSender<T>>, answer: T) {
@@ -199,9 +217,7 @@ fn lock<T>(promise: &Mutex<Promise<T>>) -> MutexGuard<'_, Promise<T>> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::future::poll_fn;
     use std::rc::Rc;
-    use std::sync::mpsc;
 
     use actix::prelude::*;
 
@@ -216,6 +232,11 @@ mod tests {
 
     struct Promised(Option<u32>);
     impl Message for Promised {
+        type Result = u32;
+    }
+
+    struct PromisedAndPanicked;
+    impl Message for PromisedAndPanicked {
         type Result = u32;
     }
 
@@ -240,6 +261,16 @@ mod tests {
                 None => self.0.borrow_mut().push(reply),
             }
             later
+        }
+    }
+
+    impl Handler<PromisedAndPanicked> for Lot {
+        type Result = Later<u32>;
+        fn handle(&mut self, _: PromisedAndPanicked, _: &mut Self::Context) -> Later<u32> {
+            let (reply, later) = Later::promise();
+            self.0.borrow_mut().push(reply);
+            let _later = later;
+            panic!("planned in a handler");
         }
     }
 
@@ -297,39 +328,24 @@ mod tests {
         }
     }
 
-    /// Has its asker watched by another thread, from before the handler returns.
-    struct Watched(mpsc::Sender<()>);
-    impl Message for Watched {
-        type Result = u32;
-    }
-    impl Handler<Watched> for Lot {
-        type Result = Later<u32>;
-        fn handle(&mut self, Watched(gone): Watched, _: &mut Self::Context) -> Later<u32> {
-            let (mut reply, later) = Later::promise();
-            let (looked, has_looked) = mpsc::channel();
-            std::thread::spawn(move || {
-                let watch = poll_fn(|cx| {
-                    let poll = reply.poll_abandoned(cx);
-                    let _ = looked.send(());
-                    poll
-                });
-                tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(watch);
-                gone.send(()).unwrap();
-            });
-            has_looked.recv().unwrap();
-            self.0.borrow_mut().push(Later::promise().0);
-            later
-        }
+    #[actix_web::test]
+    async fn a_promise_whose_handler_panicked_has_no_asker() {
+        let lot = Parked::default();
+        let addr = Lot(Rc::clone(&lot)).start();
+        assert_eq!(addr.send(PromisedAndPanicked).await, Err(MailboxError::Closed));
+        let mut reply = parked(&lot).await;
+        assert!(reply.is_abandoned());
+        reply.abandoned().await;
+        reply.send(1);
     }
 
     #[actix_web::test]
-    async fn who_watches_before_the_handler_has_returned_sees_the_asker_go_all_the_same() {
-        let (lot, (gone, is_gone)) = (Parked::default(), mpsc::channel());
-        let question = actix_rt::spawn(Lot(Rc::clone(&lot)).start().send(Watched(gone)));
-        drop(parked(&lot).await);
-        question.abort();
-        assert!(question.await.unwrap_err().is_cancelled());
-        is_gone.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    async fn who_waits_for_the_asker_to_go_before_the_handler_returned_is_told() {
+        let (mut reply, later) = Later::<u32>::promise();
+        let mut waiting = std::pin::pin!(reply.abandoned());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        let watched = futures_util::future::join(waiting, async { drop(later) });
+        watched.await;
     }
 
     #[actix_web::test]
@@ -348,14 +364,5 @@ mod tests {
             assert!(reply.is_abandoned());
             reply.send(1);
         }
-    }
-
-    #[test]
-    fn an_asker_whose_handler_was_lost_has_gone() {
-        let (reply, later) = Later::<u32>::promise();
-        assert!(!reply.is_abandoned());
-        drop(later);
-        assert!(reply.is_abandoned());
-        reply.send(1);
     }
 }

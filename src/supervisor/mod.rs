@@ -62,6 +62,7 @@ mod watchdog;
 
 pub use child::{ChildSpec, Stop, WhenExhausted};
 pub use entry::{ChildState, ChildStatus};
+pub(crate) use exit::panic_text;
 pub use exit::{ChildExited, ChildId, Exit};
 pub use later::{Later, Reply};
 pub use order::{Children, Drain, Drained, Error, GaveUp, RestartChild, Start, StopChild};

@@ -31,6 +31,15 @@ impl<A: Actor> Slot<A> {
     }
 }
 
+impl<A: Actor> From<Addr<A>> for Slot<A> {
+    /// Makes the name of an actor that no supervisor restarts.
+    fn from(addr: Addr<A>) -> Self {
+        let slot = Self::default();
+        slot.set(addr);
+        slot
+    }
+}
+
 impl<A: Actor> Clone for Slot<A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))

@@ -11,6 +11,8 @@ use actix::prelude::*;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::chaos;
+
 use super::child::WhenExhausted;
 use super::entry::{ChildStatus, Entry, Phase, Then, Waiting, answer};
 use super::exit::{ChildExited, ChildId, Exit};
@@ -197,6 +199,7 @@ impl Handler<ChildExited> for Supervisor {
 
     fn handle(&mut self, ChildExited { id, life, exit }: ChildExited, ctx: &mut Context<Self>) {
         let Some(at) = self.numbered(id).filter(|&at| self.children[at].is_alive(life)) else { return };
+        chaos::point("supervisor.exited");
         let child = &mut self.children[at];
         let phase = child.ended(exit.clone());
         if let Some(draining) = &mut self.draining {

@@ -21,6 +21,7 @@ mod hedge;
 #[cfg(unix)]
 mod key_files;
 mod keys;
+mod kills;
 mod library;
 mod lives;
 mod matrix;

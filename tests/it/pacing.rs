@@ -108,9 +108,9 @@ async fn a_configured_rate_is_used_to_the_full_and_never_exceeded() {
     let answers = ask_many(&pointsman, "default", 26).await;
     let took = began.elapsed();
     assert!(answers.iter().all(|answer| story(answer) == "a:ok"));
-    // The first leaves at once, the 25 others at ten a second.
-    let ideal = Duration::from_millis(2_540);
-    assert!(took >= Duration::from_millis(2_500) && took < ideal.mul_f64(1.1), "{took:?}");
+    // Nine tenths of a second's worth leave at once, the 17 others at ten a second.
+    let ideal = Duration::from_millis(1_740);
+    assert!(took >= Duration::from_millis(1_700) && took < ideal.mul_f64(1.15), "{took:?}");
     assert_eq!(simulator.counts().refused, 0);
 }
 
@@ -146,7 +146,8 @@ async fn token_limits_are_kept() {
     let (counts, took) = (simulator.counts(), began.elapsed().as_secs_f64());
     assert_eq!(counts.refused, 0);
     let used = (counts.input_tokens + counts.output_tokens) as f64 / 1_000.0;
-    assert!(took > used * 0.75 && took < used * 1.4, "{used} s worth of tokens took {took} s");
+    // A second's worth may leave at once.
+    assert!(took > used - 1.0 && took < used * 1.4, "{used} s worth of tokens took {took} s");
 }
 
 /// A question of a step, whose answer may have this many tokens.

@@ -243,7 +243,7 @@ fn where_nothing_can_be_drawn_over_progress_is_a_line_now_and_then() {
     let said = ended.expect(0);
     let progress: Vec<&str> = said.lines().filter(|line| line.contains("in flight (oldest i1")).collect();
     assert_eq!(progress.len(), 1, "{said}");
-    assert!(progress[0].contains("breaker closed, 2/64 in flight") && progress[0].contains("[practice]"));
+    assert!(progress[0].contains("breaker closed, 2/32 in flight") && progress[0].contains("[practice]"));
     assert!(!said.contains('\u{1b}'), "no escapes where it is no terminal: {said:?}");
 }
 

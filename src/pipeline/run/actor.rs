@@ -1,8 +1,10 @@
 //! Keeps a bounded window of items in flight, counts, and hands one line per item to the writer.
 //!
 //! An item is settled when its run has taken its settlement; a second one is not taken, so that an
-//! item which dies after settling and is born again has one line all the same. Reads no file and
-//! writes none itself.
+//! item which dies after settling and is born again has one line all the same. What it is told lies on its
+//! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
+
+mod told;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +15,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::chaos;
 use crate::guard::Meter;
 use crate::provider;
 use crate::router::Router;
-use crate::supervisor::{Abort, ChildExited, ChildId, Exit, Stop, spawn_monitored_here};
-use crate::types::{Class, Failure, ItemKey, Priority, RunId};
+use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
+use crate::types::{Class, Failure, Priority, RunId};
 
+use super::desk::{Desk, Paper};
 use super::item::{Item, Job, Walked};
 use super::line;
-use super::messages::{
-    Arrived, Cancel, ItemSettled, OutputBroken, OutputEnded, SourceEnded, StepAsked, StopIntake, Written,
-};
+use super::messages::{ItemSettled, OutputEnded};
 use super::progress::Progress;
 use super::report::{Ended, Report};
 use super::setup::RunSetup;
@@ -31,7 +33,7 @@ use super::tally::Tally;
 use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::sink::RejectLine;
+use crate::pipeline::sink::{Line, RejectLine};
 use crate::pipeline::source::{self, Entry};
 
 /// How often progress is told, and the window looked at anew.
@@ -43,7 +45,7 @@ const REJECTED_CHARACTERS: usize = 2_000;
 /// The actor of one run.
 pub struct Run {
     pipeline: Arc<Pipeline>,
-    router: Addr<Router>,
+    router: Slot<Router>,
     providers: Vec<Arc<provider::State>>,
     priority: Priority,
     id: RunId,
@@ -55,6 +57,7 @@ pub struct Run {
     progress: watch::Sender<Progress>,
     report: Option<oneshot::Sender<Report>>,
     exits: Option<Recipient<ChildExited>>,
+    desk: Desk,
     in_flight: BTreeMap<u64, InFlight>,
     next_id: u64,
     /// Entries asked for and not yet here.
@@ -69,6 +72,8 @@ pub struct Run {
     started: Instant,
     ended: Ended,
     input_error: Option<String>,
+    /// How the output ended; the run has nothing more to do then.
+    output: Option<OutputEnded>,
 }
 
 /// An item that has an actor.
@@ -101,6 +106,7 @@ impl Run {
             progress: setup.progress,
             report: Some(setup.report),
             exits: None,
+            desk: Desk::default(),
             in_flight: BTreeMap::new(),
             next_id: 0,
             owed: 0,
@@ -112,12 +118,14 @@ impl Run {
             started: now,
             ended: Ended::Whole,
             input_error: None,
+            output: None,
         }
     }
 
     /// Asks for as many entries as the window has room for, or ends when there is nothing left.
     fn go_on(&mut self) {
-        let busy = self.in_flight.len() + self.owed + self.unwritten;
+        chaos::point("run.goes_on");
+        let busy = self.in_flight.len() + self.owed + self.desk.len() + self.unwritten;
         let oldest = self.in_flight.values().next().map(|item| item.job.item.number);
         let room = self.window.room(busy, oldest, self.read + self.owed as u64);
         match &self.wanted {
@@ -128,7 +136,9 @@ impl Run {
             }
             Some(_) => {}
             // The writer ends when it is told that no more will come, and then tells us.
-            None if self.in_flight.is_empty() && self.owed == 0 => self.records = None,
+            None if self.in_flight.is_empty() && self.owed == 0 && self.desk.is_empty() => {
+                self.records = None
+            }
             None => {}
         }
     }
@@ -149,34 +159,70 @@ impl Run {
         }
     }
 
-    fn arrived(&mut self, entry: Entry, ctx: &mut Context<Self>) {
-        self.owed = self.owed.saturating_sub(1);
-        match entry {
-            Entry::Rejected(reject) => self.reject(RejectLine::from(reject)),
-            Entry::Item(item) => {
-                self.read += 1;
-                if let Err(reason) = self.pipeline.validate_item(&item.value) {
-                    self.record(Record::NoLine(item.number));
-                    return self.reject(not_as_asked(&item, reason));
+    /// Deals with everything on the desk. Until a paper is taken off it, nothing has come of it.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        while let Some((paper, hopeless)) = self.desk.open() {
+            match paper {
+                Paper::Entry(Entry::Item(item)) => {
+                    let fit = if hopeless {
+                        Err("the run panicked over it".to_owned())
+                    } else {
+                        chaos::point("run.entry");
+                        self.pipeline.validate_item(&item.value)
+                    };
+                    self.arrived(fit, ctx);
                 }
-                let (pipeline, router, priority) =
-                    (self.pipeline.clone(), self.router.clone(), self.priority);
-                self.begin(
-                    Arc::new(Job { pipeline, item, router, priority, run: self.id }),
-                    Instant::now(),
-                    1,
-                    ctx,
-                );
+                Paper::Entry(Entry::Rejected(_)) => self.arrived(Ok(()), ctx),
+                Paper::Asked(_) => self.asked(),
+                Paper::Settled(ItemSettled { id, walked }) => {
+                    let line = self.in_flight.get(&id.0).map(|item| {
+                        if hopeless {
+                            let failure = Failure::new(Class::Internal, "the run panicked over its line");
+                            **walked = Walked::died(&item.job, failure.maybe_charged(), walked.took);
+                        } else {
+                            chaos::point("run.settled");
+                        }
+                        Box::new(line::line(&item.job, walked))
+                    });
+                    self.walked(line);
+                }
+                Paper::Exited(_) => {
+                    chaos::point("run.exited");
+                    self.exited(ctx);
+                }
+            }
+        }
+        self.go_on();
+    }
+
+    /// Begins the item that has come, if it is fit, or rejects it.
+    fn arrived(&mut self, fit: Result<(), String>, ctx: &mut Context<Self>) {
+        let Some(Paper::Entry(entry)) = self.desk.take() else { return };
+        if self.wanted.is_none() && self.ended != Ended::Whole {
+            // Read after the run was stopped: not begun, and begun anew by the next run.
+            return;
+        }
+        match (entry, fit) {
+            (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
+            (Entry::Item(item), Err(reason)) => {
+                self.read += 1;
+                self.record(Record::NoLine(item.number));
+                self.reject(not_as_asked(&item, reason));
+            }
+            (Entry::Item(item), Ok(())) => {
+                self.read += 1;
+                let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
+                let job = Job { pipeline, item, router, priority: self.priority, run: self.id };
+                self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
     }
 
     fn reject(&mut self, reject: RejectLine) {
-        self.tally.items.rejected += 1;
-        if self.tally.first_reject.is_none() {
-            self.tally.first_reject = Some(format!("line {}: {}", reject.line, reject.reason));
-        }
+        let first = format!("line {}: {}", reject.line, reject.reason);
         self.record(Record::Reject(reject));
+        self.tally.items.rejected += 1;
+        self.tally.first_reject.get_or_insert(first);
     }
 
     fn begin(&mut self, job: Arc<Job>, started: Instant, life: u64, ctx: &mut Context<Self>) {
@@ -188,38 +234,77 @@ impl Run {
         self.in_flight.insert(id, InFlight { job, started, life, abort });
     }
 
-    fn settle(&mut self, item: &InFlight, walked: &Walked) {
+    /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.
+    fn asked(&mut self) {
+        let Some(Paper::Asked(asked)) = self.desk.take() else { return };
+        self.calls_met.add(asked.trail.calls() as u64, Instant::now());
+        if let Some(step) = self.pipeline.steps().get(asked.step) {
+            self.tally.question(&step.name, &asked.trail, asked.practice);
+        }
+        if asked.reasked {
+            self.tally.reasked();
+        }
+        self.tally.lost(asked.lost);
+    }
+
+    /// Hands on the line of the item that has walked to its end; without a line it was settled before.
+    fn walked(&mut self, line: Option<Box<Line>>) {
+        let (Some(Paper::Settled(settled)), Some(line)) = (self.desk.take(), line) else { return };
+        if let Some(item) = self.in_flight.remove(&settled.id.0) {
+            self.settle(&item, &settled.walked, line);
+        }
+    }
+
+    /// Hands on the line first: what comes after it may panic and cost no more than a count.
+    fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
+        self.record(Record::Line(item.job.item.number, line));
         self.items_met.add(1, Instant::now());
         let settled = &walked.settled;
         let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
         self.tally.settled(settled.status, error, item.started.elapsed());
-        let line = line::line(&item.job, walked);
-        self.record(Record::Line(item.job.item.number, Box::new(line)));
     }
 
     /// An item whose actor died before it settled gets one second life.
-    fn lost(&mut self, item: InFlight, exit: &Exit, ctx: &mut Context<Self>) {
+    fn exited(&mut self, ctx: &mut Context<Self>) {
+        let Some(Paper::Exited(ChildExited { id, exit, .. })) = self.desk.take() else { return };
+        let Some(item) = self.in_flight.remove(&id.0) else { return };
         let key = &item.job.item.key;
         warn!(item = %key, ?exit, life = item.life, "the actor of an item died before the item was settled");
+        self.tally.lost(1);
         if item.life == 1 {
             return self.begin(item.job, item.started, 2, ctx);
         }
         let message = format!("the actor of the item died twice, at last: {exit:?}");
         let failure = Failure::new(Class::Internal, message).maybe_charged();
         let walked = Walked::died(&item.job, failure, item.started.elapsed());
-        self.settle(&item, &walked);
+        let line = Box::new(line::line(&item.job, &walked));
+        self.settle(&item, &walked, line);
     }
 
-    fn tell(&mut self) {
+    /// Tells how it went and stops, if its output has ended.
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        let Some(output) = &self.output else { return };
+        self.tally.items.unwritten = output.unwritten;
+        let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
+        (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
+        report.input_error = self.input_error.clone();
+        self.tell();
+        chaos::point("run.ends");
+        if let Some(asker) = self.report.take() {
+            // Whoever does not wait for the report does not want it.
+            drop(asker.send(report));
+        }
+        ctx.stop();
+    }
+
+    fn tell(&self) {
         let now = Instant::now();
         let oldest = |item: &InFlight| (item.job.item.key.clone(), item.started.elapsed().as_secs_f64());
-        let oldest: Option<(ItemKey, f64)> =
-            self.in_flight.values().min_by_key(|item| item.started).map(oldest);
         let mut progress = Progress {
             items: self.tally.items,
             in_flight: self.in_flight.len() as u64,
             window: self.window.size(),
-            oldest,
+            oldest: self.in_flight.values().min_by_key(|item| item.started).map(oldest),
             calls: self.tally.calls,
             items_per_second: self.items_met.per_second(now),
             calls_per_second: self.calls_met.per_second(now),
@@ -242,152 +327,22 @@ impl Actor for Run {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.window.fit(&self.providers);
-        self.go_on();
-        ctx.run_interval(TICK, |run, _| {
+        ctx.run_interval(TICK, |run, ctx| {
+            chaos::point("run.tick");
             run.window.fit(&run.providers);
-            run.go_on();
+            run.work(ctx);
             run.tell();
         });
+        self.window.fit(&self.providers);
+        self.work(ctx);
+        self.end(ctx);
     }
 }
 
 impl Supervised for Run {
-    /// What was counted stays: each count is whole, and an item whose settlement was lost in the panic
-    /// is still in flight, so its exit brings it back.
-    fn restarting(&mut self, _: &mut Self::Context) {}
-}
-
-impl Handler<Arrived> for Run {
-    type Result = ();
-
-    fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
-        if self.wanted.is_none() && self.ended != Ended::Whole {
-            // Read after the run was stopped: not begun, and begun anew by the next run.
-            return;
-        }
-        self.input_read = arrived.input_read;
-        for entry in arrived.entries {
-            self.arrived(entry, ctx);
-        }
-        self.go_on();
-    }
-}
-
-impl Handler<SourceEnded> for Run {
-    type Result = ();
-
-    fn handle(&mut self, source: SourceEnded, _: &mut Self::Context) {
-        self.input_read = Some(1.0);
-        let ended = if source.error.is_some() { Ended::Broken } else { Ended::Whole };
-        self.input_error = source.error;
-        self.stop_intake(ended);
-        self.go_on();
-    }
-}
-
-impl Handler<StepAsked> for Run {
-    type Result = ();
-
-    fn handle(&mut self, asked: StepAsked, _: &mut Self::Context) {
-        self.calls_met.add(asked.trail.calls() as u64, Instant::now());
-        if let Some(step) = self.pipeline.steps().get(asked.step) {
-            self.tally.question(&step.name, &asked.trail, asked.practice);
-        }
-        if asked.reasked {
-            self.tally.reasked();
-        }
-    }
-}
-
-impl Handler<ItemSettled> for Run {
-    type Result = ();
-
-    fn handle(&mut self, settled: ItemSettled, _: &mut Self::Context) {
-        if let Some(item) = self.in_flight.remove(&settled.id.0) {
-            self.settle(&item, &settled.walked);
-            self.go_on();
-        }
-    }
-}
-
-impl Handler<ChildExited> for Run {
-    type Result = ();
-
-    fn handle(&mut self, exited: ChildExited, ctx: &mut Self::Context) {
-        if let Some(item) = self.in_flight.remove(&exited.id.0) {
-            self.lost(item, &exited.exit, ctx);
-            self.go_on();
-        }
-    }
-}
-
-impl Handler<Written> for Run {
-    type Result = ();
-
-    fn handle(&mut self, Written(records): Written, _: &mut Self::Context) {
-        self.unwritten = self.unwritten.saturating_sub(records);
-        self.go_on();
-    }
-}
-
-impl Handler<OutputBroken> for Run {
-    type Result = ();
-
-    /// Answers that nobody can keep are not worth their money: those in flight are the last.
-    fn handle(&mut self, _: OutputBroken, _: &mut Self::Context) {
-        self.stop_intake(Ended::Broken);
-        self.go_on();
-    }
-}
-
-impl Handler<OutputEnded> for Run {
-    type Result = ();
-
-    fn handle(&mut self, output: OutputEnded, ctx: &mut Self::Context) {
-        self.tally.items.unwritten = output.unwritten;
-        self.tell();
-        let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
-        (report.output_error, report.reader_gone) = (output.error, output.reader_gone);
-        report.input_error = self.input_error.take();
-        if let Some(asker) = self.report.take() {
-            // Whoever does not wait for the report does not want it.
-            drop(asker.send(report));
-        }
-        ctx.stop();
-    }
-}
-
-impl Handler<Stop> for Run {
-    type Result = ();
-
-    /// The process stops: nothing new is begun. Whoever waits for the report sees that it never comes if
-    /// the items in flight do not end in time.
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
-        self.stop_intake(Ended::Interrupted);
-        self.go_on();
-    }
-}
-
-impl Handler<StopIntake> for Run {
-    type Result = ();
-
-    fn handle(&mut self, _: StopIntake, _: &mut Self::Context) {
-        self.stop_intake(Ended::Interrupted);
-        self.go_on();
-    }
-}
-
-impl Handler<Cancel> for Run {
-    type Result = ();
-
-    fn handle(&mut self, _: Cancel, _: &mut Self::Context) {
-        self.stop_intake(Ended::Interrupted);
-        for item in std::mem::take(&mut self.in_flight).into_values() {
-            self.tally.items.unfinished += 1;
-            item.abort.abort();
-        }
-        self.go_on();
+    /// What was counted stays: each count is whole. What lies on the desk is dealt with by the next life.
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.desk.panicked();
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::actor::Run;
+use crate::chaos;
 use crate::types::whole_story;
 
 use super::messages::{Arrived, SourceEnded};
@@ -40,6 +41,7 @@ pub(super) async fn feed(mut reader: Reader, mut wanted: mpsc::UnboundedReceiver
         };
         match next {
             Some(Ok(entry)) => {
+                chaos::point("feed.entry");
                 owed -= 1;
                 batch.push(entry);
                 if batch.len() == BATCH || owed == 0 {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
+use crate::chaos;
 use crate::router::{self, Router};
-use crate::supervisor::{ChildId, Stop};
+use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
     self, Answer, Asker, Class, Failure, ItemStatus, Priority, Prompt, RunId, Trail, Unanswered,
 };
@@ -24,6 +25,17 @@ use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;
 use crate::pipeline::walk::{Settled, StepEnd, Walk};
 
+/// How often a question is asked that is lost with the router or with the task that follows it. Twice is no
+/// accident any more.
+const ASKED_AT_MOST: u64 = 2;
+
+/// How long a question waits for a router that is not there: one that was killed is back in less, one that
+/// failed for good never comes.
+const ROUTER_GONE: Duration = Duration::from_secs(2);
+
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The actor of one item in flight.
 pub(super) struct Item {
     job: Arc<Job>,
@@ -35,7 +47,7 @@ pub(super) struct Item {
 pub(super) struct Job {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) item: source::Item,
-    pub(super) router: Addr<Router>,
+    pub(super) router: Slot<Router>,
     pub(super) priority: Priority,
     pub(super) run: RunId,
 }
@@ -67,9 +79,11 @@ impl Actor for Item {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        chaos::point("item.started");
         let walk = walk(self.job.clone(), self.run.clone());
         let walk = walk.into_actor(self).map(|walked, item, ctx| {
             item.run.do_send(ItemSettled { id: item.id, walked: Box::new(walked) });
+            chaos::point("item.settled");
             ctx.stop();
         });
         ctx.spawn(walk);
@@ -105,16 +119,18 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
     let mut spent = vec![Spent::default(); job.pipeline.steps().len()];
     let mut asked = FuturesUnordered::new();
     loop {
+        chaos::point("item.asks");
         for ask in walk.due() {
             match attach(&mut walk, &ask).await {
                 Ok(prompt) => asked.push(question(&job, ask.step, prompt)),
                 Err(failure) => walk.failed(ask.step, failure),
             }
         }
-        let Some((step, outcome)) = asked.next().await else {
+        let Some(Asked { step, outcome, lost }) = asked.next().await else {
             // A step that failed before it was asked can have set others free.
             if walk.is_settled() { break } else { continue }
         };
+        chaos::point("item.answered");
         let mut reasked = false;
         let (trail, practice) = match outcome {
             Ok(answer) => {
@@ -132,7 +148,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
         };
         spent[step].practice |= practice;
         spent[step].trail.0.extend_from_slice(&trail.0);
-        run.do_send(StepAsked { step, trail, practice, reasked });
+        run.do_send(StepAsked { step, trail, practice, reasked, lost });
     }
     Walked { settled: walk.settle(), spent, took: started.elapsed() }
 }
@@ -159,26 +175,59 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
 
 type Outcome = Result<Answer, Box<Unanswered>>;
 
-/// Asks one question of one step.
-fn question(
-    job: &Arc<Job>,
+/// A question of a step that has come back.
+struct Asked {
     step: usize,
-    prompt: Arc<Prompt>,
-) -> impl Future<Output = (usize, Outcome)> + use<> {
+    outcome: Outcome,
+    /// How often it was lost on its way.
+    lost: u64,
+}
+
+/// Asks one question of one step.
+fn question(job: &Arc<Job>, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
     let definition = &job.pipeline.steps()[step];
     let deadline = Instant::now() + definition.deadline;
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
     let ask = router::Ask { prompt, route, priority, asker, deadline };
-    let sent = job.router.send(ask);
+    let (mut sent, router) = (send(&job.router, &ask), job.router.clone());
     async move {
-        let outcome = sent.await.unwrap_or_else(|_| {
-            // The router, or the task that followed the ask, is gone: nobody knows how far it had come.
-            let lost = "the question was lost with the actor or task that followed it";
-            let failure = Failure::new(Class::Internal, lost).maybe_charged();
-            Err(Box::new(Unanswered { failure, trail: Trail::default() }))
-        });
-        (step, outcome)
+        let mut lost = 0;
+        while lost < ASKED_AT_MOST {
+            if sent.is_none() {
+                sent = send_soon(&router, &ask).await;
+            }
+            let Some(sent) = sent.take() else { break };
+            match sent.await {
+                Ok(outcome) => return Asked { step, outcome, lost },
+                // The router, or the task that followed the ask, is gone: nobody knows how far it had come.
+                Err(_) => lost += 1,
+            }
+        }
+        let failure = match lost {
+            0 => Failure::new(Class::Internal, "there is no router"),
+            _ => {
+                let why = "the question was lost with the actor or task that followed it";
+                Failure::new(Class::Internal, why).maybe_charged()
+            }
+        };
+        Asked { step, outcome: Err(Box::new(Unanswered { failure, trail: Trail::default() })), lost }
+    }
+}
+
+fn send(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
+    Some(router.shared()?.send(ask.clone()))
+}
+
+/// Sends as soon as there is a router; `None` when none comes.
+async fn send_soon(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
+    let end = ask.deadline.min(Instant::now() + ROUTER_GONE);
+    loop {
+        match send(router, ask) {
+            Some(sent) => return Some(sent),
+            None if Instant::now() >= end => return None,
+            None => sleep(LOOK).await,
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct StepAsked {
     pub(super) trail: Trail,
     pub(super) practice: bool,
     pub(super) reasked: bool,
+    /// How often it was lost with the router, or with the task that followed it.
+    pub(super) lost: u64,
 }
 
 /// An item has walked to its end.

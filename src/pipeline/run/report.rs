@@ -119,7 +119,8 @@ pub struct Calls {
     pub failovers: u64,
     /// Questions asked again because the answer failed its check.
     pub reasked: u64,
-    /// Failed calls that the provider may have charged for, those included that are `lost`.
+    /// Failed calls that the provider may have charged for, those included that are `lost`, and questions and
+    /// items that died half-way.
     pub maybe_charged: u64,
     /// Calls sent beside another to the same question that took long.
     pub hedged: u64,

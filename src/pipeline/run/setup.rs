@@ -1,16 +1,20 @@
 //! Puts a run together: the actor, the task that feeds it and the task that writes for it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::provider;
 use crate::router::Router;
+use crate::supervisor::{Slot, panic_text};
 use crate::types::Priority;
 
 use super::actor::Run;
 use super::feed::feed;
+use super::messages::SourceEnded;
 use super::progress::Progress;
 use super::report::Report;
 use super::writer::{Output, Record, write};
@@ -22,8 +26,8 @@ use crate::pipeline::source::Reader;
 pub struct RunSetup {
     /// What to do with each item.
     pub pipeline: Arc<Pipeline>,
-    /// Whom to ask.
-    pub router: Addr<Router>,
+    /// Whom to ask; found anew for each question, as one that was killed comes back elsewhere.
+    pub router: Slot<Router>,
     /// The providers that the pipeline's routes lead to; the window follows them.
     pub providers: Vec<Arc<provider::State>>,
     /// Who is waiting.
@@ -58,8 +62,14 @@ impl RunSetup {
 impl RunTasks {
     /// Feeds `run` and writes for it, until it has ended.
     pub async fn work(self, run: Addr<Run>) {
-        let feeding = feed(self.reader, self.wanted, run.clone());
-        let writing = write(self.output, self.records, run);
+        let feeding = AssertUnwindSafe(feed(self.reader, self.wanted, run.clone())).catch_unwind();
+        let feeding = async {
+            if let Err(payload) = feeding.await {
+                let error = format!("the task that brings the items panicked: {}", panic_text(&*payload));
+                run.do_send(SourceEnded { error: Some(error) });
+            }
+        };
+        let writing = write(self.output, self.records, run.clone());
         futures_util::future::join(feeding, writing).await;
     }
 }

@@ -203,6 +203,11 @@ impl Tally {
         self.calls.reasked += 1;
     }
 
+    /// Counts questions that died half-way: nobody knows how many of their calls were made.
+    pub(super) fn lost(&mut self, questions: u64) {
+        self.calls.maybe_charged += questions;
+    }
+
     /// Counts an item that ended, and of what.
     pub(super) fn settled(
         &mut self,

@@ -16,7 +16,7 @@ use crate::pipeline::source::Source;
 use crate::pipeline::{Defaults, Pipeline};
 use crate::provider::{self, Account};
 use crate::router::{LaneHandle, Policy, RetrySettings, RouteHandle, Router};
-use crate::supervisor::{ChildExited, ChildId, Exit};
+use crate::supervisor::{ChildExited, ChildId, ChildSpec, Exit, GaveUp, Slot, Start, Supervisor};
 use crate::types::Priority;
 
 use super::*;
@@ -70,6 +70,31 @@ fn patient_router() -> Addr<Router> {
     .start()
 }
 
+/// A router that knows no route, so that each question is answered at once, on two threads: the second takes
+/// over when the first dies.
+async fn killed_router() -> (Slot<Router>, Addr<Supervisor>, Arbiter) {
+    struct Nobody;
+    impl Actor for Nobody {
+        type Context = Context<Self>;
+    }
+    impl Handler<GaveUp> for Nobody {
+        type Result = ();
+        fn handle(&mut self, _: GaveUp, _: &mut Self::Context) {}
+    }
+    let (supervisor, slot) = (Supervisor::new(Nobody.start().recipient()).start(), Slot::default());
+    let (first, second) = (Arbiter::new(), Arbiter::new());
+    let runtime = Handle::current();
+    let make = move |_: &mut Context<Router>| {
+        Router::new(HashMap::new(), RetrySettings::default(), runtime.clone(), Arc::default())
+    };
+    let spec = ChildSpec::in_place("router", slot.clone(), make).on([first.handle(), second.handle()]);
+    supervisor.send(Start(spec)).await.unwrap().unwrap();
+    assert!(slot.get().is_some());
+    first.stop();
+    first.join().unwrap();
+    (slot, supervisor, second)
+}
+
 struct Begun {
     run: Addr<Run>,
     lines: Memory,
@@ -78,6 +103,10 @@ struct Begun {
 }
 
 fn begin(items: usize) -> Begun {
+    begin_with(patient_router().into(), items)
+}
+
+fn begin_with(router: Slot<Router>, items: usize) -> Begun {
     let text = "name = \"greet\"\n[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"\n";
     let pipeline =
         Pipeline::parse("p.toml", text, Path::new("."), &Defaults::default(), &["default".into()]).unwrap();
@@ -85,7 +114,7 @@ fn begin(items: usize) -> Begun {
     let (report_to, report) = oneshot::channel();
     let setup = RunSetup {
         pipeline: Arc::new(pipeline),
-        router: patient_router(),
+        router,
         providers: Vec::new(),
         priority: Priority::Batch,
         window: None,
@@ -133,4 +162,17 @@ async fn a_cancelled_run_tells_what_it_gave_up() {
     let report = begun.report.await.unwrap();
     assert_eq!((report.ended, report.items.unfinished), (Ended::Interrupted, 3));
     assert!(begun.lines.lines().is_empty());
+}
+
+#[actix::test]
+async fn a_run_asks_the_next_router_when_the_first_was_killed() {
+    let (router, _supervisor, _arbiter) = killed_router().await;
+    let begun = begin_with(router, 3);
+    let report = begun.report.await.unwrap();
+    let lines = begun.lines.lines();
+    assert_eq!((lines.len(), report.items.failed), (3, 3));
+    for line in lines {
+        // The answer of a router that lives.
+        assert_eq!(line["error"]["message"], "there is no route called default");
+    }
 }

@@ -3,9 +3,14 @@
 //! A task of its own, so that a slow disk never stops the run's actor; the run starts no more items
 //! than its window has room for unwritten lines.
 
+use std::panic::AssertUnwindSafe;
+
 use actix::prelude::*;
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
+use crate::chaos;
+use crate::supervisor::panic_text;
 use crate::types::whole_story;
 
 use super::actor::Run;
@@ -42,66 +47,111 @@ impl Output {
     }
 }
 
-/// Writes what comes until nothing more will.
+/// Writes what comes until nothing more will. Ends like a broken output when it panics: what it held then is
+/// lost, and everything before is whole.
 pub(super) async fn write(output: Output, mut records: mpsc::UnboundedReceiver<Record>, run: Addr<Run>) {
     let Output { lines, rejects, ordered } = output;
-    let mut order = ordered.then(Reorder::new);
-    let mut handed = 0_u64;
-    let mut broken: Option<sink::Error> = None;
-    let mut batch = Vec::with_capacity(BATCH);
-    while records.recv_many(&mut batch, BATCH).await > 0 {
-        let count = batch.len();
-        for record in batch.drain(..) {
-            let due = match record {
-                Record::Reject(reject) => {
-                    if let (Some(rejects), None) = (&rejects, &broken) {
-                        note(&mut broken, rejects.write(reject).await, &run);
-                    }
-                    Vec::new()
-                }
-                Record::Line(number, line) => match &mut order {
-                    Some(order) => order.push(number, line),
-                    None => vec![line],
-                },
-                Record::NoLine(number) => order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
-            };
-            for line in due {
-                handed += 1;
-                if broken.is_none() {
-                    note(&mut broken, lines.write(*line).await, &run);
-                }
-            }
-        }
-        run.do_send(Written(count));
+    let order = ordered.then(Reorder::new);
+    let mut writer = Writer { lines: &lines, rejects: rejects.as_ref(), order, taken: 0, broken: None, run };
+    // Records still come when it cannot write any more: they are taken and counted until none will.
+    while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
+        writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
-    // Items given up leave gaps: what waits behind them is due now.
-    for line in order.map(|mut order| order.finish()).unwrap_or_default() {
-        handed += 1;
-        if broken.is_none() {
-            note(&mut broken, lines.write(*line).await, &run);
-        }
-    }
+    let Writer { taken, mut broken, run, .. } = writer;
     let written = lines.finish().await;
     let safe = match &written {
         Ok(written) => written.lines,
         Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. }) => *lines,
         Err(_) => 0,
     };
-    note(&mut broken, written.map(|_| ()), &run);
+    broken = broken.or(written.err().map(|error| Broken::from(&error)));
     if let Some(rejects) = rejects {
-        note(&mut broken, rejects.finish().await.map(|_| ()), &run);
+        broken = broken.or(rejects.finish().await.err().map(|error| Broken::from(&error)));
     }
-    let reader_gone = broken.as_ref().is_some_and(sink::Error::is_broken_pipe);
-    let error = broken.as_ref().filter(|_| !reader_gone).map(|error| whole_story(error));
-    run.do_send(OutputEnded { error, reader_gone, unwritten: handed.saturating_sub(safe) });
+    let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
+    let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
+    run.do_send(OutputEnded { error, reader_gone, unwritten: taken.saturating_sub(safe) });
 }
 
-/// Remembers the first thing that went wrong, and tells the run.
-fn note(broken: &mut Option<sink::Error>, result: Result<(), sink::Error>, run: &Addr<Run>) {
-    if let Err(error) = result
-        && broken.is_none()
-    {
-        *broken = Some(error);
-        run.do_send(OutputBroken);
+/// What is known while a run is written.
+struct Writer<'a> {
+    lines: &'a Sink<Line>,
+    rejects: Option<&'a Sink<RejectLine>>,
+    order: Option<Reorder<Box<Line>>>,
+    /// Lines that have come.
+    taken: u64,
+    /// The first thing that went wrong.
+    broken: Option<Broken>,
+    run: Addr<Run>,
+}
+
+struct Broken {
+    why: String,
+    reader_gone: bool,
+}
+
+impl From<&sink::Error> for Broken {
+    fn from(error: &sink::Error) -> Self {
+        Self { why: whole_story(error), reader_gone: error.is_broken_pipe() }
+    }
+}
+
+impl Writer<'_> {
+    async fn work(&mut self, records: &mut mpsc::UnboundedReceiver<Record>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while records.recv_many(&mut batch, BATCH).await > 0 {
+            let count = batch.len();
+            self.taken += batch.iter().filter(|record| matches!(record, Record::Line(..))).count() as u64;
+            for record in batch.drain(..) {
+                chaos::point("writer.record");
+                for line in self.due(record).await {
+                    self.write(*line).await;
+                }
+            }
+            self.run.do_send(Written(count));
+        }
+        // Items given up leave gaps: what waits behind them is due now.
+        for line in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+            self.write(*line).await;
+        }
+    }
+
+    /// Returns the lines whose turn has come with `record`; writes it if it is a reject.
+    async fn due(&mut self, record: Record) -> Vec<Box<Line>> {
+        match record {
+            Record::Reject(reject) => {
+                if let (Some(rejects), None) = (self.rejects, &self.broken) {
+                    self.note(rejects.write(reject).await);
+                }
+                Vec::new()
+            }
+            Record::Line(number, line) => match &mut self.order {
+                Some(order) => order.push(number, line),
+                None => vec![line],
+            },
+            Record::NoLine(number) => self.order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
+        }
+    }
+
+    async fn write(&mut self, line: Line) {
+        if self.broken.is_none() {
+            let result = self.lines.write(line).await;
+            self.note(result);
+        }
+    }
+
+    fn note(&mut self, result: Result<(), sink::Error>) {
+        if let Err(error) = result {
+            let Broken { why, reader_gone } = Broken::from(&error);
+            self.breaks(why, reader_gone);
+        }
+    }
+
+    /// Remembers the first thing that went wrong, and tells the run.
+    fn breaks(&mut self, why: String, reader_gone: bool) {
+        if self.broken.is_none() {
+            self.broken = Some(Broken { why, reader_gone });
+            self.run.do_send(OutputBroken);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -15,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::columns::Columns;
 use super::{Error, Line, RejectLine, Target};
+use crate::chaos;
+use crate::supervisor::panic_text;
 use crate::types::StepName;
 
 /// Lines that may wait for the thread.
@@ -89,6 +92,17 @@ impl<T: Send + 'static> Sink<T> {
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
         target.empty()?;
+        // A line that cannot be made ends the output as one that cannot be written does: the lines before it
+        // are whole, and are told.
+        let encode = move |line: &T, out: &mut Vec<u8>| {
+            let encoded = catch_unwind(AssertUnwindSafe(|| {
+                chaos::point("sink.line");
+                encode(line, out)
+            }));
+            encoded.unwrap_or_else(|payload| {
+                Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
+            })
+        };
         let Target { name, out, file } = target;
         let mut output = Output { name: name.clone(), out, file, written: Written::default() };
         Self::spawn(name, move |from| write_all(from, &header, encode, &mut output).map(|()| output.written))

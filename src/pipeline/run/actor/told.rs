@@ -1,0 +1,127 @@
+//! What a run does when it is told something: notes it, and goes on.
+//!
+//! Each handler notes first. What may panic comes after it, and is done again by the next life or at the
+//! next tick.
+
+use actix::prelude::*;
+
+use super::{Paper, Run};
+use crate::pipeline::run::messages::{
+    Arrived, Cancel, ItemSettled, OutputBroken, OutputEnded, SourceEnded, StepAsked, StopIntake, Written,
+};
+use crate::pipeline::run::report::Ended;
+use crate::supervisor::{ChildExited, Stop};
+
+impl Handler<Arrived> for Run {
+    type Result = ();
+
+    fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
+        self.owed = self.owed.saturating_sub(arrived.entries.len());
+        arrived.entries.into_iter().for_each(|entry| self.desk.lay(Paper::Entry(entry)));
+        self.input_read = arrived.input_read;
+        self.work(ctx);
+    }
+}
+
+impl Handler<SourceEnded> for Run {
+    type Result = ();
+
+    fn handle(&mut self, source: SourceEnded, ctx: &mut Self::Context) {
+        self.input_read = Some(1.0);
+        let ended = if source.error.is_some() { Ended::Broken } else { Ended::Whole };
+        self.input_error = source.error;
+        self.stop_intake(ended);
+        self.work(ctx);
+    }
+}
+
+impl Handler<StepAsked> for Run {
+    type Result = ();
+
+    fn handle(&mut self, asked: StepAsked, ctx: &mut Self::Context) {
+        self.desk.lay(Paper::Asked(asked));
+        self.work(ctx);
+    }
+}
+
+impl Handler<ItemSettled> for Run {
+    type Result = ();
+
+    fn handle(&mut self, settled: ItemSettled, ctx: &mut Self::Context) {
+        self.desk.lay(Paper::Settled(settled));
+        self.work(ctx);
+    }
+}
+
+impl Handler<ChildExited> for Run {
+    type Result = ();
+
+    fn handle(&mut self, exited: ChildExited, ctx: &mut Self::Context) {
+        self.desk.lay(Paper::Exited(exited));
+        self.work(ctx);
+    }
+}
+
+impl Handler<Written> for Run {
+    type Result = ();
+
+    fn handle(&mut self, Written(records): Written, _: &mut Self::Context) {
+        self.unwritten = self.unwritten.saturating_sub(records);
+        self.go_on();
+    }
+}
+
+impl Handler<OutputBroken> for Run {
+    type Result = ();
+
+    /// Answers that nobody can keep are not worth their money: those in flight are the last.
+    fn handle(&mut self, _: OutputBroken, _: &mut Self::Context) {
+        self.stop_intake(Ended::Broken);
+        self.go_on();
+    }
+}
+
+impl Handler<OutputEnded> for Run {
+    type Result = ();
+
+    fn handle(&mut self, output: OutputEnded, ctx: &mut Self::Context) {
+        if output.error.is_some() || output.reader_gone {
+            self.stop_intake(Ended::Broken);
+        }
+        self.output = Some(output);
+        self.end(ctx);
+    }
+}
+
+impl Handler<Stop> for Run {
+    type Result = ();
+
+    /// The process stops: nothing new is begun. Whoever waits for the report sees that it never comes if
+    /// the items in flight do not end in time.
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+        self.stop_intake(Ended::Interrupted);
+        self.go_on();
+    }
+}
+
+impl Handler<StopIntake> for Run {
+    type Result = ();
+
+    fn handle(&mut self, _: StopIntake, _: &mut Self::Context) {
+        self.stop_intake(Ended::Interrupted);
+        self.go_on();
+    }
+}
+
+impl Handler<Cancel> for Run {
+    type Result = ();
+
+    fn handle(&mut self, _: Cancel, _: &mut Self::Context) {
+        self.stop_intake(Ended::Interrupted);
+        for item in std::mem::take(&mut self.in_flight).into_values() {
+            self.tally.items.unfinished += 1;
+            item.abort.abort();
+        }
+        self.go_on();
+    }
+}
