@@ -157,14 +157,14 @@ impl Limits {
             return Err(self.held);
         }
         let cells = cells(need);
-        for index in 0..cells.len() {
-            if let Err(ready) = self.each()[index].take(cells[index], now) {
+        for (index, cells) in cells.into_iter().enumerate() {
+            if let Err(ready) = self.each()[index].take(cells, now) {
                 self.give_back_first(index, need);
                 return Err(ready);
             }
         }
         if let Some(Err(ready)) = self.daily.as_mut().map(|daily| daily.take(now)) {
-            self.give_back_first(cells.len(), need);
+            self.give_back_first(5, need);
             return Err(ready);
         }
         let mut marks = [(Mark::default(), false); 5];

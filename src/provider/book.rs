@@ -49,9 +49,9 @@ pub(super) struct Book {
 /// What the queue allows.
 pub(super) enum Turn {
     /// The call whose turn it is leaves, with this key and what it took.
-    Leave(Waiting, ReadyKey, Taken),
+    Leave(Box<(Waiting, ReadyKey, Taken)>),
     /// It cannot leave at all.
-    Refuse(Waiting, Refused),
+    Refuse(Box<Waiting>, Refused),
     /// It may leave at that instant.
     Wait(Instant),
     /// Nobody waits, or nobody may leave before a call ends.
@@ -185,7 +185,7 @@ impl Book {
             match self.admit(&call, estimate, now) {
                 Ok((key, taken)) => {
                     let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
-                    return Turn::Leave(waiting, key, taken);
+                    return Turn::Leave(Box::new((waiting, key, taken)));
                 }
                 Err(Held::Lane) => {}
                 Err(Held::All(ready)) => {
@@ -260,7 +260,7 @@ impl Book {
     }
 
     fn refuse(&mut self, ticket: &Ticket, refused: Refused) -> Turn {
-        self.queue.discard(ticket).map_or(Turn::Nothing, |waiting| Turn::Refuse(waiting, refused))
+        self.queue.discard(ticket).map_or(Turn::Nothing, |waiting| Turn::Refuse(Box::new(waiting), refused))
     }
 }
 

@@ -175,7 +175,8 @@ impl State {
         loop {
             chaos::point("state.next");
             match inner.next(now) {
-                Turn::Leave(waiting, key, taken) => {
+                Turn::Leave(leaving) => {
+                    let (waiting, key, taken) = *leaving;
                     let permit = Permit::new(self.clone(), taken);
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
