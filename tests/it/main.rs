@@ -8,6 +8,7 @@ mod bad_input;
 mod check;
 mod documents;
 mod environment;
+mod fuzzed;
 mod program;
 mod run;
 mod simulate;

@@ -9,6 +9,7 @@ use pointsman::simulator::{
 use pointsman::types::{Class, Outcome, Prompt};
 use tokio::time::{Instant, sleep};
 
+use super::scripted::{Scripted, stream};
 use super::stage::*;
 
 fn throttling(retry_after: RetryAfter, fault: Fault) -> Simulator {
@@ -66,6 +67,21 @@ async fn a_wait_that_does_not_fit_sends_the_ask_elsewhere_or_ends_it_at_once() {
     let alone = pointsman.send(question("alone", "Hurry!", half)).await;
     assert_eq!((story(&alone), class(&alone)), ("a:refused".to_owned(), Some(Class::Deadline)));
     assert!(began.elapsed() < half, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_inside_a_success_lasts_as_long_as_the_headers_of_that_success_say() {
+    const HEADERS: &str = "x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h0m0s\r\n";
+    const EVENT: &str = "data: {\"error\":{\"message\":\"Slow down.\",\"code\":\"rate_limit_exceeded\"}}\n\n";
+    let scripted = Scripted::start(|_| stream(HEADERS, EVENT, true)).await;
+    let pointsman = start(&provider_at("a", &scripted.url(), PATIENT));
+    // Without the headers it would be asked again after a second.
+    let answer = pointsman.send(question("default", "Now?", Duration::from_secs(30))).await;
+    assert_eq!(
+        (story(&answer), class(&answer)),
+        ("a:rate_limit a:refused".to_owned(), Some(Class::RateLimit))
+    );
+    assert_eq!(scripted.requests(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
