@@ -1,7 +1,7 @@
 //! Reads the many ways in which providers write a wait.
 //!
 //! Go durations, protobuf durations, seconds, milliseconds, words inside a message, and every moment
-//! that [`instants`](super::instants) knows. What is missing, negative, absurd or no number is unknown
+//! that [`instants`] knows. What is missing, negative, absurd or no number is unknown
 //! and never zero; no text makes any of these panic.
 
 use std::time::{Duration, SystemTime};
