@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::chaos;
-use crate::provider::{Call, Departure, Left};
+use crate::provider::{Call, Departure, Left, Refused};
 use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Answer, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
@@ -22,6 +22,9 @@ use super::out::{End, Out};
 use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
 
+/// Calls of one ask that may be lost with the actor that held them before that counts as a failure.
+const LOST_AT_MOST: u32 = 3;
+
 type Answered = Result<Answer, Box<Unanswered>>;
 
 /// An ask on its way.
@@ -32,6 +35,8 @@ pub(super) struct Flow {
     trail: Trail,
     hedging: Option<(HedgeAfter, Arc<Hedges>)>,
     first: Option<Out>,
+    /// Calls that were lost with the actor that held them.
+    lost: u32,
 }
 
 /// An answer whose trail is elsewhere.
@@ -54,7 +59,7 @@ impl Flow {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
-        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None };
+        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None, lost: 0 };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
             flow.first = Some(flow.send(lane));
@@ -197,6 +202,13 @@ impl Flow {
             }
             End::Lost(failure) => {
                 self.trail.0.push(attempt::lost(name, out.hedge, out.asked.elapsed(), &failure));
+                self.lost += 1;
+                // Our own actor's death says nothing of the provider, and costs no attempt: it is back in a
+                // moment, or down for good and then says so. But a question that kills it each time must end.
+                if self.lost <= LOST_AT_MOST {
+                    self.plan.refused(out.lane, &Refused::Down, now, fastrand::f64());
+                    return None;
+                }
                 (failure, (KeyLeft(true), Probe(false)))
             }
         };

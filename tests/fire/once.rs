@@ -30,7 +30,7 @@ async fn one_panic_costs_one_call_at_most_wherever_it_is() {
     for point in POINTS.into_iter().chain(["run.ends"]) {
         let simulator = play(Settings::default());
         // So slow that some calls wait for an alarm.
-        let more = format!("limits.requests_per_minute = 6_000{PATIENT}");
+        let more = format!("limits.requests_per_minute = 1_200{PATIENT}");
         let config = format!("{UNDAUNTED}{AT_ONCE}{}", provider("a", &simulator, &more));
         let passage = if ["provider.started", "provider.tick", "run.ends"].contains(&point) { 1 } else { 2 };
         let armed = arm(Plan::new(1).at(point, passage));
