@@ -121,7 +121,7 @@ impl Book {
         if is_open(&self.door) || is_open(&lane.breaker) {
             self.check(lane, call.alone, now)?;
         }
-        if let Err(NoKey::Resting(failure)) = self.keys.pick(now) {
+        if let Err(NoKey::Resting(failure)) = self.keys.pick(&call.model, now) {
             return Err(Refused::NoKey(failure));
         }
         if let Some(until) = self.held_for_long(lane, now).filter(|_| !call.stay) {
@@ -199,7 +199,7 @@ impl Book {
 
     /// Lets a call leave, with all that it takes; or takes nothing.
     fn admit(&mut self, call: &Call, estimate: Estimate, now: Instant) -> Result<(ReadyKey, Taken), Held> {
-        let key = match self.keys.pick(now) {
+        let key = match self.keys.pick(&call.model, now) {
             Ok(key) => key.clone(),
             Err(NoKey::Soon(by)) => return Err(Held::All(by)),
             Err(NoKey::Resting(failure)) => return Err(Held::Refused(Refused::NoKey(failure))),

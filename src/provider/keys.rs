@@ -2,12 +2,13 @@
 //!
 //! Pure: it is given `now`, and its owner reads the files.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::{Class, Failure, KeyLabel, Secret};
+use crate::types::{Class, Failure, KeyLabel, ModelName, Secret};
 use crate::wire::Format;
 
 use super::key::{KeyId, ReadyKey};
@@ -49,6 +50,8 @@ struct Held {
     /// Whether it has been told that the file gives no key.
     is_unreadable: bool,
     rest: Option<Rest>,
+    /// Models whose own quota is spent, for this key.
+    spent: HashMap<ModelName, Rest>,
 }
 
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Keys {
         rotate_every: Option<Duration>,
         now: Instant,
     ) -> Result<Self, Failure> {
-        let held = |key, file| Held { key, file, is_unreadable: false, rest: None };
+        let held = |key, file| Held { key, file, is_unreadable: false, rest: None, spent: HashMap::new() };
         let ready = |key: &Key| {
             let ready = ReadyKey::new(format, key.label.clone(), &key.secret)?;
             Ok(held(ready, key.file.clone()))
@@ -102,16 +105,17 @@ impl Keys {
         Ok(Self { held, format, rotate_every, began: now, read: now })
     }
 
-    /// Returns the key to use: of those that do not rest the best, or the one whose time it is.
+    /// Returns the key to use for a call to `model`: of those that do not rest the best, or the one whose
+    /// time it is.
     ///
     /// # Errors
     /// When all rest.
-    pub(super) fn pick(&self, now: Instant) -> Result<&ReadyKey, NoKey> {
+    pub(super) fn pick(&self, model: &ModelName, now: Instant) -> Result<&ReadyKey, NoKey> {
         let (later, first) = self.held.split_at(self.first(now));
-        if let Some(held) = first.iter().chain(later).find(|held| !held.rests(now)) {
+        if let Some(held) = first.iter().chain(later).find(|held| held.rests(model, now).is_none()) {
             return Ok(&held.key);
         }
-        let rests = || self.held.iter().filter_map(|held| held.rest.as_ref());
+        let rests = || self.held.iter().filter_map(|held| held.rests(model, now));
         if let Some(soon) = rests().filter_map(|rest| rest.doubt.filter(|by| *by > now)).min() {
             return Err(NoKey::Soon(soon));
         }
@@ -126,18 +130,24 @@ impl Keys {
         (turns % self.held.len().max(1) as u128) as usize
     }
 
-    /// Returns whether every key rests, and none may be there in a moment.
-    pub(super) fn are_out(&self, now: Instant) -> bool {
-        matches!(self.pick(now), Err(NoKey::Resting(_)))
+    /// Returns whether every key rests for `model`, and none may be there in a moment.
+    pub(super) fn are_out(&self, model: &ModelName, now: Instant) -> bool {
+        matches!(self.pick(model, now), Err(NoKey::Resting(_)))
     }
 
-    /// Lets a key rest if `failure` says that it, and not the call, is at fault. Returns whether it is. One
-    /// that has been replaced since the call left does not rest for its predecessor.
-    pub(super) fn rest(&mut self, key: &KeyId, failure: &Failure, now: Instant) -> bool {
+    /// Lets a key rest if `failure` of a call to `model` says that it, and not the call, is at fault. Returns
+    /// whether it is. One that has been replaced since the call left does not rest for its predecessor. A
+    /// quota that opens again at a named time is a model's own; money and trust are the key's.
+    pub(super) fn rest(&mut self, key: &KeyId, model: &ModelName, failure: &Failure, now: Instant) -> bool {
         let Some(wait) = rest(failure) else { return false };
         for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
             let doubt = (held.file.is_some() && failure.class == Class::Auth).then(|| now + DOUBT);
-            held.rest = Some(Rest { until: now + wait, why: failure.clone(), doubt });
+            let rest = Rest { until: now + wait, why: failure.clone(), doubt };
+            if failure.class == Class::Quota && failure.retry_after.is_some() {
+                held.spent.insert(model.clone(), rest);
+            } else {
+                held.rest = Some(rest);
+            }
         }
         true
     }
@@ -145,8 +155,8 @@ impl Keys {
     /// Returns the label and what ails it, of every key that rests.
     pub(super) fn resting(&self, now: Instant) -> impl Iterator<Item = (&KeyLabel, &Failure)> {
         self.held.iter().filter_map(move |held| {
-            let rest = held.rest.as_ref().filter(|rest| rest.until > now)?;
-            Some((&held.key.id.label, &rest.why))
+            let mut rests = held.rest.iter().chain(held.spent.values());
+            Some((&held.key.id.label, &rests.find(|rest| rest.until > now)?.why))
         })
     }
 
@@ -197,8 +207,9 @@ impl Keys {
 }
 
 impl Held {
-    fn rests(&self, now: Instant) -> bool {
-        self.rest.as_ref().is_some_and(|rest| rest.until > now)
+    fn rests(&self, model: &ModelName, now: Instant) -> Option<&Rest> {
+        let rests = self.rest.iter().chain(self.spent.get(model));
+        rests.filter(|rest| rest.until > now).max_by_key(|rest| rest.until)
     }
 
     fn take(&mut self, successor: Option<ReadyKey>) -> Renewed {
@@ -240,6 +251,10 @@ mod tests {
         Keys::new(Format::Openai, &keys, rotate_every, now).unwrap()
     }
 
+    fn model() -> ModelName {
+        "m".into()
+    }
+
     fn secret(text: &str) -> Secret {
         format!("sk-{text}").into()
     }
@@ -255,13 +270,13 @@ mod tests {
     }
 
     fn used(keys: &Keys, now: Instant) -> String {
-        keys.pick(now).unwrap().id.label.to_string()
+        keys.pick(&model(), now).unwrap().id.label.to_string()
     }
 
     /// Lets the key rest that is in use under this label.
     fn rest(keys: &mut Keys, label: &str, failure: &Failure, now: Instant) {
         let id = keys.held.iter().map(|held| held.key.id.clone()).find(|id| id.label.as_str() == label);
-        assert!(keys.rest(&id.unwrap(), failure, now));
+        assert!(keys.rest(&id.unwrap(), &model(), failure, now));
     }
 
     #[test]
@@ -279,16 +294,27 @@ mod tests {
         let mut keys = keys(&["a", "b"], None, now);
         rest(&mut keys, "a", &refused(), now);
         rest(&mut keys, "b", &spent(None), now + REST);
-        assert_eq!(keys.pick(now).unwrap_err(), NoKey::Resting(refused()));
-        assert!(keys.are_out(now) && !keys.are_out(now + REST));
+        assert_eq!(keys.pick(&model(), now).unwrap_err(), NoKey::Resting(refused()));
+        assert!(keys.are_out(&model(), now) && !keys.are_out(&model(), now + REST));
+    }
+
+    #[test]
+    fn a_daily_quota_is_its_models_and_money_is_the_keys() {
+        let (now, other) = (Instant::now(), ModelName::from("other"));
+        let mut keys = keys(&["a"], None, now);
+        rest(&mut keys, "a", &spent(Some(HOUR)), now);
+        assert!(keys.are_out(&model(), now) && keys.pick(&other, now).is_ok());
+        assert_eq!(keys.resting(now).count(), 1);
+        rest(&mut keys, "a", &spent(None), now);
+        assert!(keys.are_out(&other, now));
     }
 
     #[test]
     fn a_failure_of_the_call_does_not_rest_the_key() {
         let now = Instant::now();
         let mut keys = keys(&["a"], None, now);
-        let id = keys.pick(now).unwrap().id.clone();
-        assert!(!keys.rest(&id, &Failure::new(Class::RateLimit, "slow down"), now));
+        let id = keys.pick(&model(), now).unwrap().id.clone();
+        assert!(!keys.rest(&id, &model(), &Failure::new(Class::RateLimit, "slow down"), now));
     }
 
     #[test]
@@ -306,7 +332,10 @@ mod tests {
             let now = Instant::now();
             let mut keys = keys(&["a"], None, now);
             rest(&mut keys, "a", &failure, now);
-            assert!(keys.are_out(now + rests - seconds(1)) && !keys.are_out(now + rests), "{failure:?}");
+            assert!(
+                keys.are_out(&model(), now + rests - seconds(1)) && !keys.are_out(&model(), now + rests),
+                "{failure:?}"
+            );
         }
     }
 
@@ -331,13 +360,13 @@ mod tests {
     fn another_key_in_the_file_is_used_at_once_and_what_was_said_of_the_old_one_is_forgotten() {
         let now = Instant::now();
         let mut keys = keys(&["/a"], None, now);
-        let old = keys.pick(now).unwrap().id.clone();
-        keys.rest(&old, &spent(None), now);
-        assert!(keys.are_out(now));
+        let old = keys.pick(&model(), now).unwrap().id.clone();
+        keys.rest(&old, &model(), &spent(None), now);
+        assert!(keys.are_out(&model(), now));
         assert!(matches!(keys.renew(&old.label, Ok(Some(secret("new"))), now), Renewed::Changed));
-        assert!(keys.pick(now).unwrap().is(&secret("new")));
+        assert!(keys.pick(&model(), now).unwrap().is(&secret("new")));
         // Calls that left with the old key come back refused: that is no word on the new one.
-        assert!(keys.rest(&old, &refused(), now) && keys.pick(now).is_ok());
+        assert!(keys.rest(&old, &model(), &refused(), now) && keys.pick(&model(), now).is_ok());
     }
 
     #[test]
@@ -346,14 +375,17 @@ mod tests {
         let mut keys = keys(&["/a"], None, now);
         assert!(keys.files_to_read(now).is_empty());
         rest(&mut keys, "/a", &refused(), now);
-        assert_eq!(keys.pick(now).unwrap_err(), NoKey::Soon(now + DOUBT));
-        assert!(!keys.are_out(now) && keys.are_out(now + DOUBT), "a disk that hangs is not waited for");
+        assert_eq!(keys.pick(&model(), now).unwrap_err(), NoKey::Soon(now + DOUBT));
+        assert!(
+            !keys.are_out(&model(), now) && keys.are_out(&model(), now + DOUBT),
+            "a disk that hangs is not waited for"
+        );
         assert_eq!(keys.files_to_read(now).len(), 1);
         let before = now.checked_sub(Duration::from_millis(1)).unwrap();
         keys.renew(&"/a".into(), Ok(Some(secret("/a"))), before);
-        assert!(!keys.are_out(now), "what was read before it was refused proves nothing");
+        assert!(!keys.are_out(&model(), now), "what was read before it was refused proves nothing");
         keys.renew(&"/a".into(), Ok(Some(secret("/a"))), now);
-        assert!(keys.are_out(now));
+        assert!(keys.are_out(&model(), now));
     }
 
     #[test]
@@ -372,7 +404,7 @@ mod tests {
         let label = KeyLabel::from("/a");
         assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)));
         assert!(matches!(keys.renew(&label, empty(), now), Renewed::Not));
-        assert!(keys.pick(now).unwrap().is(&secret("/a")));
+        assert!(keys.pick(&model(), now).unwrap().is(&secret("/a")));
         assert!(matches!(keys.renew(&label, Ok(Some(secret("/a"))), now), Renewed::Not));
         assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)), "it is news again");
     }

@@ -160,7 +160,7 @@ impl Book {
 
     /// Does what a failure asks of the lane, or of the whole provider.
     fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) {
-        if self.keys.rest(&taken.key, failure, now) {
+        if self.keys.rest(&taken.key, &taken.model, failure, now) {
             return;
         }
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };

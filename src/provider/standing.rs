@@ -22,16 +22,16 @@ const ASSUMED_SECONDS: f64 = 2.0;
 impl Book {
     /// Returns how every lane is doing.
     pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
-        self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(lane, now))).collect()
+        self.lanes.iter().map(|(model, lane)| (model.clone(), self.lane_health(model, lane, now))).collect()
     }
 
     /// Returns how one lane is doing; a lane that there is not is out.
     pub(super) fn health_of(&self, model: &ModelName, now: Instant) -> LaneHealth {
-        self.lanes.get(model).map_or(LaneHealth::Out, |lane| self.lane_health(lane, now))
+        self.lanes.get(model).map_or(LaneHealth::Out, |lane| self.lane_health(model, lane, now))
     }
 
-    fn lane_health(&self, lane: &Lane, now: Instant) -> LaneHealth {
-        if self.keys.are_out(now) {
+    fn lane_health(&self, model: &ModelName, lane: &Lane, now: Instant) -> LaneHealth {
+        if self.keys.are_out(model, now) {
             LaneHealth::Out
         } else if !self.door.would_admit(now)
             || !lane.breaker.would_admit(now)

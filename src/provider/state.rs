@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::chaos;
 use crate::guard::BreakerState;
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{LaneName, ProviderName};
+use crate::types::{LaneName, ModelName, ProviderName};
 use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
@@ -270,9 +270,9 @@ impl State {
         drop(self.runtime.spawn(orphans));
     }
 
-    /// Returns whether a key is left.
-    pub fn has_key(&self, now: Instant) -> bool {
-        !self.lock().keys.are_out(now)
+    /// Returns whether a key is left for calls to `model`.
+    pub fn has_key(&self, model: &ModelName, now: Instant) -> bool {
+        !self.lock().keys.are_out(model, now)
     }
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {

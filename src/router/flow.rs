@@ -192,7 +192,7 @@ impl Flow {
                         let (lane, practice) = (name.clone(), provider.is_practice());
                         return Some(Ended { reply, lane, practice, cost });
                     }
-                    Err(failure) => (failure, (KeyLeft(provider.has_key(now)), Probe(probe))),
+                    Err(failure) => (failure, (KeyLeft(provider.has_key(&name.model, now)), Probe(probe))),
                 }
             }
             End::Refused(refused) => {

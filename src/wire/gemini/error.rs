@@ -60,11 +60,14 @@ pub(in crate::wire) fn classify(status: Option<u16>, error: &Value) -> Failure {
     failure.code = code.map(Box::from);
     failure.retry_after = details.retry_delay.or_else(|| times::wait_in_words(message));
     if details.granted_nothing || grants_nothing(message) {
-        // It names a wait all the same, after which there is still nothing.
-        failure.retry_after = None;
+        // It names a short wait all the same, after which there is still nothing. Plans seldom change.
+        failure.retry_after = Some(A_DAY);
     }
     failure
 }
+
+/// How long a model is left alone that the account's plan does not hold.
+const A_DAY: Duration = Duration::from_hours(24);
 
 /// Tells a quota that counts by the day, by its id.
 fn is_daily(quota: &str) -> bool {
@@ -276,10 +279,10 @@ mod tests {
         }
         assert_eq!(daily("35651.250000s"), Some(Duration::from_millis(35_651_250)));
         assert_eq!(daily("86400s"), Some(Duration::from_hours(24)));
-        // No wait helps where nothing was granted.
+        // A short wait does not help where nothing was granted.
         let nothing =
             exhausted("Quota exceeded for metric: m, limit: 0, model: x\nPlease retry in 12s.", json!([]));
-        assert_eq!((nothing.class, nothing.retry_after), (Class::Quota, None));
+        assert_eq!((nothing.class, nothing.retry_after), (Class::Quota, Some(A_DAY)));
         let hinted = exhausted("Please retry in 10h17m5.72s.", json!([]));
         assert_eq!(hinted.retry_after, Some(Duration::from_millis(37_025_720)));
         let hinted = exhausted("Please retry in 34.5s.", json!([]));
