@@ -124,15 +124,25 @@ impl Concurrency {
         self.in_flight
     }
 
-    /// Returns whether one more may leave.
-    pub fn has_room(&self) -> bool {
-        self.in_flight < self.limit
+    /// Returns whether one more may leave. `paced` is whether a limit is known that calls keep to.
+    pub fn has_room(&self, paced: bool) -> bool {
+        self.in_flight < self.reachable(paced)
+    }
+
+    /// Returns how many calls may be out. Where calls keep to a known limit that is their pace, and trying
+    /// begins with the provider's first objection: a burst that the limit has room for must not wait for it.
+    pub fn reachable(&self, paced: bool) -> usize {
+        if paced && self.is_new && self.before == 0 { self.max } else { self.limit }
     }
 
     /// Counts a call that leaves. Does not ask whether there is room: a probe or a forced call may leave
     /// without.
     pub fn left(&mut self, now: Instant) -> Ticket {
         self.in_flight += 1;
+        if self.is_new && self.before == 0 {
+            // More than were tried, because a known limit let them: that is what an objection is about.
+            self.limit = self.limit.max(self.in_flight.min(self.max));
+        }
         let (out, limit) = (self.in_flight, self.limit);
         // What leaves into an idle lane says nothing about how much it gets done at the limit.
         let is_told = !is_idle(out, limit) && self.limit >= self.before;

@@ -155,7 +155,7 @@ impl Book {
     fn turn(&self, lane: &Lane, ahead: usize, need: Need, now: Instant) -> Instant {
         let paced = [&self.limits, &lane.limits].map(|limits| limits.expected(ahead as u64, need, now));
         let paced = paced[0].max(paced[1]);
-        let at_once = lane.concurrency.limit().min(self.most);
+        let at_once = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
         if self.in_flight + ahead < at_once {
             return paced;
         }
@@ -171,8 +171,8 @@ impl Book {
     pub(super) fn next(&mut self, now: Instant) -> Turn {
         self.paced = false;
         loop {
-            let lanes = &self.lanes;
-            let may = |model: &ModelName| lanes.get(model).is_none_or(|lane| lane.may(now));
+            let (lanes, shared) = (&self.lanes, &self.limits);
+            let may = |model: &ModelName| lanes.get(model).is_none_or(|lane| lane.may(shared, now));
             let Some((ticket, first)) = self.queue.next(may) else { return self.wait_for_a_lane(now) };
             // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
             if first.reply.is_abandoned() || first.call.deadline <= now {

@@ -80,9 +80,14 @@ impl Lane {
 
     /// Returns whether it could take a call now, as far as its own limits go. Whether its breaker lets one
     /// through must not depend on calls that hang.
-    pub(super) fn may(&self, now: Instant) -> bool {
+    pub(super) fn may(&self, shared: &Limits, now: Instant) -> bool {
         self.held_back.is_none_or(|until| until <= now)
-            && (self.concurrency.has_room() || self.breaker.trouble().is_some())
+            && (self.concurrency.has_room(self.is_paced(shared)) || self.breaker.trouble().is_some())
+    }
+
+    /// Returns whether a limit is known that its calls keep to: its own, or the account's.
+    pub(super) fn is_paced(&self, shared: &Limits) -> bool {
+        self.limits.is_known() || shared.is_known()
     }
 
     /// Takes from its limits.

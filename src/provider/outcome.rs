@@ -59,7 +59,7 @@ impl Book {
     pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> bool {
         let said = standings(hints);
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return false };
-        let had_room = lane.concurrency.has_room();
+        let had_room = lane.concurrency.has_room(lane.is_paced(&self.limits));
         let hearing = if lane.has_limits { Hearing::OwnNumbers } else { Hearing::All };
         self.limits.hear(&said, &taken.shared, hearing, now);
         if lane.has_limits {
@@ -71,7 +71,8 @@ impl Book {
             lane.concurrency.accepted(taken.ticket, now);
         }
         lane.held_back = None;
-        !self.queue.is_empty() && (self.paced || !had_room && lane.concurrency.has_room())
+        !self.queue.is_empty()
+            && (self.paced || !had_room && lane.concurrency.has_room(lane.is_paced(&self.limits)))
     }
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
@@ -104,8 +105,8 @@ impl Book {
         lane.limits.settle(taken.reserved.need, used, now);
         lane.held_back = None;
         // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
-        let known = self.limits.is_known() || lane.limits.is_known();
-        lane.concurrency.ended(taken.ticket, how(ended, &says, known), now);
+        let paced = lane.is_paced(&self.limits);
+        lane.concurrency.ended(taken.ticket, how(ended, &says, paced), now);
         let mut door_closed = false;
         match says {
             Says::Well => {

@@ -71,7 +71,8 @@ impl Book {
 
     /// Returns how many calls may be out at once, of those lanes that are used.
     pub(super) fn concurrency(&self) -> usize {
-        let all: usize = self.used_lanes().map(|lane| lane.concurrency.limit()).sum();
+        let reachable = |lane: &Lane| lane.concurrency.reachable(lane.is_paced(&self.limits));
+        let all: usize = self.used_lanes().map(reachable).sum();
         all.min(self.most)
     }
 
@@ -81,7 +82,8 @@ impl Book {
         let lanes = self.used_lanes().map(|lane| {
             let need = lane.usual_need().unwrap_or(ASSUMED_NEED);
             // A limit that is used up may double before anyone looks here again.
-            let concurrency = lane.concurrency.limit().min(self.most) as f64 * 2.0 + 2.0;
+            let concurrency = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
+            let concurrency = concurrency as f64 * 2.0 + 2.0;
             self.paced(lane, need, now).min(concurrency)
         });
         lanes.sum::<f64>().min(self.most as f64 * 1.5 + 2.0).ceil() as usize

@@ -290,7 +290,7 @@ impl State {
             model: model.clone(),
             breaker: inner.breaker_of(model, now).unwrap_or(BreakerState::Closed),
             in_flight: lane.concurrency.in_flight(),
-            concurrency: lane.concurrency.limit(),
+            concurrency: lane.concurrency.reachable(lane.is_paced(&inner.limits)),
             waiting: waiting.get(model).copied().unwrap_or(0),
         });
         Snapshot {

@@ -17,6 +17,9 @@ use super::settings::RetrySettings;
 /// A provider that asks for a longer wait than this is waited for only where nobody else is there.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Times that a lane may ask one question to come again later while another lane is free.
+const THROTTLED_AT_MOST: u32 = 3;
+
 /// A provider that asks for as long a wait as this, or for years, does not mean it.
 const NONSENSE: Duration = Duration::from_hours(24);
 
@@ -57,6 +60,8 @@ pub struct Plan {
     /// The lane that is to be asked again before any other.
     again: Option<usize>,
     round: u32,
+    /// When the next round begins, once that is decided.
+    round_due: Option<Instant>,
     last: Option<Failure>,
     over: Option<Failure>,
 }
@@ -74,6 +79,8 @@ struct Tried {
     silent: bool,
     /// Whether it has failed and its provider was at fault.
     at_fault: bool,
+    /// Times that it asked us to slow down.
+    throttled: u32,
     /// Not to be called any more at all.
     out: Option<Failure>,
     not_before: Option<Instant>,
@@ -83,7 +90,7 @@ impl Plan {
     /// Makes a plan over lanes, in their order and numbered from 0.
     pub fn new(lanes: impl IntoIterator<Item = Candidate>, retry: RetrySettings, deadline: Instant) -> Self {
         let lanes = lanes.into_iter().map(Tried::new).collect();
-        Self { retry, deadline, lanes, again: None, round: 1, last: None, over: None }
+        Self { retry, deadline, lanes, again: None, round: 1, round_due: None, last: None, over: None }
     }
 
     /// Returns what to do at `now`. `jitter` lies in `0.0..1.0` and spreads the waits.
@@ -108,9 +115,9 @@ impl Plan {
         let open = (0..self.lanes.len()).filter(|lane| self.is_open(*lane));
         let first = open.filter_map(|lane| self.lanes[lane].not_before).min();
         match (first, self.round_at(now, jitter)) {
-            (Some(first), Some(round)) if round < first => self.next_round(round),
+            (Some(first), Some(round)) if round < first => self.next_round(round, now, jitter),
             (Some(first), _) => self.wait(first),
-            (None, Some(round)) => self.next_round(round),
+            (None, Some(round)) => self.next_round(round, now, jitter),
             (None, None) => self.give_up(),
         }
     }
@@ -201,6 +208,7 @@ impl Plan {
         tried.called = true;
         tried.silent |= failure.class == Class::Timeout;
         tried.at_fault |= failure.class.is_providers_fault();
+        tried.throttled += u32::from(failure.class == Class::RateLimit);
         match (failure.verdict(), failure.class) {
             // The same model refuses the same question again; another may not.
             (Verdict::Never, Class::ContentFilter) if self.retry.failover_refusals => {
@@ -217,6 +225,10 @@ impl Plan {
             // the call.
             (Verdict::Again { .. }, Class::RateLimit) => match after {
                 Some(wait) if wait > PATIENCE && others_now => tried.not_before = Some(now + wait),
+                // Short waits add up, too.
+                _ if tried.throttled > THROTTLED_AT_MOST && others_now => {
+                    tried.not_before = Some(now + after.unwrap_or(self.retry.base));
+                }
                 _ => self.again = Some(lane),
             },
             (Verdict::Again { .. }, _) => {
@@ -264,7 +276,7 @@ impl Plan {
 
     /// Returns when the lanes that failed could be tried once more; `None` when there is none, or no
     /// further round.
-    fn round_at(&self, now: Instant, jitter: f64) -> Option<Instant> {
+    fn round_at(&mut self, now: Instant, jitter: f64) -> Option<Instant> {
         let worth_it = |lane: usize| {
             let Tried { exhausted, out, silent, .. } = &self.lanes[lane];
             *exhausted && out.is_none() && !(*silent && self.others_remain(lane))
@@ -272,17 +284,24 @@ impl Plan {
         let some = (0..self.lanes.len()).any(worth_it);
         // The rounds' waits go on where those of a lane's attempts ended.
         let waits = self.round + self.retry.attempts_per_lane.get();
-        (some && self.round < self.retry.rounds.get()).then(|| now + self.backoff().wait(waits, jitter))
+        if !some || self.round >= self.retry.rounds.get() {
+            return None;
+        }
+        // Decided once: a lane that is asked again and again meanwhile, and cannot take it, must not put it off.
+        let at = now + self.backoff().wait(waits, jitter);
+        Some(*self.round_due.get_or_insert(at))
     }
 
     /// Starts over with every lane that is not out for good.
-    fn next_round(&mut self, at: Instant) -> Step {
+    fn next_round(&mut self, at: Instant, now: Instant, jitter: f64) -> Step {
         self.round += 1;
+        self.round_due = None;
         for tried in &mut self.lanes {
             (tried.attempts, tried.exhausted) = (0, false);
             tried.not_before = tried.not_before.max(Some(at));
         }
-        self.wait(at)
+        // It may have been due while a lane was asked.
+        if at <= now { self.next(now, jitter) } else { self.wait(at) }
     }
 
     fn call(&mut self, lane: usize) -> Step {
@@ -353,6 +372,7 @@ impl Tried {
             exhausted: false,
             silent: false,
             at_fault: false,
+            throttled: 0,
             out: None,
             not_before: None,
         }

@@ -82,7 +82,7 @@ impl Stage {
     }
 
     fn fill(&mut self) {
-        while self.concurrency.has_room() && self.concurrency.in_flight() < self.demand {
+        while self.concurrency.has_room(false) && self.concurrency.in_flight() < self.demand {
             let call = self.calls;
             self.calls += 1;
             self.tickets.insert(call, self.concurrency.left(self.start + self.now));

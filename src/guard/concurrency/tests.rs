@@ -16,7 +16,7 @@ fn settings(min: u32, start: u32, max: u32) -> ConcurrencySettings {
 /// One round trip: as many calls as may leave, all taken, all answered a second later.
 fn round_trip(concurrency: &mut Concurrency, now: &mut Instant) {
     let mut out = Vec::new();
-    while concurrency.has_room() {
+    while concurrency.has_room(false) {
         out.push(concurrency.left(*now));
     }
     *now += SECOND;
@@ -160,7 +160,7 @@ proptest! {
             now += Duration::from_millis(pause);
             let limit = concurrency.limit();
             match event {
-                0 | 1 => while concurrency.has_room() && out.len() < limit {
+                0 | 1 => while concurrency.has_room(false) && out.len() < limit {
                     out.push((concurrency.left(now), false, cuts));
                 },
                 2 => out.push((concurrency.left(now), false, cuts)),

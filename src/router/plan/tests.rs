@@ -423,3 +423,42 @@ proptest! {
         prop_assert!(false, "the plan never ends: {calls:?}");
     }
 }
+
+#[test]
+fn a_lane_that_never_takes_it_does_not_put_off_the_other_ones_next_round() {
+    let (mut plan, mut now) = plan(2);
+    let (mut calls, start) = (0, now);
+    loop {
+        match plan.next(now, 0.5) {
+            Step::Call(0) => plan.refused(0, &Refused::Down, now, 0.5),
+            Step::Call(lane) => {
+                calls += 1;
+                plan.failed(lane, failure(Class::NetworkError), NO_KEY, now, 0.5);
+            }
+            Step::Wait(until) => now = until,
+            Step::GiveUp(_) => break,
+        }
+    }
+    // One in each of three rounds; the waits between are those of the back-off.
+    assert!(calls >= 3, "{calls} calls");
+    assert!(now - start >= Duration::from_secs(2));
+}
+
+#[test]
+fn a_lane_that_keeps_asking_to_come_again_is_left_for_one_that_is_free() {
+    let (mut plan, mut now) = plan(2);
+    let mut throttled = failure(Class::RateLimit);
+    throttled.retry_after = Some(Duration::from_millis(100));
+    let mut lanes = Vec::new();
+    while lanes.len() < 5 {
+        match plan.next(now, 0.5) {
+            Step::Call(lane) => {
+                lanes.push(lane);
+                plan.failed(lane, throttled.clone(), KEY, now, 0.5);
+            }
+            Step::Wait(until) => now = until,
+            Step::GiveUp(gave) => panic!("{gave}"),
+        }
+    }
+    assert_eq!(lanes, [0, 0, 0, 0, 1]);
+}
