@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::outcomes::Outcomes;
-use super::{Backoff, BreakerSettings, Trouble};
+use super::{BreakerSettings, Trouble};
 
 /// Where a breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,7 +166,8 @@ impl Breaker {
             State::HalfOpen { probing: true } => None,
             State::Open { .. } | State::HalfOpen { probing: false } => return Ok(Kind::Probe),
         };
-        if alone && self.trouble == Some(Trouble::Share) { Ok(Kind::Forced) } else { Err(refusal) }
+        let is_surely_down = !matches!(self.trouble, Some(Trouble::Share | Trouble::Silence));
+        if alone && !is_surely_down { Ok(Kind::Forced) } else { Err(refusal) }
     }
 
     /// Counts a success, and returns whether it has closed the breaker: that of a probe does.
@@ -204,6 +205,33 @@ impl Breaker {
             }
             Kind::Probe => self.open(now, jitter),
         }
+    }
+
+    /// Notes that a call has been out for much longer than usual without a word, and nobody else has had one
+    /// since it left. That is no failure yet, but others do better elsewhere until a probe has come back.
+    pub fn silent(&mut self, pass: Pass, now: Instant, jitter: f64) {
+        if self.is_late(pass) {
+            return;
+        }
+        match pass.kind {
+            Kind::Ordinary => {
+                self.trouble = Some(Trouble::Silence);
+                self.open(now, jitter);
+                self.outage = self.epoch;
+            }
+            Kind::Probe => self.open(now, jitter),
+            Kind::Forced => {}
+        }
+    }
+
+    /// Notes that the lane has said something. Returns whether that has closed a breaker which was open for
+    /// its silence.
+    pub fn spoke(&mut self) -> bool {
+        let was_silent = self.trouble == Some(Trouble::Silence);
+        if was_silent {
+            self.close();
+        }
+        was_silent
     }
 
     /// Takes back a pass whose call says nothing about the provider: it never left, or the caller was
@@ -251,8 +279,11 @@ impl Breaker {
 
     fn open(&mut self, now: Instant, jitter: f64) {
         self.openings = self.openings.saturating_add(1);
-        let pauses = Backoff { base: self.settings.pause, max: self.settings.max_pause };
-        self.move_to(State::Open { until: now + pauses.wait(self.openings, jitter) });
+        let tripled = self.settings.pause.saturating_mul(3u32.saturating_pow(self.openings - 1));
+        // Over the last quarter: those who failed together do not return together.
+        let spread = 0.75 + jitter.clamp(0.0, 1.0) / 4.0;
+        let wait = tripled.min(self.settings.max_pause).mul_f64(spread);
+        self.move_to(State::Open { until: now + wait });
         self.state = self.rest().unwrap_or(self.state);
     }
 

@@ -81,6 +81,7 @@ impl Limit {
     /// use then: only that says anything about it.
     pub(super) fn left(&mut self, usual: u64, now: Instant) -> (Mark, bool) {
         let in_use = self.rate.as_ref().is_some_and(|rate| rate.level(now) < rate.burst() as f64 / 2.0);
+        self.share.left(usual);
         (self.told.took(usual), in_use)
     }
 
@@ -130,9 +131,9 @@ impl Limit {
         }
     }
 
-    /// Learns that the provider refused a call that left at `left`, and wants none before `until`. Only a
+    /// Learns that the provider refused a call of `cells` that left at `left`, and wants none before `until`. Only a
     /// limit that was in use can have been the reason.
-    pub(super) fn refused(&mut self, in_use: bool, left: Instant, until: Instant, now: Instant) {
+    pub(super) fn refused(&mut self, cells: u64, in_use: bool, left: Instant, until: Instant, now: Instant) {
         let (Some(nominal), Some(_)) = (self.nominal(), &self.rate) else { return };
         if self.burst.refused(nominal, now) {
             self.follow(now);
@@ -141,7 +142,7 @@ impl Limit {
                 rate.begin_again(until);
             }
         } else if in_use {
-            self.share.refused(nominal / 60.0, left, now);
+            self.share.refused(cells, nominal / 60.0, left, now);
             self.follow(now);
         }
         self.hold(until);

@@ -228,8 +228,9 @@ impl Limits {
 
     /// Learns that the provider refused a call for its limits, and wants none before `until`.
     pub fn refused(&mut self, left: &Left, until: Instant, now: Instant) {
-        for (limit, (_, in_use)) in self.each().into_iter().zip(left.marks) {
-            limit.refused(in_use, left.at, until, now);
+        let marks = left.marks.into_iter().zip(cells(left.usual));
+        for (limit, ((_, in_use), usual)) in self.each().into_iter().zip(marks) {
+            limit.refused(usual, in_use, left.at, until, now);
         }
         self.held = self.held.max(until);
     }

@@ -17,6 +17,8 @@ pub enum Trouble {
     Row,
     /// Too large a share of failures: it is ill, and answers at times.
     Share,
+    /// Not a word for much longer than usual: perhaps it is only slow.
+    Silence,
 }
 
 /// Outcomes remembered at most; at higher rates the share looks back less far than the window.

@@ -42,7 +42,7 @@ impl Default for BreakerSettings {
             window: Duration::from_secs(30),
             min_calls: const { NonZeroU32::new(20).unwrap() },
             pause: Duration::from_secs(5),
-            max_pause: Duration::from_secs(120),
+            max_pause: Duration::from_secs(30),
         }
     }
 }

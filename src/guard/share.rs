@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long it stays below what was refused before it is tried again.
-const PLATEAU: f64 = 10.0;
+const PLATEAU: f64 = 15.0;
 
 /// How steep the growth beyond the plateau is: by this share of it after as long again.
-const STEEPNESS: f64 = 0.3;
+const STEEPNESS: f64 = 2.0;
 
 /// A cut goes no deeper than to this share of what was.
-const DEEPEST: f64 = 0.7;
+const DEEPEST: f64 = 0.3;
 
 /// A cut goes at least as deep as this, or it would change nothing.
 const LIGHTEST: f64 = 0.98;
@@ -23,7 +23,10 @@ const LIGHTEST: f64 = 0.98;
 /// The smallest share: something must get through for anything to be learned.
 const LEAST: f64 = 0.01;
 
-/// A refusal so soon after a cut says that the cut was too small.
+/// A cut for a refusal that follows another goes at least as deep as this.
+const AGAIN: f64 = 0.8;
+
+/// A refusal so soon after another is of the same incident: the first cut was too small.
 const SOON: Duration = Duration::from_secs(3);
 
 /// Seconds over which what goes through is measured.
@@ -37,6 +40,17 @@ pub(super) struct Share {
     /// Cells a second that went through lately, and as of when.
     through: f64,
     measured: Instant,
+    /// Since the first of several refusals that follow one another.
+    incident: Option<Incident>,
+}
+
+/// At a refusal the provider's bucket is empty. What it took until the next one is what it grants.
+#[derive(Debug, Clone, Copy)]
+struct Incident {
+    began: Instant,
+    last: Instant,
+    /// Cells that have left since, whatever became of them, less those refused.
+    taken: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +64,19 @@ struct Cut {
 
 impl Share {
     pub(super) fn new(now: Instant) -> Self {
-        Self { cut: None, through: 0.0, measured: now }
+        Self { cut: None, through: 0.0, measured: now, incident: None }
     }
 
     /// Returns the share at `now`, above 0 and at most 1.
     pub(super) fn value(&self, now: Instant) -> f64 {
         self.cut.map_or(1.0, |cut| cut.grown(now))
+    }
+
+    /// Counts cells that leave.
+    pub(super) fn left(&mut self, cells: u64) {
+        if let Some(incident) = &mut self.incident {
+            incident.taken += cells as f64;
+        }
     }
 
     /// Counts cells that the provider took.
@@ -64,25 +85,34 @@ impl Share {
         self.measured = self.measured.max(now);
     }
 
-    /// Cuts the share: a call that left at `left` was refused while `per_second` was the nominal rate.
-    /// Calls that left before the last cut are of the same incident and cut no more.
-    pub(super) fn refused(&mut self, per_second: f64, left: Instant, now: Instant) {
-        if self.cut.is_some_and(|cut| left <= cut.at) {
+    /// Cuts the share: a call of so many cells that left at `left` was refused while `per_second` was the
+    /// nominal rate. Calls that left before the last cut are of the same refusal and cut no more.
+    pub(super) fn refused(&mut self, cells: u64, per_second: f64, left: Instant, now: Instant) {
+        let is_late = self.cut.is_some_and(|cut| left <= cut.at);
+        let recent = self.incident.filter(|incident| now.saturating_duration_since(incident.last) < SOON);
+        let mut incident = recent.unwrap_or(Incident { began: now, last: now, taken: cells as f64 });
+        incident.taken -= cells as f64;
+        incident.last = now;
+        self.incident = Some(incident);
+        if is_late {
             return;
         }
-        let was = self.value(now);
-        let through = self.through_at(now) / per_second;
-        let again = self.cut.is_some_and(|cut| now.saturating_duration_since(cut.at) < SOON);
-        // A stray refusal costs little: what went through lately shows how much is granted. But when the
-        // limit has fallen, that is a thing of the past.
-        let lightest = if again { DEEPEST } else { LIGHTEST };
-        let to = through.clamp(was * DEEPEST, was * lightest).max(LEAST);
-        self.cut = Some(Cut { at: now, to, ceiling: ((to + was) / 2.0).max(to) });
+        let (was, over) = (self.value(now), now.saturating_duration_since(incident.began).as_secs_f64());
+        // A stray refusal costs little: what went through lately shows how much is granted. But when the limit
+        // has fallen that is a thing of the past, and what was taken since the first refusal counts.
+        let (granted, lightest) = if recent.is_some() && over > 0.0 {
+            (incident.taken.max(0.0) / over, AGAIN)
+        } else {
+            (self.through_at(now), LIGHTEST)
+        };
+        let to = (granted / per_second).clamp(was * DEEPEST, was * lightest).max(LEAST);
+        let ceiling = (granted / per_second).clamp(to, was.max(to));
+        self.cut = Some(Cut { at: now, to, ceiling });
     }
 
     /// Forgets every cut.
     pub(super) fn forget(&mut self) {
-        self.cut = None;
+        (self.cut, self.incident) = (None, None);
     }
 
     fn through_at(&self, now: Instant) -> f64 {
@@ -122,13 +152,14 @@ mod tests {
             owed += 0.02 * share.value(now);
             if owed >= 1.0 {
                 owed -= 1.0;
+                share.left(1);
                 if bucket >= 1.0 {
                     bucket -= 1.0;
                     taken += 1;
                     share.went_through(1, now);
                 } else {
                     refused += 1;
-                    share.refused(20.0, now, now);
+                    share.refused(1, 20.0, now, now);
                 }
             }
         }
@@ -141,7 +172,7 @@ mod tests {
         let mut share = Share::new(start);
         assert_eq!(play(&mut share, start, 20, 1.1).1, 0);
         let now = start + Duration::from_secs(20);
-        share.refused(20.0, now, now);
+        share.refused(1, 20.0, now, now);
         assert!(share.value(now) > 0.9, "{}", share.value(now));
         assert!(share.value(now + Duration::from_secs(10)) > 0.95);
     }
@@ -165,9 +196,9 @@ mod tests {
         let start = Instant::now();
         let mut share = Share::new(start);
         let now = start + Duration::from_secs(1);
-        share.refused(20.0, now, now);
+        share.refused(1, 20.0, now, now);
         let once = share.value(now);
-        (0..50).for_each(|_| share.refused(20.0, now, now + Duration::from_millis(5)));
+        (0..50).for_each(|_| share.refused(1, 20.0, now, now + Duration::from_millis(5)));
         assert_eq!(share.value(now), once);
     }
 
@@ -180,7 +211,7 @@ mod tests {
             let mut share = Share::new(now);
             for (pause, refused) in events {
                 now += Duration::from_millis(pause);
-                if refused { share.refused(20.0, now, now) } else { share.went_through(1, now) }
+                if refused { share.refused(1, 20.0, now, now) } else { share.went_through(1, now) }
                 let value = share.value(now);
                 prop_assert!((LEAST..=1.0).contains(&value), "{value}");
             }

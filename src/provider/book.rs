@@ -4,11 +4,12 @@
 //! teach when they end is in `outcome.rs`, what others see of it in `standing.rs`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Breaker, BreakerState, Limits, Meter, Need, Pass, RetryBudget};
+use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Meter, Need, Pass, RetryBudget};
 use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, Refused};
@@ -75,7 +76,7 @@ impl Book {
             queue: Queue::new(settings.queue.get()),
             limits: Limits::new(&settings.limits.rates(), now),
             keys,
-            door: Breaker::new(settings.breaker.clone()),
+            door: Breaker::new(at_the_door(&settings.breaker)),
             at_the_door: None,
             retries: RetryBudget::new(settings.retries.clone(), now),
             lanes: settings.models.iter().map(lane).collect(),
@@ -230,12 +231,16 @@ impl Book {
         let ticket = lane.concurrency.left(now);
         self.in_flight += 1;
         self.calls += 1;
+        lane.waits_for_word(self.calls, pass, now);
         self.requests.add(1, now);
         let both = self.limits.counts_both_directions();
         self.tokens.add(reserved.usual.input + if both { reserved.usual.output } else { 0 }, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
         let id = key.id.clone();
-        Ok((key, Taken { model, key: id, door, pass, ticket, step, reserved, shared, own }))
+        Ok((
+            key,
+            Taken { model, key: id, number: self.calls, door, pass, ticket, step, reserved, shared, own },
+        ))
     }
 
     /// Returns when the first lane that calls wait for is worth asking again.
@@ -262,6 +267,12 @@ impl Book {
     fn refuse(&mut self, ticket: &Ticket, refused: Refused) -> Turn {
         self.queue.discard(ticket).map_or(Turn::Nothing, |waiting| Turn::Refuse(Box::new(waiting), refused))
     }
+}
+
+/// A connection that fails leaves less room for doubt than an answer that does.
+fn at_the_door(settings: &BreakerSettings) -> BreakerSettings {
+    let failures = settings.failures.get().saturating_mul(2).div_ceil(5);
+    BreakerSettings { failures: NonZeroU32::new(failures).unwrap_or(NonZeroU32::MIN), ..settings.clone() }
 }
 
 /// Counts a call, or takes it from the retries.

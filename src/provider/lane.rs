@@ -2,9 +2,12 @@
 //!
 //! Knows nothing of the other models, nor of the account that they share.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, RateLimits};
+use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
 use crate::types::Failure;
 
 use super::call::Refused;
@@ -16,6 +19,11 @@ use super::times::Times;
 
 /// What a call is assumed to take before there was one.
 pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT };
+
+/// How long a lane may say nothing at all before others do better elsewhere, at least, and as long as nobody
+/// knows what is usual.
+const SILENT_AT_LEAST: Duration = Duration::from_secs(5);
+const SILENT_AT_FIRST: Duration = Duration::from_secs(10);
 
 /// What a provider knows of one of its models.
 #[derive(Debug)]
@@ -42,6 +50,10 @@ pub(super) struct Lane {
     pub(super) sizes: Sizes,
     /// How long its latest calls took.
     pub(super) times: Times,
+    /// Calls that have had no word yet, by their number.
+    unheard: BTreeMap<u64, (Instant, Pass)>,
+    /// When anything was last heard of it.
+    heard: Instant,
 }
 
 /// An average that forgets slowly.
@@ -75,6 +87,8 @@ impl Lane {
             kept: Learned::default(),
             sizes: Sizes::default(),
             times: Times::default(),
+            unheard: BTreeMap::new(),
+            heard: now,
         }
     }
 
@@ -103,6 +117,45 @@ impl Lane {
     /// Returns how its own limits hear what headers say.
     pub(super) fn hearing(&self) -> Hearing {
         if self.has_limits { Hearing::All } else { Hearing::OwnNumbers }
+    }
+
+    /// Notes that the call of this number has left.
+    pub(super) fn waits_for_word(&mut self, number: u64, pass: Pass, now: Instant) {
+        self.unheard.insert(number, (now, pass));
+    }
+
+    /// Notes that a call has had its first word, and that the lane therefore lives.
+    pub(super) fn had_word(&mut self, number: u64, now: Instant) {
+        self.waits_no_more(number);
+        self.heard = now;
+        if self.breaker.spoke() {
+            self.concurrency.restart();
+        }
+    }
+
+    /// Forgets a call that has ended.
+    pub(super) fn waits_no_more(&mut self, number: u64) {
+        self.unheard.remove(&number);
+    }
+
+    /// Looks for calls that have waited for a word for too long, with nobody else having had one since.
+    /// `usual` is how long calls of the provider take, in seconds. Returns whether the lane now rests for it.
+    pub(super) fn look_for_silence(&mut self, usual: Option<f64>, now: Instant) -> bool {
+        let known = self.times.usual(0.95).map(|most| most * 2);
+        let guess = usual.map_or(SILENT_AT_FIRST, |seconds| Duration::from_secs_f64(seconds * 5.0));
+        let patience = known.unwrap_or(guess.max(SILENT_AT_FIRST)).max(SILENT_AT_LEAST);
+        let was = self.breaker.trouble();
+        while let Some(first) = self.unheard.first_entry() {
+            let (left, pass) = *first.get();
+            if now.saturating_duration_since(left) < patience {
+                break;
+            }
+            first.remove();
+            if self.heard < left {
+                self.breaker.silent(pass, now, fastrand::f64());
+            }
+        }
+        was.is_none() && self.breaker.trouble() == Some(Trouble::Silence)
     }
 
     /// Says why the breaker refuses a call.

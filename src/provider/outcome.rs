@@ -59,6 +59,7 @@ impl Book {
     pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> bool {
         let said = standings(hints);
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return false };
+        lane.had_word(taken.number, now);
         let had_room = lane.concurrency.has_room(lane.is_paced(&self.limits));
         let hearing = if lane.has_limits { Hearing::OwnNumbers } else { Hearing::All };
         self.limits.hear(&said, &taken.shared, hearing, now);
@@ -73,6 +74,13 @@ impl Book {
         lane.held_back = None;
         !self.queue.is_empty()
             && (self.paced || !had_room && lane.concurrency.has_room(lane.is_paced(&self.limits)))
+    }
+
+    /// Lets lanes rest that have fallen silent, and returns them.
+    pub(super) fn look_for_silence(&mut self, now: Instant) -> Vec<ModelName> {
+        let usual = self.seconds.0;
+        let lanes = self.lanes.iter_mut();
+        lanes.filter_map(|(model, lane)| lane.look_for_silence(usual, now).then(|| model.clone())).collect()
     }
 
     /// Takes back what a call took; `None` is a call that died without an outcome.
@@ -104,6 +112,7 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         lane.limits.settle(taken.reserved.need, used, now);
         lane.held_back = None;
+        lane.waits_no_more(taken.number);
         // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
         let paced = lane.is_paced(&self.limits);
         lane.concurrency.ended(taken.ticket, how(ended, &says, paced), now);

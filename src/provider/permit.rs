@@ -30,6 +30,8 @@ pub(super) struct Permit {
 pub(super) struct Taken {
     pub(super) model: ModelName,
     pub(super) key: KeyId,
+    /// Its number among the provider's calls.
+    pub(super) number: u64,
     /// Of the breaker that all lanes share.
     pub(super) door: Pass,
     /// Of its lane's breaker.

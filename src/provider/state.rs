@@ -242,10 +242,16 @@ impl State {
         }
     }
 
-    /// Sends waiting calls away whose asker has gone or whose time is up.
+    /// Sends waiting calls away whose asker has gone or whose time is up, and lets silent lanes rest.
     pub(super) fn sweep(&self, now: Instant) {
         let worth_waiting = |waiting: &Waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now;
-        let over = self.lock().queue.take_unless(worth_waiting);
+        let mut inner = self.lock();
+        let over = inner.queue.take_unless(worth_waiting);
+        let silent = inner.look_for_silence(now);
+        drop(inner);
+        for model in silent {
+            warn!(provider = %self.name, %model, "lane has fallen silent, asking others meanwhile");
+        }
         for waiting in over {
             waiting.reply.send(Err(Refused::Busy { until: now }));
         }

@@ -63,7 +63,9 @@ async fn burn_everywhere(items: usize, per_minute: u64, share: f64, spared: &[&s
     let limits = Limits { requests_per_minute, bucket: BucketSize::Second, ..Limits::default() };
     let simulator = play(Settings { limits, ..Settings::default() });
     let more = format!("limits.requests_per_minute = {per_minute}{PATIENT}");
-    let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{}", provider("a", &simulator, &more)));
+    // A crowd at a provider that dies again and again loses its questions faster than it can be asked.
+    let few = "[run]\nwindow = 64\n";
+    let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{few}{}", provider("a", &simulator, &more)));
     let plan = SELDOM.iter().fold(Plan::new(1).everywhere(share), |plan, point| plan.share(point, 0.05));
     let _armed = arm(LAST.iter().fold(plan, |plan, point| plan.share(point, 0.0)));
     let burnt = burn(&pointsman, items).await;

@@ -72,12 +72,12 @@ fn exactly_one_probe_passes() {
 }
 
 #[test]
-fn a_probe_that_fails_doubles_the_pause() {
+fn a_probe_that_fails_triples_the_pause() {
     let (mut breaker, now) = opened();
     let due = now + Duration::from_secs(5);
     let probe = breaker.admit(due, false).unwrap();
     breaker.failed(probe, due, 1.0);
-    assert_eq!(breaker.admit(due, false), Err(Some(due + Duration::from_secs(10))));
+    assert_eq!(breaker.admit(due, false), Err(Some(due + Duration::from_secs(15))));
 }
 
 #[test]
@@ -282,4 +282,28 @@ proptest! {
         prop_assert_eq!(breaker.succeeded(pass, now), pass.is_probe());
         prop_assert_eq!(breaker.state(now), BreakerState::Closed);
     }
+}
+
+#[test]
+fn a_silent_lane_is_left_for_others_and_a_word_brings_it_back() {
+    let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
+    let pass = breaker.admit(now, false).unwrap();
+    breaker.silent(pass, now, 1.0);
+    assert_eq!((breaker.state(now), breaker.trouble()), (BreakerState::Open, Some(Trouble::Silence)));
+    assert!(breaker.admit(now, true).unwrap().is_forced(), "nobody else is there");
+    // Its end is old news, but a word is not.
+    assert!(!breaker.succeeded(pass, now));
+    assert!(breaker.spoke());
+    assert_eq!((breaker.state(now), breaker.trouble()), (BreakerState::Closed, None));
+    assert!(!breaker.spoke());
+}
+
+#[test]
+fn a_probe_that_hears_nothing_reopens_it() {
+    let (mut breaker, now) = opened();
+    let later = now + Duration::from_secs(5);
+    let probe = breaker.admit(later, false).unwrap();
+    assert!(probe.is_probe());
+    breaker.silent(probe, later, 1.0);
+    assert_eq!(breaker.admit(later, false), Err(Some(later + Duration::from_secs(15))));
 }

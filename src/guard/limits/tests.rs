@@ -217,6 +217,25 @@ fn the_smaller_limit_counts_and_a_lowered_one_is_followed() {
 }
 
 #[test]
+fn what_others_take_of_the_account_is_left_to_them() {
+    for headers in [Some(1_200), None] {
+        let (mut limits, start) = limits(1_200, 10_000_000);
+        let mut bucket = Bucket::new(1_200.0, 20.0, start);
+        play(&mut limits, &mut bucket, headers, start, 20);
+        // Others take two thirds; the headers still tell of the whole limit.
+        let taken = start + 20 * SECOND;
+        bucket.per_second = 20.0 / 3.0;
+        let played = play(&mut limits, &mut bucket, headers, taken, 60);
+        assert!(played.refused <= 7 && played.accepted > 380, "{headers:?}: {played:?}");
+        let back = taken + 60 * SECOND;
+        bucket.per_second = 20.0;
+        play(&mut limits, &mut bucket, headers, back, 28);
+        let played = play(&mut limits, &mut bucket, headers, back + 28 * SECOND, 5);
+        assert!(played.refused <= 1 && played.accepted >= 90, "{headers:?}: {played:?}");
+    }
+}
+
+#[test]
 fn what_is_said_of_one_model_is_not_believed_of_the_account() {
     let (mut limits, now) = limits(1_200, 10_000_000);
     let left = limits.take(SMALL, SMALL, now).unwrap();

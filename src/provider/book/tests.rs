@@ -1,4 +1,5 @@
 use super::*;
+use crate::provider::LaneHealth;
 
 fn book(limits: &str) -> Book {
     let text = format!("base_url = 'http://127.0.0.1:9'\nmodels.any = {{}}\nlimits = {{ {limits} }}");
@@ -20,4 +21,27 @@ fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
     assert!(few.capacity(now) <= 3, "{}", few.capacity(now));
     assert_eq!(book("concurrency = 64").capacity(now), 66);
     assert_eq!(book("requests_per_minute = 600").capacity(now), 51);
+}
+
+#[test]
+fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_is_not() {
+    let (mut book, start) = (book("concurrency = 64"), Instant::now());
+    let (model, second) = (ModelName::from("any"), Duration::from_secs(1));
+    let lane = book.lanes.get_mut(&model).unwrap();
+    let pass = lane.breaker.admit(start, false).unwrap();
+    lane.waits_for_word(1, pass, start);
+    assert_eq!(book.look_for_silence(start + 9 * second), []);
+    assert_eq!(book.look_for_silence(start + 10 * second), [model.clone()]);
+    assert_eq!(book.health_of(&model, start + 10 * second), LaneHealth::Poor);
+    let lane = book.lanes.get_mut(&model).unwrap();
+    lane.had_word(1, start + 11 * second);
+    assert_eq!(book.health_of(&model, start + 11 * second), LaneHealth::Good);
+    // Of two calls one is answered: the other is slow, and the lane lives.
+    let lane = book.lanes.get_mut(&model).unwrap();
+    for number in [2, 3] {
+        let pass = lane.breaker.admit(start + 12 * second, false).unwrap();
+        lane.waits_for_word(number, pass, start + 12 * second);
+    }
+    lane.had_word(2, start + 13 * second);
+    assert_eq!(book.look_for_silence(start + 40 * second), []);
 }
