@@ -5,6 +5,8 @@
 //! to go, as forced ones; when nothing but failures comes of those either, it counts as down.
 //! The breaker never sleeps and never reads a clock; its owner passes `now`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -203,7 +205,9 @@ impl Breaker {
                     self.trouble = Some(Trouble::Row);
                 }
             }
-            Kind::Probe => self.open(now, jitter),
+            // A silent one has been counted.
+            Kind::Probe if self.is_probing() => self.open(now, jitter),
+            Kind::Probe => {}
         }
     }
 
@@ -219,19 +223,29 @@ impl Breaker {
                 self.open(now, jitter);
                 self.outage = self.epoch;
             }
-            Kind::Probe => self.open(now, jitter),
-            Kind::Forced => {}
+            // Another probe is due some time later; if this one succeeds before that, so much the better.
+            Kind::Probe if self.is_probing() => {
+                self.openings = self.openings.saturating_add(1);
+                self.state = State::Open { until: now + self.pause(jitter) };
+                self.state = self.rest().unwrap_or(self.state);
+            }
+            Kind::Probe | Kind::Forced => {}
         }
     }
 
-    /// Notes that the lane has said something. Returns whether that has closed a breaker which was open for
-    /// its silence.
+    fn is_probing(&self) -> bool {
+        matches!(self.state, State::HalfOpen { probing: true })
+    }
+
+    /// Notes that the lane has said something, which closes a breaker that was open for its silence. Returns
+    /// whether that had been more than a pause: a probe had found it silent, too.
     pub fn spoke(&mut self) -> bool {
+        let was_long = self.openings > 1;
         let was_silent = self.trouble == Some(Trouble::Silence);
         if was_silent {
             self.close();
         }
-        was_silent
+        was_silent && was_long
     }
 
     /// Takes back a pass whose call says nothing about the provider: it never left, or the caller was
@@ -243,7 +257,10 @@ impl Breaker {
         match pass.kind {
             Kind::Ordinary => self.outcomes.came_back(),
             Kind::Forced => self.forced.came_back(),
-            Kind::Probe => self.state = self.rest().unwrap_or(State::HalfOpen { probing: false }),
+            Kind::Probe if self.is_probing() => {
+                self.state = self.rest().unwrap_or(State::HalfOpen { probing: false });
+            }
+            Kind::Probe => {}
         }
     }
 
@@ -279,12 +296,17 @@ impl Breaker {
 
     fn open(&mut self, now: Instant, jitter: f64) {
         self.openings = self.openings.saturating_add(1);
-        let tripled = self.settings.pause.saturating_mul(3u32.saturating_pow(self.openings - 1));
+        self.move_to(State::Open { until: now + self.pause(jitter) });
+        self.state = self.rest().unwrap_or(self.state);
+    }
+
+    /// Returns how long it rests after so many openings.
+    fn pause(&self, jitter: f64) -> Duration {
+        let tripled =
+            self.settings.pause.saturating_mul(3u32.saturating_pow(self.openings.saturating_sub(1)));
         // Over the last quarter: those who failed together do not return together.
         let spread = 0.75 + jitter.clamp(0.0, 1.0) / 4.0;
-        let wait = tripled.min(self.settings.max_pause).mul_f64(spread);
-        self.move_to(State::Open { until: now + wait });
-        self.state = self.rest().unwrap_or(self.state);
+        tripled.min(self.settings.max_pause).mul_f64(spread)
     }
 
     fn close(&mut self) {

@@ -136,10 +136,10 @@ impl Concurrency {
     }
 
     /// Counts a call that leaves. Does not ask whether there is room: a probe or a forced call may leave
-    /// without.
-    pub fn left(&mut self, now: Instant) -> Ticket {
+    /// without. `paced` as for [`Self::has_room`].
+    pub fn left(&mut self, paced: bool, now: Instant) -> Ticket {
         self.in_flight += 1;
-        if self.is_new && self.before == 0 {
+        if paced && self.is_new && self.before == 0 {
             // More than were tried, because a known limit let them: that is what an objection is about.
             self.limit = self.limit.max(self.in_flight.min(self.max));
         }

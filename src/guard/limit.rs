@@ -25,6 +25,8 @@ pub(super) struct Limit {
     told: Told,
     burst: Burst,
     share: Share,
+    /// When a burst was last refused: calls that left before that say nothing of the pace.
+    burst_ended: Option<Instant>,
     followed: Instant,
 }
 
@@ -37,6 +39,7 @@ impl Limit {
             told: Told::default(),
             burst: Burst::new(burst),
             share: Share::new(now),
+            burst_ended: None,
             followed: now,
         };
         limit.follow(now);
@@ -87,6 +90,7 @@ impl Limit {
 
     /// Takes back a call that did not leave after all.
     pub(super) fn stayed(&mut self, usual: u64) {
+        self.share.stayed(usual);
         self.told.took_back(usual);
     }
 
@@ -110,7 +114,7 @@ impl Limit {
         self.told.hear(standing, mark, left);
         if nominal != self.nominal() {
             // What was refused was refused for the limit that we now know.
-            self.share.forget();
+            self.share.forget(now);
         }
         self.follow(now);
         let Some(rate) = &self.rate else { return };
@@ -125,7 +129,9 @@ impl Limit {
         let Some(rate) = &self.rate else { return };
         let Some(left) = self.told.left(rate.per_minute(), now) else { return };
         let room = Room { level: rate.level(now), left, most_left: self.told.most() };
-        let Some(nominal) = self.nominal().filter(|_| in_use) else { return };
+        // What the provider has left is ours only where its limit is the one that counts.
+        let is_theirs = self.told.per_minute().is_some_and(|told| self.nominal() == Some(told as f64));
+        let Some(nominal) = self.nominal().filter(|_| in_use && is_theirs) else { return };
         if self.burst.went_through(cells, nominal, room, now) {
             self.follow(now);
         }
@@ -136,12 +142,13 @@ impl Limit {
     pub(super) fn refused(&mut self, cells: u64, in_use: bool, left: Instant, until: Instant, now: Instant) {
         let (Some(nominal), Some(_)) = (self.nominal(), &self.rate) else { return };
         if self.burst.refused(nominal, now) {
+            self.burst_ended = Some(now);
             self.follow(now);
             // The burst was ours to try; the provider names the time from which it is forgiven.
             if let Some(rate) = &self.rate {
                 rate.begin_again(until);
             }
-        } else if in_use {
+        } else if in_use && self.burst_ended.is_none_or(|ended| left > ended) {
             self.share.refused(cells, nominal / 60.0, left, now);
             self.follow(now);
         }

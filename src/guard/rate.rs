@@ -28,6 +28,8 @@ pub struct Rate {
     cell: u64,
     per_minute: f64,
     burst: NonZeroU32,
+    /// Until when nothing is let through, in nanoseconds since the origin: time that no rate stretches.
+    held: AtomicU64,
 }
 
 /// governor's state: the theoretical arrival time, in nanoseconds since the origin.
@@ -71,7 +73,7 @@ impl Rate {
         let governor = governor(cell, burst, &arrival, &hand);
         // Where time does not reach back so far, it begins now.
         let origin = now.checked_sub(BEFORE).unwrap_or(now);
-        Self { governor, arrival, hand, origin, cell, per_minute, burst }
+        Self { governor, arrival, hand, origin, cell, per_minute, burst, held: AtomicU64::new(0) }
     }
 
     /// Returns how many cells a minute brings.
@@ -86,12 +88,16 @@ impl Rate {
 
     /// Changes rate and burst. What has been taken stays taken, in cells; a larger burst is room at once.
     pub fn set(&mut self, per_minute: f64, burst: u64, now: Instant) {
-        let taken = self.taken(now);
+        // What lies beyond a hold is taken in cells; the hold itself is time.
+        let from = self.since_origin(now).max(self.held.load(Relaxed));
+        let taken = self.arrival.0.load(Relaxed).saturating_sub(from) as f64 / self.cell as f64;
         self.per_minute = per_minute;
         (self.cell, self.burst) = (time_of_one(per_minute), cells_at_once(burst));
         self.governor = governor(self.cell, self.burst, &self.arrival, &self.hand);
+        let is_held = self.held.load(Relaxed) > self.since_origin(now);
+        let taken = if is_held { taken.min(self.burst() as f64 - 1.0) } else { taken };
         let ahead = (taken * self.cell as f64) as u64;
-        self.arrival.0.store(self.since_origin(now).saturating_add(ahead), Relaxed);
+        self.arrival.0.store(from.saturating_add(ahead), Relaxed);
     }
 
     /// Returns how many cells may go at `now`; below zero, how many are owed.
@@ -139,11 +145,13 @@ impl Rate {
 
     /// Lets nothing through before `until`, and then one cell and no burst.
     pub fn hold(&self, until: Instant) {
+        self.held.fetch_max(self.since_origin(until), Relaxed);
         self.cap(1.0, until);
     }
 
     /// Forgets what was taken: one cell may go from `until` on, and the next when its time comes.
     pub fn begin_again(&self, until: Instant) {
+        self.held.store(self.since_origin(until), Relaxed);
         self.arrival.0.store(self.arrival_at(1.0, until), Relaxed);
     }
 
@@ -267,6 +275,17 @@ mod tests {
         assert_eq!(rate.level(now + Duration::from_secs(5)).round(), 35.0);
         rate.set(60.0, 10, now);
         assert_eq!(rate.level(now).round(), 0.0);
+    }
+
+    #[test]
+    fn a_slower_rate_stretches_no_hold() {
+        let (mut rate, now) = rate(600, 10);
+        let until = now + Duration::from_secs(20);
+        rate.hold(until);
+        rate.set(180.0, 3, now);
+        assert_eq!(rate.take(1, now), Err(until));
+        assert_eq!(rate.take(1, until), Ok(()));
+        assert!(rate.take(1, until).is_err());
     }
 
     #[test]

@@ -26,6 +26,11 @@ const LEAST: f64 = 0.01;
 /// A cut for a refusal that follows another goes at least as deep as this.
 const AGAIN: f64 = 0.8;
 
+/// Cells that an incident must have had room for before what was taken of them is believed, and what is cut
+/// to before that.
+const ENOUGH: f64 = 4.0;
+const UNMEASURED: f64 = 0.8;
+
 /// A refusal so soon after another is of the same incident: the first cut was too small.
 const SOON: Duration = Duration::from_secs(3);
 
@@ -40,6 +45,8 @@ pub(super) struct Share {
     /// Cells a second that went through lately, and as of when.
     through: f64,
     measured: Instant,
+    /// Since when it has been measured.
+    began: Instant,
     /// Since the first of several refusals that follow one another.
     incident: Option<Incident>,
 }
@@ -64,7 +71,7 @@ struct Cut {
 
 impl Share {
     pub(super) fn new(now: Instant) -> Self {
-        Self { cut: None, through: 0.0, measured: now, incident: None }
+        Self { cut: None, through: 0.0, measured: now, began: now, incident: None }
     }
 
     /// Returns the share at `now`, above 0 and at most 1.
@@ -76,6 +83,13 @@ impl Share {
     pub(super) fn left(&mut self, cells: u64) {
         if let Some(incident) = &mut self.incident {
             incident.taken += cells as f64;
+        }
+    }
+
+    /// Takes back cells that did not leave after all.
+    pub(super) fn stayed(&mut self, cells: u64) {
+        if let Some(incident) = &mut self.incident {
+            incident.taken -= cells as f64;
         }
     }
 
@@ -100,10 +114,12 @@ impl Share {
         let (was, over) = (self.value(now), now.saturating_duration_since(incident.began).as_secs_f64());
         // A stray refusal costs little: what went through lately shows how much is granted. But when the limit
         // has fallen that is a thing of the past, and what was taken since the first refusal counts.
-        let (granted, lightest) = if recent.is_some() && over > 0.0 {
-            (incident.taken.max(0.0) / over, AGAIN)
-        } else {
-            (self.through_at(now), LIGHTEST)
+        let is_measured = now.saturating_duration_since(self.began).as_secs_f64() >= MEASURED;
+        let (granted, lightest) = match recent {
+            Some(_) if over * per_second >= ENOUGH => (incident.taken.max(0.0) / over, AGAIN),
+            Some(_) => (was * per_second * UNMEASURED, AGAIN),
+            None if is_measured => (self.through_at(now), LIGHTEST),
+            None => (was * per_second, LIGHTEST),
         };
         let to = (granted / per_second).clamp(was * DEEPEST, was * lightest).max(LEAST);
         let ceiling = (granted / per_second).clamp(to, was.max(to));
@@ -111,8 +127,8 @@ impl Share {
     }
 
     /// Forgets every cut.
-    pub(super) fn forget(&mut self) {
-        (self.cut, self.incident) = (None, None);
+    pub(super) fn forget(&mut self, now: Instant) {
+        (self.cut, self.incident, self.through, self.began) = (None, None, 0.0, now);
     }
 
     fn through_at(&self, now: Instant) -> f64 {

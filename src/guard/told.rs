@@ -61,11 +61,14 @@ impl Told {
 
     /// Believes what came back with the call of `mark` that left at `said`.
     pub(super) fn hear(&mut self, standing: &Standing, mark: Mark, said: Instant) {
-        if let Some(limit) = standing.limit {
-            // Some count by the day under the same name; of such a limit no pace can be learned.
-            let by_the_minute = standing.reset.is_none_or(|reset| reset <= A_MINUTE);
-            self.per_minute = by_the_minute.then_some(limit);
+        // Some count by the day under the same name; of such a limit no pace can be learned, and what is left
+        // of it is for a day.
+        let by_the_minute = standing.reset.is_none_or(|reset| reset <= A_MINUTE);
+        if !by_the_minute {
+            (self.per_minute, self.left) = (None, None);
+            return;
         }
+        self.per_minute = standing.limit.or(self.per_minute);
         if mark < self.heard {
             return;
         }

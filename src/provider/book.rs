@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Meter, Need, Pass, RetryBudget};
+use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Meter, Need, Pass, RetryBudget, Trouble};
 use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, Refused};
@@ -128,14 +128,17 @@ impl Book {
         if let Some(until) = self.held_for_long(lane, now).filter(|_| !call.stay) {
             return Err(Refused::Busy { until });
         }
-        let ahead = self.queue.ahead_of(&call.place(), |_| true);
-        let until = self.turn(lane, ahead, reserved.foretold(), now);
+        // Those of lanes that take none now will not go before it.
+        let ahead = self.queue.ahead_of(&call.place(), |model| self.may(model, now));
+        let own = self.queue.ahead_of(&call.place(), |_| false);
+        let until = self.turn(lane, (ahead, own), reserved.foretold(), now);
         if until > call.deadline {
             return Err(Refused::Busy { until });
         }
         if self.queue.is_full() {
             // It would fit in time and there is room soon: come back when a part of the queue has gone.
-            let until = self.turn(lane, self.queue.len() / 10, reserved.foretold(), now);
+            let part = self.queue.len() / 10;
+            let until = self.turn(lane, (part, part), reserved.foretold(), now);
             return Err(Refused::Busy { until });
         }
         Ok(())
@@ -145,41 +148,47 @@ impl Book {
     fn check(&self, lane: &Lane, alone: bool, now: Instant) -> Result<(), Refused> {
         if let Err(until) = self.door.check(now, alone) {
             return Err(match &self.at_the_door {
-                Some(last) if !lane.has_answered => Refused::NeverAnswered(last.clone()),
+                // Patience is for what has worked before, be it another model's.
+                Some(last) if !self.lanes.values().any(|lane| lane.has_answered) => {
+                    Refused::NeverAnswered(last.clone())
+                }
                 _ => Refused::Open { until },
             });
         }
         lane.breaker.check(now, alone).map_err(|until| lane.refusal(until))
     }
 
-    /// Returns when a call would leave that has `ahead` others before it.
-    fn turn(&self, lane: &Lane, ahead: usize, need: Need, now: Instant) -> Instant {
-        let paced = [&self.limits, &lane.limits].map(|limits| limits.expected(ahead as u64, need, now));
-        let paced = paced[0].max(paced[1]);
-        let at_once = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
-        if self.in_flight + ahead < at_once {
-            return paced;
-        }
+    /// Returns when a call would leave that has so many others before it, of all lanes and of its own.
+    fn turn(&self, lane: &Lane, (ahead, own): (usize, usize), need: Need, now: Instant) -> Instant {
+        let shared = self.limits.expected(ahead as u64, need, now);
+        let paced = shared.max(lane.limits.expected(own as u64, need, now));
+        let at_once = lane.concurrency.reachable(lane.is_paced(&self.limits));
+        let of_lane = (lane.concurrency.in_flight() + own) as f64 / at_once as f64;
+        let of_all = (self.in_flight + ahead) as f64 / self.most as f64;
+        let waves = of_lane.max(of_all);
         // As long as none has come back nobody knows, and a guess must not turn anyone away.
-        let Some(seconds) = self.seconds.0 else { return paced };
-        let waves = (ahead + self.in_flight) as f64 / at_once as f64;
+        let Some(seconds) = self.seconds.0.filter(|_| waves >= 1.0) else { return paced };
         // The calls that are out are half done, on average.
-        let crowded = (waves - 0.5).max(0.0) * seconds;
-        paced.max(now + Duration::from_secs_f64(crowded))
+        paced.max(now + Duration::from_secs_f64((waves - 0.5) * seconds))
+    }
+
+    /// Returns whether a lane's calls are to be looked at now.
+    pub(super) fn may(&self, model: &ModelName, now: Instant) -> bool {
+        let is_shut = self.door.trouble() == Some(Trouble::Row);
+        self.lanes.get(model).is_none_or(|lane| lane.may(&self.limits, is_shut, now))
     }
 
     /// Decides about the call whose turn it is.
     pub(super) fn next(&mut self, now: Instant) -> Turn {
         self.paced = false;
         loop {
-            let (lanes, shared) = (&self.lanes, &self.limits);
-            let may = |model: &ModelName| lanes.get(model).is_none_or(|lane| lane.may(shared, now));
-            let Some((ticket, first)) = self.queue.next(may) else { return self.wait_for_a_lane(now) };
+            let next = self.queue.next(|model| self.may(model, now));
+            let Some((ticket, first)) = next else { return self.wait_for_a_lane(now) };
             // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
             if first.reply.is_abandoned() || first.call.deadline <= now {
                 return self.refuse(&ticket, Refused::Busy { until: now });
             }
-            if self.in_flight >= self.most {
+            if self.in_flight >= self.most && self.is_well(&first.call.model) {
                 return Turn::Nothing;
             }
             let (call, estimate) = (first.call.clone(), first.estimate);
@@ -196,6 +205,12 @@ impl Book {
                 Err(Held::Refused(refused)) => return self.refuse(&ticket, refused),
             }
         }
+    }
+
+    /// Returns whether neither breaker has anything to refuse.
+    fn is_well(&self, model: &ModelName) -> bool {
+        let lane = self.lanes.get(model).and_then(|lane| lane.breaker.trouble());
+        lane.is_none() && self.door.trouble().is_none()
     }
 
     /// Lets a call leave, with all that it takes; or takes nothing.
@@ -228,7 +243,7 @@ impl Book {
             }
         };
         lane.took(&reserved);
-        let ticket = lane.concurrency.left(now);
+        let ticket = lane.concurrency.left(lane.is_paced(&self.limits), now);
         self.in_flight += 1;
         self.calls += 1;
         lane.waits_for_word(self.calls, pass, now);
@@ -251,12 +266,20 @@ impl Book {
         ready.map_or(Turn::Nothing, Turn::Wait)
     }
 
-    /// Takes out what waits for a lane and could go elsewhere, once the provider has asked us to stay away
+    /// Takes out what waits and could go elsewhere, of lanes that the provider has asked us to stay away from
     /// for long; says until when.
-    pub(super) fn turn_away(&mut self, model: &ModelName, now: Instant) -> Option<(Vec<Waiting>, Instant)> {
-        let until = self.held_for_long(self.lanes.get(model)?, now)?;
-        let stays = |waiting: &Waiting| waiting.call.stay || waiting.call.model != *model;
-        Some((self.queue.take_unless(stays), until))
+    pub(super) fn turn_away(&mut self, now: Instant) -> Vec<(Waiting, Instant)> {
+        let held = |(model, lane): (&ModelName, &Lane)| Some((model.clone(), self.held_for_long(lane, now)?));
+        let held: HashMap<ModelName, Instant> = self.lanes.iter().filter_map(held).collect();
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let away =
+            self.queue.take_unless(|waiting| waiting.call.stay || !held.contains_key(&waiting.call.model));
+        away.into_iter()
+            .filter_map(|waiting| Some((held.get(&waiting.call.model).copied()?, waiting)))
+            .map(|(until, waiting)| (waiting, until))
+            .collect()
     }
 
     /// Returns the times that calls to a model take.

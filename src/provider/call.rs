@@ -85,7 +85,7 @@ pub struct Replied {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refused {
     /// The wait for its turn would outlast its deadline, or the queue is full.
-    #[error("its queue is too long")]
+    #[error("its turn would come too late")]
     Busy {
         /// When its turn would come.
         until: Instant,

@@ -216,6 +216,7 @@ impl Held {
         self.is_unreadable = false;
         let Some(successor) = successor else { return Renewed::Not };
         (self.key, self.rest) = (successor, None);
+        self.spent.clear();
         Renewed::Changed
     }
 

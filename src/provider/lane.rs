@@ -92,11 +92,18 @@ impl Lane {
         }
     }
 
-    /// Returns whether it could take a call now, as far as its own limits go. Whether its breaker lets one
-    /// through must not depend on calls that hang.
-    pub(super) fn may(&self, shared: &Limits, now: Instant) -> bool {
+    /// Returns whether a call of it is to be looked at now, as far as its own limits go. Whether a breaker
+    /// refuses, or lets its probe through, must not depend on calls that hang; `is_shut` is whether the
+    /// provider's does.
+    pub(super) fn may(&self, shared: &Limits, is_shut: bool, now: Instant) -> bool {
+        let whatever_is_out = match self.breaker.trouble() {
+            Some(Trouble::Row) => true,
+            // Where calls may be forced through, only the probe goes beyond what may be out.
+            Some(Trouble::Share | Trouble::Silence) => self.breaker.would_admit(now),
+            None => is_shut,
+        };
         self.held_back.is_none_or(|until| until <= now)
-            && (self.concurrency.has_room(self.is_paced(shared)) || self.breaker.trouble().is_some())
+            && (whatever_is_out || self.concurrency.has_room(self.is_paced(shared)))
     }
 
     /// Returns whether a limit is known that its calls keep to: its own, or the account's.
@@ -128,6 +135,7 @@ impl Lane {
     pub(super) fn had_word(&mut self, number: u64, now: Instant) {
         self.waits_no_more(number);
         self.heard = now;
+        // What was only a pause, and no probe has found to be more, is no reason to begin anew.
         if self.breaker.spoke() {
             self.concurrency.restart();
         }

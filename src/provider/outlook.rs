@@ -13,6 +13,12 @@ use super::call::LaneHealth;
 use super::state::State;
 
 impl State {
+    /// Returns how many items are worth keeping in flight for it, whose questions wait no longer than
+    /// `patience`.
+    pub fn capacity(&self, patience: Duration, now: Instant) -> usize {
+        self.lock().capacity(patience, now)
+    }
+
     /// Returns how the lane of a model is doing.
     pub fn lane_health(&self, model: &ModelName, now: Instant) -> LaneHealth {
         self.lock().health_of(model, now)
@@ -21,7 +27,7 @@ impl State {
     /// Returns whether a call to a model would not have to wait behind others.
     pub fn has_room(&self, model: &ModelName, now: Instant) -> bool {
         let inner = self.lock();
-        let room = inner.queue.is_empty() && inner.in_flight < inner.concurrency();
+        let room = inner.queue.is_empty() && inner.in_flight < inner.most && inner.may(model, now);
         room && inner.health_of(model, now) == LaneHealth::Good
     }
 

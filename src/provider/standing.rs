@@ -77,21 +77,22 @@ impl Book {
     }
 
     /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
-    /// once and in twice the time a call takes, so that some always wait.
-    pub(super) fn capacity(&self, now: Instant) -> usize {
+    /// once and in twice the time a call takes, so that some always wait; and no more than have their turn
+    /// within half of `patience`, for who has to wait longer than his question may is turned away.
+    pub(super) fn capacity(&self, patience: Duration, now: Instant) -> usize {
         let lanes = self.used_lanes().map(|lane| {
             let need = lane.usual_need().unwrap_or(ASSUMED_NEED);
             // A limit that is used up may double before anyone looks here again.
             let concurrency = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
             let concurrency = concurrency as f64 * 2.0 + 2.0;
-            self.paced(lane, need, now).min(concurrency)
+            self.paced(lane, need, patience, now).min(concurrency)
         });
         lanes.sum::<f64>().min(self.most as f64 * 1.5 + 2.0).ceil() as usize
     }
 
     /// Returns how many calls the limits have use for.
-    fn paced(&self, lane: &Lane, need: Need, now: Instant) -> f64 {
-        let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5);
+    fn paced(&self, lane: &Lane, need: Need, patience: Duration, now: Instant) -> f64 {
+        let seconds = self.seconds.0.unwrap_or(ASSUMED_SECONDS).max(0.5).min(patience.as_secs_f64() / 4.0);
         let paced = [&self.limits, &lane.limits].map(|limits| {
             let flowing = limits.calls_per_second(need).map_or(f64::MAX, |rate| rate * seconds * 2.0 + 2.0);
             flowing + limits.calls_at_once(need, now)

@@ -211,13 +211,11 @@ impl State {
         let Some(taken) = &taken.take() else { return };
         let news = inner.settle(taken, ended, now);
         let failed = ended.is_some_and(|ended| ended.result.is_err());
-        let away = if failed { inner.turn_away(&taken.model, now) } else { None };
+        let away = if failed { inner.turn_away(now) } else { Vec::new() };
         let wake = news.health || !inner.queue.is_empty();
         let doubtful = inner.keys.are_in_doubt(now);
         drop(inner);
-        if let Some((away, until)) = away {
-            away.into_iter().for_each(|waiting| waiting.reply.send(Err(Refused::Busy { until })));
-        }
+        away.into_iter().for_each(|(waiting, until)| waiting.reply.send(Err(Refused::Busy { until })));
         self.announce(news, taken, ended);
         if doubtful {
             self.read_key_files(now);
@@ -306,7 +304,7 @@ impl State {
             in_flight: inner.in_flight,
             concurrency: inner.concurrency(),
             waiting: inner.queue.len(),
-            capacity: inner.capacity(now),
+            capacity: inner.capacity(Duration::MAX, now),
             calls: inner.calls,
             throttled: inner.throttled,
             limit_share: inner.limit_share(now),

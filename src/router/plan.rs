@@ -224,7 +224,7 @@ impl Plan {
             // The provider itself holds its calls back now, which costs no attempt: nothing was wrong with
             // the call.
             (Verdict::Again { .. }, Class::RateLimit) => match after {
-                Some(wait) if wait > PATIENCE && others_now => tried.not_before = Some(now + wait),
+                Some(wait) if wait > PATIENCE && others => tried.not_before = Some(now + wait),
                 // Short waits add up, too.
                 _ if tried.throttled > THROTTLED_AT_MOST && others_now => {
                     tried.not_before = Some(now + after.unwrap_or(self.retry.base));
@@ -236,7 +236,7 @@ impl Plan {
                 if let Some(wait) = after {
                     let tried = &mut self.lanes[lane];
                     tried.not_before = tried.not_before.max(Some(now + wait));
-                    self.again = self.again.filter(|_| !(wait > PATIENCE && others_now));
+                    self.again = self.again.filter(|_| !(wait > PATIENCE && others));
                 }
             }
             (Verdict::Elsewhere, Class::Auth | Class::Quota) if key_left => self.again = Some(lane),

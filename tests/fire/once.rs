@@ -12,7 +12,9 @@ use super::scene::*;
 use super::stage::*;
 
 /// Where a panic costs a call that was made already: the answer, or the end of it, is lost.
-const PAID_TWICE: [&str; 9] = [
+const PAID_TWICE: [&str; 10] = [
+    // The router has sent the first call before.
+    "flow.plan",
     "call.headers",
     "call.piece",
     "call.settle",

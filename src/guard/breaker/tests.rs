@@ -293,9 +293,13 @@ fn a_silent_lane_is_left_for_others_and_a_word_brings_it_back() {
     assert!(breaker.admit(now, true).unwrap().is_forced(), "nobody else is there");
     // Its end is old news, but a word is not.
     assert!(!breaker.succeeded(pass, now));
-    assert!(breaker.spoke());
+    assert!(!breaker.spoke(), "it was only a pause");
     assert_eq!((breaker.state(now), breaker.trouble()), (BreakerState::Closed, None));
-    assert!(!breaker.spoke());
+    let pass = breaker.admit(now, false).unwrap();
+    breaker.silent(pass, now, 1.0);
+    let probe = breaker.admit(now + Duration::from_secs(5), false).unwrap();
+    breaker.silent(probe, now + Duration::from_secs(10), 1.0);
+    assert!(breaker.spoke(), "a probe had found it silent, too");
 }
 
 #[test]
@@ -306,4 +310,7 @@ fn a_probe_that_hears_nothing_reopens_it() {
     assert!(probe.is_probe());
     breaker.silent(probe, later, 1.0);
     assert_eq!(breaker.admit(later, false), Err(Some(later + Duration::from_secs(15))));
+    // Slow, but well.
+    assert!(breaker.succeeded(probe, later));
+    assert_eq!(breaker.state(later), BreakerState::Closed);
 }

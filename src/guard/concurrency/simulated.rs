@@ -85,7 +85,7 @@ impl Stage {
         while self.concurrency.has_room(false) && self.concurrency.in_flight() < self.demand {
             let call = self.calls;
             self.calls += 1;
-            self.tickets.insert(call, self.concurrency.left(self.start + self.now));
+            self.tickets.insert(call, self.concurrency.left(false, self.start + self.now));
             if self.at_provider >= self.played.refuses_above {
                 self.events.push(Reverse((self.now + Duration::from_millis(50), call, Event::Refused)));
                 continue;

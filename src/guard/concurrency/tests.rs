@@ -17,7 +17,7 @@ fn settings(min: u32, start: u32, max: u32) -> ConcurrencySettings {
 fn round_trip(concurrency: &mut Concurrency, now: &mut Instant) {
     let mut out = Vec::new();
     while concurrency.has_room(false) {
-        out.push(concurrency.left(*now));
+        out.push(concurrency.left(false, *now));
     }
     *now += SECOND;
     out.iter().for_each(|ticket| concurrency.accepted(*ticket, *now));
@@ -26,7 +26,7 @@ fn round_trip(concurrency: &mut Concurrency, now: &mut Instant) {
 
 /// Fills the limit, and lets the provider object to the last call.
 fn objected(concurrency: &mut Concurrency, now: Instant) {
-    let out: Vec<Ticket> = (0..concurrency.limit()).map(|_| concurrency.left(now)).collect();
+    let out: Vec<Ticket> = (0..concurrency.limit()).map(|_| concurrency.left(false, now)).collect();
     for (number, ticket) in out.iter().rev().enumerate() {
         let how = if number == 0 { Ended::Throttled } else { Ended::Answered };
         concurrency.ended(*ticket, how, now);
@@ -54,7 +54,7 @@ fn it_doubles_with_every_round_trip_up_to_its_most() {
 fn a_limit_that_is_not_used_does_not_grow() {
     let (mut concurrency, mut now) = (Concurrency::new(settings(1, 32, 512)), Instant::now());
     for _ in 0..1_000 {
-        let out: Vec<Ticket> = (0..25).map(|_| concurrency.left(now)).collect();
+        let out: Vec<Ticket> = (0..25).map(|_| concurrency.left(false, now)).collect();
         now += SECOND;
         out.iter().for_each(|ticket| concurrency.accepted(*ticket, now));
         out.iter().for_each(|ticket| concurrency.ended(*ticket, Ended::Answered, now));
@@ -65,7 +65,7 @@ fn a_limit_that_is_not_used_does_not_grow() {
 #[test]
 fn calls_that_left_together_and_are_refused_together_are_one_cut() {
     let (mut concurrency, now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
-    let out: Vec<Ticket> = (0..100).map(|_| concurrency.left(now)).collect();
+    let out: Vec<Ticket> = (0..100).map(|_| concurrency.left(false, now)).collect();
     out.iter().for_each(|ticket| concurrency.ended(*ticket, Ended::Throttled, now));
     assert_eq!((concurrency.limit(), concurrency.in_flight()), (70, 0));
     objected(&mut concurrency, now);
@@ -76,7 +76,7 @@ fn calls_that_left_together_and_are_refused_together_are_one_cut() {
 fn an_objection_while_few_calls_are_out_is_not_about_how_many_they_are() {
     let (mut concurrency, now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
     for _ in 0..50 {
-        let ticket = concurrency.left(now);
+        let ticket = concurrency.left(false, now);
         concurrency.ended(ticket, Ended::Throttled, now);
     }
     assert_eq!(concurrency.limit(), 100);
@@ -119,7 +119,7 @@ fn a_ceiling_that_still_holds_is_left_alone_for_twice_as_long() {
 fn after_an_outage_it_starts_small_and_doubles_to_where_it_was() {
     let (mut concurrency, mut now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
     objected(&mut concurrency, now);
-    let before: Vec<Ticket> = (0..70).map(|_| concurrency.left(now)).collect();
+    let before: Vec<Ticket> = (0..70).map(|_| concurrency.left(false, now)).collect();
     concurrency.restart();
     assert_eq!((concurrency.limit(), concurrency.in_flight()), (2, 70));
     for (number, ticket) in before.iter().enumerate() {
@@ -161,9 +161,9 @@ proptest! {
             let limit = concurrency.limit();
             match event {
                 0 | 1 => while concurrency.has_room(false) && out.len() < limit {
-                    out.push((concurrency.left(now), false, cuts));
+                    out.push((concurrency.left(false, now), false, cuts));
                 },
-                2 => out.push((concurrency.left(now), false, cuts)),
+                2 => out.push((concurrency.left(false, now), false, cuts)),
                 3 => for (ticket, accepted, _) in out.iter_mut().filter(|(_, accepted, _)| !accepted) {
                     concurrency.accepted(*ticket, now);
                     *accepted = true;

@@ -307,3 +307,26 @@ proptest! {
         prop_assert!(used_in_all as f64 + level <= brought + 2.0, "{used_in_all} used, {level} left, {brought}");
     }
 }
+
+#[test]
+fn a_limit_that_is_set_below_the_providers_is_kept_whatever_is_left_there() {
+    let (mut limits, start) = limits(60, 10_000_000);
+    let mut bucket = Bucket::new(600.0, 600.0, start);
+    let played = play(&mut limits, &mut bucket, Some(600), start, 30);
+    assert!(played.accepted <= 31, "{played:?}");
+}
+
+#[test]
+fn what_is_left_of_a_day_is_no_burst() {
+    let (mut limits, start) = limits(30, 10_000_000);
+    for second in 0..60 {
+        let now = start + Duration::from_secs(second);
+        while let Ok(left) = limits.take(Need::default(), Need::default(), now) {
+            let reset = Some(Duration::from_secs(180));
+            let requests = Some(Standing { limit: Some(14_400), remaining: 14_370, reset });
+            limits.hear(&Standings { requests, ..Standings::default() }, &left, Hearing::All, now);
+            limits.went_through(&left, now);
+        }
+    }
+    assert_eq!(limits.requests.burst(), 1);
+}

@@ -93,6 +93,7 @@ impl Run {
     ) -> Self {
         let now = Instant::now();
         let steps = setup.pipeline.steps().iter().map(|step| step.name.clone());
+        let patience = setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
         Self {
             tally: Tally::new(steps),
             pipeline: setup.pipeline,
@@ -100,7 +101,7 @@ impl Run {
             providers: setup.providers,
             priority: setup.priority,
             id: RunId::next(),
-            window: Window::new(setup.window, ordered),
+            window: Window::new(setup.window, ordered, patience),
             wanted: Some(wanted),
             records: Some(records),
             progress: setup.progress,

@@ -3,6 +3,7 @@
 //! So memory is the same for a thousand items and for a million. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -24,12 +25,14 @@ pub(super) struct Window {
     size: usize,
     most: usize,
     ordered: bool,
+    patience: Duration,
 }
 
 impl Window {
-    /// Makes a window of at most `most` items; `None` leaves it to the providers.
-    pub(super) fn new(most: Option<usize>, ordered: bool) -> Self {
-        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), ordered }
+    /// Makes a window of at most `most` items; `None` leaves it to the providers. `patience` is the shortest
+    /// time that a step has.
+    pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration) -> Self {
+        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), ordered, patience }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -39,7 +42,7 @@ impl Window {
     /// Takes on the size that these providers can take together.
     pub(super) fn fit(&mut self, providers: &[Arc<provider::State>]) {
         let now = Instant::now();
-        let capacity = providers.iter().map(|provider| provider.snapshot(now).capacity).sum();
+        let capacity = providers.iter().map(|provider| provider.capacity(self.patience, now)).sum();
         self.resize(capacity);
     }
 
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_window_follows_the_providers_within_its_bounds() {
-        let mut window = Window::new(Some(100), false);
+        let mut window = Window::new(Some(100), false, Duration::MAX);
         for (capacity, size) in [(0, 4), (50, 50), (5_000, 100)] {
             window.resize(capacity);
             assert_eq!(window.size(), size);
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_slow_item_holds_back_those_far_ahead_of_it_only_in_order() {
-        let mut window = Window::new(None, true);
+        let mut window = Window::new(None, true, Duration::MAX);
         window.resize(10);
         assert_eq!(window.room(1, Some(5), 100), 9);
         assert_eq!(window.room(1, Some(5), 163), 2);

@@ -14,13 +14,13 @@ fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
     let now = Instant::now();
     let mut few = book("tokens_per_minute = 30_000");
     // Before the first call as after many: else a whole window would wait beyond its deadline.
-    assert!(few.capacity(now) <= 5, "{}", few.capacity(now));
+    assert!(few.capacity(Duration::MAX, now) <= 5, "{}", few.capacity(Duration::MAX, now));
     for lane in few.lanes.values_mut() {
         lane.has_read(20_000.0);
     }
-    assert!(few.capacity(now) <= 3, "{}", few.capacity(now));
-    assert_eq!(book("concurrency = 64").capacity(now), 66);
-    assert_eq!(book("requests_per_minute = 600").capacity(now), 51);
+    assert!(few.capacity(Duration::MAX, now) <= 3, "{}", few.capacity(Duration::MAX, now));
+    assert_eq!(book("concurrency = 64").capacity(Duration::MAX, now), 66);
+    assert_eq!(book("requests_per_minute = 600").capacity(Duration::MAX, now), 51);
 }
 
 #[test]
@@ -44,4 +44,11 @@ fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_i
     }
     lane.had_word(2, start + 13 * second);
     assert_eq!(book.look_for_silence(start + 40 * second), []);
+}
+
+#[test]
+fn no_more_are_kept_in_flight_than_have_their_turn_in_time() {
+    let (book, now) = (book("requests_per_minute = 600"), Instant::now());
+    // Nine at once, and ten a second for half of the five seconds that each has.
+    assert_eq!(book.capacity(Duration::from_secs(5), now), 36);
 }

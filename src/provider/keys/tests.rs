@@ -57,6 +57,16 @@ fn when_all_rest_the_reason_is_told() {
 }
 
 #[test]
+fn a_new_key_in_the_file_does_not_inherit_a_spent_quota() {
+    let now = Instant::now();
+    let mut keys = keys(&["/a"], None, now);
+    rest(&mut keys, "/a", &spent(Some(HOUR)), now);
+    assert!(keys.are_out(&model(), now));
+    let renewed = keys.renew(&"/a".into(), Ok(Some(secret("new"))), now);
+    assert!(matches!(renewed, Renewed::Changed) && !keys.are_out(&model(), now));
+}
+
+#[test]
 fn a_daily_quota_is_its_models_and_money_is_the_keys() {
     let (now, other) = (Instant::now(), ModelName::from("other"));
     let mut keys = keys(&["a"], None, now);
