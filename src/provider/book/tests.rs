@@ -31,7 +31,7 @@ fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_i
     let pass = lane.breaker.admit(start, false).unwrap();
     lane.waits_for_word(1, pass, start);
     assert_eq!(book.look_for_silence(start + 9 * second), []);
-    assert_eq!(book.look_for_silence(start + 10 * second), [model.clone()]);
+    assert_eq!(book.look_for_silence(start + 10 * second), std::slice::from_ref(&model));
     assert_eq!(book.health_of(&model, start + 10 * second), LaneHealth::Poor);
     let lane = book.lanes.get_mut(&model).unwrap();
     lane.had_word(1, start + 11 * second);
