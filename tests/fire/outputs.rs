@@ -7,12 +7,15 @@ use pointsman::simulator::Settings;
 use super::scene::*;
 use super::stage::*;
 
+/// More than can be answered while a task that panicked is found out, however busy the machine is.
+const ITEMS: usize = 50_000;
+
 async fn run_with(point: &'static str, passage: u64) -> Burnt {
     quiet();
     let simulator = play(Settings::default());
     let _armed = arm(Plan::new(1).at(point, passage));
     let pointsman = start(&format!("{UNDAUNTED}{}", provider("a", &simulator, PATIENT)));
-    burn(&pointsman, 200).await
+    burn(&pointsman, ITEMS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,7 +30,7 @@ async fn a_panic_of_what_writes_ends_the_run_and_every_line_is_whole() {
         assert!(report.output_error.as_ref().unwrap().contains(why), "{:?}", report.output_error);
         assert!(ran.lines.len() >= 39 - 1 && ran.keys() == ran.lines.len(), "{point}: {}", ran.lines.len());
         assert_eq!(items.settled(), ran.lines.len() as u64 + items.unwritten, "{point}: {items:?}");
-        assert!(items.settled() < 200, "{point}: it went on asking for answers that nobody keeps");
+        assert!(items.settled() < ITEMS as u64, "{point}: it went on asking for answers that nobody keeps");
     }
 }
 
