@@ -22,7 +22,7 @@ use super::out::{End, Out};
 use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
 
-/// Calls of one ask that may be lost with the actor that held them before that counts as a failure.
+/// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
 
 type Answered = Result<Answer, Box<Unanswered>>;
@@ -35,7 +35,7 @@ pub(super) struct Flow {
     trail: Trail,
     hedging: Option<(HedgeAfter, Arc<Hedges>)>,
     first: Option<Out>,
-    /// Calls that were lost with the actor that held them.
+    /// Calls that a panic of a provider's actor has cost.
     lost: u32,
 }
 
@@ -76,8 +76,10 @@ impl Flow {
         };
         let trail = self.trail;
         reply.send(match ended {
-            Ok(Ended { reply, lane, practice, cost }) => Ok(Answer { reply, lane, practice, cost, trail }),
-            Err(failure) => Err(Box::new(Unanswered { failure, trail })),
+            Ok(Ended { reply, lane, practice, cost }) => {
+                Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
+            }
+            Err(failure) => Err(Box::new(Unanswered { failure, trail, lost: 0 })),
         });
     }
 

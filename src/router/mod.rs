@@ -12,6 +12,7 @@ mod lane;
 mod out;
 mod plan;
 mod policy;
+mod question;
 mod settings;
 
 /// What an ask hears that comes too late.
@@ -22,4 +23,5 @@ pub use ask::Ask;
 pub use hedge::HedgeAfter;
 pub use lane::{LaneHandle, RouteHandle};
 pub use plan::{Candidate, KeyLeft, Plan, Probe, Step};
+pub use question::question;
 pub use settings::{Lane, Policy, RetrySettings, Route};

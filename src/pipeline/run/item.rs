@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::chaos;
 use crate::router::{self, Router};
@@ -24,17 +24,6 @@ use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;
 use crate::pipeline::walk::{Settled, StepEnd, Walk};
-
-/// How often a question is asked that is lost with the router or with the task that follows it. Twice is no
-/// accident any more.
-const ASKED_AT_MOST: u64 = 2;
-
-/// How long a question waits for a router that is not there: one that was killed is back in less, one that
-/// failed for good never comes.
-const ROUTER_GONE: Duration = Duration::from_secs(2);
-
-/// How often it is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The actor of one item in flight.
 pub(super) struct Item {
@@ -126,29 +115,29 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
                 Err(failure) => walk.failed(ask.step, failure),
             }
         }
-        let Some(Asked { step, outcome, lost }) = asked.next().await else {
+        let Some(Asked { step, outcome }) = asked.next().await else {
             // A step that failed before it was asked can have set others free.
             if walk.is_settled() { break } else { continue }
         };
         chaos::point("item.answered");
         let mut reasked = false;
-        let (trail, practice) = match outcome {
+        let (trail, practice, lost) = match outcome {
             Ok(answer) => {
                 if let Next::Reask(prompt) = walk.answered(step, &answer.reply.text) {
                     reasked = true;
                     asked.push(question(&job, step, prompt));
                 }
-                (answer.trail, answer.practice)
+                (answer.trail, answer.practice, answer.lost)
             }
             Err(unanswered) => {
-                let Unanswered { failure, trail } = *unanswered;
+                let Unanswered { failure, trail, lost } = *unanswered;
                 walk.failed(step, with_refusals(failure, &trail));
-                (trail, false)
+                (trail, false, lost)
             }
         };
         spent[step].practice |= practice;
         spent[step].trail.0.extend_from_slice(&trail.0);
-        run.do_send(StepAsked { step, trail, practice, reasked, lost });
+        run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
     }
     Walked { settled: walk.settle(), spent, took: started.elapsed() }
 }
@@ -173,62 +162,20 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
     Failure { message: format!("{}; {}", failure.message, refusals.join(", ")).into(), ..failure }
 }
 
-type Outcome = Result<Answer, Box<Unanswered>>;
-
 /// A question of a step that has come back.
 struct Asked {
     step: usize,
-    outcome: Outcome,
-    /// How often it was lost on its way.
-    lost: u64,
+    outcome: Result<Answer, Box<Unanswered>>,
 }
 
 /// Asks one question of one step.
-fn question(job: &Arc<Job>, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
+fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
     let definition = &job.pipeline.steps()[step];
     let deadline = Instant::now() + definition.deadline;
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
-    let ask = router::Ask { prompt, route, priority, asker, deadline };
-    let (mut sent, router) = (send(&job.router, &ask), job.router.clone());
-    async move {
-        let mut lost = 0;
-        while lost < ASKED_AT_MOST {
-            if sent.is_none() {
-                sent = send_soon(&router, &ask).await;
-            }
-            let Some(sent) = sent.take() else { break };
-            match sent.await {
-                Ok(outcome) => return Asked { step, outcome, lost },
-                // The router, or the task that followed the ask, is gone: nobody knows how far it had come.
-                Err(_) => lost += 1,
-            }
-        }
-        let failure = match lost {
-            0 => Failure::new(Class::Internal, "there is no router"),
-            _ => {
-                let why = "the question was lost with the actor or task that followed it";
-                Failure::new(Class::Internal, why).maybe_charged()
-            }
-        };
-        Asked { step, outcome: Err(Box::new(Unanswered { failure, trail: Trail::default() })), lost }
-    }
-}
-
-fn send(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
-    Some(router.shared()?.send(ask.clone()))
-}
-
-/// Sends as soon as there is a router; `None` when none comes.
-async fn send_soon(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
-    let end = ask.deadline.min(Instant::now() + ROUTER_GONE);
-    loop {
-        match send(router, ask) {
-            Some(sent) => return Some(sent),
-            None if Instant::now() >= end => return None,
-            None => sleep(LOOK).await,
-        }
-    }
+    let answered = router::question(&job.router, router::Ask { prompt, route, priority, asker, deadline });
+    async move { Asked { step, outcome: answered.await } }
 }
 
 /// Returns the prompt of `ask` with everything that is attached to it.

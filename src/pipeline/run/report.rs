@@ -119,15 +119,13 @@ pub struct Calls {
     pub failovers: u64,
     /// Questions asked again because the answer failed its check.
     pub reasked: u64,
-    /// Failed calls that the provider may have charged for, those included that are `lost`, and questions and
-    /// items that died half-way.
+    /// Failed calls that the provider may have charged for, and questions and items that died half-way.
     pub maybe_charged: u64,
     /// Calls sent beside another to the same question that took long.
     pub hedged: u64,
     /// Calls that left although their lane's breaker was open, because no other lane was left.
     pub forced: u64,
-    /// Calls lost with the actor that held them: nobody knows whether they left, so they are not among
-    /// `made`.
+    /// Calls that a panic of their provider's actor cost before they left; they are not among `made`.
     pub lost: u64,
 }
 

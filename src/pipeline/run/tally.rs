@@ -325,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_lost_may_have_been_paid_and_is_not_said_to_have_left() {
-        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died").maybe_charged());
+    fn a_call_that_is_lost_is_neither_said_to_have_left_nor_to_be_paid() {
+        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died"));
         let lost = Attempt { key: None, ..attempt(0, None, died) };
         let report = report_of(vec![lost, attempt(1, Some(2_000_000), Outcome::Answered)]);
         let Calls { made, answered, failed, maybe_charged, lost, .. } = report.calls;
-        assert_eq!((made, answered, failed, maybe_charged, lost), (1, 1, 0, 1, 1));
-        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+        assert_eq!((made, answered, failed, maybe_charged, lost), (1, 1, 0, 0, 1));
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 0));
         assert_eq!(report.failed_calls[&Class::NetworkError].count, 1);
     }
 
