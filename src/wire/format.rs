@@ -31,6 +31,14 @@ impl Format {
         }
     }
 
+    /// Returns the `max_tokens` that a request carries where nobody says; `None` leaves it to the provider.
+    pub fn assumed_max_tokens(self) -> Option<u32> {
+        match self {
+            Self::Anthropic => Some(anthropic::DEFAULT_MAX_TOKENS),
+            Self::Openai | Self::Gemini => None,
+        }
+    }
+
     /// Writes the request for `prompt`; `base_url` and `dialect` say which vendor will read it.
     ///
     /// # Errors
