@@ -288,7 +288,7 @@ impl State {
             capacity: inner.capacity(Duration::MAX, now),
             calls: inner.calls,
             throttled: inner.throttled,
-            limit_share: inner.limit_share(now),
+            limit: inner.limit_use(now),
             held_for: inner.longest_hold(now),
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),

@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::chaos;
 use crate::provider::{Call, Departure, Left, Refused};
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Answer, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
+use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::Ask;
 use super::attempt;
@@ -188,7 +188,7 @@ impl Flow {
             End::Replied(replied) => {
                 let (cost, probe) = (replied.cost, replied.probe);
                 let (attempt, result) = attempt::came_back(name, out.hedge, replied);
-                self.trail.0.push(attempt);
+                note(&self.ask, &mut self.trail, attempt);
                 match result {
                     Ok(reply) => {
                         let (lane, practice) = (name.clone(), provider.is_practice());
@@ -227,9 +227,17 @@ impl Flow {
     fn break_off(&mut self, out: Out) {
         let (lane, hedge) = (&self.lanes[out.lane].name, out.hedge);
         if let Some(gone) = out.break_off() {
-            self.trail.0.push(attempt::beaten(lane, hedge, gone));
+            note(&self.ask, &mut self.trail, attempt::beaten(lane, hedge, gone));
         }
     }
+}
+
+/// Writes down a call that has left and ended.
+fn note(ask: &Ask, trail: &mut Trail, attempt: Attempt) {
+    if let Some(counts) = &ask.counts {
+        counts.count(&attempt);
+    }
+    trail.0.push(attempt);
 }
 
 fn candidate(lane: &LaneHandle) -> Candidate {

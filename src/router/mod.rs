@@ -6,6 +6,7 @@
 mod actor;
 mod ask;
 mod attempt;
+mod counts;
 mod flow;
 mod hedge;
 mod lane;
@@ -20,6 +21,7 @@ const STOPPED: &str = "pointsman is stopping and takes no more questions";
 
 pub use actor::Router;
 pub use ask::Ask;
+pub use counts::{CallCounts, CallsEnded};
 pub use hedge::HedgeAfter;
 pub use lane::{LaneHandle, RouteHandle};
 pub use plan::{Candidate, KeyLeft, Plan, Probe, Step};

@@ -96,7 +96,7 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline }).await
+        self.send(Ask { prompt, route, priority, asker, deadline, counts: None }).await
     }
 
     /// Sends a whole [`Ask`]. One that is lost with the router, or with the task that follows it, is asked once

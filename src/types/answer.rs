@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Charged, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
+use super::{Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
 
 /// One attempt at one lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,13 @@ impl Attempt {
     /// Returns whether it was lost before it left, by a panic of the provider's actor.
     pub fn is_lost(&self) -> bool {
         self.key.is_none() && matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// Returns whether it was broken off because another lane had answered first. No other call is
+    /// cancelled and yet written down.
+    pub fn is_beaten(&self) -> bool {
+        self.key.is_some()
+            && matches!(&self.outcome, Outcome::Failed(failure) if failure.class == Class::Cancelled)
     }
 
     /// Says what was unusual about it; `None` when nothing was.
@@ -93,6 +100,11 @@ impl Trail {
         self.0.iter().filter(|attempt| attempt.hedge && attempt.key.is_some()).count()
     }
 
+    /// Returns how many calls were broken off because another lane had answered first.
+    pub fn beaten(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.is_beaten()).count()
+    }
+
     /// Returns how many calls left although their lane's breaker was open.
     pub fn forced(&self) -> usize {
         self.0.iter().filter(|attempt| attempt.forced).count()
@@ -103,7 +115,7 @@ impl Trail {
         self.0.iter().filter(|attempt| attempt.is_lost()).count()
     }
 
-    /// Returns how many failed calls the provider may have charged for.
+    /// Returns how many failed calls the provider may have charged for, those included that were beaten.
     pub fn maybe_charged(&self) -> usize {
         let lost = |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::Maybe);
         self.0.iter().filter(lost).count()

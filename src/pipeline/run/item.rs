@@ -11,10 +11,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::chaos;
-use crate::router::{self, Router};
+use crate::router::{self, CallCounts, Router};
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Class, Failure, ItemStatus, Priority, Prompt, RunId, Trail, Unanswered,
+    self, Answer, Asker, Class, Failure, ItemStatus, NanoUsd, Priority, Prompt, RunId, Trail, Unanswered,
 };
 
 use super::actor::Run;
@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) router: Slot<Router>,
     pub(super) priority: Priority,
     pub(super) run: RunId,
+    /// Where the calls of the run are counted as they end.
+    pub(super) counts: Arc<CallCounts>,
 }
 
 /// How an item ended, and what it took.
@@ -48,6 +50,8 @@ pub(super) struct Walked {
     /// What every step took, re-asks included.
     pub(super) spent: Vec<Spent>,
     pub(super) took: Duration,
+    /// Questions that came back.
+    pub(super) questions: u64,
 }
 
 /// What one step took.
@@ -56,6 +60,14 @@ pub(super) struct Spent {
     pub(super) trail: Trail,
     /// Whether a played provider answered.
     pub(super) practice: bool,
+}
+
+impl Walked {
+    /// Returns what is known of its cost.
+    pub(super) fn cost(&self) -> NanoUsd {
+        let attempts = self.spent.iter().flat_map(|spent| &spent.trail.0);
+        attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
+    }
 }
 
 impl Item {
@@ -98,7 +110,7 @@ impl Walked {
             error: steps.first().map(|step| (step.name.clone(), failure)),
             steps: vec![StepEnd::Unfinished; steps.len()],
         };
-        Self { settled, spent: vec![Spent::default(); steps.len()], took }
+        Self { settled, spent: vec![Spent::default(); steps.len()], took, questions: 0 }
     }
 }
 
@@ -107,6 +119,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
     let mut spent = vec![Spent::default(); job.pipeline.steps().len()];
     let mut asked = FuturesUnordered::new();
+    let mut questions = 0;
     loop {
         chaos::point("item.asks");
         for ask in walk.due() {
@@ -120,6 +133,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             if walk.is_settled() { break } else { continue }
         };
         chaos::point("item.answered");
+        questions += 1;
         let mut reasked = false;
         let (trail, practice, lost) = match outcome {
             Ok(answer) => {
@@ -131,7 +145,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             }
             Err(unanswered) => {
                 let Unanswered { failure, trail, lost } = *unanswered;
-                walk.failed(step, with_refusals(failure, &trail));
+                walk.failed(step, with_lane(with_refusals(failure, &trail), &trail));
                 (trail, false, lost)
             }
         };
@@ -139,7 +153,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
         spent[step].trail.0.extend_from_slice(&trail.0);
         run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
     }
-    Walked { settled: walk.settle(), spent, took: started.elapsed() }
+    Walked { settled: walk.settle(), spent, took: started.elapsed(), questions }
 }
 
 /// Says why no lane took the question, where its time ran out before any did.
@@ -162,6 +176,18 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
     Failure { message: format!("{}; {}", failure.message, refusals.join(", ")).into(), ..failure }
 }
 
+/// Says whose failure it was, where the lane alone has said what was wrong: of many lanes, or of a question that
+/// no call has left for, nobody else would know.
+fn with_lane(failure: Failure, trail: &Trail) -> Failure {
+    let is_its = |attempt: &&types::Attempt| match &attempt.outcome {
+        types::Outcome::Failed(known) => known.message == failure.message,
+        types::Outcome::Refused(why) => why.ends_with(&*failure.message),
+        types::Outcome::Answered => false,
+    };
+    let Some(attempt) = trail.0.iter().rev().find(is_its) else { return failure };
+    Failure { message: format!("{}: {}", attempt.lane, failure.message).into(), ..failure }
+}
+
 /// A question of a step that has come back.
 struct Asked {
     step: usize,
@@ -174,7 +200,9 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
     let deadline = Instant::now() + definition.deadline;
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
-    let answered = router::question(&job.router, router::Ask { prompt, route, priority, asker, deadline });
+    let counts = Some(job.counts.clone());
+    let ask = router::Ask { prompt, route, priority, asker, deadline, counts };
+    let answered = router::question(&job.router, ask);
     async move { Asked { step, outcome: answered.await } }
 }
 
