@@ -14,7 +14,7 @@ fn faults(text: &str) -> String {
 /// Words of the libraries that nobody can act on.
 const FOREIGN: [&str; 12] = [
     "invalid",
-    "struct",
+    "struct ",
     "wanted",
     "friendly",
     "u32",

@@ -100,13 +100,17 @@ async fn a_router_or_a_run_that_panics_again_and_again_is_told_to_the_owner() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_supervisor_that_panics_takes_everything_down_and_its_owner_hears_of_it() {
     quiet();
-    let simulator = play(toml::from_str("latency = \"10s\"").unwrap());
+    let simulator = play(toml::from_str("latency = \"60s\"").unwrap());
     let _armed = arm(Plan::new(1).share("supervisor.exited", 1.0).at("router.health", 2));
-    let pointsman = start(&format!("{UNDAUNTED}{}", provider("a", &simulator, PATIENT)));
+    let pointsman = start(&format!(
+        "{UNDAUNTED}{}",
+        provider("a", &simulator, "timeouts = { first_token = \"60s\", total = \"60s\" }")
+    ));
     let folder = tempfile::tempdir().unwrap();
     let mut run = begin(&pointsman, folder.path(), 10).await;
     assert_eq!(pointsman.gave_up().await, "pointsman has stopped");
     assert!(run.report().await.is_err());
-    assert!(read(folder.path()).is_empty());
+    let lines = std::fs::read_to_string(folder.path().join("out.jsonl")).unwrap();
+    assert!(lines.is_empty(), "{lines}");
     assert!(ask(&pointsman, "default", "Anybody?").await.is_err());
 }

@@ -98,7 +98,7 @@ fn a_key_file_that_is_not_there_is_told_with_its_place_and_no_secret_beside_it()
             "cannot read the key file /nowhere/key",
             "config.toml:2:9",
             "put the key into this file",
-            "config.toml:3:47",
+            "config.toml:3:46",
         ],
     );
     assert!(!ended.err.contains("hush-hush-1"), "{}", ended.err);

@@ -20,7 +20,7 @@ fn finishes_what_is_in_flight(signal: &str) {
     running.signal(signal);
     running.wait_for("press Ctrl-C again to stop now");
     let ended = running.end();
-    ended.says(130, &["(interrupted)", "4 completed", "99% of the input was not begun, about 49"]);
+    ended.says(130, &["(interrupted)", "4 completed", "99% of the input was not begun, about 5"]);
     let report = room.json("report.json");
     let share = report["not_begun"]["share"].as_f64().unwrap();
     assert!((share - 496.0 / 500.0).abs() < 0.005, "{report}");
