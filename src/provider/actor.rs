@@ -58,7 +58,7 @@ impl Provider {
                     drop(self.state.runtime().spawn(call));
                     // Until the probe has come back the others do better elsewhere.
                     if probe {
-                        self.tell_health();
+                        self.tell_health(ctx);
                     }
                 }
                 Next::Wait(until) => return self.wake_at(until, ctx),
@@ -83,8 +83,12 @@ impl Provider {
         self.alarm = Some((at, alarm));
     }
 
-    fn tell_health(&mut self) {
-        let health = self.state.health(Instant::now());
+    fn tell_health(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        // What changes by time alone is told when it does, and not only at the next tick.
+        let soon = self.state.recovers(now).map(|at| at - now).filter(|wait| *wait < TICK);
+        soon.map(|wait| ctx.run_later(wait, |provider, ctx| provider.tell_health(ctx)));
+        let health = self.state.health(now);
         if self.told.as_ref() != Some(&health) {
             (self.tell)(health.clone());
             self.told = Some(health);
@@ -177,7 +181,7 @@ impl Actor for Provider {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         chaos::point("provider.started");
-        self.tell_health();
+        self.tell_health(ctx);
         self.pump(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
             chaos::point("provider.tick");
@@ -185,7 +189,7 @@ impl Actor for Provider {
             provider.state.read_key_files(Instant::now());
             // Told anew even if nothing has changed: the router forgets everything when it panics.
             provider.told = None;
-            provider.tell_health();
+            provider.tell_health(ctx);
             provider.pump(ctx);
         });
     }
@@ -218,7 +222,7 @@ impl Handler<Released> for Provider {
         chaos::point("provider.released");
         self.pump(ctx);
         if released.health_changed {
-            self.tell_health();
+            self.tell_health(ctx);
         }
     }
 }

@@ -157,7 +157,8 @@ impl State {
     /// Puts a call into the queue, or tells it at once why not.
     pub(super) fn enqueue(&self, call: Call, reply: ReplyTo<Result<Replied, Refused>>, now: Instant) {
         // Before the lock: a long prompt takes a millisecond to read.
-        let estimate = Estimate::of(&call.prompt, self.settings.models.get(&call.model));
+        let (model, format) = (self.settings.models.get(&call.model), self.settings.format);
+        let estimate = Estimate::of(&call.prompt, model, format);
         let mut inner = self.lock();
         chaos::point("state.enqueue");
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {

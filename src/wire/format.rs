@@ -31,6 +31,15 @@ impl Format {
         }
     }
 
+    /// Returns the most tokens of an answer that a request asks for whose prompt names none; `None` where it
+    /// then leaves that to the provider.
+    pub fn default_max_tokens(self) -> Option<u32> {
+        match self {
+            Self::Anthropic => Some(anthropic::DEFAULT_MAX_TOKENS),
+            Self::Openai | Self::Gemini => None,
+        }
+    }
+
     /// Writes the request for `prompt`; `base_url` and `dialect` say which vendor will read it.
     ///
     /// # Errors

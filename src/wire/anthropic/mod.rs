@@ -10,7 +10,7 @@ mod schema;
 
 pub(super) use error::{complete, read_error, read_hints};
 pub(super) use reply::Decoder;
-pub(super) use request::{authorization, encode};
+pub(super) use request::{DEFAULT_MAX_TOKENS, authorization, encode};
 
 /// The vendor's own address; what follows it begins with `/v1`.
 pub(super) const BASE_URL: &str = "https://api.anthropic.com";

@@ -19,7 +19,7 @@ use super::schema;
 const WITHOUT_TEMPERATURE: &str = "2026-10-21";
 const DEFAULT_VERSION: &str = "2023-06-01";
 /// The vendor insists on a limit; this one is used when the prompt names none.
-const DEFAULT_MAX_TOKENS: u32 = 4096;
+pub(in crate::wire) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
     let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
