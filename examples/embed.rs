@@ -34,7 +34,16 @@ pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: w
     let system = Some("Summarise the text in one sentence, in its own language.".into());
     let prompt = Prompt { system, max_tokens: Some(500), ..Prompt::text(text) }.into();
     let (priority, deadline) = (Priority::Interactive, Instant::now() + PATIENCE);
-    match to.send(Ask { prompt, route: "default".into(), priority, asker: Asker::default(), deadline }).await
+    match to
+        .send(Ask {
+            prompt,
+            route: "default".into(),
+            priority,
+            asker: Asker::default(),
+            deadline,
+            counts: None,
+        })
+        .await
     {
         Ok(answer) => HttpResponse::Ok()
             .json(json!({ "summary": answer.reply.text, "lane": answer.lane, "practice": answer.practice })),

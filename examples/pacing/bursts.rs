@@ -30,5 +30,6 @@ pub(crate) async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
         calls: counts.admitted,
         lost: ACCOUNTS.saturating_sub(report.items.completed),
         seconds: Some(seconds),
+        slowest: None,
     })
 }

@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example pacing                      # every row, about 15 minutes
 //! cargo run --release --example pacing -- 1 7b --seconds 20
+//! cargo run --release --example pacing -- 9 --repeat 5       # medians, and from the least to the most
 //! ```
 //!
 //! Each row plays a provider on threads of its own, drives Pointsman against it with more work than the
@@ -23,26 +24,34 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use rows::{ROWS, Row, Scene};
-use score::{Measured, header};
+use score::{Goes, Measured, header};
 use stage::Stage;
 use tokio::runtime::Builder;
 
 fn main() -> anyhow::Result<ExitCode> {
-    let (rows, measured_for) = arguments()?;
+    let Arguments { rows, measured_for, repeat } = arguments()?;
     let stage = Stage::new(measured_for)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(judge(&stage, &rows))
+    runtime.block_on(judge(&stage, &rows, repeat))
 }
 
 #[expect(clippy::print_stdout, reason = "a program that prints its result")]
-async fn judge(stage: &Stage, rows: &[&Row]) -> anyhow::Result<ExitCode> {
+async fn judge(stage: &Stage, rows: &[&Row], repeat: usize) -> anyhow::Result<ExitCode> {
     println!("{}", header());
     let mut missed = 0;
     for row in rows {
-        let measured = Box::pin(play(stage, row)).await;
-        let measured = measured.with_context(|| format!("row {} was not measured", row.name))?;
-        missed += usize::from(!row.goal.is_met_by(&measured));
-        println!("{}", row.goal.line(row, &measured));
+        let mut goes = Vec::new();
+        for _ in 0..repeat {
+            let measured = Box::pin(play(stage, row)).await;
+            goes.push(measured.with_context(|| format!("row {} was not measured", row.name))?);
+        }
+        let goes = Goes::new(goes);
+        let median = goes.median();
+        missed += usize::from(!row.goal.is_met_by(&median));
+        println!("{}", row.goal.line(row, &median));
+        if let Some(range) = goes.range() {
+            println!("{range}");
+        }
     }
     Ok(ExitCode::from(u8::from(missed > 0)))
 }
@@ -56,14 +65,24 @@ async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
     }
 }
 
-/// Returns the rows to play, all if none is named, and for how long each is measured.
-fn arguments() -> anyhow::Result<(Vec<&'static Row>, Duration)> {
-    let (mut rows, mut seconds) = (Vec::new(), 60);
+/// What is asked for.
+struct Arguments {
+    /// The rows to play, all if none is named.
+    rows: Vec<&'static Row>,
+    /// For how long each is measured.
+    measured_for: Duration,
+    /// How often each is played.
+    repeat: usize,
+}
+
+fn arguments() -> anyhow::Result<Arguments> {
+    let (mut rows, mut seconds, mut repeat) = (Vec::new(), 60, 1);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--seconds" {
-            let given = arguments.next().context("--seconds needs a number")?;
-            seconds = given.parse().with_context(|| format!("--seconds {given}: not a whole number"))?;
+            seconds = number(&argument, arguments.next())?;
+        } else if argument == "--repeat" {
+            repeat = number(&argument, arguments.next())?;
         } else if let Some(row) = ROWS.iter().find(|row| row.name == argument) {
             rows.push(row);
         } else {
@@ -71,11 +90,19 @@ fn arguments() -> anyhow::Result<(Vec<&'static Row>, Duration)> {
             bail!("there is no row {argument}; there are {}", names.join(", "));
         }
     }
+    if repeat == 0 {
+        bail!("--repeat 0: nothing to play");
+    }
     if seconds < 5 {
         bail!("--seconds {seconds}: less than 5 seconds tell nothing");
     }
     if rows.is_empty() {
         rows = ROWS.iter().collect();
     }
-    Ok((rows, Duration::from_secs(seconds)))
+    Ok(Arguments { rows, measured_for: Duration::from_secs(seconds), repeat: repeat as usize })
+}
+
+fn number(option: &str, given: Option<String>) -> anyhow::Result<u64> {
+    let given = given.with_context(|| format!("{option} needs a number"))?;
+    given.parse().with_context(|| format!("{option} {given}: not a whole number"))
 }

@@ -23,6 +23,19 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
+/// A question, and how long it took.
+type Timed = (Answered, Duration);
+
+/// What became of the questions.
+struct Answers {
+    /// Calls to the first provider that failed.
+    failed: u64,
+    /// Questions without an answer.
+    lost: u64,
+    /// Seconds that the slowest question took, from being asked to its end.
+    slowest: f64,
+}
+
 pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<Measured> {
     let (first, second) = (stage.play(row)?, stage.play(row)?);
     let pointsman = start(row, &first, Some(&second))?;
@@ -43,7 +56,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<
         None => stage.play_at(settings, address)?,
     };
     let seconds = used_again(&first, &pointsman, &mut asked).await;
-    let (failed, lost) = answers(asked).await;
+    let Answers { failed, lost, slowest } = answers(asked).await;
     Ok(Measured {
         used: None,
         refused: None,
@@ -51,6 +64,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<
         calls: dark_calls.unwrap_or(failed),
         lost,
         seconds: Some(seconds),
+        slowest: Some(slowest),
     })
 }
 
@@ -65,7 +79,7 @@ fn go_dark(first: Simulator, how: Dark) -> Option<Simulator> {
 }
 
 /// Asks one question after the other for so long.
-async fn ask_for(how_long: Duration, pointsman: &Pointsman, asked: &mut VecDeque<JoinHandle<Answered>>) {
+async fn ask_for(how_long: Duration, pointsman: &Pointsman, asked: &mut VecDeque<JoinHandle<Timed>>) {
     let end = Instant::now() + how_long;
     while Instant::now() < end {
         asked.push_back(ask(pointsman, asked.len()));
@@ -73,23 +87,25 @@ async fn ask_for(how_long: Duration, pointsman: &Pointsman, asked: &mut VecDeque
     }
 }
 
-fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Answered> {
+fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Timed> {
     let ask = Ask {
         prompt: Prompt::text(format!("Is question {number} answered?")).into(),
         route: "default".into(),
         priority: Priority::Interactive,
         asker: Asker::default(),
         deadline: Instant::now() + Duration::from_secs(600),
+        counts: None,
     };
     let asking = pointsman.clone();
-    pointsman.runtime().spawn(async move { asking.send(ask).await })
+    let began = Instant::now();
+    pointsman.runtime().spawn(async move { (asking.send(ask).await, began.elapsed()) })
 }
 
 /// Goes on asking, and returns after how many seconds the provider that is back admitted a call.
 async fn used_again(
     first: &Simulator,
     pointsman: &Pointsman,
-    asked: &mut VecDeque<JoinHandle<Answered>>,
+    asked: &mut VecDeque<JoinHandle<Timed>>,
 ) -> f64 {
     let returned = Instant::now();
     while returned.elapsed() < PATIENCE {
@@ -105,21 +121,23 @@ async fn used_again(
     f64::INFINITY
 }
 
-/// Returns how many calls to the first provider failed, and how many questions have no answer.
-async fn answers(asked: VecDeque<JoinHandle<Answered>>) -> (u64, u64) {
+async fn answers(asked: VecDeque<JoinHandle<Timed>>) -> Answers {
     let end = Instant::now() + PATIENCE;
-    let (mut failed, mut lost) = (0, 0);
+    let mut sum = Answers { failed: 0, lost: 0, slowest: 0.0 };
     for question in asked {
-        let answered = timeout_at(end, question).await;
-        lost += u64::from(!matches!(answered, Ok(Ok(Ok(_)))));
-        let trail = match &answered {
-            Ok(Ok(Ok(answer))) => &answer.trail.0[..],
-            Ok(Ok(Err(unanswered))) => &unanswered.trail.0[..],
-            _ => &[],
+        let Ok(Ok((answered, took))) = timeout_at(end, question).await else {
+            (sum.lost, sum.slowest) = (sum.lost + 1, f64::INFINITY);
+            continue;
         };
-        failed += trail.iter().filter(|attempt| failed_at_first(attempt)).count() as u64;
+        sum.slowest = sum.slowest.max(took.as_secs_f64());
+        sum.lost += u64::from(answered.is_err());
+        let trail = match &answered {
+            Ok(answer) => &answer.trail,
+            Err(unanswered) => &unanswered.trail,
+        };
+        sum.failed += trail.0.iter().filter(|attempt| failed_at_first(attempt)).count() as u64;
     }
-    (failed, lost)
+    sum
 }
 
 fn failed_at_first(attempt: &Attempt) -> bool {

@@ -21,7 +21,13 @@ pub(crate) struct Measured {
     pub(crate) lost: u64,
     /// Until all was done, or as it had been; infinite where that was not waited for any longer.
     pub(crate) seconds: Option<f64>,
+    /// Seconds that the slowest question took, from being asked to its answer; infinite where there was none.
+    pub(crate) slowest: Option<f64>,
 }
+
+/// What several goes at one row showed, each figure for itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Goes(Vec<Measured>);
 
 /// What is to be reached: at least that share used, at most that much of the others.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +44,9 @@ pub(crate) const ANYTHING: Goal = Goal { used: None, refused: None, calls: None,
 
 /// Returns the line above all rows.
 pub(crate) fn header() -> String {
-    let [used, refused, seconds] = ["used", "429", "seconds"];
+    let [used, refused, seconds, slowest] = ["used", "429", "seconds", "slowest"];
     format!(
-        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}  {:8}goal",
+        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}{slowest:>9}  {:8}goal",
         "row", "what", "calls", "lost", ""
     )
 }
@@ -59,14 +65,13 @@ impl Goal {
 
     /// Returns a row's line.
     pub(crate) fn line(&self, row: &Row, measured: &Measured) -> String {
-        let shown =
-            |value: Option<f64>, unit| value.map_or("-".to_owned(), |value| format!("{value:.1}{unit}"));
-        let Measured { used, refused, calls, lost, seconds } = *measured;
-        let (used, refused, seconds) = (shown(used, "%"), shown(refused, "%"), shown(seconds, ""));
+        let Measured { used, refused, calls, lost, seconds, slowest } = *measured;
+        let (used, refused) = (shown(used, "%"), shown(refused, "%"));
+        let (seconds, slowest) = (shown(seconds, ""), shown(slowest, ""));
         let verdict = if self.is_met_by(measured) { "met" } else { "MISSED" };
         let (name, what) = (row.name, row.what);
         format!(
-            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}  {verdict:8}{}",
+            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}{slowest:>9}  {verdict:8}{}",
             self.text()
         )
     }
@@ -81,6 +86,66 @@ impl Goal {
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
+}
+
+impl Goes {
+    /// Takes what every go showed; at least one.
+    pub(crate) fn new(goes: Vec<Measured>) -> Self {
+        Self(goes)
+    }
+
+    /// Returns the median of each figure: of an even number of goes the worse one of the two in the middle.
+    pub(crate) fn median(&self) -> Measured {
+        let middle = self.0.len() / 2;
+        let low = |figure: fn(&Measured) -> Option<f64>| {
+            self.sorted(figure).get(self.0.len() - 1 - middle).copied()
+        };
+        let high = |figure: fn(&Measured) -> Option<f64>| self.sorted(figure).get(middle).copied();
+        Measured {
+            used: low(|go| go.used),
+            refused: high(|go| go.refused),
+            calls: high(|go| Some(go.calls as f64)).unwrap_or_default() as u64,
+            lost: high(|go| Some(go.lost as f64)).unwrap_or_default() as u64,
+            seconds: high(|go| go.seconds),
+            slowest: high(|go| go.slowest),
+        }
+    }
+
+    /// Returns the line that stands below a row's: from the least to the most of each figure; `None` for a
+    /// single go.
+    pub(crate) fn range(&self) -> Option<String> {
+        if self.0.len() < 2 {
+            return None;
+        }
+        let range = |figure: fn(&Measured) -> Option<f64>, unit: &str| match self.sorted(figure)[..] {
+            [least, .., most] => Some(format!("{least:.1}{unit} to {most:.1}{unit}")),
+            _ => None,
+        };
+        let whole = |figure: fn(&Measured) -> Option<f64>| match self.sorted(figure)[..] {
+            [least, .., most] => Some(format!("{least} to {most}")),
+            _ => None,
+        };
+        let parts = [
+            range(|go| go.used, "%").map(|range| format!("used {range}")),
+            range(|go| go.refused, "%").map(|range| format!("429 {range}")),
+            whole(|go| Some(go.calls as f64)).map(|range| format!("calls {range}")),
+            whole(|go| Some(go.lost as f64)).map(|range| format!("lost {range}")),
+            range(|go| go.seconds, "").map(|range| format!("seconds {range}")),
+            range(|go| go.slowest, "").map(|range| format!("slowest {range}")),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        Some(format!("    of {} goes: {}", self.0.len(), parts.join(", ")))
+    }
+
+    fn sorted(&self, figure: fn(&Measured) -> Option<f64>) -> Vec<f64> {
+        let mut figures: Vec<f64> = self.0.iter().filter_map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures
+    }
+}
+
+fn shown(value: Option<f64>, unit: &str) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.1}{unit}"))
 }
 
 /// What the provider counted in some of its seconds.

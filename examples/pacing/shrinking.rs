@@ -36,6 +36,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Shrink) -> anyhow::Resul
         calls: window.admitted,
         lost: end(run).await?,
         seconds: Some(seconds),
+        slowest: None,
     })
 }
 

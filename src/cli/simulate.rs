@@ -71,6 +71,12 @@ fn quoted(set: &str) -> String {
 }
 
 fn merge(into: &mut toml::Table, over: toml::Table) {
+    // Two ways to say the same: whoever says one of them takes the other back.
+    for (said, other) in [("p95", "sigma"), ("sigma", "p95")] {
+        if over.contains_key(said) && !over.contains_key(other) {
+            into.remove(other);
+        }
+    }
     for (key, value) in over {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(into)), toml::Value::Table(over)) => merge(into, over),
@@ -99,6 +105,14 @@ mod tests {
         let after = overlay(Settings::default(), &["latency=1.5s".to_owned(), "seed=3".to_owned()]).unwrap();
         assert_eq!(after.latency, toml::from_str::<Settings>("latency = '1.5s'").unwrap().latency);
         assert_eq!(after.seed, 3);
+    }
+
+    #[test]
+    fn a_set_of_a_distribution_takes_the_place_of_one_that_was_there() {
+        let before: Settings = toml::from_str("latency = { median = '600ms', p95 = '1.5s' }").unwrap();
+        let after = overlay(before, &["latency={median=\"1s\",p95=\"3s\"}".to_owned()]).unwrap();
+        let wanted: Settings = toml::from_str("latency = { median = '1s', p95 = '3s' }").unwrap();
+        assert_eq!(after.latency, wanted.latency);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::guard::BreakerState;
 use crate::pipeline::run::Progress;
-use crate::provider::Snapshot;
+use crate::provider::{LimitUse, Snapshot};
 use crate::types::NanoUsd;
 
 /// Returns the lines of the live display: items, calls and money, then a line for each provider.
@@ -38,7 +38,7 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
 
 fn items(progress: &Progress) -> String {
     let items = &progress.items;
-    let mut text = format!("{} done", count(items.completed + items.skipped));
+    let mut text = format!("{} done", numbered(items.completed + items.skipped, "item"));
     if items.failed > 0 {
         let _ = write!(text, ", {} failed", count(items.failed));
     }
@@ -65,7 +65,7 @@ fn pace(progress: &Progress) -> String {
         progress.calls_per_second,
         seconds_text(progress.seconds)
     );
-    if let Some(left) = progress.seconds_left {
+    if let Some(left) = progress.seconds_left.filter(|left| *left >= 0.5) {
         let _ = write!(text, ", about {} left", seconds_text(left));
     }
     text
@@ -77,7 +77,8 @@ fn calls(progress: &Progress) -> String {
     for (number, what) in [
         (calls.throttled, "throttled (429)"),
         (calls.failed - calls.throttled, "failed"),
-        (calls.failovers, "failovers"),
+        (calls.beaten, "not needed"),
+        (calls.failovers, "failed over"),
         (calls.reasked, "re-asked"),
     ] {
         if number > 0 {
@@ -115,13 +116,13 @@ fn health(provider: &Snapshot) -> String {
     text.push_str(&worst.join(", "));
     let _ = write!(
         text,
-        ", {}/{} in flight, {} waiting",
+        ", {}/{} calls out, {} waiting",
         provider.in_flight,
         provider.concurrency,
         count(provider.waiting as u64)
     );
-    if let Some(share) = provider.limit_share {
-        let _ = write!(text, ", {:.0}% of its limit", share * 100.0);
+    if let Some(used) = &provider.limit {
+        let _ = write!(text, ", {}", limit(used));
     }
     if provider.throttled > 0 {
         let _ = write!(text, ", {} throttled (429)", count(provider.throttled));
@@ -138,6 +139,17 @@ fn health(provider: &Snapshot) -> String {
         text.push_str("  [practice]");
     }
     text
+}
+
+/// Shows how much of a limit the last ten seconds used.
+fn limit(used: &LimitUse) -> String {
+    let of = format!("{} {}/min", count(used.per_minute.round() as u64), used.what);
+    let whose = used.model.as_ref().map_or_else(String::new, |model| format!(" of {model}"));
+    // What a minute had left may go at once: that is a burst, and no limit broken.
+    match used.share {
+        share if share >= 1.25 => format!("a burst at {share:.1} times {of}{whose}"),
+        share => format!("{:.0}% of {of}{whose}", (share * 100.0).min(100.0)),
+    }
 }
 
 /// Shows a number of things, such as "1 call" and "12 calls".
@@ -164,7 +176,7 @@ pub(super) fn count(number: u64) -> String {
     }
 }
 
-fn money(dollars: f64) -> String {
+pub(super) fn money(dollars: f64) -> String {
     NanoUsd((dollars * 1e9).round() as u64).to_string()
 }
 
@@ -205,10 +217,25 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_shown_with_what_it_counts_and_never_as_more_than_all_of_it() {
+        let used = |share, model: Option<&str>| LimitUse {
+            model: model.map(Into::into),
+            what: "requests",
+            per_minute: 600.0,
+            share,
+        };
+        assert_eq!(limit(&used(0.314, None)), "31% of 600 requests/min");
+        assert_eq!(limit(&used(1.2, Some("haiku"))), "100% of 600 requests/min of haiku");
+        assert_eq!(limit(&used(3.21, None)), "a burst at 3.2 times 600 requests/min");
+    }
+
+    #[test]
     fn a_run_that_has_just_begun_says_so_without_nonsense() {
         let shown = line("email", &Progress::default());
         assert!(
-            shown.starts_with("email: 0 done, 0 in flight | 0.0 items/s, 0.0 calls/s, 0.0s gone | 0 calls"),
+            shown.starts_with(
+                "email: 0 items done, 0 in flight | 0.0 items/s, 0.0 calls/s, 0.0s gone | 0 calls"
+            ),
             "{shown}"
         );
     }

@@ -2,10 +2,10 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::pipeline::run::{Ended, ErrorCount, Part, Report};
+use crate::pipeline::run::{Ended, ErrorCount, NotBegun, Part, Report};
 use crate::types::Class;
 
-use super::status::{cost, count, numbered, seconds_text};
+use super::status::{cost, count, money, numbered, seconds_text};
 
 /// Columns of a terminal that a report has to fit.
 const WIDTH: u16 = 100;
@@ -49,9 +49,34 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
         let items = numbered(report.items.unfinished, "item");
         problems.push(format!("{items} given up half-way, without a line; calls under way may be charged"));
     }
+    if let Some(rest) = &report.not_begun {
+        problems.push(not_begun(rest));
+    }
     let broken = [&report.input_error, &report.output_error].into_iter().flatten();
     problems.extend(broken.map(|error| format!("error: {error}")));
     problems
+}
+
+/// Says how much of the input was not begun, as far as anybody knows.
+fn not_begun(rest: &NotBegun) -> String {
+    match (rest.share, rest.about) {
+        (Some(share), _) if share <= 0.0 => "all of the input was begun".to_owned(),
+        (Some(share), Some(about)) => {
+            let about = numbered(about.max(1), "item");
+            format!("{} of the input was not begun, about {about}; they have no line", percent(share))
+        }
+        (Some(share), None) => format!("{} of the input was not begun", percent(share)),
+        (None, _) => "how much of the input was not begun is not known: its length is not".to_owned(),
+    }
+}
+
+/// Shows a share; only nothing is 0%, and only all is 100%.
+fn percent(share: f64) -> String {
+    match (share * 100.0).round() as u64 {
+        0 => "less than 1%".to_owned(),
+        100 if share < 1.0 => "more than 99%".to_owned(),
+        percent => format!("{percent}%"),
+    }
 }
 
 fn headline(report: &Report) -> String {
@@ -88,9 +113,10 @@ fn headline(report: &Report) -> String {
     if report.calls.made > 0 {
         lines.push(calls(report));
         lines.push(spent(report));
+        lines.extend(unknown_costs(report));
         let times = &report.item_seconds;
         lines.push(format!(
-            "item time: average {}, p50 {}, p95 {}, p99 {}",
+            "item time, waiting included: average {}, p50 {}, p95 {}, p99 {}",
             seconds_text(times.average),
             seconds_text(times.p50),
             seconds_text(times.p95),
@@ -108,7 +134,6 @@ fn calls(report: &Report) -> String {
         (calls.throttled, "throttled (429)"),
         (calls.maybe_charged, "perhaps paid for nothing"),
         (calls.failovers, "failed over"),
-        (calls.hedged, "asked beside another lane"),
         (calls.forced, "sent through an open breaker"),
         (calls.lost, "lost"),
         (calls.reasked, "re-asked"),
@@ -116,6 +141,14 @@ fn calls(report: &Report) -> String {
         if number > 0 {
             text.push_str(&format!(", {} {what}", count(number)));
         }
+    }
+    if calls.hedged > 0 {
+        text.push_str(&format!(", {} asked beside another lane", count(calls.hedged)));
+    }
+    if calls.beaten > 0 {
+        let dollars =
+            report.beaten_cost_usd.map_or_else(String::new, |cost| format!(", about {}", money(cost)));
+        text.push_str(&format!(", {} not needed in the end (perhaps paid{dollars})", count(calls.beaten)));
     }
     text
 }
@@ -125,18 +158,48 @@ fn spent(report: &Report) -> String {
         0 => String::new(),
         tokens => format!(" ({} {what})", count(tokens)),
     };
-    let unknown = match report.calls_of_unknown_cost {
-        0 => String::new(),
-        calls => format!(" (no price or usage for {})", numbered(calls, "call")),
-    };
     format!(
-        "tokens {} in{}, {} out{}; cost {}{unknown}",
+        "tokens {} in{}, {} out{}; cost {}",
         count(report.tokens.input.0),
         some(report.tokens.cached.0, "cached"),
         count(report.tokens.output.0),
         some(report.tokens.reasoning.0, "reasoning"),
         cost(report.cost_usd, report.calls_of_unknown_cost),
     )
+}
+
+/// Says of which calls the cost is not known, why, and what helps.
+fn unknown_costs(report: &Report) -> Vec<String> {
+    let (mut lines, mut told) = (Vec::new(), 0);
+    for (lane, part) in &report.lanes {
+        let Part { calls_without_price: unpriced, calls_without_usage: unused, .. } = *part;
+        told += unpriced + unused;
+        if unpriced > 0 {
+            let advice = if part.practice {
+                "its answers are made up".to_owned()
+            } else {
+                format!("set price = {{ input = .., output = .. }} in {}", table_name(lane))
+            };
+            lines.push(format!("  no price of {lane}, for {}: {advice}", numbered(unpriced, "call")));
+        }
+        if unused > 0 {
+            let calls = numbered(unused, "call");
+            lines.push(format!("  {calls} of {lane} ended without a word on the tokens used"));
+        }
+    }
+    let lost = report.calls_of_unknown_cost.saturating_sub(told);
+    if lost > 0 {
+        lines.push(format!("  {} lost: nobody knows whether they left", numbered(lost, "call")));
+    }
+    lines
+}
+
+/// Returns the table of a configuration that a lane's model has.
+fn table_name(lane: &str) -> String {
+    let (provider, model) = lane.split_once('/').unwrap_or((lane, ""));
+    let bare = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let quoted = |name: &str| if bare(name) { name.to_owned() } else { format!("{name:?}") };
+    format!("[provider.{}.models.{}]", quoted(provider), quoted(model))
 }
 
 fn table_of(parts: &[(String, &Part)]) -> String {
@@ -192,4 +255,30 @@ fn errors_of<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a Error
         .iter()
         .map(|(class, error)| format!("\n  {} {class}, such as: {}", count(error.count), error.example));
     format!("{title}:{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_the_input_is_told_as_far_as_it_is_known() {
+        let told = |share, about| not_begun(&NotBegun { share, about });
+        assert_eq!(
+            told(Some(0.662), Some(132)),
+            "66% of the input was not begun, about 132 items; they have no line"
+        );
+        assert_eq!(
+            told(Some(0.9999), Some(7_000)),
+            "more than 99% of the input was not begun, about 7000 items; they have no line"
+        );
+        assert_eq!(told(Some(0.0), Some(0)), "all of the input was begun");
+        assert!(told(None, None).ends_with("its length is not"));
+    }
+
+    #[test]
+    fn the_table_of_a_model_is_named_as_it_has_to_be_written() {
+        assert_eq!(table_name("claude/haiku"), "[provider.claude.models.haiku]");
+        assert_eq!(table_name("local/llama3.2"), "[provider.local.models.\"llama3.2\"]");
+    }
 }

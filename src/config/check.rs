@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::document::{Fault, Faults, Places};
+use crate::document::{Fault, Faults, Places, nearest};
 use crate::provider;
 use crate::router::{HedgeAfter, Policy, Route};
 use crate::types::{LaneName, ProviderName, RouteName, duration};
@@ -255,13 +255,8 @@ impl Check<'_> {
 /// Says which name was probably meant, else which there are.
 pub(super) fn meant<'k>(wrong: &str, known: impl Iterator<Item = &'k str>, what: &str) -> String {
     let known: Vec<&str> = known.collect();
-    let closest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), *name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
-        .min();
-    match closest {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+    match nearest(wrong, known.iter().copied()) {
+        Some(name) => format!("did you mean `{name}`?"),
         None if known.is_empty() => format!("there are no {what} yet"),
         None => format!("known {what}: {}", known.join(", ")),
     }

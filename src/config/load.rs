@@ -7,7 +7,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::document::{Document, Fault, Faults};
+use crate::document::{Document, Fault, Faults, Places};
 use crate::pipeline::Defaults;
 use crate::provider::{self, Env, Model};
 use crate::router::{Lane, Policy, RetrySettings, Route};
@@ -16,6 +16,8 @@ use crate::simulator;
 use crate::types::{LaneName, ProviderName, RouteName};
 
 use super::check::Check;
+use super::key_places::KeyPlaces;
+use super::vain::Vain;
 use super::{RunSettings, SupervisorSettings, environment, hide};
 
 /// The file that is read when none is named.
@@ -44,6 +46,8 @@ pub struct Config {
     pub supervisor: SupervisorSettings,
     /// What the user should know although it is no fault.
     pub(super) notes: Vec<String>,
+    /// Where its sources of keys stand in the file.
+    pub(super) key_places: KeyPlaces,
 }
 
 /// The keys of the file.
@@ -98,8 +102,13 @@ impl Config {
             faults.extend(config.use_environment(env));
         }
         config.complete();
+        config.inherit(&places);
         let more = Check { config: &config, places: &places, read: &faults }.run();
         faults.extend(more);
+        let Vain { faults: more, notes, .. } = Vain::find(&config, &places);
+        faults.extend(more);
+        config.notes.extend(notes.iter().map(ToString::to_string));
+        config.key_places = KeyPlaces::of(&config, &places);
         faults.hide(&hide::find(&places));
         if !places.has(&["route"]) {
             config.use_every_lane();
@@ -150,6 +159,23 @@ impl Config {
         }
     }
 
+    /// A model with limits of its own keeps what it does not say of the account's `burst` and `concurrency`.
+    fn inherit(&mut self, places: &Places<'_>) {
+        for (name, settings) in &mut self.providers {
+            for (alias, model) in &mut settings.models {
+                let Some(own) = &mut model.limits else { continue };
+                let says =
+                    |key| places.has(&["provider", name.as_str(), "models", alias.as_str(), "limits", key]);
+                if !says("burst") {
+                    own.burst = settings.limits.burst;
+                }
+                if !says("concurrency") {
+                    own.concurrency = settings.limits.concurrency;
+                }
+            }
+        }
+    }
+
     /// Without a word about it, steps use the route called `default`, else the only one.
     fn choose_route(&mut self) {
         let usual = self.routes.keys().find(|name| name.as_str() == DEFAULT || self.routes.len() == 1);
@@ -175,6 +201,7 @@ impl From<Written> for Config {
             run: written.run,
             supervisor: written.supervisor,
             notes: Vec::new(),
+            key_places: KeyPlaces::default(),
         }
     }
 }

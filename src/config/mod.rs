@@ -6,16 +6,21 @@
 mod check;
 mod environment;
 mod hide;
+mod key_places;
 mod load;
 mod run;
 mod supervisor;
 mod usable;
+mod vain;
 
 pub use load::Config;
 pub use run::RunSettings;
 pub use supervisor::SupervisorSettings;
 pub use usable::{ReadyProvider, Usable};
 
+#[cfg(test)]
+#[cfg(feature = "server")]
+mod mistakes;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod shipped;

@@ -56,7 +56,7 @@ fn keys<T: DeserializeOwned + std::fmt::Debug>(beside: &str) -> BTreeSet<String>
 }
 
 /// The shipped file with every line uncommented that begins with one of `marks` and a key.
-fn uncommented(marks: &[&str]) -> String {
+pub(super) fn uncommented(marks: &[&str]) -> String {
     let line = |line: &'static str| {
         let bare = marks.iter().find_map(|mark| line.strip_prefix(mark)).filter(|rest| {
             rest.split_once(" = ").is_some_and(|(key, _)| {

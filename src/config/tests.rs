@@ -88,7 +88,7 @@ fn hedging_without_a_second_lane_is_refused_and_off_is_not() {
         )
     };
     assert!(faults(&route("p95")).contains("there is no second lane to ask"));
-    assert!(faults(&route("p99")).contains("or write \"p95\" or \"off\""));
+    assert!(faults(&route("p99")).contains("write \"p95\", \"off\", or a time"));
     assert!(Config::parse("config.toml", &route("off"), &nothing).is_ok());
 }
 
@@ -287,7 +287,7 @@ fn keys_that_look_alike_are_told_apart_and_a_key_counts_once() {
 fn a_key_file_that_is_not_there_is_a_fault() {
     let text = "[provider.a]\nkeys = ['file:/nowhere/key']\nmodels.m = {}";
     let faults = Config::parse("c", text, &nothing).unwrap().usable(&nothing).unwrap_err().to_string();
-    assert!(faults.starts_with("provider `a`: cannot read the key file /nowhere/key: "), "{faults}");
+    assert!(faults.starts_with("c:2:9: provider `a`: cannot read the key file /nowhere/key: "), "{faults}");
 }
 
 #[test]

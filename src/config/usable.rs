@@ -15,6 +15,7 @@ use crate::types::{KeyLabel, ProviderName, RouteName, Secret};
 
 use super::Config;
 use super::check::meant;
+use super::key_places::KeyPlaces;
 
 /// What is left of a [`Config`] when the keys have been read.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ impl Config {
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
         for (name, settings) in &self.providers {
-            match read_keys(name, settings, env, commands, &mut notes) {
+            match read_keys((name, settings), &self.key_places, env, commands, &mut notes) {
                 Ok(Found::Ready(ready)) => {
                     providers.insert(name.clone(), *ready);
                 }
@@ -172,8 +173,8 @@ enum Found {
 }
 
 fn read_keys(
-    name: &ProviderName,
-    settings: &provider::Settings,
+    (name, settings): (&ProviderName, &provider::Settings),
+    places: &KeyPlaces,
     env: Env<'_>,
     commands: Commands,
     notes: &mut Vec<String>,
@@ -181,7 +182,7 @@ fn read_keys(
     let mut faults = Faults::default();
     let mut keys: Vec<Key> = Vec::new();
     let mut unset = Vec::new();
-    for source in &settings.keys {
+    for (number, source) in settings.keys.iter().enumerate() {
         match commands.key(source, env) {
             // A file may hold another key tomorrow.
             Ok(Some(secret))
@@ -189,7 +190,10 @@ fn read_keys(
                     && keys.iter().any(|key| key.secret.expose() == secret.expose()) => {}
             Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret, file: file(source) }),
             Ok(None) => unset.push(variable(source)),
-            Err(error) => faults.push(unreadable(name, &error)),
+            Err(error) => {
+                let place = places.get(name, "keys", &number.to_string());
+                faults.push(Fault { place, ..unreadable(name, &error) });
+            }
         }
     }
     let mut headers = HeaderMap::new();
@@ -207,7 +211,10 @@ fn read_keys(
                     missing.push(vec![variable(source)]);
                 }
             }
-            Err(error) => faults.push(unreadable(name, &error)),
+            Err(error) => {
+                let place = places.get(name, "headers", header.as_str());
+                faults.push(Fault { place, ..unreadable(name, &error) });
+            }
         }
     }
     if keys.is_empty() && settings.needs_key() {
@@ -248,10 +255,8 @@ fn variable(source: &KeySource) -> String {
 fn unreadable(name: &ProviderName, error: &KeyError) -> Fault {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
     let text = error.to_string();
-    match text.split_once("; ") {
-        Some((wrong, advice)) => Fault::new(format!("provider `{name}`: {wrong}{cause}")).advise(advice),
-        None => Fault::new(format!("provider `{name}`: {text}{cause}")),
-    }
+    let (wrong, advice) = text.split_once("; ").unwrap_or((&text, error.advice()));
+    Fault::new(format!("provider `{name}`: {wrong}{cause}")).advise(advice)
 }
 
 fn not_set(variables: &[String]) -> String {

@@ -6,10 +6,14 @@
 //! Knows nothing of what the settings mean; it opens no file.
 
 mod fault;
+mod instead;
+mod nearest;
 mod places;
 mod read;
+mod search;
 mod words;
 
 pub use fault::{Fault, Faults, Place};
+pub use nearest::nearest;
 pub use places::{Places, Text};
 pub use read::Document;

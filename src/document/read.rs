@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer, Error};
+use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use super::words::explain;
+use super::search::{Path, Search, children, is_tables};
+use super::words::{advise_syntax, explain};
 use super::{Fault, Faults, Place, Places};
 
 /// A TOML text that parses.
@@ -27,7 +28,6 @@ impl fmt::Debug for Document {
 }
 
 type Node<'i> = Spanned<DeValue<'i>>;
-type Key<'i> = Spanned<DeString<'i>>;
 
 impl Document {
     /// Parses `text`; `file` is what faults call it.
@@ -37,8 +37,13 @@ impl Document {
     pub fn parse(file: &str, text: &str) -> Result<Self, Faults> {
         let document = Self { file: file.into(), text: text.into() };
         let (_, errors) = DeTable::parse_recoverable(&document.text);
-        let faults = errors.iter().map(|error| document.fault(span_of(error), error.message()));
-        Faults(faults.collect()).or(document)
+        let faults = errors.iter().map(|error| {
+            let advice = advise_syntax(error.message()).map(str::to_owned);
+            Fault { advice, ..document.fault(span_of(error), error.message()) }
+        });
+        let mut faults: Vec<Fault> = faults.collect();
+        faults.dedup();
+        Faults(faults).or(document)
     }
 
     /// Returns the text that was parsed.
@@ -62,10 +67,12 @@ impl Document {
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Faults) {
         let (root, _) = DeTable::parse_recoverable(&self.text);
         let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
-        let found = Search::new(read_node::<T>).run(&root);
+        let mut search = Search::new(read_node::<T>);
+        let found = search.find(&root);
         let mut faults: Vec<Fault> = Vec::new();
-        for (_, error) in &found {
-            let fault = self.explain(error);
+        for (path, error) in &found {
+            let (wrong, advice) = explain(error.message(), &search.about(&root, path, error));
+            let fault = Fault { advice, ..self.fault(span_of(error), wrong) };
             if !faults.contains(&fault) {
                 faults.push(fault);
             }
@@ -78,14 +85,9 @@ impl Document {
         });
         (right.unwrap_or_default(), Faults(faults))
     }
-
-    fn explain(&self, error: &Error) -> Fault {
-        let (wrong, advice) = explain(error.message());
-        Fault { advice, ..self.fault(span_of(error), wrong) }
-    }
 }
 
-fn span_of(error: &Error) -> Range<usize> {
+pub(super) fn span_of(error: &Error) -> Range<usize> {
     error.span().unwrap_or(0..0)
 }
 
@@ -94,73 +96,6 @@ fn read_node<T: DeserializeOwned>(node: Node<'_>) -> Result<T, Error> {
     match node.into_inner() {
         DeValue::Table(table) => T::deserialize(Deserializer::from(Spanned::new(span, table))),
         _ => T::deserialize(Deserializer::from(Spanned::new(span, DeTable::new()))),
-    }
-}
-
-/// Whether an array holds tables only, as `[[step]]` does: such an array is looked into.
-fn is_tables(array: &DeArray<'_>) -> bool {
-    !array.is_empty() && array.iter().all(|element| element.get_ref().is_table())
-}
-
-/// Returns what `node` holds, each with its key if it is a table.
-fn children<'n, 'i>(node: &'n Node<'i>) -> Vec<(Option<&'n Key<'i>>, &'n Node<'i>)> {
-    match node.get_ref() {
-        DeValue::Table(table) => table.iter().map(|(key, value)| (Some(key), value)).collect(),
-        DeValue::Array(array) => array.iter().map(|value| (None, value)).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Finds the smallest parts of a text that are wrong each for itself: a part that reads well alone,
-/// with nothing beside it but the tables that it stands in, is not looked into.
-struct Search<'i, R> {
-    read: R,
-    /// The span of each table or list above, and under which key of it the search is.
-    above: Vec<(Range<usize>, Option<Key<'i>>)>,
-    path: Path,
-}
-
-/// Positions from the root down.
-type Path = Vec<usize>;
-
-impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
-    fn new(read: R) -> Self {
-        Self { read, above: Vec::new(), path: Vec::new() }
-    }
-
-    fn run(&mut self, node: &Node<'i>) -> Vec<(Path, Error)> {
-        let Err(error) = (self.read)(self.alone(node)) else { return Vec::new() };
-        let mut found = Vec::new();
-        // An error of the whole is found when all of its parts have been read: they are right.
-        let parts = if span_of(&error) == node.span() { Vec::new() } else { children(node) };
-        for (position, (key, child)) in parts.into_iter().enumerate() {
-            self.above.push((node.span(), key.cloned()));
-            self.path.push(position);
-            let inside = self.run(child);
-            found.extend(inside.into_iter().filter(|(_, error)| !self.is_of_solitude(error)));
-            self.path.pop();
-            self.above.pop();
-        }
-        if found.is_empty() {
-            found.push((self.path.clone(), error));
-        }
-        found
-    }
-
-    /// Returns a copy of `node` within what is above it, and nothing else.
-    fn alone(&self, node: &Node<'i>) -> Node<'i> {
-        self.above.iter().rev().fold(node.clone(), |inner, (span, key)| {
-            let outer = match key {
-                Some(key) => DeValue::Table(DeTable::from_iter([(key.clone(), inner)])),
-                None => DeValue::Array(DeArray::from_iter([inner])),
-            };
-            Spanned::new(span.clone(), outer)
-        })
-    }
-
-    /// Whether an error is about what stands above: then it comes from what [`Self::alone`] took away.
-    fn is_of_solitude(&self, error: &Error) -> bool {
-        self.above.iter().any(|(span, _)| *span == span_of(error))
     }
 }
 
@@ -273,10 +208,10 @@ mod tests {
         assert_eq!(
             said,
             [
-                "s.toml:1:8: expected a string, found `3`",
-                "s.toml:6:9: expected a whole number, 0 or more, found \"x\"",
-                "s.toml:8:1: missing key `output`",
-                "s.toml:10:1: missing key `input`",
+                "s.toml:1:8: expected text in quotes, found `3`; write name = \"3\"",
+                "s.toml:6:9: expected a whole number, 0 or more, found \"x\"; write input = NUMBER, a whole number without quotes or unit",
+                "s.toml:8:1: missing key `output`; add `output = ...` here",
+                "s.toml:10:1: missing key `input`; add `input = ...` here",
             ]
         );
         assert_eq!(shop.prices.keys().collect::<Vec<_>>(), ["a"]);

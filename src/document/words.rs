@@ -1,21 +1,42 @@
-//! Says serde's errors in the words of the file's author, with advice.
+//! Says serde's and TOML's errors in the words of the file's author, with advice.
+
+use toml::de::DeValue;
+
+use super::instead::{instead, show};
+use super::nearest::{called_elsewhere, nearest};
+
+/// What stands where an error was found, as far as it is known.
+#[derive(Default)]
+pub(super) struct About<'a> {
+    /// The key that it stands under; `None` in a list.
+    pub(super) key: Option<String>,
+    /// What is written.
+    pub(super) value: Option<&'a DeValue<'a>>,
+    /// The words that can stand there, or the keys of the table that can.
+    pub(super) known: Vec<String>,
+    /// The heading of the table where the unknown key would be known.
+    pub(super) home: Option<String>,
+}
 
 /// Splits an error's message into what is wrong and what to do. A message of our own types may hold
 /// both, as `what is wrong; what to do`.
-pub(super) fn explain(message: &str) -> (String, Option<String>) {
-    if let Some((wrong, known)) = unknown(message) {
-        let advice = match (closest(message), known.is_empty()) {
-            (Some(meant), _) => format!("did you mean `{meant}`?"),
-            (None, true) => "nothing can be set here".to_owned(),
-            (None, false) => format!("known here: {}", known.join(", ")),
-        };
-        return (wrong, Some(advice));
+pub(super) fn explain(message: &str, about: &About<'_>) -> (String, Option<String>) {
+    if let Some((kind, wrong, known)) = unknown(message) {
+        return (format!("unknown {kind} `{wrong}`"), Some(advise_unknown(wrong, &known, about)));
+    }
+    if message.starts_with("wanted string or table") || message.starts_with("wanted exactly 1 element") {
+        return instead("one word of a list", about);
     }
     if let Some((found, expected)) = mismatch(message) {
-        return (format!("expected {}, found {}", thing(expected), thing(found)), None);
+        let (wrong, advice) = instead(expected, about);
+        return match about.value {
+            Some(_) => (wrong, advice),
+            None => (format!("{wrong}, found {}", thing(found)), advice),
+        };
     }
     if let Some(key) = message.strip_prefix("missing field ") {
-        return (format!("missing key {key}"), None);
+        let bare = key.trim_matches('`');
+        return (format!("missing key {key}"), Some(format!("add `{bare} = ...` here")));
     }
     match message.split_once("; ") {
         Some((wrong, advice)) => (wrong.to_owned(), Some(advice.to_owned())),
@@ -23,35 +44,60 @@ pub(super) fn explain(message: &str) -> (String, Option<String>) {
     }
 }
 
-/// Reads "unknown field `x`, expected one of `a`, `b`".
-fn unknown(message: &str) -> Option<(String, Vec<&str>)> {
-    let (kind, rest) = ["field", "variant"]
-        .into_iter()
-        .find_map(|kind| Some((kind, message.strip_prefix("unknown ")?.strip_prefix(kind)?)))?;
+/// Says what to do about a text that is no TOML.
+pub(super) fn advise_syntax(message: &str) -> Option<&'static str> {
+    const ADVICE: [(&str, &str); 12] = [
+        ("cannot extend value", "this key has a value already, to which a heading cannot add: take one out"),
+        ("string values must be quoted", "text stands in quotes, a number has no unit and is whole here"),
+        ("duplicate key", "take one of the two out, or write all of its keys under one heading"),
+        ("invalid unquoted key", "write KEY = VALUE, with an equals sign"),
+        ("key with no value", "write KEY = VALUE, with an equals sign"),
+        (
+            "invalid key-value pair",
+            "write KEY = VALUE, or a heading such as [provider.NAME]; this file is TOML",
+        ),
+        ("unexpected key or value", "each key has a line of its own, and a number no comma: 1_000"),
+        ("invalid boolean", "write true or false, in small letters"),
+        ("missing comma", "put a comma before it"),
+        ("unclosed array", "close the list with ]"),
+        ("unclosed table", "close the heading with ]"),
+        ("invalid basic string", "close the text with a quote on the same line"),
+    ];
+    ADVICE.into_iter().find_map(|(says, advice)| message.starts_with(says).then_some(advice))
+}
+
+fn advise_unknown(wrong: &str, known: &[&str], about: &About<'_>) -> String {
+    if let Some(meant) = nearest(wrong, known.iter().copied()).or_else(|| called_elsewhere(wrong, known)) {
+        return format!("did you mean `{meant}`?");
+    }
+    match (&about.home, known.is_empty()) {
+        (Some(home), _) => format!("it belongs under [{home}]"),
+        (None, true) => "nothing can be set here".to_owned(),
+        (None, false) => format!("known here: {}", known.join(", ")),
+    }
+}
+
+/// Reads "unknown field `x`, expected one of `a`, `b`": of what kind, which, and what is known.
+pub(super) fn unknown(message: &str) -> Option<(&'static str, &str, Vec<&str>)> {
+    let rest = message.strip_prefix("unknown ")?;
+    let kinds = [("field", "key"), ("variant", "value")];
+    let (kind, rest) = kinds.into_iter().find_map(|(kind, ours)| Some((ours, rest.strip_prefix(kind)?)))?;
     let (name, rest) = rest.strip_prefix(" `")?.split_once("`, ")?;
-    let known = rest.split('`').skip(1).step_by(2).collect();
-    Some((format!("unknown {} `{name}`", if kind == "field" { "key" } else { "value" }), known))
+    Some((kind, name, rest.split('`').skip(1).step_by(2).collect()))
 }
 
 /// Reads "invalid type: string "x", expected u32".
-fn mismatch(message: &str) -> Option<(&str, &str)> {
-    let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
-    rest.rsplit_once(", expected ")
+pub(super) fn mismatch(message: &str) -> Option<(&str, &str)> {
+    let kinds = ["invalid type: ", "invalid value: ", "invalid length "];
+    let rest = kinds.into_iter().find_map(|kind| message.strip_prefix(kind))?;
+    rest.split_once(", expected ")
+        .filter(|_| !rest.starts_with("string "))
+        .or_else(|| rest.rsplit_once(", expected "))
 }
 
-/// Translates what serde calls a kind of value.
+/// Translates what serde calls a value.
 fn thing(words: &str) -> &str {
-    if words.starts_with("a nonzero ") {
-        return "a whole number above 0";
-    }
-    if words.starts_with("struct ") {
-        return "a table";
-    }
     match words {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
-        "f32" | "f64" => "a number",
-        "a boolean" => "true or false",
         "map" | "a map" => "a table",
         "sequence" | "a sequence" => "a list",
         other => ["integer ", "floating point ", "boolean ", "string "]
@@ -61,18 +107,15 @@ fn thing(words: &str) -> &str {
     }
 }
 
-/// Finds the name that was probably meant, in serde's "unknown field `x`, expected one of `a`, `b`".
-fn closest(message: &str) -> Option<&str> {
-    let (is, known) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
-    let wrong = is.split('`').nth(1)?;
-    known
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
-        .min()
-        .map(|(_, name)| name)
+/// Returns how a value is called in a sentence.
+pub(super) fn found(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        other => format!("`{}`", show(other)),
+    }
 }
 
 #[cfg(test)]
@@ -82,24 +125,27 @@ mod tests {
     #[test]
     fn an_error_reads_as_a_person_would_say_it() {
         let said = |message: &str| {
-            let (wrong, advice) = explain(message);
+            let (wrong, advice) = explain(message, &About::default());
             format!("{wrong}|{}", advice.unwrap_or_default())
         };
         for (message, plain) in [
-            (
-                "invalid type: string \"ten\", expected a nonzero u32",
-                "expected a whole number above 0, found \"ten\"|",
-            ),
-            ("invalid value: integer `-1`, expected u32", "expected a whole number, 0 or more, found `-1`|"),
-            ("invalid type: map, expected a sequence", "expected a list, found a table|"),
-            ("invalid type: integer `3`, expected struct Limits", "expected a table, found `3`|"),
             ("unknown field `nmae`, expected `name` or `price`", "unknown key `nmae`|did you mean `name`?"),
             ("unknown field `zzz`, expected `name` or `price`", "unknown key `zzz`|known here: name, price"),
+            ("unknown field `api_key`, expected `keys`", "unknown key `api_key`|did you mean `keys`?"),
             ("unknown variant `gpt`, expected `openai`", "unknown value `gpt`|known here: openai"),
+            ("missing field `lane`", "missing key `lane`|add `lane = ...` here"),
             ("no duration; write 30s", "no duration|write 30s"),
             ("anything else", "anything else|"),
         ] {
             assert_eq!(said(message), plain, "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_no_toml_comes_with_advice() {
+        for message in ["string values must be quoted, expected literal string", "duplicate key"] {
+            assert!(advise_syntax(message).is_some(), "{message}");
+        }
+        assert_eq!(advise_syntax("something new"), None);
     }
 }

@@ -5,8 +5,10 @@
 //! every call that went through, doubling in each round trip, towards nine tenths of that; a refusal
 //! inside a burst ends it, and is remembered. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
 
@@ -121,18 +123,41 @@ impl Serialize for BurstSettings {
 
 impl<'de> Deserialize<'de> for BurstSettings {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
+        from.deserialize_any(AutoOrTime)
+    }
+}
+
+struct AutoOrTime;
+
+impl Visitor<'_> for AutoOrTime {
+    type Value = BurstSettings;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(r#""auto", or a time up to a minute such as "10s""#)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<BurstSettings, E> {
         if text == "auto" {
-            return Ok(Self::Auto);
+            return Ok(BurstSettings::Auto);
         }
-        let time: Result<Duration, serde::de::value::Error> =
-            duration::deserialize(serde::de::IntoDeserializer::into_deserializer(text.as_str()));
-        match time {
-            Ok(time) if !time.is_zero() && time <= Duration::from_mins(1) => Ok(Self::Fixed(time)),
-            _ => Err(serde::de::Error::custom(format!(
-                r#"`{text}` is no burst; write "auto", or a time up to a minute such as "10s""#
+        match duration::parse(text) {
+            Ok(time) if time <= Duration::from_mins(1) => Ok(BurstSettings::Fixed(time)),
+            _ => Err(E::custom(format!(
+                r#"{text:?} is no burst; write "auto", or what the limits bring in a time up to a minute, such as "10s""#
             ))),
         }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<BurstSettings, E> {
+        let time = format!("{}s", number.clamp(1, 60));
+        Err(E::custom(format!(
+            "a burst is a time and not a number of calls; write burst = {time:?} for what the limits bring in \
+             that time, or burst = \"auto\""
+        )))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<BurstSettings, E> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
@@ -215,5 +240,7 @@ mod tests {
         for wrong in [r#""0s""#, r#""2m""#, r#""much""#] {
             assert!(read(wrong).unwrap_err().to_string().contains("is no burst"), "{wrong}");
         }
+        let error = read("10").unwrap_err().to_string();
+        assert!(error.contains(r#"write burst = "10s""#), "{error}");
     }
 }

@@ -258,21 +258,20 @@ impl Limits {
         limits.map(|(limit, cells)| limit.at_once(now) / cells.max(1) as f64).fold(f64::MAX, f64::min)
     }
 
-    /// Returns how many requests and tokens a minute may have, as far as limits are known: ours or the
-    /// provider's.
-    pub fn per_minute(&self) -> (Option<f64>, Option<f64>) {
-        let tokens = self.tokens.nominal().or_else(|| self.input.nominal());
-        (self.requests.nominal(), tokens)
+    /// Returns what each limit counts and how many a minute may have, as far as that is known from ourselves
+    /// or the provider: requests by the minute and by the second, tokens, input tokens, output tokens.
+    pub fn named(&self) -> [(&'static str, Option<f64>); 5] {
+        let names = ["requests", "requests", "tokens", "input tokens", "output tokens"];
+        let mut named = names.map(|name| (name, None));
+        for ((_, limit), known) in named.iter_mut().zip(self.all()) {
+            *limit = known.nominal();
+        }
+        named
     }
 
     /// Returns whether any limit is known that calls are paced by.
     pub fn is_known(&self) -> bool {
         self.all().into_iter().any(|limit| limit.nominal().is_some())
-    }
-
-    /// Returns whether tokens of both directions share one limit.
-    pub fn counts_both_directions(&self) -> bool {
-        self.tokens.nominal().is_some()
     }
 
     /// Returns how long everything is held back at the provider's wish.

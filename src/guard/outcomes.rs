@@ -22,7 +22,7 @@ pub enum Trouble {
 }
 
 /// Outcomes remembered at most; at higher rates the share looks back less far than the window.
-const MOST_REMEMBERED: usize = 1_000;
+const MOST_REMEMBERED: usize = BreakerSettings::MOST_CALLS as usize;
 
 /// What part of the calls that are out has to have failed before it says something of the others.
 ///

@@ -24,7 +24,8 @@ pub struct BreakerSettings {
     /// How far back `failure_share` looks.
     #[serde(with = "duration")]
     pub window: Duration,
-    /// Calls that `window` must hold before `failure_share` counts.
+    /// Calls that `window` must hold before `failure_share` counts; at most [`Self::MOST_CALLS`].
+    #[serde(deserialize_with = "min_calls")]
     pub min_calls: NonZeroU32,
     /// Wait before the first probe.
     #[serde(with = "duration")]
@@ -32,6 +33,21 @@ pub struct BreakerSettings {
     /// Longest wait before a probe, however often probes have failed.
     #[serde(with = "duration")]
     pub max_pause: Duration,
+}
+
+impl BreakerSettings {
+    /// Calls that a window remembers at most.
+    pub const MOST_CALLS: u32 = 1_000;
+}
+
+fn min_calls<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
+    let calls = NonZeroU32::deserialize(from)?;
+    if calls.get() <= BreakerSettings::MOST_CALLS {
+        return Ok(calls);
+    }
+    let most = BreakerSettings::MOST_CALLS;
+    let wrong = format!("a window remembers its latest {most} calls, so it never holds {calls}");
+    Err(D::Error::custom(format!("{wrong}; write min_calls = {most} or less")))
 }
 
 impl Default for BreakerSettings {
@@ -83,7 +99,7 @@ impl From<Calls> for ConcurrencySettings {
 impl From<Table> for ConcurrencySettings {
     fn from(Table { min, start, max }: Table) -> Self {
         // Whoever lowers `max` has said nothing about a start that he never wrote.
-        Self { min, start: start.max(min).min(max), max }
+        Self { min, start: start.unwrap_or(START).max(min).min(max), max }
     }
 }
 
@@ -92,17 +108,15 @@ impl From<Table> for ConcurrencySettings {
 #[serde(default, deny_unknown_fields, rename = "concurrency")]
 struct Table {
     min: NonZeroU32,
-    start: NonZeroU32,
+    start: Option<NonZeroU32>,
     max: NonZeroU32,
 }
 
+const START: NonZeroU32 = const { NonZeroU32::new(32).unwrap() };
+
 impl Default for Table {
     fn default() -> Self {
-        Self {
-            min: NonZeroU32::MIN,
-            start: const { NonZeroU32::new(32).unwrap() },
-            max: const { NonZeroU32::new(512).unwrap() },
-        }
+        Self { min: NonZeroU32::MIN, start: None, max: const { NonZeroU32::new(512).unwrap() } }
     }
 }
 
@@ -141,6 +155,13 @@ impl<'de> Visitor<'de> for CallsVisitor {
             let Table { min, max, .. } = table;
             return Err(M::Error::custom(format!(
                 "`min` is {min} and `max` is {max}; write a `min` that is not above `max`"
+            )));
+        }
+        let outside = |start: &NonZeroU32| *start < table.min || *start > table.max;
+        if let Some(start) = table.start.filter(outside) {
+            let Table { min, max, .. } = table;
+            return Err(M::Error::custom(format!(
+                "`start` is {start}; write one from {min} (`min`) to {max} (`max`)"
             )));
         }
         Ok(table)
@@ -207,7 +228,6 @@ mod tests {
         assert_eq!(read("5"), Ok([1, 5, 5]));
         assert_eq!(read("{}"), Ok([1, 32, 512]));
         assert_eq!(read("{ min = 50, max = 100 }"), Ok([50, 50, 100]));
-        assert_eq!(read("{ start = 900 }"), Ok([1, 512, 512]));
     }
 
     #[test]
@@ -221,10 +241,19 @@ mod tests {
             ("{ min = 9, max = 8 }", "`min` is 9 and `max` is 8; write a `min` that is not above `max`"),
             // `max` has a default, which counts.
             ("{ min = 600 }", "`min` is 600 and `max` is 512"),
+            ("{ start = 900 }", "`start` is 900; write one from 1 (`min`) to 512 (`max`)"),
+            ("{ min = 8, start = 4 }", "`start` is 4; write one from 8 (`min`) to 512 (`max`)"),
         ] {
             let error = read(written).unwrap_err();
             assert!(error.contains(wrong), "{written}: {error}");
         }
+    }
+
+    #[test]
+    fn a_window_holds_as_many_calls_as_the_share_waits_for() {
+        let read = toml::from_str::<BreakerSettings>;
+        assert_eq!(read("min_calls = 1000").unwrap().min_calls.get(), 1_000);
+        assert!(read("min_calls = 1001").unwrap_err().message().contains("; write min_calls = 1000 or less"));
     }
 
     #[test]

@@ -120,6 +120,14 @@ pub struct Step {
     pub(super) attach: Vec<Filling>,
 }
 
+impl Pipeline {
+    /// Returns how many questions an item has if no answer fails; `None` where conditions decide that.
+    pub(in crate::pipeline) fn questions_per_item(&self) -> Option<u64> {
+        let always = self.steps().iter().all(|step| step.when.is_none());
+        always.then(|| self.steps().len() as u64)
+    }
+}
+
 impl Step {
     /// Returns what its answer must look like.
     pub fn shape(&self) -> Shape {

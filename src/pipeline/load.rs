@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::document::{Document, Fault, Faults, Places};
+use crate::document::{Document, Fault, Faults, Places, nearest};
 use crate::types::{RouteName, StepName};
 
 use super::Defaults;
@@ -17,7 +17,7 @@ use super::choice::Choices;
 use super::compile::Compiler;
 use super::definition::{Pipeline, Step};
 use super::graph::Graph;
-use super::mentions::{Known, closest};
+use super::mentions::Known;
 use super::raw::{Raw, RawStep};
 use super::schema::{Schema, json_of};
 use super::template::Templates;
@@ -247,7 +247,7 @@ impl Loader<'_> {
     fn known_route(&mut self, path: &[&str], route: &RouteName, advice: &str) {
         if !self.routes.contains(route) {
             let fault = self.places.fault(path, format!("unknown route `{route}`"));
-            let meant = closest(route.as_str(), self.routes.iter().map(RouteName::as_str));
+            let meant = nearest(route.as_str(), self.routes.iter().map(RouteName::as_str));
             self.faults.push(fault.advise(match meant {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => advice.to_owned(),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::document::{Fault, Faults};
+use crate::document::{Fault, Faults, nearest};
 use crate::types::StepName;
 
 use super::check::Check;
@@ -58,7 +58,7 @@ impl<'k> Known<'k> {
         let steps =
             self.names.iter().map(StepName::as_str).enumerate().filter(is_first).map(|(_, name)| name);
         let known: Vec<&str> = with_item.then_some("item").into_iter().chain(steps).collect();
-        match closest(wrong, known.iter().copied()) {
+        match nearest(wrong, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known here: {}", listed(known.into_iter())),
         }
@@ -88,7 +88,7 @@ impl<'k> Known<'k> {
             };
             let message = format!("`{path}` cannot exist: the schema of `{first}` has no `{unknown}`");
             let fault = loader.fault_at_name(source, &keys, message);
-            faults.push(fault.advise(match closest(unknown, known.iter().copied()) {
+            faults.push(fault.advise(match nearest(unknown, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("it has {}", listed(known.into_iter())),
             }));
@@ -115,13 +115,4 @@ fn place_of(source: &Source<'_>, keys: &[&str]) -> Option<Range<usize>> {
     };
     let found = names.windows(keys.len()).find(is_it)?;
     Some(found.first()?.range.start..found.last()?.range.end)
-}
-
-/// Finds the name that was probably meant.
-pub(super) fn closest<'n>(wrong: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    known
-        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.chars().count() / 3))
-        .min()
-        .map(|(_, name)| name)
 }

@@ -1,6 +1,6 @@
-//! Takes calls, lets them leave when they may, and tells the router how the provider is doing.
+//! Looks at calls that have come, lets them leave when they may, and tells the router how the provider is doing.
 //!
-//! Makes no call itself: each is a task on the shared runtime, which outlives the actor. Holds no
+//! Makes no call itself: each is a task on the shared runtime, which outlives the actor. Holds no call and no
 //! number that must survive it: those are in its [`State`].
 
 use std::sync::Arc;
@@ -11,16 +11,20 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::chaos;
-use crate::supervisor::{Later, Reply as ReplyTo, Stop};
+use crate::supervisor::{Reply as ReplyTo, Stop};
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
-use super::call::{Call, HealthChanged, Left, Refused, Replied};
+use super::arrivals::Arrived;
+use super::call::{HealthChanged, Left, Refused, Replied};
 use super::exchange::exchange;
 use super::permit::Ended;
 use super::state::{Departure, Next, State};
 
 /// How often waiting calls whose askers have gone are looked for, and health is told anew.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How many calls that have come are looked at before anything else has its turn.
+const AT_ONCE: usize = 64;
 
 /// Tells whoever plans how the provider is doing.
 pub type TellHealth = Arc<dyn Fn(HealthChanged) + Send + Sync>;
@@ -31,6 +35,8 @@ pub struct Provider {
     tell: TellHealth,
     told: Option<HealthChanged>,
     alarm: Option<(Instant, SpawnHandle)>,
+    /// When health changes by time alone, and is told.
+    recovery: Option<SpawnHandle>,
 }
 
 /// Tells the actor that a call has ended and another may leave.
@@ -44,8 +50,20 @@ pub(super) struct Released {
 impl Provider {
     /// Makes a life of the provider whose knowledge is `state`.
     pub fn new(state: Arc<State>, tell: TellHealth) -> Self {
-        state.life_began();
-        Self { state, tell, told: None, alarm: None }
+        Self { state, tell, told: None, alarm: None, recovery: None }
+    }
+
+    /// Puts those that have come into the queue, one by one: a panic costs no more than the one it comes at.
+    fn receive(&mut self, ctx: &mut Context<Self>) {
+        for _ in 0..AT_ONCE {
+            let Some(arrival) = self.state.arrivals.next() else { return };
+            chaos::point("provider.call");
+            self.state.enqueue(arrival, Instant::now());
+            chaos::point("provider.queued");
+            self.pump(ctx);
+            chaos::point("provider.pumped");
+        }
+        ctx.address().do_send(Arrived);
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
@@ -87,7 +105,11 @@ impl Provider {
         let now = Instant::now();
         // What changes by time alone is told when it does, and not only at the next tick.
         let soon = self.state.recovers(now).map(|at| at - now).filter(|wait| *wait < TICK);
-        soon.map(|wait| ctx.run_later(wait, |provider, ctx| provider.tell_health(ctx)));
+        let next = soon.map(|wait| ctx.run_later(wait, |provider, ctx| provider.tell_health(ctx)));
+        // One alarm at a time, however often it is told.
+        if let Some(before) = std::mem::replace(&mut self.recovery, next) {
+            ctx.cancel_future(before);
+        }
         let health = self.state.health(now);
         if self.told.as_ref() != Some(&health) {
             (self.tell)(health.clone());
@@ -181,8 +203,10 @@ impl Actor for Provider {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         chaos::point("provider.started");
+        self.state.life_began(Arc::new(ctx.address()));
         self.tell_health(ctx);
         self.pump(ctx);
+        self.receive(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
             chaos::point("provider.tick");
             provider.state.sweep(Instant::now());
@@ -201,17 +225,12 @@ impl Drop for Provider {
     }
 }
 
-impl Handler<Call> for Provider {
-    type Result = Later<Result<Replied, Refused>>;
+impl Handler<Arrived> for Provider {
+    type Result = ();
 
-    fn handle(&mut self, call: Call, ctx: &mut Self::Context) -> Self::Result {
-        chaos::point("provider.call");
-        let (reply, later) = Later::promise();
-        self.state.enqueue(call, reply, Instant::now());
-        chaos::point("provider.queued");
-        self.pump(ctx);
-        chaos::point("provider.pumped");
-        later
+    fn handle(&mut self, _: Arrived, ctx: &mut Self::Context) {
+        chaos::point("provider.told");
+        self.receive(ctx);
     }
 }
 
@@ -239,34 +258,17 @@ impl Handler<Stop> for Provider {
 mod tests {
     use super::*;
 
-    struct Ask;
-    impl Message for Ask {
-        type Result = Result<Replied, Refused>;
-    }
-
-    /// Leaves what it owes in a task that panics.
-    struct Careless;
-    impl Actor for Careless {
-        type Context = Context<Self>;
-    }
-    impl Handler<Ask> for Careless {
-        type Result = Later<Result<Replied, Refused>>;
-        fn handle(&mut self, _: Ask, _: &mut Self::Context) -> Self::Result {
-            let (reply, later) = Later::promise();
-            let (left, waited) = (Instant::now(), Duration::ZERO);
-            let owed =
-                Owed { reply: Some(reply), key: "k".into(), probe: false, forced: false, left, waited };
-            actix_rt::spawn(async move {
-                let _owed = owed;
-                panic!("as planned");
-            });
-            later
-        }
-    }
-
     #[actix_web::test]
     async fn a_call_whose_task_panics_may_have_been_executed() {
-        let replied = Careless.start().send(Ask).await.unwrap().unwrap();
+        let (reply, awaited) = ReplyTo::awaited();
+        let (left, waited) = (Instant::now(), Duration::ZERO);
+        let owed = Owed { reply: Some(reply), key: "k".into(), probe: false, forced: false, left, waited };
+        let task = actix_rt::spawn(async move {
+            let _owed = owed;
+            panic!("as planned");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let replied = awaited.await.unwrap().unwrap();
         let failure = replied.result.unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
         assert_eq!(replied.key.as_str(), "k");

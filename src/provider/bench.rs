@@ -10,10 +10,11 @@ use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::supervisor::Later;
+use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Asker, ModelName, Priority, Prompt, RunId};
 
-use super::call::{Call, Refused, Replied};
+use super::arrivals::{Arrival, Awaited};
+use super::call::Call;
 use super::model::Model;
 use super::queue::{Place, Queue};
 use super::settings::Settings;
@@ -58,7 +59,7 @@ pub struct Admission {
     crowd: Crowd,
     prompt: Arc<Prompt>,
     /// Those who ask, in the order in which their calls leave.
-    askers: VecDeque<Later<Result<Replied, Refused>>>,
+    askers: VecDeque<Awaited>,
 }
 
 impl Admission {
@@ -93,9 +94,9 @@ impl Admission {
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
         let (retry, alone, stay, departure) = (false, false, true, None);
         let call = Call { prompt, model, priority, asker, retry, alone, stay, departure, deadline };
-        let (reply, later) = Later::promise();
-        self.state.enqueue(call, reply, now);
-        self.askers.push_back(later);
+        let (reply, awaited) = ReplyTo::awaited();
+        self.state.enqueue(Arrival { call, reply, asked: now }, now);
+        self.askers.push_back(awaited);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Meter, Need, Pass, RetryBudget, Trouble};
+use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Need, Pass, RetryBudget, Trouble};
 use crate::types::{Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, Refused};
@@ -17,6 +17,7 @@ use super::estimate::Estimate;
 use super::key::ReadyKey;
 use super::keys::{Keys, NoKey};
 use super::lane::{Lane, Learned};
+use super::limit_use::Lately;
 use super::permit::Taken;
 use super::queue::{Queue, Ticket};
 use super::settings::Settings;
@@ -39,8 +40,7 @@ pub(super) struct Book {
     /// Most calls in flight, of all lanes together.
     pub(super) most: usize,
     pub(super) seconds: Learned,
-    pub(super) requests: Meter,
-    pub(super) tokens: Meter,
+    pub(super) lately: Lately,
     pub(super) calls: u64,
     pub(super) throttled: u64,
     /// Whether calls wait for limits, and not for others to end.
@@ -83,8 +83,7 @@ impl Book {
             in_flight: 0,
             most: settings.limits.concurrency.max.get() as usize,
             seconds: Learned::default(),
-            requests: Meter::new(now),
-            tokens: Meter::new(now),
+            lately: Lately::new(now),
             calls: 0,
             throttled: 0,
             paced: false,
@@ -250,9 +249,8 @@ impl Book {
         self.in_flight += 1;
         self.calls += 1;
         lane.waits_for_word(self.calls, pass, now);
-        self.requests.add(1, now);
-        let both = self.limits.counts_both_directions();
-        self.tokens.add(reserved.usual.input + if both { reserved.usual.output } else { 0 }, now);
+        lane.lately.left(reserved.usual, now);
+        self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
         let id = key.id.clone();
         Ok((

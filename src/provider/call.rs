@@ -11,7 +11,7 @@ use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Prior
 
 use super::queue::Place;
 
-/// Asks a provider to make one call, when it may.
+/// One call that a provider is to make, when it may.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// What to ask.
@@ -42,10 +42,6 @@ impl Call {
     pub(super) fn place(&self) -> Place {
         Place { lane: self.model.clone(), priority: self.priority, run: self.asker.run }
     }
-}
-
-impl Message for Call {
-    type Result = Result<Replied, Refused>;
 }
 
 /// Where it is told that a call has left.
@@ -112,9 +108,12 @@ pub enum Refused {
     /// The call is larger than the model or a whole minute's limit.
     #[error("{0}")]
     TooLarge(Failure),
-    /// The actor is gone: it failed too often, or the process is stopping.
+    /// The actor is not there: it is being restarted, and back in a moment.
     #[error("it is down")]
     Down,
+    /// The actor has been down for long, or used up its restarts: nobody knows when it comes back.
+    #[error("{0}")]
+    Gone(Failure),
 }
 
 /// Tells the router how a provider is doing.

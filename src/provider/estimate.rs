@@ -46,7 +46,7 @@ impl Estimate {
         let models_own = model.and_then(|model| model.max_tokens).map(NonZeroU32::get);
         Self {
             input: said + system + in_shape(&prompt.shape) + ANSWER,
-            max_tokens: prompt.max_tokens.or(models_own).or(format.default_max_tokens()).map(u64::from),
+            max_tokens: prompt.max_tokens.or(models_own).or(format.assumed_max_tokens()).map(u64::from),
         }
     }
 }

@@ -99,6 +99,20 @@ pub enum KeyError {
     },
 }
 
+impl KeyError {
+    /// Returns what to do about it, where the text does not say.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "put the key into this file, let it be read, or name another under `keys`",
+            Self::Empty { .. } => "put the key into it, alone on one line",
+            Self::NoKey { .. } => "leave nothing in it but the key, on one line",
+            Self::NoSource | Self::Command { .. } | Self::CommandFailed { .. } | Self::CommandHung { .. } => {
+                "run it by hand to see why"
+            }
+        }
+    }
+}
+
 impl KeySource {
     /// Returns a name to show; of a command only the program, since its arguments may be secret.
     pub fn label(&self) -> KeyLabel {

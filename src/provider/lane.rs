@@ -11,6 +11,7 @@ use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, Rate
 use crate::types::Failure;
 
 use super::call::Refused;
+use super::limit_use::Lately;
 use super::model::Model;
 use super::reservation::{Reservation, Reservations};
 use super::settings::Settings;
@@ -53,6 +54,8 @@ pub(super) struct Lane {
     kept: Learned,
     /// What is known of its calls.
     pub(super) sizes: Sizes,
+    /// What of its limits its calls used lately.
+    pub(super) lately: Lately,
     /// How long its latest calls took.
     pub(super) times: Times,
     /// Calls that have had no word yet, by their number.
@@ -93,6 +96,7 @@ impl Lane {
             input: Learned::default(),
             kept: Learned::default(),
             sizes: Sizes::default(),
+            lately: Lately::new(now),
             times: Times::default(),
             unheard: BTreeMap::new(),
             heard: now,

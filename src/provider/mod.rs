@@ -3,10 +3,12 @@
 //! A [`Call`] waits here until the account's limits, its concurrency and the lane's breaker let it
 //! leave. What a provider knows lives in a [`State`] that every life of the actor shares, so a
 //! restart forgets nothing; what it holds of that state it holds as a permit that gives itself back.
+//! A call is laid down in that state, too, and not in the actor's mailbox, which a panic would empty.
 //!
 //! No provider knows of another: failing over is the router's.
 
 mod actor;
+mod arrivals;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -21,6 +23,7 @@ mod key_files;
 mod key_source;
 mod keys;
 mod lane;
+mod limit_use;
 mod limits;
 mod line;
 mod mask;
@@ -40,8 +43,10 @@ mod transport;
 mod window;
 
 pub use actor::{Provider, TellHealth};
+pub use arrivals::Awaited;
 pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
 pub use key_source::{Env, HeaderSource, Key, KeyError, KeySource};
+pub use limit_use::LimitUse;
 pub use limits::Limits;
 pub use model::Model;
 pub use settings::{Reserve, Settings, Timeouts, parse_base_url};

@@ -95,10 +95,11 @@ mod tests {
 
     use super::*;
     use crate::guard::Need;
+    use crate::provider::arrivals::Arrival;
     use crate::provider::call::Call;
     use crate::provider::state::Next;
     use crate::provider::{Account, Settings};
-    use crate::supervisor::Later;
+    use crate::supervisor::Reply as ReplyTo;
     use crate::types::{Asker, Class, Priority, Prompt, Tokens, Usage};
 
     fn state() -> Arc<State> {
@@ -120,8 +121,8 @@ mod tests {
         let call =
             Call { prompt, model: "m".into(), priority, asker, retry, alone, stay, departure, deadline };
         // Without the other end nobody would wait for the answer, and it would not leave.
-        let (reply, _later) = Later::promise();
-        state.enqueue(call, reply, now);
+        let (reply, _awaited) = ReplyTo::awaited();
+        state.enqueue(Arrival { call, reply, asked: now }, now);
         match state.next(now) {
             Next::Leave(departure) => departure.permit,
             Next::Wait(_) | Next::Nothing => panic!("it may not leave"),

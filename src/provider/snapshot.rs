@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::limit_use::LimitUse;
 use crate::guard::BreakerState;
 use crate::types::{KeyLabel, ModelName, ProviderName};
 
@@ -28,8 +29,8 @@ pub struct Snapshot {
     pub calls: u64,
     /// Calls that the provider answered with a rate limit, since the start.
     pub throttled: u64,
-    /// Share of its tightest limit in use over the last ten seconds; `None` without a limit.
-    pub limit_share: Option<f64>,
+    /// The limit of which most is used, be it the account's or a model's; `None` without a limit.
+    pub limit: Option<LimitUse>,
     /// For how long it asked us to stay away.
     pub held_for: Duration,
     /// Its lanes.

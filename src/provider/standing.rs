@@ -12,6 +12,7 @@ use crate::types::ModelName;
 use super::book::Book;
 use super::call::LaneHealth;
 use super::lane::{ASSUMED_NEED, Lane};
+use super::limit_use::{LimitUse, tighter};
 
 /// A provider that asked us to stay away for longer than this is not the first choice meanwhile.
 const SHORT_HOLD: Duration = Duration::from_secs(2);
@@ -118,11 +119,13 @@ impl Book {
         used.take(if any { usize::MAX } else { 1 })
     }
 
-    /// Returns the share of the tightest limit that the last ten seconds used.
-    pub(super) fn limit_share(&self, now: Instant) -> Option<f64> {
-        let (requests, tokens) = self.limits.per_minute();
-        let requests = requests.map(|limit| self.requests.per_second(now) * 60.0 / limit);
-        let tokens = tokens.map(|limit| self.tokens.per_second(now) * 60.0 / limit);
-        [requests, tokens].into_iter().flatten().reduce(f64::max)
+    /// Returns the limit of which the last ten seconds used most: the account's, or a model's.
+    pub(super) fn limit_use(&self, now: Instant) -> Option<LimitUse> {
+        let own = |(model, lane): (&ModelName, &Lane)| {
+            let used = lane.lately.tightest(&lane.limits, now)?;
+            Some(LimitUse { model: Some(model.clone()), ..used })
+        };
+        let of_models = self.lanes.iter().filter_map(own).reduce(tighter);
+        self.lately.tightest(&self.limits, now).into_iter().chain(of_models).reduce(tighter)
     }
 }

@@ -1,17 +1,16 @@
-//! What a provider knows: its queue, limits, keys, breakers and counts.
+//! What a provider knows: its arrivals, queue, limits, keys, breakers and counts.
 //!
 //! Every life of the actor shares it, so that a restart forgets nothing, and calls that outlive a
 //! life still count. Holds its lock only for as long as it takes to decide.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::chaos;
@@ -21,6 +20,7 @@ use crate::types::{LaneName, ModelName, ProviderName};
 use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
+use super::arrivals::{Arrival, Arrivals};
 use super::book::{Book, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::estimate::Estimate;
@@ -32,10 +32,6 @@ use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
 use super::snapshot::{LaneSnapshot, Snapshot};
 use super::transport::{self, Transport};
-
-/// How long waiting calls wait for the next life of an actor before they are sent elsewhere; a restart
-/// takes less, and an actor that failed for good never comes back.
-const ORPHANED: Duration = Duration::from_secs(2);
 
 /// What a provider's state is made from.
 #[derive(Debug, Clone)]
@@ -62,8 +58,7 @@ pub struct State {
     transport: Transport,
     runtime: Handle,
     slot: Slot<Provider>,
-    /// Lives that its actor has begun.
-    lives: AtomicU64,
+    pub(super) arrivals: Arrivals,
     inner: Mutex<Book>,
     /// One reader of key files at a time: a disk that hangs must not gather threads.
     pub(super) reader: Arc<Semaphore>,
@@ -108,7 +103,7 @@ impl State {
         let now = Instant::now();
         let keys = Keys::new(settings.format, &keys, settings.rotate_every, now);
         let book = Mutex::new(Book::new(&settings, keys.map_err(transport::Error::Key)?, now));
-        let (slot, practice, lives) = (Slot::default(), settings.is_practice(), AtomicU64::new(0));
+        let (slot, practice) = (Slot::default(), settings.is_practice());
         Ok(Arc::new(Self {
             name,
             practice,
@@ -117,7 +112,7 @@ impl State {
             transport,
             runtime,
             slot,
-            lives,
+            arrivals: Arrivals::default(),
             inner: book,
             reader: Arc::new(Semaphore::new(1)),
         }))
@@ -155,14 +150,18 @@ impl State {
     }
 
     /// Puts a call into the queue, or tells it at once why not.
-    pub(super) fn enqueue(&self, call: Call, reply: ReplyTo<Result<Replied, Refused>>, now: Instant) {
+    pub(super) fn enqueue(&self, arrival: Arrival, now: Instant) {
+        let Arrival { call, reply, asked } = arrival;
+        if reply.is_abandoned() {
+            return;
+        }
         // Before the lock: a long prompt takes a millisecond to read.
         let (model, format) = (self.settings.models.get(&call.model), self.settings.format);
         let estimate = Estimate::of(&call.prompt, model, format);
         let mut inner = self.lock();
         chaos::point("state.enqueue");
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
-            Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked: now, estimate }),
+            Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked, estimate }),
             Err(refused) => {
                 drop(inner);
                 reply.send(Err(refused));
@@ -256,25 +255,6 @@ impl State {
         }
     }
 
-    /// Notes that its actor lives.
-    pub(super) fn life_began(&self) {
-        self.lives.fetch_add(1, Relaxed);
-    }
-
-    /// Sends all waiting calls elsewhere if no further life of its actor begins soon: nobody else would
-    /// ever let them leave.
-    pub(super) fn life_ended(self: &Arc<Self>) {
-        let (state, life) = (self.clone(), self.lives.load(Relaxed));
-        let orphans = async move {
-            sleep(ORPHANED).await;
-            if state.lives.load(Relaxed) == life {
-                let orphans = state.lock().queue.take_unless(|_| false);
-                orphans.into_iter().for_each(|waiting| waiting.reply.send(Err(Refused::Down)));
-            }
-        };
-        drop(self.runtime.spawn(orphans));
-    }
-
     /// Returns whether a key is left for calls to `model`.
     pub fn has_key(&self, model: &ModelName, now: Instant) -> bool {
         !self.lock().keys.are_out(model, now)
@@ -289,6 +269,7 @@ impl State {
 
     /// Returns how the provider is doing.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let arrived = self.arrivals.len();
         let inner = self.lock();
         let waiting: HashMap<_, _> = inner.queue.lanes_waiting().collect();
         let lanes = inner.lanes.iter().map(|(model, lane)| LaneSnapshot {
@@ -301,14 +282,14 @@ impl State {
         Snapshot {
             provider: self.name.clone(),
             practice: self.practice,
-            up: self.slot.get().is_some(),
+            up: self.is_up(),
             in_flight: inner.in_flight,
             concurrency: inner.concurrency(),
-            waiting: inner.queue.len(),
+            waiting: inner.queue.len() + arrived,
             capacity: inner.capacity(Duration::MAX, now),
             calls: inner.calls,
             throttled: inner.throttled,
-            limit_share: inner.limit_share(now),
+            limit: inner.limit_use(now),
             held_for: inner.longest_hold(now),
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),
@@ -328,4 +309,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

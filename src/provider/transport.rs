@@ -229,21 +229,28 @@ fn is_local(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Names where a call went by host and port alone: the rest can hold a key.
+fn place(url: Option<&Url>) -> String {
+    let named = |url: &Url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?));
+    url.and_then(named).map_or_else(|| "its address".to_owned(), |(host, port)| format!("{host}:{port}"))
+}
+
 /// Says what broke, with the whole chain of causes: "connection refused" stands at its end.
 fn failure(error: &reqwest::Error) -> Failure {
-    // The address would show twice, and can hold a key in its query.
     let mut message = String::new();
     let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(error) = cause {
-        if !message.is_empty() {
-            message.push_str(": ");
+        let told = error.to_string();
+        // Says no more than that it could not connect, which is said already.
+        if told != "client error (Connect)" {
+            message.push_str(if message.is_empty() { "" } else { ": " });
+            message.push_str(&told);
         }
-        message.push_str(&error.to_string());
         cause = error.source();
     }
     if error.is_connect() {
         let class = if error.is_timeout() { Class::Timeout } else { Class::NetworkError };
-        return Failure::new(class, format!("cannot connect: {message}"));
+        return Failure::new(class, format!("cannot connect to {}: {message}", place(error.url())));
     }
     if error.is_builder() {
         return Failure::new(Class::ApiError, format!("cannot make the request: {message}"));

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::chaos;
 use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
-use crate::types::{Class, Failure, LaneName, RouteName, Trail, Unanswered};
+use crate::types::{Class, Failure, LaneName, RouteName};
 
 use super::ask::Ask;
 use super::flow::Flow;
@@ -113,7 +113,7 @@ impl Handler<Ask> for Router {
 }
 
 fn refuse(failure: Failure) -> Later<<Ask as Message>::Result> {
-    Later::new(|reply| reply.send(Err(Box::new(Unanswered { failure, trail: Trail::default() }))))
+    Later::new(|reply| reply.send(Err(Box::new(failure.into()))))
 }
 
 impl Handler<HealthChanged> for Router {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::time::Instant;
 
+use super::counts::CallCounts;
 use crate::types::{Answer, Asker, Priority, Prompt, RouteName, Unanswered};
 
 /// Asks the router for an answer.
@@ -20,6 +21,8 @@ pub struct Ask {
     pub asker: Asker,
     /// When the answer is of no use any more.
     pub deadline: Instant,
+    /// Where its calls are counted as they end, if anybody wants to see that.
+    pub counts: Option<Arc<CallCounts>>,
 }
 
 impl Message for Ask {

@@ -27,7 +27,7 @@ pub(super) fn beaten(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
     Attempt { took: gone.took, hedge, ..blank }
 }
 
-/// Writes down a call whose fate nobody knows.
+/// Writes down a call that a panic cost before it left.
 pub(super) fn lost(lane: &LaneName, hedge: bool, waited: Duration, failure: &Failure) -> Attempt {
     Attempt { hedge, ..attempt(lane, None, waited, Outcome::Failed(failure.clone())) }
 }

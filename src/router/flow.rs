@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::chaos;
 use crate::provider::{Call, Departure, Left, Refused};
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Answer, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
+use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::Ask;
 use super::attempt;
@@ -22,7 +22,7 @@ use super::out::{End, Out};
 use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
 
-/// Calls of one ask that may be lost with the actor that held them before that counts as a failure.
+/// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
 
 type Answered = Result<Answer, Box<Unanswered>>;
@@ -35,7 +35,7 @@ pub(super) struct Flow {
     trail: Trail,
     hedging: Option<(HedgeAfter, Arc<Hedges>)>,
     first: Option<Out>,
-    /// Calls that were lost with the actor that held them.
+    /// Calls that a panic of a provider's actor has cost.
     lost: u32,
 }
 
@@ -76,8 +76,10 @@ impl Flow {
         };
         let trail = self.trail;
         reply.send(match ended {
-            Ok(Ended { reply, lane, practice, cost }) => Ok(Answer { reply, lane, practice, cost, trail }),
-            Err(failure) => Err(Box::new(Unanswered { failure, trail })),
+            Ok(Ended { reply, lane, practice, cost }) => {
+                Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
+            }
+            Err(failure) => Err(Box::new(Unanswered { failure, trail, lost: 0 })),
         });
     }
 
@@ -186,7 +188,7 @@ impl Flow {
             End::Replied(replied) => {
                 let (cost, probe) = (replied.cost, replied.probe);
                 let (attempt, result) = attempt::came_back(name, out.hedge, replied);
-                self.trail.0.push(attempt);
+                note(&self.ask, &mut self.trail, attempt);
                 match result {
                     Ok(reply) => {
                         let (lane, practice) = (name.clone(), provider.is_practice());
@@ -225,9 +227,17 @@ impl Flow {
     fn break_off(&mut self, out: Out) {
         let (lane, hedge) = (&self.lanes[out.lane].name, out.hedge);
         if let Some(gone) = out.break_off() {
-            self.trail.0.push(attempt::beaten(lane, hedge, gone));
+            note(&self.ask, &mut self.trail, attempt::beaten(lane, hedge, gone));
         }
     }
+}
+
+/// Writes down a call that has left and ended.
+fn note(ask: &Ask, trail: &mut Trail, attempt: Attempt) {
+    if let Some(counts) = &ask.counts {
+        counts.count(&attempt);
+    }
+    trail.0.push(attempt);
 }
 
 fn candidate(lane: &LaneHandle) -> Candidate {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::duration;
@@ -61,9 +62,9 @@ impl FromStr for HedgeAfter {
         match text {
             "off" => Ok(Self::Off),
             "p95" => Ok(Self::P95),
-            text => duration::parse(text)
-                .map(Self::Time)
-                .map_err(|error| format!(r#"{error}; or write "p95" or "off""#)),
+            text => duration::parse(text).map(Self::Time).map_err(|_| {
+                format!(r#"{text:?} is no time to wait; write "p95", "off", or a time such as "4s""#)
+            }),
         }
     }
 }
@@ -76,7 +77,35 @@ impl Serialize for HedgeAfter {
 
 impl<'de> Deserialize<'de> for HedgeAfter {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+        from.deserialize_any(OffOrTime)
+    }
+}
+
+struct OffOrTime;
+
+impl Visitor<'_> for OffOrTime {
+    type Value = HedgeAfter;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(r#""off", "p95", or a time such as "4s""#)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<HedgeAfter, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<HedgeAfter, E> {
+        let time = format!("{}s", number.max(1));
+        Err(E::custom(format!(r#"{number} has no unit; write hedge_after = {time:?}, "p95" or "off""#)))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<HedgeAfter, E> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    fn visit_bool<E: Error>(self, on: bool) -> Result<HedgeAfter, E> {
+        let word = if on { "p95" } else { "off" };
+        Err(E::custom(format!(r#"`{on}` is no time; write hedge_after = {word:?}, or a time such as "4s""#)))
     }
 }
 
@@ -176,7 +205,10 @@ mod tests {
             assert_eq!((text.parse(), after.to_string()), (Ok(after), text.to_owned()));
         }
         let error = "p50".parse::<HedgeAfter>().unwrap_err();
-        assert!(error.contains("\"500ms\"") && error.ends_with("or write \"p95\" or \"off\""), "{error}");
+        assert!(error.ends_with("; write \"p95\", \"off\", or a time such as \"4s\""), "{error}");
+        let read = |written: &str| serde_json::from_str::<HedgeAfter>(written).unwrap_err().to_string();
+        assert!(read("4").contains("write hedge_after = \"4s\""));
+        assert!(read("false").contains("write hedge_after = \"off\""));
     }
 
     proptest! {

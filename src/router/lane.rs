@@ -24,14 +24,12 @@ pub struct LaneHandle {
 impl LaneHandle {
     /// Returns whether it takes calls at `now`, as far as its provider knows.
     pub(super) fn is_well(&self, now: Instant) -> bool {
-        let up = self.provider.slot().shared().is_some();
-        up && self.provider.lane_health(&self.name.model, now) == LaneHealth::Good
+        self.provider.is_up() && self.provider.lane_health(&self.name.model, now) == LaneHealth::Good
     }
 
     /// Returns whether a call would not wait behind others there.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        let up = self.provider.slot().shared().is_some();
-        up && self.provider.has_room(&self.name.model, now)
+        self.provider.is_up() && self.provider.has_room(&self.name.model, now)
     }
 }
 

@@ -6,12 +6,14 @@
 mod actor;
 mod ask;
 mod attempt;
+mod counts;
 mod flow;
 mod hedge;
 mod lane;
 mod out;
 mod plan;
 mod policy;
+mod question;
 mod settings;
 
 /// What an ask hears that comes too late.
@@ -19,7 +21,9 @@ const STOPPED: &str = "pointsman is stopping and takes no more questions";
 
 pub use actor::Router;
 pub use ask::Ask;
+pub use counts::{CallCounts, CallsEnded};
 pub use hedge::HedgeAfter;
 pub use lane::{LaneHandle, RouteHandle};
 pub use plan::{Candidate, KeyLeft, Plan, Probe, Step};
+pub use question::question;
 pub use settings::{Lane, Policy, RetrySettings, Route};

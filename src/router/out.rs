@@ -2,16 +2,14 @@
 //!
 //! Whoever drops it breaks the call off. Learns nothing from how it ends.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::MailboxError;
-use actix::prelude::Request;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::provider::{Call, Departure, Left, Provider, Refused, Replied};
+use crate::provider::{Awaited, Call, Departure, Left, Refused, Replied};
 use crate::types::{Class, Failure, KeyLabel};
 
 use super::lane::LaneHandle;
@@ -29,8 +27,8 @@ pub(super) struct Out {
     pub(super) asked: Instant,
     deadline: Instant,
     departure: Option<Arc<Departure>>,
-    /// `None` when the provider is down.
-    request: Option<Pin<Box<Request<Provider, Call>>>>,
+    /// `Err` when the provider did not even take it in.
+    awaited: Result<Awaited, Refused>,
 }
 
 /// How a call ended.
@@ -39,7 +37,7 @@ pub(super) enum End {
     Replied(Replied),
     /// It did not leave.
     Refused(Refused),
-    /// Nobody knows whether it left.
+    /// A panic of the provider's actor cost it. It had not left.
     Lost(Failure),
 }
 
@@ -56,15 +54,15 @@ impl Out {
     /// Sends `call` to a lane, by its number.
     pub(super) fn send(lane: usize, to: &LaneHandle, hedge: bool, call: Call) -> Self {
         let (asked, deadline, departure) = (Instant::now(), call.deadline, call.departure.clone());
-        let request = to.provider.slot().shared().map(|provider| Box::pin(provider.send(call)));
-        Self { lane, hedge, asked, deadline, departure, request }
+        let awaited = to.provider.call(call);
+        Self { lane, hedge, asked, deadline, departure, awaited }
     }
 
     /// Waits for its end.
     pub(super) async fn end(&mut self) -> End {
-        match &mut self.request {
-            Some(request) => fate(timeout_at(self.deadline + GRACE, request).await),
-            None => End::Refused(Refused::Down),
+        match &mut self.awaited {
+            Ok(awaited) => fate(timeout_at(self.deadline + GRACE, awaited).await),
+            Err(refused) => End::Refused(refused.clone()),
         }
     }
 
@@ -81,24 +79,23 @@ impl Out {
 
     /// Breaks it off; `None` when it had not left.
     pub(super) fn break_off(self) -> Option<Gone> {
-        let Self { asked, departure, request, .. } = self;
+        let Self { asked, departure, awaited, .. } = self;
         // First, so that a call that has not left by now does not.
-        drop(request);
+        drop(awaited);
         let left = departure.as_ref()?.get()?;
         let waited = left.at.saturating_duration_since(asked);
         Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed() })
     }
 }
 
-fn fate(came: Result<Result<Result<Replied, Refused>, MailboxError>, Elapsed>) -> End {
+fn fate(came: Result<Result<Result<Replied, Refused>, RecvError>, Elapsed>) -> End {
     match came {
         Ok(Ok(Ok(replied))) => End::Replied(replied),
         Ok(Ok(Err(refused))) => End::Refused(refused),
-        // What the actor had let leave is answered by its own task, so mostly it had not left. But nobody
-        // can tell, and a call that is paid twice must not look as if it were not.
-        Ok(Err(MailboxError::Closed | MailboxError::Timeout)) => {
-            let lost = "the provider's actor died with the call; nobody knows whether it had left";
-            End::Lost(Failure::new(Class::NetworkError, lost).maybe_charged())
+        // What the actor has let leave is answered by its own task, whatever becomes of either.
+        Ok(Err(_)) => {
+            let lost = "the provider's actor panicked over the call, before it left";
+            End::Lost(Failure::new(Class::NetworkError, lost))
         }
         Err(_) => End::Refused(Refused::Busy { until: Instant::now() }),
     }
@@ -109,10 +106,12 @@ mod tests {
     use super::*;
     use crate::types::Charged;
 
-    #[test]
-    fn a_call_whose_actor_died_may_have_been_executed() {
-        let End::Lost(failure) = fate(Ok(Err(MailboxError::Closed))) else { panic!("it is taken for known") };
-        assert_eq!((failure.class, failure.charged), (Class::NetworkError, Charged::Maybe));
+    #[tokio::test]
+    async fn a_call_that_a_panic_cost_before_it_left_was_not_paid() {
+        let (reply, awaited) = crate::supervisor::Reply::awaited();
+        drop(reply);
+        let End::Lost(failure) = fate(Ok(awaited.await)) else { panic!("it is taken for known") };
+        assert_eq!((failure.class, failure.charged), (Class::NetworkError, Charged::No));
     }
 
     #[test]

@@ -180,7 +180,8 @@ impl Plan {
                 tried.not_before = Some(now + self.retry.base * 2)
             }
             // Patience is for what has worked before: this costs a round, of which there are few.
-            Refused::NeverAnswered(failure) => {
+            // So is it for an actor that is being restarted, and not for one that has died too often.
+            Refused::NeverAnswered(failure) | Refused::Gone(failure) => {
                 tried.exhausted = true;
                 self.last.get_or_insert_with(|| failure.clone());
             }

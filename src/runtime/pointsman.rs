@@ -19,14 +19,12 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::source::Source;
 use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
-use crate::router::{Ask, LaneHandle, Route, RouteHandle, Router};
+use crate::router::{Ask, LaneHandle, Route, RouteHandle, Router, question};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor,
     Watchdog, WhenExhausted,
 };
-use crate::types::{
-    Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Trail, Unanswered,
-};
+use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
 
 use super::error::Error;
 use super::played::Played;
@@ -98,25 +96,34 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline }).await
+        self.send(Ask { prompt, route, priority, asker, deadline, counts: None }).await
     }
 
-    /// Sends a whole [`Ask`].
+    /// Sends a whole [`Ask`]. One that is lost with the router, or with the task that follows it, is asked once
+    /// more, and [`Answer::lost`] says so.
     ///
     /// # Errors
     /// The failure that ended it, with every attempt.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
-        let failed = |failure| Err(Box::new(Unanswered { failure, trail: Trail::default() }));
-        let stopped = || failed(Failure::new(Class::Cancelled, "pointsman has stopped"));
-        let Some(router) = self.router() else { return stopped() };
-        match router.send(ask).await {
-            Ok(answered) => answered,
-            Err(_) if !router.connected() => stopped(),
-            Err(_) => {
-                let lost = "the router died under the question";
-                failed(Failure::new(Class::Internal, lost).maybe_charged())
-            }
+        let stopped = || Failure::new(Class::Cancelled, "pointsman has stopped");
+        if self.has_stopped() {
+            return Err(Box::new(stopped().into()));
         }
+        let mut answered = question(&self.running.router, ask).await;
+        if let Err(Unanswered { failure, lost, .. }) =
+            answered.as_mut().map_err(|unanswered| &mut **unanswered)
+            && failure.class == Class::Internal
+            && self.has_stopped()
+        {
+            // It was lost with everything else.
+            *failure = if *lost > 0 { stopped().maybe_charged() } else { stopped() };
+        }
+        answered
+    }
+
+    /// Returns whether no router will ever come back.
+    fn has_stopped(&self) -> bool {
+        self.running.router.is_retired() || !self.running.supervisor.connected()
     }
 
     /// Returns the router's address, for actors that ask by themselves; `None` once it has stopped.

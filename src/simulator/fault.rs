@@ -8,11 +8,12 @@ mod retry_after;
 
 use std::time::Duration;
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact::optional as duration;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use kind::FaultKind;
 pub use retry_after::RetryAfter;
+
+use crate::types::duration;
 
 use super::Vendor;
 
@@ -28,16 +29,16 @@ pub struct Fault {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// How late the first piece is, for `slow_first_token`; 30 s when it is not given.
-    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
     /// What the 429 says, for `rate_limited`; as the setting of that name when it is not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<RetryAfter>,
     /// Not before the simulator has run this long.
-    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub from: Option<Duration>,
     /// Only until the simulator has run this long.
-    #[serde(with = "duration", skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub until: Option<Duration>,
     /// Only calls to this vendor.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,20 +62,41 @@ pub struct Fault {
 #[serde(deny_unknown_fields)]
 struct Written {
     kind: FaultKind,
+    #[serde(default, deserialize_with = "share")]
     share: Option<f64>,
     status: Option<u16>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "time")]
     delay: Option<Duration>,
     retry_after: Option<RetryAfter>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "time")]
     from: Option<Duration>,
-    #[serde(default, with = "duration")]
+    #[serde(default, deserialize_with = "time")]
     until: Option<Duration>,
     vendor: Option<Vendor>,
     model: Option<String>,
     key: Option<String>,
     contains: Option<String>,
     times: Option<u32>,
+}
+
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    let share = f64::deserialize(from)?;
+    if (0.0..=1.0).contains(&share) {
+        return Ok(Some(share));
+    }
+    let wrong = format!("{share} is no share of the requests; write a number from 0 to 1, such as 0.05");
+    Err(serde::de::Error::custom(wrong))
+}
+
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize_from_zero(from).map(Some)
+}
+
+fn write_time<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => duration::serialize(time, to),
+        None => to.serialize_none(),
+    }
 }
 
 impl TryFrom<Written> for Fault {
@@ -96,28 +118,31 @@ impl TryFrom<Written> for Fault {
             times,
         } = written;
         let share = share.unwrap_or(1.0);
-        if !(0.0..=1.0).contains(&share) {
-            return Err(format!("the share of a fault is between 0 and 1, not {share}"));
-        }
         if let Some(status) = status {
             if !kind.takes_status() {
-                return Err("`status` goes with server_error, unavailable, overloaded and html".to_owned());
+                return Err("this kind of fault has no `status`; take it out: it goes with server_error, unavailable, overloaded and html".to_owned());
             }
             let lowest = if kind == FaultKind::Html { 200 } else { 400 };
             if !(lowest..600).contains(&status) {
-                return Err(format!("the status of this fault is between {lowest} and 599, not {status}"));
+                return Err(format!("{status} is no status of this fault; write one from {lowest} to 599"));
             }
         }
         if delay.is_some() && kind != FaultKind::SlowFirstToken {
-            return Err("`delay` goes with slow_first_token".to_owned());
+            return Err(
+                "this kind of fault has no `delay`; take it out: it goes with slow_first_token".to_owned()
+            );
         }
         if retry_after.is_some() && kind != FaultKind::RateLimited {
-            return Err("`retry_after` goes with rate_limited".to_owned());
+            return Err(
+                "this kind of fault has no `retry_after`; take it out: it goes with rate_limited".to_owned()
+            );
         }
         if let (Some(from), Some(until)) = (from, until)
             && until <= from
         {
-            return Err("`until` must be later than `from`".to_owned());
+            return Err(
+                "`until` is not later than `from`; make it later, or leave it out for no end".to_owned()
+            );
         }
         Ok(Self { kind, share, status, delay, retry_after, from, until, vendor, model, key, contains, times })
     }
@@ -247,15 +272,18 @@ mod tests {
     #[test]
     fn a_fault_that_could_not_do_what_it_says_is_refused() {
         for (written, reason) in [
-            (r#"{"kind":"cut","share":1.5}"#, "between 0 and 1"),
-            (r#"{"kind":"cut","status":500}"#, "`status` goes with"),
-            (r#"{"kind":"server_error","status":200}"#, "between 400 and 599"),
-            (r#"{"kind":"cut","delay":"3s"}"#, "`delay` goes with"),
-            (r#"{"kind":"cut","retry_after":true}"#, "`retry_after` goes with"),
-            (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "later than"),
+            (r#"{"kind":"cut","share":1.5}"#, "is no share of the requests; write"),
+            (r#"{"kind":"cut","status":500}"#, "has no `status`; take it out"),
+            (
+                r#"{"kind":"server_error","status":200}"#,
+                "is no status of this fault; write one from 400 to 599",
+            ),
+            (r#"{"kind":"cut","delay":"3s"}"#, "has no `delay`; take it out"),
+            (r#"{"kind":"cut","retry_after":true}"#, "has no `retry_after`; take it out"),
+            (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "not later than `from`; make it later"),
             (r#"{"kind":"explode"}"#, "unknown variant"),
             (r#"{"kind":"cut","chance":0.5}"#, "unknown field"),
-            (r#"{"kind":"rate_limited","retry_after":"later"}"#, "expected true, false or"),
+            (r#"{"kind":"rate_limited","retry_after":"later"}"#, "write true, false or"),
         ] {
             let error = serde_json::from_str::<Fault>(written).unwrap_err().to_string();
             assert!(error.contains(reason), "{written}: {error}");

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::types::duration;
 
 use super::draw::log_normal;
 
@@ -125,10 +127,16 @@ fn sigma(median: f64, p95: f64) -> f64 {
     if sigma.is_finite() { sigma.max(0.0) } else { 0.0 }
 }
 
-/// A duration in a place where serde's `with` cannot stand.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+/// A duration in a place where serde's `with` cannot stand; may be none at all.
+#[derive(Clone, Copy, Serialize)]
 #[serde(transparent)]
-struct Written(#[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")] Duration);
+struct Written(#[serde(serialize_with = "duration::serialize")] Duration);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        duration::deserialize_from_zero(from).map(Self)
+    }
+}
 
 /// The table form of a spread.
 #[derive(Deserialize)]
@@ -143,14 +151,18 @@ impl<T> Spread<T> {
     fn sigma<E: Error>(&self, value: impl Fn(&T) -> f64) -> Result<f64, E> {
         let median = value(&self.median);
         if median <= 0.0 {
-            return Err(E::custom("`median` must be greater than zero"));
+            return Err(E::custom("`median` is zero; write more, or one plain value in place of the table"));
         }
         match (&self.p95, self.sigma) {
             (Some(p95), None) if value(p95) >= median => Ok(sigma(median, value(p95))),
-            (Some(_), None) => Err(E::custom("`p95` must not be less than `median`")),
+            (Some(_), None) => Err(E::custom(
+                "`p95` is less than `median`; write a larger `p95`, half of all lie below `median`",
+            )),
             (None, Some(given)) if given.is_finite() && given >= 0.0 => Ok(given),
-            (None, Some(_)) => Err(E::custom("`sigma` must be zero or more")),
-            _ => Err(E::custom("give either `p95` or `sigma` beside `median`")),
+            (None, Some(_)) => Err(E::custom("this is no sigma; write sigma = 0 or more, such as 0.8")),
+            _ => Err(E::custom(
+                "`median` stands with one of `p95` and `sigma`; write { median = ..., p95 = ... }",
+            )),
         }
     }
 }
@@ -212,24 +224,24 @@ impl<'de> Deserialize<'de> for FirstToken {
 trait Quantity: Sized {
     const EXPECTED: &str;
 
-    fn of_duration<E: Error>(_duration: Duration) -> Result<Self, E> {
-        Err(E::custom(format_args!("expected {}", Self::EXPECTED)))
+    fn of_text<E: Error>(text: &str) -> Result<Self, E> {
+        Err(E::invalid_type(Unexpected::Str(text), &Self::EXPECTED))
     }
 
-    fn of_number<E: Error>(_number: f64) -> Result<Self, E> {
-        Err(E::custom(format_args!("expected {}", Self::EXPECTED)))
+    fn of_number<E: Error>(number: f64) -> Result<Self, E> {
+        Err(E::invalid_type(Unexpected::Float(number), &Self::EXPECTED))
     }
 
     fn of_map<'de, A: MapAccess<'de>>(_map: A) -> Result<Self, A::Error> {
-        Err(A::Error::custom(format_args!("expected {}", Self::EXPECTED)))
+        Err(A::Error::invalid_type(Unexpected::Map, &Self::EXPECTED))
     }
 }
 
 impl Quantity for Latency {
     const EXPECTED: &str = "a duration such as \"1.5s\", or { median = \"1s\", p95 = \"4s\" }";
 
-    fn of_duration<E: Error>(duration: Duration) -> Result<Self, E> {
-        Ok(Self::Fixed(duration))
+    fn of_text<E: Error>(text: &str) -> Result<Self, E> {
+        duration::parse_from_zero(text).map(Self::Fixed).map_err(E::custom)
     }
 
     fn of_map<'de, A: MapAccess<'de>>(map: A) -> Result<Self, A::Error> {
@@ -246,7 +258,7 @@ impl Quantity for Length {
         if number >= 1.0 && number.fract() == 0.0 {
             Ok(Self::Fixed(number as u64))
         } else {
-            Err(E::custom(format_args!("expected {}", Self::EXPECTED)))
+            Err(E::invalid_value(Unexpected::Float(number), &Self::EXPECTED))
         }
     }
 
@@ -260,15 +272,15 @@ impl Quantity for Length {
 impl Quantity for FirstToken {
     const EXPECTED: &str = "a share from 0 to 1 of the latency, or a duration such as \"300ms\"";
 
-    fn of_duration<E: Error>(duration: Duration) -> Result<Self, E> {
-        Ok(Self::After(duration))
+    fn of_text<E: Error>(text: &str) -> Result<Self, E> {
+        duration::parse_from_zero(text).map(Self::After).map_err(E::custom)
     }
 
     fn of_number<E: Error>(number: f64) -> Result<Self, E> {
         if (0.0..=1.0).contains(&number) {
             Ok(Self::Share(number))
         } else {
-            Err(E::custom(format_args!("expected {}", Self::EXPECTED)))
+            Err(E::invalid_value(Unexpected::Float(number), &Self::EXPECTED))
         }
     }
 }
@@ -283,7 +295,7 @@ impl<'de, Q: Quantity> Visitor<'de> for Reader<Q> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Q, E> {
-        Q::of_duration(Written::deserialize(text.into_deserializer())?.0)
+        Q::of_text(text)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Q, E> {
@@ -331,13 +343,14 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_a_reason() {
         for (written, reason) in [
-            ("5", "expected a duration"),
+            ("5", "a duration such as"),
             (r#""soon""#, "soon"),
-            (r#""-1s""#, "negative"),
-            (r#"{ median = "4s", p95 = "1s" }"#, "must not be less"),
-            (r#"{ median = "4s" }"#, "either `p95` or `sigma`"),
-            (r#"{ median = "0s", sigma = 1.0 }"#, "greater than zero"),
-            (r#"{ median = "1s", sigma = -1.0 }"#, "zero or more"),
+            (r#""-1s""#, "is no duration; write it like"),
+            (r#""fast""#, "is no duration; write it like"),
+            (r#"{ median = "4s", p95 = "1s" }"#, "`p95` is less than `median`; write"),
+            (r#"{ median = "4s" }"#, "with one of `p95` and `sigma`; write"),
+            (r#"{ median = "0s", sigma = 1.0 }"#, "`median` is zero; write"),
+            (r#"{ median = "1s", sigma = -1.0 }"#, "write sigma = 0 or more"),
             (r#"{ median = "1s", p99 = "3s" }"#, "unknown field"),
         ] {
             let error = latency(written).unwrap_err().to_string();

@@ -179,6 +179,7 @@ struct Anew<A: Actor<Context = Context<A>>> {
 
 impl<A: Actor<Context = Context<A>> + Handler<Stop>> Lives for Anew<A> {
     fn begin(&mut self, place: &Place, guard: ExitGuard) {
+        self.slot.reopen();
         let make = Arc::clone(&self.make);
         let Monitored { addr, abort } = begin_life(place.arbiter(), guard, move |ctx| make(ctx));
         self.slot.set(addr);
@@ -204,6 +205,7 @@ impl<A: Actor<Context = Context<A>> + Handler<Stop>> Lives for Anew<A> {
 
     fn retire(&mut self) {
         self.abort();
-        self.ended();
+        self.present = None;
+        self.slot.retire();
     }
 }

@@ -39,10 +39,19 @@ impl<A: Actor<Context = Context<A>>> Kept<A> {
     pub(super) fn new(make: Factory<A>, slot: Slot<A>) -> Self {
         Self { make, slot, present: None }
     }
+
+    /// Lets go of the task; the next life is made anew.
+    fn let_go(&mut self) {
+        if let Some(present) = self.present.take() {
+            present.abort.abort();
+        }
+        self.slot.clear();
+    }
 }
 
 impl<A: Actor<Context = Context<A>> + Supervised + Handler<Stop>> Lives for Kept<A> {
     fn begin(&mut self, place: &Place, guard: ExitGuard) {
+        self.slot.reopen();
         if let Some(present) = self.present.as_ref().filter(|present| !present.again.is_closed()) {
             // Should the task end before it takes the guard up, the guard reports the life as killed.
             let _ = present.again.send(guard);
@@ -73,14 +82,13 @@ impl<A: Actor<Context = Context<A>> + Supervised + Handler<Stop>> Lives for Kept
 
     fn ended(&mut self) {
         if self.present.as_ref().is_some_and(|present| present.again.is_closed()) {
-            self.retire();
+            self.let_go();
         }
     }
 
     fn retire(&mut self) {
-        self.abort();
-        self.slot.clear();
-        self.present = None;
+        self.let_go();
+        self.slot.retire();
     }
 }
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
+use tokio::sync::oneshot;
 
 /// The result of a handler that answers later.
 ///
@@ -143,6 +144,12 @@ enum Promise<T> {
 }
 
 impl<T> Reply<T> {
+    /// Returns a reply to whoever holds the other end, where no message asks. Who drops that end has gone.
+    pub fn awaited() -> (Self, oneshot::Receiver<T>) {
+        let (sender, awaited) = oneshot::channel();
+        (Self(To::Asker(Some(sender))), awaited)
+    }
+
     /// Sends the answer. If the asker has gone, the answer is dropped.
     pub fn send(self, answer: T) {
         match self.0 {
@@ -346,6 +353,21 @@ mod tests {
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         let watched = futures_util::future::join(waiting, async { drop(later) });
         watched.await;
+    }
+
+    #[actix_web::test]
+    async fn an_answer_that_no_message_asked_for_reaches_whoever_awaits_it() {
+        let (reply, awaited) = Reply::awaited();
+        reply.send(5);
+        assert_eq!(awaited.await, Ok(5));
+        let (reply, awaited) = Reply::<u32>::awaited();
+        drop(reply);
+        assert!(awaited.await.is_err());
+        let (mut reply, awaited) = Reply::<u32>::awaited();
+        assert!(!reply.is_abandoned());
+        drop(awaited);
+        reply.abandoned().await;
+        assert!(reply.is_abandoned());
     }
 
     #[actix_web::test]

@@ -1,15 +1,23 @@
 //! Names a child whose address changes with each life.
 //!
-//! A slot keeps its child alive (an address is held), and never starts or stops one.
+//! A slot keeps its child alive (an address is held), knows whether another life may follow, and never starts
+//! or stops one.
 
 use std::fmt;
 use std::sync::Arc;
 
 use actix::{Actor, Addr};
 use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
 
 /// The stable name of a child. Clones share it; reading it takes no lock.
-pub struct Slot<A: Actor>(Arc<ArcSwapOption<Addr<A>>>);
+pub struct Slot<A: Actor>(Arc<Named<A>>);
+
+struct Named<A: Actor> {
+    addr: ArcSwapOption<Addr<A>>,
+    /// Whether no life follows by itself any more.
+    retired: watch::Sender<bool>,
+}
 
 impl<A: Actor> Slot<A> {
     /// Returns the address of the present life; `None` while there is none.
@@ -19,15 +27,37 @@ impl<A: Actor> Slot<A> {
 
     /// Returns the address as [`get`](Self::get) does, without the two allocations that cloning one costs.
     pub fn shared(&self) -> Option<Arc<Addr<A>>> {
-        self.0.load_full().filter(|addr| addr.connected())
+        self.0.addr.load_full().filter(|addr| addr.connected())
+    }
+
+    /// Returns whether no further life follows by itself: the child used up its restarts, or was removed.
+    pub fn is_retired(&self) -> bool {
+        *self.0.retired.borrow()
+    }
+
+    /// Waits until no further life follows by itself.
+    pub async fn retired(&self) {
+        // The other end is held by the slot itself: it cannot have gone.
+        let _ = self.0.retired.subscribe().wait_for(|retired| *retired).await;
+    }
+
+    /// Notes that a life is about to begin.
+    pub(super) fn reopen(&self) {
+        self.0.retired.send_if_modified(std::mem::take);
     }
 
     pub(super) fn set(&self, addr: Addr<A>) {
-        self.0.store(Some(Arc::new(addr)));
+        self.0.addr.store(Some(Arc::new(addr)));
     }
 
     pub(super) fn clear(&self) {
-        self.0.store(None);
+        self.0.addr.store(None);
+    }
+
+    /// Notes that no further life follows by itself.
+    pub(super) fn retire(&self) {
+        self.clear();
+        self.0.retired.send_if_modified(|retired| !std::mem::replace(retired, true));
     }
 }
 
@@ -48,7 +78,7 @@ impl<A: Actor> Clone for Slot<A> {
 
 impl<A: Actor> Default for Slot<A> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Named { addr: ArcSwapOption::empty(), retired: watch::Sender::new(false) }))
     }
 }
 

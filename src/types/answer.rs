@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Charged, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
+use super::{Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
 
 /// One attempt at one lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,9 +38,16 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Returns whether nobody knows if it left: whoever held the call died.
+    /// Returns whether it was lost before it left, by a panic of the provider's actor.
     pub fn is_lost(&self) -> bool {
         self.key.is_none() && matches!(self.outcome, Outcome::Failed(_))
+    }
+
+    /// Returns whether it was broken off because another lane had answered first. No other call is
+    /// cancelled and yet written down.
+    pub fn is_beaten(&self) -> bool {
+        self.key.is_some()
+            && matches!(&self.outcome, Outcome::Failed(failure) if failure.class == Class::Cancelled)
     }
 
     /// Says what was unusual about it; `None` when nothing was.
@@ -50,7 +57,7 @@ impl Attempt {
         } else if self.hedge {
             "asked beside another lane that took long"
         } else if self.is_lost() {
-            "lost with the actor that held it; nobody knows whether it left"
+            "lost with the actor that held it, before it left"
         } else {
             return None;
         };
@@ -93,17 +100,22 @@ impl Trail {
         self.0.iter().filter(|attempt| attempt.hedge && attempt.key.is_some()).count()
     }
 
+    /// Returns how many calls were broken off because another lane had answered first.
+    pub fn beaten(&self) -> usize {
+        self.0.iter().filter(|attempt| attempt.is_beaten()).count()
+    }
+
     /// Returns how many calls left although their lane's breaker was open.
     pub fn forced(&self) -> usize {
         self.0.iter().filter(|attempt| attempt.forced).count()
     }
 
-    /// Returns of how many calls nobody knows whether they left.
+    /// Returns how many calls were lost before they left.
     pub fn lost(&self) -> usize {
         self.0.iter().filter(|attempt| attempt.is_lost()).count()
     }
 
-    /// Returns how many failed calls the provider may have charged for, those included that are lost.
+    /// Returns how many failed calls the provider may have charged for, those included that were beaten.
     pub fn maybe_charged(&self) -> usize {
         let lost = |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::Maybe);
         self.0.iter().filter(lost).count()
@@ -123,6 +135,9 @@ pub struct Answer {
     pub cost: Option<NanoUsd>,
     /// Every attempt, the successful one last.
     pub trail: Trail,
+    /// How often the question was lost before, with the router or the task that followed it, and asked anew.
+    /// Calls made for it until then are in no trail, and may have been paid for.
+    pub lost: u32,
 }
 
 /// A question that no lane answered.
@@ -133,4 +148,13 @@ pub struct Unanswered {
     pub failure: Failure,
     /// Every attempt.
     pub trail: Trail,
+    /// As [`Answer::lost`].
+    pub lost: u32,
+}
+
+impl From<Failure> for Unanswered {
+    /// Makes the end of a question that was never asked.
+    fn from(failure: Failure) -> Self {
+        Self { failure, trail: Trail::default(), lost: 0 }
+    }
 }

@@ -12,20 +12,32 @@ use serde::{Deserializer, Serializer};
 
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+const ADVICE: &str =
+    r#"write it like "500ms", "30s", "10m" or "1h 30m"; the units are ms, s, m and h, and a day is "24h""#;
+
 /// Reads a duration.
 ///
 /// # Errors
 /// When `text` is none, is zero, or is longer than a year.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let advice = r#"write it like "500ms", "30s", "10m" or "1h 30m""#;
-    let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {
-        return Err(format!("{text:?} is no duration; {advice}"));
-    };
-    match duration {
-        Duration::ZERO => Err(format!("{text:?} is no time at all; {advice}")),
-        long if long > LONGEST => Err(format!("{text:?} is longer than a year; {advice}")),
-        fit => Ok(fit),
+    match parse_from_zero(text)? {
+        Duration::ZERO => Err(format!("{text:?} is no time at all; {ADVICE}")),
+        some => Ok(some),
     }
+}
+
+/// Reads a duration that may be no time at all.
+///
+/// # Errors
+/// When `text` is none, or is longer than a year.
+pub fn parse_from_zero(text: &str) -> Result<Duration, String> {
+    let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {
+        return Err(format!("{text:?} is no duration; {ADVICE}"));
+    };
+    if duration > LONGEST {
+        return Err(format!("{text:?} is longer than a year; {ADVICE}"));
+    }
+    Ok(duration)
 }
 
 /// Writes a duration so that [`parse`] reads it back.
@@ -43,7 +55,15 @@ pub fn show(duration: &Duration) -> String {
 /// # Errors
 /// As [`parse`], and when the value is no text.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    from.deserialize_str(Text)
+    from.deserialize_str(Text(parse))
+}
+
+/// Reads a duration that may be no time at all.
+///
+/// # Errors
+/// As [`parse_from_zero`], and when the value is no text.
+pub fn deserialize_from_zero<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    from.deserialize_str(Text(parse_from_zero))
 }
 
 /// Writes a duration, for serde's `with`.
@@ -54,7 +74,7 @@ pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::
     to.serialize_str(&show(duration))
 }
 
-struct Text;
+struct Text(fn(&str) -> Result<Duration, String>);
 
 impl Visitor<'_> for Text {
     type Value = Duration;
@@ -64,7 +84,7 @@ impl Visitor<'_> for Text {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-        parse(text).map_err(E::custom)
+        (self.0)(text).map_err(E::custom)
     }
 }
 
@@ -85,10 +105,14 @@ mod tests {
 
     #[test]
     fn what_is_no_sensible_duration_is_refused_with_advice() {
-        for text in ["", "30", "fast", "0s", "-5s", "10 years", "9999999999h", "30s later"] {
+        for text in ["", "30", "fast", "0s", "-5s", "10 years", "2y", "1d", "9999999999h", "30s later"] {
             let error = parse(text).unwrap_err();
-            assert!(error.contains("; write it like"), "{text}: {error}");
+            assert!(
+                error.contains("; write it like") && error.contains("units are ms, s, m and h"),
+                "{error}"
+            );
         }
+        assert_eq!(parse_from_zero("0s"), Ok(Duration::ZERO));
     }
 
     proptest! {

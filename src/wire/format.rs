@@ -31,9 +31,8 @@ impl Format {
         }
     }
 
-    /// Returns the most tokens of an answer that a request asks for whose prompt names none; `None` where it
-    /// then leaves that to the provider.
-    pub fn default_max_tokens(self) -> Option<u32> {
+    /// Returns the `max_tokens` that a request carries where nobody says; `None` leaves it to the provider.
+    pub fn assumed_max_tokens(self) -> Option<u32> {
         match self {
             Self::Anthropic => Some(anthropic::DEFAULT_MAX_TOKENS),
             Self::Openai | Self::Gemini => None,

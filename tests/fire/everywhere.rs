@@ -12,7 +12,7 @@ use super::scene::*;
 use super::stage::*;
 
 /// Where a run that is to end whole may panic. What brings the items and what writes them ends it.
-pub(crate) const POINTS: [&str; 32] = [
+pub(crate) const POINTS: [&str; 33] = [
     "router.ask",
     "router.begun",
     "router.health",
@@ -21,6 +21,7 @@ pub(crate) const POINTS: [&str; 32] = [
     "provider.started",
     "provider.tick",
     "provider.alarm",
+    "provider.told",
     "provider.call",
     "provider.queued",
     "provider.pumped",
@@ -63,9 +64,7 @@ async fn burn_everywhere(items: usize, per_minute: u64, share: f64, spared: &[&s
     let limits = Limits { requests_per_minute, bucket: BucketSize::Second, ..Limits::default() };
     let simulator = play(Settings { limits, ..Settings::default() });
     let more = format!("limits.requests_per_minute = {per_minute}{PATIENT}");
-    // A crowd at a provider that dies again and again loses its questions faster than it can be asked.
-    let few = "[run]\nwindow = 64\n";
-    let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{few}{}", provider("a", &simulator, &more)));
+    let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{}", provider("a", &simulator, &more)));
     let plan = SELDOM.iter().fold(Plan::new(1).everywhere(share), |plan, point| plan.share(point, 0.05));
     let _armed = arm(LAST.iter().fold(plan, |plan, point| plan.share(point, 0.0)));
     let burnt = burn(&pointsman, items).await;
@@ -83,7 +82,10 @@ async fn burn_everywhere(items: usize, per_minute: u64, share: f64, spared: &[&s
 
     let passed = passed();
     let struck = |point: &str| passed.get(point).is_some_and(|of| of.panics > 0);
-    let whole: Vec<_> = POINTS.iter().filter(|point| !struck(point) && !spared.contains(point)).collect();
+    // On a machine too busy for the limit to be felt nobody waits for it.
+    let is_felt = report.items_per_second > 0.9 * per_minute as f64 / 60.0;
+    let may_be_whole = |point: &str| spared.contains(&point) || (point == "provider.alarm" && !is_felt);
+    let whole: Vec<_> = POINTS.iter().filter(|point| !struck(point) && !may_be_whole(point)).collect();
     assert!(whole.is_empty(), "nothing panicked at {whole:?}: {passed:#?}");
 
     let counts = simulator.counts();
@@ -113,5 +115,6 @@ async fn a_hundred_thousand_items_settle_once_while_everything_panics_now_and_th
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_holds_everything_back_is_obeyed_while_everything_panics_often() {
-    burn_everywhere(2_000, 12_000, 0.005, &["provider.tick"]).await;
+    // Few are told that they may go on, unless many wait.
+    burn_everywhere(2_000, 12_000, 0.005, &["provider.tick", "provider.released"]).await;
 }

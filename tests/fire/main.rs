@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a test that waited in vain says for what")]
 
 mod everywhere;
+mod lost;
 mod once;
 mod outputs;
 mod scene;

@@ -12,7 +12,7 @@ use super::scene::*;
 use super::stage::*;
 
 /// Where a panic costs a call that was made already: the answer, or the end of it, is lost.
-const PAID_TWICE: [&str; 10] = [
+const PAID_TWICE: [&str; 9] = [
     // The router has sent the first call before.
     "flow.plan",
     "call.headers",
@@ -22,7 +22,6 @@ const PAID_TWICE: [&str; 10] = [
     "state.settle",
     "flow.told",
     "item.answered",
-    "provider.pumped",
     "router.begun",
 ];
 

@@ -68,6 +68,9 @@ async fn a_provider_that_panics_again_and_again_stays_down_and_another_answers()
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(passed()["provider.call"].panics, 8, "three restarts each");
+    let unanswered = ask(&pointsman, "default", "Nobody?").await.unwrap_err();
+    let why = "internal: the actor of a is down: it used up its restarts";
+    assert_eq!(unanswered.failure.to_string(), why, "{:?}", unanswered.trail);
     drop(armed);
     pointsman.restart("provider b").await.unwrap();
     assert_eq!(answer.await.unwrap().lane.provider.as_str(), "b");

@@ -26,7 +26,7 @@ fn every_fault_of_a_configuration_is_told_at_once_with_its_place() {
             "unknown key `colour`",
             "config.toml:5:9",
             "config.toml:7:10",
-            "did you mean `m`?",
+            "known models: m",
             "config.toml:7:17",
             "there is no provider `q`",
             "config.toml:9:10",
@@ -83,4 +83,39 @@ fn a_missing_key_is_a_note_that_names_its_variable() {
     );
     room.run("check")
         .says(0, &["p: skipped, P_KEY is not set", "practice: answers on route default are made up"]);
+}
+
+#[test]
+fn a_key_file_that_is_not_there_is_told_with_its_place_and_no_secret_beside_it() {
+    let room = Room::new(
+        "[provider.p]\nkeys = [\"file:/nowhere/key\"]\nheaders = { x-team = \"hush-hush-1\", x-more = \"file:/nowhere/more\" }\n\
+         [provider.p.models.m]\n",
+    );
+    let ended = room.run("check");
+    ended.says(
+        3,
+        &[
+            "cannot read the key file /nowhere/key",
+            "config.toml:2:9",
+            "put the key into this file",
+            "config.toml:3:47",
+        ],
+    );
+    assert!(!ended.err.contains("hush-hush-1"), "{}", ended.err);
+}
+
+#[test]
+fn what_changes_nothing_is_noted_with_its_place_and_passes() {
+    let room = Room::new(
+        "[provider.p]\nbase_url = \"http://x\"\nlimits = { requests_per_minute = 10 }\n\
+         [provider.p.models.m]\nlimits = { requests_per_minute = 50 }\n[retry]\nhedge_after = \"p95\"\n",
+    );
+    room.run("check").says(
+        0,
+        &[
+            "config.toml:5:34: requests_per_minute = 50 of this model is never reached: the account's is 10",
+            "config.toml:7:15: hedge_after does nothing: no route has a second lane to ask",
+            "no fault found",
+        ],
+    );
 }

@@ -71,9 +71,11 @@ async fn an_item_whose_question_went_to_two_lanes_has_one_line_and_one_answer() 
     assert_eq!((ran.report.items.completed, ran.lines.len(), keys.len()), (60, 60, 60));
     let calls = ran.report.calls;
     assert!(calls.answered == 60 && calls.hedged > 0, "{calls:?}");
-    assert_eq!(calls.made, calls.answered + calls.failed);
+    assert_eq!((calls.made, calls.failed), (calls.answered + calls.beaten, 0));
+    assert!(ran.report.failed_calls.is_empty() && ran.report.beaten_cost_usd.is_none());
     // What was broken off may have been paid for: that is told, and so is what was asked twice.
-    assert_eq!((calls.maybe_charged, calls.failovers, calls.made), (calls.hedged, 0, 60 + calls.hedged));
+    assert_eq!((calls.maybe_charged, calls.failovers, calls.made), (0, 0, 60 + calls.hedged));
+    assert_eq!(calls.beaten, calls.hedged);
     let noted = ran.lines.iter().filter(|line| {
         line["steps"]["greeting"]["notes"][0] == "b/m: asked beside another lane that took long"
     });

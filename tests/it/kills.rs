@@ -58,10 +58,8 @@ fn a_provider_that_is_killed_under_its_calls_loses_and_forgets_nothing() {
         let make = move |_: &mut Context<Provider>| Provider::new(life.clone(), Arc::new(|_| {}));
         let spec = ChildSpec::new("a", state.slot().clone(), make).on([first.handle(), second.handle()]);
         supervisor.send(Start(spec)).await.unwrap().unwrap();
-        let sent: Vec<_> = {
-            let provider = state.slot().get().unwrap();
-            (0..12).map(|number| provider.send(call(number))).collect()
-        };
+        until("it lives", || state.is_up()).await;
+        let sent: Vec<_> = (0..12).map(|number| state.call(call(number)).unwrap()).collect();
         let answers = actix_web::rt::spawn(futures_util::future::join_all(sent));
         until("four are out, others wait", || state.snapshot(Instant::now()).waiting == 8).await;
         // Its thread dies under it: nothing is asked to stop.

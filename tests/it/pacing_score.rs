@@ -13,7 +13,7 @@ mod rows;
 mod score;
 
 use rows::ROWS;
-use score::{ANYTHING, Goal, Measured};
+use score::{ANYTHING, Goal, Goes, Measured};
 
 #[test]
 fn every_row_is_accepted_as_it_is_written() {
@@ -40,4 +40,21 @@ fn a_goal_is_met_at_its_bound_and_missed_beyond_it_and_where_nothing_was_measure
     let soon = Goal { seconds: Some(30.0), calls: Some(5), ..ANYTHING };
     assert!(!soon.is_met_by(&Measured { seconds: Some(f64::INFINITY), ..measured }));
     assert!(!soon.is_met_by(&Measured { seconds: Some(1.0), calls: 6, ..measured }));
+}
+
+#[test]
+fn several_goes_show_their_median_and_their_range_and_the_worse_of_two() {
+    let go = |used, seconds, slowest| Measured { used, seconds, slowest, ..Measured::default() };
+    let three = Goes::new(vec![
+        go(Some(90.0), Some(9.0), None),
+        go(Some(99.0), Some(f64::INFINITY), None),
+        go(Some(95.0), Some(5.0), None),
+    ]);
+    let median = three.median();
+    assert_eq!((median.used, median.seconds, median.slowest), (Some(95.0), Some(9.0), None));
+    let range = "    of 3 goes: used 90.0% to 99.0%, calls 0 to 0, lost 0 to 0, seconds 5.0 to inf";
+    assert_eq!(three.range().as_deref(), Some(range));
+    let two = Goes::new(vec![go(Some(90.0), None, Some(1.0)), go(Some(80.0), None, Some(120.0))]);
+    assert_eq!((two.median().used, two.median().slowest), (Some(80.0), Some(120.0)));
+    assert_eq!(Goes::new(vec![go(None, None, None)]).range(), None);
 }

@@ -243,7 +243,7 @@ fn where_nothing_can_be_drawn_over_progress_is_a_line_now_and_then() {
     let said = ended.expect(0);
     let progress: Vec<&str> = said.lines().filter(|line| line.contains("in flight (oldest i1")).collect();
     assert_eq!(progress.len(), 1, "{said}");
-    assert!(progress[0].contains("breaker closed, 2/32 in flight") && progress[0].contains("[practice]"));
+    assert!(progress[0].contains("breaker closed, 2/32 calls out") && progress[0].contains("[practice]"));
     assert!(!said.contains('\u{1b}'), "no escapes where it is no terminal: {said:?}");
 }
 
@@ -252,7 +252,7 @@ fn a_cost_that_nobody_knows_never_shows_as_nothing() {
     let room = Room::new("[simulator]\nlatency = \"200ms\"");
     room.items(2);
     let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json");
-    ended.says(0, &["cost unknown (no price or usage for 2 calls)"]);
+    ended.says(0, &["cost unknown\n", "no price of practice/any, for 2 calls: its answers are made up"]);
     assert!(!ended.err.contains('$'), "{}", ended.err);
     let report = room.json("report.json");
     assert_eq!((&report["cost_usd"], &report["calls_of_unknown_cost"]), (&Value::Null, &2.into()));
@@ -272,7 +272,7 @@ fn a_cost_that_is_known_in_part_shows_as_at_least_that() {
     );
     room.items(2);
     room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report r.json")
-        .says(0, &["cost at least $0.000", "(no price or usage for 2 calls)"]);
+        .says(0, &["cost at least $0.000", "no price of p/b, for 2 calls: its answers are made up"]);
     assert!(room.json("r.json")["cost_usd"].as_f64() > Some(0.0));
 
     room.write(

@@ -46,7 +46,7 @@ fn a_set_that_is_wrong_is_refused_with_advice() {
     let room = Room::empty();
     let refused = |set: &str| room.run(&format!("simulate --listen 127.0.0.1:0 --set {set}"));
     refused("latncy=1s").says(3, &["unknown key `latncy`", "did you mean `latency`?"]);
-    refused("latency=soon").says(3, &["--set:1:"]);
+    refused("latency=soon").says(3, &["--set:1:", "\"soon\" is no duration", "the units are ms, s, m and h"]);
     refused("limits.requests_per_minute=0").says(3, &["expected a whole number above 0"]);
     refused("faults=[").says(3, &["--set:1:"]);
 }

@@ -81,6 +81,7 @@ pub(crate) fn question(route: &str, text: &str, wait: Duration) -> Ask {
         priority: Priority::Batch,
         asker: Asker::default(),
         deadline: Instant::now() + wait,
+        counts: None,
     }
 }
 

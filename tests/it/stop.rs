@@ -20,8 +20,10 @@ fn finishes_what_is_in_flight(signal: &str) {
     running.signal(signal);
     running.wait_for("press Ctrl-C again to stop now");
     let ended = running.end();
-    ended.says(130, &["(interrupted)", "4 completed"]);
+    ended.says(130, &["(interrupted)", "4 completed", "99% of the input was not begun, about 49"]);
     let report = room.json("report.json");
+    let share = report["not_begun"]["share"].as_f64().unwrap();
+    assert!((share - 496.0 / 500.0).abs() < 0.005, "{report}");
     assert_eq!(report["ended"], "interrupted");
     assert_eq!((&report["items"]["completed"], &report["items"]["unfinished"]), (&4.into(), &0.into()));
     let mut keys = keys(&room.lines("o.jsonl"));
@@ -66,8 +68,22 @@ fn ctrl_c_ends_the_wait_for_a_stdin_that_says_nothing() {
     let stdin = running.child.stdin.take();
     running.wait_for("0 in flight");
     running.signal("INT");
-    running.end().says(130, &["(interrupted)", "0 completed"]);
+    running
+        .end()
+        .says(130, &["(interrupted)", "0 completed", "how much of the input was not begun is not known"]);
     drop(stdin);
+}
+
+#[test]
+fn ctrl_c_when_nothing_is_left_to_begin_interrupts_nothing() {
+    let room = Room::new("[simulator]\nlatency = \"600ms\"");
+    room.items(3);
+    let mut running = start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl"));
+    running.wait_for("3 in flight");
+    running.signal("INT");
+    let ended = running.end();
+    ended.says(0, &["3 completed (100.0% success)"]);
+    assert!(!ended.err.contains("interrupted") && !ended.err.contains("not begun"), "{}", ended.err);
 }
 
 #[test]

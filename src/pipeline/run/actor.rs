@@ -4,6 +4,7 @@
 //! item which dies after settling and is born again has one line all the same. What it is told lies on its
 //! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
 
+mod telling;
 mod told;
 
 use std::collections::BTreeMap;
@@ -18,16 +19,17 @@ use tracing::warn;
 use crate::chaos;
 use crate::guard::Meter;
 use crate::provider;
-use crate::router::Router;
+use crate::router::{CallCounts, Router};
 use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
-use crate::types::{Class, Failure, Priority, RunId};
+use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
+use super::forecast::Forecast;
 use super::item::{Item, Job, Walked};
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
 use super::progress::Progress;
-use super::report::{Ended, Report};
+use super::report::{Ended, NotBegun, Report};
 use super::setup::RunSetup;
 use super::tally::Tally;
 use super::window::Window;
@@ -65,10 +67,23 @@ pub struct Run {
     /// Lines handed to the writer and not yet written.
     unwritten: usize,
     read: u64,
+    /// Pieces of the input that were begun or rejected.
+    pieces: u64,
     input_read: Option<f64>,
+    /// Whether the input has come to its own end.
+    input_ended: bool,
     tally: Tally,
     items_met: Meter,
     calls_met: Meter,
+    /// Calls as they end.
+    counts: Arc<CallCounts>,
+    /// Calls that `calls_met` has met.
+    met: u64,
+    forecast: Forecast,
+    /// What questions and money the items that have ended had.
+    of_ended: (u64, NanoUsd),
+    /// Questions that came back.
+    questions: u64,
     started: Instant,
     ended: Ended,
     input_error: Option<String>,
@@ -113,9 +128,16 @@ impl Run {
             owed: 0,
             unwritten: 0,
             read: 0,
+            pieces: 0,
             input_read: None,
+            input_ended: false,
             items_met: Meter::new(now),
             calls_met: Meter::new(now),
+            counts: Arc::default(),
+            met: 0,
+            forecast: Forecast::default(),
+            of_ended: (0, NanoUsd(0)),
+            questions: 0,
             started: now,
             ended: Ended::Whole,
             input_error: None,
@@ -203,6 +225,7 @@ impl Run {
             // Read after the run was stopped: not begun, and begun anew by the next run.
             return;
         }
+        self.pieces += 1;
         match (entry, fit) {
             (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
             (Entry::Item(item), Err(reason)) => {
@@ -213,7 +236,8 @@ impl Run {
             (Entry::Item(item), Ok(())) => {
                 self.read += 1;
                 let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
-                let job = Job { pipeline, item, router, priority: self.priority, run: self.id };
+                let counts = self.counts.clone();
+                let job = Job { pipeline, item, router, priority: self.priority, run: self.id, counts };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
@@ -238,7 +262,7 @@ impl Run {
     /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.
     fn asked(&mut self) {
         let Some(Paper::Asked(asked)) = self.desk.take() else { return };
-        self.calls_met.add(asked.trail.calls() as u64, Instant::now());
+        self.questions += 1;
         if let Some(step) = self.pipeline.steps().get(asked.step) {
             self.tally.question(&step.name, &asked.trail, asked.practice);
         }
@@ -260,6 +284,8 @@ impl Run {
     fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
         self.record(Record::Line(item.job.item.number, line));
         self.items_met.add(1, Instant::now());
+        let (questions, cost) = self.of_ended;
+        self.of_ended = (questions + walked.questions, cost + walked.cost());
         let settled = &walked.settled;
         let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
         self.tally.settled(settled.status, error, item.started.elapsed());
@@ -289,6 +315,12 @@ impl Run {
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
+        if report.ended == Ended::Interrupted && self.input_ended && report.items.unfinished == 0 {
+            // It was told to stop when there was nothing left to begin, and what was begun is done.
+            report.ended = Ended::Whole;
+        }
+        report.not_begun =
+            (report.ended != Ended::Whole).then(|| NotBegun::after(self.pieces, self.input_read));
         self.tell();
         chaos::point("run.ends");
         if let Some(asker) = self.report.take() {
@@ -296,31 +328,6 @@ impl Run {
             drop(asker.send(report));
         }
         ctx.stop();
-    }
-
-    fn tell(&self) {
-        let now = Instant::now();
-        let oldest = |item: &InFlight| (item.job.item.key.clone(), item.started.elapsed().as_secs_f64());
-        let mut progress = Progress {
-            items: self.tally.items,
-            in_flight: self.in_flight.len() as u64,
-            window: self.window.size(),
-            oldest: self.in_flight.values().min_by_key(|item| item.started).map(oldest),
-            calls: self.tally.calls,
-            items_per_second: self.items_met.per_second(now),
-            calls_per_second: self.calls_met.per_second(now),
-            tokens: self.tally.tokens,
-            cost_usd: self.tally.cost.dollars(),
-            calls_of_unknown_cost: self.tally.cost.unknown(),
-            seconds: self.started.elapsed().as_secs_f64(),
-            input_read: self.input_read,
-            practice: self.tally.practice,
-            stopping: self.wanted.is_none() && self.ended != Ended::Whole,
-            providers: self.providers.iter().map(|provider| provider.snapshot(now)).collect(),
-            ..Progress::default()
-        };
-        progress.forecast(self.read + self.tally.items.rejected);
-        self.progress.send_replace(progress);
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::chaos;
-use crate::router::{self, Router};
+use crate::router::{self, CallCounts, Router};
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Class, Failure, ItemStatus, Priority, Prompt, RunId, Trail, Unanswered,
+    self, Answer, Asker, Class, Failure, ItemStatus, NanoUsd, Priority, Prompt, RunId, Trail, Unanswered,
 };
 
 use super::actor::Run;
@@ -24,17 +24,6 @@ use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;
 use crate::pipeline::walk::{Settled, StepEnd, Walk};
-
-/// How often a question is asked that is lost with the router or with the task that follows it. Twice is no
-/// accident any more.
-const ASKED_AT_MOST: u64 = 2;
-
-/// How long a question waits for a router that is not there: one that was killed is back in less, one that
-/// failed for good never comes.
-const ROUTER_GONE: Duration = Duration::from_secs(2);
-
-/// How often it is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// The actor of one item in flight.
 pub(super) struct Item {
@@ -50,6 +39,8 @@ pub(super) struct Job {
     pub(super) router: Slot<Router>,
     pub(super) priority: Priority,
     pub(super) run: RunId,
+    /// Where the calls of the run are counted as they end.
+    pub(super) counts: Arc<CallCounts>,
 }
 
 /// How an item ended, and what it took.
@@ -59,6 +50,8 @@ pub(super) struct Walked {
     /// What every step took, re-asks included.
     pub(super) spent: Vec<Spent>,
     pub(super) took: Duration,
+    /// Questions that came back.
+    pub(super) questions: u64,
 }
 
 /// What one step took.
@@ -67,6 +60,14 @@ pub(super) struct Spent {
     pub(super) trail: Trail,
     /// Whether a played provider answered.
     pub(super) practice: bool,
+}
+
+impl Walked {
+    /// Returns what is known of its cost.
+    pub(super) fn cost(&self) -> NanoUsd {
+        let attempts = self.spent.iter().flat_map(|spent| &spent.trail.0);
+        attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
+    }
 }
 
 impl Item {
@@ -109,7 +110,7 @@ impl Walked {
             error: steps.first().map(|step| (step.name.clone(), failure)),
             steps: vec![StepEnd::Unfinished; steps.len()],
         };
-        Self { settled, spent: vec![Spent::default(); steps.len()], took }
+        Self { settled, spent: vec![Spent::default(); steps.len()], took, questions: 0 }
     }
 }
 
@@ -118,6 +119,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
     let mut spent = vec![Spent::default(); job.pipeline.steps().len()];
     let mut asked = FuturesUnordered::new();
+    let mut questions = 0;
     loop {
         chaos::point("item.asks");
         for ask in walk.due() {
@@ -126,31 +128,32 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
                 Err(failure) => walk.failed(ask.step, failure),
             }
         }
-        let Some(Asked { step, outcome, lost }) = asked.next().await else {
+        let Some(Asked { step, outcome }) = asked.next().await else {
             // A step that failed before it was asked can have set others free.
             if walk.is_settled() { break } else { continue }
         };
         chaos::point("item.answered");
+        questions += 1;
         let mut reasked = false;
-        let (trail, practice) = match outcome {
+        let (trail, practice, lost) = match outcome {
             Ok(answer) => {
                 if let Next::Reask(prompt) = walk.answered(step, &answer.reply.text) {
                     reasked = true;
                     asked.push(question(&job, step, prompt));
                 }
-                (answer.trail, answer.practice)
+                (answer.trail, answer.practice, answer.lost)
             }
             Err(unanswered) => {
-                let Unanswered { failure, trail } = *unanswered;
-                walk.failed(step, with_refusals(failure, &trail));
-                (trail, false)
+                let Unanswered { failure, trail, lost } = *unanswered;
+                walk.failed(step, with_lane(with_refusals(failure, &trail), &trail));
+                (trail, false, lost)
             }
         };
         spent[step].practice |= practice;
         spent[step].trail.0.extend_from_slice(&trail.0);
-        run.do_send(StepAsked { step, trail, practice, reasked, lost });
+        run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
     }
-    Walked { settled: walk.settle(), spent, took: started.elapsed() }
+    Walked { settled: walk.settle(), spent, took: started.elapsed(), questions }
 }
 
 /// Says why no lane took the question, where its time ran out before any did.
@@ -173,62 +176,34 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
     Failure { message: format!("{}; {}", failure.message, refusals.join(", ")).into(), ..failure }
 }
 
-type Outcome = Result<Answer, Box<Unanswered>>;
+/// Says whose failure it was, where the lane alone has said what was wrong: of many lanes, or of a question that
+/// no call has left for, nobody else would know.
+fn with_lane(failure: Failure, trail: &Trail) -> Failure {
+    let is_its = |attempt: &&types::Attempt| match &attempt.outcome {
+        types::Outcome::Failed(known) => known.message == failure.message,
+        types::Outcome::Refused(why) => why.ends_with(&*failure.message),
+        types::Outcome::Answered => false,
+    };
+    let Some(attempt) = trail.0.iter().rev().find(is_its) else { return failure };
+    Failure { message: format!("{}: {}", attempt.lane, failure.message).into(), ..failure }
+}
 
 /// A question of a step that has come back.
 struct Asked {
     step: usize,
-    outcome: Outcome,
-    /// How often it was lost on its way.
-    lost: u64,
+    outcome: Result<Answer, Box<Unanswered>>,
 }
 
 /// Asks one question of one step.
-fn question(job: &Arc<Job>, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
+fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
     let definition = &job.pipeline.steps()[step];
     let deadline = Instant::now() + definition.deadline;
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
-    let ask = router::Ask { prompt, route, priority, asker, deadline };
-    let (mut sent, router) = (send(&job.router, &ask), job.router.clone());
-    async move {
-        let mut lost = 0;
-        while lost < ASKED_AT_MOST {
-            if sent.is_none() {
-                sent = send_soon(&router, &ask).await;
-            }
-            let Some(sent) = sent.take() else { break };
-            match sent.await {
-                Ok(outcome) => return Asked { step, outcome, lost },
-                // The router, or the task that followed the ask, is gone: nobody knows how far it had come.
-                Err(_) => lost += 1,
-            }
-        }
-        let failure = match lost {
-            0 => Failure::new(Class::Internal, "there is no router"),
-            _ => {
-                let why = "the question was lost with the actor or task that followed it";
-                Failure::new(Class::Internal, why).maybe_charged()
-            }
-        };
-        Asked { step, outcome: Err(Box::new(Unanswered { failure, trail: Trail::default() })), lost }
-    }
-}
-
-fn send(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
-    Some(router.shared()?.send(ask.clone()))
-}
-
-/// Sends as soon as there is a router; `None` when none comes.
-async fn send_soon(router: &Slot<Router>, ask: &router::Ask) -> Option<Request<Router, router::Ask>> {
-    let end = ask.deadline.min(Instant::now() + ROUTER_GONE);
-    loop {
-        match send(router, ask) {
-            Some(sent) => return Some(sent),
-            None if Instant::now() >= end => return None,
-            None => sleep(LOOK).await,
-        }
-    }
+    let counts = Some(job.counts.clone());
+    let ask = router::Ask { prompt, route, priority, asker, deadline, counts };
+    let answered = router::question(&job.router, ask);
+    async move { Asked { step, outcome: answered.await } }
 }
 
 /// Returns the prompt of `ask` with everything that is attached to it.

@@ -6,6 +6,7 @@
 mod actor;
 mod desk;
 mod feed;
+mod forecast;
 mod item;
 mod line;
 mod load_attachment;
@@ -13,6 +14,7 @@ mod messages;
 mod progress;
 mod report;
 mod setup;
+mod share;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,6 @@ mod writer;
 pub use actor::Run;
 pub use messages::{Cancel, StopIntake};
 pub use progress::Progress;
-pub use report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
+pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times};
 pub use setup::{RunSetup, RunTasks};
 pub use writer::Output;

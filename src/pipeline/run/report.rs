@@ -33,6 +33,9 @@ pub struct Report {
     pub cost_usd: Option<f64>,
     /// Calls whose cost is not known: no price, or the provider did not tell what was used.
     pub calls_of_unknown_cost: u64,
+    /// What the calls that were `beaten` may have cost, which is not in `cost_usd`: as much as the answered
+    /// calls of their lanes did on average. `None` when that is not known.
+    pub beaten_cost_usd: Option<f64>,
     /// By step, in the pipeline's order.
     pub steps: IndexMap<StepName, Part>,
     /// By lane, `provider/model`.
@@ -50,6 +53,9 @@ pub struct Report {
     /// Whether the output ended because its reader had gone, as `head` does.
     #[serde(skip)]
     pub reader_gone: bool,
+    /// What of the input was not begun, where the run ended before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_begun: Option<NotBegun>,
     /// What was wrong with the input, if reading it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_error: Option<String>,
@@ -72,6 +78,26 @@ pub enum Ended {
     Interrupted,
     /// The input or the output broke.
     Broken,
+}
+
+/// What of the input a run did not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct NotBegun {
+    /// Its share, from 0 to 1: of the bytes of a file, of the number of values. `None` where nobody knows how
+    /// long the input is.
+    pub share: Option<f64>,
+    /// Pieces of the input that it is, about, by how long those before were. `None` as above.
+    pub about: Option<u64>,
+}
+
+impl NotBegun {
+    /// Makes it from the share of the input that `begun` pieces were.
+    pub(super) fn after(begun: u64, read: Option<f64>) -> Self {
+        let share = read.map(|read| (1.0 - read).clamp(0.0, 1.0));
+        let known = read.filter(|read| *read > 0.0 && begun > 0);
+        let about = known.map(|read| (begun as f64 * (1.0 - read).max(0.0) / read).round() as u64);
+        Self { share, about }
+    }
 }
 
 /// Where the items went. Every item of the input is in exactly one of the first four.
@@ -113,21 +139,23 @@ pub struct Calls {
     pub answered: u64,
     /// Calls that failed.
     pub failed: u64,
+    /// Calls broken off because another lane, asked at the same time, had answered: with `answered` and `failed`
+    /// that is all of `made`. They may have been paid for.
+    pub beaten: u64,
     /// Failed calls that were answered with a rate limit.
     pub throttled: u64,
     /// Times that a question moved to another lane.
     pub failovers: u64,
     /// Questions asked again because the answer failed its check.
     pub reasked: u64,
-    /// Failed calls that the provider may have charged for, those included that are `lost`, and questions and
-    /// items that died half-way.
+    /// Failed calls that the provider may have charged for, and questions and items that died half-way; not those
+    /// `beaten`.
     pub maybe_charged: u64,
     /// Calls sent beside another to the same question that took long.
     pub hedged: u64,
     /// Calls that left although their lane's breaker was open, because no other lane was left.
     pub forced: u64,
-    /// Calls lost with the actor that held them: nobody knows whether they left, so they are not among
-    /// `made`.
+    /// Calls that a panic of their provider's actor cost before they left; they are not among `made`.
     pub lost: u64,
 }
 
@@ -138,6 +166,8 @@ pub struct Part {
     pub calls: u64,
     /// Calls that failed.
     pub failed: u64,
+    /// Calls broken off because another lane had answered.
+    pub beaten: u64,
     /// How long calls took, from leaving to their end.
     pub seconds: Times,
     /// How long calls waited for their turn.
@@ -148,6 +178,10 @@ pub struct Part {
     pub cost_usd: Option<f64>,
     /// Calls whose cost is not known.
     pub calls_of_unknown_cost: u64,
+    /// Those of them whose tokens are known: the model has no price.
+    pub calls_without_price: u64,
+    /// Those of them that ended without a word on the tokens they used.
+    pub calls_without_usage: u64,
     /// Whether a played provider answered.
     pub practice: bool,
 }

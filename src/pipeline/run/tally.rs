@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use indexmap::IndexMap;
 
-use crate::types::{Attempt, Charged, Class, Failure, ItemStatus, NanoUsd, Outcome, StepName, Trail, Usage};
+use crate::types::{Attempt, Class, Failure, ItemStatus, Outcome, StepName, Trail, Usage};
 
-use super::report::{Calls, Ended, ErrorCount, Items, Part, Report, Times};
+use super::report::{Calls, Ended, ErrorCount, Items, Report};
+use super::share::{Clock, Cost, Share};
 
 /// Everything a run has counted so far.
 #[derive(Debug)]
@@ -24,112 +24,6 @@ pub(super) struct Tally {
     lanes: BTreeMap<String, Share>,
     errors: BTreeMap<Class, ErrorCount>,
     failed_calls: BTreeMap<Class, ErrorCount>,
-}
-
-#[derive(Debug)]
-struct Share {
-    calls: u64,
-    failed: u64,
-    took: Clock,
-    waited: Clock,
-    tokens: Usage,
-    cost: Cost,
-    practice: bool,
-}
-
-/// What calls cost, as far as that is known.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cost {
-    known: NanoUsd,
-    unknown: u64,
-}
-
-/// Times in microseconds, to three digits.
-#[derive(Debug)]
-struct Clock(Histogram<u64>);
-
-/// Longer times count as this one, which bounds the histogram.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-
-impl Cost {
-    fn add(&mut self, attempt: &Attempt) {
-        match attempt.cost {
-            Some(cost) => self.known += cost,
-            None if is_free(attempt) => {}
-            None => self.unknown += 1,
-        }
-    }
-
-    /// Returns the sum of what is known, in dollars; `None` when there was a cost and none is known.
-    pub(super) fn dollars(&self) -> Option<f64> {
-        (self.unknown == 0 || self.known > NanoUsd(0)).then(|| self.known.dollars())
-    }
-
-    /// Returns how many calls cost nobody knows what.
-    pub(super) fn unknown(&self) -> u64 {
-        self.unknown
-    }
-}
-
-/// What was refused before any work costs nothing, whatever the price is.
-fn is_free(attempt: &Attempt) -> bool {
-    match &attempt.outcome {
-        Outcome::Answered => false,
-        Outcome::Failed(failure) => failure.charged == Charged::No && attempt.usage.is_none(),
-        Outcome::Refused(_) => true,
-    }
-}
-
-impl Clock {
-    fn new() -> Self {
-        #[expect(clippy::expect_used, reason = "the only thing refused is more than five digits")]
-        Self(Histogram::new(3).expect("three digits are accepted"))
-    }
-
-    fn add(&mut self, time: Duration) {
-        // Not `saturating_record`: that cuts every time at what the histogram has room for so far, which
-        // is microseconds at first, instead of growing.
-        // An error is a time beyond the bounds of a histogram that grows: there is none.
-        let _ = self.0.record(time.min(LONGEST).as_micros() as u64);
-    }
-
-    fn times(&self) -> Times {
-        let seconds = |microseconds: u64| microseconds as f64 / 1e6;
-        let at = |quantile: f64| seconds(self.0.value_at_quantile(quantile));
-        let (average, max) = (self.0.mean() / 1e6, seconds(self.0.max()));
-        Times { average, p50: at(0.5), p95: at(0.95), p99: at(0.99), max }
-    }
-}
-
-impl Share {
-    fn new() -> Self {
-        let (calls, failed, practice) = (0, 0, false);
-        let (tokens, cost) = (Usage::default(), Cost::default());
-        Self { calls, failed, took: Clock::new(), waited: Clock::new(), tokens, cost, practice }
-    }
-
-    fn add(&mut self, attempt: &Attempt, practice: bool) {
-        self.calls += 1;
-        self.failed += u64::from(attempt.outcome != Outcome::Answered);
-        self.took.add(attempt.took);
-        self.waited.add(attempt.waited);
-        self.tokens += attempt.usage.unwrap_or_default();
-        self.cost.add(attempt);
-        self.practice |= practice;
-    }
-
-    fn part(&self) -> Part {
-        Part {
-            calls: self.calls,
-            failed: self.failed,
-            seconds: self.took.times(),
-            waited: self.waited.times(),
-            tokens: self.tokens,
-            cost_usd: self.cost.dollars(),
-            calls_of_unknown_cost: self.cost.unknown(),
-            practice: self.practice,
-        }
-    }
 }
 
 impl Tally {
@@ -154,7 +48,7 @@ impl Tally {
     pub(super) fn question(&mut self, step: &StepName, trail: &Trail, practice: bool) {
         self.practice |= practice;
         self.calls.failovers += trail.failovers() as u64;
-        self.calls.maybe_charged += trail.maybe_charged() as u64;
+        self.calls.maybe_charged += (trail.maybe_charged() - trail.beaten()) as u64;
         self.calls.hedged += trail.hedges() as u64;
         self.calls.forced += trail.forced() as u64;
         self.calls.lost += trail.lost() as u64;
@@ -179,6 +73,7 @@ impl Tally {
         self.cost.add(attempt);
         match failure {
             None => self.calls.answered += 1,
+            Some(_) if attempt.is_beaten() => self.calls.beaten += 1,
             Some(failure) => {
                 self.calls.failed += 1;
                 self.calls.throttled += u64::from(failure.class == Class::RateLimit);
@@ -241,6 +136,7 @@ impl Tally {
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
             calls_of_unknown_cost: self.cost.unknown(),
+            beaten_cost_usd: self.beaten_dollars(),
             steps: self.steps.iter().map(|(step, share)| (step.clone(), share.part())).collect(),
             lanes: self.lanes.iter().map(|(lane, share)| (lane.clone(), share.part())).collect(),
             errors: self.errors.clone(),
@@ -248,8 +144,22 @@ impl Tally {
             first_reject: self.first_reject.clone(),
             output_error: None,
             reader_gone: false,
+            not_begun: None,
             input_error: None,
         }
+    }
+
+    /// Returns what beaten calls may have cost; `None` when that is not known of one of their lanes.
+    fn beaten_dollars(&self) -> Option<f64> {
+        let beaten = self.lanes.values().filter(|share| share.has_beaten());
+        beaten.map(Share::beaten_dollars).sum()
+    }
+
+    /// Returns how long a call takes on average, in seconds; 0 before there was one.
+    pub(super) fn call_seconds(&self) -> f64 {
+        let (calls, seconds) =
+            self.lanes.values().map(Share::time).fold((0, 0.0), |sum, time| (sum.0 + time.0, sum.1 + time.1));
+        seconds / f64::max(calls as f64, 1.0)
     }
 }
 
@@ -274,6 +184,8 @@ fn count(counts: &mut BTreeMap<Class, ErrorCount>, class: Class, example: impl F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::run::report::Part;
+    use crate::types::NanoUsd;
 
     fn attempt(took: u64, cost: Option<u64>, outcome: Outcome) -> Attempt {
         Attempt {
@@ -325,13 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_lost_may_have_been_paid_and_is_not_said_to_have_left() {
-        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died").maybe_charged());
+    fn a_call_that_is_lost_is_neither_said_to_have_left_nor_to_be_paid() {
+        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died"));
         let lost = Attempt { key: None, ..attempt(0, None, died) };
         let report = report_of(vec![lost, attempt(1, Some(2_000_000), Outcome::Answered)]);
         let Calls { made, answered, failed, maybe_charged, lost, .. } = report.calls;
-        assert_eq!((made, answered, failed, maybe_charged, lost), (1, 1, 0, 1, 1));
-        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+        assert_eq!((made, answered, failed, maybe_charged, lost), (1, 1, 0, 0, 1));
+        assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 0));
         assert_eq!(report.failed_calls[&Class::NetworkError].count, 1);
     }
 
@@ -345,7 +257,26 @@ mod tests {
         };
         let report = report_of(vec![attempt(9, None, beaten), beside]);
         let Calls { made, answered, maybe_charged, failovers, hedged, .. } = report.calls;
-        assert_eq!((made, answered, maybe_charged, failovers, hedged), (2, 1, 1, 0, 1));
+        assert_eq!((made, answered, maybe_charged, failovers, hedged), (2, 1, 0, 0, 1));
+    }
+
+    #[test]
+    fn a_call_that_was_beaten_has_not_failed_and_may_have_cost_what_others_did() {
+        let beaten = Outcome::Failed(Failure::new(Class::Cancelled, "beaten").maybe_charged());
+        let answered = |cost| attempt(1, Some(cost), Outcome::Answered);
+        let report = report_of(vec![answered(2_000_000), answered(4_000_000), attempt(9, None, beaten)]);
+        let Calls { made, failed, beaten, .. } = report.calls;
+        assert_eq!((made, failed, beaten, report.lanes["claude/haiku"].failed), (3, 0, 1, 0));
+        assert!(report.failed_calls.is_empty(), "{:?}", report.failed_calls);
+        assert_eq!((report.cost_usd, report.beaten_cost_usd), (Some(0.006), Some(0.003)));
+    }
+
+    #[test]
+    fn a_price_that_is_missing_is_told_from_a_usage_that_is() {
+        let unpriced = Attempt { usage: Some(Usage::default()), ..attempt(1, None, Outcome::Answered) };
+        let report = report_of(vec![unpriced.clone(), unpriced, attempt(1, None, Outcome::Answered)]);
+        let Part { calls_without_price, calls_without_usage, .. } = report.lanes["claude/haiku"];
+        assert_eq!((calls_without_price, calls_without_usage, report.calls_of_unknown_cost), (2, 1, 3));
     }
 
     #[test]

@@ -161,6 +161,8 @@ async fn a_cancelled_run_tells_what_it_gave_up() {
     begun.run.send(Cancel).await.unwrap();
     let report = begun.report.await.unwrap();
     assert_eq!((report.ended, report.items.unfinished), (Ended::Interrupted, 3));
+    let nothing = NotBegun { share: Some(0.0), about: Some(0) };
+    assert_eq!(report.not_begun, Some(nothing), "all three were begun");
     assert!(begun.lines.lines().is_empty());
 }
 

@@ -83,7 +83,10 @@ fn a_file_without_steps_or_name_is_refused() {
 
 #[test]
 fn a_value_of_a_wrong_type_is_not_called_missing() {
-    assert_eq!(said("name = 'x'\n[[step]]\nname = 'a'\nprompt = 3"), ["4:10 expected a string, found `3`"]);
+    assert_eq!(
+        said("name = 'x'\n[[step]]\nname = 'a'\nprompt = 3"),
+        ["4:10 expected text in quotes, found `3`"]
+    );
 }
 
 #[test]

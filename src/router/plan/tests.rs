@@ -207,6 +207,55 @@ fn a_lane_that_has_never_answered_is_not_waited_for_until_the_deadline() {
     }
 }
 
+/// Goes on with a plan whose lanes all refuse as `refused` says, and returns when it gave up, and why.
+fn refused_by_all(plan: &mut Plan, mut now: Instant, refused: &Refused) -> (Instant, Failure) {
+    loop {
+        match plan.next(now, 0.5) {
+            Step::Call(lane) => plan.refused(lane, refused, now, 0.5),
+            Step::Wait(until) => now = until,
+            Step::GiveUp(gave) => return (now, gave),
+        }
+    }
+}
+
+#[test]
+fn an_ask_whose_providers_are_all_gone_hears_so_within_seconds() {
+    let gone = failure(Class::Internal);
+    for lanes in [1, 3] {
+        let (mut plan, start) = plan(lanes);
+        let (end, gave) = refused_by_all(&mut plan, start, &Refused::Gone(gone.clone()));
+        assert_eq!(gave, gone);
+        assert!(end - start < Duration::from_secs(10), "{:?}", end - start);
+    }
+}
+
+#[test]
+fn a_provider_that_is_being_restarted_is_waited_for() {
+    let (mut plan, start) = plan(1);
+    let (end, gave) = refused_by_all(&mut plan, start, &Refused::Down);
+    assert_eq!(gave.class, Class::Deadline);
+    assert!(end - start > Duration::from_secs(595), "{:?}", end - start);
+}
+
+#[test]
+fn a_provider_that_is_gone_neither_holds_up_the_failure_of_the_others_nor_covers_it() {
+    let (mut plan, start) = plan(2);
+    let (mut now, mut calls) = (start, 0);
+    let gave = loop {
+        match plan.next(now, 0.5) {
+            Step::Call(0) => plan.refused(0, &Refused::Gone(failure(Class::Internal)), now, 0.5),
+            Step::Call(lane) => {
+                calls += 1;
+                plan.failed(lane, failure(Class::ServerError), NO_KEY, now, 0.5);
+            }
+            Step::Wait(until) => now = until,
+            Step::GiveUp(gave) => break gave,
+        }
+    };
+    assert_eq!((gave.class, calls), (Class::ServerError, 6));
+    assert!(now - start < Duration::from_secs(20), "{:?}", now - start);
+}
+
 #[test]
 fn a_wait_beyond_the_deadline_gives_up_at_once() {
     let now = Instant::now();
@@ -413,6 +462,7 @@ proptest! {
                         3 => plan.failed(lane, failure(Class::Auth), NO_KEY, now, 0.5),
                         4 => plan.refused(lane, &Refused::Open { until: None }, now, 0.5),
                         5 => plan.refused(lane, &Refused::Down, now, 0.5),
+                        8 => plan.refused(lane, &Refused::Gone(failure(Class::Internal)), now, 0.5),
                         6 => plan.refused(lane, &Refused::Busy { until: now }, now, 0.5),
                         7 => plan.failed(lane, failure(Class::Timeout), (KeyLeft(true), Probe(true)), now, 0.5),
                         _ => plan.failed(lane, failure(Class::Unreadable), KEY, now, 0.5),

@@ -18,7 +18,7 @@ pub enum RetryAfter {
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected true, false or \"absurd\"")]
+#[serde(untagged, expecting = "this says nothing of a wait; write true, false or \"absurd\"")]
 enum WrittenRetryAfter {
     Given(bool),
     Word(Word),

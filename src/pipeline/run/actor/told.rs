@@ -18,7 +18,10 @@ impl Handler<Arrived> for Run {
     fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
         self.owed = self.owed.saturating_sub(arrived.entries.len());
         arrived.entries.into_iter().for_each(|entry| self.desk.lay(Paper::Entry(entry)));
-        self.input_read = arrived.input_read;
+        if self.wanted.is_some() || self.ended == Ended::Whole {
+            // What comes after the run was stopped is not begun.
+            self.input_read = arrived.input_read;
+        }
         self.work(ctx);
     }
 }
@@ -27,7 +30,11 @@ impl Handler<SourceEnded> for Run {
     type Result = ();
 
     fn handle(&mut self, source: SourceEnded, ctx: &mut Self::Context) {
-        self.input_read = Some(1.0);
+        // One that was told to stop has not begun all that it was brought last.
+        if self.wanted.is_some() {
+            self.input_read = Some(1.0);
+            self.input_ended = source.error.is_none();
+        }
         let ended = if source.error.is_some() { Ended::Broken } else { Ended::Whole };
         self.input_error = source.error;
         self.stop_intake(ended);
