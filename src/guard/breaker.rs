@@ -122,6 +122,14 @@ impl Breaker {
         self.trouble
     }
 
+    /// Returns when its pause ends; `None` while it is closed, or a probe is due or under way.
+    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => Some(until).filter(|until| *until > now),
+            State::Closed | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// Returns whether a call that could go elsewhere would pass at `now`. False while a probe is under
     /// way.
     pub fn would_admit(&self, now: Instant) -> bool {
@@ -159,6 +167,12 @@ impl Breaker {
             }
         };
         Ok(Pass { epoch, kind })
+    }
+
+    /// Returns how many calls count as out.
+    #[cfg(test)]
+    pub(crate) fn calls_out(&self) -> u32 {
+        self.outcomes.out() + self.forced.out()
     }
 
     fn decide(&self, now: Instant, alone: bool) -> Result<Kind, Option<Instant>> {

@@ -54,6 +54,11 @@ impl Outcomes {
         self.out = self.out.saturating_sub(1);
     }
 
+    #[cfg(test)]
+    pub(super) fn out(&self) -> u32 {
+        self.out
+    }
+
     /// Counts a success.
     pub(super) fn succeeded(&mut self, settings: &BreakerSettings, now: Instant) {
         self.came_back();

@@ -64,6 +64,13 @@ impl Clock for Hand {
 /// How far before its making a rate's time begins: a debt that is forgiven may reach back this far.
 const BEFORE: Duration = Duration::from_hours(24);
 
+/// The most that is owed for what was used beyond what was taken: no provider remembers for longer, and one
+/// that counts nonsense must not shut itself for ever.
+const A_MINUTE: u64 = 60_000_000_000;
+
+/// The most that any number of cells takes: a limit of next to nothing must not reach to the end of time.
+const A_DAY: u64 = 24 * 60 * A_MINUTE;
+
 impl Rate {
     /// Makes a limit that lets `per_minute` cells through, of which `burst` may go at once after a pause,
     /// and at the start.
@@ -97,7 +104,7 @@ impl Rate {
         let is_held = self.held.load(Relaxed) > self.since_origin(now);
         let taken = if is_held { taken.min(self.burst() as f64 - 1.0) } else { taken };
         let ahead = (taken * self.cell as f64) as u64;
-        self.arrival.0.store(from.saturating_add(ahead), Relaxed);
+        self.arrival.0.store(from.saturating_add(ahead.min(A_DAY)), Relaxed);
     }
 
     /// Returns how many cells may go at `now`; below zero, how many are owed.
@@ -116,7 +123,8 @@ impl Rate {
         // `Err` would mean more cells than the burst, which `min` has excluded.
         match self.governor.check_n(at_once) {
             Ok(Ok(())) => {
-                self.owe(cells - u64::from(at_once.get()), now);
+                let beyond = self.time_of(cells).saturating_sub(self.time_of(u64::from(at_once.get())));
+                self.arrival.0.store(self.arrival.0.load(Relaxed).saturating_add(beyond), Relaxed);
                 Ok(())
             }
             Ok(Err(not_until)) => Err(self.origin + not_until.earliest_possible()),
@@ -130,15 +138,19 @@ impl Rate {
         self.arrival.0.store(arrival.saturating_sub(self.time_of(cells)), Relaxed);
     }
 
-    /// Takes cells that were used without having been taken: a debt that later cells wait for.
+    /// Takes cells that were used without having been taken: a debt that later cells wait for, for no longer
+    /// than a minute.
     pub fn owe(&self, cells: u64, now: Instant) {
         if cells > 0 {
             let arrival = self.arrival.0.load(Relaxed).max(self.since_origin(now));
-            self.arrival.0.store(arrival.saturating_add(self.time_of(cells)), Relaxed);
+            let most = self.arrival_at(f64::MIN, now);
+            let owed = arrival.saturating_add(self.time_of(cells)).min(most.max(arrival));
+            self.arrival.0.store(owed, Relaxed);
         }
     }
 
-    /// Believes that no more than `available` cells are there at `now`; below zero, that so many are owed.
+    /// Believes that no more than `available` cells are there at `now`; below zero, that so many are owed, of
+    /// which a minute's are believed.
     pub fn cap(&self, available: f64, now: Instant) {
         self.arrival.0.fetch_max(self.arrival_at(available, now), Relaxed);
     }
@@ -169,7 +181,8 @@ impl Rate {
 
     fn arrival_at(&self, available: f64, at: Instant) -> u64 {
         let missing = (self.burst() as f64 - available).max(0.0);
-        self.since_origin(at).saturating_add((missing * self.cell as f64) as u64)
+        let ahead = (missing * self.cell as f64) as u64;
+        self.since_origin(at).saturating_add(ahead.min(self.time_of(self.burst()).saturating_add(A_MINUTE)))
     }
 
     fn since_origin(&self, now: Instant) -> u64 {
@@ -178,7 +191,7 @@ impl Rate {
     }
 
     fn time_of(&self, cells: u64) -> u64 {
-        self.cell.saturating_mul(cells)
+        self.cell.saturating_mul(cells).min(A_DAY)
     }
 }
 
@@ -251,6 +264,26 @@ mod tests {
         assert_eq!(rate.level(now), -900.0);
         // 900 cells at 100 a second, and the one that is asked for.
         assert_eq!((rate.take(1, now).unwrap_err() - now).as_millis(), 9_010);
+    }
+
+    #[test]
+    fn no_more_is_owed_than_a_minute_brings_whatever_a_provider_counts() {
+        let (rate, now) = rate(600, 9);
+        rate.owe(u64::MAX, now);
+        rate.owe(u64::MAX, now);
+        assert_eq!(rate.level(now).round(), -600.0);
+        rate.cap(f64::MIN, now);
+        assert_eq!(rate.level(now).round(), -600.0);
+        assert_eq!((rate.take(1, now).unwrap_err() - now).as_millis(), 60_100);
+    }
+
+    #[test]
+    fn a_call_of_any_size_can_be_taken_and_given_back() {
+        let (rate, now) = rate(1, 1);
+        assert_eq!(rate.take(u64::MAX, now), Ok(()));
+        assert_eq!(rate.take(1, now), Err(now + Duration::from_hours(24)));
+        rate.give_back(u64::MAX);
+        assert_eq!(rate.take(1, now), Ok(()));
     }
 
     #[test]

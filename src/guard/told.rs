@@ -68,12 +68,17 @@ impl Told {
             (self.per_minute, self.left) = (None, None);
             return;
         }
+        // Some name a limit of nothing where there is none, and answer all the same.
+        if standing.limit == Some(0) {
+            return;
+        }
         self.per_minute = standing.limit.or(self.per_minute);
         if mark < self.heard {
             return;
         }
         self.heard = mark;
-        let remaining = standing.remaining as f64;
+        // More cannot be left of a limit than it is: a burst must not grow into what is not there.
+        let remaining = standing.remaining.min(self.per_minute.unwrap_or(u64::MAX)) as f64;
         self.most = self.most.max(remaining);
         self.left = Some((remaining - (self.taken - mark.0), said));
     }
@@ -127,6 +132,16 @@ mod tests {
         told.hear(&said(40), second, now);
         told.hear(&said(50), first, now);
         assert_eq!(told.left(600.0, now), Some(40.0));
+    }
+
+    #[test]
+    fn more_than_the_limit_is_never_left_and_a_limit_of_nothing_is_none() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let mark = told.took(1);
+        told.hear(&Standing { limit: Some(0), remaining: 0, reset: None }, mark, now);
+        assert_eq!((told.per_minute(), told.left(600.0, now)), (None, None));
+        told.hear(&said(u64::MAX), mark, now);
+        assert_eq!((told.left(600.0, now), told.most()), (Some(600.0), 600.0));
     }
 
     #[test]

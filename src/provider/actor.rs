@@ -35,6 +35,8 @@ pub struct Provider {
     tell: TellHealth,
     told: Option<HealthChanged>,
     alarm: Option<(Instant, SpawnHandle)>,
+    /// When health changes by time alone, and is told.
+    recovery: Option<SpawnHandle>,
 }
 
 /// Tells the actor that a call has ended and another may leave.
@@ -48,7 +50,7 @@ pub(super) struct Released {
 impl Provider {
     /// Makes a life of the provider whose knowledge is `state`.
     pub fn new(state: Arc<State>, tell: TellHealth) -> Self {
-        Self { state, tell, told: None, alarm: None }
+        Self { state, tell, told: None, alarm: None, recovery: None }
     }
 
     /// Puts those that have come into the queue, one by one: a panic costs no more than the one it comes at.
@@ -74,7 +76,7 @@ impl Provider {
                     drop(self.state.runtime().spawn(call));
                     // Until the probe has come back the others do better elsewhere.
                     if probe {
-                        self.tell_health();
+                        self.tell_health(ctx);
                     }
                 }
                 Next::Wait(until) => return self.wake_at(until, ctx),
@@ -99,8 +101,16 @@ impl Provider {
         self.alarm = Some((at, alarm));
     }
 
-    fn tell_health(&mut self) {
-        let health = self.state.health(Instant::now());
+    fn tell_health(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        // What changes by time alone is told when it does, and not only at the next tick.
+        let soon = self.state.recovers(now).map(|at| at - now).filter(|wait| *wait < TICK);
+        let next = soon.map(|wait| ctx.run_later(wait, |provider, ctx| provider.tell_health(ctx)));
+        // One alarm at a time, however often it is told.
+        if let Some(before) = std::mem::replace(&mut self.recovery, next) {
+            ctx.cancel_future(before);
+        }
+        let health = self.state.health(now);
         if self.told.as_ref() != Some(&health) {
             (self.tell)(health.clone());
             self.told = Some(health);
@@ -194,7 +204,7 @@ impl Actor for Provider {
     fn started(&mut self, ctx: &mut Self::Context) {
         chaos::point("provider.started");
         self.state.life_began(Arc::new(ctx.address()));
-        self.tell_health();
+        self.tell_health(ctx);
         self.pump(ctx);
         self.receive(ctx);
         ctx.run_interval(TICK, |provider, ctx| {
@@ -203,7 +213,7 @@ impl Actor for Provider {
             provider.state.read_key_files(Instant::now());
             // Told anew even if nothing has changed: the router forgets everything when it panics.
             provider.told = None;
-            provider.tell_health();
+            provider.tell_health(ctx);
             provider.pump(ctx);
         });
     }
@@ -231,7 +241,7 @@ impl Handler<Released> for Provider {
         chaos::point("provider.released");
         self.pump(ctx);
         if released.health_changed {
-            self.tell_health();
+            self.tell_health(ctx);
         }
     }
 }

@@ -187,7 +187,7 @@ impl Book {
             if first.reply.is_abandoned() || first.call.deadline <= now {
                 return self.refuse(&ticket, Refused::Busy { until: now });
             }
-            if self.in_flight >= self.most && self.is_well(&first.call.model) {
+            if self.in_flight >= self.most && self.needs_room(&first.call, now) {
                 return Turn::Nothing;
             }
             let (call, estimate) = (first.call.clone(), first.estimate);
@@ -206,10 +206,13 @@ impl Book {
         }
     }
 
-    /// Returns whether neither breaker has anything to refuse.
-    fn is_well(&self, model: &ModelName) -> bool {
-        let lane = self.lanes.get(model).and_then(|lane| lane.breaker.trouble());
-        lane.is_none() && self.door.trouble().is_none()
+    /// Returns whether a call has to wait while as many are out as may be: what a breaker refuses hears of it
+    /// at once, and its probe must not wait for calls that hang.
+    fn needs_room(&self, call: &Call, now: Instant) -> bool {
+        let Some(lane) = self.lanes.get(&call.model) else { return true };
+        let passes = |alone| self.check(lane, alone, now).is_ok();
+        let is_well = lane.breaker.trouble().is_none() && self.door.trouble().is_none();
+        is_well || call.alone && passes(true) && !passes(false)
     }
 
     /// Lets a call leave, with all that it takes; or takes nothing.
@@ -320,5 +323,7 @@ fn passes(
     Ok((shared, own))
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

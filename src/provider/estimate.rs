@@ -7,6 +7,8 @@ use std::num::NonZeroU32;
 
 use crate::types::{Media, MediaData, Message, Part, Prompt, Shape};
 
+use crate::wire::Format;
+
 use super::characters::tokens;
 use super::model::Model;
 
@@ -33,18 +35,18 @@ const MOST: u64 = 25_000;
 pub(super) struct Estimate {
     /// Tokens that the model reads, as estimated.
     pub(super) input: u64,
-    /// Most tokens that it may write, where the prompt or the model says.
+    /// Most tokens that it may write, where the prompt, the model or the format says.
     pub(super) max_tokens: Option<u64>,
 }
 
 impl Estimate {
-    pub(super) fn of(prompt: &Prompt, model: Option<&Model>) -> Self {
+    pub(super) fn of(prompt: &Prompt, model: Option<&Model>, format: Format) -> Self {
         let said: u64 = prompt.messages.iter().map(in_message).sum();
         let system = prompt.system.as_deref().map_or(0, |system| MESSAGE + tokens(system));
         let models_own = model.and_then(|model| model.max_tokens).map(NonZeroU32::get);
         Self {
             input: said + system + in_shape(&prompt.shape) + ANSWER,
-            max_tokens: prompt.max_tokens.or(models_own).map(u64::from),
+            max_tokens: prompt.max_tokens.or(models_own).or(format.assumed_max_tokens()).map(u64::from),
         }
     }
 }
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     fn input(prompt: &Prompt) -> u64 {
-        Estimate::of(prompt, None).input
+        Estimate::of(prompt, None, Format::Openai).input
     }
 
     fn media(media_type: &str, data: MediaData) -> Media {
@@ -126,12 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn the_prompts_own_max_tokens_goes_before_the_models() {
+    fn the_prompts_own_max_tokens_goes_before_the_models_and_that_before_what_a_format_sends_else() {
+        let of = |prompt: &Prompt, model| Estimate::of(prompt, model, Format::Anthropic).max_tokens;
         let model = Model { max_tokens: NonZeroU32::new(9), ..Model::default() };
         let own = Prompt { max_tokens: Some(5), ..Prompt::text("x") };
-        assert_eq!(Estimate::of(&own, Some(&model)).max_tokens, Some(5));
-        assert_eq!(Estimate::of(&Prompt::text("x"), Some(&model)).max_tokens, Some(9));
-        assert_eq!(Estimate::of(&Prompt::text("x"), None).max_tokens, None);
+        assert_eq!(of(&own, Some(&model)), Some(5));
+        assert_eq!(of(&Prompt::text("x"), Some(&model)), Some(9));
+        assert_eq!(of(&Prompt::text("x"), None), Some(4_096));
+        assert_eq!(Estimate::of(&Prompt::text("x"), None, Format::Openai).max_tokens, None);
     }
 
     proptest! {

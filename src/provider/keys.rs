@@ -144,9 +144,10 @@ impl Keys {
             let doubt = (held.file.is_some() && failure.class == Class::Auth).then(|| now + DOUBT);
             let rest = Rest { until: now + wait, why: failure.clone(), doubt };
             if failure.class == Class::Quota && failure.retry_after.is_some() {
-                held.spent.insert(model.clone(), rest);
+                let known = held.spent.remove(model);
+                held.spent.insert(model.clone(), rest.no_shorter_than(known));
             } else {
-                held.rest = Some(rest);
+                held.rest = Some(rest.no_shorter_than(held.rest.take()));
             }
         }
         true
@@ -202,6 +203,16 @@ impl Keys {
         match successor.and_then(Option::transpose) {
             Ok(successor) => held.take(successor),
             Err(error) => held.keep(error),
+        }
+    }
+}
+
+impl Rest {
+    /// Calls that left together may be told of different times: the longest is the one that holds.
+    fn no_shorter_than(self, known: Option<Self>) -> Self {
+        match known.filter(|known| known.until > self.until) {
+            Some(known) => Self { doubt: self.doubt.max(known.doubt), ..known },
+            None => self,
         }
     }
 }

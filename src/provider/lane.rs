@@ -26,6 +26,11 @@ pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT 
 const SILENT_AT_LEAST: Duration = Duration::from_secs(5);
 const SILENT_AT_FIRST: Duration = Duration::from_secs(10);
 
+/// The share of the calls that a call has to outlast before its having had no word says something, and after
+/// how many such calls in a row the lane counts as silent.
+const LONG: f64 = 0.95;
+const GIVEN_UP: u32 = 3;
+
 /// What a provider knows of one of its models.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -57,6 +62,8 @@ pub(super) struct Lane {
     unheard: BTreeMap<u64, (Instant, Pass)>,
     /// When anything was last heard of it.
     heard: Instant,
+    /// Calls in a row that nobody waited for any longer when they had been out for long without a word.
+    given_up: u32,
 }
 
 /// An average that forgets slowly.
@@ -93,6 +100,7 @@ impl Lane {
             times: Times::default(),
             unheard: BTreeMap::new(),
             heard: now,
+            given_up: 0,
         }
     }
 
@@ -138,7 +146,7 @@ impl Lane {
     /// Notes that a call has had its first word, and that the lane therefore lives.
     pub(super) fn had_word(&mut self, number: u64, now: Instant) {
         self.waits_no_more(number);
-        self.heard = now;
+        (self.heard, self.given_up) = (now, 0);
         // What was only a pause, and no probe has found to be more, is no reason to begin anew.
         if self.breaker.spoke() {
             self.concurrency.restart();
@@ -148,6 +156,21 @@ impl Lane {
     /// Forgets a call that has ended.
     pub(super) fn waits_no_more(&mut self, number: u64) {
         self.unheard.remove(&number);
+    }
+
+    /// Learns from a call that nobody waited for any longer. One that had been out for as long as nearly none
+    /// are, with no word since it left, is a hint that the lane is silent: else nobody would ever learn it
+    /// where others are asked beside it and answer first. Some in a row are proof.
+    pub(super) fn was_given_up(&mut self, number: u64, now: Instant) {
+        let Some((left, pass)) = self.unheard.remove(&number) else { return };
+        let long = self.times.usual(LONG);
+        if self.heard >= left || long.is_none_or(|long| now.saturating_duration_since(left) < long) {
+            return;
+        }
+        self.given_up = self.given_up.saturating_add(1);
+        if self.given_up >= GIVEN_UP || self.breaker.trouble() == Some(Trouble::Silence) {
+            self.breaker.silent(pass, now, fastrand::f64());
+        }
     }
 
     /// Looks for calls that have waited for a word for too long, with nobody else having had one since.
@@ -191,6 +214,12 @@ impl Lane {
         let kept = self.kept.0.map(|output| output as u64);
         let output = kept.or_else(|| self.sizes.usual(None)).unwrap_or(ASSUMED_OUTPUT);
         self.input.0.map(|input| Need { input: input as u64, output })
+    }
+
+    /// Returns how many calls wait for their first word.
+    #[cfg(test)]
+    pub(super) fn calls_unheard(&self) -> usize {
+        self.unheard.len()
     }
 
     /// Makes as if calls had read so many tokens on average.

@@ -112,6 +112,9 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
         lane.limits.settle(taken.reserved.need, used, now);
         lane.held_back = None;
+        if ended.is_none() {
+            lane.was_given_up(taken.number, now);
+        }
         lane.waits_no_more(taken.number);
         // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
         let paced = lane.is_paced(&self.limits);

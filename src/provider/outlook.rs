@@ -44,6 +44,11 @@ impl State {
         }
     }
 
+    /// Returns when time alone may change how a lane is doing; `None` when nothing is waited for.
+    pub(super) fn recovers(&self, now: Instant) -> Option<Instant> {
+        self.lock().recovers(now)
+    }
+
     /// Returns how many tokens a model takes at most; `None` when it is not known.
     pub fn context(&self, model: &ModelName) -> Option<NonZeroU64> {
         self.settings().models.get(model)?.context

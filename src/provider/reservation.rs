@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use crate::guard::{Limits, Need, RateLimits};
 use crate::types::{Charged, Class, Failure, ProviderName, Reply, StepName};
 
+use super::characters::tokens;
 use super::estimate::Estimate;
 use super::settings::Reserve;
 use super::sizes::Sizes;
@@ -110,6 +111,10 @@ impl Reservation {
             Some(Err(failure)) if failure.usage.is_none() && failure.charged == Charged::No => {
                 return Need::default();
             }
+            Some(Ok(reply)) if reply.usage.is_none() => {
+                let output = written(reply).unwrap_or(self.usual.output);
+                return self.with_kept(Need { output, ..self.usual });
+            }
             Some(Ok(reply)) => reply.usage.map(|usage| (usage, true)),
             // What came before the cut was counted, and the model may have written on.
             Some(Err(failure)) => {
@@ -117,23 +122,24 @@ impl Reservation {
             }
             None => None,
         };
-        let mut need = match used {
+        self.with_kept(match used {
             Some((usage, true)) => Need { input: usage.input.0, output: usage.output.0 },
             Some((usage, false)) => {
                 Need { input: usage.input.0, output: usage.output.0.max(self.usual.output) }
             }
             None => self.usual,
-        };
-        if self.kept {
-            need.output = need.output.max(self.need.output);
-        }
-        need
+        })
+    }
+
+    fn with_kept(&self, need: Need) -> Need {
+        let kept = if self.kept { self.need.output } else { 0 };
+        Need { output: need.output.max(kept), ..need }
     }
 
     /// Teaches `sizes` how large the call really was.
     pub(super) fn teach(&self, sizes: &mut Sizes, step: Option<&StepName>, result: &Result<Reply, Failure>) {
         let (usage, written) = match result {
-            Ok(reply) => (reply.usage, reply.usage.map(|usage| usage.output.0)),
+            Ok(reply) => (reply.usage, written(reply)),
             Err(failure) => {
                 let usage = failure.usage.as_deref().copied();
                 let cut = usage.filter(|_| failure.class == Class::Truncated);
@@ -142,10 +148,18 @@ impl Reservation {
                 (usage, written)
             }
         };
-        if let Some(usage) = usage {
-            sizes.learn(step, self.estimate.input, usage.input.0, written);
+        // Nothing read is a provider that does not count.
+        let read = usage.map_or(0, |usage| usage.input.0);
+        if usage.is_some() || written.is_some() {
+            sizes.learn(step, self.estimate.input, read, written);
         }
     }
+}
+
+/// Returns the tokens of an answer: as the provider counted, or else as its text looks.
+fn written(reply: &Reply) -> Option<u64> {
+    let counted = reply.usage.map(|usage| usage.output.0);
+    counted.or_else(|| Some(tokens(&reply.text)).filter(|tokens| *tokens > 0))
 }
 
 #[cfg(test)]
@@ -273,6 +287,19 @@ mod tests {
         let broken = Err(failed(Class::Unreadable).used(Some(used(300, 1))));
         reservation.teach(&mut sizes, None, &broken);
         assert_eq!((sizes.usual(None), sizes.input(100)), (Some(700), 200));
+    }
+
+    #[test]
+    fn answers_of_a_provider_that_counts_nothing_are_as_long_as_they_look() {
+        let rules = reservations(Reserve::Learned, RateLimits::default());
+        let mut sizes = Sizes::default();
+        let reservation = rules.of(&sizes, None, estimate(100, None));
+        assert_eq!(reservation.need, Need { input: 100, output: 500 });
+        let text = "It is late, and the train has gone.".to_owned();
+        let uncounted = Ok(Reply { text, usage: None, model: String::new(), request_id: None });
+        assert_eq!(reservation.used(Some(&uncounted)), Need { input: 100, output: 10 });
+        reservation.teach(&mut sizes, None, &uncounted);
+        assert_eq!(rules.of(&sizes, None, estimate(100, None)).need, Need { input: 100, output: 10 });
     }
 
     proptest! {

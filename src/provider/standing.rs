@@ -44,6 +44,17 @@ impl Book {
         }
     }
 
+    /// Returns when a lane may be better again by time alone: when a breaker's pause ends, or what the provider
+    /// asked for. `None` when nothing is waited for.
+    pub(super) fn recovers(&self, now: Instant) -> Option<Instant> {
+        let of_lane = |lane: &Lane| {
+            let hold = self.held_for_long(lane, now).and_then(|until| until.checked_sub(SHORT_HOLD));
+            [lane.breaker.rests_until(now), hold]
+        };
+        let lanes = self.lanes.values().flat_map(of_lane);
+        lanes.chain([self.door.rests_until(now)]).flatten().min()
+    }
+
     /// Returns for how long a lane's calls are held back at the provider's wish.
     pub(super) fn held_for(&self, lane: &Lane, now: Instant) -> Duration {
         self.limits.held_for(now).max(lane.limits.held_for(now))

@@ -156,7 +156,8 @@ impl State {
             return;
         }
         // Before the lock: a long prompt takes a millisecond to read.
-        let estimate = Estimate::of(&call.prompt, self.settings.models.get(&call.model));
+        let (model, format) = (self.settings.models.get(&call.model), self.settings.format);
+        let estimate = Estimate::of(&call.prompt, model, format);
         let mut inner = self.lock();
         chaos::point("state.enqueue");
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {

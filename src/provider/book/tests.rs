@@ -47,6 +47,78 @@ fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_i
 }
 
 #[test]
+fn a_lane_that_is_given_up_for_others_again_and_again_without_a_word_is_silent() {
+    let (mut book, start) = (book("concurrency = 64"), Instant::now());
+    let (model, second) = (ModelName::from("any"), Duration::from_secs(1));
+    let give_up = |book: &mut Book, number: u64, left: Instant, after: Duration| {
+        let lane = book.lanes.get_mut(&model).unwrap();
+        let pass = lane.breaker.admit(left, true).unwrap();
+        lane.waits_for_word(number, pass, left);
+        lane.was_given_up(number, left + after);
+        lane.breaker.trouble()
+    };
+    // As long as nobody knows what is long, it says nothing.
+    assert_eq!((0..9).filter_map(|number| give_up(&mut book, number, start + second, second)).count(), 0);
+    (0..20).for_each(|_| book.times(&model).unwrap().answered(second));
+    // Nor does one that was given up soon, nor one in between that was heard of.
+    assert_eq!((0..9).filter_map(|number| give_up(&mut book, number, start + second, second / 2)).count(), 0);
+    assert_eq!([1, 2].map(|number| give_up(&mut book, number, start + second, second)), [None; 2]);
+    book.lanes.get_mut(&model).unwrap().had_word(3, start + 2 * second);
+    let later = start + 3 * second;
+    assert_eq!([4, 5].map(|number| give_up(&mut book, number, later, second)), [None; 2]);
+    assert_eq!(give_up(&mut book, 6, later, second), Some(Trouble::Silence));
+    // A probe that is given up is another proof, and one word ends it.
+    let probed = later + 60 * second;
+    give_up(&mut book, 7, probed, second);
+    assert_eq!(book.health_of(&model, probed + second), LaneHealth::Poor);
+    let recovers = book.recovers(probed + second).unwrap();
+    assert_eq!(book.health_of(&model, recovers - Duration::from_nanos(1)), LaneHealth::Poor);
+    assert_eq!(book.health_of(&model, recovers), LaneHealth::Good);
+    book.lanes.get_mut(&model).unwrap().had_word(7, probed + 2 * second);
+    assert_eq!(book.health_of(&model, probed + 2 * second), LaneHealth::Good);
+    assert_eq!(book.recovers(probed + 2 * second), None);
+}
+
+#[test]
+fn what_a_provider_asks_for_names_the_time_from_which_it_is_good_again() {
+    let (mut book, now) = (book("requests_per_minute = 600"), Instant::now());
+    let model = ModelName::from("any");
+    book.limits.hold(now + Duration::from_secs(9));
+    assert_eq!(book.health_of(&model, now), LaneHealth::Poor);
+    let recovers = book.recovers(now).unwrap();
+    assert_eq!(recovers, now + Duration::from_secs(7));
+    assert_eq!(book.health_of(&model, recovers), LaneHealth::Good);
+}
+
+#[test]
+fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
+    let text = "base_url = 'http://127.0.0.1:9'\nmodels.any = {}\nmodels.other = {}\nlimits.concurrency = 1";
+    let settings: Settings = toml::from_str(text).unwrap();
+    let now = Instant::now();
+    let keys = Keys::new(settings.format, &[], settings.rotate_every, now).unwrap();
+    let mut book = Book::new(&settings, keys, now);
+    let lane = book.lanes.get_mut("any").unwrap();
+    let pass = lane.breaker.admit(now, false).unwrap();
+    lane.breaker.silent(pass, now, 0.5);
+    let due = lane.breaker.rests_until(now).unwrap();
+    book.in_flight = 1;
+    let call = |alone| Call {
+        prompt: std::sync::Arc::new(crate::types::Prompt::text("Anybody?")),
+        model: "any".into(),
+        priority: crate::types::Priority::Batch,
+        asker: crate::types::Asker::default(),
+        retry: false,
+        alone,
+        stay: true,
+        departure: None,
+        deadline: now + Duration::from_secs(60),
+    };
+    // One that is not alone is refused at once, rather than wait for that.
+    assert_eq!([true, false].map(|alone| book.needs_room(&call(alone), now)), [true, false]);
+    assert!(!book.needs_room(&call(true), due));
+}
+
+#[test]
 fn no_more_are_kept_in_flight_than_have_their_turn_in_time() {
     let (book, now) = (book("requests_per_minute = 600"), Instant::now());
     // Nine at once, and ten a second for half of the five seconds that each has.

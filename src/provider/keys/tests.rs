@@ -47,6 +47,19 @@ fn a_refused_key_rests_and_the_next_is_used() {
 }
 
 #[test]
+fn a_shorter_rest_that_is_told_later_shortens_no_longer_one() {
+    let now = Instant::now();
+    let mut keys = keys(&["a", "b"], None, now);
+    let long = Failure { retry_after: Some(2 * HOUR), ..refused() };
+    rest(&mut keys, "a", &long, now);
+    rest(&mut keys, "a", &refused(), now);
+    rest(&mut keys, "b", &spent(Some(3 * HOUR)), now);
+    rest(&mut keys, "b", &spent(Some(HOUR)), now);
+    assert_eq!(keys.pick(&model(), now + HOUR).unwrap_err(), NoKey::Resting(long));
+    assert_eq!(used(&keys, now + 2 * HOUR), "a");
+}
+
+#[test]
 fn when_all_rest_the_reason_is_told() {
     let now = Instant::now();
     let mut keys = keys(&["a", "b"], None, now);
