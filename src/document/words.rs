@@ -5,6 +5,9 @@ use toml::de::DeValue;
 use super::instead::{instead, show};
 use super::nearest::{called_elsewhere, nearest};
 
+/// How the library hands on a date where a table is read.
+const DATE: &str = "$__toml_private";
+
 /// What stands where an error was found, as far as it is known.
 #[derive(Default)]
 pub(super) struct About<'a> {
@@ -21,6 +24,10 @@ pub(super) struct About<'a> {
 /// Splits an error's message into what is wrong and what to do. A message of our own types may hold
 /// both, as `what is wrong; what to do`.
 pub(super) fn explain(message: &str, about: &About<'_>) -> (String, Option<String>) {
+    if let Some((_, _, known)) = unknown(message).filter(|(_, name, _)| name.starts_with(DATE)) {
+        let advice = format!("it may be a table with any of {}", known.join(", "));
+        return ("a date stands where none can".to_owned(), Some(advice));
+    }
     if let Some((kind, wrong, known)) = unknown(message) {
         return (format!("unknown {kind} `{wrong}`"), Some(advise_unknown(wrong, &known, about)));
     }
@@ -134,6 +141,10 @@ mod tests {
             ("unknown field `api_key`, expected `keys`", "unknown key `api_key`|did you mean `keys`?"),
             ("unknown variant `gpt`, expected `openai`", "unknown value `gpt`|known here: openai"),
             ("missing field `lane`", "missing key `lane`|add `lane = ...` here"),
+            (
+                "unknown field `$__toml_private_datetime`, expected `min` or `max`",
+                "a date stands where none can|it may be a table with any of min, max",
+            ),
             ("no duration; write 30s", "no duration|write 30s"),
             ("anything else", "anything else|"),
         ] {

@@ -297,9 +297,10 @@ mod tests {
         assert_eq!(reservation.need, Need { input: 100, output: 500 });
         let text = "It is late, and the train has gone.".to_owned();
         let uncounted = Ok(Reply { text, usage: None, model: String::new(), request_id: None });
-        assert_eq!(reservation.used(Some(&uncounted)), Need { input: 100, output: 10 });
+        let charged = reservation.used(Some(&uncounted));
+        assert!(charged.input == 100 && (8..=14).contains(&charged.output), "{charged:?}");
         reservation.teach(&mut sizes, None, &uncounted);
-        assert_eq!(rules.of(&sizes, None, estimate(100, None)).need, Need { input: 100, output: 10 });
+        assert_eq!(rules.of(&sizes, None, estimate(100, None)).need, charged);
     }
 
     proptest! {
