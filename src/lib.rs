@@ -61,6 +61,8 @@
 //! | [`provider`] | one account at one vendor: its keys, its pacing, its queue, HTTP |
 //! | [`wire`] | prompts to bytes and bytes to replies, one file per format |
 //! | [`guard`] | whether a call may leave now: rates, concurrency, breaker, retry budget, back-off |
+//! | [`ledger`] | commits what must survive, many records at a time |
+//! | [`store`] | keeps runs, items, answers and costs; SQLite |
 //! | [`supervisor`] | supervision for actix: restarts after panics, drains |
 //! | [`document`] | TOML with the place of every value; [`Faults`](document::Faults) |
 //! | [`types`] | the nouns: [prompts](types::Prompt), [answers](types::Answer), [failures](types::Failure) |
@@ -76,12 +78,13 @@
 //!
 //! # Features
 //!
-//! `cli` and `server` are on by default; a program that embeds Pointsman rarely needs them:
+//! `cli`, `server` and `sqlite` are on by default; a program that embeds Pointsman rarely needs them:
 //! `pointsman = { version = "0.1", default-features = false }`.
 //!
 //! - `cli`: the program `pointsman`, with the crates that it prints and parses arguments with.
 //! - `server`: what answers over HTTP: the simulator, and with it `base_url = "simulator"`. Without it such a
 //!   provider is refused at the start, and where nothing is configured there is a fault, not practice.
+//! - `sqlite`: the store in an SQLite file, with its bundled SQLite. Without it nothing is kept.
 //! - `chaos`: never on by default, and for tests only: lets actors and calls panic where a plan says. Without
 //!   it nothing of that is compiled.
 //!
@@ -101,12 +104,14 @@ pub mod cli;
 pub mod config;
 pub mod document;
 pub mod guard;
+pub mod ledger;
 pub mod pipeline;
 pub mod provider;
 pub mod router;
 pub mod runtime;
 #[cfg(feature = "server")]
 pub mod simulator;
+pub mod store;
 pub mod supervisor;
 pub mod types;
 pub mod wire;

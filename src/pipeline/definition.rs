@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::document::{Fault, Faults};
-use crate::types::{RouteName, Shape, StepName};
+use crate::types::{Fingerprint, RouteName, Shape, StepName};
 
 use super::Defaults;
 use super::check::Check;
@@ -22,6 +22,7 @@ use super::template::Templates;
 #[derive(Debug)]
 pub struct Pipeline {
     pub(super) name: Arc<str>,
+    pub(super) text: Arc<str>,
     pub(super) directory: PathBuf,
     pub(super) names: Arc<[StepName]>,
     pub(super) steps: Vec<Step>,
@@ -64,6 +65,11 @@ impl Pipeline {
         &self.name
     }
 
+    /// Returns its text, as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns the directory that attachments are found from.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -101,6 +107,8 @@ impl Pipeline {
 pub struct Step {
     /// What templates call its answer.
     pub name: StepName,
+    /// The fingerprint of all that shapes its answers, or decides whether it is asked.
+    pub text: Fingerprint,
     /// Who answers.
     pub route: RouteName,
     /// Whether the item goes on without it when it fails.

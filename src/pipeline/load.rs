@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::document::{Document, Fault, Faults, Places, nearest};
-use crate::types::{RouteName, StepName};
+use crate::types::{Fingerprint, RouteName, Shape, StepName};
 
 use super::Defaults;
 use super::check::Check;
@@ -107,6 +107,7 @@ impl Loader<'_> {
             needs.push(compiler.needs);
             steps.push(Step {
                 name: names[at].clone(),
+                text: text_of(raw, &checks[at], &defaults),
                 route: routes[at].clone(),
                 optional: raw.optional,
                 reasks: raw.reasks.or(defaults.reasks).unwrap_or(Defaults::REASKS),
@@ -122,8 +123,9 @@ impl Loader<'_> {
         }
         let graph = self.graph(needs, &names);
         let directory = self.directory.to_owned();
+        let text = self.document.text().into();
         let names = names.into();
-        self.faults.or(Pipeline { name: name.into(), directory, names, steps, graph, templates, input })
+        self.faults.or(Pipeline { name: name.into(), text, directory, names, steps, graph, templates, input })
     }
 
     fn names(&mut self, steps: &[RawStep]) -> Vec<StepName> {
@@ -279,6 +281,22 @@ impl Loader<'_> {
         let path = [&["step", at.as_str()], keys].concat();
         self.faults.push(self.places.fault(&path, message).advise(advice));
     }
+}
+
+/// Returns the fingerprint of all that shapes a step's answers, or decides whether it is asked. Not how long it
+/// may take or how often it is asked again: an answer that was accepted is none the worse for that.
+fn text_of(step: &RawStep, check: &Check, defaults: &Defaults) -> Fingerprint {
+    let check = match check.shape() {
+        Shape::Text => Value::Null,
+        Shape::Choice(choices) => choices.iter().map(String::as_str).collect(),
+        Shape::Json(schema) => Value::clone(&schema),
+    };
+    let system = step.system.as_deref().or(defaults.system.as_deref());
+    let max_tokens = step.max_tokens.or(defaults.max_tokens);
+    let temperature = step.temperature.or(defaults.temperature).map(super::Temperature::get);
+    let said =
+        json!([step.prompt, system, check, step.when, step.attach, max_tokens, temperature, step.optional]);
+    Fingerprint::of([said.to_string().as_bytes()])
 }
 
 /// Returns what is wrong with a step's name.

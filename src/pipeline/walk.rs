@@ -137,10 +137,25 @@ impl Walk {
         Next::Failed(failure)
     }
 
+    /// Takes an answer that the step had before, to the same question; it was checked then.
+    pub fn recalled(&mut self, step: usize, answer: Value) {
+        if let Some(State::Asked { .. }) = self.states.get(step) {
+            self.end(step, State::Answered(answer));
+        }
+    }
+
     /// Takes the news that a step failed. A step that has ended already stays as it is.
     pub fn failed(&mut self, step: usize, failure: Failure) {
         if let Some(State::Waiting | State::Asked { .. }) = self.states.get(step) {
             self.end(step, State::Failed(failure));
+        }
+    }
+
+    /// Returns the answer of a step that has one.
+    pub fn answer(&self, step: usize) -> Option<&Value> {
+        match self.states.get(step) {
+            Some(State::Answered(answer)) => Some(answer),
+            _ => None,
         }
     }
 

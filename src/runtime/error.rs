@@ -1,8 +1,9 @@
 //! Why something could not be started.
 
 use crate::document::Faults;
-use crate::pipeline::source;
+use crate::pipeline::{Changes, source};
 use crate::provider;
+use crate::store::{self, RunNumber};
 use crate::supervisor;
 use crate::types::ProviderName;
 
@@ -37,6 +38,26 @@ pub enum Error {
     /// The source cannot be read.
     #[error("cannot read the items")]
     Source(#[source] source::Error),
+    /// The store refuses, or cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A run is not what it was when it began.
+    #[error(
+        "run {run} has changed since it began: {changes}. It has {settled} settled items. Accept the changes \
+         (--accept-changes) to go on with it: answers that the changes leave alone are kept. Or begin a new run \
+         (--new)"
+    )]
+    Changed {
+        /// The run.
+        run: RunNumber,
+        /// What is another.
+        changes: Box<Changes>,
+        /// Items that it has settled.
+        settled: u64,
+    },
+    /// What a run depends on could not be written down.
+    #[error("cannot write down what the run depends on: {0}")]
+    Grounds(String),
     /// A played provider is configured, and this build has no simulator.
     #[error("{0} is played by the simulator, which this build lacks; build with the feature `server`")]
     NoSimulator(ProviderName),

@@ -17,11 +17,13 @@
 //! plain tokio, or neither. It takes no signals and ends no process.
 
 mod error;
+mod keep;
 mod played;
 mod pointsman;
 mod run;
 mod threads;
 
 pub use error::Error;
+pub use keep::Keep;
 pub use pointsman::Pointsman;
 pub use run::RunHandle;

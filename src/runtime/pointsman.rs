@@ -27,6 +27,7 @@ use crate::supervisor::{
 use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
 
 use super::error::Error;
+use super::keep::{Keep, Open};
 use super::played::Played;
 use super::run::{self, RunHandle};
 use super::threads::{self, Arbiters, Threads};
@@ -169,6 +170,38 @@ impl Pointsman {
     /// # Errors
     /// When the source cannot be read, or everything has stopped.
     pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
+        self.begin_run(pipeline, source, output, None).await
+    }
+
+    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run of that
+    /// identity. Items that have settled are not asked again, nor are answered steps of the others; their lines
+    /// come as their items are read.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), when the store cannot be used, another process works on the run, or it has changed
+    /// and that is not accepted.
+    pub async fn run_kept(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        keep: &Keep,
+    ) -> Result<RunHandle, Error> {
+        let open = self.open(&pipeline, keep).await?;
+        self.begin_run(pipeline, source, output, Some(open)).await
+    }
+
+    pub(super) fn usable(&self) -> &Usable {
+        &self.running.usable
+    }
+
+    async fn begin_run(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        kept: Option<Open>,
+    ) -> Result<RunHandle, Error> {
         let (running, settings) = (&*self.running, &self.running.config.supervisor);
         let lanes = pipeline
             .routes()
@@ -180,6 +213,7 @@ impl Pointsman {
             router: running.router.clone(),
             providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
             window: running.config.run.window.map(std::num::NonZeroUsize::get),
+            kept,
             supervisor: running.supervisor.clone(),
             policy: settings.policy(settings.run_restarts),
             arbiters: running.arbiters.clone(),

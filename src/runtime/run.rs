@@ -11,22 +11,30 @@ use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunSetup, Stop
 use crate::pipeline::source::Source;
 use crate::provider;
 use crate::router::Router;
+use crate::store::RunNumber;
 use crate::supervisor::{ChildSpec, Policy, Restart, Slot, Start, Supervisor};
-use crate::types::Priority;
+use crate::types::{Priority, whole_story};
 
 use super::error::Error;
+use super::keep::Open;
 use super::threads::Arbiters;
 
 /// A run under way. Dropping it changes nothing: the run goes on.
 #[derive(Debug)]
 pub struct RunHandle {
     run: Addr<Run>,
+    number: Option<RunNumber>,
     progress: watch::Receiver<Progress>,
     report: oneshot::Receiver<Report>,
     ended: Option<Report>,
 }
 
 impl RunHandle {
+    /// Returns the run's number in its store; `None` when it is not kept.
+    pub fn number(&self) -> Option<RunNumber> {
+        self.number
+    }
+
     /// Returns where the run's progress is told, ten times a second.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
@@ -60,6 +68,7 @@ pub(super) struct Begin {
     pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) window: Option<usize>,
+    pub(super) kept: Option<Open>,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) policy: Policy,
     pub(super) arbiters: Arbiters,
@@ -67,13 +76,22 @@ pub(super) struct Begin {
 
 pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
     static RUNS: AtomicU64 = AtomicU64::new(1);
-    let Begin { pipeline, router, providers, window, supervisor, policy, arbiters } = begin;
+    let Begin { pipeline, router, providers, window, kept, supervisor, policy, arbiters } = begin;
     let (progress_to, progress) = watch::channel(Progress::default());
-    let (report_to, report) = oneshot::channel();
+    let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
+    let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
     let reader = source.read().map_err(Error::Source)?;
     let priority = Priority::Batch;
-    let setup =
-        RunSetup { pipeline, router, providers, priority, window, progress: progress_to, report: report_to };
+    let setup = RunSetup {
+        pipeline,
+        router,
+        providers,
+        priority,
+        window,
+        keeping,
+        progress: progress_to,
+        report: report_to,
+    };
     let (run, tasks) = setup.split(reader, output);
     let run = Mutex::new(Some(run));
     let make = move |_: &mut Context<Run>| {
@@ -91,6 +109,17 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
         .restart(Restart::Transient);
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
     let run = slot.get().ok_or(Error::Stopped)?;
-    drop(arbiters.runtime.spawn(tasks.work(run.clone())));
-    Ok(RunHandle { run, progress, report, ended: None })
+    let work = tasks.work(run.clone());
+    drop(arbiters.runtime.spawn(async move {
+        work.await;
+        let Ok(mut report) = told.await else { return };
+        if let Some(kept) = kept
+            && let Err(error) = kept.close(Some(&report)).await
+        {
+            report.store_error.get_or_insert(whole_story(&error));
+        }
+        // Whoever does not wait for the report does not want it.
+        drop(report_on.send(report));
+    }));
+    Ok(RunHandle { run, number, progress, report, ended: None })
 }

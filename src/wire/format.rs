@@ -22,6 +22,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Returns the word by which a configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        }
+    }
+
     /// Returns the vendor's own address, used when the configuration gives none.
     pub fn default_base_url(self) -> &'static str {
         match self {

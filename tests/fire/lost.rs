@@ -40,9 +40,11 @@ async fn a_question_that_is_lost_each_time_fails_and_may_have_been_paid() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_loses_one_call_at_most_to_a_panic_of_its_provider() {
     quiet();
-    for point in ["provider.told", "provider.call", "state.enqueue", "provider.pumped"] {
+    for (point, passage) in
+        [("provider.told", 1), ("provider.call", 30), ("state.enqueue", 30), ("provider.pumped", 30)]
+    {
         let simulator = play(Settings::default());
-        let _armed = arm(Plan::new(1).at(point, 3));
+        let _armed = arm(Plan::new(1).at(point, passage));
         let more = format!("limits.concurrency = 8{PATIENT}");
         let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{}", provider("a", &simulator, &more)));
         let answers = ask_many(&pointsman, "default", 300).await;

@@ -25,6 +25,9 @@ const PAID_TWICE: [&str; 9] = [
     "router.begun",
 ];
 
+/// Where a run may come by once only: a provider is told once of all that have come.
+const ONCE: [&str; 4] = ["provider.started", "provider.tick", "provider.told", "run.ends"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_panic_costs_one_call_at_most_wherever_it_is() {
     quiet();
@@ -33,7 +36,7 @@ async fn one_panic_costs_one_call_at_most_wherever_it_is() {
         // So slow that some calls wait for an alarm.
         let more = format!("limits.requests_per_minute = 1_200{PATIENT}");
         let config = format!("{UNDAUNTED}{AT_ONCE}{}", provider("a", &simulator, &more));
-        let passage = if ["provider.started", "provider.tick", "run.ends"].contains(&point) { 1 } else { 2 };
+        let passage = if ONCE.contains(&point) { 1 } else { 2 };
         let armed = arm(Plan::new(1).at(point, passage));
         let pointsman = start(&config);
         let ran = burn(&pointsman, 25).await;

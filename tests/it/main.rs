@@ -10,6 +10,7 @@ mod documents;
 mod environment;
 mod fuzzed;
 mod program;
+mod resume;
 mod run;
 mod simulate;
 mod stop;

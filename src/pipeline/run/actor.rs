@@ -18,14 +18,17 @@ use tracing::warn;
 
 use crate::chaos;
 use crate::guard::Meter;
+use crate::ledger::Unkept;
 use crate::provider;
 use crate::router::{CallCounts, Router};
+use crate::store::{ItemHead, ItemNumber, KnownItem};
 use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
 use super::forecast::Forecast;
 use super::item::{Item, Job, Walked};
+use super::keeping::{Keeping, Kept};
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
 use super::progress::Progress;
@@ -72,6 +75,12 @@ pub struct Run {
     input_read: Option<f64>,
     /// Whether the input has come to its own end.
     input_ended: bool,
+    /// Where answers and settlements are kept, if they are.
+    keeping: Option<Arc<Keeping>>,
+    /// The last item that has a number in the store.
+    last_item: ItemNumber,
+    /// Why nothing can be kept any more.
+    unkept: Option<Unkept>,
     tally: Tally,
     items_met: Meter,
     calls_met: Meter,
@@ -112,6 +121,9 @@ impl Run {
         Self {
             tally: Tally::new(steps),
             pipeline: setup.pipeline,
+            last_item: setup.keeping.as_ref().map(|keeping| keeping.session.last_item).unwrap_or_default(),
+            keeping: setup.keeping,
+            unkept: None,
             router: setup.router,
             providers: setup.providers,
             priority: setup.priority,
@@ -174,6 +186,14 @@ impl Run {
         }
     }
 
+    fn give_up(&mut self) {
+        for item in std::mem::take(&mut self.in_flight).into_values() {
+            self.tally.items.unfinished += 1;
+            item.abort.abort();
+        }
+        self.go_on();
+    }
+
     fn record(&mut self, record: Record) {
         if let Some(records) = &self.records {
             self.unwritten += 1;
@@ -186,7 +206,7 @@ impl Run {
     fn work(&mut self, ctx: &mut Context<Self>) {
         while let Some((paper, hopeless)) = self.desk.open() {
             match paper {
-                Paper::Entry(Entry::Item(item)) => {
+                Paper::Entry(Entry::Item(item), _) => {
                     let fit = if hopeless {
                         Err("the run panicked over it".to_owned())
                     } else {
@@ -195,7 +215,7 @@ impl Run {
                     };
                     self.arrived(fit, ctx);
                 }
-                Paper::Entry(Entry::Rejected(_)) => self.arrived(Ok(()), ctx),
+                Paper::Entry(Entry::Rejected(_), _) => self.arrived(Ok(()), ctx),
                 Paper::Asked(_) => self.asked(),
                 Paper::Settled(ItemSettled { id, walked }) => {
                     let line = self.in_flight.get(&id.0).map(|item| {
@@ -220,7 +240,7 @@ impl Run {
 
     /// Begins the item that has come, if it is fit, or rejects it.
     fn arrived(&mut self, fit: Result<(), String>, ctx: &mut Context<Self>) {
-        let Some(Paper::Entry(entry)) = self.desk.take() else { return };
+        let Some(Paper::Entry(entry, known)) = self.desk.take() else { return };
         if self.wanted.is_none() && self.ended != Ended::Whole {
             // Read after the run was stopped: not begun, and begun anew by the next run.
             return;
@@ -235,12 +255,44 @@ impl Run {
             }
             (Entry::Item(item), Ok(())) => {
                 self.read += 1;
+                let Some(kept) = self.keep(&item, known) else { return };
                 let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
-                let counts = self.counts.clone();
-                let job = Job { pipeline, item, router, priority: self.priority, run: self.id, counts };
+                let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
+                let job = Job { pipeline, item, router, priority, run, counts, kept };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
+    }
+
+    /// Returns how an item that begins is kept, if it is; `None` when it has settled before and needs not begin.
+    fn keep(&mut self, item: &source::Item, known: Option<Box<KnownItem>>) -> Option<Option<Kept>> {
+        let Some(keeping) = self.keeping.clone() else { return Some(None) };
+        let content = source::content(&item.value);
+        if let Some(known) = known.as_ref().filter(|known| keeping.still_holds(known, content)) {
+            self.has_settled(item, known);
+            return None;
+        }
+        let (number, earlier) = match known {
+            Some(known) => (known.head.number, known.steps),
+            None => {
+                self.last_item.0 += 1;
+                (self.last_item, Vec::new())
+            }
+        };
+        let input = keeping.keep_inputs.then(|| item.value.to_string().into());
+        let head = ItemHead { number, key: item.key.clone(), content, line: item.line, input };
+        Some(Some(Kept::new(keeping, Arc::new(head), earlier)))
+    }
+
+    /// Counts an item that an earlier session settled, and hands on its line again.
+    fn has_settled(&mut self, item: &source::Item, known: &KnownItem) {
+        let Some(settled) = &known.settled else { return };
+        self.tally.settled_before(settled.status);
+        let line = line::earlier(&self.pipeline, known, item.line);
+        self.record(match line {
+            Some(line) => Record::Line(item.number, Box::new(line), None),
+            None => Record::NoLine(item.number),
+        });
     }
 
     fn reject(&mut self, reject: RejectLine) {
@@ -282,7 +334,8 @@ impl Run {
 
     /// Hands on the line first: what comes after it may panic and cost no more than a count.
     fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
-        self.record(Record::Line(item.job.item.number, line));
+        let kept = item.job.kept.as_ref().map(|kept| Box::new(kept.settlement(&item.job, walked, item.life)));
+        self.record(Record::Line(item.job.item.number, line, kept));
         self.items_met.add(1, Instant::now());
         let (questions, cost) = self.of_ended;
         self.of_ended = (questions + walked.questions, cost + walked.cost());
@@ -315,6 +368,7 @@ impl Run {
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
+        report.store_error = self.unkept.as_ref().map(ToString::to_string);
         if report.ended == Ended::Interrupted && self.input_ended && report.items.unfinished == 0 {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;

@@ -1,62 +1,125 @@
-//! Brings a run as many items as it asks for, and no more.
+//! Brings a run as many items as it asks for, and no more; each with what is known of it already.
 //!
-//! A task of its own, so that a slow source never stops the run's actor.
+//! A task of its own, so that a slow source or store never stops the run's actor.
+
+use std::sync::Arc;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use super::actor::Run;
-use crate::chaos;
-use crate::types::whole_story;
-
+use super::keeping::Keeping;
 use super::messages::{Arrived, SourceEnded};
+use crate::chaos;
 use crate::pipeline::source::{Entry, Reader};
+use crate::types::{ItemKey, whole_story};
 
 /// Most entries sent at once.
 const BATCH: usize = 64;
 
 /// Sends `run` one entry for every one that `wanted` asks for, until the source ends or nobody asks
 /// any more.
-pub(super) async fn feed(mut reader: Reader, mut wanted: mpsc::UnboundedReceiver<usize>, run: Addr<Run>) {
-    let mut batch = Vec::new();
-    let mut owed = 0_usize;
-    loop {
-        while owed == 0 {
-            match wanted.recv().await {
-                Some(more) => owed = more,
-                None => return,
-            }
-        }
-        // What has come already goes before anything is waited for: a source may be a person typing.
-        let next = match reader.next().now_or_never() {
-            Some(next) => next,
-            None => {
-                send(&mut batch, &reader, &run);
-                tokio::select! {
-                    next = reader.next() => next,
-                    () = stopped(&mut wanted, &mut owed) => return,
+pub(super) async fn feed(
+    reader: Reader,
+    wanted: mpsc::UnboundedReceiver<usize>,
+    keeping: Option<Arc<Keeping>>,
+    run: Addr<Run>,
+) {
+    let mut feeder = Feeder { reader, wanted, owed: 0, batch: Vec::new(), keeping, run };
+    let ended = match feeder.bring().await {
+        Ok(End::Over) => SourceEnded { error: None },
+        Ok(End::HungUp) => return,
+        Err(error) => SourceEnded { error: Some(error) },
+    };
+    feeder.run.do_send(ended);
+}
+
+/// How the bringing ended.
+enum End {
+    /// There is nothing more.
+    Over,
+    /// Nobody asks any more.
+    HungUp,
+}
+
+struct Feeder {
+    reader: Reader,
+    wanted: mpsc::UnboundedReceiver<usize>,
+    /// Entries that are asked for and not yet brought.
+    owed: usize,
+    batch: Vec<Entry>,
+    keeping: Option<Arc<Keeping>>,
+    run: Addr<Run>,
+}
+
+impl Feeder {
+    async fn bring(&mut self) -> Result<End, String> {
+        loop {
+            while self.owed == 0 {
+                match self.wanted.recv().await {
+                    Some(more) => self.owed = more,
+                    None => return Ok(End::HungUp),
                 }
             }
+            // What has come already goes before anything is waited for: a source may be a person typing.
+            let next = match self.reader.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.send().await?;
+                    let Self { reader, wanted, owed, .. } = self;
+                    tokio::select! {
+                        next = reader.next() => next,
+                        () = stopped(wanted, owed) => return Ok(End::HungUp),
+                    }
+                }
+            };
+            match next {
+                Some(Ok(entry)) => {
+                    chaos::point("feed.entry");
+                    self.owed -= 1;
+                    self.batch.push(entry);
+                    if self.batch.len() == BATCH || self.owed == 0 {
+                        self.send().await?;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.send().await?;
+                    return Err(whole_story(&error));
+                }
+                None => {
+                    self.send().await?;
+                    return Ok(End::Over);
+                }
+            }
+        }
+    }
+
+    /// Sends what has come, with what earlier sessions left of it.
+    async fn send(&mut self) -> Result<(), String> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let key = |entry: &Entry| match entry {
+            Entry::Item(item) => Some(item.key.clone()),
+            Entry::Rejected(_) => None,
         };
-        match next {
-            Some(Ok(entry)) => {
-                chaos::point("feed.entry");
-                owed -= 1;
-                batch.push(entry);
-                if batch.len() == BATCH || owed == 0 {
-                    send(&mut batch, &reader, &run);
-                }
+        let known = match &self.keeping {
+            Some(keeping) => {
+                let keys: Vec<ItemKey> = self.batch.iter().filter_map(key).collect();
+                keeping.look_up(&keys).await.map_err(|error| whole_story(&error))?
             }
-            Some(Err(error)) => {
-                send(&mut batch, &reader, &run);
-                return run.do_send(SourceEnded { error: Some(whole_story(&error)) });
-            }
-            None => {
-                send(&mut batch, &reader, &run);
-                return run.do_send(SourceEnded { error: None });
-            }
-        }
+            None => Vec::new(),
+        };
+        let mut known = known.into_iter();
+        let with_known = |entry: Entry| {
+            let known = key(&entry).and_then(|_| known.next().flatten()).map(Box::new);
+            (entry, known)
+        };
+        let entries = std::mem::take(&mut self.batch).into_iter().map(with_known).collect();
+        // At most a window of entries is under way: the run asked for each.
+        self.run.do_send(Arrived { entries, input_read: self.reader.progress() });
+        Ok(())
     }
 }
 
@@ -64,12 +127,5 @@ pub(super) async fn feed(mut reader: Reader, mut wanted: mpsc::UnboundedReceiver
 async fn stopped(wanted: &mut mpsc::UnboundedReceiver<usize>, owed: &mut usize) {
     while let Some(more) = wanted.recv().await {
         *owed += more;
-    }
-}
-
-fn send(batch: &mut Vec<Entry>, reader: &Reader, run: &Addr<Run>) {
-    if !batch.is_empty() {
-        // At most a window of entries is under way: the run asked for each.
-        run.do_send(Arrived { entries: std::mem::take(batch), input_read: reader.progress() });
     }
 }

@@ -14,12 +14,15 @@ use crate::chaos;
 use crate::router::{self, CallCounts, Router};
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Class, Failure, ItemStatus, NanoUsd, Priority, Prompt, RunId, Trail, Unanswered,
+    self, Answer, Asker, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Priority, Prompt, RunId, Trail,
+    Unanswered,
 };
 
 use super::actor::Run;
+use super::keeping::Kept;
 use super::load_attachment::load;
-use super::messages::{ItemSettled, StepAsked};
+use super::messages::{ItemSettled, LedgerBroken, StepAsked};
+use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;
@@ -41,6 +44,8 @@ pub(super) struct Job {
     pub(super) run: RunId,
     /// Where the calls of the run are counted as they end.
     pub(super) counts: Arc<CallCounts>,
+    /// Where its answers are kept, if they are.
+    pub(super) kept: Option<Kept>,
 }
 
 /// How an item ended, and what it took.
@@ -58,8 +63,21 @@ pub(super) struct Walked {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spent {
     pub(super) trail: Trail,
+    /// What earlier sessions attempted.
+    pub(super) before: Trail,
     /// Whether a played provider answered.
     pub(super) practice: bool,
+    /// What shaped the answer, where it is kept.
+    pub(super) shaped: Option<Fingerprint>,
+    /// Whether all this is durable already.
+    pub(super) kept: bool,
+}
+
+impl Spent {
+    /// Returns every attempt that was ever made.
+    pub(super) fn whole_trail(&self) -> Trail {
+        Trail(self.before.0.iter().chain(&self.trail.0).cloned().collect())
+    }
 }
 
 impl Walked {
@@ -114,19 +132,30 @@ impl Walked {
     }
 }
 
+/// Walks to the end; never comes back once answers cannot be kept any more, which its run then knows.
 async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
     let started = Instant::now();
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
-    let mut spent = vec![Spent::default(); job.pipeline.steps().len()];
+    let mut steps = Steps::new(&job);
     let mut asked = FuturesUnordered::new();
     let mut questions = 0;
     loop {
         chaos::point("item.asks");
+        let mut recalled = false;
         for ask in walk.due() {
             match attach(&mut walk, &ask).await {
-                Ok(prompt) => asked.push(question(&job, ask.step, prompt)),
+                Ok(prompt) => match steps.recall(ask.step, &prompt) {
+                    Some(answer) => {
+                        walk.recalled(ask.step, answer);
+                        recalled = true;
+                    }
+                    None => asked.push(question(&job, ask.step, prompt)),
+                },
                 Err(failure) => walk.failed(ask.step, failure),
             }
+        }
+        if recalled {
+            continue;
         }
         let Some(Asked { step, outcome }) = asked.next().await else {
             // A step that failed before it was asked can have set others free.
@@ -134,26 +163,31 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
         };
         chaos::point("item.answered");
         questions += 1;
-        let mut reasked = false;
-        let (trail, practice, lost) = match outcome {
+        let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {
-                if let Next::Reask(prompt) = walk.answered(step, &answer.reply.text) {
-                    reasked = true;
-                    asked.push(question(&job, step, prompt));
-                }
-                (answer.trail, answer.practice, answer.lost)
+                let next = walk.answered(step, &answer.reply.text);
+                (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
             }
             Err(unanswered) => {
                 let Unanswered { failure, trail, lost } = *unanswered;
-                walk.failed(step, with_lane(with_refusals(failure, &trail), &trail));
-                (trail, false, lost)
+                let failure = with_lane(with_refusals(failure, &trail), &trail);
+                walk.failed(step, failure.clone());
+                (trail, false, lost, Next::Failed(failure), None)
             }
         };
-        spent[step].practice |= practice;
-        spent[step].trail.0.extend_from_slice(&trail.0);
+        let reasked = matches!(next, Next::Reask(_));
+        if let Next::Reask(prompt) = &next {
+            asked.push(question(&job, step, prompt.clone()));
+        }
+        steps.spend(step, &trail, practice);
         run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
+        // What is still to come needs nothing that is not durable. The last answer goes with the settlement.
+        if let Err(unkept) = steps.keep(step, &next, lane.as_ref(), &walk).await {
+            run.do_send(LedgerBroken(unkept));
+            std::future::pending::<()>().await;
+        }
     }
-    Walked { settled: walk.settle(), spent, took: started.elapsed(), questions }
+    Walked { settled: walk.settle(), spent: steps.spent, took: started.elapsed(), questions }
 }
 
 /// Says why no lane took the question, where its time ran out before any did.

@@ -2,7 +2,9 @@
 
 use actix::Message;
 
+use crate::ledger::Unkept;
 use crate::pipeline::source::Entry;
+use crate::store::KnownItem;
 use crate::supervisor::ChildId;
 use crate::types::Trail;
 
@@ -12,7 +14,8 @@ use super::item::Walked;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Arrived {
-    pub(super) entries: Vec<Entry>,
+    /// Each with what earlier sessions left of it.
+    pub(super) entries: Vec<(Entry, Option<Box<KnownItem>>)>,
     pub(super) input_read: Option<f64>,
 }
 
@@ -42,6 +45,11 @@ pub(super) struct ItemSettled {
     pub(super) id: ChildId,
     pub(super) walked: Box<Walked>,
 }
+
+/// Answers cannot be kept any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct LedgerBroken(pub(super) Unkept);
 
 /// The writer has dealt with so many records.
 #[derive(Message)]

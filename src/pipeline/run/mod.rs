@@ -8,6 +8,7 @@ mod desk;
 mod feed;
 mod forecast;
 mod item;
+mod keeping;
 mod line;
 mod load_attachment;
 mod messages;
@@ -15,6 +16,7 @@ mod progress;
 mod report;
 mod setup;
 mod share;
+mod steps;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ mod window;
 mod writer;
 
 pub use actor::Run;
+pub use keeping::Keeping;
 pub use messages::{Cancel, StopIntake};
 pub use progress::Progress;
 pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times};

@@ -56,6 +56,9 @@ pub struct Report {
     /// What of the input was not begun, where the run ended before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_begun: Option<NotBegun>,
+    /// Why answers could not be kept any more, if they could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<String>,
     /// What was wrong with the input, if reading it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_error: Option<String>,
@@ -109,6 +112,8 @@ pub struct Items {
     pub failed: u64,
     /// No step was due.
     pub skipped: u64,
+    /// Of those three, items that an earlier session had settled; nothing was asked for them.
+    pub settled_before: u64,
     /// Lines that are no item.
     pub rejected: u64,
     /// Items that were started and given up when the run was stopped; they have no line.

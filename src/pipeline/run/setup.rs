@@ -14,6 +14,7 @@ use crate::types::Priority;
 
 use super::actor::Run;
 use super::feed::feed;
+use super::keeping::Keeping;
 use super::messages::SourceEnded;
 use super::progress::Progress;
 use super::report::Report;
@@ -34,6 +35,8 @@ pub struct RunSetup {
     pub priority: Priority,
     /// Most items in flight; `None` follows what the providers can take.
     pub window: Option<usize>,
+    /// Where answers are kept; `None` keeps nothing.
+    pub keeping: Option<Arc<Keeping>>,
     /// Where progress is told.
     pub progress: watch::Sender<Progress>,
     /// Where the report goes at the end.
@@ -44,6 +47,7 @@ pub struct RunSetup {
 pub struct RunTasks {
     reader: Reader,
     output: Output,
+    keeping: Option<Arc<Keeping>>,
     wanted: mpsc::UnboundedReceiver<usize>,
     records: mpsc::UnboundedReceiver<Record>,
 }
@@ -54,22 +58,25 @@ impl RunSetup {
         // Unbounded channels, bounded by what the run asks for: its window.
         let (ask, wanted) = mpsc::unbounded_channel();
         let (record, records) = mpsc::unbounded_channel();
+        let keeping = self.keeping.clone();
         let run = Run::new(self, ask, record, output.ordered);
-        (run, RunTasks { reader, output, wanted, records })
+        (run, RunTasks { reader, output, keeping, wanted, records })
     }
 }
 
 impl RunTasks {
     /// Feeds `run` and writes for it, until it has ended.
     pub async fn work(self, run: Addr<Run>) {
-        let feeding = AssertUnwindSafe(feed(self.reader, self.wanted, run.clone())).catch_unwind();
+        let feeding = AssertUnwindSafe(feed(self.reader, self.wanted, self.keeping.clone(), run.clone()))
+            .catch_unwind();
         let feeding = async {
             if let Err(payload) = feeding.await {
                 let error = format!("the task that brings the items panicked: {}", panic_text(&*payload));
                 run.do_send(SourceEnded { error: Some(error) });
             }
         };
-        let writing = write(self.output, self.records, run.clone());
+        let ledger = self.keeping.map(|keeping| keeping.ledger.clone());
+        let writing = write(self.output, self.records, ledger, run.clone());
         futures_util::future::join(feeding, writing).await;
     }
 }

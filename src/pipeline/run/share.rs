@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::report::{Part, Times};
-use crate::types::{Attempt, Charged, NanoUsd, Outcome, Usage};
+use crate::types::{Attempt, NanoUsd, Outcome, Usage};
 
 /// The part of a run that one step or one lane had.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Cost {
     pub(super) fn add(&mut self, attempt: &Attempt) {
         match attempt.cost {
             Some(cost) => self.known += cost,
-            None if is_free(attempt) => {}
+            None if attempt.is_free() => {}
             None if attempt.usage.is_some() => self.without_price += 1,
             None => self.without_usage += 1,
         }
@@ -57,15 +57,6 @@ impl Cost {
     /// Returns how many calls cost nobody knows what.
     pub(super) fn unknown(&self) -> u64 {
         self.without_price + self.without_usage
-    }
-}
-
-/// What was refused before any work costs nothing, whatever the price is.
-fn is_free(attempt: &Attempt) -> bool {
-    match &attempt.outcome {
-        Outcome::Answered => false,
-        Outcome::Failed(failure) => failure.charged == Charged::No && attempt.usage.is_none(),
-        Outcome::Refused(_) => true,
     }
 }
 

@@ -111,13 +111,23 @@ impl Tally {
         took: Duration,
     ) {
         self.item_times.add(took);
+        self.count_item(status);
+        if let Some((step, failure)) = error {
+            count(&mut self.errors, failure.class, || format!("step {step}: {}", failure.message));
+        }
+    }
+
+    /// Counts an item that an earlier session settled.
+    pub(super) fn settled_before(&mut self, status: ItemStatus) {
+        self.items.settled_before += 1;
+        self.count_item(status);
+    }
+
+    fn count_item(&mut self, status: ItemStatus) {
         match status {
             ItemStatus::Completed => self.items.completed += 1,
             ItemStatus::Failed => self.items.failed += 1,
             ItemStatus::Skipped => self.items.skipped += 1,
-        }
-        if let Some((step, failure)) = error {
-            count(&mut self.errors, failure.class, || format!("step {step}: {}", failure.message));
         }
     }
 
@@ -130,7 +140,7 @@ impl Tally {
             practice: self.practice,
             items: self.items,
             seconds,
-            items_per_second: self.items.settled() as f64 / seconds.max(1e-9),
+            items_per_second: (self.items.settled() - self.items.settled_before) as f64 / seconds.max(1e-9),
             item_seconds: self.item_times.times(),
             calls: self.calls,
             tokens: self.tokens,
@@ -145,6 +155,7 @@ impl Tally {
             output_error: None,
             reader_gone: false,
             not_begun: None,
+            store_error: None,
             input_error: None,
         }
     }

@@ -118,6 +118,7 @@ fn begin_with(router: Slot<Router>, items: usize) -> Begun {
         providers: Vec::new(),
         priority: Priority::Batch,
         window: None,
+        keeping: None,
         progress: progress_to,
         report: report_to,
     };

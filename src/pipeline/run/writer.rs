@@ -10,11 +10,13 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::chaos;
+use crate::ledger::Ledger;
+use crate::store;
 use crate::supervisor::panic_text;
 use crate::types::whole_story;
 
 use super::actor::Run;
-use super::messages::{OutputBroken, OutputEnded, Written};
+use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
@@ -22,8 +24,8 @@ const BATCH: usize = 64;
 
 /// What is to be written.
 pub(super) enum Record {
-    /// An item's line, and the item's number.
-    Line(u64, Box<Line>),
+    /// An item's line, the item's number, and what is to be kept of it before the line is written.
+    Line(u64, Box<Line>, Option<Box<store::Record>>),
     /// A piece of the input that is no item.
     Reject(RejectLine),
     /// The item of this number has no line: it was rejected.
@@ -49,10 +51,24 @@ impl Output {
 
 /// Writes what comes until nothing more will. Ends like a broken output when it panics: what it held then is
 /// lost, and everything before is whole.
-pub(super) async fn write(output: Output, mut records: mpsc::UnboundedReceiver<Record>, run: Addr<Run>) {
+pub(super) async fn write(
+    output: Output,
+    mut records: mpsc::UnboundedReceiver<Record>,
+    ledger: Option<Ledger>,
+    run: Addr<Run>,
+) {
     let Output { lines, rejects, ordered } = output;
     let order = ordered.then(Reorder::new);
-    let mut writer = Writer { lines: &lines, rejects: rejects.as_ref(), order, taken: 0, broken: None, run };
+    let mut writer = Writer {
+        lines: &lines,
+        rejects: rejects.as_ref(),
+        order,
+        taken: 0,
+        broken: None,
+        ledger,
+        unkept: false,
+        run,
+    };
     // Records still come when it cannot write any more: they are taken and counted until none will.
     while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
@@ -82,6 +98,9 @@ struct Writer<'a> {
     taken: u64,
     /// The first thing that went wrong.
     broken: Option<Broken>,
+    /// What is settled is kept here, before its line is written.
+    ledger: Option<Ledger>,
+    unkept: bool,
     run: Addr<Run>,
 }
 
@@ -101,6 +120,7 @@ impl Writer<'_> {
         let mut batch = Vec::with_capacity(BATCH);
         while records.recv_many(&mut batch, BATCH).await > 0 {
             let count = batch.len();
+            self.keep(&mut batch).await;
             self.taken += batch.iter().filter(|record| matches!(record, Record::Line(..))).count() as u64;
             for record in batch.drain(..) {
                 chaos::point("writer.record");
@@ -116,6 +136,21 @@ impl Writer<'_> {
         }
     }
 
+    /// Makes what is settled durable: a line that is written before could be one that the store does not know.
+    async fn keep(&mut self, batch: &mut [Record]) {
+        let kept = |record: &mut Record| match record {
+            Record::Line(_, _, kept) => kept.take().map(|kept| *kept),
+            Record::Reject(_) | Record::NoLine(_) => None,
+        };
+        let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
+        let Some(ledger) = self.ledger.as_ref().filter(|_| !kept.is_empty()) else { return };
+        if let Err(unkept) = ledger.record(kept).await
+            && !std::mem::replace(&mut self.unkept, true)
+        {
+            self.run.do_send(LedgerBroken(unkept));
+        }
+    }
+
     /// Returns the lines whose turn has come with `record`; writes it if it is a reject.
     async fn due(&mut self, record: Record) -> Vec<Box<Line>> {
         match record {
@@ -125,7 +160,7 @@ impl Writer<'_> {
                 }
                 Vec::new()
             }
-            Record::Line(number, line) => match &mut self.order {
+            Record::Line(number, line, _) => match &mut self.order {
                 Some(order) => order.push(number, line),
                 None => vec![line],
             },
@@ -134,7 +169,7 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, line: Line) {
-        if self.broken.is_none() {
+        if self.broken.is_none() && !self.unkept {
             let result = self.lines.write(line).await;
             self.note(result);
         }

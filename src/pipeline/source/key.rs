@@ -9,7 +9,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::types::ItemKey;
+use crate::types::{Fingerprint, ItemKey};
 
 /// Longest key, in bytes.
 const LONGEST: usize = 512;
@@ -45,6 +45,13 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
         return Err(format!("has an `id` of {} bytes; the longest may have {LONGEST}", text.as_str().len()));
     }
     Ok(Key { key: text, from_content: false })
+}
+
+/// Returns the fingerprint of all the fields of an item; the order in which they are written does not matter.
+pub(crate) fn content(item: &Value) -> Fingerprint {
+    let mut canonical = String::new();
+    write_value(item, &mut canonical);
+    Fingerprint::of([canonical.as_bytes()])
 }
 
 fn of_content(item: &Map<String, Value>) -> Key {

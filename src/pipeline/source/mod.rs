@@ -23,5 +23,6 @@ mod tests;
 pub use entry::{Entry, Item, Reject};
 pub use error::Error;
 pub use format::{Format, FormatError};
+pub(crate) use key::content;
 pub use open::{Limits, Source};
 pub use reader::Reader;

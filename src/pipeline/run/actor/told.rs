@@ -7,7 +7,8 @@ use actix::prelude::*;
 
 use super::{Paper, Run};
 use crate::pipeline::run::messages::{
-    Arrived, Cancel, ItemSettled, OutputBroken, OutputEnded, SourceEnded, StepAsked, StopIntake, Written,
+    Arrived, Cancel, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded, StepAsked,
+    StopIntake, Written,
 };
 use crate::pipeline::run::report::Ended;
 use crate::supervisor::{ChildExited, Stop};
@@ -17,7 +18,8 @@ impl Handler<Arrived> for Run {
 
     fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
         self.owed = self.owed.saturating_sub(arrived.entries.len());
-        arrived.entries.into_iter().for_each(|entry| self.desk.lay(Paper::Entry(entry)));
+        let papers = arrived.entries.into_iter().map(|(entry, known)| Paper::Entry(entry, known));
+        papers.for_each(|paper| self.desk.lay(paper));
         if self.wanted.is_some() || self.ended == Ended::Whole {
             // What comes after the run was stopped is not begun.
             self.input_read = arrived.input_read;
@@ -88,6 +90,17 @@ impl Handler<OutputBroken> for Run {
     }
 }
 
+impl Handler<LedgerBroken> for Run {
+    type Result = ();
+
+    /// Nothing more is asked, and what is in flight is given up: nobody could keep its answers.
+    fn handle(&mut self, LedgerBroken(unkept): LedgerBroken, _: &mut Self::Context) {
+        self.unkept.get_or_insert(unkept);
+        self.stop_intake(Ended::Broken);
+        self.give_up();
+    }
+}
+
 impl Handler<OutputEnded> for Run {
     type Result = ();
 
@@ -125,10 +138,6 @@ impl Handler<Cancel> for Run {
 
     fn handle(&mut self, _: Cancel, _: &mut Self::Context) {
         self.stop_intake(Ended::Interrupted);
-        for item in std::mem::take(&mut self.in_flight).into_values() {
-            self.tally.items.unfinished += 1;
-            item.abort.abort();
-        }
-        self.go_on();
+        self.give_up();
     }
 }

@@ -1,0 +1,272 @@
+//! What a run's answers depend on: kept with the run, and compared when it goes on.
+//!
+//! A change is told before anything is asked, in words: which steps are affected, directly or by what they need,
+//! and which models and prices are others. It decides nothing about single answers: their own fingerprints do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Fingerprint, LaneName, Price, RouteName, StepName};
+
+use super::definition::Pipeline;
+
+/// What the answers of a run depend on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// What each step says, in the order of the file.
+    pub steps: IndexMap<StepName, StepGround>,
+    /// The lanes of the routes that are used.
+    pub routes: BTreeMap<RouteName, Vec<LaneGround>>,
+    /// The fingerprint of the schema of the items.
+    pub input: Option<Fingerprint>,
+}
+
+/// What one step says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepGround {
+    /// The fingerprint of all that shapes its answers, or decides whether it is asked.
+    pub text: Fingerprint,
+    /// Whom it asks.
+    pub route: RouteName,
+    /// The steps whose answers it needs.
+    pub needs: Vec<StepName>,
+}
+
+/// One lane of a route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneGround {
+    /// The lane.
+    pub lane: LaneName,
+    /// The fingerprint of its model.
+    pub voice: Fingerprint,
+    /// What it costs.
+    pub price: Option<Price>,
+}
+
+/// What is another than it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Steps that say something else, in the order of the file.
+    pub steps: Vec<StepName>,
+    /// Steps that are new.
+    pub added: Vec<StepName>,
+    /// Steps that are gone.
+    pub removed: Vec<StepName>,
+    /// Steps that need an answer that changes.
+    pub dependent: Vec<StepName>,
+    /// Models that are asked no more, and steps that asked them.
+    pub models_gone: Vec<LaneName>,
+    /// Models that are new.
+    pub models_new: Vec<LaneName>,
+    /// Lanes with another price.
+    pub prices: Vec<LaneName>,
+    /// Whether the schema of the items is another.
+    pub input: bool,
+}
+
+impl Grounds {
+    /// Takes down what `pipeline` says, and `lanes` of each route that it uses.
+    pub fn of(pipeline: &Pipeline, lanes: impl Fn(&RouteName) -> Vec<LaneGround>) -> Self {
+        let name = |step: &usize| pipeline.steps()[*step].name.clone();
+        let ground = |(at, step): (usize, &super::definition::Step)| {
+            let needs = pipeline.needs(at).iter().map(name).collect();
+            (step.name.clone(), StepGround { text: step.text, route: step.route.clone(), needs })
+        };
+        Self {
+            steps: pipeline.steps().iter().enumerate().map(ground).collect(),
+            routes: pipeline.routes().map(|route| (route.clone(), lanes(route))).collect(),
+            input: pipeline.input.as_ref().map(|schema| {
+                let text = schema.value().to_string();
+                Fingerprint::of([text.as_bytes()])
+            }),
+        }
+    }
+
+    /// Returns what is another in `new` than it is here.
+    pub fn changes(&self, new: &Self) -> Changes {
+        let mut changes = Changes { input: self.input != new.input, ..Changes::default() };
+        let mut affected = BTreeSet::new();
+        // Each step comes after nothing in particular in the file: go round until no further one is reached.
+        for (name, step) in &new.steps {
+            match self.steps.get(name) {
+                None => changes.added.push(name.clone()),
+                Some(old) if old.text != step.text => changes.steps.push(name.clone()),
+                Some(_) => continue,
+            }
+            affected.insert(name);
+        }
+        loop {
+            let reached =
+                |(_, step): &(&StepName, &StepGround)| step.needs.iter().any(|need| affected.contains(need));
+            let more: Vec<_> = new.steps.iter().filter(reached).map(|(name, _)| name).collect();
+            let before = affected.len();
+            affected.extend(more);
+            if affected.len() == before {
+                break;
+            }
+        }
+        let told: BTreeSet<_> = changes.added.iter().chain(&changes.steps).collect();
+        let dependent = new.steps.keys().filter(|name| affected.contains(name) && !told.contains(name));
+        changes.dependent = dependent.cloned().collect();
+        let gone = self.steps.keys().filter(|name| !new.steps.contains_key(*name));
+        changes.removed = gone.cloned().collect();
+        let (old, now) = (self.lanes(), new.lanes());
+        let missing = |from: &BTreeMap<&LaneName, &LaneGround>, of: &BTreeMap<&LaneName, &LaneGround>| {
+            let is_missing = |lane: &&LaneGround| of.values().all(|other| other.voice != lane.voice);
+            from.values().copied().filter(is_missing).map(|lane| lane.lane.clone()).collect()
+        };
+        (changes.models_gone, changes.models_new) = (missing(&old, &now), missing(&now, &old));
+        let dearer =
+            |lane: &&LaneGround| old.get(&lane.lane).is_some_and(|before| before.price != lane.price);
+        changes.prices = now.values().copied().filter(dearer).map(|lane| lane.lane.clone()).collect();
+        changes
+    }
+
+    fn lanes(&self) -> BTreeMap<&LaneName, &LaneGround> {
+        self.routes.values().flatten().map(|lane| (&lane.lane, lane)).collect()
+    }
+}
+
+impl Changes {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns whether items that have settled have to be looked at again: some of their answers may be others
+    /// now, or missing.
+    pub fn reach_items(&self) -> bool {
+        let Self { steps, added, removed, dependent, models_gone, models_new: _, prices: _, input } = self;
+        *input
+            || !models_gone.is_empty()
+            || [steps, added, removed, dependent].iter().any(|some| !some.is_empty())
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = Vec::new();
+        let mut say = |what: &str, names: Vec<String>| {
+            if !names.is_empty() {
+                said.push(format!("{what}: {}", names.join(", ")));
+            }
+        };
+        let steps = |steps: &[StepName]| steps.iter().map(ToString::to_string).collect();
+        let lanes = |lanes: &[LaneName]| lanes.iter().map(ToString::to_string).collect();
+        say("changed steps", steps(&self.steps));
+        say("new steps", steps(&self.added));
+        say("steps that need their answers", steps(&self.dependent));
+        say("steps that are gone", steps(&self.removed));
+        say("models that are asked no more", lanes(&self.models_gone));
+        say("new models", lanes(&self.models_new));
+        say("other prices", lanes(&self.prices));
+        if self.input {
+            said.push("another schema of the items".to_owned());
+        }
+        out.write_str(&said.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::pipeline::Defaults;
+
+    const FILE: &str = "
+name = \"email\"
+[[step]]
+name = \"category\"
+prompt = \"What is it? {{ item.text }}\"
+[[step]]
+name = \"urgent\"
+prompt = \"Is it urgent? {{ item.text }}\"
+[[step]]
+name = \"reply\"
+prompt = \"Answer this {{ category }}: {{ item.text }}\"
+";
+
+    fn lane(name: &str, voice: &str, price: Option<f64>) -> LaneGround {
+        LaneGround {
+            lane: name.parse().unwrap(),
+            voice: Fingerprint::of([voice.as_bytes()]),
+            price: price.map(|input| Price { input, output: 5.0, cached: None, cache_write: None }),
+        }
+    }
+
+    fn grounds(text: &str, lanes: &[LaneGround]) -> Grounds {
+        let routes = ["default".into()];
+        let pipeline = Pipeline::parse("p", text, Path::new(""), &Defaults::default(), &routes).unwrap();
+        Grounds::of(&pipeline, |_| lanes.to_vec())
+    }
+
+    fn told(old: &Grounds, new: &Grounds) -> (String, bool) {
+        let changes = old.changes(new);
+        assert_eq!(changes.is_empty(), old == new);
+        (changes.to_string(), changes.reach_items())
+    }
+
+    #[test]
+    fn a_changed_step_is_told_with_those_that_need_it() {
+        let old = grounds(FILE, &[]);
+        let new = grounds(&FILE.replace("What is it?", "What kind is it?"), &[]);
+        assert_eq!(
+            told(&old, &new),
+            ("changed steps: category; steps that need their answers: reply".into(), true)
+        );
+        let later = grounds(&FILE.replace("Answer this", "Reply to this"), &[]);
+        assert_eq!(told(&old, &later), ("changed steps: reply".into(), true));
+        assert_eq!(told(&old, &grounds(FILE, &[])), (String::new(), false));
+    }
+
+    #[test]
+    fn what_does_not_shape_an_answer_is_no_change() {
+        let old = grounds(FILE, &[]);
+        let patient = FILE.replace("name = \"reply\"", "name = \"reply\"\ndeadline = \"1h\"\nreasks = 5");
+        assert_eq!(told(&old, &grounds(&patient, &[])), (String::new(), false));
+        for shaping in [
+            "max_tokens = 7",
+            "temperature = 0.5",
+            "optional = true",
+            "when = \"item.text\"",
+            "choice = [\"A\", \"B\"]",
+        ] {
+            let new =
+                grounds(&FILE.replace("name = \"reply\"", &format!("name = \"reply\"\n{shaping}")), &[]);
+            assert_eq!(told(&old, &new).0, "changed steps: reply", "{shaping}");
+        }
+    }
+
+    #[test]
+    fn steps_that_come_and_go_are_told() {
+        let old = grounds(FILE, &[]);
+        let new = grounds(&FILE.replace("urgent", "pressing"), &[]);
+        assert_eq!(told(&old, &new), ("new steps: pressing; steps that are gone: urgent".into(), true));
+    }
+
+    #[test]
+    fn another_model_reaches_items_and_another_price_or_a_further_model_does_not() {
+        let old = grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(1.0))]);
+        let dearer = grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(2.0))]);
+        assert_eq!(told(&old, &dearer), ("other prices: claude/haiku".into(), false));
+        let more =
+            grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(1.0)), lane("gemini/flash", "flash", None)]);
+        assert_eq!(told(&old, &more), ("new models: gemini/flash".into(), false));
+        let newer = grounds(FILE, &[lane("claude/haiku", "haiku-5", Some(1.0))]);
+        let said = "models that are asked no more: claude/haiku; new models: claude/haiku";
+        assert_eq!(told(&old, &newer), (said.into(), true));
+        let renamed = grounds(FILE, &[lane("anthropic/small", "haiku-4", Some(1.0))]);
+        assert_eq!(old.changes(&renamed).models_gone, []);
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_written() {
+        let grounds = grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(0.1))]);
+        let text = serde_json::to_string(&grounds).unwrap();
+        assert_eq!(serde_json::from_str::<Grounds>(&text).unwrap(), grounds);
+    }
+}

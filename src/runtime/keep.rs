@@ -1,0 +1,127 @@
+//! Begins a run that is kept, or goes on with one: finds it, locks it, and tells what has changed since.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::ledger::Ledger;
+use crate::pipeline::run::{Ended, Keeping, Report};
+use crate::pipeline::{Changes, Grounds, LaneGround, Pipeline, Voice};
+use crate::store::{self, Outline, RunLock, RunNumber, RunState, Store};
+use crate::types::{Fingerprint, LaneName, RouteName};
+
+use super::error::Error;
+use super::pointsman::Pointsman;
+
+/// Where a run is kept, and as which.
+#[derive(Debug, Clone)]
+pub struct Keep {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What is the same for every start of the same run, such as the paths of its pipeline and its items. The
+    /// latest run of that identity goes on; without one a new run begins.
+    pub identity: String,
+    /// Where its files are, for whoever lists runs.
+    pub places: Value,
+    /// Whether a run goes on although its pipeline, its models or its prices are others than before.
+    pub accept_changes: bool,
+    /// Whether a new run begins although there is one.
+    pub anew: bool,
+    /// Whether the fields of every item are kept, or of failed ones only.
+    pub keep_inputs: bool,
+}
+
+impl Keep {
+    /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
+    pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
+        let identity = identity.into();
+        Self { store, identity, places: Value::Null, accept_changes: false, anew: false, keep_inputs: true }
+    }
+}
+
+/// A run that is open in its store, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) keeping: Arc<Keeping>,
+    pub(super) store: Arc<dyn Store>,
+    _lock: RunLock,
+}
+
+impl Open {
+    /// Notes how the run ended; before its lock goes.
+    pub(super) async fn close(self, report: Option<&Report>) -> Result<(), store::Error> {
+        let state = match report.map(|report| report.ended) {
+            Some(Ended::Whole) => RunState::Complete,
+            Some(Ended::Interrupted) => RunState::Stopped,
+            Some(Ended::Broken) | None => RunState::Broken,
+        };
+        let outcome = report.and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+        self.store.touch(self.keeping.run, state, &outcome).await
+    }
+
+    pub(super) fn run(&self) -> RunNumber {
+        self.keeping.run
+    }
+}
+
+impl Pointsman {
+    /// Opens the run of `keep`, or makes it.
+    pub(super) async fn open(&self, pipeline: &Pipeline, keep: &Keep) -> Result<Open, Error> {
+        let store = keep.store.clone();
+        let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
+        let written = serde_json::to_value(&grounds).map_err(|error| Error::Grounds(error.to_string()))?;
+        let outline = Outline {
+            name: pipeline.name().to_owned(),
+            places: keep.places.clone(),
+            pipeline: pipeline.text().to_owned(),
+            grounds: written,
+        };
+        let known = if keep.anew { None } else { store.find(&keep.identity).await? };
+        let (run, changes) = match &known {
+            Some(known) => {
+                // What cannot be read was written by a version that knew less: then everything has changed.
+                let before: Grounds =
+                    serde_json::from_value(known.outline.grounds.clone()).unwrap_or_default();
+                (known.number, before.changes(&grounds))
+            }
+            None => (store.create(&keep.identity, &outline).await?, Changes::default()),
+        };
+        let lock = store.lock(run)?;
+        if !changes.is_empty() && !keep.accept_changes {
+            let settled = store.sums(run).await?.settled();
+            return Err(Error::Changed { run, changes: Box::new(changes), settled });
+        }
+        let session = store.begin(run, Some(&outline), changes.reach_items()).await?;
+        let routes: HashMap<RouteName, Vec<LaneName>> = grounds
+            .routes
+            .iter()
+            .map(|(route, lanes)| (route.clone(), lanes.iter().map(|lane| lane.lane.clone()).collect()))
+            .collect();
+        let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
+        let ledger = Ledger::new(store.clone(), self.runtime().clone());
+        let keep_inputs = keep.keep_inputs;
+        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, voices, routes });
+        Ok(Open { keeping, store, _lock: lock })
+    }
+
+    /// Returns what the lanes of a route are, as far as answers depend on it.
+    fn lane_grounds(&self, route: &RouteName) -> Vec<LaneGround> {
+        let usable = self.usable();
+        let lanes = usable.route(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
+        let ground = |lane: &crate::router::Lane| {
+            let ready = usable.providers.get(&lane.name.provider)?;
+            let model = ready.settings.models.get(&lane.name.model)?;
+            let voice = Voice {
+                format: ready.settings.format.as_str(),
+                model: &model.name,
+                practice: ready.settings.is_practice(),
+                max_tokens: model.max_tokens.map(Into::into),
+                temperature: model.temperature,
+            };
+            let voice: Fingerprint = voice.fingerprint();
+            Some(LaneGround { lane: lane.name.clone(), voice, price: model.price })
+        };
+        lanes.iter().filter_map(ground).collect()
+    }
+}

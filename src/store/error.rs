@@ -1,0 +1,69 @@
+//! What can go wrong with a store, with advice.
+
+use std::path::PathBuf;
+
+use super::run::RunNumber;
+
+/// What a store could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file or its directory cannot be used.
+    #[error("cannot open the database {}: {why}", path.display())]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// What the system says, with advice.
+        why: String,
+    },
+    /// It was made by a later version.
+    #[error(
+        "the database {} has schema version {found}, and this program knows {known} at most: use the version of \
+         pointsman that wrote it, or another file in [store] url", path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// It is a database of something else.
+    #[error("{} is a database of another program: name another file in [store] url", path.display())]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+    },
+    /// What was read is not what was written.
+    #[error(
+        "the database {} is damaged: {what}. Nothing in it was changed. Restore it from a copy, or begin anew \
+         with another file in [store] url", path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong, and where.
+        what: String,
+    },
+    /// It could not be read or written.
+    #[error("cannot {doing} the database {}: {why}", path.display())]
+    Io {
+        /// The database.
+        path: PathBuf,
+        /// `read` or `write`.
+        doing: &'static str,
+        /// What the system says, with advice.
+        why: String,
+    },
+    /// Another process is at work on the run.
+    #[error("run {run} is being worked on by {who}: wait until it has ended, or stop it")]
+    Busy {
+        /// The run.
+        run: RunNumber,
+        /// The process, as far as it is known.
+        who: String,
+    },
+    /// There is no such run.
+    #[error("there is no run {0} in this database; `pointsman runs` lists them")]
+    NoRun(RunNumber),
+}

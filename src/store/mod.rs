@@ -1,0 +1,93 @@
+//! Keeps what must survive: runs, their items, every answer, and what it cost.
+//!
+//! A [`Store`] says what can be kept and read; `Sqlite` is the one that is there. Whatever SQL there is, is in
+//! here. A record is kept whole or not at all, and what is read back is what was written: each row carries a
+//! seal, so that a damaged file is refused instead of believed. Decides nothing about runs or items.
+
+mod error;
+mod lock;
+mod record;
+mod run;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
+mod tests;
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use crate::types::ItemKey;
+
+pub use error::Error;
+pub use lock::RunLock;
+pub use record::{ItemHead, ItemNumber, KnownItem, Record, SettledRecord, StepRecord, StepState};
+pub use run::{KnownRun, Outline, RunNumber, RunState, Sums};
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
+
+/// What can be kept, and read again. Whatever returns `Ok` is durable.
+///
+/// # Errors
+/// Each of them: when the store cannot be read or written, or what it holds is damaged. Nothing has been
+/// changed then.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Returns every run, the latest first.
+    fn runs(&self) -> Answer<'_, Vec<KnownRun>>;
+
+    /// Returns a run.
+    fn run(&self, run: RunNumber) -> Answer<'_, KnownRun>;
+
+    /// Returns the latest run of that identity.
+    fn find<'a>(&'a self, identity: &'a str) -> Answer<'a, Option<KnownRun>>;
+
+    /// Begins a run that has nothing yet, in state [`RunState::Open`] and without a session.
+    fn create<'a>(&'a self, identity: &'a str, outline: &'a Outline) -> Answer<'a, RunNumber>;
+
+    /// Takes the right to work on a run.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process has it.
+    fn lock(&self, run: RunNumber) -> Result<RunLock, Error>;
+
+    /// Returns whether anybody works on a run.
+    fn is_at_work(&self, run: RunNumber) -> bool;
+
+    /// Begins a session of a run. A changed outline is kept, and with `anew` no settlement of an earlier edition
+    /// counts any more.
+    fn begin<'a>(&'a self, run: RunNumber, outline: Option<&'a Outline>, anew: bool) -> Answer<'a, Session>;
+
+    /// Notes how far a run has come, and what is to be told of it.
+    fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()>;
+
+    /// Keeps all of these records, or none.
+    fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;
+
+    /// Returns what is known of the items of these keys, in their order.
+    fn look_up<'a>(&'a self, run: RunNumber, keys: &'a [ItemKey]) -> Answer<'a, Vec<Option<KnownItem>>>;
+
+    /// Returns at most `most` of the items that were begun after `after`, in their order.
+    fn items(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>>;
+
+    /// Returns how many items a run has, and what they took.
+    fn sums(&self, run: RunNumber) -> Answer<'_, Sums>;
+
+    /// Forgets a run and everything of it.
+    fn forget(&self, run: RunNumber) -> Answer<'_, ()>;
+}
+
+/// What a store answers, later.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
+
+/// A run at work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    /// Which time it is at work, from 1.
+    pub session: i64,
+    /// The edition of its pipeline.
+    pub edition: i64,
+    /// The number of its last item; 0 without any.
+    pub last_item: ItemNumber,
+}

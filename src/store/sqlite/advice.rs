@@ -1,0 +1,50 @@
+//! Says what went wrong with SQLite, and what to do about it.
+
+use std::path::Path;
+
+use crate::store::error::Error;
+
+/// SQLite's primary result codes (<https://www.sqlite.org/rescode.html>).
+const BUSY: u32 = 5;
+const READONLY: u32 = 8;
+const IOERR: u32 = 10;
+const CORRUPT: u32 = 11;
+const FULL: u32 = 13;
+const CANTOPEN: u32 = 14;
+const NOTADB: u32 = 26;
+
+/// Makes the error of a database that cannot be opened.
+pub(super) fn on_open(path: &Path, error: &sqlx::Error) -> Error {
+    match on_use(path, "open", error) {
+        Error::Io { path, why, .. } => Error::Open { path, why },
+        other => other,
+    }
+}
+
+/// Makes the error of a database that could not be read or written.
+pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> Error {
+    let said = match error {
+        sqlx::Error::Database(database) => database.message().to_owned(),
+        other => other.to_string(),
+    };
+    let why = match primary(error) {
+        Some(CORRUPT) => return Error::Damaged { path: path.to_owned(), what: said },
+        Some(NOTADB) => {
+            let what = "it does not begin as a database does".to_owned();
+            return Error::Damaged { path: path.to_owned(), what };
+        }
+        Some(FULL) => format!("{said}: free some space, then run the same command again"),
+        Some(IOERR) => format!("{said}: look at the disk, then run the same command again"),
+        Some(READONLY) => format!("{said}: make it and its directory writable"),
+        Some(BUSY) => format!("{said}: another process has been writing to it for too long"),
+        Some(CANTOPEN) => format!("{said}: is its directory there, and writable?"),
+        _ => said,
+    };
+    Error::Io { path: path.to_owned(), doing, why }
+}
+
+fn primary(error: &sqlx::Error) -> Option<u32> {
+    let sqlx::Error::Database(database) = error else { return None };
+    let extended: u32 = database.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}

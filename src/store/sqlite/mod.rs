@@ -1,0 +1,190 @@
+//! The store in one SQLite file, in WAL mode.
+//!
+//! One connection writes, and every commit reaches the disk before it returns (`synchronous = FULL`): many
+//! records a commit make that cheap. Two more read. The SQLite is the bundled one.
+
+mod advice;
+mod read;
+mod row;
+mod runs;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::Value;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, Executor};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::types::ItemKey;
+
+use super::error::Error;
+use super::lock::RunLock;
+use super::record::{ItemNumber, KnownItem, Record};
+use super::run::{KnownRun, Outline, RunNumber, RunState, Sums};
+use super::{Answer, Session, Store};
+
+/// The version of the schema, and what makes each from the one before.
+const SCHEMA: [&str; 1] = [include_str!("schema.sql")];
+
+/// Tells our files from those of others: the letters `Pntm`.
+const APPLICATION: i64 = 0x506e_746d;
+
+/// How long a write waits for another process that is writing.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Connections that only read.
+const READERS: u32 = 2;
+
+/// A store in one SQLite file.
+#[derive(Debug)]
+pub struct Sqlite {
+    path: PathBuf,
+    writer: Mutex<SqliteConnection>,
+    readers: SqlitePool,
+}
+
+impl Sqlite {
+    /// Opens the database at `path`, and makes it when there is none. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be opened, was made by a later version or by another program, or is damaged.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let path = path.to_path_buf();
+        let options = options(&path);
+        let mut writer = options.connect().await.map_err(|error| advice::on_open(&path, &error))?;
+        migrate(&mut writer, &path).await?;
+        let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
+        let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
+        Ok(Self { path, writer: Mutex::new(writer), readers })
+    }
+
+    /// Returns where the database is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes the database, and folds its journal into it. One that is just dropped loses nothing either.
+    pub async fn close(self) {
+        self.readers.close().await;
+        // What could not be folded in is read from the journal by whoever comes next.
+        drop(self.writer.into_inner().close().await);
+    }
+
+    async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.writer.lock().await
+    }
+
+    fn unread(&self, error: &sqlx::Error) -> Error {
+        advice::on_use(&self.path, "read", error)
+    }
+
+    fn unwritten(&self, error: &sqlx::Error) -> Error {
+        advice::on_use(&self.path, "write", error)
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> Error {
+        Error::Damaged { path: self.path.clone(), what: what.into() }
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY)
+        .statement_cache_capacity(64)
+        // 16 MB of pages each; a journal that grew once gives its room back.
+        .pragma("cache_size", "-16384")
+        .pragma("journal_size_limit", "67108864")
+        .disable_statement_logging()
+}
+
+/// Brings the schema to the newest version, or refuses a file that is not ours.
+async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+    let failed = |error: sqlx::Error| advice::on_open(path, &error);
+    let mut change = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+    let number = async |change: &mut SqliteConnection, sql: &'static str| {
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(change).await
+    };
+    let found = number(&mut change, "PRAGMA user_version").await.map_err(failed)?;
+    let application = number(&mut change, "PRAGMA application_id").await.map_err(failed)?;
+    let tables = number(&mut change, "SELECT count(*) FROM sqlite_schema").await.map_err(failed)?;
+    if application != APPLICATION && (tables > 0 || application != 0) {
+        return Err(Error::Foreign { path: path.to_owned() });
+    }
+    let known = SCHEMA.len() as i64;
+    if found > known {
+        return Err(Error::Newer { path: path.to_owned(), found, known });
+    }
+    let missing = SCHEMA.iter().skip(usize::try_from(found).unwrap_or(0));
+    for script in missing {
+        change.execute(*script).await.map_err(failed)?;
+    }
+    if found < known {
+        let stamp = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {known}");
+        change.execute(sqlx::AssertSqlSafe(stamp)).await.map_err(failed)?;
+    }
+    change.commit().await.map_err(failed)
+}
+
+impl Store for Sqlite {
+    fn runs(&self) -> Answer<'_, Vec<KnownRun>> {
+        self.all_runs().boxed()
+    }
+
+    fn run(&self, run: RunNumber) -> Answer<'_, KnownRun> {
+        self.one_run(run).boxed()
+    }
+
+    fn find<'a>(&'a self, identity: &'a str) -> Answer<'a, Option<KnownRun>> {
+        self.find_run(identity).boxed()
+    }
+
+    fn create<'a>(&'a self, identity: &'a str, outline: &'a Outline) -> Answer<'a, RunNumber> {
+        self.create_run(identity, outline).boxed()
+    }
+
+    fn lock(&self, run: RunNumber) -> Result<RunLock, Error> {
+        RunLock::take(&self.path, run)
+    }
+
+    fn is_at_work(&self, run: RunNumber) -> bool {
+        RunLock::is_taken(&self.path, run)
+    }
+
+    fn begin<'a>(&'a self, run: RunNumber, outline: Option<&'a Outline>, anew: bool) -> Answer<'a, Session> {
+        self.begin_session(run, outline, anew).boxed()
+    }
+
+    fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()> {
+        self.touch_run(run, state, outcome).boxed()
+    }
+
+    fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        self.write_records(records).boxed()
+    }
+
+    fn look_up<'a>(&'a self, run: RunNumber, keys: &'a [ItemKey]) -> Answer<'a, Vec<Option<KnownItem>>> {
+        self.items_of(run, keys).boxed()
+    }
+
+    fn items(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
+        self.items_after(run, after, most).boxed()
+    }
+
+    fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
+        self.sums_of(run).boxed()
+    }
+
+    fn forget(&self, run: RunNumber) -> Answer<'_, ()> {
+        self.forget_run(run).boxed()
+    }
+}

@@ -1,0 +1,141 @@
+//! Reads items with their steps.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite as Driver};
+
+use crate::store::error::Error;
+use crate::store::record::{ItemNumber, KnownItem, StepRecord};
+use crate::store::run::{RunNumber, Sums};
+use crate::types::{ItemKey, NanoUsd, Spent, Tokens, Usage};
+
+use super::Sqlite;
+use super::row::{self, Odd};
+
+impl Sqlite {
+    pub(super) async fn items_of(
+        &self,
+        run: RunNumber,
+        keys: &[ItemKey],
+    ) -> Result<Vec<Option<KnownItem>>, Error> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM items WHERE run = ");
+        query.push_bind(run.0).push(" AND key IN (");
+        let mut places = query.separated(", ");
+        for key in keys {
+            places.push_bind(key.as_str().to_owned());
+        }
+        query.push(")");
+        let mut reading = self.readers.acquire().await.map_err(|error| self.unread(&error))?;
+        let rows = query.build().fetch_all(&mut *reading).await.map_err(|error| self.unread(&error))?;
+        drop(reading);
+        let known = self.with_steps(run, rows).await?;
+        let mut known: HashMap<ItemKey, KnownItem> =
+            known.into_iter().map(|item| (item.head.key.clone(), item)).collect();
+        Ok(keys.iter().map(|key| known.remove(key)).collect())
+    }
+
+    pub(super) async fn items_after(
+        &self,
+        run: RunNumber,
+        after: ItemNumber,
+        most: u32,
+    ) -> Result<Vec<KnownItem>, Error> {
+        let query = "SELECT * FROM items WHERE run = ? AND item > ? ORDER BY item LIMIT ?";
+        let query = sqlx::query(query).bind(run.0).bind(after.0).bind(most);
+        let rows = query.fetch_all(&self.readers).await.map_err(|error| self.unread(&error))?;
+        self.with_steps(run, rows).await
+    }
+
+    /// Reads these rows of `items`, and the steps of each.
+    async fn with_steps(&self, run: RunNumber, rows: Vec<SqliteRow>) -> Result<Vec<KnownItem>, Error> {
+        let mut items = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (head, settled) = row::item(row).map_err(|odd| self.odd(run, row, &odd))?;
+            items.push(KnownItem { head, settled, steps: Vec::new() });
+        }
+        let mut steps = self.steps_of(run, &items).await?;
+        for item in &mut items {
+            item.steps = steps.remove(&item.head.number).unwrap_or_default();
+        }
+        Ok(items)
+    }
+
+    async fn steps_of(
+        &self,
+        run: RunNumber,
+        items: &[KnownItem],
+    ) -> Result<HashMap<ItemNumber, Vec<StepRecord>>, Error> {
+        let mut steps: HashMap<ItemNumber, Vec<StepRecord>> = HashMap::with_capacity(items.len());
+        if items.is_empty() {
+            return Ok(steps);
+        }
+        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM steps WHERE run = ");
+        query.push_bind(run.0).push(" AND item IN (");
+        let mut places = query.separated(", ");
+        for item in items {
+            places.push_bind(item.head.number.0);
+        }
+        query.push(") ORDER BY item, session");
+        let mut reading = self.readers.acquire().await.map_err(|error| self.unread(&error))?;
+        let rows = query.build().fetch_all(&mut *reading).await.map_err(|error| self.unread(&error))?;
+        for row in &rows {
+            let (item, step) = row::step(row).map_err(|odd| self.odd(run, row, &odd))?;
+            steps.entry(item).or_default().push(step);
+        }
+        Ok(steps)
+    }
+
+    pub(super) async fn sums_of(&self, run: RunNumber) -> Result<Sums, Error> {
+        let query = "SELECT state, count(*) AS items FROM items WHERE run = ? GROUP BY state";
+        let rows = sqlx::query(query).bind(run.0).fetch_all(&self.readers).await;
+        let mut sums = Sums::default();
+        for row in rows.map_err(|error| self.unread(&error))? {
+            let read = || Ok((row.try_get::<&str, _>("state")?, row.try_get::<i64, _>("items")? as u64));
+            let (state, items) = read().map_err(|error| self.unread(&error))?;
+            match state {
+                "completed" => sums.completed = items,
+                "failed" => sums.failed = items,
+                "skipped" => sums.skipped = items,
+                "open" => sums.open = items,
+                other => return Err(self.damaged(format!("items of run {run} are {other:?}"))),
+            }
+        }
+        let query = "SELECT sum(calls) AS calls, sum(maybe) AS maybe, sum(input) AS input, \
+                     sum(cached) AS cached, sum(written) AS written, sum(output) AS output, \
+                     sum(reasoned) AS reasoned, sum(cost) AS cost, sum(unknown) AS unknown \
+                     FROM steps WHERE run = ?";
+        let row = sqlx::query(query).bind(run.0).fetch_one(&self.readers).await;
+        sums.spent = row.and_then(|row| spent(&row)).map_err(|error| self.unread(&error))?;
+        Ok(sums)
+    }
+
+    /// Says which row is odd.
+    fn odd(&self, run: RunNumber, row: &SqliteRow, odd: &Odd) -> Error {
+        let item = row.try_get::<i64, _>("item").unwrap_or(0);
+        self.damaged(format!("item {item} of run {run}: {odd}"))
+    }
+}
+
+fn spent(row: &SqliteRow) -> Result<Spent, sqlx::Error> {
+    let sum = |column: &str| -> Result<u64, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.unwrap_or(0) as u64)
+    };
+    let tokens = Usage {
+        input: Tokens(sum("input")?),
+        cached: Tokens(sum("cached")?),
+        cache_write: Tokens(sum("written")?),
+        output: Tokens(sum("output")?),
+        reasoning: Tokens(sum("reasoned")?),
+    };
+    Ok(Spent {
+        calls: sum("calls")?,
+        maybe_charged: sum("maybe")?,
+        tokens,
+        cost: NanoUsd(sum("cost")?),
+        unknown: sum("unknown")?,
+    })
+}

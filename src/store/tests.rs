@@ -1,0 +1,347 @@
+//! What is written is read again, whole; what was damaged is not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::types::{
+    Attempt, Charged, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Outcome, Spent, Tokens, Trail, Usage,
+};
+
+fn outline(pipeline: &str) -> Outline {
+    Outline {
+        name: "email".into(),
+        places: json!({ "items": "emails.jsonl" }),
+        pipeline: pipeline.into(),
+        grounds: json!({ "steps": { "category": "00" } }),
+    }
+}
+
+async fn open(folder: &Path) -> Sqlite {
+    Sqlite::open(&folder.join("a.db")).await.unwrap()
+}
+
+fn head(number: i64) -> Arc<ItemHead> {
+    Arc::new(ItemHead {
+        number: ItemNumber(number),
+        key: format!("item-{number}").into(),
+        content: Fingerprint::of([number.to_le_bytes().as_slice()]),
+        line: number as u64 + 1,
+        input: (number % 2 == 0).then(|| format!("{{\"id\":\"item-{number}\"}}").into()),
+    })
+}
+
+fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
+    let tokens = Usage { input: Tokens(10), output: Tokens(3), ..Usage::default() };
+    Attempt {
+        lane: "claude/haiku".parse().unwrap(),
+        key: Some("env:KEY".into()),
+        waited: Duration::from_millis(3),
+        took: Duration::from_millis(700),
+        first_token: None,
+        usage: cost.map(|_| tokens),
+        cost: cost.map(NanoUsd),
+        forced: false,
+        hedge: false,
+        outcome,
+    }
+}
+
+fn answered(step: &str, answer: Value) -> StepRecord {
+    StepRecord {
+        step: step.into(),
+        state: StepState::Answered,
+        shaped: Some(Fingerprint::of([step.as_bytes()])),
+        answer,
+        failure: None,
+        practice: false,
+        trail: Trail(vec![attempt(Some(40), Outcome::Answered)]),
+    }
+}
+
+fn failed(step: &str) -> StepRecord {
+    let failure = Failure::new(Class::Timeout, "slow").maybe_charged();
+    StepRecord {
+        state: StepState::Failed,
+        shaped: None,
+        answer: Value::Null,
+        failure: Some(failure.clone()),
+        trail: Trail(vec![attempt(None, Outcome::Failed(failure))]),
+        ..answered(step, Value::Null)
+    }
+}
+
+fn settled(status: ItemStatus) -> SettledRecord {
+    let failed = || ("reply".into(), Failure::new(Class::Timeout, "slow").maybe_charged());
+    SettledRecord {
+        status,
+        error: (status == ItemStatus::Failed).then(failed),
+        took: Duration::from_micros(1_234_567),
+        lives: 1,
+        edition: 1,
+    }
+}
+
+fn record(run: RunNumber, item: i64, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {
+    Record { run, session: 1, item: head(item), steps, settled }
+}
+
+async fn begun(store: &Sqlite) -> RunNumber {
+    let run = store.create("email on emails.jsonl", &outline("a")).await.unwrap();
+    store.begin(run, None, false).await.unwrap();
+    run
+}
+
+#[tokio::test]
+async fn what_is_written_is_read_again_also_by_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let records = [
+        record(run, 1, vec![answered("category", json!("URGENT"))], None),
+        record(
+            run,
+            2,
+            vec![answered("category", json!(null)), failed("reply")],
+            Some(settled(ItemStatus::Failed)),
+        ),
+        record(
+            run,
+            3,
+            vec![answered("category", json!({ "a": [1, "é"] }))],
+            Some(settled(ItemStatus::Completed)),
+        ),
+    ];
+    store.write(&records).await.unwrap();
+    drop(store);
+
+    let store = open(folder.path()).await;
+    let keys = ["item-3", "nobody", "item-2", "item-1"].map(ItemKey::from);
+    let found = store.look_up(run, &keys).await.unwrap();
+    let want = |record: &Record| {
+        let Record { item, steps, settled, .. } = record.clone();
+        Some(KnownItem { head: ItemHead::clone(&item), settled, steps })
+    };
+    assert_eq!(found, [want(&records[2]), None, want(&records[1]), want(&records[0])]);
+    let page = store.items(run, ItemNumber(1), 10).await.unwrap();
+    assert_eq!(page.iter().map(|item| item.head.number.0).collect::<Vec<_>>(), [2, 3]);
+    let Sums { open, completed, failed, skipped, spent } = store.sums(run).await.unwrap();
+    assert_eq!((open, completed, failed, skipped), (1, 1, 1, 0));
+    let tokens = Usage { input: Tokens(30), output: Tokens(9), ..Usage::default() };
+    assert_eq!(spent, Spent { calls: 4, maybe_charged: 1, tokens, cost: NanoUsd(120), unknown: 1 });
+}
+
+#[tokio::test]
+async fn a_later_record_of_a_session_replaces_and_that_of_another_stands_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let open_step = StepRecord { state: StepState::Open, ..failed("category") };
+    store.write(&[record(run, 1, vec![open_step], None)]).await.unwrap();
+    store
+        .write(&[record(run, 1, vec![failed("category")], Some(settled(ItemStatus::Failed)))])
+        .await
+        .unwrap();
+    assert_eq!(store.sums(run).await.unwrap().spent.calls, 1, "the same call is counted once");
+
+    let again = Record { session: 2, ..record(run, 1, vec![answered("category", json!("A"))], None) };
+    store.write(&[again]).await.unwrap();
+    let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
+    assert_eq!(known.settled, None);
+    let states: Vec<_> = known.steps.iter().map(|step| step.state).collect();
+    assert_eq!(states, [StepState::Failed, StepState::Answered]);
+    assert_eq!(store.sums(run).await.unwrap().spent.calls, 2, "what was paid before is still counted");
+}
+
+#[tokio::test]
+async fn a_record_is_kept_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let mut twin = record(run, 2, vec![answered("category", json!("B"))], None);
+    Arc::make_mut(&mut twin.item).key = "item-1".into();
+    let records = [record(run, 1, vec![answered("category", json!("A"))], None), twin];
+    store.write(&records).await.unwrap_err();
+    assert_eq!(store.items(run, ItemNumber(0), 10).await.unwrap(), []);
+    store.write(&records[..1]).await.unwrap();
+    assert_eq!(store.items(run, ItemNumber(0), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_is_found_by_its_identity_and_its_changes_count_editions() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let first = begun(&store).await;
+    let second = begun(&store).await;
+    assert_eq!(store.find("email on emails.jsonl").await.unwrap().unwrap().number, second);
+    assert_eq!(store.find("nobody").await.unwrap(), None);
+
+    let session = store.begin(first, Some(&outline("b")), true).await.unwrap();
+    assert_eq!(session, Session { session: 2, edition: 2, last_item: ItemNumber(0) });
+    store.write(&[record(first, 7, Vec::new(), None)]).await.unwrap();
+    store.touch(first, RunState::Paused, &json!({ "why": "budget" })).await.unwrap();
+    let known = store.run(first).await.unwrap();
+    assert_eq!((known.outline.pipeline.as_str(), known.state), ("b", RunState::Paused));
+    assert_eq!(store.begin(first, None, false).await.unwrap().last_item, ItemNumber(7));
+    assert_eq!(store.run(first).await.unwrap().state, RunState::Open);
+
+    store.forget(first).await.unwrap();
+    assert!(matches!(store.run(first).await, Err(Error::NoRun(run)) if run == first));
+    assert_eq!(store.items(first, ItemNumber(0), 9).await.unwrap(), []);
+    assert_eq!(store.runs().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn two_processes_share_a_database_but_not_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
+    let (first, second) = (begun(&one).await, begun(&other).await);
+    let lock = one.lock(first).unwrap();
+    assert!(matches!(other.lock(first), Err(Error::Busy { run, .. }) if run == first));
+    let _second = other.lock(second).unwrap();
+    let records = [first, second].map(|run| [record(run, 1, vec![answered("a", json!(1))], None)]);
+    let written = tokio::join!(one.write(&records[0]), other.write(&records[1]));
+    assert!(written.0.is_ok() && written.1.is_ok());
+    assert!(other.is_at_work(first));
+    drop(lock);
+    assert!(!other.is_at_work(first) && other.lock(first).is_ok());
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    open(folder.path()).await.close().await;
+    let edit = async |sql: &'static str| {
+        use sqlx::{Connection, Executor};
+        let mut direct =
+            sqlx::SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap();
+        direct.execute(sql).await.unwrap();
+        direct.close().await.unwrap();
+    };
+    edit("PRAGMA user_version = 99").await;
+    let refused = Sqlite::open(&path).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("schema version 99, and this program knows 1 at most: use the version"),
+        "{refused}"
+    );
+
+    std::fs::remove_file(&path).unwrap();
+    edit("CREATE TABLE theirs (a)").await;
+    let refused = Sqlite::open(&path).await.unwrap_err().to_string();
+    assert!(refused.contains("is a database of another program: name another file"), "{refused}");
+
+    std::fs::write(&path, "no database at all, but long enough to be taken for one").unwrap();
+    let refused = Sqlite::open(&path).await.unwrap_err().to_string();
+    assert!(refused.contains("is damaged: it does not begin as a database does"), "{refused}");
+
+    let refused = Sqlite::open(&folder.path().join("none/a.db")).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("cannot open the database") && refused.contains("is its directory there"),
+        "{refused}"
+    );
+}
+
+/// Damages a copy of a database everywhere in turn, and reads it again.
+#[tokio::test]
+async fn no_flipped_or_missing_byte_turns_into_another_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let records: Vec<_> = (1..=40)
+        .map(|item| {
+            record(
+                run,
+                item,
+                vec![answered("category", json!(format!("answer {item}")))],
+                Some(settled(ItemStatus::Completed)),
+            )
+        })
+        .collect();
+    store.write(&records).await.unwrap();
+    store.close().await;
+    let whole = std::fs::read(folder.path().join("a.db")).unwrap();
+
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut refused, mut same) = (0, 0);
+    for round in 0..150 {
+        let mut bytes = whole.clone();
+        if round % 5 == 0 {
+            bytes.truncate(random.usize(..bytes.len()));
+        } else {
+            let at = random.usize(..bytes.len());
+            bytes[at] ^= 1 << random.u32(..8);
+        }
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::write(copy.path().join("a.db"), bytes).unwrap();
+        let read = async {
+            let store = Sqlite::open(&copy.path().join("a.db")).await?;
+            store.items(run, ItemNumber(0), 100).await
+        };
+        match read.await {
+            Err(error) => {
+                refused += 1;
+                assert!(!error.to_string().is_empty());
+            }
+            Ok(items) => {
+                same += 1;
+                for item in items {
+                    let number = item.head.number.0;
+                    let Record { item: head, steps, settled, .. } = &records[number as usize - 1];
+                    assert_eq!((&item.head, &item.settled), (&**head, settled), "round {round}");
+                    // A step may be missing: then it is asked again. It is never another.
+                    assert!(item.steps.is_empty() || item.steps == *steps, "round {round}");
+                }
+            }
+        }
+    }
+    assert!(refused > 20 && same > 20, "{refused} refused, {same} the same");
+    let _ = Charged::Maybe;
+}
+
+/// A process that dies leaves a journal; whatever part of it reached the disk, what is read was written.
+#[tokio::test]
+async fn a_torn_journal_loses_whole_commits_from_its_end_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    for item in 1..=30 {
+        let answer = json!(format!("answer {item}"));
+        store
+            .write(&[record(
+                run,
+                item,
+                vec![answered("category", answer)],
+                Some(settled(ItemStatus::Completed)),
+            )])
+            .await
+            .unwrap();
+    }
+    let (main, journal) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
+    let (main, journal) = (std::fs::read(main).unwrap(), std::fs::read(journal).unwrap());
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut lengths = std::collections::BTreeSet::new();
+    for round in 0..60 {
+        let mut torn = journal.clone();
+        let at = random.usize(..torn.len());
+        if round % 2 == 0 {
+            torn.truncate(at)
+        } else {
+            torn[at] ^= 0x10
+        }
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::write(copy.path().join("a.db"), &main).unwrap();
+        std::fs::write(copy.path().join("a.db-wal"), torn).unwrap();
+        let store = Sqlite::open(&copy.path().join("a.db")).await;
+        let Ok(store) = store else { continue };
+        let Ok(items) = store.items(run, ItemNumber(0), 100).await else { continue };
+        let numbers: Vec<_> = items.iter().map(|item| item.head.number.0).collect();
+        assert_eq!(numbers, (1..=items.len() as i64).collect::<Vec<_>>(), "round {round}: no gap");
+        assert!(items.iter().all(|item| item.steps.len() == 1), "round {round}: no half record");
+        lengths.insert(items.len());
+    }
+    assert!(lengths.len() > 5, "{lengths:?}");
+}
