@@ -16,6 +16,7 @@
 //! It lives on threads of its own, so it does not matter whether the program around it is actix,
 //! plain tokio, or neither. It takes no signals and ends no process.
 
+mod children;
 mod error;
 mod keep;
 mod played;

@@ -2,7 +2,6 @@
 //!
 //! Cheap to clone; when the last clone is dropped, everything stops. Decides nothing itself.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,19 +12,19 @@ use indexmap::IndexMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::{Config, ReadyProvider, SupervisorSettings, Usable};
+use crate::config::{Config, Usable};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::source::Source;
-use crate::provider::{self, Account, Env, Provider, Snapshot, TellHealth};
-use crate::router::{Ask, LaneHandle, Route, RouteHandle, Router, question};
+use crate::provider::{self, Env, Snapshot};
+use crate::router::{Ask, Router, question};
 use crate::supervisor::{
-    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor,
-    Watchdog, WhenExhausted,
+    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor, Watchdog,
 };
 use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
 
+use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
 use super::keep::{Keep, Open};
 use super::played::Played;
@@ -41,7 +40,7 @@ const LAST_MESSAGES: Duration = Duration::from_millis(500);
 /// How long an arbiter may stand still before it is reported.
 const STALLED: Duration = Duration::from_secs(2);
 
-type Providers = IndexMap<ProviderName, Arc<provider::State>>;
+pub(super) type Providers = IndexMap<ProviderName, Arc<provider::State>>;
 
 /// The handle to everything that runs.
 #[derive(Debug, Clone)]
@@ -343,69 +342,6 @@ async fn end(supervisor: Addr<Supervisor>) {
 
 async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)
-}
-
-fn account(name: &ProviderName, ready: &ReadyProvider, played: &Played) -> Result<Account, Error> {
-    let settings = ready.settings.clone();
-    let base_url = match &settings.base_url {
-        _ if settings.is_practice() => {
-            played.base_url(settings.format).ok_or_else(|| Error::NoSimulator(name.clone()))?
-        }
-        Some(base_url) => base_url.clone(),
-        None => settings.format.default_base_url().to_owned(),
-    };
-    let (keys, headers) = (ready.keys.clone(), ready.headers.clone());
-    Ok(Account { name: name.clone(), settings, base_url, keys, headers })
-}
-
-fn router_spec(
-    config: &Config,
-    usable: &Usable,
-    providers: &Providers,
-    (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
-    arbiters: &Arbiters,
-) -> ChildSpec {
-    let lane = |lane: &crate::router::Lane| {
-        let provider = providers.get(&lane.name.provider)?.clone();
-        Some(LaneHandle { name: lane.name.clone(), weight: lane.weight.get(), provider })
-    };
-    let routes: HashMap<RouteName, RouteHandle> = usable
-        .routes
-        .iter()
-        .map(|(name, route)| {
-            let lanes = route.lanes.iter().filter_map(lane).collect();
-            let Route { policy, hedge_after, failover_refusals, .. } = *route;
-            (name.clone(), RouteHandle { policy, lanes, hedge_after, failover_refusals })
-        })
-        .collect();
-    let (retry, runtime, draining) = (config.retry, arbiters.runtime.clone(), draining.clone());
-    let make =
-        move |_: &mut Context<Router>| Router::new(routes.clone(), retry, runtime.clone(), draining.clone());
-    ChildSpec::in_place("router", slot.clone(), make)
-        .on([arbiters.core.clone()])
-        .policy(config.supervisor.policy(config.supervisor.router_restarts))
-        .when_exhausted(WhenExhausted::Escalate)
-}
-
-fn provider_spec(
-    settings: &SupervisorSettings,
-    state: &Arc<provider::State>,
-    router: &Slot<Router>,
-    arbiters: &Arbiters,
-) -> ChildSpec {
-    let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
-    let (state, router) = (state.clone(), router.clone());
-    let tell: TellHealth = Arc::new(move |health| {
-        // Who is not there yet is told again within a second.
-        if let Some(router) = router.shared() {
-            router.do_send(health);
-        }
-    });
-    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), tell.clone());
-    ChildSpec::new(name, slot, make)
-        .on([arbiters.core.clone()])
-        .policy(settings.policy(settings.provider_restarts))
-        .when_exhausted(WhenExhausted::MarkDown)
 }
 
 /// Hears of actors that failed for good.

@@ -5,6 +5,7 @@
 //! seal, so that a damaged file is refused instead of believed. Decides nothing about runs or items.
 
 mod error;
+#[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only a store takes locks"))]
 mod lock;
 mod record;
 mod run;

@@ -96,6 +96,7 @@ impl StepState {
         }
     }
 
+    #[cfg(feature = "sqlite")]
     pub(super) fn from_word(word: &str) -> Option<Self> {
         [Self::Answered, Self::Failed, Self::Skipped, Self::Open]
             .into_iter()

@@ -43,6 +43,7 @@ pub enum RunState {
 }
 
 impl RunState {
+    #[cfg(feature = "sqlite")]
     const ALL: [Self; 6] =
         [Self::Open, Self::Complete, Self::Stopped, Self::Paused, Self::Broken, Self::Cancelled];
 
@@ -58,6 +59,7 @@ impl RunState {
         }
     }
 
+    #[cfg(feature = "sqlite")]
     pub(super) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }

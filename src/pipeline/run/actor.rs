@@ -4,6 +4,7 @@
 //! item which dies after settling and is born again has one line all the same. What it is told lies on its
 //! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
 
+mod keep;
 mod telling;
 mod told;
 
@@ -21,14 +22,14 @@ use crate::guard::Meter;
 use crate::ledger::Unkept;
 use crate::provider;
 use crate::router::{CallCounts, Router};
-use crate::store::{ItemHead, ItemNumber, KnownItem};
+use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
 use super::forecast::Forecast;
 use super::item::{Item, Job, Walked};
-use super::keeping::{Keeping, Kept};
+use super::keeping::Keeping;
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
 use super::progress::Progress;
@@ -262,37 +263,6 @@ impl Run {
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
-    }
-
-    /// Returns how an item that begins is kept, if it is; `None` when it has settled before and needs not begin.
-    fn keep(&mut self, item: &source::Item, known: Option<Box<KnownItem>>) -> Option<Option<Kept>> {
-        let Some(keeping) = self.keeping.clone() else { return Some(None) };
-        let content = source::content(&item.value);
-        if let Some(known) = known.as_ref().filter(|known| keeping.still_holds(known, content)) {
-            self.has_settled(item, known);
-            return None;
-        }
-        let (number, earlier) = match known {
-            Some(known) => (known.head.number, known.steps),
-            None => {
-                self.last_item.0 += 1;
-                (self.last_item, Vec::new())
-            }
-        };
-        let input = keeping.keep_inputs.then(|| item.value.to_string().into());
-        let head = ItemHead { number, key: item.key.clone(), content, line: item.line, input };
-        Some(Some(Kept::new(keeping, Arc::new(head), earlier)))
-    }
-
-    /// Counts an item that an earlier session settled, and hands on its line again.
-    fn has_settled(&mut self, item: &source::Item, known: &KnownItem) {
-        let Some(settled) = &known.settled else { return };
-        self.tally.settled_before(settled.status);
-        let line = line::earlier(&self.pipeline, known, item.line);
-        self.record(match line {
-            Some(line) => Record::Line(item.number, Box::new(line), None),
-            None => Record::NoLine(item.number),
-        });
     }
 
     fn reject(&mut self, reject: RejectLine) {

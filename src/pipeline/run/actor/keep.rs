@@ -1,0 +1,47 @@
+//! What a run does with items that are kept: numbers them, and knows those that have settled before.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::pipeline::run::keeping::Kept;
+use crate::pipeline::run::line;
+use crate::pipeline::run::writer::Record;
+use crate::pipeline::source;
+use crate::store::{ItemHead, KnownItem};
+
+impl Run {
+    /// Returns how an item that begins is kept, if it is; `None` when it has settled before and needs not begin.
+    pub(super) fn keep(
+        &mut self,
+        item: &source::Item,
+        known: Option<Box<KnownItem>>,
+    ) -> Option<Option<Kept>> {
+        let Some(keeping) = self.keeping.clone() else { return Some(None) };
+        let content = source::content(&item.value);
+        if let Some(known) = known.as_ref().filter(|known| keeping.still_holds(known, content)) {
+            self.has_settled(item, known);
+            return None;
+        }
+        let (number, earlier) = match known {
+            Some(known) => (known.head.number, known.steps),
+            None => {
+                self.last_item.0 += 1;
+                (self.last_item, Vec::new())
+            }
+        };
+        let input = keeping.keep_inputs.then(|| item.value.to_string().into());
+        let head = ItemHead { number, key: item.key.clone(), content, line: item.line, input };
+        Some(Some(Kept::new(keeping, Arc::new(head), earlier)))
+    }
+
+    /// Counts an item that an earlier session settled, and hands on its line again.
+    fn has_settled(&mut self, item: &source::Item, known: &KnownItem) {
+        let Some(settled) = &known.settled else { return };
+        self.tally.settled_before(settled.status);
+        let line = line::earlier(&self.pipeline, known, item.line);
+        self.record(match line {
+            Some(line) => Record::Line(item.number, Box::new(line), None),
+            None => Record::NoLine(item.number),
+        });
+    }
+}
