@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
-use crate::pipeline::{Changes, Grounds, LaneGround, Pipeline, Voice};
+use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::store::{self, Outline, RunLock, RunNumber, RunState, Store};
 use crate::types::{Fingerprint, LaneName, RouteName};
 
@@ -78,16 +78,15 @@ impl Pointsman {
             grounds: written,
         };
         let known = if keep.anew { None } else { store.find(&keep.identity).await? };
-        let (run, changes) = match &known {
-            Some(known) => {
-                // What cannot be read was written by a version that knew less: then everything has changed.
-                let before: Grounds =
-                    serde_json::from_value(known.outline.grounds.clone()).unwrap_or_default();
-                (known.number, before.changes(&grounds))
-            }
-            None => (store.create(&keep.identity, &outline).await?, Changes::default()),
+        let run = match known {
+            Some(known) => known.number,
+            None => store.create(&keep.identity, &outline).await?,
         };
         let lock = store.lock(run)?;
+        // Read under the lock: another process may have accepted changes since it was found. What cannot be read
+        // was written by a version that knew less: then everything has changed.
+        let before = store.run(run).await?.outline.grounds;
+        let changes = serde_json::from_value::<Grounds>(before).unwrap_or_default().changes(&grounds);
         if !changes.is_empty() && !keep.accept_changes {
             let settled = store.sums(run).await?.settled();
             return Err(Error::Changed { run, changes: Box::new(changes), settled });

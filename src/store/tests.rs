@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::types::{
-    Attempt, Charged, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Outcome, Spent, Tokens, Trail, Usage,
+    Attempt, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Outcome, Spent, Tokens, Trail, Usage,
 };
 
 fn outline(pipeline: &str) -> Outline {
@@ -299,7 +299,6 @@ async fn no_flipped_or_missing_byte_turns_into_another_answer() {
         }
     }
     assert!(refused > 20 && same > 20, "{refused} refused, {same} the same");
-    let _ = Charged::Maybe;
 }
 
 /// A process that dies leaves a journal; whatever part of it reached the disk, what is read was written.

@@ -2,6 +2,7 @@
 //!
 //! Lives only while its item is in flight, and holds one future. Writes nothing down: its run does.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +76,11 @@ pub(super) struct Spent {
 
 impl Spent {
     /// Returns every attempt that was ever made.
-    pub(super) fn whole_trail(&self) -> Trail {
-        Trail(self.before.0.iter().chain(&self.trail.0).cloned().collect())
+    pub(super) fn whole_trail(&self) -> Cow<'_, Trail> {
+        if self.before.0.is_empty() {
+            return Cow::Borrowed(&self.trail);
+        }
+        Cow::Owned(Trail(self.before.0.iter().chain(&self.trail.0).cloned().collect()))
     }
 }
 
