@@ -71,6 +71,17 @@ pub struct Standings {
     pub output_tokens: Option<Standing>,
 }
 
+impl Standings {
+    /// Leaves out limits smaller than a call that the provider has just taken, of `input` tokens at least:
+    /// they are none, and calls of this size would be refused by name ever after.
+    #[must_use]
+    pub fn borne_out_by(self, input: u64) -> Self {
+        let borne_out = |standing: &Standing| standing.limit.is_none_or(|limit| limit >= input);
+        let (tokens, input_tokens) = (self.tokens.filter(borne_out), self.input_tokens.filter(borne_out));
+        Self { tokens, input_tokens, ..self }
+    }
+}
+
 /// Whether what the headers say is about these limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hearing {

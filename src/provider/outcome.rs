@@ -57,8 +57,11 @@ impl Book {
     /// Believes what the headers of a response say, as soon as they are here. Returns whether calls that
     /// wait may now leave.
     pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> bool {
-        let said = standings(hints);
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return false };
+        let mut said = standings(hints);
+        if accepted {
+            said = said.borne_out_by(lane.sizes.least_input(taken.reserved.estimate.input));
+        }
         lane.had_word(taken.number, now);
         let had_room = lane.concurrency.has_room(lane.is_paced(&self.limits));
         let hearing = if lane.has_limits { Hearing::OwnNumbers } else { Hearing::All };

@@ -14,6 +14,10 @@ use super::window::Window;
 /// Tokens that an answer is assumed to have before one has been seen.
 pub(super) const ASSUMED_OUTPUT: u64 = 500;
 
+/// Tokens of the longest answer that is believed: no model writes more, and one absurd count among a window
+/// of honest ones must not hold the calls after it back.
+const LONGEST: u64 = 1_000_000;
+
 /// Answers of a step that say more about it than those of all steps do.
 const ENOUGH: usize = 10;
 
@@ -74,7 +78,7 @@ impl Sizes {
     /// `written`; `None` is an answer that did not come to its end.
     pub(super) fn learn(&mut self, step: Option<&StepName>, estimated: u64, read: u64, written: Option<u64>) {
         self.ratio.learn(estimated, read);
-        let Some(written) = written else { return };
+        let Some(written) = written.map(|written| written.min(LONGEST)) else { return };
         self.answers += 1;
         self.all.add(written);
         if let Some(step) = step {
@@ -180,6 +184,16 @@ mod tests {
         assert_eq!(sizes.input(1_000), 1_000);
         (0..500).for_each(|_| sizes.learn(None, 1, u64::MAX, None));
         assert_eq!(sizes.input(1_000), 5_000);
+    }
+
+    #[test]
+    fn one_absurd_count_does_not_hold_back_the_calls_after_it() {
+        let mut sizes = Sizes::default();
+        learn(&mut sizes, "step", [100; 99]);
+        learn(&mut sizes, "step", [u64::MAX]);
+        let step = "step".into();
+        assert_eq!(sizes.need(Some(&step), estimate(1)).output, 100);
+        assert_eq!(sizes.usual(Some(&step)), Some((99 * 100 + LONGEST) / 100));
     }
 
     #[test]

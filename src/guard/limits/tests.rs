@@ -330,3 +330,17 @@ fn what_is_left_of_a_day_is_no_burst() {
     }
     assert_eq!(limits.requests.burst(), 1);
 }
+
+#[test]
+fn a_limit_smaller_than_a_call_that_was_taken_is_none() {
+    let standing = |limit| Some(Standing { limit, remaining: 5, reset: None });
+    let said = Standings {
+        requests: standing(Some(1)),
+        tokens: standing(Some(400)),
+        input_tokens: standing(Some(399)),
+        output_tokens: standing(None),
+    };
+    assert_eq!(said.borne_out_by(399), said);
+    assert_eq!(said.borne_out_by(400), Standings { input_tokens: None, ..said });
+    assert_eq!(said.borne_out_by(401), Standings { input_tokens: None, tokens: None, ..said });
+}
