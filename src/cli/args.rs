@@ -2,8 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{RunNumber, StoreUrl};
+use crate::types::{Class, duration};
 
 use super::exit;
 
@@ -19,6 +24,22 @@ pub(super) struct Args {
 pub(super) enum Verb {
     /// Run items through a pipeline.
     Run(Run),
+    /// Go on with a run: the latest that is not complete, or the one named.
+    Resume(Resume),
+    /// Ask again what has failed in a run, and nothing else.
+    Retry(Retry),
+    /// List the runs that are kept.
+    Runs(Runs),
+    /// Show the report of a run, over all of its sessions.
+    Report(OneRun),
+    /// Write the results of a run, also while it is at work.
+    Results(Results),
+    /// List the failed items of a run, each with its error.
+    Failed(OneRun),
+    /// Give a run up for good, also one that another process works on.
+    Cancel(Cancel),
+    /// Remove runs with all of their answers.
+    Forget(Forget),
     /// Check a configuration, and pipelines, without running anything.
     Check(Check),
     /// Play the providers on this machine, as a server of their own.
@@ -26,7 +47,7 @@ pub(super) enum Verb {
     Simulate(Simulate),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = exit::HELP)]
 pub(super) struct Run {
     /// What to do with each item, such as examples/email/pipeline.toml.
@@ -55,6 +76,29 @@ pub(super) struct Run {
     /// The configuration [default: config.toml if it is there, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
+    /// Begin a new run although the same one is kept, and ask everything again.
+    #[arg(long)]
+    pub(super) new: bool,
+    #[command(flatten)]
+    pub(super) show: Show,
+}
+
+/// How a run is kept.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct KeepArgs {
+    /// Where runs are kept, `sqlite:FILE` or `none` [default: `[store] url`, else sqlite:pointsman.db].
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<StoreUrl>,
+    /// Go on although the pipeline, a model or a price is another than before.
+    #[arg(long)]
+    pub(super) accept_changes: bool,
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(super) struct Show {
     /// Show neither progress nor report, only what went wrong.
     #[arg(long, short, conflicts_with = "json")]
     pub(super) quiet: bool,
@@ -64,6 +108,117 @@ pub(super) struct Run {
     /// Show what happens inside: -v each failed call, -vv everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+/// Where the runs are, for commands that work on kept ones.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct StoreArgs {
+    /// Where runs are kept, `sqlite:FILE` [default: `[store] url`, else sqlite:pointsman.db].
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<StoreUrl>,
+    /// The configuration [default: config.toml if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::HELP)]
+pub(super) struct Resume {
+    /// The run's number, as `pointsman runs` lists it [default: the latest that is not complete].
+    pub(super) run: Option<RunNumber>,
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
+    /// The configuration [default: that of the run].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) show: Show,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::HELP)]
+pub(super) struct Retry {
+    /// The run's number, as `pointsman runs` lists it.
+    pub(super) run: RunNumber,
+    /// Only what failed of this class, such as `timeout`; may be repeated.
+    #[arg(long = "class", value_name = "CLASS", value_parser = class)]
+    pub(super) classes: Vec<Class>,
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
+    /// The configuration [default: that of the run].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) show: Show,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Runs {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Write JSON lines.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OneRun {
+    /// The run's number, as `pointsman runs` lists it.
+    pub(super) run: RunNumber,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Write JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Results {
+    /// The run's number, as `pointsman runs` lists it.
+    pub(super) run: RunNumber,
+    /// What the results are written in [default: by the file's name, else jsonl].
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<LineFormat>,
+    /// Where they go; `-` is stdout.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(super) out: PathBuf,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Cancel {
+    /// The run's number, as `pointsman runs` lists it.
+    pub(super) run: RunNumber,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Forget {
+    /// Runs by number, as `pointsman runs` lists them.
+    #[arg(required_unless_present = "older_than")]
+    pub(super) runs: Vec<RunNumber>,
+    /// Every run that was last at work longer ago than this, such as `30d`.
+    #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = long_ago)]
+    pub(super) older_than: Option<Duration>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+fn class(word: &str) -> Result<Class, String> {
+    Class::ALL.into_iter().find(|class| class.as_str() == word).ok_or_else(|| {
+        let known: Vec<_> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        format!("there is no such class; these are: {}", known.join(", "))
+    })
+}
+
+/// Reads a time that may be given in days, which other durations may not.
+fn long_ago(text: &str) -> Result<Duration, String> {
+    match text.trim().strip_suffix('d').map(|days| days.trim().parse::<u32>()) {
+        Some(Ok(days)) => Ok(Duration::from_hours(24 * u64::from(days))),
+        _ => duration::parse(text).map_err(|_| format!("{text:?} is no time such as 30d or 12h")),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +247,8 @@ pub(super) struct Simulate {
     pub(super) verbose: u8,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum ItemFormat {
     /// One JSON object a line.
     Jsonl,
@@ -102,7 +258,8 @@ pub(super) enum ItemFormat {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum LineFormat {
     /// One JSON object a line.
     Jsonl,

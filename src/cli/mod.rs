@@ -5,10 +5,14 @@
 mod args;
 mod check;
 mod exit;
+mod kept;
 mod live;
 mod log;
 mod place;
+mod results;
+mod resume;
 mod run;
+mod runs;
 #[cfg(feature = "server")]
 mod simulate;
 mod status;
@@ -24,6 +28,14 @@ pub fn main() -> Exit {
     let args = args::Args::parse();
     match args.verb {
         args::Verb::Run(run) => run::run(&run),
+        args::Verb::Resume(resume) => resume::resume(&resume),
+        args::Verb::Retry(retry) => resume::retry(&retry),
+        args::Verb::Runs(runs) => runs::runs(&runs),
+        args::Verb::Report(run) => results::report(&run),
+        args::Verb::Results(results) => results::results(&results),
+        args::Verb::Failed(run) => results::failed(&run),
+        args::Verb::Cancel(cancel) => runs::cancel(&cancel),
+        args::Verb::Forget(forget) => runs::forget(&forget),
         args::Verb::Check(check) => check::check(&check),
         #[cfg(feature = "server")]
         args::Verb::Simulate(simulate) => simulate::simulate(&simulate),

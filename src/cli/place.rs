@@ -11,9 +11,12 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::sink::{self, Sink, Target};
 use crate::pipeline::source::{self, Source};
+use crate::store::StoreUrl;
 use crate::types::StepName;
 
-use super::args::{ItemFormat, LineFormat, Run};
+use super::args::{ItemFormat, Run};
+use super::kept::is_dash;
+use super::results;
 
 /// Where a run reads and writes.
 pub(super) struct Places {
@@ -48,12 +51,25 @@ impl Places {
     }
 
     /// Opens everything. No output may be a file that the run reads, or another output.
-    pub(super) fn open(args: &Run, pipeline: &Pipeline) -> anyhow::Result<Self> {
-        let source = source(args).context("--items")?;
+    /// Where items are tried again that are kept with the run, its input is not read, and a file is written from
+    /// the store afterwards; else one that holds `settled` lines is replaced when as many are written.
+    pub(super) fn open(
+        args: &Run,
+        pipeline: &Pipeline,
+        store: &StoreUrl,
+        is_retry: bool,
+        settled: u64,
+    ) -> anyhow::Result<Self> {
+        let source =
+            if is_retry { Source::values("failed items", []) } else { source(args).context("--items")? };
         let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
         let mut taken = vec![args.pipeline.as_path(), config.as_path()];
         taken.extend(source.path());
-        let lines = target(&args.out, &taken).context("--out")?;
+        taken.extend(store.path());
+        let lines = match is_retry && !is_dash(&args.out) {
+            true => Target::none(),
+            false => target(&args.out, &taken).context("--out")?.after(&args.out, settled),
+        };
         taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
         let rejects = args.rejects.as_deref();
         let rejected = rejects.map(|path| target(path, &taken)).transpose().context("--rejects")?;
@@ -61,11 +77,7 @@ impl Places {
         let report =
             args.report.as_deref().map(|path| target(path, &taken)).transpose().context("--report")?;
 
-        let format = match args.to {
-            Some(LineFormat::Jsonl) => sink::Format::Jsonl,
-            Some(LineFormat::Csv) => sink::Format::Csv,
-            None => sink::Format::of(&args.out),
-        };
+        let format = results::format(args.to, &args.out);
         let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let output = Output {
             lines: Sink::results(lines, format, &steps).context("--out")?,
@@ -87,8 +99,4 @@ fn source(args: &Run) -> Result<Source, source::Error> {
 
 fn target(path: &Path, taken: &[&Path]) -> Result<Target, sink::Error> {
     if is_dash(path) { Target::stdout(taken) } else { Target::file(path, taken) }
-}
-
-fn is_dash(path: &Path) -> bool {
-    path == Path::new("-")
 }

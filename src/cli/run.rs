@@ -6,18 +6,23 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Inputs};
 use crate::document::Faults;
-use crate::pipeline::run::{Ended, Report};
+use crate::pipeline::Pipeline;
+use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
-use crate::runtime::{Error, Pointsman, RunHandle};
+use crate::runtime::{Error, Keep, Kept, Pointsman, Reopened, RunHandle};
+use crate::store::{RunNumber, StoreUrl};
+use crate::types::Class;
 
 use super::args::Run;
 use super::exit::Exit;
+use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say, say_json};
 use super::place::Places;
+use super::status::{count, numbered};
 use super::stops::{Stops, survive_file_limits};
-use super::{log, table};
+use super::{log, results, table};
 
 /// How long items in flight may take once something that must not fail did.
 const LAST_ITEMS: Duration = Duration::from_secs(30);
@@ -25,9 +30,23 @@ const LAST_ITEMS: Duration = Duration::from_secs(30);
 /// How long actors may take to stop when there is nothing left to do.
 const LAST_ACTORS: Duration = Duration::from_secs(1);
 
+/// Which run goes on, and with what.
+#[derive(Debug, Default)]
+pub(super) struct Going {
+    /// The run of this number, whatever its files.
+    pub(super) run: Option<RunNumber>,
+    /// Only with what failed of these classes, or of any.
+    pub(super) retry: Option<Vec<Class>>,
+}
+
 /// Runs items through a pipeline, and shows it.
 pub(super) fn run(args: &Run) -> Exit {
-    let mode = Mode::choose(args.quiet, args.json);
+    go(args, &Going::default())
+}
+
+/// Begins a run, or goes on with one.
+pub(super) fn go(args: &Run, going: &Going) -> Exit {
+    let mode = Mode::choose(args.show.quiet, args.show.json);
     if let Err(error) = Places::check(args) {
         return mode.fail(&error, Exit::Usage);
     }
@@ -38,49 +57,178 @@ pub(super) fn run(args: &Run) -> Exit {
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let live = Live::new(mode, &title);
-    log::start(args.verbose, live.bar(), mode);
+    log::start(args.show.verbose, live.bar(), mode);
     let pointsman = match Pointsman::start(&config) {
         Ok(pointsman) => pointsman,
         Err(Error::Faults(faults)) => return mode.refuse(&faults),
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
-    let exit = run_with(&pointsman, args, mode, live);
+    let session = Session {
+        pointsman: &pointsman,
+        args,
+        going,
+        mode,
+        url: kept::url(args.keep.store.as_ref(), &config),
+        inputs: config.store.inputs,
+    };
+    let exit = session.run(live);
     // Actors that are dropped instead look as if they had died.
     pointsman.runtime().block_on(pointsman.drain(Instant::now() + LAST_ACTORS));
     exit
 }
 
-fn run_with(pointsman: &Pointsman, args: &Run, mode: Mode, mut live: Live) -> Exit {
-    pointsman.notes().iter().for_each(|note| mode.note(note));
-    let pipeline = match pointsman.pipeline(&args.pipeline) {
-        Ok(pipeline) => pipeline,
-        Err(faults) => return mode.refuse(&faults),
-    };
-    live.name(pipeline.name());
-    let Places { source, output, report: report_to } = match Places::open(args, &pipeline) {
-        Ok(places) => places,
-        Err(error) => return mode.fail(&error, Exit::Broken),
-    };
-    let name = source.name().to_owned();
-    let ran = pointsman.runtime().block_on(async {
-        survive_file_limits();
-        let mut run = pointsman.run(pipeline, source, output).await?;
-        Ok(watch(pointsman, &mut run, &mut live).await)
-    });
-    live.clear();
-    match ran {
-        Ok(End::Reported(report, gave_up)) => {
-            if report.is_empty() {
-                mode.note(&format!("no items in {name}"));
+/// One time that a run is at work.
+struct Session<'a> {
+    pointsman: &'a Pointsman,
+    args: &'a Run,
+    going: &'a Going,
+    mode: Mode,
+    url: StoreUrl,
+    inputs: Inputs,
+}
+
+impl Session<'_> {
+    fn run(&self, mut live: Live) -> Exit {
+        let mode = self.mode;
+        self.pointsman.notes().iter().for_each(|note| mode.note(note));
+        let pipeline = match self.pointsman.pipeline(&self.args.pipeline) {
+            Ok(pipeline) => pipeline,
+            Err(faults) => return mode.refuse(&faults),
+        };
+        live.name(pipeline.name());
+        let kept = match self.pointsman.runtime().block_on(async {
+            survive_file_limits();
+            self.keep(&pipeline).await
+        }) {
+            Ok(kept) => kept,
+            Err(error) => {
+                let exit = match error.downcast_ref() {
+                    Some(Error::Changed { .. }) => Exit::Configuration,
+                    _ => Exit::Broken,
+                };
+                return mode.fail(&error, exit);
             }
-            let exit = conclude(mode, &report, gave_up);
-            write_report(mode, report_to, &report).err().unwrap_or(exit)
+        };
+        if let Some(exit) = kept.as_ref().and_then(|kept| self.nothing_left(kept)) {
+            return exit;
         }
-        Ok(End::Left) => {
-            let left = "stopped before all lines could be written; every line that was is whole";
-            mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
+        let reopened = match self.reopen(kept.as_ref()) {
+            Ok(Some(reopened)) if reopened.count() == 0 => {
+                mode.note("nothing has failed of that: there is nothing to try again");
+                return Exit::Done;
+            }
+            Ok(reopened) => reopened,
+            Err(error) => return mode.fail(&error, Exit::Broken),
+        };
+        let settled = kept.as_ref().map_or(0, |kept| kept.before().settled());
+        let places = Places::open(self.args, &pipeline, &self.url, reopened.is_some(), settled);
+        let Places { source, output, report } = match places {
+            Ok(places) => places,
+            Err(error) => return mode.fail(&error, Exit::Broken),
+        };
+        let source = match reopened {
+            Some(reopened) => {
+                let name = numbered(reopened.count() as u64, "failed item");
+                reopened.source(name, self.pointsman.runtime().clone())
+            }
+            None => source,
+        };
+        let name = source.name().to_owned();
+        if let Some(number) = kept.as_ref().and_then(Kept::number) {
+            mode.note(&format!("run {number} goes on: {} settled before", numbered(settled, "item")));
         }
-        Ok(End::Failed(error)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
+        let ran = self.pointsman.runtime().block_on(async {
+            let mut run = match kept {
+                Some(kept) => self.pointsman.run_kept(pipeline, source, output, kept).await?,
+                None => self.pointsman.run(pipeline, source, output).await?,
+            };
+            Ok((watch(self.pointsman, &mut run, &mut live).await, run.number()))
+        });
+        live.clear();
+        match ran {
+            Ok((End::Reported(ended, gave_up), number)) => {
+                if ended.is_empty() {
+                    mode.note(&format!("no items in {name}"));
+                }
+                let exit = conclude(mode, &ended, gave_up);
+                let exit = self.write_again(number).err().unwrap_or(exit);
+                if let Some(number) = number
+                    && !ended.reader_gone
+                {
+                    self.say_what_next(number, &ended);
+                }
+                write_report(mode, report, &ended).err().unwrap_or(exit)
+            }
+            Ok((End::Left, _)) => {
+                let left = "stopped before all lines could be written; every line that was is whole";
+                mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
+            }
+            Ok((End::Failed(error), _)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
+        }
+    }
+
+    /// Says what can be done about a run that has something left.
+    fn say_what_next(&self, run: RunNumber, ended: &Report) {
+        if ended.ended != Ended::Whole {
+            self.mode.note(&format!("run {run} is kept in {}: `pointsman resume {run}` goes on", self.url));
+        } else if ended.items.failed > 0 {
+            self.mode.note(&format!("run {run}: `pointsman retry {run}` asks again what failed"));
+        }
+    }
+
+    /// Finds the run that is meant, if runs are kept.
+    async fn keep(&self, pipeline: &Pipeline) -> anyhow::Result<Option<Kept>> {
+        let Some(store) = self.url.open().await? else { return Ok(None) };
+        let said = Said::of(self.args)?;
+        let is_retry = self.going.retry.is_some();
+        let keep = Keep {
+            run: self.going.run,
+            places: serde_json::to_value(&said)?,
+            files: if is_retry { Vec::new() } else { said.files() },
+            accept_changes: self.args.keep.accept_changes,
+            anew: self.args.new,
+            partly: is_retry,
+            keep_inputs: self.inputs == Inputs::All,
+            ..Keep::new(store, said.identity())
+        };
+        Ok(Some(self.pointsman.keep(pipeline, keep).await?))
+    }
+
+    /// Says so when there is nothing to do.
+    fn nothing_left(&self, kept: &Kept) -> Option<Exit> {
+        let number = kept.number().filter(|_| kept.nothing_left() && self.going.retry.is_none())?;
+        let before = kept.before();
+        let out = self.args.out.display();
+        self.mode.note(&format!(
+            "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped before; {out} is \
+             as it was written. `pointsman report {number}` shows its report{}, --new asks everything again",
+            count(before.completed),
+            count(before.failed),
+            count(before.skipped),
+            if before.failed > 0 { format!(", `pointsman retry {number}` asks again what failed") } else { String::new() },
+        ));
+        Some(if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done })
+    }
+
+    /// Opens failed items again, if that is what the run goes on with.
+    fn reopen(&self, kept: Option<&Kept>) -> anyhow::Result<Option<Reopened>> {
+        let Some((classes, kept)) = self.going.retry.as_ref().zip(kept) else { return Ok(None) };
+        Ok(Some(self.pointsman.runtime().block_on(kept.reopen(classes))?))
+    }
+
+    /// Writes a whole output from the store after items were tried again: their lines are all over the file.
+    fn write_again(&self, run: Option<RunNumber>) -> Result<(), Exit> {
+        let (Some(run), true) = (run, self.going.retry.is_some() && !is_dash(&self.args.out)) else {
+            return Ok(());
+        };
+        let out = &self.args.out;
+        let written = self.pointsman.runtime().block_on(async {
+            let store = self.url.open().await?.context("the store is gone")?;
+            let history = History::of(store, run).await?;
+            let target = Target::file(out, &[]).context("--out")?;
+            results::export(&history, target, out, results::format(self.args.to, out)).await
+        });
+        written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }
 }
 

@@ -52,7 +52,13 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
     if let Some(rest) = &report.not_begun {
         problems.push(not_begun(rest));
     }
-    let broken = [&report.input_error, &report.output_error].into_iter().flatten();
+    if let Some(name) = &report.output_left_before {
+        problems.push(format!(
+            "{name} is as it was before: this session ended before it had written again what was in it. Go on with \
+             the run, or write what is settled with `pointsman results`"
+        ));
+    }
+    let broken = [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten();
     problems.extend(broken.map(|error| format!("error: {error}")));
     problems
 }

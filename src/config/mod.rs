@@ -9,12 +9,14 @@ mod hide;
 mod key_places;
 mod load;
 mod run;
+mod store;
 mod supervisor;
 mod usable;
 mod vain;
 
 pub use load::Config;
 pub use run::RunSettings;
+pub use store::{Inputs, StoreSettings};
 pub use supervisor::SupervisorSettings;
 pub use usable::{ReadyProvider, Usable};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Config, RunSettings, SupervisorSettings};
+use super::{Config, RunSettings, StoreSettings, SupervisorSettings};
 use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
@@ -35,6 +35,7 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[retry]", keys::<RetrySettings>("")),
         ("[defaults]", keys::<Defaults>("")),
         ("[run]", keys::<RunSettings>("")),
+        ("[store]", keys::<StoreSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),
         ("[simulator]", keys::<simulator::Settings>("")),
         ("[simulator.limits]", keys::<simulator::Limits>("")),
@@ -124,6 +125,7 @@ fn the_shipped_configuration_names_every_key() {
         ("[retry]", at(&["retry"])),
         ("[defaults]", at(&["defaults"])),
         ("[run]", at(&["run"])),
+        ("[store]", at(&["store"])),
         ("[supervisor]", at(&["supervisor"])),
         ("[simulator]", at(&["simulator"])),
         ("[simulator.limits]", at(&["simulator", "limits"])),
@@ -181,6 +183,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<Model>(&rows["[provider.NAME.models.MODEL]"]), 0);
     assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
+    assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
     assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 11);
     assert_eq!(check::<simulator::Limits>(&rows["[simulator.limits]"]), 6);

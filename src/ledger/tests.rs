@@ -81,8 +81,14 @@ impl Store for Gated {
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
         self.inner.sums(run)
     }
-    fn forget(&self, run: RunNumber) -> Answer<'_, ()> {
-        self.inner.forget(run)
+    fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
+        self.inner.forget(runs)
+    }
+    fn state(&self, run: RunNumber) -> Answer<'_, RunState> {
+        self.inner.state(run)
+    }
+    fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()> {
+        self.inner.set(run, state)
     }
 }
 

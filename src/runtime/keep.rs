@@ -1,18 +1,30 @@
-//! Begins a run that is kept, or goes on with one: finds it, locks it, and tells what has changed since.
+//! Finds the run that is to go on, locks it, and tells what has changed since; or begins a new one.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
-use crate::store::{self, Outline, RunLock, RunNumber, RunState, Store};
+use crate::provider::{Model, Settings};
+use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
 use crate::types::{Fingerprint, LaneName, RouteName};
 
 use super::error::Error;
+use super::marks::{self, Mark};
 use super::pointsman::Pointsman;
+
+/// What is locked while a run begins that has no number yet.
+const NEW: RunNumber = RunNumber(0);
+
+/// How long another process may take to begin a run.
+const BEGINNING: Duration = Duration::from_secs(10);
 
 /// Where a run is kept, and as which.
 #[derive(Debug, Clone)]
@@ -20,14 +32,21 @@ pub struct Keep {
     /// The store.
     pub store: Arc<dyn Store>,
     /// What is the same for every start of the same run, such as the paths of its pipeline and its items. The
-    /// latest run of that identity goes on; without one a new run begins.
+    /// latest run of that identity goes on, unless it was cancelled; without one a new run begins. Runs whose
+    /// answers are made up never go on as real ones, nor the other way round.
     pub identity: String,
-    /// Where its files are, for whoever lists runs.
+    /// The run that goes on, whatever its identity; it must be there.
+    pub run: Option<RunNumber>,
+    /// Where its files are and how they are written, for whoever lists runs or goes on with one.
     pub places: Value,
+    /// The files that it reads and writes: when it is complete and they are as it left them, nothing is left.
+    pub files: Vec<PathBuf>,
     /// Whether a run goes on although its pipeline, its models or its prices are others than before.
     pub accept_changes: bool,
     /// Whether a new run begins although there is one.
     pub anew: bool,
+    /// Whether only a part of its items is dealt with: then it is as complete as it was before.
+    pub partly: bool,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
 }
@@ -35,9 +54,118 @@ pub struct Keep {
 impl Keep {
     /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
     pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
-        let identity = identity.into();
-        Self { store, identity, places: Value::Null, accept_changes: false, anew: false, keep_inputs: true }
+        Self {
+            store,
+            identity: identity.into(),
+            run: None,
+            places: Value::Null,
+            files: Vec::new(),
+            accept_changes: false,
+            anew: false,
+            partly: false,
+            keep_inputs: true,
+        }
     }
+}
+
+/// A run that is to begin, or to go on. Nothing has been asked or written yet; if it is an old one, no other
+/// process can work on it while this lives.
+#[derive(Debug)]
+pub struct Kept {
+    keep: Keep,
+    outline: Outline,
+    grounds: Grounds,
+    known: Option<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    run: KnownRun,
+    lock: RunLock,
+    sums: Sums,
+    anew: bool,
+    nothing_left: bool,
+}
+
+/// What is kept of a session's end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Outcome {
+    report: Value,
+    files: Vec<Mark>,
+}
+
+impl Kept {
+    /// Returns the run's number; `None` before a new one has begun.
+    pub fn number(&self) -> Option<RunNumber> {
+        self.known.as_ref().map(|known| known.run.number)
+    }
+
+    /// Returns how many items it has from before, and what they took.
+    pub fn before(&self) -> Sums {
+        self.known.as_ref().map(|known| known.sums).unwrap_or_default()
+    }
+
+    /// Returns whether it is complete, and all of its files are as it left them.
+    pub fn nothing_left(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.nothing_left)
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.keep.store
+    }
+
+    /// Begins a session.
+    pub(super) async fn begin(self, pointsman: &Pointsman) -> Result<Open, Error> {
+        let Self { keep, outline, grounds, known } = self;
+        let store = keep.store.clone();
+        let (run, state, lock, anew) = match known {
+            Some(Known { run, lock, anew, .. }) => (run.number, run.state, lock, anew),
+            None => {
+                let (run, lock) = create(&keep, &outline).await?;
+                (run, RunState::Open, lock, false)
+            }
+        };
+        let session = store.begin(run, Some(&outline), anew).await?;
+        let routes: HashMap<RouteName, Vec<LaneName>> = grounds
+            .routes
+            .iter()
+            .map(|(route, lanes)| (route.clone(), lanes.iter().map(|lane| lane.lane.clone()).collect()))
+            .collect();
+        let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
+        let ledger = Ledger::new(store.clone(), pointsman.runtime().clone());
+        let keep_inputs = keep.keep_inputs;
+        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, voices, routes });
+        let whole = match state {
+            _ if !keep.partly => RunState::Complete,
+            // Nobody knows what of its input is left.
+            RunState::Open => RunState::Stopped,
+            before => before,
+        };
+        Ok(Open { keeping, store, files: keep.files, whole, _lock: lock })
+    }
+}
+
+/// Begins a run that is not there. Of two processes that begin the same one, one does.
+async fn create(keep: &Keep, outline: &Outline) -> Result<(RunNumber, RunLock), Error> {
+    let (store, end) = (&keep.store, Instant::now() + BEGINNING);
+    let before = store.find(&keep.identity).await?.map(|run| run.number);
+    let _beginning = loop {
+        match store.lock(NEW) {
+            Ok(lock) => break lock,
+            Err(store::Error::Busy { .. }) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let other = store.find(&keep.identity).await?.filter(|run| Some(run.number) != before);
+    if let Some(other) = other
+        && !keep.anew
+    {
+        // Somebody has begun it in the meantime, and works on it: that is refused by name.
+        drop(store.lock(other.number)?);
+    }
+    let run = store.create(&keep.identity, outline).await?;
+    Ok((run, store.lock(run)?))
 }
 
 /// A run that is open in its store, for as long as this lives.
@@ -45,18 +173,30 @@ impl Keep {
 pub(super) struct Open {
     pub(super) keeping: Arc<Keeping>,
     pub(super) store: Arc<dyn Store>,
+    files: Vec<PathBuf>,
+    /// What it is when all that it was given has been dealt with.
+    whole: RunState,
     _lock: RunLock,
 }
 
 impl Open {
     /// Notes how the run ended; before its lock goes.
-    pub(super) async fn close(self, report: Option<&Report>) -> Result<(), store::Error> {
-        let state = match report.map(|report| report.ended) {
-            Some(Ended::Whole) => RunState::Complete,
-            Some(Ended::Interrupted) => RunState::Stopped,
-            Some(Ended::Broken) | None => RunState::Broken,
+    pub(super) async fn close(self, report: &Report, was_cancelled: bool) -> Result<(), store::Error> {
+        let state = match report.ended {
+            Ended::Whole => self.whole,
+            Ended::Interrupted if was_cancelled => RunState::Cancelled,
+            Ended::Interrupted => RunState::Stopped,
+            Ended::Broken => RunState::Broken,
         };
-        let outcome = report.and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+        let files = if state == RunState::Complete {
+            let files = self.files;
+            // Without them the run is looked through when it is begun again, and nothing else is different.
+            tokio::task::spawn_blocking(move || marks::of(&files)).await.ok().flatten().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let outcome = Outcome { report: serde_json::to_value(report).unwrap_or_default(), files };
+        let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }
 
@@ -66,8 +206,17 @@ impl Open {
 }
 
 impl Pointsman {
-    /// Opens the run of `keep`, or makes it.
-    pub(super) async fn open(&self, pipeline: &Pipeline, keep: &Keep) -> Result<Open, Error> {
+    /// Looks for the run of `keep`, so that it can go on, or begin. Nothing is asked and nothing changed yet.
+    ///
+    /// # Errors
+    /// When the store cannot be used, another process works on the run, or the run has changed and that is not
+    /// accepted.
+    pub async fn keep(&self, pipeline: &Pipeline, mut keep: Keep) -> Result<Kept, Error> {
+        let is_played =
+            |route: &RouteName| self.lanes_of(route).any(|(_, settings, _)| settings.is_practice());
+        if pipeline.routes().any(is_played) {
+            keep.identity.push_str(" (practice)");
+        }
         let store = keep.store.clone();
         let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
         let written = serde_json::to_value(&grounds).map_err(|error| Error::Grounds(error.to_string()))?;
@@ -77,50 +226,61 @@ impl Pointsman {
             pipeline: pipeline.text().to_owned(),
             grounds: written,
         };
-        let known = if keep.anew { None } else { store.find(&keep.identity).await? };
-        let run = match known {
-            Some(known) => known.number,
-            None => store.create(&keep.identity, &outline).await?,
+        let found = match keep.run {
+            Some(run) => Some(store.run(run).await?),
+            None if keep.anew => None,
+            // What was given up for good begins anew.
+            None => store.find(&keep.identity).await?.filter(|run| run.state != RunState::Cancelled),
         };
-        let lock = store.lock(run)?;
+        let Some(run) = found else { return Ok(Kept { keep, outline, grounds, known: None }) };
+        let lock = store.lock(run.number)?;
         // Read under the lock: another process may have accepted changes since it was found. What cannot be read
         // was written by a version that knew less: then everything has changed.
-        let before = store.run(run).await?.outline.grounds;
-        let changes = serde_json::from_value::<Grounds>(before).unwrap_or_default().changes(&grounds);
+        let run = store.run(run.number).await?;
+        let before: Grounds = serde_json::from_value(run.outline.grounds.clone()).unwrap_or_default();
+        let changes = before.changes(&grounds);
+        let sums = store.sums(run.number).await?;
         if !changes.is_empty() && !keep.accept_changes {
-            let settled = store.sums(run).await?.settled();
+            let (run, settled) = (run.number, sums.settled());
             return Err(Error::Changed { run, changes: Box::new(changes), settled });
         }
-        let session = store.begin(run, Some(&outline), changes.reach_items()).await?;
-        let routes: HashMap<RouteName, Vec<LaneName>> = grounds
-            .routes
-            .iter()
-            .map(|(route, lanes)| (route.clone(), lanes.iter().map(|lane| lane.lane.clone()).collect()))
-            .collect();
-        let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
-        let ledger = Ledger::new(store.clone(), self.runtime().clone());
-        let keep_inputs = keep.keep_inputs;
-        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, voices, routes });
-        Ok(Open { keeping, store, _lock: lock })
+        let is_as_before =
+            run.state == RunState::Complete && changes.is_empty() && run.outline.places == keep.places;
+        let nothing_left = is_as_before && files_hold(&run).await;
+        let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left };
+        Ok(Kept { keep, outline, grounds, known: Some(known) })
     }
 
     /// Returns what the lanes of a route are, as far as answers depend on it.
     fn lane_grounds(&self, route: &RouteName) -> Vec<LaneGround> {
-        let usable = self.usable();
-        let lanes = usable.route(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
-        let ground = |lane: &crate::router::Lane| {
-            let ready = usable.providers.get(&lane.name.provider)?;
-            let model = ready.settings.models.get(&lane.name.model)?;
+        let ground = |(lane, settings, model): (&LaneName, &Settings, &Model)| {
             let voice = Voice {
-                format: ready.settings.format.as_str(),
+                format: settings.format.as_str(),
                 model: &model.name,
-                practice: ready.settings.is_practice(),
+                practice: settings.is_practice(),
                 max_tokens: model.max_tokens.map(Into::into),
                 temperature: model.temperature,
             };
             let voice: Fingerprint = voice.fingerprint();
-            Some(LaneGround { lane: lane.name.clone(), voice, price: model.price })
+            LaneGround { lane: lane.clone(), voice, price: model.price }
         };
-        lanes.iter().filter_map(ground).collect()
+        self.lanes_of(route).map(ground).collect()
     }
+
+    /// Returns the usable lanes of a route.
+    fn lanes_of(&self, route: &RouteName) -> impl Iterator<Item = (&LaneName, &Settings, &Model)> {
+        let usable = self.usable();
+        let lanes = usable.route(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
+        lanes.iter().filter_map(|lane| {
+            let ready = usable.providers.get(&lane.name.provider)?;
+            Some((&lane.name, &ready.settings, ready.settings.models.get(&lane.name.model)?))
+        })
+    }
+}
+
+/// Returns whether the files of a complete run are as it left them.
+async fn files_hold(run: &KnownRun) -> bool {
+    let outcome: Outcome = serde_json::from_value(run.outcome.clone()).unwrap_or_default();
+    let hold = move || !outcome.files.is_empty() && marks::hold(&outcome.files);
+    tokio::task::spawn_blocking(hold).await.unwrap_or(false)
 }

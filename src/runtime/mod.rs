@@ -19,12 +19,15 @@
 mod children;
 mod error;
 mod keep;
+mod marks;
 mod played;
 mod pointsman;
+mod retry;
 mod run;
 mod threads;
 
 pub use error::Error;
-pub use keep::Keep;
+pub use keep::{Keep, Kept};
 pub use pointsman::Pointsman;
+pub use retry::Reopened;
 pub use run::RunHandle;

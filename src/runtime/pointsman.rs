@@ -26,7 +26,7 @@ use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName
 
 use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
-use super::keep::{Keep, Open};
+use super::keep::{Kept, Open};
 use super::played::Played;
 use super::run::{self, RunHandle};
 use super::threads::{self, Arbiters, Threads};
@@ -172,21 +172,20 @@ impl Pointsman {
         self.begin_run(pipeline, source, output, None).await
     }
 
-    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run of that
-    /// identity. Items that have settled are not asked again, nor are answered steps of the others; their lines
-    /// come as their items are read.
+    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run that
+    /// [`keep`](Self::keep) has found. Items that have settled are not asked again, nor are answered steps of the
+    /// others; their lines come as their items are read.
     ///
     /// # Errors
-    /// As [`run`](Self::run), when the store cannot be used, another process works on the run, or it has changed
-    /// and that is not accepted.
+    /// As [`run`](Self::run), and when the store cannot be used.
     pub async fn run_kept(
         &self,
         pipeline: Pipeline,
         source: Source,
         output: Output,
-        keep: &Keep,
+        kept: Kept,
     ) -> Result<RunHandle, Error> {
-        let open = self.open(&pipeline, keep).await?;
+        let open = kept.begin(self).await?;
         self.begin_run(pipeline, source, output, Some(open)).await
     }
 

@@ -1,23 +1,29 @@
 //! Starts a run, and hands out what can be seen and done of it.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunSetup, StopIntake};
 use crate::pipeline::source::Source;
 use crate::provider;
 use crate::router::Router;
-use crate::store::RunNumber;
+use crate::store::{RunNumber, RunState, Store};
 use crate::supervisor::{ChildSpec, Policy, Restart, Slot, Start, Supervisor};
 use crate::types::{Priority, whole_story};
 
 use super::error::Error;
 use super::keep::Open;
 use super::threads::Arbiters;
+
+/// How often it is looked whether a run has been given up.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A run under way. Dropping it changes nothing: the run goes on.
 #[derive(Debug)]
@@ -110,11 +116,13 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
     let run = slot.get().ok_or(Error::Stopped)?;
     let work = tasks.work(run.clone());
+    let given_up = kept.as_ref().map(|kept| given_up(kept.store.clone(), kept.run()));
+    let addr = run.clone();
     drop(arbiters.runtime.spawn(async move {
-        work.await;
+        let was_cancelled = work_unless(work, given_up, &addr).await;
         let Ok(mut report) = told.await else { return };
         if let Some(kept) = kept
-            && let Err(error) = kept.close(Some(&report)).await
+            && let Err(error) = kept.close(&report, was_cancelled).await
         {
             report.store_error.get_or_insert(whole_story(&error));
         }
@@ -122,4 +130,34 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
         drop(report_on.send(report));
     }));
     Ok(RunHandle { run, number, progress, report, ended: None })
+}
+
+/// Works until the end, and gives up the items in flight when the run is given up; returns whether it was.
+async fn work_unless(
+    work: impl Future<Output = ()>,
+    given_up: Option<impl Future<Output = ()>>,
+    run: &Addr<Run>,
+) -> bool {
+    let mut work = pin!(work);
+    let Some(given_up) = given_up else {
+        work.await;
+        return false;
+    };
+    tokio::select! {
+        () = &mut work => return false,
+        () = given_up => run.do_send(Cancel),
+    }
+    work.await;
+    true
+}
+
+/// Returns when somebody has given the run up, from whatever process.
+async fn given_up(store: Arc<dyn Store>, run: RunNumber) {
+    loop {
+        sleep(LOOK).await;
+        // A store that cannot be read is noticed by the run itself.
+        if store.state(run).await.is_ok_and(|state| state == RunState::Cancelled) {
+            return;
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod sqlite;
 #[cfg(test)]
 #[cfg(feature = "sqlite")]
 mod tests;
+mod url;
 
 use std::fmt;
 
@@ -28,6 +29,7 @@ pub use record::{ItemHead, ItemNumber, KnownItem, Record, SettledRecord, StepRec
 pub use run::{KnownRun, Outline, RunNumber, RunState, Sums};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+pub use url::{StoreUrl, StoreUrlError};
 
 /// What can be kept, and read again. Whatever returns `Ok` is durable.
 ///
@@ -40,6 +42,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Returns a run.
     fn run(&self, run: RunNumber) -> Answer<'_, KnownRun>;
+
+    /// Returns how far a run has come.
+    fn state(&self, run: RunNumber) -> Answer<'_, RunState>;
+
+    /// Notes how far a run has come, and nothing else.
+    fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()>;
 
     /// Returns the latest run of that identity.
     fn find<'a>(&'a self, identity: &'a str) -> Answer<'a, Option<KnownRun>>;
@@ -75,8 +83,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns how many items a run has, and what they took.
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums>;
 
-    /// Forgets a run and everything of it.
-    fn forget(&self, run: RunNumber) -> Answer<'_, ()>;
+    /// Forgets runs and everything of them, and gives their room back.
+    fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()>;
 }
 
 /// What a store answers, later.

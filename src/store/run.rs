@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::types::Spent;
 
 /// The number of a run in its store, by which people name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunNumber(pub i64);
 
 impl fmt::Display for RunNumber {

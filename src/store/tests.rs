@@ -188,7 +188,9 @@ async fn a_run_is_found_by_its_identity_and_its_changes_count_editions() {
     assert_eq!(store.begin(first, None, false).await.unwrap().last_item, ItemNumber(7));
     assert_eq!(store.run(first).await.unwrap().state, RunState::Open);
 
-    store.forget(first).await.unwrap();
+    store.set(first, RunState::Cancelled).await.unwrap();
+    assert_eq!(store.state(first).await.unwrap(), RunState::Cancelled);
+    store.forget(&[first]).await.unwrap();
     assert!(matches!(store.run(first).await, Err(Error::NoRun(run)) if run == first));
     assert_eq!(store.items(first, ItemNumber(0), 9).await.unwrap(), []);
     assert_eq!(store.runs().await.unwrap().len(), 1);

@@ -256,7 +256,7 @@ fn a_full_disk_stops_the_run_and_keeps_whole_lines() {
     // Files may have eight blocks of 1 KB here; the report is written to a pipe.
     let mut limited = Command::new("bash");
     let command = format!(
-        "ulimit -f 8; exec {} run pipeline.toml --items items.jsonl --out o.jsonl --report -",
+        "ulimit -f 8; exec {} run pipeline.toml --items items.jsonl --out o.jsonl --report - --store none",
         env!("CARGO_BIN_EXE_pointsman")
     );
     limited.env_clear().args(["-c", &command]).current_dir(room.path(""));

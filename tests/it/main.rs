@@ -9,6 +9,7 @@ mod check;
 mod documents;
 mod environment;
 mod fuzzed;
+mod kept;
 mod program;
 mod resume;
 mod run;

@@ -48,7 +48,8 @@ async fn run(
     let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
     let sink = Sink::results(Target::file(out.clone(), &[]).unwrap(), Format::Jsonl, &steps).unwrap();
     let source = Source::values("items", items);
-    let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), keep).await?;
+    let kept = pointsman.keep(&pipeline, keep.clone()).await?;
+    let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await?;
     let report = run.report().await?;
     let text = std::fs::read_to_string(out).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -124,7 +125,8 @@ async fn a_run_that_was_cancelled_goes_on_and_asks_no_answered_step_again() {
     let pipeline = || pointsman.parse_pipeline(PIPELINE).unwrap();
     let source = || Source::values("items", items(0..400));
     let (sink, mut taken) = Sink::channel().unwrap();
-    let mut first = pointsman.run_kept(pipeline(), source(), Output::new(sink), &keep).await.unwrap();
+    let kept = pointsman.keep(&pipeline(), keep.clone()).await.unwrap();
+    let mut first = pointsman.run_kept(pipeline(), source(), Output::new(sink), kept).await.unwrap();
     let mut lines = 0;
     while taken.recv().await.is_some() {
         lines += 1;
@@ -156,7 +158,8 @@ async fn two_at_one_run_are_refused_by_name() {
     let pipeline = || pointsman.parse_pipeline(PIPELINE).unwrap();
     let (sink, _lines) = Sink::channel().unwrap();
     let source = Source::values("items", items(0..5));
-    let first = pointsman.run_kept(pipeline(), source, Output::new(sink), &keep).await.unwrap();
+    let kept = pointsman.keep(&pipeline(), keep.clone()).await.unwrap();
+    let first = pointsman.run_kept(pipeline(), source, Output::new(sink), kept).await.unwrap();
     let refused = run(&pointsman, PIPELINE, items(0..5), &keep).await.unwrap_err().to_string();
     assert!(refused.starts_with("run 1 is being worked on by process"), "{refused}");
     first.cancel();

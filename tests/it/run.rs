@@ -12,9 +12,10 @@ fn example(name: &str, items: &str, count: usize) -> (Vec<Value>, Value) {
     let room = Room::empty();
     let (out, report) = (room.path("results.jsonl"), room.path("report.json"));
     let arguments = format!(
-        "run examples/{name}/pipeline.toml --items examples/{name}/{items} --out {} --report {}",
+        "run examples/{name}/pipeline.toml --items examples/{name}/{items} --out {} --report {} --store sqlite:{}",
         out.display(),
-        report.display()
+        report.display(),
+        room.path("runs.db").display(),
     );
     let mut program = program(&arguments);
     program.current_dir(repository(""));
@@ -107,7 +108,7 @@ fn in_order_means_in_the_inputs_order_whatever_comes_back_first() {
     room.run("run pipeline.toml --items items.jsonl --out o.jsonl --ordered").expect(0);
     assert_eq!(keys(&room.lines("o.jsonl")), asked);
 
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect(0);
+    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --new").expect(0);
     let mut completed = keys(&room.lines("o.jsonl"));
     assert_ne!(completed, asked, "with such latencies the order of completion is another");
     completed.sort_by_key(|key| key[1..].parse::<u32>().unwrap());
@@ -279,7 +280,7 @@ fn a_cost_that_is_known_in_part_shows_as_at_least_that() {
         "pipeline.toml",
         "name = \"one\"\n[[step]]\nname = \"a\"\nroute = \"a\"\nprompt = \"{{ item.text }}\"",
     );
-    let known = room.run("run pipeline.toml --items items.jsonl --out o.jsonl");
+    let known = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --store none");
     known.says(0, &["cost $0.000"]);
     assert!(!known.err.contains("unknown") && !known.err.contains("at least"), "{}", known.err);
 }

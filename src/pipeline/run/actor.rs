@@ -173,10 +173,18 @@ impl Run {
             Some(_) => {}
             // The writer ends when it is told that no more will come, and then tells us.
             None if self.in_flight.is_empty() && self.owed == 0 && self.desk.is_empty() => {
-                self.records = None
+                if self.ended != Ended::Whole && !self.has_dealt_with_all() {
+                    self.record(Record::CutShort);
+                }
+                self.records = None;
             }
             None => {}
         }
+    }
+
+    /// Returns whether the input has ended, and nothing of it was given up.
+    fn has_dealt_with_all(&self) -> bool {
+        self.input_ended && self.tally.items.unfinished == 0
     }
 
     fn stop_intake(&mut self, ended: Ended) {
@@ -338,8 +346,9 @@ impl Run {
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
+        report.output_left_before = output.left_before.clone();
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
-        if report.ended == Ended::Interrupted && self.input_ended && report.items.unfinished == 0 {
+        if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;
         }

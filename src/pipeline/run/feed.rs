@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use super::actor::Run;
 use super::keeping::Keeping;
-use super::messages::{Arrived, SourceEnded};
+use super::messages::{Arrived, LedgerBroken, SourceEnded};
 use crate::chaos;
+use crate::ledger::Unkept;
 use crate::pipeline::source::{Entry, Reader};
 use crate::types::{ItemKey, whole_story};
 
@@ -30,7 +31,8 @@ pub(super) async fn feed(
     let ended = match feeder.bring().await {
         Ok(End::Over) => SourceEnded { error: None },
         Ok(End::HungUp) => return,
-        Err(error) => SourceEnded { error: Some(error) },
+        Err(Failed::Source(error)) => SourceEnded { error: Some(error) },
+        Err(Failed::Store(unkept)) => return feeder.run.do_send(LedgerBroken(unkept)),
     };
     feeder.run.do_send(ended);
 }
@@ -41,6 +43,12 @@ enum End {
     Over,
     /// Nobody asks any more.
     HungUp,
+}
+
+/// What broke.
+enum Failed {
+    Source(String),
+    Store(Unkept),
 }
 
 struct Feeder {
@@ -54,7 +62,7 @@ struct Feeder {
 }
 
 impl Feeder {
-    async fn bring(&mut self) -> Result<End, String> {
+    async fn bring(&mut self) -> Result<End, Failed> {
         loop {
             while self.owed == 0 {
                 match self.wanted.recv().await {
@@ -85,7 +93,7 @@ impl Feeder {
                 }
                 Some(Err(error)) => {
                     self.send().await?;
-                    return Err(whole_story(&error));
+                    return Err(Failed::Source(whole_story(&error)));
                 }
                 None => {
                     self.send().await?;
@@ -96,7 +104,7 @@ impl Feeder {
     }
 
     /// Sends what has come, with what earlier sessions left of it.
-    async fn send(&mut self) -> Result<(), String> {
+    async fn send(&mut self) -> Result<(), Failed> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -107,7 +115,8 @@ impl Feeder {
         let known = match &self.keeping {
             Some(keeping) => {
                 let keys: Vec<ItemKey> = self.batch.iter().filter_map(key).collect();
-                keeping.look_up(&keys).await.map_err(|error| whole_story(&error))?
+                let known = keeping.look_up(&keys).await;
+                known.map_err(|error| Failed::Store(Unkept(whole_story(&error).into())))?
             }
             None => Vec::new(),
         };

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::item::{Job, Spent, Walked};
-use crate::pipeline::definition::Pipeline;
 use crate::pipeline::sink::{Line, LineError, StepLine};
 use crate::pipeline::walk::StepEnd;
 use crate::store::{KnownItem, StepState};
@@ -20,13 +19,17 @@ pub(super) fn line(job: &Job, walked: &Walked) -> Line {
     line
 }
 
-/// Makes the line of an item that settled in an earlier session, as it was then; it begins on `number` of the
-/// input now. `None` when it has not settled.
-pub(super) fn earlier(pipeline: &Pipeline, known: &KnownItem, number: u64) -> Option<Line> {
+/// Makes the line of an item that settled in an earlier session, as it was then, with the pipeline's `steps`; it
+/// begins on `number` of the input now. `None` when it has not settled.
+pub(super) fn earlier<'a>(
+    steps: impl ExactSizeIterator<Item = &'a StepName>,
+    known: &KnownItem,
+    number: u64,
+) -> Option<Line> {
     let settled = known.settled.as_ref()?;
-    let mut answers = Map::with_capacity(pipeline.steps().len());
-    let steps = pipeline.steps().iter().map(|step| {
-        let records = || known.steps.iter().filter(|record| record.step == step.name);
+    let mut answers = Map::with_capacity(steps.len());
+    let steps = steps.map(|step| {
+        let records = || known.steps.iter().filter(|record| record.step == *step);
         let trail = Trail(records().flat_map(|record| record.trail.0.iter().cloned()).collect());
         let practice = records().any(|record| record.practice);
         // An answer that was recalled stands where an earlier session put it.
@@ -39,8 +42,8 @@ pub(super) fn earlier(pipeline: &Pipeline, known: &KnownItem, number: u64) -> Op
             Some((StepState::Failed | StepState::Open, _)) | None => StepLine::unfinished(&trail),
         };
         let answer = answered.map_or(Value::Null, |record| record.answer.clone());
-        answers.insert(step.name.to_string(), answer);
-        (step.name.clone(), line)
+        answers.insert(step.to_string(), answer);
+        (step.clone(), line)
     });
     let steps = steps.collect();
     let mut line = Line::new(known.head.key.clone(), number, settled.status, settled.took, steps);

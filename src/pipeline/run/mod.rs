@@ -7,6 +7,7 @@ mod actor;
 mod desk;
 mod feed;
 mod forecast;
+mod history;
 mod item;
 mod keeping;
 mod line;
@@ -24,6 +25,7 @@ mod window;
 mod writer;
 
 pub use actor::Run;
+pub use history::History;
 pub use keeping::Keeping;
 pub use messages::{Cancel, StopIntake};
 pub use progress::Progress;

@@ -117,8 +117,9 @@ impl Tally {
         }
     }
 
-    /// Counts an item that an earlier session settled.
-    pub(super) fn settled_before(&mut self, status: ItemStatus) {
+    /// Counts an item that an earlier session settled, and whether any of its answers is made up.
+    pub(super) fn settled_before(&mut self, status: ItemStatus, practice: bool) {
+        self.practice |= practice;
         self.items.settled_before += 1;
         self.count_item(status);
     }
@@ -153,6 +154,7 @@ impl Tally {
             failed_calls: self.failed_calls.clone(),
             first_reject: self.first_reject.clone(),
             output_error: None,
+            output_left_before: None,
             reader_gone: false,
             not_begun: None,
             store_error: None,

@@ -30,6 +30,8 @@ pub(super) enum Record {
     Reject(RejectLine),
     /// The item of this number has no line: it was rejected.
     NoLine(u64),
+    /// The run ends before its input does: lines are missing.
+    CutShort,
 }
 
 /// Where a run writes.
@@ -74,7 +76,9 @@ pub(super) async fn write(
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
     let Writer { taken, mut broken, run, .. } = writer;
+    let name = lines.name().to_owned();
     let written = lines.finish().await;
+    let left_before = written.as_ref().is_ok_and(|written| written.left_before).then_some(name);
     let safe = match &written {
         Ok(written) => written.lines,
         Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. }) => *lines,
@@ -86,7 +90,7 @@ pub(super) async fn write(
     }
     let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
     let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
-    run.do_send(OutputEnded { error, reader_gone, unwritten: taken.saturating_sub(safe) });
+    run.do_send(OutputEnded { error, reader_gone, left_before, unwritten: taken.saturating_sub(safe) });
 }
 
 /// What is known while a run is written.
@@ -140,7 +144,7 @@ impl Writer<'_> {
     async fn keep(&mut self, batch: &mut [Record]) {
         let kept = |record: &mut Record| match record {
             Record::Line(_, _, kept) => kept.take().map(|kept| *kept),
-            Record::Reject(_) | Record::NoLine(_) => None,
+            Record::Reject(_) | Record::NoLine(_) | Record::CutShort => None,
         };
         let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
         let Some(ledger) = self.ledger.as_ref().filter(|_| !kept.is_empty()) else { return };
@@ -164,6 +168,10 @@ impl Writer<'_> {
                 Some(order) => order.push(number, line),
                 None => vec![line],
             },
+            Record::CutShort => {
+                self.lines.cut_short();
+                Vec::new()
+            }
             Record::NoLine(number) => self.order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
         }
     }

@@ -8,6 +8,7 @@ mod columns;
 mod error;
 mod line;
 mod order;
+mod successor;
 mod target;
 #[cfg(test)]
 mod tests;

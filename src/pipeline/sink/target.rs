@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
+use super::successor::Successor;
 
 /// What lines are written to, opened.
 pub struct Target {
@@ -17,6 +18,8 @@ pub struct Target {
     pub(super) out: Option<Box<dyn Write + Send>>,
     /// The same file once more, to cut off half a line.
     pub(super) file: Option<File>,
+    /// The file whose place this one is going to take.
+    pub(super) successor: Option<Successor>,
 }
 
 impl Target {
@@ -31,13 +34,13 @@ impl Target {
         let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Ok(Self { name, out: Some(Box::new(file)), file: None });
+            return Ok(Self { name, out: Some(Box::new(file)), file: None, successor: None });
         }
         if let Some(other) = others.iter().find(|other| same(path, &metadata, other)) {
             return Err(Error::SameFile { name, other: other.display().to_string() });
         }
         let again = file.try_clone().map_err(failed)?;
-        Ok(Self { name, out: Some(Box::new(file)), file: Some(again) })
+        Ok(Self { name, out: Some(Box::new(file)), file: Some(again), successor: None })
     }
 
     /// Writes to stdout. Where that was redirected to a file it may be none of `others`.
@@ -53,12 +56,28 @@ impl Target {
 
     /// Writes to anything else; `name` is what messages call it.
     pub fn writer(name: impl Into<String>, writer: impl Write + Send + 'static) -> Self {
-        Self { name: name.into(), out: Some(Box::new(writer)), file: None }
+        Self { name: name.into(), out: Some(Box::new(writer)), file: None, successor: None }
     }
 
     /// Writes nothing: lines are counted and dropped.
     pub fn none() -> Self {
-        Self { name: "nothing".into(), out: None, file: None }
+        Self { name: "nothing".into(), out: None, file: None, successor: None }
+    }
+
+    /// Leaves the file that is there as it is until `lines` lines are written, or all of them: they are written
+    /// beside it and take its place then. Where that cannot be, or there is no such file, nothing is different.
+    #[must_use]
+    pub fn after(mut self, path: &Path, lines: u64) -> Self {
+        let is_filled =
+            self.file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|file| file.len() > 0));
+        if is_filled
+            && lines > 0
+            && let Ok((successor, out, again)) = Successor::of(path, lines)
+        {
+            self.out = Some(Box::new(out));
+            (self.file, self.successor) = (Some(again), Some(successor));
+        }
+        self
     }
 
     /// Writes `bytes`, and nothing else.

@@ -77,7 +77,7 @@ async fn written(format: Format, steps: &[StepName], lines: Vec<Line>) -> String
     }
     let written = sink.finish().await.unwrap();
     let text = memory.text();
-    assert_eq!(written, Written { lines: count, bytes: text.len() as u64 });
+    assert_eq!(written, Written { lines: count, bytes: text.len() as u64, left_before: false });
     text
 }
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -15,6 +16,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::columns::Columns;
+use super::successor::Successor;
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
 use crate::supervisor::panic_text;
@@ -49,6 +51,8 @@ pub struct Written {
     pub lines: u64,
     /// Bytes, a header included.
     pub bytes: u64,
+    /// Whether the file that was there before has been left in its place: it holds more.
+    pub left_before: bool,
 }
 
 /// Passes lines to the thread that writes them.
@@ -59,6 +63,7 @@ pub struct Sink<T> {
     name: String,
     to: mpsc::Sender<T>,
     failure: Arc<OnceLock<Error>>,
+    cut_short: Arc<AtomicBool>,
     end: oneshot::Receiver<Written>,
 }
 
@@ -103,9 +108,15 @@ impl<T: Send + 'static> Sink<T> {
                 Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
             })
         };
-        let Target { name, out, file } = target;
-        let mut output = Output { name: name.clone(), out, file, written: Written::default() };
-        Self::spawn(name, move |from| write_all(from, &header, encode, &mut output).map(|()| output.written))
+        let Target { name, out, file, successor } = target;
+        let cut_short = Arc::new(AtomicBool::new(false));
+        let ended = cut_short.clone();
+        let mut output = Output { name: name.clone(), out, file, successor, written: Written::default() };
+        let write = move |from: &mut _| {
+            write_all(from, &header, encode, &mut output)?;
+            output.finish(ended.load(Relaxed))
+        };
+        Self::spawn(name, cut_short, write)
     }
 
     /// Gives the lines to the program itself instead of writing them.
@@ -118,7 +129,7 @@ impl<T: Send + 'static> Sink<T> {
     pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
         let (out, lines) = mpsc::channel(WAITING);
         let name = "the channel".to_owned();
-        let sink = Self::spawn(name.clone(), move |from| {
+        let sink = Self::spawn(name.clone(), Arc::default(), move |from| {
             let mut written = Written::default();
             while let Some(line) = from.blocking_recv() {
                 if out.blocking_send(line).is_err() {
@@ -134,6 +145,7 @@ impl<T: Send + 'static> Sink<T> {
     /// Starts the thread, which takes lines until none will come or one cannot be taken.
     fn spawn(
         name: String,
+        cut_short: Arc<AtomicBool>,
         write: impl FnOnce(&mut mpsc::Receiver<T>) -> Result<Written, Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let (to, mut from) = mpsc::channel(WAITING);
@@ -148,7 +160,7 @@ impl<T: Send + 'static> Sink<T> {
         };
         let thread = thread::Builder::new().name("sink".into()).spawn(work);
         thread.map_err(|source| Error::Thread { name: name.clone(), source: Arc::new(source) })?;
-        Ok(Self { name, to, failure, end })
+        Ok(Self { name, to, failure, cut_short, end })
     }
 
     /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
@@ -157,9 +169,20 @@ impl<T: Send + 'static> Sink<T> {
         self.to.send(line).await.map_err(|_| self.why())
     }
 
+    /// Says that lines are missing at the end: a file that was to be replaced by all of them stays, if it may
+    /// hold more.
+    pub fn cut_short(&self) {
+        self.cut_short.store(true, Relaxed);
+    }
+
+    /// Returns what messages call the output.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Waits until everything is written and, for a file, safe on its disk.
     pub async fn finish(self) -> Result<Written, Error> {
-        let Self { name, to, failure, end } = self;
+        let Self { name, to, failure, end, .. } = self;
         drop(to);
         end.await.map_err(|_| failure.get().cloned().unwrap_or(Error::Panicked { name }))
     }
@@ -209,14 +232,15 @@ fn write_all<T>(
             ends.clear();
         }
     }
-    output.write(&block, &ends)?;
-    output.finish()
+    output.write(&block, &ends)
 }
 
 struct Output {
     name: String,
     out: Option<Box<dyn Write + Send>>,
     file: Option<File>,
+    /// Set until it has taken the place of the file that is named.
+    successor: Option<Successor>,
     written: Written,
 }
 
@@ -232,7 +256,8 @@ impl Output {
             Ok(()) => {
                 self.written.lines += ends.len() as u64;
                 self.written.bytes += block.len() as u64;
-                Ok(())
+                let lines = self.written.lines;
+                self.succeed(|successor| successor.is_due(lines))
             }
             Err(source) => Err(self.failed(source, ends, done)),
         }
@@ -254,9 +279,22 @@ impl Output {
         }
     }
 
-    fn finish(&mut self) -> Result<(), Error> {
+    /// Takes the place of the file that was there, if it is time.
+    fn succeed(&mut self, is_due: impl Fn(&Successor) -> bool) -> Result<(), Error> {
+        let Some(successor) = self.successor.take_if(|successor| is_due(successor)) else { return Ok(()) };
+        let failed = |source| {
+            let (name, lines) = (self.name.clone(), 0);
+            Error::Write { name, lines, source: Arc::new(source) }
+        };
+        successor.take(self.file.as_ref()).map_err(failed)
+    }
+
+    fn finish(&mut self, cut_short: bool) -> Result<Written, Error> {
+        let lines = self.written.lines;
+        self.succeed(|successor| !cut_short || successor.is_due(lines))?;
+        self.written.left_before = self.successor.is_some();
         // A network file system may tell only now that its disk was full.
-        let Some(Err(source)) = self.file.as_ref().map(File::sync_data) else { return Ok(()) };
+        let Some(Err(source)) = self.file.as_ref().map(File::sync_data) else { return Ok(self.written) };
         Err(Error::Write { name: self.name.clone(), lines: self.written.lines, source: Arc::new(source) })
     }
 }

@@ -40,7 +40,8 @@ pub struct Source {
 
 pub(super) enum Input {
     Bytes(Box<dyn Read + Send>, Option<Format>),
-    Values(Box<dyn Iterator<Item = Value> + Send>),
+    /// Each with the line that it is said to begin on.
+    Values(Box<dyn Iterator<Item = (u64, Value)> + Send>),
 }
 
 impl Source {
@@ -91,6 +92,15 @@ impl Source {
     pub fn values<I>(name: impl Into<String>, values: I) -> Self
     where
         I: IntoIterator<Item = Value>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::numbered(name, (1..).zip(values))
+    }
+
+    /// Takes values that the caller has, each with the line that it once began on.
+    pub fn numbered<I>(name: impl Into<String>, values: I) -> Self
+    where
+        I: IntoIterator<Item = (u64, Value)>,
         I::IntoIter: Send + 'static,
     {
         let values = values.into_iter();

@@ -78,8 +78,8 @@ impl Reader {
 fn read(input: Input, limits: Limits, intake: &mut Intake) -> Result<(), Stop> {
     match input {
         Input::Values(values) => {
-            for (place, value) in (1..).zip(values) {
-                let piece = Piece { line: place, bytes: None, length: 0, end: place };
+            for (place, (line, value)) in (1..).zip(values) {
+                let piece = Piece { line, bytes: None, length: 0, end: place };
                 intake.value(piece, value)?;
             }
             Ok(())

@@ -144,6 +144,14 @@ impl Store for Sqlite {
         self.one_run(run).boxed()
     }
 
+    fn state(&self, run: RunNumber) -> Answer<'_, RunState> {
+        self.state_of(run).boxed()
+    }
+
+    fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()> {
+        self.set_state(run, state).boxed()
+    }
+
     fn find<'a>(&'a self, identity: &'a str) -> Answer<'a, Option<KnownRun>> {
         self.find_run(identity).boxed()
     }
@@ -184,7 +192,7 @@ impl Store for Sqlite {
         self.sums_of(run).boxed()
     }
 
-    fn forget(&self, run: RunNumber) -> Answer<'_, ()> {
-        self.forget_run(run).boxed()
+    fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
+        self.forget_runs(runs).boxed()
     }
 }

@@ -7,6 +7,7 @@ use sqlx::{Connection, Row};
 
 use crate::store::Session;
 use crate::store::error::Error;
+use crate::store::lock::RunLock;
 use crate::store::record::ItemNumber;
 use crate::store::run::{KnownRun, Outline, RunNumber, RunState};
 
@@ -97,18 +98,44 @@ impl Sqlite {
         if done.rows_affected() == 0 { Err(Error::NoRun(run)) } else { Ok(()) }
     }
 
-    pub(super) async fn forget_run(&self, run: RunNumber) -> Result<(), Error> {
+    pub(super) async fn state_of(&self, run: RunNumber) -> Result<RunState, Error> {
+        let row = sqlx::query_scalar::<_, String>("SELECT state FROM runs WHERE run = ?").bind(run.0);
+        let word = row.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
+        let word = word.ok_or(Error::NoRun(run))?;
+        RunState::from_word(&word).ok_or_else(|| self.damaged(format!("the state of run {run}: {word:?}")))
+    }
+
+    pub(super) async fn set_state(&self, run: RunNumber, state: RunState) -> Result<(), Error> {
+        let query = sqlx::query("UPDATE runs SET state = ?, touched = ? WHERE run = ?")
+            .bind(state.as_str())
+            .bind(now())
+            .bind(run.0);
+        let done = query.execute(&mut *self.writer().await).await.map_err(|error| self.unwritten(&error))?;
+        if done.rows_affected() == 0 { Err(Error::NoRun(run)) } else { Ok(()) }
+    }
+
+    pub(super) async fn forget_runs(&self, runs: &[RunNumber]) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
         let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
-        for table in ["DELETE FROM steps WHERE run = ?", "DELETE FROM items WHERE run = ?"] {
-            sqlx::query(table).bind(run.0).execute(&mut *change).await.map_err(failed)?;
+        for run in runs {
+            for table in ["DELETE FROM steps WHERE run = ?", "DELETE FROM items WHERE run = ?"] {
+                sqlx::query(table).bind(run.0).execute(&mut *change).await.map_err(failed)?;
+            }
+            let gone = sqlx::query("DELETE FROM runs WHERE run = ?").bind(run.0).execute(&mut *change).await;
+            if gone.map_err(failed)?.rows_affected() == 0 {
+                return Err(Error::NoRun(*run));
+            }
         }
-        let gone = sqlx::query("DELETE FROM runs WHERE run = ?").bind(run.0).execute(&mut *change).await;
-        if gone.map_err(failed)?.rows_affected() == 0 {
-            return Err(Error::NoRun(run));
+        change.commit().await.map_err(failed)?;
+        let left =
+            sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *writer).await.map_err(failed)?;
+        // Whoever is at work would have to wait for as long as that takes. The room is used again anyhow, so that
+        // it could not be given back is no reason to say that they are not gone.
+        if !left.into_iter().any(|run| RunLock::is_taken(&self.path, RunNumber(run))) {
+            drop(sqlx::query("VACUUM").execute(&mut *writer).await);
         }
-        change.commit().await.map_err(failed)
+        Ok(())
     }
 
     fn known(&self, row: &SqliteRow) -> Result<KnownRun, Error> {

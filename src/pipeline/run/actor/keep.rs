@@ -37,8 +37,9 @@ impl Run {
     /// Counts an item that an earlier session settled, and hands on its line again.
     fn has_settled(&mut self, item: &source::Item, known: &KnownItem) {
         let Some(settled) = &known.settled else { return };
-        self.tally.settled_before(settled.status);
-        let line = line::earlier(&self.pipeline, known, item.line);
+        self.tally.settled_before(settled.status, known.steps.iter().any(|step| step.practice));
+        let steps = self.pipeline.steps().iter().map(|step| &step.name);
+        let line = line::earlier(steps, known, item.line);
         self.record(match line {
             Some(line) => Record::Line(item.number, Box::new(line), None),
             None => Record::NoLine(item.number),

@@ -38,7 +38,8 @@ impl Run {
         Work {
             questions: self.questions,
             of_ended: self.of_ended.0,
-            ended: items.settled(),
+            // What was settled before took nothing now: a speed that counted it would foretell too much.
+            ended: items.settled() - items.settled_before,
             in_flight: self.in_flight.len() as u64,
             to_come,
             steps: self.pipeline.questions_per_item(),

@@ -1,0 +1,152 @@
+//! Which run a command means, and where it is kept.
+//!
+//! A run is found again by its pipeline and its items. Everything else that its command said is kept with it, so
+//! that `resume` and `retry` need no more than a number.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::Config;
+use crate::store::{KnownRun, RunState, Store, StoreUrl};
+
+use super::args::{ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
+use super::run::load;
+
+/// What a command said about a run's files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Said {
+    directory: PathBuf,
+    pipeline: PathBuf,
+    items: PathBuf,
+    from: Option<ItemFormat>,
+    out: PathBuf,
+    to: Option<LineFormat>,
+    rejects: Option<PathBuf>,
+    ordered: bool,
+    report: Option<PathBuf>,
+    config: Option<PathBuf>,
+}
+
+impl Said {
+    pub(super) fn of(args: &Run) -> anyhow::Result<Self> {
+        let absolute = |path: &PathBuf| -> anyhow::Result<PathBuf> {
+            Ok(if is_dash(path) { path.clone() } else { std::path::absolute(path)? })
+        };
+        let optional = |path: &Option<PathBuf>| path.as_ref().map(absolute).transpose();
+        Ok(Self {
+            directory: std::env::current_dir().context("the working directory")?,
+            pipeline: absolute(&args.pipeline)?,
+            items: absolute(&args.items)?,
+            from: args.from,
+            out: absolute(&args.out)?,
+            to: args.to,
+            rejects: optional(&args.rejects)?,
+            ordered: args.ordered,
+            report: optional(&args.report)?,
+            config: optional(&args.config)?,
+        })
+    }
+
+    pub(super) fn from_run(run: &KnownRun) -> anyhow::Result<Self> {
+        let places = run.outline.places.clone();
+        serde_json::from_value(places).with_context(|| {
+            format!("run {} was not begun by this program: begin it again there", run.number)
+        })
+    }
+
+    /// Makes the arguments of a command that says the same.
+    pub(super) fn args(self, keep: &KeepArgs, config: Option<&Path>, show: Show) -> Run {
+        Run {
+            pipeline: self.pipeline,
+            items: self.items,
+            out: self.out,
+            from: self.from,
+            to: self.to,
+            rejects: self.rejects,
+            ordered: self.ordered,
+            report: self.report,
+            config: config.map(Path::to_path_buf).or(self.config),
+            keep: keep.clone(),
+            new: false,
+            show,
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn items(&self) -> &Path {
+        &self.items
+    }
+
+    /// Returns what is the same each time: the pipeline and the items, by whatever path they are named.
+    pub(super) fn identity(&self) -> String {
+        let real =
+            |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string();
+        let items = if is_dash(&self.items) { "stdin".to_owned() } else { real(&self.items) };
+        format!("{} on {items}", real(&self.pipeline))
+    }
+
+    /// Returns the files by which it shows that nothing is left; none where not all of them stay.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let files: Vec<_> = [&self.items, &self.out].into_iter().chain(&self.rejects).collect();
+        let stay = files.iter().all(|file| !is_dash(file)) && self.report.is_none();
+        if stay { files.into_iter().cloned().collect() } else { Vec::new() }
+    }
+}
+
+pub(super) fn is_dash(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Returns where runs are kept: as the command says, else as the configuration does.
+pub(super) fn url(said: Option<&StoreUrl>, config: &Config) -> StoreUrl {
+    said.unwrap_or(&config.store.url).clone()
+}
+
+/// A store that is there, for commands that only look into it.
+pub(super) struct Opened {
+    pub(super) runtime: Runtime,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) url: StoreUrl,
+}
+
+impl Opened {
+    pub(super) fn of(args: &StoreArgs) -> anyhow::Result<Self> {
+        let url = match &args.store {
+            Some(url) => url.clone(),
+            None => match load(args.config.as_deref()) {
+                Ok(config) => config.store.url,
+                // Whoever only wants to look at runs needs no configuration that works.
+                Err(_) if args.config.is_none() => StoreUrl::default(),
+                Err(faults) => bail!("{}", faults.render(false)),
+            },
+        };
+        let Some(path) = url.path() else {
+            bail!("runs are not kept: [store] url is \"none\"; name a store with --store sqlite:FILE");
+        };
+        ensure!(
+            path.exists(),
+            "no run is kept here: there is no {}. Go where you ran it, or name its store with --store sqlite:FILE",
+            path.display()
+        );
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let store = runtime.block_on(url.open())?.context("runs are not kept")?;
+        Ok(Self { runtime, store, url })
+    }
+}
+
+/// Says how far a run has come, in one word; one that died at work is called `broken off`.
+pub(super) fn state(store: &dyn Store, run: &KnownRun) -> &'static str {
+    match run.state {
+        RunState::Open if store.is_at_work(run.number) => "running",
+        RunState::Open if run.sessions == 0 => "empty",
+        RunState::Open => "broken off",
+        other => other.as_str(),
+    }
+}

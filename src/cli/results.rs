@@ -1,0 +1,147 @@
+//! `pointsman results`, `failed` and `report`: what a run has come to, from its store alone.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::pipeline::run::History;
+use crate::pipeline::sink::{self, Sink, Target};
+use crate::store::KnownItem;
+use crate::types::{ItemStatus, whole_story};
+
+use super::args::{LineFormat, OneRun, Results};
+use super::exit::Exit;
+use super::kept::{Opened, is_dash, state};
+use super::live::{Mode, say};
+use super::status::{count, numbered};
+use super::table;
+
+/// Writes the lines of all settled items.
+pub(super) fn results(args: &Results) -> Exit {
+    match write(args) {
+        Ok(()) => Exit::Done,
+        Err(error) if error.downcast_ref().is_some_and(sink::Error::is_broken_pipe) => Exit::BrokenPipe,
+        Err(error) => Mode::Lines.fail(&error, Exit::Broken),
+    }
+}
+
+fn write(args: &Results) -> anyhow::Result<()> {
+    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    runtime.block_on(async {
+        let history = History::of(store, args.run).await?;
+        let target = if is_dash(&args.out) { Target::stdout(&[]) } else { Target::file(&args.out, &[]) };
+        let format = format(args.format, &args.out);
+        export(&history, target.context("--out")?, &args.out, format).await
+    })
+}
+
+pub(super) fn format(said: Option<LineFormat>, out: &Path) -> sink::Format {
+    match said {
+        Some(LineFormat::Jsonl) => sink::Format::Jsonl,
+        Some(LineFormat::Csv) => sink::Format::Csv,
+        None => sink::Format::of(out),
+    }
+}
+
+/// Writes the lines of all settled items of a run to `target`, the file at `path`; a file that was there is
+/// replaced once all is written.
+pub(super) async fn export(
+    history: &History,
+    target: Target,
+    path: &Path,
+    format: sink::Format,
+) -> anyhow::Result<()> {
+    let sink = Sink::results(target.after(path, u64::MAX), format, history.steps())?;
+    let written = history
+        .items(async |item: &KnownItem| -> anyhow::Result<()> {
+            match history.line(item) {
+                Some(line) => Ok(sink.write(line).await?),
+                None => Ok(()),
+            }
+        })
+        .await;
+    if written.is_err() {
+        sink.cut_short();
+    }
+    // Why the writing ended is worth more than that the next line could not be handed on.
+    let finished = sink.finish().await;
+    finished?;
+    written
+}
+
+/// Lists what has failed.
+pub(super) fn failed(args: &OneRun) -> Exit {
+    list(args).map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+}
+
+fn list(args: &OneRun) -> anyhow::Result<()> {
+    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut failed = 0;
+    runtime.block_on(async {
+        let history = History::of(store, args.run).await?;
+        history
+            .items(async |item: &KnownItem| -> anyhow::Result<()> {
+                let Some(settled) = item.settled.as_ref().filter(|it| it.status == ItemStatus::Failed) else {
+                    return Ok(());
+                };
+                failed += 1;
+                let (step, failure) = settled
+                    .error
+                    .as_ref()
+                    .map_or((None, None), |(step, failure)| (Some(step.as_str()), Some(failure)));
+                let class = failure.map(|failure| failure.class.as_str());
+                let message = failure.map_or("", |failure| &failure.message);
+                if args.json {
+                    let input = item.head.input.as_deref().and_then(|input| serde_json::from_str(input).ok());
+                    let line = json!({
+                        "key": item.head.key, "line": item.head.line, "class": class, "step": step,
+                        "message": message, "item": input.unwrap_or(Value::Null),
+                    });
+                    writeln!(out, "{line}")?;
+                } else {
+                    let (class, step) = (class.unwrap_or("?"), step.unwrap_or("?"));
+                    writeln!(
+                        out,
+                        "{}  line {}  {class}  step {step}: {message}",
+                        item.head.key, item.head.line
+                    )?;
+                }
+                Ok(())
+            })
+            .await
+    })?;
+    out.flush().context("stdout")?;
+    if failed == 0 {
+        say(&format!("no item of run {} has failed", args.run));
+    } else if !args.json {
+        let run = args.run;
+        say(&format!("{} failed; `pointsman retry {run}` asks them again", numbered(failed, "item")));
+    }
+    Ok(())
+}
+
+/// Shows the report over all sessions.
+pub(super) fn report(args: &OneRun) -> Exit {
+    show(args).map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+}
+
+fn show(args: &OneRun) -> anyhow::Result<()> {
+    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let (history, report) = runtime.block_on(async {
+        let history = History::of(store.clone(), args.run).await?;
+        let report = history.report().await?;
+        anyhow::Ok((history, report))
+    })?;
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&report)?)
+    } else {
+        let run = history.run();
+        let sessions = count(u64::try_from(run.sessions).unwrap_or(0));
+        let word = state(&*store, run);
+        format!("run {}, {word}, {sessions} sessions\n{}\n", run.number, table::report(&report))
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(|error| anyhow::anyhow!(whole_story(&error)))
+}

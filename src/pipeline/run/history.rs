@@ -1,0 +1,102 @@
+//! Reads a kept run again: its lines, its report, its failures.
+//!
+//! Everything comes from the store, so it can be read at any time, also while the run is at work. Asks nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::line;
+use super::report::{Ended, Report};
+use super::tally::Tally;
+use crate::pipeline::grounds::Grounds;
+use crate::pipeline::sink::Line;
+use crate::store::{Error, ItemNumber, KnownItem, KnownRun, RunNumber, RunState, Store};
+use crate::types::StepName;
+
+/// Items that are read at once.
+const PAGE: u32 = 500;
+
+/// A kept run, to be read.
+#[derive(Debug)]
+pub struct History {
+    store: Arc<dyn Store>,
+    run: KnownRun,
+    steps: Vec<StepName>,
+}
+
+impl History {
+    /// Looks a run up.
+    ///
+    /// # Errors
+    /// When there is no such run, or the store cannot be read.
+    pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
+        let run = store.run(run).await?;
+        let grounds: Grounds = serde_json::from_value(run.outline.grounds.clone()).unwrap_or_default();
+        Ok(Self { store, run, steps: grounds.steps.into_keys().collect() })
+    }
+
+    /// Returns the run.
+    pub fn run(&self) -> &KnownRun {
+        &self.run
+    }
+
+    /// Returns the steps of its pipeline.
+    pub fn steps(&self) -> &[StepName] {
+        &self.steps
+    }
+
+    /// Gives `take` every item that was begun, in that order, until it wants no more.
+    ///
+    /// # Errors
+    /// Those of the store, and of `take`.
+    pub async fn items<E: From<Error>>(
+        &self,
+        mut take: impl AsyncFnMut(&KnownItem) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = ItemNumber::default();
+        loop {
+            let page = self.store.items(self.run.number, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.head.number;
+            for item in &page {
+                take(item).await?;
+            }
+        }
+    }
+
+    /// Makes the output line of an item; `None` when it has not settled, or has to be dealt with anew because the
+    /// pipeline changed.
+    pub fn line(&self, item: &KnownItem) -> Option<Line> {
+        let is_of_now = item.settled.as_ref().is_some_and(|settled| settled.edition == self.run.edition);
+        is_of_now.then(|| line::earlier(self.steps.iter(), item, item.head.line)).flatten()
+    }
+
+    /// Makes the report of all of its sessions together.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn report(&self) -> Result<Report, Error> {
+        let mut tally = Tally::new(self.steps.iter().cloned());
+        self.items(async |item: &KnownItem| {
+            for step in &item.steps {
+                tally.question(&step.step, &step.trail, step.practice);
+            }
+            match item.settled.as_ref().filter(|settled| settled.edition == self.run.edition) {
+                Some(settled) => {
+                    let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
+                    tally.settled(settled.status, error, settled.took);
+                }
+                None => tally.items.unfinished += 1,
+            }
+            Ok::<_, Error>(())
+        })
+        .await?;
+        let ended = match self.run.state {
+            RunState::Complete => Ended::Whole,
+            RunState::Open | RunState::Stopped | RunState::Paused | RunState::Cancelled => Ended::Interrupted,
+            RunState::Broken => Ended::Broken,
+        };
+        let took = Duration::from_millis(self.run.touched.abs_diff(self.run.begun));
+        Ok(tally.report(&self.run.outline.name, ended, took))
+    }
+}

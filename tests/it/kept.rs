@@ -1,0 +1,200 @@
+//! The commands for runs that are kept, as a user types them.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::program::*;
+
+const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
+
+/// Calls that a report counts.
+fn calls(report: &Value) -> u64 {
+    report["calls"]["made"].as_u64().unwrap()
+}
+
+#[test]
+fn a_complete_run_says_that_nothing_is_left_and_new_asks_again() {
+    let room = Room::new("");
+    room.items(5);
+    room.run(RUN).expect(0);
+    let lines = room.read("o.jsonl");
+    let again = room.run(RUN);
+    again.says(
+        0,
+        &["run 1 is complete, and nothing is left of it: 5 completed", "--new asks everything again"],
+    );
+    assert_eq!(room.read("o.jsonl"), lines);
+    room.run(&format!("{RUN} --new")).says(0, &["5 calls"]);
+    let listed = room.run("runs");
+    listed.expect(0);
+    assert_eq!(listed.out.lines().count(), 3, "{}", listed.out);
+    assert!(listed.out.contains("complete") && listed.out.contains("items.jsonl"), "{}", listed.out);
+}
+
+#[test]
+fn an_output_that_was_lost_or_torn_is_made_whole_without_a_call() {
+    let room = Room::new("");
+    room.items(20);
+    room.run(RUN).expect(0);
+    let whole = room.lines("o.jsonl");
+    let text = room.read("o.jsonl");
+    for left in ["", &text[..text.len() / 2], &format!("{text}{{\"key\":\"i1")] {
+        room.write("o.jsonl", left);
+        room.run(&format!("{RUN} --report r.json")).expect(0);
+        assert_eq!(calls(&room.json("r.json")), 0);
+        let mut lines = room.lines("o.jsonl");
+        let by_key = |line: &Value| line["key"].to_string();
+        lines.sort_by_key(by_key);
+        let mut asked = whole.clone();
+        asked.sort_by_key(by_key);
+        assert_eq!(lines, asked);
+    }
+    let beside = std::fs::read_dir(room.path("")).unwrap().map(|file| file.unwrap().file_name());
+    let beside: Vec<_> = beside.filter(|name| name.to_string_lossy().starts_with("o.jsonl.")).collect();
+    assert!(beside.is_empty(), "{beside:?}");
+}
+
+#[test]
+fn a_changed_pipeline_wants_a_word_and_leaves_the_output_as_it_was() {
+    let room = Room::new("");
+    room.items(5);
+    room.run(RUN).expect(0);
+    let lines = room.read("o.jsonl");
+    room.write("pipeline.toml", ONE_STEP.replace("something", "nothing"));
+    room.run(RUN)
+        .says(3, &["run 1 has changed since it began: changed steps: answer", "--accept-changes", "--new"]);
+    assert_eq!(room.read("o.jsonl"), lines);
+    room.run(&format!("{RUN} --accept-changes")).says(0, &["5 calls"]);
+    room.run(RUN).says(0, &["nothing is left"]);
+}
+
+#[test]
+fn a_run_that_was_stopped_is_resumed_by_its_number_from_anywhere() {
+    let room = Room::new("[simulator]\nlatency = \"50ms\"\n[run]\nwindow = 4");
+    room.items(60);
+    let mut stopped = start(room.program(&format!("{RUN} --json")));
+    stopped.wait_for("\"progress\"");
+    stopped.signal("INT");
+    stopped.end().says(130, &["run 1 is kept in sqlite:pointsman.db: `pointsman resume 1` goes on"]);
+    let before = room.lines("o.jsonl").len() as u64;
+    assert!(before < 60);
+    room.run("runs").says(0, &[]);
+    assert!(room.run("runs").out.contains("stopped"));
+
+    let elsewhere = Room::empty();
+    let store = format!("--store sqlite:{}", room.path("pointsman.db").display());
+    elsewhere.run(&format!("resume {store}")).says(0, &["run 1 goes on", "60 completed"]);
+    let keys: BTreeSet<String> = room.lines("o.jsonl").iter().map(|line| line["key"].to_string()).collect();
+    assert_eq!((keys.len(), room.lines("o.jsonl").len()), (60, 60));
+    let report = elsewhere.run(&format!("report 1 --json {store}"));
+    let report: Value = serde_json::from_str(&report.out).unwrap();
+    assert_eq!((calls(&report), report["items"]["completed"].as_u64()), (60, Some(60)));
+    elsewhere.run(&format!("resume {store}")).says(2, &["nothing is left to go on with"]);
+}
+
+#[test]
+fn what_failed_is_listed_and_asked_again_alone() {
+    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]");
+    room.items(40);
+    room.run(RUN).says(1, &["`pointsman retry 1` asks again what failed"]);
+    let failed = |room: &Room| room.lines("o.jsonl").iter().filter(|line| line["status"] == "failed").count();
+    let before = failed(&room);
+    assert!((1..40).contains(&before));
+    let listed = room.run("failed 1");
+    listed.says(0, &[&format!("{before} items failed")]);
+    assert_eq!(listed.out.lines().count(), before);
+    let json = room.run("failed 1 --json").out;
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (first["class"].as_str(), first["item"]["id"].as_str()),
+        (Some("content_filter"), first["key"].as_str())
+    );
+
+    room.run("retry 1 --class timeout").says(0, &["nothing has failed of that"]);
+    room.run("retry 1 --class nonsense").says(2, &["there is no such class", "content_filter"]);
+    // The items are in the store: their file is not needed any more.
+    std::fs::remove_file(room.path("items.jsonl")).unwrap();
+    room.write("config.toml", "");
+    room.run("retry 1 --class content_filter --class timeout").says(0, &[&format!("{before} completed")]);
+    assert_eq!((failed(&room), room.lines("o.jsonl").len()), (0, 40));
+    assert!(room.run("runs").out.contains("complete"));
+    let first_line = |key: &str| room.lines("o.jsonl").into_iter().find(|line| line["key"] == key).unwrap();
+    assert_eq!(first_line("i40")["line"], 40);
+}
+
+#[test]
+fn results_are_exported_at_any_time_in_both_formats() {
+    let room = Room::new("");
+    room.items(7);
+    room.run(RUN).expect(0);
+    let lines = room.run("results 1");
+    lines.expect(0);
+    assert_eq!(lines.out.lines().count(), 7);
+    let mut written: Vec<_> = room.read("o.jsonl").lines().map(str::to_owned).collect();
+    let mut exported: Vec<_> = lines.out.lines().map(str::to_owned).collect();
+    written.sort();
+    exported.sort();
+    assert_eq!(exported, written, "a line made again is the line that was written first");
+    room.run("results 1 --out o.csv").expect(0);
+    assert_eq!(csv::Reader::from_path(room.path("o.csv")).unwrap().records().count(), 7);
+    room.run("results 1 --format csv").expect(0);
+    room.run("results 9").says(4, &["there is no run 9 in this database; `pointsman runs` lists them"]);
+}
+
+#[test]
+fn a_cancelled_run_begins_anew_and_a_forgotten_one_is_gone() {
+    let room = Room::new("[simulator]\nlatency = \"10s\"");
+    room.items(3);
+    let mut running = start(room.program(&format!("{RUN} --json")));
+    running.wait_for("\"in_flight\":3");
+    room.run(RUN).says(4, &["run 1 is being worked on by process"]);
+    assert!(room.run("runs").out.contains("running"));
+    room.run("forget 1").says(4, &["run 1 is being worked on by process"]);
+    room.run("cancel 1").says(0, &["run 1 is told to stop now"]);
+    assert_eq!(running.end().code, Some(130));
+    assert!(room.run("runs").out.contains("cancelled"));
+
+    room.write("config.toml", "");
+    room.run(RUN).says(0, &["3 completed"]);
+    assert!(!room.run("results 2").out.is_empty());
+    room.run("cancel 2").says(4, &["run 2 is complete"]);
+    room.run("forget --older-than 1d").says(0, &["0 runs forgotten, 2 left"]);
+    room.run("forget 1 2").says(0, &["2 runs forgotten, 0 left"]);
+    room.run("runs").says(0, &["no run is kept"]);
+}
+
+#[test]
+fn without_a_store_nothing_is_kept_and_commands_that_need_one_say_so() {
+    let room = Room::new("");
+    room.items(3);
+    room.run("runs").says(4, &["no run is kept here: there is no pointsman.db"]);
+    room.run(&format!("{RUN} --store none")).expect(0);
+    room.run(&format!("{RUN} --store none")).says(0, &["3 calls"]);
+    assert!(!room.path("pointsman.db").exists());
+    room.write("config.toml", "[store]\nurl = \"none\"");
+    room.run("runs").says(4, &["runs are not kept: [store] url is \"none\""]);
+    room.run(&format!("{RUN} --store runs.db"))
+        .says(2, &["\"runs.db\" names no store: it is written \"sqlite:runs.db\""]);
+    room.run(&format!("{RUN} --store sqlite:no/such/runs.db"))
+        .says(4, &["cannot open the database no/such/runs.db", "is its directory there"]);
+    room.write("other.db", "this is no database, though it has a name like one");
+    room.run(&format!("{RUN} --store sqlite:other.db")).says(4, &["other.db"]);
+    assert_eq!(room.read("other.db"), "this is no database, though it has a name like one");
+}
+
+#[test]
+fn items_from_stdin_go_on_when_they_are_piped_again() {
+    let room = Room::new("");
+    room.items(4);
+    let piped = |more: &str| {
+        let program = room.program(&format!("run pipeline.toml --items - {more}"));
+        finish_with(program, room.read("items.jsonl").as_bytes())
+    };
+    piped("").says(0, &["4 calls"]);
+    let again = piped("");
+    again.says(0, &["run 1 goes on: 4 items settled before"]);
+    assert_eq!(again.out.lines().count(), 4);
+    again.says(0, &["PRACTICE"]);
+    assert!(again.err.contains("0 calls"), "{}", again.err);
+}
