@@ -9,7 +9,7 @@ mod armed;
 #[cfg(feature = "chaos")]
 pub(crate) use armed::point;
 #[cfg(feature = "chaos")]
-pub use armed::{Armed, Passed, Plan, arm, passed};
+pub use armed::{Armed, Passed, Plan, arm, die_as_told, passed};
 
 /// Does nothing, and costs nothing.
 #[cfg(not(feature = "chaos"))]

@@ -40,6 +40,8 @@ pub(super) enum Verb {
     Cancel(Cancel),
     /// Remove runs with all of their answers.
     Forget(Forget),
+    /// Show what the models cost, and where that is known from.
+    Prices(Prices),
     /// Check a configuration, and pipelines, without running anything.
     Check(Check),
     /// Play the providers on this machine, as a server of their own.
@@ -219,6 +221,16 @@ fn long_ago(text: &str) -> Result<Duration, String> {
         Some(Ok(days)) => Ok(Duration::from_hours(24 * u64::from(days))),
         _ => duration::parse(text).map_err(|_| format!("{text:?} is no time such as 30d or 12h")),
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Prices {
+    /// The configuration [default: config.toml if it is there, else the environment].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Show the whole built-in list instead.
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, clap::Args)]

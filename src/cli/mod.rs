@@ -9,6 +9,7 @@ mod kept;
 mod live;
 mod log;
 mod place;
+mod prices;
 mod results;
 mod resume;
 mod run;
@@ -25,6 +26,8 @@ pub use exit::Exit;
 
 /// Runs the program that the process's arguments ask for, and returns its exit code.
 pub fn main() -> Exit {
+    #[cfg(feature = "chaos")]
+    crate::chaos::die_as_told();
     let args = args::Args::parse();
     match args.verb {
         args::Verb::Run(run) => run::run(&run),
@@ -36,6 +39,7 @@ pub fn main() -> Exit {
         args::Verb::Failed(run) => results::failed(&run),
         args::Verb::Cancel(cancel) => runs::cancel(&cancel),
         args::Verb::Forget(forget) => runs::forget(&forget),
+        args::Verb::Prices(args) => prices::prices(&args),
         args::Verb::Check(check) => check::check(&check),
         #[cfg(feature = "server")]
         args::Verb::Simulate(simulate) => simulate::simulate(&simulate),

@@ -17,6 +17,7 @@ use crate::types::{LaneName, ProviderName, RouteName};
 
 use super::check::Check;
 use super::key_places::KeyPlaces;
+use super::prices::PriceList;
 use super::vain::Vain;
 use super::{RunSettings, StoreSettings, SupervisorSettings, environment, hide};
 
@@ -157,6 +158,11 @@ impl Config {
             for (alias, model) in &mut settings.models {
                 if model.name.is_empty() {
                     alias.as_str().clone_into(&mut model.name);
+                }
+                if model.price.is_none() && settings.base_url.is_none() {
+                    let list = PriceList::built_in();
+                    model.price = list.and_then(|list| list.price(settings.format, &model.name));
+                    model.is_listed = model.price.is_some();
                 }
             }
         }

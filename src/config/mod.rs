@@ -8,6 +8,7 @@ mod environment;
 mod hide;
 mod key_places;
 mod load;
+mod prices;
 mod run;
 mod store;
 mod supervisor;
@@ -15,6 +16,7 @@ mod usable;
 mod vain;
 
 pub use load::Config;
+pub use prices::{PriceList, Then, Vendor};
 pub use run::RunSettings;
 pub use store::{Inputs, StoreSettings};
 pub use supervisor::SupervisorSettings;

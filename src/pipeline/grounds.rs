@@ -194,7 +194,13 @@ prompt = \"Answer this {{ category }}: {{ item.text }}\"
         LaneGround {
             lane: name.parse().unwrap(),
             voice: Fingerprint::of([voice.as_bytes()]),
-            price: price.map(|input| Price { input, output: 5.0, cached: None, cache_write: None }),
+            price: price.map(|input| Price {
+                input,
+                output: 5.0,
+                cached: None,
+                cache_write: None,
+                long: None,
+            }),
         }
     }
 

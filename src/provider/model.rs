@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::types::Price;
+use crate::types::{LongPrice, Price};
 
 use super::Limits;
 
@@ -28,12 +28,30 @@ pub struct Model {
     /// Sampling temperature from 0 to 2, where neither the step nor `[defaults]` says.
     #[serde(deserialize_with = "temperature")]
     pub temperature: Option<f64>,
+    /// Whether its price is that of the built-in list, because none was written.
+    #[serde(skip)]
+    pub is_listed: bool,
 }
 
 /// A price as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "price")]
 struct Written {
+    input: Dollars,
+    output: Dollars,
+    #[serde(default)]
+    cached: Option<Dollars>,
+    #[serde(default)]
+    cache_write: Option<Dollars>,
+    #[serde(default)]
+    long: Option<WrittenLong>,
+}
+
+/// The price of calls with long prompts, as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename = "long")]
+struct WrittenLong {
+    over: NonZeroU64,
     input: Dollars,
     output: Dollars,
     #[serde(default)]
@@ -57,13 +75,17 @@ impl<'de> Deserialize<'de> for Dollars {
 }
 
 fn price<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Price>, D::Error> {
-    let Written { input, output, cached, cache_write } = Written::deserialize(from)?;
-    Ok(Some(Price {
-        input: input.0,
-        output: output.0,
-        cached: cached.map(|dollars| dollars.0),
-        cache_write: cache_write.map(|dollars| dollars.0),
-    }))
+    let Written { input, output, cached, cache_write, long } = Written::deserialize(from)?;
+    let dollars = |written: Option<Dollars>| written.map(|Dollars(dollars)| dollars);
+    let long = long.map(|long| LongPrice {
+        over: long.over.get(),
+        input: long.input.0,
+        output: long.output.0,
+        cached: dollars(long.cached),
+        cache_write: dollars(long.cache_write),
+    });
+    let (cached, cache_write) = (dollars(cached), dollars(cache_write));
+    Ok(Some(Price { input: input.0, output: output.0, cached, cache_write, long }))
 }
 
 fn temperature<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
@@ -84,7 +106,10 @@ mod tests {
             "name = 'x'\ncontext = 200_000\nprice = { input = 1, output = 5.0 }\ntemperature = 0",
         )
         .unwrap();
-        assert_eq!(model.price, Some(Price { input: 1.0, output: 5.0, cached: None, cache_write: None }));
+        assert_eq!(
+            model.price,
+            Some(Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None })
+        );
         assert_eq!((model.context.unwrap().get(), model.temperature), (200_000, Some(0.0)));
     }
 

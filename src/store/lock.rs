@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<File, Error> {
 }
 
 fn not_open(path: &Path, error: &std::io::Error) -> Error {
-    Error::Open { path: path.to_owned(), why: error.to_string() }
+    Error::Open { path: path.to_owned(), why: format!("{error}: is its directory there, and writable?") }
 }
 
 fn who(file: &mut File) -> String {

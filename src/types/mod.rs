@@ -24,7 +24,7 @@ pub use failure::{Charged, Class, Failure, Verdict};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use item::{ItemKey, ItemStatus};
 pub use media::{Media, MediaData};
-pub use money::{NanoUsd, Price};
+pub use money::{LongPrice, NanoUsd, Price};
 pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderName, RouteName, StepName};
 pub use prompt::{Message, Part, Prompt, Role, Shape};
 pub use reply::Reply;

@@ -62,18 +62,44 @@ pub struct Price {
     /// Tokens written to the provider's cache; `None` means as `input`.
     #[serde(default)]
     pub cache_write: Option<f64>,
+    /// What a whole call costs whose prompt is long; `None` means the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongPrice>,
+}
+
+/// What a call with a long prompt costs, in US dollars per million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongPrice {
+    /// Tokens of prompt, cached ones included, above which it counts.
+    pub over: u64,
+    /// As [`Price::input`].
+    pub input: f64,
+    /// As [`Price::output`].
+    pub output: f64,
+    /// As [`Price::cached`].
+    #[serde(default)]
+    pub cached: Option<f64>,
+    /// As [`Price::cache_write`].
+    #[serde(default)]
+    pub cache_write: Option<f64>,
 }
 
 impl Price {
     /// Returns what `usage` costs.
     pub fn cost(&self, usage: &Usage) -> NanoUsd {
+        let Self { input, output, cached, cache_write, long } = *self;
+        let (input, output, cached, cache_write) = match long.filter(|long| usage.input.0 > long.over) {
+            Some(long) => (long.input, long.output, long.cached, long.cache_write),
+            None => (input, output, cached, cache_write),
+        };
         let special = usage.cached.0.saturating_add(usage.cache_write.0);
         let plain = Tokens(usage.input.0.saturating_sub(special));
         [
-            (plain, self.input),
-            (usage.cached, self.cached.unwrap_or(self.input)),
-            (usage.cache_write, self.cache_write.unwrap_or(self.input)),
-            (usage.output, self.output),
+            (plain, input),
+            (usage.cached, cached.unwrap_or(input)),
+            (usage.cache_write, cache_write.unwrap_or(input)),
+            (usage.output, output),
         ]
         .into_iter()
         .map(|(tokens, dollars_per_million)| {
@@ -90,7 +116,8 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_charged_once_and_at_their_own_price() {
-        let price = Price { input: 1.0, output: 5.0, cached: Some(0.1), cache_write: Some(1.25) };
+        let (cached, cache_write) = (Some(0.1), Some(1.25));
+        let price = Price { input: 1.0, output: 5.0, cached, cache_write, long: None };
         let usage = Usage {
             input: Tokens(1_000),
             cached: Tokens(600),
@@ -100,6 +127,16 @@ mod tests {
         };
         // 300 plain + 600 cached + 100 written + 200 out, in nano-dollars.
         assert_eq!(price.cost(&usage), NanoUsd(300_000 + 60_000 + 125_000 + 1_000_000));
+    }
+
+    #[test]
+    fn a_long_prompt_makes_the_whole_call_dearer() {
+        let long = LongPrice { over: 1_000, input: 2.0, output: 7.5, cached: Some(0.2), cache_write: None };
+        let price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: Some(long) };
+        let usage = |input| Usage { input: Tokens(input), output: Tokens(10), ..Usage::default() };
+        assert_eq!(price.cost(&usage(1_000)), NanoUsd(1_000_000 + 50_000));
+        let cached = Usage { cached: Tokens(1_000), ..usage(1_001) };
+        assert_eq!(price.cost(&cached), NanoUsd(2_000 + 200_000 + 75_000));
     }
 
     #[test]

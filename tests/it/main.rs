@@ -9,6 +9,8 @@ mod check;
 mod documents;
 mod environment;
 mod fuzzed;
+#[cfg(unix)]
+mod interrupted;
 mod kept;
 mod program;
 mod resume;
@@ -24,6 +26,8 @@ mod hedge;
 #[cfg(unix)]
 mod key_files;
 mod keys;
+#[cfg(all(unix, feature = "chaos"))]
+mod killed;
 mod kills;
 mod library;
 mod lives;

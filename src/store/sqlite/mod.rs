@@ -4,6 +4,7 @@
 //! records a commit make that cheap. Two more read. The SQLite is the bundled one.
 
 mod advice;
+mod place;
 mod read;
 mod row;
 mod runs;
@@ -28,6 +29,7 @@ use super::lock::RunLock;
 use super::record::{ItemNumber, KnownItem, Record};
 use super::run::{KnownRun, Outline, RunNumber, RunState, Sums};
 use super::{Answer, Session, Store};
+use place::Place;
 
 /// The version of the schema, and what makes each from the one before.
 const SCHEMA: [&str; 1] = [include_str!("schema.sql")];
@@ -45,6 +47,7 @@ const READERS: u32 = 2;
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
+    place: Place,
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
 }
@@ -61,7 +64,8 @@ impl Sqlite {
         migrate(&mut writer, &path).await?;
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
-        Ok(Self { path, writer: Mutex::new(writer), readers })
+        let place = Place::of(&path);
+        Ok(Self { path, place, writer: Mutex::new(writer), readers })
     }
 
     /// Returns where the database is.
@@ -86,6 +90,14 @@ impl Sqlite {
 
     fn unwritten(&self, error: &sqlx::Error) -> Error {
         advice::on_use(&self.path, "write", error)
+    }
+
+    fn lost(&self, error: &std::io::Error) -> Error {
+        let why = format!(
+            "{error}: it was moved or removed while the run was at work. Bring it back, with the files beside it \
+             whose names begin alike, and run the same command again"
+        );
+        Error::Io { path: self.path.clone(), doing: "write", why }
     }
 
     fn damaged(&self, what: impl Into<String>) -> Error {

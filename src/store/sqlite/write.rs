@@ -39,6 +39,7 @@ impl Sqlite {
         insert(&mut change, &items, push_items).await.map_err(failed)?;
         insert(&mut change, &steps, push_steps).await.map_err(failed)?;
         chaos::point("store.commit");
+        self.place.holds(&self.path).map_err(|error| self.lost(&error))?;
         change.commit().await.map_err(failed)
     }
 }
