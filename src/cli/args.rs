@@ -24,6 +24,8 @@ pub(super) struct Args {
 pub(super) enum Verb {
     /// Run items through a pipeline.
     Run(Run),
+    /// Foretell a run: calls, tokens, money, time, and the limit that binds.
+    Plan(Plan),
     /// Go on with a run: the latest that is not complete, or the one named.
     Resume(Resume),
     /// Ask again what has failed in a run, and nothing else.
@@ -110,6 +112,29 @@ pub(super) struct Show {
     /// Show what happens inside: -v each failed call, -vv everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Plan {
+    /// What would be done with each item, such as examples/email/pipeline.toml.
+    pub(super) pipeline: PathBuf,
+    /// The items: a file of JSON lines, CSV with a header row, or one JSON array.
+    #[arg(long, value_name = "FILE")]
+    pub(super) items: PathBuf,
+    /// What the items are written in [default: by the file's name, else by its first byte].
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) from: Option<ItemFormat>,
+    /// Ask this many items for real, and foretell by them; they are kept as a part of the run that is to come.
+    #[arg(long, value_name = "ITEMS")]
+    pub(super) sample: Option<usize>,
+    /// The configuration [default: config.toml if it is there, else the environment].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) keep: KeepArgs,
+    /// Write JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Where the runs are, for commands that work on kept ones.

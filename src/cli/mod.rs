@@ -9,6 +9,7 @@ mod kept;
 mod live;
 mod log;
 mod place;
+mod plan;
 mod prices;
 mod results;
 mod resume;
@@ -31,6 +32,7 @@ pub fn main() -> Exit {
     let args = args::Args::parse();
     match args.verb {
         args::Verb::Run(run) => run::run(&run),
+        args::Verb::Plan(plan) => plan::plan(&plan),
         args::Verb::Resume(resume) => resume::resume(&resume),
         args::Verb::Retry(retry) => resume::retry(&retry),
         args::Verb::Runs(runs) => runs::runs(&runs),

@@ -88,7 +88,8 @@ impl Places {
     }
 }
 
-fn source(args: &Run) -> Result<Source, source::Error> {
+/// Opens the items.
+pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
     let format = args.from.map(|format| match format {
         ItemFormat::Jsonl => source::Format::Jsonl,
         ItemFormat::Csv => source::Format::Csv,

@@ -51,6 +51,11 @@ impl Estimate {
     }
 }
 
+/// Returns about how many tokens a model reads of this prompt.
+pub fn prompt_tokens(prompt: &Prompt) -> u64 {
+    Estimate::of(prompt, None, Format::Openai).input
+}
+
 fn in_message(message: &Message) -> u64 {
     MESSAGE + message.parts.iter().map(in_part).sum::<u64>()
 }

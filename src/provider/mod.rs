@@ -45,6 +45,7 @@ mod window;
 pub use actor::{Provider, TellHealth};
 pub use arrivals::Awaited;
 pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
+pub use estimate::prompt_tokens;
 pub use key_source::{Env, HeaderSource, Key, KeyError, KeySource};
 pub use limit_use::LimitUse;
 pub use limits::Limits;

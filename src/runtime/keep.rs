@@ -268,7 +268,7 @@ impl Pointsman {
     }
 
     /// Returns the usable lanes of a route.
-    fn lanes_of(&self, route: &RouteName) -> impl Iterator<Item = (&LaneName, &Settings, &Model)> {
+    pub(super) fn lanes_of(&self, route: &RouteName) -> impl Iterator<Item = (&LaneName, &Settings, &Model)> {
         let usable = self.usable();
         let lanes = usable.route(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
         lanes.iter().filter_map(|lane| {

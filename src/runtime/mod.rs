@@ -20,6 +20,7 @@ mod children;
 mod error;
 mod keep;
 mod marks;
+mod plan;
 mod played;
 mod pointsman;
 mod retry;
@@ -28,6 +29,7 @@ mod threads;
 
 pub use error::Error;
 pub use keep::{Keep, Kept};
+pub use plan::{Bound, Counted, LanePlan, Plan, Range, Sample, StepPlan};
 pub use pointsman::Pointsman;
 pub use retry::Reopened;
 pub use run::RunHandle;

@@ -25,6 +25,11 @@ const VALUES: usize = 5_000;
 /// Most bytes of made-up strings in one answer.
 const BYTES: usize = 1 << 20;
 
+/// Makes up a value for `schema`, always the same one for the same `seed`.
+pub fn example(schema: &Value, seed: u64) -> Value {
+    of(schema, &["some", "words", "of", "an", "answer"], &mut Rng::with_seed(seed))
+}
+
 /// Makes up a value for `schema`; its strings are made of `words`.
 pub(super) fn of(schema: &Value, words: &[&str], rng: &mut Rng) -> Value {
     Maker { root: schema, words, rng, values: VALUES, bytes: BYTES }.value(schema, 0)

@@ -35,6 +35,7 @@ mod writing;
 mod tests;
 
 pub use counts::{Counts, Second};
+pub use example::example;
 pub use fault::{Fault, FaultKind, RetryAfter};
 pub use server::Simulator;
 pub use settings::{BucketSize, Limits, OutputCounts, Settings};

@@ -1,0 +1,222 @@
+//! Foretells a run: its calls, tokens, money and time, without asking anybody, or from a sample that was asked.
+//!
+//! Without a sample, prompts are rendered with made-up answers and their tokens estimated; how long answers are is
+//! a guess, and its range is wide. With one, every figure is the sample's mean, times the number of items, give or
+//! take what a sample of that size leaves open.
+
+mod guess;
+mod range;
+mod sample;
+mod time;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::Serialize;
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::source::{self, Entry, Source};
+use crate::types::{ItemKey, LaneName, Price, RouteName, StepName};
+
+use super::error::Error;
+use super::pointsman::Pointsman;
+
+pub use range::Range;
+pub use sample::Sample;
+pub use time::Bound;
+
+/// Items of which prompts are rendered at least, and one in how many of the others.
+const RENDERED: u64 = 1_000;
+const ONE_IN: u64 = 100;
+
+/// What a run is going to take. Money in US dollars, times in seconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Items of the input.
+    pub items: u64,
+    /// Pieces of the input that are no item.
+    pub rejected: u64,
+    /// Items that were asked for this; 0 when all is guessed.
+    pub sampled: u64,
+    /// Of the sampled items, those that failed.
+    pub sample_failed: u64,
+    /// Calls.
+    pub calls: Range,
+    /// Tokens that models read.
+    pub input: Range,
+    /// Tokens that models write.
+    pub output: Range,
+    /// What all costs; `None` while a price is not known.
+    pub cost_usd: Option<Range>,
+    /// What the sample has cost already, which is a part of it.
+    pub spent_usd: Option<f64>,
+    /// By step, in the pipeline's order.
+    pub steps: IndexMap<StepName, StepPlan>,
+    /// The lanes of each route, in their order.
+    pub routes: IndexMap<RouteName, Vec<LanePlan>>,
+    /// How long it takes at least by each limit that is known, the longest first.
+    pub bounds: Vec<Bound>,
+}
+
+/// What one step is going to take.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepPlan {
+    /// Whom it asks.
+    pub route: RouteName,
+    /// As in [`Plan`].
+    pub calls: Range,
+    /// As in [`Plan`].
+    pub input: Range,
+    /// As in [`Plan`].
+    pub output: Range,
+    /// As in [`Plan`], of the lanes that answered, or of the route's first.
+    pub cost_usd: Option<Range>,
+}
+
+/// One lane of a route: what it would cost if it answered everything that the route is asked.
+#[derive(Debug, Clone, Serialize)]
+pub struct LanePlan {
+    /// The lane.
+    pub lane: LaneName,
+    /// What its tokens cost.
+    pub price: Option<Price>,
+    /// What all would cost here.
+    pub cost_usd: Option<Range>,
+    /// The share of the sample's calls that it had.
+    pub share: Option<f64>,
+    /// Whether it is played on this machine, for nothing.
+    pub practice: bool,
+}
+
+/// What is known of an input once it has been read.
+#[derive(Debug)]
+pub struct Counted {
+    items: u64,
+    rejected: u64,
+    rendered: guess::Rendered,
+    /// Some items, each as likely to be among them as any other, with the lines on which they begin.
+    picked: Vec<source::Item>,
+}
+
+impl Counted {
+    /// Returns a source of the items that were picked, for a sample.
+    pub fn sample(&self) -> Source {
+        let items = self.picked.clone().into_iter().map(|item| (item.line, item.value));
+        Source::numbered("the sample", items)
+    }
+
+    /// Returns the keys of the items that were picked.
+    pub fn keys(&self) -> Vec<ItemKey> {
+        self.picked.iter().map(|item| item.key.clone()).collect()
+    }
+
+    /// Returns how many were picked.
+    pub fn picked(&self) -> usize {
+        self.picked.len()
+    }
+}
+
+impl Pointsman {
+    /// Reads an input to its end, and picks `pick` items of it at random, always the same ones.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn count(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        source: Source,
+        pick: usize,
+    ) -> Result<Counted, Error> {
+        let mut reader = source.read().map_err(Error::Source)?;
+        let rendered = guess::Rendered::new(pipeline.clone());
+        let mut counted = Counted { items: 0, rejected: 0, rendered, picked: Vec::new() };
+        let mut random = fastrand::Rng::with_seed(7);
+        while let Some(entry) = reader.next().await {
+            let item = match entry.map_err(Error::Source)? {
+                Entry::Item(item) if pipeline.validate_item(&item.value).is_ok() => item,
+                Entry::Item(_) | Entry::Rejected(_) => {
+                    counted.rejected += 1;
+                    continue;
+                }
+            };
+            if counted.items < RENDERED || counted.items.is_multiple_of(ONE_IN) {
+                counted.rendered.add(counted.items, &item.value);
+            }
+            // Reservoir sampling (Waterman's algorithm R): the n-th item takes a place with chance pick/n.
+            if counted.picked.len() < pick {
+                counted.picked.push(item);
+            } else {
+                let place = random.u64(0..=counted.items);
+                if let Some(place) =
+                    usize::try_from(place).ok().and_then(|place| counted.picked.get_mut(place))
+                {
+                    *place = item;
+                }
+            }
+            counted.items += 1;
+        }
+        counted.picked.sort_by_key(|item| item.line);
+        Ok(counted)
+    }
+
+    /// Foretells the run of what was counted; by `sample`, if some of it was asked.
+    pub fn plan(&self, pipeline: &Pipeline, counted: &Counted, sample: Option<&Sample>) -> Plan {
+        let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
+        for (at, step) in pipeline.steps().iter().enumerate() {
+            let first = self.lanes_of(&step.route).next();
+            let price = first.and_then(|(_, settings, model)| guess::price(settings, model));
+            let plan = match sample {
+                Some(sample) => sample.step(&step.name, &step.route, counted.items),
+                None => counted.rendered.step(at, &step.route, counted.items, price),
+            };
+            steps.insert(step.name.clone(), plan);
+        }
+        let sum = |of: fn(&StepPlan) -> Range| steps.values().map(of).sum::<Range>();
+        let cost: Option<Vec<Range>> = steps.values().map(|step| step.cost_usd).collect();
+        let guessed = cost.map(|costs| costs.into_iter().sum());
+        let mut plan = Plan {
+            pipeline: pipeline.name().to_owned(),
+            items: counted.items,
+            rejected: counted.rejected,
+            sampled: sample.map_or(0, Sample::items),
+            sample_failed: sample.map_or(0, Sample::failed),
+            calls: sum(|step| step.calls),
+            input: sum(|step| step.input),
+            output: sum(|step| step.output),
+            cost_usd: sample.map_or(guessed, |sample| sample.cost(counted.items)),
+            spent_usd: sample.and_then(Sample::spent),
+            routes: IndexMap::new(),
+            bounds: Vec::new(),
+            steps,
+        };
+        plan.routes = self.side_by_side(&plan, sample);
+        plan.bounds = time::bounds(self, &plan, sample);
+        plan
+    }
+
+    /// Returns the lanes of the routes of `plan`, each with what everything would cost there.
+    fn side_by_side(&self, plan: &Plan, sample: Option<&Sample>) -> IndexMap<RouteName, Vec<LanePlan>> {
+        let mut routes: IndexMap<RouteName, (Range, Range)> = IndexMap::new();
+        for step in plan.steps.values() {
+            let (input, output) = routes.entry(step.route.clone()).or_default();
+            (*input, *output) = (*input + step.input, *output + step.output);
+        }
+        let lanes = |(route, (input, output)): (RouteName, (Range, Range))| {
+            let lanes = self.lanes_of(&route).map(|(lane, settings, model)| {
+                let price = guess::price(settings, model);
+                LanePlan {
+                    lane: lane.clone(),
+                    price: model.price,
+                    cost_usd: price.map(|price| range::cost(&price, input, output, plan.calls)),
+                    share: sample.map(|sample| sample.share_of(lane)),
+                    practice: settings.is_practice(),
+                }
+            });
+            let lanes = lanes.collect();
+            (route, lanes)
+        };
+        routes.into_iter().map(lanes).collect()
+    }
+}

@@ -1,0 +1,112 @@
+//! How long a run takes at least, by each limit that is known of its providers.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::provider::{Limits, Settings};
+use crate::types::ProviderName;
+
+use super::range::Range;
+use super::{LanePlan, Plan, Sample};
+use crate::runtime::pointsman::Pointsman;
+
+/// One limit, and how long a run takes by it alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bound {
+    /// The provider, or the model at it, that has the limit.
+    pub of: String,
+    /// The limit, in words.
+    pub limit: String,
+    /// Seconds.
+    pub seconds: Range,
+}
+
+/// What a provider is going to be asked.
+#[derive(Debug, Default, Clone, Copy)]
+struct Load {
+    calls: Range,
+    input: Range,
+    output: Range,
+    /// All calls together, in seconds; 0 when nobody knows how long one takes.
+    seconds: Range,
+}
+
+/// Returns every bound, the longest first. Without a sample each route's first lane is taken to answer everything.
+pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>) -> Vec<Bound> {
+    let mut loads: BTreeMap<ProviderName, Load> = BTreeMap::new();
+    let times = sample.map(Sample::seconds).unwrap_or_default();
+    for (route, lanes) in &plan.routes {
+        let steps = || plan.steps.values().filter(|step| step.route == *route);
+        let of_route = Load {
+            calls: steps().map(|step| step.calls).sum(),
+            input: steps().map(|step| step.input).sum(),
+            output: steps().map(|step| step.output).sum(),
+            seconds: Range::default(),
+        };
+        let all: f64 = lanes.iter().filter_map(|lane| lane.share).sum();
+        for (at, lane) in lanes.iter().enumerate() {
+            let share = share_of(lane, at, all);
+            let took = times.get(&lane.lane.to_string()).copied().unwrap_or(0.0);
+            let load = loads.entry(lane.lane.provider.clone()).or_default();
+            *load = Load {
+                calls: load.calls + of_route.calls * share,
+                input: load.input + of_route.input * share,
+                output: load.output + of_route.output * share,
+                seconds: load.seconds + of_route.calls * (share * took),
+            };
+        }
+    }
+    let usable = &pointsman.usable().providers;
+    let mut bounds: Vec<Bound> = loads
+        .iter()
+        .filter_map(|(provider, load)| Some((provider, load, &usable.get(provider)?.settings)))
+        .flat_map(|(provider, load, settings)| of_provider(provider, load, settings))
+        .collect();
+    bounds.sort_by(|one, other| other.seconds.likely.total_cmp(&one.seconds.likely));
+    bounds
+}
+
+/// Returns the share of its route's calls that a lane has: what it had in the sample, else all of the first.
+fn share_of(lane: &LanePlan, at: usize, all: f64) -> f64 {
+    match lane.share {
+        Some(share) if all > 0.0 => share / all,
+        _ if at == 0 => 1.0,
+        _ => 0.0,
+    }
+}
+
+fn of_provider(provider: &ProviderName, load: &Load, settings: &Settings) -> Vec<Bound> {
+    let Limits {
+        requests_per_minute,
+        requests_per_second,
+        requests_per_day,
+        tokens_per_minute,
+        input_tokens_per_minute,
+        output_tokens_per_minute,
+        ..
+    } = &settings.limits;
+    let number = |limit: &Option<std::num::NonZeroU32>| limit.map(|limit| f64::from(limit.get()));
+    let tokens = load.input + load.output;
+    let mut bounds: Vec<Bound> = [
+        (number(requests_per_second), 1.0, load.calls, "requests/s"),
+        (number(requests_per_minute), 60.0, load.calls, "requests/min"),
+        (number(requests_per_day), 86_400.0, load.calls, "requests/day"),
+        (number(tokens_per_minute), 60.0, tokens, "tokens/min"),
+        (number(input_tokens_per_minute), 60.0, load.input, "input tokens/min"),
+        (number(output_tokens_per_minute), 60.0, load.output, "output tokens/min"),
+    ]
+    .into_iter()
+    .filter_map(|(limit, seconds, need, what)| {
+        let limit = limit?;
+        let (of, text) = (provider.to_string(), format!("{limit} {what}"));
+        Some(Bound { of, limit: text, seconds: need.per(limit) * seconds })
+    })
+    .collect();
+    let most = settings.limits.concurrency.max.get();
+    if load.seconds.likely > 0.0 {
+        let limit = format!("{most} calls at once");
+        bounds.push(Bound { of: provider.to_string(), limit, seconds: load.seconds.per(most as f64) });
+    }
+    bounds
+}
