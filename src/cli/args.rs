@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::config::parse_cap;
+use crate::types::NanoUsd;
+
 use super::exit;
 
 /// Runs very many AI calls at once and loses none of them.
@@ -52,6 +55,9 @@ pub(super) struct Run {
     /// Where the report goes as JSON, too; `-` is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    /// Most that the run may spend, in US dollars such as 5.00; it pauses then [default: `[budget] run`].
+    #[arg(long, value_name = "USD", value_parser = parse_cap, allow_negative_numbers = true)]
+    pub(super) max_cost: Option<NanoUsd>,
     /// The configuration [default: config.toml if it is there, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,

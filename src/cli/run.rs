@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::document::Faults;
 use crate::pipeline::run::{Ended, Report};
 use crate::pipeline::sink::Target;
-use crate::runtime::{Error, Pointsman, RunHandle};
+use crate::runtime::{Error, Pointsman, RunHandle, RunOptions};
 
 use super::args::Run;
 use super::exit::Exit;
@@ -64,7 +64,9 @@ fn run_with(pointsman: &Pointsman, args: &Run, mode: Mode, mut live: Live) -> Ex
     let name = source.name().to_owned();
     let ran = pointsman.runtime().block_on(async {
         survive_file_limits();
-        let mut run = pointsman.run(pipeline, source, output).await?;
+        let options = RunOptions { max_cost: args.max_cost };
+        let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
+        run.notes().iter().for_each(|note| live.note(note));
         Ok(watch(pointsman, &mut run, &mut live).await)
     });
     live.clear();
@@ -80,6 +82,7 @@ fn run_with(pointsman: &Pointsman, args: &Run, mode: Mode, mut live: Live) -> Ex
             let left = "stopped before all lines could be written; every line that was is whole";
             mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
         }
+        Err(Error::Faults(faults)) => mode.refuse(&faults),
         Ok(End::Failed(error)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
     }
 }
@@ -154,6 +157,7 @@ fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
         _ if report.reader_gone => Exit::BrokenPipe,
         Ended::Broken => Exit::Broken,
         Ended::Interrupted => Exit::Interrupted,
+        Ended::Paused => Exit::Paused,
         Ended::Whole if report.items.failed + report.items.rejected > 0 => Exit::ItemsFailed,
         Ended::Whole => Exit::Done,
     }

@@ -18,7 +18,7 @@ use crate::types::{LaneName, ProviderName, RouteName};
 use super::check::Check;
 use super::key_places::KeyPlaces;
 use super::vain::Vain;
-use super::{RunSettings, SupervisorSettings, environment, hide};
+use super::{BudgetSettings, RunSettings, SupervisorSettings, environment, hide};
 
 /// The file that is read when none is named.
 const FILE: &str = "config.toml";
@@ -42,6 +42,8 @@ pub struct Config {
     pub simulator: simulator::Settings,
     /// How runs work through their items.
     pub run: RunSettings,
+    /// What may be spent.
+    pub budget: BudgetSettings,
     /// How often actors that panic are restarted.
     pub supervisor: SupervisorSettings,
     /// What the user should know although it is no fault.
@@ -61,6 +63,7 @@ struct Written {
     #[cfg(feature = "server")]
     simulator: simulator::Settings,
     run: RunSettings,
+    budget: BudgetSettings,
     supervisor: SupervisorSettings,
 }
 
@@ -199,6 +202,7 @@ impl From<Written> for Config {
             #[cfg(feature = "server")]
             simulator: written.simulator,
             run: written.run,
+            budget: written.budget,
             supervisor: written.supervisor,
             notes: Vec::new(),
             key_places: KeyPlaces::default(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Config, RunSettings, SupervisorSettings};
+use super::{BudgetSettings, Config, RunSettings, SupervisorSettings};
 use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
@@ -35,6 +35,7 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[retry]", keys::<RetrySettings>("")),
         ("[defaults]", keys::<Defaults>("")),
         ("[run]", keys::<RunSettings>("")),
+        ("[budget]", keys::<BudgetSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),
         ("[simulator]", keys::<simulator::Settings>("")),
         ("[simulator.limits]", keys::<simulator::Limits>("")),
@@ -124,6 +125,7 @@ fn the_shipped_configuration_names_every_key() {
         ("[retry]", at(&["retry"])),
         ("[defaults]", at(&["defaults"])),
         ("[run]", at(&["run"])),
+        ("[budget]", at(&["budget"])),
         ("[supervisor]", at(&["supervisor"])),
         ("[simulator]", at(&["simulator"])),
         ("[simulator.limits]", at(&["simulator", "limits"])),

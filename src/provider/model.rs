@@ -30,6 +30,13 @@ pub struct Model {
     pub temperature: Option<f64>,
 }
 
+impl Model {
+    /// Returns whether it is known what its tokens cost.
+    pub fn has_price(&self) -> bool {
+        self.price.is_some()
+    }
+}
+
 /// A price as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "price")]

@@ -1,16 +1,18 @@
 //! Begins a run that is kept, or goes on with one: finds it, locks it, and tells what has changed since.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::guard::Purse;
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::store::{self, Outline, RunLock, RunNumber, RunState, Store};
-use crate::types::{Fingerprint, LaneName, RouteName};
+use crate::types::{Booked, Fingerprint, LaneName, NanoUsd, ProviderName, RouteName, whole_story};
 
+use super::capped::book_rest;
 use super::error::Error;
 use super::pointsman::Pointsman;
 
@@ -30,13 +32,35 @@ pub struct Keep {
     pub anew: bool,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
+    /// Most that all sessions of the run together may spend; as `[budget] run` says when it is `None`. Given anew
+    /// each time that the run goes on.
+    pub max_cost: Option<NanoUsd>,
 }
 
 impl Keep {
     /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
+    ///
+    /// A run that meets its cap pauses: it takes no more items, lets those calls end that are out, and reports
+    /// [`Ended::Paused`]. The same call with a higher cap goes on.
+    ///
+    /// ```no_run
+    /// # use pointsman::runtime::Keep;
+    /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
+    /// let mut keep = Keep::new(store, "tickets.toml on tickets.jsonl");
+    /// keep.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000)); // $5.00
+    /// # }
+    /// ```
     pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
         let identity = identity.into();
-        Self { store, identity, places: Value::Null, accept_changes: false, anew: false, keep_inputs: true }
+        Self {
+            store,
+            identity,
+            places: Value::Null,
+            accept_changes: false,
+            anew: false,
+            keep_inputs: true,
+            max_cost: None,
+        }
     }
 }
 
@@ -45,15 +69,27 @@ impl Keep {
 pub(super) struct Open {
     pub(super) keeping: Arc<Keeping>,
     pub(super) store: Arc<dyn Store>,
+    /// What the run had spent before.
+    pub(super) before: BTreeMap<ProviderName, Booked>,
     _lock: RunLock,
 }
 
 impl Open {
-    /// Notes how the run ended; before its lock goes.
-    pub(super) async fn close(self, report: Option<&Report>) -> Result<(), store::Error> {
+    /// Notes how the run ended and what it has spent; before its lock goes.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) async fn close(self, report: Option<&Report>, purse: &Purse) -> Result<(), String> {
+        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
+        self.note(report, purse).await.map_err(|error| whole_story(&error))
+    }
+
+    async fn note(&self, report: Option<&Report>, purse: &Purse) -> Result<(), store::Error> {
+        book_rest(&*self.store, self.keeping.run, purse, &self.before).await?;
         let state = match report.map(|report| report.ended) {
             Some(Ended::Whole) => RunState::Complete,
             Some(Ended::Interrupted) => RunState::Stopped,
+            Some(Ended::Paused) => RunState::Paused,
             Some(Ended::Broken) | None => RunState::Broken,
         };
         let outcome = report.and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
@@ -91,6 +127,7 @@ impl Pointsman {
             let settled = store.sums(run).await?.settled();
             return Err(Error::Changed { run, changes: Box::new(changes), settled });
         }
+        let before = store.spent_by(run).await?;
         let session = store.begin(run, Some(&outline), changes.reach_items()).await?;
         let routes: HashMap<RouteName, Vec<LaneName>> = grounds
             .routes
@@ -101,7 +138,8 @@ impl Pointsman {
         let ledger = Ledger::new(store.clone(), self.runtime().clone());
         let keep_inputs = keep.keep_inputs;
         let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, voices, routes });
-        Ok(Open { keeping, store, _lock: lock })
+        self.purses().learn(&*store).await?;
+        Ok(Open { keeping, store, before, _lock: lock })
     }
 
     /// Returns what the lanes of a route are, as far as answers depend on it.

@@ -16,14 +16,17 @@
 //! It lives on threads of its own, so it does not matter whether the program around it is actix,
 //! plain tokio, or neither. It takes no signals and ends no process.
 
+mod capped;
 mod children;
 mod error;
 mod keep;
 mod played;
 mod pointsman;
+mod purses;
 mod run;
 mod threads;
 
+pub use capped::RunOptions;
 pub use error::Error;
 pub use keep::Keep;
 pub use pointsman::Pointsman;

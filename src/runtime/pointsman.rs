@@ -14,20 +14,25 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Usable};
 use crate::document::Faults;
+use crate::guard::Purse;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::Output;
+use crate::pipeline::run::{Output, RunPurses};
 use crate::pipeline::source::Source;
 use crate::provider::{self, Env, Snapshot};
 use crate::router::{Ask, Router, question};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor, Watchdog,
 };
-use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
+use crate::types::{
+    Answer, Asker, Booked, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered,
+};
 
+use super::capped::RunOptions;
 use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
 use super::keep::{Keep, Open};
 use super::played::Played;
+use super::purses::Purses;
 use super::run::{self, RunHandle};
 use super::threads::{self, Arbiters, Threads};
 
@@ -53,6 +58,7 @@ struct Running {
     config: Config,
     usable: Usable,
     providers: Providers,
+    purses: Purses,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
@@ -96,7 +102,7 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline, counts: None }).await
+        self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None }).await
     }
 
     /// Sends a whole [`Ask`]. One that is lost with the router, or with the task that follows it, is asked once
@@ -169,7 +175,40 @@ impl Pointsman {
     /// # Errors
     /// When the source cannot be read, or everything has stopped.
     pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
-        self.begin_run(pipeline, source, output, None).await
+        self.run_with(pipeline, source, output, &RunOptions::default()).await
+    }
+
+    /// Starts to run the items of `source` through `pipeline`, as `options` say. A run that meets its cap pauses;
+    /// nothing of it is kept, so it cannot go on.
+    ///
+    /// ```no_run
+    /// # use pointsman::pipeline::{Pipeline, run::Output, source::Source};
+    /// # async fn example(
+    /// #     pointsman: pointsman::Pointsman, pipeline: Pipeline, source: Source, output: Output,
+    /// # ) -> Result<(), pointsman::Error> {
+    /// use pointsman::runtime::RunOptions;
+    /// use pointsman::types::NanoUsd;
+    ///
+    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000)) }; // $5.00
+    /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
+    /// println!("{:?}", run.report().await?.caps);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when something has no price that a cap is to hold.
+    pub async fn run_with(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        options: &RunOptions,
+    ) -> Result<RunHandle, Error> {
+        let cap = options.max_cost.or(self.running.config.budget.run);
+        let notes = self.check_prices(&pipeline, cap.is_some())?;
+        let own = Purse::of_run(cap, Booked::default(), false);
+        self.begin_run(pipeline, source, output, own, notes, None).await
     }
 
     /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run of that
@@ -186,8 +225,22 @@ impl Pointsman {
         output: Output,
         keep: &Keep,
     ) -> Result<RunHandle, Error> {
+        let cap = keep.max_cost.or(self.running.config.budget.run);
+        let notes = self.check_prices(&pipeline, cap.is_some())?;
         let open = self.open(&pipeline, keep).await?;
-        self.begin_run(pipeline, source, output, Some(open)).await
+        let own = Purse::of_run(cap, open.before.values().copied().sum(), true);
+        self.begin_run(pipeline, source, output, own, notes, Some(open)).await
+    }
+
+    /// Checks that everything has a price that a cap is to hold, and returns what is good to know.
+    fn check_prices(&self, pipeline: &Pipeline, capped: bool) -> Result<Vec<String>, Faults> {
+        let routes = pipeline.routes().filter_map(|route| self.running.usable.route(route).ok());
+        let lanes = routes.flat_map(|route| route.lanes.iter().map(|lane| lane.name.clone()));
+        self.running.purses.check(&self.running.usable, lanes, capped)
+    }
+
+    pub(super) fn purses(&self) -> &Purses {
+        &self.running.purses
     }
 
     pub(super) fn usable(&self) -> &Usable {
@@ -199,6 +252,8 @@ impl Pointsman {
         pipeline: Pipeline,
         source: Source,
         output: Output,
+        own: Arc<Purse>,
+        notes: Vec<String>,
         kept: Option<Open>,
     ) -> Result<RunHandle, Error> {
         let (running, settings) = (&*self.running, &self.running.config.supervisor);
@@ -211,6 +266,8 @@ impl Pointsman {
             pipeline: Arc::new(pipeline),
             router: running.router.clone(),
             providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
+            purses: RunPurses { own, shared: running.purses.of_run(names.iter()) },
+            notes,
             window: running.config.run.window.map(std::num::NonZeroUsize::get),
             kept,
             supervisor: running.supervisor.clone(),
@@ -266,6 +323,7 @@ struct Begun {
     config: Config,
     usable: Usable,
     providers: Providers,
+    purses: Purses,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
@@ -281,6 +339,7 @@ impl Begun {
             config: self.config,
             usable: self.usable,
             providers: self.providers,
+            purses: self.purses,
             supervisor: self.supervisor,
             router: self.router,
             draining: self.draining,
@@ -299,9 +358,9 @@ async fn begin(
     arbiters: Arbiters,
 ) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
     let played = Played::start(&config, &usable, &arbiters)?;
-    let mut providers = Providers::new();
+    let (purses, mut providers) = (Purses::new(&config.budget), Providers::new());
     for (name, ready) in &usable.providers {
-        let account = account(name, ready, &played)?;
+        let account = account(name, ready, &played, &purses)?;
         let state = provider::State::new(account, arbiters.runtime.clone());
         let state = state.map_err(|source| Error::Provider { provider: name.clone(), source })?;
         providers.insert(name.clone(), state);
@@ -323,6 +382,7 @@ async fn begin(
         config,
         usable,
         providers,
+        purses,
         supervisor,
         router,
         draining,

@@ -44,6 +44,7 @@ fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
         first_token: None,
         usage: cost.map(|_| tokens),
         cost: cost.map(NanoUsd),
+        perhaps: NanoUsd(0),
         forced: false,
         hedge: false,
         outcome,

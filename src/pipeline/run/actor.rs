@@ -32,6 +32,7 @@ use super::item::{Item, Job, Walked};
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
+use super::money::RunPurses;
 use super::progress::Progress;
 use super::report::{Ended, NotBegun, Report};
 use super::setup::RunSetup;
@@ -80,6 +81,10 @@ pub struct Run {
     keeping: Option<Arc<Keeping>>,
     /// The last item that has a number in the store.
     last_item: ItemNumber,
+    /// Whose money it spends.
+    purses: RunPurses,
+    /// Which cap was met.
+    paused: Option<Failure>,
     /// Why nothing can be kept any more.
     unkept: Option<Unkept>,
     tally: Tally,
@@ -124,6 +129,8 @@ impl Run {
             pipeline: setup.pipeline,
             last_item: setup.keeping.as_ref().map(|keeping| keeping.session.last_item).unwrap_or_default(),
             keeping: setup.keeping,
+            purses: setup.purses,
+            paused: None,
             unkept: None,
             router: setup.router,
             providers: setup.providers,
@@ -259,7 +266,8 @@ impl Run {
                 let Some(kept) = self.keep(&item, known) else { return };
                 let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
                 let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
-                let job = Job { pipeline, item, router, priority, run, counts, kept };
+                let purse = self.purses.own.clone();
+                let job = Job { pipeline, item, router, priority, run, counts, purse, kept };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
@@ -338,6 +346,9 @@ impl Run {
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
+        (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
+        report.paused = self.paused.as_ref().map(|why| why.message.to_string());
+        report.kept = self.keeping.is_some();
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
         if report.ended == Ended::Interrupted && self.input_ended && report.items.unfinished == 0 {
             // It was told to stop when there was nothing left to begin, and what was begun is done.

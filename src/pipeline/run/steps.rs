@@ -48,6 +48,18 @@ impl<'a> Steps<'a> {
         spent.trail.0.extend_from_slice(&trail.0);
     }
 
+    /// Keeps what was attempted for a question that a cap on money has stopped; it is asked again when the run goes
+    /// on.
+    pub(super) fn pause(&mut self, step: usize, trail: &Trail) {
+        self.spend(step, trail, false);
+        let spent = &self.spent[step];
+        if let Some(kept) = self.job.kept.as_ref().filter(|_| !trail.0.is_empty()) {
+            let name = self.job.pipeline.steps()[step].name.clone();
+            // Nobody needs it before the run ends, which waits for it.
+            drop(kept.keep(unanswered(name, None, spent.practice, spent.trail.clone())));
+        }
+    }
+
     /// Keeps what has come of a question, and waits until that is durable if others are going to need it. What
     /// ends the item is kept with its settlement.
     pub(super) async fn keep(

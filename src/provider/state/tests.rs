@@ -7,8 +7,14 @@ pub(in crate::provider) fn state() -> Arc<State> {
     let mut settings = Settings::default();
     settings.models.insert("m".into(), Model::default());
     let base_url = "http://127.0.0.1:9".to_owned();
-    let account =
-        Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers: HeaderMap::new() };
+    let account = Account {
+        name: "a".into(),
+        settings,
+        base_url,
+        keys: Vec::new(),
+        headers: HeaderMap::new(),
+        purses: Vec::new(),
+    };
     State::new(account, Handle::current()).unwrap()
 }
 
@@ -18,7 +24,7 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
     let asker = Asker::default();
     let (priority, retry, alone, stay) = (Priority::Batch, false, false, false);
     let model = "m".into();
-    Call { prompt, model, priority, asker, retry, alone, stay, departure: None, deadline }
+    Call { prompt, model, priority, asker, retry, alone, stay, departure: None, purse: None, deadline }
 }
 
 pub(in crate::provider) fn enqueue(state: &State, wait: Duration) -> Awaited {
