@@ -26,12 +26,13 @@ pub enum Unreserved {
     Met,
 }
 
-/// How things were when a cap was met.
+/// How things were when a cap was met: when a call did not fit any more, or one that came back had cost more than was
+/// left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Met {
-    /// What the call was likely to cost that did not fit any more.
+    /// What that call was likely to cost.
     pub likely: NanoUsd,
-    /// Calls that were out.
+    /// Calls that were out, the one that came back among them.
     pub calls: u64,
     /// What was reserved for them.
     pub reserved: NanoUsd,
@@ -68,6 +69,10 @@ impl Budget {
 
     /// Gives back what was reserved for a call, and books what it cost: nothing if it did not leave.
     pub fn settle(&mut self, likely: NanoUsd, cost: Booked) {
+        let all = self.spent.all() + cost.all();
+        if self.met.is_none() && self.cap.is_some_and(|cap| all > cap) {
+            self.met = Some(Met { likely, calls: self.calls, reserved: self.reserved });
+        }
         self.reserved = self.reserved.less(likely);
         self.calls = self.calls.saturating_sub(1);
         self.spent += cost;
@@ -158,6 +163,17 @@ mod tests {
         budget.restart();
         assert_eq!((budget.met(), budget.reserved()), (None, NanoUsd(10)));
         assert_eq!(budget.reserve(NanoUsd(91)), Err(Unreserved::Busy));
+    }
+
+    #[test]
+    fn a_call_that_costs_more_than_is_left_meets_the_cap_with_those_that_are_out_beside_it() {
+        let mut budget = capped(100);
+        (0..3).for_each(|_| budget.reserve(NanoUsd(30)).unwrap());
+        budget.settle(NanoUsd(30), cost(101));
+        assert_eq!(budget.met(), Some(Met { likely: NanoUsd(30), calls: 3, reserved: NanoUsd(90) }));
+        assert_eq!(budget.reserve(NanoUsd(0)), Err(Unreserved::Met));
+        (0..2).for_each(|_| budget.settle(NanoUsd(30), cost(20)));
+        assert_eq!((budget.reserved(), budget.overshoot()), (NanoUsd(0), NanoUsd(41)));
     }
 
     #[test]

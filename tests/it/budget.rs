@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::stage::*;
 
-const PRICE: Price = Price { input: 0.3, output: 1.5, cached: None, cache_write: None };
+const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None };
 
 const PIPELINE: &str = "
 name = \"capped\"
@@ -41,7 +41,7 @@ fn dollars(dollars: f64) -> NanoUsd {
 /// Writes a provider whose model has a price.
 fn priced(name: &str, simulator: &Simulator, more: &str) -> String {
     let url = simulator.base_url(Vendor::OpenAi);
-    let price = "models.m = { price = { input = 0.3, output = 1.5 } }";
+    let price = "models.m = { price = { input = 1.0, output = 5.0 } }";
     format!("[provider.{name}]\nbase_url = \"{url}\"\n{price}\n{PATIENT}\n{more}\n")
 }
 
@@ -94,7 +94,7 @@ async fn booked(keep: &Keep, run: i64) -> Booked {
 async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to_the_cent() {
     let folder = tempfile::tempdir().unwrap();
     // From the shortest twentieth to the longest: ten times as long.
-    let simulator = plays("answer_tokens = { median = 100, p95 = 316 }");
+    let simulator = plays("answer_tokens = { median = 30, p95 = 95 }\nchunks = 1\nheaders = false");
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
     keep.max_cost = Some(dollars(1.0));
@@ -105,6 +105,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let (spent, calls) = (charged(&simulator), simulator.counts().requests);
     assert_eq!((dollars(cap.spent_usd), calls), (spent, report.calls.made));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
+    eprintln!("{cap:?} {} s", report.seconds);
     // No call of this length costs more than a cent.
     assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.01, "{cap:?}");
     assert!(cap.spent_usd > 0.99, "it gave up too early: {cap:?}");
@@ -118,7 +119,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let spent = charged(&simulator);
     assert_eq!((dollars(report.caps[0].spent_usd), simulator.counts().requests), (spent, 10_000));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
-    eprintln!("met with {met:?}, {} in all", spent);
+    eprintln!("met with {met:?}, {} in all, {} s", spent, report.seconds);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +128,7 @@ async fn an_item_that_waits_for_money_keeps_its_answers_and_asks_only_the_rest()
     let simulator = plays("answer_tokens = 100\nlatency = \"5ms\"");
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(0.02));
+    keep.max_cost = Some(dollars(0.06));
     let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
     assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0));
     assert!(report.items.paused > 0, "{:?}", report.items);
@@ -142,7 +143,7 @@ async fn an_item_that_waits_for_money_keeps_its_answers_and_asks_only_the_rest()
 async fn a_days_cap_counts_what_other_runs_of_the_store_have_spent_also_in_another_process() {
     let folder = tempfile::tempdir().unwrap();
     let simulator = plays("answer_tokens = 100");
-    let config = format!("{}\n[budget]\nday = 0.03\nprovider = {{ a = 9 }}", priced("a", &simulator, ""));
+    let config = format!("{}\n[budget]\nday = 0.09\nprovider = {{ a = 9 }}", priced("a", &simulator, ""));
     let keep = |name: &str, store: Arc<dyn Store>| Keep::new(store, name);
     let (first, _) = run(&start(&config), PIPELINE, 100, &keep("one", store(folder.path()).await)).await;
     assert_eq!((first.ended, first.caps.len()), (Ended::Whole, 2));
@@ -150,13 +151,13 @@ async fn a_days_cap_counts_what_other_runs_of_the_store_have_spent_also_in_anoth
     let (second, _) = run(&start(&config), PIPELINE, 100, &keep("two", store(folder.path()).await)).await;
     assert_eq!((second.ended, second.caps[0].of), (Ended::Paused, CapOf::Day));
     assert_eq!(dollars(second.caps[0].spent_usd), charged(&simulator));
-    assert!(second.caps[0].spent_usd > 0.02 && second.calls.made < 100, "{:?}", second.caps);
+    assert!(second.caps[0].spent_usd > 0.06 && second.calls.made < 100, "{:?}", second.caps);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_whose_day_is_spent_leaves_its_calls_to_the_other_lane() {
     let (one, other) = (plays("answer_tokens = 100"), plays("answer_tokens = 100"));
-    let route = "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[budget]\nprovider = { a = 0.005 }";
+    let route = "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[budget]\nprovider = { a = 0.016 }";
     let pointsman = start(&format!("{}{}{route}", priced("a", &one, ""), priced("b", &other, "")));
     let ran =
         super::stage::run(&pointsman, "[[step]]\nname = \"s\"\nprompt = \"{{ item.id }}?\"\n", 100).await;
@@ -212,7 +213,7 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     let known = booked(&keep, 1).await;
     assert_eq!((known.cost, known.perhaps), (NanoUsd(0), dollars(report.perhaps_cost_usd)));
     // Before any answer was seen each had 500 tokens reserved, and its prompt.
-    assert!(known.perhaps > dollars(4.0 * 500.0 * 1.5e-6), "{known:?}");
+    assert!(known.perhaps > dollars(4.0 * 500.0 * 5e-6), "{known:?}");
     assert_eq!(dollars(report.caps[0].spent_usd), known.perhaps);
 
     simulator.reset();
@@ -220,4 +221,23 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     assert_eq!(report.ended, Ended::Whole);
     let all = Booked { cost: charged(&simulator), perhaps: known.perhaps };
     assert_eq!((booked(&keep, 1).await, dollars(report.caps[0].spent_usd)), (all, all.all()));
+}
+
+#[test]
+fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
+    let price =
+        "[provider.p]\nbase_url = \"simulator\"\nmodels.any = { price = { input = 1, output = 5 } }\n";
+    let room = super::program::Room::new(price);
+    room.items(200);
+    let run = |more: &str| room.run(&format!("run pipeline.toml --items items.jsonl --out out.jsonl {more}"));
+    run("--max-cost five").says(2, &["--max-cost", "\"five\" is no cap; write US dollars"]);
+    run("--max-cost -1").says(2, &["-1 is no cap; write US dollars, above 0"]);
+    run("--max-cost 0.01").says(
+        5,
+        &["(paused)", "waiting for money", "paused: the run's cap of $0.010000 is met", "nothing was kept"],
+    );
+    // A price that is written for made-up answers counts.
+    run("--max-cost 5").says(0, &["200 completed", "cap: $0.", " of $5.00"]);
+    room.write("config.toml", "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\nmodels.m = {}\n");
+    run("--max-cost 5").says(3, &["nobody knows what p/m costs", "[provider.p.models.m]"]);
 }

@@ -350,7 +350,8 @@ impl Run {
         report.paused = self.paused.as_ref().map(|why| why.message.to_string());
         report.kept = self.keeping.is_some();
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
-        if report.ended == Ended::Interrupted && self.input_ended && report.items.unfinished == 0 {
+        let waiting = report.items.unfinished + report.items.paused;
+        if report.ended == Ended::Interrupted && self.input_ended && waiting == 0 {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;
         }

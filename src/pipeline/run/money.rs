@@ -56,9 +56,10 @@ pub enum CapOf {
 /// How things were when a cap was met.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CapMet {
-    /// What the call was likely to cost that did not fit any more, in US dollars.
+    /// What the call was likely to cost that did not fit any more, or that came back and had cost more than was left;
+    /// in US dollars.
     pub likely_usd: f64,
-    /// Calls that were out.
+    /// Calls that were out then, that one among them if it was.
     pub calls_in_flight: u64,
     /// What was reserved for them, in US dollars.
     pub in_flight_usd: f64,

@@ -36,7 +36,9 @@ impl Sqlite {
             steps.map(|(record, step)| StepRow::of(record, step)).collect::<Result<_, _>>().map_err(unfit)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
-        let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
+        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
+        let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
         book_records(&mut change, records, day).await.map_err(failed)?;
         insert(&mut change, &items, push_items).await.map_err(failed)?;
