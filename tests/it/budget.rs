@@ -105,7 +105,6 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let (spent, calls) = (charged(&simulator), simulator.counts().requests);
     assert_eq!((dollars(cap.spent_usd), calls), (spent, report.calls.made));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
-    eprintln!("{cap:?} {} s", report.seconds);
     // No call of this length costs more than a cent.
     assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.01, "{cap:?}");
     assert!(cap.spent_usd > 0.99, "it gave up too early: {cap:?}");
@@ -119,7 +118,6 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let spent = charged(&simulator);
     assert_eq!((dollars(report.caps[0].spent_usd), simulator.counts().requests), (spent, 10_000));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
-    eprintln!("met with {met:?}, {} in all, {} s", spent, report.seconds);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,4 +238,46 @@ fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
     run("--max-cost 5").says(0, &["200 completed", "cap: $0.", " of $5.00"]);
     room.write("config.toml", "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\nmodels.m = {}\n");
     run("--max-cost 5").says(3, &["nobody knows what p/m costs", "[provider.p.models.m]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_calls_in_flight_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |tokens: u32| format!("answer_tokens = {tokens}\nlatency = \"20ms\"\nchunks = 1");
+    let simulator = Arc::new(plays(&settings(30)));
+    let pointsman = start(&priced("a", &simulator, ""));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(0.1));
+    let grows = {
+        let (simulator, settings) = (simulator.clone(), toml::from_str(&settings(900)).unwrap());
+        spawn(async move {
+            until("it has learned how long answers are", || simulator.counts().requests > 100).await;
+            simulator.set(settings);
+        })
+    };
+    let (report, lines) = run(&pointsman, PIPELINE, 1_000, &keep).await;
+    grows.await.unwrap();
+    let cap = &report.caps[0];
+    let met = cap.met.unwrap();
+    assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0), "{report:?}");
+    assert_eq!((dollars(cap.spent_usd), lines.len() as u64), (charged(&simulator), report.calls.answered));
+    assert!(cap.overshoot_usd > 0.0 && met.calls_in_flight > 0, "{cap:?}");
+    // Each costs 900 tokens, and its prompt.
+    assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.004_6, "{cap:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_not_needed_in_the_end_is_booked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (slow, fast) = (plays("latency = \"1s\""), plays(""));
+    let more =
+        "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[retry]\nhedge_after = \"20ms\"\nhedge_share = 1.0";
+    let pointsman = start(&format!("{}{}{more}", priced("a", &slow, ""), priced("b", &fast, "")));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(1.0));
+    let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
+    assert_eq!((report.ended, report.items.completed, report.calls.beaten), (Ended::Whole, 4, 4));
+    let known = booked(&keep, 1).await;
+    assert_eq!(known, Booked { cost: charged(&fast), perhaps: dollars(report.perhaps_cost_usd) });
+    assert_eq!((dollars(report.caps[0].spent_usd), known.perhaps > NanoUsd(0)), (known.all(), true));
 }
