@@ -80,12 +80,19 @@ impl Open {
     /// # Errors
     /// Why not, in words.
     pub(super) async fn close(self, report: Option<&Report>, purse: &Purse) -> Result<(), String> {
-        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
-        self.note(report, purse).await.map_err(|error| whole_story(&error))
+        // How it ended is noted also where its spending cannot be.
+        let booked = self.book(purse).await;
+        self.note(report).await.map_err(|error| whole_story(&error)).and(booked)
     }
 
-    async fn note(&self, report: Option<&Report>, purse: &Purse) -> Result<(), store::Error> {
-        book_rest(&*self.store, self.keeping.run, purse, &self.before).await?;
+    async fn book(&self, purse: &Purse) -> Result<(), String> {
+        // What is still on its way into the store would be booked twice.
+        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
+        let rest = book_rest(&*self.store, self.keeping.run, purse, &self.before);
+        rest.await.map_err(|error| whole_story(&error))
+    }
+
+    async fn note(&self, report: Option<&Report>) -> Result<(), store::Error> {
         let state = match report.map(|report| report.ended) {
             Some(Ended::Whole) => RunState::Complete,
             Some(Ended::Interrupted) => RunState::Stopped,

@@ -109,6 +109,8 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.01, "{cap:?}");
     assert!(cap.spent_usd > 0.99, "it gave up too early: {cap:?}");
     assert_eq!(keep.store.run(RunNumber(1)).await.unwrap().state, RunState::Paused);
+    // Of items that wait for money nothing is known yet.
+    assert_eq!(keep.store.sums(RunNumber(1)).await.unwrap().open, 0);
     assert!(report.paused.unwrap().starts_with("the run's cap of $1.00 is met: "));
 
     keep.max_cost = Some(dollars(8.0));
