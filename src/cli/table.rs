@@ -74,9 +74,13 @@ fn paused(why: &str, kept: bool) -> String {
 fn cap(cap: &Cap) -> String {
     let mut text = format!("cap: {}", spent_of(cap));
     if let Some(met) = &cap.met {
-        let calls = numbered(met.calls_in_flight, "call");
-        let reserved = money(met.in_flight_usd);
-        text.push_str(&format!("; met with {calls} out that {reserved} was reserved for"));
+        text.push_str(&match met.calls_in_flight {
+            0 => "; met with no call out".to_owned(),
+            calls => {
+                let (calls, reserved) = (numbered(calls, "call"), money(met.in_flight_usd));
+                format!("; met with {calls} out, for which {reserved} was reserved")
+            }
+        });
     }
     if cap.overshoot_usd > 0.0 {
         text.push_str(&format!("; {} more than the cap", money(cap.overshoot_usd)));

@@ -159,12 +159,14 @@ impl Purse {
             PurseOf::Day => "the day's cap (UTC)".to_owned(),
             PurseOf::Provider(provider) => format!("the day's cap (UTC) of provider {provider}"),
         };
-        let next = if spent.all() < cap {
-            format!(", and the next call is likely to cost {}", met.likely)
+        let (left, over) = (cap.less(spent.all()), spent.all().less(cap));
+        // The sum itself would look like the cap, rounded.
+        let how = if over > NanoUsd(0) {
+            format!("{over} more is spent")
         } else {
-            String::new()
+            format!("{left} is left, and the next call is likely to cost {}", met.likely)
         };
-        let message = format!("{whose} of {cap} is met: {} spent{next}", spent.all());
+        let message = format!("{whose} of {cap} is met: {how}");
         Some(Failure::new(Class::Budget, message))
     }
 
