@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(purse.met(), None);
         purse.reserve(NanoUsd(20_000_000)).unwrap_err();
         let said =
-            "the run's cap of $1.00 is met: $0.99 spent, and the next call is likely to cost $0.020000";
+            "the run's cap of $1.00 is met: $0.010000 is left, and the next call is likely to cost $0.020000";
         assert_eq!(purse.met().unwrap(), Failure::new(Class::Budget, said));
     }
 }

@@ -24,6 +24,7 @@ mod played;
 mod pointsman;
 mod purses;
 mod run;
+mod runs;
 mod threads;
 
 pub use capped::RunOptions;

@@ -14,26 +14,18 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Usable};
 use crate::document::Faults;
-use crate::guard::Purse;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Output, RunPurses};
-use crate::pipeline::source::Source;
 use crate::provider::{self, Env, Snapshot};
 use crate::router::{Ask, Router, question};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor, Watchdog,
 };
-use crate::types::{
-    Answer, Asker, Booked, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered,
-};
+use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
 
-use super::capped::RunOptions;
 use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
-use super::keep::{Keep, Open};
 use super::played::Played;
 use super::purses::Purses;
-use super::run::{self, RunHandle};
 use super::threads::{self, Arbiters, Threads};
 
 /// How long an answer is waited for when nothing else is said.
@@ -170,111 +162,22 @@ impl Pointsman {
         faults.or(pipeline)
     }
 
-    /// Starts to run the items of `source` through `pipeline`.
-    ///
-    /// # Errors
-    /// When the source cannot be read, or everything has stopped.
-    pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
-        self.run_with(pipeline, source, output, &RunOptions::default()).await
-    }
-
-    /// Starts to run the items of `source` through `pipeline`, as `options` say. A run that meets its cap pauses;
-    /// nothing of it is kept, so it cannot go on.
-    ///
-    /// ```no_run
-    /// # use pointsman::pipeline::{Pipeline, run::Output, source::Source};
-    /// # async fn example(
-    /// #     pointsman: pointsman::Pointsman, pipeline: Pipeline, source: Source, output: Output,
-    /// # ) -> Result<(), pointsman::Error> {
-    /// use pointsman::runtime::RunOptions;
-    /// use pointsman::types::NanoUsd;
-    ///
-    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000)) }; // $5.00
-    /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
-    /// println!("{:?}", run.report().await?.caps);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`run`](Self::run), and when something has no price that a cap is to hold.
-    pub async fn run_with(
-        &self,
-        pipeline: Pipeline,
-        source: Source,
-        output: Output,
-        options: &RunOptions,
-    ) -> Result<RunHandle, Error> {
-        let cap = options.max_cost.or(self.running.config.budget.run);
-        let notes = self.check_prices(&pipeline, cap.is_some())?;
-        let own = Purse::of_run(cap, Booked::default(), false);
-        self.begin_run(pipeline, source, output, own, notes, None).await
-    }
-
-    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run of that
-    /// identity. Items that have settled are not asked again, nor are answered steps of the others; their lines
-    /// come as their items are read.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run), when the store cannot be used, another process works on the run, or it has changed
-    /// and that is not accepted.
-    pub async fn run_kept(
-        &self,
-        pipeline: Pipeline,
-        source: Source,
-        output: Output,
-        keep: &Keep,
-    ) -> Result<RunHandle, Error> {
-        let cap = keep.max_cost.or(self.running.config.budget.run);
-        let notes = self.check_prices(&pipeline, cap.is_some())?;
-        let open = self.open(&pipeline, keep).await?;
-        let own = Purse::of_run(cap, open.before.values().copied().sum(), true);
-        self.begin_run(pipeline, source, output, own, notes, Some(open)).await
-    }
-
-    /// Checks that everything has a price that a cap is to hold, and returns what is good to know.
-    fn check_prices(&self, pipeline: &Pipeline, capped: bool) -> Result<Vec<String>, Faults> {
-        let routes = pipeline.routes().filter_map(|route| self.running.usable.route(route).ok());
-        let lanes = routes.flat_map(|route| route.lanes.iter().map(|lane| lane.name.clone()));
-        self.running.purses.check(&self.running.usable, lanes, capped)
+    pub(super) fn usable(&self) -> &Usable {
+        &self.running.usable
     }
 
     pub(super) fn purses(&self) -> &Purses {
         &self.running.purses
     }
 
-    pub(super) fn usable(&self) -> &Usable {
-        &self.running.usable
+    pub(super) fn config(&self) -> &Config {
+        &self.running.config
     }
 
-    async fn begin_run(
-        &self,
-        pipeline: Pipeline,
-        source: Source,
-        output: Output,
-        own: Arc<Purse>,
-        notes: Vec<String>,
-        kept: Option<Open>,
-    ) -> Result<RunHandle, Error> {
-        let (running, settings) = (&*self.running, &self.running.config.supervisor);
-        let lanes = pipeline
-            .routes()
-            .filter_map(|route| running.usable.route(route).ok())
-            .flat_map(|route| &route.lanes);
-        let names: indexmap::IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
-        let begin = run::Begin {
-            pipeline: Arc::new(pipeline),
-            router: running.router.clone(),
-            providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
-            purses: RunPurses { own, shared: running.purses.of_run(names.iter()) },
-            notes,
-            window: running.config.run.window.map(std::num::NonZeroUsize::get),
-            kept,
-            supervisor: running.supervisor.clone(),
-            policy: settings.policy(settings.run_restarts),
-            arbiters: running.arbiters.clone(),
-        };
-        run::begin(begin, source, output).await
+    /// Returns what a run of `pipeline` begins with, beside what is its own.
+    pub(super) fn parts(&self) -> (&Providers, &Slot<Router>, &Addr<Supervisor>, &Arbiters) {
+        let Running { providers, router, supervisor, arbiters, .. } = &*self.running;
+        (providers, router, supervisor, arbiters)
     }
 
     /// Returns how the providers are doing.
