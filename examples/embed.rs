@@ -42,6 +42,7 @@ pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: w
             asker: Asker::default(),
             deadline,
             counts: None,
+            purse: None,
         })
         .await
     {

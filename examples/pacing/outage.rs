@@ -95,6 +95,7 @@ fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Timed> {
         asker: Asker::default(),
         deadline: Instant::now() + Duration::from_secs(600),
         counts: None,
+        purse: None,
     };
     let asking = pointsman.clone();
     let began = Instant::now();

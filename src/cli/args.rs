@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::config::parse_cap;
 use crate::store::{RunNumber, StoreUrl};
-use crate::types::{Class, duration};
+use crate::types::{Class, NanoUsd, duration};
 
 use super::exit;
 
@@ -98,6 +99,10 @@ pub(super) struct KeepArgs {
     /// Go on although the pipeline, a model or a price is another than before.
     #[arg(long)]
     pub(super) accept_changes: bool,
+    /// Most that all sessions of the run may spend, in US dollars such as 5.00; it pauses then [default:
+    /// `[budget] run`].
+    #[arg(long, value_name = "USD", value_parser = parse_cap, allow_negative_numbers = true)]
+    pub(super) max_cost: Option<NanoUsd>,
 }
 
 /// How a run is shown.

@@ -15,6 +15,8 @@ pub enum Exit {
     Configuration,
     /// The input could not be read, or the output not be written, to its end.
     Broken,
+    /// A cap on money was met; the run can go on.
+    Paused,
     /// Something that must not fail did; what was done is written.
     Internal,
     /// The run was stopped before its end.
@@ -31,6 +33,7 @@ Exit codes:
     2  the arguments are wrong
     3  the configuration or the pipeline is wrong; nothing was run
     4  the input could not be read, or the output not be written, to its end
+    5  paused: a budget is met; go on with a higher --max-cost
    70  something that must not fail did; what was done is written
   130  stopped by Ctrl-C or SIGTERM before the end
   141  whoever read the output has gone";
@@ -44,6 +47,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Configuration => 3,
             Self::Broken => 4,
+            Self::Paused => 5,
             Self::Internal => 70,
             Self::Interrupted => 130,
             Self::BrokenPipe => 141,
@@ -69,6 +73,7 @@ mod tests {
             Exit::Usage,
             Exit::Configuration,
             Exit::Broken,
+            Exit::Paused,
             Exit::Internal,
             Exit::Interrupted,
             Exit::BrokenPipe,

@@ -79,6 +79,7 @@ async fn ask(
     let keep = Keep {
         places: serde_json::to_value(&said)?,
         accept_changes: args.keep.accept_changes,
+        max_cost: args.keep.max_cost,
         partly: true,
         keep_inputs: config.store.inputs == Inputs::All,
         ..Keep::new(store.clone(), said.identity())

@@ -11,7 +11,7 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
-use crate::runtime::{Error, Keep, Kept, Pointsman, Reopened, RunHandle};
+use crate::runtime::{Error, Keep, Kept, Pointsman, Reopened, RunHandle, RunOptions};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -140,8 +140,12 @@ impl Session<'_> {
         let ran = self.pointsman.runtime().block_on(async {
             let mut run = match kept {
                 Some(kept) => self.pointsman.run_kept(pipeline, source, output, kept).await?,
-                None => self.pointsman.run(pipeline, source, output).await?,
+                None => {
+                    let options = RunOptions { max_cost: self.args.keep.max_cost };
+                    self.pointsman.run_with(pipeline, source, output, &options).await?
+                }
             };
+            run.notes().iter().for_each(|note| live.note(note));
             Ok((watch(self.pointsman, &mut run, &mut live).await, run.number()))
         });
         live.clear();
@@ -163,6 +167,7 @@ impl Session<'_> {
                 let left = "stopped before all lines could be written; every line that was is whole";
                 mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
             }
+            Err(Error::Faults(faults)) => mode.refuse(&faults),
             Ok((End::Failed(error), _)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
         }
     }
@@ -186,6 +191,7 @@ impl Session<'_> {
             places: serde_json::to_value(&said)?,
             files: if is_retry { Vec::new() } else { said.files() },
             accept_changes: self.args.keep.accept_changes,
+            max_cost: self.args.keep.max_cost,
             anew: self.args.new,
             partly: is_retry,
             keep_inputs: self.inputs == Inputs::All,
@@ -302,6 +308,7 @@ fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
         _ if report.reader_gone => Exit::BrokenPipe,
         Ended::Broken => Exit::Broken,
         Ended::Interrupted => Exit::Interrupted,
+        Ended::Paused => Exit::Paused,
         Ended::Whole if report.items.failed + report.items.rejected > 0 => Exit::ItemsFailed,
         Ended::Whole => Exit::Done,
     }

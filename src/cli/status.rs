@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::guard::BreakerState;
-use crate::pipeline::run::Progress;
+use crate::pipeline::run::{Cap, CapOf, Progress};
 use crate::provider::{LimitUse, Snapshot};
 use crate::types::NanoUsd;
 
@@ -96,12 +96,34 @@ fn spent(progress: &Progress) -> String {
         "tokens {} in, {} out; cost {}",
         count(progress.tokens.input.0),
         count(progress.tokens.output.0),
-        cost(progress.cost_usd, progress.calls_of_unknown_cost)
+        so_far(progress)
     );
     if let Some(forecast) = progress.cost_forecast_usd.filter(|forecast| *forecast > 0.0) {
-        let _ = write!(text, " of about {}", money(forecast));
+        let of = if progress.caps.is_empty() { " of about" } else { ", in all about" };
+        let _ = write!(text, "{of} {}", money(forecast));
     }
     text
+}
+
+/// Shows the cost so far; where the run has a cap with what its earlier sessions spent, too.
+fn so_far(progress: &Progress) -> String {
+    let (own, shared): (Vec<&Cap>, Vec<&Cap>) = progress.caps.iter().partition(|cap| cap.of == CapOf::Run);
+    let known = || cost(progress.cost_usd, progress.calls_of_unknown_cost);
+    let mut text = own.first().map_or_else(known, |cap| spent_of(cap));
+    for cap in shared {
+        let _ = write!(text, ", {}", spent_of(cap));
+    }
+    text
+}
+
+/// Shows how much of a cap is spent, such as "$0.42 of $1.00".
+pub(super) fn spent_of(cap: &Cap) -> String {
+    let spent = format!("{} of {}", money(cap.spent_usd), money(cap.cap_usd));
+    match (&cap.of, &cap.provider) {
+        (CapOf::Run, _) => spent,
+        (CapOf::Provider, Some(provider)) => format!("{provider} today {spent}"),
+        (CapOf::Day | CapOf::Provider, _) => format!("today {spent}"),
+    }
 }
 
 fn health(provider: &Snapshot) -> String {
@@ -227,6 +249,27 @@ mod tests {
         assert_eq!(limit(&used(0.314, None)), "31% of 600 requests/min");
         assert_eq!(limit(&used(1.2, Some("haiku"))), "100% of 600 requests/min of haiku");
         assert_eq!(limit(&used(3.21, None)), "a burst at 3.2 times 600 requests/min");
+    }
+
+    #[test]
+    fn money_is_shown_with_the_caps_that_hold_it() {
+        let cap = |of, provider: Option<&str>, cap_usd| Cap {
+            of,
+            provider: provider.map(Into::into),
+            cap_usd,
+            spent_usd: 0.42,
+            perhaps_usd: 0.0,
+            reserved_usd: 0.1,
+            overshoot_usd: 0.0,
+            met: None,
+        };
+        let caps = vec![cap(CapOf::Run, None, 1.0), cap(CapOf::Provider, Some("claude"), 10.0)];
+        let mut progress =
+            Progress { caps, cost_usd: Some(0.4), cost_forecast_usd: Some(3.0), ..Progress::default() };
+        progress.calls.made = 7;
+        let shown =
+            "tokens 0 in, 0 out; cost $0.42 of $1.00, claude today $0.42 of $10.00, in all about $3.00";
+        assert_eq!(spent(&progress), shown);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::pipeline::run::{Ended, ErrorCount, NotBegun, Part, Report};
+use crate::pipeline::run::{Cap, Ended, ErrorCount, NotBegun, Part, Report};
 use crate::types::Class;
 
-use super::status::{cost, count, money, numbered, seconds_text};
+use super::status::{cost, count, money, numbered, seconds_text, spent_of};
 
 /// Columns of a terminal that a report has to fit.
 const WIDTH: u16 = 100;
@@ -49,6 +49,9 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
         let items = numbered(report.items.unfinished, "item");
         problems.push(format!("{items} given up half-way, without a line; calls under way may be charged"));
     }
+    if let Some(why) = &report.paused {
+        problems.push(paused(why, report.kept));
+    }
     if let Some(rest) = &report.not_begun {
         problems.push(not_begun(rest));
     }
@@ -61,6 +64,34 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
     let broken = [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten();
     problems.extend(broken.map(|error| format!("error: {error}")));
     problems
+}
+
+/// Says why the run paused, and what helps.
+fn paused(why: &str, kept: bool) -> String {
+    let next = if kept {
+        "what was answered is kept, and the run goes on with a higher cap (--max-cost)"
+    } else {
+        "nothing was kept, so this run cannot go on: begin it anew with a higher cap (--max-cost)"
+    };
+    format!("paused: {why}; {next}")
+}
+
+/// Shows a cap and what came of it.
+fn cap(cap: &Cap) -> String {
+    let mut text = format!("cap: {}", spent_of(cap));
+    if let Some(met) = &cap.met {
+        text.push_str(&match met.calls_in_flight {
+            0 => "; met with no call out".to_owned(),
+            calls => {
+                let (calls, reserved) = (numbered(calls, "call"), money(met.in_flight_usd));
+                format!("; met with {calls} out, for which {reserved} was reserved")
+            }
+        });
+    }
+    if cap.overshoot_usd > 0.0 {
+        text.push_str(&format!("; {} more than the cap", money(cap.overshoot_usd)));
+    }
+    text
 }
 
 /// Says how much of the input was not begun, as far as anybody knows.
@@ -93,6 +124,7 @@ fn headline(report: &Report) -> String {
         (items.failed, "failed"),
         (items.skipped, "skipped"),
         (items.rejected, "rejected"),
+        (items.paused, "waiting for money"),
         (items.unfinished, "unfinished"),
         (items.unwritten, "unwritten"),
     ] {
@@ -103,6 +135,7 @@ fn headline(report: &Report) -> String {
     let ended = match report.ended {
         Ended::Whole => "",
         Ended::Interrupted => " (interrupted)",
+        Ended::Paused => " (paused)",
         Ended::Broken => " (broken off)",
     };
     // Rounded down: one failure in ten thousand is no 100%.
@@ -120,6 +153,13 @@ fn headline(report: &Report) -> String {
         lines.push(calls(report));
         lines.push(spent(report));
         lines.extend(unknown_costs(report));
+        if report.perhaps_cost_usd > 0.0 {
+            let perhaps = money(report.perhaps_cost_usd);
+            lines.push(format!(
+                "  perhaps {perhaps} more, for calls that may have been charged: what was reserved for them"
+            ));
+        }
+        lines.extend(report.caps.iter().map(cap));
         let times = &report.item_seconds;
         lines.push(format!(
             "item time, waiting included: average {}, p50 {}, p95 {}, p99 {}",

@@ -37,6 +37,7 @@ impl Check<'_> {
         let (pause, max) = (("pause", supervisor.pause), ("max_pause", supervisor.max_pause));
         self.order(&["supervisor"], pause, max, &mut faults);
         self.default_route(&mut faults);
+        self.budget(&mut faults);
         faults
     }
 
@@ -211,6 +212,20 @@ impl Check<'_> {
             let known = self.config.routes.keys().map(RouteName::as_str);
             let fault = self.places.fault(&path, format!("there is no route `{route}`"));
             faults.push(fault.advise(meant(route.as_str(), known, "routes")));
+        }
+    }
+
+    /// Checks that each cap is somebody's.
+    fn budget(&self, faults: &mut Faults) {
+        for name in self.config.budget.provider.keys() {
+            let written = self.places.has(&["provider", name.as_str()]);
+            if self.config.providers.contains_key(name) || written {
+                continue;
+            }
+            let known = self.config.providers.keys().map(ProviderName::as_str);
+            let advice = meant(name.as_str(), known, "providers");
+            let path = ["budget", "provider", name.as_str()];
+            faults.push(self.places.fault(&path, format!("there is no provider `{name}`")).advise(advice));
         }
     }
 

@@ -19,7 +19,7 @@ use super::check::Check;
 use super::key_places::KeyPlaces;
 use super::prices::PriceList;
 use super::vain::Vain;
-use super::{RunSettings, StoreSettings, SupervisorSettings, environment, hide};
+use super::{BudgetSettings, RunSettings, StoreSettings, SupervisorSettings, environment, hide};
 
 /// The file that is read when none is named.
 const FILE: &str = "config.toml";
@@ -45,6 +45,8 @@ pub struct Config {
     pub run: RunSettings,
     /// Where runs are kept.
     pub store: StoreSettings,
+    /// What may be spent.
+    pub budget: BudgetSettings,
     /// How often actors that panic are restarted.
     pub supervisor: SupervisorSettings,
     /// What the user should know although it is no fault.
@@ -65,6 +67,7 @@ struct Written {
     simulator: simulator::Settings,
     run: RunSettings,
     store: StoreSettings,
+    budget: BudgetSettings,
     supervisor: SupervisorSettings,
 }
 
@@ -209,6 +212,7 @@ impl From<Written> for Config {
             simulator: written.simulator,
             run: written.run,
             store: written.store,
+            budget: written.budget,
             supervisor: written.supervisor,
             notes: Vec::new(),
             key_places: KeyPlaces::default(),

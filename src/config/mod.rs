@@ -3,6 +3,7 @@
 //!
 //! Keys are read last and apart, by [`Config::usable`]: a configuration holds none.
 
+mod budget;
 mod check;
 mod environment;
 mod hide;
@@ -15,6 +16,7 @@ mod supervisor;
 mod usable;
 mod vain;
 
+pub use budget::{BudgetSettings, parse_cap};
 pub use load::Config;
 pub use prices::{PriceList, Then, Vendor};
 pub use run::RunSettings;

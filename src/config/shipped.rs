@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Config, RunSettings, StoreSettings, SupervisorSettings};
+use super::{BudgetSettings, Config, RunSettings, StoreSettings, SupervisorSettings};
 use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
@@ -36,6 +36,7 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[defaults]", keys::<Defaults>("")),
         ("[run]", keys::<RunSettings>("")),
         ("[store]", keys::<StoreSettings>("")),
+        ("[budget]", keys::<BudgetSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),
         ("[simulator]", keys::<simulator::Settings>("")),
         ("[simulator.limits]", keys::<simulator::Limits>("")),
@@ -126,6 +127,7 @@ fn the_shipped_configuration_names_every_key() {
         ("[defaults]", at(&["defaults"])),
         ("[run]", at(&["run"])),
         ("[store]", at(&["store"])),
+        ("[budget]", at(&["budget"])),
         ("[supervisor]", at(&["supervisor"])),
         ("[simulator]", at(&["simulator"])),
         ("[simulator.limits]", at(&["simulator", "limits"])),

@@ -1,10 +1,11 @@
 //! May this call leave now?
 //!
-//! Limits, concurrency, breaker, retry budget and back-off are plain structs: they are given `now`, and
+//! Limits, concurrency, breaker, budgets of money and retries, and back-off are plain structs: they are given `now`, and
 //! hold no clock, no socket and no actor. Whoever owns one asks it and does the waiting.
 
 mod backoff;
 mod breaker;
+mod budget;
 mod burst;
 mod concurrency;
 mod daily;
@@ -13,6 +14,7 @@ mod limits;
 mod meter;
 mod outcomes;
 mod payoff;
+mod purse;
 mod rate;
 mod retry_budget;
 mod settings;
@@ -21,11 +23,13 @@ mod told;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerState, Pass};
+pub use budget::{Budget, Met, Unreserved};
 pub use burst::BurstSettings;
 pub use concurrency::{Concurrency, Ended, Ticket};
 pub use limits::{Hearing, Left, Limits, Need, NeverFits, RateLimits, Standings};
 pub use meter::Meter;
 pub use outcomes::Trouble;
+pub use purse::{Purse, PurseOf, PurseState};
 pub use rate::Rate;
 pub use retry_budget::RetryBudget;
 pub use settings::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};

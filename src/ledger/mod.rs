@@ -91,6 +91,14 @@ impl Ledger {
         }
     }
 
+    /// Returns when everything is durable that was handed in before.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub async fn settle(&self) -> Result<(), Unkept> {
+        self.record(Vec::new()).await
+    }
+
     /// Returns why nothing can be kept any more; `None` while all is well.
     pub fn broken(&self) -> Option<Unkept> {
         self.0.lock().broken.clone()

@@ -1,5 +1,6 @@
 //! Records are durable before anybody is told so, in few commits, and a broken store takes no more.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -11,7 +12,7 @@ use crate::store::{
     Answer, Error, ItemHead, ItemNumber, KnownItem, KnownRun, Outline, RunLock, RunNumber, RunState, Session,
     Sqlite, Sums,
 };
-use crate::types::{Fingerprint, ItemKey};
+use crate::types::{Booked, Day, Fingerprint, ItemKey, ProviderName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
 #[derive(Debug)]
@@ -89,6 +90,20 @@ impl Store for Gated {
     }
     fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()> {
         self.inner.set(run, state)
+    }
+    fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+        self.inner.spent_on(day)
+    }
+    fn spent_by(&self, run: RunNumber) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+        self.inner.spent_by(run)
+    }
+    fn book<'a>(
+        &'a self,
+        run: RunNumber,
+        day: Day,
+        spent: &'a BTreeMap<ProviderName, Booked>,
+    ) -> Answer<'a, ()> {
+        self.inner.book(run, day, spent)
     }
 }
 

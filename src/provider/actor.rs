@@ -126,13 +126,14 @@ async fn call(state: Arc<State>, departure: Departure) {
     let Some(model) = state.settings().models.get(&call.model) else { return };
     if let Some(departure) = &call.departure {
         // Told once; whoever waits for it may have gone.
-        let _ = departure.set(Left { at: left, key: key.id.label.clone() });
+        let _ = departure.set(Left { at: left, key: key.id.label.clone(), likely: permit.likely() });
     }
     let mut owed = Owed {
         reply: Some(waiting.reply),
         key: key.id.label.clone(),
         probe: permit.is_probe(),
         forced: permit.is_forced(),
+        perhaps: permit.likely(),
         left,
         waited: left - waiting.asked,
     };
@@ -146,7 +147,7 @@ async fn call(state: Arc<State>, departure: Departure) {
     };
     let (result, took) = (exchanged.result, left.elapsed());
     let began = exchanged.first_token.is_some();
-    permit.settle(&Ended { result: &result, took, began });
+    owed.perhaps = permit.settle(&Ended { result: &result, took, began }).perhaps;
     if let Err(failure) = &result {
         debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
     }
@@ -166,6 +167,8 @@ struct Owed {
     key: KeyLabel,
     probe: bool,
     forced: bool,
+    /// What the call is booked with as long as nobody knows what it cost.
+    perhaps: NanoUsd,
     left: Instant,
     waited: Duration,
 }
@@ -186,8 +189,8 @@ impl Owed {
     ) {
         let Some(reply) = self.reply.take() else { return };
         let (key, waited, took) = (self.key.clone(), self.waited, self.left.elapsed());
-        let (probe, forced) = (self.probe, self.forced);
-        reply.send(Ok(Replied { key, waited, probe, forced, took, first_token, cost, result }));
+        let (probe, forced, perhaps) = (self.probe, self.forced, self.perhaps);
+        reply.send(Ok(Replied { key, waited, probe, forced, took, first_token, cost, perhaps, result }));
     }
 }
 
@@ -262,7 +265,8 @@ mod tests {
     async fn a_call_whose_task_panics_may_have_been_executed() {
         let (reply, awaited) = ReplyTo::awaited();
         let (left, waited) = (Instant::now(), Duration::ZERO);
-        let owed = Owed { reply: Some(reply), key: "k".into(), probe: false, forced: false, left, waited };
+        let (reply, perhaps) = (Some(reply), NanoUsd(7));
+        let owed = Owed { reply, key: "k".into(), probe: false, forced: false, perhaps, left, waited };
         let task = actix_rt::spawn(async move {
             let _owed = owed;
             panic!("as planned");
@@ -271,6 +275,6 @@ mod tests {
         let replied = awaited.await.unwrap().unwrap();
         let failure = replied.result.unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
-        assert_eq!(replied.key.as_str(), "k");
+        assert_eq!((replied.key.as_str(), replied.perhaps), ("k", NanoUsd(7)));
     }
 }

@@ -72,7 +72,14 @@ impl Admission {
         let queue = std::num::NonZeroUsize::MIN.saturating_add(waiting);
         let settings = Settings { models, queue, ..Settings::default() };
         let (name, base_url) = ("bench".into(), "http://127.0.0.1:9".to_owned());
-        let account = Account { name, settings, base_url, keys: Vec::new(), headers: HeaderMap::new() };
+        let account = Account {
+            name,
+            settings,
+            base_url,
+            keys: Vec::new(),
+            headers: HeaderMap::new(),
+            purses: Vec::new(),
+        };
         let state = State::new(account, runtime)?;
         let prompt = Arc::new(Prompt::text("How long does it take until you may be asked?"));
         let mut admission = Self { state, crowd: Crowd::new(runs), prompt, askers: VecDeque::new() };
@@ -93,7 +100,8 @@ impl Admission {
         let asker = Asker { run, step: None };
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
         let (retry, alone, stay, departure) = (false, false, true, None);
-        let call = Call { prompt, model, priority, asker, retry, alone, stay, departure, deadline };
+        let call =
+            Call { prompt, model, priority, asker, retry, alone, stay, departure, purse: None, deadline };
         let (reply, awaited) = ReplyTo::awaited();
         self.state.enqueue(Arrival { call, reply, asked: now }, now);
         self.askers.push_back(awaited);

@@ -18,11 +18,16 @@ use super::key::ReadyKey;
 use super::keys::{Keys, NoKey};
 use super::lane::{Lane, Learned};
 use super::limit_use::Lately;
+use super::money::{Money, NoMoney, Spending};
 use super::permit::Taken;
 use super::queue::{Queue, Ticket};
 use super::settings::Settings;
 use super::state::Waiting;
 use super::times::Times;
+
+/// How soon a call looks again for money that other providers' calls may have left over; those of its own are
+/// told at once.
+const MONEY: Duration = Duration::from_millis(50);
 
 /// What a provider has counted.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub(super) struct Book {
     /// The last failure that counted against the door.
     pub(super) at_the_door: Option<Failure>,
     pub(super) retries: RetryBudget,
+    pub(super) spending: Spending,
     pub(super) lanes: HashMap<ModelName, Lane>,
     pub(super) in_flight: usize,
     /// Most calls in flight, of all lanes together.
@@ -49,8 +55,8 @@ pub(super) struct Book {
 
 /// What the queue allows.
 pub(super) enum Turn {
-    /// The call whose turn it is leaves, with this key and what it took.
-    Leave(Box<(Waiting, ReadyKey, Taken)>),
+    /// The call whose turn it is leaves, with this key, what it took, and its money.
+    Leave(Box<(Waiting, ReadyKey, Taken, Money)>),
     /// It cannot leave at all.
     Refuse(Box<Waiting>, Refused),
     /// It may leave at that instant.
@@ -79,6 +85,7 @@ impl Book {
             door: Breaker::new(at_the_door(&settings.breaker)),
             at_the_door: None,
             retries: RetryBudget::new(settings.retries.clone(), now),
+            spending: Spending::default(),
             lanes: settings.models.iter().map(lane).collect(),
             in_flight: 0,
             most: settings.limits.concurrency.max.get() as usize,
@@ -104,6 +111,9 @@ impl Book {
             let unknown = format!("{provider} has no model called {}", call.model);
             return Err(Refused::TooLarge(Failure::new(Class::NotFound, unknown)));
         };
+        if let Some(met) = self.spending.met(call) {
+            return Err(met);
+        }
         let too_large = |message: String| Refused::TooLarge(Failure::new(Class::TooLong, message));
         let least = lane.sizes.least_input(estimate.input);
         if let Some(context) = model.context.filter(|context| least > context.get()) {
@@ -192,9 +202,9 @@ impl Book {
             }
             let (call, estimate) = (first.call.clone(), first.estimate);
             match self.admit(&call, estimate, now) {
-                Ok((key, taken)) => {
+                Ok((key, taken, money)) => {
                     let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
-                    return Turn::Leave(Box::new((waiting, key, taken)));
+                    return Turn::Leave(Box::new((waiting, key, taken, money)));
                 }
                 Err(Held::Lane) => {}
                 Err(Held::All(ready)) => {
@@ -216,7 +226,12 @@ impl Book {
     }
 
     /// Lets a call leave, with all that it takes; or takes nothing.
-    fn admit(&mut self, call: &Call, estimate: Estimate, now: Instant) -> Result<(ReadyKey, Taken), Held> {
+    fn admit(
+        &mut self,
+        call: &Call,
+        estimate: Estimate,
+        now: Instant,
+    ) -> Result<(ReadyKey, Taken, Money), Held> {
         let key = match self.keys.pick(&call.model, now) {
             Ok(key) => key.clone(),
             Err(NoKey::Soon(by)) => return Err(Held::All(by)),
@@ -224,6 +239,8 @@ impl Book {
         };
         let lane = self.lanes.get(&call.model).ok_or(Held::Refused(Refused::Down))?;
         self.check(lane, call.alone, now).map_err(Held::Refused)?;
+        // Given back by itself where the call does not leave.
+        let money = self.money(call, estimate, now)?;
         let Some(lane) = self.lanes.get_mut(&call.model) else { return Err(Held::Refused(Refused::Down)) };
         // Only now: answers that came while it waited have taught something.
         let reserved = lane.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate);
@@ -256,7 +273,26 @@ impl Book {
         Ok((
             key,
             Taken { model, key: id, number: self.calls, door, pass, ticket, step, reserved, shared, own },
+            money,
         ))
+    }
+
+    /// Reserves what a call is likely to cost.
+    fn money(&mut self, call: &Call, estimate: Estimate, now: Instant) -> Result<Money, Held> {
+        let Some(lane) = self.lanes.get_mut(&call.model) else { return Err(Held::Refused(Refused::Down)) };
+        let need = lane.sizes.likely(call.asker.step.as_ref(), estimate);
+        let until = now + MONEY;
+        self.spending.reserve(call, lane.price, need).map_err(|why| match why {
+            NoMoney::Refused(refused) => Held::Refused(refused),
+            // One run's money must not hold up another's calls: it comes back.
+            NoMoney::Busy { of_run: true } if self.queue.others_wait(&call.place()) => {
+                Held::Refused(Refused::Busy { until })
+            }
+            NoMoney::Busy { .. } => {
+                lane.held_back = Some(until);
+                Held::Lane
+            }
+        })
     }
 
     /// Returns when the first lane that calls wait for is worth asking again.

@@ -7,6 +7,7 @@ use actix::Message;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
+use crate::guard::Purse;
 use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
 use super::queue::Place;
@@ -33,6 +34,8 @@ pub struct Call {
     pub stay: bool,
     /// Who is told that the call has left; `None` where nobody cares.
     pub departure: Option<Arc<Departure>>,
+    /// Whose money it spends; `None` where nobody's in particular is counted.
+    pub purse: Option<Arc<Purse>>,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -54,6 +57,8 @@ pub struct Left {
     pub at: Instant,
     /// With which key.
     pub key: KeyLabel,
+    /// What it is likely to cost.
+    pub likely: NanoUsd,
 }
 
 /// A call that left, and how it ended.
@@ -73,6 +78,8 @@ pub struct Replied {
     pub first_token: Option<Duration>,
     /// What it cost; `None` when the price or the usage is unknown.
     pub cost: Option<NanoUsd>,
+    /// What it is booked with because it may have cost something and nobody knows what.
+    pub perhaps: NanoUsd,
     /// What came back.
     pub result: Result<Reply, Failure>,
 }
@@ -108,6 +115,14 @@ pub enum Refused {
     /// The call is larger than the model or a whole minute's limit.
     #[error("{0}")]
     TooLarge(Failure),
+    /// A cap on money is met, or holds what has no price.
+    #[error("{failure}")]
+    Budget {
+        /// Which cap.
+        failure: Failure,
+        /// Whether no other lane has money left either.
+        all: bool,
+    },
     /// The actor is not there: it is being restarted, and back in a moment.
     #[error("it is down")]
     Down,

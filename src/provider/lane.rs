@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
-use crate::types::Failure;
+use crate::types::{Failure, Price};
 
 use super::call::Refused;
 use super::limit_use::Lately;
@@ -43,6 +43,8 @@ pub(super) struct Lane {
     /// Until when its own limits let nothing through.
     pub(super) held_back: Option<Instant>,
     pub(super) reservations: Reservations,
+    /// What its tokens cost, if that is known.
+    pub(super) price: Option<Price>,
     pub(super) has_answered: bool,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
@@ -90,6 +92,7 @@ impl Lane {
             has_limits: own.is_some() || settings.models.len() > 1,
             held_back: None,
             reservations: Reservations { reserve: settings.reserve, limits: narrowest },
+            price: model.price,
             has_answered: false,
             last: None,
             throttled_in_a_row: 0,

@@ -28,6 +28,7 @@ mod limits;
 mod line;
 mod mask;
 mod model;
+mod money;
 mod outcome;
 mod outlook;
 mod permit;

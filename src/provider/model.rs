@@ -33,6 +33,13 @@ pub struct Model {
     pub is_listed: bool,
 }
 
+impl Model {
+    /// Returns whether it is known what its tokens cost.
+    pub fn has_price(&self) -> bool {
+        self.price.is_some()
+    }
+}
+
 /// A price as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "price")]

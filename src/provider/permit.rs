@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::guard::{Left, Pass, Ticket};
-use crate::types::{Failure, ModelName, Reply, StepName};
+use crate::types::{Booked, Failure, ModelName, NanoUsd, Reply, StepName};
 use crate::wire::Hints;
 
-use super::reservation::Reservation;
-
 use super::key::KeyId;
+use super::money::Money;
+use super::reservation::Reservation;
 use super::state::State;
 
 /// One call that may be out.
@@ -23,6 +23,8 @@ pub(super) struct Permit {
     state: Arc<State>,
     /// `None` once it is given back.
     taken: Option<Taken>,
+    /// Dropped before it is settled, it counts as perhaps spent.
+    money: Money,
 }
 
 /// What a call took from the provider's state when it left.
@@ -53,8 +55,14 @@ pub(super) struct Ended<'a> {
 }
 
 impl Permit {
-    pub(super) fn new(state: Arc<State>, taken: Taken) -> Self {
-        Self { state, taken: Some(taken) }
+    pub(super) fn new(state: Arc<State>, taken: Taken, mut money: Money) -> Self {
+        money.leaves();
+        Self { state, taken: Some(taken), money }
+    }
+
+    /// Returns what the call is likely to cost.
+    pub(super) fn likely(&self) -> NanoUsd {
+        self.money.likely()
     }
 
     /// Returns whether the call is the probe of a breaker.
@@ -74,15 +82,19 @@ impl Permit {
         }
     }
 
-    /// Gives the permit back with what the call taught.
-    pub(super) fn settle(mut self, ended: &Ended<'_>) {
+    /// Gives the permit back with what the call taught, and returns what it cost.
+    pub(super) fn settle(mut self, ended: &Ended<'_>) -> Booked {
         chaos::point("call.settle");
+        // First: whoever is told next may leave for it.
+        let booked = self.money.settle(ended.result);
         self.state.settle(&mut self.taken, Some(ended), Instant::now());
+        booked
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.money.abandon();
         if self.taken.is_some() {
             self.state.settle(&mut self.taken, None, Instant::now());
         }
@@ -107,7 +119,8 @@ mod tests {
             "base_url = 'http://127.0.0.1:9'\nmodels.m = {}\nlimits.output_tokens_per_minute = 60_000";
         let settings: Settings = toml::from_str(settings).unwrap();
         let (base_url, headers) = (settings.base_url.clone().unwrap(), http::HeaderMap::new());
-        let account = Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers };
+        let account =
+            Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers, purses: Vec::new() };
         State::new(account, Handle::current()).unwrap()
     }
 
@@ -117,9 +130,19 @@ mod tests {
         let (now, asker) = (Instant::now(), Asker { step: Some("s".into()), ..Asker::default() });
         let (prompt, deadline) = (Arc::new(Prompt::text("Anybody?")), now + Duration::from_secs(60));
         let (priority, retry, alone) = (Priority::Batch, false, false);
-        let (stay, departure) = (true, None);
-        let call =
-            Call { prompt, model: "m".into(), priority, asker, retry, alone, stay, departure, deadline };
+        let (stay, departure, purse) = (true, None, None);
+        let call = Call {
+            prompt,
+            model: "m".into(),
+            priority,
+            asker,
+            retry,
+            alone,
+            stay,
+            departure,
+            purse,
+            deadline,
+        };
         // Without the other end nobody would wait for the answer, and it would not leave.
         let (reply, _awaited) = ReplyTo::awaited();
         state.enqueue(Arrival { call, reply, asked: now }, now);

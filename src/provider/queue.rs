@@ -100,6 +100,14 @@ impl<T> Queue<T> {
             }
     }
 
+    /// Returns whether calls of other runs wait in the same lane.
+    pub(super) fn others_wait(&self, place: &Place) -> bool {
+        let Some(lane) = self.lanes.get(&place.lane) else { return false };
+        [Priority::Interactive, Priority::Batch]
+            .into_iter()
+            .any(|priority| lane.line(priority).len_of_others(place.run, 1) > 0)
+    }
+
     /// Puts a call to the end of its run's. Its owner asks [`Self::is_full`] before.
     pub(super) fn push(&mut self, place: Place, call: T) {
         let arrival = self.number();

@@ -69,6 +69,14 @@ impl Sizes {
         Need { input: self.input(estimate.input), output: output.min(most).max(1) }
     }
 
+    /// Returns what a call of `step` is likely to be charged for; before an answer was seen as much as it may
+    /// write.
+    pub(super) fn likely(&self, step: Option<&StepName>, estimate: Estimate) -> Need {
+        let need = self.need(step, estimate);
+        let unknown = self.answers_of(step).is_none();
+        Need { output: estimate.max_tokens.filter(|_| unknown).unwrap_or(need.output), ..need }
+    }
+
     /// Returns the tokens of an answer of `step` on average; `None` before there was one of any step.
     pub(super) fn usual(&self, step: Option<&StepName>) -> Option<u64> {
         self.answers_of(step).map(Window::mean)

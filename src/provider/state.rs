@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::chaos;
-use crate::guard::BreakerState;
+use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{LaneName, ModelName, ProviderName};
 use crate::wire::Hints;
@@ -27,6 +27,7 @@ use super::estimate::Estimate;
 use super::key::ReadyKey;
 use super::key_source::Key;
 use super::keys::Keys;
+use super::money::Spending;
 use super::outcome::News;
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
@@ -46,6 +47,8 @@ pub struct Account {
     pub keys: Vec<Key>,
     /// Headers sent with every call.
     pub headers: HeaderMap,
+    /// What its calls spend beside their runs' money: its own of the day, and everybody's.
+    pub purses: Vec<Arc<Purse>>,
 }
 
 /// The state of one provider.
@@ -97,13 +100,14 @@ impl State {
     /// # Errors
     /// When no HTTP client can be made, or a key is not fit to be sent.
     pub fn new(account: Account, runtime: Handle) -> Result<Arc<Self>, transport::Error> {
-        let Account { name, settings, base_url, keys, headers } = account;
+        let Account { name, settings, base_url, keys, headers, purses } = account;
         let concurrency = settings.limits.concurrency.max.get() as usize;
         let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
         let now = Instant::now();
         let keys = Keys::new(settings.format, &keys, settings.rotate_every, now);
-        let book = Mutex::new(Book::new(&settings, keys.map_err(transport::Error::Key)?, now));
+        let mut book = Book::new(&settings, keys.map_err(transport::Error::Key)?, now);
         let (slot, practice) = (Slot::default(), settings.is_practice());
+        book.spending = Spending::new(name.clone(), practice, purses);
         Ok(Arc::new(Self {
             name,
             practice,
@@ -113,7 +117,7 @@ impl State {
             runtime,
             slot,
             arrivals: Arrivals::default(),
-            inner: book,
+            inner: Mutex::new(book),
             reader: Arc::new(Semaphore::new(1)),
         }))
     }
@@ -160,6 +164,7 @@ impl State {
         let estimate = Estimate::of(&call.prompt, model, format);
         let mut inner = self.lock();
         chaos::point("state.enqueue");
+        inner.spending.turn_to_today();
         match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
             Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked, estimate }),
             Err(refused) => {
@@ -172,12 +177,13 @@ impl State {
     /// Decides about the call whose turn it is.
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
         let mut inner = self.lock();
+        inner.spending.turn_to_today();
         loop {
             chaos::point("state.next");
             match inner.next(now) {
                 Turn::Leave(leaving) => {
-                    let (waiting, key, taken) = *leaving;
-                    let permit = Permit::new(self.clone(), taken);
+                    let (waiting, key, taken, money) = *leaving;
+                    let permit = Permit::new(self.clone(), taken, money);
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
                 Turn::Refuse(waiting, refused) => waiting.reply.send(Err(refused)),
@@ -240,18 +246,24 @@ impl State {
         }
     }
 
-    /// Sends waiting calls away whose asker has gone or whose time is up, and lets silent lanes rest.
+    /// Sends waiting calls away whose asker has gone, whose time is up or whose money is spent, and lets silent
+    /// lanes rest.
     pub(super) fn sweep(&self, now: Instant) {
         let worth_waiting = |waiting: &Waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now;
-        let mut inner = self.lock();
-        let over = inner.queue.take_unless(worth_waiting);
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        inner.spending.turn_to_today();
+        let met = |call: &Call| inner.spending.met(call);
+        let over = inner.queue.take_unless(|waiting| worth_waiting(waiting) && met(&waiting.call).is_none());
+        let why = |waiting: Waiting| (met(&waiting.call).unwrap_or(Refused::Busy { until: now }), waiting);
+        let over: Vec<_> = over.into_iter().map(why).collect();
         let silent = inner.look_for_silence(now);
-        drop(inner);
+        drop(guard);
         for model in silent {
             warn!(provider = %self.name, %model, "lane has fallen silent, asking others meanwhile");
         }
-        for waiting in over {
-            waiting.reply.send(Err(Refused::Busy { until: now }));
+        for (refused, waiting) in over {
+            waiting.reply.send(Err(refused));
         }
     }
 

@@ -6,6 +6,7 @@ use actix::Message;
 use tokio::time::Instant;
 
 use super::counts::CallCounts;
+use crate::guard::Purse;
 use crate::types::{Answer, Asker, Priority, Prompt, RouteName, Unanswered};
 
 /// Asks the router for an answer.
@@ -23,6 +24,8 @@ pub struct Ask {
     pub deadline: Instant,
     /// Where its calls are counted as they end, if anybody wants to see that.
     pub counts: Option<Arc<CallCounts>>,
+    /// Whose money its calls spend; `None` where nobody's in particular is counted.
+    pub purse: Option<Arc<Purse>>,
 }
 
 impl Message for Ask {

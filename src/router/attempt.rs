@@ -5,26 +5,26 @@
 use std::time::Duration;
 
 use crate::provider::{Refused, Replied};
-use crate::types::{Attempt, Class, Failure, KeyLabel, LaneName, Outcome, Reply, Trail};
+use crate::types::{Attempt, Class, Failure, KeyLabel, LaneName, NanoUsd, Outcome, Reply, Trail};
 
 use super::out::Gone;
 
 /// Splits a call that came back into its line and what it brought.
 pub(super) fn came_back(lane: &LaneName, hedge: bool, replied: Replied) -> (Attempt, Result<Reply, Failure>) {
-    let Replied { key, waited, probe: _, forced, took, first_token, cost, result } = replied;
+    let Replied { key, waited, probe: _, forced, took, first_token, cost, perhaps, result } = replied;
     let (usage, outcome) = match &result {
         Ok(reply) => (reply.usage, Outcome::Answered),
         Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone())),
     };
     let blank = attempt(lane, Some(key), waited, outcome);
-    (Attempt { took, first_token, usage, cost, forced, hedge, ..blank }, result)
+    (Attempt { took, first_token, usage, cost, perhaps, forced, hedge, ..blank }, result)
 }
 
 /// Writes down a call that was broken off because another lane had answered.
 pub(super) fn beaten(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
     let failure = Failure::new(Class::Cancelled, "another lane answered first").maybe_charged();
     let blank = attempt(lane, Some(gone.key), gone.waited, Outcome::Failed(failure));
-    Attempt { took: gone.took, hedge, ..blank }
+    Attempt { took: gone.took, perhaps: gone.likely, hedge, ..blank }
 }
 
 /// Writes down a call that a panic cost before it left.
@@ -52,6 +52,7 @@ fn attempt(lane: &LaneName, key: Option<KeyLabel>, waited: Duration, outcome: Ou
         first_token: None,
         usage: None,
         cost: None,
+        perhaps: NanoUsd(0),
         forced: false,
         hedge: false,
         outcome,
@@ -74,6 +75,7 @@ mod tests {
             took: Duration::from_secs(1),
             first_token: None,
             cost: None,
+            perhaps: NanoUsd(0),
             result: Err(Failure::new(Class::ServerError, "still down")),
         };
         let (attempt, _) = came_back(&"a/m".parse().unwrap(), false, replied);

@@ -76,6 +76,7 @@ mod tests {
             first_token: None,
             usage: None,
             cost: None,
+            perhaps: crate::types::NanoUsd(0),
             forced: false,
             hedge: false,
             outcome,

@@ -4,6 +4,7 @@
 //! together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -24,6 +25,9 @@ use super::settings::RetrySettings;
 
 /// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
+
+/// How often a question that waits looks whether there is money left for it.
+const MONEY: Duration = Duration::from_secs(1);
 
 type Answered = Result<Answer, Box<Unanswered>>;
 
@@ -91,7 +95,7 @@ impl Flow {
                 None => match self.plan.next(Instant::now(), fastrand::f64()) {
                     Step::Call(lane) => self.send(lane),
                     Step::Wait(until) => {
-                        sleep_until(until).await;
+                        self.wait(until).await?;
                         continue;
                     }
                     Step::GiveUp(failure) => return Err(failure),
@@ -101,6 +105,17 @@ impl Flow {
                 return Ok(ended);
             }
         }
+    }
+
+    /// Waits until then, or fails as soon as there is no money left to go on with.
+    async fn wait(&self, until: Instant) -> Result<(), Failure> {
+        while Instant::now() < until {
+            if let Some(met) = self.ask.purse.as_ref().and_then(|purse| purse.met()) {
+                return Err(met);
+            }
+            sleep_until(until.min(Instant::now() + MONEY)).await;
+        }
+        Ok(())
     }
 
     /// Waits for a call, and for another beside it once it takes long; returns the first answer.
@@ -175,6 +190,7 @@ impl Flow {
             alone,
             stay,
             departure: self.hedging.is_some().then(|| Arc::new(Departure::new())),
+            purse: self.ask.purse.clone(),
             deadline: self.ask.deadline,
         }
     }
@@ -199,7 +215,11 @@ impl Flow {
             }
             End::Refused(refused) => {
                 attempt::note_refusal(&mut self.trail, name, &refused, out.asked.elapsed());
-                self.plan.refused(out.lane, &refused, now, fastrand::f64());
+                match refused {
+                    // The other may still answer: it has left already.
+                    Refused::Budget { failure, .. } if rival => self.plan.close(out.lane, failure),
+                    refused => self.plan.refused(out.lane, &refused, now, fastrand::f64()),
+                }
                 return None;
             }
             End::Lost(failure) => {

@@ -10,7 +10,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::provider::{Awaited, Call, Departure, Left, Refused, Replied};
-use crate::types::{Class, Failure, KeyLabel};
+use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
 use super::lane::LaneHandle;
 
@@ -48,6 +48,8 @@ pub(super) struct Gone {
     pub(super) waited: Duration,
     /// From leaving until it was broken off.
     pub(super) took: Duration,
+    /// What it may have cost.
+    pub(super) likely: NanoUsd,
 }
 
 impl Out {
@@ -84,7 +86,7 @@ impl Out {
         drop(awaited);
         let left = departure.as_ref()?.get()?;
         let waited = left.at.saturating_duration_since(asked);
-        Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed() })
+        Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
     }
 }
 

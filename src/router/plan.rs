@@ -185,6 +185,9 @@ impl Plan {
                 tried.exhausted = true;
                 self.last.get_or_insert_with(|| failure.clone());
             }
+            // Nobody has money for it, here or elsewhere.
+            Refused::Budget { failure, all: true } => self.over = Some(failure.clone()),
+            Refused::Budget { failure, all: false } => tried.out = Some(failure.clone()),
             Refused::NoKey(failure) | Refused::TooLarge(failure) => {
                 tried.out = Some(failure.clone());
                 self.last.get_or_insert_with(|| failure.clone());
@@ -318,7 +321,14 @@ impl Plan {
     /// What went wrong last says more than that time is up.
     fn give_up(&mut self) -> Step {
         let nobody = || Failure::new(Class::Deadline, "no lane could take the call before its deadline");
-        Step::GiveUp(self.last.take().unwrap_or_else(nobody))
+        Step::GiveUp(self.unpaid().or_else(|| self.last.take()).unwrap_or_else(nobody))
+    }
+
+    /// Returns why there was no money, where no lane is left and one only for that: with more money it would
+    /// answer.
+    fn unpaid(&self) -> Option<Failure> {
+        let outs: Option<Vec<&Failure>> = self.lanes.iter().map(|tried| tried.out.as_ref()).collect();
+        outs?.into_iter().find(|failure| failure.class == Class::Budget).cloned()
     }
 
     fn is_open(&self, lane: usize) -> bool {

@@ -17,9 +17,15 @@ use crate::types::{ProviderName, RouteName};
 use super::error::Error;
 use super::played::Played;
 use super::pointsman::Providers;
+use super::purses::Purses;
 use super::threads::Arbiters;
 
-pub(super) fn account(name: &ProviderName, ready: &ReadyProvider, played: &Played) -> Result<Account, Error> {
+pub(super) fn account(
+    name: &ProviderName,
+    ready: &ReadyProvider,
+    played: &Played,
+    purses: &Purses,
+) -> Result<Account, Error> {
     let settings = ready.settings.clone();
     let base_url = match &settings.base_url {
         _ if settings.is_practice() => {
@@ -29,7 +35,7 @@ pub(super) fn account(name: &ProviderName, ready: &ReadyProvider, played: &Playe
         None => settings.format.default_base_url().to_owned(),
     };
     let (keys, headers) = (ready.keys.clone(), ready.headers.clone());
-    Ok(Account { name: name.clone(), settings, base_url, keys, headers })
+    Ok(Account { name: name.clone(), settings, base_url, keys, headers, purses: purses.of(name) })
 }
 
 pub(super) fn router_spec(

@@ -1,6 +1,6 @@
 //! Finds the run that is to go on, locks it, and tells what has changed since; or begins a new one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use crate::guard::Purse;
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
-use crate::types::{Fingerprint, LaneName, RouteName};
+use crate::types::{Booked, Fingerprint, LaneName, NanoUsd, ProviderName, RouteName, whole_story};
 
+use super::capped::book_rest;
 use super::error::Error;
 use super::marks::{self, Mark};
 use super::pointsman::Pointsman;
@@ -49,10 +51,24 @@ pub struct Keep {
     pub partly: bool,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
+    /// Most that all sessions of the run together may spend; as `[budget] run` says when it is `None`. Given anew
+    /// each time that the run goes on.
+    pub max_cost: Option<NanoUsd>,
 }
 
 impl Keep {
     /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
+    ///
+    /// A run that meets its cap pauses: it takes no more items, lets those calls end that are out, and reports
+    /// [`Ended::Paused`]. The same call with a higher cap goes on.
+    ///
+    /// ```no_run
+    /// # use pointsman::runtime::Keep;
+    /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
+    /// let mut keep = Keep::new(store, "tickets.toml on tickets.jsonl");
+    /// keep.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000)); // $5.00
+    /// # }
+    /// ```
     pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
         Self {
             store,
@@ -64,6 +80,7 @@ impl Keep {
             anew: false,
             partly: false,
             keep_inputs: true,
+            max_cost: None,
         }
     }
 }
@@ -115,6 +132,10 @@ impl Kept {
         &self.keep.store
     }
 
+    pub(super) fn max_cost(&self) -> Option<NanoUsd> {
+        self.keep.max_cost
+    }
+
     /// Begins a session.
     pub(super) async fn begin(self, pointsman: &Pointsman) -> Result<Open, Error> {
         let Self { keep, outline, grounds, known } = self;
@@ -126,6 +147,8 @@ impl Kept {
                 (run, RunState::Open, lock, false)
             }
         };
+        let before = store.spent_by(run).await?;
+        pointsman.purses().learn(&*store).await?;
         let session = store.begin(run, Some(&outline), anew).await?;
         let routes: HashMap<RouteName, Vec<LaneName>> = grounds
             .routes
@@ -142,7 +165,7 @@ impl Kept {
             RunState::Open => RunState::Stopped,
             before => before,
         };
-        Ok(Open { keeping, store, files: keep.files, whole, _lock: lock })
+        Ok(Open { keeping, store, before, files: keep.files, whole, _lock: lock })
     }
 }
 
@@ -176,16 +199,40 @@ pub(super) struct Open {
     files: Vec<PathBuf>,
     /// What it is when all that it was given has been dealt with.
     whole: RunState,
+    /// What the run had spent before.
+    pub(super) before: BTreeMap<ProviderName, Booked>,
     _lock: RunLock,
 }
 
 impl Open {
-    /// Notes how the run ended; before its lock goes.
-    pub(super) async fn close(self, report: &Report, was_cancelled: bool) -> Result<(), store::Error> {
+    /// Notes how the run ended and what it has spent; before its lock goes.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub(super) async fn close(
+        self,
+        report: &Report,
+        was_cancelled: bool,
+        purse: &Purse,
+    ) -> Result<(), String> {
+        // How it ended is noted also where its spending cannot be.
+        let booked = self.book(purse).await;
+        self.note(report, was_cancelled).await.map_err(|error| whole_story(&error)).and(booked)
+    }
+
+    async fn book(&self, purse: &Purse) -> Result<(), String> {
+        // What is still on its way into the store would be booked twice.
+        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
+        let rest = book_rest(&*self.store, self.keeping.run, purse, &self.before);
+        rest.await.map_err(|error| whole_story(&error))
+    }
+
+    async fn note(self, report: &Report, was_cancelled: bool) -> Result<(), store::Error> {
         let state = match report.ended {
             Ended::Whole => self.whole,
             Ended::Interrupted if was_cancelled => RunState::Cancelled,
             Ended::Interrupted => RunState::Stopped,
+            Ended::Paused => RunState::Paused,
             Ended::Broken => RunState::Broken,
         };
         let files = if state == RunState::Complete {

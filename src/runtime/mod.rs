@@ -16,6 +16,7 @@
 //! It lives on threads of its own, so it does not matter whether the program around it is actix,
 //! plain tokio, or neither. It takes no signals and ends no process.
 
+mod capped;
 mod children;
 mod error;
 mod keep;
@@ -23,10 +24,13 @@ mod marks;
 mod plan;
 mod played;
 mod pointsman;
+mod purses;
 mod retry;
 mod run;
+mod runs;
 mod threads;
 
+pub use capped::RunOptions;
 pub use error::Error;
 pub use keep::{Keep, Kept};
 pub use plan::{Bound, Counted, LanePlan, Plan, Range, Sample, StepPlan};

@@ -15,8 +15,6 @@ use tokio::time::Instant;
 use crate::config::{Config, Usable};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::Output;
-use crate::pipeline::source::Source;
 use crate::provider::{self, Env, Snapshot};
 use crate::router::{Ask, Router, question};
 use crate::supervisor::{
@@ -26,9 +24,8 @@ use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName
 
 use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
-use super::keep::{Kept, Open};
 use super::played::Played;
-use super::run::{self, RunHandle};
+use super::purses::Purses;
 use super::threads::{self, Arbiters, Threads};
 
 /// How long an answer is waited for when nothing else is said.
@@ -53,6 +50,7 @@ struct Running {
     config: Config,
     usable: Usable,
     providers: Providers,
+    purses: Purses,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
@@ -96,7 +94,7 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline, counts: None }).await
+        self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None }).await
     }
 
     /// Sends a whole [`Ask`]. One that is lost with the router, or with the task that follows it, is asked once
@@ -164,59 +162,22 @@ impl Pointsman {
         faults.or(pipeline)
     }
 
-    /// Starts to run the items of `source` through `pipeline`.
-    ///
-    /// # Errors
-    /// When the source cannot be read, or everything has stopped.
-    pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
-        self.begin_run(pipeline, source, output, None).await
-    }
-
-    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run that
-    /// [`keep`](Self::keep) has found. Items that have settled are not asked again, nor are answered steps of the
-    /// others; their lines come as their items are read.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run), and when the store cannot be used.
-    pub async fn run_kept(
-        &self,
-        pipeline: Pipeline,
-        source: Source,
-        output: Output,
-        kept: Kept,
-    ) -> Result<RunHandle, Error> {
-        let open = kept.begin(self).await?;
-        self.begin_run(pipeline, source, output, Some(open)).await
-    }
-
     pub(super) fn usable(&self) -> &Usable {
         &self.running.usable
     }
 
-    async fn begin_run(
-        &self,
-        pipeline: Pipeline,
-        source: Source,
-        output: Output,
-        kept: Option<Open>,
-    ) -> Result<RunHandle, Error> {
-        let (running, settings) = (&*self.running, &self.running.config.supervisor);
-        let lanes = pipeline
-            .routes()
-            .filter_map(|route| running.usable.route(route).ok())
-            .flat_map(|route| &route.lanes);
-        let names: indexmap::IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
-        let begin = run::Begin {
-            pipeline: Arc::new(pipeline),
-            router: running.router.clone(),
-            providers: names.iter().filter_map(|name| running.providers.get(name)).cloned().collect(),
-            window: running.config.run.window.map(std::num::NonZeroUsize::get),
-            kept,
-            supervisor: running.supervisor.clone(),
-            policy: settings.policy(settings.run_restarts),
-            arbiters: running.arbiters.clone(),
-        };
-        run::begin(begin, source, output).await
+    pub(super) fn purses(&self) -> &Purses {
+        &self.running.purses
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.running.config
+    }
+
+    /// Returns what a run of `pipeline` begins with, beside what is its own.
+    pub(super) fn parts(&self) -> (&Providers, &Slot<Router>, &Addr<Supervisor>, &Arbiters) {
+        let Running { providers, router, supervisor, arbiters, .. } = &*self.running;
+        (providers, router, supervisor, arbiters)
     }
 
     /// Returns how the providers are doing.
@@ -265,6 +226,7 @@ struct Begun {
     config: Config,
     usable: Usable,
     providers: Providers,
+    purses: Purses,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
@@ -280,6 +242,7 @@ impl Begun {
             config: self.config,
             usable: self.usable,
             providers: self.providers,
+            purses: self.purses,
             supervisor: self.supervisor,
             router: self.router,
             draining: self.draining,
@@ -298,9 +261,9 @@ async fn begin(
     arbiters: Arbiters,
 ) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
     let played = Played::start(&config, &usable, &arbiters)?;
-    let mut providers = Providers::new();
+    let (purses, mut providers) = (Purses::new(&config.budget), Providers::new());
     for (name, ready) in &usable.providers {
-        let account = account(name, ready, &played)?;
+        let account = account(name, ready, &played, &purses)?;
         let state = provider::State::new(account, arbiters.runtime.clone());
         let state = state.map_err(|source| Error::Provider { provider: name.clone(), source })?;
         providers.insert(name.clone(), state);
@@ -322,6 +285,7 @@ async fn begin(
         config,
         usable,
         providers,
+        purses,
         supervisor,
         router,
         draining,

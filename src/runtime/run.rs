@@ -10,14 +10,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunSetup, StopIntake};
+use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunPurses, RunSetup, StopIntake};
 use crate::pipeline::source::Source;
 use crate::provider;
 use crate::router::Router;
 use crate::store::{RunNumber, RunState, Store};
 use crate::supervisor::{ChildSpec, Policy, Restart, Slot, Start, Supervisor};
-use crate::types::{Priority, whole_story};
+use crate::types::Priority;
 
+use super::capped::settled;
 use super::error::Error;
 use super::keep::Open;
 use super::threads::Arbiters;
@@ -33,12 +34,18 @@ pub struct RunHandle {
     progress: watch::Receiver<Progress>,
     report: oneshot::Receiver<Report>,
     ended: Option<Report>,
+    notes: Vec<String>,
 }
 
 impl RunHandle {
     /// Returns the run's number in its store; `None` when it is not kept.
     pub fn number(&self) -> Option<RunNumber> {
         self.number
+    }
+
+    /// Returns what is good to know of its caps: what they do not hold.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Returns where the run's progress is told, ten times a second.
@@ -74,6 +81,8 @@ pub(super) struct Begin {
     pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) window: Option<usize>,
+    pub(super) purses: RunPurses,
+    pub(super) notes: Vec<String>,
     pub(super) kept: Option<Open>,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) policy: Policy,
@@ -82,7 +91,8 @@ pub(super) struct Begin {
 
 pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
     static RUNS: AtomicU64 = AtomicU64::new(1);
-    let Begin { pipeline, router, providers, window, kept, supervisor, policy, arbiters } = begin;
+    let Begin { pipeline, router, providers, window, purses, notes, kept, supervisor, policy, arbiters } =
+        begin;
     let (progress_to, progress) = watch::channel(Progress::default());
     let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
     let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
@@ -95,6 +105,7 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
         priority,
         window,
         keeping,
+        purses: purses.clone(),
         progress: progress_to,
         report: report_to,
     };
@@ -121,15 +132,18 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     drop(arbiters.runtime.spawn(async move {
         let was_cancelled = work_unless(work, given_up, &addr).await;
         let Ok(mut report) = told.await else { return };
+        // Calls that were broken off are booked a moment later than their items end.
+        settled(&purses).await;
+        (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
         if let Some(kept) = kept
-            && let Err(error) = kept.close(&report, was_cancelled).await
+            && let Err(error) = kept.close(&report, was_cancelled, &purses.own).await
         {
-            report.store_error.get_or_insert(whole_story(&error));
+            report.store_error.get_or_insert(error);
         }
         // Whoever does not wait for the report does not want it.
         drop(report_on.send(report));
     }));
-    Ok(RunHandle { run, number, progress, report, ended: None })
+    Ok(RunHandle { run, number, progress, report, ended: None, notes })
 }
 
 /// Works until the end, and gives up the items in flight when the run is given up; returns whether it was.

@@ -16,12 +16,13 @@ mod sqlite;
 mod tests;
 mod url;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::types::ItemKey;
+use crate::types::{Booked, Day, ItemKey, ProviderName};
 
 pub use error::Error;
 pub use lock::RunLock;
@@ -71,7 +72,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Notes how far a run has come, and what is to be told of it.
     fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()>;
 
-    /// Keeps all of these records, or none.
+    /// Keeps all of these records, or none, and books today what their steps cost more than the session had
+    /// recorded of them before.
     fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;
 
     /// Returns what is known of the items of these keys, in their order.
@@ -83,7 +85,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns how many items a run has, and what they took.
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums>;
 
-    /// Forgets runs and everything of them, and gives their room back.
+    /// Returns what was booked on a day, UTC, of all runs, also of those that are forgotten.
+    fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>>;
+
+    /// Returns what was booked of a run, on all days.
+    fn spent_by(&self, run: RunNumber) -> Answer<'_, BTreeMap<ProviderName, Booked>>;
+
+    /// Books what a run spent beside what its records say: calls whose end nobody was told.
+    fn book<'a>(
+        &'a self,
+        run: RunNumber,
+        day: Day,
+        spent: &'a BTreeMap<ProviderName, Booked>,
+    ) -> Answer<'a, ()>;
+
+    /// Forgets runs and everything of them, except what they have spent, and gives their room back.
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()>;
 }
 

@@ -44,6 +44,7 @@ fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
         first_token: None,
         usage: cost.map(|_| tokens),
         cost: cost.map(NanoUsd),
+        perhaps: NanoUsd(0),
         forced: false,
         hedge: false,
         outcome,
@@ -87,6 +88,15 @@ fn settled(status: ItemStatus) -> SettledRecord {
 
 fn record(run: RunNumber, item: i64, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {
     Record { run, session: 1, item: head(item), steps, settled }
+}
+
+/// Changes a database behind the store's back.
+async fn edit(path: &Path, sql: &'static str) {
+    use sqlx::{Connection, Executor};
+    let mut direct =
+        sqlx::SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap();
+    direct.execute(sql).await.unwrap();
+    direct.close().await.unwrap();
 }
 
 async fn begun(store: &Sqlite) -> RunNumber {
@@ -157,6 +167,51 @@ async fn a_later_record_of_a_session_replaces_and_that_of_another_stands_beside(
 }
 
 #[tokio::test]
+async fn what_steps_cost_is_booked_once_and_outlives_their_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let cost = |cost, perhaps| Booked { cost: NanoUsd(cost), perhaps: NanoUsd(perhaps) };
+    let doubtful = Attempt {
+        lane: "other/m".parse().unwrap(),
+        perhaps: NanoUsd(9),
+        ..attempt(None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged()))
+    };
+    let mut trail = Trail(vec![attempt(Some(40), Outcome::Answered)]);
+    let step = |trail: &Trail| StepRecord { trail: trail.clone(), ..answered("category", json!("A")) };
+    let first = record(run, 1, vec![step(&trail)], None);
+    trail.0.push(doubtful);
+    let second = record(run, 1, vec![step(&trail)], None);
+    // Each says everything that its session knows: twice the same, in one commit and in two.
+    store.write(&[first.clone(), second.clone()]).await.unwrap();
+    store.write(std::slice::from_ref(&second)).await.unwrap();
+    store.write(&[Record { session: 2, ..first }]).await.unwrap();
+    let mut known = BTreeMap::from([("claude".into(), cost(80, 0)), ("other".into(), cost(0, 9))]);
+    assert_eq!(store.spent_by(run).await.unwrap(), known);
+    let more = BTreeMap::from([("claude".into(), cost(0, 5))]);
+    store.book(run, Day(7), &more).await.unwrap();
+    *known.get_mut("claude").unwrap() += cost(0, 5);
+    assert_eq!(store.spent_by(run).await.unwrap(), known);
+    store.forget(&[run]).await.unwrap();
+    assert_eq!(store.spent_on(Day(7)).await.unwrap(), more);
+    assert_eq!(store.spent_on(Day(8)).await.unwrap(), BTreeMap::new());
+}
+
+#[tokio::test]
+async fn what_runs_of_the_first_version_cost_is_found_in_their_trails() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let steps = |item| vec![answered("category", json!("A")), answered(&format!("b{item}"), json!("B"))];
+    store.write(&[record(run, 1, steps(1), None), record(run, 2, steps(2), None)]).await.unwrap();
+    let known = store.spent_by(run).await.unwrap();
+    assert!(known["claude"].cost > NanoUsd(0));
+    store.close().await;
+    edit(&folder.path().join("a.db"), "DROP TABLE spending; PRAGMA user_version = 1").await;
+    assert_eq!(open(folder.path()).await.spent_by(run).await.unwrap(), known);
+}
+
+#[tokio::test]
 async fn a_record_is_kept_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
@@ -217,22 +272,15 @@ async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_adv
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     open(folder.path()).await.close().await;
-    let edit = async |sql: &'static str| {
-        use sqlx::{Connection, Executor};
-        let mut direct =
-            sqlx::SqliteConnection::connect(&format!("sqlite:{}?mode=rwc", path.display())).await.unwrap();
-        direct.execute(sql).await.unwrap();
-        direct.close().await.unwrap();
-    };
-    edit("PRAGMA user_version = 99").await;
+    edit(&path, "PRAGMA user_version = 99").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 99, and this program knows 1 at most: use the version"),
+        refused.contains("schema version 99, and this program knows 2 at most: use the version"),
         "{refused}"
     );
 
     std::fs::remove_file(&path).unwrap();
-    edit("CREATE TABLE theirs (a)").await;
+    edit(&path, "CREATE TABLE theirs (a)").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
     assert!(refused.contains("is a database of another program: name another file"), "{refused}");
 

@@ -27,6 +27,9 @@ pub struct Attempt {
     /// What they cost; `None` when the price or the usage is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<NanoUsd>,
+    /// What it is booked with because it may have cost something and nobody knows what; zero else.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub perhaps: NanoUsd,
     /// Whether it left although its lane's breaker was open, because no other lane was left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
@@ -35,6 +38,10 @@ pub struct Attempt {
     pub hedge: bool,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+fn is_nothing(money: &NanoUsd) -> bool {
+    *money == NanoUsd(0)
 }
 
 impl Attempt {

@@ -4,6 +4,8 @@
 
 mod answer;
 mod asker;
+mod booked;
+mod day;
 pub mod duration;
 mod failure;
 mod fingerprint;
@@ -20,6 +22,8 @@ mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
 pub use asker::{Asker, RunId};
+pub use booked::Booked;
+pub use day::Day;
 pub use failure::{Charged, Class, Failure, Verdict};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use item::{ItemKey, ItemStatus};

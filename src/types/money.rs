@@ -18,6 +18,12 @@ impl NanoUsd {
     pub fn dollars(self) -> f64 {
         self.0 as f64 / 1e9
     }
+
+    /// Returns what is left when `taken` is taken away; nothing when that is more.
+    #[must_use]
+    pub fn less(self, taken: Self) -> Self {
+        Self(self.0.saturating_sub(taken.0))
+    }
 }
 
 impl Add for NanoUsd {

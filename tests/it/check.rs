@@ -36,6 +36,25 @@ fn every_fault_of_a_configuration_is_told_at_once_with_its_place() {
 }
 
 #[test]
+fn caps_that_cannot_be_meant_are_refused_with_their_place() {
+    let room = Room::new(
+        "[budget]\nrun = 0\nday = nan\nprovider = { cluade = 5, practice = -1 }\n[provider.claude]\nbase_url = \"simulator\"\n[provider.practice]\nbase_url = \"simulator\"\n",
+    );
+    let ended = room.run("check");
+    ended.says(
+        3,
+        &[
+            "config.toml:2:7",
+            "0 is no cap\n",
+            "write US dollars, above 0",
+            "config.toml:3:7",
+            "config.toml:4:",
+        ],
+    );
+    ended.says(3, &["there is no provider `cluade`", "did you mean `claude`?", "-1 is no cap"]);
+}
+
+#[test]
 fn the_faults_of_several_pipelines_are_told_together() {
     let room = Room::new("");
     room.write(

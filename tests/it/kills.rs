@@ -34,6 +34,7 @@ fn call(number: usize) -> Call {
         alone: false,
         stay: true,
         departure: None,
+        purse: None,
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }
@@ -50,7 +51,8 @@ fn a_provider_that_is_killed_under_its_calls_loses_and_forgets_nothing() {
             "base_url = \"{base_url}\"\nmodels.m = {{ name = \"m\" }}\nlimits.concurrency = 4{PATIENT}"
         ));
         let (settings, headers) = (settings.unwrap(), http::HeaderMap::new());
-        let account = Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers };
+        let account =
+            Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers, purses: Vec::new() };
         let state = provider::State::new(account, runtime.handle().clone()).unwrap();
         let supervisor = Supervisor::new(Nobody.start().recipient()).start();
         let (first, second) = (Arbiter::new(), Arbiter::new());

@@ -19,6 +19,7 @@ mod simulate;
 mod stop;
 
 // The library: embedded, and calls under faults.
+mod budget;
 mod embed;
 mod failover;
 // Links are swapped as Kubernetes does.

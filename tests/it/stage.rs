@@ -82,6 +82,7 @@ pub(crate) fn question(route: &str, text: &str, wait: Duration) -> Ask {
         asker: Asker::default(),
         deadline: Instant::now() + wait,
         counts: None,
+        purse: None,
     }
 }
 

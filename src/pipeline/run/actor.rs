@@ -32,6 +32,7 @@ use super::item::{Item, Job, Walked};
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
+use super::money::RunPurses;
 use super::progress::Progress;
 use super::report::{Ended, NotBegun, Report};
 use super::setup::RunSetup;
@@ -80,6 +81,10 @@ pub struct Run {
     keeping: Option<Arc<Keeping>>,
     /// The last item that has a number in the store.
     last_item: ItemNumber,
+    /// Whose money it spends.
+    purses: RunPurses,
+    /// Which cap was met.
+    paused: Option<Failure>,
     /// Why nothing can be kept any more.
     unkept: Option<Unkept>,
     tally: Tally,
@@ -124,6 +129,8 @@ impl Run {
             pipeline: setup.pipeline,
             last_item: setup.keeping.as_ref().map(|keeping| keeping.session.last_item).unwrap_or_default(),
             keeping: setup.keeping,
+            purses: setup.purses,
+            paused: None,
             unkept: None,
             router: setup.router,
             providers: setup.providers,
@@ -161,9 +168,9 @@ impl Run {
     /// Asks for as many entries as the window has room for, or ends when there is nothing left.
     fn go_on(&mut self) {
         chaos::point("run.goes_on");
-        let busy = self.in_flight.len() + self.owed + self.desk.len() + self.unwritten;
+        let busy = self.in_flight.len() + self.owed + self.desk.len();
         let oldest = self.in_flight.values().next().map(|item| item.job.item.number);
-        let room = self.window.room(busy, oldest, self.read + self.owed as u64);
+        let room = self.window.room(busy, self.unwritten, oldest, self.read + self.owed as u64);
         match &self.wanted {
             Some(wanted) if room > 0 => {
                 self.owed += room;
@@ -184,7 +191,7 @@ impl Run {
 
     /// Returns whether the input has ended, and nothing of it was given up.
     fn has_dealt_with_all(&self) -> bool {
-        self.input_ended && self.tally.items.unfinished == 0
+        self.input_ended && self.tally.items.unfinished + self.tally.items.paused == 0
     }
 
     fn stop_intake(&mut self, ended: Ended) {
@@ -267,7 +274,8 @@ impl Run {
                 let Some(kept) = self.keep(&item, known) else { return };
                 let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
                 let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
-                let job = Job { pipeline, item, router, priority, run, counts, kept };
+                let purse = self.purses.own.clone();
+                let job = Job { pipeline, item, router, priority, run, counts, purse, kept };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
@@ -347,6 +355,9 @@ impl Run {
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
         report.output_left_before = output.left_before.clone();
+        (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
+        report.paused = self.paused.as_ref().map(|why| why.message.to_string());
+        report.kept = self.keeping.is_some();
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
         if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
             // It was told to stop when there was nothing left to begin, and what was begun is done.

@@ -12,6 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::chaos;
+use crate::guard::Purse;
 use crate::router::{self, CallCounts, Router};
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
@@ -22,7 +23,7 @@ use crate::types::{
 use super::actor::Run;
 use super::keeping::Kept;
 use super::load_attachment::load;
-use super::messages::{ItemSettled, LedgerBroken, StepAsked};
+use super::messages::{ItemPaused, ItemSettled, LedgerBroken, StepAsked};
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
@@ -45,6 +46,8 @@ pub(super) struct Job {
     pub(super) run: RunId,
     /// Where the calls of the run are counted as they end.
     pub(super) counts: Arc<CallCounts>,
+    /// Whose money its questions spend.
+    pub(super) purse: Arc<Purse>,
     /// Where its answers are kept, if they are.
     pub(super) kept: Option<Kept>,
 }
@@ -104,8 +107,12 @@ impl Actor for Item {
     fn started(&mut self, ctx: &mut Self::Context) {
         chaos::point("item.started");
         let walk = walk(self.job.clone(), self.run.clone());
-        let walk = walk.into_actor(self).map(|walked, item, ctx| {
-            item.run.do_send(ItemSettled { id: item.id, walked: Box::new(walked) });
+        let walk = walk.into_actor(self).map(|end, item, ctx| {
+            let id = item.id;
+            match end {
+                End::Walked(walked) => item.run.do_send(ItemSettled { id, walked }),
+                End::Paused(why) => item.run.do_send(ItemPaused { id, why }),
+            }
             chaos::point("item.settled");
             ctx.stop();
         });
@@ -136,17 +143,27 @@ impl Walked {
     }
 }
 
-/// Walks to the end; never comes back once answers cannot be kept any more, which its run then knows.
-async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
+/// How a walk ended.
+enum End {
+    Walked(Box<Walked>),
+    /// A cap was met: what could still be asked would cost too much.
+    Paused(Box<Failure>),
+}
+
+/// Walks to the end, or until a cap on money is met and nothing is out any more; never comes back once answers
+/// cannot be kept any more, which its run then knows.
+async fn walk(job: Arc<Job>, run: Addr<Run>) -> End {
     let started = Instant::now();
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
     let mut steps = Steps::new(&job);
     let mut asked = FuturesUnordered::new();
     let mut questions = 0;
+    let mut paused = None;
     loop {
         chaos::point("item.asks");
         let mut recalled = false;
-        for ask in walk.due() {
+        let due = if paused.is_none() { walk.due() } else { Vec::new() };
+        for ask in due {
             match attach(&mut walk, &ask).await {
                 Ok(prompt) => match steps.recall(ask.step, &prompt) {
                     Some(answer) => {
@@ -162,8 +179,12 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             continue;
         }
         let Some(Asked { step, outcome }) = asked.next().await else {
+            if walk.is_settled() {
+                break;
+            }
             // A step that failed before it was asked can have set others free.
-            if walk.is_settled() { break } else { continue }
+            let Some(why) = paused.take() else { continue };
+            return End::Paused(why);
         };
         chaos::point("item.answered");
         questions += 1;
@@ -171,6 +192,13 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             Ok(answer) => {
                 let next = walk.answered(step, &answer.reply.text);
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
+            }
+            Err(unanswered) if unanswered.failure.class == Class::Budget => {
+                let Unanswered { failure, trail, lost } = *unanswered;
+                steps.pause(step, &trail);
+                run.do_send(StepAsked { step, trail, practice: false, reasked: false, lost: lost.into() });
+                paused.get_or_insert(Box::new(failure));
+                continue;
             }
             Err(unanswered) => {
                 let Unanswered { failure, trail, lost } = *unanswered;
@@ -180,7 +208,7 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             }
         };
         let reasked = matches!(next, Next::Reask(_));
-        if let Next::Reask(prompt) = &next {
+        if let (Next::Reask(prompt), None) = (&next, &paused) {
             asked.push(question(&job, step, prompt.clone()));
         }
         steps.spend(step, &trail, practice);
@@ -191,7 +219,8 @@ async fn walk(job: Arc<Job>, run: Addr<Run>) -> Walked {
             std::future::pending::<()>().await;
         }
     }
-    Walked { settled: walk.settle(), spent: steps.spent, took: started.elapsed(), questions }
+    let (settled, spent, took) = (walk.settle(), steps.spent, started.elapsed());
+    End::Walked(Box::new(Walked { settled, spent, took, questions }))
 }
 
 /// Says why no lane took the question, where its time ran out before any did.
@@ -239,7 +268,8 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
     let counts = Some(job.counts.clone());
-    let ask = router::Ask { prompt, route, priority, asker, deadline, counts };
+    let purse = Some(job.purse.clone());
+    let ask = router::Ask { prompt, route, priority, asker, deadline, counts, purse };
     let answered = router::question(&job.router, ask);
     async move { Asked { step, outcome: answered.await } }
 }

@@ -6,7 +6,7 @@ use crate::ledger::Unkept;
 use crate::pipeline::source::Entry;
 use crate::store::KnownItem;
 use crate::supervisor::ChildId;
-use crate::types::Trail;
+use crate::types::{Failure, Trail};
 
 use super::item::Walked;
 
@@ -44,6 +44,15 @@ pub(super) struct StepAsked {
 pub(super) struct ItemSettled {
     pub(super) id: ChildId,
     pub(super) walked: Box<Walked>,
+}
+
+/// An item waits for money: nothing more is asked for it, and what it has is kept.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct ItemPaused {
+    pub(super) id: ChildId,
+    /// Which cap was met.
+    pub(super) why: Box<Failure>,
 }
 
 /// Answers cannot be kept any more.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::provider::Snapshot;
 use crate::types::{ItemKey, Usage};
 
+use super::money::Cap;
 use super::report::{Calls, Items};
 
 /// A run at one instant. Times are in seconds, money in US dollars.
@@ -31,6 +32,8 @@ pub struct Progress {
     pub tokens: Usage,
     /// Money so far; at least, or `None`, as in [`Report::cost_usd`](super::Report::cost_usd).
     pub cost_usd: Option<f64>,
+    /// The caps that hold the run, its own first, and what is spent of each.
+    pub caps: Vec<Cap>,
     /// Calls so far whose cost is not known.
     pub calls_of_unknown_cost: u64,
     /// What the whole run will have cost, by the items that have ended; `None` while that would be a guess.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::money::Cap;
 use crate::types::{Class, StepName, Usage};
 
 /// The report of a run, as `--report` writes it. Times are in seconds, money in US dollars.
@@ -36,6 +37,16 @@ pub struct Report {
     /// What the calls that were `beaten` may have cost, which is not in `cost_usd`: as much as the answered
     /// calls of their lanes did on average. `None` when that is not known.
     pub beaten_cost_usd: Option<f64>,
+    /// What calls may have cost that failed, or were broken off, without a word on what they used: what was reserved
+    /// for them. It is not in `cost_usd`.
+    pub perhaps_cost_usd: f64,
+    /// The caps that hold the run, its own first, and what is spent of each.
+    pub caps: Vec<Cap>,
+    /// Which cap was met, where the run paused for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// Whether answers are kept, so that the run can go on.
+    pub kept: bool,
     /// By step, in the pipeline's order.
     pub steps: IndexMap<StepName, Part>,
     /// By lane, `provider/model`.
@@ -82,6 +93,8 @@ pub enum Ended {
     Whole,
     /// It was told to stop before.
     Interrupted,
+    /// A cap on money was met before.
+    Paused,
     /// The input or the output broke.
     Broken,
 }
@@ -106,7 +119,8 @@ impl NotBegun {
     }
 }
 
-/// Where the items went. Every item of the input is in exactly one of the first four.
+/// Where the items went. Every item of the input is in exactly one of the first three, or rejected, unfinished or
+/// paused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Items {
     /// Every step that was due has an answer.
@@ -121,6 +135,9 @@ pub struct Items {
     pub rejected: u64,
     /// Items that were started and given up when the run was stopped; they have no line.
     pub unfinished: u64,
+    /// Items that wait for money: a cap was met, and they have no line. What was answered of them is kept, if
+    /// anything is.
+    pub paused: u64,
     /// Items whose line could not be written.
     pub unwritten: u64,
 }

@@ -16,6 +16,7 @@ use super::actor::Run;
 use super::feed::feed;
 use super::keeping::Keeping;
 use super::messages::SourceEnded;
+use super::money::RunPurses;
 use super::progress::Progress;
 use super::report::Report;
 use super::writer::{Output, Record, write};
@@ -37,6 +38,8 @@ pub struct RunSetup {
     pub window: Option<usize>,
     /// Where answers are kept; `None` keeps nothing.
     pub keeping: Option<Arc<Keeping>>,
+    /// Whose money its calls spend.
+    pub purses: RunPurses,
     /// Where progress is told.
     pub progress: watch::Sender<Progress>,
     /// Where the report goes at the end.

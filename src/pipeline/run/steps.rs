@@ -8,7 +8,7 @@ use crate::ledger::Unkept;
 use crate::pipeline::ask::Next;
 use crate::pipeline::walk::Walk;
 use crate::store::{StepRecord, StepState};
-use crate::types::{Fingerprint, LaneName, Prompt, Trail};
+use crate::types::{Attempt, Fingerprint, LaneName, Outcome, Prompt, Trail};
 
 /// The steps of an item on its way.
 pub(super) struct Steps<'a> {
@@ -46,6 +46,17 @@ impl<'a> Steps<'a> {
         let spent = &mut self.spent[step];
         spent.practice |= practice;
         spent.trail.0.extend_from_slice(&trail.0);
+    }
+
+    /// Keeps what was attempted for a question that a cap on money has stopped; it is asked again when the run goes
+    /// on.
+    pub(super) fn pause(&mut self, step: usize, trail: &Trail) {
+        let is_refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));
+        let Some(kept) = self.job.kept.as_ref().filter(|_| !trail.0.iter().all(is_refused)) else { return };
+        let (name, spent) = (self.job.pipeline.steps()[step].name.clone(), &mut self.spent[step]);
+        spent.trail.0.extend_from_slice(&trail.0);
+        // Nobody needs it before the run ends, which waits for it.
+        drop(kept.keep(unanswered(name, None, spent.practice, spent.trail.clone())));
     }
 
     /// Keeps what has come of a question, and waits until that is durable if others are going to need it. What

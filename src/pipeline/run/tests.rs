@@ -56,6 +56,7 @@ fn patient_router() -> Addr<Router> {
         base_url: "http://127.0.0.1:9/v1".to_owned(),
         keys: Vec::new(),
         headers: HeaderMap::new(),
+        purses: Vec::new(),
     };
     let provider = provider::State::new(account, Handle::current()).unwrap();
     let lane = LaneHandle { name: "absent/any".parse().unwrap(), weight: 1, provider };
@@ -119,6 +120,7 @@ fn begin_with(router: Slot<Router>, items: usize) -> Begun {
         priority: Priority::Batch,
         window: None,
         keeping: None,
+        purses: RunPurses::uncapped(),
         progress: progress_to,
         report: report_to,
     };

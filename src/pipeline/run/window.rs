@@ -19,11 +19,16 @@ const MOST: usize = 10_000;
 /// input, in windows. Lines that are done earlier wait in memory.
 const WINDOWS_AHEAD: u64 = 16;
 
+/// Items that have ended and wait for the disk which take no place from others, where nobody has set a window:
+/// each commit takes some milliseconds, and providers would be idle meanwhile.
+const SETTLING: usize = 256;
+
 /// The size of the window, and what bounds it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     size: usize,
     most: usize,
+    settling: usize,
     ordered: bool,
     patience: Duration,
 }
@@ -32,7 +37,8 @@ impl Window {
     /// Makes a window of at most `most` items; `None` leaves it to the providers. `patience` is the shortest
     /// time that a step has.
     pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration) -> Self {
-        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), ordered, patience }
+        let settling = if most.is_some() { 0 } else { SETTLING };
+        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, ordered, patience }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -50,10 +56,11 @@ impl Window {
         self.size = capacity.max(LEAST).min(self.most);
     }
 
-    /// Returns how many more items may come, when `busy` are under way, the one with the number `oldest`
-    /// is the first of them, and the next to come would have the number `next`.
-    pub(super) fn room(&self, busy: usize, oldest: Option<u64>, next: u64) -> usize {
-        let room = self.size.saturating_sub(busy);
+    /// Returns how many more items may come, when `busy` are under way and `settling` have ended and wait for the
+    /// disk, the one with the number `oldest` is the first of them, and the next to come would have the number
+    /// `next`.
+    pub(super) fn room(&self, busy: usize, settling: usize, oldest: Option<u64>, next: u64) -> usize {
+        let room = self.size.saturating_sub(busy + settling.saturating_sub(self.settling));
         match oldest {
             Some(oldest) if self.ordered => {
                 let most_ahead = WINDOWS_AHEAD * self.size as u64;
@@ -75,15 +82,25 @@ mod tests {
             window.resize(capacity);
             assert_eq!(window.size(), size);
         }
-        assert_eq!(window.room(70, Some(3), 1_000_000), 30);
+        assert_eq!(window.room(60, 10, Some(3), 1_000_000), 30, "a window that is set is not exceeded");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_takes_no_place_until_it_is_much() {
+        let mut window = Window::new(None, false, Duration::MAX);
+        window.resize(100);
+        assert_eq!(window.room(60, 0, None, 0), 40);
+        assert_eq!(window.room(60, 256, None, 0), 40);
+        assert_eq!(window.room(60, 286, None, 0), 10);
+        assert_eq!(window.room(60, 1_000, None, 0), 0);
     }
 
     #[test]
     fn a_slow_item_holds_back_those_far_ahead_of_it_only_in_order() {
         let mut window = Window::new(None, true, Duration::MAX);
         window.resize(10);
-        assert_eq!(window.room(1, Some(5), 100), 9);
-        assert_eq!(window.room(1, Some(5), 163), 2);
-        assert_eq!(window.room(1, Some(5), 165), 0);
+        assert_eq!(window.room(1, 0, Some(5), 100), 9);
+        assert_eq!(window.room(1, 0, Some(5), 163), 2);
+        assert_eq!(window.room(1, 0, Some(5), 165), 0);
     }
 }

@@ -26,6 +26,7 @@ fn attempt(lane: &str, outcome: Outcome) -> Attempt {
         first_token: None,
         usage: answered.then_some(usage),
         cost: answered.then_some(NanoUsd(123_000)),
+        perhaps: NanoUsd(0),
         forced: false,
         hedge: false,
         outcome,

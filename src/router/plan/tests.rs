@@ -512,3 +512,37 @@ fn a_lane_that_keeps_asking_to_come_again_is_left_for_one_that_is_free() {
     }
     assert_eq!(lanes, [0, 0, 0, 0, 1]);
 }
+
+fn no_money(all: bool) -> Refused {
+    Refused::Budget { failure: failure(Class::Budget), all }
+}
+
+#[test]
+fn a_provider_whose_money_is_spent_sends_the_ask_elsewhere_and_a_run_whose_is_ends_it() {
+    let (mut plan, now) = plan(3);
+    plan.refused(0, &no_money(false), now, 0.0);
+    assert_eq!(plan.next(now, 0.0), Step::Call(1));
+    plan.refused(1, &Refused::Busy { until: now }, now, 0.0);
+    plan.refused(2, &no_money(true), now, 0.0);
+    assert_eq!(plan.next(now, 0.0), Step::GiveUp(failure(Class::Budget)));
+}
+
+#[test]
+fn an_ask_ends_for_want_of_money_only_where_no_lane_is_left_that_could_answer_without() {
+    let (mut both, now) = plan(2);
+    both.refused(0, &Refused::NoKey(failure(Class::Auth)), now, 0.0);
+    both.refused(1, &no_money(false), now, 0.0);
+    assert_eq!(both.next(now, 0.0), Step::GiveUp(failure(Class::Budget)));
+    let (mut other, mut now) = plan(2);
+    other.refused(0, &no_money(false), now, 0.0);
+    loop {
+        match other.next(now, 0.0) {
+            Step::Call(lane) => {
+                assert_eq!(lane, 1);
+                other.failed(1, failure(Class::ServerError), KEY, now, 0.0);
+            }
+            Step::Wait(until) => now = until,
+            Step::GiveUp(why) => return assert_eq!(why, failure(Class::ServerError)),
+        }
+    }
+}

@@ -8,8 +8,10 @@ mod place;
 mod read;
 mod row;
 mod runs;
+mod spending;
 mod write;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::types::ItemKey;
+use crate::types::{Booked, Day, ItemKey, ProviderName};
 
 use super::error::Error;
 use super::lock::RunLock;
@@ -32,7 +34,7 @@ use super::{Answer, Session, Store};
 use place::Place;
 
 /// The version of the schema, and what makes each from the one before.
-const SCHEMA: [&str; 1] = [include_str!("schema.sql")];
+const SCHEMA: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// Tells our files from those of others: the letters `Pntm`.
 const APPLICATION: i64 = 0x506e_746d;
@@ -189,7 +191,7 @@ impl Store for Sqlite {
     }
 
     fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
-        self.write_records(records).boxed()
+        self.write_records(records, Day::at(runs::now())).boxed()
     }
 
     fn look_up<'a>(&'a self, run: RunNumber, keys: &'a [ItemKey]) -> Answer<'a, Vec<Option<KnownItem>>> {
@@ -202,6 +204,23 @@ impl Store for Sqlite {
 
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
         self.sums_of(run).boxed()
+    }
+
+    fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+        self.booked_on(day).boxed()
+    }
+
+    fn spent_by(&self, run: RunNumber) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+        self.booked_by(run).boxed()
+    }
+
+    fn book<'a>(
+        &'a self,
+        run: RunNumber,
+        day: Day,
+        spent: &'a BTreeMap<ProviderName, Booked>,
+    ) -> Answer<'a, ()> {
+        self.book_more(run, day, spent).boxed()
     }
 
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {

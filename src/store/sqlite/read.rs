@@ -79,11 +79,18 @@ impl Sqlite {
         for item in items {
             places.push_bind(item.head.number.0);
         }
-        query.push(") ORDER BY item, session");
+        // Not ordered here: to save itself the sorting SQLite would walk through the whole run.
+        query.push(")");
         let mut reading = self.readers.acquire().await.map_err(|error| self.unread(&error))?;
         let rows = query.build().fetch_all(&mut *reading).await.map_err(|error| self.unread(&error))?;
+        let mut read = Vec::with_capacity(rows.len());
         for row in &rows {
+            let session: i64 = row.try_get("session").map_err(|error| self.unread(&error))?;
             let (item, step) = row::step(row).map_err(|odd| self.odd(run, row, &odd))?;
+            read.push((session, item, step));
+        }
+        read.sort_by_key(|(session, ..)| *session);
+        for (_, item, step) in read {
             steps.entry(item).or_default().push(step);
         }
         Ok(steps)

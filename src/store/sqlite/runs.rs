@@ -165,6 +165,6 @@ impl Sqlite {
     }
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     Timestamp::now().as_millisecond()
 }

@@ -5,12 +5,14 @@ use sqlx::{Connection, QueryBuilder, Sqlite as Driver, SqliteConnection};
 use crate::chaos;
 use crate::store::error::Error;
 use crate::store::record::Record;
+use crate::types::Day;
 
 use super::Sqlite;
 use super::row::{ItemRow, StepRow};
+use super::spending::book_records;
 
 /// Rows of a statement, largest first. Few sizes, so that each is prepared once.
-const CHUNKS: [usize; 3] = [32, 8, 1];
+pub(super) const CHUNKS: [usize; 3] = [32, 8, 1];
 
 /// A row that is there already is replaced: a record says everything that its session knows.
 const REPLACE_ITEM: &str = " ON CONFLICT (run, item) DO UPDATE SET key = excluded.key, \
@@ -25,7 +27,7 @@ const REPLACE_STEP: &str = " ON CONFLICT (run, item, session, step) DO UPDATE SE
     reasoned = excluded.reasoned, cost = excluded.cost, unknown = excluded.unknown, seal = excluded.seal";
 
 impl Sqlite {
-    pub(super) async fn write_records(&self, records: &[Record]) -> Result<(), Error> {
+    pub(super) async fn write_records(&self, records: &[Record], day: Day) -> Result<(), Error> {
         // Before the lock: turning answers to text is most of the work.
         let unfit = |error: serde_json::Error| self.unwritten(&sqlx::Error::Encode(Box::new(error)));
         let items: Vec<_> = records.iter().map(ItemRow::of).collect::<Result<_, _>>().map_err(unfit)?;
@@ -34,8 +36,11 @@ impl Sqlite {
             steps.map(|(record, step)| StepRow::of(record, step)).collect::<Result<_, _>>().map_err(unfit)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
-        let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
+        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
+        let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
+        book_records(&mut change, records, day).await.map_err(failed)?;
         insert(&mut change, &items, push_items).await.map_err(failed)?;
         insert(&mut change, &steps, push_steps).await.map_err(failed)?;
         chaos::point("store.commit");

@@ -69,6 +69,7 @@ impl Run {
             calls_per_second: rate(ended.all(), seconds, &self.calls_met, now),
             tokens: self.tally.tokens,
             cost_usd,
+            caps: self.purses.caps(),
             calls_of_unknown_cost: self.tally.cost.unknown(),
             seconds,
             seconds_left: self.forecast.seconds_left(seconds, &work),

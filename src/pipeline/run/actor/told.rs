@@ -7,8 +7,8 @@ use actix::prelude::*;
 
 use super::{Paper, Run};
 use crate::pipeline::run::messages::{
-    Arrived, Cancel, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded, StepAsked,
-    StopIntake, Written,
+    Arrived, Cancel, ItemPaused, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded,
+    StepAsked, StopIntake, Written,
 };
 use crate::pipeline::run::report::Ended;
 use crate::supervisor::{ChildExited, Stop};
@@ -58,6 +58,20 @@ impl Handler<ItemSettled> for Run {
 
     fn handle(&mut self, settled: ItemSettled, ctx: &mut Self::Context) {
         self.desk.lay(Paper::Settled(settled));
+        self.work(ctx);
+    }
+}
+
+impl Handler<ItemPaused> for Run {
+    type Result = ();
+
+    /// Whatever else is asked would meet the same cap: those whose calls are out are the last.
+    fn handle(&mut self, ItemPaused { id, why }: ItemPaused, ctx: &mut Self::Context) {
+        if self.in_flight.remove(&id.0).is_some() {
+            self.tally.items.paused += 1;
+        }
+        self.paused.get_or_insert(*why);
+        self.stop_intake(Ended::Paused);
         self.work(ctx);
     }
 }

@@ -113,7 +113,18 @@ impl World {
         let step = question.step.map(|step| step.to_string().as_str().into());
         let asker = Asker { run: self.runs[question.run], step };
         let (prompt, deadline) = (Arc::new(prompt), self.now + question.patience);
-        let call = Call { prompt, model, priority, asker, retry, alone, stay, departure: None, deadline };
+        let call = Call {
+            prompt,
+            model,
+            priority,
+            asker,
+            retry,
+            alone,
+            stay,
+            departure: None,
+            purse: None,
+            deadline,
+        };
         let models_own = self.settings.models[&call.model].max_tokens.map(|most| u64::from(most.get()));
         let estimate = Estimate { input, max_tokens: max_tokens.or(models_own) };
         let may = self.book.admissible(&"p".into(), &self.settings, &call, estimate, self.now);
@@ -146,7 +157,7 @@ impl World {
         loop {
             match self.book.next(self.now) {
                 Turn::Leave(leaving) => {
-                    let (waiting, key, taken) = *leaving;
+                    let (waiting, key, taken, _money) = *leaving;
                     self.leaves(waiting, &key, taken);
                 }
                 Turn::Refuse(waiting, refused) => self.refuses(&waiting, refused),

@@ -1,0 +1,56 @@
+//! What a run may spend: makes its purses, and books at its end what nobody has written down.
+//!
+//! The purse has counted every call, also those whose asker had gone; the store knows those whose end came to
+//! their item. The rest is booked when the run ends, so that it counts when it goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::guard::Purse;
+use crate::pipeline::run::RunPurses;
+use crate::store::{self, RunNumber, Store};
+use crate::types::{Booked, Day, NanoUsd, ProviderName};
+
+/// How long calls that were broken off may take to notice it.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What may be said of a run that is not kept; of one that is, [`Keep`](super::Keep) says it.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Most that it may spend; as `[budget] run` says when it is `None`.
+    pub max_cost: Option<NanoUsd>,
+}
+
+/// Waits until no call of the run is out any more, and for no longer than that may take.
+pub(super) async fn settled(purses: &RunPurses) {
+    let end = Instant::now() + LAST_CALLS;
+    while purses.own.state().reserved > NanoUsd(0) && Instant::now() < end {
+        sleep(LOOK).await;
+    }
+}
+
+/// Books what the run has spent and the store does not know; `before` is what it had booked at the start.
+pub(super) async fn book_rest(
+    store: &dyn Store,
+    run: RunNumber,
+    purse: &Purse,
+    before: &BTreeMap<ProviderName, Booked>,
+) -> Result<(), store::Error> {
+    let known = store.spent_by(run).await?;
+    let rest = purse.by_provider().into_iter().map(|(provider, mut all)| {
+        all += before.get(&provider).copied().unwrap_or_default();
+        let beyond = all.beyond(known.get(&provider).copied().unwrap_or_default());
+        (provider, beyond)
+    });
+    let rest: BTreeMap<_, _> = rest.filter(|(_, rest)| *rest != Booked::default()).collect();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    store.book(run, Day::at(Timestamp::now().as_millisecond()), &rest).await
+}

@@ -1,0 +1,120 @@
+//! What the handle does about runs: checks what they may spend, and begins them.
+//!
+//! What a run is made of is put together elsewhere.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use indexmap::IndexSet;
+
+use crate::document::Faults;
+use crate::guard::Purse;
+use crate::pipeline::Pipeline;
+use crate::pipeline::run::{Output, RunPurses};
+use crate::pipeline::source::Source;
+use crate::types::{Booked, ProviderName};
+
+use super::capped::RunOptions;
+use super::error::Error;
+use super::keep::{Kept, Open};
+use super::pointsman::Pointsman;
+use super::run::{self, RunHandle};
+
+impl Pointsman {
+    /// Starts to run the items of `source` through `pipeline`.
+    ///
+    /// # Errors
+    /// When the source cannot be read, or everything has stopped.
+    pub async fn run(&self, pipeline: Pipeline, source: Source, output: Output) -> Result<RunHandle, Error> {
+        self.run_with(pipeline, source, output, &RunOptions::default()).await
+    }
+
+    /// Starts to run the items of `source` through `pipeline`, as `options` say. A run that meets its cap pauses;
+    /// nothing of it is kept, so it cannot go on.
+    ///
+    /// ```no_run
+    /// # use pointsman::pipeline::{Pipeline, run::Output, source::Source};
+    /// # async fn example(
+    /// #     pointsman: pointsman::Pointsman, pipeline: Pipeline, source: Source, output: Output,
+    /// # ) -> Result<(), pointsman::Error> {
+    /// use pointsman::runtime::RunOptions;
+    /// use pointsman::types::NanoUsd;
+    ///
+    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000)) }; // $5.00
+    /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
+    /// println!("{:?}", run.report().await?.caps);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when something has no price that a cap is to hold.
+    pub async fn run_with(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        options: &RunOptions,
+    ) -> Result<RunHandle, Error> {
+        let cap = options.max_cost.or(self.config().budget.run);
+        let notes = self.check_prices(&pipeline, cap.is_some())?;
+        let own = Purse::of_run(cap, Booked::default(), false);
+        self.begin_run(pipeline, source, output, own, notes, None).await
+    }
+
+    /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run that
+    /// [`keep`](Self::keep) has found. Items that have settled are not asked again, nor are answered steps of the
+    /// others; their lines come as their items are read.
+    ///
+    /// # Errors
+    /// As [`run_with`](Self::run_with), and when the store cannot be used.
+    pub async fn run_kept(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        kept: Kept,
+    ) -> Result<RunHandle, Error> {
+        let cap = kept.max_cost().or(self.config().budget.run);
+        let notes = self.check_prices(&pipeline, cap.is_some())?;
+        let open = kept.begin(self).await?;
+        let own = Purse::of_run(cap, open.before.values().copied().sum(), true);
+        self.begin_run(pipeline, source, output, own, notes, Some(open)).await
+    }
+
+    /// Checks that everything has a price that a cap is to hold, and returns what is good to know.
+    fn check_prices(&self, pipeline: &Pipeline, capped: bool) -> Result<Vec<String>, Faults> {
+        let routes = pipeline.routes().filter_map(|route| self.usable().route(route).ok());
+        let lanes = routes.flat_map(|route| route.lanes.iter().map(|lane| lane.name.clone()));
+        self.purses().check(self.usable(), lanes, capped)
+    }
+
+    async fn begin_run(
+        &self,
+        pipeline: Pipeline,
+        source: Source,
+        output: Output,
+        own: Arc<Purse>,
+        notes: Vec<String>,
+        kept: Option<Open>,
+    ) -> Result<RunHandle, Error> {
+        let (config, settings) = (self.config(), &self.config().supervisor);
+        let (providers, router, supervisor, arbiters) = self.parts();
+        let routes = pipeline.routes().filter_map(|route| self.usable().route(route).ok());
+        let lanes = routes.flat_map(|route| &route.lanes);
+        let names: IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
+        let begin = run::Begin {
+            pipeline: Arc::new(pipeline),
+            router: router.clone(),
+            providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
+            purses: RunPurses { own, shared: self.purses().of_run(names.iter()) },
+            notes,
+            window: config.run.window.map(NonZeroUsize::get),
+            kept,
+            supervisor: supervisor.clone(),
+            policy: settings.policy(settings.run_restarts),
+            arbiters: arbiters.clone(),
+        };
+        run::begin(begin, source, output).await
+    }
+}

@@ -1,0 +1,287 @@
+//! Money: a cap holds calls back before they leave, and what was spent is the simulator's own count.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use pointsman::pipeline::run::{CapOf, Ended, Output, Report};
+use pointsman::pipeline::sink::{Format, Sink, Target};
+use pointsman::pipeline::source::Source;
+use pointsman::runtime::{Keep, Pointsman, RunOptions};
+use pointsman::simulator::{Simulator, Vendor};
+use pointsman::store::{RunNumber, RunState, Sqlite, Store};
+use pointsman::types::{Booked, Class, NanoUsd, Price, Tokens, Usage};
+use serde_json::{Value, json};
+
+use super::stage::*;
+
+const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None };
+
+const PIPELINE: &str = "
+name = \"capped\"
+[[step]]
+name = \"answer\"
+prompt = \"Say something about {{ item.text }}.\"
+";
+
+const TWO_STEPS: &str = "
+name = \"capped\"
+[[step]]
+name = \"first\"
+prompt = \"Say something about {{ item.text }}.\"
+[[step]]
+name = \"last\"
+prompt = \"Sum up: {{ first }}\"
+";
+
+fn dollars(dollars: f64) -> NanoUsd {
+    NanoUsd((dollars * 1e9).round() as u64)
+}
+
+/// Writes a provider whose model has a price.
+fn priced(name: &str, simulator: &Simulator, more: &str) -> String {
+    let url = simulator.base_url(Vendor::OpenAi);
+    let price = "models.m = { price = { input = 1.0, output = 5.0 } }";
+    format!("[provider.{name}]\nbase_url = \"{url}\"\n{price}\n{PATIENT}\n{more}\n")
+}
+
+fn plays(settings: &str) -> Simulator {
+    play(toml::from_str(settings).unwrap())
+}
+
+/// What the simulator would charge.
+fn charged(simulator: &Simulator) -> NanoUsd {
+    let counts = simulator.counts();
+    let usage = Usage {
+        input: Tokens(counts.input_tokens),
+        output: Tokens(counts.output_tokens),
+        ..Usage::default()
+    };
+    PRICE.cost(&usage)
+}
+
+async fn store(folder: &Path) -> Arc<dyn Store> {
+    Arc::new(Sqlite::open(&folder.join("a.db")).await.unwrap())
+}
+
+fn items(count: u32) -> Vec<Value> {
+    (0..count).map(|number| json!({ "id": number, "text": format!("thing {number}") })).collect()
+}
+
+/// Runs these items, kept, and returns the report and the keys of the lines.
+async fn run(pointsman: &Pointsman, pipeline: &str, count: u32, keep: &Keep) -> (Report, HashSet<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.jsonl");
+    let pipeline = pointsman.parse_pipeline(pipeline).unwrap();
+    let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+    let sink = Sink::results(Target::file(out.clone(), &[]).unwrap(), Format::Jsonl, &steps).unwrap();
+    let source = Source::values("items", items(count));
+    let kept = pointsman.keep(&pipeline, keep.clone()).await.unwrap();
+    let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await.unwrap();
+    let report = run.report().await.unwrap();
+    let text = std::fs::read_to_string(out).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: HashSet<_> = lines.iter().map(|line| line["key"].to_string()).collect();
+    assert_eq!(keys.len(), lines.len(), "one line for each item");
+    (report, keys)
+}
+
+/// What the store has booked of a run.
+async fn booked(keep: &Keep, run: i64) -> Booked {
+    keep.store.spent_by(RunNumber(run)).await.unwrap().into_values().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to_the_cent() {
+    let folder = tempfile::tempdir().unwrap();
+    // From the shortest twentieth to the longest: ten times as long.
+    let simulator = plays("answer_tokens = { median = 30, p95 = 95 }\nchunks = 1\nheaders = false");
+    let pointsman = start(&priced("a", &simulator, ""));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(1.0));
+    let (report, first) = run(&pointsman, PIPELINE, 10_000, &keep).await;
+    let cap = &report.caps[0];
+    assert_eq!((report.ended, cap.of, report.items.failed), (Ended::Paused, CapOf::Run, 0), "{report:?}");
+    let met = cap.met.unwrap();
+    let (spent, calls) = (charged(&simulator), simulator.counts().requests);
+    assert_eq!((dollars(cap.spent_usd), calls), (spent, report.calls.made));
+    assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
+    // No call of this length costs more than a cent.
+    assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.01, "{cap:?}");
+    assert!(cap.spent_usd > 0.99, "it gave up too early: {cap:?}");
+    assert_eq!(keep.store.run(RunNumber(1)).await.unwrap().state, RunState::Paused);
+    // Of items that wait for money nothing is known yet.
+    assert_eq!(keep.store.sums(RunNumber(1)).await.unwrap().open, 0);
+    assert!(report.paused.unwrap().starts_with("the run's cap of $1.00 is met: "));
+
+    keep.max_cost = Some(dollars(8.0));
+    let (report, second) = run(&pointsman, PIPELINE, 10_000, &keep).await;
+    assert_eq!((report.ended, report.items.completed), (Ended::Whole, 10_000));
+    assert_eq!((report.items.settled_before, second.len()), (first.len() as u64, 10_000));
+    let spent = charged(&simulator);
+    assert_eq!((dollars(report.caps[0].spent_usd), simulator.counts().requests), (spent, 10_000));
+    assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_waits_for_money_keeps_its_answers_and_asks_only_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("answer_tokens = 100\nlatency = \"5ms\"");
+    let pointsman = start(&priced("a", &simulator, ""));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(0.06));
+    let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
+    assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0));
+    assert!(report.items.paused > 0, "{:?}", report.items);
+    keep.max_cost = Some(dollars(1.0));
+    let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
+    assert_eq!((report.ended, report.items.completed), (Ended::Whole, 200));
+    assert_eq!(simulator.counts().requests, 400);
+    assert_eq!(booked(&keep, 1).await.all(), charged(&simulator));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_days_cap_counts_what_other_runs_of_the_store_have_spent_also_in_another_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("answer_tokens = 100");
+    let config = format!("{}\n[budget]\nday = 0.09\nprovider = {{ a = 9 }}", priced("a", &simulator, ""));
+    let keep = |name: &str, store: Arc<dyn Store>| Keep::new(store, name);
+    let (first, _) = run(&start(&config), PIPELINE, 100, &keep("one", store(folder.path()).await)).await;
+    assert_eq!((first.ended, first.caps.len()), (Ended::Whole, 2));
+    assert_eq!(dollars(first.caps[0].spent_usd), charged(&simulator));
+    let (second, _) = run(&start(&config), PIPELINE, 100, &keep("two", store(folder.path()).await)).await;
+    assert_eq!((second.ended, second.caps[0].of), (Ended::Paused, CapOf::Day));
+    assert_eq!(dollars(second.caps[0].spent_usd), charged(&simulator));
+    assert!(second.caps[0].spent_usd > 0.06 && second.calls.made < 100, "{:?}", second.caps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_whose_day_is_spent_leaves_its_calls_to_the_other_lane() {
+    let (one, other) = (plays("answer_tokens = 100"), plays("answer_tokens = 100"));
+    let route = "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[budget]\nprovider = { a = 0.016 }";
+    let pointsman = start(&format!("{}{}{route}", priced("a", &one, ""), priced("b", &other, "")));
+    let ran =
+        super::stage::run(&pointsman, "[[step]]\nname = \"s\"\nprompt = \"{{ item.id }}?\"\n", 100).await;
+    assert_eq!((ran.report.ended, ran.report.items.completed), (Ended::Whole, 100));
+    let cap = &ran.report.caps[0];
+    assert_eq!((cap.of, cap.provider.as_ref().unwrap().as_str()), (CapOf::Provider, "a"));
+    assert_eq!(dollars(cap.spent_usd), charged(&one));
+    assert!(one.counts().requests > 10 && other.counts().requests > 50, "{cap:?}");
+    // A question of its own, too, and where nobody else is left it says why.
+    assert_eq!(ask(&pointsman, "default", "Anybody?").await.unwrap().lane.to_string(), "b/m");
+    let alone = start(&format!("{}[budget]\nday = 0.000001", priced("a", &one, "")));
+    let refused = ask(&alone, "default", "Anybody?").await.unwrap_err();
+    assert_eq!((refused.failure.class, refused.trail.calls()), (Class::Budget, 0), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_price_cannot_be_capped_and_is_refused_before_anything_starts() {
+    let simulator = plays("");
+    let pointsman = start(&provider("a", &simulator, PATIENT));
+    let begin = async |pointsman: &Pointsman, max_cost| {
+        let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
+        let (sink, _lines) = Sink::channel().unwrap();
+        let (source, options) = (Source::values("items", items(3)), RunOptions { max_cost });
+        pointsman.run_with(pipeline, source, Output::new(sink), &options).await
+    };
+    let refused = begin(&pointsman, Some(dollars(1.0))).await.unwrap_err().to_string();
+    let said = "spending is capped, and nobody knows what a/m costs";
+    assert!(refused.contains(said) && refused.contains("[provider.a.models.m]"), "{refused}");
+    assert!(begin(&pointsman, None).await.is_ok());
+    assert_eq!(simulator.counts().by_vendor.len(), 0);
+    // Made-up answers cost nothing.
+    let practice = start("[provider.p]\nbase_url = \"simulator\"");
+    let mut run = begin(&practice, Some(dollars(1.0))).await.unwrap();
+    assert!(run.notes()[0].starts_with("p/any: made-up answers cost nothing"), "{:?}", run.notes());
+    assert_eq!(run.report().await.unwrap().items.completed, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("latency = \"2s\"");
+    let pointsman = start(&priced("a", &simulator, ""));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(5.0));
+    let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
+    let (sink, _lines) = Sink::channel().unwrap();
+    let source = Source::values("items", items(4));
+    let kept = pointsman.keep(&pipeline, keep.clone()).await.unwrap();
+    let mut cancelled = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await.unwrap();
+    until("four calls are out", || simulator.counts().in_flight == 4).await;
+    cancelled.cancel();
+    let report = cancelled.report().await.unwrap();
+    assert_eq!((report.ended, report.cost_usd), (Ended::Interrupted, Some(0.0)));
+    let known = booked(&keep, 1).await;
+    assert_eq!((known.cost, known.perhaps), (NanoUsd(0), dollars(report.perhaps_cost_usd)));
+    // Before any answer was seen each had 500 tokens reserved, and its prompt.
+    assert!(known.perhaps > dollars(4.0 * 500.0 * 5e-6), "{known:?}");
+    assert_eq!(dollars(report.caps[0].spent_usd), known.perhaps);
+
+    simulator.reset();
+    let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
+    assert_eq!(report.ended, Ended::Whole);
+    let all = Booked { cost: charged(&simulator), perhaps: known.perhaps };
+    assert_eq!((booked(&keep, 1).await, dollars(report.caps[0].spent_usd)), (all, all.all()));
+}
+
+#[test]
+fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
+    let price =
+        "[provider.p]\nbase_url = \"simulator\"\nmodels.any = { price = { input = 1, output = 5 } }\n";
+    let room = super::program::Room::new(price);
+    room.items(200);
+    let run = |more: &str| room.run(&format!("run pipeline.toml --items items.jsonl --out out.jsonl {more}"));
+    run("--max-cost five").says(2, &["--max-cost", "\"five\" is no cap; write US dollars"]);
+    run("--max-cost -1").says(2, &["-1 is no cap; write US dollars, above 0"]);
+    run("--max-cost 0.01").says(
+        5,
+        &["(paused)", "waiting for money", "paused: the run's cap of $0.010000 is met", "nothing was kept"],
+    );
+    // A price that is written for made-up answers counts.
+    run("--max-cost 5").says(0, &["200 completed", "cap: $0.", " of $5.00"]);
+    room.write("config.toml", "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\nmodels.m = {}\n");
+    run("--max-cost 5").says(3, &["nobody knows what p/m costs", "[provider.p.models.m]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_calls_in_flight_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = |tokens: u32| format!("answer_tokens = {tokens}\nlatency = \"20ms\"\nchunks = 1");
+    let simulator = Arc::new(plays(&settings(30)));
+    let pointsman = start(&priced("a", &simulator, ""));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(0.1));
+    let grows = {
+        let (simulator, settings) = (simulator.clone(), toml::from_str(&settings(900)).unwrap());
+        spawn(async move {
+            until("it has learned how long answers are", || simulator.counts().requests > 100).await;
+            simulator.set(settings);
+        })
+    };
+    let (report, lines) = run(&pointsman, PIPELINE, 1_000, &keep).await;
+    grows.await.unwrap();
+    let cap = &report.caps[0];
+    let met = cap.met.unwrap();
+    assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0), "{report:?}");
+    assert_eq!((dollars(cap.spent_usd), lines.len() as u64), (charged(&simulator), report.calls.answered));
+    assert!(cap.overshoot_usd > 0.0 && met.calls_in_flight > 0, "{cap:?}");
+    // Each costs 900 tokens, and its prompt.
+    assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.004_6, "{cap:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_not_needed_in_the_end_is_booked_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (slow, fast) = (plays("latency = \"1s\""), plays(""));
+    let more =
+        "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[retry]\nhedge_after = \"20ms\"\nhedge_share = 1.0";
+    let pointsman = start(&format!("{}{}{more}", priced("a", &slow, ""), priced("b", &fast, "")));
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    keep.max_cost = Some(dollars(1.0));
+    let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
+    assert_eq!((report.ended, report.items.completed, report.calls.beaten), (Ended::Whole, 4, 4));
+    let known = booked(&keep, 1).await;
+    assert_eq!(known, Booked { cost: charged(&fast), perhaps: dollars(report.perhaps_cost_usd) });
+    assert_eq!((dollars(report.caps[0].spent_usd), known.perhaps > NanoUsd(0)), (known.all(), true));
+}
