@@ -174,7 +174,10 @@ impl Session<'_> {
 
     /// Says what can be done about a run that has something left.
     fn say_what_next(&self, run: RunNumber, ended: &Report) {
-        if ended.ended != Ended::Whole {
+        if ended.ended == Ended::Paused {
+            let how = format!("`pointsman resume {run} --max-cost USD` goes on with more");
+            self.mode.note(&format!("run {run} is kept in {}: {how}", self.url));
+        } else if ended.ended != Ended::Whole {
             self.mode.note(&format!("run {run} is kept in {}: `pointsman resume {run}` goes on", self.url));
         } else if ended.items.failed > 0 {
             self.mode.note(&format!("run {run}: `pointsman retry {run}` asks again what failed"));

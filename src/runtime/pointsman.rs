@@ -104,7 +104,9 @@ impl Pointsman {
     /// The failure that ended it, with every attempt.
     pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
         let stopped = || Failure::new(Class::Cancelled, "pointsman has stopped");
-        if self.has_stopped() {
+        // Once it drains, a question could lie in the router's mailbox and be lost with it: then nobody would know
+        // that it never left.
+        if self.has_stopped() || self.running.draining.load(Relaxed) {
             return Err(Box::new(stopped().into()));
         }
         let mut answered = question(&self.running.router, ask).await;
