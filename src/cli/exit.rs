@@ -13,7 +13,7 @@ pub enum Exit {
     Usage,
     /// The configuration or the pipeline is wrong; nothing was run.
     Configuration,
-    /// The input could not be read, or the output not be written, to its end.
+    /// The input could not be read, or the output or the store not be written, to its end.
     Broken,
     /// A cap on money was met; the run can go on.
     Paused,
@@ -32,7 +32,7 @@ Exit codes:
     1  some items failed, or some lines were no items
     2  the arguments are wrong
     3  the configuration or the pipeline is wrong; nothing was run
-    4  the input could not be read, or the output not be written, to its end
+    4  the input could not be read, or the output or the store not be written, to its end
     5  paused: a budget is met; go on with a higher --max-cost
    70  something that must not fail did; what was done is written
   130  stopped by Ctrl-C or SIGTERM before the end

@@ -12,6 +12,7 @@ mod fuzzed;
 #[cfg(unix)]
 mod interrupted;
 mod kept;
+mod planned;
 mod program;
 mod resume;
 mod run;

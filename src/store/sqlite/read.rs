@@ -22,7 +22,8 @@ impl Sqlite {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM items WHERE run = ");
+        // Left to itself SQLite looks through the whole run for them.
+        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM items INDEXED BY items_key WHERE run = ");
         query.push_bind(run.0).push(" AND key IN (");
         let mut places = query.separated(", ");
         for key in keys {
