@@ -37,6 +37,7 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Ok(pipeline) => pipeline,
         Err(faults) => return mode.refuse(&faults),
     };
+    pointsman.notes().iter().for_each(|note| mode.note(note));
     let planned = pointsman.runtime().block_on(foretell(&pointsman, &config, args, pipeline, mode));
     match planned.and_then(|plan| show(&plan, args.json)) {
         Ok(()) => Exit::Done,
@@ -209,7 +210,7 @@ fn side_by_side(lanes: &[LanePlan]) -> String {
         let cost =
             |of: fn(Range) -> f64| lane.cost_usd.map_or_else(|| "unknown".into(), |cost| money(of(cost)));
         table.add_row([
-            format!("{}{}", lane.lane, if lane.practice { " [practice]" } else { "" }),
+            format!("{}{}", lane.lane, mark(lane)),
             price(lane.price.map(|price| price.input)),
             price(lane.price.map(|price| price.output)),
             cost(|cost| cost.low),
@@ -219,6 +220,14 @@ fn side_by_side(lanes: &[LanePlan]) -> String {
         ]);
     }
     right(&mut table, 1)
+}
+
+fn mark(lane: &LanePlan) -> &'static str {
+    match lane {
+        LanePlan { practice: true, .. } => " [practice]",
+        LanePlan { usable: false, .. } => " [no key]",
+        _ => "",
+    }
 }
 
 fn right(table: &mut Table, from: usize) -> String {

@@ -44,9 +44,9 @@ fn configured(config: &Config) -> Vec<Row> {
     let models = config.providers.iter().flat_map(|(provider, settings)| {
         settings.models.iter().map(move |(model, known)| {
             let whence = match known.price {
-                _ if settings.is_practice() => "made up: costs nothing",
                 Some(_) if known.is_listed => "built-in list",
                 Some(_) => "configuration",
+                None if settings.is_practice() => "made up: costs nothing",
                 None => "not known: set price under its model",
             };
             (format!("{provider}/{model}"), known.price, whence.to_owned())

@@ -25,7 +25,8 @@ const NOTHING: Price = Price { input: 0.0, output: 0.0, cached: None, cache_writ
 
 /// Returns what a lane's tokens cost; `None` is not known.
 pub(super) fn price(settings: &provider::Settings, model: &Model) -> Option<Price> {
-    if settings.is_practice() { Some(NOTHING) } else { model.price }
+    // One that has a price all the same rehearses it.
+    model.price.or(settings.is_practice().then_some(NOTHING))
 }
 
 /// The prompts of some items.

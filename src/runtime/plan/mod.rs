@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::source::{self, Entry, Source};
+use crate::provider::{Model, Settings};
 use crate::types::{ItemKey, LaneName, Price, RouteName, StepName};
 
 use super::error::Error;
@@ -88,6 +89,8 @@ pub struct LanePlan {
     pub share: Option<f64>,
     /// Whether it is played on this machine, for nothing.
     pub practice: bool,
+    /// Whether it could be asked now; else it has no key.
+    pub usable: bool,
 }
 
 /// What is known of an input once it has been read.
@@ -165,7 +168,7 @@ impl Pointsman {
     pub fn plan(&self, pipeline: &Pipeline, counted: &Counted, sample: Option<&Sample>) -> Plan {
         let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
         for (at, step) in pipeline.steps().iter().enumerate() {
-            let first = self.lanes_of(&step.route).next();
+            let first = self.configured(&step.route).next();
             let price = first.and_then(|(_, settings, model)| guess::price(settings, model));
             let plan = match sample {
                 Some(sample) => sample.step(&step.name, &step.route, counted.items),
@@ -204,7 +207,7 @@ impl Pointsman {
             (*input, *output) = (*input + step.input, *output + step.output);
         }
         let lanes = |(route, (input, output)): (RouteName, (Range, Range))| {
-            let lanes = self.lanes_of(&route).map(|(lane, settings, model)| {
+            let lanes = self.configured(&route).map(|(lane, settings, model)| {
                 let price = guess::price(settings, model);
                 LanePlan {
                     lane: lane.clone(),
@@ -212,11 +215,25 @@ impl Pointsman {
                     cost_usd: price.map(|price| range::cost(&price, input, output, plan.calls)),
                     share: sample.map(|sample| sample.share_of(lane)),
                     practice: settings.is_practice(),
+                    usable: self.usable().providers.contains_key(&lane.provider),
                 }
             });
             let lanes = lanes.collect();
             (route, lanes)
         };
         routes.into_iter().map(lanes).collect()
+    }
+
+    /// Returns the lanes of a route as they are configured, those without a key too: what they would cost is worth
+    /// knowing before one is bought. Practice comes in only where there is nothing else.
+    fn configured(&self, route: &RouteName) -> impl Iterator<Item = (&LaneName, &Settings, &Model)> {
+        let config = self.config();
+        let lanes = config.routes.get(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
+        let lanes = lanes.iter().filter_map(|lane| {
+            let settings = config.providers.get(&lane.name.provider)?;
+            Some((&lane.name, settings, settings.models.get(&lane.name.model)?))
+        });
+        let real = lanes.clone().any(|(_, settings, _)| !settings.is_practice());
+        lanes.filter(move |(_, settings, _)| !real || !settings.is_practice())
     }
 }

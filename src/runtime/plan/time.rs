@@ -57,10 +57,10 @@ pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>
             };
         }
     }
-    let usable = &pointsman.usable().providers;
+    let providers = &pointsman.config().providers;
     let mut bounds: Vec<Bound> = loads
         .iter()
-        .filter_map(|(provider, load)| Some((provider, load, &usable.get(provider)?.settings)))
+        .filter_map(|(provider, load)| Some((provider, load, providers.get(provider)?)))
         .flat_map(|(provider, load, settings)| of_provider(provider, load, settings))
         .collect();
     bounds.sort_by(|one, other| other.seconds.likely.total_cmp(&one.seconds.likely));
