@@ -172,15 +172,21 @@ impl Session<'_> {
         }
     }
 
+    /// Returns the option by which another command finds the same store, where it needs one.
+    fn here(&self) -> String {
+        self.args.keep.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default()
+    }
+
     /// Says what can be done about a run that has something left.
     fn say_what_next(&self, run: RunNumber, ended: &Report) {
+        let (url, here) = (&self.url, self.here());
         if ended.ended == Ended::Paused {
-            let how = format!("`pointsman resume {run} --max-cost USD` goes on with more");
-            self.mode.note(&format!("run {run} is kept in {}: {how}", self.url));
+            let how = format!("`pointsman resume {run}{here} --max-cost USD` goes on with more");
+            self.mode.note(&format!("run {run} is kept in {url}: {how}"));
         } else if ended.ended != Ended::Whole {
-            self.mode.note(&format!("run {run} is kept in {}: `pointsman resume {run}` goes on", self.url));
+            self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
         } else if ended.items.failed > 0 {
-            self.mode.note(&format!("run {run}: `pointsman retry {run}` asks again what failed"));
+            self.mode.note(&format!("run {run}: `pointsman retry {run}{here}` asks again what failed"));
         }
     }
 
@@ -207,14 +213,15 @@ impl Session<'_> {
     fn nothing_left(&self, kept: &Kept) -> Option<Exit> {
         let number = kept.number().filter(|_| kept.nothing_left() && self.going.retry.is_none())?;
         let before = kept.before();
-        let out = self.args.out.display();
+        let (out, here) = (self.args.out.display(), self.here());
+        let retry = format!(", `pointsman retry {number}{here}` asks again what failed");
         self.mode.note(&format!(
             "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped before; {out} is \
-             as it was written. `pointsman report {number}` shows its report{}, --new asks everything again",
+             as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),
-            if before.failed > 0 { format!(", `pointsman retry {number}` asks again what failed") } else { String::new() },
+            if before.failed > 0 { &retry } else { "" },
         ));
         Some(if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done })
     }
