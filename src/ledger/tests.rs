@@ -12,7 +12,7 @@ use crate::store::{
     Answer, Error, ItemHead, ItemNumber, KnownItem, KnownRun, Outline, RunLock, RunNumber, RunState, Session,
     Sqlite, Sums,
 };
-use crate::types::{Booked, Day, Fingerprint, ItemKey, ProviderName};
+use crate::types::{Booked, Day, Fingerprint, ItemKey, ProviderName, StepName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
 #[derive(Debug)]
@@ -90,6 +90,9 @@ impl Store for Gated {
     }
     fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()> {
         self.inner.set(run, state)
+    }
+    fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>> {
+        self.inner.answers(run)
     }
     fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
         self.inner.spent_on(day)

@@ -136,6 +136,13 @@ impl Changes {
         *self == Self::default()
     }
 
+    /// Returns how many of the answers that each step has stay valid: at most, where models are asked no more.
+    pub fn stay_valid(&self, answers: &BTreeMap<StepName, u64>) -> u64 {
+        let reached = [&self.steps, &self.removed, &self.dependent];
+        let stays = |step: &StepName| !reached.iter().any(|steps| steps.contains(step));
+        answers.iter().filter(|(step, _)| stays(step)).map(|(_, count)| count).sum()
+    }
+
     /// Returns whether items that have settled have to be looked at again: some of their answers may be others
     /// now, or missing.
     pub fn reach_items(&self) -> bool {

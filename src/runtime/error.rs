@@ -43,9 +43,10 @@ pub enum Error {
     Store(#[from] store::Error),
     /// A run is not what it was when it began.
     #[error(
-        "run {run} has changed since it began: {changes}. It has {settled} settled items. Accept the changes \
-         (--accept-changes) to go on with it: answers that the changes leave alone are kept. Or begin a new run \
-         (--new)"
+        "run {run} has changed since it began: {changes}. It has {settled} settled items; of {answers} answers {} stay \
+         valid. Accept the changes (--accept-changes) to go on with it and to ask only what they reach, or begin a new \
+         run (--new)",
+        if changes.models_gone.is_empty() { stay.to_string() } else { format!("{stay} at most") }
     )]
     Changed {
         /// The run.
@@ -54,6 +55,10 @@ pub enum Error {
         changes: Box<Changes>,
         /// Items that it has settled.
         settled: u64,
+        /// Answers that it has.
+        answers: u64,
+        /// Those of them that no changed step reaches.
+        stay: u64,
     },
     /// What a run depends on could not be written down.
     #[error("cannot write down what the run depends on: {0}")]

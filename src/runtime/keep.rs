@@ -288,8 +288,10 @@ impl Pointsman {
         let changes = before.changes(&grounds);
         let sums = store.sums(run.number).await?;
         if !changes.is_empty() && !keep.accept_changes {
+            let answered = store.answers(run.number).await?;
+            let (answers, stay) = (answered.values().sum(), changes.stay_valid(&answered));
             let (run, settled) = (run.number, sums.settled());
-            return Err(Error::Changed { run, changes: Box::new(changes), settled });
+            return Err(Error::Changed { run, changes: Box::new(changes), settled, answers, stay });
         }
         let is_as_before =
             run.state == RunState::Complete && changes.is_empty() && run.outline.places == keep.places;

@@ -22,7 +22,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::types::{Booked, Day, ItemKey, ProviderName};
+use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
 
 pub use error::Error;
 pub use lock::RunLock;
@@ -98,6 +98,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         day: Day,
         spent: &'a BTreeMap<ProviderName, Booked>,
     ) -> Answer<'a, ()>;
+
+    /// Returns how many items have an answer to each step.
+    fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>>;
 
     /// Forgets runs and everything of them, except what they have spent, and gives their room back.
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()>;

@@ -150,6 +150,7 @@ fn a_cancelled_run_begins_anew_and_a_forgotten_one_is_gone() {
     running.wait_for("\"in_flight\":3");
     room.run(RUN).says(4, &["run 1 is being worked on by process"]);
     assert!(room.run("runs").out.contains("running"));
+    assert_eq!(room.run("results 1").expect(0), "", "nothing has settled");
     room.run("forget 1").says(4, &["run 1 is being worked on by process"]);
     room.run("cancel 1").says(0, &["run 1 is told to stop now"]);
     assert_eq!(running.end().code, Some(130));

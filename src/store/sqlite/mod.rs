@@ -24,7 +24,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::types::{Booked, Day, ItemKey, ProviderName};
+use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
 
 use super::error::Error;
 use super::lock::RunLock;
@@ -221,6 +221,10 @@ impl Store for Sqlite {
         spent: &'a BTreeMap<ProviderName, Booked>,
     ) -> Answer<'a, ()> {
         self.book_more(run, day, spent).boxed()
+    }
+
+    fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>> {
+        self.answers_of(run).boxed()
     }
 
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {

@@ -1,6 +1,6 @@
 //! Reads items with their steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite as Driver};
@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row, Sqlite as Driver};
 use crate::store::error::Error;
 use crate::store::record::{ItemNumber, KnownItem, StepRecord};
 use crate::store::run::{RunNumber, Sums};
-use crate::types::{ItemKey, NanoUsd, Spent, Tokens, Usage};
+use crate::types::{ItemKey, NanoUsd, Spent, StepName, Tokens, Usage};
 
 use super::Sqlite;
 use super::row::{self, Odd};
@@ -119,6 +119,17 @@ impl Sqlite {
         let row = sqlx::query(query).bind(run.0).fetch_one(&self.readers).await;
         sums.spent = row.and_then(|row| spent(&row)).map_err(|error| self.unread(&error))?;
         Ok(sums)
+    }
+
+    pub(super) async fn answers_of(&self, run: RunNumber) -> Result<BTreeMap<StepName, u64>, Error> {
+        let query = "SELECT step, count(DISTINCT item) AS items FROM steps \
+                     WHERE run = ? AND state = 'answered' GROUP BY step";
+        let rows = sqlx::query(query).bind(run.0).fetch_all(&self.readers).await;
+        let count = |row: &SqliteRow| {
+            Ok((row.try_get::<&str, _>("step")?.into(), row.try_get::<i64, _>("items")? as u64))
+        };
+        let counts = rows.and_then(|rows| rows.iter().map(count).collect());
+        counts.map_err(|error| self.unread(&error))
     }
 
     /// Says which row is odd.
