@@ -97,7 +97,7 @@ async fn a_process_that_stands_still_for_longer_than_every_timeout_loses_nothing
     running.wait_for("in flight");
     running.signal("STOP");
     // PATIENT waits two seconds for a word, and five in all.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     running.signal("CONT");
     running.end().says(0, &["300 completed"]);
     room.nothing_is_lost(300, "o.jsonl", "none");

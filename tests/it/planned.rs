@@ -10,6 +10,7 @@ base_url = \"simulator\"
 limits   = { requests_per_minute = 60_000, concurrency = 20 }
 [provider.p.models.any]
 price = { input = 1, output = 5 }
+limits = { requests_per_minute = 600 }
 [provider.p.models.dear]
 price = { input = 10, output = 50 }
 [route.default]
@@ -61,7 +62,15 @@ fn without_a_sample_nothing_is_asked_and_guesses_are_wide() {
     let lanes = &plan["routes"]["default"];
     let ratio = number(&lanes[1]["cost_usd"]["likely"]) / number(&lanes[0]["cost_usd"]["likely"]);
     assert!((ratio - 10.0).abs() < 0.01, "side by side: {ratio}");
-    assert!(plan["bounds"][0]["limit"].as_str().unwrap().contains("requests/min"), "{}", plan["bounds"]);
+    let bound = &plan["bounds"][0];
+    assert_eq!(
+        (&bound["of"], &bound["limit"]),
+        (&"p/any".into(), &"600 requests/min".into()),
+        "{}",
+        plan["bounds"]
+    );
+    assert!((number(&bound["seconds"]["likely"]) - 7.5).abs() < 0.01);
+    assert_eq!(plan["bounds"][1]["limit"], "60000 requests/min");
     assert!(!room.path("pointsman.db").exists());
 
     let words = room.run("plan pipeline.toml --items items.jsonl");
@@ -76,6 +85,7 @@ fn without_a_sample_nothing_is_asked_and_guesses_are_wide() {
 #[test]
 fn a_sample_is_a_part_of_the_run_and_foretells_what_it_costs() {
     let room = room(400);
+    room.write("config.toml", CONFIG.replace("limits = { requests_per_minute = 600 }\n", ""));
     let plan = plan(&room, "--sample 60");
     assert_eq!((&plan["items"], &plan["sampled"]), (&400.into(), &60.into()));
     let again = room.run("plan pipeline.toml --items items.jsonl --sample 60");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::provider::{Limits, Settings};
-use crate::types::ProviderName;
+use crate::provider::Limits;
+use crate::types::{LaneName, ProviderName};
 
 use super::range::Range;
 use super::{LanePlan, Plan, Sample};
@@ -35,6 +35,7 @@ struct Load {
 /// Returns every bound, the longest first. Without a sample each route's first lane is taken to answer everything.
 pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>) -> Vec<Bound> {
     let mut loads: BTreeMap<ProviderName, Load> = BTreeMap::new();
+    let mut of_models: BTreeMap<String, (LaneName, Load)> = BTreeMap::new();
     let times = sample.map(Sample::seconds).unwrap_or_default();
     for (route, lanes) in &plan.routes {
         let steps = || plan.steps.values().filter(|step| step.route == *route);
@@ -48,21 +49,27 @@ pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>
         for (at, lane) in lanes.iter().enumerate() {
             let share = share_of(lane, at, all);
             let took = times.get(&lane.lane.to_string()).copied().unwrap_or(0.0);
-            let load = loads.entry(lane.lane.provider.clone()).or_default();
-            *load = Load {
-                calls: load.calls + of_route.calls * share,
-                input: load.input + of_route.input * share,
-                output: load.output + of_route.output * share,
-                seconds: load.seconds + of_route.calls * (share * took),
+            let more = Load {
+                calls: of_route.calls * share,
+                input: of_route.input * share,
+                output: of_route.output * share,
+                seconds: of_route.calls * (share * took),
             };
+            loads.entry(lane.lane.provider.clone()).or_default().add(more);
+            let of_model = of_models.entry(lane.lane.to_string());
+            of_model.or_insert_with(|| (lane.lane.clone(), Load::default())).1.add(more);
         }
     }
     let providers = &pointsman.config().providers;
-    let mut bounds: Vec<Bound> = loads
+    let accounts = loads
         .iter()
-        .filter_map(|(provider, load)| Some((provider, load, providers.get(provider)?)))
-        .flat_map(|(provider, load, settings)| of_provider(provider, load, settings))
-        .collect();
+        .filter_map(|(provider, load)| Some((provider.to_string(), load, &providers.get(provider)?.limits)));
+    let models = of_models.values().filter_map(|(lane, load)| {
+        let model = providers.get(&lane.provider)?.models.get(&lane.model)?;
+        Some((lane.to_string(), load, model.limits.as_ref()?))
+    });
+    let mut bounds: Vec<Bound> =
+        accounts.chain(models).flat_map(|(of, load, limits)| by_limits(&of, load, limits)).collect();
     bounds.sort_by(|one, other| other.seconds.likely.total_cmp(&one.seconds.likely));
     bounds
 }
@@ -76,7 +83,16 @@ fn share_of(lane: &LanePlan, at: usize, all: f64) -> f64 {
     }
 }
 
-fn of_provider(provider: &ProviderName, load: &Load, settings: &Settings) -> Vec<Bound> {
+impl Load {
+    fn add(&mut self, more: Self) {
+        self.calls = self.calls + more.calls;
+        self.input = self.input + more.input;
+        self.output = self.output + more.output;
+        self.seconds = self.seconds + more.seconds;
+    }
+}
+
+fn by_limits(of: &str, load: &Load, limits: &Limits) -> Vec<Bound> {
     let Limits {
         requests_per_minute,
         requests_per_second,
@@ -85,7 +101,7 @@ fn of_provider(provider: &ProviderName, load: &Load, settings: &Settings) -> Vec
         input_tokens_per_minute,
         output_tokens_per_minute,
         ..
-    } = &settings.limits;
+    } = limits;
     let number = |limit: &Option<std::num::NonZeroU32>| limit.map(|limit| f64::from(limit.get()));
     let tokens = load.input + load.output;
     let mut bounds: Vec<Bound> = [
@@ -99,14 +115,14 @@ fn of_provider(provider: &ProviderName, load: &Load, settings: &Settings) -> Vec
     .into_iter()
     .filter_map(|(limit, seconds, need, what)| {
         let limit = limit?;
-        let (of, text) = (provider.to_string(), format!("{limit} {what}"));
-        Some(Bound { of, limit: text, seconds: need.per(limit) * seconds })
+        let text = format!("{limit} {what}");
+        Some(Bound { of: of.to_owned(), limit: text, seconds: need.per(limit) * seconds })
     })
     .collect();
-    let most = settings.limits.concurrency.max.get();
+    let most = limits.concurrency.max.get();
     if load.seconds.likely > 0.0 {
         let limit = format!("{most} calls at once");
-        bounds.push(Bound { of: provider.to_string(), limit, seconds: load.seconds.per(most as f64) });
+        bounds.push(Bound { of: of.to_owned(), limit, seconds: load.seconds.per(most as f64) });
     }
     bounds
 }
