@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use pointsman::simulator::Settings;
 use serde_json::Value;
 
 use super::program::*;
+use super::stage::{play, provider};
 
 const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
 
@@ -198,4 +200,25 @@ fn items_from_stdin_go_on_when_they_are_piped_again() {
     assert_eq!(again.out.lines().count(), 4);
     again.says(0, &["PRACTICE"]);
     assert!(again.err.contains("0 calls"), "{}", again.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_answers_never_stand_for_real_ones_nor_the_other_way_round() {
+    let simulator = play(Settings::default());
+    let room = Room::new("");
+    room.items(3);
+    room.run(RUN).says(0, &["PRACTICE", "3 calls"]);
+    room.write("config.toml", provider("a", &simulator, ""));
+    let real = room.run(RUN);
+    real.says(0, &["3 calls"]);
+    assert!(!real.err.contains("goes on") && !real.err.contains("PRACTICE"), "{}", real.err);
+    assert_eq!(simulator.counts().requests, 3);
+    assert!(room.lines("o.jsonl").iter().all(|line| line["practice"] == false));
+
+    room.write("config.toml", "");
+    room.run(&format!("{RUN} --report r.json"))
+        .says(0, &["run 1 goes on: 3 items settled before", "PRACTICE"]);
+    room.write("config.toml", provider("a", &simulator, ""));
+    room.run(&format!("{RUN} --report r.json")).says(0, &["run 2 goes on: 3 items settled before"]);
+    assert_eq!(simulator.counts().requests, 3);
 }
