@@ -39,7 +39,7 @@ pub(super) enum Verb {
     Results(Results),
     /// List the failed items of a run, each with its error.
     Failed(OneRun),
-    /// Give a run up for good, also one that another process works on.
+    /// Stop a run, also one that another process works on, so that the same command begins a new one.
     Cancel(Cancel),
     /// Remove runs with all of their answers.
     Forget(Forget),

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Config;
+use crate::runtime::Error;
 use crate::store::{KnownRun, RunState, Store, StoreUrl};
 
 use super::args::{ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
+use super::exit::Exit;
+use super::live::Mode;
 use super::run::load;
 
 /// What a command said about a run's files.
@@ -92,6 +95,11 @@ impl Said {
         format!("{} on {items}", real(&self.pipeline))
     }
 
+    /// Returns the files that it reads.
+    pub(super) fn reads(self) -> Vec<PathBuf> {
+        [Some(self.pipeline), Some(self.items), self.config].into_iter().flatten().collect()
+    }
+
     /// Returns the files by which it shows that nothing is left; none where not all of them stay.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let files: Vec<_> = [&self.items, &self.out].into_iter().chain(&self.rejects).collect();
@@ -124,7 +132,7 @@ impl Opened {
                 Ok(config) => config.store.url,
                 // Whoever only wants to look at runs needs no configuration that works.
                 Err(_) if args.config.is_none() => StoreUrl::default(),
-                Err(faults) => bail!("{}", faults.render(false)),
+                Err(faults) => return Err(Error::Faults(faults).into()),
             },
         };
         let Some(path) = url.path() else {
@@ -141,12 +149,21 @@ impl Opened {
     }
 }
 
-/// Says how far a run has come, in one word; one that died at work is called `broken off`.
+/// Says why a command failed; a configuration that is wrong as it is said everywhere.
+pub(super) fn fail(mode: Mode, error: anyhow::Error) -> Exit {
+    match error.downcast::<Error>() {
+        Ok(Error::Faults(faults)) => mode.refuse(&faults),
+        Ok(error) => mode.fail(&error.into(), Exit::Broken),
+        Err(error) => mode.fail(&error, Exit::Broken),
+    }
+}
+
+/// Says how far a run has come, in a word; one that died at work has `died`.
 pub(super) fn state(store: &dyn Store, run: &KnownRun) -> &'static str {
     match run.state {
         RunState::Open if store.is_at_work(run.number) => "running",
         RunState::Open if run.sessions == 0 => "empty",
-        RunState::Open => "broken off",
+        RunState::Open => "died",
         other => other.as_str(),
     }
 }

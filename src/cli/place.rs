@@ -65,13 +65,15 @@ impl Places {
         let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
         let mut taken = vec![args.pipeline.as_path(), config.as_path()];
         taken.extend(source.path());
-        taken.extend(store.path());
+        let database = database(store);
+        taken.extend(database.iter().map(PathBuf::as_path));
         let lines = match is_retry && !is_dash(&args.out) {
             true => Target::none(),
             false => target(&args.out, &taken).context("--out")?.after(&args.out, settled),
         };
         taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
-        let rejects = args.rejects.as_deref();
+        // Items that are tried again were none of them rejected: what was is in that file already.
+        let rejects = args.rejects.as_deref().filter(|_| !is_retry);
         let rejected = rejects.map(|path| target(path, &taken)).transpose().context("--rejects")?;
         taken.extend(rejects);
         let report =
@@ -86,6 +88,17 @@ impl Places {
         };
         Ok(Self { source, output, report })
     }
+}
+
+/// Returns the files of a database, none of which an output may be.
+pub(super) fn database(store: &StoreUrl) -> Vec<PathBuf> {
+    let Some(path) = store.path() else { return Vec::new() };
+    let beside = ["-wal", "-shm", "-journal"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    std::iter::once(path.to_owned()).chain(beside).collect()
 }
 
 /// Opens the items.

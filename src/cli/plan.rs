@@ -92,7 +92,7 @@ async fn ask(
     let mut run = pointsman.run_kept(again, counted.sample(), Output::new(lines), kept).await?;
     let report = run.report().await?;
     if report.ended != Ended::Whole {
-        let broken = [&report.store_error, &report.output_error, &report.input_error];
+        let broken = [&report.paused, &report.store_error, &report.output_error, &report.input_error];
         let why = broken.into_iter().flatten().next().map_or("it was stopped", String::as_str);
         bail!("the sample was not asked to its end: {why}");
     }

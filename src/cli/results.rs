@@ -1,7 +1,7 @@
 //! `pointsman results`, `failed` and `report`: what a run has come to, from its store alone.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -13,8 +13,9 @@ use crate::types::{ItemStatus, whole_story};
 
 use super::args::{LineFormat, OneRun, Results};
 use super::exit::Exit;
-use super::kept::{Opened, is_dash, state};
+use super::kept::{Opened, Said, fail, is_dash, state};
 use super::live::{Mode, say};
+use super::place::database;
 use super::status::{count, numbered};
 use super::table;
 
@@ -23,15 +24,21 @@ pub(super) fn results(args: &Results) -> Exit {
     match write(args) {
         Ok(()) => Exit::Done,
         Err(error) if error.downcast_ref().is_some_and(sink::Error::is_broken_pipe) => Exit::BrokenPipe,
-        Err(error) => Mode::Lines.fail(&error, Exit::Broken),
+        Err(error) => fail(Mode::Lines, error),
     }
 }
 
 fn write(args: &Results) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let Opened { runtime, store, url } = Opened::of(&args.store)?;
     runtime.block_on(async {
         let history = History::of(store, args.run).await?;
-        let target = if is_dash(&args.out) { Target::stdout(&[]) } else { Target::file(&args.out, &[]) };
+        let mut taken = database(&url);
+        taken.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
+        // A run of another program has places of another kind.
+        taken.extend(Said::from_run(history.run()).map(|said| said.reads()).unwrap_or_default());
+        let taken: Vec<&Path> = taken.iter().map(PathBuf::as_path).collect();
+        let target =
+            if is_dash(&args.out) { Target::stdout(&taken) } else { Target::file(&args.out, &taken) };
         let format = format(args.format, &args.out);
         export(&history, target.context("--out")?, &args.out, format).await
     })
@@ -73,7 +80,7 @@ pub(super) async fn export(
 
 /// Lists what has failed.
 pub(super) fn failed(args: &OneRun) -> Exit {
-    list(args).map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+    list(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn list(args: &OneRun) -> anyhow::Result<()> {
@@ -125,7 +132,7 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
 
 /// Shows the report over all sessions.
 pub(super) fn report(args: &OneRun) -> Exit {
-    show(args).map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+    show(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn show(args: &OneRun) -> anyhow::Result<()> {

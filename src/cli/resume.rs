@@ -6,7 +6,7 @@ use crate::store::{KnownRun, RunNumber, RunState};
 
 use super::args::{KeepArgs, Resume, Retry, StoreArgs};
 use super::exit::Exit;
-use super::kept::{Opened, Said, is_dash};
+use super::kept::{Opened, Said, fail, is_dash};
 use super::live::Mode;
 use super::run::{Going, go};
 
@@ -25,9 +25,20 @@ pub(super) fn resume(args: &Resume) -> Exit {
     });
     match found {
         Ok((run, args)) => go(&args, &Going { run: Some(run), retry: None }),
-        Err(error) => mode.fail(&error, Exit::Usage),
+        Err(error) if error.is::<Nothing>() => {
+            mode.note(&error.to_string());
+            Exit::Done
+        }
+        Err(error) => fail(mode, error),
     }
 }
+
+/// There is no run to go on with.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing is left to go on with: every run is complete, cancelled or at work; `pointsman runs` lists them"
+)]
+struct Nothing;
 
 /// Asks again what has failed.
 pub(super) fn retry(args: &Retry) -> Exit {
@@ -39,7 +50,7 @@ pub(super) fn retry(args: &Retry) -> Exit {
     });
     match found {
         Ok((run, run_args)) => go(&run_args, &Going { run: Some(run), retry: Some(args.classes.clone()) }),
-        Err(error) => mode.fail(&error, Exit::Usage),
+        Err(error) => fail(mode, error),
     }
 }
 
@@ -62,7 +73,7 @@ fn find(
             };
             let runs = runtime.block_on(store.runs())?;
             let left = runs.into_iter().find(is_left);
-            left.context("nothing is left to go on with: every run is complete, cancelled or at work; `pointsman runs` lists them")?
+            left.ok_or(Nothing)?
         }
     };
     let keep = KeepArgs { store: Some(url.absolute()?), ..keep.clone() };

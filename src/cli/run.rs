@@ -11,7 +11,7 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
-use crate::runtime::{Error, Keep, Kept, Pointsman, Reopened, RunHandle, RunOptions};
+use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -112,24 +112,24 @@ impl Session<'_> {
         if let Some(exit) = kept.as_ref().and_then(|kept| self.nothing_left(kept)) {
             return exit;
         }
-        let reopened = match self.reopen(kept.as_ref()) {
-            Ok(Some(reopened)) if reopened.count() == 0 => {
+        let retried = match self.retried(kept.as_ref()) {
+            Ok(Some(retried)) if retried.count() == 0 => {
                 mode.note("nothing has failed of that: there is nothing to try again");
                 return Exit::Done;
             }
-            Ok(reopened) => reopened,
+            Ok(retried) => retried,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
         let settled = kept.as_ref().map_or(0, |kept| kept.before().settled());
-        let places = Places::open(self.args, &pipeline, &self.url, reopened.is_some(), settled);
+        let places = Places::open(self.args, &pipeline, &self.url, retried.is_some(), settled);
         let Places { source, output, report } = match places {
             Ok(places) => places,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
-        let source = match reopened {
-            Some(reopened) => {
-                let name = numbered(reopened.count() as u64, "failed item");
-                reopened.source(name, self.pointsman.runtime().clone())
+        let source = match retried {
+            Some(retried) => {
+                let name = numbered(retried.count() as u64, "failed item");
+                retried.source(name, self.pointsman.runtime().clone())
             }
             None => source,
         };
@@ -168,6 +168,7 @@ impl Session<'_> {
                 mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
             }
             Err(Error::Faults(faults)) => mode.refuse(&faults),
+            Err(error @ Error::Store(_)) => mode.fail(&anyhow::Error::new(error), Exit::Broken),
             Ok((End::Failed(error), _)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
         }
     }
@@ -181,7 +182,9 @@ impl Session<'_> {
     fn say_what_next(&self, run: RunNumber, ended: &Report) {
         let (url, here) = (&self.url, self.here());
         if ended.ended == Ended::Paused {
-            let how = format!("`pointsman resume {run}{here} --max-cost USD` goes on with more");
+            let is_of_run = ended.paused.as_deref().is_some_and(table::is_of_run);
+            let more = if is_of_run { " --max-cost USD` goes on with more" } else { "` goes on then" };
+            let how = format!("`pointsman resume {run}{here}{more}");
             self.mode.note(&format!("run {run} is kept in {url}: {how}"));
         } else if ended.ended != Ended::Whole {
             self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
@@ -203,6 +206,7 @@ impl Session<'_> {
             max_cost: self.args.keep.max_cost,
             anew: self.args.new,
             partly: is_retry,
+            retry: is_retry,
             keep_inputs: self.inputs == Inputs::All,
             ..Keep::new(store, said.identity())
         };
@@ -226,10 +230,10 @@ impl Session<'_> {
         Some(if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done })
     }
 
-    /// Opens failed items again, if that is what the run goes on with.
-    fn reopen(&self, kept: Option<&Kept>) -> anyhow::Result<Option<Reopened>> {
+    /// Finds the failed items, if those are what the run goes on with.
+    fn retried(&self, kept: Option<&Kept>) -> anyhow::Result<Option<Retried>> {
         let Some((classes, kept)) = self.going.retry.as_ref().zip(kept) else { return Ok(None) };
-        Ok(Some(self.pointsman.runtime().block_on(kept.reopen(classes))?))
+        Ok(Some(self.pointsman.runtime().block_on(kept.retried(classes))?))
     }
 
     /// Writes a whole output from the store after items were tried again: their lines are all over the file.

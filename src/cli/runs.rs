@@ -11,14 +11,14 @@ use crate::store::{KnownRun, RunNumber, RunState, Sums};
 
 use super::args::{Cancel, Forget, Runs};
 use super::exit::Exit;
-use super::kept::{Opened, state};
+use super::kept::{Opened, fail, state};
 use super::live::{Mode, say};
 use super::status::{cost, count};
 
 /// Lists every run.
 pub(super) fn runs(args: &Runs) -> Exit {
     let listed = list(args);
-    listed.map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+    listed.map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn list(args: &Runs) -> anyhow::Result<()> {
@@ -101,7 +101,7 @@ fn table(rows: &[(KnownRun, &str, Sums)]) -> String {
 /// Gives a run up.
 pub(super) fn cancel(args: &Cancel) -> Exit {
     let cancelled = give_up(args);
-    cancelled.map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+    cancelled.map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn give_up(args: &Cancel) -> anyhow::Result<()> {
@@ -111,21 +111,19 @@ fn give_up(args: &Cancel) -> anyhow::Result<()> {
     if known.state == RunState::Complete {
         bail!("run {run} is complete: there is nothing to give up; `pointsman forget {run}` removes it");
     }
+    let next = format!(
+        "what it has settled stays. The same command begins a new run, `pointsman resume {run}` goes on with this one"
+    );
     let at_work = store.is_at_work(run);
     runtime.block_on(store.set(run, RunState::Cancelled))?;
-    say(&if at_work {
-        format!(
-            "run {run} is told to stop now; what it has settled stays, and `pointsman resume {run}` would go on"
-        )
-    } else {
-        format!("run {run} is given up; what it has settled stays, and `pointsman resume {run}` would go on")
-    });
+    let how = if at_work { "told to stop now" } else { "given up" };
+    say(&format!("run {run} is {how}; {next}"));
     Ok(())
 }
 
 /// Removes runs.
 pub(super) fn forget(args: &Forget) -> Exit {
-    remove(args).map_or_else(|error| Mode::Lines.fail(&error, Exit::Broken), |()| Exit::Done)
+    remove(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn remove(args: &Forget) -> anyhow::Result<()> {

@@ -45,6 +45,13 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
         let rejected = numbered(report.items.rejected, "piece");
         problems.push(format!("{rejected} of the input rejected, such as {reject}"));
     }
+    if report.items.gone > 0 {
+        let items = numbered(report.items.gone, "item");
+        problems.push(format!(
+            "{items} that this run had before are not in its input any more, and have no line; `pointsman results` \
+             has those that settled"
+        ));
+    }
     if report.items.unfinished > 0 {
         let items = numbered(report.items.unfinished, "item");
         problems.push(format!("{items} given up half-way, without a line; calls under way may be charged"));
@@ -68,12 +75,21 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
 
 /// Says why the run paused, and what helps.
 fn paused(why: &str, kept: bool) -> String {
-    let next = if kept {
-        "what was answered is kept, and the run goes on with a higher cap (--max-cost)"
+    let higher = if is_of_run(why) {
+        "a higher cap (--max-cost)"
     } else {
-        "nothing was kept, so this run cannot go on: begin it anew with a higher cap (--max-cost)"
+        "a higher cap in [budget], or tomorrow (UTC)"
     };
-    format!("paused: {why}; {next}")
+    if kept {
+        format!("paused: {why}; what was answered is kept, and the run goes on with {higher}")
+    } else {
+        format!("paused: {why}; nothing was kept, so this run cannot go on: begin it anew with {higher}")
+    }
+}
+
+/// Returns whether it is the run's own cap that was met.
+pub(super) fn is_of_run(why: &str) -> bool {
+    why.starts_with("the run's cap")
 }
 
 /// Shows a cap and what came of it.
@@ -129,8 +145,11 @@ fn headline(report: &Report) -> String {
         (items.unwritten, "unwritten"),
     ] {
         if number > 0 || what == "completed" {
-            counts.push(format!("{} {what}", count(number)));
+            counts.push(format!("{} {what}", exact(number)));
         }
+    }
+    if items.settled_before > 0 {
+        counts.push(format!("{} of them in earlier sessions", exact(items.settled_before)));
     }
     let ended = match report.ended {
         Ended::Whole => "",
@@ -174,7 +193,8 @@ fn headline(report: &Report) -> String {
 
 fn calls(report: &Report) -> String {
     let calls = &report.calls;
-    let mut text = format!("{}: {} answered", numbered(calls.made, "call"), count(calls.answered));
+    let now = if report.items.settled_before > 0 { " in this session" } else { "" };
+    let mut text = format!("{}{now}: {} answered", numbered(calls.made, "call"), count(calls.answered));
     for (number, what) in [
         (calls.failed - calls.throttled, "failed"),
         (calls.throttled, "throttled (429)"),
@@ -212,6 +232,13 @@ fn spent(report: &Report) -> String {
         some(report.tokens.reasoning.0, "reasoning"),
         cost(report.cost_usd, report.calls_of_unknown_cost),
     )
+}
+
+/// Shows every digit, in threes: of how many items became what nobody wants to know about.
+fn exact(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// Says of which calls the cost is not known, why, and what helps.
@@ -320,6 +347,14 @@ mod tests {
         );
         assert_eq!(told(Some(0.0), Some(0)), "all of the input was begun");
         assert!(told(None, None).ends_with("its length is not"));
+    }
+
+    #[test]
+    fn items_are_counted_to_the_last_one() {
+        assert_eq!(
+            [0, 999, 1_000, 19_999, 1_234_567].map(exact),
+            ["0", "999", "1,000", "19,999", "1,234,567"]
+        );
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct LaneGround {
     pub voice: Fingerprint,
     /// What it costs.
     pub price: Option<Price>,
+    /// Where it is; `None` is its vendor's own address.
+    #[serde(default)]
+    pub address: Option<String>,
 }
 
 /// What is another than it was.
@@ -63,6 +66,8 @@ pub struct Changes {
     pub models_new: Vec<LaneName>,
     /// Lanes with another price.
     pub prices: Vec<LaneName>,
+    /// Lanes at another address.
+    pub addresses: Vec<LaneName>,
     /// Whether the schema of the items is another.
     pub input: bool,
 }
@@ -119,10 +124,23 @@ impl Grounds {
             from.values().copied().filter(is_missing).map(|lane| lane.lane.clone()).collect()
         };
         (changes.models_gone, changes.models_new) = (missing(&old, &now), missing(&now, &old));
-        let dearer =
-            |lane: &&LaneGround| old.get(&lane.lane).is_some_and(|before| before.price != lane.price);
-        changes.prices = now.values().copied().filter(dearer).map(|lane| lane.lane.clone()).collect();
+        let differ = |is_other: fn(&LaneGround, &LaneGround) -> bool| -> Vec<LaneName> {
+            let other = |lane: &&LaneGround| old.get(&lane.lane).is_some_and(|before| is_other(before, lane));
+            now.values().copied().filter(other).map(|lane| lane.lane.clone()).collect()
+        };
+        changes.prices = differ(|before, now| before.price != now.price);
+        changes.addresses = differ(|before, now| before.address != now.address);
         changes
+    }
+
+    /// Returns whether a step may have answers of a model that `new` asks for it, too.
+    fn shares_a_model(&self, step: &StepName, new: &Self) -> bool {
+        let voices = |grounds: &Self| -> Vec<Fingerprint> {
+            let lanes = grounds.steps.get(step).and_then(|step| grounds.routes.get(&step.route));
+            lanes.into_iter().flatten().map(|lane| lane.voice).collect()
+        };
+        let now = voices(new);
+        voices(self).iter().any(|voice| now.contains(voice))
     }
 
     fn lanes(&self) -> BTreeMap<&LaneName, &LaneGround> {
@@ -136,17 +154,30 @@ impl Changes {
         *self == Self::default()
     }
 
-    /// Returns how many of the answers that each step has stay valid: at most, where models are asked no more.
-    pub fn stay_valid(&self, answers: &BTreeMap<StepName, u64>) -> u64 {
+    /// Returns how many of the answers that each step has stay valid between `old` and `new`: at most, where some
+    /// of their models are asked no more.
+    pub fn stay_valid(&self, answers: &BTreeMap<StepName, u64>, old: &Grounds, new: &Grounds) -> u64 {
         let reached = [&self.steps, &self.removed, &self.dependent];
-        let stays = |step: &StepName| !reached.iter().any(|steps| steps.contains(step));
+        let stays = |step: &StepName| {
+            !reached.iter().any(|steps| steps.contains(step)) && old.shares_a_model(step, new)
+        };
         answers.iter().filter(|(step, _)| stays(step)).map(|(_, count)| count).sum()
     }
 
     /// Returns whether items that have settled have to be looked at again: some of their answers may be others
     /// now, or missing.
     pub fn reach_items(&self) -> bool {
-        let Self { steps, added, removed, dependent, models_gone, models_new: _, prices: _, input } = self;
+        let Self {
+            steps,
+            added,
+            removed,
+            dependent,
+            models_gone,
+            models_new: _,
+            prices: _,
+            addresses: _,
+            input,
+        } = self;
         *input
             || !models_gone.is_empty()
             || [steps, added, removed, dependent].iter().any(|some| !some.is_empty())
@@ -170,6 +201,7 @@ impl fmt::Display for Changes {
         say("models that are asked no more", lanes(&self.models_gone));
         say("new models", lanes(&self.models_new));
         say("other prices", lanes(&self.prices));
+        say("other addresses", lanes(&self.addresses));
         if self.input {
             said.push("another schema of the items".to_owned());
         }
@@ -208,6 +240,7 @@ prompt = \"Answer this {{ category }}: {{ item.text }}\"
                 cache_write: None,
                 long: None,
             }),
+            address: None,
         }
     }
 
@@ -272,6 +305,12 @@ prompt = \"Answer this {{ category }}: {{ item.text }}\"
         let newer = grounds(FILE, &[lane("claude/haiku", "haiku-5", Some(1.0))]);
         let said = "models that are asked no more: claude/haiku; new models: claude/haiku";
         assert_eq!(told(&old, &newer), (said.into(), true));
+        let mut moved = lane("claude/haiku", "haiku-4", Some(1.0));
+        moved.address = Some("http://127.0.0.1:8089".to_owned());
+        assert_eq!(told(&old, &grounds(FILE, &[moved])), ("other addresses: claude/haiku".into(), false));
+        let answers = BTreeMap::from([("category".into(), 7), ("reply".into(), 3)]);
+        assert_eq!(old.changes(&newer).stay_valid(&answers, &old, &newer), 0);
+        assert_eq!(old.changes(&dearer).stay_valid(&answers, &old, &dearer), 10);
         let renamed = grounds(FILE, &[lane("anthropic/small", "haiku-4", Some(1.0))]);
         assert_eq!(old.changes(&renamed).models_gone, []);
     }

@@ -24,6 +24,9 @@ const ENOUGH: usize = 10;
 /// Steps that are remembered.
 const STEPS: usize = 256;
 
+/// Answers of a step from which on what they cost is known well enough to reserve no more.
+const SURE_OF_MONEY: usize = 20;
+
 /// How far the provider's count may be from the estimate; beyond it is no count.
 const RATIOS: (f64, f64) = (0.2, 5.0);
 
@@ -69,12 +72,20 @@ impl Sizes {
         Need { input: self.input(estimate.input), output: output.min(most).max(1) }
     }
 
-    /// Returns what a call of `step` is likely to be charged for; before an answer was seen as much as it may
-    /// write.
+    /// Returns what a call of `step` is likely to be charged for. The first answers to come back are the short
+    /// ones: until enough of the step are known, as much as it may write, or what is assumed if nothing caps it, and
+    /// never less than was seen.
     pub(super) fn likely(&self, step: Option<&StepName>, estimate: Estimate) -> Need {
         let need = self.need(step, estimate);
-        let unknown = self.answers_of(step).is_none();
-        Need { output: estimate.max_tokens.filter(|_| unknown).unwrap_or(need.output), ..need }
+        let known = match step {
+            Some(step) => self.steps.get(step).map_or(0, |step| step.answers.len()),
+            None => self.all.len(),
+        };
+        if known >= SURE_OF_MONEY {
+            return need;
+        }
+        let most = estimate.max_tokens.unwrap_or(ASSUMED_OUTPUT);
+        Need { output: need.output.max(most), ..need }
     }
 
     /// Returns the tokens of an answer of `step` on average; `None` before there was one of any step.

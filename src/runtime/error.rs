@@ -46,7 +46,7 @@ pub enum Error {
         "run {run} has changed since it began: {changes}. It has {settled} settled items; of {answers} answers {} stay \
          valid. Accept the changes (--accept-changes) to go on with it and to ask only what they reach, or begin a new \
          run (--new)",
-        if changes.models_gone.is_empty() { stay.to_string() } else { format!("{stay} at most") }
+        if changes.models_gone.is_empty() || *stay == 0 { stay.to_string() } else { format!("{stay} at most") }
     )]
     Changed {
         /// The run.

@@ -49,6 +49,8 @@ pub struct Keep {
     pub anew: bool,
     /// Whether only a part of its items is dealt with: then it is as complete as it was before.
     pub partly: bool,
+    /// Whether failed items are asked again that come; else they stay what they are.
+    pub retry: bool,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
     /// Most that all sessions of the run together may spend; as `[budget] run` says when it is `None`. Given anew
@@ -79,6 +81,7 @@ impl Keep {
             accept_changes: false,
             anew: false,
             partly: false,
+            retry: false,
             keep_inputs: true,
             max_cost: None,
         }
@@ -93,6 +96,8 @@ pub struct Kept {
     outline: Outline,
     grounds: Grounds,
     known: Option<Known>,
+    /// Held while a run begins that is not there yet.
+    _beginning: Option<RunLock>,
 }
 
 #[derive(Debug)]
@@ -109,6 +114,8 @@ struct Known {
 #[serde(default)]
 struct Outcome {
     report: Value,
+    /// How long all sessions together were at work.
+    seconds: f64,
     files: Vec<Mark>,
 }
 
@@ -138,13 +145,16 @@ impl Kept {
 
     /// Begins a session.
     pub(super) async fn begin(self, pointsman: &Pointsman) -> Result<Open, Error> {
-        let Self { keep, outline, grounds, known } = self;
+        let Self { keep, outline, grounds, known, _beginning } = self;
         let store = keep.store.clone();
+        let sums = known.as_ref().map(|known| known.sums).unwrap_or_default();
+        let had = if keep.partly { 0 } else { sums.open + sums.settled() };
+        let worked = known.as_ref().map(|known| outcome_of(&known.run).seconds).unwrap_or_default();
         let (run, state, lock, anew) = match known {
             Some(Known { run, lock, anew, .. }) => (run.number, run.state, lock, anew),
             None => {
-                let (run, lock) = create(&keep, &outline).await?;
-                (run, RunState::Open, lock, false)
+                let run = store.create(&keep.identity, &outline).await?;
+                (run, RunState::Open, store.lock(run)?, false)
             }
         };
         let before = store.spent_by(run).await?;
@@ -157,38 +167,28 @@ impl Kept {
             .collect();
         let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
         let ledger = Ledger::new(store.clone(), pointsman.runtime().clone());
-        let keep_inputs = keep.keep_inputs;
-        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, voices, routes });
+        let (keep_inputs, retry) = (keep.keep_inputs, keep.retry);
+        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, retry, had, voices, routes });
         let whole = match state {
             _ if !keep.partly => RunState::Complete,
             // Nobody knows what of its input is left.
             RunState::Open => RunState::Stopped,
             before => before,
         };
-        Ok(Open { keeping, store, before, files: keep.files, whole, _lock: lock })
+        Ok(Open { keeping, store, before, files: keep.files, whole, seconds: worked, _lock: lock })
     }
 }
 
-/// Begins a run that is not there. Of two processes that begin the same one, one does.
-async fn create(keep: &Keep, outline: &Outline) -> Result<(RunNumber, RunLock), Error> {
-    let (store, end) = (&keep.store, Instant::now() + BEGINNING);
-    let before = store.find(&keep.identity).await?.map(|run| run.number);
-    let _beginning = loop {
+/// Lets one process at a time begin a run in a store.
+async fn beginning(store: &dyn Store) -> Result<RunLock, Error> {
+    let end = Instant::now() + BEGINNING;
+    loop {
         match store.lock(NEW) {
-            Ok(lock) => break lock,
+            Ok(lock) => return Ok(lock),
             Err(store::Error::Busy { .. }) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
             Err(error) => return Err(error.into()),
         }
-    };
-    let other = store.find(&keep.identity).await?.filter(|run| Some(run.number) != before);
-    if let Some(other) = other
-        && !keep.anew
-    {
-        // Somebody has begun it in the meantime, and works on it: that is refused by name.
-        drop(store.lock(other.number)?);
     }
-    let run = store.create(&keep.identity, outline).await?;
-    Ok((run, store.lock(run)?))
 }
 
 /// A run that is open in its store, for as long as this lives.
@@ -199,6 +199,8 @@ pub(super) struct Open {
     files: Vec<PathBuf>,
     /// What it is when all that it was given has been dealt with.
     whole: RunState,
+    /// How long it was at work before.
+    seconds: f64,
     /// What the run had spent before.
     pub(super) before: BTreeMap<ProviderName, Booked>,
     _lock: RunLock,
@@ -242,7 +244,8 @@ impl Open {
         } else {
             Vec::new()
         };
-        let outcome = Outcome { report: serde_json::to_value(report).unwrap_or_default(), files };
+        let seconds = self.seconds + report.seconds;
+        let outcome = Outcome { report: serde_json::to_value(report).unwrap_or_default(), seconds, files };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }
@@ -273,13 +276,21 @@ impl Pointsman {
             pipeline: pipeline.text().to_owned(),
             grounds: written,
         };
+        let mut beginning = None;
         let found = match keep.run {
             Some(run) => Some(store.run(run).await?),
-            None if keep.anew => None,
-            // What was given up for good begins anew.
-            None => store.find(&keep.identity).await?.filter(|run| run.state != RunState::Cancelled),
+            None => {
+                // Held until the run has begun: of two processes that begin the same one, one does, and the other
+                // finds it. What was cancelled begins anew.
+                beginning = Some(self::beginning(&*store).await?);
+                let found = if keep.anew { None } else { store.find(&keep.identity).await? };
+                found.filter(|run| run.state != RunState::Cancelled)
+            }
         };
-        let Some(run) = found else { return Ok(Kept { keep, outline, grounds, known: None }) };
+        let Some(run) = found else {
+            return Ok(Kept { keep, outline, grounds, known: None, _beginning: beginning });
+        };
+        drop(beginning);
         let lock = store.lock(run.number)?;
         // Read under the lock: another process may have accepted changes since it was found. What cannot be read
         // was written by a version that knew less: then everything has changed.
@@ -289,7 +300,7 @@ impl Pointsman {
         let sums = store.sums(run.number).await?;
         if !changes.is_empty() && !keep.accept_changes {
             let answered = store.answers(run.number).await?;
-            let (answers, stay) = (answered.values().sum(), changes.stay_valid(&answered));
+            let (answers, stay) = (answered.values().sum(), changes.stay_valid(&answered, &before, &grounds));
             let (run, settled) = (run.number, sums.settled());
             return Err(Error::Changed { run, changes: Box::new(changes), settled, answers, stay });
         }
@@ -297,7 +308,7 @@ impl Pointsman {
             run.state == RunState::Complete && changes.is_empty() && run.outline.places == keep.places;
         let nothing_left = is_as_before && files_hold(&run).await;
         let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left };
-        Ok(Kept { keep, outline, grounds, known: Some(known) })
+        Ok(Kept { keep, outline, grounds, known: Some(known), _beginning: None })
     }
 
     /// Returns what the lanes of a route are, as far as answers depend on it.
@@ -311,7 +322,8 @@ impl Pointsman {
                 temperature: model.temperature,
             };
             let voice: Fingerprint = voice.fingerprint();
-            LaneGround { lane: lane.clone(), voice, price: model.price }
+            let address = settings.base_url.clone();
+            LaneGround { lane: lane.clone(), voice, price: model.price, address }
         };
         self.lanes_of(route).map(ground).collect()
     }
@@ -329,7 +341,12 @@ impl Pointsman {
 
 /// Returns whether the files of a complete run are as it left them.
 async fn files_hold(run: &KnownRun) -> bool {
-    let outcome: Outcome = serde_json::from_value(run.outcome.clone()).unwrap_or_default();
+    let outcome = outcome_of(run);
     let hold = move || !outcome.files.is_empty() && marks::hold(&outcome.files);
     tokio::task::spawn_blocking(hold).await.unwrap_or(false)
+}
+
+/// Returns what the last session told; what cannot be read was written by another version.
+fn outcome_of(run: &KnownRun) -> Outcome {
+    serde_json::from_value(run.outcome.clone()).unwrap_or_default()
 }

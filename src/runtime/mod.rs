@@ -35,5 +35,5 @@ pub use error::Error;
 pub use keep::{Keep, Kept};
 pub use plan::{Bound, Counted, LanePlan, Plan, Range, Sample, StepPlan};
 pub use pointsman::Pointsman;
-pub use retry::Reopened;
+pub use retry::Retried;
 pub use run::RunHandle;

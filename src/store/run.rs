@@ -38,7 +38,7 @@ pub enum RunState {
     Paused,
     /// Its input, its output or the store failed.
     Broken,
-    /// It was given up for good.
+    /// It was given up: the same command begins another one.
     Cancelled,
 }
 

@@ -160,10 +160,15 @@ async fn a_later_record_of_a_session_replaces_and_that_of_another_stands_beside(
     let again = Record { session: 2, ..record(run, 1, vec![answered("category", json!("A"))], None) };
     store.write(&[again]).await.unwrap();
     let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
-    assert_eq!(known.settled, None);
+    let status = known.settled.map(|settled| settled.status);
+    assert_eq!(status, Some(ItemStatus::Failed), "what is asked again has failed until it settles anew");
     let states: Vec<_> = known.steps.iter().map(|step| step.state).collect();
     assert_eq!(states, [StepState::Failed, StepState::Answered]);
     assert_eq!(store.sums(run).await.unwrap().spent.calls, 2, "what was paid before is still counted");
+
+    store.write(&[record(run, 1, Vec::new(), Some(settled(ItemStatus::Completed)))]).await.unwrap();
+    let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
+    assert_eq!(known.settled.map(|settled| settled.status), Some(ItemStatus::Completed));
 }
 
 #[tokio::test]

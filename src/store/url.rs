@@ -44,7 +44,7 @@ impl FromStr for StoreUrl {
                 // As in other programs, two slashes may stand before the path.
                 let path = path.strip_prefix("//").unwrap_or(path);
                 match path {
-                    "" => wrong("\"sqlite:pointsman.db\"".into()),
+                    "" | ":memory:" => wrong("\"sqlite:pointsman.db\"".into()),
                     path => Ok(Self::Sqlite(path.into())),
                 }
             }
@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(refused("runs.db"), "\"runs.db\" names no store: it is written \"sqlite:runs.db\"");
         assert_eq!(refused(""), "\"\" names no store: it is written \"sqlite:pointsman.db\" or \"none\"");
         assert_eq!(refused("sqlite:"), "\"sqlite:\" names no store: it is written \"sqlite:pointsman.db\"");
+        assert!(refused("sqlite::memory:").ends_with("\"sqlite:pointsman.db\""));
         assert!(refused("postgres://localhost/runs").contains("no other store is there yet"));
     }
 }

@@ -288,3 +288,17 @@ async fn a_call_that_was_not_needed_in_the_end_is_booked_once() {
     assert_eq!(known, Booked { cost: charged(&fast), perhaps: dollars(report.perhaps_cost_usd) });
     assert_eq!((dollars(report.caps[0].spent_usd), known.perhaps > NanoUsd(0)), (known.all(), true));
 }
+
+#[test]
+fn a_small_cap_holds_although_the_first_answers_back_are_the_short_ones() {
+    let room = super::program::Room::new(
+        "[provider.p]\nbase_url = \"simulator\"\nmodels.any = { price = { input = 1, output = 5 } }\n\
+         [simulator]\nlatency = { median = \"100ms\", p95 = \"300ms\" }\n\
+         answer_tokens = { median = 300, p95 = 3000 }\n",
+    );
+    room.items(500);
+    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --max-cost 0.05 --report r.json").expect(5);
+    let spent = room.json("r.json")["cost_usd"].as_f64().unwrap();
+    // One answer in twenty has 3,000 tokens and costs $0.015; nothing says so before it comes.
+    assert!(spent < 0.1, "{spent}");
+}

@@ -92,7 +92,7 @@ fn a_run_that_was_stopped_is_resumed_by_its_number_from_anywhere() {
     let report = elsewhere.run(&format!("report 1 --json {store}"));
     let report: Value = serde_json::from_str(&report.out).unwrap();
     assert_eq!((calls(&report), report["items"]["completed"].as_u64()), (60, Some(60)));
-    elsewhere.run(&format!("resume {store}")).says(2, &["nothing is left to go on with"]);
+    elsewhere.run(&format!("resume {store}")).says(0, &["nothing is left to go on with"]);
 }
 
 #[test]
@@ -221,4 +221,103 @@ async fn made_up_answers_never_stand_for_real_ones_nor_the_other_way_round() {
     room.write("config.toml", provider("a", &simulator, ""));
     room.run(&format!("{RUN} --report r.json")).says(0, &["run 2 goes on: 3 items settled before"]);
     assert_eq!(simulator.counts().requests, 3);
+}
+
+#[test]
+fn an_export_overwrites_nothing_that_the_run_needs() {
+    let room = Room::new("");
+    room.items(3);
+    room.run(RUN).expect(0);
+    for name in ["pointsman.db", "items.jsonl", "config.toml", "pipeline.toml"] {
+        let before = std::fs::read(room.path(name)).unwrap();
+        room.run(&format!("results 1 --out {name}")).says(4, &["name another file to write to"]);
+        assert_eq!(std::fs::read(room.path(name)).unwrap(), before, "{name}");
+    }
+    room.write("pointsman.db-wal", "");
+    room.run("run pipeline.toml --items items.jsonl --out pointsman.db-wal --new").expect(4);
+}
+
+#[test]
+fn what_fails_and_is_asked_again_has_failed_until_it_settles_anew() {
+    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]");
+    room.items(30);
+    room.write("items.jsonl", format!("{}no json\n", room.read("items.jsonl")));
+    let run = format!("{RUN} --rejects rejects.jsonl");
+    room.run(&run).expect(1);
+    let (lines, listed) = (room.read("o.jsonl"), room.run("failed 1").out);
+    assert!(listed.lines().count() > 3);
+
+    room.write("config.toml", "[simulator]\nlatency = \"10s\"");
+    let mut retrying = start(room.program("retry 1 --json"));
+    retrying.wait_for("\"progress\"");
+    retrying.signal("KILL");
+    retrying.end();
+    assert_eq!(room.run("failed 1").out, listed);
+    assert_eq!(room.run("results 1").out.lines().count(), 30);
+
+    let mut retrying = start(room.program("retry 1 --json"));
+    retrying.wait_for("\"progress\"");
+    retrying.signal("INT");
+    retrying.wait_for("stopping");
+    retrying.signal("INT");
+    assert_eq!(retrying.end().code, Some(130));
+    let mut same: Vec<_> = room.read("o.jsonl").lines().map(str::to_owned).collect();
+    let mut before: Vec<_> = lines.lines().map(str::to_owned).collect();
+    (same.sort(), before.sort());
+    assert_eq!(same, before);
+
+    room.write("config.toml", "");
+    room.run("retry 1").expect(0);
+    assert!(room.lines("o.jsonl").iter().all(|line| line["status"] == "completed"));
+    assert_eq!(room.lines("rejects.jsonl").len(), 1, "what was no item is no item still");
+}
+
+#[test]
+fn items_that_are_gone_from_the_input_are_told() {
+    let room = Room::new("");
+    room.items(20);
+    room.run(RUN).expect(0);
+    room.items(5);
+    room.run(RUN).says(0, &["15 items that this run had before are not in its input any more"]);
+    assert_eq!(room.lines("o.jsonl").len(), 5);
+    assert_eq!(room.run("results 1").out.lines().count(), 20);
+}
+
+#[test]
+fn of_two_that_begin_the_same_run_one_does_and_the_other_touches_nothing() {
+    let room = Room::new("[simulator]\nlatency = \"10s\"");
+    room.items(3);
+    let outs = ["o.jsonl", "p.jsonl"];
+    outs.iter().for_each(|out| room.write(out, "as it was\n"));
+    let mut both = outs.map(|out| start(room.program(&RUN.replace("o.jsonl", out))));
+    let refused = loop {
+        if let Some(ended) = both.iter_mut().position(|one| one.child.try_wait().unwrap().is_some()) {
+            break ended;
+        }
+        std::thread::yield_now();
+    };
+    let (loser, winner) = (outs[refused], outs[1 - refused]);
+    let [first, second] = both;
+    let (lost, mut won) = if refused == 0 { (first, second) } else { (second, first) };
+    lost.end().says(4, &["run 1 is being worked on by process"]);
+    assert_eq!(room.read(loser), "as it was\n");
+
+    // Nor do two runs write to one file.
+    won.wait_for("3 in flight");
+    room.write("more.jsonl", room.read("items.jsonl"));
+    let same_file = room.run(&format!("run pipeline.toml --items more.jsonl --out {winner}"));
+    same_file.says(4, &[&format!("another run is writing to {winner}")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_address_is_told_before_anything_goes_on() {
+    let (rehearsal, real) = (play(Settings::default()), play(Settings::default()));
+    let room = Room::new(&provider("a", &rehearsal, ""));
+    room.items(3);
+    room.run(RUN).expect(0);
+    room.write("config.toml", provider("a", &real, ""));
+    room.run(RUN)
+        .says(3, &["run 1 has changed since it began: other addresses: a/m", "of 3 answers 3 stay valid"]);
+    room.run(&format!("{RUN} --new")).says(0, &["3 calls"]);
+    assert_eq!((rehearsal.counts().requests, real.counts().requests), (3, 3));
 }

@@ -81,6 +81,8 @@ pub struct Run {
     keeping: Option<Arc<Keeping>>,
     /// The last item that has a number in the store.
     last_item: ItemNumber,
+    /// Items that the store knew when they came.
+    met_again: u64,
     /// Whose money it spends.
     purses: RunPurses,
     /// Which cap was met.
@@ -132,6 +134,7 @@ impl Run {
             purses: setup.purses,
             paused: None,
             unkept: None,
+            met_again: 0,
             router: setup.router,
             providers: setup.providers,
             priority: setup.priority,
@@ -362,6 +365,10 @@ impl Run {
         if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;
+        }
+        if report.ended == Ended::Whole {
+            let had = self.keeping.as_ref().map(|keeping| keeping.had).unwrap_or_default();
+            report.items.gone = had.saturating_sub(self.met_again);
         }
         report.not_begun =
             (report.ended != Ended::Whole).then(|| NotBegun::after(self.pieces, self.input_read));

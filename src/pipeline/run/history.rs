@@ -5,13 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::line;
 use super::report::{Ended, Report};
 use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
 use crate::pipeline::sink::Line;
 use crate::store::{Error, ItemNumber, KnownItem, KnownRun, RunNumber, RunState, Store};
-use crate::types::StepName;
+use crate::types::{NanoUsd, StepName};
 
 /// Items that are read at once.
 const PAGE: u32 = 500;
@@ -93,10 +95,18 @@ impl History {
         .await?;
         let ended = match self.run.state {
             RunState::Complete => Ended::Whole,
-            RunState::Open | RunState::Stopped | RunState::Paused | RunState::Cancelled => Ended::Interrupted,
+            RunState::Paused => Ended::Paused,
+            RunState::Open | RunState::Stopped | RunState::Cancelled => Ended::Interrupted,
             RunState::Broken => Ended::Broken,
         };
-        let took = Duration::from_millis(self.run.touched.abs_diff(self.run.begun));
-        Ok(tally.report(&self.run.outline.name, ended, took))
+        // The time that it was not at work is none of it. One that never ended a session has no other.
+        let worked = self.run.outcome.get("seconds").and_then(Value::as_f64).filter(|seconds| *seconds > 0.0);
+        let took = worked.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let span = Duration::from_millis(self.run.touched.abs_diff(self.run.begun));
+        let mut report = tally.report(&self.run.outline.name, ended, took.unwrap_or(span));
+        let booked = self.store.spent_by(self.run.number).await?;
+        let perhaps: u64 = booked.values().map(|booked| booked.perhaps.0).sum();
+        (report.kept, report.perhaps_cost_usd) = (true, NanoUsd(perhaps).dollars());
+        Ok(report)
     }
 }

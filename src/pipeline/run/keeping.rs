@@ -27,6 +27,10 @@ pub struct Keeping {
     pub session: Session,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
+    /// Whether failed items are asked again.
+    pub retry: bool,
+    /// Items that the run had before, where its whole input is read now.
+    pub had: u64,
     /// The fingerprint of each lane's model.
     pub voices: HashMap<LaneName, Fingerprint>,
     /// The lanes of each route.
@@ -60,8 +64,10 @@ impl Keeping {
     /// pipeline.
     pub(super) fn still_holds(&self, known: &KnownItem, content: Fingerprint) -> bool {
         let settled = known.settled.as_ref();
-        settled.is_some_and(|settled| settled.edition == self.session.edition)
-            && known.head.content == content
+        let holds = |settled: &SettledRecord| {
+            settled.edition == self.session.edition && !(self.retry && settled.status == ItemStatus::Failed)
+        };
+        settled.is_some_and(holds) && known.head.content == content
     }
 
     fn record(&self, item: Arc<ItemHead>, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {

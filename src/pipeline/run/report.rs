@@ -131,6 +131,8 @@ pub struct Items {
     pub skipped: u64,
     /// Of those three, items that an earlier session had settled; nothing was asked for them.
     pub settled_before: u64,
+    /// Items that the run had before and that its input has no more; they have no line.
+    pub gone: u64,
     /// Lines that are no item.
     pub rejected: u64,
     /// Items that were started and given up when the run was stopped; they have no line.

@@ -169,7 +169,8 @@ impl Tally {
     /// Returns what beaten calls may have cost; `None` when that is not known of one of their lanes.
     fn beaten_dollars(&self) -> Option<f64> {
         let beaten = self.lanes.values().filter(|share| share.has_beaten());
-        beaten.map(Share::beaten_dollars).sum()
+        // A sum of nothing is less than zero by its sign.
+        beaten.map(Share::beaten_dollars).sum::<Option<f64>>().map(|dollars| dollars + 0.0)
     }
 
     /// Returns how long a call takes on average, in seconds; 0 before there was one.

@@ -28,6 +28,12 @@ pub enum Error {
         /// The input, or the other output.
         other: String,
     },
+    /// Somebody else writes to the file.
+    #[error("another run is writing to {name}; wait until it has ended, or name another file")]
+    InUse {
+        /// The file.
+        name: String,
+    },
     /// No thread could be started.
     #[error("cannot start a thread to write {name}")]
     Thread {

@@ -185,8 +185,13 @@ impl StepLine {
         for attempt in &trail.0 {
             line.took += attempt.waited + attempt.took;
             line.notes.extend(attempt.note().filter(|note| !line.notes.contains(note)));
-            // What was refused before any work is free even when the provider does not say so.
-            let free = matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::No);
+            // What was refused before any work is free even when the provider does not say so; what has not left
+            // is, anyhow.
+            let free = match &attempt.outcome {
+                Outcome::Refused(_) => true,
+                Outcome::Failed(failure) => failure.charged == Charged::No,
+                Outcome::Answered => false,
+            };
             let tokens = attempt.usage.map(TokenCount::from).or(free.then(TokenCount::default));
             let cost = attempt.cost.or((free && attempt.usage.is_none()).then_some(NanoUsd(0)));
             line.cost = line.cost.zip(cost).map(|(sum, more)| sum + more);

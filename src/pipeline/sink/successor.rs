@@ -15,6 +15,8 @@ pub(super) struct Successor {
     takes: PathBuf,
     /// Lines from which on it is no poorer.
     after: u64,
+    /// The file that is there, locked so that nobody else writes to it either.
+    pub(super) before: Option<File>,
 }
 
 impl Successor {
@@ -28,8 +30,10 @@ impl Successor {
         prefix.push(".");
         let (file, path) = Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder)?.into_parts();
         file.set_permissions(fs::metadata(&takes)?.permissions())?;
+        // From when it takes the place on it is the one that others find. Where there are no locks, there are none.
+        let _ = file.try_lock();
         let again = file.try_clone()?;
-        Ok((Self { path, takes, after }, file, again))
+        Ok((Self { path, takes, after, before: None }, file, again))
     }
 
     /// Returns whether so many lines are enough.

@@ -3,7 +3,7 @@
 //! What can be known before the first line is said here, once. A file that was there is emptied only
 //! when something is about to be written to it, so that a run which is refused takes nothing away.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ impl Target {
         if let Some(other) = others.iter().find(|other| same(path, &metadata, other)) {
             return Err(Error::SameFile { name, other: other.display().to_string() });
         }
+        // Where a file system knows no locks nothing is different but that two runs may write there.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(Error::InUse { name });
+        }
         let again = file.try_clone().map_err(failed)?;
         Ok(Self { name, out: Some(Box::new(file)), file: Some(again), successor: None })
     }
@@ -72,8 +76,9 @@ impl Target {
             self.file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|file| file.len() > 0));
         if is_filled
             && lines > 0
-            && let Ok((successor, out, again)) = Successor::of(path, lines)
+            && let Ok((mut successor, out, again)) = Successor::of(path, lines)
         {
+            successor.before = self.file.take();
             self.out = Some(Box::new(out));
             (self.file, self.successor) = (Some(again), Some(successor));
         }

@@ -418,3 +418,14 @@ fn a_step_whose_call_left_through_an_open_breaker_says_so_once() {
         StepLine::completed(&Trail(vec![forced(), forced(), attempt("c/d", Outcome::Answered)]), false);
     assert_eq!(line.notes, ["a/b: left although its breaker was open: no other lane was left"]);
 }
+
+#[test]
+fn what_never_left_costs_nothing_and_leaves_the_sum_known() {
+    let refused = Outcome::Refused("no key is left".into());
+    let line =
+        StepLine::completed(&Trail(vec![attempt("a/m", refused), attempt("b/m", Outcome::Answered)]), false);
+    assert_eq!((line.cost, line.tokens.map(|tokens| tokens.output)), (Some(NanoUsd(123_000)), Some(20)));
+    let nothing = Outcome::Refused("no key is left".into());
+    let failed = StepLine::unfinished(&Trail(vec![attempt("a/m", nothing)]));
+    assert_eq!(failed.cost, Some(NanoUsd(0)));
+}

@@ -134,6 +134,8 @@ impl Sqlite {
         // it could not be given back is no reason to say that they are not gone.
         if !left.into_iter().any(|run| RunLock::is_taken(&self.path, RunNumber(run))) {
             drop(sqlx::query("VACUUM").execute(&mut *writer).await);
+            // What was there is in the journal still, to be read by anybody, until that is folded in.
+            drop(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await);
         }
         Ok(())
     }

@@ -14,11 +14,13 @@ use super::spending::book_records;
 /// Rows of a statement, largest first. Few sizes, so that each is prepared once.
 pub(super) const CHUNKS: [usize; 3] = [32, 8, 1];
 
-/// A row that is there already is replaced: a record says everything that its session knows.
+/// A row that is there already is replaced: a record says everything that its session knows. What has failed and is
+/// asked again has failed until it settles anew.
 const REPLACE_ITEM: &str = " ON CONFLICT (run, item) DO UPDATE SET key = excluded.key, \
     content = excluded.content, line = excluded.line, input = excluded.input, state = excluded.state, \
     edition = excluded.edition, step = excluded.step, failure = excluded.failure, took = excluded.took, \
-    lives = excluded.lives, seal = excluded.seal";
+    lives = excluded.lives, seal = excluded.seal \
+    WHERE excluded.state <> 'open' OR items.state <> 'failed' OR items.content <> excluded.content";
 
 const REPLACE_STEP: &str = " ON CONFLICT (run, item, session, step) DO UPDATE SET state = excluded.state, \
     shaped = excluded.shaped, answer = excluded.answer, failure = excluded.failure, \

@@ -18,6 +18,7 @@ impl Run {
     ) -> Option<Option<Kept>> {
         let Some(keeping) = self.keeping.clone() else { return Some(None) };
         let content = source::content(&item.value);
+        self.met_again += u64::from(known.is_some());
         if let Some(known) = known.as_ref().filter(|known| keeping.still_holds(known, content)) {
             self.has_settled(item, known);
             return None;
