@@ -135,7 +135,13 @@ impl Session<'_> {
         };
         let name = source.name().to_owned();
         if let Some(number) = kept.as_ref().and_then(Kept::number) {
-            mode.note(&format!("run {number} goes on: {} settled before", numbered(settled, "item")));
+            let complete = kept.as_ref().is_some_and(Kept::was_complete) && self.going.retry.is_none();
+            let added = if complete {
+                "; it was complete, and what is new is added to it (--new begins another)"
+            } else {
+                ""
+            };
+            mode.note(&format!("run {number} goes on: {} settled before{added}", numbered(settled, "item")));
         }
         let ran = self.pointsman.runtime().block_on(async {
             let mut run = match kept {

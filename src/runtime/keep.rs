@@ -130,6 +130,11 @@ impl Kept {
         self.known.as_ref().map(|known| known.sums).unwrap_or_default()
     }
 
+    /// Returns whether it was complete before.
+    pub fn was_complete(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.run.state == RunState::Complete)
+    }
+
     /// Returns whether it is complete, and all of its files are as it left them.
     pub fn nothing_left(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.nothing_left)

@@ -56,7 +56,7 @@ pub enum Error {
         why: String,
     },
     /// Another process is at work on the run.
-    #[error("run {run} is being worked on by {who}: wait until it has ended, or stop it")]
+    #[error("{} is being worked on by {who}: wait until it has ended, or stop it", name(*run))]
     Busy {
         /// The run.
         run: RunNumber,
@@ -66,4 +66,9 @@ pub enum Error {
     /// There is no such run.
     #[error("there is no run {0} in this database; `pointsman runs` lists them")]
     NoRun(RunNumber),
+}
+
+/// Names a run; one that is just beginning has no number.
+fn name(run: RunNumber) -> String {
+    if run == RunNumber(0) { "a new run".to_owned() } else { format!("run {run}") }
 }

@@ -263,7 +263,8 @@ fn what_fails_and_is_asked_again_has_failed_until_it_settles_anew() {
     assert_eq!(retrying.end().code, Some(130));
     let mut same: Vec<_> = room.read("o.jsonl").lines().map(str::to_owned).collect();
     let mut before: Vec<_> = lines.lines().map(str::to_owned).collect();
-    (same.sort(), before.sort());
+    same.sort();
+    before.sort();
     assert_eq!(same, before);
 
     room.write("config.toml", "");
