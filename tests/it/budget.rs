@@ -49,8 +49,9 @@ fn plays(settings: &str) -> Simulator {
     play(toml::from_str(settings).unwrap())
 }
 
-/// What the simulator would charge.
-fn charged(simulator: &Simulator) -> NanoUsd {
+/// What the simulator would charge, once it has counted everything that it has written.
+async fn charged(simulator: &Simulator) -> NanoUsd {
+    until("the simulator is done", || simulator.counts().in_flight == 0).await;
     let counts = simulator.counts();
     let usage = Usage {
         input: Tokens(counts.input_tokens),
@@ -103,7 +104,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let cap = &report.caps[0];
     assert_eq!((report.ended, cap.of, report.items.failed), (Ended::Paused, CapOf::Run, 0), "{report:?}");
     let met = cap.met.unwrap();
-    let (spent, calls) = (charged(&simulator), simulator.counts().requests);
+    let (spent, calls) = (charged(&simulator).await, simulator.counts().requests);
     assert_eq!((dollars(cap.spent_usd), calls), (spent, report.calls.made));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
     // No call of this length costs more than a cent.
@@ -118,7 +119,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let (report, second) = run(&pointsman, PIPELINE, 10_000, &keep).await;
     assert_eq!((report.ended, report.items.completed), (Ended::Whole, 10_000));
     assert_eq!((report.items.settled_before, second.len()), (first.len() as u64, 10_000));
-    let spent = charged(&simulator);
+    let spent = charged(&simulator).await;
     assert_eq!((dollars(report.caps[0].spent_usd), simulator.counts().requests), (spent, 10_000));
     assert_eq!(booked(&keep, 1).await, Booked { cost: spent, ..Booked::default() });
 }
@@ -137,7 +138,7 @@ async fn an_item_that_waits_for_money_keeps_its_answers_and_asks_only_the_rest()
     let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
     assert_eq!((report.ended, report.items.completed), (Ended::Whole, 200));
     assert_eq!(simulator.counts().requests, 400);
-    assert_eq!(booked(&keep, 1).await.all(), charged(&simulator));
+    assert_eq!(booked(&keep, 1).await.all(), charged(&simulator).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,10 +149,10 @@ async fn a_days_cap_counts_what_other_runs_of_the_store_have_spent_also_in_anoth
     let keep = |name: &str, store: Arc<dyn Store>| Keep::new(store, name);
     let (first, _) = run(&start(&config), PIPELINE, 100, &keep("one", store(folder.path()).await)).await;
     assert_eq!((first.ended, first.caps.len()), (Ended::Whole, 2));
-    assert_eq!(dollars(first.caps[0].spent_usd), charged(&simulator));
+    assert_eq!(dollars(first.caps[0].spent_usd), charged(&simulator).await);
     let (second, _) = run(&start(&config), PIPELINE, 100, &keep("two", store(folder.path()).await)).await;
     assert_eq!((second.ended, second.caps[0].of), (Ended::Paused, CapOf::Day));
-    assert_eq!(dollars(second.caps[0].spent_usd), charged(&simulator));
+    assert_eq!(dollars(second.caps[0].spent_usd), charged(&simulator).await);
     assert!(second.caps[0].spent_usd > 0.06 && second.calls.made < 100, "{:?}", second.caps);
 }
 
@@ -165,7 +166,7 @@ async fn a_provider_whose_day_is_spent_leaves_its_calls_to_the_other_lane() {
     assert_eq!((ran.report.ended, ran.report.items.completed), (Ended::Whole, 100));
     let cap = &ran.report.caps[0];
     assert_eq!((cap.of, cap.provider.as_ref().unwrap().as_str()), (CapOf::Provider, "a"));
-    assert_eq!(dollars(cap.spent_usd), charged(&one));
+    assert_eq!(dollars(cap.spent_usd), charged(&one).await);
     assert!(one.counts().requests > 10 && other.counts().requests > 50, "{cap:?}");
     // A question of its own, too, and where nobody else is left it says why.
     assert_eq!(ask(&pointsman, "default", "Anybody?").await.unwrap().lane.to_string(), "b/m");
@@ -187,8 +188,8 @@ async fn what_has_no_price_cannot_be_capped_and_is_refused_before_anything_start
     let refused = begin(&pointsman, Some(dollars(1.0))).await.unwrap_err().to_string();
     let said = "spending is capped, and nobody knows what a/m costs";
     assert!(refused.contains(said) && refused.contains("[provider.a.models.m]"), "{refused}");
-    assert!(begin(&pointsman, None).await.is_ok());
     assert_eq!(simulator.counts().by_vendor.len(), 0);
+    assert!(begin(&pointsman, None).await.is_ok());
     // Made-up answers cost nothing.
     let practice = start("[provider.p]\nbase_url = \"simulator\"");
     let mut run = begin(&practice, Some(dollars(1.0))).await.unwrap();
@@ -221,7 +222,7 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     simulator.reset();
     let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
     assert_eq!(report.ended, Ended::Whole);
-    let all = Booked { cost: charged(&simulator), perhaps: known.perhaps };
+    let all = Booked { cost: charged(&simulator).await, perhaps: known.perhaps };
     assert_eq!((booked(&keep, 1).await, dollars(report.caps[0].spent_usd)), (all, all.all()));
 }
 
@@ -267,7 +268,10 @@ async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_ca
     let cap = &report.caps[0];
     let met = cap.met.unwrap();
     assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0), "{report:?}");
-    assert_eq!((dollars(cap.spent_usd), lines.len() as u64), (charged(&simulator), report.calls.answered));
+    assert_eq!(
+        (dollars(cap.spent_usd), lines.len() as u64),
+        (charged(&simulator).await, report.calls.answered)
+    );
     assert!(cap.overshoot_usd > 0.0 && met.calls_in_flight > 0, "{cap:?}");
     // Each costs 900 tokens, and its prompt.
     assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.004_6, "{cap:?}");
@@ -285,7 +289,7 @@ async fn a_call_that_was_not_needed_in_the_end_is_booked_once() {
     let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
     assert_eq!((report.ended, report.items.completed, report.calls.beaten), (Ended::Whole, 4, 4));
     let known = booked(&keep, 1).await;
-    assert_eq!(known, Booked { cost: charged(&fast), perhaps: dollars(report.perhaps_cost_usd) });
+    assert_eq!(known, Booked { cost: charged(&fast).await, perhaps: dollars(report.perhaps_cost_usd) });
     assert_eq!((dollars(report.caps[0].spent_usd), known.perhaps > NanoUsd(0)), (known.all(), true));
 }
 
