@@ -1,6 +1,6 @@
 //! Looks at calls that have come, lets them leave when they may, and tells the router how the provider is doing.
 //!
-//! Makes no call itself: each is a task on the shared runtime, which outlives the actor. Holds no call and no
+//! Makes no call itself: they are tasks on the shared runtime, which outlive the actor. Holds no call and no
 //! number that must survive it: those are in its [`State`].
 
 use std::sync::Arc;
@@ -8,17 +8,14 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::time::Instant;
-use tracing::debug;
 
 use crate::chaos;
-use crate::supervisor::{Reply as ReplyTo, Stop};
-use crate::types::{Class, Failure, KeyLabel, NanoUsd};
+use crate::supervisor::Stop;
 
 use super::arrivals::Arrived;
-use super::call::{HealthChanged, Left, Refused, Replied};
-use super::exchange::exchange;
-use super::permit::Ended;
-use super::state::{Departure, Next, State};
+use super::call::HealthChanged;
+use super::outgoing::leave;
+use super::state::{Next, State};
 
 /// How often waiting calls whose askers have gone are looked for, and health is told anew.
 const TICK: Duration = Duration::from_secs(1);
@@ -39,7 +36,7 @@ pub struct Provider {
     recovery: Option<SpawnHandle>,
 }
 
-/// Tells the actor that a call has ended and another may leave.
+/// Tells the actor that another call may leave, where no call that ends hands its place on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Released {
@@ -72,8 +69,7 @@ impl Provider {
                 Next::Leave(departure) => {
                     chaos::point("provider.leave");
                     let probe = departure.permit.is_probe();
-                    let call = call(self.state.clone(), *departure);
-                    drop(self.state.runtime().spawn(call));
+                    leave(&self.state, *departure);
                     // Until the probe has come back the others do better elsewhere.
                     if probe {
                         self.tell_health(ctx);
@@ -115,89 +111,6 @@ impl Provider {
             (self.tell)(health.clone());
             self.told = Some(health);
         }
-    }
-}
-
-/// Makes the call that may leave, and tells its asker and the state how it ended.
-async fn call(state: Arc<State>, departure: Departure) {
-    chaos::point("call.leave");
-    let Departure { waiting, key, permit } = departure;
-    let (call, left) = (waiting.call, Instant::now());
-    let Some(model) = state.settings().models.get(&call.model) else { return };
-    if let Some(departure) = &call.departure {
-        // Told once; whoever waits for it may have gone.
-        let _ = departure.set(Left { at: left, key: key.id.label.clone(), likely: permit.likely() });
-    }
-    let mut owed = Owed {
-        reply: Some(waiting.reply),
-        key: key.id.label.clone(),
-        probe: permit.is_probe(),
-        forced: permit.is_forced(),
-        perhaps: permit.likely(),
-        left,
-        waited: left - waiting.asked,
-    };
-    let exchanged = tokio::select! {
-        biased;
-        exchanged = Box::pin(exchange(&state, &call, model, &key, &permit)) => exchanged,
-        () = owed.abandoned() => {
-            state.broken_off(&call.model, left.elapsed());
-            return debug!(provider = %state.name(), "nobody waits for the call any more");
-        }
-    };
-    let (result, took) = (exchanged.result, left.elapsed());
-    let began = exchanged.first_token.is_some();
-    owed.perhaps = permit.settle(&Ended { result: &result, took, began }).perhaps;
-    if let Err(failure) = &result {
-        debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
-    }
-    let usage = match &result {
-        Ok(reply) => reply.usage,
-        Err(failure) => failure.usage.as_deref().copied(),
-    };
-    let cost = model.price.zip(usage).map(|(price, usage)| price.cost(&usage));
-    chaos::point("call.tell");
-    owed.pay(exchanged.first_token, cost, result);
-}
-
-/// The answer to a call that has left. Whoever drops it unpaid (by a panic) says so: the provider may have
-/// executed the call.
-struct Owed {
-    reply: Option<ReplyTo<Result<Replied, Refused>>>,
-    key: KeyLabel,
-    probe: bool,
-    forced: bool,
-    /// What the call is booked with as long as nobody knows what it cost.
-    perhaps: NanoUsd,
-    left: Instant,
-    waited: Duration,
-}
-
-impl Owed {
-    async fn abandoned(&mut self) {
-        match &mut self.reply {
-            Some(reply) => reply.abandoned().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn pay(
-        &mut self,
-        first_token: Option<Duration>,
-        cost: Option<NanoUsd>,
-        result: Result<crate::types::Reply, Failure>,
-    ) {
-        let Some(reply) = self.reply.take() else { return };
-        let (key, waited, took) = (self.key.clone(), self.waited, self.left.elapsed());
-        let (probe, forced, perhaps) = (self.probe, self.forced, self.perhaps);
-        reply.send(Ok(Replied { key, waited, probe, forced, took, first_token, cost, perhaps, result }));
-    }
-}
-
-impl Drop for Owed {
-    fn drop(&mut self) {
-        let lost = "the call was lost with the task that made it";
-        self.pay(None, None, Err(Failure::new(Class::NetworkError, lost).maybe_charged()));
     }
 }
 
@@ -254,27 +167,5 @@ impl Handler<Stop> for Provider {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         ctx.stop();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[actix_web::test]
-    async fn a_call_whose_task_panics_may_have_been_executed() {
-        let (reply, awaited) = ReplyTo::awaited();
-        let (left, waited) = (Instant::now(), Duration::ZERO);
-        let (reply, perhaps) = (Some(reply), NanoUsd(7));
-        let owed = Owed { reply, key: "k".into(), probe: false, forced: false, perhaps, left, waited };
-        let task = actix_rt::spawn(async move {
-            let _owed = owed;
-            panic!("as planned");
-        });
-        assert!(task.await.unwrap_err().is_panic());
-        let replied = awaited.await.unwrap().unwrap();
-        let failure = replied.result.unwrap_err();
-        assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
-        assert_eq!((replied.key.as_str(), replied.perhaps), ("k", NanoUsd(7)));
     }
 }

@@ -1,8 +1,12 @@
 //! The four clocks of a call, and its deadline: which runs out next, and what that means.
+//!
+//! One alarm serves them all. It is set to the first that can run out and, when it rings, put off to the one that
+//! does: to set an alarm anew for each piece of a reply costs more than to read most pieces.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::types::{Class, Failure};
 
@@ -14,6 +18,7 @@ pub(super) struct Clocks<'a> {
     left: Instant,
     deadline: Instant,
     first_token: Option<Duration>,
+    alarm: Pin<Box<Sleep>>,
 }
 
 /// What a wait ended on.
@@ -27,7 +32,9 @@ enum Limit {
 
 impl<'a> Clocks<'a> {
     pub(super) fn start(timeouts: &'a Timeouts, deadline: Instant, now: Instant) -> Self {
-        Self { timeouts, left: now, deadline, first_token: None }
+        let shortest = timeouts.first_token.min(timeouts.idle).min(timeouts.total);
+        let alarm = Box::pin(sleep_until(deadline.min(now + shortest)));
+        Self { timeouts, left: now, deadline, first_token: None, alarm }
     }
 
     /// Notes that a piece of the answer has come.
@@ -44,9 +51,22 @@ impl<'a> Clocks<'a> {
     ///
     /// # Errors
     /// `timeout`, or `deadline` when the time of the whole question was up first.
-    pub(super) async fn wait<T>(&self, what: impl Future<Output = T>) -> Result<T, Failure> {
-        let (at, limit) = self.next(Instant::now());
-        timeout_at(at, what).await.map_err(|_| self.failure(limit))
+    pub(super) async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Failure> {
+        let ((at, limit), mut what) = (self.next(Instant::now()), pin!(what));
+        if at < self.alarm.deadline() {
+            self.alarm.as_mut().reset(at);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                came = &mut what => return Ok(came),
+                () = &mut self.alarm => {}
+            }
+            if at <= Instant::now() {
+                return Err(self.failure(limit));
+            }
+            self.alarm.as_mut().reset(at);
+        }
     }
 
     fn next(&self, now: Instant) -> (Instant, Limit) {
@@ -85,7 +105,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn ends(clocks: &Clocks<'_>) -> (Class, u64) {
+    async fn ends(clocks: &mut Clocks<'_>) -> (Class, u64) {
         let started = Instant::now();
         let failure = clocks.wait(pending::<()>()).await.unwrap_err();
         (failure.class, started.elapsed().as_secs())
@@ -97,18 +117,29 @@ mod tests {
             Timeouts { connect: SECOND, first_token: 20 * SECOND, idle: 5 * SECOND, total: 60 * SECOND };
         let now = Instant::now();
         let mut clocks = Clocks::start(&timeouts, now + 600 * SECOND, now);
-        assert_eq!(ends(&clocks).await, (Class::Timeout, 20));
+        assert_eq!(ends(&mut clocks).await, (Class::Timeout, 20));
         clocks.answering(Instant::now());
-        assert_eq!(ends(&clocks).await, (Class::Timeout, 5));
+        assert_eq!(ends(&mut clocks).await, (Class::Timeout, 5));
         tokio::time::advance(32 * SECOND).await;
-        assert_eq!(ends(&clocks).await, (Class::Timeout, 3), "the whole call has a limit, too");
+        assert_eq!(ends(&mut clocks).await, (Class::Timeout, 3), "the whole call has a limit, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_after_a_late_first_piece_is_as_short_as_any() {
+        let timeouts =
+            Timeouts { connect: SECOND, first_token: 120 * SECOND, idle: 5 * SECOND, total: 600 * SECOND };
+        let now = Instant::now();
+        let mut clocks = Clocks::start(&timeouts, now + 900 * SECOND, now);
+        clocks.wait(tokio::time::sleep(50 * SECOND)).await.unwrap();
+        clocks.answering(Instant::now());
+        assert_eq!(ends(&mut clocks).await, (Class::Timeout, 5));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_deadline_of_the_question_ends_its_call() {
         let timeouts = Timeouts::default();
         let now = Instant::now();
-        let clocks = Clocks::start(&timeouts, now + 7 * SECOND, now);
-        assert_eq!(ends(&clocks).await, (Class::Deadline, 7));
+        let mut clocks = Clocks::start(&timeouts, now + 7 * SECOND, now);
+        assert_eq!(ends(&mut clocks).await, (Class::Deadline, 7));
     }
 }

@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use sse_stream::SseByteStream;
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use crate::chaos;
@@ -23,8 +24,12 @@ use super::permit::Permit;
 use super::state::State;
 use super::transport::Response;
 
-/// How long a call waits for the end of a stream after its end mark. Mostly it comes with the mark, and
-/// the next call finds the connection free.
+/// How often a call lets others have their turn before it waits for the end of a stream after its end mark.
+/// Mostly the end has come with the mark, and the connection's own task has only to pass it on; an alarm as
+/// near as `LINGER` wakes a thread each time.
+const TURNS: usize = 2;
+
+/// How long a call then waits for it, so that the next call finds the connection free.
 const LINGER: Duration = Duration::from_millis(3);
 
 /// How long somebody else then waits for it, so that the connection can be used again after all.
@@ -57,13 +62,13 @@ pub(super) async fn exchange(
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {
-            return Err(read_error(format, response, &clocks).await);
+            return Err(read_error(format, response, &mut clocks).await);
         }
         let decoder = format.decoder(&prompt, &settings.dialect);
         let (request_id, media_type) = (response.request_id(), response.media_type());
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
-            "text/html" => Err(html(response, &clocks).await),
+            "text/html" => Err(html(response, &mut clocks).await),
             "application/json" => read_whole(decoder, response, &mut clocks).await,
             _ => read_stream(decoder, response, &mut clocks, state.runtime()).await,
         };
@@ -90,13 +95,13 @@ fn with_defaults<'a>(prompt: &'a Prompt, model: &Model) -> Cow<'a, Prompt> {
     Cow::Owned(Prompt { max_tokens, temperature, ..prompt.clone() })
 }
 
-async fn read_error(format: Format, response: Response, clocks: &Clocks<'_>) -> Failure {
+async fn read_error(format: Format, response: Response, clocks: &mut Clocks<'_>) -> Failure {
     let (status, headers) = (response.status, response.headers.clone());
     let body = clocks.wait(response.error_body()).await.unwrap_or_default();
     format.read_error(status, &headers, &body, SystemTime::now())
 }
 
-async fn html(response: Response, clocks: &Clocks<'_>) -> Failure {
+async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
     let body = clocks.wait(response.error_body()).await.unwrap_or_default();
     let start: String = String::from_utf8_lossy(&body).chars().take(80).collect();
     Failure::new(Class::Unreadable, format!("a web page came instead of an answer: {start}")).maybe_charged()
@@ -149,6 +154,12 @@ async fn read_stream(
 
 /// Waits for the end of the stream; whether it comes changes only whether the connection is used again.
 async fn linger<T>(mut events: impl Stream<Item = T> + Unpin + Send + 'static, runtime: &Handle) {
+    for _ in 0..TURNS {
+        if events.next().now_or_never().is_some() {
+            return;
+        }
+        yield_now().await;
+    }
     if timeout(LINGER, events.next()).await.is_err() {
         // The answer is there: nobody has to wait for a server that takes its time to say so.
         drop(runtime.spawn(async move { drop(timeout(LINGER_APART, events.next()).await) }));

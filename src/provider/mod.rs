@@ -30,6 +30,7 @@ mod mask;
 mod model;
 mod money;
 mod outcome;
+mod outgoing;
 mod outlook;
 mod permit;
 mod queue;

@@ -198,8 +198,8 @@ impl State {
         let mut inner = self.lock();
         let wake = inner.heard(taken, hints, accepted, now);
         drop(inner);
-        if wake && let Some(actor) = self.slot.shared() {
-            actor.do_send(Released { health_changed: false });
+        if wake {
+            self.tell_actor(false);
         }
     }
 
@@ -218,7 +218,8 @@ impl State {
         let news = inner.settle(taken, ended, now);
         let failed = ended.is_some_and(|ended| ended.result.is_err());
         let away = if failed { inner.turn_away(now) } else { Vec::new() };
-        let wake = news.health || !inner.queue.is_empty();
+        // After a call that has come to its own end its task looks at what waits.
+        let wake = news.health || ended.is_none() && !inner.queue.is_empty();
         let doubtful = inner.keys.are_in_doubt(now);
         drop(inner);
         away.into_iter().for_each(|(waiting, until)| waiting.reply.send(Err(Refused::Busy { until })));
@@ -226,8 +227,15 @@ impl State {
         if doubtful {
             self.read_key_files(now);
         }
-        if wake && let Some(actor) = self.slot.shared() {
-            actor.do_send(Released { health_changed: news.health });
+        if wake {
+            self.tell_actor(news.health);
+        }
+    }
+
+    /// Tells the actor that calls that wait may leave, or that the provider is doing otherwise than before.
+    pub(super) fn tell_actor(&self, health_changed: bool) {
+        if let Some(actor) = self.slot.shared() {
+            actor.do_send(Released { health_changed });
         }
     }
 

@@ -63,7 +63,8 @@ pub struct Run {
     records: Option<mpsc::UnboundedSender<Record>>,
     progress: watch::Sender<Progress>,
     report: Option<oneshot::Sender<Report>>,
-    exits: Option<Recipient<ChildExited>>,
+    /// Where items report, and where their ends are.
+    own: Option<(Arc<Addr<Self>>, Recipient<ChildExited>)>,
     desk: Desk,
     in_flight: BTreeMap<u64, InFlight>,
     next_id: u64,
@@ -144,7 +145,7 @@ impl Run {
             records: Some(records),
             progress: setup.progress,
             report: Some(setup.report),
-            exits: None,
+            own: None,
             desk: Desk::default(),
             in_flight: BTreeMap::new(),
             next_id: 0,
@@ -292,10 +293,11 @@ impl Run {
     }
 
     fn begin(&mut self, job: Arc<Job>, started: Instant, life: u64, ctx: &mut Context<Self>) {
-        let exits = self.exits.get_or_insert_with(|| ctx.address().recipient()).clone();
+        let own = || (Arc::new(ctx.address()), ctx.address().recipient());
+        let (run, exits) = self.own.get_or_insert_with(own).clone();
         let id = self.next_id;
         self.next_id += 1;
-        let item = Item::new(job.clone(), ChildId(id), ctx.address());
+        let item = Item::new(job.clone(), ChildId(id), run);
         let abort = spawn_monitored_here(ChildId(id), life, exits, |_| item).abort;
         self.in_flight.insert(id, InFlight { job, started, life, abort });
     }

@@ -34,7 +34,8 @@ use crate::pipeline::walk::{Settled, StepEnd, Walk};
 pub(super) struct Item {
     job: Arc<Job>,
     id: ChildId,
-    run: Addr<Run>,
+    /// Shared by all items of the run: to clone an address itself costs two allocations.
+    run: Arc<Addr<Run>>,
 }
 
 /// What an item needs for its walk; a second life starts from it anew.
@@ -96,7 +97,7 @@ impl Walked {
 }
 
 impl Item {
-    pub(super) fn new(job: Arc<Job>, id: ChildId, run: Addr<Run>) -> Self {
+    pub(super) fn new(job: Arc<Job>, id: ChildId, run: Arc<Addr<Run>>) -> Self {
         Self { job, id, run }
     }
 }
@@ -152,7 +153,7 @@ enum End {
 
 /// Walks to the end, or until a cap on money is met and nothing is out any more; never comes back once answers
 /// cannot be kept any more, which its run then knows.
-async fn walk(job: Arc<Job>, run: Addr<Run>) -> End {
+async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let started = Instant::now();
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
     let mut steps = Steps::new(&job);

@@ -23,12 +23,18 @@ const WINDOWS_AHEAD: u64 = 16;
 /// each commit takes some milliseconds, and providers would be idle meanwhile.
 const SETTLING: usize = 256;
 
+/// The part of the window that is asked for at once, at least, where nobody has set one: every asking wakes the
+/// source and then the run, and some of such a window only waits in the providers' queues anyway.
+const PART: usize = 16;
+
 /// The size of the window, and what bounds it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     size: usize,
     most: usize,
     settling: usize,
+    /// At least the window's size divided by this is asked for at once; `usize::MAX` asks for each item by itself.
+    part: usize,
     ordered: bool,
     patience: Duration,
 }
@@ -37,8 +43,8 @@ impl Window {
     /// Makes a window of at most `most` items; `None` leaves it to the providers. `patience` is the shortest
     /// time that a step has.
     pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration) -> Self {
-        let settling = if most.is_some() { 0 } else { SETTLING };
-        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, ordered, patience }
+        let (settling, part) = if most.is_some() { (0, usize::MAX) } else { (SETTLING, PART) };
+        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, part, ordered, patience }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -61,13 +67,15 @@ impl Window {
     /// `next`.
     pub(super) fn room(&self, busy: usize, settling: usize, oldest: Option<u64>, next: u64) -> usize {
         let room = self.size.saturating_sub(busy + settling.saturating_sub(self.settling));
-        match oldest {
+        let room = match oldest {
             Some(oldest) if self.ordered => {
                 let most_ahead = WINDOWS_AHEAD * self.size as u64;
                 room.min(usize::try_from((oldest + most_ahead).saturating_sub(next)).unwrap_or(room))
             }
             _ => room,
-        }
+        };
+        // What is left out now is asked for when one of those under way has ended.
+        if room < self.size / self.part { 0 } else { room }
     }
 }
 
@@ -92,6 +100,7 @@ mod tests {
         assert_eq!(window.room(60, 0, None, 0), 40);
         assert_eq!(window.room(60, 256, None, 0), 40);
         assert_eq!(window.room(60, 286, None, 0), 10);
+        assert_eq!([window.room(94, 0, None, 0), window.room(95, 0, None, 0)], [6, 0], "one by one is dear");
         assert_eq!(window.room(60, 1_000, None, 0), 0);
     }
 

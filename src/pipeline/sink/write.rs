@@ -1,7 +1,8 @@
 //! Writes lines on a thread of its own.
 //!
 //! Lines are gathered while more of them wait and written when none does, or when 64 KB have come
-//! together. The thread never writes on after an error, and a file never keeps half a line.
+//! together; those that come within the next millisecond are written together after it. The thread never
+//! writes on after an error, and a file never keeps half a line.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -26,6 +28,9 @@ use crate::types::StepName;
 const WAITING: usize = 256;
 /// Bytes that are gathered before they are written.
 const BLOCK: usize = 1 << 16;
+/// How long the thread rests when it has written all there was. Where lines come fast, a write and a wake of the
+/// thread for each of them cost more than the line itself.
+const REST: Duration = Duration::from_millis(1);
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +216,9 @@ fn write_all<T>(
         let next = match from.try_recv() {
             Err(TryRecvError::Empty) => {
                 output.write(&block, &ends)?;
+                if !ends.is_empty() {
+                    rest();
+                }
                 block.clear();
                 block.shrink_to(4 * BLOCK);
                 ends.clear();
@@ -233,6 +241,11 @@ fn write_all<T>(
         }
     }
     output.write(&block, &ends)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread is the sink's own, and blocks no arbiter")]
+fn rest() {
+    thread::sleep(REST);
 }
 
 struct Output {

@@ -19,11 +19,41 @@ pub(super) struct Chunk<'a> {
     pub(super) model: Option<Words<'a>>,
     /// Empty in the chunk that carries the usage; missing in what is no chunk at all.
     #[serde(borrow, default)]
-    pub(super) choices: Option<Vec<Choice<'a>>>,
+    pub(super) choices: Option<First<'a>>,
     #[serde(default)]
     pub(super) usage: Option<Counts>,
     #[serde(default)]
     pub(super) error: Sign,
+}
+
+/// The first of the answers, which is the only one that was asked for; the others are left out.
+#[derive(Debug)]
+pub(super) struct First<'a>(pub(super) Option<Choice<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Option<Choice<'de>>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a list of answers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                let mut first = None;
+                while let Some(choice) = all.next_element::<Choice<'de>>()? {
+                    if first.is_none() && choice.index.unwrap_or(0) == 0 {
+                        first = Some(choice);
+                    }
+                }
+                Ok(first)
+            }
+        }
+
+        from.deserialize_seq(Reader).map(First)
+    }
 }
 
 /// One of the answers asked for; we only ever ask for one.
@@ -222,17 +252,51 @@ struct Count(Option<u64>);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Any {
-            Whole(u64),
-            Other(IgnoredAny),
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Option<u64>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("anything")
+            }
+
+            fn visit_u64<E>(self, count: u64) -> Result<Self::Value, E> {
+                Ok(Some(count))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                while all.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
         }
 
-        Ok(match Any::deserialize(from)? {
-            Any::Whole(count) => Self(Some(count)),
-            Any::Other(IgnoredAny) => Self(None),
-        })
+        from.deserialize_any(Reader).map(Count)
     }
 }
 

@@ -28,6 +28,10 @@ const TOKENS: [&str; 3] = ["-tokens", "-tokens-minute", "-tokens_usage_based"];
 
 /// Reads what the headers say about the account's limits.
 pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
+    // Many servers say nothing, and to ask for each name by itself is not free.
+    if !headers.keys().any(|name| name.as_str().contains("ratelimit")) {
+        return Hints::common(headers, now);
+    }
     let find = |suffixes: &[&str]| suffixes.iter().find_map(|suffix| suffixed(headers, suffix, now));
     Hints {
         requests: find(&REQUESTS).or_else(|| old_draft(headers, now)).or_else(|| draft(headers, now)),

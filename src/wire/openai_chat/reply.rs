@@ -146,7 +146,7 @@ impl Decoder {
                 *known = told.0.into_owned();
             }
         }
-        let first = chunk.choices.into_iter().flatten().find(|choice| choice.index.unwrap_or(0) == 0);
+        let first = chunk.choices.and_then(|choices| choices.0);
         let answering = first.is_some_and(|choice| self.hear(choice));
         self.began |= answering;
         Ok(if answering { Progress::Answering } else { Progress::Waiting })
