@@ -4,6 +4,7 @@
 //! item which dies after settling and is born again has one line all the same. What it is told lies on its
 //! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
 
+mod ending;
 mod keep;
 mod telling;
 mod told;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::chaos;
 use crate::guard::Meter;
@@ -34,13 +34,13 @@ use super::line;
 use super::messages::{ItemSettled, OutputEnded};
 use super::money::RunPurses;
 use super::progress::Progress;
-use super::report::{Ended, NotBegun, Report};
+use super::report::{Ended, Report};
 use super::setup::RunSetup;
 use super::tally::Tally;
 use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::sink::{Line, RejectLine};
+use crate::pipeline::sink::RejectLine;
 use crate::pipeline::source::{self, Entry};
 
 /// How often progress is told, and the window looked at anew.
@@ -313,74 +313,6 @@ impl Run {
             self.tally.reasked();
         }
         self.tally.lost(asked.lost);
-    }
-
-    /// Hands on the line of the item that has walked to its end; without a line it was settled before.
-    fn walked(&mut self, line: Option<Box<Line>>) {
-        let (Some(Paper::Settled(settled)), Some(line)) = (self.desk.take(), line) else { return };
-        if let Some(item) = self.in_flight.remove(&settled.id.0) {
-            self.settle(&item, &settled.walked, line);
-        }
-    }
-
-    /// Hands on the line first: what comes after it may panic and cost no more than a count.
-    fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
-        let kept = item.job.kept.as_ref().map(|kept| Box::new(kept.settlement(&item.job, walked, item.life)));
-        self.record(Record::Line(item.job.item.number, line, kept));
-        self.items_met.add(1, Instant::now());
-        let (questions, cost) = self.of_ended;
-        self.of_ended = (questions + walked.questions, cost + walked.cost());
-        let settled = &walked.settled;
-        let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
-        self.tally.settled(settled.status, error, item.started.elapsed());
-    }
-
-    /// An item whose actor died before it settled gets one second life.
-    fn exited(&mut self, ctx: &mut Context<Self>) {
-        let Some(Paper::Exited(ChildExited { id, exit, .. })) = self.desk.take() else { return };
-        let Some(item) = self.in_flight.remove(&id.0) else { return };
-        let key = &item.job.item.key;
-        warn!(item = %key, ?exit, life = item.life, "the actor of an item died before the item was settled");
-        self.tally.lost(1);
-        if item.life == 1 {
-            return self.begin(item.job, item.started, 2, ctx);
-        }
-        let message = format!("the actor of the item died twice, at last: {exit:?}");
-        let failure = Failure::new(Class::Internal, message).maybe_charged();
-        let walked = Walked::died(&item.job, failure, item.started.elapsed());
-        let line = Box::new(line::line(&item.job, &walked));
-        self.settle(&item, &walked, line);
-    }
-
-    /// Tells how it went and stops, if its output has ended.
-    fn end(&mut self, ctx: &mut Context<Self>) {
-        let Some(output) = &self.output else { return };
-        self.tally.items.unwritten = output.unwritten;
-        let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
-        (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
-        report.input_error = self.input_error.clone();
-        report.output_left_before = output.left_before.clone();
-        (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
-        report.paused = self.paused.as_ref().map(|why| why.message.to_string());
-        report.kept = self.keeping.is_some();
-        report.store_error = self.unkept.as_ref().map(ToString::to_string);
-        if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
-            // It was told to stop when there was nothing left to begin, and what was begun is done.
-            report.ended = Ended::Whole;
-        }
-        if report.ended == Ended::Whole {
-            let had = self.keeping.as_ref().map(|keeping| keeping.had).unwrap_or_default();
-            report.items.gone = had.saturating_sub(self.met_again);
-        }
-        report.not_begun =
-            (report.ended != Ended::Whole).then(|| NotBegun::after(self.pieces, self.input_read));
-        self.tell();
-        chaos::point("run.ends");
-        if let Some(asker) = self.report.take() {
-            // Whoever does not wait for the report does not want it.
-            drop(asker.send(report));
-        }
-        ctx.stop();
     }
 }
 

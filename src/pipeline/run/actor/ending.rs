@@ -1,0 +1,85 @@
+//! How items end, and the run itself: each line is handed on before anything else is done about it.
+
+use actix::prelude::*;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{InFlight, Paper, Run};
+use crate::chaos;
+use crate::pipeline::run::item::Walked;
+use crate::pipeline::run::line;
+use crate::pipeline::run::report::{Ended, NotBegun};
+use crate::pipeline::run::writer::Record;
+use crate::pipeline::sink::Line;
+use crate::supervisor::ChildExited;
+use crate::types::{Class, Failure};
+
+impl Run {
+    /// Hands on the line of the item that has walked to its end; without a line it was settled before.
+    pub(super) fn walked(&mut self, line: Option<Box<Line>>) {
+        let (Some(Paper::Settled(settled)), Some(line)) = (self.desk.take(), line) else { return };
+        if let Some(item) = self.in_flight.remove(&settled.id.0) {
+            self.settle(&item, &settled.walked, line);
+        }
+    }
+
+    /// Hands on the line first: what comes after it may panic and cost no more than a count.
+    fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
+        let kept = item.job.kept.as_ref().map(|kept| Box::new(kept.settlement(&item.job, walked, item.life)));
+        self.record(Record::Line(item.job.item.number, line, kept));
+        self.items_met.add(1, Instant::now());
+        let (questions, cost) = self.of_ended;
+        self.of_ended = (questions + walked.questions, cost + walked.cost());
+        let settled = &walked.settled;
+        let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
+        self.tally.settled(settled.status, error, item.started.elapsed());
+    }
+
+    /// An item whose actor died before it settled gets one second life.
+    pub(super) fn exited(&mut self, ctx: &mut Context<Self>) {
+        let Some(Paper::Exited(ChildExited { id, exit, .. })) = self.desk.take() else { return };
+        let Some(item) = self.in_flight.remove(&id.0) else { return };
+        let key = &item.job.item.key;
+        warn!(item = %key, ?exit, life = item.life, "the actor of an item died before the item was settled");
+        self.tally.lost(1);
+        if item.life == 1 {
+            return self.begin(item.job, item.started, 2, ctx);
+        }
+        let message = format!("the actor of the item died twice, at last: {exit:?}");
+        let failure = Failure::new(Class::Internal, message).maybe_charged();
+        let walked = Walked::died(&item.job, failure, item.started.elapsed());
+        let line = Box::new(line::line(&item.job, &walked));
+        self.settle(&item, &walked, line);
+    }
+
+    /// Tells how it went and stops, if its output has ended.
+    pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
+        let Some(output) = &self.output else { return };
+        self.tally.items.unwritten = output.unwritten;
+        let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
+        (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
+        report.input_error = self.input_error.clone();
+        report.output_left_before = output.left_before.clone();
+        (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
+        report.paused = self.paused.as_ref().map(|why| why.message.to_string());
+        report.kept = self.keeping.is_some();
+        report.store_error = self.unkept.as_ref().map(ToString::to_string);
+        if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
+            // It was told to stop when there was nothing left to begin, and what was begun is done.
+            report.ended = Ended::Whole;
+        }
+        if report.ended == Ended::Whole {
+            let had = self.keeping.as_ref().map(|keeping| keeping.had).unwrap_or_default();
+            report.items.gone = had.saturating_sub(self.met_again);
+        }
+        report.not_begun =
+            (report.ended != Ended::Whole).then(|| NotBegun::after(self.pieces, self.input_read));
+        self.tell();
+        chaos::point("run.ends");
+        if let Some(asker) = self.report.take() {
+            // Whoever does not wait for the report does not want it.
+            drop(asker.send(report));
+        }
+        ctx.stop();
+    }
+}
