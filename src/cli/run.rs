@@ -96,6 +96,9 @@ impl Session<'_> {
             Err(faults) => return mode.refuse(&faults),
         };
         live.name(pipeline.name());
+        if let Err(faults) = self.pointsman.check_cap(&pipeline, self.args.keep.max_cost) {
+            return mode.refuse(&faults);
+        }
         let kept = match self.pointsman.runtime().block_on(async {
             survive_file_limits();
             self.keep(&pipeline).await

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
+use crate::pipeline::run::History;
 use crate::pipeline::source::Source;
-use crate::store::{ItemNumber, KnownItem, RunNumber, Store};
+use crate::store::{self, ItemNumber, KnownItem, RunNumber, Store};
 use crate::types::{Class, ItemStatus};
 
 use super::error::Error;
 use super::keep::Kept;
-
-/// Items that are read at once.
-const PAGE: u32 = 500;
 
 /// Failed items that are to be asked again.
 #[derive(Debug)]
@@ -32,19 +30,21 @@ impl Kept {
     /// When the store cannot be read.
     pub async fn retried(&self, classes: &[Class]) -> Result<Retried, Error> {
         let (store, run) = (self.store().clone(), self.number().unwrap_or_default());
-        let (mut items, mut after) = (Vec::new(), ItemNumber::default());
+        let mut items = Vec::new();
         let is_due = |item: &KnownItem| {
             let Some(settled) = &item.settled else { return false };
             let class = settled.error.as_ref().map(|(_, failure)| failure.class);
             let is_one = classes.is_empty() || class.is_some_and(|class| classes.contains(&class));
             settled.status == ItemStatus::Failed && is_one
         };
-        loop {
-            let page = store.items(run, after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(Retried { store, run, items }) };
-            after = last.head.number;
-            items.extend(page.iter().filter(|item| is_due(item)).map(|item| item.head.number));
-        }
+        let history = History::of(store.clone(), run).await?;
+        history
+            .items(async |item: &KnownItem| {
+                items.extend(is_due(item).then_some(item.head.number));
+                Ok::<_, store::Error>(())
+            })
+            .await?;
+        Ok(Retried { store, run, items })
     }
 }
 

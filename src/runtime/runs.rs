@@ -12,7 +12,7 @@ use crate::guard::Purse;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Output, RunPurses};
 use crate::pipeline::source::Source;
-use crate::types::{Booked, ProviderName};
+use crate::types::{Booked, NanoUsd, ProviderName};
 
 use super::capped::RunOptions;
 use super::error::Error;
@@ -80,6 +80,15 @@ impl Pointsman {
         let open = kept.begin(self).await?;
         let own = Purse::of_run(cap, open.before.values().copied().sum(), true);
         self.begin_run(pipeline, source, output, own, notes, Some(open)).await
+    }
+
+    /// Checks whether spending can be capped, by `max_cost` or else as the configuration says, so that a run which
+    /// would be refused is, before its output is opened.
+    ///
+    /// # Errors
+    /// What has no price that a cap is to hold.
+    pub fn check_cap(&self, pipeline: &Pipeline, max_cost: Option<NanoUsd>) -> Result<(), Faults> {
+        self.check_prices(pipeline, max_cost.or(self.config().budget.run).is_some()).map(drop)
     }
 
     /// Checks that everything has a price that a cap is to hold, and returns what is good to know.

@@ -245,7 +245,9 @@ fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
     // A price that is written for made-up answers counts.
     room.run("resume --max-cost 5").says(0, &["run 2 goes on", "200 completed", "cap: $0.", " of $5.00"]);
     room.write("config.toml", "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\nmodels.m = {}\n");
+    let before = room.read("out.jsonl");
     run("--max-cost 5 --new").says(3, &["nobody knows what p/m costs", "[provider.p.models.m]"]);
+    assert_eq!(room.read("out.jsonl"), before, "what is refused takes nothing away");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,6 +79,9 @@ fn is_whole(room: &Room, items: &[KnownItem], count: usize, steps: usize) {
     let lines = room.lines("o.jsonl");
     let keys: HashSet<String> = lines.iter().map(|line| line["key"].to_string()).collect();
     assert_eq!((lines.len(), keys.len()), (count, count));
+    let files = std::fs::read_dir(room.path("")).unwrap().map(|file| file.unwrap().file_name());
+    let left: Vec<_> = files.filter(|name| name.to_string_lossy().ends_with(".new")).collect();
+    assert!(left.is_empty(), "outputs that were begun are left behind: {left:?}");
 }
 
 fn dies(room: &Room, point: &str) {

@@ -3,11 +3,12 @@
 //! A run that goes on writes all of its lines anew. Should it be killed meanwhile, what was there before is
 //! there still.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, TempPath};
+use tempfile::TempPath;
 
 /// A file beside the one whose place it takes. When it is dropped before, it is removed.
 pub(super) struct Successor {
@@ -26,9 +27,14 @@ impl Successor {
         let takes = path.canonicalize()?;
         let (folder, name) =
             (takes.parent().unwrap_or(Path::new(".")), takes.file_name().unwrap_or_default());
-        let mut prefix = name.to_owned();
-        prefix.push(".");
-        let (file, path) = Builder::new().prefix(&prefix).suffix(".new").tempfile_in(folder)?.into_parts();
+        // Always the same name, so that one whose run was killed is written over by the next and not left behind.
+        // Nobody else writes there: the file whose place it takes is locked.
+        let mut beside = OsString::from(".");
+        beside.push(name);
+        beside.push(".new");
+        let beside = folder.join(beside);
+        let file = File::options().write(true).create(true).truncate(true).open(&beside)?;
+        let path = TempPath::try_from_path(beside)?;
         file.set_permissions(fs::metadata(&takes)?.permissions())?;
         // From when it takes the place on it is the one that others find. Where there are no locks, there are none.
         let _ = file.try_lock();
