@@ -399,3 +399,18 @@ async fn a_torn_journal_loses_whole_commits_from_its_end_and_nothing_else() {
     }
     assert!(lengths.len() > 5, "{lengths:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn any_number_make_one_database_at_once() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let opened = (0..6).map(|_| {
+            let path = path.clone();
+            tokio::spawn(async move { Sqlite::open(&path).await })
+        });
+        for opened in futures_util::future::join_all(opened).await {
+            opened.unwrap().unwrap();
+        }
+    }
+}

@@ -43,6 +43,11 @@ pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> E
     Error::Io { path: path.to_owned(), doing, why }
 }
 
+/// Returns whether another process was in the way.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    primary(error) == Some(BUSY)
+}
+
 fn primary(error: &sqlx::Error) -> Option<u32> {
     let sqlx::Error::Database(database) = error else { return None };
     let extended: u32 = database.code()?.parse().ok()?;

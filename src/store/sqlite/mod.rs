@@ -23,6 +23,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep};
 
 use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
 
@@ -41,6 +42,9 @@ const APPLICATION: i64 = 0x506e_746d;
 
 /// How long a write waits for another process that is writing.
 const BUSY: Duration = Duration::from_secs(30);
+
+/// How long to wait before a file is opened again that another process is making.
+const BEGINNING: Duration = Duration::from_millis(10);
 
 /// Connections that only read.
 const READERS: u32 = 2;
@@ -62,7 +66,7 @@ impl Sqlite {
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let path = path.to_path_buf();
         let options = options(&path);
-        let mut writer = options.connect().await.map_err(|error| advice::on_open(&path, &error))?;
+        let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
         migrate(&mut writer, &path).await?;
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
@@ -104,6 +108,19 @@ impl Sqlite {
 
     fn damaged(&self, what: impl Into<String>) -> Error {
         Error::Damaged { path: self.path.clone(), what: what.into() }
+    }
+}
+
+/// Connects, however many begin with a new file at once.
+async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match options.connect().await {
+            // To make a file a WAL one, SQLite does not wait for others as it does to write: it refuses at once
+            // (<https://www.sqlite.org/rescode.html#busy>).
+            Err(error) if advice::is_busy(&error) && Instant::now() < end => sleep(BEGINNING).await,
+            ended => return ended,
+        }
     }
 }
 
