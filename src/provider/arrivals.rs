@@ -31,6 +31,9 @@ const MISSED: Duration = Duration::from_secs(10);
 /// of the actor cost the call; it had not left then.
 pub type Awaited = oneshot::Receiver<Result<Replied, Refused>>;
 
+/// Where it is told.
+pub type ReplyToCall = ReplyTo<Result<Replied, Refused>>;
+
 /// Tells the actor that calls have come.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -40,7 +43,7 @@ pub(super) struct Arrived;
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) call: Call,
-    pub(super) reply: ReplyTo<Result<Replied, Refused>>,
+    pub(super) reply: ReplyToCall,
     pub(super) asked: Instant,
 }
 
@@ -62,10 +65,10 @@ struct Hall {
 }
 
 impl Arrivals {
-    /// Lays a call down, and returns the actor if it is to be told; `Err` when there is none.
-    fn lay(&self, arrival: Arrival) -> Result<Option<Arc<Addr<Provider>>>, ()> {
+    /// Lays a call down, and returns the actor if it is to be told; gives the reply back when there is none.
+    fn lay(&self, arrival: Arrival) -> Result<Option<Arc<Addr<Provider>>>, ReplyToCall> {
         let mut hall = self.hall();
-        let actor = hall.actor.clone().ok_or(())?;
+        let Some(actor) = hall.actor.clone() else { return Err(arrival.reply) };
         hall.line.push_back(arrival);
         Ok(std::mem::take(&mut hall.idle).then_some(actor))
     }
@@ -119,12 +122,25 @@ impl State {
     /// When the provider's actor is not there.
     pub fn call(&self, call: Call) -> Result<Awaited, Refused> {
         let (reply, awaited) = ReplyTo::awaited();
-        let now = Instant::now();
-        let laid = self.arrivals.lay(Arrival { call, reply, asked: now });
-        if let Some(actor) = laid.map_err(|()| self.absence(now))? {
-            actor.do_send(Arrived);
-        }
+        self.lay(call, reply).map_err(|(_, refused)| refused)?;
         Ok(awaited)
+    }
+
+    /// Takes a call in likewise; `reply` hears it too when the provider's actor is not there.
+    pub fn call_for(&self, call: Call, reply: ReplyToCall) {
+        if let Err((reply, refused)) = self.lay(call, reply) {
+            reply.send(Err(refused));
+        }
+    }
+
+    fn lay(&self, call: Call, reply: ReplyToCall) -> Result<(), (ReplyToCall, Refused)> {
+        let now = Instant::now();
+        match self.arrivals.lay(Arrival { call, reply, asked: now }) {
+            Ok(Some(actor)) => actor.do_send(Arrived),
+            Ok(None) => {}
+            Err(reply) => return Err((reply, self.absence(now))),
+        }
+        Ok(())
     }
 
     /// Returns whether the provider's actor is there.

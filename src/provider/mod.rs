@@ -45,7 +45,7 @@ mod transport;
 mod window;
 
 pub use actor::{Provider, TellHealth};
-pub use arrivals::Awaited;
+pub use arrivals::{Awaited, ReplyToCall};
 pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
 pub use estimate::prompt_tokens;
 pub use key_source::{Env, HeaderSource, Key, KeyError, KeySource};

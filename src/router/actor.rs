@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::chaos;
-use crate::provider::{HealthChanged, LaneHealth};
+use crate::provider::{HealthChanged, LaneHealth, ReplyToCall};
 use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName};
 
-use super::ask::Ask;
+use super::ask::{Ask, Begin};
 use super::flow::Flow;
 use super::hedge::Hedges;
 use super::lane::{LaneHandle, RouteHandle};
@@ -77,6 +78,19 @@ impl Router {
         let ordered = chooser.order(&health).into_iter().map(|lane| lanes[lane].clone());
         Some((ordered.collect(), self.setup.retry.along(route)))
     }
+
+    /// Begins an ask, unless it comes too late or nobody knows its route.
+    fn begin(&mut self, ask: Ask, first: Option<ReplyToCall>) -> Result<Flow, Failure> {
+        if self.stopping {
+            return Err(Failure::new(Class::Cancelled, super::STOPPED));
+        }
+        let Some((lanes, retry)) = self.lanes(&ask.route) else {
+            let message = format!("there is no route called {}", ask.route);
+            return Err(Failure::new(Class::ApiError, message));
+        };
+        let open = self.setup.open.subscribe();
+        Ok(Flow::begin(ask, lanes, retry, (&self.setup.hedges, open), first))
+    }
 }
 
 impl Actor for Router {
@@ -95,25 +109,31 @@ impl Handler<Ask> for Router {
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
         chaos::point("router.ask");
-        if self.stopping {
-            return refuse(Failure::new(Class::Cancelled, super::STOPPED));
-        }
-        let Some((lanes, retry)) = self.lanes(&ask.route) else {
-            let message = format!("there is no route called {}", ask.route);
-            return refuse(Failure::new(Class::ApiError, message));
-        };
-        let flow = Flow::begin(ask, lanes, retry, &self.setup.hedges);
+        let begun = self.begin(ask, None);
         chaos::point("router.begun");
         let setup = self.setup.clone();
-        Later::new(move |reply| {
-            let open = setup.open.subscribe();
-            drop(setup.runtime.spawn(flow.answer(open, reply)));
+        Later::new(move |mut reply| match begun {
+            Ok(flow) => drop(setup.runtime.spawn(async move {
+                tokio::select! {
+                    answered = flow.answer(None) => reply.send(answered),
+                    () = reply.abandoned() => debug!("nobody waits for the answer any more"),
+                }
+            })),
+            Err(failure) => reply.send(Err(Box::new(failure.into()))),
         })
     }
 }
 
-fn refuse(failure: Failure) -> Later<<Ask as Message>::Result> {
-    Later::new(|reply| reply.send(Err(Box::new(failure.into()))))
+impl Handler<Begin> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Begin { ask, first, flow }: Begin, _: &mut Self::Context) {
+        chaos::point("router.ask");
+        let begun = self.begin(ask, Some(first));
+        chaos::point("router.begun");
+        // An asker that has gone needs none.
+        let _ = flow.send(begun.map(Box::new));
+    }
 }
 
 impl Handler<HealthChanged> for Router {

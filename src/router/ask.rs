@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use actix::Message;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::counts::CallCounts;
+use super::flow::Flow;
 use crate::guard::Purse;
-use crate::types::{Answer, Asker, Priority, Prompt, RouteName, Unanswered};
+use crate::provider::ReplyToCall;
+use crate::types::{Answer, Asker, Failure, Priority, Prompt, RouteName, Unanswered};
 
 /// Asks the router for an answer.
 #[derive(Debug, Clone)]
@@ -30,4 +33,16 @@ pub struct Ask {
 
 impl Message for Ask {
     type Result = Result<Answer, Box<Unanswered>>;
+}
+
+/// Asks the router to begin with an ask, which its asker then follows by himself: that costs no task and no wake.
+///
+/// The first call is sent with `first`. Until that has ended nothing but its end is awaited; then `flow` has come
+/// long since.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Begin {
+    pub(super) ask: Ask,
+    pub(super) first: ReplyToCall,
+    pub(super) flow: oneshot::Sender<Result<Box<Flow>, Failure>>,
 }

@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
 
 use crate::chaos;
-use crate::provider::{Call, Departure, Left, Refused};
-use crate::supervisor::Reply as ReplyTo;
+use crate::provider::{Call, Departure, Left, Refused, ReplyToCall};
 use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::Ask;
 use super::attempt;
 use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
-use super::out::{End, Out};
+use super::out::{End, Out, Sent};
 use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
 
@@ -29,7 +27,7 @@ const LOST_AT_MOST: u32 = 3;
 /// How often a question that waits looks whether there is money left for it.
 const MONEY: Duration = Duration::from_secs(1);
 
-type Answered = Result<Answer, Box<Unanswered>>;
+pub(super) type Answered = Result<Answer, Box<Unanswered>>;
 
 /// An ask on its way.
 pub(super) struct Flow {
@@ -38,9 +36,19 @@ pub(super) struct Flow {
     plan: Plan,
     trail: Trail,
     hedging: Option<(HedgeAfter, Arc<Hedges>)>,
-    first: Option<Out>,
+    first: Option<First>,
+    /// Closed when the router stops; which waits for those that hold it.
+    open: watch::Receiver<()>,
     /// Calls that a panic of a provider's actor has cost.
     lost: u32,
+}
+
+/// The first call, which the router has sent.
+enum First {
+    /// Its end comes here.
+    Here(Out),
+    /// Its end comes to the asker, who brings it.
+    Brought(Sent),
 }
 
 /// An answer whose trail is elsewhere.
@@ -53,46 +61,70 @@ struct Ended {
 
 impl Flow {
     /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
-    /// thread, so that costs no other thread's wake.
+    /// thread, so that costs no other thread's wake. Who has given `first` awaits the end of that call by himself;
+    /// where it is dropped there is no such call, or it is awaited here.
     pub(super) fn begin(
         ask: Ask,
         lanes: Vec<LaneHandle>,
         retry: RetrySettings,
-        shared: &Arc<Hedges>,
+        (shared, open): (&Arc<Hedges>, watch::Receiver<()>),
+        first: Option<ReplyToCall>,
     ) -> Self {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
-        let mut flow = Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None, lost: 0 };
+        let mut flow =
+            Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None, open, lost: 0 };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
-            flow.first = Some(flow.send(lane));
+            flow.first = Some(match first {
+                Some(reply) if flow.hedging.is_none() => First::Brought(flow.send_for(lane, reply)),
+                _ => First::Here(flow.send(lane)),
+            });
         }
         flow
     }
 
-    /// Finds an answer and sends it to `reply`; gives up when the other end of `open` has gone.
-    pub(super) async fn answer(mut self, mut open: watch::Receiver<()>, mut reply: ReplyTo<Answered>) {
-        let ended = tokio::select! {
-            ended = self.follow() => ended,
-            () = reply.abandoned() => return debug!("nobody waits for the answer any more"),
-            _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged()),
+    /// Finds an answer; `brought` is the end of the call whose reply the asker has given.
+    pub(super) async fn answer(mut self, brought: Option<End>) -> Answered {
+        let mut open = self.open.clone();
+        let ended = match brought.and_then(|end| self.take(end)) {
+            Some(ended) => Ok(ended),
+            None => tokio::select! {
+                biased;
+                _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged()),
+                ended = self.follow() => ended,
+            },
         };
         let trail = self.trail;
-        reply.send(match ended {
+        match ended {
             Ok(Ended { reply, lane, practice, cost }) => {
                 Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
             }
             Err(failure) => Err(Box::new(Unanswered { failure, trail, lost: 0 })),
-        });
+        }
+    }
+
+    /// Takes the end of the first call from the asker, if it was his to await.
+    fn take(&mut self, end: End) -> Option<Ended> {
+        match self.first.take() {
+            Some(First::Brought(sent)) => {
+                chaos::point("flow.plan");
+                self.learn(sent, end, false)
+            }
+            here => {
+                self.first = here;
+                None
+            }
+        }
     }
 
     async fn follow(&mut self) -> Result<Ended, Failure> {
         loop {
             chaos::point("flow.plan");
             let out = match self.first.take() {
-                Some(first) => first,
-                None => match self.plan.next(Instant::now(), fastrand::f64()) {
+                Some(First::Here(first)) => first,
+                _ => match self.plan.next(Instant::now(), fastrand::f64()) {
                     Step::Call(lane) => self.send(lane),
                     Step::Wait(until) => {
                         self.wait(until).await?;
@@ -123,12 +155,12 @@ impl Flow {
         let long = self.takes_long(&first);
         let beside = tokio::select! {
             biased;
-            end = first.end() => return self.learn(&first, end, false),
-            () = long => self.send_beside(first.lane),
+            end = first.end() => return self.learn(first.sent, end, false),
+            () = long => self.send_beside(first.sent.lane),
         };
         let Some(mut beside) = beside else {
             let end = first.end().await;
-            return self.learn(&first, end, false);
+            return self.learn(first.sent, end, false);
         };
         let (end, ended, mut other) = tokio::select! {
             end = first.end() => (end, first, beside),
@@ -136,21 +168,21 @@ impl Flow {
         };
         if matches!(&end, End::Replied(replied) if replied.result.is_ok()) {
             self.break_off(other);
-            return self.learn(&ended, end, false);
+            return self.learn(ended.sent, end, false);
         }
-        self.learn(&ended, end, true);
+        self.learn(ended.sent, end, true);
         if self.plan.is_over() {
             self.break_off(other);
             return None;
         }
         let end = other.end().await;
-        self.learn(&other, end, false)
+        self.learn(other.sent, end, false)
     }
 
     /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
     /// queue does not count: there another lane helps nobody but itself.
     fn takes_long(&self, out: &Out) -> impl Future<Output = ()> + use<> {
-        let watched = self.hedging.as_ref().map(|(after, _)| (*after, self.lanes[out.lane].clone()));
+        let watched = self.hedging.as_ref().map(|(after, _)| (*after, self.lanes[out.sent.lane].clone()));
         let left = out.left();
         async move {
             if let Some((after, lane)) = watched {
@@ -164,12 +196,22 @@ impl Flow {
     }
 
     fn send(&self, lane: usize) -> Out {
-        let now = Instant::now();
-        let alone = self.plan.is_alone(lane, now, |other| self.lanes[other].is_well(now));
         if let Some((_, hedges)) = &self.hedging {
             hedges.called();
         }
-        Out::send(lane, &self.lanes[lane], false, self.call(lane, alone, self.plan.is_last(lane)))
+        Out::send(lane, &self.lanes[lane], false, self.main_call(lane))
+    }
+
+    fn send_for(&self, lane: usize, reply: ReplyToCall) -> Sent {
+        self.lanes[lane].provider.call_for(self.main_call(lane), reply);
+        Sent { lane, hedge: false, asked: Instant::now() }
+    }
+
+    /// Makes the call that the plan asks for.
+    fn main_call(&self, lane: usize) -> Call {
+        let now = Instant::now();
+        let alone = self.plan.is_alone(lane, now, |other| self.lanes[other].is_well(now));
+        self.call(lane, alone, self.plan.is_last(lane))
     }
 
     /// Asks another lane beside one that takes long, if there is one that can take it at once.
@@ -197,7 +239,7 @@ impl Flow {
 
     /// Takes what a call brought; returns the answer, if it is one. `rival` is whether another call of this
     /// ask is still out.
-    fn learn(&mut self, out: &Out, end: End, rival: bool) -> Option<Ended> {
+    fn learn(&mut self, out: Sent, end: End, rival: bool) -> Option<Ended> {
         chaos::point("flow.told");
         let (now, LaneHandle { name, provider, .. }) = (Instant::now(), &self.lanes[out.lane]);
         let (failure, kind) = match end {
@@ -245,7 +287,7 @@ impl Flow {
 
     /// Breaks off a call that nobody waits for any more.
     fn break_off(&mut self, out: Out) {
-        let (lane, hedge) = (&self.lanes[out.lane].name, out.hedge);
+        let (lane, hedge) = (&self.lanes[out.sent.lane].name, out.sent.hedge);
         if let Some(gone) = out.break_off() {
             note(&self.ask, &mut self.trail, attempt::beaten(lane, hedge, gone));
         }

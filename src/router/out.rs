@@ -10,6 +10,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::provider::{Awaited, Call, Departure, Left, Refused, Replied};
+use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
 use super::lane::LaneHandle;
@@ -18,17 +19,22 @@ use super::lane::LaneHandle;
 /// and knows what it cost.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// A call that was sent to a provider.
-pub(super) struct Out {
+/// What an ask knows of a call that it has sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
     /// The number of its lane.
     pub(super) lane: usize,
     /// Whether it was sent beside another.
     pub(super) hedge: bool,
     pub(super) asked: Instant,
+}
+
+/// A call that was sent to a provider.
+pub(super) struct Out {
+    pub(super) sent: Sent,
     deadline: Instant,
     departure: Option<Arc<Departure>>,
-    /// `Err` when the provider did not even take it in.
-    awaited: Result<Awaited, Refused>,
+    awaited: Awaited,
 }
 
 /// How a call ended.
@@ -55,17 +61,15 @@ pub(super) struct Gone {
 impl Out {
     /// Sends `call` to a lane, by its number.
     pub(super) fn send(lane: usize, to: &LaneHandle, hedge: bool, call: Call) -> Self {
-        let (asked, deadline, departure) = (Instant::now(), call.deadline, call.departure.clone());
-        let awaited = to.provider.call(call);
-        Self { lane, hedge, asked, deadline, departure, awaited }
+        let (sent, deadline) = (Sent { lane, hedge, asked: Instant::now() }, call.deadline);
+        let ((reply, awaited), departure) = (ReplyTo::awaited(), call.departure.clone());
+        to.provider.call_for(call, reply);
+        Self { sent, deadline, departure, awaited }
     }
 
     /// Waits for its end.
     pub(super) async fn end(&mut self) -> End {
-        match &mut self.awaited {
-            Ok(awaited) => fate(timeout_at(self.deadline + GRACE, awaited).await),
-            Err(refused) => End::Refused(refused.clone()),
-        }
+        end(&mut self.awaited, self.deadline).await
     }
 
     /// Returns what becomes true when the call leaves, for ever false where it is not told.
@@ -81,13 +85,18 @@ impl Out {
 
     /// Breaks it off; `None` when it had not left.
     pub(super) fn break_off(self) -> Option<Gone> {
-        let Self { asked, departure, awaited, .. } = self;
+        let Self { sent: Sent { asked, .. }, departure, awaited, .. } = self;
         // First, so that a call that has not left by now does not.
         drop(awaited);
         let left = departure.as_ref()?.get()?;
         let waited = left.at.saturating_duration_since(asked);
         Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
     }
+}
+
+/// Waits for the end of a call.
+pub(super) async fn end(awaited: &mut Awaited, deadline: Instant) -> End {
+    fate(timeout_at(deadline + GRACE, awaited).await)
 }
 
 fn fate(came: Result<Result<Result<Replied, Refused>, RecvError>, Elapsed>) -> End {

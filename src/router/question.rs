@@ -3,16 +3,21 @@
 //! One that was lost is asked anew, as often as that may be an accident; nobody knows how far it had come, so
 //! the answer says how often it was. Knows nothing of lanes.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use actix::prelude::Request;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::supervisor::Slot;
+use crate::provider::Awaited;
+use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{Answer, Class, Failure, Trail, Unanswered};
 
 use super::actor::Router;
-use super::ask::Ask;
+use super::ask::{Ask, Begin};
+use super::flow::{Answered, Flow};
+use super::out;
 
 /// How often a question is asked that is lost with the router or with the task that follows it. Twice is no
 /// accident any more.
@@ -24,47 +29,79 @@ const ROUTER_GONE: Duration = Duration::from_secs(2);
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A question that is on its way to the router, or beyond.
+struct Asked {
+    first: Awaited,
+    flow: oneshot::Receiver<Result<Box<Flow>, Failure>>,
+}
+
+/// Was lost with the router, or panicked.
+struct Lost;
+
 /// Asks a question, which is sent before this returns if there is a router, and asks it anew if it is lost.
 pub fn question(
     router: &Slot<Router>,
     ask: Ask,
 ) -> impl Future<Output = Result<Answer, Box<Unanswered>>> + use<> {
-    let (mut sent, router) = (send(router, &ask), router.clone());
+    let (mut asked, router) = (send(router, &ask), router.clone());
     async move {
         let mut lost = 0;
         while lost < ASKED_AT_MOST {
-            if sent.is_none() {
-                sent = send_soon(&router, &ask).await;
+            if asked.is_none() {
+                asked = send_soon(&router, &ask).await;
             }
-            let Some(sent) = sent.take() else { break };
-            match sent.await {
+            let Some(asked) = asked.take() else { break };
+            // Caught where it happens: whoever asks must not die of one question.
+            let answered = AssertUnwindSafe(asked.answer(&router, ask.deadline)).catch_unwind().await;
+            match answered.unwrap_or(Err(Lost)) {
                 Ok(Ok(answer)) => return Ok(Answer { lost, ..answer }),
                 Ok(Err(unanswered)) => return Err(Box::new(Unanswered { lost, ..*unanswered })),
-                // The router, or the task that followed the ask, is gone.
-                Err(_) => lost += 1,
+                Err(Lost) => lost += 1,
             }
         }
         let failure = match lost {
+            _ if router.is_retired() => Failure::new(Class::Cancelled, super::STOPPED),
             0 => Failure::new(Class::Internal, "there is no router"),
-            _ => {
-                let why = "the question was lost with the actor or task that followed it";
-                Failure::new(Class::Internal, why).maybe_charged()
-            }
+            _ => Failure::new(Class::Internal, "the question was lost with the router, or on its way"),
         };
+        let failure = if lost > 0 { failure.maybe_charged() } else { failure };
         Err(Box::new(Unanswered { failure, trail: Trail::default(), lost }))
     }
 }
 
-fn send(router: &Slot<Router>, ask: &Ask) -> Option<Request<Router, Ask>> {
-    Some(router.shared()?.send(ask.clone()))
+impl Asked {
+    /// Follows the question to its end.
+    async fn answer(mut self, router: &Slot<Router>, deadline: Instant) -> Result<Answered, Lost> {
+        let first = tokio::select! {
+            biased;
+            end = out::end(&mut self.first, deadline) => end,
+            () = router.retired() => {
+                let stopped = Failure::new(Class::Cancelled, super::STOPPED).maybe_charged();
+                return Ok(Err(Box::new(stopped.into())));
+            }
+        };
+        match self.flow.await {
+            Ok(Ok(flow)) => Ok(flow.answer(Some(first)).await),
+            Ok(Err(failure)) => Ok(Err(Box::new(failure.into()))),
+            Err(_) => Err(Lost),
+        }
+    }
+}
+
+fn send(router: &Slot<Router>, ask: &Ask) -> Option<Asked> {
+    let router = router.shared()?;
+    let ((reply, first), (begun, flow)) = (ReplyTo::awaited(), oneshot::channel());
+    // Without a bound: what is under way is bounded by its askers.
+    router.do_send(Begin { ask: ask.clone(), first: reply, flow: begun });
+    Some(Asked { first, flow })
 }
 
 /// Sends as soon as there is a router; `None` when none comes.
-async fn send_soon(router: &Slot<Router>, ask: &Ask) -> Option<Request<Router, Ask>> {
+async fn send_soon(router: &Slot<Router>, ask: &Ask) -> Option<Asked> {
     let end = ask.deadline.min(Instant::now() + ROUTER_GONE);
     loop {
         match send(router, ask) {
-            Some(sent) => return Some(sent),
+            Some(asked) => return Some(asked),
             None if Instant::now() >= end || router.is_retired() => return None,
             None => sleep(LOOK).await,
         }

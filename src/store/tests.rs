@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::types::{
@@ -407,7 +408,7 @@ async fn any_number_make_one_database_at_once() {
         let path = folder.path().join("a.db");
         let opened = (0..6).map(|_| {
             let path = path.clone();
-            tokio::spawn(async move { Sqlite::open(&path).await })
+            Handle::current().spawn(async move { Sqlite::open(&path).await })
         });
         for opened in futures_util::future::join_all(opened).await {
             opened.unwrap().unwrap();

@@ -23,7 +23,7 @@ use crate::types::{
 use super::actor::Run;
 use super::keeping::Kept;
 use super::load_attachment::load;
-use super::messages::{ItemPaused, ItemSettled, LedgerBroken, StepAsked};
+use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
@@ -112,7 +112,7 @@ impl Actor for Item {
             let id = item.id;
             match end {
                 End::Walked(walked) => item.run.do_send(ItemSettled { id, walked }),
-                End::Paused(why) => item.run.do_send(ItemPaused { id, why }),
+                End::Left(why) => item.run.do_send(ItemLeft { id, why }),
             }
             chaos::point("item.settled");
             ctx.stop();
@@ -147,11 +147,11 @@ impl Walked {
 /// How a walk ended.
 enum End {
     Walked(Box<Walked>),
-    /// A cap was met: what could still be asked would cost too much.
-    Paused(Box<Failure>),
+    /// What could still be asked would cost too much, or nobody takes questions any more.
+    Left(Box<Failure>),
 }
 
-/// Walks to the end, or until a cap on money is met and nothing is out any more; never comes back once answers
+/// Walks to the end, or until nothing more can be asked and nothing is out any more; never comes back once answers
 /// cannot be kept any more, which its run then knows.
 async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let started = Instant::now();
@@ -159,11 +159,11 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let mut steps = Steps::new(&job);
     let mut asked = FuturesUnordered::new();
     let mut questions = 0;
-    let mut paused = None;
+    let mut left = None;
     loop {
         chaos::point("item.asks");
         let mut recalled = false;
-        let due = if paused.is_none() { walk.due() } else { Vec::new() };
+        let due = if left.is_none() { walk.due() } else { Vec::new() };
         for ask in due {
             match attach(&mut walk, &ask).await {
                 Ok(prompt) => match steps.recall(ask.step, &prompt) {
@@ -184,8 +184,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                 break;
             }
             // A step that failed before it was asked can have set others free.
-            let Some(why) = paused.take() else { continue };
-            return End::Paused(why);
+            let Some(why) = left.take() else { continue };
+            return End::Left(why);
         };
         chaos::point("item.answered");
         questions += 1;
@@ -194,11 +194,11 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                 let next = walk.answered(step, &answer.reply.text);
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
             }
-            Err(unanswered) if unanswered.failure.class == Class::Budget => {
+            Err(unanswered) if is_for_later(&unanswered.failure) => {
                 let Unanswered { failure, trail, lost } = *unanswered;
                 steps.pause(step, &trail);
                 run.do_send(StepAsked { step, trail, practice: false, reasked: false, lost: lost.into() });
-                paused.get_or_insert(Box::new(failure));
+                left.get_or_insert(Box::new(failure));
                 continue;
             }
             Err(unanswered) => {
@@ -209,7 +209,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             }
         };
         let reasked = matches!(next, Next::Reask(_));
-        if let (Next::Reask(prompt), None) = (&next, &paused) {
+        if let (Next::Reask(prompt), None) = (&next, &left) {
             asked.push(question(&job, step, prompt.clone()));
         }
         steps.spend(step, &trail, practice);
@@ -222,6 +222,12 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     }
     let (settled, spent, took) = (walk.settle(), steps.spent, started.elapsed());
     End::Walked(Box::new(Walked { settled, spent, took, questions }))
+}
+
+/// Returns whether the question may be answered when the run goes on: a cap on money was met, or everything is
+/// being stopped.
+fn is_for_later(failure: &Failure) -> bool {
+    matches!(failure.class, Class::Budget | Class::Cancelled)
 }
 
 /// Says why no lane took the question, where its time ran out before any did.

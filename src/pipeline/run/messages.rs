@@ -46,12 +46,12 @@ pub(super) struct ItemSettled {
     pub(super) walked: Box<Walked>,
 }
 
-/// An item waits for money: nothing more is asked for it, and what it has is kept.
+/// An item is left as it is: nothing more can be asked for it now, and what it has is kept.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct ItemPaused {
+pub(super) struct ItemLeft {
     pub(super) id: ChildId,
-    /// Which cap was met.
+    /// Which cap was met, or that everything is being stopped.
     pub(super) why: Box<Failure>,
 }
 

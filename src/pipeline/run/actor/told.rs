@@ -7,11 +7,12 @@ use actix::prelude::*;
 
 use super::{Paper, Run};
 use crate::pipeline::run::messages::{
-    Arrived, Cancel, ItemPaused, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded,
-    StepAsked, StopIntake, Written,
+    Arrived, Cancel, ItemLeft, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded, StepAsked,
+    StopIntake, Written,
 };
 use crate::pipeline::run::report::Ended;
 use crate::supervisor::{ChildExited, Stop};
+use crate::types::Class;
 
 impl Handler<Arrived> for Run {
     type Result = ();
@@ -62,16 +63,20 @@ impl Handler<ItemSettled> for Run {
     }
 }
 
-impl Handler<ItemPaused> for Run {
+impl Handler<ItemLeft> for Run {
     type Result = ();
 
-    /// Whatever else is asked would meet the same cap: those whose calls are out are the last.
-    fn handle(&mut self, ItemPaused { id, why }: ItemPaused, ctx: &mut Self::Context) {
-        if self.in_flight.remove(&id.0).is_some() {
-            self.tally.items.paused += 1;
+    /// Whatever else is asked would be left, too: those whose calls are out are the last.
+    fn handle(&mut self, ItemLeft { id, why }: ItemLeft, ctx: &mut Self::Context) {
+        let was_in_flight = self.in_flight.remove(&id.0).is_some();
+        if why.class == Class::Budget {
+            self.tally.items.paused += u64::from(was_in_flight);
+            self.paused.get_or_insert(*why);
+            self.stop_intake(Ended::Paused);
+        } else {
+            self.tally.items.unfinished += u64::from(was_in_flight);
+            self.stop_intake(Ended::Interrupted);
         }
-        self.paused.get_or_insert(*why);
-        self.stop_intake(Ended::Paused);
         self.work(ctx);
     }
 }
