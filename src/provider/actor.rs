@@ -1,6 +1,6 @@
 //! Looks at calls that have come, lets them leave when they may, and tells the router how the provider is doing.
 //!
-//! Makes no call itself: they are tasks on the shared runtime, which outlive the actor. Holds no call and no
+//! Makes no call itself: they are tasks on threads of their own, which outlive the actor. Holds no call and no
 //! number that must survive it: those are in its [`State`].
 
 use std::sync::Arc;

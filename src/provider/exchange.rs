@@ -20,6 +20,7 @@ use super::call::Call;
 use super::clocks::Clocks;
 use super::key::ReadyKey;
 use super::model::Model;
+use super::outlet::Outlet;
 use super::permit::Permit;
 use super::state::State;
 use super::transport::Response;
@@ -44,12 +45,13 @@ pub(super) struct Exchanged {
 /// Makes `call` to `model` with `key`.
 pub(super) async fn exchange(
     state: &State,
+    outlet: &Outlet,
     call: &Call,
     model: &Model,
     key: &ReadyKey,
     permit: &Permit,
 ) -> Exchanged {
-    let (settings, transport) = (state.settings(), state.transport());
+    let (settings, transport) = (state.settings(), &outlet.transport);
     let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
     let prompt = with_defaults(&call.prompt, model);
     let mut result = async {
@@ -70,7 +72,7 @@ pub(super) async fn exchange(
         let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &mut clocks).await),
             "application/json" => read_whole(decoder, response, &mut clocks).await,
-            _ => read_stream(decoder, response, &mut clocks, state.runtime()).await,
+            _ => read_stream(decoder, response, &mut clocks, &outlet.runtime).await,
         };
         let mut reply = reply.map_err(|failure| format.complete(failure, &headers, SystemTime::now()))?;
         // What the provider's support asks for; the body's id names the answer.

@@ -1,4 +1,4 @@
-//! Makes calls that may leave, each series of them in a task of its own on the shared runtime.
+//! Makes calls that may leave, each series of them in a task of its own.
 //!
 //! A call that ends hands its place on to the next. Decides nothing: who may leave, the state says. A task that
 //! panics costs its call; the actor hears of it and looks at the others.
@@ -16,22 +16,38 @@ use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
 use super::call::{Left, Refused, Replied};
 use super::exchange::exchange;
+use super::outlet::Outlet;
 use super::permit::Ended;
 use super::state::{Departure, Next, State};
 
 /// Lets a call leave.
 pub(super) fn leave(state: &Arc<State>, departure: Departure) {
-    drop(state.runtime().spawn(calls(state.clone(), departure)));
+    let series = Series { state: state.clone(), outlet: state.outlets.begin() };
+    let runtime = &state.outlets.get(series.outlet).runtime;
+    drop(runtime.spawn(calls(series, departure)));
 }
 
 /// Makes a call that may leave, and then one of those that may leave for its end, and so on: a place that is
 /// handed on within a task wakes no other thread.
-async fn calls(state: Arc<State>, departure: Departure) {
+async fn calls(series: Series, departure: Departure) {
+    let (state, outlet) = (&series.state, series.state.outlets.get(series.outlet));
     let mut next = Some(departure);
     while let Some(departure) = next {
-        let place = Place(Some(&state));
-        call(&state, departure).await;
+        let place = Place(Some(state));
+        call(state, outlet, departure).await;
         next = place.hand_on();
+    }
+}
+
+/// Calls that follow each other at one outlet.
+struct Series {
+    state: Arc<State>,
+    outlet: usize,
+}
+
+impl Drop for Series {
+    fn drop(&mut self) {
+        self.state.outlets.ended(self.outlet);
     }
 }
 
@@ -75,7 +91,7 @@ impl Drop for Place<'_> {
 }
 
 /// Makes the call that may leave, and tells its asker and the state how it ended.
-async fn call(state: &Arc<State>, departure: Departure) {
+async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     chaos::point("call.leave");
     let Departure { waiting, key, permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
@@ -94,7 +110,7 @@ async fn call(state: &Arc<State>, departure: Departure) {
         waited: left - waiting.asked,
     };
     let exchanged = {
-        let exchange = pin!(exchange(state, &call, model, &key, &permit));
+        let exchange = pin!(exchange(state, outlet, &call, model, &key, &permit));
         tokio::select! {
             biased;
             exchanged = exchange => exchanged,

@@ -29,10 +29,11 @@ use super::key_source::Key;
 use super::keys::Keys;
 use super::money::Spending;
 use super::outcome::News;
+use super::outlet::{CallThreads, Outlets};
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
 use super::snapshot::{LaneSnapshot, Snapshot};
-use super::transport::{self, Transport};
+use super::transport;
 
 /// What a provider's state is made from.
 #[derive(Debug, Clone)]
@@ -58,8 +59,7 @@ pub struct State {
     practice: bool,
     base_url: String,
     settings: Settings,
-    transport: Transport,
-    runtime: Handle,
+    pub(super) outlets: Outlets,
     slot: Slot<Provider>,
     pub(super) arrivals: Arrivals,
     inner: Mutex<Book>,
@@ -95,14 +95,13 @@ pub(super) enum Next {
 }
 
 impl State {
-    /// Makes the state of a provider; its calls run on `runtime`.
+    /// Makes the state of a provider; its calls run on `threads`.
     ///
     /// # Errors
     /// When no HTTP client can be made, or a key is not fit to be sent.
-    pub fn new(account: Account, runtime: Handle) -> Result<Arc<Self>, transport::Error> {
+    pub fn new(account: Account, threads: impl Into<CallThreads>) -> Result<Arc<Self>, transport::Error> {
         let Account { name, settings, base_url, keys, headers, purses } = account;
-        let concurrency = settings.limits.concurrency.max.get() as usize;
-        let transport = Transport::new(&base_url, headers, settings.timeouts.connect, concurrency)?;
+        let outlets = Outlets::new(threads.into(), &settings, &base_url, &headers)?;
         let now = Instant::now();
         let keys = Keys::new(settings.format, &keys, settings.rotate_every, now);
         let mut book = Book::new(&settings, keys.map_err(transport::Error::Key)?, now);
@@ -113,8 +112,7 @@ impl State {
             practice,
             base_url,
             settings,
-            transport,
-            runtime,
+            outlets,
             slot,
             arrivals: Arrivals::default(),
             inner: Mutex::new(book),
@@ -141,16 +139,12 @@ impl State {
         &self.settings
     }
 
-    pub(super) fn transport(&self) -> &Transport {
-        &self.transport
-    }
-
     pub(super) fn base_url(&self) -> &str {
         &self.base_url
     }
 
     pub(super) fn runtime(&self) -> &Handle {
-        &self.runtime
+        self.outlets.runtime()
     }
 
     /// Puts a call into the queue, or tells it at once why not.

@@ -1,6 +1,6 @@
 //! The door to the network: the only file that knows reqwest.
 //!
-//! Connections belong to the shared runtime and outlive every actor. Never interprets a body.
+//! Connections belong to the threads of calls and outlive every actor. Never interprets a body.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};

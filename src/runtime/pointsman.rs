@@ -266,7 +266,7 @@ async fn begin(
     let (purses, mut providers) = (Purses::new(&config.budget), Providers::new());
     for (name, ready) in &usable.providers {
         let account = account(name, ready, &played, &purses)?;
-        let state = provider::State::new(account, arbiters.runtime.clone());
+        let state = provider::State::new(account, arbiters.calls.clone());
         let state = state.map_err(|source| Error::Provider { provider: name.clone(), source })?;
         providers.insert(name.clone(), state);
     }

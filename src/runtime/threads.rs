@@ -1,8 +1,9 @@
-//! The threads: one shared runtime, and on it the system's thread and two arbiters.
+//! The threads: one shared runtime, on it the system's thread and two arbiters, and beside it those of calls.
 //!
-//! Connections belong to the runtime, so they outlive any arbiter; a blocked actor stalls nobody's
+//! Connections belong to the threads of calls, so they outlive any arbiter; a blocked actor stalls nobody's
 //! HTTP. Knows nothing of what runs on them.
 
+use std::num::NonZero;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -11,10 +12,15 @@ use actix::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
+use crate::provider::CallThreads;
+
 use super::error::Error;
 
 /// How long tasks that are still under way may take when everything stops.
 const LAST_TASKS: Duration = Duration::from_millis(500);
+
+/// Most threads that make calls: each drives some twenty thousand calls a second, and has connections of its own.
+const MOST_CALL_THREADS: usize = 4;
 
 /// The arbiters and the runtime under them.
 #[derive(Debug, Clone)]
@@ -23,14 +29,45 @@ pub(super) struct Arbiters {
     pub(super) core: ArbiterHandle,
     /// Where Runs and Items live.
     pub(super) items: ArbiterHandle,
-    /// Where calls run.
+    /// Where everything else runs.
     pub(super) runtime: Handle,
+    /// Where calls run.
+    pub(super) calls: CallThreads,
 }
 
 /// Keeps the threads; they stop when it is dropped.
 #[derive(Debug)]
 pub(super) struct Threads {
     _leash: oneshot::Sender<()>,
+}
+
+/// A thread that drives a runtime of its own.
+struct CallThread {
+    runtime: Handle,
+    leash: oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl CallThread {
+    fn start(number: usize) -> Result<Self, Error> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| Error::System { what: "a runtime for calls", source })?;
+        let ((leash, slipped), handle) = (oneshot::channel::<()>(), runtime.handle().clone());
+        let main = move || {
+            // Nothing is ever sent: it ends when the leash is dropped.
+            drop(runtime.block_on(slipped));
+            runtime.shutdown_timeout(LAST_TASKS);
+        };
+        let thread = thread::Builder::new().name(format!("pointsman-call-{number}")).spawn(main);
+        let thread = thread.map_err(|source| Error::System { what: "a thread for calls", source })?;
+        Ok(Self { runtime: handle, leash, thread })
+    }
+
+    fn stop(self) {
+        drop(self.leash);
+        // A thread that panicked has nothing more to stop.
+        drop(self.thread.join());
+    }
 }
 
 /// Starts the threads and `begin` on the system's own; returns what it gives. Blocks until then, which
@@ -43,8 +80,13 @@ where
     F: Future<Output = Result<(T, E), Error>>,
     E: Future<Output = ()>,
 {
-    let runtime = Builder::new_multi_thread().thread_name("pointsman-call").enable_all().build();
+    let runtime = Builder::new_multi_thread().thread_name("pointsman-work").enable_all().build();
     let runtime = Arc::new(runtime.map_err(|source| Error::System { what: "the runtime", source })?);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_CALL_THREADS);
+    let first = CallThread::start(0)?;
+    let others: Vec<_> = (1..cores).map(CallThread::start).collect::<Result<_, _>>()?;
+    let handles = others.iter().map(|thread| thread.runtime.clone()).collect();
+    let calls = CallThreads::new(first.runtime.clone(), handles);
     let (ready, begun) = mpsc::channel();
     let main = move || {
         let runner = {
@@ -56,8 +98,8 @@ where
             Arbiter::with_tokio_rt(move || runtime)
         };
         let (core, items) = runner.block_on(async { (arbiter(), arbiter()) });
-        let arbiters =
-            Arbiters { core: core.handle(), items: items.handle(), runtime: runtime.handle().clone() };
+        let shared = runtime.handle().clone();
+        let arbiters = Arbiters { core: core.handle(), items: items.handle(), runtime: shared, calls };
         runner.block_on(async {
             let (leash, slipped) = oneshot::channel::<()>();
             match begin(arbiters).await {
@@ -75,6 +117,9 @@ where
             arbiter.stop();
             // A thread that panicked has nothing more to stop.
             drop(arbiter.join());
+        }
+        for thread in others.into_iter().chain([first]) {
+            thread.stop();
         }
         if let Some(runtime) = Arc::into_inner(runtime) {
             runtime.shutdown_timeout(LAST_TASKS);
