@@ -132,9 +132,10 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY)
         .statement_cache_capacity(64)
-        // 16 MB of pages each; a journal that grew once gives its room back.
+        // 16 MB of pages each; a journal of as much is folded in, and one that grew beyond gives its room back.
         .pragma("cache_size", "-16384")
         .pragma("journal_size_limit", "67108864")
+        .pragma("wal_autocheckpoint", "4000")
         .disable_statement_logging()
 }
 

@@ -1,6 +1,10 @@
 //! Writes records, many rows a statement: that is what makes a commit of a thousand cheap.
 
-use sqlx::{Connection, QueryBuilder, Sqlite as Driver, SqliteConnection};
+use std::sync::{Arc, LazyLock};
+
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, AssertSqlSafe, Connection, SqliteConnection};
 
 use crate::chaos;
 use crate::store::error::Error;
@@ -11,8 +15,9 @@ use super::Sqlite;
 use super::row::{ItemRow, StepRow};
 use super::spending::book_records;
 
-/// Rows of a statement, largest first. Few sizes, so that each is prepared once.
-pub(super) const CHUNKS: [usize; 3] = [32, 8, 1];
+/// Rows of a statement, largest first. Each half of the one before: so any number of rows takes few statements, each of
+/// which goes to the database's thread and back, and each size is prepared once.
+pub(super) const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
 /// A row that is there already is replaced: a record says everything that its session knows. What has failed and is
 /// asked again has failed until it settles anew.
@@ -43,69 +48,108 @@ impl Sqlite {
         let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
         book_records(&mut change, records, day).await.map_err(failed)?;
-        insert(&mut change, &items, push_items).await.map_err(failed)?;
-        insert(&mut change, &steps, push_steps).await.map_err(failed)?;
+        insert(&mut change, items).await.map_err(failed)?;
+        insert(&mut change, steps).await.map_err(failed)?;
         chaos::point("store.commit");
         self.place.holds(&self.path).map_err(|error| self.lost(&error))?;
         change.commit().await.map_err(failed)
     }
 }
 
-async fn insert<T>(
-    change: &mut SqliteConnection,
-    mut rows: &[T],
-    push: impl for<'a> Fn(&'a [T]) -> QueryBuilder<Driver>,
-) -> Result<(), sqlx::Error> {
-    while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rows.len()) {
-        let (now, later) = rows.split_at(size);
-        push(now).build().execute(&mut *change).await?;
-        rows = later;
+/// A row that can be written.
+trait Writable {
+    /// The statement for each size of [`CHUNKS`].
+    fn statements() -> &'static Statements;
+
+    /// Adds the values of its columns.
+    fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError>;
+}
+
+/// Statements for one table. Their texts are long, and the same each time.
+struct Statements {
+    texts: [Arc<str>; CHUNKS.len()],
+    columns: usize,
+}
+
+impl Statements {
+    fn new(table: &str, columns: &str, replace: &str) -> Self {
+        let number = columns.split(',').count();
+        let row = format!("({})", vec!["?"; number].join(", "));
+        let text = |size: usize| {
+            let rows = vec![row.as_str(); size].join(", ");
+            format!("INSERT INTO {table} ({columns}) VALUES {rows}{replace}").into()
+        };
+        Self { texts: CHUNKS.map(text), columns: number }
+    }
+}
+
+/// Writes rows in their order: a later one may replace an earlier.
+async fn insert<T: Writable>(change: &mut SqliteConnection, rows: Vec<T>) -> Result<(), sqlx::Error> {
+    let (statements, mut rows) = (T::statements(), rows.into_iter());
+    for (size, text) in CHUNKS.into_iter().zip(&statements.texts) {
+        while size <= rows.len() {
+            let mut values = SqliteArguments::default();
+            values.reserve(size * statements.columns, 0);
+            for row in rows.by_ref().take(size) {
+                row.bind(&mut values).map_err(sqlx::Error::Encode)?;
+            }
+            sqlx::query_with(AssertSqlSafe(text.clone()), values).execute(&mut *change).await?;
+        }
     }
     Ok(())
 }
 
-fn push_items(rows: &[ItemRow<'_>]) -> QueryBuilder<Driver> {
-    let columns = "run, item, key, content, line, input, state, edition, step, failure, took, lives, seal";
-    let mut query = QueryBuilder::new(format!("INSERT INTO items ({columns}) "));
-    query.push_values(rows, |mut to, row| {
-        to.push_bind(row.run)
-            .push_bind(row.head.number.0)
-            .push_bind(row.head.key.as_str().to_owned())
-            .push_bind(row.head.content.0.to_vec())
-            .push_bind(row.head.line as i64)
-            .push_bind(row.head.input.as_deref().map(str::to_owned))
-            .push_bind(row.state.to_owned())
-            .push_bind(row.edition)
-            .push_bind(row.step.map(str::to_owned))
-            .push_bind(row.failure.as_deref().map(str::to_owned))
-            .push_bind(row.took)
-            .push_bind(row.lives)
-            .push_bind(row.seal());
-    });
-    query.push(REPLACE_ITEM);
-    query
+impl Writable for ItemRow<'_> {
+    fn statements() -> &'static Statements {
+        const COLUMNS: &str =
+            "run, item, key, content, line, input, state, edition, step, failure, took, lives, seal";
+        static STATEMENTS: LazyLock<Statements> =
+            LazyLock::new(|| Statements::new("items", COLUMNS, REPLACE_ITEM));
+        &STATEMENTS
+    }
+
+    fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        let seal = self.seal();
+        to.add(self.run)?;
+        to.add(self.head.number.0)?;
+        to.add(self.head.key.as_str())?;
+        to.add(self.head.content.0.as_slice())?;
+        to.add(self.head.line as i64)?;
+        to.add(self.head.input.clone())?;
+        to.add(self.state)?;
+        to.add(self.edition)?;
+        to.add(self.step)?;
+        to.add(self.failure.map(String::from))?;
+        to.add(self.took)?;
+        to.add(self.lives)?;
+        to.add(seal)
+    }
 }
 
-fn push_steps(rows: &[StepRow<'_>]) -> QueryBuilder<Driver> {
-    let columns = "run, item, session, step, state, shaped, answer, failure, practice, trail, calls, maybe, \
-                   input, cached, written, output, reasoned, cost, unknown, seal";
-    let mut query = QueryBuilder::new(format!("INSERT INTO steps ({columns}) "));
-    query.push_values(rows, |mut to, row| {
-        to.push_bind(row.run)
-            .push_bind(row.item.0)
-            .push_bind(row.session)
-            .push_bind(row.step.to_owned())
-            .push_bind(row.state.as_str())
-            .push_bind(row.shaped.map(|shaped| shaped.0.to_vec()))
-            .push_bind(row.answer.as_deref().map(str::to_owned))
-            .push_bind(row.failure.as_deref().map(str::to_owned))
-            .push_bind(row.practice)
-            .push_bind(row.trail.to_string());
-        for number in row.numbers() {
-            to.push_bind(number);
+impl Writable for StepRow<'_> {
+    fn statements() -> &'static Statements {
+        const COLUMNS: &str = "run, item, session, step, state, shaped, answer, failure, practice, trail, calls, \
+                               maybe, input, cached, written, output, reasoned, cost, unknown, seal";
+        static STATEMENTS: LazyLock<Statements> =
+            LazyLock::new(|| Statements::new("steps", COLUMNS, REPLACE_STEP));
+        &STATEMENTS
+    }
+
+    fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        let (seal, numbers) = (self.seal(), self.numbers());
+        to.add(self.run)?;
+        to.add(self.item.0)?;
+        to.add(self.session)?;
+        to.add(self.step)?;
+        to.add(self.state.as_str())?;
+        to.add(self.shaped.as_ref().map(|shaped| shaped.0.as_slice()))?;
+        to.add(self.answer.map(String::from))?;
+        to.add(self.failure.map(String::from))?;
+        to.add(self.practice)?;
+        to.add(String::from(self.trail))?;
+        for number in numbers {
+            to.add(number)?;
         }
-        to.push_bind(row.seal());
-    });
-    query.push(REPLACE_STEP);
-    query
+        to.add(seal)
+    }
 }
