@@ -20,6 +20,13 @@ const SHORT_HOLD: Duration = Duration::from_secs(2);
 /// Seconds a call is assumed to take before one has been seen.
 const ASSUMED_SECONDS: f64 = 2.0;
 
+/// Seconds until an item that has ended is followed by the next one's call, at most: it is read, begun and asked for
+/// beside much else. Calls that end meanwhile leave their places empty unless others wait.
+const REFILL: f64 = 0.010;
+
+/// Most calls that wait for that reason, for each that may be out.
+const MOST_REFILL: f64 = 2.5;
+
 impl Book {
     /// Returns how every lane is doing.
     pub(super) fn health(&self, now: Instant) -> Vec<(ModelName, LaneHealth)> {
@@ -89,17 +96,19 @@ impl Book {
     }
 
     /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
-    /// once and in twice the time a call takes, so that some always wait; and no more than have their turn
-    /// within half of `patience`, for who has to wait longer than his question may is turned away.
+    /// once and in twice the time a call takes, so that some always wait, and more where calls take but milliseconds;
+    /// and no more than have their turn within half of `patience`, for who has to wait longer than his question may is
+    /// turned away.
     pub(super) fn capacity(&self, patience: Duration, now: Instant) -> usize {
+        let refill = self.seconds.0.map_or(0.0, |seconds| (REFILL / seconds).min(MOST_REFILL));
         let lanes = self.used_lanes().map(|lane| {
             let need = lane.usual_need().unwrap_or(ASSUMED_NEED);
             // A limit that is used up may double before anyone looks here again.
             let concurrency = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
-            let concurrency = concurrency as f64 * 2.0 + 2.0;
+            let concurrency = concurrency as f64 * (2.0 + refill) + 2.0;
             self.paced(lane, need, patience, now).min(concurrency)
         });
-        lanes.sum::<f64>().min(self.most as f64 * 1.5 + 2.0).ceil() as usize
+        lanes.sum::<f64>().min(self.most as f64 * (1.5 + refill) + 2.0).ceil() as usize
     }
 
     /// Returns how many calls the limits have use for.

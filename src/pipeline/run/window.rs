@@ -21,7 +21,7 @@ const WINDOWS_AHEAD: u64 = 16;
 
 /// Items that have ended and wait for the disk which take no place from others, where nobody has set a window:
 /// each commit takes some milliseconds, and providers would be idle meanwhile.
-const SETTLING: usize = 256;
+const SETTLING: usize = 512;
 
 /// The part of the window that is asked for at once, at least, where nobody has set one: every asking wakes the
 /// source and then the run, and some of such a window only waits in the providers' queues anyway.
@@ -98,8 +98,8 @@ mod tests {
         let mut window = Window::new(None, false, Duration::MAX);
         window.resize(100);
         assert_eq!(window.room(60, 0, None, 0), 40);
-        assert_eq!(window.room(60, 256, None, 0), 40);
-        assert_eq!(window.room(60, 286, None, 0), 10);
+        assert_eq!(window.room(60, 512, None, 0), 40);
+        assert_eq!(window.room(60, 542, None, 0), 10);
         assert_eq!([window.room(94, 0, None, 0), window.room(95, 0, None, 0)], [6, 0], "one by one is dear");
         assert_eq!(window.room(60, 1_000, None, 0), 0);
     }

@@ -4,10 +4,12 @@
 //! than its window has room for unwritten lines.
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use crate::chaos;
 use crate::ledger::Ledger;
@@ -20,7 +22,10 @@ use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
-const BATCH: usize = 64;
+const BATCH: usize = 512;
+
+/// How long records gather that no commit delays.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// What is to be written.
 pub(super) enum Record {
@@ -122,7 +127,14 @@ impl From<&sink::Error> for Broken {
 impl Writer<'_> {
     async fn work(&mut self, records: &mut mpsc::UnboundedReceiver<Record>) {
         let mut batch = Vec::with_capacity(BATCH);
-        while records.recv_many(&mut batch, BATCH).await > 0 {
+        while let Some(first) = records.recv().await {
+            batch.push(first);
+            if self.ledger.is_none() && !records.is_closed() {
+                // While the ledger commits, others gather. Where nothing is kept they would come one by one, and
+                // to be woken for each costs more than to write it.
+                sleep(GATHER).await;
+            }
+            records.recv_many(&mut batch, BATCH - 1).now_or_never();
             let count = batch.len();
             self.keep(&mut batch).await;
             self.taken += batch.iter().filter(|record| matches!(record, Record::Line(..))).count() as u64;

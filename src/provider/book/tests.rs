@@ -120,6 +120,17 @@ fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
 }
 
 #[test]
+fn more_wait_where_calls_end_sooner_than_others_can_follow() {
+    let now = Instant::now();
+    let capacity = |milliseconds: f64| {
+        let mut book = book("concurrency = { min = 64, max = 64 }");
+        book.seconds.learn(milliseconds / 1000.0);
+        book.capacity(Duration::MAX, now)
+    };
+    assert_eq!([1_000.0, 100.0, 10.0, 2.0, 0.0].map(capacity), [99, 105, 162, 258, 258]);
+}
+
+#[test]
 fn no_more_are_kept_in_flight_than_have_their_turn_in_time() {
     let (book, now) = (book("requests_per_minute = 600"), Instant::now());
     // Nine at once, and ten a second for half of the five seconds that each has.
