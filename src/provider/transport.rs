@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 
 use crate::types::{Class, Failure, Secret};
@@ -122,8 +122,10 @@ impl Transport {
         let (client, busy) = self.client()?;
         let mut headers = self.headers.clone();
         headers.extend(request.headers.into_iter().chain(key));
-        let sent = client.post(self.url(request.path)?).headers(headers).body(request.body).send().await;
-        let mut inner = sent.map_err(|error| failure(&error))?;
+        let mut post = reqwest::Request::new(Method::POST, self.url(request.path)?);
+        *post.headers_mut() = headers;
+        *post.body_mut() = Some(request.body.into());
+        let mut inner = client.execute(post).await.map_err(|error| failure(&error))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner, busy })
     }

@@ -20,8 +20,9 @@ pub(super) struct Chunk<'a> {
     /// Empty in the chunk that carries the usage; missing in what is no chunk at all.
     #[serde(borrow, default)]
     pub(super) choices: Option<First<'a>>,
+    /// Boxed, as what follows is: one piece of a stream has it, and all are moved about.
     #[serde(default)]
-    pub(super) usage: Option<Counts>,
+    pub(super) usage: Option<Box<Counts>>,
     #[serde(default)]
     pub(super) error: Sign,
 }
@@ -64,7 +65,7 @@ pub(super) struct Choice<'a> {
     #[serde(borrow, default)]
     pub(super) delta: Option<Said<'a>>,
     #[serde(borrow, default)]
-    pub(super) message: Option<Said<'a>>,
+    pub(super) message: Option<Box<Said<'a>>>,
     #[serde(borrow, default)]
     pub(super) finish_reason: Option<Words<'a>>,
 }

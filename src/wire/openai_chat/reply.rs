@@ -157,7 +157,7 @@ impl Decoder {
         if let Some(word) = choice.finish_reason.filter(|word| !word.0.is_empty()) {
             self.finish = Some(Finish::read(&word.0));
         }
-        let Some(said) = choice.delta.or(choice.message) else { return false };
+        let Some(said) = choice.delta.or(choice.message.map(|said| *said)) else { return false };
         let Said { content, refusal, reasoning, reasoning_content, tool_calls, function_call } = said;
         let aside = reasoning.0 || reasoning_content.0 || tool_calls.0 || function_call.0;
         let mut spoke = false;
