@@ -34,7 +34,7 @@
 //!     let items = (1..).zip(tickets).map(|(id, text)| json!({ "id": id, "text": text }));
 //!     let (sink, mut lines) = Sink::channel()?;
 //!
-//!     // Any runtime will do; this is the one that calls run on.
+//!     // Any runtime will do.
 //!     pointsman.runtime().block_on(async {
 //!         let mut run = pointsman.run(pipeline, Source::values("tickets", items), Output::new(sink)).await?;
 //!         while let Some(line) = lines.recv().await {

@@ -279,6 +279,14 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> E
     let mut last = None;
     loop {
         tokio::select! {
+            biased;
+            // First: the run may end of it, and the exit code is to say why.
+            why = pointsman.gave_up(), if !gave_up => {
+                gave_up = true;
+                live.note(&format!("stopping: {why}"));
+                run.stop_intake();
+                last = Some(Instant::now() + LAST_ITEMS);
+            }
             report = run.report() => return match report {
                 Ok(report) => End::Reported(Box::new(report), gave_up),
                 Err(error) => End::Failed(error),
@@ -297,12 +305,6 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> E
                     }
                     _ => return End::Left,
                 }
-            }
-            why = pointsman.gave_up(), if !gave_up => {
-                gave_up = true;
-                live.note(&format!("stopping: {why}"));
-                run.stop_intake();
-                last = Some(Instant::now() + LAST_ITEMS);
             }
             () = until(last) => {
                 last = None;

@@ -27,8 +27,8 @@ const ORPHANED: Duration = Duration::from_secs(2);
 /// that came again and again.
 const MISSED: Duration = Duration::from_secs(10);
 
-/// Where it is told how a call ended: whoever drops it breaks the call off. Closed without a word when a panic
-/// of the actor cost the call; it had not left then.
+/// Where it is told how a call ended: whoever drops it breaks the call off. Closed without a word when no
+/// call was made after all, or a panic of the actor cost it; it had not left then.
 pub type Awaited = oneshot::Receiver<Result<Replied, Refused>>;
 
 /// Where it is told.

@@ -1,8 +1,8 @@
 //! Orders the lanes for every ask and sets it on its way.
 //!
-//! Holds no future: an ask under way is a task on the shared runtime, so that ten thousand of them
-//! cost the actor nothing, and a panic in one costs that one. In a drain it takes no more asks and stays
-//! until those under way have ended.
+//! Holds no future: an ask under way is its asker's (or, where an actor has sent it, a task on the shared runtime),
+//! so that ten thousand of them cost the actor nothing, and a panic in one costs that one. In a drain it takes no
+//! more asks and stays until those under way have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::chaos;
-use crate::provider::{HealthChanged, LaneHealth, ReplyToCall};
+use crate::provider::{HealthChanged, LaneHealth};
 use crate::supervisor::{Later, Stop};
 use crate::types::{Class, Failure, LaneName, RouteName};
 
 use super::ask::{Ask, Begin};
-use super::flow::Flow;
+use super::flow::{FirstCall, Flow};
 use super::hedge::Hedges;
 use super::lane::{LaneHandle, RouteHandle};
 use super::policy::Chooser;
@@ -48,7 +48,7 @@ struct Setup {
 }
 
 impl Router {
-    /// Makes a router over `routes`; asks run on `runtime`. Once `draining` is set, a stop waits for them.
+    /// Makes a router over `routes`; asks of other actors run on `runtime`. Once `draining` is set, a stop waits for them.
     pub fn new(
         routes: HashMap<RouteName, RouteHandle>,
         retry: RetrySettings,
@@ -58,6 +58,11 @@ impl Router {
         let hedges = Arc::new(Hedges::new(retry.hedge_share, draining.clone()));
         let open = watch::Sender::new(());
         Self::from_setup(Arc::new(Setup { routes, retry, hedges, runtime, draining, open }))
+    }
+
+    /// Makes the router's next life, should this one be killed: the asks of both are under way together.
+    pub fn next_life(&self) -> Self {
+        Self::from_setup(self.setup.clone())
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
@@ -80,7 +85,7 @@ impl Router {
     }
 
     /// Begins an ask, unless it comes too late or nobody knows its route.
-    fn begin(&mut self, ask: Ask, first: Option<ReplyToCall>) -> Result<Flow, Failure> {
+    fn begin(&mut self, ask: Ask, brought: bool) -> Result<(Flow, Option<FirstCall>), Failure> {
         if self.stopping {
             return Err(Failure::new(Class::Cancelled, super::STOPPED));
         }
@@ -89,7 +94,7 @@ impl Router {
             return Err(Failure::new(Class::ApiError, message));
         };
         let open = self.setup.open.subscribe();
-        Ok(Flow::begin(ask, lanes, retry, (&self.setup.hedges, open), first))
+        Ok(Flow::begin(ask, lanes, retry, (&self.setup.hedges, open), brought))
     }
 }
 
@@ -109,11 +114,11 @@ impl Handler<Ask> for Router {
 
     fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
         chaos::point("router.ask");
-        let begun = self.begin(ask, None);
+        let begun = self.begin(ask, false);
         chaos::point("router.begun");
         let setup = self.setup.clone();
         Later::new(move |mut reply| match begun {
-            Ok(flow) => drop(setup.runtime.spawn(async move {
+            Ok((flow, _)) => drop(setup.runtime.spawn(async move {
                 tokio::select! {
                     answered = flow.answer(None) => reply.send(answered),
                     () = reply.abandoned() => debug!("nobody waits for the answer any more"),
@@ -129,10 +134,16 @@ impl Handler<Begin> for Router {
 
     fn handle(&mut self, Begin { ask, first, flow }: Begin, _: &mut Self::Context) {
         chaos::point("router.ask");
-        let begun = self.begin(ask, Some(first));
+        let begun = self.begin(ask, true);
         chaos::point("router.begun");
-        // An asker that has gone needs none.
-        let _ = flow.send(begun.map(Box::new));
+        let (begun, call) = match begun {
+            Ok((begun, call)) => (Ok(Box::new(begun)), call),
+            Err(failure) => (Err(failure), None),
+        };
+        // The call goes last: whatever panics before it costs none. An asker that has gone needs none.
+        if let (Ok(()), Some((to, call))) = (flow.send(begun), call) {
+            to.call_for(call, first);
+        }
     }
 }
 

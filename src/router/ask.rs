@@ -37,8 +37,8 @@ impl Message for Ask {
 
 /// Asks the router to begin with an ask, which its asker then follows by himself: that costs no task and no wake.
 ///
-/// The first call is sent with `first`. Until that has ended nothing but its end is awaited; then `flow` has come
-/// long since.
+/// The first call is sent with `first`, after `flow`. Until that call has ended nothing but its end is awaited; where
+/// there is none, or it is the flow's to await, `first` is dropped at once.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Begin {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::chaos;
-use crate::provider::{Call, Departure, Left, Refused, ReplyToCall};
+use crate::provider::{Call, Departure, Left, Refused, State};
 use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::Ask;
@@ -43,7 +43,10 @@ pub(super) struct Flow {
     lost: u32,
 }
 
-/// The first call, which the router has sent.
+/// A first call that is still to be sent, and where to.
+pub(super) type FirstCall = (Arc<State>, Call);
+
+/// The first call.
 enum First {
     /// Its end comes here.
     Here(Out),
@@ -61,28 +64,29 @@ struct Ended {
 
 impl Flow {
     /// Begins an ask: its first call is sent at once, by the router itself. Router and providers share a
-    /// thread, so that costs no other thread's wake. Who has given `first` awaits the end of that call by himself;
-    /// where it is dropped there is no such call, or it is awaited here.
+    /// thread, so that costs no other thread's wake. With `brought` it is returned instead, to be sent last of all, and
+    /// its end is brought by the asker; unless there is no call yet, or its end is to be awaited here.
     pub(super) fn begin(
         ask: Ask,
         lanes: Vec<LaneHandle>,
         retry: RetrySettings,
         (shared, open): (&Arc<Hedges>, watch::Receiver<()>),
-        first: Option<ReplyToCall>,
-    ) -> Self {
+        brought: bool,
+    ) -> (Self, Option<FirstCall>) {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
         let mut flow =
             Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None, open, lost: 0 };
         // Anything else than a call (there is no lane, time is up) the plan says again.
-        if let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) {
-            flow.first = Some(match first {
-                Some(reply) if flow.hedging.is_none() => First::Brought(flow.send_for(lane, reply)),
-                _ => First::Here(flow.send(lane)),
-            });
+        let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) else { return (flow, None) };
+        if !brought || flow.hedging.is_some() {
+            flow.first = Some(First::Here(flow.send(lane)));
+            return (flow, None);
         }
-        flow
+        let (to, call) = (flow.lanes[lane].provider.clone(), flow.main_call(lane));
+        flow.first = Some(First::Brought(Sent { lane, hedge: false, asked: Instant::now() }));
+        (flow, Some((to, call)))
     }
 
     /// Finds an answer; `brought` is the end of the call whose reply the asker has given.
@@ -200,11 +204,6 @@ impl Flow {
             hedges.called();
         }
         Out::send(lane, &self.lanes[lane], false, self.main_call(lane))
-    }
-
-    fn send_for(&self, lane: usize, reply: ReplyToCall) -> Sent {
-        self.lanes[lane].provider.call_for(self.main_call(lane), reply);
-        Sent { lane, hedge: false, asked: Instant::now() }
     }
 
     /// Makes the call that the plan asks for.

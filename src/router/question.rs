@@ -1,14 +1,15 @@
 //! A question to a router that may die under it.
 //!
-//! One that was lost is asked anew, as often as that may be an accident; nobody knows how far it had come, so
-//! the answer says how often it was. Knows nothing of lanes.
+//! The router begins it and sends its first call; all else happens where it is asked. One that was lost is asked
+//! anew, as often as that may be an accident; nobody knows how far it had come, so the answer says how often it was.
+//! Knows nothing of lanes.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::provider::Awaited;
 use crate::supervisor::{Reply as ReplyTo, Slot};
@@ -19,8 +20,7 @@ use super::ask::{Ask, Begin};
 use super::flow::{Answered, Flow};
 use super::out;
 
-/// How often a question is asked that is lost with the router or with the task that follows it. Twice is no
-/// accident any more.
+/// How often a question is asked that is lost with the router or on its way. Twice is no accident any more.
 const ASKED_AT_MOST: u32 = 2;
 
 /// How long a question waits for a router that is not there: one that was killed is back in less.
@@ -72,20 +72,32 @@ pub fn question(
 impl Asked {
     /// Follows the question to its end.
     async fn answer(mut self, router: &Slot<Router>, deadline: Instant) -> Result<Answered, Lost> {
+        let retired = router.retired();
+        let late = sleep_until(deadline + ROUTER_GONE);
+        tokio::pin!(retired);
         let first = tokio::select! {
             biased;
             end = out::end(&mut self.first, deadline) => end,
-            () = router.retired() => {
-                let stopped = Failure::new(Class::Cancelled, super::STOPPED).maybe_charged();
-                return Ok(Err(Box::new(stopped.into())));
-            }
+            () = &mut retired => return Ok(unanswered(Failure::new(Class::Cancelled, super::STOPPED))),
         };
-        match self.flow.await {
+        // It has come before the call was sent, but where there was none.
+        let flow = tokio::select! {
+            biased;
+            flow = self.flow => flow,
+            () = retired => return Ok(unanswered(Failure::new(Class::Cancelled, super::STOPPED))),
+            () = late => return Ok(unanswered(Failure::new(Class::Deadline, "the router said nothing in time"))),
+        };
+        match flow {
             Ok(Ok(flow)) => Ok(flow.answer(Some(first)).await),
             Ok(Err(failure)) => Ok(Err(Box::new(failure.into()))),
             Err(_) => Err(Lost),
         }
     }
+}
+
+/// Gives up a question of which nobody knows how far it has come.
+fn unanswered(failure: Failure) -> Answered {
+    Err(Box::new(failure.maybe_charged().into()))
 }
 
 fn send(router: &Slot<Router>, ask: &Ask) -> Option<Asked> {

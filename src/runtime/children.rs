@@ -59,8 +59,8 @@ pub(super) fn router_spec(
         })
         .collect();
     let (retry, runtime, draining) = (config.retry, arbiters.runtime.clone(), draining.clone());
-    let make =
-        move |_: &mut Context<Router>| Router::new(routes.clone(), retry, runtime.clone(), draining.clone());
+    let first = Router::new(routes, retry, runtime, draining);
+    let make = move |_: &mut Context<Router>| first.next_life();
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
         .policy(config.supervisor.policy(config.supervisor.router_restarts))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use indexmap::IndexMap;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::config::{Config, Usable};
@@ -97,7 +98,7 @@ impl Pointsman {
         self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None }).await
     }
 
-    /// Sends a whole [`Ask`]. One that is lost with the router, or with the task that follows it, is asked once
+    /// Sends a whole [`Ask`]. One that is lost with the router, or on its way by a panic, is asked once
     /// more, and [`Answer::lost`] says so.
     ///
     /// # Errors
@@ -109,7 +110,11 @@ impl Pointsman {
         if self.has_stopped() || self.running.draining.load(Relaxed) {
             return Err(Box::new(stopped().into()));
         }
-        let mut answered = question(&self.running.router, ask).await;
+        // On our own runtime: whoever waits may have no timers, and may look seldom. It ends with its waiting.
+        let mut asked = JoinSet::new();
+        asked.spawn_on(question(&self.running.router, ask), self.runtime());
+        let answered = asked.join_next().await.and_then(Result::ok);
+        let mut answered = answered.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
         if let Err(Unanswered { failure, lost, .. }) =
             answered.as_mut().map_err(|unanswered| &mut **unanswered)
             && failure.class == Class::Internal
@@ -217,7 +222,7 @@ impl Pointsman {
         self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
     }
 
-    /// Returns the runtime that calls run on.
+    /// Returns the runtime under the actors. Calls have threads of their own.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         &self.running.arbiters.runtime
     }

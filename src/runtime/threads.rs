@@ -11,6 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::provider::CallThreads;
 
@@ -45,7 +46,7 @@ pub(super) struct Threads {
 struct CallThread {
     runtime: Handle,
     leash: oneshot::Sender<()>,
-    thread: thread::JoinHandle<()>,
+    ended: mpsc::Receiver<()>,
 }
 
 impl CallThread {
@@ -53,20 +54,23 @@ impl CallThread {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::System { what: "a runtime for calls", source })?;
         let ((leash, slipped), handle) = (oneshot::channel::<()>(), runtime.handle().clone());
+        let (ending, ended) = mpsc::channel();
         let main = move || {
+            let _until_it_ends = ending;
             // Nothing is ever sent: it ends when the leash is dropped.
             drop(runtime.block_on(slipped));
             runtime.shutdown_timeout(LAST_TASKS);
         };
         let thread = thread::Builder::new().name(format!("pointsman-call-{number}")).spawn(main);
-        let thread = thread.map_err(|source| Error::System { what: "a thread for calls", source })?;
-        Ok(Self { runtime: handle, leash, thread })
+        drop(thread.map_err(|source| Error::System { what: "a thread for calls", source })?);
+        Ok(Self { runtime: handle, leash, ended })
     }
 
-    fn stop(self) {
-        drop(self.leash);
-        // A thread that panicked has nothing more to stop.
-        drop(self.thread.join());
+    /// Lets it end; returns what is closed when it has.
+    fn stop(self) -> mpsc::Receiver<()> {
+        let Self { leash, ended, .. } = self;
+        drop(leash);
+        ended
     }
 }
 
@@ -118,8 +122,12 @@ where
             // A thread that panicked has nothing more to stop.
             drop(arbiter.join());
         }
-        for thread in others.into_iter().chain([first]) {
-            thread.stop();
+        // All of them, before any is waited for; one that hangs is left behind.
+        let threads: Vec<_> = others.into_iter().chain([first]).map(CallThread::stop).collect();
+        let end = Instant::now() + LAST_TASKS;
+        for ended in threads {
+            // Nothing is ever sent: the thread drops its end when it ends.
+            let _ = ended.recv_timeout(end.saturating_duration_since(Instant::now()));
         }
         if let Some(runtime) = Arc::into_inner(runtime) {
             runtime.shutdown_timeout(LAST_TASKS);

@@ -142,7 +142,7 @@ pub struct Answer {
     pub cost: Option<NanoUsd>,
     /// Every attempt, the successful one last.
     pub trail: Trail,
-    /// How often the question was lost before, with the router or the task that followed it, and asked anew.
+    /// How often the question was lost before, with the router or on its way, and asked anew.
     /// Calls made for it until then are in no trail, and may have been paid for.
     pub lost: u32,
 }

@@ -91,12 +91,14 @@ async fn a_router_or_a_run_that_panics_again_and_again_is_told_to_the_owner() {
         let last = format!(": it used up its restarts; at last it panicked: planned at {point}");
         assert!(why.starts_with(child) && why.ends_with(&last), "{why}");
         run.stop_intake();
-        // With no run there is nobody to report; with no router no item has failed, and all are left for later.
+        // With no run there is nobody to report; with no router all items are left for later, but those whose
+        // question was one of four panics twice.
         let report = run.report().await;
         assert_eq!(report.is_ok(), child == "router", "{report:?}");
         if let Ok(report) = report {
             let Items { failed, unfinished, .. } = report.items;
-            assert_eq!((report.ended, failed, unfinished), (Ended::Interrupted, 0, 10));
+            assert_eq!((report.ended, failed + unfinished), (Ended::Interrupted, 10));
+            assert!(failed <= 2, "{failed} failed");
         }
     }
 }

@@ -71,3 +71,41 @@ async fn a_pipeline_that_is_no_file_is_refused_with_every_fault() {
         assert!(said.contains(word), "{said}");
     }
 }
+
+/// Waits as a program does that has no runtime at all.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let (mut future, mut context) = (std::pin::pin!(future), std::task::Context::from_waker(&waker));
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_program_without_a_runtime_is_answered_after_a_failure_too() {
+    let config = "
+        [provider.bad]
+        base_url = 'simulator'
+        models.m = {}
+        [provider.good]
+        base_url = 'simulator'
+        models.m = {}
+        [route.default]
+        lanes = ['bad/m', 'good/m']
+        [simulator]
+        faults = [{ kind = 'auth', times = 1 }]
+        [run]
+        window = 4";
+    let pointsman = Pointsman::start(&Config::parse("config.toml", config, &|_| None).unwrap()).unwrap();
+    let answer = wait(pointsman.ask("default", pointsman::types::Prompt::text("Anybody?"))).unwrap();
+    assert_eq!((answer.lost, answer.trail.0.len()), (0, 2), "{:?}", answer.trail);
+}

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::chaos;
@@ -24,6 +22,7 @@ use super::actor::Run;
 use super::keeping::Kept;
 use super::load_attachment::load;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
+use super::questions::Questions;
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
@@ -157,7 +156,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let started = Instant::now();
     let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
     let mut steps = Steps::new(&job);
-    let mut asked = FuturesUnordered::new();
+    let mut asked = Questions::new();
     let mut questions = 0;
     let mut left = None;
     loop {
@@ -165,7 +164,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         let mut recalled = false;
         let due = if left.is_none() { walk.due() } else { Vec::new() };
         for ask in due {
-            match attach(&mut walk, &ask).await {
+            match asked.beside(attach(&mut walk, &ask)).await {
                 Ok(prompt) => match steps.recall(ask.step, &prompt) {
                     Some(answer) => {
                         walk.recalled(ask.step, answer);
@@ -215,7 +214,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         steps.spend(step, &trail, practice);
         run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
         // What is still to come needs nothing that is not durable. The last answer goes with the settlement.
-        if let Err(unkept) = steps.keep(step, &next, lane.as_ref(), &walk).await {
+        if let Err(unkept) = asked.beside(steps.keep(step, &next, lane.as_ref(), &walk)).await {
             run.do_send(LedgerBroken(unkept));
             std::future::pending::<()>().await;
         }

@@ -34,7 +34,7 @@ pub(super) struct StepAsked {
     pub(super) trail: Trail,
     pub(super) practice: bool,
     pub(super) reasked: bool,
-    /// How often it was lost with the router, or with the task that followed it.
+    /// How often it was lost with the router, or on its way by a panic.
     pub(super) lost: u64,
 }
 

@@ -15,6 +15,7 @@ mod load_attachment;
 mod messages;
 mod money;
 mod progress;
+mod questions;
 mod report;
 mod setup;
 mod share;

@@ -48,8 +48,7 @@ impl<'a> Steps<'a> {
         spent.trail.0.extend_from_slice(&trail.0);
     }
 
-    /// Keeps what was attempted for a question that a cap on money has stopped; it is asked again when the run goes
-    /// on.
+    /// Keeps what was attempted for a question that is left for later; it is asked again when the run goes on.
     pub(super) fn pause(&mut self, step: usize, trail: &Trail) {
         let is_refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));
         let Some(kept) = self.job.kept.as_ref().filter(|_| !trail.0.iter().all(is_refused)) else { return };

@@ -4,6 +4,7 @@
 //! next tick.
 
 use actix::prelude::*;
+use tracing::debug;
 
 use super::{Paper, Run};
 use crate::pipeline::run::messages::{
@@ -74,6 +75,7 @@ impl Handler<ItemLeft> for Run {
             self.paused.get_or_insert(*why);
             self.stop_intake(Ended::Paused);
         } else {
+            debug!(%why, "an item is left for later");
             self.tally.items.unfinished += u64::from(was_in_flight);
             self.stop_intake(Ended::Interrupted);
         }
