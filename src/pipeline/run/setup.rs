@@ -53,6 +53,8 @@ pub struct RunTasks {
     keeping: Option<Arc<Keeping>>,
     wanted: mpsc::UnboundedReceiver<usize>,
     records: mpsc::UnboundedReceiver<Record>,
+    /// Whether lines gather before they are written: no commit delays them, and no window that is set.
+    gathers: bool,
 }
 
 impl RunSetup {
@@ -61,9 +63,9 @@ impl RunSetup {
         // Unbounded channels, bounded by what the run asks for: its window.
         let (ask, wanted) = mpsc::unbounded_channel();
         let (record, records) = mpsc::unbounded_channel();
-        let keeping = self.keeping.clone();
+        let (keeping, gathers) = (self.keeping.clone(), self.keeping.is_none() && self.window.is_none());
         let run = Run::new(self, ask, record, output.ordered);
-        (run, RunTasks { reader, output, keeping, wanted, records })
+        (run, RunTasks { reader, output, keeping, wanted, records, gathers })
     }
 }
 
@@ -79,7 +81,7 @@ impl RunTasks {
             }
         };
         let ledger = self.keeping.map(|keeping| keeping.ledger.clone());
-        let writing = write(self.output, self.records, ledger, run.clone());
+        let writing = write(self.output, self.records, ledger, self.gathers, run.clone());
         futures_util::future::join(feeding, writing).await;
     }
 }

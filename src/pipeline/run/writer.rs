@@ -24,7 +24,7 @@ use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 /// Records that are taken and told of at once.
 const BATCH: usize = 512;
 
-/// How long records gather that no commit delays.
+/// How long records gather, where they do.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// What is to be written.
@@ -62,6 +62,7 @@ pub(super) async fn write(
     output: Output,
     mut records: mpsc::UnboundedReceiver<Record>,
     ledger: Option<Ledger>,
+    gathers: bool,
     run: Addr<Run>,
 ) {
     let Output { lines, rejects, ordered } = output;
@@ -73,6 +74,7 @@ pub(super) async fn write(
         taken: 0,
         broken: None,
         ledger,
+        gathers,
         unkept: false,
         run,
     };
@@ -109,6 +111,8 @@ struct Writer<'a> {
     broken: Option<Broken>,
     /// What is settled is kept here, before its line is written.
     ledger: Option<Ledger>,
+    /// Whether records gather before they are dealt with.
+    gathers: bool,
     unkept: bool,
     run: Addr<Run>,
 }
@@ -129,7 +133,7 @@ impl Writer<'_> {
         let mut batch = Vec::with_capacity(BATCH);
         while let Some(first) = records.recv().await {
             batch.push(first);
-            if self.ledger.is_none() && !records.is_closed() {
+            if self.gathers && !records.is_closed() {
                 // While the ledger commits, others gather. Where nothing is kept they would come one by one, and
                 // to be woken for each costs more than to write it.
                 sleep(GATHER).await;
