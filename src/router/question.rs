@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::provider::Awaited;
 use crate::supervisor::{Reply as ReplyTo, Slot};
@@ -58,6 +58,10 @@ pub fn question(
                 Ok(Err(unanswered)) => return Err(Box::new(Unanswered { lost, ..*unanswered })),
                 Err(Lost) => lost += 1,
             }
+        }
+        // That a router has died for good is known a moment after its mailbox has gone.
+        if lost > 0 && router.shared().is_none() {
+            let _ = timeout(ROUTER_GONE, router.retired()).await;
         }
         let failure = match lost {
             _ if router.is_retired() => Failure::new(Class::Cancelled, super::STOPPED),
