@@ -58,15 +58,20 @@ impl Check {
 
 /// Accepts a value, or the one inside `{"answer": ..}`: some providers can give only objects.
 fn accept_json(schema: &Schema, mut value: Value) -> Result<Value, String> {
-    let reason = match schema.check(&value) {
+    let mut reason = match schema.check(&value) {
         Ok(()) => return Ok(value),
         Err(reason) => reason,
     };
     let wrapped = value.as_object_mut().filter(|object| object.len() == 1);
-    match wrapped.and_then(|object| object.get_mut("answer")).map(Value::take) {
-        Some(inner) if schema.check(&inner).is_ok() => Ok(inner),
-        _ => Err(format!("it does not match the schema: {reason}")),
+    if let Some(inner) = wrapped.and_then(|object| object.get_mut("answer")).map(Value::take) {
+        match schema.check(&inner) {
+            Ok(()) => return Ok(inner),
+            // The reason about the wrapper would name nothing that the model can correct.
+            Err(inside) if !schema.has_property("answer") => reason = inside,
+            Err(_) => {}
+        }
     }
+    Err(format!("it does not match the schema: {reason}"))
 }
 
 #[cfg(test)]
@@ -97,7 +102,15 @@ mod tests {
         assert_eq!(list().accept(r#"{"answer": ["a"]}"#), Ok(json!(["a"])));
         let reason = list().accept("[1]").unwrap_err();
         assert_eq!(reason, r#"it does not match the schema: at /0: 1 is not of type "string""#);
-        assert!(list().accept(r#"{"answer": [1]}"#).is_err());
         assert!(list().accept("nothing").is_err());
+    }
+
+    #[test]
+    fn the_reason_for_a_wrapped_answer_names_the_wrong_element_and_not_the_wrapper() {
+        let reason = list().accept(r#"{"answer": ["a", 1]}"#).unwrap_err();
+        assert_eq!(reason, r#"it does not match the schema: at /1: 1 is not of type "string""#);
+        let own = json!({ "type": "object", "properties": { "answer": { "type": "string" } } });
+        let reason = Check::Json(Schema::new(own).unwrap()).accept(r#"{"answer": 1}"#).unwrap_err();
+        assert_eq!(reason, r#"it does not match the schema: at /answer: 1 is not of type "string""#);
     }
 }

@@ -1,10 +1,11 @@
 //! Recognises which choice an answer means.
 //!
-//! Forgives how it is written: case, quotes, a label before it, a reason on another line. Never
-//! guesses from prose, where "not urgent" holds "urgent" too.
+//! Case, quotes, punctuation, a short label before it and a reason on another line do not count. Prose decides
+//! nothing: "not urgent" holds "urgent" too.
 
 use std::sync::Arc;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::Value;
 
 use super::json::without_fence;
@@ -64,25 +65,97 @@ impl Choices {
         self.whole(only?.as_str()?)
     }
 
-    /// Reads the one line that is a choice, or a label and a choice.
+    /// Reads a line of its own that is a choice, or a short label and a choice. Two such lines with different
+    /// choices decide nothing.
     fn on_a_line(&self, text: &str) -> Option<&str> {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let first = lines.iter().position(|line| !line.is_empty())?;
+        let last = lines.iter().rposition(|line| !line.is_empty())?;
         let mut found = None;
-        for line in text.lines() {
-            let labelled = || self.whole(line.split_once(':')?.1);
-            if let Some(choice) = self.whole(line).or_else(labelled) {
-                if found.is_some_and(|other| other != choice) {
-                    return None;
-                }
-                found = Some(choice);
+        for (at, line) in lines.iter().enumerate() {
+            let Some((choice, label)) = self.read_line(line) else { continue };
+            let above = lines[..at].iter().rfind(|line| !line.is_empty());
+            let stands_out = match label {
+                // `Ruled out: A` is a line like any other of a paragraph.
+                Some(label) => is_answer_label(label) || first == last && is_plain_label(label),
+                // `Ruled out:` may stand on the line before.
+                None => above.is_none_or(|above| match above.strip_suffix([':', '：']) {
+                    Some(label) => is_answer_label(label),
+                    None => at == last || at == first || lines[at - 1].is_empty(),
+                }),
+            };
+            if !stands_out || found.is_some_and(|other| other != choice) {
+                return None;
             }
+            found = Some(choice);
         }
         found
     }
+
+    /// Returns the choice on a line, with the label before it if it has one.
+    fn read_line<'t>(&self, line: &'t str) -> Option<(&str, Option<&'t str>)> {
+        if let Some(choice) = self.whole(line) {
+            return Some((choice, None));
+        }
+        let (label, rest) = line.split_once([':', '：'])?;
+        Some((self.whole(rest)?, Some(label)))
+    }
 }
 
-/// Returns what makes a choice itself: its words in lower case, without marks around them.
+/// Words of labels that announce the answer.
+const ANSWER_WORDS: [&str; 24] = [
+    "answer",
+    "assessment",
+    "category",
+    "choice",
+    "class",
+    "classification",
+    "conclusion",
+    "decision",
+    "final",
+    "label",
+    "my",
+    "option",
+    "output",
+    "priority",
+    "rating",
+    "reply",
+    "response",
+    "result",
+    "score",
+    "sentiment",
+    "status",
+    "the",
+    "type",
+    "verdict",
+];
+
+/// Words of labels that reject what follows.
+const REJECTING_WORDS: [&str; 10] =
+    ["avoid", "discarded", "except", "excluded", "excluding", "never", "no", "not", "rejected", "without"];
+
+/// Returns whether a label announces the answer: one to three words, all of them for that.
+fn is_answer_label(label: &str) -> bool {
+    let label = form(label);
+    let words = label.split(' ');
+    words.clone().count() <= 3 && words.into_iter().all(|word| ANSWER_WORDS.contains(&word))
+}
+
+/// Returns whether a label is one word that does not reject what follows.
+fn is_plain_label(label: &str) -> bool {
+    let label = form(label);
+    !label.contains(' ') && !REJECTING_WORDS.contains(&label.as_str())
+}
+
+/// Marks around a choice that do not count, besides blanks: of Latin, Arabic, Hebrew, Armenian, Indian and East
+/// Asian scripts.
+const MARKS: &str =
+    "\"'`“”‘’„‚‹›«»*_.,;:!?()[]{}¡¿…‥·・。、，．：；！？｡､「」『』【】〈〉《》〔〕（）［］｛｝؟،؛۔׃՝՞։।॥჻።";
+
+/// Returns what makes a choice itself: its words in lower case and composed letters (NFC), without marks around them.
 fn form(text: &str) -> String {
-    let is_mark = |mark: char| mark.is_whitespace() || "\"'`“”‘’„«»*_.,;:!?()[]{}".contains(mark);
+    let text = ComposingNormalizerBorrowed::new_nfc().normalize(text);
+    let is_mark = |mark: char| mark.is_whitespace() || MARKS.contains(mark);
     let bare = match text.trim_matches(is_mark) {
         "" => text.trim(),
         bare => bare,
@@ -128,6 +201,37 @@ mod tests {
             let reason = choices().pick(answer).unwrap_err();
             assert!(reason.ends_with("URGENT, Follow up, OTHER"), "{answer}: {reason}");
         }
+    }
+
+    #[test]
+    fn a_choice_is_read_from_a_sole_line_or_a_short_label_and_not_from_a_paragraph() {
+        let choices = Choices::new(["A", "B"].map(str::to_owned).to_vec());
+        for unclear in [
+            "Ruled out: A\nBest fit is B",
+            "Best fit is B\nRuled out: A",
+            "Ruled out: A",
+            "Not: A",
+            "Ruled out:\nA",
+            "I looked at both.\nRejected: A\nThe rest fits.",
+            "Some text\nA\nmore text",
+        ] {
+            assert!(choices.pick(unclear).is_err(), "{unclear}");
+        }
+        for clear in
+            ["It is B, I think.\n\nB", "**Final answer:** B", "B\nbecause of A", "Answer:\nB", "Kategorie: B"]
+        {
+            assert_eq!(choices.pick(clear), Ok("B"), "{clear}");
+        }
+    }
+
+    #[test]
+    fn composed_letters_and_the_punctuation_of_other_scripts_do_not_count() {
+        let choices = Choices::new(["Überfällig", "緊急", "عاجل", "तत्काल"].map(str::to_owned).to_vec());
+        assert_eq!(choices.pick("U\u{308}berfa\u{308}llig"), Ok("Überfällig"));
+        assert_eq!(choices.pick("「緊急」。"), Ok("緊急"));
+        assert_eq!(choices.pick("答え：緊急"), Ok("緊急"));
+        assert_eq!(choices.pick("عاجل؟"), Ok("عاجل"));
+        assert_eq!(choices.pick("तत्काल।"), Ok("तत्काल"));
     }
 
     #[test]

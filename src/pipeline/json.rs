@@ -15,7 +15,7 @@ pub(super) fn find(text: &str) -> Result<Value, String> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    let Some(start) = text.find(['{', '[']) else {
+    let Some(start) = first_value(text) else {
         return Err(format!("it is no JSON ({error})"));
     };
     let mut values = Deserializer::from_str(&text[start..]).into_iter::<Value>();
@@ -27,6 +27,30 @@ pub(super) fn find(text: &str) -> Result<Value, String> {
         Some(Err(error)) => Err(format!("its JSON is broken ({error})")),
         None => Err(format!("it is no JSON ({error})")),
     }
+}
+
+/// Returns where the first object or array begins that is no citation.
+fn first_value(text: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let start = from + text[from..].find(['{', '['])?;
+        match citation(text, start) {
+            Some(end) => from = end,
+            None => return Some(start),
+        }
+    }
+}
+
+/// Returns the end of a citation such as `[2]` or `[1, 3]` that begins at `start`: numbers, or nothing, in brackets
+/// within a line of prose. An array on a line of its own is none.
+fn citation(text: &str, start: usize) -> Option<usize> {
+    let inside = text[start..].strip_prefix('[')?;
+    let length = inside.find(|letter: char| !letter.is_ascii_digit() && !", -–".contains(letter))?;
+    let rest = inside[length..].strip_prefix(']')?;
+    let before = text[..start].lines().next_back().filter(|_| !text[..start].ends_with('\n'));
+    let is_prose = |line: Option<&str>| line.is_some_and(|line| line.chars().any(char::is_alphanumeric));
+    let is_within = is_prose(before) || is_prose(rest.lines().next());
+    is_within.then(|| text.len() - rest.len())
 }
 
 /// Takes off a fence of backticks, with its language, when it holds the whole text.
@@ -76,6 +100,18 @@ mod tests {
         ] {
             assert!(find(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_citation_in_prose_is_no_json() {
+        for text in
+            ["As [2] shows, it is late.", "See [1, 3].", "It is late [2]", "[1] Smith, 1999", "- [ ] call"]
+        {
+            assert!(find(text).is_err(), "{text}");
+        }
+        assert_eq!(find("As [2] shows:\n[1, 2]\nThat is all."), Ok(json!([1, 2])));
+        assert_eq!(find("As [2] shows: {\"a\": [7]}"), Ok(json!({ "a": [7] })));
+        assert_eq!(find("[2]"), Ok(json!([2])));
     }
 
     proptest! {

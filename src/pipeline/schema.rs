@@ -60,6 +60,11 @@ impl Schema {
         Err(said.join("; "))
     }
 
+    /// Returns whether the schema itself names a property of this name.
+    pub(super) fn has_property(&self, name: &str) -> bool {
+        self.value.get("properties").is_some_and(|properties| properties.get(name).is_some())
+    }
+
     /// Finds the first key of `path` that no value of this schema can have, with the keys it could be.
     pub(super) fn unknown<'p, 's>(&'s self, path: &[&'p str]) -> Option<(&'p str, Vec<&'s str>)> {
         let mut schema = &*self.value;

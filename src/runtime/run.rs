@@ -96,6 +96,8 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     let (progress_to, progress) = watch::channel(Progress::default());
     let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
     let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
+    let judge = pipeline.clone();
+    let source = source.fit(move |item| judge.validate_item(item));
     let reader = source.read().map_err(Error::Source)?;
     let priority = Priority::Batch;
     let setup = RunSetup {

@@ -144,18 +144,21 @@ fn duplicates_are_named_and_rejected_with_their_lines() {
 }
 
 #[test]
-fn an_item_that_is_not_as_the_schema_asks_costs_nothing() {
+fn an_item_that_is_not_as_the_schema_asks_costs_nothing_and_leaves_its_key_to_a_later_one() {
     let room = Room::new("");
     room.write(
         "pipeline.toml",
         "name = \"one\"\n[input.schema]\nrequired = [\"text\"]\n[[step]]\nname = \"answer\"\nprompt = \"{{ item.text }}\"",
     );
-    room.write("items.jsonl", "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\"}\n");
+    room.write(
+        "items.jsonl",
+        "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\"}\n{\"id\":\"b\",\"text\":\"y\"}\n",
+    );
     let arguments = "run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl --report r.json";
-    room.run(arguments).says(1, &["1 completed, 1 rejected", "such as line 2: "]);
-    room.nothing_is_lost(2, "o.jsonl", "r.jsonl");
+    room.run(arguments).says(1, &["2 completed, 1 rejected", "such as line 2: "]);
+    room.nothing_is_lost(3, "o.jsonl", "r.jsonl");
     assert_eq!(room.lines("r.jsonl")[0]["key"], "b");
-    assert_eq!(room.json("r.json")["calls"]["made"], 1);
+    assert_eq!(room.json("r.json")["calls"]["made"], 2);
 }
 
 #[test]

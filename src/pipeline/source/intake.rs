@@ -11,6 +11,7 @@ use super::entry::{Entry, Item, Reject, excerpt};
 use super::error::Error;
 use super::handoff::{Gone, Sender};
 use super::key::{Key, key_of};
+use super::open::Fit;
 use crate::pipeline::seen::Seen;
 use crate::types::ItemKey;
 
@@ -53,13 +54,14 @@ pub(super) struct Piece<'a> {
 pub(super) struct Intake {
     name: String,
     to: Sender<Message>,
+    fit: Option<Fit>,
     seen: Seen,
     items: u64,
 }
 
 impl Intake {
-    pub(super) fn new(name: String, to: Sender<Message>) -> Self {
-        Self { name, to, seen: Seen::new(), items: 0 }
+    pub(super) fn new(name: String, fit: Option<Fit>, to: Sender<Message>) -> Self {
+        Self { name, to, fit, seen: Seen::new(), items: 0 }
     }
 
     /// Hands over a value that was read: as an item, or as a reject when it cannot be one.
@@ -128,6 +130,11 @@ impl Intake {
             return Err((format!("is {}, not a JSON object", kind(value)), None));
         };
         let Key { key, from_content } = key_of(fields).map_err(|reason| (reason, None))?;
+        if let Some(fit) = &self.fit
+            && let Err(reason) = fit(value)
+        {
+            return Err((reason, Some(key)));
+        }
         match self.seen.insert(key.as_str(), line) {
             None => Ok(key),
             Some(first) if from_content => {

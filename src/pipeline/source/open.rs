@@ -36,7 +36,11 @@ pub struct Source {
     /// Units of the input, if that is known before: bytes, or values.
     pub(super) total: Option<u64>,
     pub(super) limits: Limits,
+    pub(super) fit: Option<Fit>,
 }
+
+/// Says why a value cannot be an item.
+pub(super) type Fit = Box<dyn Fn(&Value) -> Result<(), String> + Send>;
 
 pub(super) enum Input {
     Bytes(Box<dyn Read + Send>, Option<Format>),
@@ -84,7 +88,7 @@ impl Source {
         format: Option<Format>,
     ) -> Self {
         let input = Input::Bytes(Box::new(reader), format);
-        Self { name: name.into(), path: None, input, total: None, limits: Limits::default() }
+        Self { name: name.into(), path: None, input, total: None, limits: Limits::default(), fit: None }
     }
 
     /// Takes values that the caller has; `name` is what messages call them. A value that is no
@@ -107,13 +111,20 @@ impl Source {
         let (least, most) = values.size_hint();
         let total = most.filter(|most| *most == least).map(|most| most as u64);
         let input = Input::Values(Box::new(values));
-        Self { name: name.into(), path: None, input, total, limits: Limits::default() }
+        Self { name: name.into(), path: None, input, total, limits: Limits::default(), fit: None }
     }
 
     /// Sets how much of the input is held at once.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Rejects the values that `fit` refuses, with its reason. A value that is rejected leaves its key to a later one.
+    #[must_use]
+    pub fn fit(mut self, fit: impl Fn(&Value) -> Result<(), String> + Send + 'static) -> Self {
+        self.fit = Some(Box::new(fit));
         self
     }
 

@@ -26,9 +26,9 @@ pub struct Reader {
 impl Source {
     /// Starts to read, on a thread of its own.
     pub fn read(self) -> Result<Reader, Error> {
-        let Self { name, input, total, limits, .. } = self;
+        let Self { name, input, total, limits, fit, .. } = self;
         let (to, from) = handoff(limits.ahead.max(1), limits.ahead_bytes);
-        let mut intake = Intake::new(name.clone(), to);
+        let mut intake = Intake::new(name.clone(), fit, to);
         let work = move || {
             let end = read(input, limits, &mut intake);
             intake.end(end);

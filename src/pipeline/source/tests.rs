@@ -54,6 +54,18 @@ fn rejects(entries: &[Entry]) -> Vec<&Reject> {
 }
 
 #[tokio::test]
+async fn a_rejected_item_leaves_its_key_to_a_later_one() {
+    let input = "{\"id\": 1}\n{\"id\": 1, \"text\": \"x\"}\n{\"id\": 1, \"text\": \"y\"}\n";
+    let source = Source::reader("input", Cursor::new(input), Some(Format::Jsonl));
+    let fit = |item: &Value| item.get("text").map(drop).ok_or_else(|| "has no text".to_owned());
+    let (entries, error) = drain(source.fit(fit)).await;
+    assert!(error.is_none());
+    let told: Vec<String> = entries.iter().map(told).collect();
+    assert_eq!(told, ["1: has no text", "2 1", "3: has the key \"1\" of the item on line 2"]);
+    assert_eq!(rejects(&entries)[0].key, Some(ItemKey::from("1")));
+}
+
+#[tokio::test]
 async fn blank_lines_a_byte_order_mark_and_a_missing_last_line_end_are_no_items() {
     let input = "\u{feff}{\"id\": 1}\r\n\r\n   \n{\"id\": 2}\n\t{\"id\": 3}";
     assert_eq!(story(Format::Jsonl, input).await, ["1 1", "4 2", "5 3"]);

@@ -132,14 +132,16 @@ impl Pointsman {
         source: Source,
         pick: usize,
     ) -> Result<Counted, Error> {
+        let judge = pipeline.clone();
+        let source = source.fit(move |item| judge.validate_item(item));
         let mut reader = source.read().map_err(Error::Source)?;
         let rendered = guess::Rendered::new(pipeline.clone());
         let mut counted = Counted { items: 0, rejected: 0, rendered, picked: Vec::new() };
         let mut random = fastrand::Rng::with_seed(7);
         while let Some(entry) = reader.next().await {
             let item = match entry.map_err(Error::Source)? {
-                Entry::Item(item) if pipeline.validate_item(&item.value).is_ok() => item,
-                Entry::Item(_) | Entry::Rejected(_) => {
+                Entry::Item(item) => item,
+                Entry::Rejected(_) => {
                     counted.rejected += 1;
                     continue;
                 }
