@@ -103,6 +103,7 @@ mod chaos;
 pub mod cli;
 pub mod config;
 pub mod document;
+mod files;
 pub mod guard;
 pub mod ledger;
 pub mod pipeline;

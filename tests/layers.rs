@@ -9,10 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms and their floors, as docs/architecture.md draws them.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("chaos", 0),
     ("types", 0),
     ("document", 1),
+    ("files", 1),
     ("telemetry", 1),
     ("wire", 2),
     ("guard", 2),

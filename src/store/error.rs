@@ -15,6 +15,14 @@ pub enum Error {
         /// What the system says, with advice.
         why: String,
     },
+    /// The lock file of a run cannot be used.
+    #[error("cannot use the lock file {}: {why}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system says, with advice.
+        why: String,
+    },
     /// It was made by a later version.
     #[error(
         "the database {} has schema version {found}, and this program knows {known} at most: use the version of \

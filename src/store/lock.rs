@@ -1,13 +1,19 @@
 //! Lets one process at a time work on a run.
 //!
-//! A lock of the operating system on a file beside the database: it goes with the process, however that ends.
+//! A lock of the operating system on a file beside the database: it ends with the process, however that ends. The
+//! holder removes the file. A file that was opened before and locked after that is locked by two at once, one of them
+//! without a name, so a lock counts only while its file is the one at the path.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
 use super::run::RunNumber;
+use crate::files::{self, FileId};
+
+/// How often a locked file is tried again. [`RunLock::is_taken`] locks it too, for an instant.
+const TRIES: u32 = 100;
 
 /// The right to work on a run, for as long as it lives.
 #[derive(Debug)]
@@ -16,45 +22,78 @@ pub struct RunLock {
     path: PathBuf,
 }
 
+/// What became of a file that was to be locked.
+enum Tried {
+    /// It is locked, and it is the run's lock file.
+    Locked(RunLock),
+    /// Another process has it locked.
+    Busy(File),
+    /// It has been removed since it was opened.
+    Removed,
+}
+
 impl RunLock {
     /// Takes the right to work on `run` of the database at `database`.
     ///
     /// # Errors
-    /// [`Error::Busy`] when somebody has it; [`Error::Open`] when no file can be made beside the database.
+    /// [`Error::Busy`] when another process has it; [`Error::Lock`] when the lock file cannot be made, or is a link.
     pub(super) fn take(database: &Path, run: RunNumber) -> Result<Self, Error> {
         let path = beside(database, run);
+        let mut tries = 0;
         loop {
-            let mut file = open(&path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Error::Busy { run, who: who(&mut file) }),
-                Err(TryLockError::Error(error)) => return Err(not_open(&path, &error)),
+            let file = open(&path, true).map_err(|error| not_open(&path, &error))?;
+            match try_lock(file, &path).map_err(|error| not_open(&path, &error))? {
+                Tried::Locked(mut lock) => {
+                    lock.note_holder();
+                    return Ok(lock);
+                }
+                Tried::Removed => {}
+                Tried::Busy(_) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::yield_now();
+                }
+                Tried::Busy(mut file) => return Err(Error::Busy { run, who: holder(&mut file) }),
             }
-            // Whoever held it last may have removed the file between our opening and our lock: then others
-            // would make and lock a new one.
-            if matches!(open(&path)?.try_lock(), Ok(())) {
-                continue;
-            }
-            let note = format!("process {}", std::process::id());
-            // Who holds it is only for people: the lock itself is what counts.
-            let _ =
-                file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
-            return Ok(Self { file, path });
         }
     }
 
-    /// Returns whether anybody works on `run`.
+    /// Returns whether a process works on `run`.
     pub(super) fn is_taken(database: &Path, run: RunNumber) -> bool {
-        let file = OpenOptions::new().read(true).write(true).open(beside(database, run));
+        let file = open(&beside(database, run), false);
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Writes who holds the lock, for the message of [`Error::Busy`] alone: a failure changes nothing.
+    fn note_holder(&mut self) {
+        let note = format!("process {}", std::process::id());
+        let file = &mut self.file;
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
     }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // While it is still held, so that nobody else's file is removed. One that stays behind harms nobody.
+        // While it is locked, so that the file at the path is this one. One that stays is used by the next.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
+    }
+}
+
+/// Locks `file`, which was opened at `path`.
+fn try_lock(file: File, path: &Path) -> io::Result<Tried> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Tried::Busy(file)),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let opened = FileId::of(&file.metadata()?);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if FileId::of(&found) == opened => {
+            Ok(Tried::Locked(RunLock { file, path: path.to_owned() }))
+        }
+        Ok(_) => Ok(Tried::Removed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tried::Removed),
+        Err(error) => Err(error),
     }
 }
 
@@ -64,16 +103,21 @@ fn beside(database: &Path, run: RunNumber) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn open(path: &Path) -> Result<File, Error> {
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    options.map_err(|error| not_open(path, &error))
+fn open(path: &Path, create: bool) -> io::Result<File> {
+    let mut options: OpenOptions = files::private();
+    options.read(true).write(true).create(create).truncate(false);
+    files::open_no_link(path, options)
 }
 
-fn not_open(path: &Path, error: &std::io::Error) -> Error {
-    Error::Open { path: path.to_owned(), why: format!("{error}: is its directory there, and writable?") }
+fn not_open(path: &Path, error: &io::Error) -> Error {
+    let advice = match error.kind() {
+        io::ErrorKind::Other => "remove it, then run the same command again",
+        _ => "is its directory there, and writable?",
+    };
+    Error::Lock { path: path.to_owned(), why: format!("{error}: {advice}") }
 }
 
-fn who(file: &mut File) -> String {
+fn holder(file: &mut File) -> String {
     let mut note = String::new();
     match file.read_to_string(&mut note) {
         Ok(_) if !note.is_empty() => note,
@@ -83,7 +127,13 @@ fn who(file: &mut File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
     use super::*;
+
+    /// Names the database to a process that this test starts.
+    const DATABASE: &str = "POINTSMAN_TEST_LOCKED_DATABASE";
 
     #[test]
     fn the_second_is_refused_by_name_until_the_first_has_gone() {
@@ -101,24 +151,89 @@ mod tests {
     }
 
     #[test]
-    fn of_many_who_come_and_go_one_at_a_time_has_it() {
-        use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    fn a_lock_file_that_was_removed_after_it_was_opened_gives_no_lock() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("a.db");
-        let (inside, had) = (AtomicU32::new(0), AtomicU32::new(0));
+        let path = beside(&database, RunNumber(1));
+        let first = RunLock::take(&database, RunNumber(1)).unwrap();
+        let opened = open(&path, true).unwrap();
+        let opened_too = open(&path, true).unwrap();
+        drop(first);
+        assert!(matches!(try_lock(opened, &path).unwrap(), Tried::Removed));
+        let _second = RunLock::take(&database, RunNumber(1)).unwrap();
+        assert!(matches!(try_lock(opened_too, &path).unwrap(), Tried::Removed));
+    }
+
+    /// Takes and drops the lock in a loop, and fails when another has it meanwhile. A file that must not exist yet is
+    /// the witness.
+    fn come_and_go(database: &Path, times: u32) -> u32 {
+        let witness = database.with_extension("held");
+        let mut had = 0;
+        for _ in 0..times {
+            if let Ok(_lock) = RunLock::take(database, RunNumber(1)) {
+                let held = File::options().write(true).create_new(true).open(&witness);
+                assert!(held.is_ok(), "two hold the lock at once: {held:?}");
+                std::thread::yield_now();
+                std::fs::remove_file(&witness).unwrap();
+                had += 1;
+            }
+        }
+        had
+    }
+
+    #[test]
+    fn of_many_threads_that_come_and_go_one_at_a_time_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("a.db");
+        let had = AtomicU32::new(0);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..500 {
-                        if let Ok(_lock) = RunLock::take(&database, RunNumber(1)) {
-                            assert_eq!(inside.fetch_add(1, SeqCst), 0, "two at once");
-                            had.fetch_add(1, SeqCst);
-                            inside.fetch_sub(1, SeqCst);
-                        }
-                    }
-                });
+            for _ in 0..8 {
+                scope.spawn(|| had.fetch_add(come_and_go(&database, 500), SeqCst));
             }
         });
         assert!(had.load(SeqCst) > 0);
+    }
+
+    #[test]
+    fn of_many_processes_that_come_and_go_one_at_a_time_has_it() {
+        if let Some(database) = std::env::var_os(DATABASE) {
+            come_and_go(Path::new(&database), 500);
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("a.db");
+        let this = "store::lock::tests::of_many_processes_that_come_and_go_one_at_a_time_has_it";
+        let start = |_| {
+            let mut test = Command::new(std::env::current_exe().unwrap());
+            test.args(["--exact", this, "--nocapture"]).env(DATABASE, &database).spawn().unwrap()
+        };
+        let processes: Vec<_> = (0..6).map(start).collect();
+        let had = come_and_go(&database, 500);
+        for mut process in processes {
+            assert!(process.wait().unwrap().success());
+        }
+        assert!(had > 0);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_in_the_place_of_the_lock_file_is_refused_and_its_target_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("a.db");
+        let target = folder.path().join("precious");
+        std::fs::write(&target, "kept").unwrap();
+        for hard in [false, true] {
+            let path = beside(&database, RunNumber(1));
+            if hard {
+                std::fs::hard_link(&target, &path).unwrap();
+            } else {
+                std::os::unix::fs::symlink(&target, &path).unwrap();
+            }
+            let refused = RunLock::take(&database, RunNumber(1)).unwrap_err().to_string();
+            assert!(refused.contains("link to another file: remove it"), "{refused}");
+            assert!(refused.contains("a.db-run1.lock"), "{refused}");
+            assert_eq!(std::fs::read_to_string(&target).unwrap(), "kept");
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 }

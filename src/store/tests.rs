@@ -274,6 +274,47 @@ async fn two_processes_share_a_database_but_not_a_run() {
 }
 
 #[tokio::test]
+#[cfg(unix)]
+async fn a_run_has_one_lock_by_whatever_path_its_database_was_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(store.path(), &link).unwrap();
+    let linked = Sqlite::open(&link).await.unwrap();
+    let _lock = store.lock(run).unwrap();
+    assert!(linked.is_at_work(run));
+    assert!(matches!(linked.lock(run), Err(Error::Busy { .. })));
+}
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_new_database_and_the_files_beside_it_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let modes = || {
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap());
+        let mode = |file: &std::fs::DirEntry| file.metadata().unwrap().permissions().mode() & 0o777;
+        let mut modes: Vec<_> =
+            files.map(|file| (file.file_name().into_string().unwrap(), mode(&file))).collect();
+        modes.sort();
+        modes
+    };
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let lock = store.lock(run).unwrap();
+    let names = ["a.db", "a.db-run1.lock", "a.db-shm", "a.db-wal"];
+    assert_eq!(modes(), names.map(|name| (name.to_owned(), 0o600)));
+
+    drop(lock);
+    store.close().await;
+    std::fs::set_permissions(folder.path().join("a.db"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    let again = open(folder.path()).await;
+    begun(&again).await;
+    assert_eq!(modes(), ["a.db", "a.db-shm", "a.db-wal"].map(|name| (name.to_owned(), 0o640)));
+}
+
+#[tokio::test]
 async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::successor::Successor;
+use crate::files::FileId;
 
 /// What lines are written to, opened.
 pub struct Target {
@@ -105,8 +106,7 @@ impl Target {
 /// Returns whether `other` is the file of `path` too, by another name or a link.
 #[cfg(unix)]
 fn same(_path: &Path, metadata: &Metadata, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(other).is_ok_and(|other| other.dev() == metadata.dev() && other.ino() == metadata.ino())
+    FileId::at(other).is_ok_and(|other| other == FileId::of(metadata))
 }
 
 #[cfg(not(unix))]

@@ -25,6 +25,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
+use crate::files;
 use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
 
 use super::error::Error;
@@ -53,6 +54,8 @@ const READERS: u32 = 2;
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
+    /// The same file without links, so that a lock of its runs is the same by whatever path it was opened.
+    real_path: PathBuf,
     place: Place,
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
@@ -65,13 +68,15 @@ impl Sqlite {
     /// When it cannot be opened, was made by a later version or by another program, or is damaged.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let path = path.to_path_buf();
+        create_private(&path);
         let options = options(&path);
         let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
         migrate(&mut writer, &path).await?;
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
         let place = Place::of(&path);
-        Ok(Self { path, place, writer: Mutex::new(writer), readers })
+        let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        Ok(Self { path, real_path, place, writer: Mutex::new(writer), readers })
     }
 
     /// Returns where the database is.
@@ -108,6 +113,14 @@ impl Sqlite {
 
     fn damaged(&self, what: impl Into<String>) -> Error {
         Error::Damaged { path: self.path.clone(), what: what.into() }
+    }
+}
+
+/// Creates the file for its owner alone if there is none. SQLite gives the files beside it the same mode.
+fn create_private(path: &Path) {
+    if !path.exists() {
+        // Where this fails, SQLite fails too, and its error has the advice.
+        let _ = files::private().write(true).create(true).truncate(false).open(path);
     }
 }
 
@@ -193,11 +206,11 @@ impl Store for Sqlite {
     }
 
     fn lock(&self, run: RunNumber) -> Result<RunLock, Error> {
-        RunLock::take(&self.path, run)
+        RunLock::take(&self.real_path, run)
     }
 
     fn is_at_work(&self, run: RunNumber) -> bool {
-        RunLock::is_taken(&self.path, run)
+        RunLock::is_taken(&self.real_path, run)
     }
 
     fn begin<'a>(&'a self, run: RunNumber, outline: Option<&'a Outline>, anew: bool) -> Answer<'a, Session> {

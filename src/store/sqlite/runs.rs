@@ -132,7 +132,7 @@ impl Sqlite {
             sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *writer).await.map_err(failed)?;
         // Whoever is at work would have to wait for as long as that takes. The room is used again anyhow, so that
         // it could not be given back is no reason to say that they are not gone.
-        if !left.into_iter().any(|run| RunLock::is_taken(&self.path, RunNumber(run))) {
+        if !left.into_iter().any(|run| RunLock::is_taken(&self.real_path, RunNumber(run))) {
             drop(sqlx::query("VACUUM").execute(&mut *writer).await);
             // What was there is in the journal still, to be read by anybody, until that is folded in.
             drop(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await);
