@@ -112,6 +112,7 @@ impl Session<'_> {
                 return mode.fail(&error, exit);
             }
         };
+        kept.iter().flat_map(Kept::notes).for_each(|note| mode.note(note));
         if let Some(exit) = kept.as_ref().and_then(|kept| self.nothing_left(kept)) {
             return exit;
         }

@@ -85,6 +85,11 @@ impl Pipeline {
         self.steps.iter().map(|step| &step.route)
     }
 
+    /// Returns whether any step attaches something to its prompt.
+    pub fn attaches(&self) -> bool {
+        self.steps.iter().any(|step| !step.attach.is_empty())
+    }
+
     /// Returns the places of the steps that the step at place `step` waits for.
     pub fn needs(&self, step: usize) -> &[usize] {
         self.graph.needs(step)

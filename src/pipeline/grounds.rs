@@ -1,7 +1,9 @@
 //! What a run's answers depend on: kept with the run, and compared when it goes on.
 //!
 //! A change is told before anything is asked, in words: which steps are affected, directly or by what they need,
-//! and which models and prices are others. It decides nothing about single answers: their own fingerprints do.
+//! and which models and prices are others. Steps are compared one by one, each with the targets of its own route: a
+//! model that another step still asks is not thereby one that this step asks. It decides nothing about single
+//! answers: their own fingerprints do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,6 +11,7 @@ use std::fmt;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::store::{self, KnownRun};
 use crate::types::{Fingerprint, LaneName, Price, RouteName, StepName};
 
 use super::definition::Pipeline;
@@ -60,7 +63,11 @@ pub struct Changes {
     pub removed: Vec<StepName>,
     /// Steps that need an answer that changes.
     pub dependent: Vec<StepName>,
-    /// Models that are asked no more, and steps that asked them.
+    /// Steps that ask other models than before, of which other steps ask some.
+    pub rerouted: Vec<StepName>,
+    /// Steps whose route or targets are others, and which ask all the models that they asked before.
+    pub targets: Vec<StepName>,
+    /// Models that are asked no more, by any step.
     pub models_gone: Vec<LaneName>,
     /// Models that are new.
     pub models_new: Vec<LaneName>,
@@ -90,6 +97,15 @@ impl Grounds {
         }
     }
 
+    /// Reads what was kept of a run.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn of_run(run: &KnownRun) -> Result<Self, store::Error> {
+        serde_json::from_value(run.outline.grounds.clone())
+            .map_err(|error| store::Error::Manifest { run: run.number, why: error.to_string() })
+    }
+
     /// Returns what is another in `new` than it is here.
     pub fn changes(&self, new: &Self) -> Changes {
         let mut changes = Changes { input: self.input != new.input, ..Changes::default() };
@@ -98,8 +114,19 @@ impl Grounds {
         for (name, step) in &new.steps {
             match self.steps.get(name) {
                 None => changes.added.push(name.clone()),
-                Some(old) if old.text != step.text => changes.steps.push(name.clone()),
-                Some(_) => continue,
+                Some(old) if old.text != step.text || old.needs != step.needs => {
+                    changes.steps.push(name.clone());
+                }
+                Some(_) => match self.targets_of(name, new) {
+                    Targets::Same => continue,
+                    Targets::Others => {
+                        changes.targets.push(name.clone());
+                        continue;
+                    }
+                    Targets::OtherModels => changes.rerouted.push(name.clone()),
+                    // The models say it; how many answers that reaches is not known.
+                    Targets::ModelsGone => continue,
+                },
             }
             affected.insert(name);
         }
@@ -113,7 +140,8 @@ impl Grounds {
                 break;
             }
         }
-        let told: BTreeSet<_> = changes.added.iter().chain(&changes.steps).collect();
+        let told: BTreeSet<_> =
+            [&changes.added, &changes.steps, &changes.rerouted].into_iter().flatten().collect();
         let dependent = new.steps.keys().filter(|name| affected.contains(name) && !told.contains(name));
         changes.dependent = dependent.cloned().collect();
         let gone = self.steps.keys().filter(|name| !new.steps.contains_key(*name));
@@ -133,19 +161,57 @@ impl Grounds {
         changes
     }
 
+    /// Returns the targets of a step, in their order.
+    fn targets(&self, step: &StepName) -> impl Iterator<Item = &LaneGround> {
+        let targets = self.steps.get(step).and_then(|step| self.routes.get(&step.route));
+        targets.into_iter().flatten()
+    }
+
+    /// Compares the targets of a step that is in both.
+    fn targets_of(&self, step: &StepName, new: &Self) -> Targets {
+        let is_asked = |voice: Fingerprint| new.targets(step).any(|target| target.voice == voice);
+        let gone: Vec<_> = self.targets(step).filter(|target| !is_asked(target.voice)).collect();
+        if !gone.is_empty() {
+            let all = new.lanes();
+            let is_left = |target: &&LaneGround| all.values().any(|other| other.voice == target.voice);
+            return if gone.iter().any(is_left) { Targets::OtherModels } else { Targets::ModelsGone };
+        }
+        let route = |grounds: &Self| grounds.steps.get(step).map(|step| step.route.clone());
+        let names =
+            |grounds: &Self| grounds.targets(step).map(|target| target.lane.clone()).collect::<Vec<_>>();
+        // A model that no step asked is told by itself.
+        let all = self.lanes();
+        let is_told = |target: &LaneGround| all.values().all(|before| before.voice != target.voice);
+        let is_same = route(self) == route(new) && names(self) == names(new);
+        if is_same || new.targets(step).any(is_told) { Targets::Same } else { Targets::Others }
+    }
+
+    /// Returns whether a step may have answers of a model that `new` does not ask for it.
+    fn loses_a_model(&self, step: &StepName, new: &Self) -> bool {
+        matches!(self.targets_of(step, new), Targets::OtherModels | Targets::ModelsGone)
+    }
+
     /// Returns whether a step may have answers of a model that `new` asks for it, too.
     fn shares_a_model(&self, step: &StepName, new: &Self) -> bool {
-        let voices = |grounds: &Self| -> Vec<Fingerprint> {
-            let lanes = grounds.steps.get(step).and_then(|step| grounds.routes.get(&step.route));
-            lanes.into_iter().flatten().map(|lane| lane.voice).collect()
-        };
-        let now = voices(new);
-        voices(self).iter().any(|voice| now.contains(voice))
+        self.targets(step).any(|before| new.targets(step).any(|now| now.voice == before.voice))
     }
 
     fn lanes(&self) -> BTreeMap<&LaneName, &LaneGround> {
         self.routes.values().flatten().map(|lane| (&lane.lane, lane)).collect()
     }
+}
+
+/// How the targets of a step have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Targets {
+    /// Not in a way that matters to its answers, or only by models that are new.
+    Same,
+    /// The route, the order or the names are others, or a model has come that another step asks; none has gone.
+    Others,
+    /// It does not ask some model any more, which no step asks.
+    ModelsGone,
+    /// It does not ask some model any more, which another step asks.
+    OtherModels,
 }
 
 impl Changes {
@@ -157,11 +223,28 @@ impl Changes {
     /// Returns how many of the answers that each step has stay valid between `old` and `new`: at most, where some
     /// of their models are asked no more.
     pub fn stay_valid(&self, answers: &BTreeMap<StepName, u64>, old: &Grounds, new: &Grounds) -> u64 {
-        let reached = [&self.steps, &self.removed, &self.dependent];
-        let stays = |step: &StepName| {
-            !reached.iter().any(|steps| steps.contains(step)) && old.shares_a_model(step, new)
-        };
+        let stays = |step: &StepName| !self.reaches(step) && old.shares_a_model(step, new);
         answers.iter().filter(|(step, _)| stays(step)).map(|(_, count)| count).sum()
+    }
+
+    /// Returns whether all answers that a step has are others now, or dropped.
+    fn reaches(&self, step: &StepName) -> bool {
+        [&self.steps, &self.removed, &self.dependent].iter().any(|steps| steps.contains(step))
+    }
+
+    /// Returns whether going on may discard something that was paid for: `answers` that each step has, or any of
+    /// `settled` items. Whether the answers of another address are worth the same only the user knows.
+    pub fn discard(
+        &self,
+        answers: &BTreeMap<StepName, u64>,
+        settled: u64,
+        old: &Grounds,
+        new: &Grounds,
+    ) -> bool {
+        let is_lost = |step: &StepName| self.reaches(step) || old.loses_a_model(step, new);
+        let is_any_lost = answers.iter().any(|(step, count)| *count > 0 && is_lost(step));
+        let has_answers = answers.values().any(|count| *count > 0);
+        is_any_lost || (self.input && settled > 0) || (!self.addresses.is_empty() && has_answers)
     }
 
     /// Returns whether items that have settled have to be looked at again: some of their answers may be others
@@ -172,6 +255,8 @@ impl Changes {
             added,
             removed,
             dependent,
+            rerouted,
+            targets: _,
             models_gone,
             models_new: _,
             prices: _,
@@ -180,7 +265,7 @@ impl Changes {
         } = self;
         *input
             || !models_gone.is_empty()
-            || [steps, added, removed, dependent].iter().any(|some| !some.is_empty())
+            || [steps, added, removed, dependent, rerouted].iter().any(|some| !some.is_empty())
     }
 }
 
@@ -196,8 +281,10 @@ impl fmt::Display for Changes {
         let lanes = |lanes: &[LaneName]| lanes.iter().map(ToString::to_string).collect();
         say("changed steps", steps(&self.steps));
         say("new steps", steps(&self.added));
+        say("steps that ask other models", steps(&self.rerouted));
         say("steps that need their answers", steps(&self.dependent));
         say("steps that are gone", steps(&self.removed));
+        say("steps with other targets", steps(&self.targets));
         say("models that are asked no more", lanes(&self.models_gone));
         say("new models", lanes(&self.models_new));
         say("other prices", lanes(&self.prices));
@@ -313,6 +400,66 @@ prompt = \"Answer this {{ category }}: {{ item.text }}\"
         assert_eq!(old.changes(&dearer).stay_valid(&answers, &old, &dearer), 10);
         let renamed = grounds(FILE, &[lane("anthropic/small", "haiku-4", Some(1.0))]);
         assert_eq!(old.changes(&renamed).models_gone, []);
+    }
+
+    /// Two steps on a route each.
+    fn routed(first: &str, second: &str, fast: &[LaneGround], good: &[LaneGround]) -> Grounds {
+        let step = |name: &str, route: &str| {
+            format!("[[step]]\nname = \"{name}\"\nroute = \"{route}\"\nprompt = \"x\"\n")
+        };
+        let text = format!("name = \"two\"\n{}{}", step("first", first), step("second", second));
+        let routes = ["fast".into(), "good".into()];
+        let pipeline = Pipeline::parse("p", &text, Path::new(""), &Defaults::default(), &routes).unwrap();
+        Grounds::of(&pipeline, |route| if route.as_str() == "fast" { fast.to_vec() } else { good.to_vec() })
+    }
+
+    #[test]
+    fn a_step_that_asks_other_models_is_noticed_although_other_steps_ask_the_old_ones() {
+        let (small, large) = ([lane("a/small", "small", None)], [lane("b/large", "large", None)]);
+        let old = routed("fast", "good", &small, &large);
+        let said = "steps that ask other models: first, second";
+        assert_eq!(told(&old, &routed("good", "fast", &small, &large)), (said.into(), true));
+        let swapped = routed("fast", "good", &large, &small);
+        assert_eq!(told(&old, &swapped), (said.into(), true));
+        let gone = "models that are asked no more: a/small";
+        assert_eq!(told(&old, &routed("good", "good", &small, &large)), (gone.into(), true));
+        let answers = BTreeMap::from([("first".into(), 7), ("second".into(), 3)]);
+        assert_eq!(old.changes(&swapped).stay_valid(&answers, &old, &swapped), 0);
+    }
+
+    #[test]
+    fn the_same_models_by_another_way_are_told_and_reach_nothing() {
+        let both = [lane("a/small", "small", None), lane("b/large", "large", None)];
+        let turned = [both[1].clone(), both[0].clone()];
+        let old = routed("fast", "fast", &both, &both);
+        let said = "steps with other targets: first, second";
+        assert_eq!(told(&old, &routed("fast", "fast", &turned, &both)), (said.into(), false));
+        let moved = "steps with other targets: second";
+        assert_eq!(told(&old, &routed("fast", "good", &both, &both)), (moved.into(), false));
+    }
+
+    #[test]
+    fn only_changes_that_may_discard_answers_are_asked_about() {
+        let first = [lane("claude/haiku", "haiku-4", Some(1.0))];
+        let old = grounds(FILE, &first);
+        let has = BTreeMap::from([("category".into(), 7), ("reply".into(), 3)]);
+        let discards = |new: &Grounds, has: &BTreeMap<StepName, u64>| {
+            let settled = has.values().copied().max().unwrap_or(0);
+            old.changes(new).discard(has, settled, &old, new)
+        };
+        let more = format!("{FILE}[[step]]\nname = \"further\"\nprompt = \"And?\"\n");
+        assert!(!discards(&grounds(&more, &first), &has), "a step that is added");
+        assert!(!discards(&grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(2.0))]), &has), "a price");
+        let further = [first[0].clone(), lane("gemini/flash", "flash", None)];
+        assert!(!discards(&grounds(FILE, &further), &has), "a further model");
+        let urgent = grounds(&FILE.replace("Is it urgent?", "Is it really urgent?"), &first);
+        assert!(!discards(&urgent, &has), "a step that has no answer yet");
+
+        let changed = grounds(&FILE.replace("What is it?", "What kind is it?"), &first);
+        assert!(discards(&changed, &has) && !discards(&changed, &BTreeMap::new()));
+        assert!(discards(&grounds(FILE, &[lane("claude/haiku", "haiku-5", Some(1.0))]), &has), "a model");
+        let schema = format!("{FILE}[input]\nschema = {{ type = \"object\" }}\n");
+        assert!(discards(&grounds(&schema, &first), &has), "a schema that items may not fit");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::guard::Purse;
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
+use crate::pipeline::source::Source;
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
@@ -19,7 +20,7 @@ use crate::types::{Booked, Fingerprint, LaneName, NanoUsd, ProviderName, RouteNa
 
 use super::capped::book_rest;
 use super::error::Error;
-use super::marks::{self, Mark};
+use super::marks::{self, Input, Mark};
 use super::pointsman::Pointsman;
 
 /// What is locked while a run begins that has no number yet.
@@ -107,6 +108,7 @@ struct Known {
     sums: Sums,
     anew: bool,
     nothing_left: bool,
+    notes: Vec<String>,
 }
 
 /// What is kept of a session's end.
@@ -133,6 +135,11 @@ impl Kept {
     /// Returns whether it was complete before.
     pub fn was_complete(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.run.state == RunState::Complete)
+    }
+
+    /// Returns what has changed since it began without making any answer invalid; empty where nothing has.
+    pub fn notes(&self) -> &[String] {
+        self.known.as_ref().map(|known| known.notes.as_slice()).unwrap_or_default()
     }
 
     /// Returns whether it is complete, and all of its files are as it left them.
@@ -180,7 +187,8 @@ impl Kept {
             RunState::Open => RunState::Stopped,
             before => before,
         };
-        Ok(Open { keeping, store, before, files: keep.files, whole, seconds: worked, _lock: lock })
+        let (files, input) = (keep.files, None);
+        Ok(Open { keeping, store, before, files, input, whole, seconds: worked, _lock: lock })
     }
 }
 
@@ -202,6 +210,8 @@ pub(super) struct Open {
     pub(super) keeping: Arc<Keeping>,
     pub(super) store: Arc<dyn Store>,
     files: Vec<PathBuf>,
+    /// The file that it reads.
+    input: Option<Input>,
     /// What it is when all that it was given has been dealt with.
     whole: RunState,
     /// How long it was at work before.
@@ -212,6 +222,11 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// Learns what is read, before that begins.
+    pub(super) fn reads(&mut self, source: &Source) {
+        self.input = Input::of(source);
+    }
+
     /// Notes how the run ended and what it has spent; before its lock goes.
     ///
     /// # Errors
@@ -243,9 +258,13 @@ impl Open {
             Ended::Broken => RunState::Broken,
         };
         let files = if state == RunState::Complete {
-            let files = self.files;
+            let (files, input) = (self.files, self.input);
             // Without them the run is looked through when it is begun again, and nothing else is different.
-            tokio::task::spawn_blocking(move || marks::of(&files)).await.ok().flatten().unwrap_or_default()
+            tokio::task::spawn_blocking(move || marks::of(&files, input.as_ref()))
+                .await
+                .ok()
+                .flatten()
+                .unwrap_or_default()
         } else {
             Vec::new()
         };
@@ -297,22 +316,32 @@ impl Pointsman {
         };
         drop(beginning);
         let lock = store.lock(run.number)?;
-        // Read under the lock: another process may have accepted changes since it was found. What cannot be read
-        // was written by a version that knew less: then everything has changed.
+        // Read under the lock: another process may have accepted changes since it was found.
         let run = store.run(run.number).await?;
-        let before: Grounds = serde_json::from_value(run.outline.grounds.clone()).unwrap_or_default();
+        let before = Grounds::of_run(&run)?;
         let changes = before.changes(&grounds);
         let sums = store.sums(run.number).await?;
+        let mut notes = Vec::new();
         if !changes.is_empty() && !keep.accept_changes {
             let answered = store.answers(run.number).await?;
-            let (answers, stay) = (answered.values().sum(), changes.stay_valid(&answered, &before, &grounds));
-            let (run, settled) = (run.number, sums.settled());
-            return Err(Error::Changed { run, changes: Box::new(changes), settled, answers, stay });
+            if changes.discard(&answered, sums.settled(), &before, &grounds) {
+                let (answers, stay) =
+                    (answered.values().sum(), changes.stay_valid(&answered, &before, &grounds));
+                let (run, settled) = (run.number, sums.settled());
+                return Err(Error::Changed { run, changes: Box::new(changes), settled, answers, stay });
+            }
+            let number = run.number;
+            notes.push(format!(
+                "run {number} has changed since it began: {changes}; every answer stays valid"
+            ));
         }
-        let is_as_before =
-            run.state == RunState::Complete && changes.is_empty() && run.outline.places == keep.places;
+        // Attached files are compared item by item.
+        let is_as_before = run.state == RunState::Complete
+            && changes.is_empty()
+            && run.outline.places == keep.places
+            && !pipeline.attaches();
         let nothing_left = is_as_before && files_hold(&run).await;
-        let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left };
+        let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left, notes };
         Ok(Kept { keep, outline, grounds, known: Some(known), _beginning: None })
     }
 

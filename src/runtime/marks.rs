@@ -1,4 +1,6 @@
 //! Tells by their content whether a finished run's files are still what they were.
+//!
+//! What is noted of the input is what was read of it, which need not be what is there at the end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::pipeline::source::{DigestSlot, Source};
 
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;
@@ -18,9 +22,37 @@ pub(super) struct Mark {
     sha256: String,
 }
 
-/// Returns the marks of all `paths`; `None` when one of them cannot be read, or is no file that stays what it is.
-pub(super) fn of(paths: &[PathBuf]) -> Option<Vec<Mark>> {
-    paths.iter().map(|path| mark(path).ok().flatten()).collect()
+/// A file whose items are read.
+#[derive(Debug)]
+pub(super) struct Input {
+    path: PathBuf,
+    read: DigestSlot,
+}
+
+impl Input {
+    /// Returns the file that `source` reads, if it reads one.
+    pub(super) fn of(source: &Source) -> Option<Self> {
+        let path = std::path::absolute(source.path()?).ok()?;
+        Some(Self { path, read: source.digest()? })
+    }
+
+    /// Returns what was read; `None` before the end.
+    fn mark(&self, path: &Path) -> Option<Mark> {
+        let read = self.read.get()?.clone();
+        Some(Mark { path: path.to_owned(), bytes: read.bytes, sha256: read.sha256 })
+    }
+}
+
+/// Returns the marks of all `paths`; `None` when one of them cannot be read, is no file that stays what it is, or is
+/// an input that was not read to its end.
+pub(super) fn of(paths: &[PathBuf], input: Option<&Input>) -> Option<Vec<Mark>> {
+    let is_input =
+        |path: &Path, input: &&Input| std::path::absolute(path).is_ok_and(|path| path == input.path);
+    let of = |path: &PathBuf| match input.filter(|input| is_input(path, input)) {
+        Some(input) => input.mark(path),
+        None => mark(path).ok().flatten(),
+    };
+    paths.iter().map(of).collect()
 }
 
 /// Returns whether files are what `marks` say. Reads none of them when one has another size.
@@ -59,7 +91,7 @@ mod tests {
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
         std::fs::write(&one, "some text").unwrap();
         std::fs::write(&two, vec![7; 3 * BLOCK + 1]).unwrap();
-        let marks = of(&[one.clone(), two.clone()]).unwrap();
+        let marks = of(&[one.clone(), two.clone()], None).unwrap();
         assert!(hold(&marks));
         std::fs::write(&one, "same size").unwrap();
         assert!(!hold(&marks));
@@ -67,7 +99,7 @@ mod tests {
         assert!(hold(&marks));
         std::fs::remove_file(&two).unwrap();
         assert!(!hold(&marks));
-        assert_eq!(of(&[one, two]), None);
-        assert_eq!(of(&[PathBuf::from("/dev/null")]), None);
+        assert_eq!(of(&[one, two], None), None);
+        assert_eq!(of(&[PathBuf::from("/dev/null")], None), None);
     }
 }

@@ -91,8 +91,11 @@ pub(super) struct Begin {
 
 pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
     static RUNS: AtomicU64 = AtomicU64::new(1);
-    let Begin { pipeline, router, providers, window, purses, notes, kept, supervisor, policy, arbiters } =
+    let Begin { pipeline, router, providers, window, purses, notes, mut kept, supervisor, policy, arbiters } =
         begin;
+    if let Some(kept) = &mut kept {
+        kept.reads(&source);
+    }
     let (progress_to, progress) = watch::channel(Progress::default());
     let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
     let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));

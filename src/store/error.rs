@@ -53,6 +53,17 @@ pub enum Error {
         /// What is wrong, and where.
         what: String,
     },
+    /// What is kept of a run was written by a version that keeps something else.
+    #[error(
+        "what the answers of run {run} depend on cannot be read: {why}. Use the version of pointsman that began it, or \
+         begin a new run (--new)"
+    )]
+    Manifest {
+        /// The run.
+        run: RunNumber,
+        /// What is wrong.
+        why: String,
+    },
     /// It could not be read or written.
     #[error("cannot {doing} the database {}: {why}", path.display())]
     Io {

@@ -26,7 +26,9 @@ use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
 
 pub use error::Error;
 pub use lock::RunLock;
-pub use record::{ItemHead, ItemNumber, KnownItem, Record, SettledRecord, StepRecord, StepState};
+pub use record::{
+    FileStamp, ItemHead, ItemNumber, KnownItem, KnownStep, Record, SettledRecord, StepRecord, StepState,
+};
 pub use run::{KnownRun, Outline, RunNumber, RunState, Sums};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;

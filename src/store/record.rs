@@ -1,13 +1,14 @@
 //! What is written down of an item's way, and read again.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::{Failure, Fingerprint, ItemKey, ItemStatus, StepName, Trail};
+use crate::types::{Attempt, Failure, Fingerprint, ItemKey, ItemStatus, StepName, Trail};
 
 use super::run::RunNumber;
 
@@ -69,6 +70,23 @@ pub struct StepRecord {
     pub practice: bool,
     /// Every attempt of this session.
     pub trail: Trail,
+    /// The earlier session that has the answer, where this one asked nothing because it was valid still.
+    pub recalled: Option<i64>,
+    /// The files that were attached to the question.
+    pub files: Vec<FileStamp>,
+}
+
+/// A file as it was when it was read, as far as the file system says it without another read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStamp {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When its content was last modified, in nanoseconds since 1970.
+    pub modified: i64,
+    /// When anything of it last changed, its name included; as `modified`, and 0 where no system says it.
+    pub changed: i64,
 }
 
 /// What a step came to.
@@ -117,6 +135,9 @@ pub struct SettledRecord {
     pub lives: u64,
     /// The edition of the pipeline that it went through; an older one does not count any more.
     pub edition: i64,
+    /// The session that settled it: the records of that session make up its line. `None` in a database of an
+    /// earlier version that has records of several sessions.
+    pub session: Option<i64>,
 }
 
 /// An item that the store knows.
@@ -127,5 +148,16 @@ pub struct KnownItem {
     /// How it ended, if it has.
     pub settled: Option<SettledRecord>,
     /// What became of its steps, in the order of the sessions.
-    pub steps: Vec<StepRecord>,
+    pub steps: Vec<KnownStep>,
+}
+
+/// A record of a step, read again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KnownStep {
+    /// The session that wrote it.
+    pub session: i64,
+    /// What it says. Where the answer was recalled, it is that of the earlier session.
+    pub record: StepRecord,
+    /// The attempt that gave the answer, if there is one.
+    pub answered_by: Option<Attempt>,
 }

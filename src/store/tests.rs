@@ -61,7 +61,18 @@ fn answered(step: &str, answer: Value) -> StepRecord {
         failure: None,
         practice: false,
         trail: Trail(vec![attempt(Some(40), Outcome::Answered)]),
+        recalled: None,
+        files: Vec::new(),
     }
+}
+
+/// Returns how these records of the first session are read again.
+fn known(steps: Vec<StepRecord>) -> Vec<KnownStep> {
+    let known = |record: StepRecord| {
+        let answered_by = record.trail.answering().filter(|_| record.state == StepState::Answered).cloned();
+        KnownStep { session: 1, record, answered_by }
+    };
+    steps.into_iter().map(known).collect()
 }
 
 fn failed(step: &str) -> StepRecord {
@@ -84,6 +95,7 @@ fn settled(status: ItemStatus) -> SettledRecord {
         took: Duration::from_micros(1_234_567),
         lives: 1,
         edition: 1,
+        session: Some(1),
     }
 }
 
@@ -134,7 +146,7 @@ async fn what_is_written_is_read_again_also_by_the_next_process() {
     let found = store.look_up(run, &keys).await.unwrap();
     let want = |record: &Record| {
         let Record { item, steps, settled, .. } = record.clone();
-        Some(KnownItem { head: ItemHead::clone(&item), settled, steps })
+        Some(KnownItem { head: ItemHead::clone(&item), settled, steps: known(steps) })
     };
     assert_eq!(found, [want(&records[2]), None, want(&records[1]), want(&records[0])]);
     let page = store.items(run, ItemNumber(1), 10).await.unwrap();
@@ -163,7 +175,7 @@ async fn a_later_record_of_a_session_replaces_and_that_of_another_stands_beside(
     let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
     let status = known.settled.map(|settled| settled.status);
     assert_eq!(status, Some(ItemStatus::Failed), "what is asked again has failed until it settles anew");
-    let states: Vec<_> = known.steps.iter().map(|step| step.state).collect();
+    let states: Vec<_> = known.steps.iter().map(|step| step.record.state).collect();
     assert_eq!(states, [StepState::Failed, StepState::Answered]);
     assert_eq!(store.sums(run).await.unwrap().spent.calls, 2, "what was paid before is still counted");
 
@@ -213,7 +225,13 @@ async fn what_runs_of_the_first_version_cost_is_found_in_their_trails() {
     let known = store.spent_by(run).await.unwrap();
     assert!(known["claude"].cost > NanoUsd(0));
     store.close().await;
-    edit(&folder.path().join("a.db"), "DROP TABLE spending; PRAGMA user_version = 1").await;
+    edit(
+        &folder.path().join("a.db"),
+        "DROP TABLE spending; DROP INDEX items_failed; ALTER TABLE items DROP COLUMN session; \
+         ALTER TABLE steps DROP COLUMN recalled; ALTER TABLE steps DROP COLUMN files; \
+         ALTER TABLE runs DROP COLUMN checksum; PRAGMA user_version = 1",
+    )
+    .await;
     assert_eq!(open(folder.path()).await.spent_by(run).await.unwrap(), known);
 }
 
@@ -322,7 +340,7 @@ async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_adv
     edit(&path, "PRAGMA user_version = 99").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 99, and this program knows 2 at most: use the version"),
+        refused.contains("schema version 99, and this program knows 3 at most: use the version"),
         "{refused}"
     );
 
@@ -390,7 +408,7 @@ async fn no_flipped_or_missing_byte_turns_into_another_answer() {
                     let Record { item: head, steps, settled, .. } = &records[number as usize - 1];
                     assert_eq!((&item.head, &item.settled), (&**head, settled), "round {round}");
                     // A step may be missing: then it is asked again. It is never another.
-                    assert!(item.steps.is_empty() || item.steps == *steps, "round {round}");
+                    assert!(item.steps.is_empty() || item.steps == known(steps.clone()), "round {round}");
                 }
             }
         }
@@ -455,4 +473,106 @@ async fn any_number_make_one_database_at_once() {
             opened.unwrap().unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_recalled_is_read_from_the_session_that_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let first = answered("category", json!({ "a": [1, "é"] }));
+    store.write(&[record(run, 1, vec![first.clone()], None)]).await.unwrap();
+    let again = StepRecord { trail: Trail::default(), recalled: Some(1), ..first.clone() };
+    let settled = SettledRecord { session: Some(3), ..settled(ItemStatus::Completed) };
+    store
+        .write(&[Record { session: 3, ..record(run, 1, vec![again.clone()], Some(settled)) }])
+        .await
+        .unwrap();
+
+    let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
+    assert_eq!(item.settled.and_then(|settled| settled.session), Some(3));
+    let answered_by = first.trail.answering().cloned();
+    let recalled = KnownStep { session: 3, record: again, answered_by };
+    assert_eq!(item.steps, [known(vec![first]).remove(0), recalled]);
+    assert_eq!(store.sums(run).await.unwrap().spent.calls, 1, "the call that gave it is counted once");
+
+    store.close().await;
+    edit(&folder.path().join("a.db"), "DELETE FROM steps WHERE session = 1").await;
+    let refused = open(folder.path()).await.items(run, ItemNumber(0), 9).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("item 1 of run 1: the answer of step category that session 1 had is gone"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_item_that_is_asked_again_stays_as_it_settled_until_it_settles_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let before = record(run, 1, vec![answered("category", json!("A"))], Some(settled(ItemStatus::Completed)));
+    store.write(std::slice::from_ref(&before)).await.unwrap();
+    let mut changed = Record { session: 2, ..record(run, 1, vec![answered("category", json!("B"))], None) };
+    Arc::make_mut(&mut changed.item).content = Fingerprint::of([b"another".as_slice()]);
+    store.write(&[changed.clone()]).await.unwrap();
+    let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
+    assert_eq!((&item.head, &item.settled), (&*before.item, &before.settled));
+
+    let settled = SettledRecord { session: Some(2), ..settled(ItemStatus::Completed) };
+    store.write(&[Record { settled: Some(settled), ..changed.clone() }]).await.unwrap();
+    let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
+    assert_eq!(item.head.content, changed.item.content);
+}
+
+#[tokio::test]
+async fn rows_of_runs_and_spending_that_are_not_what_was_written_are_refused() {
+    let changes = [
+        ("UPDATE runs SET state = 'complete'", "a row of runs"),
+        ("UPDATE runs SET edition = 7", "a row of runs"),
+        ("UPDATE runs SET grounds = '{}'", "a row of runs"),
+        ("UPDATE spending SET cost = cost / 2", "a row of spending"),
+        ("UPDATE spending SET day = day - 1", "a row of spending"),
+    ];
+    for (change, what) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).await;
+        let run = begun(&store).await;
+        store.write(&[record(run, 1, vec![answered("category", json!("A"))], None)]).await.unwrap();
+        store.close().await;
+        edit(&folder.path().join("a.db"), change).await;
+        let store = open(folder.path()).await;
+        let read = async { store.run(run).await.and(store.spent_by(run).await) };
+        let refused = read.await.unwrap_err().to_string();
+        assert!(refused.contains("is damaged") && refused.contains(what), "{change}: {refused}");
+    }
+}
+
+/// Opens a copy of a database that the version before this one wrote.
+async fn of_the_version_before(folder: &Path) -> Sqlite {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store/version_2.sqlite");
+    std::fs::copy(written, folder.join("a.db")).unwrap();
+    open(folder).await
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_is_migrated_with_all_that_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = of_the_version_before(folder.path()).await;
+    let runs = store.runs().await.unwrap();
+    let said: Vec<_> = runs.iter().map(|run| (run.number.0, run.state, run.sessions)).collect();
+    assert_eq!(said, [(2, RunState::Complete, 2), (1, RunState::Complete, 3)]);
+    let cost = Booked { cost: NanoUsd(420_000), perhaps: NanoUsd(0) };
+    assert_eq!(store.spent_by(RunNumber(2)).await.unwrap(), BTreeMap::from([("a".into(), cost)]));
+
+    // Of an item that was changed and changed back nothing says which session's answers are its own.
+    let items = store.items(RunNumber(1), ItemNumber(0), 9).await.unwrap();
+    let settled = |item: &KnownItem| item.settled.as_ref().and_then(|settled| settled.session);
+    assert_eq!(items.iter().map(settled).collect::<Vec<_>>(), [Some(1), None, Some(1)]);
+    assert_eq!(items.iter().map(|item| item.steps.len()).collect::<Vec<_>>(), [2, 4, 2]);
+
+    store.set(RunNumber(1), RunState::Stopped).await.unwrap();
+    let session = store.begin(RunNumber(1), None, false).await.unwrap();
+    assert_eq!(session, Session { session: 4, edition: 1, last_item: ItemNumber(3) });
+    drop(store);
+    assert_eq!(open(folder.path()).await.run(RunNumber(1)).await.unwrap().sessions, 4);
 }

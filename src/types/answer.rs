@@ -95,6 +95,11 @@ impl Trail {
         self.0.iter().filter(|attempt| attempt.key.is_some()).count()
     }
 
+    /// Returns the attempt that gave the answer: the last one that was answered.
+    pub fn answering(&self) -> Option<&Attempt> {
+        self.0.iter().rev().find(|attempt| attempt.outcome == Outcome::Answered)
+    }
+
     /// Returns how many times the question moved to another lane; a lane that was asked beside another is
     /// no move.
     pub fn failovers(&self) -> usize {

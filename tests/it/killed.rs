@@ -53,7 +53,8 @@ async fn kept(database: &Path) -> Vec<KnownItem> {
 fn as_text(items: &[KnownItem]) -> String {
     let line = |item: &KnownItem| {
         let state = item.settled.as_ref().map_or("open", |settled| settled.status.as_str());
-        let step = |step: &pointsman::store::StepRecord| {
+        let step = |known: &pointsman::store::KnownStep| {
+            let step = &known.record;
             format!(", {} {} in {}", step.step, step.state.as_str(), step.trail.0.len())
         };
         format!("{} {state}{}\n", item.head.key, item.steps.iter().map(step).collect::<String>())
@@ -67,7 +68,8 @@ fn is_whole(room: &Room, items: &[KnownItem], count: usize, steps: usize) {
     for item in items {
         assert!(item.settled.is_some(), "{}", as_text(std::slice::from_ref(item)));
         let mut calls: BTreeMap<&str, usize> = BTreeMap::new();
-        for step in item.steps.iter().filter(|step| !step.trail.0.is_empty()) {
+        let records = item.steps.iter().map(|known| &known.record);
+        for step in records.filter(|step| !step.trail.0.is_empty()) {
             *calls.entry(step.step.as_str()).or_default() += step.trail.0.len();
         }
         assert!(

@@ -14,6 +14,7 @@ mod interrupted;
 mod kept;
 mod planned;
 mod program;
+mod recall;
 mod resume;
 mod run;
 mod simulate;

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
+use super::keeping::Known;
 use super::messages::{ItemSettled, StepAsked};
 use crate::pipeline::source::Entry;
-use crate::store::KnownItem;
 use crate::supervisor::ChildExited;
 
 /// Panics over one paper after which it is not tried again in the same way.
@@ -16,7 +16,7 @@ const ENOUGH: u32 = 2;
 /// Something a run has to deal with.
 pub(super) enum Paper {
     /// An entry of the source has come, with what earlier sessions left of it.
-    Entry(Entry, Option<Box<KnownItem>>),
+    Entry(Entry, Option<Box<Known>>),
     /// A question has been answered, or has not.
     Asked(StepAsked),
     /// An item has walked to its end.

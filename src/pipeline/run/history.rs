@@ -12,7 +12,7 @@ use super::report::{Ended, Report};
 use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
 use crate::pipeline::sink::Line;
-use crate::store::{Error, ItemNumber, KnownItem, KnownRun, RunNumber, RunState, Store};
+use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store};
 use crate::types::{NanoUsd, StepName};
 
 /// Items that are read at once.
@@ -33,7 +33,7 @@ impl History {
     /// When there is no such run, or the store cannot be read.
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
-        let grounds: Grounds = serde_json::from_value(run.outline.grounds.clone()).unwrap_or_default();
+        let grounds = Grounds::of_run(&run)?;
         Ok(Self { store, run, steps: grounds.steps.into_keys().collect() })
     }
 
@@ -80,8 +80,8 @@ impl History {
     pub async fn report(&self) -> Result<Report, Error> {
         let mut tally = Tally::new(self.steps.iter().cloned());
         self.items(async |item: &KnownItem| {
-            for step in &item.steps {
-                tally.question(&step.step, &step.trail, step.practice);
+            for KnownStep { record, .. } in &item.steps {
+                tally.question(&record.step, &record.trail, record.practice);
             }
             match item.settled.as_ref().filter(|settled| settled.edition == self.run.edition) {
                 Some(settled) => {

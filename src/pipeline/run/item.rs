@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use crate::chaos;
 use crate::guard::Purse;
 use crate::router::{self, CallCounts, Router};
+use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Priority, Prompt, RunId, Trail,
-    Unanswered,
+    self, Answer, Asker, Attempt, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Priority, Prompt, RunId,
+    Trail, Unanswered,
 };
 
 use super::actor::Run;
@@ -75,9 +76,20 @@ pub(super) struct Spent {
     pub(super) shaped: Option<Fingerprint>,
     /// Whether all this is durable already.
     pub(super) kept: bool,
+    /// The earlier session whose answer was valid still, where nothing was asked.
+    pub(super) recalled: Option<i64>,
+    /// The attempt that gave an answer that was recalled.
+    pub(super) answered_by: Option<Attempt>,
+    /// The files that were attached to the question.
+    pub(super) files: Vec<FileStamp>,
 }
 
 impl Spent {
+    /// Returns the attempt that gave the answer, if there is one.
+    pub(super) fn answering(&self) -> Option<&Attempt> {
+        self.answered_by.as_ref().or_else(|| self.trail.answering())
+    }
+
     /// Returns every attempt that was ever made.
     pub(super) fn whole_trail(&self) -> Cow<'_, Trail> {
         if self.before.0.is_empty() {
@@ -139,7 +151,8 @@ impl Walked {
             error: steps.first().map(|step| (step.name.clone(), failure)),
             steps: vec![StepEnd::Unfinished; steps.len()],
         };
-        Self { settled, spent: vec![Spent::default(); steps.len()], took, questions: 0 }
+        // What was recorded of its steps in this session is none of its line, and what it cost is.
+        Self { settled, spent: Steps::new(job).spent, took, questions: 0 }
     }
 }
 
@@ -165,7 +178,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         let due = if left.is_none() { walk.due() } else { Vec::new() };
         for ask in due {
             match asked.beside(attach(&mut walk, &ask)).await {
-                Ok(prompt) => match steps.recall(ask.step, &prompt) {
+                Ok((prompt, files)) => match steps.recall(ask.step, &prompt, files) {
                     Some(answer) => {
                         walk.recalled(ask.step, answer);
                         recalled = true;
@@ -252,7 +265,7 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
 /// Says whose failure it was, where the lane alone has said what was wrong: of many lanes, or of a question that
 /// no call has left for, nobody else would know.
 fn with_lane(failure: Failure, trail: &Trail) -> Failure {
-    let is_its = |attempt: &&types::Attempt| match &attempt.outcome {
+    let is_its = |attempt: &&Attempt| match &attempt.outcome {
         types::Outcome::Failed(known) => known.message == failure.message,
         types::Outcome::Refused(why) => why.ends_with(&*failure.message),
         types::Outcome::Answered => false,
@@ -280,14 +293,17 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
     async move { Asked { step, outcome: answered.await } }
 }
 
-/// Returns the prompt of `ask` with everything that is attached to it.
-async fn attach(walk: &mut Walk, ask: &Ask) -> Result<Arc<Prompt>, Failure> {
+/// Returns the prompt of `ask` with everything that is attached to it, and the files that were read for it.
+async fn attach(walk: &mut Walk, ask: &Ask) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {
+    let mut files = Vec::new();
     if ask.attach.is_empty() {
-        return Ok(ask.prompt.clone());
+        return Ok((ask.prompt.clone(), files));
     }
     let mut parts = Vec::with_capacity(ask.attach.len());
     for attachment in &ask.attach {
-        parts.push(load(attachment).await?);
+        let (part, file) = load(attachment).await?;
+        parts.push(part);
+        files.extend(file);
     }
-    Ok(walk.attach(ask.step, parts).unwrap_or_else(|| ask.prompt.clone()))
+    Ok((walk.attach(ask.step, parts).unwrap_or_else(|| ask.prompt.clone()), files))
 }

@@ -6,13 +6,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use tokio::task::JoinError;
 
 use super::item::{Job, Walked};
+use super::load_attachment::is_as_it_was;
 use crate::ledger::{Ledger, Unkept};
 use crate::pipeline::shaped;
 use crate::pipeline::walk::StepEnd;
 use crate::store::{
-    Error, ItemHead, ItemNumber, KnownItem, Record, RunNumber, Session, SettledRecord, StepRecord, StepState,
+    Error, ItemHead, ItemNumber, KnownItem, KnownStep, Record, RunNumber, Session, SettledRecord, StepRecord,
+    StepState,
 };
 use crate::types::{Failure, Fingerprint, ItemKey, ItemStatus, LaneName, Prompt, RouteName, StepName, Trail};
 
@@ -37,13 +40,21 @@ pub struct Keeping {
     pub routes: HashMap<RouteName, Vec<LaneName>>,
 }
 
+/// What is known of an item that comes.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) item: KnownItem,
+    /// Whether the files that were attached to its questions are as they were.
+    pub(super) files_hold: bool,
+}
+
 /// One item, as far as it is kept.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) keeping: Arc<Keeping>,
     pub(super) head: Arc<ItemHead>,
     /// What earlier sessions left of its steps.
-    earlier: Vec<StepRecord>,
+    earlier: Vec<KnownStep>,
     /// What this one has kept: a second life of the item goes on from there.
     fresh: Mutex<HashMap<StepName, StepRecord>>,
 }
@@ -53,21 +64,37 @@ impl Keeping {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) async fn look_up(&self, keys: &[ItemKey]) -> Result<Vec<Option<KnownItem>>, Error> {
+    pub(super) async fn look_up(&self, keys: &[ItemKey]) -> Result<Vec<Option<Known>>, Error> {
         if self.session.last_item == ItemNumber(0) {
             return Ok(keys.iter().map(|_| None).collect());
         }
-        self.ledger.store().look_up(self.run, keys).await
+        let found = self.ledger.store().look_up(self.run, keys).await?;
+        let have_files = found.iter().flatten().any(|item| settling(item).any(|step| !step.files.is_empty()));
+        let check = move || found.into_iter().map(|item| item.map(Known::of)).collect();
+        if !have_files {
+            return Ok(check());
+        }
+        match tokio::task::spawn_blocking(check).await.map_err(JoinError::try_into_panic) {
+            Ok(known) => Ok(known),
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is going: nobody waits for this any more.
+            Err(Err(_)) => std::future::pending().await,
+        }
     }
 
-    /// Returns whether an item that has settled before counts as that: it is the same still, and so is the
-    /// pipeline.
-    pub(super) fn still_holds(&self, known: &KnownItem, content: Fingerprint) -> bool {
-        let settled = known.settled.as_ref();
+    /// Returns whether an item that has settled before counts as that: it is the same still, and so are the
+    /// pipeline and the files that were attached.
+    pub(super) fn still_holds(&self, known: &Known, content: Fingerprint) -> bool {
+        let settled = known.item.settled.as_ref();
         let holds = |settled: &SettledRecord| {
-            settled.edition == self.session.edition && !(self.retry && settled.status == ItemStatus::Failed)
+            let is_failed = settled.status == ItemStatus::Failed;
+            settled.edition == self.session.edition
+                && !(self.retry && is_failed)
+                // Where an earlier version did not say which session settled it, it is walked again: every answer
+                // that is valid is recalled.
+                && (settled.session.is_some() || is_failed)
         };
-        settled.is_some_and(holds) && known.head.content == content
+        settled.is_some_and(holds) && known.item.head.content == content && known.files_hold
     }
 
     fn record(&self, item: Arc<ItemHead>, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {
@@ -75,8 +102,22 @@ impl Keeping {
     }
 }
 
+impl Known {
+    /// Compares the attached files with what they were, which asks the file system.
+    fn of(item: KnownItem) -> Self {
+        let files_hold = settling(&item).flat_map(|step| &step.files).all(is_as_it_was);
+        Self { item, files_hold }
+    }
+}
+
+/// Returns the records that make up the line of an item.
+fn settling(item: &KnownItem) -> impl Iterator<Item = &StepRecord> {
+    let session = item.settled.as_ref().and_then(|settled| settled.session);
+    item.steps.iter().filter(move |step| Some(step.session) == session).map(|step| &step.record)
+}
+
 impl Kept {
-    pub(super) fn new(keeping: Arc<Keeping>, head: Arc<ItemHead>, earlier: Vec<StepRecord>) -> Self {
+    pub(super) fn new(keeping: Arc<Keeping>, head: Arc<ItemHead>, earlier: Vec<KnownStep>) -> Self {
         Self { keeping, head, earlier, fresh: Mutex::default() }
     }
 
@@ -90,22 +131,32 @@ impl Kept {
         step: &StepName,
         route: &RouteName,
         question: Fingerprint,
-    ) -> Option<StepRecord> {
+    ) -> Option<KnownStep> {
         let lanes = self.keeping.routes.get(route)?;
         let voices = lanes.iter().filter_map(|lane| self.keeping.voices.get(lane));
         let valid: Vec<_> = voices.map(|voice| shaped::answer(question, *voice)).collect();
-        let fits = |record: &&StepRecord| {
+        let fits = |record: &StepRecord| {
             record.step == *step
                 && record.state == StepState::Answered
                 && record.shaped.is_some_and(|shaped| valid.contains(&shaped))
         };
-        let fresh = self.fresh().get(step).filter(fits).cloned();
-        fresh.or_else(|| self.earlier.iter().rev().find(fits).cloned())
+        let session = self.keeping.session.session;
+        let fresh = self.fresh().get(step).filter(|record| fits(record)).cloned();
+        let fresh = fresh.map(|record| {
+            let answered_by = record.trail.answering().cloned();
+            KnownStep { session, record, answered_by }
+        });
+        fresh.or_else(|| self.earlier.iter().rev().find(|step| fits(&step.record)).cloned())
+    }
+
+    /// Returns whether `known` is a record of this session.
+    pub(super) fn is_of_this_session(&self, known: &KnownStep) -> bool {
+        known.session == self.keeping.session.session
     }
 
     /// Returns what earlier sessions attempted for a step, and what this one has.
     pub(super) fn trails(&self, step: &StepName) -> (Trail, Trail) {
-        let of_step = self.earlier.iter().filter(|record| record.step == *step);
+        let of_step = self.earlier.iter().map(|known| &known.record).filter(|record| record.step == *step);
         let earlier = Trail(of_step.flat_map(|record| record.trail.0.iter().cloned()).collect());
         (earlier, self.fresh().get(step).map(|record| record.trail.clone()).unwrap_or_default())
     }
@@ -143,16 +194,22 @@ impl Kept {
                 StepEnd::Unfinished if spent.trail.0.is_empty() => return None,
                 StepEnd::Unfinished => (StepState::Open, Value::Null, None),
             };
+            // An answer that was valid still is recorded again, as that of the session that has it: what no longer
+            // counts is not the last record of its step then.
+            let recalled = spent.recalled.filter(|_| state == StepState::Answered);
+            let files = if state == StepState::Answered { spent.files.clone() } else { Vec::new() };
             let (shaped, practice, trail) = (spent.shaped, spent.practice, spent.trail.clone());
-            Some(StepRecord { step: step.clone(), state, shaped, answer, failure, practice, trail })
+            let step = step.clone();
+            Some(StepRecord { step, state, shaped, answer, failure, practice, trail, recalled, files })
         });
-        let edition = self.keeping.session.edition;
+        let (edition, session) = (self.keeping.session.edition, Some(self.keeping.session.session));
         let record = SettledRecord {
             status: settled.status,
             error: settled.error.clone(),
             took: walked.took,
             lives,
             edition,
+            session,
         };
         let mut head = self.head.clone();
         if settled.status == ItemStatus::Failed && head.input.is_none() {
@@ -171,5 +228,15 @@ pub(super) fn unanswered(
     trail: Trail,
 ) -> StepRecord {
     let state = if failure.is_some() { StepState::Failed } else { StepState::Open };
-    StepRecord { step, state, shaped: None, answer: Value::Null, failure, practice, trail }
+    StepRecord {
+        step,
+        state,
+        shaped: None,
+        answer: Value::Null,
+        failure,
+        practice,
+        trail,
+        recalled: None,
+        files: Vec::new(),
+    }
 }

@@ -6,7 +6,7 @@ use super::item::{Job, Spent, Walked};
 use crate::pipeline::sink::{Line, LineError, StepLine};
 use crate::pipeline::walk::StepEnd;
 use crate::store::{KnownItem, StepState};
-use crate::types::{Failure, StepName, Trail};
+use crate::types::{Attempt, Failure, StepName, Trail};
 
 pub(super) fn line(job: &Job, walked: &Walked) -> Line {
     let ends = walked.settled.steps.iter().zip(&walked.spent);
@@ -21,6 +21,9 @@ pub(super) fn line(job: &Job, walked: &Walked) -> Line {
 
 /// Makes the line of an item that settled in an earlier session, as it was then, with the pipeline's `steps`; it
 /// begins on `number` of the input now. `None` when it has not settled.
+///
+/// The records of the session that settled it say how its steps ended: a step without one was not reached, whatever
+/// earlier sessions had. What all sessions until then attempted is counted.
 pub(super) fn earlier<'a>(
     steps: impl ExactSizeIterator<Item = &'a StepName>,
     known: &KnownItem,
@@ -29,19 +32,23 @@ pub(super) fn earlier<'a>(
     let settled = known.settled.as_ref()?;
     let mut answers = Map::with_capacity(steps.len());
     let steps = steps.map(|step| {
-        let records = || known.steps.iter().filter(|record| record.step == *step);
-        let trail = Trail(records().flat_map(|record| record.trail.0.iter().cloned()).collect());
-        let practice = records().any(|record| record.practice);
-        // An answer that was recalled stands where an earlier session put it.
-        let answered = records().rev().find(|record| record.state == StepState::Answered);
-        let end = answered.or_else(|| records().next_back());
-        let line = match end.map(|record| (record.state, &record.failure)) {
-            Some((StepState::Answered, _)) => StepLine::completed(&trail, practice),
+        let until = |session: i64| settled.session.is_none_or(|settling| session <= settling);
+        let all = || known.steps.iter().filter(|known| known.record.step == *step && until(known.session));
+        let trail = Trail(all().flat_map(|known| known.record.trail.0.iter().cloned()).collect());
+        // Where an earlier version did not say which session settled it, the last record of each step counts.
+        let is_last = |session: i64| settled.session.is_none_or(|settling| session == settling);
+        let end = all().next_back().filter(|known| is_last(known.session));
+        let practice = end.is_some_and(|end| end.record.practice);
+        let line = match end.map(|end| (end.record.state, &end.record.failure)) {
+            Some((StepState::Answered, _)) => {
+                completed(&trail, end.and_then(|end| end.answered_by.as_ref()), practice)
+            }
             Some((StepState::Failed, Some(failure))) => StepLine::failed(&trail, failure, practice),
             Some((StepState::Skipped, _)) => StepLine::skipped(),
             Some((StepState::Failed | StepState::Open, _)) | None => StepLine::unfinished(&trail),
         };
-        let answer = answered.map_or(Value::Null, |record| record.answer.clone());
+        let answered = end.filter(|end| end.record.state == StepState::Answered);
+        let answer = answered.map_or(Value::Null, |end| end.record.answer.clone());
         answers.insert(step.to_string(), answer);
         (step.clone(), line)
     });
@@ -58,10 +65,19 @@ fn error(step: &StepName, failure: &Failure) -> LineError {
 
 fn of_step(end: &StepEnd, spent: &Spent) -> StepLine {
     match end {
-        StepEnd::Answered => StepLine::completed(&spent.whole_trail(), spent.practice),
+        StepEnd::Answered => completed(&spent.whole_trail(), spent.answering(), spent.practice),
         StepEnd::Failed(failure) => StepLine::failed(&spent.whole_trail(), failure, spent.practice),
         StepEnd::Skipped => StepLine::skipped(),
         StepEnd::Unfinished => StepLine::unfinished(&spent.whole_trail()),
+    }
+}
+
+/// Makes the line of a step that has an answer: it names who gave that, also where others were asked afterwards.
+fn completed(trail: &Trail, answered_by: Option<&Attempt>, practice: bool) -> StepLine {
+    let line = StepLine::completed(trail, practice);
+    match answered_by {
+        Some(attempt) => line.answered_by(attempt),
+        None => line,
     }
 }
 

@@ -4,18 +4,18 @@ use actix::Message;
 
 use crate::ledger::Unkept;
 use crate::pipeline::source::Entry;
-use crate::store::KnownItem;
 use crate::supervisor::ChildId;
 use crate::types::{Failure, Trail};
 
 use super::item::Walked;
+use super::keeping::Known;
 
 /// Entries of the source, as many as were asked for.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Arrived {
     /// Each with what earlier sessions left of it.
-    pub(super) entries: Vec<(Entry, Option<Box<KnownItem>>)>,
+    pub(super) entries: Vec<(Entry, Option<Box<Known>>)>,
     pub(super) input_read: Option<f64>,
 }
 

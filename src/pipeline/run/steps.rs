@@ -7,7 +7,7 @@ use super::keeping::unanswered;
 use crate::ledger::Unkept;
 use crate::pipeline::ask::Next;
 use crate::pipeline::walk::Walk;
-use crate::store::{StepRecord, StepState};
+use crate::store::{FileStamp, StepRecord, StepState};
 use crate::types::{Attempt, Fingerprint, LaneName, Outcome, Prompt, Trail};
 
 /// The steps of an item on its way.
@@ -30,15 +30,23 @@ impl<'a> Steps<'a> {
     }
 
     /// Returns the answer that this question had before, if a model gave it that would be asked now.
-    pub(super) fn recall(&mut self, step: usize, prompt: &Prompt) -> Option<Value> {
+    pub(super) fn recall(&mut self, step: usize, prompt: &Prompt, files: Vec<FileStamp>) -> Option<Value> {
         let kept = self.job.kept.as_ref()?;
         let definition = &self.job.pipeline.steps()[step];
         let question = kept.question(&definition.name, prompt);
         self.questions[step] = Some(question);
-        let known = kept.recall(&definition.name, &definition.route, question)?;
         let spent = &mut self.spent[step];
-        (spent.practice, spent.shaped, spent.kept) = (known.practice, known.shaped, true);
-        Some(known.answer)
+        spent.files = files;
+        let known = kept.recall(&definition.name, &definition.route, question)?;
+        spent.practice = known.record.practice;
+        spent.shaped = known.record.shaped;
+        // One that this session has recorded itself stands already; any other is recorded again with the settlement.
+        spent.kept = kept.is_of_this_session(&known);
+        if !spent.kept {
+            spent.recalled = Some(known.record.recalled.unwrap_or(known.session));
+        }
+        spent.answered_by = known.answered_by;
+        Some(known.record.answer)
     }
 
     /// Adds what a question took.
@@ -78,13 +86,16 @@ impl<'a> Steps<'a> {
         if walk.is_settled() {
             return Ok(());
         }
-        let (practice, trail) = (spent.practice, spent.trail.clone());
+        let (practice, trail, files) = (spent.practice, spent.trail.clone(), spent.files.clone());
         match next {
             Next::Accepted => {
                 let answer = walk.answer(step).cloned().unwrap_or_default();
                 let (state, shaped, failure) = (StepState::Answered, spent.shaped, None);
                 spent.kept = true;
-                kept.keep(StepRecord { step: name, state, shaped, answer, failure, practice, trail }).await
+                let (step, recalled) = (name, None);
+                let record =
+                    StepRecord { step, state, shaped, answer, failure, practice, trail, recalled, files };
+                kept.keep(record).await
             }
             // Nobody needs it, but it was paid for. That the ledger is broken is heard with the next answer.
             Next::Reask(_) => {

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::pipeline::source::Reject;
 use crate::types::{
-    Charged, Class, Failure, ItemKey, ItemStatus, KeyLabel, ModelName, NanoUsd, Outcome, ProviderName,
-    StepName, Trail, Usage,
+    Attempt, Charged, Class, Failure, ItemKey, ItemStatus, KeyLabel, ModelName, NanoUsd, Outcome,
+    ProviderName, StepName, Trail, Usage,
 };
 
 /// One settled item.
@@ -167,6 +167,15 @@ impl StepLine {
     /// Makes the line of a step that was answered, by way of `trail`.
     pub fn completed(trail: &Trail, practice: bool) -> Self {
         Self { status: StepStatus::Completed, practice, ..Self::of(trail) }
+    }
+
+    /// Names the attempt that gave the answer.
+    #[must_use]
+    pub fn answered_by(mut self, attempt: &Attempt) -> Self {
+        self.provider = Some(attempt.lane.provider.clone());
+        self.model = Some(attempt.lane.model.clone());
+        self.key.clone_from(&attempt.key);
+        self
     }
 
     /// Makes the line of a step that failed with `failure`, by way of `trail`.

@@ -6,6 +6,7 @@
 //! [`Error`] after everything that was read before it. Nothing of the input is dropped silently.
 
 mod csv;
+mod digest;
 mod entry;
 mod error;
 mod format;
@@ -20,6 +21,8 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use digest::DigestSlot;
+pub use digest::InputDigest;
 pub use entry::{Entry, Item, Reject};
 pub use error::Error;
 pub use format::{Format, FormatError};

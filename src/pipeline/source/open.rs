@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::digest::{DigestSlot, Digesting};
 use super::{Error, Format};
 
 /// How much of the input is held at once.
@@ -37,6 +38,8 @@ pub struct Source {
     pub(super) total: Option<u64>,
     pub(super) limits: Limits,
     pub(super) fit: Option<Fit>,
+    /// Where what a file held is noted once it has been read.
+    pub(super) digest: Option<DigestSlot>,
 }
 
 /// Says why a value cannot be an item.
@@ -60,10 +63,13 @@ impl Source {
         if metadata.is_dir() {
             return Err(Error::Directory { name });
         }
+        let digest = metadata.is_file().then(DigestSlot::default);
+        let read = Digesting::new(file, digest.clone().unwrap_or_default());
         Ok(Self {
             path: Some(path.to_owned()),
             total: metadata.is_file().then_some(metadata.len()),
-            ..Self::reader(name, file, format.or_else(|| Format::of(path)))
+            digest,
+            ..Self::reader(name, read, format.or_else(|| Format::of(path)))
         })
     }
 
@@ -88,7 +94,15 @@ impl Source {
         format: Option<Format>,
     ) -> Self {
         let input = Input::Bytes(Box::new(reader), format);
-        Self { name: name.into(), path: None, input, total: None, limits: Limits::default(), fit: None }
+        Self {
+            name: name.into(),
+            path: None,
+            input,
+            total: None,
+            limits: Limits::default(),
+            fit: None,
+            digest: None,
+        }
     }
 
     /// Takes values that the caller has; `name` is what messages call them. A value that is no
@@ -111,7 +125,15 @@ impl Source {
         let (least, most) = values.size_hint();
         let total = most.filter(|most| *most == least).map(|most| most as u64);
         let input = Input::Values(Box::new(values));
-        Self { name: name.into(), path: None, input, total, limits: Limits::default(), fit: None }
+        Self {
+            name: name.into(),
+            path: None,
+            input,
+            total,
+            limits: Limits::default(),
+            fit: None,
+            digest: None,
+        }
     }
 
     /// Sets how much of the input is held at once.
@@ -131,6 +153,11 @@ impl Source {
     /// Returns what messages call the source.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns where what the file held is found once it has been read to its end; `None` when it is no file.
+    pub(crate) fn digest(&self) -> Option<DigestSlot> {
+        self.digest.clone()
     }
 
     /// Returns the file's path, if it is a file: an output must not be the same one.

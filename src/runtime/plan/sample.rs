@@ -87,12 +87,12 @@ impl Sample {
 
 /// Returns the calls of an item that left.
 fn attempts(item: &KnownItem) -> impl Iterator<Item = &Attempt> {
-    item.steps.iter().flat_map(|step| step.trail.0.iter()).filter(|attempt| left(attempt))
+    item.steps.iter().flat_map(|step| step.record.trail.0.iter()).filter(|attempt| left(attempt))
 }
 
 fn of_step<'a>(item: &'a KnownItem, step: &'a StepName) -> impl Iterator<Item = &'a Attempt> {
-    let records = item.steps.iter().filter(move |record| record.step == *step);
-    records.flat_map(|step| step.trail.0.iter()).filter(|attempt| left(attempt))
+    let records = item.steps.iter().filter(move |known| known.record.step == *step);
+    records.flat_map(|known| known.record.trail.0.iter()).filter(|attempt| left(attempt))
 }
 
 fn left(attempt: &Attempt) -> bool {

@@ -7,6 +7,7 @@ mod advice;
 mod place;
 mod read;
 mod row;
+mod run_row;
 mod runs;
 mod spending;
 mod write;
@@ -36,7 +37,8 @@ use super::{Answer, Session, Store};
 use place::Place;
 
 /// The version of the schema, and what makes each from the one before.
-const SCHEMA: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const SCHEMA: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Tells our files from those of others: the letters `Pntm`.
 const APPLICATION: i64 = 0x506e_746d;
@@ -174,6 +176,8 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), Error
         change.execute(*script).await.map_err(failed)?;
     }
     if found < known {
+        run_row::add_checksums(&mut change).await.map_err(failed)?;
+        spending::add_checksums(&mut change).await.map_err(failed)?;
         let stamp = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {known}");
         change.execute(sqlx::AssertSqlSafe(stamp)).await.map_err(failed)?;
     }

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite as Driver};
 
 use crate::store::error::Error;
-use crate::store::record::{ItemNumber, KnownItem, StepRecord};
+use crate::store::record::{ItemNumber, KnownItem, KnownStep, StepState};
 use crate::store::run::{RunNumber, Sums};
 use crate::types::{ItemKey, NanoUsd, Spent, StepName, Tokens, Usage};
 
@@ -61,6 +61,12 @@ impl Sqlite {
         let mut steps = self.steps_of(run, &items).await?;
         for item in &mut items {
             item.steps = steps.remove(&item.head.number).unwrap_or_default();
+            let number = item.head.number;
+            recall(&mut item.steps)
+                .map_err(|what| self.damaged(format!("item {number} of run {run}: {what}")))?;
+            if let Some(settled) = item.settled.as_mut().filter(|settled| settled.session.is_none()) {
+                settled.session = sole_session(&item.steps);
+            }
         }
         Ok(items)
     }
@@ -69,8 +75,8 @@ impl Sqlite {
         &self,
         run: RunNumber,
         items: &[KnownItem],
-    ) -> Result<HashMap<ItemNumber, Vec<StepRecord>>, Error> {
-        let mut steps: HashMap<ItemNumber, Vec<StepRecord>> = HashMap::with_capacity(items.len());
+    ) -> Result<HashMap<ItemNumber, Vec<KnownStep>>, Error> {
+        let mut steps: HashMap<ItemNumber, Vec<KnownStep>> = HashMap::with_capacity(items.len());
         if items.is_empty() {
             return Ok(steps);
         }
@@ -87,11 +93,15 @@ impl Sqlite {
         let mut read = Vec::with_capacity(rows.len());
         for row in &rows {
             let session: i64 = row.try_get("session").map_err(|error| self.unread(&error))?;
-            let (item, step) = row::step(row).map_err(|odd| self.odd(run, row, &odd))?;
-            read.push((session, item, step));
+            let (item, record) = row::step(row).map_err(|odd| self.odd(run, row, &odd))?;
+            let answered_by = match record.state {
+                StepState::Answered => record.trail.answering().cloned(),
+                StepState::Failed | StepState::Skipped | StepState::Open => None,
+            };
+            read.push((item, KnownStep { session, record, answered_by }));
         }
-        read.sort_by_key(|(session, ..)| *session);
-        for (_, item, step) in read {
+        read.sort_by_key(|(_, step)| step.session);
+        for (item, step) in read {
             steps.entry(item).or_default().push(step);
         }
         Ok(steps)
@@ -137,6 +147,34 @@ impl Sqlite {
         let item = row.try_get::<i64, _>("item").unwrap_or(0);
         self.damaged(format!("item {item} of run {run}: {odd}"))
     }
+}
+
+/// Gives each record whose answer was recalled the answer, from the session that has it.
+fn recall(steps: &mut [KnownStep]) -> Result<(), String> {
+    for at in 0..steps.len() {
+        let KnownStep { record, .. } = &steps[at];
+        let Some(session) = record.recalled else { continue };
+        let is_it = |step: &&KnownStep| {
+            step.session == session
+                && step.record.step == record.step
+                && step.record.recalled.is_none()
+                && step.record.state == StepState::Answered
+        };
+        let Some(original) = steps.iter().find(is_it) else {
+            return Err(format!("the answer of step {} that session {session} had is gone", record.step));
+        };
+        let answer = original.record.answer.clone();
+        let answered_by = original.answered_by.clone();
+        steps[at].record.answer = answer;
+        steps[at].answered_by = answered_by;
+    }
+    Ok(())
+}
+
+/// Returns the session that wrote all of these records, if one did.
+fn sole_session(steps: &[KnownStep]) -> Option<i64> {
+    let first = steps.first()?.session;
+    steps.iter().all(|step| step.session == first).then_some(first)
 }
 
 fn spent(row: &SqliteRow) -> Result<Spent, sqlx::Error> {

@@ -24,6 +24,7 @@ pub(super) struct ItemRow<'a> {
     pub(super) failure: Option<Box<str>>,
     pub(super) took: i64,
     pub(super) lives: i64,
+    pub(super) session: Option<i64>,
 }
 
 impl<'a> ItemRow<'a> {
@@ -39,6 +40,7 @@ impl<'a> ItemRow<'a> {
             failure: error.map(|(_, failure)| as_json(failure)).transpose()?,
             took: settled.map_or(0, |settled| i64::try_from(settled.took.as_micros()).unwrap_or(i64::MAX)),
             lives: settled.map_or(0, |settled| settled.lives as i64),
+            session: settled.and_then(|settled| settled.session),
         })
     }
 
@@ -58,6 +60,10 @@ impl<'a> ItemRow<'a> {
         seal.text(Some(self.state));
         seal.text(self.step);
         seal.text(self.failure.as_deref());
+        // Rows of versions before the third have none.
+        if let Some(session) = self.session {
+            seal.numbers(&[session]);
+        }
         seal.close()
     }
 }
@@ -75,12 +81,16 @@ pub(super) struct StepRow<'a> {
     pub(super) practice: bool,
     pub(super) trail: Box<str>,
     pub(super) spent: Spent,
+    pub(super) recalled: Option<i64>,
+    pub(super) files: Option<Box<str>>,
 }
 
 impl<'a> StepRow<'a> {
     pub(super) fn of(record: &Record, step: &'a StepRecord) -> Result<Self, serde_json::Error> {
-        let answer = match (step.state, &step.answer) {
-            (StepState::Answered, answer) => Some(as_json(answer)?),
+        let answer = match (step.state, step.recalled) {
+            (StepState::Answered, None) => Some(as_json(&step.answer)?),
+            // It stands where the earlier session put it.
+            (StepState::Answered, Some(_)) => None,
             (StepState::Failed | StepState::Skipped | StepState::Open, _) => None,
         };
         Ok(Self {
@@ -95,6 +105,8 @@ impl<'a> StepRow<'a> {
             practice: step.practice,
             trail: as_json(&step.trail)?,
             spent: Spent::of(&step.trail),
+            recalled: step.recalled,
+            files: (!step.files.is_empty()).then(|| as_json(&step.files)).transpose()?,
         })
     }
 
@@ -124,6 +136,11 @@ impl<'a> StepRow<'a> {
         seal.text(self.answer.as_deref());
         seal.text(self.failure.as_deref());
         seal.text(Some(&self.trail));
+        // Rows of versions before the third have neither.
+        if self.recalled.is_some() || self.files.is_some() {
+            seal.numbers(&[self.recalled.unwrap_or(0)]);
+            seal.text(self.files.as_deref());
+        }
         seal.close()
     }
 }
@@ -163,6 +180,7 @@ pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<SettledRecord>),
         failure: row.try_get::<Option<&str>, _>("failure")?.map(Into::into),
         took: row.try_get("took")?,
         lives: row.try_get("lives")?,
+        session: row.try_get("session")?,
     };
     if read.seal() != row.try_get::<i64, _>("seal")? {
         return Err(Odd::Seal);
@@ -181,6 +199,7 @@ pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<SettledRecord>),
         took: Duration::from_micros(read.took as u64),
         lives: read.lives as u64,
         edition: read.edition,
+        session: read.session,
     };
     Ok((head, Some(settled)))
 }
@@ -215,6 +234,8 @@ pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), Odd> {
         practice: row.try_get("practice")?,
         trail: row.try_get::<&str, _>("trail")?.into(),
         spent,
+        recalled: row.try_get("recalled")?,
+        files: row.try_get::<Option<&str>, _>("files")?.map(Into::into),
     };
     if read.seal() != row.try_get::<i64, _>("seal")? {
         return Err(Odd::Seal);
@@ -227,6 +248,8 @@ pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), Odd> {
         failure: read.failure.as_deref().map(from_json).transpose()?,
         practice: read.practice,
         trail: from_json(&read.trail)?,
+        recalled: read.recalled,
+        files: read.files.as_deref().map_or_else(|| Ok(Vec::new()), from_json)?,
     };
     Ok((read.item, record))
 }
@@ -245,14 +268,14 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
 
 /// The first eight bytes of SHA-256 over what a row holds.
 #[derive(Default)]
-struct Seal(Sha256);
+pub(super) struct Seal(Sha256);
 
 impl Seal {
-    fn numbers(&mut self, numbers: &[i64]) {
+    pub(super) fn numbers(&mut self, numbers: &[i64]) {
         numbers.iter().for_each(|number| self.0.update(number.to_le_bytes()));
     }
 
-    fn text(&mut self, text: Option<&str>) {
+    pub(super) fn text(&mut self, text: Option<&str>) {
         self.bytes(text.map(str::as_bytes));
     }
 
@@ -262,7 +285,7 @@ impl Seal {
         self.0.update(bytes.unwrap_or_default());
     }
 
-    fn close(self) -> i64 {
+    pub(super) fn close(self) -> i64 {
         let digest = self.0.finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, Row};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::store::Session;
 use crate::store::error::Error;
@@ -12,6 +12,8 @@ use crate::store::record::ItemNumber;
 use crate::store::run::{KnownRun, Outline, RunNumber, RunState};
 
 use super::Sqlite;
+use super::row::Odd;
+use super::run_row::RunRow;
 
 impl Sqlite {
     pub(super) async fn all_runs(&self) -> Result<Vec<KnownRun>, Error> {
@@ -33,20 +35,37 @@ impl Sqlite {
     }
 
     pub(super) async fn create_run(&self, identity: &str, outline: &Outline) -> Result<RunNumber, Error> {
+        let failed = |error: sqlx::Error| self.unwritten(&error);
         let now = now();
         let query = "INSERT INTO runs (identity, name, places, pipeline, grounds, edition, sessions, state, \
-                     begun, touched, outcome) VALUES (?, ?, ?, ?, ?, 1, 0, ?, ?, ?, 'null') RETURNING run";
+                     begun, touched, outcome) VALUES (?, '', '', '', '', 1, 0, ?, ?, ?, 'null') RETURNING run";
         let query = sqlx::query_scalar::<_, i64>(query)
             .bind(identity)
-            .bind(&outline.name)
-            .bind(outline.places.to_string())
-            .bind(&outline.pipeline)
-            .bind(outline.grounds.to_string())
             .bind(RunState::Open.as_str())
             .bind(now)
             .bind(now);
-        let run = query.fetch_one(&mut *self.writer().await).await;
-        run.map(RunNumber).map_err(|error| self.unwritten(&error))
+        let mut writer = self.writer().await;
+        let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
+        let run = query.fetch_one(&mut *change).await.map_err(failed)?;
+        let mut row = RunRow {
+            run,
+            identity: identity.to_owned(),
+            name: String::new(),
+            places: String::new(),
+            pipeline: String::new(),
+            grounds: String::new(),
+            edition: 1,
+            sessions: 0,
+            state: RunState::Open.as_str().to_owned(),
+            begun: now,
+            touched: now,
+            outcome: Value::Null.to_string(),
+        };
+        row.describe(outline);
+        // The checksum covers the number, which is known only now.
+        row.update(&mut change).await.map_err(failed)?;
+        change.commit().await.map_err(failed)?;
+        Ok(RunNumber(run))
     }
 
     pub(super) async fn begin_session(
@@ -57,30 +76,20 @@ impl Sqlite {
     ) -> Result<Session, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
-        let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
+        let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut row = self.row_of(&mut change, run).await?;
         if let Some(outline) = outline {
-            let query = "UPDATE runs SET name = ?, places = ?, pipeline = ?, grounds = ? WHERE run = ?";
-            let query = sqlx::query(query)
-                .bind(&outline.name)
-                .bind(outline.places.to_string())
-                .bind(&outline.pipeline)
-                .bind(outline.grounds.to_string())
-                .bind(run.0);
-            query.execute(&mut *change).await.map_err(failed)?;
+            row.describe(outline);
         }
-        let query = "UPDATE runs SET sessions = sessions + 1, edition = edition + ?, state = ?, touched = ? \
-                     WHERE run = ? RETURNING sessions, edition";
-        let query = sqlx::query_as::<_, (i64, i64)>(query)
-            .bind(anew)
-            .bind(RunState::Open.as_str())
-            .bind(now())
-            .bind(run.0);
-        let begun = query.fetch_optional(&mut *change).await.map_err(failed)?;
-        let (session, edition) = begun.ok_or(Error::NoRun(run))?;
+        row.sessions += 1;
+        row.edition += i64::from(anew);
+        RunState::Open.as_str().clone_into(&mut row.state);
+        row.touched = now();
+        row.update(&mut change).await.map_err(failed)?;
         let last = sqlx::query_scalar("SELECT coalesce(max(item), 0) FROM items WHERE run = ?").bind(run.0);
         let last_item = ItemNumber(last.fetch_one(&mut *change).await.map_err(failed)?);
         change.commit().await.map_err(failed)?;
-        Ok(Session { session, edition, last_item })
+        Ok(Session { session: row.sessions, edition: row.edition, last_item })
     }
 
     pub(super) async fn touch_run(
@@ -89,29 +98,44 @@ impl Sqlite {
         state: RunState,
         outcome: &Value,
     ) -> Result<(), Error> {
-        let query = sqlx::query("UPDATE runs SET state = ?, outcome = ?, touched = ? WHERE run = ?")
-            .bind(state.as_str())
-            .bind(outcome.to_string())
-            .bind(now())
-            .bind(run.0);
-        let done = query.execute(&mut *self.writer().await).await.map_err(|error| self.unwritten(&error))?;
-        if done.rows_affected() == 0 { Err(Error::NoRun(run)) } else { Ok(()) }
+        self.change_run(run, |row| {
+            state.as_str().clone_into(&mut row.state);
+            row.outcome = outcome.to_string();
+        })
+        .await
     }
 
     pub(super) async fn state_of(&self, run: RunNumber) -> Result<RunState, Error> {
-        let row = sqlx::query_scalar::<_, String>("SELECT state FROM runs WHERE run = ?").bind(run.0);
-        let word = row.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
-        let word = word.ok_or(Error::NoRun(run))?;
-        RunState::from_word(&word).ok_or_else(|| self.damaged(format!("the state of run {run}: {word:?}")))
+        self.one_run(run).await.map(|run| run.state)
     }
 
     pub(super) async fn set_state(&self, run: RunNumber, state: RunState) -> Result<(), Error> {
-        let query = sqlx::query("UPDATE runs SET state = ?, touched = ? WHERE run = ?")
-            .bind(state.as_str())
-            .bind(now())
-            .bind(run.0);
-        let done = query.execute(&mut *self.writer().await).await.map_err(|error| self.unwritten(&error))?;
-        if done.rows_affected() == 0 { Err(Error::NoRun(run)) } else { Ok(()) }
+        self.change_run(run, |row| state.as_str().clone_into(&mut row.state)).await
+    }
+
+    /// Changes the row of a run, and notes when.
+    async fn change_run(&self, run: RunNumber, change: impl FnOnce(&mut RunRow)) -> Result<(), Error> {
+        let failed = |error: sqlx::Error| self.unwritten(&error);
+        let mut writer = self.writer().await;
+        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        let mut begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut row = self.row_of(&mut begun, run).await?;
+        change(&mut row);
+        row.touched = now();
+        row.update(&mut begun).await.map_err(failed)?;
+        begun.commit().await.map_err(failed)
+    }
+
+    async fn row_of(&self, change: &mut SqliteConnection, run: RunNumber) -> Result<RunRow, Error> {
+        let found = RunRow::find(change, run).await;
+        found.map_err(|odd| self.odd_run(&odd))?.ok_or(Error::NoRun(run))
+    }
+
+    fn odd_run(&self, odd: &Odd) -> Error {
+        match odd {
+            Odd::Column(error) => self.unread(error),
+            Odd::Json(_) | Odd::Seal | Odd::Word(_) => self.damaged(format!("a row of runs: {odd}")),
+        }
     }
 
     pub(super) async fn forget_runs(&self, runs: &[RunNumber]) -> Result<(), Error> {
@@ -141,29 +165,7 @@ impl Sqlite {
     }
 
     fn known(&self, row: &SqliteRow) -> Result<KnownRun, Error> {
-        let read = || -> Result<KnownRun, Box<dyn std::error::Error + Send + Sync>> {
-            let state: &str = row.try_get("state")?;
-            let json = |column: &str| -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-                Ok(serde_json::from_str(row.try_get(column)?)?)
-            };
-            Ok(KnownRun {
-                number: RunNumber(row.try_get("run")?),
-                identity: row.try_get("identity")?,
-                outline: Outline {
-                    name: row.try_get("name")?,
-                    places: json("places")?,
-                    pipeline: row.try_get("pipeline")?,
-                    grounds: json("grounds")?,
-                },
-                edition: row.try_get("edition")?,
-                sessions: row.try_get("sessions")?,
-                state: RunState::from_word(state).ok_or_else(|| format!("an unknown state: {state}"))?,
-                begun: row.try_get("begun")?,
-                touched: row.try_get("touched")?,
-                outcome: json("outcome")?,
-            })
-        };
-        read().map_err(|odd| self.damaged(format!("a row of runs: {odd}")))
+        RunRow::read(row).and_then(RunRow::known).map_err(|odd| self.odd_run(&odd))
     }
 }
 

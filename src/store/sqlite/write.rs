@@ -19,17 +19,19 @@ use super::spending::book_records;
 /// which goes to the database's thread and back, and each size is prepared once.
 pub(super) const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
 
-/// A row that is there already is replaced: a record says everything that its session knows. What has failed and is
-/// asked again has failed until it settles anew.
+/// A row that is there already is replaced: a record says everything that its session knows. An item that has settled
+/// and is asked again stays as it settled, with its content of then, until it settles again: a session that ends
+/// before takes no line away.
 const REPLACE_ITEM: &str = " ON CONFLICT (run, item) DO UPDATE SET key = excluded.key, \
     content = excluded.content, line = excluded.line, input = excluded.input, state = excluded.state, \
     edition = excluded.edition, step = excluded.step, failure = excluded.failure, took = excluded.took, \
-    lives = excluded.lives, seal = excluded.seal \
-    WHERE excluded.state <> 'open' OR items.state <> 'failed' OR items.content <> excluded.content";
+    lives = excluded.lives, session = excluded.session, seal = excluded.seal \
+    WHERE excluded.state <> 'open' OR items.state = 'open'";
 
 const REPLACE_STEP: &str = " ON CONFLICT (run, item, session, step) DO UPDATE SET state = excluded.state, \
     shaped = excluded.shaped, answer = excluded.answer, failure = excluded.failure, \
-    practice = excluded.practice, trail = excluded.trail, calls = excluded.calls, maybe = excluded.maybe, \
+    practice = excluded.practice, trail = excluded.trail, recalled = excluded.recalled, \
+    files = excluded.files, calls = excluded.calls, maybe = excluded.maybe, \
     input = excluded.input, cached = excluded.cached, written = excluded.written, output = excluded.output, \
     reasoned = excluded.reasoned, cost = excluded.cost, unknown = excluded.unknown, seal = excluded.seal";
 
@@ -47,7 +49,7 @@ impl Sqlite {
         let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
         let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
-        book_records(&mut change, records, day).await.map_err(failed)?;
+        book_records(&mut change, records, day).await.map_err(|odd| self.odd_spending(&odd))?;
         insert(&mut change, items).await.map_err(failed)?;
         insert(&mut change, steps).await.map_err(failed)?;
         chaos::point("store.commit");
@@ -102,7 +104,7 @@ async fn insert<T: Writable>(change: &mut SqliteConnection, rows: Vec<T>) -> Res
 impl Writable for ItemRow<'_> {
     fn statements() -> &'static Statements {
         const COLUMNS: &str =
-            "run, item, key, content, line, input, state, edition, step, failure, took, lives, seal";
+            "run, item, key, content, line, input, state, edition, step, failure, took, lives, session, seal";
         static STATEMENTS: LazyLock<Statements> =
             LazyLock::new(|| Statements::new("items", COLUMNS, REPLACE_ITEM));
         &STATEMENTS
@@ -122,6 +124,7 @@ impl Writable for ItemRow<'_> {
         to.add(self.failure.map(String::from))?;
         to.add(self.took)?;
         to.add(self.lives)?;
+        to.add(self.session)?;
         to.add(seal)
     }
 }
@@ -129,7 +132,8 @@ impl Writable for ItemRow<'_> {
 impl Writable for StepRow<'_> {
     fn statements() -> &'static Statements {
         const COLUMNS: &str = "run, item, session, step, state, shaped, answer, failure, practice, trail, calls, \
-                               maybe, input, cached, written, output, reasoned, cost, unknown, seal";
+                               maybe, input, cached, written, output, reasoned, cost, unknown, recalled, files, \
+                               seal";
         static STATEMENTS: LazyLock<Statements> =
             LazyLock::new(|| Statements::new("steps", COLUMNS, REPLACE_STEP));
         &STATEMENTS
@@ -150,6 +154,8 @@ impl Writable for StepRow<'_> {
         for number in numbers {
             to.add(number)?;
         }
+        to.add(self.recalled)?;
+        to.add(self.files.map(String::from))?;
         to.add(seal)
     }
 }

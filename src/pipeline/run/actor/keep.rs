@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Run;
-use crate::pipeline::run::keeping::Kept;
+use crate::pipeline::run::keeping::{Kept, Known};
 use crate::pipeline::run::line;
 use crate::pipeline::run::writer::Record;
 use crate::pipeline::source;
@@ -11,20 +11,16 @@ use crate::store::{ItemHead, KnownItem};
 
 impl Run {
     /// Returns how an item that begins is kept, if it is; `None` when it has settled before and needs not begin.
-    pub(super) fn keep(
-        &mut self,
-        item: &source::Item,
-        known: Option<Box<KnownItem>>,
-    ) -> Option<Option<Kept>> {
+    pub(super) fn keep(&mut self, item: &source::Item, known: Option<Box<Known>>) -> Option<Option<Kept>> {
         let Some(keeping) = self.keeping.clone() else { return Some(None) };
         let content = source::content(&item.value);
         self.met_again += u64::from(known.is_some());
         if let Some(known) = known.as_ref().filter(|known| keeping.still_holds(known, content)) {
-            self.has_settled(item, known);
+            self.has_settled(item, &known.item);
             return None;
         }
         let (number, earlier) = match known {
-            Some(known) => (known.head.number, known.steps),
+            Some(known) => (known.item.head.number, known.item.steps),
             None => {
                 self.last_item.0 += 1;
                 (self.last_item, Vec::new())
@@ -38,7 +34,7 @@ impl Run {
     /// Counts an item that an earlier session settled, and hands on its line again.
     fn has_settled(&mut self, item: &source::Item, known: &KnownItem) {
         let Some(settled) = &known.settled else { return };
-        self.tally.settled_before(settled.status, known.steps.iter().any(|step| step.practice));
+        self.tally.settled_before(settled.status, known.steps.iter().any(|step| step.record.practice));
         let steps = self.pipeline.steps().iter().map(|step| &step.name);
         let line = line::earlier(steps, known, item.line);
         self.record(match line {
