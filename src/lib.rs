@@ -11,9 +11,8 @@
 //! use serde_json::json;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // Played on this machine, so this runs without a key; its answers are made up.
-//!     let config = "[provider.practice]\nbase_url = 'simulator'";
-//!     let config = Config::parse("config.toml", config, &|name| std::env::var(name).ok())?;
+//!     // The simulator on this machine answers, so this runs without a key.
+//!     let config = Config::load(None, &|name| std::env::var(name).ok())?.simulated();
 //!     let pointsman = Pointsman::start(&config)?;
 //!     let pipeline = pointsman.parse_pipeline(
 //!         "
@@ -83,7 +82,7 @@
 //!
 //! - `cli`: the program `pointsman`, with the crates that it prints and parses arguments with.
 //! - `server`: what answers over HTTP: the simulator, and with it `base_url = "simulator"`. Without it such a
-//!   provider is refused at the start, and where nothing is configured there is a fault, not practice.
+//!   provider, and a [simulated](Config::simulated) configuration, is refused at the start.
 //! - `sqlite`: the store in an SQLite file, with its bundled SQLite. Without it nothing is kept.
 //! - `chaos`: never on by default, and for tests only: lets actors and calls panic where a plan says. Without
 //!   it nothing of that is compiled.

@@ -81,6 +81,9 @@ pub(super) struct Run {
     /// The configuration [default: config.toml if it is there, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// Let the simulator on this machine answer in place of every configured target; the results are marked.
+    #[arg(long)]
+    pub(super) simulate: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
     /// Begin a new run although the same one is kept, and ask everything again.
@@ -135,6 +138,9 @@ pub(super) struct Plan {
     /// The configuration [default: config.toml if it is there, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// Let the simulator on this machine answer in place of every configured target.
+    #[arg(long)]
+    pub(super) simulate: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
     /// Write JSON.
@@ -267,6 +273,9 @@ pub(super) struct Prices {
 pub(super) struct Check {
     /// Pipelines to check together with the configuration.
     pub(super) pipelines: Vec<PathBuf>,
+    /// Check what `run --simulate` would use, which needs no key.
+    #[arg(long)]
+    pub(super) simulate: bool,
     /// The configuration [default: config.toml if it is there, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,

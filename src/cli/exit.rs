@@ -35,7 +35,7 @@ Exit codes:
     4  the input could not be read, or the output or the store not be written, to its end
     5  paused: a budget is met; go on with a higher --max-cost
    70  something that must not fail did; what was done is written
-  130  stopped by Ctrl-C or SIGTERM before the end
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
   141  whoever read the output has gone";
 
 impl Exit {

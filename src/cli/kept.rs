@@ -32,6 +32,8 @@ pub(super) struct Said {
     ordered: bool,
     report: Option<PathBuf>,
     config: Option<PathBuf>,
+    #[serde(default)]
+    simulate: bool,
 }
 
 impl Said {
@@ -51,6 +53,7 @@ impl Said {
             ordered: args.ordered,
             report: optional(&args.report)?,
             config: optional(&args.config)?,
+            simulate: args.simulate,
         })
     }
 
@@ -73,6 +76,7 @@ impl Said {
             ordered: self.ordered,
             report: self.report,
             config: config.map(Path::to_path_buf).or(self.config),
+            simulate: self.simulate,
             keep: keep.clone(),
             new: false,
             show,
@@ -128,7 +132,7 @@ impl Opened {
     pub(super) fn of(args: &StoreArgs) -> anyhow::Result<Self> {
         let url = match &args.store {
             Some(url) => url.clone(),
-            None => match load(args.config.as_deref()) {
+            None => match load(args.config.as_deref(), false) {
                 Ok(config) => config.store.url,
                 // Whoever only wants to look at runs needs no configuration that works.
                 Err(_) if args.config.is_none() => StoreUrl::default(),

@@ -60,6 +60,15 @@ impl Mode {
         }
     }
 
+    /// Says why the program ends with `exit`; also when it is to be quiet, unless all is well.
+    pub(super) fn end(self, text: &str, exit: Exit) -> Exit {
+        match self {
+            Self::Quiet if exit != Exit::Done => say(text),
+            Self::Quiet | Self::Json | Self::Drawn | Self::Lines => self.note(text),
+        }
+        exit
+    }
+
     /// Shows an error with the whole chain of its causes.
     pub(super) fn fail(self, error: &anyhow::Error, exit: Exit) -> Exit {
         match self {
@@ -83,7 +92,8 @@ impl Mode {
                 };
                 say_json("faults", &faults.0.iter().map(fault).collect::<Vec<_>>());
             }
-            Self::Drawn | Self::Lines | Self::Quiet => say(&faults.render(io::stderr().is_terminal())),
+            Self::Drawn | Self::Lines => say(&faults.render(io::stderr().is_terminal())),
+            Self::Quiet => faults.0.iter().for_each(|fault| say(&format!("error: {fault}"))),
         }
         Exit::Configuration
     }

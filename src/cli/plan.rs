@@ -24,7 +24,7 @@ use super::status::{count, money, numbered, seconds_text};
 /// Foretells a run.
 pub(super) fn plan(args: &args::Plan) -> Exit {
     let mode = if args.json { Mode::Json } else { Mode::Lines };
-    let config = match load(args.config.as_deref()) {
+    let config = match load(args.config.as_deref(), args.simulate) {
         Ok(config) => config,
         Err(faults) => return mode.refuse(&faults),
     };
@@ -113,6 +113,7 @@ fn as_run(args: &args::Plan) -> Run {
         ordered: false,
         report: None,
         config: args.config.clone(),
+        simulate: args.simulate,
         keep: args.keep.clone(),
         new: false,
         show: args::Show::default(),
@@ -136,6 +137,7 @@ fn show(plan: &Plan, json: bool) -> anyhow::Result<()> {
 
 fn words(plan: &Plan) -> String {
     let mut text = vec![format!("{}: {}{}", plan.pipeline, numbered(plan.items, "item"), aside(plan))];
+    text.extend(plan.no_calls.as_ref().map(|why| format!("no call is foreseen: {why}")));
     text.push(format!(
         "calls {}; tokens {} in, {} out",
         range(plan.calls),
@@ -224,7 +226,7 @@ fn side_by_side(lanes: &[LanePlan]) -> String {
 
 fn mark(lane: &LanePlan) -> &'static str {
     match lane {
-        LanePlan { practice: true, .. } => " [practice]",
+        LanePlan { practice: true, .. } => " [simulated]",
         LanePlan { usable: false, .. } => " [no key]",
         _ => "",
     }

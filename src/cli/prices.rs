@@ -19,7 +19,7 @@ pub(super) fn prices(args: &Prices) -> Exit {
     let rows = if args.all {
         listed()
     } else {
-        match load(args.config.as_deref()) {
+        match load(args.config.as_deref(), false) {
             Ok(config) => configured(&config),
             Err(faults) => return Mode::Lines.refuse(&faults),
         }
@@ -46,7 +46,7 @@ fn configured(config: &Config) -> Vec<Row> {
             let whence = match known.price {
                 Some(_) if known.is_listed => "built-in list",
                 Some(_) => "configuration",
-                None if settings.is_practice() => "made up: costs nothing",
+                None if settings.is_practice() => "simulated: costs nothing",
                 None => "not known: set price under its model",
             };
             (format!("{provider}/{model}"), known.price, whence.to_owned())

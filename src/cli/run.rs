@@ -21,7 +21,7 @@ use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say, say_json};
 use super::place::Places;
 use super::status::{count, numbered};
-use super::stops::{Stops, survive_file_limits};
+use super::stops::{StopSignal, Stops, survive_file_limits};
 use super::{log, results, table};
 
 /// How long items in flight may take once something that must not fail did.
@@ -50,7 +50,7 @@ pub(super) fn go(args: &Run, going: &Going) -> Exit {
     if let Err(error) = Places::check(args) {
         return mode.fail(&error, Exit::Usage);
     }
-    let config = match load(args.config.as_deref()) {
+    let config = match load(args.config.as_deref(), args.simulate) {
         Ok(config) => config,
         Err(faults) => return mode.refuse(&faults),
     };
@@ -90,11 +90,12 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&self, mut live: Live) -> Exit {
         let mode = self.mode;
-        self.pointsman.notes().iter().for_each(|note| mode.note(note));
         let pipeline = match self.pointsman.pipeline(&self.args.pipeline) {
             Ok(pipeline) => pipeline,
             Err(faults) => return mode.refuse(&faults),
         };
+        // After the pipeline: where no key is there, one message says so.
+        self.pointsman.notes().iter().for_each(|note| mode.note(note));
         live.name(pipeline.name());
         if let Err(faults) = self.pointsman.check_cap(&pipeline, self.args.keep.max_cost) {
             return mode.refuse(&faults);
@@ -192,7 +193,7 @@ impl Session<'_> {
     fn say_what_next(&self, run: RunNumber, ended: &Report) {
         let (url, here) = (&self.url, self.here());
         if ended.ended == Ended::Paused {
-            let is_of_run = ended.paused.as_deref().is_some_and(table::is_of_run);
+            let is_of_run = table::is_of_run(ended);
             let more = if is_of_run { " --max-cost USD` goes on with more" } else { "` goes on then" };
             let how = format!("`pointsman resume {run}{here}{more}");
             self.mode.note(&format!("run {run} is kept in {url}: {how}"));
@@ -229,15 +230,15 @@ impl Session<'_> {
         let before = kept.before();
         let (out, here) = (self.args.out.display(), self.here());
         let retry = format!(", `pointsman retry {number}{here}` asks again what failed");
-        self.mode.note(&format!(
+        let text = format!(
             "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped before; {out} is \
              as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),
             if before.failed > 0 { &retry } else { "" },
-        ));
-        Some(if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done })
+        );
+        Some(self.mode.end(&text, if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done }))
     }
 
     /// Finds the failed items, if those are what the run goes on with.
@@ -293,7 +294,10 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> E
                 Err(error) => End::Failed(error),
             },
             Ok(()) = progress.changed() => live.show(&progress.borrow_and_update()),
-            () = stops.next() => {
+            signal = stops.next() => {
+                if signal == StopSignal::HungUp && asked > 0 {
+                    continue;
+                }
                 asked += 1;
                 match asked {
                     1 => {
@@ -323,12 +327,21 @@ async fn until(at: Option<Instant>) {
 }
 
 fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
+    let exit = exit_of(report, gave_up);
     match mode {
         Mode::Json => say_json("report", report),
         _ if report.reader_gone => {}
-        Mode::Quiet => table::problems(report).iter().for_each(|problem| say(problem)),
+        Mode::Quiet if exit == Exit::Done => {}
+        Mode::Quiet => {
+            say(&table::summary(report));
+            table::problems(report).iter().for_each(|problem| say(problem));
+        }
         Mode::Drawn | Mode::Lines => say(&table::report(report)),
     }
+    exit
+}
+
+fn exit_of(report: &Report, gave_up: bool) -> Exit {
     match report.ended {
         _ if gave_up => Exit::Internal,
         _ if report.reader_gone => Exit::BrokenPipe,
@@ -348,7 +361,8 @@ fn write_report(mode: Mode, to: Option<Target>, report: &Report) -> Result<(), E
     written.context("--report").map_err(|error| mode.fail(&error, Exit::Broken))
 }
 
-/// Loads the configuration with the process's environment.
-pub(super) fn load(path: Option<&Path>) -> Result<Config, Faults> {
-    Config::load(path, &|name| std::env::var(name).ok())
+/// Loads the configuration with the process's environment, with every target simulated if that was asked for.
+pub(super) fn load(path: Option<&Path>, simulate: bool) -> Result<Config, Faults> {
+    let config = Config::load(path, &|name| std::env::var(name).ok())?;
+    Ok(if simulate { config.simulated() } else { config })
 }

@@ -16,11 +16,12 @@ use super::stops::Stops;
 pub(super) fn simulate(args: &Simulate) -> Exit {
     let mode = Mode::Lines;
     log::start(args.verbose, indicatif::ProgressBar::hidden(), mode);
-    let settings =
-        match load(args.config.as_deref()).and_then(|config| overlay(config.simulator, &args.settings)) {
-            Ok(settings) => settings,
-            Err(faults) => return mode.refuse(&faults),
-        };
+    let settings = match load(args.config.as_deref(), false)
+        .and_then(|config| overlay(config.simulator, &args.settings))
+    {
+        Ok(settings) => settings,
+        Err(faults) => return mode.refuse(&faults),
+    };
     let runtime = match Builder::new_multi_thread().thread_name("simulator").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

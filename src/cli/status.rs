@@ -53,7 +53,7 @@ fn items(progress: &Progress) -> String {
         text.push_str(", stopping");
     }
     if progress.practice {
-        text.push_str("  [practice]");
+        text.push_str("  [simulated]");
     }
     text
 }
@@ -158,7 +158,7 @@ fn health(provider: &Snapshot) -> String {
         let _ = write!(text, ", key {key} rests ({why})");
     }
     if provider.practice {
-        text.push_str("  [practice]");
+        text.push_str("  [simulated]");
     }
     text
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::pipeline::run::{Cap, Ended, ErrorCount, NotBegun, Part, Report};
+use crate::pipeline::run::{Cap, CapOf, Ended, ErrorCount, NotBegun, Part, Report};
 use crate::types::Class;
 
 use super::status::{cost, count, money, numbered, seconds_text, spent_of};
@@ -17,7 +17,7 @@ pub(super) fn report(report: &Report) -> String {
     let lanes = report
         .lanes
         .iter()
-        .map(|(lane, part)| (format!("{lane}{}", if part.practice { " [practice]" } else { "" }), part));
+        .map(|(lane, part)| (format!("{lane}{}", if part.practice { " [simulated]" } else { "" }), part));
     let parts: Vec<(String, &Part)> = steps.chain(lanes).filter(|(_, part)| part.calls > 0).collect();
     if !parts.is_empty() {
         text.push(table_of(&parts));
@@ -26,9 +26,7 @@ pub(super) fn report(report: &Report) -> String {
         text.push(errors_of("calls failed of", report.failed_calls.iter()));
     }
     if report.practice {
-        text.push(
-            "PRACTICE: a played provider on this machine answered; the answers are made up.".to_owned(),
-        );
+        text.push("SIMULATED: the simulator on this machine answered; no answer is real.".to_owned());
     }
     // Last, where the eye is.
     text.extend(problems(report));
@@ -57,7 +55,7 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
         problems.push(format!("{items} given up half-way, without a line; calls under way may be charged"));
     }
     if let Some(why) = &report.paused {
-        problems.push(paused(why, report.kept));
+        problems.push(paused(why, report));
     }
     if let Some(rest) = &report.not_begun {
         problems.push(not_begun(rest));
@@ -74,13 +72,13 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
 }
 
 /// Says why the run paused, and what helps.
-fn paused(why: &str, kept: bool) -> String {
-    let higher = if is_of_run(why) {
+fn paused(why: &str, report: &Report) -> String {
+    let higher = if is_of_run(report) {
         "a higher cap (--max-cost)"
     } else {
         "a higher cap in [budget], or tomorrow (UTC)"
     };
-    if kept {
+    if report.kept {
         format!("paused: {why}; what was answered is kept, and the run goes on with {higher}")
     } else {
         format!("paused: {why}; nothing was kept, so this run cannot go on: begin it anew with {higher}")
@@ -88,8 +86,8 @@ fn paused(why: &str, kept: bool) -> String {
 }
 
 /// Returns whether it is the run's own cap that was met.
-pub(super) fn is_of_run(why: &str) -> bool {
-    why.starts_with("the run's cap")
+pub(super) fn is_of_run(report: &Report) -> bool {
+    report.caps.iter().any(|cap| cap.of == CapOf::Run && cap.met.is_some())
 }
 
 /// Shows a cap and what came of it.
@@ -132,7 +130,8 @@ fn percent(share: f64) -> String {
     }
 }
 
-fn headline(report: &Report) -> String {
+/// Returns in one line what became of the items; of simulated answers it says so.
+pub(super) fn summary(report: &Report) -> String {
     let items = &report.items;
     let mut counts = Vec::new();
     for (number, what) in [
@@ -161,13 +160,18 @@ fn headline(report: &Report) -> String {
     let rate = items
         .success_rate()
         .map_or_else(String::new, |rate| format!(" ({:.1}% success)", (rate * 1e3).floor() / 10.0));
-    let mut lines = vec![format!(
-        "{}{ended}: {}{rate} in {}, {:.1} items/s",
+    let simulated = if report.practice { " [simulated]" } else { "" };
+    format!(
+        "{}{simulated}{ended}: {}{rate} in {}, {:.1} items/s",
         report.pipeline,
         counts.join(", "),
         seconds_text(report.seconds),
         report.items_per_second,
-    )];
+    )
+}
+
+fn headline(report: &Report) -> String {
+    let mut lines = vec![summary(report)];
     if report.calls.made > 0 {
         lines.push(calls(report));
         lines.push(spent(report));
@@ -249,7 +253,7 @@ fn unknown_costs(report: &Report) -> Vec<String> {
         told += unpriced + unused;
         if unpriced > 0 {
             let advice = if part.practice {
-                "its answers are made up".to_owned()
+                "its answers are simulated".to_owned()
             } else {
                 format!("set price = {{ input = .., output = .. }} in {}", table_name(lane))
             };

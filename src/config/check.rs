@@ -64,9 +64,9 @@ impl Check<'_> {
         }
         let unreadable = lost("keys") || lost("base_url") || lost("format");
         if settings.is_practice() && !settings.keys.is_empty() {
-            let advice = "its answers are made up on this machine; take `keys` or `base_url` out";
-            faults
-                .push(at(&["keys"], format!("provider `{name}` practises and sends no key")).advise(advice));
+            let advice = "take `keys` or `base_url` out";
+            let message = format!("provider `{name}` is simulated and sends no key");
+            faults.push(at(&["keys"], message).advise(advice));
         } else if settings.keys.is_empty() && settings.needs_key() && !unreadable {
             let variable = match settings.format {
                 Format::Openai => "OPENAI_API_KEY",
@@ -160,6 +160,7 @@ impl Check<'_> {
             let fault = self.places.fault(&["route", name.as_str(), "hedge_after"], message);
             faults.push(fault.advise("add a lane, or take it out"));
         }
+        self.mixture(name, route, faults);
         let mut seen = HashSet::new();
         for (number, lane) in route.lanes.iter().enumerate() {
             let number = number.to_string();
@@ -183,6 +184,47 @@ impl Check<'_> {
                 faults.push(self.places.fault(&part("weight"), message).advise(advice));
             }
         }
+    }
+
+    /// Checks that a route's targets are all simulated or all real: else a real answer's place could be taken by a
+    /// simulated one.
+    fn mixture(&self, name: &RouteName, route: &Route, faults: &mut Faults) {
+        let lanes = || route.lanes.iter().enumerate();
+        let Some((number, lane)) = lanes().find(|(_, lane)| is_simulated(self.config, &lane.name)) else {
+            return;
+        };
+        let is_real = |lane: &LaneName| {
+            self.config.providers.contains_key(&lane.provider) && !is_simulated(self.config, lane)
+        };
+        if !lanes().any(|(_, lane)| is_real(&lane.name)) {
+            return;
+        }
+        let number = number.to_string();
+        let path = ["route", name.as_str(), "lanes", number.as_str()];
+        let inside = [&path[..], &["lane"]].concat();
+        let path = if self.places.has(&inside) { &inside } else { &path[..] };
+        let message = format!("route `{name}` mixes real targets with the simulated `{}`", lane.name);
+        faults.push(self.places.fault(path, message).advise(
+            "take it out, or give it a route of its own; `run --simulate` simulates every target without it",
+        ));
+    }
+
+    /// Checks the route over every target, which is there where none is written.
+    pub(super) fn implied_route(config: &Config, places: &Places<'_>) -> Faults {
+        let mut faults = Faults::default();
+        let simulated = |settings: &&provider::Settings| settings.is_practice();
+        let all = config.providers.values().filter(simulated).count() == config.providers.len();
+        let one = config.providers.iter().find(|(_, settings)| settings.is_practice());
+        if let Some((name, _)) = one.filter(|_| !all) {
+            let path = ["provider", name.as_str(), "base_url"];
+            let message = format!(
+                "provider `{name}` is simulated and others are real, and the one route would mix their targets"
+            );
+            let advice = "write [route.NAME] with the targets of each route, or take this provider out: \
+                          `run --simulate` simulates every target without it";
+            faults.push(places.fault(&path, message).advise(advice));
+        }
+        faults
     }
 
     fn fault_of_lane(&self, lane: &LaneName) -> Option<(String, String)> {
@@ -265,6 +307,10 @@ impl Check<'_> {
         let lanes = self.config.lanes().take(3).map(|lane| format!("\"{lane}\""));
         format!("lanes = [{}]", lanes.collect::<Vec<_>>().join(", "))
     }
+}
+
+fn is_simulated(config: &Config, lane: &LaneName) -> bool {
+    config.providers.get(&lane.provider).is_some_and(provider::Settings::is_practice)
 }
 
 /// Says which name was probably meant, else which there are.

@@ -45,23 +45,20 @@ const VENDORS: [Vendor; 3] = [
     },
 ];
 
-/// Reads every vendor's variables; with no key set at all there is only the practice provider.
+/// Reads every vendor's variables.
 pub(super) fn read(env: Env<'_>) -> Environment {
     let mut found = Environment::default();
     for vendor in &VENDORS {
         vendor.read(env, &mut found);
     }
-    if found.providers.is_empty() && found.faults.0.is_empty() {
-        let wrong = "no provider is set up";
-        let advice = "add one to config.toml, or set OPENAI_API_KEY and OPENAI_MODEL";
-        if cfg!(feature = "server") {
-            found.notes.push(format!("{wrong}: {advice}"));
-            found.providers.insert("practice".into(), provider::Settings::practice());
-        } else {
-            found.faults.push(Fault::new(wrong).advise(advice));
-        }
-    }
     found
+}
+
+/// Returns the variables of which one vendor's would be enough, for advice.
+pub(super) fn variables() -> String {
+    let pair = |vendor: &Vendor| format!("{0}_API_KEY and {0}_MODEL", vendor.prefixes[0]);
+    let pairs: Vec<String> = VENDORS.iter().map(pair).collect();
+    pairs.join(", or ")
 }
 
 impl Vendor {

@@ -24,6 +24,9 @@ use super::{BudgetSettings, RunSettings, StoreSettings, SupervisorSettings, envi
 /// The file that is read when none is named.
 const FILE: &str = "config.toml";
 
+/// The provider that answers where none is configured and simulation was asked for.
+const SIMULATED: &str = "simulated";
+
 /// The route of steps that name none.
 const DEFAULT: &str = "default";
 
@@ -49,6 +52,8 @@ pub struct Config {
     pub budget: BudgetSettings,
     /// How often actors that panic are restarted.
     pub supervisor: SupervisorSettings,
+    /// Whether the simulator plays every target, see [`simulated`](Self::simulated).
+    pub simulate: bool,
     /// What the user should know although it is no fault.
     pub(super) notes: Vec<String>,
     /// Where its sources of keys stand in the file.
@@ -116,10 +121,11 @@ impl Config {
         faults.extend(more);
         config.notes.extend(notes.iter().map(ToString::to_string));
         config.key_places = KeyPlaces::of(&config, &places);
-        faults.hide(&hide::find(&places));
         if !places.has(&["route"]) {
             config.use_every_lane();
+            faults.extend(Check::implied_route(&config, &places));
         }
+        faults.hide(&hide::find(&places));
         config.choose_route();
         faults.or(config)
     }
@@ -135,6 +141,25 @@ impl Config {
         config.use_every_lane();
         config.choose_route();
         faults.or(config)
+    }
+
+    /// Returns the same configuration with every target played by the simulator, in this process: no key is read,
+    /// and no call leaves this machine. Where no provider is configured there is one, `simulated`.
+    ///
+    /// ```
+    /// # use pointsman::Config;
+    /// let config = Config::from_environment(&|_| None).map(Config::simulated);
+    /// assert!(config.is_ok_and(|config| config.simulate));
+    /// ```
+    #[must_use]
+    pub fn simulated(mut self) -> Self {
+        self.simulate = true;
+        if self.providers.is_empty() {
+            self.providers.insert(SIMULATED.into(), provider::Settings::simulated());
+            self.use_every_lane();
+            self.choose_route();
+        }
+        self
     }
 
     /// Returns every lane that the providers have.
@@ -214,6 +239,7 @@ impl From<Written> for Config {
             store: written.store,
             budget: written.budget,
             supervisor: written.supervisor,
+            simulate: false,
             notes: Vec::new(),
             key_places: KeyPlaces::default(),
         }

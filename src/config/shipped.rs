@@ -71,17 +71,26 @@ pub(super) fn uncommented(marks: &[&str]) -> String {
 }
 
 #[test]
-fn the_shipped_configuration_works_without_any_key() {
+fn the_shipped_configuration_simulates_nothing_unless_that_is_asked_for() {
     let config = Config::parse("config.toml", CONFIG, &nothing).unwrap();
+    assert!(config.providers.values().all(|settings| !settings.is_practice()));
     let usable = config.usable(&nothing).unwrap();
+    assert!(usable.routes.is_empty());
     assert_eq!(
         usable.notes,
         [
             "claude: skipped, neither ANTHROPIC_API_KEY nor CLAUDE_API_KEY is set",
             "openai: skipped, OPENAI_API_KEY is not set",
             "gemini: skipped, neither GEMINI_API_KEY nor GOOGLE_API_KEY is set",
-            "practice: answers on routes default and spread are made up on this machine",
+            "route default: closed, none of its targets has a usable key",
+            "route spread: closed, none of its targets has a usable key",
         ]
+    );
+    let usable = config.simulated().usable(&nothing).unwrap();
+    assert_eq!(usable.routes["default"].lanes.len(), 3);
+    assert_eq!(
+        usable.notes,
+        ["simulated: answers on routes default and spread come from the simulator on this machine"]
     );
 }
 

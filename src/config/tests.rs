@@ -127,7 +127,7 @@ fn a_model_without_a_name_is_sent_as_it_is_called() {
 
 #[test]
 fn without_a_route_there_is_one_over_every_lane_in_the_order_of_the_file() {
-    let text = "[provider.z]\nbase_url = 'http://z'\nmodels.m = {}\nmodels.a = {}\n[provider.b]\nbase_url = 'simulator'";
+    let text = "[provider.z]\nbase_url = 'http://z'\nmodels.m = {}\nmodels.a = {}\n[provider.b]\nbase_url = 'http://b'\nmodels.any = {}";
     let config = Config::parse("c", text, &nothing).unwrap();
     let lanes: Vec<_> = config.routes["default"].lanes.iter().map(|lane| lane.name.to_string()).collect();
     assert_eq!(lanes, ["z/m", "z/a", "b/any"]);
@@ -181,11 +181,53 @@ fn the_environment_makes_a_provider_of_every_vendor_with_a_key() {
 }
 
 #[test]
-fn an_environment_without_any_key_practises_and_says_so() {
-    let usable = Config::from_environment(&nothing).unwrap().usable(&nothing).unwrap();
-    assert_eq!(lanes(&usable, "default"), ["practice/any"]);
-    assert!(usable.notes[0].contains("OPENAI_API_KEY"), "{:?}", usable.notes);
-    assert_eq!(usable.notes[1], "practice: answers on route default are made up on this machine");
+fn an_environment_without_any_key_is_refused_with_the_variables_and_the_option() {
+    let config = Config::from_environment(&nothing).unwrap();
+    let refused = config.usable(&nothing).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "no provider is configured; add one to config.toml, or set OPENAI_API_KEY and OPENAI_MODEL, or \
+         ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or GEMINI_API_KEY and GEMINI_MODEL, or add --simulate for \
+         simulated answers"
+    );
+    let usable = config.simulated().usable(&nothing).unwrap();
+    assert_eq!(lanes(&usable, "default"), ["simulated/any"]);
+    assert_eq!(usable.notes, ["simulated: answers on route default come from the simulator on this machine"]);
+}
+
+#[test]
+fn a_simulated_configuration_keeps_its_targets_and_reads_no_key() {
+    let text = THREE.replace("env:GEMINI_API_KEY", "command:touch /nowhere/ran; echo key");
+    let config = Config::parse("c", &text, &nothing).unwrap().simulated();
+    let usable = config.usable(&|name| panic!("{name} was read")).unwrap();
+    assert_eq!(lanes(&usable, "cheap"), ["claude/haiku", "gemini/flash"]);
+    for ready in usable.providers.values() {
+        assert!(ready.settings.is_practice() && ready.keys.is_empty() && ready.headers.is_empty());
+        assert!(ready.settings.models.values().all(|model| model.price.is_none()));
+    }
+    let note =
+        "simulated: answers on routes cheap, simulated and real come from the simulator on this machine";
+    assert_eq!(usable.notes, [note]);
+}
+
+#[test]
+fn a_route_that_mixes_real_and_simulated_targets_is_refused_with_its_place() {
+    let providers =
+        "[provider.a]\nbase_url = 'http://a'\nmodels.m = {}\n[provider.s]\nbase_url = 'simulator'\n";
+    let mixed = "[route.r]\nlanes = ['a/m', 's/any', { lane = 's/any', weight = 1 }]";
+    let said = faults(&format!("{providers}{mixed}"));
+    assert!(
+        said.starts_with("config.toml:7:17: route `r` mixes real targets with the simulated `s/any`; "),
+        "{said}"
+    );
+    assert!(said.contains("take it out, or give it a route of its own"), "{said}");
+    let implied = faults(providers);
+    assert!(
+        implied.starts_with("config.toml:5:12: provider `s` is simulated and others are real"),
+        "{implied}"
+    );
+    let apart = format!("{providers}[route.r]\nlanes = ['a/m']\n[route.s]\nlanes = ['s/any']");
+    assert!(Config::parse("c", &apart, &nothing).is_ok());
 }
 
 #[test]
@@ -234,16 +276,18 @@ format = 'gemini'
 keys = ['env:GEMINI_API_KEY']
 headers = { x-team = 'env:TEAM' }
 models.flash = {}
-[provider.practice]
+[provider.local]
 base_url = 'simulator'
 [route.cheap]
-lanes = ['claude/haiku', 'gemini/flash', 'practice/any']
+lanes = ['claude/haiku', 'gemini/flash']
+[route.simulated]
+lanes = ['local/any']
 [route.real]
 lanes = ['claude/haiku']
 ";
 
 #[test]
-fn made_up_answers_never_mix_with_real_ones() {
+fn a_key_that_is_there_leaves_out_what_lacks_one() {
     let env = table(&[("CLAUDE_SPARE_KEY", "sk-1")]);
     let usable = Config::parse("c", THREE, &nothing).unwrap().usable(&env).unwrap();
     assert_eq!(lanes(&usable, "cheap"), ["claude/haiku"]);
@@ -252,6 +296,7 @@ fn made_up_answers_never_mix_with_real_ones() {
         [
             "claude: CLAUDE_API_KEY is not set, going on with env:CLAUDE_SPARE_KEY",
             "gemini: skipped, TEAM is not set, and GEMINI_API_KEY is not set",
+            "simulated: answers on route simulated come from the simulator on this machine",
         ]
     );
 }
@@ -264,13 +309,22 @@ fn a_provider_without_its_key_is_skipped_with_the_name_of_the_variable() {
         [
             "claude: skipped, neither CLAUDE_API_KEY nor CLAUDE_SPARE_KEY is set",
             "gemini: skipped, TEAM is not set, and GEMINI_API_KEY is not set",
-            "route real: closed, none of its lanes can be used",
-            "practice: answers on route cheap are made up on this machine",
+            "route cheap: closed, none of its targets has a usable key",
+            "route real: closed, none of its targets has a usable key",
+            "simulated: answers on route simulated come from the simulator on this machine",
         ]
     );
-    assert_eq!(lanes(&usable, "cheap"), ["practice/any"]);
     let closed = usable.route(&"real".into()).unwrap_err().to_string();
-    assert!(closed.contains("set CLAUDE_API_KEY or CLAUDE_SPARE_KEY"), "{closed}");
+    assert_eq!(
+        closed,
+        "route `real` has no usable key; set CLAUDE_API_KEY or CLAUDE_SPARE_KEY, or add --simulate for simulated answers"
+    );
+    let both = [RouteName::from("real"), "cheap".into(), "simulated".into()];
+    let both = usable.check(both.iter()).unwrap_err();
+    assert_eq!(both.0.len(), 1, "one message for all of them");
+    let both = both.to_string();
+    assert!(both.starts_with("routes `real`, `cheap` have no usable key; set CLAUDE_API_KEY or "), "{both}");
+    assert!(both.contains("GEMINI_API_KEY") && both.contains("--simulate"), "{both}");
     let unknown = usable.route(&"cheep".into()).unwrap_err().to_string();
     assert!(unknown.contains("did you mean `cheap`?"), "{unknown}");
 }

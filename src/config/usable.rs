@@ -1,8 +1,9 @@
 //! Reads the keys, and leaves out what cannot be used without one.
 //!
-//! Made-up answers never mix with real ones: a route practises only when it can do nothing else.
+//! Nothing is simulated because a key is missing: a simulated target is configured as one, or the whole
+//! configuration is [simulated](Config::simulated).
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use http::HeaderMap;
@@ -15,6 +16,7 @@ use crate::types::{KeyLabel, ProviderName, RouteName, Secret};
 
 use super::Config;
 use super::check::meant;
+use super::environment;
 use super::key_places::KeyPlaces;
 
 /// What is left of a [`Config`] when the keys have been read.
@@ -24,7 +26,7 @@ pub struct Usable {
     pub providers: IndexMap<ProviderName, ReadyProvider>,
     /// The routes with the lanes that remain, at least one each.
     pub routes: IndexMap<RouteName, Route>,
-    /// One line for everything that was left out, and where answers will be made up.
+    /// One line for everything that was left out, and where answers will be simulated.
     pub notes: Vec<String>,
     /// Routes of which no lane remains, each with the variables that it lacks.
     closed: IndexMap<RouteName, Vec<String>>,
@@ -45,26 +47,38 @@ impl Config {
     /// Reads the keys. A provider whose variables are not set is left out with a note.
     ///
     /// # Errors
-    /// Every key file and command that cannot be read.
+    /// Every key file and command that cannot be read, and a configuration without any provider.
     pub fn usable(&self, env: Env<'_>) -> Result<Usable, Faults> {
         self.read(env, Commands::Run)
     }
 
-    /// Returns the notes that [`usable`](Self::usable) would give, without running a command: each is
-    /// taken to have a key.
+    /// Returns what [`usable`](Self::usable) would, without running a command: each is taken to have a key.
     ///
     /// # Errors
-    /// Every key file that cannot be read.
-    pub fn preview(&self, env: Env<'_>) -> Result<Vec<String>, Faults> {
-        self.read(env, Commands::Trust).map(|usable| usable.notes)
+    /// As [`usable`](Self::usable), but for commands.
+    pub fn preview(&self, env: Env<'_>) -> Result<Usable, Faults> {
+        self.read(env, Commands::Trust)
     }
 
     fn read(&self, env: Env<'_>, commands: Commands) -> Result<Usable, Faults> {
+        if self.providers.is_empty() {
+            return Err(no_provider());
+        }
         let mut faults = Faults::default();
         let mut notes = self.notes.clone();
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
+        if self.simulate && !cfg!(feature = "server") {
+            let fault = Fault::new("this build has no simulator");
+            faults.push(fault.advise("build it with the feature `server`"));
+        }
         for (name, settings) in &self.providers {
+            if self.simulate {
+                let settings = simulated(settings);
+                let ready = ReadyProvider { settings, keys: Vec::new(), headers: HeaderMap::new() };
+                providers.insert(name.clone(), ready);
+                continue;
+            }
             match read_keys((name, settings), &self.key_places, env, commands, &mut notes) {
                 Ok(Found::Ready(ready)) => {
                     providers.insert(name.clone(), *ready);
@@ -92,23 +106,48 @@ impl Usable {
         if let Some(route) = self.routes.get(name) {
             return Ok(route);
         }
-        Err(match self.closed.get(name) {
-            Some(variables) => {
-                let mut advice = "add a lane to it".to_owned();
-                if !variables.is_empty() {
-                    let _ = write!(advice, ", or set {}", variables.join(" or "));
-                }
-                Fault::new(format!("route `{name}` has no lane that can be used")).advise(advice)
+        Err(if self.closed.contains_key(name) { self.no_key(&[name]) } else { self.no_route(name) })
+    }
+
+    /// Checks that each of `routes` has a target that can be used.
+    ///
+    /// # Errors
+    /// Every route that is not there, and one fault for all that lack a key.
+    pub fn check<'r>(&self, routes: impl Iterator<Item = &'r RouteName>) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        let mut closed = Vec::new();
+        for name in routes.filter(|name| !self.routes.contains_key(*name)) {
+            if self.closed.contains_key(name) {
+                closed.push(name);
+            } else {
+                faults.push(self.no_route(name));
             }
-            None => {
-                let known = self.routes.keys().chain(self.closed.keys()).map(RouteName::as_str);
-                Fault::new(format!("there is no route `{name}`")).advise(meant(
-                    name.as_str(),
-                    known,
-                    "routes",
-                ))
-            }
-        })
+        }
+        if !closed.is_empty() {
+            faults.push(self.no_key(&closed));
+        }
+        faults.or(())
+    }
+
+    fn no_route(&self, name: &RouteName) -> Fault {
+        let known = self.routes.keys().chain(self.closed.keys()).map(RouteName::as_str);
+        let fault = Fault::new(format!("there is no route `{name}`"));
+        fault.advise(meant(name.as_str(), known, "routes"))
+    }
+
+    /// Says which variables to set so that these routes can be used.
+    fn no_key(&self, routes: &[&RouteName]) -> Fault {
+        let named: Vec<String> = routes.iter().map(|route| format!("`{route}`")).collect();
+        let lack = match named.as_slice() {
+            [one] => format!("route {one} has no usable key"),
+            all => format!("routes {} have no usable key", all.join(", ")),
+        };
+        let mut seen = BTreeSet::new();
+        let variables = routes.iter().filter_map(|route| self.closed.get(*route)).flatten();
+        let variables: Vec<&str> =
+            variables.map(String::as_str).filter(|variable| seen.insert(*variable)).collect();
+        Fault::new(lack)
+            .advise(format!("set {}, or add --simulate for simulated answers", variables.join(" or ")))
     }
 
     fn open_routes(
@@ -116,33 +155,61 @@ impl Usable {
         routes: &IndexMap<RouteName, Route>,
         missing: &IndexMap<ProviderName, Vec<String>>,
     ) {
-        let mut practising = Vec::new();
+        let mut simulated = Vec::new();
         for (name, route) in routes {
             let mut lanes = route.lanes.clone();
             lanes.retain(|lane| self.providers.contains_key(&lane.name.provider));
-            let is_practice = |provider: &ProviderName| {
+            let is_simulated = |provider: &ProviderName| {
                 self.providers.get(provider).is_some_and(|ready| ready.settings.is_practice())
             };
-            if lanes.iter().any(|lane| !is_practice(&lane.name.provider)) {
-                lanes.retain(|lane| !is_practice(&lane.name.provider));
-            } else if !lanes.is_empty() {
-                practising.push(name.as_str());
+            if lanes.iter().any(|lane| is_simulated(&lane.name.provider)) {
+                simulated.push(name.as_str());
             }
             if lanes.is_empty() {
                 let lanes = route.lanes.iter().filter_map(|lane| missing.get(&lane.name.provider));
                 self.closed.insert(name.clone(), lanes.flatten().cloned().collect());
-                self.notes.push(format!("route {name}: closed, none of its lanes can be used"));
+                self.notes.push(format!("route {name}: closed, none of its targets has a usable key"));
             } else {
                 self.routes.insert(name.clone(), Route { lanes, ..route.clone() });
             }
         }
-        let routes = match practising.as_slice() {
+        let routes = match simulated.as_slice() {
             [] => return,
             [one] => format!("route {one}"),
             [some @ .., last] => format!("routes {} and {last}", some.join(", ")),
         };
-        self.notes.push(format!("practice: answers on {routes} are made up on this machine"));
+        self.notes.push(format!("simulated: answers on {routes} come from the simulator on this machine"));
     }
+}
+
+/// Returns the same provider as the simulator plays it: its calls cost nothing and carry nothing secret. They go in the
+/// format that sends the most schemas: one that is only in the prompt the simulator does not know.
+fn simulated(settings: &provider::Settings) -> provider::Settings {
+    if settings.is_practice() {
+        return settings.clone();
+    }
+    let provider::Settings { base_url, format, dialect, .. } = provider::Settings::simulated();
+    let mut simulated = provider::Settings {
+        base_url,
+        format,
+        dialect,
+        headers: IndexMap::new(),
+        keys: Vec::new(),
+        rotate_every: None,
+        ..settings.clone()
+    };
+    for model in simulated.models.values_mut() {
+        model.price = None;
+        model.is_listed = false;
+    }
+    simulated
+}
+
+fn no_provider() -> Faults {
+    let variables = environment::variables();
+    let advice =
+        format!("add one to config.toml, or set {variables}, or add --simulate for simulated answers");
+    Faults(vec![Fault::new("no provider is configured").advise(advice)])
 }
 
 /// What to do about keys that a command gives.

@@ -53,7 +53,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns whether it is played on this machine: its answers are made up.
+    /// Returns whether the simulator plays it, on this machine.
     pub fn is_practice(&self) -> bool {
         self.base_url.as_deref() == Some(SIMULATOR)
     }
@@ -63,8 +63,8 @@ impl Settings {
         self.base_url.is_none() || !self.keys.is_empty() && !self.is_practice()
     }
 
-    /// Returns the settings of the practice provider, which knows one model, `any`.
-    pub fn practice() -> Self {
+    /// Returns the settings of a simulated provider, which knows one model, `any`.
+    pub fn simulated() -> Self {
         Self {
             base_url: Some(SIMULATOR.to_owned()),
             models: IndexMap::from([("any".into(), Model { name: "any".to_owned(), ..Model::default() })]),
@@ -240,8 +240,7 @@ pub fn parse_base_url(text: &str) -> Result<String, &'static str> {
     }
 }
 
-const NO_ADDRESS: &str =
-    r#"this is no http address; write it like "https://api.example.com/v1", or "simulator" to practise"#;
+const NO_ADDRESS: &str = r#"this is no http address; write it like "https://api.example.com/v1", or "simulator" for simulated answers"#;
 
 fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<HeaderName, HeaderSource>, D::Error> {
     let written = IndexMap::<Header, HeaderSource>::deserialize(from)?;
@@ -352,6 +351,6 @@ mod tests {
         let own = Settings { base_url: Some("http://localhost:1".to_owned()), ..Settings::default() };
         let keyed = Settings { keys: vec!["env:A".parse().unwrap()], ..own.clone() };
         assert!(Settings::default().needs_key() && keyed.needs_key());
-        assert!(!own.needs_key() && !Settings::practice().needs_key());
+        assert!(!own.needs_key() && !Settings::simulated().needs_key());
     }
 }

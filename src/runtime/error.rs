@@ -60,11 +60,19 @@ pub enum Error {
         /// Those of them that no changed step reaches.
         stay: u64,
     },
+    /// A run of real answers was to go on with simulated ones.
+    #[error(
+        "run {0} has real answers, and a simulated run never goes on with it: leave --simulate out, or begin a run of its own"
+    )]
+    RealRun(RunNumber),
+    /// A simulated run was to go on with real answers.
+    #[error("run {0} is simulated, and real answers never go on with it: begin a run of its own")]
+    SimulatedRun(RunNumber),
     /// What a run depends on could not be written down.
     #[error("cannot write down what the run depends on: {0}")]
     Grounds(String),
-    /// A played provider is configured, and this build has no simulator.
-    #[error("{0} is played by the simulator, which this build lacks; build with the feature `server`")]
+    /// A simulated provider is configured, and this build has no simulator.
+    #[error("{0} is simulated by the simulator, which this build lacks; build with the feature `server`")]
     NoSimulator(ProviderName),
     /// The threads have ended.
     #[error("pointsman has stopped")]

@@ -23,6 +23,12 @@ use super::error::Error;
 use super::marks::{self, Input, Mark};
 use super::pointsman::Pointsman;
 
+/// What the identity of a simulated run ends with.
+const SIMULATED: &str = " (simulated)";
+
+/// The same, as an earlier version wrote it.
+const PRACTICE: &str = " (practice)";
+
 /// What is locked while a run begins that has no number yet.
 const NEW: RunNumber = RunNumber(0);
 
@@ -35,8 +41,8 @@ pub struct Keep {
     /// The store.
     pub store: Arc<dyn Store>,
     /// What is the same for every start of the same run, such as the paths of its pipeline and its items. The
-    /// latest run of that identity goes on, unless it was cancelled; without one a new run begins. Runs whose
-    /// answers are made up never go on as real ones, nor the other way round.
+    /// latest run of that identity goes on, unless it was cancelled; without one a new run begins. A simulated run
+    /// never goes on as a real one, nor the other way round.
     pub identity: String,
     /// The run that goes on, whatever its identity; it must be there.
     pub run: Option<RunNumber>,
@@ -286,10 +292,9 @@ impl Pointsman {
     /// When the store cannot be used, another process works on the run, or the run has changed and that is not
     /// accepted.
     pub async fn keep(&self, pipeline: &Pipeline, mut keep: Keep) -> Result<Kept, Error> {
-        let is_played =
-            |route: &RouteName| self.lanes_of(route).any(|(_, settings, _)| settings.is_practice());
-        if pipeline.routes().any(is_played) {
-            keep.identity.push_str(" (practice)");
+        let is_simulated = self.is_simulated(pipeline);
+        if is_simulated {
+            keep.identity.push_str(SIMULATED);
         }
         let store = keep.store.clone();
         let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
@@ -311,6 +316,15 @@ impl Pointsman {
                 found.filter(|run| run.state != RunState::Cancelled)
             }
         };
+        let was_simulated =
+            |run: &KnownRun| run.identity.ends_with(SIMULATED) || run.identity.ends_with(PRACTICE);
+        if let Some(run) = found.as_ref().filter(|run| was_simulated(run) != is_simulated) {
+            return Err(if is_simulated {
+                Error::RealRun(run.number)
+            } else {
+                Error::SimulatedRun(run.number)
+            });
+        }
         let Some(run) = found else {
             return Ok(Kept { keep, outline, grounds, known: None, _beginning: beginning });
         };
@@ -343,6 +357,13 @@ impl Pointsman {
         let nothing_left = is_as_before && files_hold(&run).await;
         let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left, notes };
         Ok(Kept { keep, outline, grounds, known: Some(known), _beginning: None })
+    }
+
+    /// Returns whether the simulator plays a target that `pipeline` asks.
+    pub fn is_simulated(&self, pipeline: &Pipeline) -> bool {
+        let is_simulated =
+            |route: &RouteName| self.lanes_of(route).any(|(_, settings, _)| settings.is_practice());
+        pipeline.routes().any(is_simulated)
     }
 
     /// Returns what the lanes of a route are, as far as answers depend on it.

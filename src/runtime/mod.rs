@@ -17,6 +17,7 @@
 //! plain tokio, or neither. It takes no signals and ends no process.
 
 mod capped;
+mod check;
 mod children;
 mod error;
 mod keep;
@@ -31,9 +32,10 @@ mod runs;
 mod threads;
 
 pub use capped::RunOptions;
+pub use check::check;
 pub use error::Error;
 pub use keep::{Keep, Kept};
-pub use plan::{Bound, Counted, LanePlan, Plan, Range, Sample, StepPlan};
+pub use plan::{Bound, Counted, LanePlan, NoCalls, Plan, Range, Sample, StepPlan};
 pub use pointsman::Pointsman;
 pub use retry::Retried;
 pub use run::RunHandle;

@@ -1,4 +1,4 @@
-//! Plays the providers whose `base_url` is `simulator`, on this machine and for this process only.
+//! Simulates the providers whose `base_url` is `simulator`, on this machine and for this process only.
 
 #[cfg(feature = "server")]
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,12 +11,12 @@ use crate::wire::Format;
 use super::error::Error;
 use super::threads::Arbiters;
 
-/// The simulator that plays the practice providers, where there is one.
+/// The simulator that plays the simulated providers, where there is one.
 #[cfg(feature = "server")]
 #[derive(Debug)]
 pub(super) struct Played(Option<Simulator>);
 
-/// Without the simulator nobody plays.
+/// A build without the simulator.
 #[cfg(not(feature = "server"))]
 #[derive(Debug)]
 pub(super) struct Played;

@@ -68,7 +68,8 @@ impl Pointsman {
     ///
     /// # Errors
     /// Every key that cannot be read, and what could not be started. A provider whose key is just
-    /// missing is left out, and [`notes`](Self::notes) says so.
+    /// missing is left out, and [`notes`](Self::notes) says so. Nothing is simulated unless the configuration
+    /// says so: by a target of the simulator, or whole ([`Config::simulated`]).
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_with(config, &|name| std::env::var(name).ok())
     }
@@ -83,7 +84,7 @@ impl Pointsman {
         Ok(Self { running: Arc::new(running.with(threads)) })
     }
 
-    /// Returns a line for everything that was left out, and where answers will be made up.
+    /// Returns a line for everything that was left out, and where answers will be simulated.
     pub fn notes(&self) -> &[String] {
         &self.running.usable.notes
     }
@@ -160,13 +161,8 @@ impl Pointsman {
 
     /// Returns `pipeline` if each of its routes has a lane that can be used.
     fn with_lanes(&self, pipeline: Pipeline) -> Result<Pipeline, Faults> {
-        let mut faults = Faults::default();
-        for route in pipeline.routes() {
-            if let Err(fault) = self.running.usable.route(route) {
-                faults.push(fault);
-            }
-        }
-        faults.or(pipeline)
+        self.running.usable.check(pipeline.routes())?;
+        Ok(pipeline)
     }
 
     pub(super) fn usable(&self) -> &Usable {

@@ -75,7 +75,7 @@ impl Purses {
         lanes: impl Iterator<Item = LaneName>,
         all: bool,
     ) -> Result<Vec<String>, Faults> {
-        let (mut faults, mut practising) = (Faults::default(), Vec::new());
+        let (mut faults, mut simulated) = (Faults::default(), Vec::new());
         let mut seen = std::collections::HashSet::new();
         for lane in lanes.filter(|lane| seen.insert(lane.clone())) {
             let capped = all || self.day.is_some() || self.providers.contains_key(&lane.provider);
@@ -83,14 +83,14 @@ impl Purses {
             let priced = ready.settings.models.get(&lane.model).is_some_and(Model::has_price);
             match (capped && !priced, ready.settings.is_practice()) {
                 (false, _) => {}
-                (true, true) => practising.push(lane.to_string()),
+                (true, true) => simulated.push(lane.to_string()),
                 (true, false) => faults.push(unpriced(&lane)),
             }
         }
         let note = |lanes: &[String]| {
-            format!("{}: made-up answers cost nothing, so no spending cap holds them", lanes.join(", "))
+            format!("{}: simulated answers cost nothing, so no spending cap holds them", lanes.join(", "))
         };
-        faults.or(practising.first().map(|_| note(&practising)).into_iter().collect())
+        faults.or(simulated.first().map(|_| note(&simulated)).into_iter().collect())
     }
 }
 

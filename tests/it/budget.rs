@@ -190,10 +190,10 @@ async fn what_has_no_price_cannot_be_capped_and_is_refused_before_anything_start
     assert!(refused.contains(said) && refused.contains("[provider.a.models.m]"), "{refused}");
     assert_eq!(simulator.counts().by_vendor.len(), 0);
     assert!(begin(&pointsman, None).await.is_ok());
-    // Made-up answers cost nothing.
-    let practice = start("[provider.p]\nbase_url = \"simulator\"");
-    let mut run = begin(&practice, Some(dollars(1.0))).await.unwrap();
-    assert!(run.notes()[0].starts_with("p/any: made-up answers cost nothing"), "{:?}", run.notes());
+    // Simulated answers cost nothing.
+    let simulated = start("[provider.p]\nbase_url = \"simulator\"");
+    let mut run = begin(&simulated, Some(dollars(1.0))).await.unwrap();
+    assert!(run.notes()[0].starts_with("p/any: simulated answers cost nothing"), "{:?}", run.notes());
     assert_eq!(run.report().await.unwrap().items.completed, 3);
 }
 

@@ -38,7 +38,7 @@ fn every_fault_of_a_configuration_is_told_at_once_with_its_place() {
 #[test]
 fn caps_that_cannot_be_meant_are_refused_with_their_place() {
     let room = Room::new(
-        "[budget]\nrun = 0\nday = nan\nprovider = { cluade = 5, practice = -1 }\n[provider.claude]\nbase_url = \"simulator\"\n[provider.practice]\nbase_url = \"simulator\"\n",
+        "[budget]\nrun = 0\nday = nan\nprovider = { cluade = 5, other = -1 }\n[provider.claude]\nbase_url = \"simulator\"\n[provider.other]\nbase_url = \"simulator\"\n",
     );
     let ended = room.run("check");
     ended.says(
@@ -98,10 +98,38 @@ fn checking_runs_no_key_command() {
 #[test]
 fn a_missing_key_is_a_note_that_names_its_variable() {
     let room = Room::new(
-        "[provider.p]\nkeys = [\"env:P_KEY\"]\n[provider.p.models.m]\n[provider.practice]\nbase_url = \"simulator\"",
+        "[provider.p]\nkeys = [\"env:P_KEY\"]\n[provider.p.models.m]\n[provider.s]\nbase_url = \"simulator\"\n\
+         [route.default]\nlanes = [\"s/any\"]\n[route.real]\nlanes = [\"p/m\"]",
     );
-    room.run("check")
-        .says(0, &["p: skipped, P_KEY is not set", "practice: answers on route default are made up"]);
+    room.run("check").says(
+        0,
+        &["p: skipped, P_KEY is not set", "simulated: answers on route default come from the simulator"],
+    );
+}
+
+#[test]
+fn check_fails_when_run_would_with_the_same_words() {
+    let keyless = "[provider.p]\nkeys = [\"env:P_KEY\"]\n[provider.p.models.m]\n";
+    let unpriced =
+        "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\n[provider.p.models.m]\n[budget]\nrun = 1\n";
+    let mixed = "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\n[provider.p.models.m]\n[provider.s]\n\
+                 base_url = \"simulator\"\n[route.default]\nlanes = [\"p/m\", \"s/any\"]\n";
+    for (config, words) in [
+        (keyless, ["route `default` has no usable key", "set P_KEY, or add --simulate"]),
+        (unpriced, ["nobody knows what p/m costs", "write price"]),
+        (mixed, ["config.toml:7:17", "mixes real targets with the simulated `s/any`"]),
+    ] {
+        let room = Room::new(config);
+        room.items(2);
+        for command in ["check", "check pipeline.toml", "run pipeline.toml --items items.jsonl --out o.jsonl"]
+        {
+            let ended = room.run(command);
+            ended.says(3, &words);
+            assert_eq!(ended.err.matches("error: ").count(), 1, "{command}: {}", ended.err);
+        }
+        assert!(!room.path("o.jsonl").exists() && !room.path("pointsman.db").exists());
+    }
+    Room::new(keyless).run("check pipeline.toml --simulate").says(0, &["no fault found"]);
 }
 
 #[test]

@@ -90,8 +90,8 @@ fn the_configurations_of_the_readme_and_the_examples_are_accepted() {
     // A key file is read, and there is none here.
     let room = Room::new(&example.replace(", \"file:/run/secrets/claude\"", ""));
     room.run("check").says(0, &["no fault found"]);
-    let played = repository("examples/played.toml");
-    room.run(&format!("check --config {}", played.display())).says(0, &["no fault found"]);
+    let simulated = repository("examples/simulated.toml");
+    room.run(&format!("check --config {}", simulated.display())).says(0, &["no fault found"]);
 }
 
 #[test]

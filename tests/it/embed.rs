@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 #[path = "../../examples/embed.rs"]
 mod example;
 
-/// Starts it with a practice provider that behaves so.
+/// Starts it with a simulated provider that behaves so.
 fn start(simulator: &str) -> Pointsman {
-    let config = format!("[provider.practice]\nbase_url = 'simulator'\n{simulator}");
+    let config = format!("[provider.simulated]\nbase_url = 'simulator'\n{simulator}");
     Pointsman::start(&Config::parse("config.toml", &config, &|_| None).unwrap()).unwrap()
 }
 
@@ -36,7 +36,7 @@ async fn a_text_is_summarised_whether_it_comes_plain_or_as_json() {
         let (status, answer) = post(&pointsman, request).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert!(answer["summary"].as_str().unwrap().contains("points froze"), "{answer}");
-        assert_eq!((&answer["lane"], &answer["practice"]), (&json!("practice/any"), &json!(true)));
+        assert_eq!((&answer["lane"], &answer["practice"]), (&json!("simulated/any"), &json!(true)));
     }
 }
 

@@ -215,17 +215,17 @@ async fn weighted_lanes_get_their_shares() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn practice_never_stands_in_for_a_real_lane() {
+async fn a_simulated_target_never_stands_in_for_a_real_one() {
     let simulator = faulty([Fault::new(FaultKind::NotFound)]);
     let config = format!(
-        "[provider.practice]\nbase_url = \"simulator\"\n[route.r]\nlanes = [\"practice/any\", \"a/m\"]\n\
-        [route.practice]\nlanes = [\"practice/any\"]\n{}",
+        "[provider.s]\nbase_url = \"simulator\"\n[route.r]\nlanes = [\"a/m\"]\n\
+        [route.simulated]\nlanes = [\"s/any\"]\n{}",
         provider("a", &simulator, PATIENT)
     );
     let pointsman = start(&config);
     let answer = ask(&pointsman, "r", "Are you real?").await;
     assert_eq!((story(&answer), class(&answer)), ("a:not_found".to_owned(), Some(NotFound)));
-    assert!(ask(&pointsman, "practice", "Are you real?").await.unwrap().practice);
+    assert!(ask(&pointsman, "simulated", "Are you real?").await.unwrap().practice);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

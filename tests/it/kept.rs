@@ -117,7 +117,7 @@ fn what_failed_is_listed_and_asked_again_alone() {
     room.run("retry 1 --class nonsense").says(2, &["there is no such class", "content_filter"]);
     // The items are in the store: their file is not needed any more.
     std::fs::remove_file(room.path("items.jsonl")).unwrap();
-    room.write("config.toml", "");
+    room.config("");
     room.run("retry 1 --class content_filter --class timeout").says(0, &[&format!("{before} completed")]);
     assert_eq!((failed(&room), room.lines("o.jsonl").len()), (0, 40));
     assert!(room.run("runs").out.contains("complete"));
@@ -158,7 +158,7 @@ fn a_cancelled_run_begins_anew_and_a_forgotten_one_is_gone() {
     assert_eq!(running.end().code, Some(130));
     assert!(room.run("runs").out.contains("cancelled"));
 
-    room.write("config.toml", "");
+    room.config("");
     room.run(RUN).says(0, &["3 completed"]);
     assert!(!room.run("results 2").out.is_empty());
     room.run("cancel 2").says(4, &["run 2 is complete"]);
@@ -175,7 +175,7 @@ fn without_a_store_nothing_is_kept_and_commands_that_need_one_say_so() {
     room.run(&format!("{RUN} --store none")).expect(0);
     room.run(&format!("{RUN} --store none")).says(0, &["3 calls"]);
     assert!(!room.path("pointsman.db").exists());
-    room.write("config.toml", "[store]\nurl = \"none\"");
+    room.config("[store]\nurl = \"none\"");
     room.run("runs").says(4, &["runs are not kept: [store] url is \"none\""]);
     room.run(&format!("{RUN} --store runs.db"))
         .says(2, &["\"runs.db\" names no store: it is written \"sqlite:runs.db\""]);
@@ -198,27 +198,27 @@ fn items_from_stdin_go_on_when_they_are_piped_again() {
     let again = piped("");
     again.says(0, &["run 1 goes on: 4 items settled before"]);
     assert_eq!(again.out.lines().count(), 4);
-    again.says(0, &["PRACTICE"]);
+    again.says(0, &["SIMULATED"]);
     assert!(again.err.contains("0 calls"), "{}", again.err);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn made_up_answers_never_stand_for_real_ones_nor_the_other_way_round() {
+async fn simulated_answers_never_stand_for_real_ones_nor_the_other_way_round() {
     let simulator = play(Settings::default());
     let room = Room::new("");
     room.items(3);
-    room.run(RUN).says(0, &["PRACTICE", "3 calls"]);
-    room.write("config.toml", provider("a", &simulator, ""));
+    room.run(RUN).says(0, &["SIMULATED", "3 calls"]);
+    room.config(provider("a", &simulator, ""));
     let real = room.run(RUN);
     real.says(0, &["3 calls"]);
-    assert!(!real.err.contains("goes on") && !real.err.contains("PRACTICE"), "{}", real.err);
+    assert!(!real.err.contains("goes on") && !real.err.contains("SIMULATED"), "{}", real.err);
     assert_eq!(simulator.counts().requests, 3);
     assert!(room.lines("o.jsonl").iter().all(|line| line["practice"] == false));
 
-    room.write("config.toml", "");
+    room.config("");
     room.run(&format!("{RUN} --report r.json"))
-        .says(0, &["run 1 goes on: 3 items settled before", "PRACTICE"]);
-    room.write("config.toml", provider("a", &simulator, ""));
+        .says(0, &["run 1 goes on: 3 items settled before", "SIMULATED"]);
+    room.config(provider("a", &simulator, ""));
     room.run(&format!("{RUN} --report r.json")).says(0, &["run 2 goes on: 3 items settled before"]);
     assert_eq!(simulator.counts().requests, 3);
 }
@@ -247,7 +247,7 @@ fn what_fails_and_is_asked_again_has_failed_until_it_settles_anew() {
     let (lines, listed) = (room.read("o.jsonl"), room.run("failed 1").out);
     assert!(listed.lines().count() > 3);
 
-    room.write("config.toml", "[simulator]\nlatency = \"10s\"");
+    room.config("[simulator]\nlatency = \"10s\"");
     let mut retrying = start(room.program("retry 1 --json"));
     retrying.wait_for("\"progress\"");
     retrying.signal("KILL");
@@ -267,7 +267,7 @@ fn what_fails_and_is_asked_again_has_failed_until_it_settles_anew() {
     before.sort();
     assert_eq!(same, before);
 
-    room.write("config.toml", "");
+    room.config("");
     room.run("retry 1").expect(0);
     assert!(room.lines("o.jsonl").iter().all(|line| line["status"] == "completed"));
     assert_eq!(room.lines("rejects.jsonl").len(), 1, "what was no item is no item still");
@@ -316,7 +316,7 @@ async fn another_address_is_told_before_anything_goes_on() {
     let room = Room::new(&provider("a", &rehearsal, ""));
     room.items(3);
     room.run(RUN).expect(0);
-    room.write("config.toml", provider("a", &real, ""));
+    room.config(provider("a", &real, ""));
     room.run(RUN)
         .says(3, &["run 1 has changed since it began: other addresses: a/m", "of 3 answers 3 stay valid"]);
     room.run(&format!("{RUN} --new")).says(0, &["3 calls"]);

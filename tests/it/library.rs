@@ -14,7 +14,7 @@ prompt = 'Say something about {{ item.text }}'
 ";
 
 fn start() -> Pointsman {
-    let config = "[provider.practice]\nbase_url = 'simulator'\n[run]\nwindow = 4";
+    let config = "[provider.simulated]\nbase_url = 'simulator'\n[run]\nwindow = 4";
     Pointsman::start(&Config::parse("config.toml", config, &|_| None).unwrap()).unwrap()
 }
 

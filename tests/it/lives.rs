@@ -252,7 +252,7 @@ async fn two_live_side_by_side_and_end_with_their_last_handle() {
 
 #[test]
 fn it_lives_in_an_actix_system_and_without_any_runtime() {
-    let config = "[provider.practice]\nbase_url = \"simulator\"";
+    let config = "[provider.simulated]\nbase_url = \"simulator\"";
     actix_web::rt::System::new().block_on(async {
         let pointsman = start(config);
         assert!(ask(&pointsman, "default", "In actix?").await.unwrap().practice);

@@ -105,6 +105,33 @@ fn a_sample_is_a_part_of_the_run_and_foretells_what_it_costs() {
 }
 
 #[test]
+fn a_plan_without_calls_says_why_none_is_foreseen() {
+    let room = Room::new("");
+    let planned = |pipeline: &str, items: &str| {
+        room.write("pipeline.toml", format!("name = \"none\"\n{pipeline}"));
+        room.write("items.jsonl", items);
+        let words = room.run("plan pipeline.toml --items items.jsonl");
+        words.expect(0);
+        let json = room.run("plan pipeline.toml --items items.jsonl --json");
+        (words.out, serde_json::from_str::<Value>(&json.out).unwrap()["no_calls"].clone())
+    };
+    let step = "[[step]]\nname = \"a\"\nprompt = \"{{ item.text }}\"\n";
+    let (one, none) = ("{\"id\":\"1\",\"text\":\"x\"}\n", "{\"id\":\"1\"}\n");
+    let (words, json) = planned(step, "");
+    assert!(words.contains("no call is foreseen: the input has no items"), "{words}");
+    assert_eq!(json, "no_items");
+    let (words, _) = planned(step, "no json\n");
+    assert!(words.contains("the whole input is rejected; the first piece because: line 1: "), "{words}");
+    let (words, json) = planned(step, none);
+    assert!(words.contains("every item fails before it asks anything; the first at step a: "), "{words}");
+    assert_eq!(json["all_fail"]["step"], "a");
+    let (words, json) = planned(&format!("{step}when = \"item.text == 'y'\"\n"), one);
+    assert!(words.contains("no step is due for any item: every condition (`when`) is false"), "{words}");
+    assert_eq!(json, "all_skipped");
+    assert_eq!(planned(step, one).1, Value::Null);
+}
+
+#[test]
 fn a_sample_that_would_be_paid_for_twice_is_refused() {
     let room = room(5);
     let refused = room.run("plan pipeline.toml --items items.jsonl --sample 2 --store none");

@@ -36,10 +36,10 @@ pub(crate) struct Ended {
 }
 
 impl Room {
-    /// Makes a room with this configuration and [`ONE_STEP`].
+    /// Makes a room with [`ONE_STEP`] and this [configuration](Self::config).
     pub(crate) fn new(config: &str) -> Self {
         let room = Self::empty();
-        room.write("config.toml", config);
+        room.config(config);
         room.write("pipeline.toml", ONE_STEP);
         room
     }
@@ -55,6 +55,17 @@ impl Room {
 
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Writes `config.toml`; where it names no provider with the simulated one, `simulated/any`.
+    pub(crate) fn config(&self, config: impl AsRef<str>) {
+        let config = config.as_ref();
+        let simulated = if config.contains("[provider") {
+            ""
+        } else {
+            "\n[provider.simulated]\nbase_url = \"simulator\"\n"
+        };
+        self.write("config.toml", format!("{config}{simulated}"));
     }
 
     pub(crate) fn read(&self, name: &str) -> String {

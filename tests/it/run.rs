@@ -12,19 +12,20 @@ fn example(name: &str, items: &str, count: usize) -> (Vec<Value>, Value) {
     let room = Room::empty();
     let (out, report) = (room.path("results.jsonl"), room.path("report.json"));
     let arguments = format!(
-        "run examples/{name}/pipeline.toml --items examples/{name}/{items} --out {} --report {} --store sqlite:{}",
+        "run examples/{name}/pipeline.toml --items examples/{name}/{items} --simulate --out {} --report {} \
+         --store sqlite:{}",
         out.display(),
         report.display(),
         room.path("runs.db").display(),
     );
     let mut program = program(&arguments);
     program.current_dir(repository(""));
-    finish(program).says(0, &["practice", "PRACTICE", &format!("{count} completed (100.0% success)")]);
+    finish(program).says(0, &["[simulated]", "SIMULATED", &format!("{count} completed (100.0% success)")]);
     (room.lines("results.jsonl"), room.json("report.json"))
 }
 
 #[test]
-fn the_readmes_command_completes_twenty_emails_and_marks_them_as_practice() {
+fn the_readmes_command_completes_twenty_emails_and_marks_them_as_simulated() {
     let (lines, report) = example("email", "emails.jsonl", 20);
     assert_eq!(lines.len(), 20);
     for line in &lines {
@@ -210,7 +211,14 @@ fn quiet_says_nothing_when_all_is_well_and_what_failed_otherwise() {
     assert_eq!((ended.expect(0), ended.out.as_str()), ("", ""));
     room.items(2);
     let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
-    assert!(ended.expect(1).starts_with("items failed of:\n  1 content_filter"), "{}", ended.err);
+    let said = ended.expect(1);
+    let (line, problems) = said.split_once('\n').unwrap();
+    assert!(line.starts_with("one [simulated]: 1 completed, 1 failed"), "{said}");
+    assert!(problems.starts_with("items failed of:\n  1 content_filter"), "{said}");
+    // That nothing is left of it does not hide that something failed.
+    let again = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
+    assert_eq!(again.expect(1).lines().count(), 1, "{}", again.err);
+    again.says(1, &["run 1 is complete", "1 failed"]);
 }
 
 #[test]
@@ -247,7 +255,7 @@ fn where_nothing_can_be_drawn_over_progress_is_a_line_now_and_then() {
     let said = ended.expect(0);
     let progress: Vec<&str> = said.lines().filter(|line| line.contains("in flight (oldest i1")).collect();
     assert_eq!(progress.len(), 1, "{said}");
-    assert!(progress[0].contains("breaker closed, 2/32 calls out") && progress[0].contains("[practice]"));
+    assert!(progress[0].contains("breaker closed, 2/32 calls out") && progress[0].contains("[simulated]"));
     assert!(!said.contains('\u{1b}'), "no escapes where it is no terminal: {said:?}");
 }
 
@@ -256,7 +264,7 @@ fn a_cost_that_nobody_knows_never_shows_as_nothing() {
     let room = Room::new("[simulator]\nlatency = \"200ms\"");
     room.items(2);
     let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json");
-    ended.says(0, &["cost unknown\n", "no price of practice/any, for 2 calls: its answers are made up"]);
+    ended.says(0, &["cost unknown\n", "no price of simulated/any, for 2 calls: its answers are simulated"]);
     assert!(!ended.err.contains('$'), "{}", ended.err);
     let report = room.json("report.json");
     assert_eq!((&report["cost_usd"], &report["calls_of_unknown_cost"]), (&Value::Null, &2.into()));
@@ -276,7 +284,7 @@ fn a_cost_that_is_known_in_part_shows_as_at_least_that() {
     );
     room.items(2);
     room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report r.json")
-        .says(0, &["cost at least $0.000", "no price of p/b, for 2 calls: its answers are made up"]);
+        .says(0, &["cost at least $0.000", "no price of p/b, for 2 calls: its answers are simulated"]);
     assert!(room.json("r.json")["cost_usd"].as_f64() > Some(0.0));
 
     room.write(

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: once to finish what is in flight, twice to stop now.
+//! Ctrl-C, SIGTERM and SIGHUP: once to finish what is in flight, twice to stop now.
 
 use std::process::Stdio;
 
@@ -39,6 +39,43 @@ fn ctrl_c_finishes_what_is_in_flight_and_starts_nothing_more() {
 #[test]
 fn sigterm_does_what_ctrl_c_does() {
     finishes_what_is_in_flight("TERM");
+}
+
+#[test]
+fn sighup_does_what_ctrl_c_does() {
+    finishes_what_is_in_flight("HUP");
+}
+
+#[test]
+fn a_second_sighup_stops_no_sooner_than_the_first() {
+    let room = slow("600ms");
+    let mut running = start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl"));
+    running.wait_for("4 in flight");
+    running.signal("HUP");
+    running.wait_for("press Ctrl-C again to stop now");
+    running.signal("HUP");
+    running.end().says(130, &["(interrupted)", "4 completed"]);
+    assert_eq!(room.lines("o.jsonl").len(), 4);
+}
+
+#[test]
+fn after_a_second_ctrl_c_the_report_counts_the_calls_that_progress_counted() {
+    let room = Room::new(
+        "[run]\nwindow = 4\n[retry]\nbase = \"24h\"\nmax = \"24h\"\n[defaults]\ndeadline = \"100h\"\n\
+         [simulator]\nfaults = [{ kind = \"server_error\" }]",
+    );
+    room.items(20);
+    let mut running = start(
+        room.program("run pipeline.toml --items items.jsonl --out o.jsonl --json --report report.json"),
+    );
+    running.wait_for("\"failed\":4,");
+    running.signal("INT");
+    running.wait_for("press Ctrl-C again to stop now");
+    running.signal("INT");
+    running.end().expect(130);
+    let report = room.json("report.json");
+    assert_eq!((&report["calls"]["made"], &report["calls"]["failed"]), (&4.into(), &4.into()), "{report}");
+    assert_eq!(report["items"]["unfinished"], 4);
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Memory {
 
 /// A router whose only provider has no actor: every question waits.
 fn patient_router() -> Addr<Router> {
-    let settings = provider::Settings::practice();
+    let settings = provider::Settings::simulated();
     let account = Account {
         name: "absent".into(),
         settings,

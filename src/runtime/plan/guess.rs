@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::pipeline::{Pipeline, Step, Walk};
 use crate::provider::{self, Model};
-use crate::types::{Price, RouteName, Shape};
+use crate::types::{Price, RouteName, Shape, StepName};
 
-use super::StepPlan;
 use super::range::{self, Range};
+use super::{NoCalls, StepPlan};
 
 /// Tokens of the answer to a choice.
 const CHOICE: f64 = 5.0;
@@ -36,12 +36,22 @@ pub(super) struct Rendered {
     items: u64,
     /// For each step: the questions, and the tokens of their prompts.
     steps: Vec<(u64, u64)>,
+    /// The step that failed the first item which failed, and why.
+    failed: Option<(StepName, String)>,
 }
 
 impl Rendered {
     pub(super) fn new(pipeline: Arc<Pipeline>) -> Self {
         let steps = vec![(0, 0); pipeline.steps().len()];
-        Self { pipeline, items: 0, steps }
+        Self { pipeline, items: 0, steps, failed: None }
+    }
+
+    /// Says why no item asks anything.
+    pub(super) fn no_calls(&self) -> NoCalls {
+        match &self.failed {
+            Some((step, message)) => NoCalls::AllFail { step: step.clone(), message: message.clone() },
+            None => NoCalls::AllSkipped,
+        }
     }
 
     /// Takes an item through the pipeline. Of a choice each answer comes in turn, so that conditions are true for
@@ -52,7 +62,7 @@ impl Rendered {
         loop {
             let due = walk.due();
             if due.is_empty() {
-                return;
+                break;
             }
             for ask in due {
                 let (questions, tokens) = &mut self.steps[ask.step];
@@ -61,6 +71,10 @@ impl Rendered {
                 let step = &self.pipeline.steps()[ask.step];
                 walk.recalled(ask.step, made_up(step, number));
             }
+        }
+        if self.failed.is_none() {
+            let error = walk.settle().error;
+            self.failed = error.map(|(step, failure)| (step, failure.message.to_string()));
         }
     }
 

@@ -9,6 +9,7 @@ mod range;
 mod sample;
 mod time;
 
+use std::fmt;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub sample_failed: u64,
     /// Calls.
     pub calls: Range,
+    /// Why none is foreseen, where that is so.
+    pub no_calls: Option<NoCalls>,
     /// Tokens that models read.
     pub input: Range,
     /// Tokens that models write.
@@ -59,6 +62,45 @@ pub struct Plan {
     pub routes: IndexMap<RouteName, Vec<LanePlan>>,
     /// How long it takes at least by each limit that is known, the longest first.
     pub bounds: Vec<Bound>,
+}
+
+/// Why a plan foresees no call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoCalls {
+    /// The input has no items.
+    NoItems,
+    /// Every piece of the input was rejected.
+    AllRejected {
+        /// Why the first one was.
+        reason: String,
+    },
+    /// Every item that was looked at fails before it asks anything.
+    AllFail {
+        /// The step that failed the first one.
+        step: StepName,
+        /// Why.
+        message: String,
+    },
+    /// No step of any item that was looked at is due: every condition is false.
+    AllSkipped,
+}
+
+impl fmt::Display for NoCalls {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoItems => out.write_str("the input has no items"),
+            Self::AllRejected { reason } => {
+                write!(out, "the whole input is rejected; the first piece because: {reason}")
+            }
+            Self::AllFail { step, message } => {
+                write!(out, "every item fails before it asks anything; the first at step {step}: {message}")
+            }
+            Self::AllSkipped => {
+                out.write_str("no step is due for any item: every condition (`when`) is false")
+            }
+        }
+    }
 }
 
 /// What one step is going to take.
@@ -87,7 +129,7 @@ pub struct LanePlan {
     pub cost_usd: Option<Range>,
     /// The share of the sample's calls that it had.
     pub share: Option<f64>,
-    /// Whether it is played on this machine, for nothing.
+    /// Whether the simulator plays it, on this machine.
     pub practice: bool,
     /// Whether it could be asked now; else it has no key.
     pub usable: bool,
@@ -98,6 +140,7 @@ pub struct LanePlan {
 pub struct Counted {
     items: u64,
     rejected: u64,
+    first_reject: Option<String>,
     rendered: guess::Rendered,
     /// Some items, each as likely to be among them as any other, with the lines on which they begin.
     picked: Vec<source::Item>,
@@ -113,6 +156,20 @@ impl Counted {
     /// Returns the keys of the items that were picked.
     pub fn keys(&self) -> Vec<ItemKey> {
         self.picked.iter().map(|item| item.key.clone()).collect()
+    }
+
+    fn reject(&mut self, line: u64, reason: &dyn fmt::Display) {
+        self.rejected += 1;
+        self.first_reject.get_or_insert_with(|| format!("line {line}: {reason}"));
+    }
+
+    /// Says why no call is foreseen for it.
+    fn no_calls(&self) -> NoCalls {
+        match (self.items, &self.first_reject) {
+            (0, None) => NoCalls::NoItems,
+            (0, Some(reason)) => NoCalls::AllRejected { reason: reason.clone() },
+            _ => self.rendered.no_calls(),
+        }
     }
 
     /// Returns how many were picked.
@@ -136,13 +193,13 @@ impl Pointsman {
         let source = source.fit(move |item| judge.validate_item(item));
         let mut reader = source.read().map_err(Error::Source)?;
         let rendered = guess::Rendered::new(pipeline.clone());
-        let mut counted = Counted { items: 0, rejected: 0, rendered, picked: Vec::new() };
+        let mut counted = Counted { items: 0, rejected: 0, first_reject: None, rendered, picked: Vec::new() };
         let mut random = fastrand::Rng::with_seed(7);
         while let Some(entry) = reader.next().await {
             let item = match entry.map_err(Error::Source)? {
                 Entry::Item(item) => item,
-                Entry::Rejected(_) => {
-                    counted.rejected += 1;
+                Entry::Rejected(rejected) => {
+                    counted.reject(rejected.line, &rejected.reason);
                     continue;
                 }
             };
@@ -187,6 +244,7 @@ impl Pointsman {
             rejected: counted.rejected,
             sampled: sample.map_or(0, Sample::items),
             sample_failed: sample.map_or(0, Sample::failed),
+            no_calls: None,
             calls: sum(|step| step.calls),
             input: sum(|step| step.input),
             output: sum(|step| step.output),
@@ -196,6 +254,7 @@ impl Pointsman {
             bounds: Vec::new(),
             steps,
         };
+        plan.no_calls = (plan.calls.likely == 0.0).then(|| counted.no_calls());
         plan.routes = self.side_by_side(&plan, sample);
         plan.bounds = time::bounds(self, &plan, sample);
         plan
@@ -216,7 +275,7 @@ impl Pointsman {
                     price: model.price,
                     cost_usd: price.map(|price| range::cost(&price, input, output, plan.calls)),
                     share: sample.map(|sample| sample.share_of(lane)),
-                    practice: settings.is_practice(),
+                    practice: self.config().simulate || settings.is_practice(),
                     usable: self.usable().providers.contains_key(&lane.provider),
                 }
             });
@@ -227,15 +286,13 @@ impl Pointsman {
     }
 
     /// Returns the lanes of a route as they are configured, those without a key too: what they would cost is worth
-    /// knowing before one is bought. Practice comes in only where there is nothing else.
+    /// knowing before one is bought.
     fn configured(&self, route: &RouteName) -> impl Iterator<Item = (&LaneName, &Settings, &Model)> {
         let config = self.config();
         let lanes = config.routes.get(route).map(|route| route.lanes.as_slice()).unwrap_or_default();
-        let lanes = lanes.iter().filter_map(|lane| {
+        lanes.iter().filter_map(|lane| {
             let settings = config.providers.get(&lane.name.provider)?;
             Some((&lane.name, settings, settings.models.get(&lane.name.model)?))
-        });
-        let real = lanes.clone().any(|(_, settings, _)| !settings.is_practice());
-        lanes.filter(move |(_, settings, _)| !real || !settings.is_practice())
+        })
     }
 }

@@ -57,6 +57,8 @@ impl Run {
         let Some(output) = &self.output else { return };
         self.tally.items.unwritten = output.unwritten;
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
+        // Calls of questions that were broken off have ended, too, and progress has counted them.
+        report.calls = self.calls(self.counts.so_far());
         (report.output_error, report.reader_gone) = (output.error.clone(), output.reader_gone);
         report.input_error = self.input_error.clone();
         report.output_left_before = output.left_before.clone();

@@ -19,7 +19,7 @@ const MOMENT: f64 = 1.0;
 
 impl Run {
     /// Returns the calls so far; how each ended is known before its question has.
-    fn calls(&self, ended: CallsEnded) -> Calls {
+    pub(super) fn calls(&self, ended: CallsEnded) -> Calls {
         let CallsEnded { answered, failed, throttled, beaten } = ended;
         let (made, failed) = (ended.all(), failed + throttled);
         Calls { made, answered, failed, throttled, beaten, ..self.tally.calls }
