@@ -66,6 +66,35 @@ pub(crate) fn open_no_link(path: &Path, mut options: OpenOptions) -> io::Result<
     Ok(file)
 }
 
+/// Writes the names of the folder that `path` is in to the disk, so that a file which has just been renamed has its name
+/// also after a loss of power.
+///
+/// # Errors
+/// When the disk fails. A folder that cannot be read, or a file system that knows no such thing, is none.
+pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(folder) = File::open(folder) else { return Ok(()) };
+    #[cfg(test)]
+    SYNCED.with(|synced| synced.set(synced.get() + 1));
+    match folder.sync_all() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static SYNCED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Returns how many folders this thread has synced.
+#[cfg(test)]
+pub(crate) fn synced_here() -> usize {
+    SYNCED.with(std::cell::Cell::get)
+}
+
 const LINK: &str = "it is a link to another file";
 
 /// Returns how many names a file has.

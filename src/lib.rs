@@ -100,6 +100,7 @@ pub mod chaos;
 mod chaos;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod document;
 mod files;
@@ -109,6 +110,7 @@ pub mod pipeline;
 pub mod provider;
 pub mod router;
 pub mod runtime;
+mod screen;
 #[cfg(feature = "server")]
 pub mod simulator;
 pub mod store;

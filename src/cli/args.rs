@@ -69,6 +69,8 @@ pub(super) struct Run {
     /// What the results are written in [default: by the file's name, else jsonl].
     #[arg(long, value_name = "FORMAT")]
     pub(super) to: Option<LineFormat>,
+    #[command(flatten)]
+    pub(super) csv: Csv,
     /// Where lines go that are no valid items, each with its number and the reason.
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
@@ -217,11 +219,31 @@ pub(super) struct Results {
     /// What the results are written in [default: by the file's name, else jsonl].
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<LineFormat>,
+    #[command(flatten)]
+    pub(super) csv: Csv,
     /// Where they go; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
     #[command(flatten)]
     pub(super) store: StoreArgs,
+}
+
+/// How CSV is written.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(super) struct Csv {
+    /// What becomes of CSV cells that a spreadsheet would run as formulas, such as `=1+1`.
+    #[arg(long, value_name = "HOW", default_value = "neutral")]
+    pub(super) csv_formulas: CsvFormulas,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CsvFormulas {
+    /// They begin with an apostrophe, and a spreadsheet shows them as text.
+    #[default]
+    Neutral,
+    /// They are written as they are.
+    Keep,
 }
 
 #[derive(Debug, clap::Args)]

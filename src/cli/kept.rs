@@ -10,11 +10,12 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::clock;
 use crate::config::Config;
 use crate::runtime::Error;
 use crate::store::{KnownRun, RunState, Store, StoreUrl};
 
-use super::args::{ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
+use super::args::{Csv, CsvFormulas, ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
 use super::exit::Exit;
 use super::live::Mode;
 use super::run::load;
@@ -28,6 +29,9 @@ pub(super) struct Said {
     from: Option<ItemFormat>,
     out: PathBuf,
     to: Option<LineFormat>,
+    /// Not said by runs of earlier versions.
+    #[serde(default)]
+    csv_formulas: CsvFormulas,
     rejects: Option<PathBuf>,
     ordered: bool,
     report: Option<PathBuf>,
@@ -49,6 +53,7 @@ impl Said {
             from: args.from,
             out: absolute(&args.out)?,
             to: args.to,
+            csv_formulas: args.csv.csv_formulas,
             rejects: optional(&args.rejects)?,
             ordered: args.ordered,
             report: optional(&args.report)?,
@@ -72,6 +77,7 @@ impl Said {
             out: self.out,
             from: self.from,
             to: self.to,
+            csv: Csv { csv_formulas: self.csv_formulas },
             rejects: self.rejects,
             ordered: self.ordered,
             report: self.report,
@@ -130,6 +136,7 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn of(args: &StoreArgs) -> anyhow::Result<Self> {
+        clock::check()?;
         let url = match &args.store {
             Some(url) => url.clone(),
             None => match load(args.config.as_deref(), false) {

@@ -1,6 +1,5 @@
 //! Shows a run while it runs: drawn over itself on a terminal, a line now and then otherwise.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,8 +8,11 @@ use tokio::time::Instant;
 
 use crate::document::{Fault, Faults};
 use crate::pipeline::run::Progress;
+use crate::screen;
 
 use super::exit::Exit;
+use super::print::{is_seen, say_coloured, say_lines};
+pub(super) use super::print::{say, say_json};
 use super::status;
 
 /// How often a line is written where nothing can be drawn over.
@@ -43,7 +45,7 @@ struct JsonFault<'a> {
 
 impl Mode {
     pub(super) fn choose(quiet: bool, json: bool) -> Self {
-        match (quiet, json, io::stderr().is_terminal()) {
+        match (quiet, json, is_seen()) {
             (true, ..) => Self::Quiet,
             (_, true, _) => Self::Json,
             (_, _, true) => Self::Drawn,
@@ -92,7 +94,8 @@ impl Mode {
                 };
                 say_json("faults", &faults.0.iter().map(fault).collect::<Vec<_>>());
             }
-            Self::Drawn | Self::Lines => say(&faults.render(io::stderr().is_terminal())),
+            Self::Drawn | Self::Lines if is_seen() => say_coloured(&faults.render(true)),
+            Self::Drawn | Self::Lines => say_lines(&faults.render(false)),
             Self::Quiet => faults.0.iter().for_each(|fault| say(&format!("error: {fault}"))),
         }
         Exit::Configuration
@@ -137,9 +140,7 @@ impl Live {
                 // A terminal shows `^C` where the cursor stands, at the end of the last line: there must be
                 // room for it, or it begins a line that nobody clears away.
                 let width = usize::from(console::Term::stderr().size().1).saturating_sub(3);
-                let lines = status::lines(&self.title, progress);
-                let lines = lines.iter().map(|line| console::truncate_str(line, width, "…"));
-                self.bar.set_message(lines.collect::<Vec<_>>().join("\n"));
+                self.bar.set_message(drawn(&status::lines(&self.title, progress), width));
                 self.bar.tick();
             }
             Mode::Lines if due(LINE_EVERY) => {
@@ -170,16 +171,49 @@ impl Live {
     }
 }
 
-/// Writes a line for people to stderr.
-pub(super) fn say(text: &str) {
-    // There is nowhere left to say that stderr is closed.
-    drop(writeln!(io::stderr(), "{text}"));
+/// Returns the lines of a display that is `width` columns wide.
+fn drawn(lines: &[String], width: usize) -> String {
+    let lines = lines.iter().map(|line| console::truncate_str(&screen::line(line), width, "…").into_owned());
+    lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Writes a JSON line `{"KIND": ...}` for machines to stderr.
-pub(super) fn say_json(kind: &str, value: &impl Serialize) {
-    match serde_json::to_value(value) {
-        Ok(value) => say(&serde_json::json!({ kind: value }).to_string()),
-        Err(error) => say(&format!("cannot write {kind} as JSON: {error}")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_display_is_no_wider_than_its_columns_whatever_an_item_is_called() {
+        for key in [
+            "請求書-二〇二六年十一月二十八日-株式会社山田商事",
+            "👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧",
+            "\u{1b}[2J\nsecond line\u{202e}",
+            "e\u{301}e\u{301}",
+        ] {
+            let progress = Progress { oldest: Some((key.into(), 3.0)), ..Progress::default() };
+            for title in ["email", "請求書"] {
+                for width in [20, 40, 77] {
+                    let shown = drawn(&status::lines(title, &progress), width);
+                    assert_eq!(shown.lines().count(), 4, "{shown}");
+                    for line in shown.lines() {
+                        assert!(console::measure_text_width(line) <= width, "{line}");
+                        assert_eq!(screen::line(line), line);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_lines_of_a_display_begin_in_one_column() {
+        let progress = Progress { oldest: Some(("k".into(), 3.0)), ..Progress::default() };
+        let shown = drawn(&status::lines("請求書", &progress), 80);
+        let columns: Vec<usize> = shown
+            .lines()
+            .map(|line| console::measure_text_width(&line[..line.find("  ").unwrap()]))
+            .collect();
+        // The first has the title, the others as many spaces.
+        assert_eq!(columns[0], 6);
+        let second = shown.lines().nth(1).unwrap();
+        assert_eq!(second.len() - second.trim_start().len(), 6 + 2);
     }
 }

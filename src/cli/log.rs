@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::live::{Mode, say_json};
+use super::print::say_log;
 
 /// Starts logging: warnings, with `verbose` more; `bar` is taken away while a line is written. For
 /// machines a line is JSON, `{"log": ...}`.
@@ -24,7 +25,8 @@ pub(super) fn start(verbose: u8, bar: ProgressBar, mode: Mode) {
         .with_writer(Around { bar, json: mode == Mode::Json })
         .with_target(false)
         .without_time()
-        .with_ansi(mode != Mode::Json && console::colors_enabled_stderr());
+        // Colours would be told apart from those that a field holds no more.
+        .with_ansi(false);
     // A second start in one process keeps the first.
     drop(tracing_subscriber::registry().with(ours).with(lines).try_init());
 }
@@ -62,11 +64,9 @@ impl Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         self.around.bar.suspend(|| {
-            if self.around.json {
-                return say_json("log", &String::from_utf8_lossy(&self.text).trim());
-            }
-            // There is nowhere left to say that stderr is closed.
-            drop(io::stderr().write_all(&self.text));
+            let text = String::from_utf8_lossy(&self.text);
+            let text = text.trim_end();
+            if self.around.json { say_json("log", &text.trim_start()) } else { say_log(text) }
         });
     }
 }

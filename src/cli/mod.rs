@@ -11,6 +11,7 @@ mod log;
 mod place;
 mod plan;
 mod prices;
+mod print;
 mod results;
 mod resume;
 mod run;
@@ -29,7 +30,11 @@ pub use exit::Exit;
 pub fn main() -> Exit {
     #[cfg(feature = "chaos")]
     crate::chaos::die_as_told();
-    let args = args::Args::parse();
+    print::panics_are_shown();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return print::usage(&error),
+    };
     match args.verb {
         args::Verb::Run(run) => run::run(&run),
         args::Verb::Plan(plan) => plan::plan(&plan),

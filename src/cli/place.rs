@@ -79,7 +79,7 @@ impl Places {
         let report =
             args.report.as_deref().map(|path| target(path, &taken)).transpose().context("--report")?;
 
-        let format = results::format(args.to, &args.out);
+        let format = results::format(args.to, args.csv, &args.out);
         let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let output = Output {
             lines: Sink::results(lines, format, &steps).context("--out")?,

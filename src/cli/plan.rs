@@ -1,6 +1,5 @@
 //! `pointsman plan`: what a run is going to take, before it does.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -18,6 +17,7 @@ use super::exit::Exit;
 use super::kept::{self, Said};
 use super::live::{Mode, say};
 use super::place;
+use super::print::{print, print_json};
 use super::run::load;
 use super::status::{count, money, numbered, seconds_text};
 
@@ -109,6 +109,7 @@ fn as_run(args: &args::Plan) -> Run {
         out: "-".into(),
         from: args.from,
         to: None,
+        csv: args::Csv::default(),
         rejects: None,
         ordered: false,
         report: None,
@@ -121,11 +122,10 @@ fn as_run(args: &args::Plan) -> Run {
 }
 
 fn show(plan: &Plan, json: bool) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string_pretty(plan)? } else { words(plan) };
-    std::io::stdout().write_all(format!("{text}\n").as_bytes()).context("stdout")?;
     if json {
-        return Ok(());
+        return print_json(&serde_json::to_string_pretty(plan)?).context("stdout");
     }
+    print(&words(plan)).context("stdout")?;
     let advice = match plan.sampled {
         0 => "how long answers are is a guess; --sample 20 asks twenty items, which the run then has already"
             .to_owned(),

@@ -1,7 +1,5 @@
 //! `pointsman prices`: what the configured models cost, and where that is known from.
 
-use std::io::Write;
-
 use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -12,6 +10,7 @@ use crate::wire::Format;
 use super::args::Prices;
 use super::exit::Exit;
 use super::live::{Mode, say};
+use super::print::print;
 use super::run::load;
 
 /// Shows the prices of the configured models, or the whole built-in list.
@@ -24,7 +23,7 @@ pub(super) fn prices(args: &Prices) -> Exit {
             Err(faults) => return Mode::Lines.refuse(&faults),
         }
     };
-    let shown = std::io::stdout().write_all(format!("{}\n", table(rows)).as_bytes()).context("stdout");
+    let shown = print(&table(rows)).context("stdout");
     if let Err(error) = shown {
         return Mode::Lines.fail(&error, Exit::Broken);
     }

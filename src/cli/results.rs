@@ -1,6 +1,5 @@
 //! `pointsman results`, `failed` and `report`: what a run has come to, from its store alone.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,11 +10,12 @@ use crate::pipeline::sink::{self, Sink, Target};
 use crate::store::KnownItem;
 use crate::types::{ItemStatus, whole_story};
 
-use super::args::{LineFormat, OneRun, Results};
+use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
 use super::kept::{Opened, Said, fail, is_dash, state};
 use super::live::{Mode, say};
 use super::place::database;
+use super::print::{Listing, print, print_json};
 use super::status::{count, numbered};
 use super::table;
 
@@ -39,16 +39,25 @@ fn write(args: &Results) -> anyhow::Result<()> {
         let taken: Vec<&Path> = taken.iter().map(PathBuf::as_path).collect();
         let target =
             if is_dash(&args.out) { Target::stdout(&taken) } else { Target::file(&args.out, &taken) };
-        let format = format(args.format, &args.out);
+        let format = format(args.format, args.csv, &args.out);
         export(&history, target.context("--out")?, &args.out, format).await
     })
 }
 
-pub(super) fn format(said: Option<LineFormat>, out: &Path) -> sink::Format {
-    match said {
-        Some(LineFormat::Jsonl) => sink::Format::Jsonl,
-        Some(LineFormat::Csv) => sink::Format::Csv,
-        None => sink::Format::of(out),
+pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {
+    let formulas = match csv.csv_formulas {
+        CsvFormulas::Neutral => sink::Formulas::Neutral,
+        CsvFormulas::Keep => sink::Formulas::Kept,
+    };
+    match said.map_or_else(
+        || sink::Format::of(out),
+        |said| match said {
+            LineFormat::Jsonl => sink::Format::Jsonl,
+            LineFormat::Csv => sink::Format::Csv(formulas),
+        },
+    ) {
+        sink::Format::Jsonl => sink::Format::Jsonl,
+        sink::Format::Csv(_) => sink::Format::Csv(formulas),
     }
 }
 
@@ -85,7 +94,7 @@ pub(super) fn failed(args: &OneRun) -> Exit {
 
 fn list(args: &OneRun) -> anyhow::Result<()> {
     let Opened { runtime, store, .. } = Opened::of(&args.store)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = Listing::new();
     let mut failed = 0;
     runtime.block_on(async {
         let history = History::of(store, args.run).await?;
@@ -107,20 +116,17 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
                         "key": item.head.key, "line": item.head.line, "class": class, "step": step,
                         "message": message, "item": input.unwrap_or(Value::Null),
                     });
-                    writeln!(out, "{line}")?;
+                    out.show_json(&line.to_string())?;
                 } else {
                     let (class, step) = (class.unwrap_or("?"), step.unwrap_or("?"));
-                    writeln!(
-                        out,
-                        "{}  line {}  {class}  step {step}: {message}",
-                        item.head.key, item.head.line
-                    )?;
+                    let (key, line) = (&item.head.key, item.head.line);
+                    out.show(&format!("{key}  line {line}  {class}  step {step}: {message}"))?;
                 }
                 Ok(())
             })
             .await
     })?;
-    out.flush().context("stdout")?;
+    out.finish().context("stdout")?;
     if failed == 0 {
         say(&format!("no item of run {} has failed", args.run));
     } else if !args.json {
@@ -142,13 +148,13 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         let report = history.report().await?;
         anyhow::Ok((history, report))
     })?;
-    let text = if args.json {
-        format!("{}\n", serde_json::to_string_pretty(&report)?)
+    let shown = if args.json {
+        print_json(&serde_json::to_string_pretty(&report)?)
     } else {
         let run = history.run();
         let sessions = count(u64::try_from(run.sessions).unwrap_or(0));
         let word = state(&*store, run);
-        format!("run {}, {word}, {sessions} sessions\n{}\n", run.number, table::report(&report))
+        print(&format!("run {}, {word}, {sessions} sessions\n{}", run.number, table::report(&report)))
     };
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| anyhow::anyhow!(whole_story(&error)))
+    shown.map_err(|error| anyhow::anyhow!(whole_story(&error)))
 }

@@ -18,8 +18,9 @@ use crate::types::Class;
 use super::args::Run;
 use super::exit::Exit;
 use super::kept::{self, Said, is_dash};
-use super::live::{Live, Mode, say, say_json};
+use super::live::{Live, Mode, say_json};
 use super::place::Places;
+use super::print::say_lines;
 use super::status::{count, numbered};
 use super::stops::{StopSignal, Stops, survive_file_limits};
 use super::{log, results, table};
@@ -257,7 +258,7 @@ impl Session<'_> {
             let store = self.url.open().await?.context("the store is gone")?;
             let history = History::of(store, run).await?;
             let target = Target::file(out, &[]).context("--out")?;
-            results::export(&history, target, out, results::format(self.args.to, out)).await
+            results::export(&history, target, out, results::format(self.args.to, self.args.csv, out)).await
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }
@@ -333,10 +334,10 @@ fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
         _ if report.reader_gone => {}
         Mode::Quiet if exit == Exit::Done => {}
         Mode::Quiet => {
-            say(&table::summary(report));
-            table::problems(report).iter().for_each(|problem| say(problem));
+            say_lines(&table::summary(report));
+            table::problems(report).iter().for_each(|problem| say_lines(problem));
         }
-        Mode::Drawn | Mode::Lines => say(&table::report(report)),
+        Mode::Drawn | Mode::Lines => say_lines(&table::report(report)),
     }
     exit
 }
@@ -357,7 +358,7 @@ fn write_report(mode: Mode, to: Option<Target>, report: &Report) -> Result<(), E
     let Some(to) = to else { return Ok(()) };
     let written = serde_json::to_string_pretty(report)
         .map_err(anyhow::Error::new)
-        .and_then(|text| Ok(to.overwrite(format!("{text}\n").as_bytes())?));
+        .and_then(|text| Ok(to.overwrite(&format!("{text}\n"))?));
     written.context("--report").map_err(|error| mode.fail(&error, Exit::Broken))
 }
 

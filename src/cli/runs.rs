@@ -1,18 +1,19 @@
 //! `pointsman runs`, `cancel` and `forget`: what is kept, and what is to be kept no more.
 
-use std::io::Write;
-
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::store::{KnownRun, RunNumber, RunState, Sums};
+use crate::clock;
+use crate::screen;
+use crate::store::{self, KnownRun, RunLock, RunNumber, RunState, Sums};
 
 use super::args::{Cancel, Forget, Runs};
 use super::exit::Exit;
 use super::kept::{Opened, fail, state};
 use super::live::{Mode, say};
+use super::print::{print, print_json};
 use super::status::{cost, count};
 
 /// Lists every run.
@@ -30,14 +31,16 @@ fn list(args: &Runs) -> anyhow::Result<()> {
         rows.push((run, state, sums));
     }
     let text = if args.json {
-        rows.iter().map(|(run, state, sums)| format!("{}\n", as_json(run, state, sums))).collect()
+        let lines: Vec<_> =
+            rows.iter().map(|(run, state, sums)| as_json(run, state, sums).to_string()).collect();
+        return if lines.is_empty() { Ok(()) } else { print_json(&lines.join("\n")).context("stdout") };
     } else if rows.is_empty() {
         say("no run is kept");
         return Ok(());
     } else {
-        format!("{}\n", table(&rows))
+        table(&rows)
     };
-    std::io::stdout().write_all(text.as_bytes()).context("stdout")
+    print(&text).context("stdout")
 }
 
 fn as_json(run: &KnownRun, state: &str, sums: &Sums) -> Value {
@@ -77,7 +80,7 @@ fn table(rows: &[(KnownRun, &str, Sums)]) -> String {
         let at = Timestamp::from_millisecond(run.touched).map(|at| at.strftime("%Y-%m-%d %H:%M").to_string());
         table.add_row([
             run.number.to_string(),
-            run.outline.name.clone(),
+            screen::line(&run.outline.name).into_owned(),
             (*state).to_owned(),
             count(sums.completed + sums.skipped),
             count(sums.failed),
@@ -87,7 +90,7 @@ fn table(rows: &[(KnownRun, &str, Sums)]) -> String {
             at.unwrap_or_default(),
             std::path::Path::new(items)
                 .file_name()
-                .map_or_else(String::new, |name| name.to_string_lossy().into()),
+                .map_or_else(String::new, |name| screen::line(&name.to_string_lossy()).into_owned()),
         ]);
     }
     for column in [0, 3, 4, 5, 6, 7] {
@@ -132,19 +135,31 @@ fn remove(args: &Forget) -> anyhow::Result<()> {
     let due: Vec<RunNumber> = match args.older_than {
         Some(age) => {
             let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            let before = Timestamp::now().as_millisecond().saturating_sub(age);
+            let before = clock::milliseconds().saturating_sub(age);
             let old = known.iter().filter(|run| run.touched < before && !store.is_at_work(run.number));
             old.map(|run| run.number).collect()
         }
         None => args.runs.clone(),
     };
-    // Whoever works on one of them would find its rows gone.
-    let mut locks = Vec::new();
     for run in &due {
-        locks.push(store.lock(*run)?);
+        ensure!(known.iter().any(|known| known.number == *run), store::Error::NoRun(*run));
     }
-    runtime.block_on(store.forget(&due))?;
-    let left = known.len().saturating_sub(due.len());
-    say(&format!("{} forgotten, {left} left", super::status::numbered(due.len() as u64, "run")));
-    Ok(())
+    let mut forgotten = 0;
+    let removed = due.chunks(AT_ONCE).try_for_each(|runs| {
+        // A process at work on one of them would find its rows gone.
+        let locks: Vec<RunLock> = runs.iter().map(|run| store.lock(*run)).collect::<Result<_, _>>()?;
+        runtime.block_on(store.forget(runs))?;
+        drop(locks);
+        forgotten += runs.len();
+        Ok::<_, store::Error>(())
+    });
+    if forgotten > 0 {
+        runtime.block_on(store.shrink())?;
+    }
+    let left = known.len().saturating_sub(forgotten);
+    say(&format!("{} forgotten, {left} left", super::status::numbered(forgotten as u64, "run")));
+    Ok(removed?)
 }
+
+/// Runs that are removed at once. Each takes an open file for its lock meanwhile, and a process may have few.
+const AT_ONCE: usize = 32;

@@ -1,19 +1,21 @@
 //! Puts a run's progress into words. Pure: it prints nothing.
 
+use std::borrow::Cow;
 use std::fmt::Write;
+
+use console::{Alignment, measure_text_width};
 
 use crate::guard::BreakerState;
 use crate::pipeline::run::{Cap, CapOf, Progress};
 use crate::provider::{LimitUse, Snapshot};
+use crate::screen;
 use crate::types::NanoUsd;
 
 /// Returns the lines of the live display: items, calls and money, then a line for each provider.
 pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
-    let width = title
-        .chars()
-        .count()
-        .max(progress.providers.iter().map(|provider| provider.provider.as_str().len()).max().unwrap_or(0));
-    let mut lines = vec![format!("{title:width$}  {}", items(progress))];
+    let names = progress.providers.iter().map(|provider| provider.provider.as_str());
+    let width = names.map(measure_text_width).max().unwrap_or(0).max(measure_text_width(title));
+    let mut lines = vec![format!("{}  {}", padded(title, width), items(progress))];
     lines.extend(
         [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
     );
@@ -21,9 +23,14 @@ pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
         progress
             .providers
             .iter()
-            .map(|provider| format!("{:width$}  {}", provider.provider, health(provider))),
+            .map(|provider| format!("{}  {}", padded(provider.provider.as_str(), width), health(provider))),
     );
     lines
+}
+
+/// Returns `text` with spaces behind it, `width` columns in all.
+fn padded(text: &str, width: usize) -> Cow<'_, str> {
+    console::pad_str(text, width, Alignment::Left, None)
 }
 
 /// Returns everything in one line, for a log.
@@ -179,13 +186,9 @@ pub(super) fn numbered(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Cuts a long key; those made from an item's content have 64 digits.
+/// Cuts a long key to 20 columns; those made from an item's content have 64 digits.
 fn short(key: &str) -> String {
-    const MOST: usize = 20;
-    if key.chars().count() <= MOST {
-        return key.to_owned();
-    }
-    key.chars().take(MOST - 1).chain(['…']).collect()
+    console::truncate_str(&screen::line(key), 20, "…").into_owned()
 }
 
 /// Shows a number in at most five characters.

@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
 use crate::pipeline::run::{Cap, CapOf, Ended, ErrorCount, NotBegun, Part, Report};
+use crate::screen;
 use crate::types::Class;
 
 use super::status::{cost, count, money, numbered, seconds_text, spent_of};
@@ -41,7 +42,7 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
     }
     if let Some(reject) = &report.first_reject {
         let rejected = numbered(report.items.rejected, "piece");
-        problems.push(format!("{rejected} of the input rejected, such as {reject}"));
+        problems.push(format!("{rejected} of the input rejected, such as {}", screen::line(reject)));
     }
     if report.items.gone > 0 {
         let items = numbered(report.items.gone, "item");
@@ -67,21 +68,22 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
         ));
     }
     let broken = [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten();
-    problems.extend(broken.map(|error| format!("error: {error}")));
+    problems.extend(broken.map(|error| format!("error: {}", screen::line(error))));
     problems
 }
 
 /// Says why the run paused, and what helps.
 fn paused(why: &str, report: &Report) -> String {
+    let shown = screen::line(why);
     let higher = if is_of_run(report) {
         "a higher cap (--max-cost)"
     } else {
         "a higher cap in [budget], or tomorrow (UTC)"
     };
     if report.kept {
-        format!("paused: {why}; what was answered is kept, and the run goes on with {higher}")
+        format!("paused: {shown}; what was answered is kept, and the run goes on with {higher}")
     } else {
-        format!("paused: {why}; nothing was kept, so this run cannot go on: begin it anew with {higher}")
+        format!("paused: {shown}; nothing was kept, so this run cannot go on: begin it anew with {higher}")
     }
 }
 
@@ -163,7 +165,7 @@ pub(super) fn summary(report: &Report) -> String {
     let simulated = if report.practice { " [simulated]" } else { "" };
     format!(
         "{}{simulated}{ended}: {}{rate} in {}, {:.1} items/s",
-        report.pipeline,
+        screen::line(&report.pipeline),
         counts.join(", "),
         seconds_text(report.seconds),
         report.items_per_second,
@@ -299,7 +301,7 @@ fn table_of(parts: &[(String, &Part)]) -> String {
     for (name, part) in parts {
         let times = &part.seconds;
         table.add_row([
-            name.clone(),
+            screen::line(name).into_owned(),
             count(part.calls),
             count(part.failed),
             seconds_text(times.average),
@@ -328,9 +330,9 @@ fn short_cost(part: &Part) -> String {
 fn errors_of<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a ErrorCount)>) -> String {
     let mut errors: Vec<_> = errors.collect();
     errors.sort_by_key(|(_, error)| std::cmp::Reverse(error.count));
-    let lines = errors
-        .iter()
-        .map(|(class, error)| format!("\n  {} {class}, such as: {}", count(error.count), error.example));
+    let lines = errors.iter().map(|(class, error)| {
+        format!("\n  {} {class}, such as: {}", count(error.count), screen::line(&error.example))
+    });
     format!("{title}:{}", lines.collect::<String>())
 }
 

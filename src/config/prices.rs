@@ -5,11 +5,11 @@
 use std::sync::LazyLock;
 
 use indexmap::IndexMap;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::types::Price;
 use crate::wire::Format;
 
@@ -68,7 +68,7 @@ impl PriceList {
     /// Returns what the vendor of `format` charges today for the model of this name, or for the one of which it is
     /// a dated edition.
     pub fn price(&self, format: Format, model: &str) -> Option<Price> {
-        self.price_on(format, model, Timestamp::now().to_zoned(TimeZone::UTC).date())
+        self.price_on(format, model, clock::now().to_zoned(TimeZone::UTC).date())
     }
 
     fn price_on(&self, format: Format, model: &str, day: Date) -> Option<Price> {

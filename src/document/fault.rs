@@ -7,6 +7,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::Text;
+use crate::screen;
 
 /// A stretch of a text.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +33,16 @@ impl Place {
 
     pub(super) fn overlaps(&self, span: &Range<usize>) -> bool {
         self.span.start < span.end && span.start < self.span.end
+    }
+
+    /// Returns the text as a terminal may show it, and where the place is in that.
+    fn on_screen(&self) -> (String, Range<usize>) {
+        let mut text = screen::lines(&self.text[..self.span.start]).into_owned();
+        let start = text.len();
+        text.push_str(&screen::lines(&self.text[self.span.clone()]));
+        let end = text.len();
+        text.push_str(&screen::lines(&self.text[self.span.end..]));
+        (text, start..end)
     }
 
     /// Returns the line and the column, both counted from 1; the column counts characters.
@@ -165,17 +176,20 @@ impl Faults {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let shown = self.0.iter().map(|fault| {
-            let title = Level::ERROR.primary_title(fault.message.as_str());
+            let title = Level::ERROR.primary_title(screen::lines(&fault.message));
             let mut group = match &fault.place {
-                Some(place) => title.element(
-                    Snippet::source(&*place.text)
-                        .path(&*place.file)
-                        .annotation(AnnotationKind::Primary.span(place.span.clone())),
-                ),
+                Some(place) => {
+                    let (text, span) = place.on_screen();
+                    title.element(
+                        Snippet::source(text)
+                            .path(screen::line(&place.file))
+                            .annotation(AnnotationKind::Primary.span(span)),
+                    )
+                }
                 None => Group::with_title(title),
             };
             if let Some(advice) = &fault.advice {
-                group = group.element(Level::HELP.message(advice.as_str()));
+                group = group.element(Level::HELP.message(screen::lines(advice)));
             }
             renderer.render(&[group])
         });

@@ -85,6 +85,9 @@ impl Store for Gated {
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
         self.inner.forget(runs)
     }
+    fn shrink(&self) -> Answer<'_, ()> {
+        self.inner.shrink()
+    }
     fn state(&self, run: RunNumber) -> Answer<'_, RunState> {
         self.inner.state(run)
     }

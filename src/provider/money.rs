@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use crate::clock;
 use crate::guard::{Need, Purse, Unreserved};
 use crate::types::{
     Booked, Charged, Class, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Reply, Tokens, Usage,
@@ -59,7 +58,7 @@ impl Spending {
     /// Notes that time has passed: a new day begins with nothing spent.
     pub(super) fn turn_to_today(&self) {
         if !self.purses.is_empty() {
-            let today = Day::at(Timestamp::now().as_millisecond());
+            let today = Day::at(clock::milliseconds());
             self.purses.iter().for_each(|purse| purse.turn_to(today));
         }
     }

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
+use crate::clock;
 use crate::guard::Purse;
 use crate::pipeline::run::RunPurses;
 use crate::store::{self, RunNumber, Store};
@@ -52,5 +52,5 @@ pub(super) async fn book_rest(
     if rest.is_empty() {
         return Ok(());
     }
-    store.book(run, Day::at(Timestamp::now().as_millisecond()), &rest).await
+    store.book(run, Day::at(clock::milliseconds()), &rest).await
 }

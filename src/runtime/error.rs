@@ -1,5 +1,6 @@
 //! Why something could not be started.
 
+use crate::clock::ClockError;
 use crate::document::Faults;
 use crate::pipeline::{Changes, source};
 use crate::provider;
@@ -74,6 +75,9 @@ pub enum Error {
     /// A simulated provider is configured, and this build has no simulator.
     #[error("{0} is simulated by the simulator, which this build lacks; build with the feature `server`")]
     NoSimulator(ProviderName),
+    /// The system's clock is wrong beyond use.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The threads have ended.
     #[error("pointsman has stopped")]
     Stopped,

@@ -31,6 +31,7 @@ mod run;
 mod runs;
 mod threads;
 
+pub use crate::clock::ClockError;
 pub use capped::RunOptions;
 pub use check::check;
 pub use error::Error;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::config::{Config, Usable};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
@@ -79,6 +80,7 @@ impl Pointsman {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(config: &Config, env: Env<'_>) -> Result<Self, Error> {
+        clock::check()?;
         let (config, usable) = (config.clone(), config.usable(env)?);
         let (threads, running) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
         Ok(Self { running: Arc::new(running.with(threads)) })

@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use crate::clock;
 use crate::config::{BudgetSettings, Usable};
 use crate::document::{Fault, Faults};
 use crate::guard::{Purse, PurseOf};
@@ -51,7 +50,7 @@ impl Purses {
         if self.day.is_none() && self.providers.is_empty() {
             return Ok(());
         }
-        let today = Day::at(Timestamp::now().as_millisecond());
+        let today = Day::at(clock::milliseconds());
         let booked: BTreeMap<ProviderName, Booked> = store.spent_on(today).await?;
         if let Some(day) = &self.day {
             day.turn_to(today);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::account::{Cost, Standing};
@@ -137,7 +136,7 @@ impl Stage<'_> {
             visit.answers(ask.conversation.fingerprint());
         }
         visit.reply(Some(200), fault.map(|fault| fault.kind));
-        let created = Timestamp::now();
+        let created = crate::clock::now();
         let reply = Reply {
             model: &ask.model,
             answer: &answer,
@@ -248,7 +247,7 @@ impl Stage<'_> {
     fn add_headers(&self, headers: &mut HeaderMap, standing: &Standing) {
         reply::add_headers(self.vendor, headers, self.serial);
         if self.settings.headers && standing.iter().any(Option::is_some) {
-            reply::add_standing(self.vendor, headers, standing, Timestamp::now());
+            reply::add_standing(self.vendor, headers, standing, crate::clock::now());
         }
     }
 

@@ -104,8 +104,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns how many items have an answer to each step.
     fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>>;
 
-    /// Forgets runs and everything of them, except what they have spent, and gives their room back.
+    /// Forgets runs and everything of them, except what they have spent. Their room is used again, and
+    /// [`shrink`](Self::shrink) gives it back.
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()>;
+
+    /// Gives the room of forgotten runs back to the system, unless a run is at work.
+    fn shrink(&self) -> Answer<'_, ()>;
 }
 
 /// What a store answers, later.

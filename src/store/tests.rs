@@ -211,6 +211,7 @@ async fn what_steps_cost_is_booked_once_and_outlives_their_run() {
     *known.get_mut("claude").unwrap() += cost(0, 5);
     assert_eq!(store.spent_by(run).await.unwrap(), known);
     store.forget(&[run]).await.unwrap();
+    store.shrink().await.unwrap();
     assert_eq!(store.spent_on(Day(7)).await.unwrap(), more);
     assert_eq!(store.spent_on(Day(8)).await.unwrap(), BTreeMap::new());
 }

@@ -19,6 +19,8 @@ mod resume;
 mod run;
 mod simulate;
 mod stop;
+#[cfg(unix)]
+mod terminal;
 
 // The library: embedded, and calls under faults.
 mod budget;

@@ -4,14 +4,16 @@
 //! `key,line,status,practice`, one per step for its answer, `error_class,error_step,error_message`,
 //! two per step for its `.provider` and `.model`, `input_tokens,output_tokens,cost_usd,seconds,attempts`.
 //! A step with the name of another column has its answer in `answer.NAME`. JSON answers are JSON
-//! text; no answer is an empty cell. Text is written as it is, also where it begins with `=`: a
-//! spreadsheet that takes it for a formula has to be told not to.
+//! text; no answer is an empty cell. A cell that a spreadsheet would run as a formula begins with an apostrophe,
+//! unless formulas are kept.
 
 use std::io;
 
 use serde_json::Value;
 
+use super::Formulas;
 use super::line::{Line, StepLine, seconds};
+use crate::screen;
 use crate::types::StepName;
 
 const BEFORE: [&str; 4] = ["key", "line", "status", "practice"];
@@ -20,11 +22,12 @@ const AFTER: [&str; 5] = ["input_tokens", "output_tokens", "cost_usd", "seconds"
 
 pub(super) struct Columns {
     steps: Vec<StepName>,
+    formulas: Formulas,
 }
 
 impl Columns {
-    pub(super) fn new(steps: &[StepName]) -> Self {
-        Self { steps: steps.to_vec() }
+    pub(super) fn new(steps: &[StepName], formulas: Formulas) -> Self {
+        Self { steps: steps.to_vec(), formulas }
     }
 
     /// Returns the header row.
@@ -42,8 +45,20 @@ impl Columns {
         });
         let names = BEFORE.map(String::from).into_iter().chain(answers).chain(tail.clone());
         let mut out = Vec::new();
-        write_row(&mut out, names)?;
+        self.write_row(&mut out, names)?;
         Ok(out)
+    }
+
+    fn write_row(&self, out: &mut Vec<u8>, cells: impl Iterator<Item = String>) -> io::Result<()> {
+        let cells = cells.map(|mut cell| {
+            if self.formulas == Formulas::Neutral && is_formula(&cell) {
+                cell.insert(0, '\'');
+            }
+            cell.into_bytes()
+        });
+        let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).flexible(true).from_writer(out);
+        writer.write_record(cells)?;
+        writer.flush()
     }
 
     /// Appends the row of `line`.
@@ -72,7 +87,7 @@ impl Columns {
             line.attempts.to_string(),
         ];
         let optional = error.into_iter().chain(lanes).map(Option::unwrap_or_default);
-        write_row(out, before.into_iter().chain(answers).chain(optional).chain(after))
+        self.write_row(out, before.into_iter().chain(answers).chain(optional).chain(after))
     }
 }
 
@@ -84,8 +99,25 @@ fn cell(answer: &Value) -> String {
     }
 }
 
-fn write_row(out: &mut Vec<u8>, cells: impl Iterator<Item = String>) -> io::Result<()> {
-    let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).flexible(true).from_writer(out);
-    writer.write_record(cells.map(String::into_bytes))?;
-    writer.flush()
+/// Returns whether a spreadsheet may run the text of a cell (<https://owasp.org/www-community/attacks/CSV_Injection>):
+/// it begins as a formula does, also behind blanks and quotes, or with a character that a spreadsheet drops.
+fn is_formula(text: &str) -> bool {
+    if text.starts_with(['\t', '\r', '\n']) {
+        return true;
+    }
+    // What cannot be seen does not show in a cell either, and some programs drop it.
+    let shown = screen::line(text);
+    let inner = shown.trim_start_matches(|letter: char| letter.is_whitespace() || QUOTES.contains(&letter));
+    // A sign alone is none: people write `-` where there is nothing.
+    inner.starts_with(STARTS) && inner.chars().nth(1).is_some() && !is_number(text.trim_matches(' '))
+}
+
+/// What begins a formula, and the wide forms of the same, which some spreadsheets read alike.
+const STARTS: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+const QUOTES: [char; 4] = ['"', '\'', '`', '\u{fffd}'];
+
+/// Returns whether the text is one number and nothing else, such as `-5` or `+3.2e-7`.
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && text.parse::<f64>().is_ok()
 }

@@ -18,4 +18,4 @@ pub use error::Error;
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use order::Reorder;
 pub use target::Target;
-pub use write::{Format, Sink, Written};
+pub use write::{Format, Formulas, Sink, Written};

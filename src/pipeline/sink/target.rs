@@ -4,13 +4,14 @@
 //! when something is about to be written to it, so that a run which is refused takes nothing away.
 
 use std::fs::{File, Metadata, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Error;
 use super::successor::Successor;
-use crate::files::FileId;
+use crate::files::{self, FileId};
+use crate::screen;
 
 /// What lines are written to, opened.
 pub struct Target {
@@ -21,6 +22,8 @@ pub struct Target {
     pub(super) file: Option<File>,
     /// The file whose place this one is going to take.
     pub(super) successor: Option<Successor>,
+    /// Whether it is a terminal, which takes commands from what is written to it.
+    pub(super) is_terminal: bool,
 }
 
 impl Target {
@@ -32,10 +35,11 @@ impl Target {
             io::ErrorKind::IsADirectory => Error::Directory { name: name.clone() },
             _ => Error::Open { name: name.clone(), source: Arc::new(source) },
         };
-        let file = File::options().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let file = files::private().write(true).create(true).truncate(false).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Ok(Self { name, out: Some(Box::new(file)), file: None, successor: None });
+            let is_terminal = file.is_terminal();
+            return Ok(Self { is_terminal, ..Self::writer(name, file) });
         }
         if let Some(other) = others.iter().find(|other| same(path, &metadata, other)) {
             return Err(Error::SameFile { name, other: other.display().to_string() });
@@ -45,7 +49,7 @@ impl Target {
             return Err(Error::InUse { name });
         }
         let again = file.try_clone().map_err(failed)?;
-        Ok(Self { name, out: Some(Box::new(file)), file: Some(again), successor: None })
+        Ok(Self { file: Some(again), ..Self::writer(name, file) })
     }
 
     /// Writes to stdout. Where that was redirected to a file it may be none of `others`.
@@ -55,18 +59,24 @@ impl Target {
         let same = |metadata: Metadata| others.iter().find(|other| same(path, &metadata, other));
         match redirected.and_then(same) {
             Some(other) => Err(Error::SameFile { name: name.into(), other: other.display().to_string() }),
-            None => Ok(Self::writer(name, io::stdout())),
+            None => Ok(Self { is_terminal: io::stdout().is_terminal(), ..Self::writer(name, io::stdout()) }),
         }
     }
 
     /// Writes to anything else; `name` is what messages call it.
     pub fn writer(name: impl Into<String>, writer: impl Write + Send + 'static) -> Self {
-        Self { name: name.into(), out: Some(Box::new(writer)), file: None, successor: None }
+        Self {
+            name: name.into(),
+            out: Some(Box::new(writer)),
+            file: None,
+            successor: None,
+            is_terminal: false,
+        }
     }
 
     /// Writes nothing: lines are counted and dropped.
     pub fn none() -> Self {
-        Self { name: "nothing".into(), out: None, file: None, successor: None }
+        Self { out: None, ..Self::writer("nothing", io::sink()) }
     }
 
     /// Leaves the file that is there as it is until `lines` lines are written, or all of them: they are written
@@ -86,12 +96,13 @@ impl Target {
         self
     }
 
-    /// Writes `bytes`, and nothing else.
-    pub fn overwrite(mut self, bytes: &[u8]) -> Result<(), Error> {
+    /// Writes the JSON text `json`, and nothing else.
+    pub fn overwrite(mut self, json: &str) -> Result<(), Error> {
         self.empty()?;
+        let shown = if self.is_terminal { screen::json(json) } else { json.into() };
         let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
         if let Some(out) = &mut self.out {
-            out.write_all(bytes).and_then(|()| out.flush()).map_err(failed)?;
+            out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         }
         Ok(())
     }

@@ -158,7 +158,7 @@ async fn a_failed_item_tells_class_step_and_message() {
 
 #[tokio::test]
 async fn a_csv_row_has_a_cell_for_every_column() {
-    let text = written(Format::Csv, &steps(), vec![line("42", json!(["a", 1]))]).await;
+    let text = written(Format::Csv(Formulas::default()), &steps(), vec![line("42", json!(["a", 1]))]).await;
     assert_eq!(
         text,
         "key,line,status,practice,summary,reply,error_class,error_step,error_message,\
@@ -168,16 +168,104 @@ async fn a_csv_row_has_a_cell_for_every_column() {
     );
 }
 
+/// Returns what becomes of each answer in CSV.
+async fn in_csv(answers: &[&str], formulas: Formulas) -> Vec<String> {
+    let lines = answers.iter().map(|answer| line("42", json!(answer))).collect();
+    let text = written(Format::Csv(formulas), &steps(), lines).await;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let rows = reader.deserialize().map(|row| row.unwrap());
+    rows.map(|row: HashMap<String, String>| row["summary"].clone()).collect()
+}
+
+#[tokio::test]
+async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() {
+    let run = [
+        "=1+1",
+        "=cmd|' /C calc'!A0",
+        "+SUM(A1:A2)",
+        "-2+3",
+        "@SUM(1)",
+        "\t=1+1",
+        "\r=1+1",
+        "\n=1+1",
+        "  =1+1",
+        "\u{a0}=1+1",
+        "\"=1+1\"",
+        "'=1+1",
+        "\u{200b}=1+1",
+        "\u{ff1d}1+1",
+        "-5 apples",
+        "+1 555 0100",
+        "-inf",
+        "--5",
+    ];
+    let neutral: Vec<String> = run.iter().map(|cell| format!("'{cell}")).collect();
+    assert_eq!(in_csv(&run, Formulas::Neutral).await, neutral);
+    assert_eq!(in_csv(&run, Formulas::Kept).await, run);
+    let plain =
+        ["-5", "+3.2", "-1.5e-7", " -5", "-", "a=b", "1-2", "", "name@example.com", "\"quoted\"", "日本"];
+    assert_eq!(in_csv(&plain, Formulas::Neutral).await, plain);
+}
+
+#[tokio::test]
+async fn every_cell_with_text_from_elsewhere_is_neutral() {
+    let mut evil = line("=key", json!(["=in JSON"]));
+    evil.error = Some(LineError { class: Class::Timeout, step: None, message: "@message".into() });
+    let text = written(Format::Csv(Formulas::Neutral), &steps(), vec![evil]).await;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let row: HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
+    assert_eq!((row["key"].as_str(), row["error_message"].as_str()), ("'=key", "'@message"));
+    assert_eq!(row["summary"], "[\"=in JSON\"]");
+}
+
+#[tokio::test]
+async fn a_terminal_is_written_no_control_character_and_a_file_is_written_all_of_them() {
+    let evil = "a\u{1b}[2J\u{202e}b\u{7f}";
+    let steps = steps();
+    for format in [Format::Jsonl, Format::Csv(Formulas::Neutral)] {
+        for is_terminal in [false, true] {
+            let memory = Memory::default();
+            let target = Target { is_terminal, ..Target::writer("memory", memory.clone()) };
+            let sink = Sink::results(target, format, &steps).unwrap();
+            sink.write(line(evil, json!(evil))).await.unwrap();
+            sink.finish().await.unwrap();
+            let text = memory.text();
+            assert_eq!(text.contains('\u{202e}'), !is_terminal, "{text:?}");
+            assert!(
+                !is_terminal || text.chars().all(|letter| letter == '\n' || !letter.is_control()),
+                "{text:?}"
+            );
+            if format == Format::Jsonl {
+                assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["key"], evil);
+            }
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_new_output_is_for_its_owner_alone_and_one_that_exists_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.jsonl");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    Target::file(&path, &[]).unwrap().overwrite("{}").unwrap();
+    assert_eq!(mode(), 0o600);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Target::file(&path, &[]).unwrap().after(&path, 1));
+    assert_eq!(mode(), 0o644);
+}
+
 #[tokio::test]
 async fn a_csv_without_lines_still_has_its_header() {
-    let text = written(Format::Csv, &[], vec![]).await;
+    let text = written(Format::Csv(Formulas::default()), &[], vec![]).await;
     assert!(text.starts_with("key,line,status,practice,error_class,"), "{text}");
 }
 
 #[tokio::test]
 async fn a_step_named_like_a_column_keeps_its_answer_apart() {
     let steps: Vec<StepName> = vec!["status".into(), "a".into(), "a.model".into()];
-    let text = written(Format::Csv, &steps, vec![]).await;
+    let text = written(Format::Csv(Formulas::default()), &steps, vec![]).await;
     assert!(
         text.starts_with("key,line,status,practice,answer.status,a,answer.a.model,error_class"),
         "{text}"
@@ -285,7 +373,9 @@ async fn half_a_line_is_cut_off_a_file() {
         }
     }
     target.out = Some(Box::new(Small(fs::OpenOptions::new().write(true).open(&path).unwrap(), 1000)));
-    let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Csv, &steps()).unwrap()).await;
+    let (_, at_end) =
+        write_until_it_fails(Sink::results(target, Format::Csv(Formulas::default()), &steps()).unwrap())
+            .await;
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.ends_with('\n') && text.len() < 1000);
     let lines = text.lines().count() - 1;
@@ -370,7 +460,7 @@ async fn an_old_file_is_emptied_when_something_is_about_to_be_written_and_not_be
     assert_eq!(fs::read(file.path()).unwrap(), b"");
 
     fs::write(file.path(), "old and long").unwrap();
-    Target::file(file.path(), &[]).unwrap().overwrite(b"new").unwrap();
+    Target::file(file.path(), &[]).unwrap().overwrite("new").unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"new");
 }
 
@@ -383,7 +473,7 @@ proptest! {
     ) {
         let lines = answers.iter().map(|answer| line(answer, json!(answer))).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let text = runtime.block_on(written(Format::Csv, &steps(), lines));
+        let text = runtime.block_on(written(Format::Csv(Formulas::Kept), &steps(), lines));
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let rows: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
         prop_assert_eq!(rows.len(), answers.len());

@@ -4,6 +4,7 @@
 //! together; those that come within the next millisecond are written together after it. The thread never
 //! writes on after an error, and a file never keeps half a line.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ use super::columns::Columns;
 use super::successor::Successor;
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
+use crate::screen;
 use crate::supervisor::panic_text;
 use crate::types::StepName;
 
@@ -32,20 +34,30 @@ const BLOCK: usize = 1 << 16;
 /// thread for each of them cost more than the line itself.
 const REST: Duration = Duration::from_millis(1);
 
+/// What becomes of a CSV cell that a spreadsheet would run as a formula.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Formulas {
+    /// It begins with an apostrophe, and a spreadsheet shows it as text.
+    #[default]
+    Neutral,
+    /// It is written as it is.
+    Kept,
+}
+
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line.
     Jsonl,
     /// Comma-separated values under one header row.
-    Csv,
+    Csv(Formulas),
 }
 
 impl Format {
     /// Returns the format for a file of this name: CSV for `.csv`, else JSON lines.
     pub fn of(path: &Path) -> Self {
         let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-        if csv { Self::Csv } else { Self::Jsonl }
+        if csv { Self::Csv(Formulas::default()) } else { Self::Jsonl }
     }
 }
 
@@ -76,13 +88,13 @@ impl Sink<Line> {
     /// Writes results to `target`. The columns of CSV follow from `steps`, the pipeline's step names.
     pub fn results(target: Target, format: Format, steps: &[StepName]) -> Result<Self, Error> {
         match format {
-            Format::Jsonl => Self::start(target, Vec::new(), write_json),
-            Format::Csv => {
-                let columns = Columns::new(steps);
+            Format::Jsonl => Self::start(target, Vec::new(), screen::json, write_json),
+            Format::Csv(formulas) => {
+                let columns = Columns::new(steps, formulas);
                 let header = columns
                     .header()
                     .map_err(|source| Error::Open { name: target.name.clone(), source: Arc::new(source) })?;
-                Self::start(target, header, move |line, out| columns.write(line, out))
+                Self::start(target, header, screen::lines, move |line, out| columns.write(line, out))
             }
         }
     }
@@ -91,7 +103,7 @@ impl Sink<Line> {
 impl Sink<RejectLine> {
     /// Writes rejects to `target`, one JSON object per line.
     pub fn rejects(target: Target) -> Result<Self, Error> {
-        Self::start(target, Vec::new(), write_json)
+        Self::start(target, Vec::new(), screen::json, write_json)
     }
 }
 
@@ -99,21 +111,30 @@ impl<T: Send + 'static> Sink<T> {
     fn start(
         target: Target,
         header: Vec<u8>,
+        on_screen: fn(&str) -> Cow<'_, str>,
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
         target.empty()?;
+        let is_terminal = target.is_terminal;
         // A line that cannot be made ends the output as one that cannot be written does: the lines before it
         // are whole, and are told.
         let encode = move |line: &T, out: &mut Vec<u8>| {
             let encoded = catch_unwind(AssertUnwindSafe(|| {
                 chaos::point("sink.line");
-                encode(line, out)
+                let start = out.len();
+                encode(line, out)?;
+                if is_terminal {
+                    let shown = on_screen(&String::from_utf8_lossy(&out[start..])).into_owned();
+                    out.truncate(start);
+                    out.extend_from_slice(shown.as_bytes());
+                }
+                Ok(())
             }));
             encoded.unwrap_or_else(|payload| {
                 Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
             })
         };
-        let Target { name, out, file, successor } = target;
+        let Target { name, out, file, successor, is_terminal: _ } = target;
         let cut_short = Arc::new(AtomicBool::new(false));
         let ended = cut_short.clone();
         let mut output = Output { name: name.clone(), out, file, successor, written: Written::default() };

@@ -265,4 +265,8 @@ impl Store for Sqlite {
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
         self.forget_runs(runs).boxed()
     }
+
+    fn shrink(&self) -> Answer<'_, ()> {
+        self.shrink_file().boxed()
+    }
 }

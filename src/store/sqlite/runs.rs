@@ -1,10 +1,10 @@
 //! Reads and writes runs as a whole.
 
-use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, SqliteConnection};
 
+use crate::clock;
 use crate::store::Session;
 use crate::store::error::Error;
 use crate::store::lock::RunLock;
@@ -151,7 +151,12 @@ impl Sqlite {
                 return Err(Error::NoRun(*run));
             }
         }
-        change.commit().await.map_err(failed)?;
+        change.commit().await.map_err(failed)
+    }
+
+    pub(super) async fn shrink_file(&self) -> Result<(), Error> {
+        let failed = |error: sqlx::Error| self.unwritten(&error);
+        let mut writer = self.writer().await;
         let left =
             sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *writer).await.map_err(failed)?;
         // Whoever is at work would have to wait for as long as that takes. The room is used again anyhow, so that
@@ -170,5 +175,5 @@ impl Sqlite {
 }
 
 pub(super) fn now() -> i64 {
-    Timestamp::now().as_millisecond()
+    clock::milliseconds()
 }

@@ -1,0 +1,51 @@
+//! The system's clock, which may be wrong: a time that no calendar of ours has is an error, and never a panic.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// The system's clock tells a time that cannot be written as a date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system's clock is beyond the year 9999: set it, then run the same command again")]
+pub struct ClockError;
+
+/// Returns whether the system's clock tells a time that can be written as a date.
+///
+/// # Errors
+/// When it does not.
+pub(crate) fn check() -> Result<(), ClockError> {
+    at(SystemTime::now()).map(drop)
+}
+
+/// Returns the time; where the clock was set wrong after the program had started, the last there is.
+pub(crate) fn now() -> Timestamp {
+    at(SystemTime::now()).unwrap_or(Timestamp::MAX)
+}
+
+/// Returns the time in milliseconds since 1970.
+pub(crate) fn milliseconds() -> i64 {
+    now().as_millisecond()
+}
+
+/// The last day is left out, so that what is an hour from now is a time too.
+fn at(time: SystemTime) -> Result<Timestamp, ClockError> {
+    let last = Duration::from_secs(Timestamp::MAX.as_second().unsigned_abs()) - Duration::from_hours(24);
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) if since > last => Err(ClockError),
+        _ => Timestamp::try_from(time).map_err(|_| ClockError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_beyond_the_year_9999_is_an_error() {
+        let year = Duration::from_hours(24 * 366);
+        assert_eq!(at(UNIX_EPOCH + year * 8_040), Err(ClockError));
+        assert_eq!(at(UNIX_EPOCH + year * 1_000_000), Err(ClockError));
+        assert!(at(UNIX_EPOCH + year * 50).is_ok() && at(UNIX_EPOCH - year).is_ok() && check().is_ok());
+        assert!(ClockError.to_string().contains("set it"));
+    }
+}
