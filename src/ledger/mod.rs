@@ -4,14 +4,19 @@
 //! none. A commit is a task of its own: its panic costs a second try, no record. Whoever hands in records is
 //! told when they are durable, or that they never will be; after the first failure nothing more is taken, so
 //! that nobody pays for answers that cannot be kept. Knows nothing of what it keeps.
+//!
+//! A task is spawned only after the lock is released: a runtime that is shutting down drops the task within the
+//! call that spawns it, and the task's drop takes the lock.
 
 #[cfg(test)]
 #[cfg(feature = "sqlite")]
 mod tests;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::error;
@@ -43,7 +48,6 @@ struct Inner {
     next: Batch,
     /// Whether a commit is under way; it looks for the next batch when it ends.
     committing: bool,
-    panics: u32,
     broken: Option<Unkept>,
 }
 
@@ -80,9 +84,10 @@ impl Ledger {
         if broken.is_none() {
             inner.next.records.extend(records);
             inner.next.waiting.push(told);
-            self.0.commit_next(&mut inner);
         }
+        let next = self.0.next_commit(&mut inner);
         drop(inner);
+        self.0.begin(next);
         async move {
             match broken {
                 Some(why) => Err(why),
@@ -112,14 +117,20 @@ impl fmt::Debug for Ledger {
 }
 
 impl Shared {
-    /// Begins the next commit, if there is anything to commit and none is under way.
-    fn commit_next(self: &Arc<Self>, inner: &mut Inner) {
+    /// Returns the next commit, if there is anything to commit and none is under way.
+    fn next_commit(self: &Arc<Self>, inner: &mut Inner) -> Option<Commit> {
         if inner.committing || inner.next.waiting.is_empty() || inner.broken.is_some() {
-            return;
+            return None;
         }
         inner.committing = true;
-        let commit = Commit { shared: self.clone(), batch: std::mem::take(&mut inner.next), result: None };
-        drop(self.runtime.spawn(commit.run()));
+        Some(Commit { shared: self.clone(), batch: std::mem::take(&mut inner.next), result: None })
+    }
+
+    /// Begins a commit. The caller does not hold the lock: a runtime that has stopped drops the commit here.
+    fn begin(&self, commit: Option<Commit>) {
+        if let Some(commit) = commit {
+            drop(self.runtime.spawn(commit.run()));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -131,48 +142,50 @@ impl Shared {
 struct Commit {
     shared: Arc<Shared>,
     batch: Batch,
+    /// `None` until the store has said something: a commit that is dropped before was dropped with its runtime.
     result: Option<Result<(), Unkept>>,
 }
 
 impl Commit {
     async fn run(mut self) {
+        let mut panics = 0;
+        let result = loop {
+            // Written twice is as good as once: a record says everything that its session knows.
+            match AssertUnwindSafe(self.write()).catch_unwind().await {
+                Ok(result) => break result,
+                Err(_) if panics + 1 < PANICS => panics += 1,
+                Err(_) => {
+                    break Err(Unkept("the task that writes down answers panicked again and again".into()));
+                }
+            }
+        };
+        self.result = Some(result);
+    }
+
+    async fn write(&self) -> Result<(), Unkept> {
         chaos::point("ledger.commit");
         let written = self.shared.store.write(&self.batch.records).await;
         chaos::point("ledger.committed");
-        self.result = Some(written.map_err(|error| Unkept(whole_story(&error).into())));
+        written.map_err(|error| Unkept(whole_story(&error).into()))
     }
 }
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        let shared = self.shared.clone();
-        let mut inner = shared.lock();
-        inner.committing = false;
-        let result = match self.result.take() {
-            Some(result) => {
-                inner.panics = 0;
-                result
-            }
-            None if inner.panics + 1 < PANICS => {
-                inner.panics += 1;
-                // Written twice is as good as once: a record says everything that its session knows.
-                let Batch { records, waiting } = std::mem::take(&mut inner.next);
-                self.batch.records.extend(records);
-                self.batch.waiting.extend(waiting);
-                inner.next = std::mem::take(&mut self.batch);
-                return shared.commit_next(&mut inner);
-            }
-            None => Err(Unkept("the task that writes down answers panicked again and again".into())),
-        };
+        let stopped = || Err(Unkept("everything was stopped before the answers were written down".into()));
+        let result = self.result.take().unwrap_or_else(stopped);
         let mut told = std::mem::take(&mut self.batch.waiting);
+        let mut inner = self.shared.lock();
+        inner.committing = false;
         if let Err(why) = &result {
             error!(%why, "answers cannot be kept any more");
             inner.broken = Some(why.clone());
             // What was handed in meanwhile is not kept either.
             told.append(&mut std::mem::take(&mut inner.next).waiting);
         }
-        shared.commit_next(&mut inner);
+        let next = self.shared.next_commit(&mut inner);
         drop(inner);
+        self.shared.begin(next);
         // Whoever does not wait has gone.
         told.into_iter().for_each(|one| drop(one.send(result.clone())));
     }

@@ -187,3 +187,26 @@ async fn a_commit_that_panics_is_made_again_and_loses_nothing() {
     let given_up = ledger.record(vec![record(11)]).await.unwrap_err();
     assert!(given_up.to_string().contains("panicked again and again"), "{given_up}");
 }
+
+#[test]
+fn a_ledger_whose_runtime_has_stopped_says_so_and_never_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let (runtime, reading) =
+        (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let store = reading.block_on(Gated::open(folder.path()));
+    let ledger = Ledger::new(store, runtime.handle().clone());
+    let first = ledger.record(vec![record(1)]);
+    let second = ledger.record(vec![record(2)]);
+    // The commit waits at its gate, and another batch has gathered behind it.
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        runtime.shutdown_background();
+        drop(ledger.record(vec![record(3)]));
+        let told = reading.block_on(async { (first.await, second.await, ledger.record(Vec::new()).await) });
+        let _ = ended.send((told, ledger.broken()));
+    });
+    let (told, broken) = end.recv_timeout(std::time::Duration::from_secs(30)).expect("the ledger deadlocks");
+    let stopped = broken.unwrap();
+    assert!(stopped.to_string().contains("stopped"), "{stopped}");
+    assert_eq!(told, (Err(stopped.clone()), Err(stopped.clone()), Err(stopped)));
+}
