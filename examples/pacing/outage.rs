@@ -96,6 +96,7 @@ fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Timed> {
         deadline: Instant::now() + Duration::from_secs(600),
         counts: None,
         purse: None,
+        stop: None,
     };
     let asking = pointsman.clone();
     let began = Instant::now();

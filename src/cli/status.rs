@@ -83,7 +83,7 @@ fn calls(progress: &Progress) -> String {
     let mut text = numbered(calls.made, "call");
     for (number, what) in [
         (calls.throttled, "throttled (429)"),
-        (calls.failed - calls.throttled, "failed"),
+        (calls.failed.saturating_sub(calls.throttled), "failed"),
         (calls.beaten, "not needed"),
         (calls.failovers, "failed over"),
         (calls.reasked, "re-asked"),

@@ -202,7 +202,7 @@ fn calls(report: &Report) -> String {
     let now = if report.items.settled_before > 0 { " in this session" } else { "" };
     let mut text = format!("{}{now}: {} answered", numbered(calls.made, "call"), count(calls.answered));
     for (number, what) in [
-        (calls.failed - calls.throttled, "failed"),
+        (calls.failed.saturating_sub(calls.throttled), "failed"),
         (calls.throttled, "throttled (429)"),
         (calls.maybe_charged, "perhaps paid for nothing"),
         (calls.failovers, "failed over"),

@@ -205,7 +205,7 @@ fn a_ledger_whose_runtime_has_stopped_says_so_and_never_blocks() {
         let told = reading.block_on(async { (first.await, second.await, ledger.record(Vec::new()).await) });
         let _ = ended.send((told, ledger.broken()));
     });
-    let (told, broken) = end.recv_timeout(std::time::Duration::from_secs(30)).expect("the ledger deadlocks");
+    let (told, broken) = end.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
     let stopped = broken.unwrap();
     assert!(stopped.to_string().contains("stopped"), "{stopped}");
     assert_eq!(told, (Err(stopped.clone()), Err(stopped.clone()), Err(stopped)));

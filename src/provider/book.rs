@@ -203,7 +203,10 @@ impl Book {
             let (call, estimate) = (first.call.clone(), first.estimate);
             match self.admit(&call, estimate, now) {
                 Ok((key, taken, money)) => {
-                    let Some(waiting) = self.queue.take(ticket) else { return Turn::Nothing };
+                    let Some(waiting) = self.queue.take(ticket) else {
+                        self.settle(&taken, None, now);
+                        return Turn::Nothing;
+                    };
                     return Turn::Leave(Box::new((waiting, key, taken, money)));
                 }
                 Err(Held::Lane) => {}

@@ -93,9 +93,10 @@ impl Drop for Place<'_> {
 /// Makes the call that may leave, and tells its asker and the state how it ended.
 async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     chaos::point("call.leave");
-    let Departure { waiting, key, permit } = departure;
+    let Departure { waiting, key, mut permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
     let Some(model) = state.settings().models.get(&call.model) else { return };
+    permit.leaves();
     if let Some(departure) = &call.departure {
         // Told once; whoever waits for it may have gone.
         let _ = departure.set(Left { at: left, key: key.id.label.clone(), likely: permit.likely() });

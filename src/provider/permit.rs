@@ -21,10 +21,11 @@ use super::state::State;
 #[derive(Debug)]
 pub(super) struct Permit {
     state: Arc<State>,
-    /// `None` once it is given back.
+    /// `None` before anything is taken, and once it is given back.
     taken: Option<Taken>,
-    /// Dropped before it is settled, it counts as perhaps spent.
-    money: Money,
+    /// Dropped before the call leaves, it is given back; dropped after that and before it is settled, it counts as
+    /// perhaps spent.
+    money: Option<Money>,
 }
 
 /// What a call took from the provider's state when it left.
@@ -55,14 +56,27 @@ pub(super) struct Ended<'a> {
 }
 
 impl Permit {
-    pub(super) fn new(state: Arc<State>, taken: Taken, mut money: Money) -> Self {
-        money.leaves();
-        Self { state, taken: Some(taken), money }
+    /// Makes a permit that holds nothing yet: it is there before anything is taken.
+    pub(super) fn empty(state: Arc<State>) -> Self {
+        Self { state, taken: None, money: None }
+    }
+
+    /// Holds what a call has taken.
+    pub(super) fn hold(&mut self, taken: Taken, money: Money) {
+        self.taken = Some(taken);
+        self.money = Some(money);
+    }
+
+    /// Notes that the call leaves: from here on it may cost something.
+    pub(super) fn leaves(&mut self) {
+        if let Some(money) = &mut self.money {
+            money.leaves();
+        }
     }
 
     /// Returns what the call is likely to cost.
     pub(super) fn likely(&self) -> NanoUsd {
-        self.money.likely()
+        self.money.as_ref().map(Money::likely).unwrap_or_default()
     }
 
     /// Returns whether the call is the probe of a breaker.
@@ -86,7 +100,7 @@ impl Permit {
     pub(super) fn settle(mut self, ended: &Ended<'_>) -> Booked {
         chaos::point("call.settle");
         // First: whoever is told next may leave for it.
-        let booked = self.money.settle(ended.result);
+        let booked = self.money.as_mut().map(|money| money.settle(ended.result)).unwrap_or_default();
         self.state.settle(&mut self.taken, Some(ended), Instant::now());
         booked
     }
@@ -94,7 +108,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.money.abandon();
+        // Before others may leave for it.
+        self.money = None;
         if self.taken.is_some() {
             self.state.settle(&mut self.taken, None, Instant::now());
         }
@@ -147,7 +162,11 @@ mod tests {
         let (reply, _awaited) = ReplyTo::awaited();
         state.enqueue(Arrival { call, reply, asked: now }, now);
         match state.next(now) {
-            Next::Leave(departure) => departure.permit,
+            Next::Leave(departure) => {
+                let mut permit = departure.permit;
+                permit.leaves();
+                permit
+            }
             Next::Wait(_) | Next::Nothing => panic!("it may not leave"),
         }
     }

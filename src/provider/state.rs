@@ -170,6 +170,8 @@ impl State {
 
     /// Decides about the call whose turn it is.
     pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
+        // Made before the lock is taken, so that it is dropped after the lock is released: it takes it again.
+        let mut permit = Permit::empty(self.clone());
         let mut inner = self.lock();
         inner.spending.turn_to_today();
         loop {
@@ -177,7 +179,8 @@ impl State {
             match inner.next(now) {
                 Turn::Leave(leaving) => {
                     let (waiting, key, taken, money) = *leaving;
-                    let permit = Permit::new(self.clone(), taken, money);
+                    permit.hold(taken, money);
+                    chaos::point("state.admitted");
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
                 Turn::Refuse(waiting, refused) => waiting.reply.send(Err(refused)),

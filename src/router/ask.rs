@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::counts::CallCounts;
@@ -29,6 +29,36 @@ pub struct Ask {
     pub counts: Option<Arc<CallCounts>>,
     /// Whose money its calls spend; `None` where nobody's in particular is counted.
     pub purse: Option<Arc<Purse>>,
+    /// Tells that its asker stops: a call that has not left by then is not waited for.
+    pub stop: Option<StopSignal>,
+}
+
+/// Tells questions that their asker stops. Those whose call is out wait for its end; those that wait for their turn or
+/// for a limit end as cancelled.
+#[derive(Debug, Clone)]
+pub struct StopSignal(watch::Receiver<bool>);
+
+impl StopSignal {
+    /// Makes the signal that is given once `stop` holds true.
+    pub fn of(stop: &watch::Sender<bool>) -> Self {
+        Self(stop.subscribe())
+    }
+
+    /// Waits until it is given.
+    pub(super) async fn given(mut self) {
+        if self.0.wait_for(|stops| *stops).await.is_err() {
+            // Its asker has gone without stopping, and will drop the question.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits until `stop` is given; for ever where there is none.
+pub(super) async fn stops(stop: Option<StopSignal>) {
+    match stop {
+        Some(stop) => stop.given().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Message for Ask {

@@ -22,14 +22,29 @@ pub(super) fn came_back(lane: &LaneName, hedge: bool, replied: Replied) -> (Atte
 
 /// Writes down a call that was broken off because another lane had answered.
 pub(super) fn beaten(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
-    let failure = Failure::new(Class::Cancelled, "another lane answered first").maybe_charged();
-    let blank = attempt(lane, Some(gone.key), gone.waited, Outcome::Failed(failure));
+    left(lane, hedge, gone, Outcome::Superseded)
+}
+
+/// Writes down a call that was broken off because everything stops.
+pub(super) fn broken_off(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
+    left(lane, hedge, gone, Outcome::BrokenOff)
+}
+
+/// Writes down a call that was out when its time was up, and did not come back a moment later either.
+pub(super) fn late(lane: &LaneName, hedge: bool, gone: Gone) -> (Attempt, Failure) {
+    let failure = Failure::new(Class::Deadline, "no answer came before the deadline").maybe_charged();
+    (left(lane, hedge, gone, Outcome::Failed(failure.clone())), failure)
+}
+
+/// Writes down a call that has left and of whose end nothing is known.
+fn left(lane: &LaneName, hedge: bool, gone: Gone, outcome: Outcome) -> Attempt {
+    let blank = attempt(lane, Some(gone.key), gone.waited, outcome);
     Attempt { took: gone.took, perhaps: gone.likely, hedge, ..blank }
 }
 
 /// Writes down a call that a panic cost before it left.
 pub(super) fn lost(lane: &LaneName, hedge: bool, waited: Duration, failure: &Failure) -> Attempt {
-    Attempt { hedge, ..attempt(lane, None, waited, Outcome::Failed(failure.clone())) }
+    Attempt { hedge, ..attempt(lane, None, waited, Outcome::Lost(failure.clone())) }
 }
 
 /// Writes down a refusal. A lane that refuses again and again while an ask waits for it is one line of the

@@ -33,11 +33,11 @@ impl CallCounts {
     pub(super) fn count(&self, attempt: &Attempt) {
         let counter = match &attempt.outcome {
             _ if attempt.key.is_none() => return,
-            Outcome::Refused(_) => return,
+            Outcome::Refused(_) | Outcome::Lost(_) => return,
             Outcome::Answered => &self.answered,
-            Outcome::Failed(_) if attempt.is_beaten() => &self.beaten,
+            Outcome::Superseded => &self.beaten,
             Outcome::Failed(failure) if failure.class == Class::RateLimit => &self.throttled,
-            Outcome::Failed(_) => &self.failed,
+            Outcome::Failed(_) | Outcome::BrokenOff => &self.failed,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -90,9 +90,9 @@ mod tests {
         for outcome in [Outcome::Answered, failed(Class::RateLimit), failed(Class::Timeout)] {
             counts.count(&attempt(Some("k"), outcome));
         }
-        counts.count(&attempt(Some("k"), failed(Class::Cancelled)));
+        counts.count(&attempt(Some("k"), Outcome::Superseded));
         // One of whom nobody knows, and one that did not leave.
-        counts.count(&attempt(None, failed(Class::NetworkError)));
+        counts.count(&attempt(None, Outcome::Lost(Failure::new(Class::NetworkError, "no"))));
         counts.count(&attempt(None, Outcome::Refused("its breaker is open".into())));
         let ended = counts.so_far();
         assert_eq!(ended, CallsEnded { answered: 1, failed: 1, throttled: 1, beaten: 1 });

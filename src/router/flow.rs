@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chaos;
-use crate::provider::{Call, Departure, Left, Refused, State};
+use crate::provider::{Awaited, Call, Departure, Left, Refused, State};
 use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
-use super::ask::Ask;
+use super::ask::{Ask, stops};
 use super::attempt;
 use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
@@ -23,6 +23,12 @@ use super::settings::RetrySettings;
 
 /// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
+
+/// How long a call may wait for its turn once its asker stops. One that waits longer is given up: it is not in flight.
+const LAST_TURN: Duration = Duration::from_millis(500);
+
+/// Why a question ended that had to wait.
+const STOPPING: &str = "the run stops, and the call would have had to wait for its turn";
 
 /// How often a question that waits looks whether there is money left for it.
 const MONEY: Duration = Duration::from_secs(1);
@@ -51,7 +57,19 @@ enum First {
     /// Its end comes here.
     Here(Out),
     /// Its end comes to the asker, who brings it.
-    Brought(Sent),
+    Brought(Sent, Option<Arc<Departure>>),
+}
+
+/// What an asker knows of the first call.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once and never kept; a box would cost each call more"
+)]
+pub(super) enum FirstEnd {
+    /// How it ended.
+    Known(End),
+    /// Nothing yet: its end is to be awaited here.
+    Open(Awaited),
 }
 
 /// An answer whose trail is elsewhere.
@@ -85,12 +103,13 @@ impl Flow {
             return (flow, None);
         }
         let (to, call) = (flow.lanes[lane].provider.clone(), flow.main_call(lane));
-        flow.first = Some(First::Brought(Sent { lane, hedge: false, asked: Instant::now() }));
+        let sent = Sent { lane, hedge: false, asked: Instant::now() };
+        flow.first = Some(First::Brought(sent, call.departure.clone()));
         (flow, Some((to, call)))
     }
 
     /// Finds an answer; `brought` is the end of the call whose reply the asker has given.
-    pub(super) async fn answer(mut self, brought: Option<End>) -> Answered {
+    pub(super) async fn answer(mut self, brought: Option<FirstEnd>) -> Answered {
         let mut open = self.open.clone();
         let ended = match brought.and_then(|end| self.take(end)) {
             Some(ended) => Ok(ended),
@@ -110,13 +129,18 @@ impl Flow {
     }
 
     /// Takes the end of the first call from the asker, if it was his to await.
-    fn take(&mut self, end: End) -> Option<Ended> {
-        match self.first.take() {
-            Some(First::Brought(sent)) => {
+    fn take(&mut self, end: FirstEnd) -> Option<Ended> {
+        match (self.first.take(), end) {
+            (Some(First::Brought(sent, _)), FirstEnd::Known(end)) => {
                 chaos::point("flow.plan");
                 self.learn(sent, end, false)
             }
-            here => {
+            (Some(First::Brought(sent, departure)), FirstEnd::Open(awaited)) => {
+                let out = Out::taken_over(sent, self.ask.deadline, departure, awaited);
+                self.first = Some(First::Here(out));
+                None
+            }
+            (here, _) => {
                 self.first = here;
                 None
             }
@@ -137,7 +161,7 @@ impl Flow {
                     Step::GiveUp(failure) => return Err(failure),
                 },
             };
-            if let Some(ended) = self.race(out).await {
+            if let Some(ended) = self.race(out).await? {
                 return Ok(ended);
             }
         }
@@ -149,23 +173,39 @@ impl Flow {
             if let Some(met) = self.ask.purse.as_ref().and_then(|purse| purse.met()) {
                 return Err(met);
             }
-            sleep_until(until.min(Instant::now() + MONEY)).await;
+            let is_long = until.saturating_duration_since(Instant::now()) > LAST_TURN;
+            tokio::select! {
+                () = sleep_until(until.min(Instant::now() + MONEY)) => {}
+                () = stops(self.ask.stop.clone()), if is_long => {
+                    return Err(Failure::new(Class::Cancelled, STOPPING));
+                }
+            }
         }
         Ok(())
     }
 
     /// Waits for a call, and for another beside it once it takes long; returns the first answer.
-    async fn race(&mut self, mut first: Out) -> Option<Ended> {
+    ///
+    /// # Errors
+    /// When its asker stops before the call has left.
+    async fn race(&mut self, mut first: Out) -> Result<Option<Ended>, Failure> {
         let long = self.takes_long(&first);
+        let in_vain = self.waits_in_vain(&first);
         let beside = tokio::select! {
             biased;
-            end = first.end() => return self.learn(first.sent, end, false),
+            end = first.end() => return Ok(self.learn(first.sent, end, false)),
             () = long => self.send_beside(first.sent.lane),
+            () = in_vain => return Err(self.give_up(first)),
         };
-        let Some(mut beside) = beside else {
+        let Some(beside) = beside else {
             let end = first.end().await;
-            return self.learn(first.sent, end, false);
+            return Ok(self.learn(first.sent, end, false));
         };
+        Ok(self.first_of(first, beside).await)
+    }
+
+    /// Waits for two calls, and returns the first answer.
+    async fn first_of(&mut self, mut first: Out, mut beside: Out) -> Option<Ended> {
         let (end, ended, mut other) = tokio::select! {
             end = first.end() => (end, first, beside),
             end = beside.end() => (end, beside, first),
@@ -181,6 +221,33 @@ impl Flow {
         }
         let end = other.end().await;
         self.learn(other.sent, end, false)
+    }
+
+    /// Waits until the asker stops and the call is none that is about to leave.
+    fn waits_in_vain(&self, out: &Out) -> impl Future<Output = ()> + use<> {
+        let stop = stops(self.ask.stop.clone());
+        let left = out.left();
+        async move {
+            stop.await;
+            tokio::select! {
+                biased;
+                _ = left => std::future::pending().await,
+                () = sleep(LAST_TURN) => {}
+            }
+        }
+    }
+
+    /// Gives up a call whose asker stops. One that left in the last moment is broken off.
+    fn give_up(&mut self, out: Out) -> Failure {
+        let (lane, hedge) = (&self.lanes[out.sent.lane].name, out.sent.hedge);
+        let failure = Failure::new(Class::Cancelled, STOPPING);
+        match out.break_off() {
+            Some(gone) => {
+                note(&self.ask, &mut self.trail, attempt::broken_off(lane, hedge, gone));
+                failure.maybe_charged()
+            }
+            None => failure,
+        }
     }
 
     /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
@@ -230,7 +297,7 @@ impl Flow {
             retry: self.plan.is_retry(lane),
             alone,
             stay,
-            departure: self.hedging.is_some().then(|| Arc::new(Departure::new())),
+            departure: Some(Arc::new(Departure::new())),
             purse: self.ask.purse.clone(),
             deadline: self.ask.deadline,
         }
@@ -262,6 +329,11 @@ impl Flow {
                     refused => self.plan.refused(out.lane, &refused, now, fastrand::f64()),
                 }
                 return None;
+            }
+            End::Late(gone) => {
+                let (attempt, failure) = attempt::late(name, out.hedge, gone);
+                note(&self.ask, &mut self.trail, attempt);
+                (failure, (KeyLeft(true), Probe(false)))
             }
             End::Lost(failure) => {
                 self.trail.0.push(attempt::lost(name, out.hedge, out.asked.elapsed(), &failure));

@@ -20,7 +20,7 @@ mod settings;
 const STOPPED: &str = "pointsman is stopping and takes no more questions";
 
 pub use actor::Router;
-pub use ask::Ask;
+pub use ask::{Ask, StopSignal};
 pub use counts::{CallCounts, CallsEnded};
 pub use hedge::HedgeAfter;
 pub use lane::{LaneHandle, RouteHandle};

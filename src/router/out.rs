@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot::error::RecvError;
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use crate::provider::{Awaited, Call, Departure, Left, Refused, Replied};
@@ -45,6 +44,8 @@ pub(super) enum End {
     Refused(Refused),
     /// A panic of the provider's actor cost it. It had not left.
     Lost(Failure),
+    /// It left, and its time was up before anything of its end was known.
+    Late(Gone),
 }
 
 /// A call that had left when it was broken off.
@@ -67,9 +68,29 @@ impl Out {
         Self { sent, deadline, departure, awaited }
     }
 
+    /// Takes over a call whose end somebody else has awaited until now.
+    pub(super) fn taken_over(
+        sent: Sent,
+        deadline: Instant,
+        departure: Option<Arc<Departure>>,
+        awaited: Awaited,
+    ) -> Self {
+        Self { sent, deadline, departure, awaited }
+    }
+
     /// Waits for its end.
     pub(super) async fn end(&mut self) -> End {
-        end(&mut self.awaited, self.deadline).await
+        match timeout_at(self.deadline + GRACE, &mut self.awaited).await {
+            Ok(came) => fate(came),
+            Err(_) => self.gone().map_or(End::Refused(Refused::Busy { until: Instant::now() }), End::Late),
+        }
+    }
+
+    /// Returns what is known of it if it has left.
+    fn gone(&self) -> Option<Gone> {
+        let left = self.departure.as_ref()?.get()?;
+        let waited = left.at.saturating_duration_since(self.sent.asked);
+        Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
     }
 
     /// Returns what becomes true when the call leaves, for ever false where it is not told.
@@ -84,31 +105,23 @@ impl Out {
     }
 
     /// Breaks it off; `None` when it had not left.
-    pub(super) fn break_off(self) -> Option<Gone> {
-        let Self { sent: Sent { asked, .. }, departure, awaited, .. } = self;
+    pub(super) fn break_off(mut self) -> Option<Gone> {
         // First, so that a call that has not left by now does not.
-        drop(awaited);
-        let left = departure.as_ref()?.get()?;
-        let waited = left.at.saturating_duration_since(asked);
-        Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
+        self.awaited.close();
+        self.gone()
     }
 }
 
-/// Waits for the end of a call.
-pub(super) async fn end(awaited: &mut Awaited, deadline: Instant) -> End {
-    fate(timeout_at(deadline + GRACE, awaited).await)
-}
-
-fn fate(came: Result<Result<Result<Replied, Refused>, RecvError>, Elapsed>) -> End {
+/// Returns how a call ended whose end has come.
+pub(super) fn fate(came: Result<Result<Replied, Refused>, RecvError>) -> End {
     match came {
-        Ok(Ok(Ok(replied))) => End::Replied(replied),
-        Ok(Ok(Err(refused))) => End::Refused(refused),
+        Ok(Ok(replied)) => End::Replied(replied),
+        Ok(Err(refused)) => End::Refused(refused),
         // What the actor has let leave is answered by its own task, whatever becomes of either.
-        Ok(Err(_)) => {
+        Err(_) => {
             let lost = "the provider's actor panicked over the call, before it left";
             End::Lost(Failure::new(Class::NetworkError, lost))
         }
-        Err(_) => End::Refused(Refused::Busy { until: Instant::now() }),
     }
 }
 
@@ -121,12 +134,26 @@ mod tests {
     async fn a_call_that_a_panic_cost_before_it_left_was_not_paid() {
         let (reply, awaited) = crate::supervisor::Reply::awaited();
         drop(reply);
-        let End::Lost(failure) = fate(Ok(awaited.await)) else { panic!("it is taken for known") };
+        let End::Lost(failure) = fate(awaited.await) else { panic!("it is taken for known") };
         assert_eq!((failure.class, failure.charged), (Class::NetworkError, Charged::No));
     }
 
     #[test]
     fn a_call_that_was_refused_was_not_lost() {
-        assert!(matches!(fate(Ok(Ok(Err(Refused::Down)))), End::Refused(Refused::Down)));
+        assert!(matches!(fate(Ok(Err(Refused::Down))), End::Refused(Refused::Down)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_out_when_its_time_is_up_keeps_what_it_may_have_cost() {
+        let (reply, awaited) = crate::supervisor::Reply::awaited();
+        let _still_out = reply;
+        let departure = Arc::new(Departure::new());
+        let sent = Sent { lane: 0, hedge: false, asked: Instant::now() };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut out = Out::taken_over(sent, deadline, Some(departure.clone()), awaited);
+        let left = Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) };
+        departure.set(left).unwrap();
+        let End::Late(gone) = out.end().await else { panic!("it is taken for one that never left") };
+        assert_eq!((gone.key.as_str(), gone.likely), ("k", NanoUsd(7)));
     }
 }

@@ -16,8 +16,8 @@ use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{Answer, Class, Failure, Trail, Unanswered};
 
 use super::actor::Router;
-use super::ask::{Ask, Begin};
-use super::flow::{Answered, Flow};
+use super::ask::{Ask, Begin, stops};
+use super::flow::{Answered, FirstEnd, Flow};
 use super::out;
 
 /// How often a question is asked that is lost with the router or on its way. Twice is no accident any more.
@@ -52,7 +52,7 @@ pub fn question(
             }
             let Some(asked) = asked.take() else { break };
             // Caught where it happens: whoever asks must not die of one question.
-            let answered = AssertUnwindSafe(asked.answer(&router, ask.deadline)).catch_unwind().await;
+            let answered = AssertUnwindSafe(asked.answer(&router, &ask)).catch_unwind().await;
             match answered.unwrap_or(Err(Lost)) {
                 Ok(Ok(answer)) => return Ok(Answer { lost, ..answer }),
                 Ok(Err(unanswered)) => return Err(Box::new(Unanswered { lost, ..*unanswered })),
@@ -75,15 +75,20 @@ pub fn question(
 
 impl Asked {
     /// Follows the question to its end.
-    async fn answer(mut self, router: &Slot<Router>, deadline: Instant) -> Result<Answered, Lost> {
+    async fn answer(mut self, router: &Slot<Router>, ask: &Ask) -> Result<Answered, Lost> {
+        let (deadline, stop) = (ask.deadline, ask.stop.clone());
         let retired = router.retired();
         let late = sleep_until(deadline + ROUTER_GONE);
         tokio::pin!(retired);
         let first = tokio::select! {
             biased;
-            end = out::end(&mut self.first, deadline) => end,
+            came = &mut self.first => Some(FirstEnd::Known(out::fate(came))),
             () = &mut retired => return Ok(unanswered(Failure::new(Class::Cancelled, super::STOPPED))),
+            // What follows then the flow knows: whether the call has left.
+            () = stops(stop) => None,
+            () = sleep_until(deadline) => None,
         };
+        let first = first.unwrap_or(FirstEnd::Open(self.first));
         // It has come before the call was sent, but where there was none.
         let flow = tokio::select! {
             biased;

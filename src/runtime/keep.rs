@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep};
 use crate::guard::Purse;
 use crate::ledger::Ledger;
 use crate::pipeline::run::{Ended, Keeping, Report};
-use crate::pipeline::source::Source;
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
@@ -103,8 +102,6 @@ pub struct Kept {
     outline: Outline,
     grounds: Grounds,
     known: Option<Known>,
-    /// Held while a run begins that is not there yet.
-    _beginning: Option<RunLock>,
 }
 
 #[derive(Debug)]
@@ -163,17 +160,20 @@ impl Kept {
 
     /// Begins a session.
     pub(super) async fn begin(self, pointsman: &Pointsman) -> Result<Open, Error> {
-        let Self { keep, outline, grounds, known, _beginning } = self;
+        let Self { keep, outline, grounds, known } = self;
         let store = keep.store.clone();
-        let sums = known.as_ref().map(|known| known.sums).unwrap_or_default();
+        let begun = match known {
+            Some(known) => Begun::Before(Box::new(known)),
+            None => begin_new(&keep, &outline, &grounds).await?,
+        };
+        let (sums, worked) = match &begun {
+            Begun::Before(known) => (known.sums, outcome_of(&known.run).seconds),
+            Begun::Now(..) => (Sums::default(), 0.0),
+        };
         let had = if keep.partly { 0 } else { sums.open + sums.settled() };
-        let worked = known.as_ref().map(|known| outcome_of(&known.run).seconds).unwrap_or_default();
-        let (run, state, lock, anew) = match known {
-            Some(Known { run, lock, anew, .. }) => (run.number, run.state, lock, anew),
-            None => {
-                let run = store.create(&keep.identity, &outline).await?;
-                (run, RunState::Open, store.lock(run)?, false)
-            }
+        let (run, state, lock, anew) = match begun {
+            Begun::Before(known) => (known.run.number, known.run.state, known.lock, known.anew),
+            Begun::Now(run, lock) => (run, RunState::Open, lock, false),
         };
         let before = store.spent_by(run).await?;
         pointsman.purses().learn(&*store).await?;
@@ -198,6 +198,26 @@ impl Kept {
     }
 }
 
+/// A run whose session is about to begin.
+enum Begun {
+    /// It was there before.
+    Before(Box<Known>),
+    /// It has just been made.
+    Now(RunNumber, RunLock),
+}
+
+/// Makes a run. Of two that begin the same one at once, one makes it, and the other finds it. The lock for that is held
+/// only here: a run that is prepared and never begins holds up no other.
+async fn begin_new(keep: &Keep, outline: &Outline, grounds: &Grounds) -> Result<Begun, Error> {
+    let beginning = beginning(&*keep.store).await?;
+    if let Some(run) = keep.find().await? {
+        drop(beginning);
+        return Ok(Begun::Before(Box::new(keep.known(run, grounds, true).await?)));
+    }
+    let run = keep.store.create(&keep.identity, outline).await?;
+    Ok(Begun::Now(run, keep.store.lock(run)?))
+}
+
 /// Lets one process at a time begin a run in a store.
 async fn beginning(store: &dyn Store) -> Result<RunLock, Error> {
     let end = Instant::now() + BEGINNING;
@@ -206,6 +226,23 @@ async fn beginning(store: &dyn Store) -> Result<RunLock, Error> {
             Ok(lock) => return Ok(lock),
             Err(store::Error::Busy { .. }) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How a session ended.
+pub(super) enum Ending {
+    /// With its report.
+    Reported(Box<Report>),
+    /// So, and without a report: the run's actor never began, or died first.
+    Lost(Ended),
+}
+
+impl Ending {
+    fn ended(&self) -> Ended {
+        match self {
+            Self::Reported(report) => report.ended,
+            Self::Lost(ended) => *ended,
         }
     }
 }
@@ -228,9 +265,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Learns what is read, before that begins.
-    pub(super) fn reads(&mut self, source: &Source) {
-        self.input = Input::of(source);
+    /// Learns what is read.
+    pub(super) fn reads(&mut self, input: Option<Input>) {
+        self.input = input;
     }
 
     /// Notes how the run ended and what it has spent; before its lock goes.
@@ -239,13 +276,17 @@ impl Open {
     /// Why not, in words.
     pub(super) async fn close(
         self,
-        report: &Report,
+        ending: Ending,
         was_cancelled: bool,
         purse: &Purse,
     ) -> Result<(), String> {
         // How it ended is noted also where its spending cannot be.
         let booked = self.book(purse).await;
-        self.note(report, was_cancelled).await.map_err(|error| whole_story(&error)).and(booked)
+        let store = self.store.clone();
+        let noted = self.note(&ending, was_cancelled).await.map_err(|error| whole_story(&error)).and(booked);
+        // What is read without its journal is whole. Where that cannot be, the journal has the rest.
+        drop(store.fold().await);
+        noted
     }
 
     async fn book(&self, purse: &Purse) -> Result<(), String> {
@@ -255,8 +296,8 @@ impl Open {
         rest.await.map_err(|error| whole_story(&error))
     }
 
-    async fn note(self, report: &Report, was_cancelled: bool) -> Result<(), store::Error> {
-        let state = match report.ended {
+    async fn note(self, ending: &Ending, was_cancelled: bool) -> Result<(), store::Error> {
+        let state = match ending.ended() {
             Ended::Whole => self.whole,
             Ended::Interrupted if was_cancelled => RunState::Cancelled,
             Ended::Interrupted => RunState::Stopped,
@@ -274,8 +315,11 @@ impl Open {
         } else {
             Vec::new()
         };
-        let seconds = self.seconds + report.seconds;
-        let outcome = Outcome { report: serde_json::to_value(report).unwrap_or_default(), seconds, files };
+        let (report, seconds) = match ending {
+            Ending::Reported(report) => (serde_json::to_value(report).unwrap_or_default(), report.seconds),
+            Ending::Lost(_) => (Value::Null, 0.0),
+        };
+        let outcome = Outcome { report, seconds: self.seconds + seconds, files };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }
@@ -285,62 +329,39 @@ impl Open {
     }
 }
 
-impl Pointsman {
-    /// Looks for the run of `keep`, so that it can go on, or begin. Nothing is asked and nothing changed yet.
-    ///
-    /// # Errors
-    /// When the store cannot be used, another process works on the run, or the run has changed and that is not
-    /// accepted.
-    pub async fn keep(&self, pipeline: &Pipeline, mut keep: Keep) -> Result<Kept, Error> {
-        let is_simulated = self.is_simulated(pipeline);
-        if is_simulated {
-            keep.identity.push_str(SIMULATED);
+impl Keep {
+    /// Returns the run that goes on; `None` when a new one begins. What was cancelled begins anew.
+    async fn find(&self) -> Result<Option<RunNumber>, Error> {
+        if let Some(run) = self.run {
+            return Ok(Some(run));
         }
-        let store = keep.store.clone();
-        let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
-        let written = serde_json::to_value(&grounds).map_err(|error| Error::Grounds(error.to_string()))?;
-        let outline = Outline {
-            name: pipeline.name().to_owned(),
-            places: keep.places.clone(),
-            pipeline: pipeline.text().to_owned(),
-            grounds: written,
-        };
-        let mut beginning = None;
-        let found = match keep.run {
-            Some(run) => Some(store.run(run).await?),
-            None => {
-                // Held until the run has begun: of two processes that begin the same one, one does, and the other
-                // finds it. What was cancelled begins anew.
-                beginning = Some(self::beginning(&*store).await?);
-                let found = if keep.anew { None } else { store.find(&keep.identity).await? };
-                found.filter(|run| run.state != RunState::Cancelled)
-            }
-        };
-        let was_simulated =
-            |run: &KnownRun| run.identity.ends_with(SIMULATED) || run.identity.ends_with(PRACTICE);
-        if let Some(run) = found.as_ref().filter(|run| was_simulated(run) != is_simulated) {
-            return Err(if is_simulated {
-                Error::RealRun(run.number)
-            } else {
-                Error::SimulatedRun(run.number)
-            });
-        }
-        let Some(run) = found else {
-            return Ok(Kept { keep, outline, grounds, known: None, _beginning: beginning });
-        };
-        drop(beginning);
-        let lock = store.lock(run.number)?;
+        let found = if self.anew { None } else { self.store.find(&self.identity).await? };
+        Ok(found.filter(|run| run.state != RunState::Cancelled).map(|run| run.number))
+    }
+
+    /// Locks a run that is there, and compares what it depends on with what it did when it began. `attaches` is whether
+    /// its items attach files.
+    async fn known(&self, run: RunNumber, grounds: &Grounds, attaches: bool) -> Result<Known, Error> {
+        let (keep, store) = (self, &self.store);
+        let lock = store.lock(run)?;
         // Read under the lock: another process may have accepted changes since it was found.
-        let run = store.run(run.number).await?;
+        let run = store.run(run).await?;
+        let is_simulated = keep.identity.ends_with(SIMULATED);
+        let was_simulated = run.identity.ends_with(SIMULATED) || run.identity.ends_with(PRACTICE);
+        match (is_simulated, was_simulated) {
+            (true, false) => return Err(Error::RealRun(run.number)),
+            (false, true) => return Err(Error::SimulatedRun(run.number)),
+            (true, true) | (false, false) => {}
+        }
         let before = Grounds::of_run(&run)?;
-        let changes = before.changes(&grounds);
+        let changes = before.changes(grounds);
         let sums = store.sums(run.number).await?;
         let mut notes = Vec::new();
         if !changes.is_empty() && !keep.accept_changes {
             let answered = store.answers(run.number).await?;
-            if changes.discard(&answered, sums.settled(), &before, &grounds) {
+            if changes.discard(&answered, sums.settled(), &before, grounds) {
                 let (answers, stay) =
-                    (answered.values().sum(), changes.stay_valid(&answered, &before, &grounds));
+                    (answered.values().sum(), changes.stay_valid(&answered, &before, grounds));
                 let (run, settled) = (run.number, sums.settled());
                 return Err(Error::Changed { run, changes: Box::new(changes), settled, answers, stay });
             }
@@ -353,10 +374,36 @@ impl Pointsman {
         let is_as_before = run.state == RunState::Complete
             && changes.is_empty()
             && run.outline.places == keep.places
-            && !pipeline.attaches();
+            && !attaches;
         let nothing_left = is_as_before && files_hold(&run).await;
-        let known = Known { run, lock, sums, anew: changes.reach_items(), nothing_left, notes };
-        Ok(Kept { keep, outline, grounds, known: Some(known), _beginning: None })
+        Ok(Known { run, lock, sums, anew: changes.reach_items(), nothing_left, notes })
+    }
+}
+
+impl Pointsman {
+    /// Looks for the run of `keep`, so that it can go on, or begin. Nothing is asked and nothing changed yet, and a run
+    /// that is to begin holds nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be used, another process works on the run, or the run has changed and that is not
+    /// accepted.
+    pub async fn keep(&self, pipeline: &Pipeline, mut keep: Keep) -> Result<Kept, Error> {
+        if self.is_simulated(pipeline) {
+            keep.identity.push_str(SIMULATED);
+        }
+        let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
+        let written = serde_json::to_value(&grounds).map_err(|error| Error::Grounds(error.to_string()))?;
+        let outline = Outline {
+            name: pipeline.name().to_owned(),
+            places: keep.places.clone(),
+            pipeline: pipeline.text().to_owned(),
+            grounds: written,
+        };
+        let known = match keep.find().await? {
+            Some(run) => Some(keep.known(run, &grounds, pipeline.attaches()).await?),
+            None => None,
+        };
+        Ok(Kept { keep, outline, grounds, known })
     }
 
     /// Returns whether the simulator plays a target that `pipeline` asks.

@@ -22,6 +22,7 @@ mod children;
 mod error;
 mod keep;
 mod marks;
+mod open_runs;
 mod plan;
 mod played;
 mod pointsman;

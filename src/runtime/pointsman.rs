@@ -26,6 +26,7 @@ use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName
 
 use super::children::{account, provider_spec, router_spec};
 use super::error::Error;
+use super::open_runs::OpenRuns;
 use super::played::Played;
 use super::purses::Purses;
 use super::threads::{self, Arbiters, Threads};
@@ -56,10 +57,10 @@ struct Running {
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
+    runs: Arc<OpenRuns>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
-    _played: Played,
     // Last, so that what lives on the threads is dropped before them.
     _threads: Threads,
 }
@@ -98,7 +99,8 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None }).await
+        self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None, stop: None })
+            .await
     }
 
     /// Sends a whole [`Ask`]. One that is lost with the router, or on its way by a panic, is asked once
@@ -175,6 +177,10 @@ impl Pointsman {
         &self.running.purses
     }
 
+    pub(super) fn runs(&self) -> &OpenRuns {
+        &self.running.runs
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.running.config
     }
@@ -213,11 +219,15 @@ impl Pointsman {
         why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
     }
 
-    /// Stops every actor, by `by` at the latest, and returns how many had to be killed. Runs and asks under
-    /// way may end by then; whoever asks from now on hears that it is too late.
+    /// Stops everything, and returns how many actors had to be killed. Runs and asks under way may end by `by`; a
+    /// question or a run that begins from now on fails with [`Error::Stopped`] or [`Class::Cancelled`].
+    ///
+    /// Runs take no more items. What is in flight when nine tenths of the time have passed is given up: its calls are
+    /// broken off, and booked as possibly charged. When this returns, every run is closed: its state and outcome are
+    /// in its store and its lock is free. That takes milliseconds, and ten seconds after `by` at most.
     pub async fn drain(&self, by: Instant) -> Drained {
         self.running.draining.store(true, Relaxed);
-        self.running.supervisor.send(Drain { by }).await.unwrap_or_default()
+        stop(&self.running.runs, &self.running.supervisor, by).await
     }
 
     /// Returns the runtime under the actors. Calls have threads of their own.
@@ -235,10 +245,10 @@ struct Begun {
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
+    runs: Arc<OpenRuns>,
     arbiters: Arbiters,
     gave_up: watch::Receiver<Option<String>>,
     watchdog: Watchdog,
-    played: Played,
 }
 
 impl Begun {
@@ -251,10 +261,10 @@ impl Begun {
             supervisor: self.supervisor,
             router: self.router,
             draining: self.draining,
+            runs: self.runs,
             arbiters: self.arbiters,
             gave_up: self.gave_up,
             _watchdog: self.watchdog,
-            _played: self.played,
             _threads: threads,
         }
     }
@@ -285,7 +295,8 @@ async fn begin(
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALLED, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
-    let end = end(supervisor.clone());
+    let runs = Arc::new(OpenRuns::new());
+    let end = end(supervisor.clone(), runs.clone(), draining.clone(), played);
     let begun = Begun {
         config,
         usable,
@@ -294,18 +305,29 @@ async fn begin(
         supervisor,
         router,
         draining,
+        runs,
         arbiters,
         gave_up,
         watchdog,
-        played,
     };
     Ok((begun, end))
 }
 
-/// Stops the actors before their threads, so that none is taken for a casualty.
-async fn end(supervisor: Addr<Supervisor>) {
+/// Stops the actors before their threads, so that none is taken for a casualty. Runs that are open still are given
+/// up and closed; played providers answer until then.
+async fn end(supervisor: Addr<Supervisor>, runs: Arc<OpenRuns>, draining: Arc<AtomicBool>, played: Played) {
+    draining.store(true, Relaxed);
+    runs.close(Instant::now()).await;
     // Gone already is as good.
     let _ = supervisor.send(Drain { by: Instant::now() + LAST_MESSAGES }).await;
+    drop(played);
+}
+
+/// Closes the runs, and then stops the actors under them.
+async fn stop(runs: &OpenRuns, supervisor: &Addr<Supervisor>, by: Instant) -> Drained {
+    let left = by.saturating_duration_since(Instant::now());
+    runs.close(by.checked_sub(left / 10).unwrap_or(by)).await;
+    supervisor.send(Drain { by }).await.unwrap_or_default()
 }
 
 async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {

@@ -10,17 +10,20 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Cancel, Output, Progress, Report, Run, RunPurses, RunSetup, StopIntake};
-use crate::pipeline::source::Source;
+use crate::pipeline::run::{
+    Cancel, Ended, Output, Progress, Report, Run, RunPurses, RunSetup, StopIntake, Watched,
+};
+use crate::pipeline::source::Reader;
 use crate::provider;
 use crate::router::Router;
 use crate::store::{RunNumber, RunState, Store};
-use crate::supervisor::{ChildSpec, Policy, Restart, Slot, Start, Supervisor};
+use crate::supervisor::{self, ChildSpec, Policy, Restart, Slot, Start, Supervisor};
 use crate::types::Priority;
 
 use super::capped::settled;
 use super::error::Error;
-use super::keep::Open;
+use super::keep::{Ending, Open};
+use super::open_runs::{OpenRun, Phase};
 use super::threads::Arbiters;
 
 /// How often it is looked whether a run has been given up.
@@ -31,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct RunHandle {
     run: Addr<Run>,
     number: Option<RunNumber>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Sender<Progress>,
     report: oneshot::Receiver<Report>,
     ended: Option<Report>,
     notes: Vec<String>,
@@ -48,9 +51,12 @@ impl RunHandle {
         &self.notes
     }
 
-    /// Returns where the run's progress is told, ten times a second.
+    /// Returns where the run's progress is told, ten times a second, and once more at its end. It costs something only
+    /// while the receiver is there.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
+        let progress = self.progress.subscribe();
+        self.run.do_send(Watched);
+        progress
     }
 
     /// Takes no more items; those in flight are finished.
@@ -75,6 +81,29 @@ impl RunHandle {
     }
 }
 
+/// A run that has begun and that its caller does not have yet. Dropped, it gives the run up: a caller that has gone
+/// wants no answers.
+pub(super) struct Unclaimed(Option<RunHandle>);
+
+impl Unclaimed {
+    pub(super) fn new(run: RunHandle) -> Self {
+        Self(Some(run))
+    }
+
+    /// Returns the run to its caller; `None` once that was done.
+    pub(super) fn claim(mut self) -> Option<RunHandle> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(run) = &self.0 {
+            run.cancel();
+        }
+    }
+}
+
 /// What a run is begun with.
 pub(super) struct Begin {
     pub(super) pipeline: Arc<Pipeline>,
@@ -87,21 +116,28 @@ pub(super) struct Begin {
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) policy: Policy,
     pub(super) arbiters: Arbiters,
+    pub(super) open: OpenRun,
 }
 
-pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Result<RunHandle, Error> {
-    static RUNS: AtomicU64 = AtomicU64::new(1);
-    let Begin { pipeline, router, providers, window, purses, notes, mut kept, supervisor, policy, arbiters } =
-        begin;
-    if let Some(kept) = &mut kept {
-        kept.reads(&source);
-    }
-    let (progress_to, progress) = watch::channel(Progress::default());
+/// Begins a run: its actor, what feeds it and what writes for it. Not to be dropped half-way: its caller lets it run
+/// in a task of its own.
+pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Result<RunHandle, Error> {
+    let Begin {
+        pipeline,
+        router,
+        providers,
+        window,
+        purses,
+        notes,
+        kept,
+        supervisor,
+        policy,
+        arbiters,
+        open,
+    } = begin;
+    let progress = watch::Sender::new(Progress::default());
     let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
     let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
-    let judge = pipeline.clone();
-    let source = source.fit(move |item| judge.validate_item(item));
-    let reader = source.read().map_err(Error::Source)?;
     let priority = Priority::Batch;
     let setup = RunSetup {
         pipeline,
@@ -111,10 +147,38 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
         window,
         keeping,
         purses: purses.clone(),
-        progress: progress_to,
+        progress: progress.clone(),
         report: report_to,
     };
     let (run, tasks) = setup.split(reader, output);
+    let run = match start_actor(run, &supervisor, policy, &arbiters).await {
+        Ok(run) => run,
+        Err(error) => {
+            if let Some(kept) = kept {
+                // Why it did not begin is worth more than that it could not be noted.
+                drop(kept.close(Ending::Lost(Ended::Interrupted), false, &purses.own).await);
+            }
+            return Err(error);
+        }
+    };
+    let work = tasks.work(run.clone());
+    let under_way = UnderWay { run: run.clone(), told, purses, kept, open };
+    drop(arbiters.runtime.spawn(async move {
+        // Whoever does not wait for the report does not want it.
+        if let Some(report) = Box::pin(under_way.end(work)).await {
+            drop(report_on.send(report));
+        }
+    }));
+    Ok(RunHandle { run, number, progress, report, ended: None, notes })
+}
+
+async fn start_actor(
+    run: Run,
+    supervisor: &Addr<Supervisor>,
+    policy: Policy,
+    arbiters: &Arbiters,
+) -> Result<Addr<Run>, Error> {
+    static RUNS: AtomicU64 = AtomicU64::new(1);
     let run = Mutex::new(Some(run));
     let make = move |_: &mut Context<Run>| {
         let run = run.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -128,46 +192,88 @@ pub(super) async fn begin(begin: Begin, source: Source, output: Output) -> Resul
     let spec = ChildSpec::in_place(name, slot.clone(), make)
         .on([arbiters.items.clone()])
         .policy(policy)
-        .restart(Restart::Transient);
-    supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)?;
-    let run = slot.get().ok_or(Error::Stopped)?;
-    let work = tasks.work(run.clone());
-    let given_up = kept.as_ref().map(|kept| given_up(kept.store.clone(), kept.run()));
-    let addr = run.clone();
-    drop(arbiters.runtime.spawn(async move {
-        let was_cancelled = work_unless(work, given_up, &addr).await;
-        let Ok(mut report) = told.await else { return };
-        // Calls that were broken off are booked a moment later than their items end.
-        settled(&purses).await;
-        (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
-        if let Some(kept) = kept
-            && let Err(error) = kept.close(&report, was_cancelled, &purses.own).await
-        {
-            report.store_error.get_or_insert(error);
-        }
-        // Whoever does not wait for the report does not want it.
-        drop(report_on.send(report));
-    }));
-    Ok(RunHandle { run, number, progress, report, ended: None, notes })
+        .restart(Restart::Transient)
+        .never_by_name("end it with `cancel`, and begin it again: what is stored of it goes on");
+    supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(|error| match error {
+        supervisor::Error::Draining => Error::Stopped,
+        error => Error::Actor(error),
+    })?;
+    slot.get().ok_or(Error::Stopped)
 }
 
-/// Works until the end, and gives up the items in flight when the run is given up; returns whether it was.
+/// A run at work, until it is closed.
+struct UnderWay {
+    run: Addr<Run>,
+    told: oneshot::Receiver<Report>,
+    purses: RunPurses,
+    kept: Option<Open>,
+    /// The last to go: a drain waits for it.
+    open: OpenRun,
+}
+
+impl UnderWay {
+    /// Works to the end, books what was spent and closes the run. Returns its report; `None` when its actor died
+    /// before it could make one.
+    async fn end(self, work: impl Future<Output = ()>) -> Option<Report> {
+        let Self { run, told, purses, kept, mut open } = self;
+        let given_up = kept.as_ref().map(|kept| given_up(kept.store.clone(), kept.run()));
+        let was_cancelled = work_unless(work, given_up, &mut open, &run).await;
+        let told = told.await;
+        // Calls that were broken off are booked a moment later than their items end.
+        settled(&purses).await;
+        let mut report = told.ok();
+        if let Some(report) = &mut report {
+            (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
+        }
+        if let Some(kept) = kept {
+            let ending = match &report {
+                Some(report) => Ending::Reported(Box::new(report.clone())),
+                None if open.is_stopping() => Ending::Lost(Ended::Interrupted),
+                None => Ending::Lost(Ended::Broken),
+            };
+            let closed = kept.close(ending, was_cancelled, &purses.own).await;
+            match (closed, &mut report) {
+                (Ok(()), _) => {}
+                (Err(error), Some(report)) => drop(report.store_error.get_or_insert(error)),
+                (Err(error), None) => tracing::error!(%error, "a run could not be closed"),
+            }
+        }
+        report
+    }
+}
+
+/// Works until the end; takes no more items when everything stops, and gives up the items in flight when the run is
+/// given up, or the time for that is over. Returns whether the run was given up by its user.
 async fn work_unless(
     work: impl Future<Output = ()>,
     given_up: Option<impl Future<Output = ()>>,
+    open: &mut OpenRun,
     run: &Addr<Run>,
 ) -> bool {
     let mut work = pin!(work);
-    let Some(given_up) = given_up else {
-        work.await;
-        return false;
-    };
-    tokio::select! {
-        () = &mut work => return false,
-        () = given_up => run.do_send(Cancel),
+    let mut given_up = pin!(async {
+        match given_up {
+            Some(given_up) => given_up.await,
+            None => std::future::pending().await,
+        }
+    });
+    let (mut phase, mut was_cancelled) = (Phase::Open, false);
+    loop {
+        tokio::select! {
+            () = &mut work => return was_cancelled,
+            () = &mut given_up, if !was_cancelled => {
+                was_cancelled = true;
+                run.do_send(Cancel);
+            }
+            next = open.after(phase), if phase < Phase::GivingUp => {
+                phase = next;
+                match phase {
+                    Phase::Open | Phase::Draining => run.do_send(StopIntake),
+                    Phase::GivingUp => run.do_send(Cancel),
+                }
+            }
+        }
     }
-    work.await;
-    true
 }
 
 /// Returns when somebody has given the run up, from whatever process.

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use indexmap::IndexSet;
+use tokio::sync::oneshot;
 
 use crate::document::Faults;
 use crate::guard::Purse;
@@ -16,9 +17,11 @@ use crate::types::{Booked, NanoUsd, ProviderName};
 
 use super::capped::RunOptions;
 use super::error::Error;
-use super::keep::{Kept, Open};
+use super::keep::Kept;
+use super::marks::Input;
+use super::open_runs::OpenRun;
 use super::pointsman::Pointsman;
-use super::run::{self, RunHandle};
+use super::run::{self, RunHandle, Unclaimed};
 
 impl Pointsman {
     /// Starts to run the items of `source` through `pipeline`.
@@ -57,9 +60,7 @@ impl Pointsman {
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
         let cap = options.max_cost.or(self.config().budget.run);
-        let notes = self.check_prices(&pipeline, cap.is_some())?;
-        let own = Purse::of_run(cap, Booked::default(), false);
-        self.begin_run(pipeline, source, output, own, notes, None).await
+        self.begin_run(pipeline, source, output, cap, None).await
     }
 
     /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run that
@@ -76,10 +77,7 @@ impl Pointsman {
         kept: Kept,
     ) -> Result<RunHandle, Error> {
         let cap = kept.max_cost().or(self.config().budget.run);
-        let notes = self.check_prices(&pipeline, cap.is_some())?;
-        let open = kept.begin(self).await?;
-        let own = Purse::of_run(cap, open.before.values().copied().sum(), true);
-        self.begin_run(pipeline, source, output, own, notes, Some(open)).await
+        self.begin_run(pipeline, source, output, cap, Some(kept)).await
     }
 
     /// Checks whether spending can be capped, by `max_cost` or else as the configuration says, so that a run which
@@ -98,32 +96,78 @@ impl Pointsman {
         self.purses().check(self.usable(), lanes, capped)
     }
 
+    /// Begins a run in a task of its own: a caller that is dropped while it waits leaves no run half-begun. What has
+    /// begun by then is given up and closed.
     async fn begin_run(
         &self,
         pipeline: Pipeline,
         source: Source,
         output: Output,
-        own: Arc<Purse>,
-        notes: Vec<String>,
-        kept: Option<Open>,
+        cap: Option<NanoUsd>,
+        kept: Option<Kept>,
     ) -> Result<RunHandle, Error> {
-        let (config, settings) = (self.config(), &self.config().supervisor);
-        let (providers, router, supervisor, arbiters) = self.parts();
-        let routes = pipeline.routes().filter_map(|route| self.usable().route(route).ok());
+        let notes = self.check_prices(&pipeline, cap.is_some())?;
+        let open = self.runs().enter()?;
+        let (to, begun) = oneshot::channel();
+        let pointsman = self.clone();
+        drop(self.runtime().spawn(async move {
+            let begin = Beginning { pipeline, cap, notes, kept, open };
+            let run = begin.run(&pointsman, source, output).await;
+            // Let go of first: whoever hears of the run may drop the last handle but this one.
+            drop(pointsman);
+            // A caller that has gone gives the run up by that.
+            drop(to.send(run.map(Unclaimed::new)));
+        }));
+        begun.await.map_err(|_| Error::Stopped)??.claim().ok_or(Error::Stopped)
+    }
+}
+
+/// A run that is about to begin.
+struct Beginning {
+    pipeline: Pipeline,
+    cap: Option<NanoUsd>,
+    notes: Vec<String>,
+    kept: Option<Kept>,
+    open: OpenRun,
+}
+
+impl Beginning {
+    async fn run(self, pointsman: &Pointsman, source: Source, output: Output) -> Result<RunHandle, Error> {
+        let Self { pipeline, cap, notes, kept, open } = self;
+        let pipeline = Arc::new(pipeline);
+        let judge = pipeline.clone();
+        let source = source.fit(move |item| judge.validate_item(item));
+        let input = Input::of(&source);
+        // Before anything is stored: what cannot be read leaves nothing.
+        let reader = source.read().map_err(Error::Source)?;
+        let kept = match kept {
+            Some(kept) => {
+                let mut open = kept.begin(pointsman).await?;
+                open.reads(input);
+                Some(open)
+            }
+            None => None,
+        };
+        let before: Booked = kept.iter().flat_map(|open| open.before.values().copied()).sum();
+        let own = Purse::of_run(cap, before, kept.is_some());
+        let (config, settings) = (pointsman.config(), &pointsman.config().supervisor);
+        let (providers, router, supervisor, arbiters) = pointsman.parts();
+        let routes = pipeline.routes().filter_map(|route| pointsman.usable().route(route).ok());
         let lanes = routes.flat_map(|route| &route.lanes);
         let names: IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
         let begin = run::Begin {
-            pipeline: Arc::new(pipeline),
+            pipeline: pipeline.clone(),
             router: router.clone(),
             providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
-            purses: RunPurses { own, shared: self.purses().of_run(names.iter()) },
+            purses: RunPurses { own, shared: pointsman.purses().of_run(names.iter()) },
             notes,
             window: config.run.window.map(NonZeroUsize::get),
             kept,
             supervisor: supervisor.clone(),
             policy: settings.policy(settings.run_restarts),
             arbiters: arbiters.clone(),
+            open,
         };
-        run::begin(begin, source, output).await
+        run::begin(begin, reader, output).await
     }
 }

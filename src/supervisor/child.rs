@@ -51,6 +51,8 @@ pub struct ChildSpec {
     pub(super) when_exhausted: WhenExhausted,
     pub(super) grace: Duration,
     pub(super) place: Place,
+    /// Why it is not restarted by name, as advice; `None` where it may be.
+    pub(super) never_by_name: Option<&'static str>,
     pub(super) lives: Box<dyn Lives>,
 }
 
@@ -93,6 +95,7 @@ impl ChildSpec {
             when_exhausted: WhenExhausted::default(),
             grace: GRACE,
             place: Place(Vec::new()),
+            never_by_name: None,
             lives,
         }
     }
@@ -122,6 +125,13 @@ impl ChildSpec {
     #[must_use]
     pub fn when_exhausted(mut self, then: WhenExhausted) -> Self {
         self.when_exhausted = then;
+        self
+    }
+
+    /// Refuses to restart it by name, and says what to do instead: for a child whose polite stop is its end.
+    #[must_use]
+    pub fn never_by_name(mut self, advice: &'static str) -> Self {
+        self.never_by_name = Some(advice);
         self
     }
 

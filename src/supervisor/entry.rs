@@ -66,6 +66,7 @@ pub(super) struct Entry {
     pub(super) life: u64,
     pub(super) grace: Duration,
     pub(super) when_exhausted: WhenExhausted,
+    pub(super) never_by_name: Option<&'static str>,
     pub(super) phase: Phase,
     restarts: Restarts,
     last_exit: Option<Exit>,
@@ -75,7 +76,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(id: ChildId, spec: ChildSpec) -> Self {
-        let ChildSpec { name, restart, policy, when_exhausted, grace, place, lives } = spec;
+        let ChildSpec { name, restart, policy, when_exhausted, grace, place, never_by_name, lives } = spec;
         let restarts = Restarts::new(restart, policy, Instant::now());
         Self {
             id,
@@ -83,6 +84,7 @@ impl Entry {
             life: 0,
             grace,
             when_exhausted,
+            never_by_name,
             phase: Phase::Down,
             restarts,
             last_exit: None,

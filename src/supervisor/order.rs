@@ -104,6 +104,13 @@ pub enum Error {
         /// Its name.
         name: Arc<str>,
     },
+    /// The child is not restarted by name.
+    NeverByName {
+        /// Its name.
+        name: Arc<str>,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// The children are being stopped, and none is started any more.
     Draining,
 }
@@ -115,6 +122,7 @@ impl fmt::Display for Error {
             Self::Taken { name } => write!(out, "another child is named {name}"),
             Self::Superseded { name } => write!(out, "a later order about {name} replaced this one"),
             Self::Stuck { name } => write!(out, "{name} blocks its thread and cannot be ended"),
+            Self::NeverByName { name, advice } => write!(out, "{name} cannot be restarted by name: {advice}"),
             Self::Draining => out.write_str("all children are being stopped"),
         }
     }

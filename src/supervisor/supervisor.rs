@@ -289,6 +289,10 @@ impl Handler<RestartChild> for Supervisor {
             }
         };
         let child = &mut self.children[at];
+        if let Some(advice) = child.never_by_name {
+            reply.send(Err(Error::NeverByName { name, advice }));
+            return later;
+        }
         match child.phase {
             Phase::Restarting | Phase::Down => {
                 child.begin(ctx.address().recipient());

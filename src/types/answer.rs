@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
 
@@ -45,16 +45,23 @@ fn is_nothing(money: &NanoUsd) -> bool {
 }
 
 impl Attempt {
-    /// Returns whether it was lost before it left, by a panic of the provider's actor.
-    pub fn is_lost(&self) -> bool {
-        self.key.is_none() && matches!(self.outcome, Outcome::Failed(_))
+    /// Returns whether the provider may have charged for it although it brought no answer.
+    pub fn is_maybe_charged(&self) -> bool {
+        match &self.outcome {
+            Outcome::Failed(failure) => failure.charged == Charged::Maybe,
+            Outcome::Superseded | Outcome::BrokenOff => true,
+            Outcome::Answered | Outcome::Refused(_) | Outcome::Lost(_) => false,
+        }
     }
 
-    /// Returns whether it was broken off because another lane had answered first. No other call is
-    /// cancelled and yet written down.
-    pub fn is_beaten(&self) -> bool {
-        self.key.is_some()
-            && matches!(&self.outcome, Outcome::Failed(failure) if failure.class == Class::Cancelled)
+    /// Names what versions before 0.2 wrote as a failure without a key, or as a cancelled one with a key.
+    fn renamed(mut self) -> Self {
+        self.outcome = match (self.outcome, &self.key) {
+            (Outcome::Failed(failure), None) => Outcome::Lost(failure),
+            (Outcome::Failed(failure), Some(_)) if failure.class == Class::Cancelled => Outcome::Superseded,
+            (outcome, _) => outcome,
+        };
+        self
     }
 
     /// Says what was unusual about it; `None` when nothing was.
@@ -63,7 +70,7 @@ impl Attempt {
             "left although its breaker was open: no other lane was left"
         } else if self.hedge {
             "asked beside another lane that took long"
-        } else if self.is_lost() {
+        } else if matches!(self.outcome, Outcome::Lost(_)) {
             "lost with the actor that held it, before it left"
         } else {
             return None;
@@ -82,12 +89,30 @@ pub enum Outcome {
     Failed(Failure),
     /// The call never left: the provider could not take it, for this reason.
     Refused(Box<str>),
+    /// It was broken off because another target had answered first. The provider may have charged for it.
+    Superseded,
+    /// It was broken off because everything stopped. The provider may have charged for it.
+    BrokenOff,
+    /// It was lost before it left, by a panic of the provider's actor.
+    Lost(Failure),
 }
 
 /// Every attempt made for one question, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "Vec<Attempt>")]
 pub struct Trail(pub Vec<Attempt>);
+
+impl From<Vec<Attempt>> for Trail {
+    fn from(attempts: Vec<Attempt>) -> Self {
+        Self(attempts.into_iter().map(Attempt::renamed).collect())
+    }
+}
+
+impl Serialize for Trail {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
 
 impl Trail {
     /// Returns how many calls left this machine for certain.
@@ -114,7 +139,7 @@ impl Trail {
 
     /// Returns how many calls were broken off because another lane had answered first.
     pub fn beaten(&self) -> usize {
-        self.0.iter().filter(|attempt| attempt.is_beaten()).count()
+        self.0.iter().filter(|attempt| attempt.outcome == Outcome::Superseded).count()
     }
 
     /// Returns how many calls left although their lane's breaker was open.
@@ -124,13 +149,20 @@ impl Trail {
 
     /// Returns how many calls were lost before they left.
     pub fn lost(&self) -> usize {
-        self.0.iter().filter(|attempt| attempt.is_lost()).count()
+        self.0.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Lost(_))).count()
     }
 
-    /// Returns how many failed calls the provider may have charged for, those included that were beaten.
+    /// Returns how many calls without an answer the provider may have charged for, those included that were
+    /// superseded.
     pub fn maybe_charged(&self) -> usize {
-        let lost = |attempt: &&Attempt| matches!(&attempt.outcome, Outcome::Failed(failure) if failure.charged == Charged::Maybe);
-        self.0.iter().filter(lost).count()
+        self.0.iter().filter(|attempt| attempt.is_maybe_charged()).count()
+    }
+
+    /// Returns how many of them were not superseded: they brought nothing.
+    pub fn charged_in_vain(&self) -> usize {
+        let in_vain =
+            |attempt: &&Attempt| attempt.is_maybe_charged() && attempt.outcome != Outcome::Superseded;
+        self.0.iter().filter(in_vain).count()
     }
 }
 
@@ -168,5 +200,57 @@ impl From<Failure> for Unanswered {
     /// Makes the end of a question that was never asked.
     fn from(failure: Failure) -> Self {
         Self { failure, trail: Trail::default(), lost: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_that_were_told_by_a_combination_of_fields_are_read_as_what_they_were() {
+        let known = |key: &str, class: &str| {
+            format!(
+                r#"{{"lane":"a/m",{key}"waited":{{"secs":0,"nanos":0}},"took":{{"secs":1,"nanos":0}},
+                "outcome":{{"failed":{{"class":"{class}","message":"x","charged":"maybe"}}}}}}"#
+            )
+        };
+        let text = format!(
+            "[{},{},{}]",
+            known(r#""key":"k","#, "cancelled"),
+            known("", "network_error"),
+            known(r#""key":"k","#, "timeout")
+        );
+        let trail: Trail = serde_json::from_str(&text).unwrap();
+        let kinds: Vec<_> = trail.0.iter().map(|attempt| std::mem::discriminant(&attempt.outcome)).collect();
+        let failure = || Failure::new(Class::Timeout, "x");
+        let expected = [Outcome::Superseded, Outcome::Lost(failure()), Outcome::Failed(failure())];
+        assert_eq!(kinds, expected.each_ref().map(std::mem::discriminant));
+        assert_eq!(
+            (trail.beaten(), trail.lost(), trail.maybe_charged(), trail.charged_in_vain()),
+            (1, 1, 2, 1)
+        );
+        let again: Trail = serde_json::from_str(&serde_json::to_string(&trail).unwrap()).unwrap();
+        assert_eq!(again, trail);
+    }
+
+    #[test]
+    fn an_attempt_that_was_broken_off_by_a_stop_is_not_taken_for_one_that_was_superseded() {
+        let attempt = |outcome| Attempt {
+            lane: "a/m".parse().unwrap(),
+            key: Some("k".into()),
+            waited: Duration::ZERO,
+            took: Duration::ZERO,
+            first_token: None,
+            usage: None,
+            cost: None,
+            perhaps: NanoUsd(7),
+            forced: false,
+            hedge: false,
+            outcome,
+        };
+        let trail = Trail(vec![attempt(Outcome::BrokenOff), attempt(Outcome::Superseded)]);
+        let again: Trail = serde_json::from_str(&serde_json::to_string(&trail).unwrap()).unwrap();
+        assert_eq!((again.beaten(), again.maybe_charged(), again.charged_in_vain()), (1, 2, 1));
     }
 }

@@ -52,8 +52,10 @@ impl Attempt {
     /// Returns whether it cost nothing whatever the price is: it was refused before any work.
     pub fn is_free(&self) -> bool {
         match &self.outcome {
-            Outcome::Answered => false,
-            Outcome::Failed(failure) => failure.charged == Charged::No && self.usage.is_none(),
+            Outcome::Answered | Outcome::Superseded | Outcome::BrokenOff => false,
+            Outcome::Failed(failure) | Outcome::Lost(failure) => {
+                failure.charged == Charged::No && self.usage.is_none()
+            }
             Outcome::Refused(_) => true,
         }
     }

@@ -12,7 +12,7 @@ use super::scene::*;
 use super::stage::*;
 
 /// Where a run that is to end whole may panic. What brings the items and what writes them ends it.
-pub(crate) const POINTS: [&str; 33] = [
+pub(crate) const POINTS: [&str; 34] = [
     "router.ask",
     "router.begun",
     "router.health",
@@ -29,6 +29,7 @@ pub(crate) const POINTS: [&str; 33] = [
     "provider.released",
     "state.enqueue",
     "state.next",
+    "state.admitted",
     "state.settle",
     "call.leave",
     "call.encode",

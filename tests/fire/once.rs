@@ -96,3 +96,22 @@ async fn what_a_provider_knows_survives_its_panic() {
     assert!(pointsman.send(short).await.is_err());
     assert_eq!(simulator.counts().requests, 3, "an open breaker lets nobody through");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_between_admission_and_dispatch_gives_back_what_was_taken_and_books_nothing() {
+    quiet();
+    for point in ["state.admitted", "call.leave"] {
+        let simulator = play(Settings::default());
+        let price = "models.m = { price = { input = 1.0, output = 5.0 } }";
+        let priced = provider("a", &simulator, PATIENT).replace("models.m = {}", price);
+        let armed = arm(Plan::new(1).at(point, 2));
+        let pointsman = start(&format!("{UNDAUNTED}{AT_ONCE}{priced}"));
+        let ran = burn(&pointsman, 25).await;
+        assert_eq!(passed()[point].panics, 1, "{point}");
+        assert_eq!((ran.report.items.completed, ran.report.perhaps_cost_usd), (25, 0.0), "{point}");
+        assert_eq!(simulator.counts().requests, 25, "{point}");
+        let after = snapshot(&pointsman, "a");
+        assert_eq!((after.in_flight, after.waiting), (0, 0), "{point}");
+        drop(armed);
+    }
+}

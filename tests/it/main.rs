@@ -28,6 +28,7 @@ mod embed;
 mod failover;
 // Links are swapped as Kubernetes does.
 mod hedge;
+mod host;
 #[cfg(unix)]
 mod key_files;
 mod keys;

@@ -83,6 +83,7 @@ pub(crate) fn question(route: &str, text: &str, wait: Duration) -> Ask {
         deadline: Instant::now() + wait,
         counts: None,
         purse: None,
+        stop: None,
     }
 }
 
@@ -120,6 +121,9 @@ pub(crate) fn story(answered: &Result<Answer, Box<Unanswered>>) -> String {
             Outcome::Answered => "ok",
             Outcome::Failed(failure) => failure.class.as_str(),
             Outcome::Refused(_) => "refused",
+            Outcome::Superseded => "superseded",
+            Outcome::BrokenOff => "broken_off",
+            Outcome::Lost(_) => "lost",
         };
         format!("{}:{how}", attempt.lane.provider)
     };

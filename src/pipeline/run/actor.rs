@@ -21,7 +21,7 @@ use crate::chaos;
 use crate::guard::Meter;
 use crate::ledger::Unkept;
 use crate::provider;
-use crate::router::{CallCounts, Router};
+use crate::router::{CallCounts, Router, StopSignal};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
@@ -46,6 +46,9 @@ use crate::pipeline::source::{self, Entry};
 /// How often progress is told, and the window looked at anew.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often a run looks whose items have all ended, and that nobody watches.
+const IDLE_TICK: Duration = Duration::from_secs(2);
+
 /// Characters of a rejected item that are kept.
 const REJECTED_CHARACTERS: usize = 2_000;
 
@@ -61,6 +64,8 @@ pub struct Run {
     wanted: Option<mpsc::UnboundedSender<usize>>,
     /// Where lines go; `None` once no more will.
     records: Option<mpsc::UnboundedSender<Record>>,
+    /// Tells the writer that lines which nobody takes are not waited for any more.
+    give_up: watch::Sender<bool>,
     progress: watch::Sender<Progress>,
     report: Option<oneshot::Sender<Report>>,
     /// Where items report, and where their ends are.
@@ -95,6 +100,8 @@ pub struct Run {
     calls_met: Meter,
     /// Calls as they end.
     counts: Arc<CallCounts>,
+    /// Tells questions that wait for their turn that the run stops.
+    stop: watch::Sender<bool>,
     /// Calls that `calls_met` has met.
     met: u64,
     forecast: Forecast,
@@ -102,6 +109,10 @@ pub struct Run {
     of_ended: (u64, NanoUsd),
     /// Questions that came back.
     questions: u64,
+    /// The next look at the window.
+    tick: Option<SpawnHandle>,
+    /// Whether that is a long way off, because there was nothing to see.
+    rests: bool,
     started: Instant,
     ended: Ended,
     input_error: Option<String>,
@@ -122,6 +133,7 @@ impl Run {
         setup: RunSetup,
         wanted: mpsc::UnboundedSender<usize>,
         records: mpsc::UnboundedSender<Record>,
+        give_up: watch::Sender<bool>,
         ordered: bool,
     ) -> Self {
         let now = Instant::now();
@@ -143,6 +155,7 @@ impl Run {
             window: Window::new(setup.window, ordered, patience),
             wanted: Some(wanted),
             records: Some(records),
+            give_up,
             progress: setup.progress,
             report: Some(setup.report),
             own: None,
@@ -158,15 +171,40 @@ impl Run {
             items_met: Meter::new(now),
             calls_met: Meter::new(now),
             counts: Arc::default(),
+            stop: watch::Sender::new(false),
             met: 0,
             forecast: Forecast::default(),
             of_ended: (0, NanoUsd(0)),
             questions: 0,
+            tick: None,
+            rests: false,
             started: now,
             ended: Ended::Whole,
             input_error: None,
             output: None,
         }
+    }
+
+    /// Looks at the window and tells progress in a while: soon while there is something to see.
+    fn tick_later(&mut self, ctx: &mut Context<Self>) {
+        if let Some(tick) = self.tick.take() {
+            ctx.cancel_future(tick);
+        }
+        let is_idle = self.in_flight.is_empty() && self.desk.is_empty() && self.unwritten == 0;
+        self.rests = is_idle && self.progress.is_closed();
+        let pause = if self.rests { IDLE_TICK } else { TICK };
+        let tick = ctx.run_later(pause, |run, ctx| {
+            // First: a panic must not be the last tick.
+            run.tick = None;
+            run.tick_later(ctx);
+            chaos::point("run.tick");
+            run.window.fit(&run.providers);
+            run.work(ctx);
+            if !run.progress.is_closed() {
+                run.tell();
+            }
+        });
+        self.tick = Some(tick);
     }
 
     /// Asks for as many entries as the window has room for, or ends when there is nothing left.
@@ -201,12 +239,16 @@ impl Run {
     fn stop_intake(&mut self, ended: Ended) {
         self.wanted = None;
         self.owed = 0;
+        if ended == Ended::Interrupted {
+            self.stop.send_replace(true);
+        }
         if self.ended == Ended::Whole {
             self.ended = ended;
         }
     }
 
     fn give_up(&mut self) {
+        self.give_up.send_replace(true);
         for item in std::mem::take(&mut self.in_flight).into_values() {
             self.tally.items.unfinished += 1;
             item.abort.abort();
@@ -279,7 +321,8 @@ impl Run {
                 let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
                 let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
                 let purse = self.purses.own.clone();
-                let job = Job { pipeline, item, router, priority, run, counts, purse, kept };
+                let stop = StopSignal::of(&self.stop);
+                let job = Job { pipeline, item, router, priority, run, counts, stop, purse, kept };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
@@ -300,6 +343,9 @@ impl Run {
         let item = Item::new(job.clone(), ChildId(id), run);
         let abort = spawn_monitored_here(ChildId(id), life, exits, |_| item).abort;
         self.in_flight.insert(id, InFlight { job, started, life, abort });
+        if self.rests {
+            self.tick_later(ctx);
+        }
     }
 
     /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.
@@ -320,12 +366,7 @@ impl Actor for Run {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(TICK, |run, ctx| {
-            chaos::point("run.tick");
-            run.window.fit(&run.providers);
-            run.work(ctx);
-            run.tell();
-        });
+        self.tick_later(ctx);
         self.window.fit(&self.providers);
         self.work(ctx);
         self.end(ctx);
@@ -336,6 +377,15 @@ impl Supervised for Run {
     /// What was counted stays: each count is whole. What lies on the desk is dealt with by the next life.
     fn restarting(&mut self, _: &mut Self::Context) {
         self.desk.panicked();
+        // It died with its life.
+        self.tick = None;
+    }
+}
+
+impl Drop for Run {
+    /// Its items do not outlive it: they would go on to ask questions, and no one would get their answers.
+    fn drop(&mut self) {
+        self.in_flight.values().for_each(|item| item.abort.abort());
     }
 }
 

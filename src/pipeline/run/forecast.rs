@@ -108,7 +108,7 @@ impl Forecast {
         }
         self.samples.push_back(sample);
         let long_enough = |first: &Sample| {
-            let seen = sample.questions + sample.ended - first.questions - first.ended;
+            let seen = (sample.questions + sample.ended).saturating_sub(first.questions + first.ended);
             sample.at - first.at >= stretch && seen >= ENOUGH
         };
         while self.samples.get(1).is_some_and(long_enough) {
@@ -125,9 +125,9 @@ impl Forecast {
             let partly = work.questions.saturating_sub(work.of_ended) as f64;
             // Each item in flight has a question to come, or it would have ended.
             let left = (items * per_item - partly).max(work.in_flight as f64);
-            (last.questions - first.questions, left)
+            (last.questions.saturating_sub(first.questions), left)
         } else {
-            (last.ended - first.ended, items)
+            (last.ended.saturating_sub(first.ended), items)
         };
         let (silence, span) = (now - last.at, last.at - first.at);
         if done < FEWEST || span < SHORTEST || silence > self.patience(work) {

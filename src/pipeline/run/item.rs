@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::guard::Purse;
-use crate::router::{self, CallCounts, Router};
+use crate::router::{self, CallCounts, Router, StopSignal};
 use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
@@ -47,6 +47,8 @@ pub(super) struct Job {
     pub(super) run: RunId,
     /// Where the calls of the run are counted as they end.
     pub(super) counts: Arc<CallCounts>,
+    /// Tells that the run stops.
+    pub(super) stop: StopSignal,
     /// Whose money its questions spend.
     pub(super) purse: Arc<Purse>,
     /// Where its answers are kept, if they are.
@@ -266,9 +268,9 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
 /// no call has left for, nobody else would know.
 fn with_lane(failure: Failure, trail: &Trail) -> Failure {
     let is_its = |attempt: &&Attempt| match &attempt.outcome {
-        types::Outcome::Failed(known) => known.message == failure.message,
+        types::Outcome::Failed(known) | types::Outcome::Lost(known) => known.message == failure.message,
         types::Outcome::Refused(why) => why.ends_with(&*failure.message),
-        types::Outcome::Answered => false,
+        types::Outcome::Answered | types::Outcome::Superseded | types::Outcome::BrokenOff => false,
     };
     let Some(attempt) = trail.0.iter().rev().find(is_its) else { return failure };
     Failure { message: format!("{}: {}", attempt.lane, failure.message).into(), ..failure }
@@ -288,7 +290,8 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
     let (route, priority) = (definition.route.clone(), job.priority);
     let counts = Some(job.counts.clone());
     let purse = Some(job.purse.clone());
-    let ask = router::Ask { prompt, route, priority, asker, deadline, counts, purse };
+    let stop = Some(job.stop.clone());
+    let ask = router::Ask { prompt, route, priority, asker, deadline, counts, purse, stop };
     let answered = router::question(&job.router, ask);
     async move { Asked { step, outcome: answered.await } }
 }

@@ -87,6 +87,11 @@ pub(super) struct OutputEnded {
 #[rtype(result = "()")]
 pub struct StopIntake;
 
+/// Tells the run that somebody looks at its progress from now on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Watched;
+
 /// Asks the run to give up the items in flight, too.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -29,7 +29,7 @@ mod writer;
 pub use actor::Run;
 pub use history::History;
 pub use keeping::Keeping;
-pub use messages::{Cancel, StopIntake};
+pub use messages::{Cancel, StopIntake, Watched};
 pub use money::{Cap, CapMet, CapOf, RunPurses};
 pub use progress::Progress;
 pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times};

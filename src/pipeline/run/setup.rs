@@ -53,6 +53,8 @@ pub struct RunTasks {
     keeping: Option<Arc<Keeping>>,
     wanted: mpsc::UnboundedReceiver<usize>,
     records: mpsc::UnboundedReceiver<Record>,
+    /// Whether the run is given up.
+    given_up: watch::Receiver<bool>,
     /// Whether lines gather before they are written: no commit delays them, and no window that is set.
     gathers: bool,
 }
@@ -64,8 +66,9 @@ impl RunSetup {
         let (ask, wanted) = mpsc::unbounded_channel();
         let (record, records) = mpsc::unbounded_channel();
         let (keeping, gathers) = (self.keeping.clone(), self.keeping.is_none() && self.window.is_none());
-        let run = Run::new(self, ask, record, output.ordered);
-        (run, RunTasks { reader, output, keeping, wanted, records, gathers })
+        let (give_up, given_up) = watch::channel(false);
+        let run = Run::new(self, ask, record, give_up, output.ordered);
+        (run, RunTasks { reader, output, keeping, wanted, records, given_up, gathers })
     }
 }
 
@@ -81,7 +84,7 @@ impl RunTasks {
             }
         };
         let ledger = self.keeping.map(|keeping| keeping.ledger.clone());
-        let writing = write(self.output, self.records, ledger, self.gathers, run.clone());
+        let writing = write(self.output, self.records, ledger, self.gathers, self.given_up, run.clone());
         futures_util::future::join(feeding, writing).await;
     }
 }

@@ -100,7 +100,7 @@ impl Share {
 
     pub(super) fn add(&mut self, attempt: &Attempt, practice: bool) {
         self.calls += 1;
-        let beaten = attempt.is_beaten();
+        let beaten = attempt.outcome == Outcome::Superseded;
         self.beaten += u64::from(beaten);
         self.failed += u64::from(!beaten && attempt.outcome != Outcome::Answered);
         self.took.add(attempt.took);
@@ -129,7 +129,7 @@ impl Share {
 
     /// Returns what its beaten calls may have cost: as much as those that were answered.
     pub(super) fn beaten_dollars(&self) -> Option<f64> {
-        let answered = self.calls - self.failed - self.beaten;
+        let answered = self.calls.saturating_sub(self.failed + self.beaten);
         let known = answered > 0 && self.cost.without_price == 0;
         known.then(|| self.cost.known.dollars() / answered as f64 * self.beaten as f64)
     }

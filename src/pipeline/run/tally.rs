@@ -48,22 +48,23 @@ impl Tally {
     pub(super) fn question(&mut self, step: &StepName, trail: &Trail, practice: bool) {
         self.practice |= practice;
         self.calls.failovers += trail.failovers() as u64;
-        self.calls.maybe_charged += (trail.maybe_charged() - trail.beaten()) as u64;
+        self.calls.maybe_charged += trail.charged_in_vain() as u64;
         self.calls.hedged += trail.hedges() as u64;
         self.calls.forced += trail.forced() as u64;
         self.calls.lost += trail.lost() as u64;
         for attempt in &trail.0 {
             let failure = match &attempt.outcome {
                 Outcome::Refused(_) => continue,
-                Outcome::Answered => None,
-                Outcome::Failed(failure) if attempt.is_lost() => {
+                Outcome::Answered | Outcome::Superseded => None,
+                Outcome::BrokenOff => Some(Failure::new(Class::Cancelled, "broken off: everything stopped")),
+                Outcome::Lost(failure) => {
                     self.cost.add(attempt);
                     count(&mut self.failed_calls, failure.class, || example(attempt, failure));
                     continue;
                 }
-                Outcome::Failed(failure) => Some(failure),
+                Outcome::Failed(failure) => Some(failure.clone()),
             };
-            self.call(step, attempt, failure, practice);
+            self.call(step, attempt, failure.as_ref(), practice);
         }
     }
 
@@ -72,8 +73,8 @@ impl Tally {
         self.tokens += attempt.usage.unwrap_or_default();
         self.cost.add(attempt);
         match failure {
+            None if attempt.outcome == Outcome::Superseded => self.calls.beaten += 1,
             None => self.calls.answered += 1,
-            Some(_) if attempt.is_beaten() => self.calls.beaten += 1,
             Some(failure) => {
                 self.calls.failed += 1;
                 self.calls.throttled += u64::from(failure.class == Class::RateLimit);
@@ -141,7 +142,8 @@ impl Tally {
             practice: self.practice,
             items: self.items,
             seconds,
-            items_per_second: (self.items.settled() - self.items.settled_before) as f64 / seconds.max(1e-9),
+            items_per_second: self.items.settled().saturating_sub(self.items.settled_before) as f64
+                / seconds.max(1e-9),
             item_seconds: self.item_times.times(),
             calls: self.calls,
             tokens: self.tokens,
@@ -257,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_call_that_is_lost_is_neither_said_to_have_left_nor_to_be_paid() {
-        let died = Outcome::Failed(Failure::new(Class::NetworkError, "its actor died"));
+        let died = Outcome::Lost(Failure::new(Class::NetworkError, "its actor died"));
         let lost = Attempt { key: None, ..attempt(0, None, died) };
         let report = report_of(vec![lost, attempt(1, Some(2_000_000), Outcome::Answered)]);
         let Calls { made, answered, failed, maybe_charged, lost, .. } = report.calls;
@@ -268,22 +270,21 @@ mod tests {
 
     #[test]
     fn a_lane_that_was_asked_beside_another_is_no_failover() {
-        let beaten = Outcome::Failed(Failure::new(Class::Cancelled, "beaten").maybe_charged());
         let beside = Attempt {
             lane: "gemini/flash".parse().unwrap(),
             hedge: true,
             ..attempt(1, Some(1), Outcome::Answered)
         };
-        let report = report_of(vec![attempt(9, None, beaten), beside]);
+        let report = report_of(vec![attempt(9, None, Outcome::Superseded), beside]);
         let Calls { made, answered, maybe_charged, failovers, hedged, .. } = report.calls;
         assert_eq!((made, answered, maybe_charged, failovers, hedged), (2, 1, 0, 0, 1));
     }
 
     #[test]
     fn a_call_that_was_beaten_has_not_failed_and_may_have_cost_what_others_did() {
-        let beaten = Outcome::Failed(Failure::new(Class::Cancelled, "beaten").maybe_charged());
         let answered = |cost| attempt(1, Some(cost), Outcome::Answered);
-        let report = report_of(vec![answered(2_000_000), answered(4_000_000), attempt(9, None, beaten)]);
+        let report =
+            report_of(vec![answered(2_000_000), answered(4_000_000), attempt(9, None, Outcome::Superseded)]);
         let Calls { made, failed, beaten, .. } = report.calls;
         assert_eq!((made, failed, beaten, report.lanes["claude/haiku"].failed), (3, 0, 1, 0));
         assert!(report.failed_calls.is_empty(), "{:?}", report.failed_calls);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use actix::prelude::*;
 use http::HeaderMap;
@@ -108,10 +109,20 @@ fn begin(items: usize) -> Begun {
 }
 
 fn begin_with(router: Slot<Router>, items: usize) -> Begun {
+    let (progress_to, progress) = watch::channel(Progress::default());
+    let (run, lines, report) = begin_told(router, items, progress_to);
+    Begun { run, lines, progress, report }
+}
+
+/// Begins a run that tells its progress there.
+fn begin_told(
+    router: Slot<Router>,
+    items: usize,
+    progress_to: watch::Sender<Progress>,
+) -> (Addr<Run>, Memory, oneshot::Receiver<Report>) {
     let text = "name = \"greet\"\n[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"\n";
     let pipeline =
         Pipeline::parse("p.toml", text, Path::new("."), &Defaults::default(), &["default".into()]).unwrap();
-    let (progress_to, progress) = watch::channel(Progress::default());
     let (report_to, report) = oneshot::channel();
     let setup = RunSetup {
         pipeline: Arc::new(pipeline),
@@ -132,7 +143,7 @@ fn begin_with(router: Slot<Router>, items: usize) -> Begun {
     let (run, tasks) = setup.split(source.read().unwrap(), output);
     let run = run.start();
     actix_rt::spawn(tasks.work(run.clone()));
-    Begun { run, lines, progress, report }
+    (run, lines, report)
 }
 
 async fn die(run: &Addr<Run>, id: u64, life: u64) {
@@ -180,4 +191,17 @@ async fn a_run_asks_the_next_router_when_the_first_was_killed() {
         // The answer of a router that lives.
         assert_eq!(line["error"]["message"], "there is no route called default");
     }
+}
+
+#[actix::test]
+async fn a_run_that_nobody_watches_tells_nothing_until_somebody_does() {
+    let told = watch::Sender::new(Progress::default());
+    let (run, _lines, _report) = begin_told(patient_router().into(), 3, told.clone());
+    // More than one look at the window.
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    assert_eq!(*told.borrow(), Progress::default(), "it makes snapshots for nobody");
+    let mut progress = told.subscribe();
+    run.do_send(Watched);
+    let now = progress.wait_for(|progress| progress.in_flight == 3).await.unwrap().clone();
+    progress.wait_for(|later| later.seconds > now.seconds).await.unwrap();
 }

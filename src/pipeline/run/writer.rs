@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chaos;
 use crate::ledger::Ledger;
@@ -26,6 +26,10 @@ const BATCH: usize = 512;
 
 /// How long records gather, where they do.
 const GATHER: Duration = Duration::from_millis(1);
+
+/// How long lines may take to be written once the run is given up. A file takes them in less; a reader that takes
+/// nothing by then takes nothing.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What is to be written.
 pub(super) enum Record {
@@ -57,15 +61,16 @@ impl Output {
 }
 
 /// Writes what comes until nothing more will. Ends like a broken output when it panics: what it held then is
-/// lost, and everything before is whole.
+/// lost, and everything before is whole. Once the run is given up, lines that nobody takes are only counted.
 pub(super) async fn write(
     output: Output,
     mut records: mpsc::UnboundedReceiver<Record>,
     ledger: Option<Ledger>,
     gathers: bool,
+    given_up: watch::Receiver<bool>,
     run: Addr<Run>,
 ) {
-    let Output { lines, rejects, ordered } = output;
+    let Output { mut lines, mut rejects, ordered } = output;
     let order = ordered.then(Reorder::new);
     let mut writer = Writer {
         lines: &lines,
@@ -76,15 +81,20 @@ pub(super) async fn write(
         ledger,
         gathers,
         unkept: false,
+        patience: Patience { given_up, end: None },
         run,
     };
     // Records still come when it cannot write any more: they are taken and counted until none will.
     while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
-    let Writer { taken, mut broken, run, .. } = writer;
+    let Writer { taken, mut broken, mut patience, run, .. } = writer;
     let name = lines.name().to_owned();
-    let written = lines.finish().await;
+    let Some(written) = patience.unless_over(lines.end()).await else {
+        let unwritten = taken.saturating_sub(lines.lines());
+        lines.abandon();
+        return run.do_send(OutputEnded { error: None, reader_gone: false, left_before: None, unwritten });
+    };
     let left_before = written.as_ref().is_ok_and(|written| written.left_before).then_some(name);
     let safe = match &written {
         Ok(written) => written.lines,
@@ -92,8 +102,10 @@ pub(super) async fn write(
         Err(_) => 0,
     };
     broken = broken.or(written.err().map(|error| Broken::from(&error)));
-    if let Some(rejects) = rejects {
-        broken = broken.or(rejects.finish().await.err().map(|error| Broken::from(&error)));
+    if let Some(rejects) = &mut rejects
+        && let Some(ended) = patience.unless_over(rejects.end()).await
+    {
+        broken = broken.or(ended.err().map(|error| Broken::from(&error)));
     }
     let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
     let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
@@ -114,7 +126,37 @@ struct Writer<'a> {
     /// Whether records gather before they are dealt with.
     gathers: bool,
     unkept: bool,
+    patience: Patience,
     run: Addr<Run>,
+}
+
+/// How long lines are waited for that nobody takes: without an end, until the run is given up.
+struct Patience {
+    given_up: watch::Receiver<bool>,
+    end: Option<Instant>,
+}
+
+impl Patience {
+    /// Returns what `work` gives; `None` when it was not done in time.
+    async fn unless_over<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = self.over() => None,
+        }
+    }
+
+    async fn over(&mut self) {
+        let end = match self.end {
+            Some(end) => end,
+            None => {
+                // A run whose actor has gone is given up, too.
+                let _ = self.given_up.wait_for(|given_up| *given_up).await;
+                *self.end.insert(Instant::now() + LAST_LINES)
+            }
+        };
+        sleep_until(end).await;
+    }
 }
 
 struct Broken {
@@ -175,8 +217,10 @@ impl Writer<'_> {
     async fn due(&mut self, record: Record) -> Vec<Box<Line>> {
         match record {
             Record::Reject(reject) => {
-                if let (Some(rejects), None) = (self.rejects, &self.broken) {
-                    self.note(rejects.write(reject).await);
+                if let (Some(rejects), None) = (self.rejects, &self.broken)
+                    && let Some(result) = self.patience.unless_over(rejects.write(reject)).await
+                {
+                    self.note(result);
                 }
                 Vec::new()
             }
@@ -193,8 +237,10 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, line: Line) {
-        if self.broken.is_none() && !self.unkept {
-            let result = self.lines.write(line).await;
+        if self.broken.is_none()
+            && !self.unkept
+            && let Some(result) = self.patience.unless_over(self.lines.write(line)).await
+        {
             self.note(result);
         }
     }

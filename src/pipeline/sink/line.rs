@@ -198,8 +198,8 @@ impl StepLine {
             // is, anyhow.
             let free = match &attempt.outcome {
                 Outcome::Refused(_) => true,
-                Outcome::Failed(failure) => failure.charged == Charged::No,
-                Outcome::Answered => false,
+                Outcome::Failed(failure) | Outcome::Lost(failure) => failure.charged == Charged::No,
+                Outcome::Answered | Outcome::Superseded | Outcome::BrokenOff => false,
             };
             let tokens = attempt.usage.map(TokenCount::from).or(free.then(TokenCount::default));
             let cost = attempt.cost.or((free && attempt.usage.is_none()).then_some(NanoUsd(0)));

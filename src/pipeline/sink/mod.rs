@@ -6,6 +6,7 @@
 
 mod columns;
 mod error;
+mod lane;
 mod line;
 mod order;
 mod successor;

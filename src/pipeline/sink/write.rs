@@ -1,24 +1,25 @@
-//! Writes lines on a thread of its own.
+//! Writes lines on a thread of its own, which is there while lines come.
 //!
 //! Lines are gathered while more of them wait and written when none does, or when 64 KB have come
-//! together; those that come within the next millisecond are written together after it. The thread never
-//! writes on after an error, and a file never keeps half a line.
+//! together; those that come within the next millisecond are written together after it. A thread that has
+//! nothing to write for a while ends, and the next line starts another. It never writes on after an error, and a
+//! file never keeps half a line.
 
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
 
 use super::columns::Columns;
+use super::lane::{Lane, Progress};
 use super::successor::Successor;
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
@@ -33,6 +34,8 @@ const BLOCK: usize = 1 << 16;
 /// How long the thread rests when it has written all there was. Where lines come fast, a write and a wake of the
 /// thread for each of them cost more than the line itself.
 const REST: Duration = Duration::from_millis(1);
+/// How often in a row it rests in vain before it ends.
+const RESTS: u32 = 50;
 
 /// What becomes of a CSV cell that a spreadsheet would run as a formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,16 +75,32 @@ pub struct Written {
     pub left_before: bool,
 }
 
-/// Passes lines to the thread that writes them.
+/// Passes lines to whatever takes them.
 ///
-/// Dropping it without [`finish`](Self::finish) lets the thread write what was accepted, but nobody
+/// Dropping it without [`finish`](Self::finish) lets what was accepted be written, but nobody
 /// waits for that or hears how it went.
 pub struct Sink<T> {
     name: String,
-    to: mpsc::Sender<T>,
-    failure: Arc<OnceLock<Error>>,
-    cut_short: Arc<AtomicBool>,
-    end: oneshot::Receiver<Written>,
+    to: To<T>,
+    flags: Arc<Flags>,
+}
+
+enum To<T> {
+    /// A thread writes them.
+    Thread(Lane<T, Written>),
+    /// The program itself takes them.
+    Program(mpsc::Sender<T>),
+}
+
+/// What both sides of a sink know.
+#[derive(Default)]
+struct Flags {
+    /// Lines are missing at the end.
+    cut_short: AtomicBool,
+    /// Nobody waits for the output any more.
+    abandoned: AtomicBool,
+    /// Whole lines that are written.
+    lines: AtomicU64,
 }
 
 impl Sink<Line> {
@@ -135,14 +154,20 @@ impl<T: Send + 'static> Sink<T> {
             })
         };
         let Target { name, out, file, successor, is_terminal: _ } = target;
-        let cut_short = Arc::new(AtomicBool::new(false));
-        let ended = cut_short.clone();
-        let mut output = Output { name: name.clone(), out, file, successor, written: Written::default() };
+        let flags = Arc::new(Flags::default());
+        let written = Written::default();
+        let mut output = Output { name: name.clone(), out, file, successor, written, flags: flags.clone() };
+        let mut header = Some(header);
         let write = move |from: &mut _| {
-            write_all(from, &header, encode, &mut output)?;
-            output.finish(ended.load(Relaxed))
+            if let Some(header) = header.take() {
+                output.write(&header, &[])?;
+            }
+            match write_waiting(from, &encode, &mut output)? {
+                More::MayCome => Ok(Progress::Idle),
+                More::Never => output.finish().map(Progress::Over),
+            }
         };
-        Self::spawn(name, cut_short, write)
+        Ok(Self { to: To::Thread(Lane::new(name.clone(), WAITING, write)), name, flags })
     }
 
     /// Gives the lines to the program itself instead of writing them.
@@ -151,54 +176,43 @@ impl<T: Send + 'static> Sink<T> {
     /// receiver is dropped before the end, the run stops as it does when nobody reads a pipe any more.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// None today.
     pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
-        let (out, lines) = mpsc::channel(WAITING);
-        let name = "the channel".to_owned();
-        let sink = Self::spawn(name.clone(), Arc::default(), move |from| {
-            let mut written = Written::default();
-            while let Some(line) = from.blocking_recv() {
-                if out.blocking_send(line).is_err() {
-                    return Err(Error::BrokenPipe { name, lines: written.lines });
-                }
-                written.lines += 1;
-            }
-            Ok(written)
-        });
-        Ok((sink?, lines))
-    }
-
-    /// Starts the thread, which takes lines until none will come or one cannot be taken.
-    fn spawn(
-        name: String,
-        cut_short: Arc<AtomicBool>,
-        write: impl FnOnce(&mut mpsc::Receiver<T>) -> Result<Written, Error> + Send + 'static,
-    ) -> Result<Self, Error> {
-        let (to, mut from) = mpsc::channel(WAITING);
-        let (ended, end) = oneshot::channel();
-        let failure = Arc::new(OnceLock::new());
-        let told = failure.clone();
-        let work = move || match write(&mut from) {
-            // When nobody waits for the end, nobody needs to know.
-            Ok(written) => drop(ended.send(written)),
-            // Told before the queue closes, so that whoever finds it closed also finds out why.
-            Err(error) => drop(told.set(error)),
-        };
-        let thread = thread::Builder::new().name("sink".into()).spawn(work);
-        thread.map_err(|source| Error::Thread { name: name.clone(), source: Arc::new(source) })?;
-        Ok(Self { name, to, failure, cut_short, end })
+        let (to, lines) = mpsc::channel(WAITING);
+        Ok((Self { name: "the channel".to_owned(), to: To::Program(to), flags: Arc::default() }, lines))
     }
 
     /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
     /// error may be that of an earlier line.
     pub async fn write(&self, line: T) -> Result<(), Error> {
-        self.to.send(line).await.map_err(|_| self.why())
+        match &self.to {
+            To::Thread(lane) => lane.send(line).await,
+            To::Program(to) => {
+                to.send(line).await.map_err(|_| self.nobody_takes())?;
+                self.flags.lines.fetch_add(1, Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn nobody_takes(&self) -> Error {
+        Error::BrokenPipe { name: self.name.clone(), lines: self.lines() }
+    }
+
+    /// Returns how many whole lines are written.
+    pub fn lines(&self) -> u64 {
+        self.flags.lines.load(Relaxed)
     }
 
     /// Says that lines are missing at the end: a file that was to be replaced by all of them stays, if it may
     /// hold more.
     pub fn cut_short(&self) {
-        self.cut_short.store(true, Relaxed);
+        self.flags.cut_short.store(true, Relaxed);
+    }
+
+    /// Gives the output up: what is not written now is not written later either.
+    pub fn abandon(self) {
+        self.flags.abandoned.store(true, Relaxed);
     }
 
     /// Returns what messages call the output.
@@ -207,14 +221,16 @@ impl<T: Send + 'static> Sink<T> {
     }
 
     /// Waits until everything is written and, for a file, safe on its disk.
-    pub async fn finish(self) -> Result<Written, Error> {
-        let Self { name, to, failure, end, .. } = self;
-        drop(to);
-        end.await.map_err(|_| failure.get().cloned().unwrap_or(Error::Panicked { name }))
+    pub async fn finish(mut self) -> Result<Written, Error> {
+        self.end().await
     }
 
-    fn why(&self) -> Error {
-        self.failure.get().cloned().unwrap_or_else(|| Error::Panicked { name: self.name.clone() })
+    /// Does what [`finish`](Self::finish) does, and may be dropped and called again.
+    pub(in crate::pipeline) async fn end(&mut self) -> Result<Written, Error> {
+        match &mut self.to {
+            To::Thread(lane) => lane.finish().await,
+            To::Program(_) => Ok(Written { lines: self.lines(), ..Written::default() }),
+        }
     }
 }
 
@@ -224,31 +240,41 @@ fn write_json<T: Serialize>(line: &T, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn write_all<T>(
+/// Whether lines may come after those that wait.
+enum More {
+    MayCome,
+    Never,
+}
+
+/// Writes what waits, and what comes soon after it.
+fn write_waiting<T>(
     from: &mut mpsc::Receiver<T>,
-    header: &[u8],
     encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()>,
     output: &mut Output,
-) -> Result<(), Error> {
-    output.write(header, &[])?;
+) -> Result<More, Error> {
     let mut block = Vec::new();
     let mut ends = Vec::new();
+    let mut rests = 0;
     loop {
-        let next = match from.try_recv() {
-            Err(TryRecvError::Empty) => {
+        let line = match from.try_recv() {
+            Ok(line) => line,
+            Err(end) => {
                 output.write(&block, &ends)?;
-                if !ends.is_empty() {
-                    rest();
-                }
                 block.clear();
                 block.shrink_to(4 * BLOCK);
                 ends.clear();
-                from.blocking_recv()
+                if end == TryRecvError::Disconnected {
+                    return Ok(More::Never);
+                }
+                if rests == RESTS {
+                    return Ok(More::MayCome);
+                }
+                rests += 1;
+                rest();
+                continue;
             }
-            Ok(line) => Some(line),
-            Err(TryRecvError::Disconnected) => None,
         };
-        let Some(line) = next else { break };
+        rests = 0;
         if let Err(source) = encode(&line, &mut block) {
             block.truncate(ends.last().copied().unwrap_or_default());
             output.write(&block, &ends)?;
@@ -261,12 +287,11 @@ fn write_all<T>(
             ends.clear();
         }
     }
-    output.write(&block, &ends)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread is the sink's own, and blocks no arbiter")]
 fn rest() {
-    thread::sleep(REST);
+    std::thread::sleep(REST);
 }
 
 struct Output {
@@ -276,6 +301,7 @@ struct Output {
     /// Set until it has taken the place of the file that is named.
     successor: Option<Successor>,
     written: Written,
+    flags: Arc<Flags>,
 }
 
 impl Output {
@@ -283,6 +309,7 @@ impl Output {
     fn write(&mut self, block: &[u8], ends: &[usize]) -> Result<(), Error> {
         let mut done = 0;
         let result = match &mut self.out {
+            _ if self.flags.abandoned.load(Relaxed) => Err(io::ErrorKind::BrokenPipe.into()),
             Some(out) => write_out(out, block, &mut done),
             None => Ok(()),
         };
@@ -291,6 +318,7 @@ impl Output {
                 self.written.lines += ends.len() as u64;
                 self.written.bytes += block.len() as u64;
                 let lines = self.written.lines;
+                self.flags.lines.store(lines, Relaxed);
                 self.succeed(|successor| successor.is_due(lines))
             }
             Err(source) => Err(self.failed(source, ends, done)),
@@ -301,6 +329,7 @@ impl Output {
     fn failed(&mut self, source: io::Error, ends: &[usize], done: usize) -> Error {
         let whole = ends.partition_point(|end| *end <= done);
         self.written.lines += whole as u64;
+        self.flags.lines.store(self.written.lines, Relaxed);
         self.written.bytes += ends[..whole].last().copied().unwrap_or_default() as u64;
         if let Some(file) = &self.file {
             // The error that led here is the one worth telling.
@@ -323,7 +352,8 @@ impl Output {
         successor.take(self.file.as_ref()).map_err(failed)
     }
 
-    fn finish(&mut self, cut_short: bool) -> Result<Written, Error> {
+    fn finish(&mut self) -> Result<Written, Error> {
+        let cut_short = self.flags.cut_short.load(Relaxed);
         let lines = self.written.lines;
         self.succeed(|successor| !cut_short || successor.is_due(lines))?;
         self.written.left_before = self.successor.is_some();

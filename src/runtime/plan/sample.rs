@@ -96,7 +96,7 @@ fn of_step<'a>(item: &'a KnownItem, step: &'a StepName) -> impl Iterator<Item = 
 }
 
 fn left(attempt: &Attempt) -> bool {
-    !matches!(attempt.outcome, Outcome::Refused(_))
+    !matches!(attempt.outcome, Outcome::Refused(_) | Outcome::Lost(_))
 }
 
 /// Returns what calls cost; one that failed without any charge costs nothing, and one of which nobody knows has an

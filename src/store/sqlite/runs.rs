@@ -15,6 +15,12 @@ use super::Sqlite;
 use super::row::Odd;
 use super::run_row::RunRow;
 
+/// Does not wait for other processes, for the moment.
+const NO_WAIT: &str = "PRAGMA busy_timeout = 0";
+
+/// Waits for them again, as long as every connection does.
+const WAIT: &str = "PRAGMA busy_timeout = 30000";
+
 impl Sqlite {
     pub(super) async fn all_runs(&self) -> Result<Vec<KnownRun>, Error> {
         let rows = sqlx::query("SELECT * FROM runs ORDER BY run DESC").fetch_all(&self.readers).await;
@@ -167,6 +173,18 @@ impl Sqlite {
             drop(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await);
         }
         Ok(())
+    }
+
+    /// Empties the journal, unless others read or write just now: then as much of it as they allow.
+    pub(super) async fn fold_journal(&self) -> Result<(), Error> {
+        let mut writer = self.writer().await;
+        let mut folded = Ok(());
+        // A checkpoint that waits for another process would hold up every commit of this one.
+        for statement in [NO_WAIT, "PRAGMA wal_checkpoint(TRUNCATE)", WAIT] {
+            let done = sqlx::query(statement).execute(&mut *writer).await;
+            folded = folded.and(done.map(drop).map_err(|error| self.unwritten(&error)));
+        }
+        folded
     }
 
     fn known(&self, row: &SqliteRow) -> Result<KnownRun, Error> {

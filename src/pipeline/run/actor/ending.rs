@@ -66,7 +66,7 @@ impl Run {
         report.paused = self.paused.as_ref().map(|why| why.message.to_string());
         report.kept = self.keeping.is_some();
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
-        if report.ended == Ended::Interrupted && self.has_dealt_with_all() {
+        if report.ended == Ended::Interrupted && self.has_dealt_with_all() && output.unwritten == 0 {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;
         }

@@ -39,7 +39,7 @@ impl Run {
             questions: self.questions,
             of_ended: self.of_ended.0,
             // What was settled before took nothing now: a speed that counted it would foretell too much.
-            ended: items.settled() - items.settled_before,
+            ended: items.settled().saturating_sub(items.settled_before),
             in_flight: self.in_flight.len() as u64,
             to_come,
             steps: self.pipeline.questions_per_item(),
@@ -51,7 +51,7 @@ impl Run {
     pub(super) fn tell(&mut self) {
         let now = Instant::now();
         let ended = self.counts.so_far();
-        self.calls_met.add(ended.all() - self.met, now);
+        self.calls_met.add(ended.all().saturating_sub(self.met), now);
         self.met = ended.all();
         let (seconds, work) = (self.started.elapsed().as_secs_f64(), self.so_far());
         self.forecast.learn(seconds, &work);

@@ -9,7 +9,7 @@ use tracing::debug;
 use super::{Paper, Run};
 use crate::pipeline::run::messages::{
     Arrived, Cancel, ItemLeft, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded, StepAsked,
-    StopIntake, Written,
+    StopIntake, Watched, Written,
 };
 use crate::pipeline::run::report::Ended;
 use crate::supervisor::{ChildExited, Stop};
@@ -151,6 +151,15 @@ impl Handler<StopIntake> for Run {
     fn handle(&mut self, _: StopIntake, _: &mut Self::Context) {
         self.stop_intake(Ended::Interrupted);
         self.go_on();
+    }
+}
+
+impl Handler<Watched> for Run {
+    type Result = ();
+
+    fn handle(&mut self, _: Watched, ctx: &mut Self::Context) {
+        self.tell();
+        self.tick_later(ctx);
     }
 }
 
