@@ -46,6 +46,14 @@ impl Check {
         }
     }
 
+    /// Returns whether [`accept`](Self::accept) is short enough for an actor's thread.
+    pub(super) fn is_quick(&self, text: &str) -> bool {
+        match self {
+            Self::Text | Self::Choice(_) => true,
+            Self::Json(schema) => schema.is_quick(text.len()),
+        }
+    }
+
     /// Says what is wanted, for a re-ask.
     pub(super) fn wanted(&self) -> &'static str {
         match self {

@@ -95,6 +95,22 @@ impl Pipeline {
         self.graph.needs(step)
     }
 
+    /// Checks the text of a model against what a step asked for.
+    ///
+    /// # Errors
+    /// Why it is not accepted, in words for the model.
+    pub(super) fn check_answer(&self, step: usize, text: &str) -> Result<Value, String> {
+        match self.steps.get(step) {
+            Some(step) => step.check.accept(text),
+            None => Err("there is no such step".to_owned()),
+        }
+    }
+
+    /// Returns whether checking an answer is short enough for an actor's thread.
+    pub(in crate::pipeline) fn is_quick_answer(&self, step: usize, text: &str) -> bool {
+        self.steps.get(step).is_none_or(|step| step.check.is_quick(text))
+    }
+
     /// Checks an item against the pipeline's `[input] schema`, before it costs anything.
     ///
     /// # Errors

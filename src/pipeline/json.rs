@@ -5,12 +5,20 @@
 
 use serde_json::{Deserializer, Value};
 
+use super::extent;
+
+/// Most citations that are passed over in one text, as each costs a look at its line.
+const MAX_CITATIONS: usize = 1_000;
+
 /// Returns the value that `text` consists of, or the one object or array in it.
 ///
 /// # Errors
 /// Why there is none, in words for the model.
 pub(super) fn find(text: &str) -> Result<Value, String> {
     let text = without_fence(text.trim());
+    if text.starts_with(['{', '[']) {
+        within_limits(text)?;
+    }
     let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
@@ -18,6 +26,7 @@ pub(super) fn find(text: &str) -> Result<Value, String> {
     let Some(start) = first_value(text) else {
         return Err(format!("it is no JSON ({error})"));
     };
+    within_limits(&text[start..])?;
     let mut values = Deserializer::from_str(&text[start..]).into_iter::<Value>();
     match values.next() {
         Some(Ok(value)) => match text[start + values.byte_offset()..].contains(['{', '[', '}', ']']) {
@@ -29,16 +38,22 @@ pub(super) fn find(text: &str) -> Result<Value, String> {
     }
 }
 
+/// Checks the value that a text begins with, before anything is built from it.
+fn within_limits(text: &str) -> Result<(), String> {
+    extent::check(text.as_bytes()).map_err(|excess| format!("its JSON {excess}"))
+}
+
 /// Returns where the first object or array begins that is no citation.
 fn first_value(text: &str) -> Option<usize> {
     let mut from = 0;
-    loop {
+    for _ in 0..=MAX_CITATIONS {
         let start = from + text[from..].find(['{', '['])?;
         match citation(text, start) {
             Some(end) => from = end,
             None => return Some(start),
         }
     }
+    None
 }
 
 /// Returns the end of a citation such as `[2]` or `[1, 3]` that begins at `start`: numbers, or nothing, in brackets
@@ -112,6 +127,16 @@ mod tests {
         assert_eq!(find("As [2] shows:\n[1, 2]\nThat is all."), Ok(json!([1, 2])));
         assert_eq!(find("As [2] shows: {\"a\": [7]}"), Ok(json!({ "a": [7] })));
         assert_eq!(find("[2]"), Ok(json!([2])));
+    }
+
+    #[test]
+    fn a_value_that_is_nested_too_deeply_or_holds_too_many_is_refused_by_name() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(find(&nested(100)).is_ok());
+        assert_eq!(find(&nested(101)).unwrap_err(), "its JSON is nested deeper than 100 levels");
+        assert_eq!(find(&nested(1_000_000)).unwrap_err(), "its JSON is nested deeper than 100 levels");
+        let long = format!("Here: [{}]", vec!["true"; 1_000_000].join(","));
+        assert_eq!(find(&long).unwrap_err(), "its JSON holds more than 1000000 values");
     }
 
     proptest! {

@@ -13,6 +13,8 @@ mod code;
 mod compile;
 mod defaults;
 mod definition;
+mod explain;
+mod extent;
 mod graph;
 mod grounds;
 mod json;

@@ -4,20 +4,30 @@
 
 use std::sync::Arc;
 
-use jsonschema::{ValidationError, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
+
+use super::explain;
 
 /// A compiled JSON Schema.
 #[derive(Debug, Clone)]
 pub(super) struct Schema {
     value: Arc<Value>,
     validator: Arc<Validator>,
+    /// Whether the work of a check grows no faster than the schema times the value.
+    is_linear: bool,
 }
 
 /// Complaints told at once; a model mends a few and then more of them.
-const MOST_COMPLAINTS: usize = 8;
+pub(super) const MOST_COMPLAINTS: usize = 8;
 /// Characters of one complaint: it repeats the value, which can be large.
 const LONGEST_COMPLAINT: usize = 300;
+
+/// Longest text whose value is checked on an actor's thread.
+const MAX_QUICK_BYTES: usize = 8 << 10;
+
+/// Keywords whose checks the validator does not remember, so that they can be repeated many times.
+const NOT_LINEAR: [&str; 4] = ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"];
 
 const TYPES: &str = "types are array, boolean, integer, null, number, object and string";
 
@@ -27,14 +37,17 @@ impl Schema {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn new(value: Value) -> Result<Self, String> {
-        let compiled = jsonschema::options().should_validate_formats(true).build(&value);
-        let validator =
-            compiled.map_err(|error| match error.instance_path().as_str().ends_with("/type") {
-                // The rules for schemas say this in a way that helps nobody.
-                true => format!("{}: {} is no type; {TYPES}", error.instance_path(), error.instance()),
-                false => complaint(&error),
-            })?;
-        Ok(Self { value: Arc::new(value), validator: Arc::new(validator) })
+        // An engine that takes linear time: a pattern is the author's, but the text it is held against is not.
+        let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+        let compiled = options.should_validate_formats(true).build(&value);
+        let validator = compiled.map_err(|error| fault(&error))?;
+        let is_linear = !mentions(&value, &NOT_LINEAR);
+        Ok(Self { value: Arc::new(value), validator: Arc::new(validator), is_linear })
+    }
+
+    /// Returns whether a check of a value whose text has `bytes` is short enough for an actor's thread.
+    pub(super) fn is_quick(&self, bytes: usize) -> bool {
+        self.is_linear && bytes <= MAX_QUICK_BYTES
     }
 
     /// Returns the schema as it was given.
@@ -42,13 +55,31 @@ impl Schema {
         &self.value
     }
 
-    /// Checks a value.
+    /// Checks a value. Decides first, which takes little memory; explains within a budget.
     ///
     /// # Errors
-    /// Everything that is wrong with it, in words.
+    /// The first few things that are wrong with it, in words.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
-        if self.validator.is_valid(value) {
-            return Ok(());
+        match self.is_valid(value) {
+            true => Ok(()),
+            false => Err(self.explain(value)),
+        }
+    }
+
+    /// Returns whether a value matches. References that recurse are decided once per value, so that the work is
+    /// bounded by the schema times the value.
+    pub(super) fn is_valid(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
+    }
+
+    /// Says what is wrong with a value that does not match.
+    fn explain(&self, value: &Value) -> String {
+        if !explain::is_cheap(&self.value, value) {
+            let faults = explain::faults(&self.value, value);
+            return match faults.is_empty() {
+                true => "too much of it differs to say where".to_owned(),
+                false => faults.join("; "),
+            };
         }
         let mut errors = self.validator.iter_errors(value);
         let mut said: Vec<String> =
@@ -57,7 +88,7 @@ impl Schema {
             0 => {}
             more => said.push(format!("and {more} more")),
         }
-        Err(said.join("; "))
+        said.join("; ")
     }
 
     /// Returns whether the schema itself names a property of this name.
@@ -87,6 +118,34 @@ fn closed_properties(schema: &Value) -> Option<&Map<String, Value>> {
         return None;
     }
     schema.get("properties")?.as_object()
+}
+
+/// Returns whether any of these keywords stands anywhere in a schema.
+fn mentions(schema: &Value, keywords: &[&str]) -> bool {
+    match schema {
+        Value::Object(fields) => {
+            fields.iter().any(|(name, inner)| keywords.contains(&name.as_str()) || mentions(inner, keywords))
+        }
+        Value::Array(elements) => elements.iter().any(|element| mentions(element, keywords)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Says what is wrong with a schema.
+fn fault(error: &ValidationError<'_>) -> String {
+    let place = error.instance_path().as_str();
+    // The rules for schemas say this in a way that helps nobody.
+    if place.ends_with("/type") {
+        return format!("{place}: {} is no type; {TYPES}", error.instance());
+    }
+    let is_pattern = place.ends_with("/pattern") || error.schema_path().as_str().ends_with("/format");
+    match is_pattern {
+        true => format!(
+            "{}; a pattern is matched in linear time, so it cannot use look-around or back-references",
+            complaint(error)
+        ),
+        false => complaint(error),
+    }
 }
 
 fn complaint(error: &ValidationError<'_>) -> String {
@@ -129,6 +188,40 @@ mod tests {
         assert!(many.ends_with("; and 2 more"), "{many}");
         let long = schema.check(&json!("x".repeat(100_000))).unwrap_err();
         assert!(long.len() < 400, "{}", long.len());
+    }
+
+    /// A node is a text, or a list of nodes in one of two spellings.
+    fn recursive() -> Schema {
+        let branch = json!({ "type": "array", "items": { "$ref": "#/$defs/node" } });
+        let node = json!({ "anyOf": [{ "type": "string" }, branch, branch, branch] });
+        Schema::new(json!({ "$ref": "#/$defs/node", "$defs": { "node": node } })).unwrap()
+    }
+
+    #[test]
+    fn a_wrong_answer_to_a_recursive_schema_is_refused_in_bounded_work() {
+        // Gathering every branch's errors would build 3^90 of them.
+        let deep = (0..90).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(recursive().check(&deep).unwrap_err(), "too much of it differs to say where");
+        let fine = (0..90).fold(json!("x"), |inner, _| json!([inner]));
+        assert_eq!(recursive().check(&fine), Ok(()));
+        let wide = json!([["a", "b", ["c", "d", "e", ["f", ["g", 1]]]], "h"]);
+        assert!(recursive().check(&wide).is_err());
+    }
+
+    #[test]
+    fn a_long_wrong_list_is_refused_with_its_first_faults() {
+        let schema = Schema::new(json!({ "type": "array", "items": { "type": "string" } })).unwrap();
+        let reason = schema.check(&json!(vec![1; 500_000])).unwrap_err();
+        assert!(reason.starts_with(r#"at /0: 1 is not of type "string"; at /1: "#), "{reason}");
+        assert!(reason.len() < 1_000, "{}", reason.len());
+    }
+
+    #[test]
+    fn a_pattern_takes_linear_time() {
+        let schema = Schema::new(json!({ "pattern": "^(a+)+$" })).unwrap();
+        assert!(schema.check(&json!("a".repeat(50_000) + "b")).is_err());
+        let reason = Schema::new(json!({ "pattern": "^(?=a)b" })).unwrap_err();
+        assert!(reason.contains("look-around"), "{reason}");
     }
 
     #[test]

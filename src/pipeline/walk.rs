@@ -110,8 +110,14 @@ impl Walk {
         Some(prompt.clone())
     }
 
-    /// Takes the model's reply to a step that is being asked.
+    /// Checks the model's reply to a step that is being asked, and takes it.
     pub fn answered(&mut self, step: usize, text: &str) -> Next {
+        let checked = self.pipeline.check_answer(step, text);
+        self.checked(step, text, checked)
+    }
+
+    /// Takes the model's reply to a step that is being asked, with what its check has come to.
+    pub(super) fn checked(&mut self, step: usize, text: &str, checked: Result<Value, String>) -> Next {
         let pipeline = self.pipeline.clone();
         let asked = (self.states.get_mut(step), pipeline.steps.get(step));
         let (Some(State::Asked { prompt, refusals }), Some(definition)) = asked else {
@@ -120,7 +126,7 @@ impl Walk {
                 "an answer came for a step that was not asked",
             ));
         };
-        let reason = match definition.check.accept(text) {
+        let reason = match checked {
             Ok(answer) => {
                 self.end(step, State::Answered(answer));
                 return Next::Accepted;

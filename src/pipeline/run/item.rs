@@ -23,6 +23,7 @@ use super::actor::Run;
 use super::keeping::Kept;
 use super::load_attachment::load;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
+use super::off_thread::check_answer;
 use super::questions::Questions;
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
@@ -205,7 +206,9 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         questions += 1;
         let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {
-                let next = walk.answered(step, &answer.reply.text);
+                let text = &answer.reply.text;
+                let checked = asked.beside(check_answer(&job.pipeline, step, text)).await;
+                let next = walk.checked(step, text, checked);
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
             }
             Err(unanswered) if is_for_later(&unanswered.failure) => {

@@ -14,6 +14,7 @@ mod line;
 mod load_attachment;
 mod messages;
 mod money;
+mod off_thread;
 mod progress;
 mod questions;
 mod report;

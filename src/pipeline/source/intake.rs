@@ -12,6 +12,7 @@ use super::error::Error;
 use super::handoff::{Gone, Sender};
 use super::key::{Key, key_of};
 use super::open::Fit;
+use crate::pipeline::extent;
 use crate::pipeline::seen::Seen;
 use crate::types::ItemKey;
 
@@ -66,6 +67,13 @@ impl Intake {
 
     /// Hands over a value that was read: as an item, or as a reject when it cannot be one.
     pub(super) fn value(&mut self, piece: Piece<'_>, value: Value) -> Result<(), Stop> {
+        if piece.bytes.is_none()
+            && let Err(excess) = extent::check_value(&value)
+        {
+            // What is too deep can be neither written nor dropped in the usual way: both recurse.
+            extent::dismantle(value);
+            return self.reject(piece, excess.to_string(), None);
+        }
         let (reason, key) = match self.judge(&value, piece.line) {
             Ok(key) => {
                 let weight = weigh(&value);

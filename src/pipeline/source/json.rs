@@ -63,6 +63,7 @@ fn reason(unparsed: &Unparsed) -> String {
     match unparsed {
         Unparsed::Encoding(at, byte) => format!("is not UTF-8: its byte {} is 0x{byte:02x}", at + 1),
         Unparsed::Json(error) => format!("cannot be read: {}", what(error)),
+        Unparsed::Excess(excess) => excess.to_string(),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::entry::EXCERPT;
 use super::intake::{Intake, Piece, Stop};
+use crate::pipeline::extent::{self, Excess};
 
 /// Reads lines from `input`, whose first byte stands at `offset`, until its end.
 pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
@@ -37,6 +38,8 @@ pub(super) enum Unparsed {
     /// The byte at this place, from 0, is no UTF-8.
     Encoding(usize, u8),
     Json(serde_json::Error),
+    /// It is too deep, or holds too many values.
+    Excess(Excess),
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Value, Unparsed> {
@@ -44,6 +47,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Unparsed> {
         let at = error.valid_up_to();
         Unparsed::Encoding(at, bytes.get(at).copied().unwrap_or_default())
     })?;
+    extent::check(bytes).map_err(Unparsed::Excess)?;
     serde_json::from_str(text).map_err(Unparsed::Json)
 }
 
@@ -53,6 +57,7 @@ impl Unparsed {
         match self {
             Self::Encoding(at, byte) => format!("is not UTF-8: its byte {} is 0x{byte:02x}", at + 1),
             Self::Json(error) => format!("is not JSON: {} at column {}", what(error), error.column()),
+            Self::Excess(excess) => excess.to_string(),
         }
     }
 }

@@ -1,0 +1,145 @@
+//! Limits on the shape of a JSON text: nesting depth and number of values.
+//!
+//! Checked on the text, before anything is built from it: a parsed value takes up to forty times the memory of its
+//! text, and is dropped, compared and written recursively. Linear in the text; knows nothing of schemas.
+
+use serde_json::Value;
+
+/// Deepest nesting of an item or of an answer. Leaves room for what wraps it below the parser's own limit of 128.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// Most values in one item or in one answer.
+pub(super) const MAX_VALUES: usize = 1_000_000;
+
+/// Why a JSON text or value is beyond the limits; reads on from "the answer" or "line N".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Excess {
+    /// Arrays and objects are nested too deeply.
+    #[error("is nested deeper than {MAX_DEPTH} levels")]
+    Depth,
+    /// There are too many values.
+    #[error("holds more than {MAX_VALUES} values")]
+    Values,
+}
+
+/// Checks the JSON value that `text` begins with. Text that is no JSON passes, if it is not beyond a limit too.
+///
+/// # Errors
+/// The limit that is exceeded.
+pub(super) fn check(text: &[u8]) -> Result<(), Excess> {
+    let mut depth = 0_usize;
+    let mut values = 1_usize;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'[' | b'{' => {
+                depth += 1;
+                // A container and its first element.
+                values += 1;
+                if depth > MAX_DEPTH {
+                    return Err(Excess::Depth);
+                }
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return Ok(());
+                }
+            }
+            b',' => values += 1,
+            _ => {}
+        }
+        if values > MAX_VALUES {
+            return Err(Excess::Values);
+        }
+    }
+    Ok(())
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Checks the depth of a value that never was text. Does not recurse.
+///
+/// # Errors
+/// The limit that is exceeded.
+pub(super) fn check_value(value: &Value) -> Result<(), Excess> {
+    let mut rest = vec![(value, 0_usize)];
+    let mut values = 0_usize;
+    while let Some((value, depth)) = rest.pop() {
+        values += 1;
+        if values > MAX_VALUES {
+            return Err(Excess::Values);
+        }
+        let inner = depth + 1;
+        match value {
+            Value::Array(elements) => {
+                if inner > MAX_DEPTH {
+                    return Err(Excess::Depth);
+                }
+                rest.extend(elements.iter().map(|element| (element, inner)));
+            }
+            Value::Object(fields) => {
+                if inner > MAX_DEPTH {
+                    return Err(Excess::Depth);
+                }
+                rest.extend(fields.values().map(|field| (field, inner)));
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Drops a value of any depth. The usual drop recurses, and a deep value would overflow the stack.
+pub(super) fn dismantle(value: Value) {
+    let mut rest = vec![value];
+    while let Some(value) = rest.pop() {
+        match value {
+            Value::Array(elements) => rest.extend(elements),
+            Value::Object(fields) => rest.extend(fields.into_iter().map(|(_, field)| field)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn depth_and_number_of_values_are_bounded_on_the_text() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert_eq!(check(nested(MAX_DEPTH).as_bytes()), Ok(()));
+        assert_eq!(check(nested(MAX_DEPTH + 1).as_bytes()), Err(Excess::Depth));
+        let list = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+        assert_eq!(check(list(MAX_VALUES - 1).as_bytes()), Ok(()));
+        assert_eq!(check(list(MAX_VALUES).as_bytes()), Err(Excess::Values));
+    }
+
+    #[test]
+    fn brackets_and_commas_in_strings_and_behind_the_value_do_not_count() {
+        let text = format!("{{\"a\": \"{}\\\"{}\"}} {}", "[".repeat(500), ",".repeat(10), "{".repeat(500));
+        assert_eq!(check(text.as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn a_value_of_any_depth_is_measured_and_dropped_without_recursion() {
+        let deep = (0..1_000_000).fold(json!(1), |inner, _| Value::Array(vec![inner]));
+        assert_eq!(check_value(&deep), Err(Excess::Depth));
+        dismantle(deep);
+        assert_eq!(check_value(&json!({ "a": [1, { "b": null }] })), Ok(()));
+    }
+}
