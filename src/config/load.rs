@@ -19,7 +19,9 @@ use super::check::Check;
 use super::key_places::KeyPlaces;
 use super::prices::PriceList;
 use super::vain::Vain;
-use super::{BudgetSettings, RunSettings, StoreSettings, SupervisorSettings, environment, hide};
+use super::{
+    BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings, environment, hide,
+};
 
 /// The file that is read when none is named.
 const FILE: &str = "config.toml";
@@ -46,6 +48,8 @@ pub struct Config {
     pub simulator: simulator::Settings,
     /// How runs work through their items.
     pub run: RunSettings,
+    /// Which files an item may name.
+    pub files: FileSettings,
     /// Where runs are kept.
     pub store: StoreSettings,
     /// What may be spent.
@@ -71,6 +75,7 @@ struct Written {
     #[cfg(feature = "server")]
     simulator: simulator::Settings,
     run: RunSettings,
+    files: FileSettings,
     store: StoreSettings,
     budget: BudgetSettings,
     supervisor: SupervisorSettings,
@@ -236,6 +241,7 @@ impl From<Written> for Config {
             #[cfg(feature = "server")]
             simulator: written.simulator,
             run: written.run,
+            files: written.files,
             store: written.store,
             budget: written.budget,
             supervisor: written.supervisor,

@@ -6,6 +6,7 @@
 mod budget;
 mod check;
 mod environment;
+mod files;
 mod hide;
 mod key_places;
 mod load;
@@ -17,6 +18,7 @@ mod usable;
 mod vain;
 
 pub use budget::{BudgetSettings, parse_cap};
+pub use files::FileSettings;
 pub use load::Config;
 pub use prices::{PriceList, Then, Vendor};
 pub use run::RunSettings;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{BudgetSettings, Config, RunSettings, StoreSettings, SupervisorSettings};
+use super::{BudgetSettings, Config, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
 use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
@@ -35,6 +35,7 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[retry]", keys::<RetrySettings>("")),
         ("[defaults]", keys::<Defaults>("")),
         ("[run]", keys::<RunSettings>("")),
+        ("[files]", keys::<FileSettings>("")),
         ("[store]", keys::<StoreSettings>("")),
         ("[budget]", keys::<BudgetSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),

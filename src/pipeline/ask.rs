@@ -91,7 +91,7 @@ impl Pipeline {
         let mut attachments = Vec::new();
         for filling in &step.attach {
             let text = self.fill(step, "attach", filling, scope)?;
-            let read = Attachment::read(&text, &self.directory);
+            let read = Attachment::read(&text, &self.folders);
             attachments.extend(read.map_err(|why| failure(&step.name, "attach", &why))?);
         }
         Ok(attachments)

@@ -45,7 +45,29 @@ pub enum Attachment {
 pub struct FileAttachment {
     /// Where it is.
     pub path: PathBuf,
+    pub(super) folders: Folders,
     media_type: Arc<str>,
+}
+
+/// The folders that attachments may come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Folders {
+    /// The pipeline's own directory, which relative paths start from.
+    pub(super) own: Arc<Path>,
+    /// What `[files] allow` names.
+    pub(super) allowed: Arc<[PathBuf]>,
+}
+
+impl Folders {
+    /// Allows the pipeline's own directory alone.
+    pub(super) fn only(own: &Path) -> Self {
+        let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
+        Self { own: own.into(), allowed: [].into() }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.own).chain(self.allowed.iter().map(PathBuf::as_path))
+    }
 }
 
 impl FileAttachment {
@@ -58,11 +80,11 @@ impl FileAttachment {
 
 impl Attachment {
     /// Reads what a template gave: an http(s) or `data:` URL, or the path of a file, which is
-    /// relative to `directory`. `None` when it gave nothing.
+    /// relative to the pipeline's directory. `None` when it gave nothing.
     ///
     /// # Errors
     /// What is wrong with `text`, when it is none of these.
-    pub(super) fn read(text: &str, directory: &Path) -> Result<Option<Self>, String> {
+    pub(super) fn read(text: &str, folders: &Folders) -> Result<Option<Self>, String> {
         let text = text.trim();
         if text.is_empty() || text == "none" {
             return Ok(None);
@@ -82,7 +104,8 @@ impl Attachment {
             ));
         }
         let media_type = media_type(text)?;
-        Ok(Some(Self::File(FileAttachment { path: directory.join(text), media_type })))
+        let path = folders.own.join(text);
+        Ok(Some(Self::File(FileAttachment { path, folders: folders.clone(), media_type })))
     }
 }
 
@@ -129,7 +152,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Attachment>, String> {
-        Attachment::read(text, Path::new("/pipelines/photos"))
+        Attachment::read(text, &Folders::only(Path::new("/pipelines/photos")))
     }
 
     #[test]

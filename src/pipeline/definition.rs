@@ -12,6 +12,7 @@ use crate::document::{Fault, Faults};
 use crate::types::{Fingerprint, RouteName, Shape, StepName};
 
 use super::Defaults;
+use super::attach::Folders;
 use super::check::Check;
 use super::graph::Graph;
 use super::load;
@@ -23,7 +24,7 @@ use super::template::Templates;
 pub struct Pipeline {
     pub(super) name: Arc<str>,
     pub(super) text: Arc<str>,
-    pub(super) directory: PathBuf,
+    pub(super) folders: Folders,
     pub(super) names: Arc<[StepName]>,
     pub(super) steps: Vec<Step>,
     pub(super) graph: Graph,
@@ -72,7 +73,14 @@ impl Pipeline {
 
     /// Returns the directory that attachments are found from.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        &self.folders.own
+    }
+
+    /// Allows attachments from these folders, besides the pipeline's own directory.
+    #[must_use]
+    pub fn with_allowed_folders(mut self, folders: &[PathBuf]) -> Self {
+        self.folders.allowed = folders.into();
+        self
     }
 
     /// Returns the steps in the order of the file.

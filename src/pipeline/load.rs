@@ -12,6 +12,7 @@ use crate::document::{Document, Fault, Faults, Places, nearest};
 use crate::types::{Fingerprint, RouteName, Shape, StepName};
 
 use super::Defaults;
+use super::attach::Folders;
 use super::check::Check;
 use super::choice::Choices;
 use super::compile::Compiler;
@@ -122,10 +123,10 @@ impl Loader<'_> {
             });
         }
         let graph = self.graph(needs, &names);
-        let directory = self.directory.to_owned();
+        let folders = Folders::only(self.directory);
         let text = self.document.text().into();
         let names = names.into();
-        self.faults.or(Pipeline { name: name.into(), text, directory, names, steps, graph, templates, input })
+        self.faults.or(Pipeline { name: name.into(), text, folders, names, steps, graph, templates, input })
     }
 
     fn names(&mut self, steps: &[RawStep]) -> Vec<StepName> {

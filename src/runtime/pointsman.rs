@@ -147,7 +147,8 @@ impl Pointsman {
     /// Everything that is wrong with it.
     pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Faults> {
         let config = &self.running.config;
-        self.with_lanes(Pipeline::load(path, &config.defaults, &self.routes())?)
+        let pipeline = Pipeline::load(path, &config.defaults, &self.routes())?;
+        self.with_lanes(pipeline.with_allowed_folders(&config.files.allow))
     }
 
     /// Reads a pipeline that is no file, likewise; files that it names are found from the working directory.
@@ -156,7 +157,8 @@ impl Pointsman {
     /// Everything that is wrong with it.
     pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Faults> {
         let config = &self.running.config;
-        self.with_lanes(Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?)
+        let pipeline = Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?;
+        self.with_lanes(pipeline.with_allowed_folders(&config.files.allow))
     }
 
     fn routes(&self) -> Vec<RouteName> {

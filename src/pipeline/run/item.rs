@@ -21,7 +21,7 @@ use crate::types::{
 
 use super::actor::Run;
 use super::keeping::Kept;
-use super::load_attachment::load;
+use super::load_attachment::load_all;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
 use super::off_thread::check_answer;
 use super::questions::Questions;
@@ -301,15 +301,9 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
 
 /// Returns the prompt of `ask` with everything that is attached to it, and the files that were read for it.
 async fn attach(walk: &mut Walk, ask: &Ask) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {
-    let mut files = Vec::new();
     if ask.attach.is_empty() {
-        return Ok((ask.prompt.clone(), files));
+        return Ok((ask.prompt.clone(), Vec::new()));
     }
-    let mut parts = Vec::with_capacity(ask.attach.len());
-    for attachment in &ask.attach {
-        let (part, file) = load(attachment).await?;
-        parts.push(part);
-        files.extend(file);
-    }
+    let (parts, files) = load_all(&ask.attach).await?;
     Ok((walk.attach(ask.step, parts).unwrap_or_else(|| ask.prompt.clone()), files))
 }

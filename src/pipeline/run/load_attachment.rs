@@ -1,45 +1,108 @@
 //! Reads the files that a step attaches to its prompt.
 //!
-//! Only when the step is asked, so that a run of a million photos holds a few.
+//! Only when the step is asked, so that a run of a million photos holds a few. An item's data names the file, so it
+//! must lie in a folder that the pipeline's author allowed: links are resolved first, and the file is then opened
+//! from that folder, directory by directory, without following a link.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::store::FileStamp;
-use crate::types::{Class, Failure, Part};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::pipeline::attach::Attachment;
+use crate::pipeline::attach::{Attachment, FileAttachment};
+use crate::store::FileStamp;
+use crate::types::{Class, Failure, MediaData, Part};
 
 /// Most bytes of one attachment; providers refuse larger ones.
-const MOST_BYTES: u64 = 50 << 20;
+const MAX_FILE_BYTES: u64 = 50 << 20;
 
-/// Returns the part of a prompt that `attachment` stands for, and the file that was read for it as it was then.
-pub(super) async fn load(attachment: &Attachment) -> Result<(Part, Option<FileStamp>), Failure> {
-    match attachment {
-        Attachment::Ready(part) => Ok((part.clone(), None)),
-        Attachment::File(file) => {
-            let path = file.path.clone();
-            let content = tokio::task::spawn_blocking(move || read(&path)).await;
-            let broken = |_| Err(Failure::new(Class::Internal, "reading an attachment panicked"));
-            content.unwrap_or_else(broken).map(|(content, stamp)| (file.part(&content), Some(stamp)))
-        }
+/// Most bytes of all attachments of one request.
+const MAX_REQUEST_BYTES: u64 = 100 << 20;
+
+/// Longest path that a message shows, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// Returns the parts of a prompt that `attachments` stand for, and the files that were read for them as they were then.
+pub(super) async fn load_all(attachments: &[Attachment]) -> Result<(Vec<Part>, Vec<FileStamp>), Failure> {
+    let mut parts = Vec::with_capacity(attachments.len());
+    let mut files = Vec::new();
+    let mut left = MAX_REQUEST_BYTES;
+    for attachment in attachments {
+        let (part, bytes) = match attachment {
+            Attachment::Ready(part) => (part.clone(), inline_bytes(part)),
+            Attachment::File(file) => {
+                let (content, stamp) = load(file).await?;
+                files.push(stamp);
+                (file.part(&content), content.len() as u64)
+            }
+        };
+        left = left.checked_sub(bytes).ok_or_else(too_much)?;
+        parts.push(part);
+    }
+    Ok((parts, files))
+}
+
+fn too_much() -> Failure {
+    let message = format!("the attachments of one request may have {} MiB together", MAX_REQUEST_BYTES >> 20);
+    Failure::new(Class::TemplateError, message)
+}
+
+/// Returns how many bytes an attachment has that the item itself carried.
+fn inline_bytes(part: &Part) -> u64 {
+    let (Part::Image(media) | Part::Audio(media) | Part::Document(media)) = part else { return 0 };
+    match &media.data {
+        MediaData::Base64(text) => text.len() as u64 / 4 * 3,
+        MediaData::Url(_) => 0,
     }
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, FileStamp), Failure> {
-    let cannot =
-        |why: String| Failure::new(Class::TemplateError, format!("cannot attach {}: {why}", path.display()));
-    let mut file = File::open(path).map_err(|error| cannot(error.to_string()))?;
+async fn load(file: &FileAttachment) -> Result<(Vec<u8>, FileStamp), Failure> {
+    let file = file.clone();
+    let content = tokio::task::spawn_blocking(move || {
+        read(&file, MAX_FILE_BYTES).map_err(|why| {
+            let shown: String = file.path.to_string_lossy().chars().take(MAX_SHOWN).collect();
+            // As a literal: the path is an item's, and may hold what a terminal obeys.
+            Failure::new(Class::TemplateError, format!("cannot attach {shown:?}: {why}"))
+        })
+    });
+    let broken = |_| Err(Failure::new(Class::Internal, "reading an attachment panicked"));
+    content.await.unwrap_or_else(broken)
+}
+
+/// Why a file is not attached.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(
+        "it is outside the pipeline's directory; to send it, add its folder to `allow` of the configuration's [files]"
+    )]
+    Outside,
+    #[error("it is no regular file")]
+    NoFile,
+    #[error("it has more than {} MiB, which is the most", MAX_FILE_BYTES >> 20)]
+    TooLarge,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+fn read(file: &FileAttachment, limit: u64) -> Result<(Vec<u8>, FileStamp), Refusal> {
+    let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
+    let file = open(file)?;
     // Of the file that is read, and before it is: what is written to it meanwhile is noticed by the next run.
-    let metadata = file.metadata().map_err(|error| cannot(error.to_string()))?;
-    if metadata.len() > MOST_BYTES {
-        return Err(cannot(format!("it has {} bytes, and 50 MiB is the most", metadata.len())));
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Refusal::NoFile);
     }
-    let mut content = Vec::new();
-    file.read_to_end(&mut content).map_err(|error| cannot(error.to_string()))?;
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if metadata.len() > limit {
+        return Err(Refusal::TooLarge);
+    }
+    // Its length is no promise: it may grow, and some files have none.
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(Refusal::TooLarge);
+    }
     Ok((content, stamp(path, &metadata)))
 }
 
@@ -68,4 +131,133 @@ fn changed(metadata: &Metadata) -> i64 {
 #[cfg(not(unix))]
 fn changed(_: &Metadata) -> i64 {
     0
+}
+
+/// Opens a file that lies in an allowed folder.
+fn open(file: &FileAttachment) -> Result<File, Refusal> {
+    let resolved = file.path.canonicalize()?;
+    let folders = file.folders.all().filter_map(|folder| folder.canonicalize().ok());
+    let within = |folder: PathBuf| {
+        let inside = resolved.strip_prefix(&folder).ok()?.to_owned();
+        Some((folder, inside))
+    };
+    let (folder, inside) = folders.filter_map(within).next().ok_or(Refusal::Outside)?;
+    Ok(open_beneath(&folder, &inside)?)
+}
+
+/// Opens `inside`, which has no links, from `folder`. What has become a link meanwhile is not followed, and a pipe
+/// does not block.
+fn open_beneath(folder: &Path, inside: &Path) -> io::Result<File> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(CWD, folder, directory, Mode::empty())?;
+    let mut names = inside.components().peekable();
+    while let Some(name) = names.next() {
+        let flags = match names.peek() {
+            Some(_) => directory | OFlags::NOFOLLOW,
+            None => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        };
+        at = openat(&at, name.as_os_str(), flags, Mode::empty())?;
+    }
+    Ok(File::from(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    use super::*;
+    use crate::pipeline::attach::Folders;
+
+    /// A folder of pictures beside a secret, as an item that names `path` from there would have it.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            fs::create_dir_all(place.0.path().join("photos/cats")).unwrap();
+            fs::write(place.0.path().join("photos/cats/one.png"), "cat").unwrap();
+            fs::write(place.0.path().join("secret.json"), "key").unwrap();
+            place
+        }
+
+        fn attach(&self, path: &str, allowed: &[&str]) -> Result<String, String> {
+            let mut folders = Folders::only(&self.0.path().join("photos"));
+            folders.allowed = allowed.iter().map(|folder| self.0.path().join(folder)).collect();
+            let Ok(Some(Attachment::File(file))) = Attachment::read(path, &folders) else {
+                panic!("no file")
+            };
+            read(&file, 10)
+                .map(|(content, _)| String::from_utf8(content).unwrap())
+                .map_err(|refusal| refusal.to_string())
+        }
+    }
+
+    #[test]
+    fn an_attachment_outside_every_allowed_folder_is_refused() {
+        let place = Place::new();
+        assert_eq!(place.attach("cats/one.png", &[]), Ok("cat".into()));
+        assert_eq!(place.attach("cats/../cats/one.png", &[]), Ok("cat".into()));
+        let absolute = place.0.path().join("secret.json");
+        symlink(&absolute, place.0.path().join("photos/link.json")).unwrap();
+        symlink(place.0.path(), place.0.path().join("photos/up")).unwrap();
+        for path in ["../secret.json", absolute.to_str().unwrap(), "link.json", "up/secret.json"] {
+            let refusal = place.attach(path, &[]).unwrap_err();
+            assert!(refusal.contains("outside") && refusal.contains("[files]"), "{path}: {refusal}");
+            assert_eq!(place.attach(path, &["."]), Ok("key".into()), "{path}");
+        }
+        // A folder whose name only begins like an allowed one.
+        fs::create_dir(place.0.path().join("photos-private")).unwrap();
+        fs::write(place.0.path().join("photos-private/a.txt"), "no").unwrap();
+        assert!(place.attach("../photos-private/a.txt", &[]).unwrap_err().contains("outside"));
+    }
+
+    #[test]
+    fn what_has_become_a_link_since_it_was_resolved_is_not_followed() {
+        let place = Place::new();
+        let photos = place.0.path().join("photos");
+        symlink(place.0.path(), photos.join("swapped")).unwrap();
+        symlink(place.0.path().join("secret.json"), photos.join("cats/two.png")).unwrap();
+        assert!(open_beneath(&photos, Path::new("cats/one.png")).is_ok());
+        assert!(open_beneath(&photos, Path::new("swapped/secret.json")).is_err());
+        assert!(open_beneath(&photos, Path::new("cats/two.png")).is_err());
+    }
+
+    #[test]
+    fn pipes_devices_and_directories_are_refused_and_never_waited_for() {
+        let place = Place::new();
+        let pipe = place.0.path().join("photos/pipe.png");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::create_dir(place.0.path().join("photos/folder.png")).unwrap();
+        for path in ["pipe.png", "folder.png"] {
+            assert_eq!(place.attach(path, &[]).unwrap_err(), "it is no regular file", "{path}");
+        }
+        let folders = Folders { own: Path::new("/dev").into(), allowed: [].into() };
+        let Ok(Some(Attachment::File(mut file))) = Attachment::read("zero.txt", &folders) else { panic!() };
+        file.path = "/dev/zero".into();
+        assert_eq!(read(&file, 10).unwrap_err().to_string(), "it is no regular file");
+    }
+
+    #[test]
+    fn the_size_is_bounded_while_reading() {
+        let place = Place::new();
+        fs::write(place.0.path().join("photos/large.png"), "12345678901").unwrap();
+        assert!(place.attach("large.png", &[]).unwrap_err().contains("50 MiB"));
+        // A file of the system without a length.
+        let folders = Folders { own: Path::new("/proc/self").into(), allowed: [].into() };
+        let Ok(Some(Attachment::File(mut file))) = Attachment::read("maps.txt", &folders) else { panic!() };
+        file.path = "/proc/self/maps".into();
+        assert!(matches!(read(&file, 10), Err(Refusal::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn all_attachments_of_a_request_are_bounded_together() {
+        let text = format!("data:image/png;base64,{}", "A".repeat(80 << 20));
+        let Ok(Some(one)) = Attachment::read(&text, &Folders::only(Path::new("."))) else { panic!("none") };
+        assert!(load_all(std::slice::from_ref(&one)).await.is_ok());
+        let failure = load_all(&[one.clone(), one]).await.unwrap_err();
+        assert_eq!(failure.class, Class::TemplateError);
+        assert!(failure.message.contains("100 MiB together"), "{}", failure.message);
+    }
 }
