@@ -120,7 +120,8 @@ fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
 
 fn likely(price: Option<Price>, need: Need) -> NanoUsd {
     let usage = Usage { input: Tokens(need.input), output: Tokens(need.output), ..Usage::default() };
-    price.map_or(NanoUsd(0), |price| price.cost(&usage))
+    // What cannot be reckoned is reserved as the most that is believed: too much rather than too little.
+    price.map_or(NanoUsd(0), |price| price.cost(&usage).unwrap_or(NanoUsd::MAX_CREDIBLE_COST))
 }
 
 impl Money {
@@ -140,7 +141,7 @@ impl Money {
             Ok(reply) => (reply.usage, Charged::Maybe),
             Err(failure) => (failure.usage.as_deref().copied(), failure.charged),
         };
-        let known = self.price.zip(usage).map(|(price, usage)| price.cost(&usage));
+        let known = self.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
         let booked = match (known, charged) {
             (Some(cost), _) => Booked { cost, ..Booked::default() },
             (None, Charged::No) => Booked::default(),

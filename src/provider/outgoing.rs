@@ -131,7 +131,7 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
         Ok(reply) => reply.usage,
         Err(failure) => failure.usage.as_deref().copied(),
     };
-    let cost = model.price.zip(usage).map(|(price, usage)| price.cost(&usage));
+    let cost = model.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
     chaos::point("call.tell");
     owed.pay(exchanged.first_token, cost, result);
 }

@@ -14,6 +14,10 @@ use super::{Tokens, Usage};
 pub struct NanoUsd(pub u64);
 
 impl NanoUsd {
+    /// Most that one attempt is believed to cost, $100,000. A database that counts in 64 bits can then add up
+    /// more attempts than anybody can pay for.
+    pub const MAX_CREDIBLE_COST: Self = Self(100_000_000_000_000);
+
     /// Returns the amount in dollars, for showing only.
     pub fn dollars(self) -> f64 {
         self.0 as f64 / 1e9
@@ -92,8 +96,8 @@ pub struct LongPrice {
 }
 
 impl Price {
-    /// Returns what `usage` costs.
-    pub fn cost(&self, usage: &Usage) -> NanoUsd {
+    /// Returns what the `usage` of one attempt costs; `None` for a sum that no attempt can cost, which is unknown.
+    pub fn cost(&self, usage: &Usage) -> Option<NanoUsd> {
         let Self { input, output, cached, cache_write, long } = *self;
         let (input, output, cached, cache_write) = match long.filter(|long| usage.input.0 > long.over) {
             Some(long) => (long.input, long.output, long.cached, long.cache_write),
@@ -101,18 +105,20 @@ impl Price {
         };
         let special = usage.cached.0.saturating_add(usage.cache_write.0);
         let plain = Tokens(usage.input.0.saturating_sub(special));
-        [
+        let parts = [
             (plain, input),
             (usage.cached, cached.unwrap_or(input)),
             (usage.cache_write, cache_write.unwrap_or(input)),
             (usage.output, output),
-        ]
-        .into_iter()
-        .map(|(tokens, dollars_per_million)| {
+        ];
+        parts.into_iter().try_fold(NanoUsd(0), |sum, (tokens, dollars_per_million)| {
             // A thousandth of a dollar per million tokens is one nano-dollar a token.
-            NanoUsd((tokens.0 as f64 * dollars_per_million * 1e3).round() as u64)
+            let cost = (tokens.0 as f64 * dollars_per_million * 1e3).round();
+            // Also false for what is no number.
+            let is_credible = cost <= NanoUsd::MAX_CREDIBLE_COST.0 as f64;
+            let sum = sum + NanoUsd(if is_credible { cost as u64 } else { return None });
+            (sum <= NanoUsd::MAX_CREDIBLE_COST).then_some(sum)
         })
-        .sum()
     }
 }
 
@@ -132,7 +138,7 @@ mod tests {
             reasoning: Tokens(50),
         };
         // 300 plain + 600 cached + 100 written + 200 out, in nano-dollars.
-        assert_eq!(price.cost(&usage), NanoUsd(300_000 + 60_000 + 125_000 + 1_000_000));
+        assert_eq!(price.cost(&usage), Some(NanoUsd(300_000 + 60_000 + 125_000 + 1_000_000)));
     }
 
     #[test]
@@ -140,9 +146,19 @@ mod tests {
         let long = LongPrice { over: 1_000, input: 2.0, output: 7.5, cached: Some(0.2), cache_write: None };
         let price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: Some(long) };
         let usage = |input| Usage { input: Tokens(input), output: Tokens(10), ..Usage::default() };
-        assert_eq!(price.cost(&usage(1_000)), NanoUsd(1_000_000 + 50_000));
+        assert_eq!(price.cost(&usage(1_000)), Some(NanoUsd(1_000_000 + 50_000)));
         let cached = Usage { cached: Tokens(1_000), ..usage(1_001) };
-        assert_eq!(price.cost(&cached), NanoUsd(2_000 + 200_000 + 75_000));
+        assert_eq!(price.cost(&cached), Some(NanoUsd(2_000 + 200_000 + 75_000)));
+    }
+
+    #[test]
+    fn a_sum_that_no_attempt_can_cost_is_unknown() {
+        let price = |input| Price { input, output: 1.0, cached: None, cache_write: None, long: None };
+        let usage = |tokens| Usage { input: Tokens(tokens), ..Usage::default() };
+        assert_eq!(price(1.0).cost(&usage(u64::MAX)), None);
+        assert_eq!(price(f64::MAX).cost(&usage(1)), None);
+        assert_eq!(price(f64::INFINITY).cost(&usage(0)), None);
+        assert_eq!(price(1.0).cost(&usage(100_000_000)), Some(NanoUsd(100_000_000_000)));
     }
 
     #[test]

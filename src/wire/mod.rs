@@ -8,6 +8,7 @@
 //! format's own end mark has come: an answer that was cut is never a reply.
 
 mod anthropic;
+mod count;
 mod dialect;
 mod exchange;
 #[cfg(test)]

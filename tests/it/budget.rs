@@ -58,7 +58,7 @@ async fn charged(simulator: &Simulator) -> NanoUsd {
         output: Tokens(counts.output_tokens),
         ..Usage::default()
     };
-    PRICE.cost(&usage)
+    PRICE.cost(&usage).unwrap()
 }
 
 async fn store(folder: &Path) -> Arc<dyn Store> {

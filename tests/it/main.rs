@@ -42,3 +42,4 @@ mod pacing;
 mod pacing_score;
 mod scripted;
 mod stage;
+mod usage;

@@ -5,7 +5,7 @@ use std::ops::{Add, Mul};
 
 use serde::Serialize;
 
-use crate::types::{Price, Tokens, Usage};
+use crate::types::{NanoUsd, Price, Tokens, Usage};
 
 /// What something will be: hardly less than `low`, most likely about `likely`, hardly more than `high`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -78,7 +78,7 @@ pub(super) fn cost(price: &Price, input: Range, output: Range, calls: Range) -> 
         let calls = calls.max(1.0);
         let mean = |tokens: f64| Tokens((tokens / calls).round() as u64);
         let usage = Usage { input: mean(input), output: mean(output), ..Usage::default() };
-        price.cost(&usage).dollars() * calls
+        price.cost(&usage).unwrap_or(NanoUsd::MAX_CREDIBLE_COST).dollars() * calls
     };
     Range {
         low: of(input.low, output.low, calls.low),

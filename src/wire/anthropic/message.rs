@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Tokens, Usage};
+use crate::wire::count::Count;
 use crate::wire::refused;
 
 /// Any event: each fills some of the fields.
@@ -141,16 +142,21 @@ impl fmt::Display for StopDetails {
 /// Tokens as this vendor counts them: what the cache held stands beside `input_tokens`.
 #[derive(Debug, Clone, Copy, Deserialize, Default)]
 pub(super) struct Counts {
-    input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    #[serde(default)]
+    input_tokens: Count,
+    #[serde(default)]
+    cache_creation_input_tokens: Count,
+    #[serde(default)]
+    cache_read_input_tokens: Count,
+    #[serde(default)]
+    output_tokens: Count,
     output_tokens_details: Option<OutputDetails>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct OutputDetails {
-    thinking_tokens: Option<u64>,
+    #[serde(default)]
+    thinking_tokens: Count,
 }
 
 impl Counts {
@@ -164,16 +170,18 @@ impl Counts {
         self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
     }
 
-    pub(super) fn usage(self) -> Usage {
-        let tokens = |count: Option<u64>| Tokens(count.unwrap_or(0));
-        let cached = tokens(self.cache_read_input_tokens);
-        let cache_write = tokens(self.cache_creation_input_tokens);
-        Usage {
-            input: tokens(self.input_tokens) + cached + cache_write,
+    /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
+    pub(super) fn usage(self) -> Option<Usage> {
+        let cached = Tokens(self.cache_read_input_tokens.or_zero()?);
+        let cache_write = Tokens(self.cache_creation_input_tokens.or_zero()?);
+        let thinking = self.output_tokens_details.map_or(Count::Missing, |details| details.thinking_tokens);
+        let usage = Usage {
+            input: Tokens(self.input_tokens.needed()?) + cached + cache_write,
             cached,
             cache_write,
-            output: tokens(self.output_tokens),
-            reasoning: tokens(self.output_tokens_details.and_then(|details| details.thinking_tokens)),
-        }
+            output: Tokens(self.output_tokens.needed()?),
+            reasoning: Tokens(thinking.or_zero()?),
+        };
+        usage.credible()
     }
 }

@@ -96,7 +96,7 @@ impl Decoder {
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         // Until `message_delta` has come the counts are those of the opening: unknown, not small.
-        let usage = self.counts.filter(|_| self.stop.is_some()).map(Counts::usage);
+        let usage = self.counts.filter(|_| self.stop.is_some()).and_then(Counts::usage);
         let Self { text, model, id: request_id, stop, details, ended, wrapped, .. } = self;
         if !ended {
             return Err(unreadable("the stream ended without message_stop", None).used(usage));

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Prompt, Reply, Tokens, Usage};
+use crate::wire::count::Count;
 use crate::wire::{Dialect, Progress, structured, told};
 
 use super::error;
@@ -76,7 +77,7 @@ impl Decoder {
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, .. } = self;
-        let usage = counts.map(Counts::usage);
+        let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));
         if let (Some(reason), None) = (&blocked, &finish) {
             let why = format!("the provider refused the prompt ({reason})");
             return Err(failure(Class::ContentFilter, why, Some(reason)).used(usage));
@@ -211,25 +212,34 @@ struct Feedback {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Counts {
-    prompt_token_count: Option<u64>,
-    tool_use_prompt_token_count: Option<u64>,
-    cached_content_token_count: Option<u64>,
-    candidates_token_count: Option<u64>,
-    thoughts_token_count: Option<u64>,
+    #[serde(default)]
+    prompt_token_count: Count,
+    #[serde(default)]
+    tool_use_prompt_token_count: Count,
+    #[serde(default)]
+    cached_content_token_count: Count,
+    #[serde(default)]
+    candidates_token_count: Count,
+    #[serde(default)]
+    thoughts_token_count: Count,
 }
 
 impl Counts {
-    fn usage(self) -> Usage {
-        // Zeros are left out.
-        let tokens = |count: Option<u64>| Tokens(count.unwrap_or(0));
-        let reasoning = tokens(self.thoughts_token_count);
-        Usage {
-            input: tokens(self.prompt_token_count) + tokens(self.tool_use_prompt_token_count),
-            cached: tokens(self.cached_content_token_count),
+    /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed. Zeros are
+    /// left out, so that only an answer `with_text` needs a count of its own.
+    fn usage(self, with_text: bool) -> Option<Usage> {
+        let prompt = Tokens(self.prompt_token_count.needed()?);
+        let reasoning = Tokens(self.thoughts_token_count.or_zero()?);
+        let said = self.candidates_token_count;
+        let said = if with_text { said.needed()? } else { said.or_zero()? };
+        let usage = Usage {
+            input: prompt + Tokens(self.tool_use_prompt_token_count.or_zero()?),
+            cached: Tokens(self.cached_content_token_count.or_zero()?),
             cache_write: Tokens(0),
-            output: tokens(self.candidates_token_count) + reasoning,
+            output: Tokens(said) + reasoning,
             reasoning,
-        }
+        };
+        usage.credible()
     }
 }
 

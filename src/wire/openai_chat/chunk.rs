@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::types::{Tokens, Usage};
+use crate::wire::count::Count;
 
 /// One `data:` of a stream, or the body of a reply without a stream.
 #[derive(Debug, serde::Deserialize)]
@@ -223,81 +224,31 @@ struct OutputDetails {
 }
 
 impl Counts {
-    /// Brings the counts to our one form; `None` when there were none.
+    /// Returns whether nothing was counted.
+    pub(super) fn is_empty(&self) -> bool {
+        let counts = [self.prompt_tokens, self.completion_tokens];
+        counts.iter().all(|count| *count == Count::Missing)
+    }
+
+    /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
     pub(super) fn usage(&self) -> Option<Usage> {
-        if self.prompt_tokens.0.is_none() && self.completion_tokens.0.is_none() {
-            return None;
-        }
-        let known = |count: Count| count.0.unwrap_or(0);
-        let (input, said) = (known(self.prompt_tokens), known(self.completion_tokens));
+        let input = self.prompt_tokens.needed()?;
+        let said = self.completion_tokens.needed()?;
         // Some servers count reasoning neither as prompt nor as completion, only in the total.
-        let beside = known(self.total_tokens).saturating_sub(input.saturating_add(said));
+        let beside = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(said));
         let input_details = self.prompt_tokens_details.as_ref();
-        let cached = input_details.map_or(0, |details| known(details.cached_tokens));
-        let cache_write = input_details.map_or(0, |details| known(details.cache_write_tokens));
-        let reasoning =
-            self.completion_tokens_details.as_ref().map_or(0, |details| known(details.reasoning_tokens));
-        Some(Usage {
+        let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
+        let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
+        let output_details = self.completion_tokens_details.as_ref();
+        let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
+        let usage = Usage {
             input: Tokens(input),
             cached: Tokens(cached),
             cache_write: Tokens(cache_write),
             output: Tokens(said.saturating_add(beside)),
             reasoning: Tokens(reasoning.max(beside)),
-        })
-    }
-}
-
-/// A number of tokens; whatever is no such number is unknown, and spoils no answer.
-#[derive(Debug, Clone, Copy, Default)]
-struct Count(Option<u64>);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Option<u64>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("anything")
-            }
-
-            fn visit_u64<E>(self, count: u64) -> Result<Self::Value, E> {
-                Ok(Some(count))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                while all.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(None)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(None)
-            }
-        }
-
-        from.deserialize_any(Reader).map(Count)
+        };
+        usage.credible()
     }
 }
 
@@ -322,7 +273,21 @@ mod tests {
         assert_eq!(usage(r#"{"prompt_tokens": -1, "completion_tokens": "many"}"#), None);
         let huge =
             usage(r#"{"prompt_tokens": 18446744073709551615, "completion_tokens": 18446744073709551615}"#);
-        assert_eq!(huge.unwrap().total(), Tokens(u64::MAX));
+        assert_eq!(huge, None);
+        assert_eq!(usage(r#"{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 1e19}"#), None);
+    }
+
+    #[test]
+    fn a_missing_part_makes_the_usage_unknown() {
+        assert_eq!(usage(r#"{"prompt_tokens": 10}"#), None);
+        assert_eq!(usage(r#"{"completion_tokens": 10, "prompt_tokens": null}"#), None);
+    }
+
+    #[test]
+    fn cached_tokens_above_the_prompt_are_clamped() {
+        let told = r#"{"prompt_tokens": 10, "completion_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 18446744073709551615}}"#;
+        assert_eq!(usage(told).unwrap().cached, Tokens(10));
     }
 
     #[test]

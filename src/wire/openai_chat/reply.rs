@@ -140,7 +140,10 @@ impl Decoder {
         {
             return Err(self.broken_by(failure));
         }
-        self.usage = chunk.usage.and_then(|counts| counts.usage()).or(self.usage);
+        // Later counts replace earlier ones even where they are not believed: those were of a part.
+        if let Some(counts) = chunk.usage.filter(|counts| !counts.is_empty()) {
+            self.usage = counts.usage();
+        }
         for (known, told) in [(&mut self.id, chunk.id), (&mut self.model, chunk.model)] {
             if let (true, Some(told)) = (known.is_empty(), told) {
                 *known = told.0.into_owned();

@@ -196,6 +196,26 @@ fn a_reply_without_usage_says_unknown() {
 }
 
 #[test]
+fn a_count_that_is_missing_or_cannot_be_believed_is_unknown_and_spoils_no_answer() {
+    for counts in [
+        json!({"input_tokens": u64::MAX, "output_tokens": 1}),
+        json!({"input_tokens": 1, "output_tokens": u64::MAX}),
+        json!({"input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": u64::MAX}),
+        json!({"input_tokens": 1.5, "output_tokens": 1}),
+        json!({"input_tokens": 1, "output_tokens": -1}),
+        json!({"input_tokens": 1}),
+        json!({"output_tokens": 1}),
+    ] {
+        let body = json!({
+            "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "usage": counts,
+        });
+        let mut decoder = decoder();
+        decoder.whole(body.to_string().as_bytes()).unwrap();
+        assert_eq!(decoder.finish().unwrap().usage, None, "{counts}");
+    }
+}
+
+#[test]
 fn a_wrapped_answer_is_unwrapped() {
     let list = json!({"type": "array", "items": {"type": "string"}});
     let prompt = Prompt { shape: Shape::Json(Arc::new(list)), ..Prompt::text("List.") };

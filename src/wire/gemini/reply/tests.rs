@@ -156,6 +156,23 @@ fn tokens_of_tools_and_cache_are_part_of_the_input() {
 }
 
 #[test]
+fn a_count_that_is_missing_or_cannot_be_believed_is_unknown_and_spoils_no_answer() {
+    for counts in [
+        json!({"promptTokenCount": u64::MAX, "candidatesTokenCount": 1}),
+        json!({"promptTokenCount": 1, "candidatesTokenCount": u64::MAX}),
+        json!({"promptTokenCount": -1, "candidatesTokenCount": 1}),
+        json!({"promptTokenCount": 1, "candidatesTokenCount": 1, "thoughtsTokenCount": "many"}),
+        json!({"promptTokenCount": 1}),
+        json!({"candidatesTokenCount": 1}),
+    ] {
+        let candidate = json!({"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"});
+        let body = json!({"candidates": [candidate], "usageMetadata": counts});
+        let reply = read_whole(body.to_string().as_bytes()).unwrap();
+        assert_eq!((&*reply.text, reply.usage), ("Hi", None), "{counts}");
+    }
+}
+
+#[test]
 fn a_stream_becomes_a_reply() {
     let reply = streamed(&fixtures::events("gemini_stream.sse")).unwrap();
     assert_eq!((&*reply.text, reply.usage), ("Low tide — ça va? 🌊", Some(usage(12, 39, 30))));
