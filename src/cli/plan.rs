@@ -28,7 +28,10 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Ok(config) => config,
         Err(faults) => return mode.refuse(&faults),
     };
-    let pointsman = match Pointsman::start(&config) {
+    // Only a sample needs the keys.
+    let asks = args.sample.is_some_and(|number| number > 0);
+    let pointsman = if asks { Pointsman::start(&config) } else { Pointsman::start_to_plan(&config) };
+    let pointsman = match pointsman {
         Ok(pointsman) => pointsman,
         Err(Error::Faults(faults)) => return mode.refuse(&faults),
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::document::{Fault, Faults, Places, nearest};
-use crate::provider;
+use crate::provider::{self, HeaderSource};
 use crate::router::{HedgeAfter, Policy, Route};
 use crate::types::{LaneName, ProviderName, RouteName, duration};
 use crate::wire::{Format, MaxTokensField};
@@ -82,6 +82,13 @@ impl Check<'_> {
             let fault =
                 at(&["rotate_every"], format!("provider `{name}` has no two keys that could take turns"));
             faults.push(fault.advise("list several under `keys`, or take this out"));
+        }
+        for (header, source) in &settings.headers {
+            if matches!(source, HeaderSource::Value(_)) && provider::is_secret_header(header) {
+                let message = format!("the header `{header}` carries a secret, which is written out here");
+                let advice = "write env:NAME, file:PATH or command:..., never the secret itself";
+                faults.push(at(&["headers", header.as_str()], message).advise(advice));
+            }
         }
         for (number, source) in settings.keys.iter().enumerate() {
             if settings.keys[..number].contains(source) {

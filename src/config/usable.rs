@@ -64,7 +64,8 @@ impl Config {
         if self.providers.is_empty() {
             return Err(no_provider());
         }
-        let mut faults = Faults::default();
+        // Simulated calls go through no proxy.
+        let mut faults = if self.simulate { Faults::default() } else { proxy_faults(env) };
         let mut notes = self.notes.clone();
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
@@ -81,6 +82,7 @@ impl Config {
             }
             match read_keys((name, settings), &self.key_places, env, commands, &mut notes) {
                 Ok(Found::Ready(ready)) => {
+                    notes.extend(in_the_clear(name, settings));
                     providers.insert(name.clone(), *ready);
                 }
                 Ok(Found::Missing(variables)) => {
@@ -212,6 +214,26 @@ fn no_provider() -> Faults {
     Faults(vec![Fault::new("no provider is configured").advise(advice)])
 }
 
+/// Stands for the key of a command that is not run.
+const NOT_READ: &str = "not-read";
+
+/// Warns of secrets that can be read on their way.
+fn in_the_clear(name: &ProviderName, settings: &provider::Settings) -> Option<String> {
+    let host = settings.plain_remote_host()?;
+    let reads = |source: &HeaderSource| matches!(source, HeaderSource::Read(_));
+    let sends_secrets = !settings.keys.is_empty() || settings.headers.values().any(reads);
+    sends_secrets.then(|| {
+        format!("{name}: its key is sent to {host} over plain http, where it can be read on the way; write https://")
+    })
+}
+
+fn proxy_faults(env: Env<'_>) -> Faults {
+    let fault = |(variable, advice): (&str, &str)| {
+        Fault::new(format!("the environment variable {variable} is malformed")).advise(advice)
+    };
+    Faults(provider::malformed_proxies(env).into_iter().map(fault).collect())
+}
+
 /// What to do about keys that a command gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commands {
@@ -223,9 +245,13 @@ enum Commands {
 impl Commands {
     fn key(self, source: &KeySource, env: Env<'_>) -> Result<Option<Secret>, KeyError> {
         match source {
-            KeySource::Command(line) if self == Self::Trust => Ok(Some(Secret::from(line.clone()))),
+            KeySource::Command(_) if self == Self::Trust => Ok(Some(Secret::from(NOT_READ.to_owned()))),
             KeySource::Env(_) | KeySource::File(_) | KeySource::Command(_) => source.read(env),
         }
+    }
+
+    fn trusts_key(self, source: &KeySource) -> bool {
+        self == Self::Trust && matches!(source, KeySource::Command(_))
     }
 
     fn trusts(self, header: &HeaderSource) -> bool {
@@ -254,6 +280,7 @@ fn read_keys(
             // A file may hold another key tomorrow.
             Ok(Some(secret))
                 if file(source).is_none()
+                    && !commands.trusts_key(source)
                     && keys.iter().any(|key| key.secret.expose() == secret.expose()) => {}
             Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret, file: file(source) }),
             Ok(None) => unset.push(variable(source)),

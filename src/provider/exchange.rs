@@ -80,9 +80,15 @@ pub(super) async fn exchange(
         Ok(reply)
     }
     .await;
-    if let Err(failure) = &mut result {
-        key.cover(failure);
-        transport.cover(failure);
+    match &mut result {
+        Ok(reply) => {
+            key.cover_reply(reply);
+            transport.cover_reply(reply);
+        }
+        Err(failure) => {
+            key.cover(failure);
+            transport.cover(failure);
+        }
     }
     Exchanged { result, first_token: clocks.first_token() }
 }

@@ -4,7 +4,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::types::{Failure, KeyLabel, Secret};
+use crate::types::{Failure, KeyLabel, Reply, Secret};
 use crate::wire::Format;
 
 use super::mask::Mask;
@@ -66,6 +66,13 @@ impl ReadyKey {
     pub(super) fn cover(&self, failure: &mut Failure) {
         if let Some(mask) = &self.mask {
             mask.cover_failure(failure);
+        }
+    }
+
+    /// Covers the key in an answer that repeats it.
+    pub(super) fn cover_reply(&self, reply: &mut Reply) {
+        if let Some(mask) = &self.mask {
+            mask.cover_reply(reply);
         }
     }
 }

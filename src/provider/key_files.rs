@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::types::{KeyLabel, Secret};
 
 use super::actor::Released;
-use super::key_source::KeyError;
+use super::key_error::KeyError;
 use super::keys::Renewed;
 use super::state::State;
 

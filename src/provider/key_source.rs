@@ -4,25 +4,20 @@
 //! What is read here goes into a [`Secret`] and nowhere else: no error, label or `Debug` shows it.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::sync::mpsc;
-use std::time::Duration;
 
-use http::HeaderValue;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 use crate::types::{KeyLabel, Secret};
 
-/// A key is a line; whoever names a disk image by mistake must not have it read whole.
-const LONGEST_KEY: u64 = 64 * 1024;
+use super::key_command::{self, COMMAND_LIMIT};
+use super::key_error::KeyError;
+use super::key_file;
 
-/// A password store may have to ask a person first.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+/// What a label shows of a command whose program cannot be told from its text.
+const SHELL: &str = "sh";
 
 /// Looks a variable up. Passed in, so that nobody has to change the process's environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -49,77 +44,13 @@ pub enum KeySource {
     Command(String),
 }
 
-/// A key that cannot be read. Never holds the key.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The text names no source.
-    #[error("this is no source of a key; write env:NAME, file:PATH or command:..., never the key itself")]
-    NoSource,
-    /// The file cannot be read.
-    #[error("cannot read the key file {}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The command cannot be run or read.
-    #[error("cannot run the key command {label}")]
-    Command {
-        /// The command's label.
-        label: KeyLabel,
-        /// Why.
-        source: io::Error,
-    },
-    /// The command failed.
-    #[error("the key command {label} failed ({status}); run it by hand to see why")]
-    CommandFailed {
-        /// The command's label.
-        label: KeyLabel,
-        /// Its exit status.
-        status: std::process::ExitStatus,
-    },
-    /// The command did not end in time.
-    #[error("the key command {label} did not end in time; run it by hand to see why")]
-    CommandHung {
-        /// The command's label.
-        label: KeyLabel,
-    },
-    /// The source holds nothing.
-    #[error("{label} holds no key")]
-    Empty {
-        /// The source's label.
-        label: KeyLabel,
-    },
-    /// The source holds what no header can carry.
-    #[error("{label} holds a line break or another character that no key has")]
-    NoKey {
-        /// The source's label.
-        label: KeyLabel,
-    },
-}
-
-impl KeyError {
-    /// Returns what to do about it, where the text does not say.
-    pub fn advice(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "put the key into this file, let it be read, or name another under `keys`",
-            Self::Empty { .. } => "put the key into it, alone on one line",
-            Self::NoKey { .. } => "leave nothing in it but the key, on one line",
-            Self::NoSource | Self::Command { .. } | Self::CommandFailed { .. } | Self::CommandHung { .. } => {
-                "run it by hand to see why"
-            }
-        }
-    }
-}
-
 impl KeySource {
-    /// Returns a name to show; of a command only the program, since its arguments may be secret.
+    /// Returns a name to show; of a command the program's name alone, since the rest may be secret.
     pub fn label(&self) -> KeyLabel {
         match self {
             Self::Env(name) => format!("env:{name}"),
             Self::File(path) => format!("file:{}", path.display()),
-            Self::Command(line) => format!("command:{}", line.split_whitespace().next().unwrap_or_default()),
+            Self::Command(line) => format!("command:{}", program(line)),
         }
         .into()
     }
@@ -135,10 +66,8 @@ impl KeySource {
                 Some(text) if !text.trim().is_empty() => text,
                 _ => return Ok(None),
             },
-            Self::File(path) => {
-                read_file(path).map_err(|source| KeyError::File { path: path.clone(), source })?
-            }
-            Self::Command(line) => run(line, label, COMMAND_LIMIT)?,
+            Self::File(path) => key_file::read(path)?,
+            Self::Command(line) => key_command::run(line, &label, COMMAND_LIMIT)?,
         };
         match text.trim() {
             "" => Err(KeyError::Empty { label: label() }),
@@ -150,46 +79,46 @@ impl KeySource {
     }
 }
 
-fn read_file(path: &PathBuf) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(LONGEST_KEY).read_to_string(&mut text)?;
-    Ok(text)
+/// Returns the name of the program that a command runs. Variables that are set before it may be secret, and so may
+/// everything after it; a text that is not plainly a program's name is not shown.
+fn program(line: &str) -> &str {
+    let mut rest = line.trim_start();
+    while let Some(after) = after_assignment(rest) {
+        rest = after.trim_start();
+    }
+    let word = rest.split_whitespace().next().unwrap_or_default();
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._+-".contains(character);
+    let name = word.rsplit('/').next().unwrap_or_default();
+    // No program has a name as long as a key.
+    let is_name = word.chars().all(is_plain) && name.starts_with(|first: char| first.is_ascii_alphabetic());
+    if is_name && name.len() <= MAX_PROGRAM_NAME { name } else { SHELL }
 }
 
-fn run(line: &str, label: impl Fn() -> KeyLabel, limit: Duration) -> Result<String, KeyError> {
-    let failed = |source| KeyError::Command { label: label(), source };
-    let mut child = Command::new("sh")
-        .args(["-c", line])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let output = child.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
-    // Reading has no time limit of its own, hence the thread; it ends with the command's output.
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output.take(LONGEST_KEY));
-        let mut first = String::new();
-        let read = output.read_line(&mut first);
-        // A command that finds its pipe closed would fail for no fault of its own.
-        let drained = io::copy(&mut output, &mut io::sink());
-        // Nobody listens any more when the time is over.
-        let _ = sender.send(read.and(drained).map(|_| first));
-    });
-    match receiver.recv_timeout(limit) {
-        Ok(first) => {
-            let status = child.wait().map_err(failed)?;
-            if status.success() {
-                first.map_err(failed)
-            } else {
-                Err(KeyError::CommandFailed { label: label(), status })
-            }
-        }
-        Err(_) => {
-            child.kill().and_then(|()| child.wait()).map_err(failed)?;
-            Err(KeyError::CommandHung { label: label() })
+/// Longest name of a program that is shown.
+const MAX_PROGRAM_NAME: usize = 20;
+
+/// Returns what follows the assignment that a command begins with. `None` where it begins with something else, or
+/// with an assignment whose end only a shell can find.
+fn after_assignment(line: &str) -> Option<&str> {
+    let (name, value) = line.split_once('=')?;
+    if !is_variable(name) {
+        return None;
+    }
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (at, character) in value.char_indices() {
+        match (quote, character) {
+            _ if is_escaped => is_escaped = false,
+            (None | Some('"'), '\\') => is_escaped = true,
+            // A substitution holds a command of its own.
+            (None | Some('"'), '$' | '`') | (None, '(' | ')' | ';' | '&' | '|' | '<' | '>') => return None,
+            (None, '\'' | '"') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            (None, _) if character.is_whitespace() => return Some(&value[at..]),
+            _ => {}
         }
     }
+    None
 }
 
 impl FromStr for KeySource {
@@ -224,7 +153,7 @@ impl<'de> Deserialize<'de> for KeySource {
 
 /// Reads a text. In contrast to a `String` that is parsed afterwards, an element of a list that is
 /// wrong is then known by its own place.
-struct Text<F>(F);
+pub(super) struct Text<F>(pub(super) F);
 
 impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for Text<F> {
     type Value = T;
@@ -235,60 +164,6 @@ impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for Text<F
 
     fn visit_str<D: serde::de::Error>(self, text: &str) -> Result<T, D> {
         (self.0)(text).map_err(D::custom)
-    }
-}
-
-/// The value of an extra header: written out, or read from where a key can be.
-#[derive(Clone, PartialEq, Eq)]
-pub enum HeaderSource {
-    /// The value itself, marked as sensitive all the same: it may be a token.
-    Value(HeaderValue),
-    /// Where it can be read.
-    Read(KeySource),
-}
-
-impl HeaderSource {
-    /// Reads the value, marked as sensitive; `None` when its variable is not set.
-    ///
-    /// # Errors
-    /// As [`KeySource::read`].
-    pub fn read(&self, env: Env<'_>) -> Result<Option<HeaderValue>, KeyError> {
-        match self {
-            Self::Value(value) => Ok(Some(value.clone())),
-            Self::Read(source) => match source.read(env)? {
-                Some(secret) => match sensitive(secret.expose()) {
-                    Some(value) => Ok(Some(value)),
-                    None => Err(KeyError::NoKey { label: source.label() }),
-                },
-                None => Ok(None),
-            },
-        }
-    }
-}
-
-fn sensitive(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-impl fmt::Debug for HeaderSource {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Value(_) => out.write_str("Value(..)"),
-            Self::Read(source) => source.fmt(out),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for HeaderSource {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Text(|text: &str| match text.parse() {
-            Ok(source) => Ok(Self::Read(source)),
-            Err(_) => sensitive(text)
-                .map(Self::Value)
-                .ok_or("no header can carry this value; leave out line breaks and the like"),
-        }))
     }
 }
 
@@ -351,12 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_hangs_is_given_up() {
-        let given_up = run("exec sleep 600", || "command:sleep".into(), Duration::from_millis(20));
-        assert!(matches!(given_up, Err(KeyError::CommandHung { .. })), "{given_up:?}");
-    }
-
-    #[test]
     fn a_key_written_out_is_refused_and_not_repeated() {
         for text in ["sk-live-1234", "env:", "env:A-B", "env:1A", "file:", "command: ", "ENV:KEY", ""] {
             let error = text.parse::<KeySource>().unwrap_err().to_string();
@@ -373,17 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_written_out_or_read_and_never_prints() {
-        let env = |name: &str| (name == "ORG").then(|| "org-secret".to_owned());
-        for (text, value) in [("'plain'", "plain"), ("'env:ORG'", "org-secret")] {
-            #[derive(Deserialize)]
-            struct Holder {
-                header: HeaderSource,
-            }
-            let holder: Holder = toml::from_str(&format!("header = {text}")).unwrap();
-            let read = holder.header.read(&env).unwrap().unwrap();
-            assert_eq!(read, value);
-            assert!(!format!("{read:?} {:?}", holder.header).contains(value));
+    fn a_label_shows_nothing_of_a_command_but_its_programs_name() {
+        for (line, shown) in [
+            ("VAULT_TOKEN=hvs.secret vault read x", "vault"),
+            ("A=1 B='two words' C=\"x \\\" y\" D=a\\ b /opt/bin/op read", "op"),
+            ("TOKEN=$(printf hvs.secret x) vault", "sh"),
+            ("TOKEN=`printf hvs.secret x` vault", "sh"),
+            ("TOKEN=hvs.secret", "sh"),
+            ("TOKEN=hvs.secret; vault", "sh"),
+            ("TOKEN='hvs.secret vault", "sh"),
+            ("(hvs.secret)", "sh"),
+            ("<hvs.secret cat", "sh"),
+            ("sk-live-0123456789abcdef0123456789", "sh"),
+            ("\"$HOME\"/bin/key hvs.secret", "sh"),
+            ("pass show openai", "pass"),
+        ] {
+            let source: KeySource = format!("command:{line}").parse().unwrap();
+            assert_eq!(source.label().as_str(), format!("command:{shown}"), "{line}");
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::types::{Class, Failure, KeyLabel, ModelName, Secret};
 use crate::wire::Format;
 
 use super::key::{KeyId, ReadyKey};
-use super::key_source::{Key, KeyError, KeySource};
+use super::key_error::KeyError;
+use super::key_source::{Key, KeySource};
 
 /// How long a key rests that was refused, or whose money is spent, when the provider names no time: long
 /// enough that it costs next to no calls, short enough that nobody has to restart after he has paid.

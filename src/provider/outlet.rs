@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use http::HeaderMap;
 use tokio::runtime::Handle;
 
+use super::header_source::HeaderSource;
 use super::settings::Settings;
 use super::transport::{Error, Transport};
 
@@ -61,7 +62,9 @@ impl Outlets {
     ) -> Result<Self, Error> {
         let most = (settings.limits.concurrency.max.get() as usize).div_ceil(threads.len());
         let outlet = |runtime: Handle| {
-            let transport = Transport::new(base_url, headers.clone(), settings.timeouts.connect, most)?;
+            let is_secret = |name: &_| matches!(settings.headers.get(name), Some(HeaderSource::Read(_)));
+            let connect = settings.timeouts.connect;
+            let transport = Transport::new(base_url, headers.clone(), is_secret, connect, most)?;
             Ok(Outlet { runtime, transport, series: AtomicUsize::new(0) })
         };
         let CallThreads { first, others } = threads;

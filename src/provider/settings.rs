@@ -63,6 +63,17 @@ impl Settings {
         self.base_url.is_none() || !self.keys.is_empty() && !self.is_practice()
     }
 
+    /// Returns the host that its calls go to over plain `http://`, where that is another machine: what they carry
+    /// can be read on the way.
+    pub fn plain_remote_host(&self) -> Option<String> {
+        let url: Uri = self.base_url.as_deref()?.parse().ok()?;
+        let host = url.host()?.trim_matches(['[', ']']);
+        let is_local = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        (url.scheme_str() == Some("http") && !is_local).then(|| host.to_owned())
+    }
+
     /// Returns the settings of a simulated provider, which knows one model, `any`.
     pub fn simulated() -> Self {
         Self {
@@ -343,6 +354,23 @@ mod tests {
     fn a_header_that_belongs_to_the_call_is_refused() {
         for name in ["Content-Type", "anthropic-version", "'x y'"] {
             assert!(toml::from_str::<Settings>(&format!("headers = {{ {name} = 'x' }}")).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_another_machine_is_called_in_the_clear() {
+        for (url, host) in [
+            ("http://10.0.0.7:8000/v1", Some("10.0.0.7")),
+            ("http://models.example.com", Some("models.example.com")),
+            ("http://[2001:db8::1]:80", Some("2001:db8::1")),
+            ("https://models.example.com", None),
+            ("http://localhost:8000", None),
+            ("http://127.0.0.1:1", None),
+            ("http://[::1]:1", None),
+            ("simulator", None),
+        ] {
+            let settings = Settings { base_url: Some(url.to_owned()), ..Settings::default() };
+            assert_eq!(settings.plain_remote_host().as_deref(), host, "{url}");
         }
     }
 

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 
-use crate::types::{Class, Failure, Secret};
+use crate::types::{Class, Failure, Reply, Secret};
 use crate::wire::Request;
 
 use super::mask::Mask;
@@ -58,7 +58,10 @@ pub(super) struct Transport {
     clients: Vec<Client>,
     base_url: String,
     headers: HeaderMap,
+    /// Of every header whose value may be a token.
     masks: Vec<Mask>,
+    /// Of the headers whose values were read as secrets are; one that is written out is none.
+    secrets: Vec<Mask>,
     /// Addresses by path, parsed once: there is one for each model at most.
     urls: RwLock<HashMap<String, Url>>,
 }
@@ -82,6 +85,7 @@ impl Transport {
     pub(super) fn new(
         base_url: &str,
         headers: HeaderMap,
+        is_secret: impl Fn(&HeaderName) -> bool,
         connect: Duration,
         concurrency: usize,
     ) -> Result<Self, Error> {
@@ -100,10 +104,13 @@ impl Transport {
             Ok(Client { http: client.build().map_err(Error::Client)?, busy: Arc::new(()) })
         };
         let masks = headers.values().filter_map(mask).collect();
+        let secrets = headers.iter().filter(|(name, _)| is_secret(name));
+        let secrets = secrets.filter_map(|(_, value)| mask(value)).collect();
         let mut headers = headers;
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
             masks,
+            secrets,
             urls: RwLock::default(),
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
@@ -154,6 +161,11 @@ impl Transport {
     /// Covers the values of extra headers, which may be tokens, in a provider's words.
     pub(super) fn cover(&self, failure: &mut Failure) {
         self.masks.iter().for_each(|mask| mask.cover_failure(failure));
+    }
+
+    /// Covers the values of extra headers that are secrets in an answer.
+    pub(super) fn cover_reply(&self, reply: &mut Reply) {
+        self.secrets.iter().for_each(|mask| mask.cover_reply(reply));
     }
 }
 

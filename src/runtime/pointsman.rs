@@ -81,8 +81,21 @@ impl Pointsman {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(config: &Config, env: Env<'_>) -> Result<Self, Error> {
+        Self::start_usable(config, config.usable(env)?)
+    }
+
+    /// Starts for planning alone, with keys from the process's environment: no key command is run, and each is
+    /// taken to have a key. A request with such a key is refused by its provider.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_to_plan(config: &Config) -> Result<Self, Error> {
+        Self::start_usable(config, config.preview(&|name| std::env::var(name).ok())?)
+    }
+
+    fn start_usable(config: &Config, usable: Usable) -> Result<Self, Error> {
         clock::check()?;
-        let (config, usable) = (config.clone(), config.usable(env)?);
+        let config = config.clone();
         let (threads, running) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
         Ok(Self { running: Arc::new(running.with(threads)) })
     }

@@ -41,5 +41,7 @@ mod matrix;
 mod pacing;
 mod pacing_score;
 mod scripted;
+#[cfg(unix)]
+mod secrets;
 mod stage;
 mod usage;

@@ -1,0 +1,237 @@
+//! Where the value of an extra header comes from: written out, or read from where a key can be.
+//!
+//! A secret is refused where it is written out, as under `keys`. Never shows a value.
+
+use std::fmt;
+
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Deserializer};
+
+use super::key_error::KeyError;
+use super::key_source::{Env, KeySource, Text};
+
+/// How API keys and tokens begin, in lower case.
+const PREFIXES: [&str; 21] = [
+    "bearer ",
+    "sk-",
+    "sk_",
+    "pk_",
+    "rk_",
+    "gsk_",
+    "hf_",
+    "r8_",
+    "xai-",
+    "pplx-",
+    "nvapi-",
+    "hvs.",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "aiza",
+    "akia",
+    "eyj",
+];
+
+/// Fewest characters of a value that is taken for a key by its beginning.
+const MIN_KEY_LENGTH: usize = 8;
+
+/// Fewest characters without a separator that are taken for a key if they mix letters and digits.
+const MIN_RANDOM_LENGTH: usize = 16;
+
+/// Beginnings of identifiers that look random and open nothing.
+const IDENTIFIERS: [&str; 3] = ["org-", "proj_", "projects/"];
+
+/// Last words of the names of headers that carry secrets.
+const SECRET_NAMES: [&str; 14] = [
+    "authorization",
+    "auth",
+    "token",
+    "secret",
+    "key",
+    "apikey",
+    "password",
+    "passwd",
+    "pass",
+    "pw",
+    "credential",
+    "credentials",
+    "cookie",
+    "bearer",
+];
+
+/// The value of an extra header.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HeaderSource {
+    /// The value itself, which is plainly no secret. Marked as sensitive all the same: it does not print.
+    Value(HeaderValue),
+    /// Where it can be read.
+    Read(KeySource),
+}
+
+impl HeaderSource {
+    /// Reads the value, marked as sensitive; `None` when its variable is not set.
+    ///
+    /// # Errors
+    /// As [`KeySource::read`].
+    pub fn read(&self, env: Env<'_>) -> Result<Option<HeaderValue>, KeyError> {
+        match self {
+            Self::Value(value) => Ok(Some(value.clone())),
+            Self::Read(source) => match source.read(env)? {
+                Some(secret) => match sensitive(secret.expose()) {
+                    Some(value) => Ok(Some(value)),
+                    None => Err(KeyError::NoKey { label: source.label() }),
+                },
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if let Ok(source) = text.parse() {
+            return Ok(Self::Read(source));
+        }
+        if names_a_source(text) {
+            return Err(
+                "this source of a header cannot be read; write env:NAME with letters, digits and `_`, \
+                        file:PATH or command:...",
+            );
+        }
+        if is_secret(text) {
+            return Err(
+                "this looks like a secret; write env:NAME, file:PATH or command:..., never the secret itself",
+            );
+        }
+        let value =
+            sensitive(text).ok_or("no header can carry this value; leave out line breaks and the like")?;
+        Ok(Self::Value(value))
+    }
+}
+
+/// Returns whether a header of this name carries a secret, whatever its value looks like.
+pub(crate) fn is_secret_header(name: &HeaderName) -> bool {
+    let last = name.as_str().rsplit(['-', '_']).next().unwrap_or_default();
+    SECRET_NAMES.contains(&last)
+}
+
+fn names_a_source(text: &str) -> bool {
+    let scheme = text.trim().split_once(':').map(|(scheme, _)| scheme.trim().to_ascii_lowercase());
+    scheme.is_some_and(|scheme| ["env", "file", "command"].contains(&&*scheme))
+}
+
+/// Returns whether a value looks like a key or a token.
+fn is_secret(text: &str) -> bool {
+    let text = text.trim();
+    let lower = text.to_ascii_lowercase();
+    if text.len() >= MIN_KEY_LENGTH && PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+        return true;
+    }
+    if IDENTIFIERS.iter().any(|prefix| lower.starts_with(prefix)) {
+        return false;
+    }
+    // A password in an address.
+    if lower.contains("://") && lower.contains('@') {
+        return true;
+    }
+    let is_random = |word: &str| {
+        let has = |of: fn(&char) -> bool| word.chars().any(|character| of(&character));
+        word.len() >= MIN_RANDOM_LENGTH && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic)
+    };
+    text.split(|character: char| !character.is_ascii_alphanumeric()).any(is_random)
+}
+
+fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+impl fmt::Debug for HeaderSource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => out.write_str("Value(..)"),
+            Self::Read(source) => source.fmt(out),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderSource {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text(Self::parse))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_written_out_or_read_and_never_prints() {
+        let env = |name: &str| (name == "ORG").then(|| "org-secret".to_owned());
+        for (text, value) in [("'plain'", "plain"), ("'env:ORG'", "org-secret")] {
+            #[derive(Deserialize)]
+            struct Holder {
+                header: HeaderSource,
+            }
+            let holder: Holder = toml::from_str(&format!("header = {text}")).unwrap();
+            let read = holder.header.read(&env).unwrap().unwrap();
+            assert_eq!(read, value);
+            assert!(!format!("{read:?} {:?}", holder.header).contains(value));
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_written_out_is_refused_and_not_repeated() {
+        for secret in [
+            "sk-live-0123456789",
+            "Bearer abcdefgh",
+            "hvs.CAESIJ1234",
+            "eyJhbGciOiJIUzI1NiJ9.x.y",
+            "AKIAIOSFODNN7EXAMPLE",
+            "d41d8cd98f00b204e9800998ecf8427e",
+            "https://me:hunter2@proxy",
+        ] {
+            let fault = HeaderSource::parse(secret).unwrap_err();
+            assert!(fault.contains("looks like a secret") && !fault.contains(secret), "{secret}");
+        }
+    }
+
+    #[test]
+    fn what_is_plainly_no_secret_may_be_written_out() {
+        for plain in [
+            "crew",
+            "2023-06-01",
+            "prompt-caching-2024-07-31,output-128k-2025-02-19",
+            "my-app/1.0 (https://example.com)",
+            "org-2AbCdEfGh1JkLmNoPqRsTuVw",
+            "true",
+        ] {
+            assert!(matches!(HeaderSource::parse(plain), Ok(HeaderSource::Value(_))), "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_does_not_parse_is_refused_and_not_sent() {
+        for wrong in ["env:MY-ORG", "ENV:ORG", " env: ORG", "file:", "command: "] {
+            let fault = HeaderSource::parse(wrong).unwrap_err();
+            assert!(fault.contains("source of a header") && fault.contains("; write env:NAME"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_known_by_its_name_to_carry_a_secret() {
+        for (name, is_secret) in [
+            ("authorization", true),
+            ("x-api-key", true),
+            ("x-auth-token", true),
+            ("cookie", true),
+            ("x-team", false),
+            ("anthropic-beta", false),
+            ("x-author", false),
+        ] {
+            assert_eq!(is_secret_header(&HeaderName::from_static(name)), is_secret, "{name}");
+        }
+    }
+}
