@@ -82,7 +82,7 @@ async fn start_counting(format: &'static str, counts: Counts) -> (Scripted, Poin
         "[provider.a]\nformat = \"{format}\"\nbase_url = \"{}\"\n{price}\n{PATIENT}\n[budget]\nday = 5.0\n",
         scripted.url()
     );
-    let pointsman = super::stage::start(&config);
+    let pointsman = start(&config);
     (scripted, pointsman)
 }
 
