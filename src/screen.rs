@@ -91,7 +91,7 @@ fn replace(text: &str, with: impl Fn(Kind) -> Option<&'static str>) -> Cow<'_, s
     Cow::Owned(shown)
 }
 
-/// Returns the JSON text `json` with `\u` escapes for what [`line`] replaces: the same JSON to its reader.
+/// Returns the JSON text `json` with `\u` escapes for what [`line()`] replaces: the same JSON to its reader.
 pub(crate) fn json(json: &str) -> Cow<'_, str> {
     // Ends of lines and tabs stand between values alone: inside of a text JSON escapes them already.
     let is_plain = |character| matches!(character, '\n' | '\t') || Kind::of(character) == Kind::Shown;
