@@ -157,8 +157,8 @@ impl Handler<StopIntake> for Run {
 impl Handler<Watched> for Run {
     type Result = ();
 
+    /// The first snapshot comes with the next tick: at once there would be nothing to see.
     fn handle(&mut self, _: Watched, ctx: &mut Self::Context) {
-        self.tell();
         self.tick_later(ctx);
     }
 }
