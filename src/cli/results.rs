@@ -40,7 +40,15 @@ fn write(args: &Results) -> anyhow::Result<()> {
         let target =
             if is_dash(&args.out) { Target::stdout(&taken) } else { Target::file(&args.out, &taken) };
         let format = format(args.format, args.csv, &args.out);
-        export(&history, target.context("--out")?, &args.out, format).await
+        let outdated = export(&history, target.context("--out")?, &args.out, format, false).await?;
+        if outdated > 0 {
+            let (run, lines) = (args.run, numbered(outdated, "line"));
+            Mode::Lines.note(&format!(
+                "{lines} of items that settled before the pipeline of run {run} changed; `pointsman resume {run}` asks \
+                 again what the change reaches"
+            ));
+        }
+        Ok(())
     })
 }
 
@@ -62,20 +70,22 @@ pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Fo
 }
 
 /// Writes the lines of all settled items of a run to `target`, the file at `path`; a file that was there is
-/// replaced once all is written.
+/// replaced once all is written. Returns how many lines are older than the last change of the pipeline. With `only_in_input` there is none of an item that has left the input.
 pub(super) async fn export(
     history: &History,
     target: Target,
     path: &Path,
     format: sink::Format,
-) -> anyhow::Result<()> {
+    only_in_input: bool,
+) -> anyhow::Result<u64> {
+    let mut outdated = 0;
     let sink = Sink::results(target.after(path, u64::MAX), format, history.steps())?;
     let written = history
         .items(async |item: &KnownItem| -> anyhow::Result<()> {
-            match history.line(item) {
-                Some(line) => Ok(sink.write(line).await?),
-                None => Ok(()),
-            }
+            let is_meant = !only_in_input || history.is_in_input(item.head.number);
+            let Some(line) = history.line(item).filter(|_| is_meant) else { return Ok(()) };
+            outdated += u64::from(history.is_outdated(item));
+            Ok(sink.write(line).await?)
         })
         .await;
     if written.is_err() {
@@ -84,7 +94,7 @@ pub(super) async fn export(
     // Why the writing ended is worth more than that the next line could not be handed on.
     let finished = sink.finish().await;
     finished?;
-    written
+    written.map(|()| outdated)
 }
 
 /// Lists what has failed.
@@ -99,7 +109,7 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
     runtime.block_on(async {
         let history = History::of(store, args.run).await?;
         history
-            .items(async |item: &KnownItem| -> anyhow::Result<()> {
+            .failed(async |item: &KnownItem| -> anyhow::Result<()> {
                 let Some(settled) = item.settled.as_ref().filter(|it| it.status == ItemStatus::Failed) else {
                     return Ok(());
                 };

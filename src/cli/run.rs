@@ -127,17 +127,21 @@ impl Session<'_> {
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
         let settled = kept.as_ref().map_or(0, |kept| kept.before().settled());
-        let places = Places::open(self.args, &pipeline, &self.url, retried.is_some(), settled);
+        // Items that are tried again were none of them rejected: what was is in that file already.
+        let unrejected = Run { rejects: None, ..self.args.clone() };
+        let args = if retried.is_some() { &unrejected } else { self.args };
+        let is_from_store = retried.is_some() && !self.reads_items();
+        let places = Places::open(args, &pipeline, &self.url, is_from_store, settled);
         let Places { source, output, report } = match places {
             Ok(places) => places,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
         let source = match retried {
-            Some(retried) => {
+            Some(retried) if is_from_store => {
                 let name = numbered(retried.count() as u64, "failed item");
                 retried.source(name, self.pointsman.runtime().clone())
             }
-            None => source,
+            _ => source,
         };
         let name = source.name().to_owned();
         if let Some(number) = kept.as_ref().and_then(Kept::number) {
@@ -200,6 +204,12 @@ impl Session<'_> {
             self.mode.note(&format!("run {run} is kept in {url}: {how}"));
         } else if ended.ended != Ended::Whole {
             self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
+        } else if ended.items.left > 0 {
+            let left = numbered(ended.items.left, "item");
+            self.mode.note(&format!(
+                "run {run}: {left} new or changed since they settled, and not asked: `pointsman resume {run}{here}` \
+                 asks them"
+            ));
         } else if ended.items.failed > 0 {
             self.mode.note(&format!("run {run}: `pointsman retry {run}{here}` asks again what failed"));
         }
@@ -209,20 +219,25 @@ impl Session<'_> {
     async fn keep(&self, pipeline: &Pipeline) -> anyhow::Result<Option<Kept>> {
         let Some(store) = self.url.open().await? else { return Ok(None) };
         let said = Said::of(self.args)?;
-        let is_retry = self.going.retry.is_some();
+        let is_partly = self.going.retry.is_some() && !self.reads_items();
         let keep = Keep {
             run: self.going.run,
             places: serde_json::to_value(&said)?,
-            files: if is_retry { Vec::new() } else { said.files() },
+            files: if is_partly { Vec::new() } else { said.files() },
             accept_changes: self.args.keep.accept_changes,
             max_cost: self.args.keep.max_cost,
             anew: self.args.new,
-            partly: is_retry,
-            retry: is_retry,
+            partly: is_partly,
+            retry: self.going.retry.clone(),
             keep_inputs: self.inputs == Inputs::All,
             ..Keep::new(store, said.identity())
         };
         Ok(Some(self.pointsman.keep(pipeline, keep).await?))
+    }
+
+    /// Returns whether the items can be read again. Where they cannot, failed items are tried again as they were.
+    fn reads_items(&self) -> bool {
+        !is_dash(&self.args.items) && self.args.items.is_file()
     }
 
     /// Says so when there is nothing to do.
@@ -250,7 +265,8 @@ impl Session<'_> {
 
     /// Writes a whole output from the store after items were tried again: their lines are all over the file.
     fn write_again(&self, run: Option<RunNumber>) -> Result<(), Exit> {
-        let (Some(run), true) = (run, self.going.retry.is_some() && !is_dash(&self.args.out)) else {
+        let is_from_store = self.going.retry.is_some() && !self.reads_items();
+        let (Some(run), true) = (run, is_from_store && !is_dash(&self.args.out)) else {
             return Ok(());
         };
         let out = &self.args.out;
@@ -258,7 +274,8 @@ impl Session<'_> {
             let store = self.url.open().await?.context("the store is gone")?;
             let history = History::of(store, run).await?;
             let target = Target::file(out, &[]).context("--out")?;
-            results::export(&history, target, out, results::format(self.args.to, self.args.csv, out)).await
+            let format = results::format(self.args.to, self.args.csv, out);
+            results::export(&history, target, out, format, true).await.map(drop)
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }

@@ -79,6 +79,9 @@ impl Store for Gated {
     fn items(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
         self.inner.items(run, after, most)
     }
+    fn failed(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
+        self.inner.failed(run, after, most)
+    }
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
         self.inner.sums(run)
     }

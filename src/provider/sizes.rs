@@ -106,6 +106,15 @@ impl Sizes {
         }
     }
 
+    /// Takes over the sizes of the answers of `step` that an earlier session had, unless this one has seen some.
+    pub(super) fn restore(&mut self, step: &StepName, written: impl IntoIterator<Item = u64>) {
+        if self.steps.contains_key(step) {
+            return;
+        }
+        // What their prompts were estimated at is not recorded.
+        written.into_iter().for_each(|written| self.learn(Some(step), 0, 0, Some(written)));
+    }
+
     fn answers_of(&self, step: Option<&StepName>) -> Option<&Window> {
         let own = step.and_then(|step| self.steps.get(step)).map(|step| &step.answers);
         let own = own.filter(|answers| answers.len() >= ENOUGH);
@@ -222,6 +231,17 @@ mod tests {
         (0..100).for_each(|_| sizes.learn(None, 10, 60, None));
         (0..100).for_each(|_| sizes.learn(None, 10_000, 10_050, None));
         assert!((10_050..11_000).contains(&sizes.input(10_000)), "{}", sizes.input(10_000));
+    }
+
+    #[test]
+    fn what_an_earlier_session_learned_is_restored_where_nothing_is_known_yet() {
+        let (mut sizes, step) = (Sizes::default(), "step".into());
+        let assumed = sizes.likely(Some(&step), estimate(100)).output;
+        sizes.restore(&step, [20; SURE_OF_MONEY]);
+        assert_eq!((assumed, sizes.likely(Some(&step), estimate(100)).output), (ASSUMED_OUTPUT, 20));
+        assert_eq!(sizes.input(1_000), 1_000, "nothing is said of prompts");
+        sizes.restore(&step, [900; 100]);
+        assert_eq!(sizes.need(Some(&step), estimate(100)).output, 20, "what was seen counts");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::chaos;
 use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{LaneName, ModelName, ProviderName};
+use crate::types::{LaneName, ModelName, ProviderName, StepName};
 use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
@@ -317,6 +317,13 @@ impl State {
     #[cfg(test)]
     pub(super) fn expected(&self, need: crate::guard::Need, now: Instant) -> Instant {
         self.lock().limits.expected(0, need, now)
+    }
+
+    /// Takes over what an earlier session of a run learned: the tokens of the answers of a step by a model.
+    pub fn restore(&self, model: &ModelName, step: &StepName, written: impl IntoIterator<Item = u64>) {
+        if let Some(lane) = self.lock().lanes.get_mut(model) {
+            lane.sizes.restore(step, written);
+        }
     }
 
     /// A panic while the lock was held leaves numbers, not broken promises: go on with them.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use crate::types::{Booked, Fingerprint, LaneName, NanoUsd, ProviderName, RouteNa
 
 use super::capped::book_rest;
 use super::error::Error;
+use super::keep_options::Keep;
 use super::marks::{self, Input, Mark};
 use super::pointsman::Pointsman;
 
@@ -33,66 +34,6 @@ const NEW: RunNumber = RunNumber(0);
 
 /// How long another process may take to begin a run.
 const BEGINNING: Duration = Duration::from_secs(10);
-
-/// Where a run is kept, and as which.
-#[derive(Debug, Clone)]
-pub struct Keep {
-    /// The store.
-    pub store: Arc<dyn Store>,
-    /// What is the same for every start of the same run, such as the paths of its pipeline and its items. The
-    /// latest run of that identity goes on, unless it was cancelled; without one a new run begins. A simulated run
-    /// never goes on as a real one, nor the other way round.
-    pub identity: String,
-    /// The run that goes on, whatever its identity; it must be there.
-    pub run: Option<RunNumber>,
-    /// Where its files are and how they are written, for whoever lists runs or goes on with one.
-    pub places: Value,
-    /// The files that it reads and writes: when it is complete and they are as it left them, nothing is left.
-    pub files: Vec<PathBuf>,
-    /// Whether a run goes on although its pipeline, its models or its prices are others than before.
-    pub accept_changes: bool,
-    /// Whether a new run begins although there is one.
-    pub anew: bool,
-    /// Whether only a part of its items is dealt with: then it is as complete as it was before.
-    pub partly: bool,
-    /// Whether failed items are asked again that come; else they stay what they are.
-    pub retry: bool,
-    /// Whether the fields of every item are kept, or of failed ones only.
-    pub keep_inputs: bool,
-    /// Most that all sessions of the run together may spend; as `[budget] run` says when it is `None`. Given anew
-    /// each time that the run goes on.
-    pub max_cost: Option<NanoUsd>,
-}
-
-impl Keep {
-    /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
-    ///
-    /// A run that meets its cap pauses: it takes no more items, lets those calls end that are out, and reports
-    /// [`Ended::Paused`]. The same call with a higher cap goes on.
-    ///
-    /// ```no_run
-    /// # use pointsman::runtime::Keep;
-    /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
-    /// let mut keep = Keep::new(store, "tickets.toml on tickets.jsonl");
-    /// keep.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000)); // $5.00
-    /// # }
-    /// ```
-    pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
-        Self {
-            store,
-            identity: identity.into(),
-            run: None,
-            places: Value::Null,
-            files: Vec::new(),
-            accept_changes: false,
-            anew: false,
-            partly: false,
-            retry: false,
-            keep_inputs: true,
-            max_cost: None,
-        }
-    }
-}
 
 /// A run that is to begin, or to go on. Nothing has been asked or written yet; if it is an old one, no other
 /// process can work on it while this lives.
@@ -122,6 +63,8 @@ struct Outcome {
     /// How long all sessions together were at work.
     seconds: f64,
     files: Vec<Mark>,
+    /// Items that the input did not have when it was last read to its end: the first and the last of each group.
+    absent: Vec<(i64, i64)>,
 }
 
 impl Kept {
@@ -166,10 +109,11 @@ impl Kept {
             Some(known) => Begun::Before(Box::new(known)),
             None => begin_new(&keep, &outline, &grounds).await?,
         };
-        let (sums, worked) = match &begun {
-            Begun::Before(known) => (known.sums, outcome_of(&known.run).seconds),
-            Begun::Now(..) => (Sums::default(), 0.0),
+        let (sums, outcome) = match &begun {
+            Begun::Before(known) => (known.sums, outcome_of(&known.run)),
+            Begun::Now(..) => (Sums::default(), Outcome::default()),
         };
+        let Outcome { seconds: worked, absent, .. } = outcome;
         let had = if keep.partly { 0 } else { sums.open + sums.settled() };
         let (run, state, lock, anew) = match begun {
             Begun::Before(known) => (known.run.number, known.run.state, known.lock, known.anew),
@@ -178,6 +122,7 @@ impl Kept {
         let before = store.spent_by(run).await?;
         pointsman.purses().learn(&*store).await?;
         let session = store.begin(run, Some(&outline), anew).await?;
+        pointsman.restore_sizes(&*store, run, session.last_item).await?;
         let routes: HashMap<RouteName, Vec<LaneName>> = grounds
             .routes
             .iter()
@@ -185,16 +130,40 @@ impl Kept {
             .collect();
         let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
         let ledger = Ledger::new(store.clone(), pointsman.runtime().clone());
-        let (keep_inputs, retry) = (keep.keep_inputs, keep.retry);
-        let keeping = Arc::new(Keeping { ledger, run, session, keep_inputs, retry, had, voices, routes });
+        let keeping = Arc::new(Keeping {
+            ledger,
+            run,
+            session,
+            keep_inputs: keep.keep_inputs,
+            retry: keep.retry,
+            met: Mutex::default(),
+            lined: Mutex::default(),
+            absent: absent.clone(),
+            partly: keep.partly,
+            had,
+            voices,
+            routes,
+        });
         let whole = match state {
             _ if !keep.partly => RunState::Complete,
             // Nobody knows what of its input is left.
             RunState::Open => RunState::Stopped,
+            // A change reaches the others, too.
+            _ if anew => RunState::Stopped,
             before => before,
         };
-        let (files, input) = (keep.files, None);
-        Ok(Open { keeping, store, before, files, input, whole, seconds: worked, _lock: lock })
+        Ok(Open {
+            keeping,
+            store,
+            before,
+            files: keep.files,
+            input: None,
+            whole,
+            seconds: worked,
+            absent,
+            partly: keep.partly,
+            _lock: lock,
+        })
     }
 }
 
@@ -245,6 +214,14 @@ impl Ending {
             Self::Lost(ended) => *ended,
         }
     }
+
+    /// Returns how many items were new or changed and not asked.
+    fn items_left(&self) -> u64 {
+        match self {
+            Self::Reported(report) => report.items.left,
+            Self::Lost(_) => 0,
+        }
+    }
 }
 
 /// A run that is open in its store, for as long as this lives.
@@ -259,6 +236,10 @@ pub(super) struct Open {
     whole: RunState,
     /// How long it was at work before.
     seconds: f64,
+    /// Items that its input did not have before.
+    absent: Vec<(i64, i64)>,
+    /// Whether its source has only a part of its items.
+    partly: bool,
     /// What the run had spent before.
     pub(super) before: BTreeMap<ProviderName, Booked>,
     _lock: RunLock,
@@ -298,12 +279,14 @@ impl Open {
 
     async fn note(self, ending: &Ending, was_cancelled: bool) -> Result<(), store::Error> {
         let state = match ending.ended() {
+            Ended::Whole if ending.items_left() > 0 => RunState::Stopped,
             Ended::Whole => self.whole,
             Ended::Interrupted if was_cancelled => RunState::Cancelled,
             Ended::Interrupted => RunState::Stopped,
             Ended::Paused => RunState::Paused,
             Ended::Broken => RunState::Broken,
         };
+        let absent = self.absent_now(ending.ended());
         let files = if state == RunState::Complete {
             let (files, input) = (self.files, self.input);
             // Without them the run is looked through when it is begun again, and nothing else is different.
@@ -319,9 +302,19 @@ impl Open {
             Ending::Reported(report) => (serde_json::to_value(report).unwrap_or_default(), report.seconds),
             Ending::Lost(_) => (Value::Null, 0.0),
         };
-        let outcome = Outcome { report, seconds: self.seconds + seconds, files };
+        let outcome = Outcome { report, seconds: self.seconds + seconds, files, absent };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
+    }
+
+    /// Returns the items that the input does not have, as far as that is known now.
+    fn absent_now(&self, ended: Ended) -> Vec<(i64, i64)> {
+        let met = self.keeping.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended == Ended::Whole && !self.partly {
+            met.missing(self.keeping.session.last_item)
+        } else {
+            met.still_missing(&self.absent)
+        }
     }
 
     pub(super) fn run(&self) -> RunNumber {

@@ -85,6 +85,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns at most `most` of the items that were begun after `after`, in their order.
     fn items(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>>;
 
+    /// Returns at most `most` of the items that have failed and were begun after `after`, in their order.
+    fn failed(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>>;
+
     /// Returns how many items a run has, and what they took.
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums>;
 

@@ -308,3 +308,24 @@ fn a_small_cap_holds_although_the_first_answers_back_are_the_short_ones() {
     // One answer in twenty has 3,000 tokens and costs $0.015; nothing says so before it comes.
     assert!(spent < 0.1, "{spent}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_run_reserves_what_its_answers_were_like_and_does_not_pause_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("answer_tokens = 20\nchunks = 1");
+    let mut keep = Keep::new(store(folder.path()).await, "capped");
+    // As in another process: what was learned is gone with the first.
+    let first = start(&priced("a", &simulator, ""));
+    keep.max_cost = Some(dollars(1.0));
+    let (report, _) = run(&first, PIPELINE, 50, &keep).await;
+    assert_eq!((report.ended, report.items.completed), (Ended::Whole, 50));
+    let spent = report.cost_usd.unwrap();
+    // Ten answers more cost a fifth of that; one of the assumed 500 tokens would cost more by itself.
+    let left = spent * 0.4;
+    assert!(left < 0.0025, "{spent}");
+    keep.max_cost = Some(dollars(spent + left));
+    let second = start(&priced("a", &simulator, "[run]\nwindow = 1\n"));
+    let (report, lines) = run(&second, PIPELINE, 60, &keep).await;
+    assert_eq!((report.ended, lines.len()), (Ended::Whole, 60), "{report:?}");
+    assert_eq!(simulator.counts().requests, 60);
+}

@@ -30,7 +30,7 @@ fn item(room: &Room, text: &str) {
 /// Returns the line of the only item, as `results` makes it and as the next run does, which must be the same.
 #[track_caller]
 fn line_again(room: &Room, config: &str) -> Value {
-    room.write("config.toml", config);
+    room.config(config);
     let exported = room.run("results 1");
     exported.expect(0);
     std::fs::remove_file(room.path("o.jsonl")).unwrap();
@@ -193,7 +193,7 @@ async fn targets_that_are_swapped_between_routes_are_noticed_and_asked_again() {
     room.write("pipeline.toml", &two_routes);
     item(&room, "a cat");
     room.run(RUN).expect(0);
-    room.write("config.toml", config("large", "small"));
+    room.config(config("large", "small"));
     room.run(RUN).says(3, &["run 1 has changed since it began: steps that ask other models: topic, reply"]);
     room.run(&format!("{RUN} --accept-changes")).expect(0);
     let line = room.lines("o.jsonl").remove(0);
@@ -245,7 +245,7 @@ async fn a_change_that_discards_no_answer_is_told_and_not_asked_about() {
     let room = Room::new(&price("1.0"));
     room.items(3);
     room.run(RUN).expect(0);
-    room.write("config.toml", price("2.0"));
+    room.config(price("2.0"));
     room.run(RUN).says(0, &["run 1 has changed since it began: other prices: a/m; every answer stays valid"]);
     let more = "[[step]]\nname = \"more\"\nprompt = \"Say more about {{ item.text }}\"\n";
     room.write("pipeline.toml", format!("{ONE_STEP}{more}"));
@@ -268,4 +268,101 @@ fn a_run_of_the_version_before_is_read_by_every_command() {
         room.run(&format!("report {run}")).expect(0);
         room.run(&format!("failed {run}")).says(0, &[]);
     }
+}
+
+/// Refuses what an item asks for that says so.
+const REFUSING: &str = "[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]";
+
+fn statuses(room: &Room) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut all: Vec<_> =
+        room.lines("o.jsonl").iter().map(|line| (text(&line["key"]), text(&line["status"]))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_retry_that_accepts_changes_keeps_every_other_line_and_leaves_the_run_open() {
+    let room = Room::new(REFUSING);
+    room.items(12);
+    room.run(RUN).expect(1);
+    let before = room.lines("o.jsonl");
+    let failed = before.iter().filter(|line| line["status"] == "failed").count();
+    assert!((1..12).contains(&failed));
+    room.config("");
+    room.write("pipeline.toml", ONE_STEP.replace("something", "nothing"));
+    room.run("retry 1").says(3, &["--accept-changes"]);
+    let others = 12 - failed;
+    room.run("retry 1 --accept-changes")
+        .says(0, &[&format!("{others} items new or changed"), "`pointsman resume 1"]);
+    let after = room.lines("o.jsonl");
+    assert_eq!(after.len(), 12);
+    for line in &after {
+        let old = before.iter().find(|old| old["key"] == line["key"]).unwrap();
+        if old["status"] == "completed" {
+            assert_eq!(line, old);
+        } else {
+            mentions(line, "answer", "nothing");
+        }
+    }
+    assert!(room.run("runs").out.contains("stopped"));
+    let results = room.run("results 1");
+    results.says(0, &[&format!("{others} lines of items that settled before the pipeline of run 1 changed")]);
+    assert_eq!(results.out.lines().count(), 12);
+
+    room.run("resume 1").says(0, &[&format!("{others} calls")]);
+    assert_eq!(room.lines("o.jsonl").len(), 12);
+    room.lines("o.jsonl").iter().for_each(|line| mentions(line, "answer", "nothing"));
+    room.run(RUN).says(0, &["nothing is left"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrected_row_without_an_id_is_paid_for_once_and_has_one_line() {
+    let simulator = play(Settings::default());
+    let room = Room::new(&provider("a", &simulator, ""));
+    room.write("items.jsonl", "{\"text\":\"a cat\"}\n{\"txt\":\"a dog\"}\n");
+    room.run(RUN).expect(1);
+    assert_eq!(statuses(&room).iter().filter(|(_, status)| status == "failed").count(), 1);
+    // Corrected: it is another item, and the one that failed has left the input.
+    room.write("items.jsonl", "{\"text\":\"a cat\"}\n{\"text\":\"a dog\"}\n");
+    room.run("retry 1").says(0, &["1 item new or changed", "`pointsman resume 1"]);
+    assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (1, 1));
+    room.run("resume 1").says(0, &["2 completed"]);
+    assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
+    // Where the input is gone, what the run last knew of it counts.
+    std::fs::remove_file(room.path("items.jsonl")).unwrap();
+    room.run("retry 1").says(0, &["nothing has failed of that"]);
+    assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_asks_an_item_as_it_is_now() {
+    let simulator = play(Settings::default());
+    let room = Room::new(&provider("a", &simulator, ""));
+    room.write("items.jsonl", "{\"id\":1,\"text\":\"a cat\"}\n{\"id\":2}\nno item\n");
+    room.run(RUN).expect(1);
+    room.write("items.jsonl", "{\"id\":1,\"text\":\"a cat\"}\n{\"id\":2,\"text\":\"a dog\"}\nno item\n");
+    room.run("retry 1").says(0, &["2 completed"]);
+    mentions(&room.lines("o.jsonl")[1], "answer", "a dog");
+    assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
+}
+
+#[test]
+fn an_execution_that_is_stopped_leaves_every_line_that_is_settled() {
+    let room = Room::new("");
+    room.items(20);
+    room.run(RUN).expect(0);
+    let before = room.lines("o.jsonl");
+    // Thirty new items come first, and take long.
+    let new = (1..=30).map(|number| format!("{{\"id\":\"n{number}\",\"text\":\"new {number}\"}}\n"));
+    room.write("items.jsonl", format!("{}{}", new.collect::<String>(), room.read("items.jsonl")));
+    room.config("[simulator]\nlatency = \"300ms\"\n[run]\nwindow = 4");
+    let mut stopped = start(room.program(&format!("{RUN} --json")));
+    stopped.wait_for("\"progress\"");
+    stopped.signal("INT");
+    stopped.end().expect(130);
+    let after = room.lines("o.jsonl");
+    assert!((21..50).contains(&after.len()), "{}", after.len());
+    assert!(before.iter().all(|line| after.contains(line)));
+    assert_eq!(room.run("results 1").out.lines().count(), after.len());
 }

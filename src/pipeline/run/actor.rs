@@ -223,7 +223,10 @@ impl Run {
             // The writer ends when it is told that no more will come, and then tells us.
             None if self.in_flight.is_empty() && self.owed == 0 && self.desk.is_empty() => {
                 if self.ended != Ended::Whole && !self.has_dealt_with_all() {
-                    self.record(Record::CutShort);
+                    // What was settled before and has not come has its line in the store.
+                    let has_rest =
+                        self.unkept.is_none() && self.keeping.as_ref().is_some_and(|it| !it.partly);
+                    self.record(if has_rest { Record::Rest } else { Record::CutShort });
                 }
                 self.records = None;
             }
@@ -309,6 +312,8 @@ impl Run {
         }
         self.pieces += 1;
         match (entry, fit) {
+            // What is no item was rejected before, and has failed of nothing.
+            (Entry::Rejected(_), _) if self.is_retry() => {}
             (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
             (Entry::Item(item), Err(reason)) => {
                 self.read += 1;
@@ -326,6 +331,11 @@ impl Run {
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
+    }
+
+    /// Returns whether only failed items are asked.
+    fn is_retry(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| keeping.retry.is_some())
     }
 
     fn reject(&mut self, reject: RejectLine) {

@@ -24,6 +24,8 @@ pub struct History {
     store: Arc<dyn Store>,
     run: KnownRun,
     steps: Vec<StepName>,
+    /// Items that the input did not have when it was last read to its end.
+    absent: Vec<(i64, i64)>,
 }
 
 impl History {
@@ -34,7 +36,9 @@ impl History {
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
         let grounds = Grounds::of_run(&run)?;
-        Ok(Self { store, run, steps: grounds.steps.into_keys().collect() })
+        let absent = run.outcome.get("absent").cloned().map(serde_json::from_value).transpose();
+        let absent = absent.ok().flatten().unwrap_or_default();
+        Ok(Self { store, run, steps: grounds.steps.into_keys().collect(), absent })
     }
 
     /// Returns the run.
@@ -66,11 +70,40 @@ impl History {
         }
     }
 
-    /// Makes the output line of an item; `None` when it has not settled, or has to be dealt with anew because the
-    /// pipeline changed.
+    /// Makes the output line of an item; `None` when it has not settled. One that settled before the pipeline
+    /// changed keeps its line until it settles again.
     pub fn line(&self, item: &KnownItem) -> Option<Line> {
-        let is_of_now = item.settled.as_ref().is_some_and(|settled| settled.edition == self.run.edition);
-        is_of_now.then(|| line::earlier(self.steps.iter(), item, item.head.line)).flatten()
+        line::earlier(self.steps.iter(), item, item.head.line)
+    }
+
+    /// Returns whether an item settled before the pipeline changed: the next run asks again what that reaches.
+    pub fn is_outdated(&self, item: &KnownItem) -> bool {
+        item.settled.as_ref().is_some_and(|settled| settled.edition != self.run.edition)
+    }
+
+    /// Returns whether the input had an item when it was last read to its end, or it settled since.
+    pub fn is_in_input(&self, item: ItemNumber) -> bool {
+        let after = self.absent.partition_point(|(first, _)| *first <= item.0);
+        self.absent[..after].last().is_none_or(|(_, last)| item.0 > *last)
+    }
+
+    /// Gives `take` every item that has failed, in the order in which they were begun, until it wants no more.
+    ///
+    /// # Errors
+    /// Those of the store, and of `take`.
+    pub async fn failed<E: From<Error>>(
+        &self,
+        mut take: impl AsyncFnMut(&KnownItem) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = ItemNumber::default();
+        loop {
+            let page = self.store.failed(self.run.number, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.head.number;
+            for item in &page {
+                take(item).await?;
+            }
+        }
     }
 
     /// Makes the report of all of its sessions together.

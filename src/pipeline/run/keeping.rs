@@ -10,6 +10,7 @@ use tokio::task::JoinError;
 
 use super::item::{Job, Walked};
 use super::load_attachment::is_as_it_was;
+use super::met::MetItems;
 use crate::ledger::{Ledger, Unkept};
 use crate::pipeline::shaped;
 use crate::pipeline::walk::StepEnd;
@@ -17,7 +18,9 @@ use crate::store::{
     Error, ItemHead, ItemNumber, KnownItem, KnownStep, Record, RunNumber, Session, SettledRecord, StepRecord,
     StepState,
 };
-use crate::types::{Failure, Fingerprint, ItemKey, ItemStatus, LaneName, Prompt, RouteName, StepName, Trail};
+use crate::types::{
+    Class, Failure, Fingerprint, ItemKey, ItemStatus, LaneName, Prompt, RouteName, StepName, Trail,
+};
 
 /// Where a run keeps what must survive.
 #[derive(Debug)]
@@ -30,14 +33,36 @@ pub struct Keeping {
     pub session: Session,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
-    /// Whether failed items are asked again.
-    pub retry: bool,
+    /// Whether only failed items are asked, of one of these classes or of any where none is named: every other item
+    /// keeps its line.
+    pub retry: Option<Vec<Class>>,
+    /// The items that the input had so far.
+    pub met: Mutex<MetItems>,
+    /// The items whose line was handed to the writer.
+    pub lined: Mutex<MetItems>,
+    /// Items that the input did not have when it was last read to its end: the first and the last of each group.
+    pub absent: Vec<(i64, i64)>,
+    /// Whether the source has only a part of the run's items.
+    pub partly: bool,
     /// Items that the run had before, where its whole input is read now.
     pub had: u64,
     /// The fingerprint of each lane's model.
     pub voices: HashMap<LaneName, Fingerprint>,
     /// The lanes of each route.
     pub routes: HashMap<RouteName, Vec<LaneName>>,
+}
+
+/// What is to be done with an item that comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has settled, and its line is made again.
+    Settled,
+    /// It settled when it, or the pipeline, was another; it keeps that line, because only failed items are asked now.
+    SettledOtherwise,
+    /// It has never settled, and only failed items are asked now.
+    Left,
+    /// It is asked.
+    Asked,
 }
 
 /// What is known of an item that comes.
@@ -82,19 +107,50 @@ impl Keeping {
         }
     }
 
-    /// Returns whether an item that has settled before counts as that: it is the same still, and so are the
-    /// pipeline and the files that were attached.
-    pub(super) fn still_holds(&self, known: &Known, content: Fingerprint) -> bool {
-        let settled = known.item.settled.as_ref();
-        let holds = |settled: &SettledRecord| {
-            let is_failed = settled.status == ItemStatus::Failed;
-            settled.edition == self.session.edition
-                && !(self.retry && is_failed)
-                // Where an earlier version did not say which session settled it, it is walked again: every answer
-                // that is valid is recalled.
-                && (settled.session.is_some() || is_failed)
+    /// Returns what is to be done with an item that comes.
+    pub(super) fn standing(&self, known: Option<&Known>, content: Fingerprint) -> Standing {
+        let settled = known.and_then(|known| Some((known, known.item.settled.as_ref()?)));
+        let is_of_now = settled.is_some_and(|(known, settled)| self.is_of_now(known, settled, content));
+        let is_due = |classes: &[Class], settled: &SettledRecord| {
+            let class = settled.error.as_ref().map(|(_, failure)| failure.class);
+            let is_one = classes.is_empty() || class.is_some_and(|class| classes.contains(&class));
+            settled.status == ItemStatus::Failed && is_one
         };
-        settled.is_some_and(holds) && known.item.head.content == content && known.files_hold
+        match (&self.retry, settled) {
+            (Some(classes), Some((_, settled))) if is_due(classes, settled) => Standing::Asked,
+            (_, Some(_)) if is_of_now => Standing::Settled,
+            (Some(_), Some(_)) => Standing::SettledOtherwise,
+            (Some(_), None) => Standing::Left,
+            (None, _) => Standing::Asked,
+        }
+    }
+
+    /// Returns whether an item is the same still as when it settled, and so are the pipeline and the files that were
+    /// attached.
+    fn is_of_now(&self, known: &Known, settled: &SettledRecord, content: Fingerprint) -> bool {
+        // Where an earlier version did not say which session settled it, it is walked again: every answer that is
+        // valid is recalled.
+        let is_whole = settled.session.is_some() || settled.status == ItemStatus::Failed;
+        settled.edition == self.session.edition
+            && is_whole
+            && known.item.head.content == content
+            && known.files_hold
+    }
+
+    /// Notes that the line of an item is handed to the writer.
+    pub(super) fn has_line(&self, item: ItemNumber) {
+        self.lined.lock().unwrap_or_else(PoisonError::into_inner).insert(item);
+    }
+
+    /// Returns whether an item that has settled is in the input, as far as that is known, and has no line yet.
+    pub(super) fn lacks_line(&self, item: ItemNumber) -> bool {
+        let has_line = self.lined.lock().unwrap_or_else(PoisonError::into_inner).contains(item);
+        !has_line && !self.absent.iter().any(|(first, last)| (*first..=*last).contains(&item.0))
+    }
+
+    /// Notes that the input has an item.
+    pub(super) fn meet(&self, item: ItemNumber) {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner).insert(item);
     }
 
     fn record(&self, item: Arc<ItemHead>, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {
@@ -202,7 +258,8 @@ impl Kept {
             let step = step.clone();
             Some(StepRecord { step, state, shaped, answer, failure, practice, trail, recalled, files })
         });
-        let (edition, session) = (self.keeping.session.edition, Some(self.keeping.session.session));
+        let edition = self.keeping.session.edition;
+        let session = Some(self.keeping.session.session);
         let record = SettledRecord {
             status: settled.status,
             error: settled.error.clone(),

@@ -140,6 +140,9 @@ pub struct Items {
     /// Items that wait for money: a cap was met, and they have no line. What was answered of them is kept, if
     /// anything is.
     pub paused: u64,
+    /// Items that are new or others than before and were not asked, because only failed ones were; those that had
+    /// settled keep the line of then, and are among the first three. The next run asks them.
+    pub left: u64,
     /// Items whose line could not be written.
     pub unwritten: u64,
 }

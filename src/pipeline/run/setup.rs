@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::provider;
 use crate::router::Router;
 use crate::supervisor::{Slot, panic_text};
-use crate::types::Priority;
+use crate::types::{Priority, StepName};
 
 use super::actor::Run;
 use super::feed::feed;
@@ -51,6 +51,8 @@ pub struct RunTasks {
     reader: Reader,
     output: Output,
     keeping: Option<Arc<Keeping>>,
+    /// The steps that a line has.
+    steps: Vec<StepName>,
     wanted: mpsc::UnboundedReceiver<usize>,
     records: mpsc::UnboundedReceiver<Record>,
     /// Whether the run is given up.
@@ -66,9 +68,10 @@ impl RunSetup {
         let (ask, wanted) = mpsc::unbounded_channel();
         let (record, records) = mpsc::unbounded_channel();
         let (keeping, gathers) = (self.keeping.clone(), self.keeping.is_none() && self.window.is_none());
+        let steps = self.pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let (give_up, given_up) = watch::channel(false);
         let run = Run::new(self, ask, record, give_up, output.ordered);
-        (run, RunTasks { reader, output, keeping, wanted, records, given_up, gathers })
+        (run, RunTasks { reader, output, keeping, steps, wanted, records, given_up, gathers })
     }
 }
 
@@ -83,8 +86,8 @@ impl RunTasks {
                 run.do_send(SourceEnded { error: Some(error) });
             }
         };
-        let ledger = self.keeping.map(|keeping| keeping.ledger.clone());
-        let writing = write(self.output, self.records, ledger, self.gathers, self.given_up, run.clone());
+        let keeping = self.keeping.map(|keeping| (keeping, self.steps));
+        let writing = write(self.output, self.records, keeping, self.gathers, self.given_up, run.clone());
         futures_util::future::join(feeding, writing).await;
     }
 }

@@ -4,20 +4,23 @@
 //! than its window has room for unwritten lines.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use crate::chaos;
-use crate::ledger::Ledger;
-use crate::store;
+use crate::store::{self, ItemNumber};
 use crate::supervisor::panic_text;
-use crate::types::whole_story;
+use crate::types::{StepName, whole_story};
 
 use super::actor::Run;
+use super::keeping::Keeping;
+use super::line;
 use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
@@ -31,6 +34,9 @@ const GATHER: Duration = Duration::from_millis(1);
 /// nothing by then takes nothing.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// Items that are read from the store at once.
+const PAGE: u32 = 200;
+
 /// What is to be written.
 pub(super) enum Record {
     /// An item's line, the item's number, and what is to be kept of it before the line is written.
@@ -41,6 +47,8 @@ pub(super) enum Record {
     NoLine(u64),
     /// The run ends before its input does: lines are missing.
     CutShort,
+    /// The run ends before its input does, and its store has the lines of the items that it has not come to.
+    Rest,
 }
 
 /// Where a run writes.
@@ -65,7 +73,7 @@ impl Output {
 pub(super) async fn write(
     output: Output,
     mut records: mpsc::UnboundedReceiver<Record>,
-    ledger: Option<Ledger>,
+    keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
     gathers: bool,
     given_up: watch::Receiver<bool>,
     run: Addr<Run>,
@@ -78,7 +86,7 @@ pub(super) async fn write(
         order,
         taken: 0,
         broken: None,
-        ledger,
+        keeping,
         gathers,
         unkept: false,
         patience: Patience { given_up, end: None },
@@ -121,8 +129,8 @@ struct Writer<'a> {
     taken: u64,
     /// The first thing that went wrong.
     broken: Option<Broken>,
-    /// What is settled is kept here, before its line is written.
-    ledger: Option<Ledger>,
+    /// Where what is settled is kept before its line is written, and the steps that a line has.
+    keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
     /// Whether records gather before they are dealt with.
     gathers: bool,
     unkept: bool,
@@ -202,11 +210,11 @@ impl Writer<'_> {
     async fn keep(&mut self, batch: &mut [Record]) {
         let kept = |record: &mut Record| match record {
             Record::Line(_, _, kept) => kept.take().map(|kept| *kept),
-            Record::Reject(_) | Record::NoLine(_) | Record::CutShort => None,
+            Record::Reject(_) | Record::NoLine(_) | Record::CutShort | Record::Rest => None,
         };
         let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
-        let Some(ledger) = self.ledger.as_ref().filter(|_| !kept.is_empty()) else { return };
-        if let Err(unkept) = ledger.record(kept).await
+        let Some((keeping, _)) = self.keeping.as_ref().filter(|_| !kept.is_empty()) else { return };
+        if let Err(unkept) = keeping.ledger.record(kept).await
             && !std::mem::replace(&mut self.unkept, true)
         {
             self.run.do_send(LedgerBroken(unkept));
@@ -232,16 +240,53 @@ impl Writer<'_> {
                 self.lines.cut_short();
                 Vec::new()
             }
+            Record::Rest => {
+                self.rest().await;
+                Vec::new()
+            }
             Record::NoLine(number) => self.order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
         }
     }
 
+    /// Writes the lines of all items that had settled before and that the run has not come to: an execution that ends
+    /// early leaves an output with no fewer items than have settled.
+    async fn rest(&mut self) {
+        // Items that were given up leave gaps: what waits behind them comes first.
+        for line in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+            self.write(*line).await;
+        }
+        let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };
+        let mut after = ItemNumber::default();
+        loop {
+            if self.broken.is_some() || self.unkept {
+                return self.lines.cut_short();
+            }
+            let page = match keeping.ledger.store().items(keeping.run, after, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    warn!(error = %whole_story(&error), "the lines of items that settled before cannot be read");
+                    return self.lines.cut_short();
+                }
+            };
+            let Some(last) = page.last() else { return };
+            after = last.head.number;
+            for item in page.iter().filter(|item| keeping.lacks_line(item.head.number)) {
+                if let Some(line) = line::earlier(steps.iter(), item, item.head.line) {
+                    self.taken += 1;
+                    self.write(line).await;
+                }
+            }
+        }
+    }
+
     async fn write(&mut self, line: Line) {
-        if self.broken.is_none()
-            && !self.unkept
-            && let Some(result) = self.patience.unless_over(self.lines.write(line)).await
-        {
-            self.note(result);
+        if self.broken.is_some() || self.unkept {
+            return;
+        }
+        match self.patience.unless_over(self.lines.write(line)).await {
+            Some(result) => self.note(result),
+            // A line is missing then: the file that was there stays, if it holds more.
+            None => self.lines.cut_short(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::open::Unreadable;
+
 /// Why a source could not be opened, or not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,6 +46,16 @@ pub enum Error {
         items: u64,
         /// What the system says.
         source: io::Error,
+    },
+    /// A value that the caller has cannot be brought.
+    #[error("cannot bring the next of {name}; {items} items were brought before")]
+    Value {
+        /// The source.
+        name: String,
+        /// Items that were handed over before.
+        items: u64,
+        /// What is wrong.
+        source: Unreadable,
     },
     /// The CSV header cannot be used.
     #[error("{name}, line {line}: {reason}")]

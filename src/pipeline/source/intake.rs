@@ -12,6 +12,7 @@ use super::error::Error;
 use super::handoff::{Gone, Sender};
 use super::key::{Key, key_of};
 use super::open::Fit;
+use super::open::Unreadable;
 use crate::pipeline::extent;
 use crate::pipeline::seen::Seen;
 use crate::types::ItemKey;
@@ -123,6 +124,10 @@ impl Intake {
 
     pub(super) fn unreadable(&self, line: u64, source: io::Error) -> Stop {
         Stop::Failed(Error::Read { name: self.name.clone(), line, items: self.items, source })
+    }
+
+    pub(super) fn unbrought(&self, source: Unreadable) -> Stop {
+        Stop::Failed(Error::Value { name: self.name.clone(), items: self.items, source })
     }
 
     pub(super) fn header(&self, line: u64, reason: String) -> Stop {

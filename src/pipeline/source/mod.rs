@@ -27,5 +27,5 @@ pub use entry::{Entry, Item, Reject};
 pub use error::Error;
 pub use format::{Format, FormatError};
 pub(crate) use key::content;
-pub use open::{Limits, Source};
+pub use open::{Limits, Source, Unreadable};
 pub use reader::Reader;

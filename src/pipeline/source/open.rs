@@ -48,8 +48,11 @@ pub(super) type Fit = Box<dyn Fn(&Value) -> Result<(), String> + Send>;
 pub(super) enum Input {
     Bytes(Box<dyn Read + Send>, Option<Format>),
     /// Each with the line that it is said to begin on.
-    Values(Box<dyn Iterator<Item = (u64, Value)> + Send>),
+    Values(Box<dyn Iterator<Item = Result<(u64, Value), Unreadable>> + Send>),
 }
+
+/// Why a value cannot be brought.
+pub type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 impl Source {
     /// Opens a file. Without a format its name decides, then its first byte: `[` begins an array,
@@ -124,6 +127,24 @@ impl Source {
         let values = values.into_iter();
         let (least, most) = values.size_hint();
         let total = most.filter(|most| *most == least).map(|most| most as u64);
+        Self::brought(name, total, values.map(Ok))
+    }
+
+    /// Takes `total` values that may turn out to be unreadable, which ends the input as a file that cannot be read on
+    /// does.
+    pub fn fallible<I>(name: impl Into<String>, total: u64, values: I) -> Self
+    where
+        I: IntoIterator<Item = Result<(u64, Value), Unreadable>>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::brought(name, Some(total), values.into_iter())
+    }
+
+    fn brought(
+        name: impl Into<String>,
+        total: Option<u64>,
+        values: impl Iterator<Item = Result<(u64, Value), Unreadable>> + Send + 'static,
+    ) -> Self {
         let input = Input::Values(Box::new(values));
         Self {
             name: name.into(),

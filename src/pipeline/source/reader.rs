@@ -78,7 +78,8 @@ impl Reader {
 fn read(input: Input, limits: Limits, intake: &mut Intake) -> Result<(), Stop> {
     match input {
         Input::Values(values) => {
-            for (place, (line, value)) in (1..).zip(values) {
+            for (place, value) in (1..).zip(values) {
+                let (line, value) = value.map_err(|source| intake.unbrought(source))?;
                 let piece = Piece { line, bytes: None, length: 0, end: place };
                 intake.value(piece, value)?;
             }

@@ -237,6 +237,10 @@ impl Store for Sqlite {
         self.items_after(run, after, most).boxed()
     }
 
+    fn failed(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
+        self.failed_after(run, after, most).boxed()
+    }
+
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
         self.sums_of(run).boxed()
     }

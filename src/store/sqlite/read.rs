@@ -51,6 +51,19 @@ impl Sqlite {
         self.with_steps(run, rows).await
     }
 
+    pub(super) async fn failed_after(
+        &self,
+        run: RunNumber,
+        after: ItemNumber,
+        most: u32,
+    ) -> Result<Vec<KnownItem>, Error> {
+        let query = "SELECT * FROM items INDEXED BY items_failed WHERE run = ? AND item > ? AND state = 'failed' \
+                     ORDER BY item LIMIT ?";
+        let query = sqlx::query(query).bind(run.0).bind(after.0).bind(most);
+        let rows = query.fetch_all(&self.readers).await.map_err(|error| self.unread(&error))?;
+        self.with_steps(run, rows).await
+    }
+
     /// Reads these rows of `items`, and the steps of each.
     async fn with_steps(&self, run: RunNumber, rows: Vec<SqliteRow>) -> Result<Vec<KnownItem>, Error> {
         let mut items = Vec::with_capacity(rows.len());

@@ -26,6 +26,9 @@ impl Run {
     /// Hands on the line first: what comes after it may panic and cost no more than a count.
     fn settle(&mut self, item: &InFlight, walked: &Walked, line: Box<Line>) {
         let kept = item.job.kept.as_ref().map(|kept| Box::new(kept.settlement(&item.job, walked, item.life)));
+        if let Some(kept) = &item.job.kept {
+            kept.keeping.has_line(kept.head.number);
+        }
         self.record(Record::Line(item.job.item.number, line, kept));
         self.items_met.add(1, Instant::now());
         let (questions, cost) = self.of_ended;
