@@ -154,6 +154,11 @@ impl Patience {
         }
     }
 
+    /// Returns whether nothing is waited for any more.
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| end <= Instant::now())
+    }
+
     async fn over(&mut self) {
         let end = match self.end {
             Some(end) => end,
@@ -258,7 +263,7 @@ impl Writer<'_> {
         let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };
         let mut after = ItemNumber::default();
         loop {
-            if self.broken.is_some() || self.unkept {
+            if self.broken.is_some() || self.unkept || self.patience.is_over() {
                 return self.lines.cut_short();
             }
             let page = match keeping.ledger.store().items(keeping.run, after, PAGE).await {
