@@ -14,6 +14,8 @@ pub struct Voice<'a> {
     pub model: &'a str,
     /// Whether it is played, so that its answers are made up.
     pub practice: bool,
+    /// How a JSON answer is asked for; `None` is the default.
+    pub structured: Option<&'a str>,
     /// What is sent where the question does not say.
     pub max_tokens: Option<u32>,
     /// What is sent where the question does not say.
@@ -26,7 +28,9 @@ impl Voice<'_> {
         let max_tokens = self.max_tokens.map_or_else(Vec::new, |most| most.to_le_bytes().to_vec());
         let temperature = self.temperature.map_or_else(Vec::new, |degrees| degrees.to_le_bytes().to_vec());
         let practice = [u8::from(self.practice)];
-        let parts = [self.format.as_bytes(), self.model.as_bytes(), &practice, &max_tokens, &temperature];
+        let mut parts =
+            vec![self.format.as_bytes(), self.model.as_bytes(), &practice, &max_tokens, &temperature];
+        parts.extend(self.structured.map(str::as_bytes));
         Fingerprint::of(parts)
     }
 }
@@ -128,13 +132,21 @@ mod tests {
 
     #[test]
     fn a_made_up_answer_is_not_the_models() {
-        let real =
-            Voice { format: "openai", model: "gpt", practice: false, max_tokens: None, temperature: None };
+        let real = Voice {
+            format: "openai",
+            model: "gpt",
+            practice: false,
+            structured: None,
+            max_tokens: None,
+            temperature: None,
+        };
         let voices = [
             real.clone(),
             Voice { practice: true, ..real.clone() },
             Voice { model: "gpt-2", ..real.clone() },
             Voice { format: "gemini", ..real.clone() },
+            Voice { structured: Some("json"), ..real.clone() },
+            Voice { structured: Some("prompt"), ..real.clone() },
             Voice { max_tokens: Some(1), ..real.clone() },
             Voice { temperature: Some(1.0), ..real },
         ];

@@ -413,6 +413,7 @@ impl Pointsman {
                 format: settings.format.as_str(),
                 model: &model.name,
                 practice: settings.is_practice(),
+                structured: settings.dialect.structured.unless_default(),
                 max_tokens: model.max_tokens.map(Into::into),
                 temperature: model.temperature,
             };

@@ -28,6 +28,17 @@ pub enum Structured {
     Prompt,
 }
 
+impl Structured {
+    /// Returns the name of what is asked for, unless it is the default.
+    pub fn unless_default(self) -> Option<&'static str> {
+        match self {
+            Self::Schema => None,
+            Self::Json => Some("json"),
+            Self::Prompt => Some("prompt"),
+        }
+    }
+}
+
 /// The name of the limit of an answer's length in OpenAI's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
