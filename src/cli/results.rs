@@ -70,7 +70,8 @@ pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Fo
 }
 
 /// Writes the lines of all settled items of a run to `target`, the file at `path`; a file that was there is
-/// replaced once all is written. Returns how many lines are older than the last change of the pipeline. With `only_in_input` there is none of an item that has left the input.
+/// replaced once all is written. With `only_in_input` there is no line of an item that has left the input. Returns how
+/// many lines are older than the last change of the pipeline.
 pub(super) async fn export(
     history: &History,
     target: Target,

@@ -329,3 +329,21 @@ async fn a_resumed_run_reserves_what_its_answers_were_like_and_does_not_pause_at
     assert_eq!((report.ended, lines.len()), (Ended::Whole, 60), "{report:?}");
     assert_eq!(simulator.counts().requests, 60);
 }
+
+#[test]
+fn a_run_with_two_cents_left_continues_where_each_of_its_answers_cost_a_hundredth_of_a_cent() {
+    let price = "models.any = { price = { input = 1, output = 5 } }";
+    let config =
+        format!("[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 16\n");
+    let room = super::program::Room::new(&config);
+    room.write("pipeline.toml", PIPELINE.replace("prompt =", "max_tokens = 5000\nprompt ="));
+    room.items(500);
+    let spent = || room.json("r.json")["cost_usd"].as_f64().unwrap();
+    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report r.json").expect(0);
+    let each = spent() / 500.0;
+    assert!((0.000_05..0.000_15).contains(&each), "{each}");
+    // One answer of 5,000 tokens would cost more than what is left.
+    room.items(600);
+    let cap = spent() + 0.022_5;
+    room.run(&format!("resume 1 --max-cost {cap:.6}")).says(0, &["600 completed", "100 calls"]);
+}

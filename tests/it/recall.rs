@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use pointsman::simulator::{Settings, Simulator};
-use serde_json::Value;
+use pointsman::store::{Outline, Sqlite, Store};
+use serde_json::{Value, json};
 
 use super::program::*;
 use super::stage::{play, provider};
@@ -365,4 +366,19 @@ fn an_execution_that_is_stopped_leaves_every_line_that_is_settled() {
     assert!((21..50).contains(&after.len()), "{}", after.len());
     assert!(before.iter().all(|line| after.contains(line)));
     assert_eq!(room.run("results 1").out.lines().count(), after.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_manifest_cannot_be_decoded_is_an_error_and_no_empty_result() {
+    let room = Room::new("");
+    let (name, pipeline) = ("one".to_owned(), ONE_STEP.to_owned());
+    let outline = Outline { name, places: Value::Null, pipeline, grounds: json!({ "steps": 3 }) };
+    let store = Sqlite::open(&room.path("pointsman.db")).await.unwrap();
+    store.create("one", &outline).await.unwrap();
+    drop(store);
+    for command in ["results 1", "failed 1", "report 1"] {
+        let ended = room.run(command);
+        ended.says(4, &["what the answers of run 1 depend on cannot be read", "--new"]);
+        assert_eq!(ended.out, "");
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::pipeline::Defaults;
+use crate::store::{Outline, RunNumber, RunState};
 
 const FILE: &str = "
 name = \"email\"
@@ -162,4 +165,28 @@ fn it_is_read_as_it_was_written() {
     let grounds = grounds(FILE, &[lane("claude/haiku", "haiku-4", Some(0.1))]);
     let text = serde_json::to_string(&grounds).unwrap();
     assert_eq!(serde_json::from_str::<Grounds>(&text).unwrap(), grounds);
+}
+
+#[test]
+fn what_cannot_be_decoded_is_an_error_that_names_the_run_and_no_empty_result() {
+    let outline = Outline {
+        name: "email".to_owned(),
+        places: Value::Null,
+        pipeline: FILE.to_owned(),
+        grounds: json!({ "steps": 3 }),
+    };
+    let run = KnownRun {
+        number: RunNumber(7),
+        identity: "email on emails.jsonl".to_owned(),
+        outline,
+        edition: 1,
+        sessions: 1,
+        state: RunState::Complete,
+        begun: 0,
+        touched: 0,
+        outcome: Value::Null,
+    };
+    let error = Grounds::of_run(&run).unwrap_err();
+    assert!(matches!(error, store::Error::Manifest { run: RunNumber(7), .. }), "{error:?}");
+    assert!(error.to_string().starts_with("what the answers of run 7 depend on cannot be read: "), "{error}");
 }
