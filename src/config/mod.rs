@@ -4,6 +4,7 @@
 //! Keys are read last and apart, by [`Config::usable`]: a configuration holds none.
 
 mod budget;
+mod byte_size;
 mod check;
 mod environment;
 mod files;
@@ -18,6 +19,7 @@ mod usable;
 mod vain;
 
 pub use budget::{BudgetSettings, parse_cap};
+pub use byte_size::ByteSize;
 pub use files::FileSettings;
 pub use load::Config;
 pub use prices::{PriceList, Then, Vendor};

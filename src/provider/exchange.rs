@@ -4,8 +4,11 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use sse_stream::SseByteStream;
 use tokio::runtime::Handle;
@@ -22,6 +25,7 @@ use super::key::ReadyKey;
 use super::model::Model;
 use super::outlet::Outlet;
 use super::permit::Permit;
+use super::reply_limit::{MAX_EVENT_BYTES, ReplyLimit, too_large};
 use super::state::State;
 use super::transport::Response;
 
@@ -122,9 +126,12 @@ async fn read_whole(
 ) -> Result<Reply, Failure> {
     let mut stream = response.stream();
     let mut body = Vec::new();
+    let mut limit = ReplyLimit::default();
     while let Some(piece) = clocks.wait(stream.next()).await? {
         clocks.answering(Instant::now());
-        body.extend_from_slice(&piece?);
+        let piece = piece?;
+        limit.hold(body.len() + piece.len(), clocks).await?;
+        body.extend_from_slice(&piece);
     }
     decoder.whole(&body)?;
     decoder.finish()
@@ -136,16 +143,29 @@ async fn read_stream(
     clocks: &mut Clocks<'_>,
     runtime: &Handle,
 ) -> Result<Reply, Failure> {
-    let mut events = SseByteStream::new(response.stream());
+    let mut limit = ReplyLimit::default();
+    let unparsed = Arc::new(AtomicUsize::new(0));
+    let counted = unparsed.clone();
+    let pieces = response.stream().map(move |piece| {
+        // What is read of an event is held until its end comes.
+        let bytes = piece.as_ref().map_or(0, Bytes::len);
+        match counted.fetch_add(bytes, Relaxed) > MAX_EVENT_BYTES {
+            true => Err(too_large("an event of the reply", MAX_EVENT_BYTES)),
+            false => piece,
+        }
+    });
+    let mut events = SseByteStream::new(pieces);
     loop {
         match clocks.wait(events.next()).await? {
             Some(Ok(event)) => {
+                unparsed.store(0, Relaxed);
                 chaos::point("call.piece");
                 let Some(data) = &event.data else { continue };
                 match decoder.event(event.event.as_deref(), data)? {
                     Progress::Waiting => {}
                     Progress::Answering => {
                         clocks.answering(Instant::now());
+                        limit.hold(decoder.held_bytes(), clocks).await?;
                     }
                     Progress::Ended => {
                         linger(events, runtime).await;

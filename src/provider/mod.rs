@@ -40,6 +40,7 @@ mod outlook;
 mod permit;
 mod proxy;
 mod queue;
+mod reply_limit;
 mod reservation;
 mod settings;
 mod sizes;

@@ -20,7 +20,7 @@ use super::mask::Mask;
 /// opens one connection per host, so more calls at once need more clients.
 const STREAMS_PER_CLIENT: usize = 100;
 
-/// Most bytes of one reply that are read: no model writes more, a broken server may.
+/// Most bytes of one reply that are read, unpacked: no model writes more, a broken server may.
 const MOST_BYTES: usize = 64 << 20;
 
 /// Most bytes of an error's body that are read.

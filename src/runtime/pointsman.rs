@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::config::{Config, Usable};
 use crate::document::Faults;
+use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Env, Snapshot};
 use crate::router::{Ask, Router, question};
@@ -290,6 +291,7 @@ async fn begin(
     usable: Usable,
     arbiters: Arbiters,
 ) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
+    MemoryBudget::of_process().set_total(config.run.max_memory.0);
     let played = Played::start(&config, &usable, &arbiters)?;
     let (purses, mut providers) = (Purses::new(&config.budget), Providers::new());
     for (name, ready) in &usable.providers {

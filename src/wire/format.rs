@@ -151,6 +151,15 @@ impl Decoder {
         }
     }
 
+    /// Returns how many bytes of the answer are held.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Openai(decoder) => decoder.held_bytes(),
+            Self::Anthropic(decoder) => decoder.held_bytes(),
+            Self::Gemini(decoder) => decoder.held_bytes(),
+        }
+    }
+
     /// Gives the reply, when the stream or body is over.
     ///
     /// # Errors

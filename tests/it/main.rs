@@ -5,6 +5,7 @@
 
 // The program: its files, its signals, its exit codes.
 mod bad_input;
+mod bounds;
 mod check;
 mod documents;
 mod environment;

@@ -12,12 +12,20 @@ use super::actor::Run;
 use super::keeping::Keeping;
 use super::messages::{Arrived, LedgerBroken, SourceEnded};
 use crate::chaos;
+use crate::guard::MemoryBudget;
 use crate::ledger::Unkept;
-use crate::pipeline::source::{Entry, Reader};
+use crate::pipeline::source::{Entry, Reader, memory_of};
 use crate::types::{ItemKey, whole_story};
 
 /// Most entries sent at once.
 const BATCH: usize = 64;
+
+/// What an item in progress takes besides its data: its actor, its steps, its line.
+const ITEM_BYTES: usize = 4 << 10;
+
+/// How often the data of an item is in memory while it is in progress: as a value, for its templates, as a text
+/// for the store, and once more in each.
+const COPIES: usize = 4;
 
 /// Sends `run` one entry for every one that `wanted` asks for, until the source ends or nobody asks
 /// any more.
@@ -27,7 +35,8 @@ pub(super) async fn feed(
     keeping: Option<Arc<Keeping>>,
     run: Addr<Run>,
 ) {
-    let mut feeder = Feeder { reader, wanted, owed: 0, batch: Vec::new(), keeping, run };
+    let memory = MemoryBudget::of_process();
+    let mut feeder = Feeder { reader, wanted, owed: 0, batch: Vec::new(), keeping, memory, run };
     let ended = match feeder.bring().await {
         Ok(End::Over) => SourceEnded { error: None },
         Ok(End::HungUp) => return,
@@ -58,6 +67,7 @@ struct Feeder {
     owed: usize,
     batch: Vec<Entry>,
     keeping: Option<Arc<Keeping>>,
+    memory: Arc<MemoryBudget>,
     run: Addr<Run>,
 }
 
@@ -83,8 +93,11 @@ impl Feeder {
                 }
             };
             match next {
-                Some(Ok(entry)) => {
+                Some(Ok(mut entry)) => {
                     chaos::point("feed.entry");
+                    if self.admit(&mut entry).await?.is_none() {
+                        return Ok(End::HungUp);
+                    }
                     self.owed -= 1;
                     self.batch.push(entry);
                     if self.batch.len() == BATCH || self.owed == 0 {
@@ -101,6 +114,26 @@ impl Feeder {
                 }
             }
         }
+    }
+
+    /// Waits until there is memory for an item; `None` when nobody asks any more.
+    async fn admit(&mut self, entry: &mut Entry) -> Result<Option<()>, Failed> {
+        let Entry::Item(item) = entry else { return Ok(Some(())) };
+        let bytes = ITEM_BYTES + memory_of(&item.value).saturating_mul(COPIES);
+        let held = match self.memory.take(bytes).now_or_never() {
+            Some(held) => held,
+            None => {
+                // What has come before is what the memory waits for.
+                self.send().await?;
+                let Self { memory, wanted, owed, .. } = self;
+                tokio::select! {
+                    held = memory.take(bytes) => held,
+                    () = stopped(wanted, owed) => return Ok(None),
+                }
+            }
+        };
+        item.held = held;
+        Ok(Some(()))
     }
 
     /// Sends what has come, with what earlier sessions left of it.

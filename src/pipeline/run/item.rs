@@ -15,8 +15,8 @@ use crate::router::{self, CallCounts, Router, StopSignal};
 use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Attempt, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Priority, Prompt, RunId,
-    Trail, Unanswered,
+    self, Answer, Asker, Attempt, Class, Failure, Fingerprint, ItemStatus, MediaData, NanoUsd, Part,
+    Priority, Prompt, RunId, Trail, Unanswered,
 };
 
 use super::actor::Run;
@@ -186,7 +186,11 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                         walk.recalled(ask.step, answer);
                         recalled = true;
                     }
-                    None => asked.push(question(&job, ask.step, prompt)),
+                    None => {
+                        // As a prompt, as a request and in the connection.
+                        job.item.held.add(prompt_bytes(&prompt).saturating_mul(COPIES));
+                        asked.push(question(&job, ask.step, prompt));
+                    }
                 },
                 Err(failure) => walk.failed(ask.step, failure),
             }
@@ -207,6 +211,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {
                 let text = &answer.reply.text;
+                // As a text, as a value, for the templates and in the line.
+                job.item.held.add(text.len().saturating_mul(COPIES));
                 let checked = asked.beside(check_answer(&job.pipeline, step, text)).await;
                 let next = walk.checked(step, text, checked);
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
@@ -239,6 +245,20 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     }
     let (settled, spent, took) = (walk.settle(), steps.spent, started.elapsed());
     End::Walked(Box::new(Walked { settled, spent, took, questions }))
+}
+
+/// How often a prompt or an answer is in memory.
+const COPIES: usize = 4;
+
+fn prompt_bytes(prompt: &Prompt) -> usize {
+    let part = |part: &Part| match part {
+        Part::Text(text) => text.len(),
+        Part::Image(media) | Part::Audio(media) | Part::Document(media) => match &media.data {
+            MediaData::Base64(text) | MediaData::Url(text) => text.len(),
+        },
+    };
+    let parts = prompt.messages.iter().flat_map(|message| &message.parts);
+    prompt.system.as_ref().map_or(0, |text| text.len()) + parts.map(part).sum::<usize>()
 }
 
 /// Returns whether the question may be answered when the run goes on: a cap on money was met, or everything is

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::chaos;
+use crate::guard::HeldMemory;
 use crate::store::{self, ItemNumber};
 use crate::supervisor::panic_text;
 use crate::types::{StepName, whole_story};
@@ -39,8 +40,9 @@ const PAGE: u32 = 200;
 
 /// What is to be written.
 pub(super) enum Record {
-    /// An item's line, the item's number, and what is to be kept of it before the line is written.
-    Line(u64, Box<Line>, Option<Box<store::Record>>),
+    /// An item's line, the item's number, what is to be kept of it before the line is written, and the memory that
+    /// it holds until then.
+    Line(u64, Box<Line>, Option<Box<store::Record>>, HeldMemory),
     /// A piece of the input that is no item.
     Reject(RejectLine),
     /// The item of this number has no line: it was rejected.
@@ -124,7 +126,7 @@ pub(super) async fn write(
 struct Writer<'a> {
     lines: &'a Sink<Line>,
     rejects: Option<&'a Sink<RejectLine>>,
-    order: Option<Reorder<Box<Line>>>,
+    order: Option<Reorder<(Box<Line>, HeldMemory)>>,
     /// Lines that have come.
     taken: u64,
     /// The first thing that went wrong.
@@ -199,14 +201,15 @@ impl Writer<'_> {
             self.taken += batch.iter().filter(|record| matches!(record, Record::Line(..))).count() as u64;
             for record in batch.drain(..) {
                 chaos::point("writer.record");
-                for line in self.due(record).await {
+                for (line, held) in self.due(record).await {
                     self.write(*line).await;
+                    drop(held);
                 }
             }
             self.run.do_send(Written(count));
         }
         // Items given up leave gaps: what waits behind them is due now.
-        for line in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+        for (line, _held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
             self.write(*line).await;
         }
     }
@@ -214,7 +217,7 @@ impl Writer<'_> {
     /// Makes what is settled durable: a line that is written before could be one that the store does not know.
     async fn keep(&mut self, batch: &mut [Record]) {
         let kept = |record: &mut Record| match record {
-            Record::Line(_, _, kept) => kept.take().map(|kept| *kept),
+            Record::Line(_, _, kept, _) => kept.take().map(|kept| *kept),
             Record::Reject(_) | Record::NoLine(_) | Record::CutShort | Record::Rest => None,
         };
         let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
@@ -227,7 +230,7 @@ impl Writer<'_> {
     }
 
     /// Returns the lines whose turn has come with `record`; writes it if it is a reject.
-    async fn due(&mut self, record: Record) -> Vec<Box<Line>> {
+    async fn due(&mut self, record: Record) -> Vec<(Box<Line>, HeldMemory)> {
         match record {
             Record::Reject(reject) => {
                 if let (Some(rejects), None) = (self.rejects, &self.broken)
@@ -237,9 +240,9 @@ impl Writer<'_> {
                 }
                 Vec::new()
             }
-            Record::Line(number, line, _) => match &mut self.order {
-                Some(order) => order.push(number, line),
-                None => vec![line],
+            Record::Line(number, line, _, held) => match &mut self.order {
+                Some(order) => order.push(number, (line, held)),
+                None => vec![(line, held)],
             },
             Record::CutShort => {
                 self.lines.cut_short();
@@ -257,7 +260,7 @@ impl Writer<'_> {
     /// early leaves an output with no fewer items than have settled.
     async fn rest(&mut self) {
         // Items that were given up leave gaps: what waits behind them comes first.
-        for line in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+        for (line, _held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
             self.write(*line).await;
         }
         let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };

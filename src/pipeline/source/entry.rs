@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::guard::HeldMemory;
 use crate::types::ItemKey;
 
 /// One piece of the input.
@@ -27,6 +28,8 @@ pub struct Item {
     pub key: ItemKey,
     /// Its fields: always a JSON object. From CSV all values are strings.
     pub value: Value,
+    /// The memory that it is counted with while it is in progress.
+    pub(crate) held: HeldMemory,
 }
 
 /// A piece of the input that is no valid item.

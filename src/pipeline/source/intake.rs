@@ -13,6 +13,7 @@ use super::handoff::{Gone, Sender};
 use super::key::{Key, key_of};
 use super::open::Fit;
 use super::open::Unreadable;
+use crate::guard::HeldMemory;
 use crate::pipeline::extent;
 use crate::pipeline::seen::Seen;
 use crate::types::ItemKey;
@@ -77,8 +78,9 @@ impl Intake {
         }
         let (reason, key) = match self.judge(&value, piece.line) {
             Ok(key) => {
-                let weight = weigh(&value);
-                let item = Item { number: self.items, line: piece.line, key, value };
+                let weight = memory_of(&value);
+                let item =
+                    Item { number: self.items, line: piece.line, key, value, held: HeldMemory::default() };
                 self.to.send(Message::Entry(Entry::Item(item), piece.end), weight)?;
                 self.items += 1;
                 return Ok(());
@@ -175,15 +177,15 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Returns about how many bytes of memory a value takes.
-fn weigh(value: &Value) -> usize {
+pub(crate) fn memory_of(value: &Value) -> usize {
     const NODE: usize = size_of::<Value>();
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => NODE,
         Value::String(text) => NODE + text.len(),
-        Value::Array(elements) => NODE + elements.iter().map(weigh).sum::<usize>(),
+        Value::Array(elements) => NODE + elements.iter().map(memory_of).sum::<usize>(),
         // A field has its name, its hash and its place in the index besides its value.
         Value::Object(fields) => {
-            NODE + fields.iter().map(|(name, value)| 48 + name.len() + weigh(value)).sum::<usize>()
+            NODE + fields.iter().map(|(name, value)| 48 + name.len() + memory_of(value)).sum::<usize>()
         }
     }
 }

@@ -26,6 +26,7 @@ pub use digest::InputDigest;
 pub use entry::{Entry, Item, Reject};
 pub use error::Error;
 pub use format::{Format, FormatError};
+pub(crate) use intake::memory_of;
 pub(crate) use key::content;
 pub use open::{Limits, Source, Unreadable};
 pub use reader::Reader;

@@ -94,6 +94,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns how many bytes of the answer are held.
+    pub(in crate::wire) fn held_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         // Until `message_delta` has come the counts are those of the opening: unknown, not small.
         let usage = self.counts.filter(|_| self.stop.is_some()).and_then(Counts::usage);

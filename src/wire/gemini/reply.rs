@@ -75,6 +75,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns how many bytes of the answer are held.
+    pub(in crate::wire) fn held_bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, .. } = self;
         let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));

@@ -90,6 +90,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns how many bytes of the answer are held.
+    pub(in crate::wire) fn held_bytes(&self) -> usize {
+        self.text.len() + self.refusal.len()
+    }
+
     /// Gives the reply.
     pub(in crate::wire) fn finish(mut self) -> Result<Reply, Failure> {
         let finish = match self.finish.take() {

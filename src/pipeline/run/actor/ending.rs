@@ -29,7 +29,7 @@ impl Run {
         if let Some(kept) = &item.job.kept {
             kept.keeping.has_line(kept.head.number);
         }
-        self.record(Record::Line(item.job.item.number, line, kept));
+        self.record(Record::Line(item.job.item.number, line, kept, item.job.item.held.clone()));
         self.items_met.add(1, Instant::now());
         let (questions, cost) = self.of_ended;
         self.of_ended = (questions + walked.questions, cost + walked.cost());

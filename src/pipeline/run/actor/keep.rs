@@ -58,7 +58,7 @@ impl Run {
             keeping.has_line(known.head.number);
         }
         self.record(match line {
-            Some(line) => Record::Line(item.number, Box::new(line), None),
+            Some(line) => Record::Line(item.number, Box::new(line), None, item.held.clone()),
             None => Record::NoLine(item.number),
         });
     }

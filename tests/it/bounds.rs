@@ -1,0 +1,198 @@
+//! Floods: items, answers and replies that would take all memory, and files that an item must not name.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use super::program::Room;
+
+const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl --store none";
+
+/// Answers every request with these bytes, and closes the connection; lives as long as the test's process.
+fn answering(response: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let response = Arc::new(response);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, response) = (stream.unwrap(), response.clone());
+            thread::spawn(move || {
+                // The client may hang up in the middle of a reply that is too large.
+                if read_request(&mut stream).is_ok() {
+                    let _ = stream.write_all(&response);
+                }
+            });
+        }
+    });
+    address
+}
+
+/// Reads a request to its end: a connection that is closed on unread bytes is reset.
+fn read_request(stream: &mut TcpStream) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut bytes = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            bytes = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            io::copy(&mut stream.take(bytes), &mut io::sink())?;
+            return Ok(());
+        }
+    }
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let gzip = Command::new("gzip").arg("-9").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut gzip = gzip.unwrap();
+    let (mut stdin, text) = (gzip.stdin.take().unwrap(), text.to_owned());
+    let writes = thread::spawn(move || stdin.write_all(&text).unwrap());
+    let packed = gzip.wait_with_output().unwrap().stdout;
+    writes.join().unwrap();
+    packed
+}
+
+fn response(headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn completion(content: &str) -> String {
+    serde_json::json!({
+        "id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{ "index": 0, "message": { "role": "assistant", "content": content }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2 },
+    })
+    .to_string()
+}
+
+/// One provider at this address, whose calls are tried once.
+fn config(address: SocketAddr) -> String {
+    format!(
+        "[provider.p]\nbase_url = \"http://{address}/v1\"\n[provider.p.models.m]\n[retry]\nattempts_per_lane = 1\nrounds = 1\n"
+    )
+}
+
+#[test]
+fn a_reply_that_unpacks_to_forty_megabytes_fails_its_item_alone() {
+    let bomb = gzip(completion(&"a".repeat(40 << 20)).as_bytes());
+    assert!(bomb.len() < 100_000, "{}", bomb.len());
+    let address = answering(response("content-type: application/json\r\ncontent-encoding: gzip", &bomb));
+    let room = Room::new(&config(address));
+    room.items(3);
+    room.run(RUN).says(1, &["3 unreadable", "the reply is larger than 16 MiB, unpacked"]);
+    assert_eq!(room.lines("o.jsonl").len(), 3);
+}
+
+#[test]
+fn an_event_without_an_end_fails_its_item_alone() {
+    let event = format!("data: {}", "a".repeat(20 << 20));
+    let address = answering(response("content-type: text/event-stream", event.as_bytes()));
+    let room = Room::new(&config(address));
+    room.items(1);
+    room.run(RUN).says(1, &["1 unreadable", "an event of the reply is larger than 4 MiB, unpacked"]);
+}
+
+#[test]
+fn an_answer_to_a_recursive_schema_is_refused_and_the_next_item_goes_on() {
+    // Every level has three ways to be wrong: their errors would be 3^90.
+    let deep = format!("{}1{}", "[".repeat(90), "]".repeat(90));
+    let body = completion(&deep);
+    let address = answering(response("content-type: application/json", body.as_bytes()));
+    let room = Room::new(&config(address));
+    room.write(
+        "pipeline.toml",
+        r##"
+name = "tree"
+[[step]]
+name = "answer"
+prompt = "Say {{ item.text }}"
+reasks = 0
+[step.schema]
+"$ref" = "#/$defs/node"
+[step.schema."$defs".node]
+anyOf = [
+  { type = "string" },
+  { type = "array", items = { "$ref" = "#/$defs/node" } },
+  { type = "array", items = { "$ref" = "#/$defs/node" } },
+  { type = "array", items = { "$ref" = "#/$defs/node" } },
+]
+"##,
+    );
+    room.items(3);
+    room.run(RUN).says(1, &["3 validation_error", "it does not match the schema"]);
+    assert_eq!(room.lines("o.jsonl").len(), 3);
+}
+
+#[test]
+fn a_deeply_nested_item_or_answer_fails_alone() {
+    let body = completion(&"[".repeat(500_000));
+    let address = answering(response("content-type: application/json", body.as_bytes()));
+    let room = Room::new(&config(address));
+    room.write(
+        "pipeline.toml",
+        "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"Say {{ item.text }}\"\nreasks = 0\nschema = { type = \"array\" }\n",
+    );
+    let deep = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
+    room.write("items.jsonl", format!("{{\"id\":\"a\",\"text\":{deep}}}\n{{\"id\":\"b\",\"text\":\"x\"}}\n"));
+    room.run(RUN).says(
+        1,
+        &[
+            "1 failed, 1 rejected",
+            "such as line 1: is nested deeper than 100 levels",
+            "1 validation_error",
+            "its JSON is nested deeper than 100 levels",
+        ],
+    );
+}
+
+#[test]
+fn large_items_go_through_one_by_one_where_memory_allows_no_more() {
+    let address = answering(response("content-type: application/json", completion("fine").as_bytes()));
+    for ordered in ["", " --ordered"] {
+        let room = Room::new(&format!("{}[run]\nmax_memory = \"1MiB\"\n", config(address)));
+        let line =
+            |number: usize| format!("{{\"id\":\"i{number}\",\"text\":\"{}\"}}\n", "x".repeat(2_000_000));
+        room.write("items.jsonl", (0..6).map(line).collect::<String>());
+        room.run(&format!("{RUN}{ordered}")).says(0, &["6 completed"]);
+        assert_eq!(room.lines("o.jsonl").len(), 6);
+    }
+}
+
+#[test]
+fn an_item_cannot_attach_a_file_outside_the_allowed_folders() {
+    let address = answering(response("content-type: application/json", completion("a cat").as_bytes()));
+    let room = Room::empty();
+    for folder in ["photos", "shared"] {
+        fs::create_dir(room.path(folder)).unwrap();
+        fs::write(room.path(folder).join("cat.png"), "cat").unwrap();
+    }
+    room.write("cred.json", "secret");
+    room.write("config.toml", format!("{}[files]\nallow = [\"shared\"]\n", config(address)));
+    room.write(
+        "photos/pipeline.toml",
+        "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"What is it?\"\nattach = [\"{{ item.file }}\"]\n",
+    );
+    let absolute = room.path("cred.json");
+    let files = ["cat.png", "../shared/cat.png", "../cred.json", absolute.to_str().unwrap()];
+    let items = files.iter().map(|file| format!("{}\n", serde_json::json!({ "id": file, "file": file })));
+    room.write("items.jsonl", items.collect::<String>());
+    let ended = room.run("run photos/pipeline.toml --items items.jsonl --out o.jsonl --store none");
+    ended.says(1, &["2 completed, 2 failed", "2 template_error", "[files]"]);
+    for line in room.lines("o.jsonl") {
+        let is_outside = line["key"].as_str().unwrap().contains("cred.json");
+        assert_eq!(line["status"], if is_outside { "failed" } else { "completed" }, "{line}");
+    }
+}
