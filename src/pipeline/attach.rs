@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::types::{Media, MediaData, Part};
+use crate::types::{Media, MediaData, Origin, Part};
 
 /// Endings and what they stand for.
 pub(super) const KNOWN: [(&str, &str); 17] = [
@@ -49,20 +49,31 @@ pub struct FileAttachment {
     media_type: Arc<str>,
 }
 
-/// The folders that attachments may come from.
+/// Where attachments may come from: an item's data chooses no folder and no host that the author did not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Folders {
     /// The pipeline's own directory, which relative paths start from.
     pub(super) own: Arc<Path>,
     /// What `[files] allow` names.
     pub(super) allowed: Arc<[PathBuf]>,
+    /// Hosts that an `attach` template writes itself, and those that `[files] allow_hosts` names.
+    pub(super) hosts: Arc<[Origin]>,
 }
 
 impl Folders {
     /// Allows the pipeline's own directory alone.
     pub(super) fn only(own: &Path) -> Self {
         let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
-        Self { own: own.into(), allowed: [].into() }
+        Self { own: own.into(), allowed: [].into(), hosts: [].into() }
+    }
+
+    /// Allows the hosts that templates write themselves, before anything that an item can change.
+    pub(super) fn with_hosts_of<'t>(self, templates: impl Iterator<Item = &'t str>) -> Self {
+        Self { hosts: templates.filter_map(written_host).collect(), ..self }
+    }
+
+    fn allow_host_of(&self, address: &str) -> bool {
+        Origin::of(address).is_some_and(|origin| self.hosts.contains(&origin))
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
@@ -93,6 +104,13 @@ impl Attachment {
             return inline_part(inline).map(|part| Some(Self::Ready(part)));
         }
         if text.starts_with("https://") || text.starts_with("http://") {
+            if !folders.allow_host_of(text) {
+                return Err(format!(
+                    "cannot attach {:?}: an item chooses no host; write it before the first expression of the template, \
+                     as in \"https://HOST/{{{{ item.file }}}}\", or add it to `allow_hosts` of the configuration's [files]",
+                    short(text)
+                ));
+            }
             let path = text.split(['?', '#']).next().unwrap_or(text);
             let media_type = media_type(path)?;
             return Ok(Some(Self::Ready(part(media_type, None, MediaData::Url(text.into())))));
@@ -107,6 +125,12 @@ impl Attachment {
         let path = folders.own.join(text);
         Ok(Some(Self::File(FileAttachment { path, folders: folders.clone(), media_type })))
     }
+}
+
+/// Returns where a template's address leads whatever its expressions give.
+fn written_host(template: &str) -> Option<Origin> {
+    let literal = ["{{", "{%", "{#"].iter().filter_map(|tag| template.find(tag)).min();
+    Origin::of(template[..literal.unwrap_or(template.len())].trim_start())
 }
 
 fn inline_part(inline: &str) -> Result<Part, String> {
@@ -152,7 +176,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Attachment>, String> {
-        Attachment::read(text, &Folders::only(Path::new("/pipelines/photos")))
+        let folders = Folders::only(Path::new("/pipelines/photos"));
+        Attachment::read(text, &folders.with_hosts_of(["https://a.example/{{ item.file }}"].into_iter()))
     }
 
     #[test]
@@ -174,6 +199,31 @@ mod tests {
             panic!("no audio")
         };
         assert_eq!(media.data, MediaData::Base64("YWJj".into()));
+    }
+
+    #[test]
+    fn an_item_chooses_no_host() {
+        for address in [
+            "https://b.example/b.pdf",
+            "http://a.example/b.pdf",
+            "https://a.example:8443/b.pdf",
+            "https://a.example@b.example/b.pdf",
+            "https://b.example\\@a.example/b.pdf",
+            "http://169.254.169.254/latest/meta-data/x.txt",
+        ] {
+            let refusal = read(address).unwrap_err();
+            assert!(refusal.contains("allow_hosts"), "{address}: {refusal}");
+        }
+        for (template, host) in [
+            ("https://a.example/{{ item.file }}", Some("https://a.example")),
+            (" http://A.example:81/x.png", Some("http://a.example:81")),
+            ("https://a.example{{ item.file }}", None),
+            ("https://{{ item.host }}/x.png", None),
+            ("{% if item.x %}https://a.example/x.png{% endif %}", None),
+            ("{{ item.url }}", None),
+        ] {
+            assert_eq!(written_host(template).map(String::from).as_deref(), host, "{template}");
+        }
     }
 
     #[test]

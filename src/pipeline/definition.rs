@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::document::{Fault, Faults};
-use crate::types::{Fingerprint, RouteName, Shape, StepName};
+use crate::types::{Fingerprint, Origin, RouteName, Shape, StepName};
 
 use super::Defaults;
 use super::attach::Folders;
@@ -80,6 +80,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_allowed_folders(mut self, folders: &[PathBuf]) -> Self {
         self.folders.allowed = folders.into();
+        self
+    }
+
+    /// Allows attachments by address at these hosts, besides those that its `attach` templates write themselves.
+    #[must_use]
+    pub fn with_allowed_hosts(mut self, hosts: &[Origin]) -> Self {
+        self.folders.hosts = self.folders.hosts.iter().chain(hosts).cloned().collect();
         self
     }
 

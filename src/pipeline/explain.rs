@@ -24,6 +24,16 @@ pub(super) fn is_cheap(schema: &Value, value: &Value) -> bool {
     estimate.visit(schema, value, 0).is_some()
 }
 
+/// Returns how many pairs of a subschema and a value exist where the value is a plain one, such as a number; `None`
+/// when they cannot be foreseen. Counts to just beyond [`MAX_VISITS`].
+pub(super) fn visits_of_scalar(schema: &Value) -> Option<usize> {
+    let mut estimate = Estimate { root: schema, left: MAX_VISITS };
+    match estimate.visit(schema, &Value::Null, 0) {
+        Some(()) => Some(MAX_VISITS - estimate.left),
+        None => (estimate.left == 0).then_some(MAX_VISITS + 1),
+    }
+}
+
 /// Returns a few plain faults of `value`, none when they are not plain. Takes bounded time and memory.
 pub(super) fn faults(schema: &Value, value: &Value) -> Vec<String> {
     let mut search = Search { root: schema, left: MAX_VISITS, found: Vec::new(), path: Vec::new() };

@@ -123,7 +123,8 @@ impl Loader<'_> {
             });
         }
         let graph = self.graph(needs, &names);
-        let folders = Folders::only(self.directory);
+        let attached = raw.step.iter().flat_map(|step| &step.attach);
+        let folders = Folders::only(self.directory).with_hosts_of(attached.map(String::as_str));
         let text = self.document.text().into();
         let names = names.into();
         self.faults.or(Pipeline { name: name.into(), text, folders, names, steps, graph, templates, input })

@@ -29,6 +29,10 @@ const MAX_QUICK_BYTES: usize = 8 << 10;
 /// Keywords whose checks the validator does not remember, so that they can be repeated many times.
 const NOT_LINEAR: [&str; 4] = ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"];
 
+/// Most subschemas that one plain value is held against on an actor's thread. The validator remembers what it decided
+/// of lists and objects, and not of texts and numbers.
+const MAX_QUICK_VISITS: usize = 500;
+
 const TYPES: &str = "types are array, boolean, integer, null, number, object and string";
 
 impl Schema {
@@ -41,7 +45,16 @@ impl Schema {
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let compiled = options.should_validate_formats(true).build(&value);
         let validator = compiled.map_err(|error| fault(&error))?;
-        let is_linear = !mentions(&value, &NOT_LINEAR);
+        let visits = explain::visits_of_scalar(&value);
+        if visits.is_some_and(|visits| visits > explain::MAX_VISITS) {
+            return Err(format!(
+                "its references multiply: a single value is checked against more than {} subschemas; name each of \
+                 them once",
+                explain::MAX_VISITS
+            ));
+        }
+        let is_linear =
+            visits.is_some_and(|visits| visits <= MAX_QUICK_VISITS) && !mentions(&value, &NOT_LINEAR);
         Ok(Self { value: Arc::new(value), validator: Arc::new(validator), is_linear })
     }
 
@@ -214,6 +227,28 @@ mod tests {
         let reason = schema.check(&json!(vec![1; 500_000])).unwrap_err();
         assert!(reason.starts_with(r#"at /0: 1 is not of type "string"; at /1: "#), "{reason}");
         assert!(reason.len() < 1_000, "{}", reason.len());
+    }
+
+    /// Every level holds the next one twice.
+    fn doubling(levels: usize) -> Value {
+        let level = |number: usize| {
+            let next = json!({ "$ref": format!("#/$defs/l{}", number + 1) });
+            (format!("l{number}"), json!({ "anyOf": [next, next] }))
+        };
+        let mut levels: Map<String, Value> = (0..levels).map(level).collect();
+        levels.insert(format!("l{}", levels.len()), json!({ "type": "string" }));
+        json!({ "$ref": "#/$defs/l0", "$defs": levels })
+    }
+
+    #[test]
+    fn a_schema_whose_references_multiply_is_checked_off_the_actors_threads_or_refused() {
+        assert!(Schema::new(doubling(5)).unwrap().is_quick(10));
+        let slow = Schema::new(doubling(11)).unwrap();
+        assert!(!slow.is_quick(10));
+        assert!(slow.check(&json!([1, 2])).is_err());
+        let reason = Schema::new(doubling(40)).unwrap_err();
+        assert!(reason.contains("references multiply"), "{reason}");
+        assert!(recursive().is_quick(10));
     }
 
     #[test]

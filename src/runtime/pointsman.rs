@@ -162,7 +162,8 @@ impl Pointsman {
     pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Faults> {
         let config = &self.running.config;
         let pipeline = Pipeline::load(path, &config.defaults, &self.routes())?;
-        self.with_lanes(pipeline.with_allowed_folders(&config.files.allow))
+        let files = &config.files;
+        self.with_lanes(pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts))
     }
 
     /// Reads a pipeline that is no file, likewise; files that it names are found from the working directory.
@@ -172,7 +173,8 @@ impl Pointsman {
     pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Faults> {
         let config = &self.running.config;
         let pipeline = Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?;
-        self.with_lanes(pipeline.with_allowed_folders(&config.files.allow))
+        let files = &config.files;
+        self.with_lanes(pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts))
     }
 
     fn routes(&self) -> Vec<RouteName> {

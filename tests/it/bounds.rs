@@ -196,3 +196,30 @@ fn an_item_cannot_attach_a_file_outside_the_allowed_folders() {
         assert_eq!(line["status"], if is_outside { "failed" } else { "completed" }, "{line}");
     }
 }
+
+#[test]
+fn an_item_cannot_choose_the_host_that_a_provider_fetches_from() {
+    let address = answering(response("content-type: application/json", completion("a cat").as_bytes()));
+    let room = Room::empty();
+    room.write("config.toml", format!("{}[files]\nallow_hosts = [\"cdn.example.com\"]\n", config(address)));
+    room.write(
+        "pipeline.toml",
+        "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"What is it?\"\n\
+         attach = [\"https://photos.example.com/{{ item.file }}\", \"{{ item.url }}\"]\n",
+    );
+    let urls = [
+        "https://cdn.example.com/a.png",
+        "https://photos.example.com/b.png",
+        "http://cdn.example.com/a.png",
+        "https://cdn.example.com@other.example/a.png",
+        "http://169.254.169.254/a.png",
+    ];
+    let items =
+        urls.iter().map(|url| format!("{}\n", serde_json::json!({ "id": url, "file": "c.png", "url": url })));
+    room.write("items.jsonl", items.collect::<String>());
+    room.run(RUN).says(1, &["2 completed, 3 failed", "3 template_error", "allow_hosts"]);
+    for line in room.lines("o.jsonl") {
+        let is_allowed = urls[..2].contains(&line["key"].as_str().unwrap());
+        assert_eq!(line["status"], if is_allowed { "completed" } else { "failed" }, "{line}");
+    }
+}

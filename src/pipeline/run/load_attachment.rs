@@ -233,7 +233,7 @@ mod tests {
         for path in ["pipe.png", "folder.png"] {
             assert_eq!(place.attach(path, &[]).unwrap_err(), "it is no regular file", "{path}");
         }
-        let folders = Folders { own: Path::new("/dev").into(), allowed: [].into() };
+        let folders = Folders::only(Path::new("/dev"));
         let Ok(Some(Attachment::File(mut file))) = Attachment::read("zero.txt", &folders) else { panic!() };
         file.path = "/dev/zero".into();
         assert_eq!(read(&file, 10).unwrap_err().to_string(), "it is no regular file");
@@ -245,7 +245,7 @@ mod tests {
         fs::write(place.0.path().join("photos/large.png"), "12345678901").unwrap();
         assert!(place.attach("large.png", &[]).unwrap_err().contains("50 MiB"));
         // A file of the system without a length.
-        let folders = Folders { own: Path::new("/proc/self").into(), allowed: [].into() };
+        let folders = Folders::only(Path::new("/proc/self"));
         let Ok(Some(Attachment::File(mut file))) = Attachment::read("maps.txt", &folders) else { panic!() };
         file.path = "/proc/self/maps".into();
         assert!(matches!(read(&file, 10), Err(Refusal::TooLarge)));
