@@ -1,0 +1,241 @@
+//! Compares what a command has done with the reference: requests, lines and money.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::actions::{Command, Meanwhile};
+use super::player::{Checked, Player, Session, violated};
+use super::provider::{Call, tokens};
+use super::reference::{Run, Settled, keeps, says};
+use super::world::{Item, STEPS, TARGETS};
+
+impl Player {
+    pub(super) fn judge(&mut self, session: &Session, new: bool) -> Checked {
+        let (newest, row) = self.newest();
+        let wants_new = new || self.run.is_none();
+        if newest > self.latest {
+            if !wants_new {
+                return violated("the same command continues its run", format!("run {newest}"));
+            }
+            self.latest = newest;
+            self.paid = (0, 0);
+            self.run = Some(Run::new(newest, self.setup.clone()));
+        } else if wants_new && session.is_whole() {
+            return violated("a new run begins when it is asked for", format!("run {newest} is the newest"));
+        }
+        let code = session.ended.code;
+        match session.meanwhile {
+            _ if session.is_whole() => {}
+            None if code.is_none() => {}
+            Some(Meanwhile::Kill) if code.is_none() => {}
+            Some(Meanwhile::Stop | Meanwhile::StopTwice | Meanwhile::Cancel) if code == Some(130) => {}
+            _ => return violated("a command ends as it should", format!("with {code:?}")),
+        }
+        let Some(mut run) = self.run.take() else { return Ok(()) };
+        let judged = self.judge_calls(session, &run).and_then(|()| self.judge_lines(session, &mut run));
+        let judged = judged.and_then(|()| self.judge_money(session, &row));
+        if session.is_certain() && !session.had_nothing_to_do() {
+            run.accepted = vec![self.setup.clone()];
+        } else {
+            run.accepted.push(self.setup.clone());
+        }
+        if row["state"] != "cancelled" {
+            self.run = Some(run);
+        }
+        judged
+    }
+
+    /// Nothing valid is asked again, and nothing is asked that is not in the input.
+    fn judge_calls(&self, session: &Session, run: &Run) -> Checked {
+        let in_input: BTreeSet<_> = session.items.iter().chain(&self.items).map(Item::name).collect();
+        let mut answered = BTreeSet::new();
+        for call in &session.calls {
+            let key = self.keys[&call.item].clone();
+            let step = STEPS.iter().position(|step| *step == call.step).unwrap();
+            let asked = (key.clone(), call.step.clone(), call.question.clone());
+            if !in_input.contains(&call.item) {
+                return violated("only items of the input are asked", call_in_short(call));
+            }
+            if run.valid(&self.setup, step, &asked).iter().any(|(.., durable)| *durable) {
+                return violated("a valid answer is not asked for again", call_in_short(call));
+            }
+            if answered.contains(&asked) {
+                return violated("an answer is asked for once in one execution", call_in_short(call));
+            }
+            if matches!(call.result, Some(Ok(_))) {
+                answered.insert(asked);
+            }
+            let Some(settled) = run.settled.get(&key) else { continue };
+            let is_same_item = session.items.contains(&settled.item);
+            if session.command == Command::Retry && is_same_item && settled.line["status"] == "completed" {
+                return violated("retry asks what has failed and nothing else", call_in_short(call));
+            }
+            let was_answered = settled.line["steps"][&call.step]["status"] == "completed";
+            // A replaced picture is like an edited item: its questions are asked again without a word.
+            let is_silent = !session.accepted && settled.setup.pictures == self.setup.pictures;
+            let is_changed = run.accepted == [settled.setup.clone()] && settled.setup != self.setup;
+            if is_silent && is_changed && is_same_item && was_answered {
+                return violated(
+                    "a change that discards answers wants --accept-changes",
+                    call_in_short(call),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_lines(&mut self, session: &Session, run: &mut Run) -> Checked {
+        let calls: Vec<_> = session.calls.iter().map(|call| (self.keys[&call.item].clone(), call)).collect();
+        let is_durable = |call: &Call| {
+            // What others need is durable before they are asked.
+            let fed = |other: &Call| other.item == call.item && other.step == "last" && call.step != "last";
+            session.is_certain() || session.calls.iter().any(fed)
+        };
+        run.learn(&calls, &self.setup, is_durable);
+        let before = run.settled.clone();
+        let results = self.say(&format!("results {}", run.number));
+        if results.code != Some(0) {
+            return violated("results can be read", results.err);
+        }
+        let results: Vec<Value> =
+            results.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        self.check_lines("results", session, run, &before, &results)?;
+        let output = self.output();
+        let is_whole_run = session.is_whole() && session.command != Command::Retry;
+        if is_whole_run && !matches!(session.meanwhile, Some(Meanwhile::Append(_))) {
+            let wanted: BTreeSet<_> = session.items.iter().map(Item::key).collect();
+            let got: Vec<_> = keys(&output);
+            if got.iter().cloned().collect::<BTreeSet<_>>() != wanted || got.len() != wanted.len() {
+                return violated("the output has one line for each item", format!("{got:?}, not {wanted:?}"));
+            }
+            for line in &output {
+                let at = session.items.iter().position(|item| line["key"] == item.key()).unwrap();
+                if line["line"] != at + 1 {
+                    return violated("a line names its place in the input", line.to_string());
+                }
+                let checked = run.check(&self.setup, &session.items[at], line);
+                checked.or_else(|why| violated("a line has the answers of the present input", why))?;
+            }
+            let failed = output.iter().any(|line| line["status"] == "failed");
+            if session.ended.code != Some(i32::from(failed)) {
+                return violated(
+                    "the exit code says whether items failed",
+                    format!("{:?}", session.ended.code),
+                );
+            }
+        }
+        self.check_lines("the output", session, run, &before, &output)?;
+        if session.is_certain() && !session.had_nothing_to_do() {
+            let input: BTreeSet<_> = session.items.iter().map(Item::key).collect();
+            let missing = |lines: &[Value]| {
+                let had = keys(lines);
+                run.settled
+                    .keys()
+                    .filter(|key| input.contains(*key) && !had.contains(key))
+                    .cloned()
+                    .collect::<Vec<_>>()
+            };
+            let missing = missing(&output);
+            if !missing.is_empty() {
+                return violated("a settled item keeps its line in the output", format!("{missing:?}"));
+            }
+        }
+        if session.command == Command::Retry && session.is_whole() {
+            self.was_retried(session, &before)?;
+        }
+        Ok(())
+    }
+
+    /// Each line is right now, or is the one that its item had before. What is right is taken down.
+    fn check_lines(
+        &mut self,
+        what: &str,
+        session: &Session,
+        run: &mut Run,
+        before: &BTreeMap<String, Settled>,
+        lines: &[Value],
+    ) -> Checked {
+        let mut seen = BTreeSet::new();
+        let stands = what == "the output" && (!session.is_whole() || session.had_nothing_to_do());
+        for line in lines {
+            let Some(key) = line["key"].as_str() else {
+                return violated("a line is whole or not there", format!("{what}: {line}"));
+            };
+            if !seen.insert(key) {
+                return violated("no item has two lines", format!("{what}: {key}"));
+            }
+            let had = before.get(key).is_some_and(|settled| keeps(&settled.line, line));
+            if had && !session.is_certain() {
+                // Other questions may have the same answers: that nothing changed says nothing about new ones.
+                continue;
+            }
+            let versions = session.items.iter().chain(&self.items).filter(|item| item.key() == key);
+            let checked: Vec<_> = versions.map(|item| (item, run.check(&self.setup, item, line))).collect();
+            if let Some((item, _)) = checked.iter().find(|(_, checked)| checked.is_ok()) {
+                let settled =
+                    Settled { item: (*item).clone(), setup: self.setup.clone(), line: line.clone() };
+                run.settle(key, settled);
+                self.written.insert(says(line));
+                continue;
+            }
+            if !had && !(stands && self.written.contains(&says(line))) {
+                let why: Vec<_> = checked.into_iter().filter_map(|(_, checked)| checked.err()).collect();
+                let rule = "a line is right, or is the one that its item had";
+                return violated(rule, format!("{what}: {}\n{}", says(line), why.join("\n")));
+            }
+        }
+        if what == "results" {
+            run.settled.retain(|key, _| seen.contains(key.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Every failed item that was meant and is in the input as it was has been asked.
+    fn was_retried(&self, session: &Session, before: &BTreeMap<String, Settled>) -> Checked {
+        for (key, settled) in before {
+            let class = settled.line["error"]["class"].as_str().unwrap_or_default();
+            let is_meant =
+                settled.line["status"] == "failed" && session.class.is_none_or(|meant| meant == class);
+            let is_there = session.items.contains(&settled.item);
+            let was_asked = session.calls.iter().any(|call| self.keys[&call.item] == *key);
+            // An answer that a changed setup makes valid again is not asked for.
+            if is_meant && is_there && !was_asked && settled.setup == self.setup {
+                return violated("retry asks every item that has failed", key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was paid is booked, and nothing else.
+    fn judge_money(&mut self, session: &Session, row: &Value) -> Checked {
+        for call in &session.calls {
+            let of_call = |target: &usize| {
+                TARGETS[*target].0 == call.provider && self.setup.model(*target) == call.model
+            };
+            let target = (0..TARGETS.len()).find(of_call).unwrap();
+            let (input, output) = tokens(&call.model, &call.question);
+            let cost = (input + output) * u64::from(self.setup.prices[target]) * 1_000;
+            self.paid.1 += cost;
+            if session.is_certain() && matches!(call.result, Some(Ok(_))) {
+                self.paid.0 += cost;
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few cents")]
+        let booked = (row["cost_usd"].as_f64().unwrap_or_default() * 1e9).round() as u64;
+        if booked < self.paid.0 || booked > self.paid.1 {
+            let paid = self.paid;
+            return violated("every answer that was paid is booked once", format!("{booked}, paid {paid:?}"));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn call_in_short(call: &Call) -> String {
+    let Call { provider, model, question, result, .. } = call;
+    format!("{model} at {provider}: {question} -> {result:?}")
+}
+
+fn keys(lines: &[Value]) -> Vec<String> {
+    lines.iter().filter_map(|line| line["key"].as_str()).map(str::to_owned).collect()
+}

@@ -1,0 +1,213 @@
+//! What a user has: items, a pipeline, a configuration and pictures; and how they are written to files.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::provider::Provider;
+
+/// The steps, in the order of the file. `first`, `kind` and `photo` need nothing; `last` needs the others.
+pub(crate) const STEPS: [&str; 4] = ["first", "kind", "photo", "last"];
+
+/// The targets; two of each provider.
+pub(crate) const TARGETS: [(&str, &str); 4] = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")];
+
+/// An item. Every field is a variant, so that an edit and its reversal are equally likely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) number: u8,
+    pub(crate) text: u8,
+    pub(crate) tag: u8,
+    pub(crate) picture: u8,
+}
+
+impl Item {
+    pub(crate) fn new(number: u8) -> Self {
+        Self { number, text: 0, tag: 0, picture: number % 2 }
+    }
+
+    /// Every third item has no `id`: its key is the hash of its content.
+    fn has_id(&self) -> bool {
+        self.number % 3 != 2
+    }
+
+    /// What every prompt of the item begins with; it belongs to one key.
+    pub(crate) fn name(&self) -> String {
+        let Self { number, text, tag, picture } = self;
+        if self.has_id() { format!("i{number}") } else { format!("i{number}.{text}{tag}{picture}") }
+    }
+
+    pub(crate) fn key(&self) -> String {
+        if self.has_id() {
+            return self.name();
+        }
+        let digest = Sha256::digest(self.fields().as_bytes());
+        digest[..16].iter().fold("sha-".to_owned(), |mut key, byte| {
+            write!(key, "{byte:02x}").unwrap();
+            key
+        })
+    }
+
+    fn fields(&self) -> String {
+        let Self { picture, tag, text, .. } = self;
+        format!(r#"{{"name":"{}","picture":"p{picture}.png","tag":"g{tag}","text":"t{text}"}}"#, self.name())
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let fields = self.fields();
+        if !self.has_id() {
+            return format!("{fields}\n");
+        }
+        format!("{{\"id\":\"{}\",{}\n", self.name(), &fields[1..])
+    }
+}
+
+/// The pipeline, the configuration and the pictures: all that answers depend on beside the items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// The variant of each step's prompt.
+    pub(crate) prompts: [u8; 4],
+    pub(crate) system: u8,
+    pub(crate) limit: u8,
+    pub(crate) choices: u8,
+    pub(crate) condition: u8,
+    pub(crate) has_photo: bool,
+    pub(crate) photo_is_optional: bool,
+    pub(crate) has_last: bool,
+    /// The route of each step.
+    pub(crate) route_of: [usize; 4],
+    /// The targets of the two routes, in their order.
+    pub(crate) routes: [Vec<usize>; 2],
+    /// The model of each target, as it is sent.
+    pub(crate) models: [u8; 4],
+    /// The price of each target, in US dollars per million tokens.
+    pub(crate) prices: [u8; 4],
+    /// What the two pictures show.
+    pub(crate) pictures: [u8; 2],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            prompts: [0; 4],
+            system: 0,
+            limit: 0,
+            choices: 0,
+            condition: 0,
+            has_photo: true,
+            photo_is_optional: false,
+            has_last: true,
+            route_of: [0, 0, 1, 1],
+            routes: [vec![0], vec![1, 2]],
+            models: [0, 1, 2, 3],
+            prices: [1; 4],
+            pictures: [0; 2],
+        }
+    }
+}
+
+impl Setup {
+    pub(crate) fn has(&self, step: usize) -> bool {
+        match step {
+            2 => self.has_photo,
+            3 => self.has_last,
+            _ => true,
+        }
+    }
+
+    pub(crate) fn choices(&self) -> &'static str {
+        ["A, B, C", "A, B, D"][usize::from(self.choices % 2)]
+    }
+
+    pub(crate) fn model(&self, target: usize) -> String {
+        format!("m{}", self.models[target])
+    }
+
+    /// The targets that a step asks.
+    pub(crate) fn targets(&self, step: usize) -> &[usize] {
+        &self.routes[self.route_of[step]]
+    }
+
+    /// The content of a picture.
+    pub(crate) fn picture(&self, picture: u8) -> String {
+        format!("picture {picture} variant {}", self.pictures[usize::from(picture % 2)])
+    }
+
+    fn pipeline(&self) -> String {
+        let mut text =
+            format!("name = \"history\"\n[defaults]\nreasks = 0\nsystem = \"sys{}\"\n", self.system);
+        if self.limit > 0 {
+            writeln!(text, "max_tokens = {}", 100 + u32::from(self.limit)).unwrap();
+        }
+        for step in (0..STEPS.len()).filter(|step| self.has(*step)) {
+            let rest = match step {
+                0 => "{{ item.text }}",
+                1 => "{{ item.tag }}",
+                2 => "",
+                _ if self.has_photo => {
+                    "{{ first }}/{{ kind }}/{% if photo is none %}-{% else %}{{ photo }}{% endif %}"
+                }
+                _ => "{{ first }}/{{ kind }}/-",
+            };
+            let (name, prompt) = (STEPS[step], self.prompts[step]);
+            writeln!(text, "[[step]]\nname = \"{name}\"\nroute = \"r{}\"", self.route_of[step]).unwrap();
+            writeln!(text, "prompt = \"<{{{{ item.name }}}}/{name}/v{prompt}/{rest}>\"").unwrap();
+            match step {
+                1 => writeln!(text, "choice = [\"{}\"]", self.choices().replace(", ", "\", \"")).unwrap(),
+                2 => writeln!(
+                    text,
+                    "attach = [\"{{{{ item.picture }}}}\"]\noptional = {}",
+                    self.photo_is_optional
+                )
+                .unwrap(),
+                3 if self.condition > 0 => {
+                    writeln!(text, "when = \"kind != '{}'\"", self.unwanted()).unwrap();
+                }
+                _ => {}
+            }
+        }
+        text
+    }
+
+    /// The kind of which `last` is not asked.
+    pub(crate) fn unwanted(&self) -> &'static str {
+        ["", "A", "B"][usize::from(self.condition % 3)]
+    }
+
+    fn config(&self, provider: &Provider) -> String {
+        let mut text =
+            "[run]\nwindow = 3\n[retry]\nattempts_per_lane = 1\nrounds = 1\nbase = \"1ms\"\nmax = \"2ms\"\n"
+                .to_owned();
+        for name in ["a", "b"] {
+            let url = provider.url(name);
+            writeln!(text, "[provider.{name}]\nbase_url = \"{url}\"").unwrap();
+            writeln!(text, "retries = {{ floor_per_second = 1000.0 }}").unwrap();
+            writeln!(text, "breaker = {{ failures = 1000, min_calls = 1000 }}").unwrap();
+            for (target, (_, key)) in TARGETS.iter().enumerate().filter(|(_, target)| target.0 == name) {
+                let (model, price) = (self.model(target), self.prices[target]);
+                writeln!(
+                    text,
+                    "models.{key} = {{ name = \"{model}\", price = {{ input = {price}.0, output = {price}.0 }} }}"
+                )
+                .unwrap();
+            }
+        }
+        for (route, targets) in self.routes.iter().enumerate() {
+            let names =
+                targets.iter().map(|target| format!("\"{}/{}\"", TARGETS[*target].0, TARGETS[*target].1));
+            let names: Vec<_> = names.collect();
+            writeln!(text, "[route.r{route}]\nlanes = [{}]", names.join(", ")).unwrap();
+        }
+        text
+    }
+
+    /// Writes the pipeline, the configuration and the pictures.
+    pub(crate) fn write(&self, folder: &Path, provider: &Provider) {
+        std::fs::write(folder.join("pipeline.toml"), self.pipeline()).unwrap();
+        std::fs::write(folder.join("config.toml"), self.config(provider)).unwrap();
+        for picture in 0..2 {
+            std::fs::write(folder.join(format!("p{picture}.png")), self.picture(picture)).unwrap();
+        }
+    }
+}
