@@ -86,6 +86,9 @@ pub(super) struct Run {
     /// Let the simulator on this machine answer in place of every configured target; the results are marked.
     #[arg(long)]
     pub(super) simulate: bool,
+    /// Replace files that are there and that this run did not write.
+    #[arg(long)]
+    pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
     /// Begin a new run although the same one is kept, and ask everything again.
@@ -166,6 +169,9 @@ pub(super) struct StoreArgs {
 pub(super) struct Resume {
     /// The run's number, as `pointsman runs` lists it [default: the latest that is not complete].
     pub(super) run: Option<RunNumber>,
+    /// Replace files that are there and that this run did not write.
+    #[arg(long)]
+    pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
     /// The configuration [default: that of the run].
@@ -183,6 +189,9 @@ pub(super) struct Retry {
     /// Only what failed of this class, such as `timeout`; may be repeated.
     #[arg(long = "class", value_name = "CLASS", value_parser = class)]
     pub(super) classes: Vec<Class>,
+    /// Replace files that are there and that this run did not write.
+    #[arg(long)]
+    pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
     /// The configuration [default: that of the run].
@@ -224,6 +233,9 @@ pub(super) struct Results {
     /// Where they go; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
+    /// Replace a file that is there and that the run did not write.
+    #[arg(long)]
+    pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }

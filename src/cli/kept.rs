@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::clock;
 use crate::config::Config;
 use crate::runtime::Error;
-use crate::store::{KnownRun, RunState, Store, StoreUrl};
+use crate::store::{self, KnownRun, RunState, Store, StoreUrl};
 
 use super::args::{Csv, CsvFormulas, ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
 use super::exit::Exit;
@@ -83,6 +83,7 @@ impl Said {
             report: self.report,
             config: config.map(Path::to_path_buf).or(self.config),
             simulate: self.simulate,
+            overwrite: false,
             keep: keep.clone(),
             new: false,
             show,
@@ -135,7 +136,20 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Opens the store to read it, also where it cannot be written.
+    pub(super) fn to_read(args: &StoreArgs) -> anyhow::Result<Self> {
+        Self::with(args, async |url| url.open_to_read().await)
+    }
+
+    /// Opens the store to change it.
     pub(super) fn of(args: &StoreArgs) -> anyhow::Result<Self> {
+        Self::with(args, async |url| url.open().await)
+    }
+
+    fn with(
+        args: &StoreArgs,
+        open: impl AsyncFnOnce(&StoreUrl) -> Result<Option<Arc<dyn Store>>, store::Error>,
+    ) -> anyhow::Result<Self> {
         clock::check()?;
         let url = match &args.store {
             Some(url) => url.clone(),
@@ -155,7 +169,7 @@ impl Opened {
             path.display()
         );
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        let store = runtime.block_on(url.open())?.context("runs are not kept")?;
+        let store = runtime.block_on(open(&url))?.context("runs are not kept")?;
         Ok(Self { runtime, store, url })
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
-use crate::pipeline::sink::{self, Sink, Target};
+use crate::pipeline::sink::{self, Owner, Sink, Target};
 use crate::pipeline::source::{self, Source};
 use crate::store::StoreUrl;
 use crate::types::StepName;
@@ -52,13 +52,15 @@ impl Places {
 
     /// Opens everything. No output may be a file that the run reads, or another output.
     /// Where items are tried again that are kept with the run, its input is not read, and a file is written from
-    /// the store afterwards; else one that holds `settled` lines is replaced when as many are written.
+    /// the store afterwards; else one that holds `settled` lines is replaced when as many are written. What is in a
+    /// file must be `owner`'s.
     pub(super) fn open(
         args: &Run,
         pipeline: &Pipeline,
         store: &StoreUrl,
         is_retry: bool,
         settled: u64,
+        owner: &Owner,
     ) -> anyhow::Result<Self> {
         let source =
             if is_retry { Source::values("failed items", []) } else { source(args).context("--items")? };
@@ -67,17 +69,29 @@ impl Places {
         taken.extend(source.path());
         let database = database(store);
         taken.extend(database.iter().map(PathBuf::as_path));
-        let lines = match is_retry && !is_dash(&args.out) {
-            true => Target::none(),
-            false => target(&args.out, &taken).context("--out")?.after(&args.out, settled),
+        let lines = if is_retry && !is_dash(&args.out) {
+            owner.check(&args.out).context("--out")?;
+            Target::none()
+        } else {
+            let lines = target(&args.out, &taken).context("--out")?;
+            let held = may_replace(owner, &args.out).context("--out")?;
+            lines.after(&args.out, settled.max(held)).at_least(held)
         };
         taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
         // Items that are tried again were none of them rejected: what was is in that file already.
         let rejects = args.rejects.as_deref().filter(|_| !is_retry);
-        let rejected = rejects.map(|path| target(path, &taken)).transpose().context("--rejects")?;
+        let owned = |path: &Path, taken: &[&Path]| -> Result<Target, sink::Error> {
+            let opened = target(path, taken)?;
+            let held = may_replace(owner, path)?;
+            Ok(opened.after(path, held).at_least(held))
+        };
+        let rejected = rejects.map(|path| owned(path, &taken)).transpose().context("--rejects")?;
         taken.extend(rejects);
-        let report =
-            args.report.as_deref().map(|path| target(path, &taken)).transpose().context("--report")?;
+        let report = args.report.as_deref().map(|path| {
+            let opened = target(path, &taken)?;
+            may_replace(owner, path).map(|_| opened)
+        });
+        let report = report.transpose().context("--report")?;
 
         let format = results::format(args.to, args.csv, &args.out);
         let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
@@ -109,6 +123,11 @@ pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
         ItemFormat::Json => source::Format::Json,
     });
     if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }
+}
+
+/// Returns how many lines have to be written before the content of the file at `path` is replaced.
+fn may_replace(owner: &Owner, path: &Path) -> Result<u64, sink::Error> {
+    if is_dash(path) { Ok(0) } else { owner.check(path) }
 }
 
 fn target(path: &Path, taken: &[&Path]) -> Result<Target, sink::Error> {

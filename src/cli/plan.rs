@@ -118,6 +118,7 @@ fn as_run(args: &args::Plan) -> Run {
         report: None,
         config: args.config.clone(),
         simulate: args.simulate,
+        overwrite: false,
         keep: args.keep.clone(),
         new: false,
         show: args::Show::default(),

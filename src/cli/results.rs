@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::pipeline::run::History;
 use crate::pipeline::sink::{self, Sink, Target};
+use crate::runtime::{Error, note_written, owner_of};
 use crate::store::KnownItem;
 use crate::types::{ItemStatus, whole_story};
 
@@ -29,18 +30,30 @@ pub(super) fn results(args: &Results) -> Exit {
 }
 
 fn write(args: &Results) -> anyhow::Result<()> {
-    let Opened { runtime, store, url } = Opened::of(&args.store)?;
+    let Opened { runtime, store, url } = Opened::to_read(&args.store)?;
     runtime.block_on(async {
-        let history = History::of(store, args.run).await?;
+        let history = History::of(store.clone(), args.run).await?;
         let mut taken = database(&url);
         taken.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
         // A run of another program has places of another kind.
         taken.extend(Said::from_run(history.run()).map(|said| said.reads()).unwrap_or_default());
         let taken: Vec<&Path> = taken.iter().map(PathBuf::as_path).collect();
-        let target =
-            if is_dash(&args.out) { Target::stdout(&taken) } else { Target::file(&args.out, &taken) };
         let format = format(args.format, args.csv, &args.out);
-        let outdated = export(&history, target.context("--out")?, &args.out, format, false).await?;
+        let target = if is_dash(&args.out) {
+            Target::stdout(&taken).context("--out")?
+        } else {
+            let target = Target::file(&args.out, &taken).context("--out")?;
+            owner_of(history.run()).overwriting(args.overwrite).check(&args.out).context("--out")?;
+            target
+        };
+        let outdated = export(&history, target, &args.out, format, false).await?;
+        if !is_dash(&args.out) {
+            match note_written(&*store, args.run, &args.out).await {
+                // A run that is at work notes its own files, and a store that is not written stays as it is.
+                Ok(()) | Err(Error::Store(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         if outdated > 0 {
             let (run, lines) = (args.run, numbered(outdated, "line"));
             Mode::Lines.note(&format!(
@@ -104,7 +117,7 @@ pub(super) fn failed(args: &OneRun) -> Exit {
 }
 
 fn list(args: &OneRun) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
     let mut out = Listing::new();
     let mut failed = 0;
     runtime.block_on(async {
@@ -153,7 +166,7 @@ pub(super) fn report(args: &OneRun) -> Exit {
 }
 
 fn show(args: &OneRun) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
     let (history, report) = runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
         let report = history.report().await?;

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 
 use crate::store::{KnownRun, RunNumber, RunState};
 
-use super::args::{KeepArgs, Resume, Retry, StoreArgs};
+use super::args::{KeepArgs, Resume, Retry, Run, StoreArgs};
 use super::exit::Exit;
 use super::kept::{Opened, Said, fail, is_dash};
 use super::live::Mode;
@@ -21,7 +21,8 @@ pub(super) fn resume(args: &Resume) -> Exit {
             run.number
         );
         move_to(&said)?;
-        Ok((run.number, said.args(&keep, args.config.as_deref(), args.show)))
+        let run_args = said.args(&keep, args.config.as_deref(), args.show);
+        Ok((run.number, Run { overwrite: args.overwrite, ..run_args }))
     });
     match found {
         Ok((run, args)) => go(&args, &Going { run: Some(run), retry: None }),
@@ -46,7 +47,8 @@ pub(super) fn retry(args: &Retry) -> Exit {
     let found = find(Some(args.run), &args.keep, args.config.clone()).and_then(|(run, keep)| {
         let said = Said::from_run(&run)?;
         move_to(&said)?;
-        Ok((run.number, said.args(&keep, args.config.as_deref(), args.show)))
+        let run_args = said.args(&keep, args.config.as_deref(), args.show);
+        Ok((run.number, Run { overwrite: args.overwrite, ..run_args }))
     });
     match found {
         Ok((run, run_args)) => go(&run_args, &Going { run: Some(run), retry: Some(args.classes.clone()) }),

@@ -11,7 +11,7 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
-use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions};
+use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -101,7 +101,7 @@ impl Session<'_> {
         if let Err(faults) = self.pointsman.check_cap(&pipeline, self.args.keep.max_cost) {
             return mode.refuse(&faults);
         }
-        let kept = match self.pointsman.runtime().block_on(async {
+        let mut kept = match self.pointsman.runtime().block_on(async {
             survive_file_limits();
             self.keep(&pipeline).await
         }) {
@@ -131,11 +131,16 @@ impl Session<'_> {
         let unrejected = Run { rejects: None, ..self.args.clone() };
         let args = if retried.is_some() { &unrejected } else { self.args };
         let is_from_store = retried.is_some() && !self.reads_items();
-        let places = Places::open(args, &pipeline, &self.url, is_from_store, settled);
+        let owner = kept.as_ref().map_or_else(|| self.pointsman.owner(&pipeline), Kept::owner);
+        let owner = owner.overwriting(self.args.overwrite);
+        let places = Places::open(args, &pipeline, &self.url, is_from_store, settled, &owner);
         let Places { source, output, report } = match places {
             Ok(places) => places,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
+        if let (Some(kept), Some(file)) = (&mut kept, report.as_ref().and_then(Target::written)) {
+            kept.also_writes(file);
+        }
         let source = match retried {
             Some(retried) if is_from_store => {
                 let name = numbered(retried.count() as u64, "failed item");
@@ -272,10 +277,11 @@ impl Session<'_> {
         let out = &self.args.out;
         let written = self.pointsman.runtime().block_on(async {
             let store = self.url.open().await?.context("the store is gone")?;
-            let history = History::of(store, run).await?;
+            let history = History::of(store.clone(), run).await?;
             let target = Target::file(out, &[]).context("--out")?;
             let format = results::format(self.args.to, self.args.csv, out);
-            results::export(&history, target, out, format, true).await.map(drop)
+            results::export(&history, target, out, format, true).await?;
+            Ok(note_written(&*store, run, out).await?)
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }

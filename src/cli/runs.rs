@@ -23,7 +23,7 @@ pub(super) fn runs(args: &Runs) -> Exit {
 }
 
 fn list(args: &Runs) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::of(&args.store)?;
+    let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
     let mut rows = Vec::new();
     for run in runtime.block_on(store.runs())? {
         let sums = runtime.block_on(store.sums(run.number))?;

@@ -1,27 +1,25 @@
 //! Finds the run that is to go on, locks it, and tells what has changed since; or begins a new one.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::guard::Purse;
 use crate::ledger::Ledger;
-use crate::pipeline::run::{Ended, Keeping, Report};
+use crate::pipeline::run::Keeping;
+use crate::pipeline::sink::{Owner, WrittenFile};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
-use crate::types::{Booked, Fingerprint, LaneName, NanoUsd, ProviderName, RouteName, whole_story};
+use crate::types::{Fingerprint, LaneName, NanoUsd, RouteName};
 
-use super::capped::book_rest;
 use super::error::Error;
 use super::keep_options::Keep;
-use super::marks::{self, Input, Mark};
+use super::marks;
+use super::outcome::{Outcome, outcome_of};
 use super::pointsman::Pointsman;
+use super::session::Open;
 
 /// What the identity of a simulated run ends with.
 const SIMULATED: &str = " (simulated)";
@@ -43,6 +41,9 @@ pub struct Kept {
     outline: Outline,
     grounds: Grounds,
     known: Option<Known>,
+    is_simulated: bool,
+    /// Files that it writes beside its output.
+    others: Vec<WrittenFile>,
 }
 
 #[derive(Debug)]
@@ -53,18 +54,6 @@ struct Known {
     anew: bool,
     nothing_left: bool,
     notes: Vec<String>,
-}
-
-/// What is kept of a session's end.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Outcome {
-    report: Value,
-    /// How long all sessions together were at work.
-    seconds: f64,
-    files: Vec<Mark>,
-    /// Items that the input did not have when it was last read to its end: the first and the last of each group.
-    absent: Vec<(i64, i64)>,
 }
 
 impl Kept {
@@ -93,6 +82,17 @@ impl Kept {
         self.known.as_ref().is_some_and(|known| known.nothing_left)
     }
 
+    /// Returns who writes its output: the run may replace what it has written itself.
+    pub fn owner(&self) -> Owner {
+        let known = self.known.as_ref().map(|known| outcome_of(&known.run).outputs);
+        Owner::of(known.unwrap_or_default()).simulated(self.is_simulated)
+    }
+
+    /// Notes that the run writes this file, too, beside its output.
+    pub fn also_writes(&mut self, file: WrittenFile) {
+        self.others.push(file);
+    }
+
     pub(super) fn store(&self) -> &Arc<dyn Store> {
         &self.keep.store
     }
@@ -101,24 +101,34 @@ impl Kept {
         self.keep.max_cost
     }
 
-    /// Begins a session.
-    pub(super) async fn begin(self, pointsman: &Pointsman) -> Result<Open, Error> {
-        let Self { keep, outline, grounds, known } = self;
+    /// Begins a session that writes `files`.
+    pub(super) async fn begin(
+        self,
+        pointsman: &Pointsman,
+        mut files: Vec<WrittenFile>,
+    ) -> Result<Open, Error> {
+        let Self { keep, outline, grounds, known, others, is_simulated: _ } = self;
+        files.extend(others);
         let store = keep.store.clone();
         let begun = match known {
             Some(known) => Begun::Before(Box::new(known)),
             None => begin_new(&keep, &outline, &grounds).await?,
         };
-        let (sums, outcome) = match &begun {
+        let (sums, mut outcome) = match &begun {
             Begun::Before(known) => (known.sums, outcome_of(&known.run)),
             Begun::Now(..) => (Sums::default(), Outcome::default()),
         };
-        let Outcome { seconds: worked, absent, .. } = outcome;
+        let absent = outcome.absent.clone();
         let had = if keep.partly { 0 } else { sums.open + sums.settled() };
         let (run, state, lock, anew) = match begun {
             Begun::Before(known) => (known.run.number, known.run.state, known.lock, known.anew),
             Begun::Now(run, lock) => (run, RunState::Open, lock, false),
         };
+        if !files.is_empty() {
+            // Before anything is written: a session that is killed must find its files again.
+            outcome.open(&files);
+            store.note(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
+        }
         let before = store.spent_by(run).await?;
         pointsman.purses().learn(&*store).await?;
         let session = store.begin(run, Some(&outline), anew).await?;
@@ -138,7 +148,7 @@ impl Kept {
             retry: keep.retry,
             met: Mutex::default(),
             lined: Mutex::default(),
-            absent: absent.clone(),
+            absent,
             partly: keep.partly,
             had,
             voices,
@@ -159,8 +169,8 @@ impl Kept {
             files: keep.files,
             input: None,
             whole,
-            seconds: worked,
-            absent,
+            outcome,
+            outputs: files,
             partly: keep.partly,
             _lock: lock,
         })
@@ -199,129 +209,6 @@ async fn beginning(store: &dyn Store) -> Result<RunLock, Error> {
     }
 }
 
-/// How a session ended.
-pub(super) enum Ending {
-    /// With its report.
-    Reported(Box<Report>),
-    /// So, and without a report: the run's actor never began, or died first.
-    Lost(Ended),
-}
-
-impl Ending {
-    fn ended(&self) -> Ended {
-        match self {
-            Self::Reported(report) => report.ended,
-            Self::Lost(ended) => *ended,
-        }
-    }
-
-    /// Returns how many items were new or changed and not asked.
-    fn items_left(&self) -> u64 {
-        match self {
-            Self::Reported(report) => report.items.left,
-            Self::Lost(_) => 0,
-        }
-    }
-}
-
-/// A run that is open in its store, for as long as this lives.
-#[derive(Debug)]
-pub(super) struct Open {
-    pub(super) keeping: Arc<Keeping>,
-    pub(super) store: Arc<dyn Store>,
-    files: Vec<PathBuf>,
-    /// The file that it reads.
-    input: Option<Input>,
-    /// What it is when all that it was given has been dealt with.
-    whole: RunState,
-    /// How long it was at work before.
-    seconds: f64,
-    /// Items that its input did not have before.
-    absent: Vec<(i64, i64)>,
-    /// Whether its source has only a part of its items.
-    partly: bool,
-    /// What the run had spent before.
-    pub(super) before: BTreeMap<ProviderName, Booked>,
-    _lock: RunLock,
-}
-
-impl Open {
-    /// Learns what is read.
-    pub(super) fn reads(&mut self, input: Option<Input>) {
-        self.input = input;
-    }
-
-    /// Notes how the run ended and what it has spent; before its lock goes.
-    ///
-    /// # Errors
-    /// Why not, in words.
-    pub(super) async fn close(
-        self,
-        ending: Ending,
-        was_cancelled: bool,
-        purse: &Purse,
-    ) -> Result<(), String> {
-        // How it ended is noted also where its spending cannot be.
-        let booked = self.book(purse).await;
-        let store = self.store.clone();
-        let noted = self.note(&ending, was_cancelled).await.map_err(|error| whole_story(&error)).and(booked);
-        // What is read without its journal is whole. Where that cannot be, the journal has the rest.
-        drop(store.fold().await);
-        noted
-    }
-
-    async fn book(&self, purse: &Purse) -> Result<(), String> {
-        // What is still on its way into the store would be booked twice.
-        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
-        let rest = book_rest(&*self.store, self.keeping.run, purse, &self.before);
-        rest.await.map_err(|error| whole_story(&error))
-    }
-
-    async fn note(self, ending: &Ending, was_cancelled: bool) -> Result<(), store::Error> {
-        let state = match ending.ended() {
-            Ended::Whole if ending.items_left() > 0 => RunState::Stopped,
-            Ended::Whole => self.whole,
-            Ended::Interrupted if was_cancelled => RunState::Cancelled,
-            Ended::Interrupted => RunState::Stopped,
-            Ended::Paused => RunState::Paused,
-            Ended::Broken => RunState::Broken,
-        };
-        let absent = self.absent_now(ending.ended());
-        let files = if state == RunState::Complete {
-            let (files, input) = (self.files, self.input);
-            // Without them the run is looked through when it is begun again, and nothing else is different.
-            tokio::task::spawn_blocking(move || marks::of(&files, input.as_ref()))
-                .await
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let (report, seconds) = match ending {
-            Ending::Reported(report) => (serde_json::to_value(report).unwrap_or_default(), report.seconds),
-            Ending::Lost(_) => (Value::Null, 0.0),
-        };
-        let outcome = Outcome { report, seconds: self.seconds + seconds, files, absent };
-        let outcome = serde_json::to_value(outcome).unwrap_or_default();
-        self.store.touch(self.keeping.run, state, &outcome).await
-    }
-
-    /// Returns the items that the input does not have, as far as that is known now.
-    fn absent_now(&self, ended: Ended) -> Vec<(i64, i64)> {
-        let met = self.keeping.met.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended == Ended::Whole && !self.partly {
-            met.missing(self.keeping.session.last_item)
-        } else {
-            met.still_missing(&self.absent)
-        }
-    }
-
-    pub(super) fn run(&self) -> RunNumber {
-        self.keeping.run
-    }
-}
-
 impl Keep {
     /// Returns the run that goes on; `None` when a new one begins. What was cancelled begins anew.
     async fn find(&self) -> Result<Option<RunNumber>, Error> {
@@ -340,8 +227,7 @@ impl Keep {
         // Read under the lock: another process may have accepted changes since it was found.
         let run = store.run(run).await?;
         let is_simulated = keep.identity.ends_with(SIMULATED);
-        let was_simulated = run.identity.ends_with(SIMULATED) || run.identity.ends_with(PRACTICE);
-        match (is_simulated, was_simulated) {
+        match (is_simulated, was_simulated(&run)) {
             (true, false) => return Err(Error::RealRun(run.number)),
             (false, true) => return Err(Error::SimulatedRun(run.number)),
             (true, true) | (false, false) => {}
@@ -381,7 +267,8 @@ impl Pointsman {
     /// When the store cannot be used, another process works on the run, or the run has changed and that is not
     /// accepted.
     pub async fn keep(&self, pipeline: &Pipeline, mut keep: Keep) -> Result<Kept, Error> {
-        if self.is_simulated(pipeline) {
+        let is_simulated = self.is_simulated(pipeline);
+        if is_simulated {
             keep.identity.push_str(SIMULATED);
         }
         let grounds = Grounds::of(pipeline, |route| self.lane_grounds(route));
@@ -396,7 +283,7 @@ impl Pointsman {
             Some(run) => Some(keep.known(run, &grounds, pipeline.attaches()).await?),
             None => None,
         };
-        Ok(Kept { keep, outline, grounds, known })
+        Ok(Kept { keep, outline, grounds, known, is_simulated, others: Vec::new() })
     }
 
     /// Returns whether the simulator plays a target that `pipeline` asks.
@@ -435,14 +322,14 @@ impl Pointsman {
     }
 }
 
+/// Returns whether a run's answers are simulated.
+pub(super) fn was_simulated(run: &KnownRun) -> bool {
+    run.identity.ends_with(SIMULATED) || run.identity.ends_with(PRACTICE)
+}
+
 /// Returns whether the files of a complete run are as it left them.
 async fn files_hold(run: &KnownRun) -> bool {
     let outcome = outcome_of(run);
     let hold = move || !outcome.files.is_empty() && marks::hold(&outcome.files);
     tokio::task::spawn_blocking(hold).await.unwrap_or(false)
-}
-
-/// Returns what the last session told; what cannot be read was written by another version.
-fn outcome_of(run: &KnownRun) -> Outcome {
-    serde_json::from_value(run.outcome.clone()).unwrap_or_default()
 }

@@ -22,8 +22,8 @@ use crate::types::Priority;
 
 use super::capped::settled;
 use super::error::Error;
-use super::keep::{Ending, Open};
 use super::open_runs::{OpenRun, Phase};
+use super::session::{Ending, Open};
 use super::threads::Arbiters;
 
 /// How often it is looked whether a run has been given up.

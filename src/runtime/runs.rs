@@ -20,6 +20,7 @@ use super::error::Error;
 use super::keep::Kept;
 use super::marks::Input;
 use super::open_runs::OpenRun;
+use super::outputs;
 use super::pointsman::Pointsman;
 use super::run::{self, RunHandle, Unclaimed};
 
@@ -138,11 +139,12 @@ impl Beginning {
         let judge = pipeline.clone();
         let source = source.fit(move |item| judge.validate_item(item));
         let input = Input::of(&source);
+        let files = outputs::opened(&output);
         // Before anything is stored: what cannot be read leaves nothing.
         let reader = source.read().map_err(Error::Source)?;
         let kept = match kept {
             Some(kept) => {
-                let mut open = kept.begin(pointsman).await?;
+                let mut open = kept.begin(pointsman, files).await?;
                 open.reads(input);
                 Some(open)
             }

@@ -36,6 +36,19 @@ pub enum Error {
         /// Ours.
         known: i64,
     },
+    /// It was made by an earlier version, and cannot be written.
+    #[error(
+        "the database {} has schema version {found}, this program reads {known}, and it is read-only: copy it to where \
+         it can be written, and name the copy with --store sqlite:FILE", path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// It is a database of something else.
     #[error("{} is a database of another program: name another file in [store] url", path.display())]
     Foreign {

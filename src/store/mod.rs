@@ -75,6 +75,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Notes how far a run has come, and what is to be told of it.
     fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()>;
 
+    /// Notes what is to be told of a run. Its state and the time of its last change stay as they are.
+    fn note<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> Answer<'a, ()>;
+
     /// Keeps all of these records, or none, and books today what their steps cost more than the session had
     /// recorded of them before.
     fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;

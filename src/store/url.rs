@@ -99,6 +99,18 @@ impl StoreUrl {
         }
     }
 
+    /// Opens the store to read it, also where it cannot be written. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there is none.
+    pub async fn open_to_read(&self) -> Result<Option<Arc<dyn Store>>, Error> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(path) => Ok(Some(Arc::new(super::Sqlite::open_to_read(path).await?))),
+            _ => self.open().await,
+        }
+    }
+
     /// Opens the store, and makes it when there is none. Must be called on a tokio runtime.
     ///
     /// # Errors

@@ -285,6 +285,6 @@ fn a_disk_that_is_full_from_the_first_byte_is_told_once() {
     ended.says(4, &["error: --report: cannot write to /dev/full"]);
     assert_eq!(room.lines("o.jsonl").len(), 20, "the results are safe all the same");
     room.write("bad.jsonl", "no\n{\"id\":1,\"text\":\"x\"}\n");
-    let ended = room.run("run pipeline.toml --items bad.jsonl --out o.jsonl --rejects /dev/full");
+    let ended = room.run("run pipeline.toml --items bad.jsonl --out bad.out.jsonl --rejects /dev/full");
     ended.says(4, &["error: cannot write to /dev/full"]);
 }

@@ -52,7 +52,7 @@ fn a_key_that_is_refused_is_told_by_its_label_and_never_shown() {
     let (_simulator, address) = simulator(&room, "--set keys=[\"another\"]");
     let base_url = format!("http://{address}/v1");
     let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
-    for more in ["", "-vv --new", "--json -vv --new"] {
+    for more in ["", "-vv --new --overwrite", "--json -vv --new --overwrite"] {
         let ended = run_with(&room, &variables, more);
         ended.says(1, &["auth", "env:OPENAI_API_KEY"]);
         assert_eq!(room.lines("o.jsonl").len(), 3);

@@ -27,7 +27,7 @@ fn a_complete_run_says_that_nothing_is_left_and_new_asks_again() {
         &["run 1 is complete, and nothing is left of it: 5 completed", "--new asks everything again"],
     );
     assert_eq!(room.read("o.jsonl"), lines);
-    room.run(&format!("{RUN} --new")).says(0, &["5 calls"]);
+    room.run(&format!("{RUN} --new --overwrite")).says(0, &["5 calls"]);
     let listed = room.run("runs");
     listed.expect(0);
     assert_eq!(listed.out.lines().count(), 3, "{}", listed.out);
@@ -173,7 +173,7 @@ fn without_a_store_nothing_is_kept_and_commands_that_need_one_say_so() {
     room.items(3);
     room.run("runs").says(4, &["no run is kept here: there is no pointsman.db"]);
     room.run(&format!("{RUN} --store none")).expect(0);
-    room.run(&format!("{RUN} --store none")).says(0, &["3 calls"]);
+    room.run(&format!("{RUN} --store none --overwrite")).says(0, &["3 calls"]);
     assert!(!room.path("pointsman.db").exists());
     room.config("[store]\nurl = \"none\"");
     room.run("runs").says(4, &["runs are not kept: [store] url is \"none\""]);
@@ -209,14 +209,16 @@ async fn simulated_answers_never_stand_for_real_ones_nor_the_other_way_round() {
     room.items(3);
     room.run(RUN).says(0, &["SIMULATED", "3 calls"]);
     room.config(provider("a", &simulator, ""));
-    let real = room.run(RUN);
+    let real = room.run(&format!("{RUN} --overwrite"));
     real.says(0, &["3 calls"]);
     assert!(!real.err.contains("goes on") && !real.err.contains("SIMULATED"), "{}", real.err);
     assert_eq!(simulator.counts().requests, 3);
     assert!(room.lines("o.jsonl").iter().all(|line| line["practice"] == false));
 
     room.config("");
-    room.run(&format!("{RUN} --report r.json"))
+    // Nor are they written over them.
+    room.run(&format!("{RUN} --report r.json --overwrite")).says(4, &["o.jsonl holds real answers"]);
+    room.run(&format!("{} --report s.json", RUN.replace("o.jsonl", "s.jsonl")))
         .says(0, &["run 1 goes on: 3 items settled before", "SIMULATED"]);
     room.config(provider("a", &simulator, ""));
     room.run(&format!("{RUN} --report r.json")).says(0, &["run 2 goes on: 3 items settled before"]);
@@ -290,7 +292,8 @@ fn of_two_that_begin_the_same_run_one_does_and_the_other_touches_nothing() {
     room.items(3);
     let outs = ["o.jsonl", "p.jsonl"];
     outs.iter().for_each(|out| room.write(out, "as it was\n"));
-    let mut both = outs.map(|out| start(room.program(&RUN.replace("o.jsonl", out))));
+    let overwrite = format!("{RUN} --overwrite");
+    let mut both = outs.map(|out| start(room.program(&overwrite.replace("o.jsonl", out))));
     let refused = loop {
         if let Some(ended) = both.iter_mut().position(|one| one.child.try_wait().unwrap().is_some()) {
             break ended;
@@ -319,6 +322,6 @@ async fn another_address_is_told_before_anything_goes_on() {
     room.config(provider("a", &real, ""));
     room.run(RUN)
         .says(3, &["run 1 has changed since it began: other addresses: a/m", "of 3 answers 3 stay valid"]);
-    room.run(&format!("{RUN} --new")).says(0, &["3 calls"]);
+    room.run(&format!("{RUN} --new --overwrite")).says(0, &["3 calls"]);
     assert_eq!((rehearsal.counts().requests, real.counts().requests), (3, 3));
 }

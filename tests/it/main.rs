@@ -13,8 +13,11 @@ mod fuzzed;
 #[cfg(unix)]
 mod interrupted;
 mod kept;
+mod outputs;
 mod planned;
 mod program;
+#[cfg(target_os = "linux")]
+mod read_only;
 mod recall;
 mod resume;
 mod run;

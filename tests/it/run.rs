@@ -72,7 +72,7 @@ fn items_are_read_from_every_format_and_from_stdin() {
     room.write("a.json", "[{\"id\":\"1\",\"text\":\"x\"},\n {\"id\":\"2\",\"text\":\"y\"}]");
     room.write("a.txt", "id,text\n1,x\n2,y\n");
     for items in ["a.jsonl", "a.csv", "a.json", "a.txt --from csv"] {
-        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered")).expect(0);
+        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite")).expect(0);
         assert_eq!(keys(&room.lines("o.jsonl")), ["1", "2"], "{items}");
     }
     for (stdin, format) in [("a.jsonl", ""), ("a.json", ""), ("a.csv", "--from csv")] {
@@ -109,7 +109,7 @@ fn in_order_means_in_the_inputs_order_whatever_comes_back_first() {
     room.run("run pipeline.toml --items items.jsonl --out o.jsonl --ordered").expect(0);
     assert_eq!(keys(&room.lines("o.jsonl")), asked);
 
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --new").expect(0);
+    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --new --overwrite").expect(0);
     let mut completed = keys(&room.lines("o.jsonl"));
     assert_ne!(completed, asked, "with such latencies the order of completion is another");
     completed.sort_by_key(|key| key[1..].parse::<u32>().unwrap());
@@ -122,7 +122,7 @@ fn an_item_without_an_id_has_the_same_key_in_every_run_and_every_place() {
     room.write("a.jsonl", "{\"text\":\"x\"}\n{\"text\":\"y\"}\n");
     room.write("b.jsonl", "{\"text\":\"y\"}\n{\"text\":\"z\"}\n{\"text\":\"x\"}\n");
     let keys_of = |items: &str| {
-        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered")).expect(0);
+        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite")).expect(0);
         keys(&room.lines("o.jsonl"))
     };
     let (a, b) = (keys_of("a.jsonl"), keys_of("b.jsonl"));
@@ -291,7 +291,7 @@ fn a_cost_that_is_known_in_part_shows_as_at_least_that() {
         "pipeline.toml",
         "name = \"one\"\n[[step]]\nname = \"a\"\nroute = \"a\"\nprompt = \"{{ item.text }}\"",
     );
-    let known = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --store none");
+    let known = room.run("run pipeline.toml --items items.jsonl --out known.jsonl --store none");
     known.says(0, &["cost $0.000"]);
     assert!(!known.err.contains("unknown") && !known.err.contains("at least"), "{}", known.err);
 }

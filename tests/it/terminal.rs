@@ -33,7 +33,7 @@ fn what_items_and_files_are_called_is_printed_without_controls() {
     let run =
         format!("run pipeline.toml --items {EVIL}.jsonl --out {EVIL}.out.jsonl --rejects {EVIL}.rejects");
     for more in ["-vv", "--json", "--quiet"] {
-        let ended = room.run(&format!("{run} --new {more}"));
+        let ended = room.run(&format!("{run} --new --overwrite {more}"));
         ended.expect(1);
         is_safe(&ended.err);
         is_safe(&ended.out);

@@ -249,6 +249,7 @@ impl Writer<'_> {
                 Vec::new()
             }
             Record::Rest => {
+                self.lines.partial();
                 self.rest().await;
                 Vec::new()
             }

@@ -28,6 +28,20 @@ pub enum Error {
         /// The input, or the other output.
         other: String,
     },
+    /// The file holds something, and the run did not write it.
+    #[error(
+        "{name} holds what this run did not write; name another file to write to, or add --overwrite to replace it"
+    )]
+    NotOwned {
+        /// The file.
+        name: String,
+    },
+    /// The file holds real answers, and the run is simulated.
+    #[error("{name} holds real answers, which a simulated run never replaces; name another file to write to")]
+    RealAnswers {
+        /// The file.
+        name: String,
+    },
     /// Somebody else writes to the file.
     #[error("another run is writing to {name}; wait until it has ended, or name another file")]
     InUse {

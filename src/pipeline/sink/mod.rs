@@ -9,6 +9,8 @@ mod error;
 mod lane;
 mod line;
 mod order;
+mod owned;
+mod restore;
 mod successor;
 mod target;
 #[cfg(test)]
@@ -18,5 +20,6 @@ mod write;
 pub use error::Error;
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use order::Reorder;
+pub use owned::{Owner, WrittenFile};
 pub use target::Target;
 pub use write::{Format, Formulas, Sink, Written};

@@ -1,7 +1,7 @@
 //! Which files a run has written: the content of any other file is replaced only where that was asked for.
 //!
-//! A file is known by its identity while the run writes it, so that a killed run finds it again, and by its content
-//! once the run has closed it.
+//! A file is known by its device, its inode and its creation time, from before the first byte is written on, so that a
+//! killed run finds it again. A copy of it is another file.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,17 +10,15 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 
 use super::Error;
 
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;
 
-/// Bytes of the first line of a file that are looked at.
-const FIRST_LINE: u64 = 1 << 20;
-
-/// What a file begins with that a run has written: a result, a reject, a report, or the header of CSV.
+/// What a file begins with that a run has written: a result, a reject, a report, or the header of CSV. Another program
+/// may have written over the file since.
 const BEGINNINGS: [&[u8]; 4] = [b"{\"key\":", b"{\"line\":", b"{\n  \"", b"key,line,status,"];
 
 /// A file that a run has written.
@@ -31,48 +29,24 @@ pub struct WrittenFile {
     inode: u64,
     /// In nanoseconds since 1970, where the file system has it. An inode is used again once its file is gone.
     created: Option<u64>,
-    /// What it held when the run closed it; `None` while the run writes it.
-    closed: Option<Content>,
-}
-
-/// What a file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Content {
-    bytes: u64,
-    /// In nanoseconds since 1970.
-    modified: Option<u64>,
-    sha256: String,
 }
 
 impl WrittenFile {
     /// Notes that a run writes the file at `path`, which `metadata` is of.
-    pub(super) fn opened(path: &Path, metadata: &Metadata) -> Self {
+    pub(super) fn of(path: &Path, metadata: &Metadata) -> Self {
         let (device, inode) = number(metadata);
         let created = metadata.created().ok().and_then(nanoseconds);
-        Self { path: path.to_owned(), device, inode, created, closed: None }
+        Self { path: path.to_owned(), device, inode, created }
     }
 
-    /// Notes what the file at `path` holds now; `None` where that is no regular file.
+    /// Notes that a run has written the file at `path`; `None` where that is no regular file.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn closed(path: &Path) -> io::Result<Option<Self>> {
+    /// When it is not there.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
         let path = path.canonicalize()?;
-        let mut file = File::open(&path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Ok(None);
-        }
-        let (bytes, sha256) = digest(&mut file)?;
-        let modified = metadata.modified().ok().and_then(nanoseconds);
-        let closed = Some(Content { bytes, modified, sha256 });
-        Ok(Some(Self { closed, ..Self::opened(&path, &metadata) }))
-    }
-
-    /// Notes that a run closed the file at `path` with this content, where nothing else is known of it.
-    pub fn with_content(path: PathBuf, bytes: u64, sha256: String) -> Self {
-        let closed = Some(Content { bytes, modified: None, sha256 });
-        Self { path, device: 0, inode: 0, created: None, closed }
+        let metadata = fs::metadata(&path)?;
+        Ok(metadata.is_file().then(|| Self::of(&path, &metadata)))
     }
 
     /// Returns where it is.
@@ -83,27 +57,6 @@ impl WrittenFile {
     /// Returns whether both are the same file of the file system.
     pub fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode, self.created) == (other.device, other.inode, other.created)
-    }
-
-    /// Returns whether the file at `path` is this one, as the run left it.
-    fn holds(&self, path: &Path, metadata: &Metadata) -> io::Result<bool> {
-        let is_same = self.is_same_file(&Self::opened(path, metadata));
-        let Some(closed) = &self.closed else {
-            return Ok(is_same && begins_as_ours(path)?);
-        };
-        if metadata.len() != closed.bytes {
-            return Ok(false);
-        }
-        let modified = metadata.modified().ok().and_then(nanoseconds);
-        if is_same && modified.is_some() && modified == closed.modified {
-            return Ok(true);
-        }
-        // A copy in its place, or one that was touched.
-        if self.path != path && !is_same {
-            return Ok(false);
-        }
-        let (_, sha256) = digest(&mut File::open(path)?)?;
-        Ok(sha256 == closed.sha256)
     }
 }
 
@@ -149,38 +102,20 @@ impl Owner {
         if !metadata.is_file() || metadata.len() == 0 {
             return Ok(0);
         }
-        let real_path = path.canonicalize().map_err(failed)?;
-        for file in &self.files {
-            if file.holds(&real_path, &metadata).map_err(failed)? {
-                return Ok(0);
-            }
+        // Also where the run is known to have written it: a later run may have written real answers to it.
+        if self.is_simulated && holds_real_answers(path).map_err(failed)? {
+            return Err(Error::RealAnswers { name: name() });
+        }
+        let file = WrittenFile::of(path, &metadata);
+        let is_known = self.files.iter().any(|known| known.is_same_file(&file));
+        if is_known && begins_as_ours(path).map_err(failed)? {
+            return Ok(0);
         }
         if !self.overwrites {
             return Err(Error::NotOwned { name: name() });
         }
-        if self.is_simulated && holds_real_answers(path).map_err(failed)? {
-            return Err(Error::RealAnswers { name: name() });
-        }
         lines(path).map_err(failed)
     }
-}
-
-/// Returns the size of a file, and the SHA-256 of its content in hexadecimal.
-pub fn digest(file: &mut File) -> io::Result<(u64, String)> {
-    let mut all = Sha256::new();
-    let mut bytes = 0;
-    let mut block = vec![0; BLOCK];
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => {
-                all.update(&block[..read]);
-                bytes += read as u64;
-            }
-        }
-    }
-    let sha256 = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((bytes, sha256))
 }
 
 fn begins_as_ours(path: &Path) -> io::Result<bool> {
@@ -189,18 +124,38 @@ fn begins_as_ours(path: &Path) -> io::Result<bool> {
     Ok(BEGINNINGS.iter().any(|ours| beginning.starts_with(ours) || ours.starts_with(&beginning)))
 }
 
-/// Returns whether the first line of a file is a result with real answers.
+/// Returns whether a file is a run's output whose answers are real. All answers of a run are, or none: the first item
+/// that has completed shows it.
 fn holds_real_answers(path: &Path) -> io::Result<bool> {
-    let mut file = BufReader::new(File::open(path)?).take(2 * FIRST_LINE);
-    let mut first = Vec::new();
-    file.read_until(b'\n', &mut first)?;
-    if let Ok(line) = serde_json::from_slice::<serde_json::Value>(&first) {
-        return Ok(line.get("status").is_some() && line.get("practice") == Some(&false.into()));
+    let mut file = BufReader::new(File::open(path)?);
+    let mut line = Vec::new();
+    file.read_until(b'\n', &mut line)?;
+    if line.starts_with(BEGINNINGS[3]) {
+        return rows_are_real(path);
     }
+    while !line.is_empty() {
+        let Ok(found) = serde_json::from_slice::<Value>(&line) else { return Ok(false) };
+        if found.get("status") == Some(&"completed".into()) {
+            return Ok(found.get("practice") == Some(&false.into()));
+        }
+        line.clear();
+        file.read_until(b'\n', &mut line)?;
+    }
+    Ok(false)
+}
+
+fn rows_are_real(path: &Path) -> io::Result<bool> {
     let mut rows = csv::Reader::from_path(path)?;
-    let column = rows.headers().ok().and_then(|header| header.iter().position(|name| name == "practice"));
-    let row = rows.records().next().and_then(Result::ok);
-    Ok(column.zip(row).is_some_and(|(column, row)| row.get(column) == Some("false")))
+    let header = rows.headers()?.clone();
+    let column = |name| header.iter().position(|found| found == name);
+    let (Some(status), Some(practice)) = (column("status"), column("practice")) else { return Ok(false) };
+    for row in rows.records() {
+        let Ok(row) = row else { return Ok(false) };
+        if row.get(status) == Some("completed") {
+            return Ok(row.get(practice) == Some("false"));
+        }
+    }
+    Ok(false)
 }
 
 fn lines(path: &Path) -> io::Result<u64> {
@@ -263,36 +218,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_under_way_is_known_by_its_identity_and_its_beginning() {
+    fn a_file_is_known_by_its_identity_and_its_beginning() {
         let (_folder, path) = folder();
         fs::write(&path, LINE).unwrap();
-        let owner = Owner::of(vec![WrittenFile::opened(&path, &fs::metadata(&path).unwrap())]);
+        let owner = Owner::of(vec![WrittenFile::at(&path).unwrap().unwrap()]);
         assert_eq!(owner.check(&path).unwrap(), 0);
         fs::write(&path, LINE.repeat(3)).unwrap();
         assert_eq!(owner.check(&path).unwrap(), 0, "the run has written on");
+        fs::write(&path, &LINE[..4]).unwrap();
+        assert_eq!(owner.check(&path).unwrap(), 0, "it is torn");
         fs::write(&path, "something of my own\n").unwrap();
         assert!(is_refused(&owner, &path));
-        fs::rename(&path, path.with_extension("kept")).unwrap();
         fs::write(&path, LINE).unwrap();
-        assert!(is_refused(&owner, &path), "another file with such a line");
-    }
-
-    #[test]
-    fn a_closed_file_is_known_by_its_content_also_as_a_copy() {
-        let (_folder, path) = folder();
-        fs::write(&path, LINE).unwrap();
-        let owner = Owner::of(vec![WrittenFile::closed(&path).unwrap().unwrap()]);
-        assert_eq!(owner.check(&path).unwrap(), 0);
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).unwrap();
-        assert!(is_refused(&owner, &copy), "a copy elsewhere is its owner's");
+        assert!(is_refused(&owner, &copy));
         fs::rename(&copy, &path).unwrap();
-        assert_eq!(owner.check(&path).unwrap(), 0);
-        fs::write(&path, LINE.replace('1', "2")).unwrap();
-        assert!(is_refused(&owner, &path), "it was edited");
-        let known = WrittenFile::with_content(path.clone(), 5, "no such digest".into());
-        fs::write(&path, "12345").unwrap();
-        assert!(is_refused(&Owner::of(vec![known]), &path));
+        assert!(is_refused(&owner, &path), "another file with such a line");
     }
 
     #[test]
@@ -306,7 +248,13 @@ mod tests {
             fs::write(&path, real.replace("false", "true")).unwrap();
             assert!(simulated.check(&path).unwrap() > 0, "{real}");
         }
-        fs::write(&path, "notes\n").unwrap();
-        assert_eq!(simulated.check(&path).unwrap(), 1);
+        for free in ["notes\n", "{\"key\":\"1\",\"status\":\"skipped\",\"practice\":false}\n"] {
+            fs::write(&path, free).unwrap();
+            assert_eq!(simulated.check(&path).unwrap(), 1, "{free}");
+        }
+        fs::write(&path, LINE).unwrap();
+        let known = vec![WrittenFile::at(&path).unwrap().unwrap()];
+        let refused = Owner::of(known).simulated(true).check(&path);
+        assert!(matches!(refused, Err(Error::RealAnswers { .. })), "another run has written to it since");
     }
 }

@@ -5,15 +5,16 @@ use std::io::{self, Seek};
 use std::path::Path;
 
 use super::owned::WrittenFile;
+use crate::files;
 
 /// Makes sure that `file` is the one at `path`: one that was removed is written there again, from what is still in it.
 ///
 /// # Errors
 /// When another file is at `path`, or it cannot be written again.
 pub(super) fn keep_in_place(file: &File, path: &Path) -> io::Result<()> {
-    let here = WrittenFile::opened(path, &file.metadata()?);
+    let here = WrittenFile::of(path, &file.metadata()?);
     match fs::metadata(path) {
-        Ok(there) if here.is_same_file(&WrittenFile::opened(path, &there)) => Ok(()),
+        Ok(there) if here.is_same_file(&WrittenFile::of(path, &there)) => Ok(()),
         Ok(_) => Err(io::Error::other("another file has taken its place while it was written")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => write_again(file, path),
         Err(error) => Err(error),
@@ -28,7 +29,7 @@ fn write_again(mut file: &File, path: &Path) -> io::Result<()> {
     again.as_file().set_permissions(file.metadata()?.permissions())?;
     again.as_file().sync_data()?;
     again.persist_noclobber(path).map_err(|failed| failed.error)?;
-    Ok(())
+    files::sync_folder_of(path)
 }
 
 #[cfg(test)]

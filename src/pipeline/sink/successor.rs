@@ -24,6 +24,8 @@ pub(super) struct Successor {
     takes: PathBuf,
     /// Lines from which on it is no poorer.
     after: u64,
+    /// With fewer lines it takes the place only where the input was dealt with to its end.
+    pub(super) at_least: u64,
     /// The file that is there, locked so that nobody else writes to it either.
     pub(super) before: Option<File>,
 }
@@ -45,7 +47,7 @@ impl Successor {
         // From when it takes the place on it is the one that others find. Where there are no locks, there are none.
         let _ = file.try_lock();
         let again = file.try_clone()?;
-        Ok((Self { path, takes, after, before: None }, file, again))
+        Ok((Self { path, takes, after, at_least: 0, before: None }, file, again))
     }
 
     /// Returns whether so many lines are enough.

@@ -3,12 +3,13 @@
 //! What can be known before the first line is said here, once. A file that was there is emptied only
 //! when something is about to be written to it, so that a run which is refused takes nothing away.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error;
+use super::owned::WrittenFile;
 use super::successor::Successor;
 use crate::files::{self, FileId};
 use crate::screen;
@@ -24,6 +25,8 @@ pub struct Target {
     pub(super) successor: Option<Successor>,
     /// Whether it is a terminal, which takes commands from what is written to it.
     pub(super) is_terminal: bool,
+    /// Where the file is, links followed.
+    pub(super) path: Option<PathBuf>,
 }
 
 impl Target {
@@ -35,7 +38,15 @@ impl Target {
             io::ErrorKind::IsADirectory => Error::Directory { name: name.clone() },
             _ => Error::Open { name: name.clone(), source: Arc::new(source) },
         };
-        let file = files::private().write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let open = |read| files::private().read(read).write(true).create(true).truncate(false).open(path);
+        // Read, too: a file that is removed while it is written is written again from what is in it. A pipe that is
+        // opened to be read has a reader for ever.
+        let is_other = fs::metadata(path).is_ok_and(|found| !found.is_file());
+        let file = match open(!is_other) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open(false),
+            opened => opened,
+        };
+        let file = file.map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             let is_terminal = file.is_terminal();
@@ -49,13 +60,14 @@ impl Target {
             return Err(Error::InUse { name });
         }
         let again = file.try_clone().map_err(failed)?;
-        Ok(Self { file: Some(again), ..Self::writer(name, file) })
+        let path = path.canonicalize().map_err(failed)?;
+        Ok(Self { file: Some(again), path: Some(path), ..Self::writer(name, file) })
     }
 
     /// Writes to stdout. Where that was redirected to a file it may be none of `others`.
     pub fn stdout(others: &[&Path]) -> Result<Self, Error> {
         let (name, path) = ("stdout", Path::new("/dev/stdout"));
-        let redirected = std::fs::metadata(path).ok().filter(Metadata::is_file);
+        let redirected = fs::metadata(path).ok().filter(Metadata::is_file);
         let same = |metadata: Metadata| others.iter().find(|other| same(path, &metadata, other));
         match redirected.and_then(same) {
             Some(other) => Err(Error::SameFile { name: name.into(), other: other.display().to_string() }),
@@ -71,6 +83,7 @@ impl Target {
             file: None,
             successor: None,
             is_terminal: false,
+            path: None,
         }
     }
 
@@ -94,6 +107,22 @@ impl Target {
             (self.file, self.successor) = (Some(again), Some(successor));
         }
         self
+    }
+
+    /// Leaves a file that is replaced as it is where the input is not dealt with to its end and fewer than `lines` lines
+    /// are written.
+    #[must_use]
+    pub fn at_least(mut self, lines: u64) -> Self {
+        if let Some(successor) = &mut self.successor {
+            successor.at_least = lines;
+        }
+        self
+    }
+
+    /// Returns which file it writes to, to be kept with the run; `None` where that is no regular file.
+    pub fn written(&self) -> Option<WrittenFile> {
+        let metadata = self.file.as_ref()?.metadata().ok()?;
+        Some(WrittenFile::of(self.path.as_ref()?, &metadata))
     }
 
     /// Writes the JSON text `json`, and nothing else.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::columns::Columns;
 use super::lane::{Lane, Progress};
+use super::owned::WrittenFile;
+use super::restore::keep_in_place;
 use super::successor::Successor;
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
@@ -83,6 +85,7 @@ pub struct Sink<T> {
     name: String,
     to: To<T>,
     flags: Arc<Flags>,
+    file: Option<WrittenFile>,
 }
 
 enum To<T> {
@@ -97,6 +100,8 @@ enum To<T> {
 struct Flags {
     /// Lines are missing at the end.
     cut_short: AtomicBool,
+    /// The input was not dealt with to its end.
+    partial: AtomicBool,
     /// Nobody waits for the output any more.
     abandoned: AtomicBool,
     /// Whole lines that are written.
@@ -153,10 +158,12 @@ impl<T: Send + 'static> Sink<T> {
                 Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
             })
         };
-        let Target { name, out, file, successor, is_terminal: _ } = target;
+        let noted = target.written();
+        let Target { name, out, file, successor, is_terminal: _, path } = target;
         let flags = Arc::new(Flags::default());
         let written = Written::default();
-        let mut output = Output { name: name.clone(), out, file, successor, written, flags: flags.clone() };
+        let mut output =
+            Output { name: name.clone(), out, file, successor, path, written, flags: flags.clone() };
         let mut header = Some(header);
         let write = move |from: &mut _| {
             if let Some(header) = header.take() {
@@ -167,7 +174,7 @@ impl<T: Send + 'static> Sink<T> {
                 More::Never => output.finish().map(Progress::Over),
             }
         };
-        Ok(Self { to: To::Thread(Lane::new(name.clone(), WAITING, write)), name, flags })
+        Ok(Self { to: To::Thread(Lane::new(name.clone(), WAITING, write)), name, flags, file: noted })
     }
 
     /// Gives the lines to the program itself instead of writing them.
@@ -179,7 +186,8 @@ impl<T: Send + 'static> Sink<T> {
     /// None today.
     pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
         let (to, lines) = mpsc::channel(WAITING);
-        Ok((Self { name: "the channel".to_owned(), to: To::Program(to), flags: Arc::default() }, lines))
+        let name = "the channel".to_owned();
+        Ok((Self { name, to: To::Program(to), flags: Arc::default(), file: None }, lines))
     }
 
     /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
@@ -210,9 +218,19 @@ impl<T: Send + 'static> Sink<T> {
         self.flags.cut_short.store(true, Relaxed);
     }
 
+    /// Says that the input was not dealt with to its end, and that every line is there which the run has.
+    pub fn partial(&self) {
+        self.flags.partial.store(true, Relaxed);
+    }
+
     /// Gives the output up: what is not written now is not written later either.
     pub fn abandon(self) {
         self.flags.abandoned.store(true, Relaxed);
+    }
+
+    /// Returns which file it writes to; `None` where that is no regular file.
+    pub fn file(&self) -> Option<&WrittenFile> {
+        self.file.as_ref()
     }
 
     /// Returns what messages call the output.
@@ -300,6 +318,7 @@ struct Output {
     file: Option<File>,
     /// Set until it has taken the place of the file that is named.
     successor: Option<Successor>,
+    path: Option<PathBuf>,
     written: Written,
     flags: Arc<Flags>,
 }
@@ -355,11 +374,19 @@ impl Output {
     fn finish(&mut self) -> Result<Written, Error> {
         let cut_short = self.flags.cut_short.load(Relaxed);
         let lines = self.written.lines;
-        self.succeed(|successor| !cut_short || successor.is_due(lines))?;
+        let is_partial = self.flags.partial.load(Relaxed);
+        let is_enough = |successor: &Successor| !is_partial || lines >= successor.at_least;
+        self.succeed(|successor| successor.is_due(lines) || !cut_short && is_enough(successor))?;
         self.written.left_before = self.successor.is_some();
         // A network file system may tell only now that its disk was full.
-        let Some(Err(source)) = self.file.as_ref().map(File::sync_data) else { return Ok(self.written) };
-        Err(Error::Write { name: self.name.clone(), lines: self.written.lines, source: Arc::new(source) })
+        let closed = self.file.as_ref().map_or(Ok(()), File::sync_data).and_then(|()| match &self.path {
+            Some(path) if !self.written.left_before => {
+                self.file.as_ref().map_or(Ok(()), |file| keep_in_place(file, path))
+            }
+            _ => Ok(()),
+        });
+        let Err(source) = closed else { return Ok(self.written) };
+        Err(Error::Write { name: self.name.clone(), lines, source: Arc::new(source) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! records a commit make that cheap. Two more read. The SQLite is the bundled one.
 
 mod advice;
+mod look;
 mod place;
 mod read;
 mod row;
@@ -223,6 +224,10 @@ impl Store for Sqlite {
 
     fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()> {
         self.touch_run(run, state, outcome).boxed()
+    }
+
+    fn note<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> Answer<'a, ()> {
+        self.note_outcome(run, outcome).boxed()
     }
 
     fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {

@@ -107,8 +107,13 @@ impl Sqlite {
         self.change_run(run, |row| {
             state.as_str().clone_into(&mut row.state);
             row.outcome = outcome.to_string();
+            row.touched = now();
         })
         .await
+    }
+
+    pub(super) async fn note_outcome(&self, run: RunNumber, outcome: &Value) -> Result<(), Error> {
+        self.change_run(run, |row| row.outcome = outcome.to_string()).await
     }
 
     pub(super) async fn state_of(&self, run: RunNumber) -> Result<RunState, Error> {
@@ -116,10 +121,14 @@ impl Sqlite {
     }
 
     pub(super) async fn set_state(&self, run: RunNumber, state: RunState) -> Result<(), Error> {
-        self.change_run(run, |row| state.as_str().clone_into(&mut row.state)).await
+        self.change_run(run, |row| {
+            state.as_str().clone_into(&mut row.state);
+            row.touched = now();
+        })
+        .await
     }
 
-    /// Changes the row of a run, and notes when.
+    /// Changes the row of a run.
     async fn change_run(&self, run: RunNumber, change: impl FnOnce(&mut RunRow)) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
@@ -127,7 +136,6 @@ impl Sqlite {
         let mut begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut begun, run).await?;
         change(&mut row);
-        row.touched = now();
         row.update(&mut begun).await.map_err(failed)?;
         begun.commit().await.map_err(failed)
     }

@@ -1,0 +1,57 @@
+//! What is kept of a run's sessions beside its items: the last report, and the files that the run reads and writes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::pipeline::sink::WrittenFile;
+use crate::store::KnownRun;
+
+use super::marks::Mark;
+
+/// What is kept of a session's end.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Outcome {
+    pub(super) report: Value,
+    /// How long all sessions together were at work.
+    pub(super) seconds: f64,
+    /// What the files held of a run that is complete.
+    pub(super) files: Vec<Mark>,
+    /// Items that the input did not have when it was last read to its end: the first and the last of each group.
+    pub(super) absent: Vec<(i64, i64)>,
+    /// The files that its sessions have written.
+    pub(super) outputs: Vec<WrittenFile>,
+}
+
+/// Returns what the last session noted; what cannot be read was written by another version.
+pub(super) fn outcome_of(run: &KnownRun) -> Outcome {
+    serde_json::from_value(run.outcome.clone()).unwrap_or_default()
+}
+
+impl Outcome {
+    /// Notes files that a session opens. What was known before stays known: until a successor takes its place, an
+    /// earlier file is there.
+    pub(super) fn open(&mut self, files: &[WrittenFile]) {
+        for file in files {
+            self.outputs.retain(|known| !known.is_same_file(file));
+            self.outputs.push(file.clone());
+        }
+    }
+
+    /// Notes the run's files at the end of a session that has opened `files`: one that was removed meanwhile is another
+    /// now. Where a file could not be written, or was left as it was, only what was known before is the run's.
+    pub(super) fn close(&mut self, files: &[WrittenFile], is_written: bool) {
+        for file in files {
+            let Ok(Some(now)) = WrittenFile::at(file.path()) else { continue };
+            if is_written || self.outputs.iter().any(|known| known.is_same_file(&now)) {
+                self.replace(now);
+            }
+        }
+    }
+
+    /// Notes a file in place of all others that were at its path.
+    pub(super) fn replace(&mut self, file: WrittenFile) {
+        self.outputs.retain(|known| known.path() != file.path() && !known.is_same_file(&file));
+        self.outputs.push(file);
+    }
+}
