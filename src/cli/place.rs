@@ -64,6 +64,10 @@ impl Places {
     ) -> anyhow::Result<Self> {
         let source =
             if is_retry { Source::values("failed items", []) } else { source(args).context("--items")? };
+        let for_csv = pipeline.csv_faults();
+        if source.is_csv() && !for_csv.0.is_empty() {
+            return Err(for_csv.clone().into());
+        }
         let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
         let mut taken = vec![args.pipeline.as_path(), config.as_path()];
         taken.extend(source.path());

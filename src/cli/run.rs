@@ -136,7 +136,13 @@ impl Session<'_> {
         let places = Places::open(args, &pipeline, &self.url, is_from_store, settled, &owner);
         let Places { source, output, report } = match places {
             Ok(places) => places,
-            Err(error) => return mode.fail(&error, Exit::Broken),
+            Err(error) => match error.downcast::<Faults>() {
+                Ok(faults) => {
+                    mode.note("the items are CSV, in which every field is a text");
+                    return mode.refuse(&faults);
+                }
+                Err(error) => return mode.fail(&error, Exit::Broken),
+            },
         };
         if let (Some(kept), Some(file)) = (&mut kept, report.as_ref().and_then(Target::written)) {
             kept.also_writes(file);

@@ -11,7 +11,8 @@ use crate::types::{Class, Failure, Message, Part, Prompt, RouteName};
 
 use super::Attachment;
 use super::definition::{Filling, Pipeline, Step};
-use super::template::failure;
+use super::meter::{Allowance, Excess};
+use super::template::{Filled, Unfilled, failure};
 
 /// A question to send.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,25 +46,63 @@ pub(super) enum Due {
     Asked(Ask),
 }
 
+/// Why a step came to nothing yet.
+pub(super) enum Undecided {
+    /// Its templates need more than the allowance.
+    TooLong,
+    /// It has failed.
+    Failed(Failure),
+}
+
+/// Bytes of the text of an attachment, which may be the attachment itself: 50 MiB as base64, and its type.
+const MAX_ATTACHMENT_TEXT: usize = 67 << 20;
+
 impl Pipeline {
     /// Evaluates a step's condition and writes its prompt.
-    pub(super) fn decide(&self, index: usize, step: &Step, scope: &Value) -> Result<Due, Failure> {
+    pub(super) fn decide(
+        &self,
+        index: usize,
+        step: &Step,
+        scope: &Value,
+        allowance: Allowance,
+    ) -> Result<Due, Undecided> {
+        let undecided = |key: &str, why| match why {
+            Unfilled::TooLong => Undecided::TooLong,
+            Unfilled::Failed(why) => Undecided::Failed(failure(&step.name, key, &why)),
+        };
         if let Some(when) = &step.when {
-            let holds = self.templates.holds(when, scope).map_err(|why| failure(&step.name, "when", &why))?;
+            let holds = self.templates.holds(when, scope, allowance).map_err(|why| undecided("when", why))?;
             if !holds {
                 return Ok(Due::Skipped);
             }
         }
-        let text = self.fill(step, "prompt", &step.prompt, scope)?;
+        let fill = |key: &str, filling: &Filling, most: usize| match filling {
+            Filling::Fixed(text) if text.len() > most => {
+                Err(undecided(key, Unfilled::Failed(Excess::Prompt.message().to_owned())))
+            }
+            Filling::Fixed(text) => Ok(text.clone()),
+            Filling::Template(name) => {
+                let how = Filled { allowance, most, none_is_empty: key == "attach" };
+                let filled = self.templates.fill(name, scope, how);
+                filled.map(Arc::from).map_err(|why| undecided(key, why))
+            }
+        };
+        let text: Arc<str> = fill("prompt", &step.prompt, step.max_prompt_bytes)?;
         let system = match &step.system {
             Some(system) => {
-                Some(self.fill(step, "system", system, scope)?).filter(|text| !text.trim().is_empty())
+                let most = step.max_prompt_bytes.saturating_sub(text.len());
+                Some(fill("system", system, most)?).filter(|text| !text.trim().is_empty())
             }
             None => None,
         };
-        let attach = self.attachments(step, scope)?;
+        let mut attach = Vec::new();
+        for filling in &step.attach {
+            let text = fill("attach", filling, MAX_ATTACHMENT_TEXT)?;
+            let read = Attachment::read(&text, &self.folders);
+            attach.extend(read.map_err(|why| undecided("attach", Unfilled::Failed(why)))?);
+        }
         if text.trim().is_empty() && attach.is_empty() {
-            return Err(failure(&step.name, "prompt", "it comes out empty"));
+            return Err(undecided("prompt", Unfilled::Failed("it comes out empty".to_owned())));
         }
         let prompt = Prompt {
             system,
@@ -74,27 +113,6 @@ impl Pipeline {
         };
         let (prompt, route) = (Arc::new(prompt), step.route.clone());
         Ok(Due::Asked(Ask { step: index, prompt, route, deadline: step.deadline, attach }))
-    }
-
-    fn fill(&self, step: &Step, key: &str, filling: &Filling, scope: &Value) -> Result<Arc<str>, Failure> {
-        match filling {
-            Filling::Fixed(text) => Ok(text.clone()),
-            Filling::Template(name) => {
-                let filled =
-                    self.templates.fill(name, scope).map_err(|why| failure(&step.name, key, &why))?;
-                Ok(filled.into())
-            }
-        }
-    }
-
-    fn attachments(&self, step: &Step, scope: &Value) -> Result<Vec<Attachment>, Failure> {
-        let mut attachments = Vec::new();
-        for filling in &step.attach {
-            let text = self.fill(step, "attach", filling, scope)?;
-            let read = Attachment::read(&text, &self.folders);
-            attachments.extend(read.map_err(|why| failure(&step.name, "attach", &why))?);
-        }
-        Ok(attachments)
     }
 }
 

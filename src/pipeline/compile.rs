@@ -8,11 +8,12 @@ use crate::document::{Fault, Text};
 
 use super::Defaults;
 use super::definition::Filling;
+use super::facts::Mentions;
 use super::load::Loader;
 use super::mentions::Known;
 use super::quoted;
 use super::raw::RawStep;
-use super::template::{Mentions, Templates};
+use super::template::Templates;
 
 /// A template to compile: its source and where that stands in the file, if it does.
 pub(super) struct Source<'s> {
@@ -34,10 +35,10 @@ impl Loader<'_> {
         let text = all.system.as_deref()?;
         let path = own.system.as_ref().map(|_| vec!["defaults".to_owned(), "system".to_owned()]);
         let source = Source { text, path, is_condition: false };
-        let mentions = self.compile(templates, "defaults.system", &source)?;
+        let mentions = self.compile(templates, "defaults.system", &source, known)?;
         for name in known.steps_in(&mentions) {
             let message = format!("a default system prompt cannot use the answer of `{name}`");
-            let fault = self.fault_at_name(&source, &[name], message);
+            let fault = self.fault_in(&source, mentions.variables.get(name).cloned(), message);
             self.faults.push(
                 fault.advise("it knows only `item`; give the steps that need it a `system` of their own"),
             );
@@ -46,10 +47,16 @@ impl Loader<'_> {
         Some(Filling::new("defaults.system", text))
     }
 
-    fn compile(&mut self, templates: &mut Templates, name: &str, source: &Source<'_>) -> Option<Mentions> {
+    fn compile(
+        &mut self,
+        templates: &mut Templates,
+        name: &str,
+        source: &Source<'_>,
+        known: &Known<'_>,
+    ) -> Option<Mentions> {
         let compiled = match source.is_condition {
-            true => templates.add_condition(name, source.text),
-            false => templates.add(name, source.text),
+            true => templates.add_condition(name, source.text, known),
+            false => templates.add(name, source.text, known),
         };
         let flaws = match compiled {
             Ok(mentions) => return Some(mentions),
@@ -122,7 +129,7 @@ impl Compiler<'_, '_> {
         let path = [&["step", at.as_str()], keys].concat();
         let name = path.join(".");
         let source = Source { text, path: Some(path.into_iter().map(str::to_owned).collect()), is_condition };
-        if let Some(mentions) = self.loader.compile(self.templates, &name, &source) {
+        if let Some(mentions) = self.loader.compile(self.templates, &name, &source, self.known) {
             self.needs.extend(self.known.steps_in(&mentions).filter_map(|step| self.known.step(step)));
             let faults = self.known.faults(self.loader, &source, &mentions);
             self.loader.faults.extend(faults);

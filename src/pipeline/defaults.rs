@@ -20,6 +20,8 @@ pub struct Defaults {
     pub max_tokens: Option<NonZeroU32>,
     /// Sampling temperature, from 0 to 2. Left to the provider by default.
     pub temperature: Option<Temperature>,
+    /// Most bytes that a rendered prompt may have, with its system prompt and without attachments. 4 MiB by default.
+    pub max_prompt_bytes: Option<NonZeroU32>,
     /// Instructions that stand above the conversation; a template that knows `item`.
     pub system: Option<String>,
     /// How many times an answer that fails its check is asked for again. 2 by default.
@@ -35,6 +37,15 @@ impl Defaults {
     /// Used when nobody says how long a step may take.
     pub const DEADLINE: Duration = Duration::from_secs(600);
 
+    /// Used when no [`max_prompt_bytes`](Self::max_prompt_bytes) is set.
+    pub const MAX_PROMPT_BYTES: u32 = 4 << 20;
+
+    /// Returns the bytes that a rendered prompt may have.
+    pub(super) fn max_prompt_bytes(&self) -> usize {
+        let most = self.max_prompt_bytes.map_or(Self::MAX_PROMPT_BYTES, NonZeroU32::get);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// Returns these, with what they leave open taken from `below`.
     #[must_use]
     pub fn over(self, below: &Self) -> Self {
@@ -42,6 +53,7 @@ impl Defaults {
             route: self.route.or_else(|| below.route.clone()),
             max_tokens: self.max_tokens.or(below.max_tokens),
             temperature: self.temperature.or(below.temperature),
+            max_prompt_bytes: self.max_prompt_bytes.or(below.max_prompt_bytes),
             system: self.system.or_else(|| below.system.clone()),
             reasks: self.reasks.or(below.reasks),
             deadline: self.deadline.or(below.deadline),

@@ -30,6 +30,8 @@ pub struct Pipeline {
     pub(super) graph: Graph,
     pub(super) templates: Templates,
     pub(super) input: Option<Schema>,
+    /// What is wrong with it where every field of an item is a text.
+    pub(super) for_csv: Faults,
 }
 
 impl Pipeline {
@@ -126,6 +128,12 @@ impl Pipeline {
         self.steps.get(step).is_none_or(|step| step.check.is_quick(text))
     }
 
+    /// Returns what is wrong with the pipeline for items from CSV, whose fields are all texts: comparisons with
+    /// numbers.
+    pub fn csv_faults(&self) -> &Faults {
+        &self.for_csv
+    }
+
     /// Checks an item against the pipeline's `[input] schema`, before it costs anything.
     ///
     /// # Errors
@@ -157,6 +165,8 @@ pub struct Step {
     pub max_tokens: Option<u32>,
     /// Sampling temperature.
     pub temperature: Option<f64>,
+    /// Bytes that its rendered texts may have together.
+    pub(super) max_prompt_bytes: usize,
     pub(super) check: Check,
     pub(super) prompt: Filling,
     pub(super) system: Option<Filling>,

@@ -57,10 +57,17 @@ pub(super) fn parse(
     routes: &[RouteName],
 ) -> Result<Pipeline, Faults> {
     let document = Document::parse(file, text)?;
-    let (raw, faults) = document.read::<Raw>();
     let places = document.places();
-    let loader = Loader { document: &document, places: &places, directory, routes, below, faults };
-    loader.pipeline(raw, Templates::new())
+    let read = |item_is_text| {
+        let (raw, faults) = document.read::<Raw>();
+        let loader =
+            Loader { document: &document, places: &places, directory, routes, below, faults, item_is_text };
+        loader.pipeline(raw, Templates::new())
+    };
+    let mut pipeline = read(false)?;
+    // Once more, for inputs whose fields are all texts.
+    pipeline.for_csv = read(true).err().unwrap_or_default();
+    Ok(pipeline)
 }
 
 /// Reads one pipeline and gathers its faults.
@@ -71,6 +78,8 @@ pub(super) struct Loader<'d> {
     routes: &'d [RouteName],
     below: &'d Defaults,
     pub(super) faults: Faults,
+    /// Whether every field of an item is a text, as from CSV.
+    item_is_text: bool,
 }
 
 impl Loader<'_> {
@@ -89,7 +98,7 @@ impl Loader<'_> {
         let checks: Vec<Check> = raw.step.iter().enumerate().map(|(at, step)| self.check(at, step)).collect();
         let routes = self.routes(&raw.step, &raw.defaults, &names);
 
-        let known = Known::new(&names, &checks, input.as_ref());
+        let known = Known::new(&names, &checks, input.as_ref(), self.item_is_text);
         let defaults = raw.defaults.clone().over(self.below);
         let shared = self.default_system(&raw.defaults, &defaults, &known, &mut templates);
         let mut steps = Vec::with_capacity(raw.step.len());
@@ -115,6 +124,7 @@ impl Loader<'_> {
                 deadline: raw.deadline.or(defaults.deadline).unwrap_or(Defaults::DEADLINE),
                 max_tokens: raw.max_tokens.or(defaults.max_tokens).map(Into::into),
                 temperature: raw.temperature.or(defaults.temperature).map(super::Temperature::get),
+                max_prompt_bytes: defaults.max_prompt_bytes(),
                 check: checks[at].clone(),
                 prompt,
                 system: system.or_else(|| shared.clone()),
@@ -127,7 +137,17 @@ impl Loader<'_> {
         let folders = Folders::only(self.directory).with_hosts_of(attached.map(String::as_str));
         let text = self.document.text().into();
         let names = names.into();
-        self.faults.or(Pipeline { name: name.into(), text, folders, names, steps, graph, templates, input })
+        self.faults.or(Pipeline {
+            name: name.into(),
+            text,
+            folders,
+            names,
+            steps,
+            graph,
+            templates,
+            input,
+            for_csv: Faults::default(),
+        })
     }
 
     fn names(&mut self, steps: &[RawStep]) -> Vec<StepName> {

@@ -3,27 +3,35 @@
 //! Judges only what is certain before any item is seen: a field is unknown when a schema forbids it.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use crate::document::{Fault, Faults, nearest};
+use crate::document::{Faults, nearest};
 use crate::types::StepName;
 
 use super::check::Check;
-use super::code::{self, Role};
 use super::compile::Source;
+use super::facts::{Facts, Mentions};
 use super::load::{Loader, listed};
 use super::schema::Schema;
-use super::template::{FUNCTIONS, Mentions};
+use super::template::FUNCTIONS;
+use super::values::Kind;
 
 /// Every name that a template may mention.
 pub(super) struct Known<'k> {
     names: &'k [StepName],
     places: HashMap<&'k str, usize>,
     schemas: HashMap<&'k str, &'k Schema>,
+    checks: &'k [Check],
+    /// Whether every field of an item is a text, as from CSV.
+    item_is_text: bool,
 }
 
 impl<'k> Known<'k> {
-    pub(super) fn new(names: &'k [StepName], checks: &'k [Check], input: Option<&'k Schema>) -> Self {
+    pub(super) fn new(
+        names: &'k [StepName],
+        checks: &'k [Check],
+        input: Option<&'k Schema>,
+        item_is_text: bool,
+    ) -> Self {
         let mut places = HashMap::new();
         let mut schemas = HashMap::new();
         for (at, (name, check)) in names.iter().zip(checks).enumerate() {
@@ -35,7 +43,7 @@ impl<'k> Known<'k> {
         if let Some(input) = input {
             schemas.insert("item", input);
         }
-        Self { names, places, schemas }
+        Self { names, places, schemas, checks, item_is_text }
     }
 
     /// Returns the place of a step.
@@ -47,7 +55,7 @@ impl<'k> Known<'k> {
     pub(super) fn steps_in<'m>(&'m self, mentions: &'m Mentions) -> impl Iterator<Item = &'m str> {
         mentions
             .variables
-            .iter()
+            .keys()
             .map(String::as_str)
             .filter(|name| *name != "item" && self.step(name).is_some())
     }
@@ -72,14 +80,14 @@ impl<'k> Known<'k> {
     /// Finds mentioned names that do not exist.
     pub(super) fn faults(&self, loader: &Loader<'_>, source: &Source<'_>, mentions: &Mentions) -> Faults {
         let mut faults = Faults::default();
-        for name in &mentions.variables {
+        for (name, range) in &mentions.variables {
             if name == "item" || self.step(name).is_some() || FUNCTIONS.contains(&name.as_str()) {
                 continue;
             }
-            let fault = loader.fault_at_name(source, &[name], format!("unknown name `{name}`"));
+            let fault = loader.fault_in(source, Some(range.clone()), format!("unknown name `{name}`"));
             faults.push(fault.advise(self.advice(name, true)));
         }
-        for path in &mentions.paths {
+        for (path, range) in &mentions.paths {
             let keys: Vec<&str> = path.split('.').collect();
             let Some((first, rest)) = keys.split_first() else { continue };
             let Some((unknown, known)) = self.schemas.get(first).and_then(|schema| schema.unknown(rest))
@@ -87,7 +95,7 @@ impl<'k> Known<'k> {
                 continue;
             };
             let message = format!("`{path}` cannot exist: the schema of `{first}` has no `{unknown}`");
-            let fault = loader.fault_at_name(source, &keys, message);
+            let fault = loader.fault_in(source, Some(range.clone()), message);
             faults.push(fault.advise(match nearest(unknown, known.iter().copied()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("it has {}", listed(known.into_iter())),
@@ -97,22 +105,21 @@ impl<'k> Known<'k> {
     }
 }
 
-impl Loader<'_> {
-    /// Makes a fault where `keys` (a variable and its attributes) are first mentioned in a template.
-    pub(super) fn fault_at_name(&self, source: &Source<'_>, keys: &[&str], message: String) -> Fault {
-        self.fault_in(source, place_of(source, keys), message)
+impl Facts for Known<'_> {
+    fn is_step(&self, name: &str) -> bool {
+        self.step(name).is_some()
     }
-}
 
-fn place_of(source: &Source<'_>, keys: &[&str]) -> Option<Range<usize>> {
-    let names = match source.is_condition {
-        true => code::names_of_expression(source.text),
-        false => code::names(source.text),
-    };
-    let is_it = |window: &&[code::Name<'_>]| {
-        let roles = std::iter::once(Role::Variable).chain(std::iter::repeat(Role::Attribute));
-        window.iter().zip(keys).zip(roles).all(|((name, key), role)| name.text == *key && name.role == role)
-    };
-    let found = names.windows(keys.len()).find(is_it)?;
-    Some(found.first()?.range.start..found.last()?.range.end)
+    fn kind(&self, path: &[&str]) -> Option<Kind> {
+        let (first, rest) = path.split_first()?;
+        if *first == "item" && self.item_is_text && rest.len() == 1 {
+            return Some(Kind::Text);
+        }
+        if let Some(schema) = self.schemas.get(first) {
+            return schema.kind(rest);
+        }
+        let step = self.step(first)?;
+        let is_text = matches!(self.checks.get(step)?, Check::Text | Check::Choice(_));
+        (is_text && rest.is_empty()).then_some(Kind::Text)
+    }
 }

@@ -8,6 +8,7 @@ use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use super::explain;
+use super::values::Kind;
 
 /// A compiled JSON Schema.
 #[derive(Debug, Clone)]
@@ -102,6 +103,23 @@ impl Schema {
             more => said.push(format!("and {more} more")),
         }
         said.join("; ")
+    }
+
+    /// Returns what kind of value stands at `path` in every value of this schema that has it, where that is certain.
+    pub(super) fn kind(&self, path: &[&str]) -> Option<Kind> {
+        let mut schema = &*self.value;
+        for key in path {
+            schema = schema.get("properties")?.get(*key)?;
+        }
+        Some(match schema.get("type")?.as_str()? {
+            "string" => Kind::Text,
+            "number" | "integer" => Kind::Number,
+            "boolean" => Kind::Truth,
+            "array" => Kind::List,
+            "object" => Kind::Map,
+            "null" => Kind::None,
+            _ => return None,
+        })
     }
 
     /// Returns whether the schema itself names a property of this name.

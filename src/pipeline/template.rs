@@ -1,51 +1,58 @@
 //! Compiles a pipeline's templates and conditions once, and fills them for each item.
 //!
-//! A name that an item lacks is an error, not an empty text. A template has no way to read a file or
-//! to run for ever.
+//! A name that an item lacks is an error, not an empty text. A template has no way to read a file, to run for ever
+//! or to take memory: it is [rewritten](super::rewrite) before it is compiled, and [metered](super::meter) while it
+//! is filled. A panic of the engine fails the item and nothing else.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Object, Serde, Value};
-use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
+use minijinja::value::{Object, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
+use serde_json::Value as Json;
 
 use crate::types::{Class, Failure, StepName};
 
-use super::code::{self, Name, Role};
+use super::facts::{Facts, Flaw, Mentions};
+use super::meter::{self, Allowance, Bounded, Excess, Metered};
+use super::rewrite::{self, Origins, Rewritten};
+use super::values;
+use super::{filters, operators};
 
-/// Instructions that one filling may take: far more than any prompt needs, well under a second.
+/// Instructions that one filling may take. The meter counts what costs more than an instruction.
 const FUEL: u64 = 10_000_000;
 
 /// Bytes of code that an error shows.
 const LONGEST_CODE: usize = 100;
 
-/// What wraps a condition; a condition alone is an expression, and only templates are kept compiled.
-const CONDITION: (&str, &str) = ("{% if (", ") %}1{% endif %}");
-
 /// Functions that every template knows.
-pub(super) const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
+pub(super) const FUNCTIONS: [&str; 3] = ["range", "dict", "namespace"];
 
 /// A pipeline's templates, by name.
 #[derive(Debug)]
 pub(super) struct Templates {
     env: Environment<'static>,
+    sources: BTreeMap<String, (Box<str>, Origins)>,
 }
 
-/// What a template's source says, found while it was compiled.
-#[derive(Debug, Default)]
-pub(super) struct Mentions {
-    /// Variables that the template does not set itself.
-    pub(super) variables: BTreeSet<String>,
-    /// Paths like `item.sender.name`.
-    pub(super) paths: BTreeSet<String>,
+/// Why a template was not filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unfilled {
+    /// It needs more than the allowance, and a larger one may do; or it was cancelled.
+    TooLong,
+    /// What it needed and did not find, and on which line.
+    Failed(String),
 }
 
-/// Why a template does not compile, and where in its source.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
-    pub(super) message: String,
-    pub(super) range: Option<Range<usize>>,
+/// How a template is filled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filled {
+    pub(super) allowance: Allowance,
+    /// Bytes that the text may have.
+    pub(super) most: usize,
+    /// Whether `none` is written as nothing.
+    pub(super) none_is_empty: bool,
 }
 
 impl Templates {
@@ -55,98 +62,121 @@ impl Templates {
         env.set_auto_escape_callback(|_| AutoEscape::None);
         env.set_fuel(Some(FUEL));
         env.set_auto_reload(false);
-        // So that errors name the value that was missing.
+        // So that errors name their place.
         env.set_debug(true);
-        Self { env }
+        // It shows everything that a template knows, at any length.
+        env.remove_global("debug");
+        env.set_formatter(|out, state, value| {
+            if value.is_none() && meter::none_is_empty() {
+                return Ok(());
+            }
+            let size = match value.as_str() {
+                Some(text) => text.len(),
+                None if value.as_object().is_some() => {
+                    usize::try_from(values::extent(value)?.size).unwrap_or(usize::MAX)
+                }
+                None => 8,
+            };
+            meter::take(size)?;
+            escape_formatter(out, state, value)
+        });
+        operators::install(&mut env);
+        filters::install(&mut env);
+        Self { env, sources: BTreeMap::new() }
     }
 
     /// Adds a template.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub(super) fn add(&mut self, name: &str, source: &str) -> Result<Mentions, Vec<Flaw>> {
-        self.env
-            .add_template_owned(name.to_owned(), source.to_owned())
-            .map_err(|error| vec![flaw(&error)])?;
-        self.mentions(name, &code::names(source))
+    pub(super) fn add(&mut self, name: &str, source: &str, facts: &dyn Facts) -> Result<Mentions, Vec<Flaw>> {
+        self.compile(name, source, rewrite::template(source, facts)?)
     }
 
     /// Adds a condition: an expression that is true or false.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub(super) fn add_condition(&mut self, name: &str, source: &str) -> Result<Mentions, Vec<Flaw>> {
-        // Alone first: what is no expression of its own could close the wrapping.
-        self.env.compile_expression(source).map_err(|error| vec![flaw(&error)])?;
-        let wrapped = format!("{}{source}{}", CONDITION.0, CONDITION.1);
-        self.env.add_template_owned(name.to_owned(), wrapped).map_err(|error| vec![flaw(&error)])?;
-        self.mentions(name, &code::names_of_expression(source))
+    pub(super) fn add_condition(
+        &mut self,
+        name: &str,
+        source: &str,
+        facts: &dyn Facts,
+    ) -> Result<Mentions, Vec<Flaw>> {
+        self.compile(name, source, rewrite::condition(source, facts)?)
     }
 
-    /// The engine finds an unknown filter only when it meets it, which is too late.
-    fn mentions(&self, template: &str, names: &[Name<'_>]) -> Result<Mentions, Vec<Flaw>> {
-        let flaws: Vec<Flaw> = names.iter().filter_map(|name| self.unknown(name)).collect();
-        if !flaws.is_empty() {
-            return Err(flaws);
-        }
-        let Ok(template) = self.env.get_template(template) else { return Ok(Mentions::default()) };
-        Ok(Mentions {
-            variables: template.undeclared_variables(false).into_iter().collect(),
-            paths: template.undeclared_variables(true).into_iter().collect(),
-        })
-    }
-
-    fn unknown(&self, name: &Name<'_>) -> Option<Flaw> {
-        let kind = match name.role {
-            Role::Filter => "filter",
-            Role::Test => "test",
-            Role::Statement if ["include", "import", "from", "extends"].contains(&name.text) => {
-                let message = format!("`{}` does not work here: a template stands alone", name.text);
-                return Some(Flaw { message, range: Some(name.range.clone()) });
-            }
-            Role::Statement | Role::Variable | Role::Attribute => return None,
-        };
-        let asked = self.env.compile_expression_owned(format!("'{}' is {kind}", name.text));
-        let known = asked.and_then(|asked| asked.eval(())).is_ok_and(|answer| answer.is_true());
-        (!known).then(|| Flaw {
-            message: format!("unknown {kind} `{}`", name.text),
-            range: Some(name.range.clone()),
-        })
+    fn compile(&mut self, name: &str, source: &str, rewritten: Rewritten) -> Result<Mentions, Vec<Flaw>> {
+        let Rewritten { text, origins, mentions } = rewritten;
+        self.env.add_template_owned(name.to_owned(), text).map_err(|error| {
+            let range = error.range().and_then(|range| origins.of(&range));
+            vec![Flaw { range, ..Flaw::of(&error) }]
+        })?;
+        self.sources.insert(name.to_owned(), (source.into(), origins));
+        Ok(mentions)
     }
 
     /// Fills a template.
     ///
     /// # Errors
-    /// What it needed and did not find, and on which line.
-    pub(super) fn fill(&self, name: &str, scope: &Value) -> Result<String, String> {
-        let filled = self.env.get_template(name).and_then(|template| template.render(scope.clone()));
-        filled.map_err(|error| explain(&error))
+    /// Why it was not filled.
+    pub(super) fn fill(&self, name: &str, scope: &Value, how: Filled) -> Result<String, Unfilled> {
+        let metered = Metered::begin(how.allowance, how.none_is_empty);
+        let mut out = Bounded::new(how.most);
+        let filled = catch_unwind(AssertUnwindSafe(|| {
+            let template = self.env.get_template(name)?;
+            template.render_captured_to(scope.clone(), &mut out).map(drop)
+        }));
+        match (filled, metered.excess()) {
+            (_, Some(Excess::Cancelled)) => Err(Unfilled::TooLong),
+            (_, Some(Excess::Steps | Excess::Memory | Excess::Time)) if how.allowance.is_brief() => {
+                Err(Unfilled::TooLong)
+            }
+            (_, Some(excess)) => Err(Unfilled::Failed(excess.message().to_owned())),
+            (Ok(Ok(())), None) => {
+                String::from_utf8(out.text).map_err(|_| Unfilled::Failed("the text is not UTF-8".to_owned()))
+            }
+            (Ok(Err(error)), None) => Err(Unfilled::Failed(self.explain(name, &error))),
+            (Err(_), None) => Err(Unfilled::Failed("the template engine panicked".to_owned())),
+        }
+    }
+
+    fn explain(&self, name: &str, error: &Error) -> String {
+        let place = self.sources.get(name).and_then(|(source, origins)| {
+            let range = origins.of(&error.range()?)?;
+            let line = source.get(..range.start)?.matches('\n').count() + 1;
+            Some((line, source.get(range)?))
+        });
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
+        let told = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        let told = match cause.and_then(Error::detail) {
+            Some(cause) => format!("{told}: {cause}"),
+            None => told,
+        };
+        let is_missing = error.kind() == ErrorKind::UndefinedError;
+        match place {
+            // The engine names what was missing within a path.
+            Some((line, _)) if is_missing && told.contains("` is undefined") => {
+                format!("line {line}: {told}")
+            }
+            Some((line, code)) if is_missing && code.len() <= LONGEST_CODE => {
+                format!("line {line}: `{code}` is undefined")
+            }
+            Some((line, code)) if (1..=LONGEST_CODE).contains(&code.len()) => {
+                format!("line {line}: {told}, in `{code}`")
+            }
+            Some((line, _)) => format!("line {line}: {told}"),
+            None => told,
+        }
     }
 
     /// Returns whether a condition holds.
     ///
     /// # Errors
-    /// What it needed and did not find.
-    pub(super) fn holds(&self, name: &str, scope: &Value) -> Result<bool, String> {
-        self.fill(name, scope).map(|text| text == "1")
-    }
-}
-
-fn flaw(error: &Error) -> Flaw {
-    let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    Flaw { message, range: error.range() }
-}
-
-fn explain(error: &Error) -> String {
-    let said = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let code = error.template_source().zip(error.range()).and_then(|(source, range)| source.get(range));
-    let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
-    match code {
-        // What is undefined is named already.
-        Some(code) if !said.contains("is undefined") && (1..=LONGEST_CODE).contains(&code.len()) => {
-            format!("{line}{said}, in `{code}`")
-        }
-        _ => format!("{line}{said}"),
+    /// Why that cannot be known.
+    pub(super) fn holds(&self, name: &str, scope: &Value, allowance: Allowance) -> Result<bool, Unfilled> {
+        let how = Filled { allowance, most: 1, none_is_empty: false };
+        self.fill(name, scope, how).map(|text| text == "1")
     }
 }
 
@@ -155,140 +185,96 @@ pub(super) fn failure(step: &StepName, key: &str, why: &str) -> Failure {
     Failure::new(Class::TemplateError, format!("the `{key}` of step `{step}` cannot be filled: {why}"))
 }
 
+/// Holds an item for as long as its templates are filled.
+pub(in crate::pipeline) trait Input: Send + Sync {
+    /// Returns the item.
+    fn item(&self) -> &Json;
+}
+
+impl std::fmt::Debug for dyn Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Input")
+    }
+}
+
+impl Input for Json {
+    fn item(&self) -> &Json {
+        self
+    }
+}
+
 /// What the templates of one item know: the item, and the answers as they come.
 #[derive(Debug)]
 pub(super) struct Scope {
     names: Arc<[StepName]>,
-    item: Value,
-    answers: Box<[OnceLock<Value>]>,
+    item: Arc<dyn Input>,
+    /// The item as templates see it, made when the first one asks.
+    seen: OnceLock<Value>,
+    answers: Box<[OnceLock<Arc<Json>>]>,
+    known: Box<[OnceLock<Value>]>,
 }
 
 impl Scope {
-    pub(super) fn new(names: Arc<[StepName]>, item: &serde_json::Value) -> Self {
+    pub(super) fn new(names: Arc<[StepName]>, item: Arc<dyn Input>) -> Self {
         let answers = names.iter().map(|_| OnceLock::new()).collect();
-        Self { names, item: Value::from(Serde(item)), answers }
+        let known = names.iter().map(|_| OnceLock::new()).collect();
+        Self { names, item, seen: OnceLock::new(), answers, known }
     }
 
     /// Makes a step's answer known; the first one stays.
-    pub(super) fn answer(&self, step: usize, answer: &serde_json::Value) {
+    pub(super) fn answer(&self, step: usize, answer: &Json) {
         if let Some(slot) = self.answers.get(step) {
             // A second answer is refused by the walk before it comes here.
-            let _ = slot.set(Value::from(Serde(answer)));
+            let _ = slot.set(Arc::new(answer.clone()));
         }
+    }
+
+    /// Returns what a step sees that needs the steps `needs`: the item and their answers.
+    pub(super) fn view(self: &Arc<Self>, needs: &[usize]) -> Value {
+        Value::from_object(View { scope: self.clone(), needs: needs.into() })
+    }
+
+    fn item(&self) -> Value {
+        lazily(&self.seen, self.item.item())
+    }
+
+    fn known(&self, step: usize) -> Option<Value> {
+        Some(lazily(self.known.get(step)?, self.answers.get(step)?.get()?))
     }
 }
 
-impl Object for Scope {
+/// Returns the value in `slot`, made of `json` if it is not there yet. What takes more than the filling may is an
+/// error wherever it is used.
+fn lazily(slot: &OnceLock<Value>, json: &Json) -> Value {
+    if let Some(value) = slot.get() {
+        return value.clone();
+    }
+    match values::of_json(json) {
+        Ok(value) => slot.get_or_init(|| value).clone(),
+        Err(error) => Value::from(error),
+    }
+}
+
+/// What one step sees of a [`Scope`].
+#[derive(Debug)]
+struct View {
+    scope: Arc<Scope>,
+    needs: Box<[usize]>,
+}
+
+impl Object for View {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         self.get_value_by_str(key.as_str()?)
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         if key == "item" {
-            return Some(self.item.clone());
+            return Some(self.scope.item());
         }
-        let step = self.names.iter().position(|name| name.as_str() == key)?;
-        self.answers.get(step)?.get().cloned()
+        let is_it = |step: &&usize| self.scope.names.get(**step).is_some_and(|name| name.as_str() == key);
+        self.scope.known(*self.needs.iter().find(is_it)?)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn scope(item: serde_json::Value) -> (Arc<Scope>, Value) {
-        let scope = Arc::new(Scope::new([StepName::from("category")].into(), &item));
-        (scope.clone(), Value::from_dyn_object(scope))
-    }
-
-    fn fill(source: &str, item: serde_json::Value) -> Result<String, String> {
-        let mut templates = Templates::new();
-        templates.add("t", source).unwrap();
-        templates.fill("t", &scope(item).1)
-    }
-
-    #[test]
-    fn an_item_and_answers_fill_a_template() {
-        let mut templates = Templates::new();
-        templates
-            .add("t", "{{ item.a.b }} {{ item.list | join(', ') }} {{ category }} <{{ item | tojson }}>")
-            .unwrap();
-        let (answers, value) = scope(json!({ "a": { "b": 1 }, "list": ["x", "y"] }));
-        answers.answer(0, &json!("URGENT"));
-        assert_eq!(
-            templates.fill("t", &value).unwrap(),
-            r#"1 x, y URGENT <{"a": {"b": 1}, "list": ["x", "y"]}>"#
-        );
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_its_line() {
-        assert_eq!(
-            fill("a\n{{ item.nickname }}", json!({})).unwrap_err(),
-            "line 2: `item.nickname` is undefined"
-        );
-        assert_eq!(fill("{{ item.a.b }}", json!({})).unwrap_err(), "line 1: `item.a` is undefined");
-        assert_eq!(
-            fill("{{ item.a + 1 }}", json!({ "a": {} })).unwrap_err(),
-            "line 1: tried to use + operator on unsupported types map and number, in `item.a + 1`"
-        );
-        assert!(fill("{{ category }}", json!({})).unwrap_err().contains("`category`"));
-    }
-
-    #[test]
-    fn a_missing_field_may_have_a_default_or_be_asked_for() {
-        assert_eq!(fill("[{{ item.nickname | default('-') }}]", json!({})).unwrap(), "[-]");
-        assert_eq!(fill("{% if item.x is defined %}a{% else %}b{% endif %}", json!({})).unwrap(), "b");
-    }
-
-    #[test]
-    fn none_is_compared_joined_and_looked_at_without_an_error() {
-        let mut templates = Templates::new();
-        templates.add_condition("c", "category != 'MARKETING' and category is none").unwrap();
-        templates.add("t", "{{ category | join(', ') }}").unwrap();
-        let (answers, value) = scope(json!({}));
-        answers.answer(0, &json!(null));
-        assert_eq!(templates.holds("c", &value), Ok(true));
-        assert_eq!(templates.fill("t", &value), Ok(String::new()));
-    }
-
-    #[test]
-    fn a_condition_is_one_expression_and_nothing_else() {
-        for wrong in ["a %}x{% if b", "a) or (b", "a =", "", "{{ a }}", "set a = 1"] {
-            assert!(Templates::new().add_condition("c", wrong).is_err(), "{wrong}");
-        }
-        for right in
-            ["item.a == '%}'", "not (item.a or item.b)", "'x' if item.a else 'y'", "item.a\n  and item.b"]
-        {
-            assert!(Templates::new().add_condition("c", right).is_ok(), "{right}");
-        }
-    }
-
-    #[test]
-    fn what_the_engine_would_find_too_late_is_found_while_compiling() {
-        let flaws = Templates::new().add("t", "{{ item | jion(',') }} {{ 1 is od }}").unwrap_err();
-        let said: Vec<&str> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
-        assert_eq!(said, ["unknown filter `jion`", "unknown test `od`"]);
-        assert_eq!(flaws[0].range, Some(10..14));
-        assert!(Templates::new().add("t", "{% include 'x' %}").is_err());
-        assert!(Templates::new().add("t", "{% if 1 is not in [2] and 1 is eq 1 %}{% endif %}").is_ok());
-    }
-
-    #[test]
-    fn a_template_cannot_run_for_ever() {
-        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}";
-        assert!(fill(endless, json!({})).unwrap_err().contains("fuel"));
-    }
-
-    #[test]
-    fn mentions_leave_out_what_the_template_sets_itself() {
-        let mut templates = Templates::new();
-        let mentions =
-            templates.add("t", "{% set x = item.a.b %}{{ x }}{% for y in item.l %}{{ y }}{% endfor %}");
-        let mentions = mentions.unwrap();
-        assert_eq!(mentions.variables, BTreeSet::from(["item".to_owned()]));
-        assert_eq!(mentions.paths, ["item.a.b", "item.l"].map(str::to_owned).into());
-    }
-}
+mod tests;

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use minijinja::value::Value as Known;
 use serde_json::{Map, Value};
 
 use crate::types::{Class, Failure, ItemStatus, Part, Prompt, StepName};
 
-use super::ask::{Ask, Due, Next, ask_again, refused, with_parts};
+use super::ask::{Ask, Due, Next, Undecided, ask_again, refused, with_parts};
 use super::definition::Pipeline;
-use super::template::Scope;
+use super::meter::Allowance;
+use super::template::{Input, Scope};
 
 /// One item on its way.
 ///
@@ -22,7 +22,6 @@ use super::template::Scope;
 pub struct Walk {
     pipeline: Arc<Pipeline>,
     scope: Arc<Scope>,
-    known: Known,
     states: Vec<State>,
     /// The step whose failure is the item's.
     broken: Option<usize>,
@@ -66,17 +65,36 @@ pub enum StepEnd {
 impl Walk {
     /// Starts an item on its way.
     pub fn new(pipeline: Arc<Pipeline>, item: &Value) -> Self {
-        let scope = Arc::new(Scope::new(pipeline.names.clone(), item));
-        let known = Known::from_dyn_object(scope.clone());
-        let states = pipeline.steps.iter().map(|_| State::Waiting).collect();
-        Self { pipeline, scope, known, states, broken: None }
+        Self::with(pipeline, Arc::new(item.clone()))
     }
 
-    /// Returns what to ask now: every step that is due and was not asked yet.
+    /// Starts an item that is shared.
+    pub(super) fn with(pipeline: Arc<Pipeline>, item: Arc<dyn Input>) -> Self {
+        let scope = Arc::new(Scope::new(pipeline.names.clone(), item));
+        let states = pipeline.steps.iter().map(|_| State::Waiting).collect();
+        Self { pipeline, scope, states, broken: None }
+    }
+
+    /// Returns what to ask now: every step that is due and was not asked yet. A template may take seconds.
     pub fn due(&mut self) -> Vec<Ask> {
+        self.due_within(Allowance::WHOLE).unwrap_or_default()
+    }
+
+    /// Returns what to ask now, if that takes so little time that an actor's thread can wait for it. Otherwise
+    /// nothing has changed, and [`due`](Self::due) belongs on a thread of its own.
+    pub(super) fn due_briefly(&mut self) -> Option<Vec<Ask>> {
+        self.due_within(Allowance::BRIEF)
+    }
+
+    /// Returns what to ask now, on a thread of its own; `None` where that was cancelled, and nothing has changed.
+    pub(super) fn due_unless_cancelled(&mut self) -> Option<Vec<Ask>> {
+        self.due_within(Allowance::WHOLE)
+    }
+
+    fn due_within(&mut self, allowance: Allowance) -> Option<Vec<Ask>> {
         let mut asks = Vec::new();
         if self.broken.is_some() {
-            return asks;
+            return Some(asks);
         }
         let pipeline = self.pipeline.clone();
         // Each step comes after its needs, so one pass sees every step that a skipped one frees.
@@ -85,21 +103,26 @@ impl Walk {
                 continue;
             }
             let Some(step) = pipeline.steps.get(index) else { continue };
-            match pipeline.decide(index, step, &self.known) {
+            let scope = self.scope.view(pipeline.graph.needs(index));
+            match pipeline.decide(index, step, &scope, allowance) {
                 Ok(Due::Skipped) => self.end(index, State::Skipped),
                 Ok(Due::Asked(ask)) => {
                     self.states[index] = State::Asked { prompt: ask.prompt.clone(), refusals: 0 };
                     asks.push(ask);
                 }
-                Err(failure) => self.end(index, State::Failed(failure)),
+                Err(Undecided::Failed(failure)) => self.end(index, State::Failed(failure)),
+                Err(Undecided::TooLong) => {
+                    asks.iter().for_each(|ask| self.states[ask.step] = State::Waiting);
+                    return None;
+                }
             }
             if self.broken.is_some() {
                 // What is not sent yet need not be paid for.
                 asks.iter().for_each(|ask| self.states[ask.step] = State::Waiting);
-                return Vec::new();
+                return Some(Vec::new());
             }
         }
-        asks
+        Some(asks)
     }
 
     /// Adds loaded attachments to a step that is being asked, and returns the whole question. `None`

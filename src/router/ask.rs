@@ -45,7 +45,7 @@ impl StopSignal {
     }
 
     /// Waits until it is given.
-    pub(super) async fn given(mut self) {
+    pub(crate) async fn given(mut self) {
         if self.0.wait_for(|stops| *stops).await.is_err() {
             // Its asker has gone without stopping, and will drop the question.
             std::future::pending::<()>().await;

@@ -23,6 +23,7 @@ mod resume;
 mod run;
 mod simulate;
 mod stop;
+mod templates;
 #[cfg(unix)]
 mod terminal;
 

@@ -25,10 +25,12 @@ use super::load_attachment::load_all;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
 use super::off_thread::check_answer;
 use super::questions::Questions;
+use super::rendering;
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::source;
+use crate::pipeline::template::Input;
 use crate::pipeline::walk::{Settled, StepEnd, Walk};
 
 /// The actor of one item in flight.
@@ -54,6 +56,12 @@ pub(super) struct Job {
     pub(super) purse: Arc<Purse>,
     /// Where its answers are kept, if they are.
     pub(super) kept: Option<Kept>,
+}
+
+impl Input for Job {
+    fn item(&self) -> &serde_json::Value {
+        &self.item.value
+    }
 }
 
 /// How an item ended, and what it took.
@@ -170,7 +178,7 @@ enum End {
 /// cannot be kept any more, which its run then knows.
 async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let started = Instant::now();
-    let mut walk = Walk::new(job.pipeline.clone(), &job.item.value);
+    let mut walk = Walk::with(job.pipeline.clone(), job.clone());
     let mut steps = Steps::new(&job);
     let mut asked = Questions::new();
     let mut questions = 0;
@@ -178,7 +186,22 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     loop {
         chaos::point("item.asks");
         let mut recalled = false;
-        let due = if left.is_none() { walk.due() } else { Vec::new() };
+        let due = match left {
+            Some(_) => Vec::new(),
+            None => match walk.due_briefly() {
+                Some(due) => due,
+                None => {
+                    let (walked, due) = asked.beside(rendering::due(walk, job.stop.clone())).await;
+                    walk = walked;
+                    due.unwrap_or_else(|| {
+                        let why =
+                            Failure::new(Class::Cancelled, "the run stopped while a template was filled");
+                        left = Some(Box::new(why));
+                        Vec::new()
+                    })
+                }
+            },
+        };
         for ask in due {
             match asked.beside(attach(&mut walk, &ask)).await {
                 Ok((prompt, files)) => match steps.recall(ask.step, &prompt, files) {

@@ -18,6 +18,7 @@ mod money;
 mod off_thread;
 mod progress;
 mod questions;
+mod rendering;
 mod report;
 mod setup;
 mod share;

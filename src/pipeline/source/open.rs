@@ -171,6 +171,11 @@ impl Source {
         self
     }
 
+    /// Returns whether it is known to be CSV before it is read.
+    pub fn is_csv(&self) -> bool {
+        matches!(self.input, Input::Bytes(_, Some(Format::Csv)))
+    }
+
     /// Returns what messages call the source.
     pub fn name(&self) -> &str {
         &self.name

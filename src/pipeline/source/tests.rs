@@ -488,3 +488,38 @@ fn line(entry: &Entry) -> u64 {
         Entry::Rejected(reject) => reject.line,
     }
 }
+
+/// What Python's csv and json make of inputs; `tests/data/python/generate.py` writes it.
+#[derive(serde::Deserialize)]
+struct GoldenCsv {
+    csv: String,
+    rows: Vec<Value>,
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenJson {
+    json: String,
+    again: String,
+}
+
+#[tokio::test]
+async fn csv_rows_are_those_that_python_reads() {
+    let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/python/csv.json"));
+    for GoldenCsv { csv, rows } in serde_json::from_str::<Vec<GoldenCsv>>(golden).unwrap() {
+        let (entries, error) = read_as(Format::Csv, csv.clone()).await;
+        assert!(error.is_none(), "{csv:?}: {error:?}");
+        let read: Vec<Value> = items(&entries).into_iter().map(|item| item.value.clone()).collect();
+        assert_eq!(read, rows, "{csv:?}");
+    }
+}
+
+#[tokio::test]
+async fn json_values_are_those_that_python_reads() {
+    let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/python/json.json"));
+    for GoldenJson { json, again } in serde_json::from_str::<Vec<GoldenJson>>(golden).unwrap() {
+        let (entries, error) = read_as(Format::Jsonl, json.clone()).await;
+        assert!(error.is_none(), "{json}: {error:?}");
+        let expected: Value = serde_json::from_str(&again).unwrap();
+        assert_eq!(items(&entries)[0].value, expected, "{json}");
+    }
+}

@@ -153,3 +153,64 @@ fn a_pipeline_that_cannot_be_read_says_which() {
     let faults = Pipeline::load(Path::new("/nowhere/p.toml"), &Defaults::default(), &[]).unwrap_err();
     assert!(faults.to_string().starts_with("cannot read the pipeline /nowhere/p.toml: "), "{faults}");
 }
+
+#[test]
+fn assigning_a_steps_name_is_refused() {
+    for template in [
+        "{% set category = category | default('OTHER') %}",
+        "{% set category %}x{% endset %}",
+        "{% set a, category = 1, 2 %}",
+        "{% if true %}{% set category = 1 %}{% endif %}",
+        "{% macro category() %}{% endmacro %}",
+        "{% set item = 1 %}",
+    ] {
+        let two = format!(
+            "name = 'two'\n[[step]]\nname = 'category'\nprompt = 'p'\n\
+             [[step]]\nname = 'b'\nprompt = \"\"\"{template} text\"\"\"\n"
+        );
+        assert!(
+            said(&two).iter().any(|fault| fault.contains("cannot be assigned")),
+            "{template}: {:?}",
+            said(&two)
+        );
+    }
+}
+
+#[test]
+fn a_comparison_of_kinds_that_are_known_is_refused_with_advice() {
+    let steps = "name = 'n'\n[input.schema]\nproperties = { amount = { type = 'string' }, n = { type = 'number' } }\n\
+        [[step]]\nname = 'score'\nprompt = 'p'\nchoice = ['1', '2', '10']\n\
+        [[step]]\nname = 'text'\nprompt = 'p'\n\
+        [[step]]\nname = 'facts'\nprompt = 'p'\nschema = { properties = { age = { type = 'integer' } } }\n\
+        [[step]]\nname = 'b'\nprompt = 'p'\n";
+    for wrong in [
+        "score > 7",
+        "7 == score",
+        "text >= 1",
+        "item.amount > 100",
+        "item.n == '5'",
+        "facts.age < '18'",
+        "1 < score < 5",
+        "score is gt 3",
+        "score in 5",
+        "text < none",
+        "score + 1 > 2",
+        "(text | upper) == 1",
+    ] {
+        let found = said(&format!("{steps}when = \"{wrong}\"\n"));
+        assert!(found.iter().any(|fault| fault.contains("cannot")), "{wrong}: {found:?}");
+    }
+    assert!(said(&format!("{steps}when = 'score > 7'\n"))[0].contains("`| float`"));
+    for right in [
+        "(score | int) > 7",
+        "score == '7'",
+        "score in ['1', '2']",
+        "(item.amount | float) > 100",
+        "item.n > 5 and facts.age >= 18",
+        "text is none or text == none",
+        "item.other > 5",
+        "score ~ 1 == '11'",
+    ] {
+        super::pipeline(&format!("{steps}when = \"{right}\"\n"));
+    }
+}

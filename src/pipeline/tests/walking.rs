@@ -212,3 +212,67 @@ fn a_walk_that_is_cut_short_has_failed_as_cancelled() {
     assert_eq!(settled.status, ItemStatus::Failed);
     assert_eq!(settled.error.unwrap().1.class, Class::Cancelled);
 }
+
+#[test]
+fn a_step_waits_for_every_step_that_its_templates_name_wherever_they_name_it() {
+    for template in [
+        "{{ category | default('OTHER') }}",
+        "{% with category = category | default('OTHER') %}{{ category }}{% endwith %}",
+        "{% set other = category | default('OTHER') %}{{ other }}",
+        "{% set other %}{{ category | default('OTHER') }}{% endset %}{{ other }}",
+        "{% set a, b = 1, category %}{{ b }}",
+        "{% macro m(category=category) %}x{% endmacro %}{{ m() }}{{ category }}",
+        "{% macro m() %}{{ category }}{% endmacro %}{{ m() }}",
+        "{% for category in [category] %}{{ category }}{% endfor %}",
+    ] {
+        let two = format!(
+            "name = 'two'\n[[step]]\nname = 'category'\nprompt = 'p'\n\
+             [[step]]\nname = 'reply'\nprompt = \"\"\"Reply: {template}\"\"\"\n"
+        );
+        assert_eq!(pipeline(&two).needs(1), [0], "{template}");
+    }
+}
+
+#[test]
+fn an_optional_number_that_failed_satisfies_no_condition() {
+    let mut walk = start(
+        &pipeline(
+            "name = 'n'\n[[step]]\nname = 'score'\nprompt = 'p'\nschema = { type = 'number' }\noptional = true\n\
+             [[step]]\nname = 'b'\nprompt = 'p'\nwhen = 'score < 5'\n",
+        ),
+        json!({}),
+    );
+    walk.due();
+    walk.failed(0, Failure::new(Class::Timeout, "late"));
+    assert!(walk.due().is_empty());
+    let Some((step, failure)) = walk.settle().error else { panic!("it decided") };
+    assert_eq!((step.as_str(), failure.class), ("b", Class::TemplateError));
+    assert!(failure.message.contains("ask `is none` or `is not none` first"), "{failure:?}");
+}
+
+#[test]
+fn none_attaches_nothing() {
+    let mut walk = start(
+        &pipeline(
+            "name = 'n'\n[[step]]\nname = 'a'\nprompt = 'p'\nattach = ['{{ item.photo }}', '{{ item.b }}']\n",
+        ),
+        json!({ "photo": null, "b": "b.png" }),
+    );
+    let asks = walk.due();
+    assert!(matches!(&asks[0].attach[..], [Attachment::File(_)]), "{asks:?}");
+}
+
+#[test]
+fn a_prompt_and_its_system_prompt_share_one_limit() {
+    let text = |length: usize| {
+        let item = json!({ "text": "x".repeat(length) });
+        let limited = "name = 'n'\n[defaults]\nmax_prompt_bytes = 100\nsystem = '0123456789'\n\
+             [[step]]\nname = 'a'\nprompt = '{{ item.text }}'\n";
+        let mut walk = start(&pipeline(limited), item);
+        (walk.due().len(), walk.settle().error.map(|(_, failure)| failure.message))
+    };
+    assert_eq!(text(90).0, 1);
+    let (asked, failure) = text(91);
+    assert_eq!(asked, 0);
+    assert!(failure.unwrap().contains("`max_prompt_bytes`"));
+}
