@@ -49,6 +49,22 @@ pub enum Error {
         /// Ours.
         known: i64,
     },
+    /// It is to be brought to a later schema version, and a process of an earlier one works with it.
+    #[error(
+        "the database {} has schema version {found} and cannot be brought to version {known} now: {} is being worked \
+         on by an earlier version of pointsman. Wait until it has ended, or stop it, then run the same command again",
+        path.display(), name(*run)
+    )]
+    EarlierAtWork {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+        /// The run that is at work.
+        run: RunNumber,
+    },
     /// It is a database of something else.
     #[error("{} is a database of another program: name another file in [store] url", path.display())]
     Foreign {

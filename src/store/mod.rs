@@ -72,7 +72,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// counts any more.
     fn begin<'a>(&'a self, run: RunNumber, outline: Option<&'a Outline>, anew: bool) -> Answer<'a, Session>;
 
-    /// Notes how far a run has come, and what is to be told of it.
+    /// Notes how far a run has come, and what is to be told of it. One that was cancelled stays so, unless it is
+    /// complete.
     fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()>;
 
     /// Notes what is to be told of a run. Its state and the time of its last change stay as they are.

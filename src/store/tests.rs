@@ -548,11 +548,83 @@ async fn rows_of_runs_and_spending_that_are_not_what_was_written_are_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_run_that_is_cancelled_as_its_session_ends_stays_cancelled_unless_it_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    store.set(run, RunState::Cancelled).await.unwrap();
+    for state in [RunState::Stopped, RunState::Paused, RunState::Broken] {
+        store.touch(run, state, &json!({ "ended": state.as_str() })).await.unwrap();
+        let known = store.run(run).await.unwrap();
+        assert_eq!((known.state, known.outcome), (RunState::Cancelled, json!({ "ended": state.as_str() })));
+    }
+    store.touch(run, RunState::Complete, &Value::Null).await.unwrap();
+    assert_eq!(store.state(run).await.unwrap(), RunState::Complete);
+    store.set(run, RunState::Cancelled).await.unwrap();
+    store.begin(run, None, false).await.unwrap();
+    store.touch(run, RunState::Stopped, &Value::Null).await.unwrap();
+    assert_eq!(store.state(run).await.unwrap(), RunState::Stopped, "a new session takes the run up again");
+}
+
+#[tokio::test]
+async fn counts_that_no_model_has_do_not_keep_a_run_from_being_summed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    let most = Tokens(u64::MAX);
+    let usage = Usage { input: most, cached: most, cache_write: most, output: most, reasoning: most };
+    let attempts = vec![Attempt { usage: Some(usage), ..attempt(Some(i64::MAX as u64), Outcome::Answered) }];
+    let step = StepRecord { trail: Trail(attempts), ..answered("category", json!("A")) };
+    let records = [
+        record(run, 1, vec![step.clone()], None),
+        record(run, 2, vec![step], None),
+        record(run, 3, vec![answered("category", json!("A"))], None),
+    ];
+    store.write(&records).await.unwrap();
+    let spent = store.sums(run).await.unwrap().spent;
+    assert_eq!(
+        (spent.calls, spent.tokens.input, spent.tokens.output),
+        (3, Tokens(200_000_010), Tokens(200_000_003))
+    );
+    assert_eq!(spent.cost, NanoUsd(2 * NanoUsd::MAX_CREDIBLE_COST.0 + 40));
+}
+
+#[tokio::test]
+async fn the_state_of_a_run_is_read_without_its_other_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let run = begun(&store).await;
+    edit(&folder.path().join("a.db"), "UPDATE runs SET outcome = 'no JSON'").await;
+    assert!(matches!(store.run(run).await, Err(Error::Damaged { .. })));
+    assert_eq!(store.state(run).await.unwrap(), RunState::Open);
+    edit(&folder.path().join("a.db"), "UPDATE runs SET state = 'odd'").await;
+    assert!(matches!(store.state(run).await, Err(Error::Damaged { .. })));
+    assert!(matches!(store.state(RunNumber(9)).await, Err(Error::NoRun(RunNumber(9)))));
+}
+
 /// Opens a copy of a database that the version before this one wrote.
 async fn of_the_version_before(folder: &Path) -> Sqlite {
     let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store/version_2.sqlite");
     std::fs::copy(written, folder.join("a.db")).unwrap();
     open(folder).await
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_is_not_migrated_while_a_run_of_it_is_at_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store/version_2.sqlite");
+    std::fs::copy(written, &path).unwrap();
+    for (number, name) in [(1, "run 1"), (0, "a new run")] {
+        let at_work = RunLock::take(&path.canonicalize().unwrap(), RunNumber(number)).unwrap();
+        let refused = Sqlite::open(&path).await.unwrap_err().to_string();
+        let why =
+            format!("cannot be brought to version 3 now: {name} is being worked on by an earlier version");
+        assert!(refused.contains(&why) && refused.contains("Wait until it has ended"), "{refused}");
+        drop(at_work);
+    }
+    assert_eq!(open(folder.path()).await.run(RunNumber(1)).await.unwrap().sessions, 3);
 }
 
 #[tokio::test]

@@ -37,4 +37,4 @@ pub use reply::Reply;
 pub use secret::Secret;
 pub use spent::Spent;
 pub use story::whole_story;
-pub use usage::{Tokens, Usage};
+pub use usage::{MAX_CREDIBLE_TOKENS, Tokens, Usage};

@@ -6,7 +6,7 @@ use std::ops::{Add, AddAssign};
 use serde::{Deserialize, Serialize};
 
 /// Most tokens of one attempt, read or written, that are believed. Ten times the largest context of any model.
-const MAX_CREDIBLE: Tokens = Tokens(100_000_000);
+pub const MAX_CREDIBLE_TOKENS: Tokens = Tokens(100_000_000);
 
 /// A number of tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ impl Usage {
     /// Returns what is believed of the counts of one attempt. `None` for a count that no model can have: it is
     /// unknown then, and so is the cost. Parts that exceed their whole are clamped to it.
     pub fn credible(self) -> Option<Self> {
-        if self.input > MAX_CREDIBLE || self.output > MAX_CREDIBLE {
+        if self.input > MAX_CREDIBLE_TOKENS || self.output > MAX_CREDIBLE_TOKENS {
             return None;
         }
         let cached = self.cached.min(self.input);

@@ -74,11 +74,11 @@ impl Sqlite {
         create_private(&path);
         let options = options(&path);
         let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
-        migrate(&mut writer, &path).await?;
+        let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        migrate(&mut writer, &path, &real_path).await?;
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(BUSY);
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
         let place = Place::of(&path);
-        let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
         Ok(Self { path, real_path, place, writer: Mutex::new(writer), readers })
     }
 
@@ -156,7 +156,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Brings the schema to the newest version, or refuses a file that is not ours.
-async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+async fn migrate(writer: &mut SqliteConnection, path: &Path, real_path: &Path) -> Result<(), Error> {
     let failed = |error: sqlx::Error| advice::on_open(path, &error);
     let mut change = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
     let number = async |change: &mut SqliteConnection, sql: &'static str| {
@@ -171,6 +171,15 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), Error
     let known = SCHEMA.len() as i64;
     if found > known {
         return Err(Error::Newer { path: path.to_owned(), found, known });
+    }
+    if (1..known).contains(&found) {
+        let runs = sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *change).await;
+        // A process of the earlier version writes rows as that version does: without what the new schema needs.
+        // Number 0 is that of a run that it is about to make.
+        let mut runs = runs.map_err(failed)?.into_iter().map(RunNumber).chain([RunNumber(0)]);
+        if let Some(run) = runs.find(|run| RunLock::is_taken(real_path, *run)) {
+            return Err(Error::EarlierAtWork { path: path.to_owned(), found, known, run });
+        }
     }
     let missing = SCHEMA.iter().skip(usize::try_from(found).unwrap_or(0));
     for script in missing {

@@ -1,17 +1,29 @@
 //! Reads items with their steps.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite as Driver};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row, Sqlite as Driver};
 
 use crate::store::error::Error;
 use crate::store::record::{ItemNumber, KnownItem, KnownStep, StepState};
 use crate::store::run::{RunNumber, Sums};
-use crate::types::{ItemKey, NanoUsd, Spent, StepName, Tokens, Usage};
+use crate::types::{ItemKey, MAX_CREDIBLE_TOKENS, NanoUsd, Spent, StepName, Tokens, Usage};
 
 use super::Sqlite;
 use super::row::{self, Odd};
+
+/// Sums of what the steps of a run took. Rows of earlier versions can have counts that no model has. `sum` fails where
+/// its result is too large for a column, and `total` does not; it is exact below 2^53.
+static SUMS: LazyLock<String> = LazyLock::new(|| {
+    let numbers = ["calls", "maybe", "input", "cached", "written", "output", "reasoned", "unknown"];
+    let columns = numbers.map(|column| (column, MAX_CREDIBLE_TOKENS.0));
+    let columns = columns.into_iter().chain([("cost", NanoUsd::MAX_CREDIBLE_COST.0)]);
+    let sums =
+        columns.map(|(column, most)| format!("CAST(total(min({column}, {most})) AS INTEGER) AS {column}"));
+    format!("SELECT {} FROM steps WHERE run = ?", sums.collect::<Vec<_>>().join(", "))
+});
 
 impl Sqlite {
     pub(super) async fn items_of(
@@ -135,11 +147,7 @@ impl Sqlite {
                 other => return Err(self.damaged(format!("items of run {run} are {other:?}"))),
             }
         }
-        let query = "SELECT sum(calls) AS calls, sum(maybe) AS maybe, sum(input) AS input, \
-                     sum(cached) AS cached, sum(written) AS written, sum(output) AS output, \
-                     sum(reasoned) AS reasoned, sum(cost) AS cost, sum(unknown) AS unknown \
-                     FROM steps WHERE run = ?";
-        let row = sqlx::query(query).bind(run.0).fetch_one(&self.readers).await;
+        let row = sqlx::query(AssertSqlSafe(SUMS.as_str())).bind(run.0).fetch_one(&self.readers).await;
         sums.spent = row.and_then(|row| spent(&row)).map_err(|error| self.unread(&error))?;
         Ok(sums)
     }

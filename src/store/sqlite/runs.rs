@@ -1,8 +1,10 @@
 //! Reads and writes runs as a whole.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::clock;
 use crate::store::Session;
@@ -14,12 +16,6 @@ use crate::store::run::{KnownRun, Outline, RunNumber, RunState};
 use super::Sqlite;
 use super::row::Odd;
 use super::run_row::RunRow;
-
-/// Does not wait for other processes, for the moment.
-const NO_WAIT: &str = "PRAGMA busy_timeout = 0";
-
-/// Waits for them again, as long as every connection does.
-const WAIT: &str = "PRAGMA busy_timeout = 30000";
 
 impl Sqlite {
     pub(super) async fn all_runs(&self) -> Result<Vec<KnownRun>, Error> {
@@ -105,7 +101,10 @@ impl Sqlite {
         outcome: &Value,
     ) -> Result<(), Error> {
         self.change_run(run, |row| {
-            state.as_str().clone_into(&mut row.state);
+            // It may have been cancelled since its session last looked. One that is complete has nothing to give up.
+            if row.state != RunState::Cancelled.as_str() || state == RunState::Complete {
+                state.as_str().clone_into(&mut row.state);
+            }
             row.outcome = outcome.to_string();
             row.touched = now();
         })
@@ -117,7 +116,11 @@ impl Sqlite {
     }
 
     pub(super) async fn state_of(&self, run: RunNumber) -> Result<RunState, Error> {
-        self.one_run(run).await.map(|run| run.state)
+        // Asked twice a second for every run at work: its other columns can be large, and a checksum covers them all.
+        let state = sqlx::query_scalar::<_, String>("SELECT state FROM runs WHERE run = ?").bind(run.0);
+        let state = state.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
+        let state = state.ok_or(Error::NoRun(run))?;
+        RunState::from_word(&state).ok_or_else(|| self.odd_run(&Odd::Word(state.into())))
     }
 
     pub(super) async fn set_state(&self, run: RunNumber, state: RunState) -> Result<(), Error> {
@@ -185,14 +188,15 @@ impl Sqlite {
 
     /// Empties the journal, unless others read or write just now: then as much of it as they allow.
     pub(super) async fn fold_journal(&self) -> Result<(), Error> {
-        let mut writer = self.writer().await;
-        let mut folded = Ok(());
-        // A checkpoint that waits for another process would hold up every commit of this one.
-        for statement in [NO_WAIT, "PRAGMA wal_checkpoint(TRUNCATE)", WAIT] {
-            let done = sqlx::query(statement).execute(&mut *writer).await;
-            folded = folded.and(done.map(drop).map_err(|error| self.unwritten(&error)));
-        }
-        folded
+        let failed = |error: sqlx::Error| self.unwritten(&error);
+        // Nothing of this process is written meanwhile.
+        let _writer = self.writer().await;
+        // A checkpoint that waits for another process would hold up every commit of this one. It has a connection of
+        // its own, so that the one that writes waits as long as ever, also when this is dropped half-way.
+        let options = super::options(&self.path).create_if_missing(false).busy_timeout(Duration::ZERO);
+        let mut folder = options.connect().await.map_err(failed)?;
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut folder).await.map_err(failed)?;
+        folder.close().await.map_err(failed)
     }
 
     fn known(&self, row: &SqliteRow) -> Result<KnownRun, Error> {
@@ -202,4 +206,31 @@ impl Sqlite {
 
 pub(super) fn now() -> i64 {
     clock::milliseconds()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fold_that_is_dropped_half_way_leaves_the_writer_waiting_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("a.db")).await.unwrap();
+        for most in 1..12 {
+            let (mut fold, mut polls) = (Box::pin(store.fold_journal()), 0);
+            let done = poll_fn(|context| {
+                polls += 1;
+                if polls > most { Poll::Ready(None) } else { fold.as_mut().poll(context).map(Some) }
+            });
+            // One that was dropped may still fold, and be in the way of the next.
+            drop(done.await);
+            drop(fold);
+            let mut writer = store.writer().await;
+            let waits = sqlx::query_scalar::<_, i64>("PRAGMA busy_timeout").fetch_one(&mut *writer).await;
+            assert_eq!(waits.unwrap(), 30_000, "dropped after {most} polls");
+        }
+    }
 }
