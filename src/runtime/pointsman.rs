@@ -224,7 +224,7 @@ impl Pointsman {
     /// lives again, one that hangs is aborted. Calls that wait or are out go on.
     ///
     /// # Errors
-    /// When there is no such actor, or everything is being stopped.
+    /// When there is no such actor, it is one of a run, or everything is being stopped.
     pub async fn restart(&self, child: &str) -> Result<(), Error> {
         let restart = RestartChild { name: child.into() };
         self.running.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -34,7 +34,10 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct RunHandle {
     run: Addr<Run>,
     number: Option<RunNumber>,
-    progress: watch::Sender<Progress>,
+    /// Held by the run itself: its watchers learn that it has ended when the channel closes.
+    progress: Weak<watch::Sender<Progress>>,
+    /// The last progress, once the run has ended.
+    last: Arc<OnceLock<Progress>>,
     report: oneshot::Receiver<Report>,
     ended: Option<Report>,
     notes: Vec<String>,
@@ -51,10 +54,13 @@ impl RunHandle {
         &self.notes
     }
 
-    /// Returns where the run's progress is told, ten times a second, and once more at its end. It costs something only
-    /// while the receiver is there.
+    /// Returns where the run's progress is told, ten times a second, and once more at its end; then the channel closes.
+    /// It costs something only while the receiver is there.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        let progress = self.progress.subscribe();
+        let Some(progress) = self.progress.upgrade() else {
+            return watch::channel(self.last.get().cloned().unwrap_or_default()).1;
+        };
+        let progress = progress.subscribe();
         self.run.do_send(Watched);
         progress
     }
@@ -135,7 +141,8 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         arbiters,
         open,
     } = begin;
-    let progress = watch::Sender::new(Progress::default());
+    let progress = Arc::new(watch::Sender::new(Progress::default()));
+    let last = Arc::default();
     let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
     let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
     let priority = Priority::Batch;
@@ -162,14 +169,16 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         }
     };
     let work = tasks.work(run.clone());
-    let under_way = UnderWay { run: run.clone(), told, purses, kept, open };
+    let watched = Arc::downgrade(&progress);
+    let under_way =
+        UnderWay { run: run.clone(), told, purses, kept, progress, last: Arc::clone(&last), open };
     drop(arbiters.runtime.spawn(async move {
         // Whoever does not wait for the report does not want it.
         if let Some(report) = Box::pin(under_way.end(work)).await {
             drop(report_on.send(report));
         }
     }));
-    Ok(RunHandle { run, number, progress, report, ended: None, notes })
+    Ok(RunHandle { run, number, progress: watched, last, report, ended: None, notes })
 }
 
 async fn start_actor(
@@ -207,6 +216,9 @@ struct UnderWay {
     told: oneshot::Receiver<Report>,
     purses: RunPurses,
     kept: Option<Open>,
+    progress: Arc<watch::Sender<Progress>>,
+    /// Where its last progress stays.
+    last: Arc<OnceLock<Progress>>,
     /// The last to go: a drain waits for it.
     open: OpenRun,
 }
@@ -215,10 +227,13 @@ impl UnderWay {
     /// Works to the end, books what was spent and closes the run. Returns its report; `None` when its actor died
     /// before it could make one.
     async fn end(self, work: impl Future<Output = ()>) -> Option<Report> {
-        let Self { run, told, purses, kept, mut open } = self;
+        let Self { run, told, purses, kept, progress, last, mut open } = self;
         let given_up = kept.as_ref().map(|kept| given_up(kept.store.clone(), kept.run()));
         let was_cancelled = work_unless(work, given_up, &mut open, &run).await;
         let told = told.await;
+        last.get_or_init(|| progress.borrow().clone());
+        // Its watchers learn of the end when the run's actor has gone, too.
+        drop(progress);
         // Calls that were broken off are booked a moment later than their items end.
         settled(&purses).await;
         let mut report = told.ok();

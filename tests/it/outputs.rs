@@ -219,3 +219,14 @@ fn a_copy_of_its_lines_does_not_change_when_a_run_was_last_at_work() {
     room.run("results 1 --out copy.jsonl").expect(0);
     assert_eq!(room.run("runs --json").out, before);
 }
+
+#[test]
+fn an_output_keeps_its_lines_where_the_rejects_cannot_be_written() {
+    let room = Room::new("");
+    room.items(10);
+    room.run(RUN).expect(0);
+    // Its first line is no item now. All the others have settled, and their lines are to be written again.
+    room.write("items.jsonl", format!("no json\n{}", room.read("items.jsonl")));
+    room.run(&format!("{RUN} --rejects /dev/full")).says(4, &["cannot write to /dev/full"]);
+    assert_eq!(room.lines("o.jsonl").len(), 10);
+}

@@ -66,7 +66,7 @@ pub struct Run {
     records: Option<mpsc::UnboundedSender<Record>>,
     /// Tells the writer that lines which nobody takes are not waited for any more.
     give_up: watch::Sender<bool>,
-    progress: watch::Sender<Progress>,
+    progress: Arc<watch::Sender<Progress>>,
     report: Option<oneshot::Sender<Report>>,
     /// Where items report, and where their ends are.
     own: Option<(Arc<Addr<Self>>, Recipient<ChildExited>)>,

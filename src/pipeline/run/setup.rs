@@ -41,7 +41,7 @@ pub struct RunSetup {
     /// Whose money its calls spend.
     pub purses: RunPurses,
     /// Where progress is told.
-    pub progress: watch::Sender<Progress>,
+    pub progress: Arc<watch::Sender<Progress>>,
     /// Where the report goes at the end.
     pub report: oneshot::Sender<Report>,
 }

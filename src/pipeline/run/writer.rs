@@ -225,6 +225,8 @@ impl Writer<'_> {
         if let Err(unkept) = keeping.ledger.record(kept).await
             && !std::mem::replace(&mut self.unkept, true)
         {
+            // The lines of items that are not stored are not written: the file that was there stays, if it holds more.
+            self.lines.cut_short();
             self.run.do_send(LedgerBroken(unkept));
         }
     }
@@ -308,6 +310,8 @@ impl Writer<'_> {
 
     /// Remembers the first thing that went wrong, and tells the run.
     fn breaks(&mut self, why: String, reader_gone: bool) {
+        // The lines that come now are not written: the file that was there stays, if it holds more.
+        self.lines.cut_short();
         if self.broken.is_none() {
             self.broken = Some(Broken { why, reader_gone });
             self.run.do_send(OutputBroken);

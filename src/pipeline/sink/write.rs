@@ -138,7 +138,6 @@ impl<T: Send + 'static> Sink<T> {
         on_screen: fn(&str) -> Cow<'_, str>,
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
-        target.empty()?;
         let is_terminal = target.is_terminal;
         // A line that cannot be made ends the output as one that cannot be written does: the lines before it
         // are whole, and are told.
@@ -166,7 +165,9 @@ impl<T: Send + 'static> Sink<T> {
             Output { name: name.clone(), out, file, successor, path, written, flags: flags.clone() };
         let mut header = Some(header);
         let write = move |from: &mut _| {
+            // Not before: a run that is refused after its output was opened leaves the file as it was.
             if let Some(header) = header.take() {
+                output.empty()?;
                 output.write(&header, &[])?;
             }
             match write_waiting(from, &encode, &mut output)? {
@@ -361,6 +362,12 @@ impl Output {
         }
     }
 
+    /// Takes out what was in the file.
+    fn empty(&self) -> Result<(), Error> {
+        let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
+        self.file.as_ref().map_or(Ok(()), |file| file.set_len(0)).map_err(failed)
+    }
+
     /// Takes the place of the file that was there, if it is time.
     fn succeed(&mut self, is_due: impl Fn(&Successor) -> bool) -> Result<(), Error> {
         let Some(successor) = self.successor.take_if(|successor| is_due(successor)) else { return Ok(()) };
@@ -372,7 +379,8 @@ impl Output {
     }
 
     fn finish(&mut self) -> Result<Written, Error> {
-        let cut_short = self.flags.cut_short.load(Relaxed);
+        // An output that was given up has gaps.
+        let cut_short = self.flags.cut_short.load(Relaxed) || self.flags.abandoned.load(Relaxed);
         let lines = self.written.lines;
         let is_partial = self.flags.partial.load(Relaxed);
         let is_enough = |successor: &Successor| !is_partial || lines >= successor.at_least;
