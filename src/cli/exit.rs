@@ -13,7 +13,8 @@ pub enum Exit {
     Usage,
     /// The configuration or the pipeline is wrong; nothing was run.
     Configuration,
-    /// The input could not be read, or the output or the store not be written, to its end.
+    /// The input could not be read, or the output or the store not be written, to its end; or an output file is not the
+    /// run's own.
     Broken,
     /// A cap on money was met; the run can go on.
     Paused,
@@ -32,7 +33,7 @@ Exit codes:
     1  some items failed, or some lines were no items
     2  the arguments are wrong
     3  the configuration or the pipeline is wrong; nothing was run
-    4  the input could not be read, or the output or the store not be written, to its end
+    4  the input, an output or the store failed; or an output file is not the run's own
     5  paused: a budget is met; go on with a higher --max-cost
    70  something that must not fail did; what was done is written
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end

@@ -179,7 +179,8 @@ impl Player {
                 self.written.insert(says(line));
                 continue;
             }
-            if !had && !(stands && self.written.contains(&says(line))) {
+            let stood = stands && self.written.contains(&says(line));
+            if !had && !stood {
                 let why: Vec<_> = checked.into_iter().filter_map(|(_, checked)| checked.err()).collect();
                 let rule = "a line is right, or is the one that its item had";
                 return violated(rule, format!("{what}: {}\n{}", says(line), why.join("\n")));

@@ -97,7 +97,6 @@ fn every_history_ends_with_the_right_output() {
 
 /// Plays histories for as many minutes as `POINTSMAN_HISTORIES` says; none unless it is set.
 #[test]
-#[expect(clippy::print_stderr, reason = "it runs for hours: each failure is printed as it is found")]
 fn histories_without_end() {
     let Some(minutes) = std::env::var("POINTSMAN_HISTORIES").ok().map(|minutes| minutes.parse().unwrap())
     else {

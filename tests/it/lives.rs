@@ -128,7 +128,9 @@ async fn a_provider_that_is_restarted_under_its_calls_loses_and_forgets_nothing(
     for calls in [4, 16, 32, 48] {
         until("some have left", || snapshot(&pointsman, "a").calls >= calls).await;
         pointsman.restart("provider a").await.unwrap();
-        assert_eq!(snapshot(&pointsman, "a").in_flight, 4, "calls that are out stay out");
+        // A call that ends hands its place on, so a snapshot may see one fewer for an instant. Calls that the restart had
+        // forgotten would show as a higher peak at the simulator below.
+        until("calls that are out stay out", || snapshot(&pointsman, "a").in_flight == 4).await;
     }
     let answers = asks.await.unwrap();
     assert!(answers.iter().all(|answer| trail(answer).calls() == 1 && answer.is_ok()));
