@@ -37,7 +37,7 @@ impl Defaults {
     /// Used when nobody says how long a step may take.
     pub const DEADLINE: Duration = Duration::from_secs(600);
 
-    /// Used when no [`max_prompt_bytes`](Self::max_prompt_bytes) is set.
+    /// Used when no `max_prompt_bytes` is set.
     pub const MAX_PROMPT_BYTES: u32 = 4 << 20;
 
     /// Returns the bytes that a rendered prompt may have.
