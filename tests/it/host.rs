@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pointsman::guard::Purse;
@@ -160,7 +161,9 @@ async fn a_start_that_is_dropped_at_any_await_leaves_no_run_that_a_drain_waits_f
         let mut starting = pin!(pointsman.run_kept(pipeline, items(10), nowhere(), kept));
         // Dropped sooner or later: before its first await, in the middle, and when it has just begun.
         for _ in 0..polls / 4 {
-            if futures_util::poll!(&mut starting).is_ready() {
+            // A handle that the caller has had may be dropped, and its run goes on: so it is cancelled here.
+            if let Poll::Ready(begun) = futures_util::poll!(&mut starting) {
+                begun.unwrap().cancel();
                 break;
             }
             tokio::time::sleep(Duration::from_micros(u64::from(polls) * 100)).await;
