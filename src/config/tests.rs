@@ -319,7 +319,7 @@ fn a_provider_without_its_key_is_skipped_with_the_name_of_the_variable() {
         closed,
         "route `real` has no usable key; set CLAUDE_API_KEY or CLAUDE_SPARE_KEY, or add --simulate for simulated answers"
     );
-    let both = [RouteName::from("real"), "cheap".into(), "simulated".into()];
+    let both = [RouteName::from("real"), "cheap".into(), "simulated".into(), "real".into()];
     let both = usable.check(both.iter()).unwrap_err();
     assert_eq!(both.0.len(), 1, "one message for all of them");
     let both = both.to_string();

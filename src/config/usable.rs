@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use http::HeaderMap;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::document::{Fault, Faults};
 use crate::provider::{self, Env, HeaderSource, Key, KeyError, KeySource};
@@ -118,7 +118,9 @@ impl Usable {
     pub fn check<'r>(&self, routes: impl Iterator<Item = &'r RouteName>) -> Result<(), Faults> {
         let mut faults = Faults::default();
         let mut closed = Vec::new();
-        for name in routes.filter(|name| !self.routes.contains_key(*name)) {
+        // Each once: a pipeline names the route of every step.
+        let routes: IndexSet<&RouteName> = routes.collect();
+        for name in routes.into_iter().filter(|name| !self.routes.contains_key(*name)) {
             if self.closed.contains_key(name) {
                 closed.push(name);
             } else {
