@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
-use crate::pipeline::sink::{self, Owner, Sink, Target};
+use crate::pipeline::sink::{self, Owner, ReplaceableFile, Sink, Target};
 use crate::pipeline::source::{self, Source};
 use crate::store::StoreUrl;
 use crate::types::StepName;
@@ -23,6 +23,8 @@ pub(super) struct Places {
     pub(super) source: Source,
     pub(super) output: Output,
     pub(super) report: Option<Target>,
+    /// Files that the run did not write and may replace.
+    pub(super) replaceable: Vec<ReplaceableFile>,
 }
 
 impl Places {
@@ -73,27 +75,37 @@ impl Places {
         taken.extend(source.path());
         let database = database(store);
         taken.extend(database.iter().map(PathBuf::as_path));
+        let mut replaceable = Vec::new();
+        // Returns how many lines have to be written before the content of a file is replaced.
+        let mut held = |path: &Path| -> Result<u64, sink::Error> {
+            if is_dash(path) {
+                return Ok(0);
+            }
+            let replaced = owner.check(path)?;
+            replaceable.extend(replaced.file);
+            Ok(replaced.lines)
+        };
         let lines = if is_retry && !is_dash(&args.out) {
-            owner.check(&args.out).context("--out")?;
+            held(&args.out).context("--out")?;
             Target::none()
         } else {
             let lines = target(&args.out, &taken).context("--out")?;
-            let held = may_replace(owner, &args.out).context("--out")?;
+            let held = held(&args.out).context("--out")?;
             lines.after(&args.out, settled.max(held)).at_least(held)
         };
         taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
         // Items that are tried again were none of them rejected: what was is in that file already.
         let rejects = args.rejects.as_deref().filter(|_| !is_retry);
-        let owned = |path: &Path, taken: &[&Path]| -> Result<Target, sink::Error> {
+        let mut owned = |path: &Path, taken: &[&Path]| -> Result<Target, sink::Error> {
             let opened = target(path, taken)?;
-            let held = may_replace(owner, path)?;
+            let held = held(path)?;
             Ok(opened.after(path, held).at_least(held))
         };
         let rejected = rejects.map(|path| owned(path, &taken)).transpose().context("--rejects")?;
         taken.extend(rejects);
         let report = args.report.as_deref().map(|path| {
             let opened = target(path, &taken)?;
-            may_replace(owner, path).map(|_| opened)
+            held(path).map(|_| opened)
         });
         let report = report.transpose().context("--report")?;
 
@@ -104,7 +116,7 @@ impl Places {
             rejects: rejected.map(Sink::rejects).transpose().context("--rejects")?,
             ordered: args.ordered,
         };
-        Ok(Self { source, output, report })
+        Ok(Self { source, output, report, replaceable })
     }
 }
 
@@ -127,11 +139,6 @@ pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
         ItemFormat::Json => source::Format::Json,
     });
     if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }
-}
-
-/// Returns how many lines have to be written before the content of the file at `path` is replaced.
-fn may_replace(owner: &Owner, path: &Path) -> Result<u64, sink::Error> {
-    if is_dash(path) { Ok(0) } else { owner.check(path) }
 }
 
 fn target(path: &Path, taken: &[&Path]) -> Result<Target, sink::Error> {

@@ -134,7 +134,7 @@ impl Session<'_> {
         let owner = kept.as_ref().map_or_else(|| self.pointsman.owner(&pipeline), Kept::owner);
         let owner = owner.overwriting(self.args.overwrite);
         let places = Places::open(args, &pipeline, &self.url, is_from_store, settled, &owner);
-        let Places { source, output, report } = match places {
+        let Places { source, output, report, replaceable } = match places {
             Ok(places) => places,
             Err(error) => match error.downcast::<Faults>() {
                 Ok(faults) => {
@@ -144,8 +144,9 @@ impl Session<'_> {
                 Err(error) => return mode.fail(&error, Exit::Broken),
             },
         };
-        if let (Some(kept), Some(file)) = (&mut kept, report.as_ref().and_then(Target::written)) {
-            kept.also_writes(file);
+        if let Some(kept) = &mut kept {
+            report.as_ref().and_then(Target::written).into_iter().for_each(|file| kept.also_writes(file));
+            replaceable.into_iter().for_each(|file| kept.may_replace(file));
         }
         let source = match retried {
             Some(retried) if is_from_store => {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
 use crate::pipeline::run::Keeping;
-use crate::pipeline::sink::{Owner, WrittenFile};
+use crate::pipeline::sink::{Owner, ReplaceableFile, WrittenFile};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
@@ -44,6 +44,8 @@ pub struct Kept {
     is_simulated: bool,
     /// Files that it writes beside its output.
     others: Vec<WrittenFile>,
+    /// Files that it did not write and may replace.
+    replaceable: Vec<ReplaceableFile>,
 }
 
 #[derive(Debug)]
@@ -82,10 +84,16 @@ impl Kept {
         self.known.as_ref().is_some_and(|known| known.nothing_left)
     }
 
-    /// Returns who writes its output: the run may replace what it has written itself.
+    /// Returns who writes its output: the run may replace what it has written itself, and what an earlier session was
+    /// allowed to replace.
     pub fn owner(&self) -> Owner {
-        let known = self.known.as_ref().map(|known| outcome_of(&known.run).outputs);
-        Owner::of(known.unwrap_or_default()).simulated(self.is_simulated)
+        let known = self.known.as_ref().map(|known| outcome_of(&known.run)).unwrap_or_default();
+        Owner::of(known.outputs).replacing(known.replaceable).simulated(self.is_simulated)
+    }
+
+    /// Notes that the run may replace this file, which it did not write: also when it is resumed.
+    pub fn may_replace(&mut self, file: ReplaceableFile) {
+        self.replaceable.push(file);
     }
 
     /// Notes that the run writes this file, too, beside its output.
@@ -107,7 +115,7 @@ impl Kept {
         pointsman: &Pointsman,
         mut files: Vec<WrittenFile>,
     ) -> Result<Open, Error> {
-        let Self { keep, outline, grounds, known, others, is_simulated: _ } = self;
+        let Self { keep, outline, grounds, known, others, replaceable, is_simulated: _ } = self;
         files.extend(others);
         let store = keep.store.clone();
         let begun = match known {
@@ -124,9 +132,10 @@ impl Kept {
             Begun::Before(known) => (known.run.number, known.run.state, known.lock, known.anew),
             Begun::Now(run, lock) => (run, RunState::Open, lock, false),
         };
-        if !files.is_empty() {
+        if !files.is_empty() || !replaceable.is_empty() {
             // Before anything is written: a session that is killed must find its files again.
             outcome.open(&files);
+            outcome.allow(replaceable);
             store.note(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
         }
         let before = store.spent_by(run).await?;
@@ -283,7 +292,7 @@ impl Pointsman {
             Some(run) => Some(keep.known(run, &grounds, pipeline.attaches()).await?),
             None => None,
         };
-        Ok(Kept { keep, outline, grounds, known, is_simulated, others: Vec::new() })
+        Ok(Kept { keep, outline, grounds, known, is_simulated, others: Vec::new(), replaceable: Vec::new() })
     }
 
     /// Returns whether the simulator plays a target that `pipeline` asks.

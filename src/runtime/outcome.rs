@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::pipeline::sink::WrittenFile;
+use crate::pipeline::sink::{ReplaceableFile, WrittenFile};
 use crate::store::KnownRun;
 
 use super::marks::Mark;
@@ -21,6 +21,8 @@ pub(super) struct Outcome {
     pub(super) absent: Vec<(i64, i64)>,
     /// The files that its sessions have written.
     pub(super) outputs: Vec<WrittenFile>,
+    /// The files that its sessions did not write and were allowed to replace.
+    pub(super) replaceable: Vec<ReplaceableFile>,
 }
 
 /// Returns what the last session noted; what cannot be read was written by another version.
@@ -38,6 +40,12 @@ impl Outcome {
         }
     }
 
+    /// Notes files that a session may replace. A session that ends before it has replaced them leaves that to a later one.
+    pub(super) fn allow(&mut self, files: Vec<ReplaceableFile>) {
+        self.replaceable.retain(|known| files.iter().all(|file| file.path() != known.path()));
+        self.replaceable.extend(files);
+    }
+
     /// Notes the run's files at the end of a session that has opened `files`: one that was removed meanwhile is another
     /// now. Where a file could not be written, or was left as it was, only what was known before is the run's.
     pub(super) fn close(&mut self, files: &[WrittenFile], is_written: bool) {
@@ -52,6 +60,7 @@ impl Outcome {
     /// Notes a file in place of all others that were at its path.
     pub(super) fn replace(&mut self, file: WrittenFile) {
         self.outputs.retain(|known| known.path() != file.path() && !known.is_same_file(&file));
+        self.replaceable.retain(|known| known.path() != file.path());
         self.outputs.push(file);
     }
 }

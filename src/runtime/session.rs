@@ -126,7 +126,8 @@ impl Open {
         let seconds = self.outcome.seconds + seconds;
         let mut outcome = self.outcome;
         outcome.close(&self.outputs, is_written);
-        let outcome = Outcome { report, seconds, files, absent, outputs: outcome.outputs };
+        let Outcome { outputs, replaceable, .. } = outcome;
+        let outcome = Outcome { report, seconds, files, absent, outputs, replaceable };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }

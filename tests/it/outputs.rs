@@ -81,6 +81,60 @@ fn a_run_that_is_stopped_never_leaves_fewer_lines_than_it_overwrites() {
     assert_eq!(room.read("o.jsonl"), before);
 }
 
+#[test]
+fn a_run_that_paused_before_it_replaced_a_file_replaces_it_when_it_is_resumed() {
+    let room = Room::new(
+        "[provider.p]\nbase_url = \"simulator\"\nmodels.any = { price = { input = 1, output = 5 } }\n",
+    );
+    room.items(200);
+    room.write("items.jsonl", format!("no json\n{}", room.read("items.jsonl")));
+    let before = MINE.repeat(300);
+    let names = ["o.jsonl", "r.jsonl"];
+    names.iter().for_each(|name| room.write(name, &before));
+    let run = format!("{RUN} --rejects r.jsonl --max-cost 0.01");
+    room.run(&format!("{run} --overwrite")).says(5, &["o.jsonl is as it was before", "`pointsman resume 1"]);
+    for name in names {
+        assert_eq!(room.read(name), before);
+    }
+    // The permission is for the files as they were, and of this run.
+    room.write("o.jsonl", before.replace("somebody", "anybody"));
+    for command in ["resume 1 --max-cost 5", &run] {
+        room.run(command).says(4, &["o.jsonl holds what this run did not write"]);
+    }
+    room.run("run pipeline.toml --items items.jsonl --out r.jsonl --new")
+        .says(4, &["r.jsonl holds what this run did not write"]);
+    room.run(&format!("{run} --overwrite")).says(5, &["o.jsonl is as it was before"]);
+    room.run("resume 1 --max-cost 5").says(1, &["200 completed", "1 rejected"]);
+    assert_eq!((room.lines("o.jsonl").len(), room.lines("r.jsonl").len()), (200, 1));
+    // What it has replaced is its own, and the permission is used up.
+    room.write("o.jsonl", &before);
+    room.write("items.jsonl", format!("{}{{\"id\":\"new\",\"text\":\"x\"}}\n", room.read("items.jsonl")));
+    room.run("resume 1 --max-cost 5").says(4, &["o.jsonl holds what this run did not write"]);
+    assert_eq!(room.read("o.jsonl"), before);
+}
+
+#[tokio::test]
+async fn a_run_that_was_killed_before_it_replaced_a_file_replaces_it_when_it_is_resumed() {
+    let room = Room::new("[run]\nwindow = 2\n[simulator]\nlatency = \"100ms\"");
+    room.items(60);
+    let before = MINE.repeat(61);
+    ["o.jsonl", "report.json"].iter().for_each(|name| room.write(name, &before));
+    let running = start(room.program(&format!("{RUN} --report report.json --overwrite --json")));
+    until("the run is at work", || {
+        room.path("pointsman.db").exists() && room.run("runs").out.contains("running")
+    })
+    .await;
+    running.signal("KILL");
+    running.end();
+    assert_eq!((room.read("o.jsonl"), room.read("report.json")), (before.clone(), before));
+    room.config("");
+    room.run("resume").says(0, &["run 1 goes on", "60 completed"]);
+    assert_eq!(
+        (room.lines("o.jsonl").len(), room.json("report.json")["items"]["completed"].as_u64()),
+        (60, Some(60))
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_answers_are_never_replaced_by_simulated_ones() {
     let simulator = play(Settings::default());

@@ -76,7 +76,7 @@ pub(super) struct OutputBroken;
 pub(super) struct OutputEnded {
     pub(super) error: Option<String>,
     pub(super) reader_gone: bool,
-    /// The output, where the file that was there before has been left in its place.
+    /// The output, or else the rejects, where the file that was there before has been left in its place.
     pub(super) left_before: Option<String>,
     /// Items whose line was not written.
     pub(super) unwritten: u64,

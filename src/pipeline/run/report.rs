@@ -61,7 +61,8 @@ pub struct Report {
     /// What was wrong with the output, if anything was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<String>,
-    /// The output, if it was left as it was before: the run ended before it had written again what was there.
+    /// The output, or else the file of rejects, if it was left as it was before: the run ended before it had written
+    /// again what was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_left_before: Option<String>,
     /// Whether the output ended because its reader had gone, as `head` does.

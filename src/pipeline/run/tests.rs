@@ -120,6 +120,18 @@ fn begin_told(
     items: usize,
     progress_to: watch::Sender<Progress>,
 ) -> (Addr<Run>, Memory, oneshot::Receiver<Report>) {
+    let lines = Memory::default();
+    let (run, report) = begin_over(router, items, progress_to, Target::writer("memory", lines.clone()));
+    (run, lines, report)
+}
+
+/// Begins a run that writes to `target`.
+fn begin_over(
+    router: Slot<Router>,
+    items: usize,
+    progress_to: watch::Sender<Progress>,
+    target: Target,
+) -> (Addr<Run>, oneshot::Receiver<Report>) {
     let text = "name = \"greet\"\n[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"\n";
     let pipeline =
         Pipeline::parse("p.toml", text, Path::new("."), &Defaults::default(), &["default".into()]).unwrap();
@@ -135,15 +147,13 @@ fn begin_told(
         progress: Arc::new(progress_to),
         report: report_to,
     };
-    let lines = Memory::default();
-    let target = Target::writer("memory", lines.clone());
     let sink = Sink::results(target, sink::Format::Jsonl, &["greeting".into()]).unwrap();
     let source = Source::values("values", (1..=items).map(|id| json!({ "id": id })));
     let output = Output { lines: sink, rejects: None, ordered: false };
     let (run, tasks) = setup.split(source.read().unwrap(), output);
     let run = run.start();
     actix_rt::spawn(tasks.work(run.clone()));
-    (run, lines, report)
+    (run, report)
 }
 
 async fn die(run: &Addr<Run>, id: u64, life: u64) {
@@ -178,6 +188,35 @@ async fn a_cancelled_run_tells_what_it_gave_up() {
     let nothing = NotBegun { share: Some(0.0), about: Some(0) };
     assert_eq!(report.not_begun, Some(nothing), "all three were begun");
     assert!(begun.lines.lines().is_empty());
+}
+
+#[actix::test]
+async fn a_run_that_is_given_up_says_which_file_it_has_left_as_it_was() {
+    /// A disk that takes nothing until its other end is dropped.
+    struct Blocked(std::sync::mpsc::Receiver<()>);
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("o.jsonl");
+    std::fs::write(&path, "before\n".repeat(9)).unwrap();
+    let (_writes, blocked) = std::sync::mpsc::channel();
+    let target = Target::file(&path, &[]).unwrap().after(&path, 9).through(Blocked(blocked));
+    let router = Router::new(HashMap::new(), RetrySettings::default(), Handle::current(), Arc::default());
+    let (progress_to, mut progress) = watch::channel(Progress::default());
+    let (run, report) = begin_over(router.start().into(), 3, progress_to, target);
+    progress.wait_for(|progress| progress.items.failed == 3).await.unwrap();
+    run.send(Cancel).await.unwrap();
+    let report = report.await.unwrap();
+    assert_eq!((report.ended, report.items.unwritten), (Ended::Interrupted, 3));
+    assert_eq!(report.output_left_before.as_deref(), path.to_str());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\n".repeat(9));
 }
 
 #[actix::test]

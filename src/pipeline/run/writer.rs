@@ -99,24 +99,27 @@ pub(super) async fn write(
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
     let Writer { taken, mut broken, mut patience, run, .. } = writer;
-    let name = lines.name().to_owned();
-    let Some(written) = patience.unless_over(lines.end()).await else {
-        let unwritten = taken.saturating_sub(lines.lines());
-        lines.abandon();
-        return run.do_send(OutputEnded { error: None, reader_gone: false, left_before: None, unwritten });
-    };
-    let left_before = written.as_ref().is_ok_and(|written| written.left_before).then_some(name);
+    let written = patience.unless_over(lines.end()).await;
     let safe = match &written {
-        Ok(written) => written.lines,
-        Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. }) => *lines,
-        Err(_) => 0,
+        // What waits is not written later either.
+        None => {
+            lines.abandon();
+            lines.lines()
+        }
+        Some(Ok(written)) => written.lines,
+        Some(Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. })) => *lines,
+        Some(Err(_)) => 0,
     };
-    broken = broken.or(written.err().map(|error| Broken::from(&error)));
-    if let Some(rejects) = &mut rejects
-        && let Some(ended) = patience.unless_over(rejects.end()).await
-    {
-        broken = broken.or(ended.err().map(|error| Broken::from(&error)));
+    broken = broken.or(written.and_then(Result::err).map(|error| Broken::from(&error)));
+    if let Some(rejects) = &mut rejects {
+        match patience.unless_over(rejects.end()).await {
+            Some(ended) => broken = broken.or(ended.err().map(|error| Broken::from(&error))),
+            None => rejects.abandon(),
+        }
     }
+    let left = lines.leaves_before().then(|| lines.name());
+    let left = left.or(rejects.as_ref().filter(|rejects| rejects.leaves_before()).map(Sink::name));
+    let left_before = left.map(str::to_owned);
     let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
     let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
     run.do_send(OutputEnded { error, reader_gone, left_before, unwritten: taken.saturating_sub(safe) });
@@ -248,10 +251,13 @@ impl Writer<'_> {
             },
             Record::CutShort => {
                 self.lines.cut_short();
+                self.rejects.inspect(|rejects| rejects.cut_short());
                 Vec::new()
             }
             Record::Rest => {
                 self.lines.partial();
+                // What of the rest of the input is no item is not known.
+                self.rejects.inspect(|rejects| rejects.cut_short());
                 self.rest().await;
                 Vec::new()
             }

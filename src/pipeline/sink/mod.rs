@@ -20,6 +20,6 @@ mod write;
 pub use error::Error;
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use order::Reorder;
-pub use owned::{Owner, WrittenFile};
+pub use owned::{Owner, ReplaceableFile, Replaced, WrittenFile};
 pub use target::Target;
 pub use write::{Format, Formulas, Sink, Written};

@@ -60,10 +60,42 @@ impl WrittenFile {
     }
 }
 
+/// A file that a run did not write and was allowed to replace, as it was then. One that has changed since is refused
+/// again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceableFile {
+    file: WrittenFile,
+    bytes: u64,
+    /// In nanoseconds since 1970.
+    modified: Option<u64>,
+}
+
+impl ReplaceableFile {
+    fn of(file: WrittenFile, metadata: &Metadata) -> Self {
+        let modified = metadata.modified().ok().and_then(nanoseconds);
+        Self { file, bytes: metadata.len(), modified }
+    }
+
+    /// Returns where it is, links followed.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+}
+
+/// What an output replaces.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Lines that have to be written before the content is replaced, unless all are written.
+    pub lines: u64,
+    /// The file, where the run did not write it: to be kept with the run, so that it may be replaced later, too.
+    pub file: Option<ReplaceableFile>,
+}
+
 /// Whose output a file is to be.
 #[derive(Debug, Clone, Default)]
 pub struct Owner {
     files: Vec<WrittenFile>,
+    replaceable: Vec<ReplaceableFile>,
     is_simulated: bool,
     overwrites: bool,
 }
@@ -72,6 +104,12 @@ impl Owner {
     /// Makes the owner of the files that a run has written.
     pub fn of(files: Vec<WrittenFile>) -> Self {
         Self { files, ..Self::default() }
+    }
+
+    /// Names the files that an earlier session was allowed to replace.
+    #[must_use]
+    pub fn replacing(self, replaceable: Vec<ReplaceableFile>) -> Self {
+        Self { replaceable, ..self }
     }
 
     /// Says whether the run is simulated: then it never replaces real answers.
@@ -86,35 +124,36 @@ impl Owner {
         Self { overwrites, ..self }
     }
 
-    /// Checks that the content of the file at `path` may be replaced. Returns how many lines have to be written before
-    /// that: a file which the run did not write is replaced by no fewer, unless all are written.
+    /// Checks that the content of the file at `path` may be replaced, and returns on which condition: a file which the
+    /// run did not write is replaced by no fewer lines, unless all are written.
     ///
     /// # Errors
     /// [`Error::NotOwned`] and [`Error::RealAnswers`], and when the file cannot be read.
-    pub fn check(&self, path: &Path) -> Result<u64, Error> {
+    pub fn check(&self, path: &Path) -> Result<Replaced, Error> {
         let name = || path.display().to_string();
         let failed = |source: io::Error| Error::Open { name: name(), source: Arc::new(source) };
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Replaced::default()),
             Err(error) => return Err(failed(error)),
         };
         if !metadata.is_file() || metadata.len() == 0 {
-            return Ok(0);
+            return Ok(Replaced::default());
         }
         // Also where the run is known to have written it: a later run may have written real answers to it.
         if self.is_simulated && holds_real_answers(path).map_err(failed)? {
             return Err(Error::RealAnswers { name: name() });
         }
-        let file = WrittenFile::of(path, &metadata);
+        let file = WrittenFile::of(&path.canonicalize().map_err(failed)?, &metadata);
         let is_known = self.files.iter().any(|known| known.is_same_file(&file));
         if is_known && begins_as_ours(path).map_err(failed)? {
-            return Ok(0);
+            return Ok(Replaced::default());
         }
-        if !self.overwrites {
+        let file = ReplaceableFile::of(file, &metadata);
+        if !self.overwrites && !self.replaceable.contains(&file) {
             return Err(Error::NotOwned { name: name() });
         }
-        lines(path).map_err(failed)
+        Ok(Replaced { lines: lines(path).map_err(failed)?, file: Some(file) })
     }
 }
 
@@ -203,18 +242,22 @@ mod tests {
         matches!(owner.check(path), Err(Error::NotOwned { .. }))
     }
 
+    fn lines_of(owner: &Owner, path: &Path) -> u64 {
+        owner.check(path).unwrap().lines
+    }
+
     #[test]
     fn a_file_that_is_not_there_or_empty_or_no_file_is_free() {
         let (folder, path) = folder();
         let nobody = Owner::default();
-        assert_eq!(nobody.check(&path).unwrap(), 0);
+        assert_eq!(lines_of(&nobody, &path), 0);
         fs::write(&path, "").unwrap();
-        assert_eq!(nobody.check(&path).unwrap(), 0);
-        assert_eq!(nobody.check(Path::new("/dev/null")).unwrap(), 0);
-        assert_eq!(nobody.check(folder.path()).unwrap(), 0);
+        assert_eq!(lines_of(&nobody, &path), 0);
+        assert_eq!(lines_of(&nobody, Path::new("/dev/null")), 0);
+        assert_eq!(lines_of(&nobody, folder.path()), 0);
         fs::write(&path, LINE).unwrap();
         assert!(is_refused(&nobody, &path));
-        assert_eq!(nobody.overwriting(true).check(&path).unwrap(), 1);
+        assert_eq!(lines_of(&nobody.overwriting(true), &path), 1);
     }
 
     #[test]
@@ -222,11 +265,11 @@ mod tests {
         let (_folder, path) = folder();
         fs::write(&path, LINE).unwrap();
         let owner = Owner::of(vec![WrittenFile::at(&path).unwrap().unwrap()]);
-        assert_eq!(owner.check(&path).unwrap(), 0);
+        assert_eq!(lines_of(&owner, &path), 0);
         fs::write(&path, LINE.repeat(3)).unwrap();
-        assert_eq!(owner.check(&path).unwrap(), 0, "the run has written on");
+        assert_eq!(lines_of(&owner, &path), 0, "the run has written on");
         fs::write(&path, &LINE[..4]).unwrap();
-        assert_eq!(owner.check(&path).unwrap(), 0, "it is torn");
+        assert_eq!(lines_of(&owner, &path), 0, "it is torn");
         fs::write(&path, "something of my own\n").unwrap();
         assert!(is_refused(&owner, &path));
         fs::write(&path, LINE).unwrap();
@@ -246,15 +289,43 @@ mod tests {
             fs::write(&path, real).unwrap();
             assert!(matches!(simulated.check(&path), Err(Error::RealAnswers { .. })), "{real}");
             fs::write(&path, real.replace("false", "true")).unwrap();
-            assert!(simulated.check(&path).unwrap() > 0, "{real}");
+            assert!(lines_of(&simulated, &path) > 0, "{real}");
         }
         for free in ["notes\n", "{\"key\":\"1\",\"status\":\"skipped\",\"practice\":false}\n"] {
             fs::write(&path, free).unwrap();
-            assert_eq!(simulated.check(&path).unwrap(), 1, "{free}");
+            assert_eq!(lines_of(&simulated, &path), 1, "{free}");
         }
         fs::write(&path, LINE).unwrap();
         let known = vec![WrittenFile::at(&path).unwrap().unwrap()];
         let refused = Owner::of(known).simulated(true).check(&path);
         assert!(matches!(refused, Err(Error::RealAnswers { .. })), "another run has written to it since");
+    }
+
+    #[test]
+    fn a_file_that_may_be_replaced_is_known_by_its_path_and_while_it_does_not_change() {
+        let (_folder, path) = folder();
+        let theirs = "something of my own\n";
+        fs::write(&path, theirs.repeat(2)).unwrap();
+        let allowed = Owner::default().overwriting(true).check(&path).unwrap();
+        assert_eq!((allowed.lines, allowed.file.as_ref().unwrap().path()), (2, path.as_path()));
+        let owner = Owner::default().replacing(allowed.file.iter().cloned().collect());
+        assert_eq!(owner.check(&path).unwrap(), allowed);
+        let link = path.with_extension("link");
+        fs::hard_link(&path, &link).unwrap();
+        assert!(is_refused(&owner, &link), "the same file by another path");
+        fs::write(&path, theirs.repeat(3)).unwrap();
+        assert!(is_refused(&owner, &path), "another program has written to it");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, theirs.repeat(2)).unwrap();
+        assert!(is_refused(&owner, &path), "another file of the same size");
+
+        fs::write(&path, LINE).unwrap();
+        let simulated = Owner::default().simulated(true);
+        let allowed = Owner::default().overwriting(true).check(&path).unwrap();
+        let refused = simulated.replacing(allowed.file.into_iter().collect()).check(&path);
+        assert!(
+            matches!(refused, Err(Error::RealAnswers { .. })),
+            "simulated answers never replace real ones"
+        );
     }
 }

@@ -119,6 +119,12 @@ impl Target {
         self
     }
 
+    /// Writes through `writer` instead, as a disk that is slow would.
+    #[cfg(test)]
+    pub(in crate::pipeline) fn through(self, writer: impl Write + Send + 'static) -> Self {
+        Self { out: Some(Box::new(writer)), ..self }
+    }
+
     /// Returns which file it writes to, to be kept with the run; `None` where that is no regular file.
     pub fn written(&self) -> Option<WrittenFile> {
         let metadata = self.file.as_ref()?.metadata().ok()?;

@@ -106,6 +106,8 @@ struct Flags {
     abandoned: AtomicBool,
     /// Whole lines that are written.
     lines: AtomicU64,
+    /// The file that was there before is still in its place.
+    left_before: AtomicBool,
 }
 
 impl Sink<Line> {
@@ -159,7 +161,8 @@ impl<T: Send + 'static> Sink<T> {
         };
         let noted = target.written();
         let Target { name, out, file, successor, is_terminal: _, path } = target;
-        let flags = Arc::new(Flags::default());
+        let left_before = AtomicBool::new(successor.is_some());
+        let flags = Arc::new(Flags { left_before, ..Flags::default() });
         let written = Written::default();
         let mut output =
             Output { name: name.clone(), out, file, successor, path, written, flags: flags.clone() };
@@ -225,8 +228,13 @@ impl<T: Send + 'static> Sink<T> {
     }
 
     /// Gives the output up: what is not written now is not written later either.
-    pub fn abandon(self) {
+    pub fn abandon(&self) {
         self.flags.abandoned.store(true, Relaxed);
+    }
+
+    /// Returns whether the file that was there before is still in its place, however the output has ended.
+    pub fn leaves_before(&self) -> bool {
+        self.flags.left_before.load(Relaxed)
     }
 
     /// Returns which file it writes to; `None` where that is no regular file.
@@ -375,7 +383,9 @@ impl Output {
             let (name, lines) = (self.name.clone(), 0);
             Error::Write { name, lines, source: Arc::new(source) }
         };
-        successor.take(self.file.as_ref()).map_err(failed)
+        successor.take(self.file.as_ref()).map_err(failed)?;
+        self.flags.left_before.store(false, Relaxed);
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<Written, Error> {
