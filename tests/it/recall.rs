@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use pointsman::simulator::{Settings, Simulator};
+use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
 use pointsman::store::{Outline, Sqlite, Store};
 use serde_json::{Value, json};
 
 use super::program::*;
-use super::stage::{play, provider};
+use super::stage::{faulty, play, provider};
 
 const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
 
@@ -232,6 +232,23 @@ async fn a_picture_that_is_replaced_under_its_name_is_asked_again() {
     std::fs::rename(room.path("new.png"), room.path("two.png")).unwrap();
     room.run(RUN).says(0, &["2 completed"]);
     assert_eq!(simulator.counts().requests, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_that_failed_is_asked_again_when_its_picture_is_replaced() {
+    let fault = |kind| Fault { times: Some(1), ..Fault::new(kind) };
+    let simulator = faulty([fault(FaultKind::Refusal)]);
+    let room = Room::new(&provider("a", &simulator, ""));
+    room.write("pipeline.toml", ONE_STEP.replace("[[step]]", "[[step]]\nattach = [\"{{ item.photo }}\"]"));
+    room.write("items.jsonl", "{\"id\":1,\"text\":\"it\",\"photo\":\"one.png\"}\n");
+    room.write("one.png", b"the first picture");
+    room.run(RUN).says(1, &["1 failed"]);
+    let asked = simulator.counts().requests;
+    room.run(RUN).says(1, &["1 failed"]);
+    assert_eq!(simulator.counts().requests, asked, "what failed is asked again by `retry`");
+    room.write("one.png", b"another picture");
+    room.run(RUN).says(1, &["1 failed"]);
+    assert!(simulator.counts().requests > asked, "the picture is another");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -253,7 +253,9 @@ impl Kept {
             // An answer that was valid still is recorded again, as that of the session that has it: what no longer
             // counts is not the last record of its step then.
             let recalled = spent.recalled.filter(|_| state == StepState::Answered);
-            let files = if state == StepState::Answered { spent.files.clone() } else { Vec::new() };
+            // A failure is that of these files too: of others the item is asked again.
+            let is_asked = matches!(state, StepState::Answered | StepState::Failed);
+            let files = if is_asked { spent.files.clone() } else { Vec::new() };
             let (shaped, practice, trail) = (spent.shaped, spent.practice, spent.trail.clone());
             let step = step.clone();
             Some(StepRecord { step, state, shaped, answer, failure, practice, trail, recalled, files })
