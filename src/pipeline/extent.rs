@@ -1,4 +1,4 @@
-//! Limits on the shape of a JSON text: nesting depth and number of values.
+//! Limits on a JSON text: nesting depth, number of values, and length of its numbers.
 //!
 //! Checked on the text, before anything is built from it: a parsed value takes up to forty times the memory of its
 //! text, and is dropped, compared and written recursively. Linear in the text; knows nothing of schemas.
@@ -11,6 +11,13 @@ pub(super) const MAX_DEPTH: usize = 100;
 /// Most values in one item or in one answer.
 pub(super) const MAX_VALUES: usize = 1_000_000;
 
+/// Most characters of one number. Python reads whole numbers of as many digits. What calculates with a longer one takes
+/// time that grows with the square of its length.
+pub(super) const MAX_NUMBER: usize = 4_300;
+
+/// Characters up to which a number without exponent is within the range of a double.
+const SHORT_NUMBER: usize = 300;
+
 /// Why a JSON text or value is beyond the limits; reads on from "the answer" or "line N".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Excess {
@@ -20,6 +27,12 @@ pub(super) enum Excess {
     /// There are too many values.
     #[error("holds more than {MAX_VALUES} values")]
     Values,
+    /// A number has too many characters.
+    #[error("holds a number of more than {MAX_NUMBER} characters; write it as text")]
+    Number,
+    /// A number with a fraction or an exponent is too large for a double.
+    #[error("holds a number that is out of range, such as 1e999; write it as text")]
+    Range,
 }
 
 /// Checks the JSON value that `text` begins with. Text that is no JSON passes, if it is not beyond a limit too.
@@ -33,6 +46,12 @@ pub(super) fn check(text: &[u8]) -> Result<(), Excess> {
     while let Some(byte) = bytes.next() {
         match byte {
             b'"' => skip_string(&mut bytes),
+            b'-' | b'0'..=b'9' => {
+                let rest = bytes.as_slice();
+                let length = rest.iter().position(|byte| !is_of_number(*byte)).unwrap_or(rest.len());
+                check_number(&text[text.len() - rest.len() - 1..][..=length])?;
+                bytes = rest[length..].iter();
+            }
             b'[' | b'{' => {
                 depth += 1;
                 // A container and its first element.
@@ -57,6 +76,28 @@ pub(super) fn check(text: &[u8]) -> Result<(), Excess> {
     Ok(())
 }
 
+fn is_of_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')
+}
+
+/// Checks a number as it is written.
+fn check_number(number: &[u8]) -> Result<(), Excess> {
+    if number.len() > MAX_NUMBER {
+        return Err(Excess::Number);
+    }
+    let is_scaled = number.iter().any(|byte| matches!(byte, b'e' | b'E'));
+    let is_whole = !is_scaled && !number.contains(&b'.');
+    if is_whole || (!is_scaled && number.len() < SHORT_NUMBER) {
+        return Ok(());
+    }
+    // What is no number is found by the parser.
+    let float = str::from_utf8(number).ok().and_then(|number| number.parse::<f64>().ok());
+    match float {
+        Some(float) if float.is_infinite() => Err(Excess::Range),
+        _ => Ok(()),
+    }
+}
+
 fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     while let Some(byte) = bytes.next() {
         match byte {
@@ -69,7 +110,7 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
     }
 }
 
-/// Checks the depth of a value that never was text. Does not recurse.
+/// Checks a value that never was text. Does not recurse.
 ///
 /// # Errors
 /// The limit that is exceeded.
@@ -94,6 +135,9 @@ pub(super) fn check_value(value: &Value) -> Result<(), Excess> {
                     return Err(Excess::Depth);
                 }
                 rest.extend(fields.values().map(|field| (field, inner)));
+            }
+            Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
+                check_number(number.to_string().as_bytes())?;
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
@@ -127,6 +171,21 @@ mod tests {
         let list = |count: usize| format!("[{}]", vec!["0"; count].join(","));
         assert_eq!(check(list(MAX_VALUES - 1).as_bytes()), Ok(()));
         assert_eq!(check(list(MAX_VALUES).as_bytes()), Err(Excess::Values));
+    }
+
+    #[test]
+    fn numbers_are_bounded_in_length_and_range() {
+        let whole = |digits: usize| format!(r#"{{"a": [-{}]}}"#, "9".repeat(digits));
+        assert_eq!(check(whole(MAX_NUMBER - 1).as_bytes()), Ok(()));
+        assert_eq!(check(whole(MAX_NUMBER).as_bytes()), Err(Excess::Number));
+        for fine in ["1e308", "[-1E+308]", "0.5", "1e-999999999", "[1.5, 1e2]", "{\"a\": \"1e999\"}"] {
+            assert_eq!(check(fine.as_bytes()), Ok(()), "{fine}");
+        }
+        let point = format!("[{}.5]", "9".repeat(400));
+        for wide in ["1e309", "[1, -1e999999999]", r#"{"a": 1E+400}"#, &point] {
+            assert_eq!(check(wide.as_bytes()), Err(Excess::Range), "{wide}");
+        }
+        assert_eq!(check_value(&json!({ "a": [1, 1.5, -7, u64::MAX] })), Ok(()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ const MAX_CITATIONS: usize = 1_000;
 /// Why there is none, in words for the model.
 pub(super) fn find(text: &str) -> Result<Value, String> {
     let text = without_fence(text.trim());
-    if text.starts_with(['{', '[']) {
+    if text.starts_with(|first: char| "{[-".contains(first) || first.is_ascii_digit()) {
         within_limits(text)?;
     }
     let error = match serde_json::from_str(text) {
@@ -137,6 +137,24 @@ mod tests {
         assert_eq!(find(&nested(1_000_000)).unwrap_err(), "its JSON is nested deeper than 100 levels");
         let long = format!("Here: [{}]", vec!["true"; 1_000_000].join(","));
         assert_eq!(find(&long).unwrap_err(), "its JSON holds more than 1000000 values");
+    }
+
+    #[test]
+    #[cfg(feature = "exact-numbers")]
+    fn a_whole_number_of_any_length_stays_as_it_is_written() {
+        let text = r#"{"account":123456789012345678901234567890,"debt":-98765432109876543210}"#;
+        assert_eq!(find(text).unwrap().to_string(), text);
+        assert_eq!(
+            find("123456789012345678901234567890").unwrap().to_string(),
+            "123456789012345678901234567890"
+        );
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused() {
+        for text in ["1e999", "The sum: {\"a\": 1e999999999}"] {
+            assert!(find(text).unwrap_err().contains("out of range"), "{text}");
+        }
     }
 
     proptest! {

@@ -168,7 +168,7 @@ impl<'de> Visitor<'de> for ContentReader {
         // Gemini's `systemInstruction` is an object with parts.
         #[derive(Deserialize)]
         struct Parts<'a> {
-            #[serde(borrow, default)]
+            #[serde(borrow)]
             parts: Vec<Part<'a>>,
         }
         let holder = Parts::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;

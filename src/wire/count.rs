@@ -2,9 +2,13 @@
 //!
 //! Whatever stands there spoils no answer. Decides nothing about what a count is of.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The key under which serde_json shows a number as it is written.
+const NUMBER: &str = "$serde_json::private::Number";
 
 /// What stands where a number of tokens belongs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +68,14 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count::Senseless)
             }
 
+            fn visit_i128<E>(self, _: i128) -> Result<Self::Value, E> {
+                Ok(Count::Senseless)
+            }
+
+            fn visit_u128<E>(self, _: u128) -> Result<Self::Value, E> {
+                Ok(Count::Senseless)
+            }
+
             fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
                 Ok(Count::Senseless)
             }
@@ -86,11 +98,47 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                // With `exact-numbers`, serde_json shows a number as a map of its text.
+                match all.next_key::<Cow<'de, str>>()?.as_deref() {
+                    Some(NUMBER) => {
+                        let written = all.next_value::<String>()?;
+                        return Ok(written.parse().map_or(Count::Senseless, Count::Known));
+                    }
+                    Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
+                    None => return Ok(Count::Senseless),
+                }
                 while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(Count::Senseless)
             }
         }
 
         from.deserialize_any(Reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_read_whatever_stands_there() {
+        for (json, count) in [
+            ("7", Count::Known(7)),
+            ("18446744073709551615", Count::Known(u64::MAX)),
+            ("18446744073709551616", Count::Senseless),
+            ("-1", Count::Senseless),
+            ("1.5", Count::Senseless),
+            ("1e3", Count::Senseless),
+            ("null", Count::Missing),
+            ("true", Count::Senseless),
+            (r#""7""#, Count::Senseless),
+            ("[1, {}]", Count::Senseless),
+            ("{}", Count::Senseless),
+            (r#"{"a": 1, "b": [2]}"#, Count::Senseless),
+        ] {
+            assert_eq!(serde_json::from_str::<Count>(json).unwrap(), count, "{json}");
+            let parsed: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::from_value::<Count>(parsed).unwrap(), count, "{json}");
+        }
     }
 }

@@ -43,6 +43,8 @@ mod kills;
 mod library;
 mod lives;
 mod matrix;
+#[cfg(feature = "exact-numbers")]
+mod numbers;
 mod pacing;
 mod pacing_score;
 mod scripted;

@@ -180,7 +180,10 @@ fn kind(value: &Value) -> &'static str {
 pub(crate) fn memory_of(value: &Value) -> usize {
     const NODE: usize = size_of::<Value>();
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => NODE,
+        Value::Null | Value::Bool(_) => NODE,
+        // A number may be kept as its text.
+        Value::Number(number) if number.as_i64().is_some() || number.as_u64().is_some() => NODE + 24,
+        Value::Number(number) => NODE + number.to_string().len(),
         Value::String(text) => NODE + text.len(),
         Value::Array(elements) => NODE + elements.iter().map(memory_of).sum::<usize>(),
         // A field has its name, its hash and its place in the index besides its value.

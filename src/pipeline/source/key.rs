@@ -1,12 +1,12 @@
 //! Gives an item its key: its `id`, else the hash of its content.
 //!
 //! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON
-//! with sorted keys; the order in which a file writes the fields does not matter. A key never comes
-//! from the item's place in the file.
+//! with sorted keys; neither the order in which a file writes the fields matters, nor how it writes a fraction
+//! (`1.50` is `1.5`). A key never comes from the item's place in the file.
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use sha2::{Digest, Sha256};
 
 use crate::types::{Fingerprint, ItemKey};
@@ -30,12 +30,13 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
         Some(Value::String(text)) if text.is_empty() => return Ok(of_content(item)),
         Some(Value::String(text)) => text.as_str().into(),
         Some(Value::Number(number)) => {
-            // Beyond 2^53 the reader has rounded it, and two ids may have become one.
-            if number.is_f64() && number.as_f64().is_some_and(|float| float.abs() >= 9_007_199_254_740_992.0)
-            {
+            let written = canonical(number);
+            // Beyond 2^53 a double is rounded, and two ids may have become one.
+            let is_whole = written.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
+            if !is_whole && number.as_f64().is_none_or(|float| float.abs() >= 9_007_199_254_740_992.0) {
                 return Err("has a number as `id` that is too large to be exact; write it as text".into());
             }
-            ItemKey::from(number.to_string())
+            ItemKey::from(written)
         }
         Some(Value::Bool(_)) => return Err("has true or false as `id`; use text or a number".into()),
         Some(Value::Array(_)) => return Err("has an array as `id`; use text or a number".into()),
@@ -66,6 +67,16 @@ fn of_content(item: &Map<String, Value>) -> Key {
     Key { key: key.into(), from_content: true }
 }
 
+/// Writes a number so that one value has one text: whole numbers with all their digits, others as the shortest text of
+/// their double.
+fn canonical(number: &Number) -> String {
+    let written = number.to_string();
+    if !written.contains(['.', 'e', 'E']) {
+        return written;
+    }
+    number.as_f64().and_then(Number::from_f64).map_or(written, |double| double.to_string())
+}
+
 fn write_object(object: &Map<String, Value>, out: &mut String) {
     let mut fields: Vec<_> = object.iter().collect();
     fields.sort_unstable_by_key(|(name, _)| *name);
@@ -93,7 +104,8 @@ fn write_value(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+        Value::Number(number) => out.push_str(&canonical(number)),
+        Value::Null | Value::Bool(_) | Value::String(_) => {
             let _ = write!(out, "{value}");
         }
     }
@@ -147,7 +159,25 @@ mod tests {
 
     #[test]
     fn ids_that_would_be_rounded_into_one_are_refused() {
-        assert!(key(r#"{"id": 123456789012345678901234567890}"#).unwrap_err().contains("as text"));
+        assert!(key(r#"{"id": 1.2345e30}"#).unwrap_err().contains("as text"));
+    }
+
+    #[test]
+    #[cfg(feature = "exact-numbers")]
+    fn a_whole_number_of_any_length_is_an_id_and_part_of_the_content() {
+        let id = "123456789012345678901234567890";
+        assert_eq!(key(&format!(r#"{{"id": {id}}}"#)).unwrap().key.as_str(), id);
+        let of = |number: &str| key(&format!(r#"{{"a": {number}}}"#)).unwrap().key;
+        assert_ne!(of(id), of("123456789012345678901234567891"));
+    }
+
+    #[test]
+    fn a_fraction_is_the_same_content_however_it_is_written() {
+        let of = |number: &str| key(&format!(r#"{{"a": {number}}}"#)).unwrap().key;
+        assert_eq!(of("1.50"), of("1.5"));
+        assert_eq!(of("1.5e2"), of("150.0"));
+        assert_ne!(of("1.5"), of("1.51"));
+        assert_eq!(key(r#"{"id": 2.50}"#).unwrap().key.as_str(), "2.5");
     }
 
     #[test]

@@ -195,7 +195,7 @@ async fn an_element_that_is_proper_json_but_unusable_does_not_end_the_array() {
     .concat();
     let told = story(Format::Json, input).await;
     assert_eq!(told.len(), 5);
-    assert!(told[0].starts_with("1: cannot be read: number out of range"), "{told:?}");
+    assert!(told[0].starts_with("1: holds a number that is out of range"), "{told:?}");
     assert!(told[1].starts_with("2: cannot be read: "), "{told:?}");
     assert_eq!(told[2], "3: is not UTF-8: its byte 8 is 0xff");
     assert!(told[3].starts_with("4: is nested deeper than 100 levels"), "{told:?}");
@@ -520,6 +520,16 @@ async fn json_values_are_those_that_python_reads() {
         let (entries, error) = read_as(Format::Jsonl, json.clone()).await;
         assert!(error.is_none(), "{json}: {error:?}");
         let expected: Value = serde_json::from_str(&again).unwrap();
-        assert_eq!(items(&entries)[0].value, expected, "{json}");
+        assert_eq!(plain(&items(&entries)[0].value), plain(&expected), "{json}");
+    }
+}
+
+/// A value whose fractions are written in one way; whole numbers stay as they are.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().into(),
+        Value::Array(elements) => elements.iter().map(plain).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), plain(field))).collect(),
+        value => value.clone(),
     }
 }
