@@ -73,7 +73,7 @@ impl Places {
         let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
         let mut taken = vec![args.pipeline.as_path(), config.as_path()];
         taken.extend(source.path());
-        let database = database(store);
+        let database = store.files();
         taken.extend(database.iter().map(PathBuf::as_path));
         let mut replaceable = Vec::new();
         // Returns how many lines have to be written before the content of a file is replaced.
@@ -118,17 +118,6 @@ impl Places {
         };
         Ok(Self { source, output, report, replaceable })
     }
-}
-
-/// Returns the files of a database, none of which an output may be.
-pub(super) fn database(store: &StoreUrl) -> Vec<PathBuf> {
-    let Some(path) = store.path() else { return Vec::new() };
-    let beside = ["-wal", "-shm", "-journal"].map(|end| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    });
-    std::iter::once(path.to_owned()).chain(beside).collect()
 }
 
 /// Opens the items.

@@ -15,7 +15,6 @@ use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
 use super::kept::{Opened, Said, fail, is_dash, state};
 use super::live::{Mode, say};
-use super::place::database;
 use super::print::{Listing, print, print_json};
 use super::status::{count, numbered};
 use super::table;
@@ -33,7 +32,7 @@ fn write(args: &Results) -> anyhow::Result<()> {
     let Opened { runtime, store, url } = Opened::to_read(&args.store)?;
     runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
-        let mut taken = database(&url);
+        let mut taken = url.files();
         taken.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
         // A run of another program has places of another kind.
         taken.extend(Said::from_run(history.run()).map(|said| said.reads()).unwrap_or_default());

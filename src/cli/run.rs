@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Inputs};
 use crate::document::Faults;
-use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
+use crate::pipeline::{FileUse, Pipeline};
 use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
@@ -91,7 +91,7 @@ struct Session<'a> {
 impl Session<'_> {
     fn run(&self, mut live: Live) -> Exit {
         let mode = self.mode;
-        let pipeline = match self.pointsman.pipeline(&self.args.pipeline) {
+        let mut pipeline = match self.pointsman.pipeline(&self.args.pipeline) {
             Ok(pipeline) => pipeline,
             Err(faults) => return mode.refuse(&faults),
         };
@@ -144,6 +144,7 @@ impl Session<'_> {
                 Err(error) => return mode.fail(&error, Exit::Broken),
             },
         };
+        protect(&mut pipeline, self.args);
         if let Some(kept) = &mut kept {
             report.as_ref().and_then(Target::written).into_iter().for_each(|file| kept.also_writes(file));
             replaceable.into_iter().for_each(|file| kept.may_replace(file));
@@ -292,6 +293,16 @@ impl Session<'_> {
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }
+}
+
+/// Protects the files that the command names, also where a stream is redirected to one.
+fn protect(pipeline: &mut Pipeline, args: &Run) {
+    let read = if is_dash(&args.items) { Path::new("/dev/stdin") } else { &args.items };
+    pipeline.protect(FileUse::Input, read);
+    let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
+    let written = written.into_iter().flatten().filter(|path| !is_dash(path));
+    let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
+    written.chain(streams).for_each(|path| pipeline.protect(FileUse::Output, path));
 }
 
 /// How the watching of a run ended.

@@ -2,14 +2,14 @@
 //!
 //! Never runs a command and never reads a key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::document::{Document, Fault, Faults, Places};
 use crate::pipeline::Defaults;
-use crate::provider::{self, Env, Model};
+use crate::provider::{self, Env, HeaderSource, KeySource, Model};
 use crate::router::{Lane, Policy, RetrySettings, Route};
 #[cfg(feature = "server")]
 use crate::simulator;
@@ -60,6 +60,8 @@ pub struct Config {
     pub simulate: bool,
     /// What the user should know although it is no fault.
     pub(super) notes: Vec<String>,
+    /// The file that it was read from, if it was one.
+    pub(super) file: Option<PathBuf>,
     /// Where its sources of keys stand in the file.
     pub(super) key_places: KeyPlaces,
 }
@@ -100,7 +102,7 @@ impl Config {
         };
         let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
         let text = String::from_utf8(bytes).map_err(|error| unreadable(&error.utf8_error()))?;
-        Self::parse(&file, &text, env)
+        Ok(Self { file: Some(path.to_owned()), ..Self::parse(&file, &text, env)? })
     }
 
     /// Reads `text`, which faults call `file`. Where it names no provider, the environment does.
@@ -175,6 +177,26 @@ impl Config {
         })
     }
 
+    /// Returns the files that hold the secrets of every provider, also of those that have no key or are simulated.
+    pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
+        let sources = self.providers.values().flat_map(|settings| {
+            let headers = settings.headers.values().filter_map(|header| match header {
+                HeaderSource::Read(source) => Some(source),
+                HeaderSource::Value(_) => None,
+            });
+            settings.keys.iter().chain(headers)
+        });
+        sources.filter_map(|source| match source {
+            KeySource::File(path) => Some(path.as_path()),
+            KeySource::Env(_) | KeySource::Command(_) => None,
+        })
+    }
+
+    /// Returns the file that it was read from, if it was one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     fn use_environment(&mut self, env: Env<'_>) -> Faults {
         let found = environment::read(env);
         self.providers = found.providers;
@@ -247,6 +269,7 @@ impl From<Written> for Config {
             supervisor: written.supervisor,
             simulate: false,
             notes: Vec::new(),
+            file: None,
             key_places: KeyPlaces::default(),
         }
     }

@@ -99,7 +99,11 @@ impl Pipeline {
         for filling in &step.attach {
             let text = fill("attach", filling, MAX_ATTACHMENT_TEXT)?;
             let read = Attachment::read(&text, &self.folders);
-            attach.extend(read.map_err(|why| undecided("attach", Unfilled::Failed(why)))?);
+            let read = read.map_err(|why| undecided("attach", Unfilled::Failed(why)))?;
+            attach.extend(match filling {
+                Filling::Fixed(_) => read.map(Attachment::written_out),
+                Filling::Template(_) => read,
+            });
         }
         if text.trim().is_empty() && attach.is_empty() {
             return Err(undecided("prompt", Unfilled::Failed("it comes out empty".to_owned())));

@@ -46,6 +46,8 @@ pub struct FileAttachment {
     /// Where it is.
     pub path: PathBuf,
     pub(super) folders: Folders,
+    /// Whether the pipeline itself writes its path, without an expression.
+    pub(super) is_written_out: bool,
     media_type: Arc<str>,
 }
 
@@ -123,7 +125,17 @@ impl Attachment {
         }
         let media_type = media_type(text)?;
         let path = folders.own.join(text);
-        Ok(Some(Self::File(FileAttachment { path, folders: folders.clone(), media_type })))
+        let folders = folders.clone();
+        Ok(Some(Self::File(FileAttachment { path, folders, is_written_out: false, media_type })))
+    }
+
+    /// Says that the pipeline itself writes what is attached, without an expression: no item chose it.
+    #[must_use]
+    pub(super) fn written_out(self) -> Self {
+        match self {
+            Self::File(file) => Self::File(FileAttachment { is_written_out: true, ..file }),
+            Self::Ready(part) => Self::Ready(part),
+        }
     }
 }
 

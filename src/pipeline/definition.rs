@@ -16,6 +16,7 @@ use super::attach::Folders;
 use super::check::Check;
 use super::graph::Graph;
 use super::load;
+use super::protected::{FileUse, ProtectedFiles};
 use super::schema::Schema;
 use super::template::Templates;
 
@@ -25,6 +26,8 @@ pub struct Pipeline {
     pub(super) name: Arc<str>,
     pub(super) text: Arc<str>,
     pub(super) folders: Folders,
+    /// Its own file, the schema files that it names, and what its run is known to use.
+    pub(super) protected: ProtectedFiles,
     pub(super) names: Arc<[StepName]>,
     pub(super) steps: Vec<Step>,
     pub(super) graph: Graph,
@@ -45,7 +48,10 @@ impl Pipeline {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| Faults(vec![Fault::new(format!("cannot read the pipeline {file}: {error}"))]))?;
-        Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")), defaults, routes)
+        let mut pipeline =
+            Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")), defaults, routes)?;
+        pipeline.protect(FileUse::Pipeline, path);
+        Ok(pipeline)
     }
 
     /// Reads a pipeline from its text. `file` is what faults call it; schema files and attachments
@@ -90,6 +96,17 @@ impl Pipeline {
     pub fn with_allowed_hosts(mut self, hosts: &[Origin]) -> Self {
         self.folders.hosts = self.folders.hosts.iter().chain(hosts).cloned().collect();
         self
+    }
+
+    /// Says that the program uses the file at `path`, so that no item may attach it. A run protects what it knows
+    /// itself: the files of the configuration's keys, of the store, and of its input and output.
+    pub fn protect(&mut self, used_as: FileUse, path: &Path) {
+        self.protected.add(used_as, path);
+    }
+
+    /// Returns the files that no item may attach, as far as the pipeline knows them.
+    pub(crate) fn protected(&self) -> &ProtectedFiles {
+        &self.protected
     }
 
     /// Returns the steps in the order of the file.

@@ -19,6 +19,7 @@ use super::compile::Compiler;
 use super::definition::{Pipeline, Step};
 use super::graph::Graph;
 use super::mentions::Known;
+use super::protected::{FileUse, ProtectedFiles};
 use super::raw::{Raw, RawStep};
 use super::schema::{Schema, json_of};
 use super::template::Templates;
@@ -60,8 +61,16 @@ pub(super) fn parse(
     let places = document.places();
     let read = |item_is_text| {
         let (raw, faults) = document.read::<Raw>();
-        let loader =
-            Loader { document: &document, places: &places, directory, routes, below, faults, item_is_text };
+        let loader = Loader {
+            document: &document,
+            places: &places,
+            directory,
+            routes,
+            below,
+            faults,
+            item_is_text,
+            protected: ProtectedFiles::default(),
+        };
         loader.pipeline(raw, Templates::new())
     };
     let mut pipeline = read(false)?;
@@ -80,6 +89,8 @@ pub(super) struct Loader<'d> {
     pub(super) faults: Faults,
     /// Whether every field of an item is a text, as from CSV.
     item_is_text: bool,
+    /// The schema files that it names.
+    protected: ProtectedFiles,
 }
 
 impl Loader<'_> {
@@ -141,6 +152,7 @@ impl Loader<'_> {
             name: name.into(),
             text,
             folders,
+            protected: self.protected,
             names,
             steps,
             graph,
@@ -226,7 +238,11 @@ impl Loader<'_> {
     fn schema(&mut self, path: &[&str], schema: toml::Value) -> Option<Schema> {
         let read = match schema {
             toml::Value::Table(_) => Ok(json_of(schema)),
-            toml::Value::String(file) => read_json(&self.directory.join(file)),
+            toml::Value::String(file) => {
+                let file = self.directory.join(file);
+                self.protected.add(FileUse::Pipeline, &file);
+                read_json(&file)
+            }
             _ => Err("a schema is a table, or the path of a .json file".to_owned()),
         };
         let compiled =

@@ -9,11 +9,11 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use crate::pipeline::Pipeline;
 use crate::pipeline::run::{
     Cancel, Ended, Output, Progress, Report, Run, RunPurses, RunSetup, StopIntake, Watched,
 };
 use crate::pipeline::source::Reader;
+use crate::pipeline::{Pipeline, ProtectedFiles};
 use crate::provider;
 use crate::router::Router;
 use crate::store::{RunNumber, RunState, Store};
@@ -113,6 +113,7 @@ impl Drop for Unclaimed {
 /// What a run is begun with.
 pub(super) struct Begin {
     pub(super) pipeline: Arc<Pipeline>,
+    pub(super) protected: Arc<ProtectedFiles>,
     pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) window: Option<usize>,
@@ -130,6 +131,7 @@ pub(super) struct Begin {
 pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Result<RunHandle, Error> {
     let Begin {
         pipeline,
+        protected,
         router,
         providers,
         window,
@@ -148,6 +150,7 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
     let priority = Priority::Batch;
     let setup = RunSetup {
         pipeline,
+        protected,
         router,
         providers,
         priority,

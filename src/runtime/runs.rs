@@ -3,6 +3,7 @@
 //! What a run is made of is put together elsewhere.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -10,9 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::document::Faults;
 use crate::guard::Purse;
-use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Output, RunPurses};
+use crate::pipeline::sink::WrittenFile;
 use crate::pipeline::source::Source;
+use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::types::{Booked, NanoUsd, ProviderName};
 
 use super::capped::RunOptions;
@@ -23,6 +25,7 @@ use super::open_runs::OpenRun;
 use super::outputs;
 use super::pointsman::Pointsman;
 use super::run::{self, RunHandle, Unclaimed};
+use super::session::Open;
 
 impl Pointsman {
     /// Starts to run the items of `source` through `pipeline`.
@@ -140,16 +143,19 @@ impl Beginning {
         let source = source.fit(move |item| judge.validate_item(item));
         let input = Input::of(&source);
         let files = outputs::opened(&output);
+        let input_path = source.path().map(Path::to_owned);
         // Before anything is stored: what cannot be read leaves nothing.
         let reader = source.read().map_err(Error::Source)?;
         let kept = match kept {
             Some(kept) => {
-                let mut open = kept.begin(pointsman, files).await?;
+                let mut open = kept.begin(pointsman, files.clone()).await?;
                 open.reads(input);
                 Some(open)
             }
             None => None,
         };
+        let protected =
+            Arc::new(protected(pointsman, &pipeline, input_path.as_deref(), &files, kept.as_ref()));
         let before: Booked = kept.iter().flat_map(|open| open.before.values().copied()).sum();
         let own = Purse::of_run(cap, before, kept.is_some());
         let (config, settings) = (pointsman.config(), &pointsman.config().supervisor);
@@ -159,6 +165,7 @@ impl Beginning {
         let names: IndexSet<ProviderName> = lanes.map(|lane| lane.name.provider.clone()).collect();
         let begin = run::Begin {
             pipeline: pipeline.clone(),
+            protected,
             router: router.clone(),
             providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
             purses: RunPurses { own, shared: pointsman.purses().of_run(names.iter()) },
@@ -172,4 +179,24 @@ impl Beginning {
         };
         run::begin(begin, reader, output).await
     }
+}
+
+/// Returns the files that items of a run may not attach.
+fn protected(
+    pointsman: &Pointsman,
+    pipeline: &Pipeline,
+    input: Option<&Path>,
+    outputs: &[WrittenFile],
+    kept: Option<&Open>,
+) -> ProtectedFiles {
+    let config = pointsman.config();
+    let mut files = pipeline.protected().clone();
+    config.secret_files().for_each(|file| files.add(FileUse::Secret, file));
+    config.store.url.files().iter().for_each(|file| files.add(FileUse::Store, file));
+    let of_store = kept.map(|open| open.store.files(open.run())).unwrap_or_default();
+    of_store.iter().for_each(|file| files.add(FileUse::Store, file));
+    config.file().into_iter().for_each(|file| files.add(FileUse::Configuration, file));
+    input.into_iter().for_each(|file| files.add(FileUse::Input, file));
+    outputs.iter().for_each(|file| files.add(FileUse::Output, file.path()));
+    files
 }

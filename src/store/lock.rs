@@ -57,6 +57,11 @@ impl RunLock {
         }
     }
 
+    /// Returns the lock file of `run`.
+    pub(super) fn file(database: &Path, run: RunNumber) -> PathBuf {
+        beside(database, run)
+    }
+
     /// Returns whether a process works on `run`.
     pub(super) fn is_taken(database: &Path, run: RunNumber) -> bool {
         let file = open(&beside(database, run), false);

@@ -18,6 +18,7 @@ mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -64,6 +65,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::Busy`] when another process has it.
     fn lock(&self, run: RunNumber) -> Result<RunLock, Error>;
+
+    /// Returns the files that are used while `run` is at work, whether they are there yet or not.
+    fn files(&self, run: RunNumber) -> Vec<PathBuf> {
+        let _ = run;
+        Vec::new()
+    }
 
     /// Returns whether anybody works on a run.
     fn is_at_work(&self, run: RunNumber) -> bool;

@@ -88,6 +88,17 @@ impl StoreUrl {
         }
     }
 
+    /// Returns the files that the store is in: the database, and its journals while they are there.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(path) = self.path() else { return Vec::new() };
+        let beside = ["-wal", "-shm", "-journal"].map(|end| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        });
+        std::iter::once(path.to_owned()).chain(beside).collect()
+    }
+
     /// Returns the same store, named from anywhere.
     ///
     /// # Errors

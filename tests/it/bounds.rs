@@ -223,3 +223,89 @@ fn an_item_cannot_choose_the_host_that_a_provider_fetches_from() {
         assert_eq!(line["status"], if is_allowed { "completed" } else { "failed" }, "{line}");
     }
 }
+
+#[test]
+fn an_item_attaches_no_file_that_the_program_itself_uses() {
+    let address = answering(response("content-type: application/json", completion("a cat").as_bytes()));
+    let room = Room::empty();
+    let provider = format!("[provider.a]\nbase_url = \"http://{address}\"\nmodels.m = {{}}\n");
+    room.write(
+        "config.json",
+        format!(
+            "{provider}keys = [\"file:key.txt\"]\nheaders = {{ X-Org-Token = \"file:org.txt\" }}\n\
+             [provider.b]\nmodels.n = {{}}\nkeys = [\"env:NOT_SET\", \"file:other.txt\"]\n\
+             [route.default]\nlanes = [\"a/m\"]\n[store]\nurl = \"sqlite:runs.json\"\n"
+        ),
+    );
+    room.write(
+        "pipeline.md",
+        "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"What is it?\"\nattach = [\"{{ item.file }}\"]\n\
+         [[step]]\nname = \"note\"\nprompt = \"And?\"\nschema = \"schema.json\"\noptional = true\n",
+    );
+    room.write("schema.json", "{\"type\": \"object\"}");
+    for secret in ["key.txt", "org.txt", "other.txt"] {
+        room.write(secret, "sk-live-0123456789\n");
+    }
+    room.write("cat.txt", "a cat");
+    fs::hard_link(room.path("key.txt"), room.path("photo.png")).unwrap();
+    std::os::unix::fs::symlink("runs.json-wal", room.path("journal.txt")).unwrap();
+    std::os::unix::fs::symlink("runs.json-run1.lock", room.path("lock.txt")).unwrap();
+    let refused = [
+        ("key.txt", "a file of a key or a header"),
+        ("photo.png", "a file of a key or a header"),
+        ("org.txt", "a file of a key or a header"),
+        ("other.txt", "a file of a key or a header"),
+        ("runs.json", "a file of the store"),
+        ("journal.txt", "a file of the store"),
+        ("lock.txt", "a file of the store"),
+        ("config.json", "the configuration"),
+        ("pipeline.md", "a file of the pipeline"),
+        ("schema.json", "a file of the pipeline"),
+        ("items.json", "the input of the run"),
+        ("o.json", "an output of the run"),
+        ("r.json", "an output of the run"),
+        ("report.json", "an output of the run"),
+    ];
+    let files = refused.iter().map(|(file, _)| *file).chain(["cat.txt"]);
+    let items: Vec<_> = files.map(|file| serde_json::json!({ "id": file, "file": file })).collect();
+    room.write("items.json", serde_json::json!(items).to_string());
+    let command = "run pipeline.md --items items.json --out o.json --rejects r.json --report report.json \
+                   --config config.json";
+    room.run(command).says(1, &["1 completed, 14 failed", "14 template_error"]);
+    for line in room.lines("o.json") {
+        let (key, message) = (line["key"].as_str().unwrap(), line["error"]["message"].to_string());
+        match refused.iter().find(|(file, _)| *file == key) {
+            Some((_, what)) => {
+                let said = format!("it is {what}, which no item may attach");
+                assert!(message.contains(&said) && message.contains(key), "{key}: {message}");
+            }
+            None => assert_eq!(line["status"], "completed", "{line}"),
+        }
+    }
+}
+
+#[test]
+fn a_path_that_the_pipeline_writes_out_attaches_what_is_beside_it_but_no_key() {
+    let address = answering(response("content-type: application/json", completion("a cat").as_bytes()));
+    let room = Room::empty();
+    let config = format!(
+        "[provider.a]\nbase_url = \"http://{address}\"\nmodels.m = {{}}\nkeys = [\"file:key.txt\"]\n"
+    );
+    room.write("config.toml", config);
+    room.write("key.txt", "sk-live-0123456789\n");
+    room.write("items.jsonl", "{\"id\":1}\n");
+    for (file, code, said) in [
+        ("schema.json", 0, "1 completed"),
+        ("key.txt", 1, "it is a file of a key or a header, which is never attached"),
+    ] {
+        room.write(
+            "pipeline.toml",
+            format!(
+                "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"What is it?\"\nattach = [\"{file}\"]\n\
+                 [[step]]\nname = \"note\"\nprompt = \"And?\"\nschema = \"schema.json\"\noptional = true\n"
+            ),
+        );
+        room.write("schema.json", "{\"type\": \"object\"}");
+        room.run(&format!("{RUN} --overwrite")).says(code, &[said]);
+    }
+}

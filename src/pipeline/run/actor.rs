@@ -40,6 +40,7 @@ use super::tally::Tally;
 use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
+use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::sink::RejectLine;
 use crate::pipeline::source::{self, Entry};
 
@@ -55,6 +56,8 @@ const REJECTED_CHARACTERS: usize = 2_000;
 /// The actor of one run.
 pub struct Run {
     pipeline: Arc<Pipeline>,
+    /// The files that its items may not attach.
+    protected: Arc<ProtectedFiles>,
     router: Slot<Router>,
     providers: Vec<Arc<provider::State>>,
     priority: Priority,
@@ -142,6 +145,7 @@ impl Run {
         Self {
             tally: Tally::new(steps),
             pipeline: setup.pipeline,
+            protected: setup.protected,
             last_item: setup.keeping.as_ref().map(|keeping| keeping.session.last_item).unwrap_or_default(),
             keeping: setup.keeping,
             purses: setup.purses,
@@ -327,7 +331,8 @@ impl Run {
                 let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
                 let purse = self.purses.own.clone();
                 let stop = StopSignal::of(&self.stop);
-                let job = Job { pipeline, item, router, priority, run, counts, stop, purse, kept };
+                let protected = self.protected.clone();
+                let job = Job { pipeline, protected, item, router, priority, run, counts, stop, purse, kept };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }

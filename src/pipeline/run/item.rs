@@ -29,6 +29,7 @@ use super::rendering;
 use super::steps::Steps;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
+use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::source;
 use crate::pipeline::template::Input;
 use crate::pipeline::walk::{Settled, StepEnd, Walk};
@@ -44,6 +45,8 @@ pub(super) struct Item {
 /// What an item needs for its walk; a second life starts from it anew.
 pub(super) struct Job {
     pub(super) pipeline: Arc<Pipeline>,
+    /// The files that it may not attach.
+    pub(super) protected: Arc<ProtectedFiles>,
     pub(super) item: source::Item,
     pub(super) router: Slot<Router>,
     pub(super) priority: Priority,
@@ -203,7 +206,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             },
         };
         for ask in due {
-            match asked.beside(attach(&mut walk, &ask)).await {
+            match asked.beside(attach(&mut walk, &ask, &job.protected)).await {
                 Ok((prompt, files)) => match steps.recall(ask.step, &prompt, files) {
                     Some(answer) => {
                         walk.recalled(ask.step, answer);
@@ -343,10 +346,14 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
 }
 
 /// Returns the prompt of `ask` with everything that is attached to it, and the files that were read for it.
-async fn attach(walk: &mut Walk, ask: &Ask) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {
+async fn attach(
+    walk: &mut Walk,
+    ask: &Ask,
+    protected: &Arc<ProtectedFiles>,
+) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {
     if ask.attach.is_empty() {
         return Ok((ask.prompt.clone(), Vec::new()));
     }
-    let (parts, files) = load_all(&ask.attach).await?;
+    let (parts, files) = load_all(&ask.attach, protected).await?;
     Ok((walk.attach(ask.step, parts).unwrap_or_else(|| ask.prompt.clone()), files))
 }

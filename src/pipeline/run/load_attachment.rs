@@ -1,17 +1,20 @@
 //! Reads the files that a step attaches to its prompt.
 //!
 //! Only when the step is asked, so that a run of a million photos holds a few. An item's data names the file, so it
-//! must lie in a folder that the pipeline's author allowed: links are resolved first, and the file is then opened
-//! from that folder, directory by directory, without following a link.
+//! must lie in a folder that the pipeline's author allowed, and be none that the program itself uses. Links are resolved
+//! name by name, and nothing outside these folders is looked at: an item learns not even whether it is there. The file
+//! is then opened from its folder, directory by directory, without following a link.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::pipeline::attach::{Attachment, FileAttachment};
+use crate::pipeline::attach::{Attachment, FileAttachment, Folders};
+use crate::pipeline::protected::{FileUse, ProtectedFiles};
 use crate::store::FileStamp;
 use crate::types::{Class, Failure, MediaData, Part};
 
@@ -21,11 +24,17 @@ const MAX_FILE_BYTES: u64 = 50 << 20;
 /// Most bytes of all attachments of one request.
 const MAX_REQUEST_BYTES: u64 = 100 << 20;
 
+/// Longest path that is looked for, in bytes; no system opens a longer one.
+const MAX_PATH: usize = 4096;
+
 /// Longest path that a message shows, in characters.
 const MAX_SHOWN: usize = 200;
 
 /// Returns the parts of a prompt that `attachments` stand for, and the files that were read for them as they were then.
-pub(super) async fn load_all(attachments: &[Attachment]) -> Result<(Vec<Part>, Vec<FileStamp>), Failure> {
+pub(super) async fn load_all(
+    attachments: &[Attachment],
+    protected: &Arc<ProtectedFiles>,
+) -> Result<(Vec<Part>, Vec<FileStamp>), Failure> {
     let mut parts = Vec::with_capacity(attachments.len());
     let mut files = Vec::new();
     let mut left = MAX_REQUEST_BYTES;
@@ -33,7 +42,7 @@ pub(super) async fn load_all(attachments: &[Attachment]) -> Result<(Vec<Part>, V
         let (part, bytes) = match attachment {
             Attachment::Ready(part) => (part.clone(), inline_bytes(part)),
             Attachment::File(file) => {
-                let (content, stamp) = load(file).await?;
+                let (content, stamp) = load(file, protected).await?;
                 files.push(stamp);
                 (file.part(&content), content.len() as u64)
             }
@@ -58,10 +67,14 @@ fn inline_bytes(part: &Part) -> u64 {
     }
 }
 
-async fn load(file: &FileAttachment) -> Result<(Vec<u8>, FileStamp), Failure> {
+async fn load(
+    file: &FileAttachment,
+    protected: &Arc<ProtectedFiles>,
+) -> Result<(Vec<u8>, FileStamp), Failure> {
     let file = file.clone();
+    let protected = protected.clone();
     let content = tokio::task::spawn_blocking(move || {
-        read(&file, MAX_FILE_BYTES).map_err(|why| {
+        read(&file, &protected, MAX_FILE_BYTES).map_err(|why| {
             let shown: String = file.path.to_string_lossy().chars().take(MAX_SHOWN).collect();
             // As a literal: the path is an item's, and may hold what a terminal obeys.
             Failure::new(Class::TemplateError, format!("cannot attach {shown:?}: {why}"))
@@ -78,6 +91,10 @@ enum Refusal {
         "it is outside the pipeline's directory; to send it, add its folder to `allow` of the configuration's [files]"
     )]
     Outside,
+    #[error("it is {}, which {}", .0.name(), if *.1 { "is never attached" } else { "no item may attach" })]
+    Protected(FileUse, bool),
+    #[error("its path is longer than {MAX_PATH} bytes")]
+    LongPath,
     #[error("it is no regular file")]
     NoFile,
     #[error("it has more than {} MiB, which is the most", MAX_FILE_BYTES >> 20)]
@@ -86,14 +103,27 @@ enum Refusal {
     Io(#[from] io::Error),
 }
 
-fn read(file: &FileAttachment, limit: u64) -> Result<(Vec<u8>, FileStamp), Refusal> {
+fn read(
+    file: &FileAttachment,
+    protected: &ProtectedFiles,
+    limit: u64,
+) -> Result<(Vec<u8>, FileStamp), Refusal> {
     let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
-    let file = open(file)?;
+    let refuse = |metadata: &Metadata| match protected.refuse(metadata, file.is_written_out) {
+        Some(used_as) => Err(Refusal::Protected(used_as, file.is_written_out)),
+        None => Ok(()),
+    };
+    let (folder, inside) = find(file)?;
+    // Before it is opened: to close a database's file would free the locks that this process has on it.
+    refuse(&std::fs::metadata(folder.join(&inside))?)?;
+    let file = open_beneath(&folder, &inside)?;
     // Of the file that is read, and before it is: what is written to it meanwhile is noticed by the next run.
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(Refusal::NoFile);
     }
+    // It may have been renamed meanwhile.
+    refuse(&metadata)?;
     if metadata.len() > limit {
         return Err(Refusal::TooLarge);
     }
@@ -133,16 +163,73 @@ fn changed(_: &Metadata) -> i64 {
     0
 }
 
-/// Opens a file that lies in an allowed folder.
-fn open(file: &FileAttachment) -> Result<File, Refusal> {
-    let resolved = file.path.canonicalize()?;
-    let folders = file.folders.all().filter_map(|folder| folder.canonicalize().ok());
-    let within = |folder: PathBuf| {
-        let inside = resolved.strip_prefix(&folder).ok()?.to_owned();
-        Some((folder, inside))
-    };
-    let (folder, inside) = folders.filter_map(within).next().ok_or(Refusal::Outside)?;
-    Ok(open_beneath(&folder, &inside)?)
+/// Finds a file that lies in an allowed folder. Returns the folder, and the file's path from there without links.
+fn find(file: &FileAttachment) -> Result<(PathBuf, PathBuf), Refusal> {
+    if file.path.as_os_str().len() > MAX_PATH {
+        return Err(Refusal::LongPath);
+    }
+    Allowed::of(&file.folders).resolve(&file.path, &file.folders.own)
+}
+
+/// The folders that attachments may come from.
+struct Allowed {
+    /// Without links.
+    real: Vec<PathBuf>,
+    /// By the names that paths may use for them.
+    named: Vec<PathBuf>,
+}
+
+impl Allowed {
+    fn of(folders: &Folders) -> Self {
+        let real: Vec<PathBuf> = folders.all().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let absolute = folders.all().filter_map(|folder| std::path::absolute(folder).ok());
+        let named = absolute.map(|folder| without_parents(&folder)).chain(real.iter().cloned()).collect();
+        Self { real, named }
+    }
+
+    /// Returns the folder that the file at `path` is in, and its path from there, both without links. Looks at nothing
+    /// but the allowed folders, what is above them, and the targets of links in them.
+    fn resolve(&self, path: &Path, own: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
+        let (mut at, rest) = match path.strip_prefix(own) {
+            Ok(rest) => (own.canonicalize()?, rest),
+            Err(_) => (PathBuf::new(), path),
+        };
+        for component in rest.components() {
+            match component {
+                Component::Prefix(_) | Component::RootDir => at.push(component),
+                Component::CurDir => {}
+                // It has no links, so this is the folder above.
+                Component::ParentDir => drop(at.pop()),
+                Component::Normal(name) => {
+                    let next = at.join(name);
+                    if !self.named.iter().any(|folder| is_on_the_way(&next, folder)) {
+                        return Err(Refusal::Outside);
+                    }
+                    at = next.canonicalize()?;
+                }
+            }
+        }
+        let within = |folder: &PathBuf| Some((folder.clone(), at.strip_prefix(folder).ok()?.to_owned()));
+        self.real.iter().find_map(within).ok_or(Refusal::Outside)
+    }
+}
+
+/// Returns whether `path` is in `folder`, is it, or is above it.
+fn is_on_the_way(path: &Path, folder: &Path) -> bool {
+    path.starts_with(folder) || folder.starts_with(path)
+}
+
+/// Returns an absolute path without its `..`, as it is written: no link is looked at.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut written = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(written.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => written.push(component),
+        }
+    }
+    written
 }
 
 /// Opens `inside`, which has no links, from `folder`. What has become a link meanwhile is not followed, and a pipe
@@ -188,7 +275,7 @@ mod tests {
             let Ok(Some(Attachment::File(file))) = Attachment::read(path, &folders) else {
                 panic!("no file")
             };
-            read(&file, 10)
+            read(&file, &ProtectedFiles::default(), 10)
                 .map(|(content, _)| String::from_utf8(content).unwrap())
                 .map_err(|refusal| refusal.to_string())
         }
@@ -214,6 +301,49 @@ mod tests {
     }
 
     #[test]
+    fn nothing_outside_the_allowed_folders_is_looked_at() {
+        let place = Place::new();
+        let photos = place.0.path().join("photos");
+        symlink(place.0.path().join("away"), photos.join("up")).unwrap();
+        fs::create_dir_all(place.0.path().join("away/deep")).unwrap();
+        let absolute = |name: &str| place.0.path().join(name).to_str().unwrap().to_owned();
+        for missing in [
+            "../none.json".to_owned(),
+            "../photos-none/../secret.json".to_owned(),
+            "cats/../../none.json".to_owned(),
+            "up/none.json".to_owned(),
+            "up/../none.json".to_owned(),
+            "up/deep/../none.json".to_owned(),
+            absolute("none.json"),
+            absolute("none/a.json"),
+            "/none/none.json".to_owned(),
+            format!("{}/../none.json", photos.display()),
+        ] {
+            let refusal = place.attach(&missing, &[]).unwrap_err();
+            assert!(refusal.contains("outside"), "{missing}: {refusal}");
+        }
+        assert!(place.attach("none.json", &[]).unwrap_err().contains("No such file"));
+        assert_eq!(place.attach(&absolute("photos/cats/one.png"), &[]), Ok("cat".into()));
+        assert_eq!(place.attach("../photos/cats/../../photos/cats/one.png", &[]), Ok("cat".into()));
+        let long = format!("{}a.png", "a/".repeat(3000));
+        assert!(place.attach(&long, &[]).unwrap_err().contains("longer than 4096 bytes"));
+    }
+
+    #[test]
+    fn an_allowed_folder_is_found_by_each_of_its_names() {
+        let place = Place::new();
+        fs::create_dir(place.0.path().join("real")).unwrap();
+        fs::write(place.0.path().join("real/a.png"), "a").unwrap();
+        symlink(place.0.path().join("real"), place.0.path().join("linked")).unwrap();
+        let path = |name: &str| place.0.path().join(name).to_str().unwrap().to_owned();
+        for allowed in ["linked", "photos/../linked"] {
+            for named in ["../linked/a.png".to_owned(), path("linked/a.png"), path("real/a.png")] {
+                assert_eq!(place.attach(&named, &[allowed]), Ok("a".into()), "{named} in {allowed}");
+            }
+        }
+    }
+
+    #[test]
     fn what_has_become_a_link_since_it_was_resolved_is_not_followed() {
         let place = Place::new();
         let photos = place.0.path().join("photos");
@@ -233,10 +363,10 @@ mod tests {
         for path in ["pipe.png", "folder.png"] {
             assert_eq!(place.attach(path, &[]).unwrap_err(), "it is no regular file", "{path}");
         }
-        let folders = Folders::only(Path::new("/dev"));
+        let (folders, none) = (Folders::only(Path::new("/dev")), ProtectedFiles::default());
         let Ok(Some(Attachment::File(mut file))) = Attachment::read("zero.txt", &folders) else { panic!() };
         file.path = "/dev/zero".into();
-        assert_eq!(read(&file, 10).unwrap_err().to_string(), "it is no regular file");
+        assert_eq!(read(&file, &none, 10).unwrap_err().to_string(), "it is no regular file");
     }
 
     #[test]
@@ -245,18 +375,19 @@ mod tests {
         fs::write(place.0.path().join("photos/large.png"), "12345678901").unwrap();
         assert!(place.attach("large.png", &[]).unwrap_err().contains("50 MiB"));
         // A file of the system without a length.
-        let folders = Folders::only(Path::new("/proc/self"));
+        let (folders, none) = (Folders::only(Path::new("/proc/self")), ProtectedFiles::default());
         let Ok(Some(Attachment::File(mut file))) = Attachment::read("maps.txt", &folders) else { panic!() };
         file.path = "/proc/self/maps".into();
-        assert!(matches!(read(&file, 10), Err(Refusal::TooLarge)));
+        assert!(matches!(read(&file, &none, 10), Err(Refusal::TooLarge)));
     }
 
     #[tokio::test]
     async fn all_attachments_of_a_request_are_bounded_together() {
         let text = format!("data:image/png;base64,{}", "A".repeat(80 << 20));
         let Ok(Some(one)) = Attachment::read(&text, &Folders::only(Path::new("."))) else { panic!("none") };
-        assert!(load_all(std::slice::from_ref(&one)).await.is_ok());
-        let failure = load_all(&[one.clone(), one]).await.unwrap_err();
+        let none = Arc::default();
+        assert!(load_all(std::slice::from_ref(&one), &none).await.is_ok());
+        let failure = load_all(&[one.clone(), one], &none).await.unwrap_err();
         assert_eq!(failure.class, Class::TemplateError);
         assert!(failure.message.contains("100 MiB together"), "{}", failure.message);
     }

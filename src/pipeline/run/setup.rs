@@ -21,6 +21,7 @@ use super::progress::Progress;
 use super::report::Report;
 use super::writer::{Output, Record, write};
 use crate::pipeline::definition::Pipeline;
+use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::source::Reader;
 
 /// What a run is made from.
@@ -36,6 +37,8 @@ pub struct RunSetup {
     pub priority: Priority,
     /// Most items in flight; `None` follows what the providers can take.
     pub window: Option<usize>,
+    /// The files that its items may not attach.
+    pub protected: Arc<ProtectedFiles>,
     /// Where answers are kept; `None` keeps nothing.
     pub keeping: Option<Arc<Keeping>>,
     /// Whose money its calls spend.

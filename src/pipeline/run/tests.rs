@@ -137,6 +137,7 @@ fn begin_over(
         Pipeline::parse("p.toml", text, Path::new("."), &Defaults::default(), &["default".into()]).unwrap();
     let (report_to, report) = oneshot::channel();
     let setup = RunSetup {
+        protected: Arc::default(),
         pipeline: Arc::new(pipeline),
         router,
         providers: Vec::new(),

@@ -34,7 +34,7 @@ use super::error::Error;
 use super::lock::RunLock;
 use super::record::{ItemNumber, KnownItem, Record};
 use super::run::{KnownRun, Outline, RunNumber, RunState, Sums};
-use super::{Answer, Session, Store};
+use super::{Answer, Session, Store, StoreUrl};
 use place::Place;
 
 /// The version of the schema, and what makes each from the one before.
@@ -221,6 +221,12 @@ impl Store for Sqlite {
 
     fn lock(&self, run: RunNumber) -> Result<RunLock, Error> {
         RunLock::take(&self.real_path, run)
+    }
+
+    fn files(&self, run: RunNumber) -> Vec<PathBuf> {
+        let mut files = StoreUrl::Sqlite(self.real_path.clone()).files();
+        files.push(RunLock::file(&self.real_path, run));
+        files
     }
 
     fn is_at_work(&self, run: RunNumber) -> bool {
