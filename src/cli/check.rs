@@ -1,5 +1,6 @@
 //! `pointsman check`: everything that is wrong with a configuration and pipelines, at once.
 
+use crate::provider::process_env;
 use crate::runtime;
 
 use super::args::Check;
@@ -14,7 +15,7 @@ pub(super) fn check(args: &Check) -> Exit {
         Ok(config) => config,
         Err(faults) => return mode.refuse(&faults),
     };
-    let notes = match runtime::check(&config, &args.pipelines, &|name| std::env::var(name).ok()) {
+    let notes = match runtime::check(&config, &args.pipelines, &process_env) {
         Ok(notes) => notes,
         Err(faults) => return mode.refuse(&faults),
     };

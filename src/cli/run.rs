@@ -11,6 +11,7 @@ use crate::document::Faults;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
 use crate::pipeline::{FileUse, Pipeline};
+use crate::provider::process_env;
 use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
@@ -405,6 +406,6 @@ fn write_report(mode: Mode, to: Option<Target>, report: &Report) -> Result<(), E
 
 /// Loads the configuration with the process's environment, with every target simulated if that was asked for.
 pub(super) fn load(path: Option<&Path>, simulate: bool) -> Result<Config, Faults> {
-    let config = Config::load(path, &|name| std::env::var(name).ok())?;
+    let config = Config::load(path, &process_env)?;
     Ok(if simulate { config.simulated() } else { config })
 }

@@ -20,6 +20,11 @@ pub(super) fn find(places: &Places<'_>) -> Vec<Text> {
     places.strings().iter().filter(|text| is_suspicious(text)).cloned().collect()
 }
 
+/// Returns whether a text is a source that holds no secret itself.
+fn is_harmless(text: &str) -> bool {
+    text.parse().is_ok_and(|source: KeySource| !source.may_hold_secret())
+}
+
 fn is_suspicious(text: &Text) -> bool {
     let path: Vec<&str> = text.path.iter().map(String::as_str).collect();
     let telling = match path.as_slice() {
@@ -31,8 +36,8 @@ fn is_suspicious(text: &Text) -> bool {
         anywhere => anywhere.iter().any(|key| is_telling(key)),
     };
     let telling = telling || has_credentials(&text.value);
-    // A command's arguments may hold a key, too.
-    let harmless = matches!(text.value.parse(), Ok(KeySource::Env(_) | KeySource::File(_)));
+    // A command's arguments may hold a key, too, and so may what should be a variable's name.
+    let harmless = is_harmless(&text.value);
     telling && !harmless
 }
 
@@ -66,7 +71,7 @@ pub(super) fn guess(text: &str) -> Vec<Text> {
             open = depth(open, &line[last_end..start], telling);
             last_end = end;
             let word = &line[start..end];
-            let source = ["env:", "file:"].iter().any(|prefix| word.starts_with(prefix));
+            let source = word.starts_with("file:") || word.starts_with("env:") && is_harmless(word);
             if !source && (telling && word.len() >= 4 || looks_like_a_key(word)) {
                 found.push(Text {
                     path: Vec::new(),

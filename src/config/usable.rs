@@ -64,8 +64,7 @@ impl Config {
         if self.providers.is_empty() {
             return Err(no_provider());
         }
-        // Simulated calls go through no proxy.
-        let mut faults = if self.simulate { Faults::default() } else { proxy_faults(env) };
+        let mut faults = Faults::default();
         let mut notes = self.notes.clone();
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
@@ -93,6 +92,7 @@ impl Config {
                 Err(more) => faults.extend(more),
             }
         }
+        faults.extend(proxy_faults(env, providers.values().map(|ready| &ready.settings)));
         let mut usable = Usable { providers, routes: IndexMap::new(), notes, closed: IndexMap::new() };
         usable.open_routes(&self.routes, &missing);
         faults.or(usable)
@@ -229,11 +229,11 @@ fn in_the_clear(name: &ProviderName, settings: &provider::Settings) -> Option<St
     })
 }
 
-fn proxy_faults(env: Env<'_>) -> Faults {
+fn proxy_faults<'s>(env: Env<'_>, providers: impl Iterator<Item = &'s provider::Settings>) -> Faults {
     let fault = |(variable, advice): (&str, &str)| {
         Fault::new(format!("the environment variable {variable} is malformed")).advise(advice)
     };
-    Faults(provider::malformed_proxies(env).into_iter().map(fault).collect())
+    Faults(provider::malformed_proxies(env, providers).into_iter().map(fault).collect())
 }
 
 /// What to do about keys that a command gives.
@@ -343,7 +343,8 @@ fn file(source: &KeySource) -> Option<PathBuf> {
 
 fn variable(source: &KeySource) -> String {
     match source {
-        KeySource::Env(name) => name.clone(),
+        // As its label shows it: it may be a key by mistake.
+        KeySource::Env(_) => source.label().as_str().trim_start_matches("env:").to_owned(),
         KeySource::File(_) | KeySource::Command(_) => source.label().to_string(),
     }
 }

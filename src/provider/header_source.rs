@@ -45,22 +45,34 @@ const MIN_RANDOM_LENGTH: usize = 16;
 const IDENTIFIERS: [&str; 3] = ["org-", "proj_", "projects/"];
 
 /// Last words of the names of headers that carry secrets.
-const SECRET_NAMES: [&str; 14] = [
+const SECRET_NAMES: [&str; 23] = [
     "authorization",
     "auth",
     "token",
     "secret",
     "key",
     "apikey",
+    "apitoken",
+    "apisecret",
+    "authkey",
+    "authtoken",
+    "accesskey",
+    "accesstoken",
+    "secretkey",
+    "jwt",
+    "passphrase",
     "password",
     "passwd",
+    "pwd",
     "pass",
     "pw",
     "credential",
-    "credentials",
     "cookie",
     "bearer",
 ];
+
+/// Words before the last one that make it a number of such things, as in `x-max-tokens`.
+const COUNTS: [&str; 4] = ["max", "min", "total", "output"];
 
 /// The value of an extra header.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,8 +124,16 @@ impl HeaderSource {
 
 /// Returns whether a header of this name carries a secret, whatever its value looks like.
 pub(crate) fn is_secret_header(name: &HeaderName) -> bool {
-    let last = name.as_str().rsplit(['-', '_']).next().unwrap_or_default();
-    SECRET_NAMES.contains(&last)
+    let digits = |word: &&str| word.trim_start_matches('v').bytes().all(|byte| byte.is_ascii_digit());
+    // A version or a number at the end changes nothing: `x-api-key-2`.
+    let mut words = name.as_str().rsplit(['-', '_']).skip_while(digits);
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if COUNTS.contains(&before) {
+        return false;
+    }
+    let last = last.trim_end_matches(|character: char| character.is_ascii_digit());
+    let is_one = |word: &str| SECRET_NAMES.contains(&word);
+    is_one(last) || last.strip_suffix('s').is_some_and(is_one)
 }
 
 fn names_a_source(text: &str) -> bool {
@@ -230,6 +250,22 @@ mod tests {
             ("x-team", false),
             ("anthropic-beta", false),
             ("x-author", false),
+            ("x-api-keys", true),
+            ("x-auth-tokens", true),
+            ("x-apikeys", true),
+            ("x-api-key-2", true),
+            ("x-api-key-v2", true),
+            ("x-token1", true),
+            ("x-accesstoken", true),
+            ("credentials", true),
+            ("cookies", true),
+            ("x-pass", true),
+            ("x-key-id", false),
+            ("x-max-tokens-limit", false),
+            ("x-v2", false),
+            ("x-2", false),
+            ("x-monkey", false),
+            ("x-max-tokens", false),
         ] {
             assert_eq!(is_secret_header(&HeaderName::from_static(name)), is_secret, "{name}");
         }

@@ -58,6 +58,15 @@ pub enum KeyError {
         /// The command's label.
         label: KeyLabel,
     },
+    /// The command used the terminal, from the background.
+    #[error(
+        "the key command {label} wants to use the terminal, which is not possible here; unlock what it asks for first, \
+         as by running it once by hand where an agent remembers that, or write env:NAME and set the variable with it"
+    )]
+    CommandWantsTerminal {
+        /// The command's label.
+        label: KeyLabel,
+    },
     /// The command wrote more than any key is long.
     #[error("the key command {label} writes more than 64 KiB; let it write the key alone")]
     CommandOutput {
@@ -93,6 +102,7 @@ impl KeyError {
             | Self::Command { .. }
             | Self::CommandFailed { .. }
             | Self::CommandHung { .. }
+            | Self::CommandWantsTerminal { .. }
             | Self::CommandOutput { .. } => "run it by hand to see why",
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! What is read here goes into a [`Secret`] and nowhere else: no error, label or `Debug` shows it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,6 +22,12 @@ const SHELL: &str = "sh";
 
 /// Looks a variable up. Passed in, so that nobody has to change the process's environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Looks a variable of this process up, for [`Env`]. A value that is no UTF-8 is there all the same, with replacement
+/// characters: what reads it says that it is wrong, and does not take it for missing.
+pub fn process_env(name: &str) -> Option<String> {
+    Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+}
 
 /// A key with the name it is shown by.
 #[derive(Debug, Clone)]
@@ -48,11 +55,20 @@ impl KeySource {
     /// Returns a name to show; of a command the program's name alone, since the rest may be secret.
     pub fn label(&self) -> KeyLabel {
         match self {
-            Self::Env(name) => format!("env:{name}"),
+            Self::Env(name) => format!("env:{}", shown_variable(name)),
             Self::File(path) => format!("file:{}", path.display()),
             Self::Command(line) => format!("command:{}", program(line)),
         }
         .into()
+    }
+
+    /// Returns whether it may hold the secret itself, by mistake: a command's arguments, or a name that is none.
+    pub fn may_hold_secret(&self) -> bool {
+        match self {
+            Self::Env(name) => !is_plainly_a_variable(name),
+            Self::File(_) => false,
+            Self::Command(_) => true,
+        }
     }
 
     /// Reads the key; `None` when its variable is not set, or is empty.
@@ -77,6 +93,32 @@ impl KeySource {
             key => Ok(Some(Secret::from(key.to_owned()))),
         }
     }
+}
+
+/// Returns what a label shows of a variable's name: all of it where it plainly is one, else its beginning. Who puts a
+/// key where its variable's name belongs must not find it in messages.
+fn shown_variable(name: &str) -> Cow<'_, str> {
+    if is_plainly_a_variable(name) {
+        return name.into();
+    }
+    let shown: String = name.chars().take(MAX_SHOWN_OF_SECRET).collect();
+    if shown.len() == name.len() { shown.into() } else { format!("{shown}…").into() }
+}
+
+/// Characters of a name that show where it may be a key; providers show no fewer of one.
+const MAX_SHOWN_OF_SECRET: usize = 4;
+
+/// Fewest characters of a word of a variable's name that is taken for a key if it mixes letters and digits.
+const MIN_RANDOM_WORD: usize = 16;
+
+/// Returns whether a name is written as variables are, and no part of it looks random.
+fn is_plainly_a_variable(name: &str) -> bool {
+    let of_variable = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_random = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        word.len() >= MIN_RANDOM_WORD && digits > 0 && digits < word.len()
+    };
+    name.bytes().all(of_variable) && !name.split('_').any(is_random)
 }
 
 /// Returns the name of the program that a command runs. Variables that are set before it may be secret, and so may
@@ -231,6 +273,22 @@ mod tests {
             let error = text.parse::<KeySource>().unwrap_err().to_string();
             assert!(error.contains("env:NAME"), "{error}");
             assert!(text.is_empty() || !error.contains(text) || text.ends_with(':'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_where_a_variables_name_belongs_is_cut_in_labels() {
+        for (name, shown) in [
+            ("OPENAI_API_KEY", "OPENAI_API_KEY"),
+            ("_KEY2", "_KEY2"),
+            ("gsk_0123456789abcdef", "gsk_…"),
+            ("sk_live", "sk_l…"),
+            ("AKIAIOSFODNN7EXAMPLE", "AKIA…"),
+            ("key", "key"),
+        ] {
+            let source: KeySource = format!("env:{name}").parse().unwrap();
+            assert_eq!(source.label().as_str(), format!("env:{shown}"));
+            assert_eq!(format!("{source:?}"), format!("KeySource(env:{shown})"));
         }
     }
 

@@ -78,8 +78,9 @@ impl Mask {
             Some(body) => (body, "…"),
             None => (&**text, ""),
         };
-        // Keys are ASCII, so every length is a boundary.
-        let cut = (MAY_SHOW + 1..secret.len()).rev().find(|length| body.ends_with(&secret[..*length]));
+        let is_cut =
+            |length: &usize| secret.get(..*length).is_some_and(|beginning| body.ends_with(beginning));
+        let cut = (MAY_SHOW + 1..secret.len()).rev().find(is_cut);
         if let Some(length) = cut {
             *text = format!("{}{COVER}{ellipsis}", &body[..body.len() - length]).into();
         }

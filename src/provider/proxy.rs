@@ -5,22 +5,58 @@
 use http::Uri;
 
 use super::key_source::Env;
+use super::settings::{Remote, Settings};
 
-/// The variables that name a proxy; the HTTP client reads the lower-case ones as well.
-const PROXIES: [&str; 6] =
-    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+/// The variables that name a proxy for `http://` addresses, the one that counts first; then those for `https://`, and
+/// for both.
+const FOR_HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+const FOR_HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const FOR_ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 
 /// The variables that name hosts without a proxy.
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// Returns each variable that is malformed, with what to write.
-pub fn malformed_proxies(env: Env<'_>) -> Vec<(&'static str, &'static str)> {
+/// Returns each malformed variable by which calls of one of these providers would go, with what to write. Calls to this
+/// machine and to the simulator go through no proxy.
+pub fn malformed_proxies<'s>(
+    env: Env<'_>,
+    providers: impl Iterator<Item = &'s Settings>,
+) -> Vec<(&'static str, &'static str)> {
+    let set = |name: &str| env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     let wrong = |name: &'static str, check: fn(&str) -> Result<(), &'static str>| {
-        let value = env(name).filter(|value| !value.trim().is_empty())?;
-        check(value.trim()).err().map(|advice| (name, advice))
+        check(&set(name)?).err().map(|advice| (name, advice))
     };
-    let proxies = PROXIES.into_iter().filter_map(|name| wrong(name, check_proxy));
-    proxies.chain(EXCEPTIONS.into_iter().filter_map(|name| wrong(name, check_exceptions))).collect()
+    let remotes: Vec<Remote> = providers.filter_map(Settings::remote).collect();
+    if remotes.is_empty() {
+        return Vec::new();
+    }
+    let exceptions: Vec<_> =
+        EXCEPTIONS.into_iter().filter_map(|name| wrong(name, check_exceptions)).collect();
+    let excepted: Vec<String> = EXCEPTIONS.into_iter().filter_map(set).collect();
+    let is_excepted = |remote: &&Remote| excepted.iter().any(|list| excepts(list, &remote.host));
+    let mut found = Vec::new();
+    for remote in remotes.iter().filter(|remote| !is_excepted(remote)) {
+        let own = if remote.is_https { FOR_HTTPS } else { FOR_HTTP };
+        let names = if own.into_iter().any(|name| set(name).is_some()) { own } else { FOR_ALL };
+        for fault in names.into_iter().filter_map(|name| wrong(name, check_proxy)) {
+            if !found.contains(&fault) {
+                found.push(fault);
+            }
+        }
+    }
+    found.extend(exceptions);
+    found
+}
+
+/// Returns whether calls to a host go through no proxy by this list, as far as its names say. Networks are not looked
+/// at, and neither is the vendor's own host, which is empty here.
+fn excepts(list: &str, host: &str) -> bool {
+    let mut entries = list.split(',').map(|entry| entry.trim().trim_start_matches('.'));
+    entries.any(|entry| {
+        let is_it = |host: &str| !entry.is_empty() && host.eq_ignore_ascii_case(entry);
+        let domains = host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..));
+        entry == "*" || is_it(host) || domains.into_iter().any(is_it)
+    })
 }
 
 fn check_proxy(value: &str) -> Result<(), &'static str> {
@@ -50,7 +86,8 @@ fn check_exceptions(value: &str) -> Result<(), &'static str> {
                 address.parse::<std::net::IpAddr>().map(|address| if address.is_ipv4() { 32 } else { 128 });
             most.is_ok_and(|most| bits.parse::<u8>().is_ok_and(|bits| bits <= most))
         }
-        None => !entry.contains(['@', ' ', ';']),
+        // A value that is no UTF-8 has replacement characters.
+        None => !entry.contains(['@', ' ', ';', '\u{fffd}']),
     };
     let mut entries = value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     if entries.all(is_right) { Ok(()) } else { Err(ADVICE) }
@@ -60,8 +97,64 @@ fn check_exceptions(value: &str) -> Result<(), &'static str> {
 mod tests {
     use super::*;
 
+    fn at(url: &str) -> Settings {
+        Settings { base_url: Some(url.to_owned()), ..Settings::default() }
+    }
+
+    fn names(env: Env<'_>, providers: &[Settings]) -> Vec<&'static str> {
+        malformed_proxies(env, providers.iter()).into_iter().map(|(name, _)| name).collect()
+    }
+
     fn malformed(name: &'static str, value: &str) -> Vec<(&'static str, &'static str)> {
-        malformed_proxies(&|asked| (asked == name).then(|| value.to_owned()))
+        let providers = [at("http://a.example.com"), at("https://b.example.com")];
+        malformed_proxies(&|asked| (asked == name).then(|| value.to_owned()), providers.iter())
+    }
+
+    #[test]
+    fn only_providers_that_would_use_a_proxy_decide_whether_its_variable_is_malformed() {
+        let set =
+            |name: &str| name.to_ascii_uppercase().ends_with("_PROXY").then(|| "socks5://proxy".to_owned());
+        let local =
+            ["http://localhost:1", "http://127.0.0.1:1", "http://models.localhost:1", "simulator"].map(at);
+        assert_eq!(names(&set, &local), [""; 0]);
+        assert_eq!(names(&set, &[at("https://a.example.com")])[..2], ["HTTPS_PROXY", "https_proxy"]);
+        assert_eq!(names(&set, &[Settings::default()])[..2], ["HTTPS_PROXY", "https_proxy"]);
+        let with = |pairs: &'static [(&str, &str)]| {
+            move |asked: &str| {
+                pairs.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned())
+            }
+        };
+        let socks = with(&[("HTTPS_PROXY", "socks5://p"), ("ALL_PROXY", "socks5://p")]);
+        assert_eq!(names(&socks, &[at("http://a.example.com")]), ["ALL_PROXY"]);
+        assert_eq!(
+            names(&socks, &[at("https://a.example.com")]),
+            ["HTTPS_PROXY"],
+            "the other one is not used"
+        );
+        for (list, is_excepted) in [
+            ("*", true),
+            ("x, .Example.com", true),
+            ("a.example.com", true),
+            ("example.com", true),
+            ("b.example.com,ample.com", false),
+            ("", false),
+        ] {
+            let env = |asked: &str| match asked {
+                "HTTPS_PROXY" => Some("socks5://p".to_owned()),
+                "NO_PROXY" => Some(list.to_owned()),
+                _ => None,
+            };
+            assert_eq!(names(&env, &[at("https://a.example.com")]).is_empty(), is_excepted, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_variable_that_is_no_utf_8_is_malformed() {
+        for name in ["HTTPS_PROXY", "NO_PROXY"] {
+            let value = String::from_utf8_lossy(b"http://\xff\xfe").into_owned();
+            assert_eq!(malformed(name, &value).len(), 1, "{name}");
+            assert_eq!(malformed("NO_PROXY", "a\u{fffd}.com").len(), 1);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
 use crate::wire::{Dialect, Format, MaxTokensField, Structured};
 
+use super::this_machine::is_this_machine;
 use super::{HeaderSource, KeySource, Limits, Model};
 
 /// The `base_url` of a provider that is played on this machine.
@@ -66,12 +67,17 @@ impl Settings {
     /// Returns the host that its calls go to over plain `http://`, where that is another machine: what they carry
     /// can be read on the way.
     pub fn plain_remote_host(&self) -> Option<String> {
-        let url: Uri = self.base_url.as_deref()?.parse().ok()?;
-        let host = url.host()?.trim_matches(['[', ']']);
-        let is_local = host == "localhost"
-            || host.ends_with(".localhost")
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        (url.scheme_str() == Some("http") && !is_local).then(|| host.to_owned())
+        self.remote().filter(|remote| !remote.is_https).map(|remote| remote.host)
+    }
+
+    /// Returns where its calls go; `None` where that is this machine.
+    pub(super) fn remote(&self) -> Option<Remote> {
+        let url: Uri = match &self.base_url {
+            None => return Some(Remote { host: String::new(), is_https: true }),
+            Some(url) => url.parse().ok()?,
+        };
+        let host = url.host().filter(|host| !is_this_machine(host))?.trim_matches(['[', ']']).to_owned();
+        Some(Remote { host, is_https: url.scheme_str()? == "https" })
     }
 
     /// Returns the settings of a simulated provider, which knows one model, `any`.
@@ -82,6 +88,13 @@ impl Settings {
             ..Self::default()
         }
     }
+}
+
+/// Another machine that calls go to.
+pub(super) struct Remote {
+    /// Its name or address; empty where it is the vendor's own.
+    pub(super) host: String,
+    pub(super) is_https: bool,
 }
 
 impl Default for Settings {
@@ -367,6 +380,8 @@ mod tests {
             ("http://localhost:8000", None),
             ("http://127.0.0.1:1", None),
             ("http://[::1]:1", None),
+            ("http://models.localhost:1", None),
+            ("http://localhost.example.com", Some("localhost.example.com")),
             ("simulator", None),
         ] {
             let settings = Settings { base_url: Some(url.to_owned()), ..Settings::default() };

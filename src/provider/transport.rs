@@ -11,10 +11,11 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 
-use crate::types::{Class, Failure, Reply, Secret};
+use crate::types::{Class, Failure, Reply};
 use crate::wire::Request;
 
-use super::mask::Mask;
+use super::header_mask::HeaderMasks;
+use super::this_machine::{self, is_this_machine};
 
 /// Streams that one HTTP/2 connection carries without waiting, as most servers allow; a client
 /// opens one connection per host, so more calls at once need more clients.
@@ -25,9 +26,6 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// Most bytes of an error's body that are read.
 const MOST_ERROR_BYTES: usize = 1 << 20;
-
-/// Fewest characters of a header's value that may be a token.
-const SHORTEST_TOKEN: usize = 12;
 
 /// The headers that carry a provider's own id of a request.
 const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];
@@ -58,10 +56,7 @@ pub(super) struct Transport {
     clients: Vec<Client>,
     base_url: String,
     headers: HeaderMap,
-    /// Of every header whose value may be a token.
-    masks: Vec<Mask>,
-    /// Of the headers whose values were read as secrets are; one that is written out is none.
-    secrets: Vec<Mask>,
+    masks: HeaderMasks,
     /// Addresses by path, parsed once: there is one for each model at most.
     urls: RwLock<HashMap<String, Url>>,
 }
@@ -98,19 +93,20 @@ impl Transport {
                 // A redirect would carry prompt and key to an address that nobody has configured.
                 .redirect(reqwest::redirect::Policy::none())
                 .tls_backend_preconfigured(tls.clone());
-            if is_local(&url) {
+            let host = url.host_str().unwrap_or_default();
+            if is_this_machine(host) {
                 client = client.no_proxy();
+            }
+            if let Some(addresses) = this_machine::addresses(host) {
+                client = client.resolve_to_addrs(host, &addresses);
             }
             Ok(Client { http: client.build().map_err(Error::Client)?, busy: Arc::new(()) })
         };
-        let masks = headers.values().filter_map(mask).collect();
-        let secrets = headers.iter().filter(|(name, _)| is_secret(name));
-        let secrets = secrets.filter_map(|(_, value)| mask(value)).collect();
+        let masks = HeaderMasks::of(&headers, is_secret);
         let mut headers = headers;
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self {
             masks,
-            secrets,
             urls: RwLock::default(),
             clients: (0..concurrency.div_ceil(STREAMS_PER_CLIENT))
                 .map(|_| client())
@@ -160,19 +156,13 @@ impl Transport {
 
     /// Covers the values of extra headers, which may be tokens, in a provider's words.
     pub(super) fn cover(&self, failure: &mut Failure) {
-        self.masks.iter().for_each(|mask| mask.cover_failure(failure));
+        self.masks.cover_failure(failure);
     }
 
     /// Covers the values of extra headers that are secrets in an answer.
     pub(super) fn cover_reply(&self, reply: &mut Reply) {
-        self.secrets.iter().for_each(|mask| mask.cover_reply(reply));
+        self.masks.cover_reply(reply);
     }
-}
-
-/// Makes the mask of a header's value; a short one is a plain word such as a team's name.
-fn mask(value: &HeaderValue) -> Option<Mask> {
-    let text = value.to_str().ok().filter(|text| text.len() >= SHORTEST_TOKEN)?;
-    Some(Mask::new(Secret::from(text.to_owned())))
 }
 
 impl Response {
@@ -236,11 +226,6 @@ fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
     let mut config = config?.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
-}
-
-fn is_local(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Names where a call went by host and port alone: the rest can hold a key.

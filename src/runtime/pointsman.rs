@@ -18,7 +18,7 @@ use crate::config::{Config, Usable};
 use crate::document::Faults;
 use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
-use crate::provider::{self, Env, Snapshot};
+use crate::provider::{self, Env, Snapshot, process_env};
 use crate::router::{Ask, Router, question};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor, Watchdog,
@@ -74,7 +74,7 @@ impl Pointsman {
     /// missing is left out, and [`notes`](Self::notes) says so. Nothing is simulated unless the configuration
     /// says so: by a target of the simulator, or whole ([`Config::simulated`]).
     pub fn start(config: &Config) -> Result<Self, Error> {
-        Self::start_with(config, &|name| std::env::var(name).ok())
+        Self::start_with(config, &process_env)
     }
 
     /// Starts with keys from an environment of the caller's.
@@ -91,7 +91,7 @@ impl Pointsman {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_to_plan(config: &Config) -> Result<Self, Error> {
-        Self::start_usable(config, config.preview(&|name| std::env::var(name).ok())?)
+        Self::start_usable(config, config.preview(&process_env)?)
     }
 
     fn start_usable(config: &Config, usable: Usable) -> Result<Self, Error> {

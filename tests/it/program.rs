@@ -20,7 +20,7 @@ prompt = "Say something about {{ item.text }}"
 "#;
 
 /// Longer than any test may take; what takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A directory to run in, with a `config.toml` and a `pipeline.toml`.
 pub(crate) struct Room {

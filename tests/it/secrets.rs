@@ -174,7 +174,7 @@ async fn secrets_of_a_broken_configuration_show_nowhere() {
 async fn a_malformed_proxy_variable_is_refused_by_name_without_its_password() {
     let value = "http://me:hunter2-in-an-address@proxy:none";
     for arguments in [RUN, "check pipeline.toml"] {
-        let room = room(&config("http://127.0.0.1:9"));
+        let room = room(&config("https://192.0.2.1:9"));
         let (room, ended) = spawn_blocking(move || {
             let mut program = room.program(arguments);
             program.env("ORG", ORG).env("HTTPS_PROXY", value);
@@ -237,4 +237,81 @@ async fn a_plan_without_a_sample_runs_no_key_command() {
     let (room, ended) = run(room(text), "plan pipeline.toml --items items.jsonl", &[]).await;
     ended.expect(0);
     assert!(!room.path("ran").exists(), "a command was run");
+}
+
+/// Repeats what stands behind the scheme of a header alone, and what a `Basic` one decodes to.
+fn echo_bare(head: &str) -> String {
+    let bearer = header(head, "x-org").unwrap().strip_prefix("Bearer ").unwrap();
+    let basic = header(head, "proxy-authorization").unwrap().strip_prefix("Basic ").unwrap();
+    let said = format!("bad token {bearer}, {basic}, me:{BASIC_PASSWORD}, {BASIC_PASSWORD}");
+    response("400 Bad Request", "", &json!({ "error": { "message": said } }).to_string())
+}
+
+const BEARER: &str = "9Zx-7Qw";
+const BASIC: &str = "bWU6aHVudGVyMg==";
+const BASIC_PASSWORD: &str = "hunter2";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_a_provider_repeats_without_its_scheme_shows_nowhere() {
+    let scripted = Scripted::start(echo_bare).await;
+    let headers = "headers = { X-Org = \"env:BEARER\", Proxy-Authorization = \"env:BASIC\" }";
+    let text = config(&scripted.url()).replace("headers = { X-Org = \"env:ORG\" }", headers);
+    const ENV: &[(&str, &str)] = &[("BEARER", "Bearer 9Zx-7Qw"), ("BASIC", "Basic bWU6aHVudGVyMg==")];
+    let (room, ended) = run(room(&text), RUN, ENV).await;
+    ended.says(1, &["2 failed"]);
+    let line = room.read("out.jsonl");
+    assert!(line.contains("bad token ***, ***, ***, ***"), "{line}");
+    for name in ["out.jsonl", "report.json", "pointsman.db"] {
+        let bytes = std::fs::read(room.path(name)).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in [BEARER, BASIC, BASIC_PASSWORD] {
+            assert!(!text.contains(secret) && !ended.err.contains(secret), "{name} shows {secret}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_stands_where_a_variables_name_belongs_shows_nowhere() {
+    let name = "gsk_5kQ0x7Zr2WmN4tVb";
+    for (keys, more) in [
+        (format!("keys = [\"env:{name}\"]"), ""),
+        (format!("keys = [\"env:{name}\", 7]"), ""),
+        (format!("keys = [\"env:{name}\"]\nheaders = {{ X-Team = \"env:{name}\" }}"), ""),
+        (format!("keys = [\"env:{name}\"]"), "queue = = 1"),
+    ] {
+        let url = "https://192.0.2.1:9";
+        let text = format!("[provider.a]\nbase_url = \"{url}\"\nmodels.m = {{}}\n{keys}\n{more}\n");
+        for arguments in [RUN, "check pipeline.toml"] {
+            let (_, ended) = run(room(&text), arguments, &[]).await;
+            let said = format!("{}{}", ended.out, ended.err);
+            assert!(!said.contains(&name[..9]), "{said}");
+            assert_eq!(ended.code, Some(3), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_variable_that_cannot_be_used_stops_no_run_that_uses_no_proxy() {
+    use std::os::unix::ffi::OsStrExt;
+    let latin = std::ffi::OsStr::from_bytes(b"http://proxy\xe9:3128");
+    for value in ["socks5://proxy:1080".as_ref(), latin] {
+        for simulate in ["", " --simulate"] {
+            let scripted = Scripted::start(echo).await;
+            let room = room(&config(&scripted.url()));
+            let ended = spawn_blocking(move || {
+                let mut program = room.program(&format!("{RUN}{simulate}"));
+                let names = ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"];
+                program.env("ORG", ORG).envs(names.map(|name| (name, value)));
+                finish(program)
+            });
+            ended.await.unwrap().expect(0);
+        }
+        let ended = spawn_blocking(move || {
+            let room = room(&config("https://192.0.2.1:9"));
+            let mut program = room.program(RUN);
+            program.env("ORG", ORG).env("HTTPS_PROXY", value);
+            finish(program)
+        });
+        ended.await.unwrap().says(3, &["HTTPS_PROXY is malformed"]);
+    }
 }

@@ -1,10 +1,14 @@
 //! Ctrl-C, SIGTERM and SIGHUP: once to finish what is in flight, twice to stop now.
 
-use std::process::Stdio;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use tokio::time::{Duration, Instant};
 
-use super::program::{Room, keys, start};
+use super::program::{LIMIT, Room, keys, start};
 
 fn slow(latency: &str) -> Room {
     let room = Room::new(&format!("[run]\nwindow = 4\n[simulator]\nlatency = \"{latency}\""));
@@ -44,6 +48,34 @@ fn sigterm_does_what_ctrl_c_does() {
 #[test]
 fn sighup_does_what_ctrl_c_does() {
     finishes_what_is_in_flight("HUP");
+}
+
+#[test]
+fn a_key_command_ends_with_the_program_that_a_signal_ends_during_its_start() {
+    for signal in ["TERM", "INT", "KILL"] {
+        let room = Room::new(
+            "[provider.a]\nbase_url = \"http://127.0.0.1:9\"\nmodels.m = {}\n\
+             keys = [\"command:exec 3>held; echo begun >&3; sleep 600\"]\n",
+        );
+        room.items(1);
+        let held = room.path("held");
+        assert!(Command::new("mkfifo").arg(&held).status().unwrap().success());
+        let (to, from) = mpsc::channel();
+        thread::spawn(move || {
+            let mut held = BufReader::new(File::open(held).unwrap());
+            let mut line = String::new();
+            held.read_line(&mut line).unwrap();
+            to.send(line.clone()).unwrap();
+            // Ends when no process has the pipe open any more.
+            held.read_to_string(&mut line).unwrap();
+            to.send(line).unwrap();
+        });
+        let running = start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl"));
+        assert_eq!(from.recv_timeout(LIMIT).unwrap(), "begun\n");
+        running.signal(signal);
+        assert_eq!(running.end().code, None, "{signal}");
+        assert_eq!(from.recv_timeout(LIMIT).unwrap(), "begun\n", "{signal}: the command is still there");
+    }
 }
 
 #[test]
