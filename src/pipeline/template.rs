@@ -180,8 +180,14 @@ impl Templates {
     }
 }
 
+/// Most bytes of a reason that a message holds.
+const MAX_WHY: usize = 1000;
+
 /// Makes the failure of an item that lacks what a step's template needs.
 pub(super) fn failure(step: &StepName, key: &str, why: &str) -> Failure {
+    // It may hold an item's value.
+    let shown = &why[..why.floor_char_boundary(MAX_WHY)];
+    let why = if shown.len() < why.len() { &format!("{shown}…") } else { why };
     Failure::new(Class::TemplateError, format!("the `{key}` of step `{step}` cannot be filled: {why}"))
 }
 

@@ -81,10 +81,31 @@ fn completed(trail: &Trail, answered_by: Option<&Attempt>, practice: bool) -> St
     }
 }
 
-/// Keeps what the model had said, where a check or a limit made it a failure: it was paid for.
+/// Most bytes of what a model had said that a line holds: a line is for people and programs that look for the reason.
+const MAX_SAID: usize = 8 << 10;
+
+/// Keeps what the model had said, where a check or a limit made it a failure: it was paid for. The store has all of it.
 fn with_text(failure: &Failure) -> String {
-    match &failure.text {
-        Some(text) => format!("{}; it said: {text}", failure.message),
-        None => failure.message.to_string(),
+    let Some(text) = &failure.text else { return failure.message.to_string() };
+    let said = &text[..text.floor_char_boundary(MAX_SAID)];
+    match text.len() - said.len() {
+        0 => format!("{}; it said: {said}", failure.message),
+        left_out => format!("{}; it said: {said}… ({left_out} more bytes are left out)", failure.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Class;
+
+    #[test]
+    fn a_long_refused_answer_is_cut_in_a_line_and_the_rest_is_counted() {
+        let said = |text: &str| with_text(&Failure::new(Class::ValidationError, "refused").with_text(text));
+        assert_eq!(said("short"), "refused; it said: short");
+        assert_eq!(said(&"a".repeat(8192)), format!("refused; it said: {}", "a".repeat(8192)));
+        let cut = said(&format!("a{}", "é".repeat(10_000)));
+        let kept = "é".repeat(4095);
+        assert_eq!(cut, format!("refused; it said: a{kept}… (11810 more bytes are left out)"));
     }
 }

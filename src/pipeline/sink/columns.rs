@@ -4,8 +4,8 @@
 //! `key,line,status,practice`, one per step for its answer, `error_class,error_step,error_message`,
 //! two per step for its `.provider` and `.model`, `input_tokens,output_tokens,cost_usd,seconds,attempts`.
 //! A step with the name of another column has its answer in `answer.NAME`. JSON answers are JSON
-//! text; no answer is an empty cell. A cell that a spreadsheet would run as a formula begins with an apostrophe,
-//! unless formulas are kept.
+//! text; no answer is an empty cell. A cell that a spreadsheet would run as a formula begins with an apostrophe, and so
+//! does each piece of a cell that it may take for a cell of its own, unless formulas are kept.
 
 use std::io;
 
@@ -50,11 +50,9 @@ impl Columns {
     }
 
     fn write_row(&self, out: &mut Vec<u8>, cells: impl Iterator<Item = String>) -> io::Result<()> {
-        let cells = cells.map(|mut cell| {
-            if self.formulas == Formulas::Neutral && is_formula(&cell) {
-                cell.insert(0, '\'');
-            }
-            cell.into_bytes()
+        let cells = cells.map(|cell| match self.formulas {
+            Formulas::Neutral => neutral(cell).into_bytes(),
+            Formulas::Kept => cell.into_bytes(),
         });
         let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).flexible(true).from_writer(out);
         writer.write_record(cells)?;
@@ -97,6 +95,48 @@ fn cell(answer: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => answer.to_string(),
     }
+}
+
+/// Returns the text of a cell with an apostrophe before each formula in it.
+///
+/// Where the separator of the user's locale is `;`, a spreadsheet tears cells there, at tabs and at line ends, also
+/// within quotes: they do not stand at the beginning of what it takes for a cell. So quotes would not help.
+fn neutral(cell: String) -> String {
+    let is_formula_itself = is_formula(&cell);
+    if !is_formula_itself && !cell.contains(BREAKS) {
+        return cell;
+    }
+    let mut out = String::with_capacity(cell.len() + 8);
+    if is_formula_itself {
+        out.push('\'');
+    }
+    let mut pieces = cell.split_inclusive(BREAKS);
+    let mut before = pieces.next().unwrap_or_default();
+    out.push_str(before);
+    for piece in pieces {
+        if is_formula_within(piece, !before.ends_with(LINE_ENDS)) {
+            out.push('\'');
+        }
+        out.push_str(piece);
+        before = piece;
+    }
+    out
+}
+
+/// Where a spreadsheet may tear a cell.
+const BREAKS: [char; 4] = [';', '\t', '\r', '\n'];
+
+const LINE_ENDS: [char; 2] = ['\r', '\n'];
+
+/// Characters without which a formula calls no function and no program, and reads no other file.
+const CALLS: [char; 5] = ['(', '|', '!', '#', '['];
+
+/// Returns whether a spreadsheet may run a piece of a cell. The entries of a list in a text, as in `- one`, are not
+/// taken for formulas as long as they could do nothing.
+fn is_formula_within(piece: &str, follows_separator: bool) -> bool {
+    let piece = piece.trim_end_matches(BREAKS);
+    let is_entry = !follows_separator && piece.trim_start().starts_with("- ") && !piece.contains(CALLS);
+    piece.contains(char::is_alphanumeric) && !is_entry && is_formula(piece)
 }
 
 /// Returns whether a spreadsheet may run the text of a cell (<https://owasp.org/www-community/attacks/CSV_Injection>):

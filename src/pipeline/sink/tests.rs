@@ -185,9 +185,6 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         "+SUM(A1:A2)",
         "-2+3",
         "@SUM(1)",
-        "\t=1+1",
-        "\r=1+1",
-        "\n=1+1",
         "  =1+1",
         "\u{a0}=1+1",
         "\"=1+1\"",
@@ -202,8 +199,44 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
     let neutral: Vec<String> = run.iter().map(|cell| format!("'{cell}")).collect();
     assert_eq!(in_csv(&run, Formulas::Neutral).await, neutral);
     assert_eq!(in_csv(&run, Formulas::Kept).await, run);
-    let plain =
-        ["-5", "+3.2", "-1.5e-7", " -5", "-", "a=b", "1-2", "", "name@example.com", "\"quoted\"", "日本"];
+    for (cell, neutral) in [
+        ("\t=1+1", "'\t'=1+1"),
+        ("\r=1+1", "'\r'=1+1"),
+        ("\n=1+1", "'\n'=1+1"),
+        // Torn at the separator of another locale, at a tab or at a line end.
+        ("x;=cmd()", "x;'=cmd()"),
+        ("x\t@SUM(1)", "x\t'@SUM(1)"),
+        ("x\n+SUM(1)\ny", "x\n'+SUM(1)\ny"),
+        ("x\r\n=cmd|' /C calc'!A0;-2+3", "x\r\n'=cmd|' /C calc'!A0;'-2+3"),
+        ("x; \"=1+1\"", "x;' \"=1+1\""),
+        ("=1;=2", "'=1;'=2"),
+        ("{\"a\":\"x;=1+1\"}", "{\"a\":\"x;'=1+1\"}"),
+        ("list:\n- HYPERLINK(\"x\")\n- cmd|'x'!A0", "list:\n'- HYPERLINK(\"x\")\n'- cmd|'x'!A0"),
+        ("x;- one", "x;'- one"),
+        ("x\n-one", "x\n'-one"),
+    ] {
+        assert_eq!(in_csv(&[cell], Formulas::Neutral).await, [neutral]);
+        assert_eq!(in_csv(&[cell], Formulas::Kept).await, [cell]);
+    }
+    let plain = [
+        "-5",
+        "+3.2",
+        "-1.5e-7",
+        " -5",
+        "-",
+        "a=b",
+        "1-2",
+        "",
+        "name@example.com",
+        "\"quoted\"",
+        "日本",
+        "1;-5;3",
+        "a; b",
+        "x\n-5\n",
+        "so:\n- one\n  - two, or 2\n---\n",
+        ";-)",
+        "a;b=c\td",
+    ];
     assert_eq!(in_csv(&plain, Formulas::Neutral).await, plain);
 }
 

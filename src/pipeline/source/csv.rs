@@ -10,6 +10,12 @@ use serde_json::{Map, Value};
 use super::intake::{Intake, Piece, Stop};
 use super::record::Record;
 
+/// Longest name of a column, in bytes: it stands in every item and in messages.
+const MAX_NAME: usize = 256;
+
+/// Most bytes of all names together, for the same reason.
+const MAX_NAMES: usize = 64 << 10;
+
 /// Reads records from `input`, whose first byte stands at `offset`, until its end.
 pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
     let mut records = Records { input, offset, record: Record::new(limit) };
@@ -47,10 +53,25 @@ fn header(record: &Record) -> Result<Vec<String>, String> {
         ));
     }
     let mut columns: Vec<String> = Vec::with_capacity(record.count());
+    let mut bytes = 0;
     for (index, field) in record.fields().enumerate() {
         let number = index + 1;
         let name =
             str::from_utf8(field).map_err(|_| format!("the name of column {number} is not UTF-8"))?.trim();
+        if name.len() > MAX_NAME {
+            return Err(format!(
+                "the name of column {number} has {} bytes, and a name may have {MAX_NAME}; shorten it, or add a header \
+                 row if this is data",
+                name.len()
+            ));
+        }
+        bytes += name.len();
+        if bytes > MAX_NAMES {
+            return Err(format!(
+                "the names of the columns up to column {number} have {bytes} bytes together, and all may have \
+                 {MAX_NAMES}; shorten them, or leave columns out"
+            ));
+        }
         if name.is_empty() {
             return Err(format!("column {number} has no name; every column needs one in the header row"));
         }

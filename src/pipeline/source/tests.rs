@@ -169,6 +169,27 @@ async fn a_header_that_names_a_column_twice_or_not_at_all_is_fatal() {
 }
 
 #[tokio::test]
+async fn names_of_columns_are_bounded_each_and_together() {
+    let long = "n".repeat(257);
+    let (entries, error) = read_as(Format::Csv, format!("id,\"{long}\"\n1,2\n")).await;
+    assert!(entries.is_empty());
+    let said = error.unwrap().to_string();
+    assert!(
+        said.starts_with("input, line 1: the name of column 2 has 257 bytes, and a name may have 256;"),
+        "{said}"
+    );
+    let (_, error) = read_as(Format::Csv, format!("id,{}\n", "n".repeat(7 << 20))).await;
+    assert!(error.unwrap().to_string().len() < 300);
+    let names =
+        |count: usize| (0..count).map(|number| format!("{number:0>128}")).collect::<Vec<_>>().join(",");
+    let (_, error) = read_as(Format::Csv, format!("{}\n", names(512))).await;
+    assert!(error.is_none(), "{error:?}");
+    let (_, error) = read_as(Format::Csv, format!("{}\n", names(513))).await;
+    let said = error.unwrap().to_string();
+    assert!(said.contains("the names of the columns up to column 513 have 65664 bytes together"), "{said}");
+}
+
+#[tokio::test]
 async fn a_header_of_too_many_columns_is_fatal() {
     let (_, error) = read_as(Format::Csv, "x,".repeat(70_000)).await;
     assert!(error.unwrap().to_string().ends_with("70001 columns: too many"));
