@@ -198,7 +198,9 @@ impl Session<'_> {
                 mode.fail(&anyhow::anyhow!(left), Exit::Interrupted)
             }
             Err(Error::Faults(faults)) => mode.refuse(&faults),
-            Err(error @ Error::Store(_)) => mode.fail(&anyhow::Error::new(error), Exit::Broken),
+            Err(error @ (Error::Store(_) | Error::BegunMeanwhile { .. })) => {
+                mode.fail(&anyhow::Error::new(error), Exit::Broken)
+            }
             Ok((End::Failed(error), _)) | Err(error) => mode.fail(&anyhow::Error::new(error), Exit::Internal),
         }
     }

@@ -4,6 +4,7 @@
 //! nothing, and whatever it is told, it does not panic.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -89,6 +90,25 @@ impl Walk {
     /// Returns what to ask now, on a thread of its own; `None` where that was cancelled, and nothing has changed.
     pub(super) fn due_unless_cancelled(&mut self) -> Option<Vec<Ask>> {
         self.due_within(Allowance::WHOLE)
+    }
+
+    /// Returns how long the steps that are due can wait: the shortest of their deadlines.
+    pub(super) fn time_of_due(&self) -> Duration {
+        let due = (0..self.states.len()).filter(|step| self.is_due(*step));
+        let times = due.filter_map(|step| Some(self.pipeline.steps.get(step)?.deadline));
+        times.min().unwrap_or(Duration::MAX)
+    }
+
+    /// Takes the news that the steps that are due waited for that long, and were not asked.
+    pub(super) fn overdue(&mut self, waited: Duration) {
+        for step in 0..self.states.len() {
+            if self.is_due(step) && self.pipeline.steps.get(step).is_some_and(|step| step.deadline <= waited)
+            {
+                let why = "the deadline passed while the step waited for its templates to be filled: other large \
+                           templates took too long";
+                self.end(step, State::Failed(Failure::new(Class::Deadline, why)));
+            }
+        }
     }
 
     fn due_within(&mut self, allowance: Allowance) -> Option<Vec<Ask>> {

@@ -61,6 +61,17 @@ pub enum Error {
         /// Those of them that no changed step reaches.
         stay: u64,
     },
+    /// Another process began the run after this start was prepared, and items of it have settled.
+    #[error(
+        "another process has begun run {run} since this start of it was prepared, and {settled} of its items have settled: \
+         run the same command again to resume it"
+    )]
+    BegunMeanwhile {
+        /// The run.
+        run: RunNumber,
+        /// Items that have settled.
+        settled: u64,
+    },
     /// A run of real answers was to go on with simulated ones.
     #[error(
         "run {0} has real answers, and a simulated run never goes on with it: leave --simulate out, or begin a run of its own"

@@ -30,8 +30,9 @@ const PRACTICE: &str = " (practice)";
 /// What is locked while a run begins that has no number yet.
 const NEW: RunNumber = RunNumber(0);
 
-/// How long another process may take to begin a run.
-const BEGINNING: Duration = Duration::from_secs(10);
+/// How long the lock for new runs is waited for: its holder looks for the run and then creates it, and each of these
+/// may wait for the database.
+const MAX_CREATION: Duration = store::MAX_WAIT.saturating_mul(2);
 
 /// A run that is to begin, or to go on. Nothing has been asked or written yet; if it is an old one, no other
 /// process can work on it while this lives.
@@ -200,7 +201,14 @@ async fn begin_new(keep: &Keep, outline: &Outline, grounds: &Grounds) -> Result<
     let beginning = beginning(&*keep.store).await?;
     if let Some(run) = keep.find().await? {
         drop(beginning);
-        return Ok(Begun::Before(Box::new(keep.known(run, grounds, true).await?)));
+        let known = keep.known(run, grounds, true).await?;
+        let settled = known.sums.settled();
+        // Its output was prepared as that of a run that has nothing yet.
+        return if settled > 0 {
+            Err(Error::BegunMeanwhile { run, settled })
+        } else {
+            Ok(Begun::Before(Box::new(known)))
+        };
     }
     let run = keep.store.create(&keep.identity, outline).await?;
     Ok(Begun::Now(run, keep.store.lock(run)?))
@@ -208,7 +216,7 @@ async fn begin_new(keep: &Keep, outline: &Outline, grounds: &Grounds) -> Result<
 
 /// Lets one process at a time begin a run in a store.
 async fn beginning(store: &dyn Store) -> Result<RunLock, Error> {
-    let end = Instant::now() + BEGINNING;
+    let end = Instant::now() + MAX_CREATION;
     loop {
         match store.lock(NEW) {
             Ok(lock) => return Ok(lock),
@@ -341,4 +349,27 @@ async fn files_hold(run: &KnownRun) -> bool {
     let outcome = outcome_of(run);
     let hold = move || !outcome.files.is_empty() && marks::hold(&outcome.files);
     tokio::task::spawn_blocking(hold).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
+mod tests {
+    use super::*;
+    use crate::store::Sqlite;
+
+    #[tokio::test]
+    async fn the_lock_for_new_runs_is_waited_for_as_long_as_its_holder_may_wait_for_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("a.db")).await.unwrap();
+        let held = store.lock(NEW).unwrap();
+        tokio::time::pause();
+        let (lock, ()) = tokio::join!(beginning(&store), async {
+            sleep(store::MAX_WAIT).await;
+            drop(held);
+        });
+        let held = lock.unwrap();
+        let refused = beginning(&store).await;
+        assert!(matches!(refused, Err(Error::Store(store::Error::Busy { .. }))), "{refused:?}");
+        drop(held);
+    }
 }

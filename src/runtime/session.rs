@@ -87,11 +87,14 @@ impl Open {
         noted
     }
 
+    /// Books what the run has spent beside its records, also where the ledger is broken: what it could not write is in
+    /// no record, and nothing of it is under way any more.
     async fn book(&self, purse: &Purse) -> Result<(), String> {
         // What is still on its way into the store would be booked twice.
-        self.keeping.ledger.settle().await.map_err(|unkept| unkept.to_string())?;
-        let rest = book_rest(&*self.store, self.keeping.run, purse, &self.before);
-        rest.await.map_err(|error| whole_story(&error))
+        let settled = self.keeping.ledger.settle().await;
+        let booked = book_rest(&*self.store, self.keeping.run, purse, &self.before).await;
+        settled.map_err(|unkept| unkept.to_string())?;
+        booked.map_err(|error| whole_story(&error))
     }
 
     async fn note(self, ending: &Ending, was_cancelled: bool) -> Result<(), store::Error> {

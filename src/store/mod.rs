@@ -19,6 +19,7 @@ mod url;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -35,6 +36,9 @@ pub use run::{KnownRun, Outline, RunNumber, RunState, Sums};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub use url::{StoreUrl, StoreUrlError};
+
+/// How long a read or a write waits for another process that writes, before it fails.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// What can be kept, and read again. Whatever returns `Ok` is durable.
 ///

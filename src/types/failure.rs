@@ -46,11 +46,11 @@ pub enum Class {
     TemplateError,
     /// A spending cap was met.
     Budget,
-    /// No lane could answer in time.
+    /// No lane could answer in time, or a large template or check waited for its turn until then.
     Deadline,
     /// The run was stopped.
     Cancelled,
-    /// A bug of ours: an actor or a call panicked.
+    /// A bug of ours: an actor, a call or the check of an answer panicked; or a check took too long.
     Internal,
 }
 

@@ -194,6 +194,25 @@ async fn a_prepared_run_that_never_begins_holds_up_no_other_in_its_store() {
     drain(&pointsman, Duration::ZERO).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_was_prepared_before_another_process_ran_the_same_items_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("");
+    let pointsman = start(&priced(&simulator));
+    let keep = Keep::new(store(folder.path()).await, "hosted");
+    let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
+    let late = pointsman.keep(&pipeline, keep.clone()).await.unwrap();
+    let mut first = begin(&pointsman, &keep, 3, nowhere()).await.unwrap();
+    assert_eq!(first.report().await.unwrap().items.completed, 3);
+    let refused = pointsman.run_kept(pipeline, items(3), nowhere(), late).await.unwrap_err();
+    assert!(matches!(refused, Error::BegunMeanwhile { run: RunNumber(1), settled: 3 }), "{refused:?}");
+    assert!(refused.to_string().contains("run the same command again"), "{refused}");
+    // Nothing is held, and nothing has changed.
+    assert_eq!(closed(&*keep.store, RunNumber(1)).await, RunState::Complete);
+    let mut again = begin(&pointsman, &keep, 4, nowhere()).await.unwrap();
+    assert_eq!(again.report().await.unwrap().items.settled_before, 3);
+}
+
 /// Returns a run of many items whose lines nobody takes, once nothing more can be written.
 async fn stuck(
     pointsman: &Pointsman,

@@ -34,6 +34,8 @@ mod failover;
 // Links are swapped as Kubernetes does.
 mod hedge;
 mod host;
+#[cfg(feature = "chaos")]
+mod internal;
 #[cfg(unix)]
 mod key_files;
 mod keys;

@@ -28,7 +28,7 @@ use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
 use super::forecast::Forecast;
-use super::item::{Item, Job, Walked};
+use super::item::{Item, Job};
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
@@ -37,6 +37,7 @@ use super::progress::Progress;
 use super::report::{Ended, Report};
 use super::setup::RunSetup;
 use super::tally::Tally;
+use super::walked::Walked;
 use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;

@@ -2,9 +2,7 @@
 //!
 //! Lives only while its item is in flight, and holds one future. Writes nothing down: its run does.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::time::Instant;
@@ -15,24 +13,24 @@ use crate::router::{self, CallCounts, Router, StopSignal};
 use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Attempt, Class, Failure, Fingerprint, ItemStatus, MediaData, NanoUsd, Part,
-    Priority, Prompt, RunId, Trail, Unanswered,
+    self, Answer, Asker, Attempt, Class, Failure, MediaData, Part, Priority, Prompt, RunId, Trail, Unanswered,
 };
 
 use super::actor::Run;
 use super::keeping::Kept;
 use super::load_attachment::load_all;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
-use super::off_thread::check_answer;
+use super::off_thread::{Limits, Unchecked, check_answer};
 use super::questions::Questions;
-use super::rendering;
+use super::rendering::{self, Rendered};
 use super::steps::Steps;
+use super::walked::Walked;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::source;
 use crate::pipeline::template::Input;
-use crate::pipeline::walk::{Settled, StepEnd, Walk};
+use crate::pipeline::walk::Walk;
 
 /// The actor of one item in flight.
 pub(super) struct Item {
@@ -64,60 +62,6 @@ pub(super) struct Job {
 impl Input for Job {
     fn item(&self) -> &serde_json::Value {
         &self.item.value
-    }
-}
-
-/// How an item ended, and what it took.
-#[derive(Debug)]
-pub(super) struct Walked {
-    pub(super) settled: Settled,
-    /// What every step took, re-asks included.
-    pub(super) spent: Vec<Spent>,
-    pub(super) took: Duration,
-    /// Questions that came back.
-    pub(super) questions: u64,
-}
-
-/// What one step took.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Spent {
-    pub(super) trail: Trail,
-    /// What earlier sessions attempted.
-    pub(super) before: Trail,
-    /// Whether a played provider answered.
-    pub(super) practice: bool,
-    /// What shaped the answer, where it is kept.
-    pub(super) shaped: Option<Fingerprint>,
-    /// Whether all this is durable already.
-    pub(super) kept: bool,
-    /// The earlier session whose answer was valid still, where nothing was asked.
-    pub(super) recalled: Option<i64>,
-    /// The attempt that gave an answer that was recalled.
-    pub(super) answered_by: Option<Attempt>,
-    /// The files that were attached to the question.
-    pub(super) files: Vec<FileStamp>,
-}
-
-impl Spent {
-    /// Returns the attempt that gave the answer, if there is one.
-    pub(super) fn answering(&self) -> Option<&Attempt> {
-        self.answered_by.as_ref().or_else(|| self.trail.answering())
-    }
-
-    /// Returns every attempt that was ever made.
-    pub(super) fn whole_trail(&self) -> Cow<'_, Trail> {
-        if self.before.0.is_empty() {
-            return Cow::Borrowed(&self.trail);
-        }
-        Cow::Owned(Trail(self.before.0.iter().chain(&self.trail.0).cloned().collect()))
-    }
-}
-
-impl Walked {
-    /// Returns what is known of its cost.
-    pub(super) fn cost(&self) -> NanoUsd {
-        let attempts = self.spent.iter().flat_map(|spent| &spent.trail.0);
-        attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
     }
 }
 
@@ -154,22 +98,6 @@ impl Handler<Stop> for Item {
     }
 }
 
-impl Walked {
-    /// Makes the end of an item whose actor died for good.
-    pub(super) fn died(job: &Job, failure: Failure, took: Duration) -> Self {
-        let steps = job.pipeline.steps();
-        let nothing = steps.iter().map(|step| (step.name.to_string(), serde_json::Value::Null));
-        let settled = Settled {
-            status: ItemStatus::Failed,
-            answers: nothing.collect(),
-            error: steps.first().map(|step| (step.name.clone(), failure)),
-            steps: vec![StepEnd::Unfinished; steps.len()],
-        };
-        // What was recorded of its steps in this session is none of its line, and what it cost is.
-        Self { settled, spent: Steps::new(job).spent, took, questions: 0 }
-    }
-}
-
 /// How a walk ended.
 enum End {
     Walked(Box<Walked>),
@@ -196,12 +124,15 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                 None => {
                     let (walked, due) = asked.beside(rendering::due(walk, job.stop.clone())).await;
                     walk = walked;
-                    due.unwrap_or_else(|| {
-                        let why =
-                            Failure::new(Class::Cancelled, "the run stopped while a template was filled");
-                        left = Some(Box::new(why));
-                        Vec::new()
-                    })
+                    match due {
+                        Rendered::Asks(due) => due,
+                        // The steps that could not wait have failed: others may be due now.
+                        Rendered::Overdue => continue,
+                        Rendered::Stopped => {
+                            left = Some(stopped("a template was filled"));
+                            Vec::new()
+                        }
+                    }
                 }
             },
         };
@@ -224,7 +155,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         if recalled {
             continue;
         }
-        let Some(Asked { step, outcome }) = asked.next().await else {
+        let Some(Asked { step, outcome, deadline }) = asked.next().await else {
             if walk.is_settled() {
                 break;
             }
@@ -239,13 +170,26 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                 let text = &answer.reply.text;
                 // As a text, as a value, for the templates and in the line.
                 job.item.held.add(text.len().saturating_mul(COPIES));
-                let checked = asked.beside(check_answer(&job.pipeline, step, text)).await;
-                let next = walk.checked(step, text, checked);
+                let limits = Limits { deadline, stop: job.stop.clone() };
+                let next = match asked.beside(check_answer(&job.pipeline, step, text, limits)).await {
+                    Ok(checked) => walk.checked(step, text, checked),
+                    Err(Unchecked::Failed(failure)) => {
+                        walk.failed(step, failure.clone());
+                        Next::Failed(failure)
+                    }
+                    Err(Unchecked::Stopped) => {
+                        let Answer { trail, practice, lost, .. } = answer;
+                        steps.pause(step, &trail, practice);
+                        run.do_send(StepAsked { step, trail, practice, reasked: false, lost: lost.into() });
+                        left.get_or_insert(stopped("an answer waited for its check"));
+                        continue;
+                    }
+                };
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
             }
             Err(unanswered) if is_for_later(&unanswered.failure) => {
                 let Unanswered { failure, trail, lost } = *unanswered;
-                steps.pause(step, &trail);
+                steps.pause(step, &trail, false);
                 run.do_send(StepAsked { step, trail, practice: false, reasked: false, lost: lost.into() });
                 left.get_or_insert(Box::new(failure));
                 continue;
@@ -271,6 +215,11 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     }
     let (settled, spent, took) = (walk.settle(), steps.spent, started.elapsed());
     End::Walked(Box::new(Walked { settled, spent, took, questions }))
+}
+
+/// Makes the reason why an item is unfinished that waited for its turn when its run stopped.
+fn stopped(meanwhile: &str) -> Box<Failure> {
+    Box::new(Failure::new(Class::Cancelled, format!("the run stopped while {meanwhile}")))
 }
 
 /// How often a prompt or an answer is in memory.
@@ -329,6 +278,7 @@ fn with_lane(failure: Failure, trail: &Trail) -> Failure {
 struct Asked {
     step: usize,
     outcome: Result<Answer, Box<Unanswered>>,
+    deadline: Instant,
 }
 
 /// Asks one question of one step.
@@ -342,7 +292,7 @@ fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output =
     let stop = Some(job.stop.clone());
     let ask = router::Ask { prompt, route, priority, asker, deadline, counts, purse, stop };
     let answered = router::question(&job.router, ask);
-    async move { Asked { step, outcome: answered.await } }
+    async move { Asked { step, outcome: answered.await, deadline } }
 }
 
 /// Returns the prompt of `ask` with everything that is attached to it, and the files that were read for it.

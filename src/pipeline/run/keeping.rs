@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tokio::task::JoinError;
 
-use super::item::{Job, Walked};
+use super::item::Job;
 use super::load_attachment::is_as_it_was;
 use super::met::MetItems;
+use super::walked::Walked;
 use crate::ledger::{Ledger, Unkept};
 use crate::pipeline::shaped;
 use crate::pipeline::walk::StepEnd;
@@ -82,6 +83,8 @@ pub(super) struct Kept {
     earlier: Vec<KnownStep>,
     /// What this one has kept: a second life of the item goes on from there.
     fresh: Mutex<HashMap<StepName, StepRecord>>,
+    /// Answers of earlier sessions that are valid still.
+    recalled: Mutex<HashMap<StepName, KnownStep>>,
 }
 
 impl Keeping {
@@ -174,7 +177,7 @@ fn settling(item: &KnownItem) -> impl Iterator<Item = &StepRecord> {
 
 impl Kept {
     pub(super) fn new(keeping: Arc<Keeping>, head: Arc<ItemHead>, earlier: Vec<KnownStep>) -> Self {
-        Self { keeping, head, earlier, fresh: Mutex::default() }
+        Self { keeping, head, earlier, fresh: Mutex::default(), recalled: Mutex::default() }
     }
 
     fn fresh(&self) -> MutexGuard<'_, HashMap<StepName, StepRecord>> {
@@ -203,6 +206,22 @@ impl Kept {
             KnownStep { session, record, answered_by }
         });
         fresh.or_else(|| self.earlier.iter().rev().find(|step| fits(&step.record)).cloned())
+    }
+
+    /// Notes that the answer of an earlier session is valid still.
+    pub(super) fn note_recalled(&self, known: &KnownStep) {
+        let mut recalled = self.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+        recalled.insert(known.record.step.clone(), known.clone());
+    }
+
+    /// Returns how a step has ended in this session, or that an earlier one has its answer; `None` before its end.
+    pub(super) fn ended(&self, step: &StepName) -> Option<KnownStep> {
+        let fresh = self.fresh().get(step).cloned();
+        if let Some(record) = fresh.filter(|record| record.state != StepState::Open) {
+            let answered_by = record.trail.answering().cloned();
+            return Some(KnownStep { session: self.keeping.session.session, record, answered_by });
+        }
+        self.recalled.lock().unwrap_or_else(PoisonError::into_inner).get(step).cloned()
     }
 
     /// Returns whether `known` is a record of this session.

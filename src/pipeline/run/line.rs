@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::item::{Job, Spent, Walked};
+use super::item::Job;
+use super::walked::{Spent, Walked};
 use crate::pipeline::sink::{Line, LineError, StepLine};
 use crate::pipeline::walk::StepEnd;
 use crate::store::{KnownItem, StepState};

@@ -7,8 +7,8 @@ use crate::pipeline::source::Entry;
 use crate::supervisor::ChildId;
 use crate::types::{Failure, Trail};
 
-use super::item::Walked;
 use super::keeping::Known;
+use super::walked::Walked;
 
 /// Entries of the source, as many as were asked for.
 #[derive(Message)]

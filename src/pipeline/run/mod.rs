@@ -26,6 +26,7 @@ mod steps;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod walked;
 mod window;
 mod writer;
 

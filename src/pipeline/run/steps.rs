@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::item::{Job, Spent};
+use super::item::Job;
 use super::keeping::unanswered;
+use super::walked::Spent;
 use crate::ledger::Unkept;
 use crate::pipeline::ask::Next;
 use crate::pipeline::walk::Walk;
@@ -38,14 +39,10 @@ impl<'a> Steps<'a> {
         let spent = &mut self.spent[step];
         spent.files = files;
         let known = kept.recall(&definition.name, &definition.route, question)?;
-        spent.practice = known.record.practice;
-        spent.shaped = known.record.shaped;
-        // One that this session has recorded itself stands already; any other is recorded again with the settlement.
-        spent.kept = kept.is_of_this_session(&known);
+        spent.recall(&known, kept.is_of_this_session(&known));
         if !spent.kept {
-            spent.recalled = Some(known.record.recalled.unwrap_or(known.session));
+            kept.note_recalled(&known);
         }
-        spent.answered_by = known.answered_by;
         Some(known.record.answer)
     }
 
@@ -57,10 +54,11 @@ impl<'a> Steps<'a> {
     }
 
     /// Keeps what was attempted for a question that is left for later; it is asked again when the run goes on.
-    pub(super) fn pause(&mut self, step: usize, trail: &Trail) {
+    pub(super) fn pause(&mut self, step: usize, trail: &Trail, practice: bool) {
         let is_refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));
         let Some(kept) = self.job.kept.as_ref().filter(|_| !trail.0.iter().all(is_refused)) else { return };
         let (name, spent) = (self.job.pipeline.steps()[step].name.clone(), &mut self.spent[step]);
+        spent.practice |= practice;
         spent.trail.0.extend_from_slice(&trail.0);
         // Nobody needs it before the run ends, which waits for it.
         drop(kept.keep(unanswered(name, None, spent.practice, spent.trail.clone())));

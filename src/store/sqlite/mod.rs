@@ -34,7 +34,7 @@ use super::error::Error;
 use super::lock::RunLock;
 use super::record::{ItemNumber, KnownItem, Record};
 use super::run::{KnownRun, Outline, RunNumber, RunState, Sums};
-use super::{Answer, Session, Store, StoreUrl};
+use super::{Answer, MAX_WAIT, Session, Store, StoreUrl};
 use place::Place;
 
 /// The version of the schema, and what makes each from the one before.
@@ -45,7 +45,7 @@ const SCHEMA: [&str; 3] =
 const APPLICATION: i64 = 0x506e_746d;
 
 /// How long a write waits for another process that is writing.
-const BUSY: Duration = Duration::from_secs(30);
+const BUSY: Duration = MAX_WAIT;
 
 /// How long to wait before a file is opened again that another process is making.
 const BEGINNING: Duration = Duration::from_millis(10);

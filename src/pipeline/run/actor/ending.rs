@@ -6,9 +6,9 @@ use tracing::warn;
 
 use super::{InFlight, Paper, Run};
 use crate::chaos;
-use crate::pipeline::run::item::Walked;
 use crate::pipeline::run::line;
 use crate::pipeline::run::report::{Ended, NotBegun};
+use crate::pipeline::run::walked::Walked;
 use crate::pipeline::run::writer::Record;
 use crate::pipeline::sink::Line;
 use crate::supervisor::ChildExited;
