@@ -2,6 +2,8 @@
 
 use std::process::{ExitCode, Termination};
 
+use crate::pipeline::run::{Ended, Report};
+
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -40,6 +42,19 @@ Exit codes:
   141  whoever read the output has gone";
 
 impl Exit {
+    /// Returns how the program ends after a run with this report.
+    pub(super) fn of(report: &Report, gave_up: bool) -> Self {
+        match report.ended {
+            _ if gave_up => Self::Internal,
+            _ if report.reader_gone => Self::BrokenPipe,
+            Ended::Broken => Self::Broken,
+            Ended::Interrupted => Self::Interrupted,
+            Ended::Paused => Self::Paused,
+            Ended::Whole if report.items.failed + report.items.rejected > 0 => Self::ItemsFailed,
+            Ended::Whole => Self::Done,
+        }
+    }
+
     /// Returns the number that the shell sees.
     pub fn code(self) -> u8 {
         match self {

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::document::{Fault, Faults};
 use crate::pipeline::run::Progress;
+use crate::pipeline::sink;
 use crate::screen;
 
 use super::exit::Exit;
-use super::print::{is_seen, say_coloured, say_lines};
+use super::print::{Unwritten, is_seen, say_coloured, say_lines};
 pub(super) use super::print::{say, say_json};
 use super::status;
 
@@ -71,8 +72,12 @@ impl Mode {
         exit
     }
 
-    /// Shows an error with the whole chain of its causes.
+    /// Shows an error with the whole chain of its causes, and returns `exit`. Where the reader of an output has gone
+    /// nothing is shown.
     pub(super) fn fail(self, error: &anyhow::Error, exit: Exit) -> Exit {
+        if is_broken_pipe(error) {
+            return Exit::BrokenPipe;
+        }
         match self {
             Self::Json => say_json("error", &format!("{error:#}")),
             Self::Drawn | Self::Lines | Self::Quiet => say(&format!("error: {error:#}")),
@@ -100,6 +105,12 @@ impl Mode {
         }
         Exit::Configuration
     }
+}
+
+/// Returns whether `error` says that the reader of an output has gone, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(sink::Error::is_broken_pipe)
+        || error.downcast_ref().is_some_and(Unwritten::is_broken_pipe)
 }
 
 /// The display of one run.

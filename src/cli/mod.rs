@@ -31,9 +31,13 @@ pub fn main() -> Exit {
     #[cfg(feature = "chaos")]
     crate::chaos::die_as_told();
     print::panics_are_shown();
+    stops::survive_file_limits();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return print::usage(&error),
+        Err(error) => {
+            let shown = print::usage(&error);
+            return shown.unwrap_or_else(|error| live::Mode::Lines.fail(&error.into(), Exit::Broken));
+        }
     };
     match args.verb {
         args::Verb::Run(run) => run::run(&run),

@@ -127,9 +127,9 @@ fn as_run(args: &args::Plan) -> Run {
 
 fn show(plan: &Plan, json: bool) -> anyhow::Result<()> {
     if json {
-        return print_json(&serde_json::to_string_pretty(plan)?).context("stdout");
+        return Ok(print_json(&serde_json::to_string_pretty(plan)?)?);
     }
-    print(&words(plan)).context("stdout")?;
+    print(&words(plan))?;
     let advice = match plan.sampled {
         0 => "how long answers are is a guess; --sample 20 asks twenty items, which the run then has already"
             .to_owned(),

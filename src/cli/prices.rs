@@ -1,6 +1,5 @@
 //! `pointsman prices`: what the configured models cost, and where that is known from.
 
-use anyhow::Context;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::{Config, PriceList};
@@ -23,9 +22,8 @@ pub(super) fn prices(args: &Prices) -> Exit {
             Err(faults) => return Mode::Lines.refuse(&faults),
         }
     };
-    let shown = print(&table(rows)).context("stdout");
-    if let Err(error) = shown {
-        return Mode::Lines.fail(&error, Exit::Broken);
+    if let Err(error) = print(&table(rows)) {
+        return Mode::Lines.fail(&error.into(), Exit::Broken);
     }
     if let Some(list) = PriceList::built_in() {
         say(&format!(

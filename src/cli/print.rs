@@ -10,6 +10,18 @@ use crate::screen;
 
 use super::exit::Exit;
 
+/// Standard output cannot be written to.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+pub(super) struct Unwritten(#[from] io::Error);
+
+impl Unwritten {
+    /// Returns whether the process that read it has gone, as `head` does.
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
 /// Writes one line for people to stderr.
 pub(super) fn say(text: &str) {
     to_stderr(&screen::line(text));
@@ -56,17 +68,17 @@ fn to_stderr(text: &str) {
 /// Writes lines for people to stdout.
 ///
 /// # Errors
-/// What the system says.
-pub(super) fn print(text: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", screen::lines(text))
+/// Where standard output cannot be written to.
+pub(super) fn print(text: &str) -> Result<(), Unwritten> {
+    Ok(writeln!(io::stdout(), "{}", screen::lines(text))?)
 }
 
 /// Writes JSON to stdout.
 ///
 /// # Errors
-/// What the system says.
-pub(super) fn print_json(json: &str) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", screen::json(json))
+/// Where standard output cannot be written to.
+pub(super) fn print_json(json: &str) -> Result<(), Unwritten> {
+    Ok(writeln!(io::stdout(), "{}", screen::json(json))?)
 }
 
 /// Writes many lines to stdout, in blocks.
@@ -81,25 +93,25 @@ impl Listing {
     /// Writes one line for people.
     ///
     /// # Errors
-    /// What the system says.
-    pub(super) fn show(&mut self, text: &str) -> io::Result<()> {
-        writeln!(self.0, "{}", screen::line(text))
+    /// Where standard output cannot be written to.
+    pub(super) fn show(&mut self, text: &str) -> Result<(), Unwritten> {
+        Ok(writeln!(self.0, "{}", screen::line(text))?)
     }
 
     /// Writes one line of JSON.
     ///
     /// # Errors
-    /// What the system says.
-    pub(super) fn show_json(&mut self, json: &str) -> io::Result<()> {
-        writeln!(self.0, "{}", screen::json(json))
+    /// Where standard output cannot be written to.
+    pub(super) fn show_json(&mut self, json: &str) -> Result<(), Unwritten> {
+        Ok(writeln!(self.0, "{}", screen::json(json))?)
     }
 
     /// Writes what is left.
     ///
     /// # Errors
-    /// What the system says.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.0.flush()
+    /// Where standard output cannot be written to.
+    pub(super) fn finish(mut self) -> Result<(), Unwritten> {
+        Ok(self.0.flush()?)
     }
 }
 
@@ -109,15 +121,24 @@ pub(super) fn is_seen() -> bool {
 }
 
 /// Shows what is wrong with the arguments, or the help that was asked for.
-pub(super) fn usage(error: &clap::Error) -> Exit {
+///
+/// # Errors
+/// Where standard output cannot be written to.
+pub(super) fn usage(error: &clap::Error) -> Result<Exit, Unwritten> {
     let text = error.render().to_string();
+    // As clap shows it, with its colours.
+    let as_clap_shows_it = || error.print().and_then(|()| io::stdout().flush());
+    if !error.use_stderr() {
+        as_clap_shows_it()?;
+        return Ok(Exit::Done);
+    }
     if screen::lines(&text) == text {
-        // As clap shows it, with its colours.
-        let _ = error.print();
+        // There is nowhere left to say that stderr is closed.
+        let _ = as_clap_shows_it();
     } else {
         say_lines(text.trim_end());
     }
-    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+    Ok(Exit::Usage)
 }
 
 /// Shows panics as everything else is shown: the text of one may repeat data.

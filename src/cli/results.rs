@@ -9,7 +9,7 @@ use crate::pipeline::run::History;
 use crate::pipeline::sink::{self, Sink, Target};
 use crate::runtime::{Error, note_written, owner_of};
 use crate::store::KnownItem;
-use crate::types::{ItemStatus, whole_story};
+use crate::types::ItemStatus;
 
 use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
@@ -21,11 +21,7 @@ use super::table;
 
 /// Writes the lines of all settled items.
 pub(super) fn results(args: &Results) -> Exit {
-    match write(args) {
-        Ok(()) => Exit::Done,
-        Err(error) if error.downcast_ref().is_some_and(sink::Error::is_broken_pipe) => Exit::BrokenPipe,
-        Err(error) => fail(Mode::Lines, error),
-    }
+    write(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
 }
 
 fn write(args: &Results) -> anyhow::Result<()> {
@@ -149,7 +145,7 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
             })
             .await
     })?;
-    out.finish().context("stdout")?;
+    out.finish()?;
     if failed == 0 {
         say(&format!("no item of run {} has failed", args.run));
     } else if !args.json {
@@ -171,13 +167,13 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         let report = history.report().await?;
         anyhow::Ok((history, report))
     })?;
-    let shown = if args.json {
-        print_json(&serde_json::to_string_pretty(&report)?)
+    if args.json {
+        print_json(&serde_json::to_string_pretty(&report)?)?;
     } else {
         let run = history.run();
         let sessions = count(u64::try_from(run.sessions).unwrap_or(0));
         let word = state(&*store, run);
-        print(&format!("run {}, {word}, {sessions} sessions\n{}", run.number, table::report(&report)))
-    };
-    shown.map_err(|error| anyhow::anyhow!(whole_story(&error)))
+        print(&format!("run {}, {word}, {sessions} sessions\n{}", run.number, table::report(&report)))?;
+    }
+    Ok(())
 }

@@ -23,7 +23,7 @@ use super::live::{Live, Mode, say_json};
 use super::place::Places;
 use super::print::say_lines;
 use super::status::{count, numbered};
-use super::stops::{StopSignal, Stops, survive_file_limits};
+use super::stops::{StopSignal, Stops};
 use super::{log, results, table};
 
 /// How long items in flight may take once something that must not fail did.
@@ -102,10 +102,7 @@ impl Session<'_> {
         if let Err(faults) = self.pointsman.check_cap(&pipeline, self.args.keep.max_cost) {
             return mode.refuse(&faults);
         }
-        let mut kept = match self.pointsman.runtime().block_on(async {
-            survive_file_limits();
-            self.keep(&pipeline).await
-        }) {
+        let mut kept = match self.pointsman.runtime().block_on(async { self.keep(&pipeline).await }) {
             Ok(kept) => kept,
             Err(error) => {
                 let exit = match error.downcast_ref() {
@@ -191,7 +188,7 @@ impl Session<'_> {
                 {
                     self.say_what_next(number, &ended);
                 }
-                write_report(mode, report, &ended).err().unwrap_or(exit)
+                write_report(mode, report, &ended, exit)
             }
             Ok((End::Left, _)) => {
                 let left = "stopped before all lines could be written; every line that was is whole";
@@ -372,7 +369,7 @@ async fn until(at: Option<Instant>) {
 }
 
 fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
-    let exit = exit_of(report, gave_up);
+    let exit = Exit::of(report, gave_up);
     match mode {
         Mode::Json => say_json("report", report),
         _ if report.reader_gone => {}
@@ -386,24 +383,17 @@ fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {
     exit
 }
 
-fn exit_of(report: &Report, gave_up: bool) -> Exit {
-    match report.ended {
-        _ if gave_up => Exit::Internal,
-        _ if report.reader_gone => Exit::BrokenPipe,
-        Ended::Broken => Exit::Broken,
-        Ended::Interrupted => Exit::Interrupted,
-        Ended::Paused => Exit::Paused,
-        Ended::Whole if report.items.failed + report.items.rejected > 0 => Exit::ItemsFailed,
-        Ended::Whole => Exit::Done,
+/// Writes the report where it is wanted, and returns the exit code of the run with it.
+fn write_report(mode: Mode, to: Option<Target>, report: &Report, exit: Exit) -> Exit {
+    let Some(to) = to else { return exit };
+    let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::new);
+    let written = text.and_then(|text| Ok(to.overwrite(&format!("{text}\n"))?)).context("--report");
+    match written.map_err(|error| mode.fail(&error, Exit::Broken)) {
+        Ok(()) => exit,
+        // A report that is not read hides nothing worse.
+        Err(Exit::BrokenPipe) if !matches!(exit, Exit::Done | Exit::ItemsFailed) => exit,
+        Err(unwritten) => unwritten,
     }
-}
-
-fn write_report(mode: Mode, to: Option<Target>, report: &Report) -> Result<(), Exit> {
-    let Some(to) = to else { return Ok(()) };
-    let written = serde_json::to_string_pretty(report)
-        .map_err(anyhow::Error::new)
-        .and_then(|text| Ok(to.overwrite(&format!("{text}\n"))?));
-    written.context("--report").map_err(|error| mode.fail(&error, Exit::Broken))
 }
 
 /// Loads the configuration with the process's environment, with every target simulated if that was asked for.

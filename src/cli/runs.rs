@@ -1,6 +1,6 @@
 //! `pointsman runs`, `cancel` and `forget`: what is kept, and what is to be kept no more.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -33,14 +33,14 @@ fn list(args: &Runs) -> anyhow::Result<()> {
     let text = if args.json {
         let lines: Vec<_> =
             rows.iter().map(|(run, state, sums)| as_json(run, state, sums).to_string()).collect();
-        return if lines.is_empty() { Ok(()) } else { print_json(&lines.join("\n")).context("stdout") };
+        return if lines.is_empty() { Ok(()) } else { Ok(print_json(&lines.join("\n"))?) };
     } else if rows.is_empty() {
         say("no run is kept");
         return Ok(());
     } else {
         table(&rows)
     };
-    print(&text).context("stdout")
+    Ok(print(&text)?)
 }
 
 fn as_json(run: &KnownRun, state: &str, sums: &Sums) -> Value {

@@ -4,15 +4,18 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGXFSZ, as Linux and macOS number it: a file would grow beyond the process's limit (`ulimit -f`).
 const FILE_SIZE: i32 = 25;
 
-/// Lets a write beyond the limit on file sizes fail as one to a full disk does, instead of ending the
-/// process. Must be called within a runtime.
+/// Lets a write beyond the limit on file sizes fail as one to a full disk does, instead of ending the process.
 pub(super) fn survive_file_limits() {
-    // Being caught is enough: the write then returns an error. Where it cannot be, nothing is lost but that.
+    // Being caught is enough: the write then returns an error. The handler stays for the whole process, also when the
+    // runtime that set it has ended. Where it cannot be set, nothing is lost but that.
+    let Ok(runtime) = Builder::new_current_thread().enable_io().build() else { return };
+    let _entered = runtime.enter();
     drop(signal(SignalKind::from_raw(FILE_SIZE)));
 }
 

@@ -9,6 +9,8 @@ mod bounds;
 mod check;
 mod documents;
 mod environment;
+#[cfg(target_os = "linux")]
+mod failed_writes;
 mod fuzzed;
 #[cfg(unix)]
 mod interrupted;

@@ -98,6 +98,14 @@ fn these(lines: u64) -> String {
 }
 
 impl Error {
+    /// Says why a write to `name` failed after `lines` whole lines.
+    pub(super) fn of_write(name: String, lines: u64, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe { name, lines },
+            _ => Self::Write { name, lines, source: Arc::new(source) },
+        }
+    }
+
     /// Returns whether the reader of a pipe went away, as `head` does: a reason to stop, not to complain.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::BrokenPipe { .. })

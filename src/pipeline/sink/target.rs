@@ -66,7 +66,8 @@ impl Target {
 
     /// Writes to stdout. Where that was redirected to a file it may be none of `others`.
     pub fn stdout(others: &[&Path]) -> Result<Self, Error> {
-        let (name, path) = ("stdout", Path::new("/dev/stdout"));
+        let name = "standard output";
+        let path = Path::new("/dev/stdout");
         let redirected = fs::metadata(path).ok().filter(Metadata::is_file);
         let same = |metadata: Metadata| others.iter().find(|other| same(path, &metadata, other));
         match redirected.and_then(same) {
@@ -135,7 +136,7 @@ impl Target {
     pub fn overwrite(mut self, json: &str) -> Result<(), Error> {
         self.empty()?;
         let shown = if self.is_terminal { screen::json(json) } else { json.into() };
-        let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
+        let failed = |source| Error::of_write(self.name.clone(), 0, source);
         if let Some(out) = &mut self.out {
             out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         }

@@ -363,11 +363,7 @@ impl Output {
             // The error that led here is the one worth telling.
             let _ = file.set_len(self.written.bytes);
         }
-        let (name, lines) = (self.name.clone(), self.written.lines);
-        match source.kind() {
-            io::ErrorKind::BrokenPipe => Error::BrokenPipe { name, lines },
-            _ => Error::Write { name, lines, source: Arc::new(source) },
-        }
+        Error::of_write(self.name.clone(), self.written.lines, source)
     }
 
     /// Takes out what was in the file.
