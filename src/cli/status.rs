@@ -7,7 +7,7 @@ use console::{Alignment, measure_text_width};
 
 use crate::guard::BreakerState;
 use crate::pipeline::run::{Cap, CapOf, Progress};
-use crate::provider::{LimitUse, Snapshot};
+use crate::provider::{LimitUse, RestingKey, Snapshot};
 use crate::screen;
 use crate::types::NanoUsd;
 
@@ -159,10 +159,9 @@ fn health(provider: &Snapshot) -> String {
     if !provider.held_for.is_zero() {
         let _ = write!(text, ", held back {}", seconds_text(provider.held_for.as_secs_f64()));
     }
-    for (key, why) in &provider.resting_keys {
-        // A provider's own words may be long; the report has them whole.
-        let why = why.split(": ").next().unwrap_or(why);
-        let _ = write!(text, ", key {key} rests ({why})");
+    for RestingKey { key, class, .. } in &provider.resting_keys {
+        // What the provider says may be long; the report has it whole.
+        let _ = write!(text, ", key {key} rests ({class})");
     }
     if provider.practice {
         text.push_str("  [simulated]");

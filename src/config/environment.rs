@@ -80,8 +80,8 @@ impl Vendor {
         let base_url = base_url.and_then(|(name, url)| match parse_base_url(&url) {
             Ok(url) => Some(url),
             Err(wrong) => {
-                let (wrong, advice) = wrong.split_once("; ").unwrap_or((wrong, "mend it"));
-                found.faults.push(Fault::new(format!("{name}: {wrong}")).advise(advice));
+                let fault = Fault::new(format!("{name}: {}", wrong.wrong));
+                found.faults.push(fault.advise(wrong.advice));
                 None
             }
         });

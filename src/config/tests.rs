@@ -345,6 +345,16 @@ fn a_key_file_that_is_not_there_is_a_fault() {
 }
 
 #[test]
+fn advice_is_never_cut_out_of_a_path() {
+    let text = "[provider.a]\nkeys = ['file:/nowhere; really/key']\nmodels.m = {}";
+    let config = Config::parse("config.toml", text, &nothing).unwrap();
+    let faults = config.usable(&nothing).unwrap_err();
+    let advice = "put the key into this file, let it be read, or name another under `keys`";
+    assert_eq!(faults.0[0].advice.as_deref(), Some(advice));
+    assert!(faults.0[0].message.contains("/nowhere; really/key"), "{faults}");
+}
+
+#[test]
 fn a_file_that_is_not_there_or_no_text_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");

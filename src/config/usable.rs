@@ -351,9 +351,7 @@ fn variable(source: &KeySource) -> String {
 
 fn unreadable(name: &ProviderName, error: &KeyError) -> Fault {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    let text = error.to_string();
-    let (wrong, advice) = text.split_once("; ").unwrap_or((&text, error.advice()));
-    Fault::new(format!("provider `{name}`: {wrong}{cause}")).advise(advice)
+    Fault::new(format!("provider `{name}`: {error}{cause}")).advise(error.advice())
 }
 
 fn not_set(variables: &[String]) -> String {

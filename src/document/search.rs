@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue, Error};
 
 use super::read::span_of;
-use super::words::{About, mismatch, unknown};
+use super::words::{About, unknown, wants_a_table, wants_a_word};
 
 type Node<'i> = Spanned<DeValue<'i>>;
 type Key<'i> = Spanned<DeString<'i>>;
@@ -106,18 +106,14 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> Search<'i, R> {
 
     /// Whether a table stands where one word of a list should.
     fn takes_a_word(&self, node: &Node<'i>) -> bool {
-        let says = |error: Error| error.message().starts_with("wanted string or table");
+        let says = |error: Error| wants_a_word(error.message());
         node.get_ref().is_table() && self.ask(node, DeValue::Boolean(true)).is_some_and(says)
     }
 
     /// Collects the lists that stand where a table should, and the dates: those read as tables, too.
     fn lists(&mut self, node: &Node<'i>, found: &mut HashSet<Path>) {
         if node.get_ref().is_array() || node.get_ref().is_datetime() {
-            let wants_table = |error: Error| {
-                let is_table = |wanted: &str| wanted.starts_with("struct ") || wanted.ends_with("map");
-                span_of(&error) == node.span()
-                    && mismatch(error.message()).is_some_and(|(_, wanted)| is_table(wanted))
-            };
+            let wants_table = |error: Error| span_of(&error) == node.span() && wants_a_table(error.message());
             if self.ask(node, DeValue::Boolean(true)).is_some_and(wants_table) {
                 found.insert(self.path.clone());
                 return;

@@ -1,4 +1,6 @@
 //! Says serde's and TOML's errors in the words of the file's author, with advice.
+//!
+//! Both libraries give the kind of an error as text alone. The texts are read here and nowhere else.
 
 use toml::de::DeValue;
 
@@ -31,7 +33,7 @@ pub(super) fn explain(message: &str, about: &About<'_>) -> (String, Option<Strin
     if let Some((kind, wrong, known)) = unknown(message) {
         return (format!("unknown {kind} `{wrong}`"), Some(advise_unknown(wrong, &known, about)));
     }
-    if message.starts_with("wanted string or table") || message.starts_with("wanted exactly 1 element") {
+    if wants_a_word(message) || message.starts_with("wanted exactly 1 element") {
         return instead("one word of a list", about);
     }
     if let Some((found, expected)) = mismatch(message) {
@@ -102,6 +104,16 @@ pub(super) fn mismatch(message: &str) -> Option<(&str, &str)> {
         .or_else(|| rest.rsplit_once(", expected "))
 }
 
+/// Returns whether one word of a list was wanted.
+pub(super) fn wants_a_word(message: &str) -> bool {
+    message.starts_with("wanted string or table")
+}
+
+/// Returns whether a table was wanted.
+pub(super) fn wants_a_table(message: &str) -> bool {
+    mismatch(message).is_some_and(|(_, wanted)| wanted.starts_with("struct ") || wanted.ends_with("map"))
+}
+
 /// Translates what serde calls a value.
 fn thing(words: &str) -> &str {
     match words {
@@ -150,6 +162,40 @@ mod tests {
         ] {
             assert_eq!(said(message), plain, "{message}");
         }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is read, and refused")]
+    struct Table {
+        word: Word,
+        #[serde(default)]
+        count: u32,
+        #[serde(default)]
+        inner: std::collections::BTreeMap<String, u32>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        One,
+        Two,
+    }
+
+    #[test]
+    fn the_libraries_say_what_is_read_here() {
+        let says = |text: &str| toml::from_str::<Table>(text).unwrap_err().message().to_owned();
+        let one = "word = \"one\"\n";
+        assert_eq!(
+            unknown(&says(&format!("{one}wrd = 1"))),
+            Some(("key", "wrd", vec!["word", "count", "inner"]))
+        );
+        assert_eq!(unknown(&says("word = \"three\"")), Some(("value", "three", vec!["one", "two"])));
+        assert_eq!(mismatch(&says(&format!("{one}count = true"))), Some(("boolean `true`", "u32")));
+        assert!(wants_a_table(&says(&format!("{one}inner = true"))));
+        assert!(toml::from_str::<Table>("true").is_err());
+        assert!(wants_a_word(&says("word = true")), "{}", says("word = true"));
+        assert_eq!(says("count = 1"), "missing field `word`");
     }
 
     #[test]

@@ -71,8 +71,8 @@ impl ProtectedFiles {
     pub(super) fn refuse(&self, metadata: &Metadata, is_written_out: bool) -> Option<FileUse> {
         let id = FileId::of(metadata);
         let is_it = |file: &&ProtectedFile| FileId::at(&file.path).is_ok_and(|at| at == id);
-        let used_as = self.0.iter().filter(is_it).map(|file| file.used_as);
-        used_as.filter(|used_as| !(is_written_out && used_as.may_be_written_out())).next()
+        let mut uses = self.0.iter().filter(is_it).map(|file| file.used_as);
+        uses.find(|used_as| !(is_written_out && used_as.may_be_written_out()))
     }
 }
 

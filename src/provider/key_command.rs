@@ -225,6 +225,7 @@ mod tests {
     }
 
     /// Waits until every process that has opened `held` to write has ended. The pipe was made before they were started.
+    #[expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
     fn await_end_of_holders(held: &Path) {
         let (ended, end) = mpsc::channel();
         let read = held.to_owned();

@@ -12,7 +12,7 @@ pub(super) const MAX_KEY_BYTES: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The text names no source.
-    #[error("this is no source of a key; write env:NAME, file:PATH or command:..., never the key itself")]
+    #[error("this is no source of a key")]
     NoSource,
     /// The file cannot be read.
     #[error("cannot read the key file {}", path.display())]
@@ -45,7 +45,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The command failed.
-    #[error("the key command {label} failed ({status}); run it by hand to see why")]
+    #[error("the key command {label} failed ({status})")]
     CommandFailed {
         /// The command's label.
         label: KeyLabel,
@@ -53,7 +53,7 @@ pub enum KeyError {
         status: std::process::ExitStatus,
     },
     /// The command did not end in time.
-    #[error("the key command {label} did not end in time; run it by hand to see why")]
+    #[error("the key command {label} did not end in time")]
     CommandHung {
         /// The command's label.
         label: KeyLabel,
@@ -68,7 +68,7 @@ pub enum KeyError {
         label: KeyLabel,
     },
     /// The command wrote more than any key is long.
-    #[error("the key command {label} writes more than 64 KiB; let it write the key alone")]
+    #[error("the key command {label} writes more than 64 KiB")]
     CommandOutput {
         /// The command's label.
         label: KeyLabel,
@@ -88,7 +88,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// Returns what to do about it, where the text does not say.
+    /// Returns what to do about it.
     pub fn advice(&self) -> &'static str {
         match self {
             Self::File { .. } => "put the key into this file, let it be read, or name another under `keys`",
@@ -98,12 +98,12 @@ impl KeyError {
             }
             Self::Empty { .. } => "put the key into it, alone on one line",
             Self::NoKey { .. } => "leave nothing in it but the key, on one line",
-            Self::NoSource
-            | Self::Command { .. }
+            Self::NoSource => "write env:NAME, file:PATH or command:..., never the key itself",
+            Self::CommandOutput { .. } => "let it write the key alone",
+            Self::Command { .. }
             | Self::CommandFailed { .. }
             | Self::CommandHung { .. }
-            | Self::CommandWantsTerminal { .. }
-            | Self::CommandOutput { .. } => "run it by hand to see why",
+            | Self::CommandWantsTerminal { .. } => "run it by hand to see why",
         }
     }
 }

@@ -65,7 +65,8 @@ impl State {
             Renewed::Changed => info!(%provider, %key, "key file has changed, using the new key"),
             Renewed::Unreadable(error) => {
                 let cause = error.source().map(ToString::to_string);
-                warn!(%provider, %key, %error, cause, "key file gives no key, keeping the old one");
+                let advice = error.advice();
+                warn!(%provider, %key, %error, cause, advice, "key file gives no key, keeping the old one");
             }
         }
     }

@@ -189,7 +189,8 @@ impl fmt::Debug for KeySource {
 
 impl<'de> Deserialize<'de> for KeySource {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Text(str::parse::<Self>))
+        let advised = |error: KeyError| format!("{error}; {}", error.advice());
+        from.deserialize_str(Text(move |text: &str| text.parse::<Self>().map_err(advised)))
     }
 }
 
@@ -270,8 +271,9 @@ mod tests {
     #[test]
     fn a_key_written_out_is_refused_and_not_repeated() {
         for text in ["sk-live-1234", "env:", "env:A-B", "env:1A", "file:", "command: ", "ENV:KEY", ""] {
-            let error = text.parse::<KeySource>().unwrap_err().to_string();
-            assert!(error.contains("env:NAME"), "{error}");
+            let error = text.parse::<KeySource>().unwrap_err();
+            assert!(error.advice().contains("env:NAME"), "{error}");
+            let error = error.to_string();
             assert!(text.is_empty() || !error.contains(text) || text.ends_with(':'), "{error}");
         }
     }

@@ -240,11 +240,21 @@ fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
     parse_base_url(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
+/// Why no call can go to an address. Does not repeat the address: it may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{wrong}; {advice}")]
+pub struct AddressError {
+    /// What is wrong.
+    pub wrong: &'static str,
+    /// What to do about it.
+    pub advice: &'static str,
+}
+
 /// Reads an address that calls can go to, or `simulator`.
 ///
 /// # Errors
-/// What is wrong, and after a semicolon what to do. Does not repeat the address: it may hold a password.
-pub fn parse_base_url(text: &str) -> Result<String, &'static str> {
+/// What is wrong with it.
+pub fn parse_base_url(text: &str) -> Result<String, AddressError> {
     if text == SIMULATOR {
         return Ok(text.to_owned());
     }
@@ -255,16 +265,21 @@ pub fn parse_base_url(text: &str) -> Result<String, &'static str> {
     match uri.authority() {
         None => Err(NO_ADDRESS),
         Some(authority) if authority.as_str().contains('@') => {
-            Err("an address shows in logs and may hold no password; put it into `headers` or `keys`")
+            let wrong = "an address shows in logs and may hold no password";
+            Err(AddressError { wrong, advice: "put it into `headers` or `keys`" })
         }
         Some(_) if uri.query().is_some() || text.contains('#') => {
-            Err("each call adds its path to this address; leave out everything from `?` or `#` on")
+            let wrong = "each call adds its path to this address";
+            Err(AddressError { wrong, advice: "leave out everything from `?` or `#` on" })
         }
         Some(_) => Ok(text.trim_end_matches('/').to_owned()),
     }
 }
 
-const NO_ADDRESS: &str = r#"this is no http address; write it like "https://api.example.com/v1", or "simulator" for simulated answers"#;
+const NO_ADDRESS: AddressError = AddressError {
+    wrong: "this is no http address",
+    advice: r#"write it like "https://api.example.com/v1", or "simulator" for simulated answers"#,
+};
 
 fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<HeaderName, HeaderSource>, D::Error> {
     let written = IndexMap::<Header, HeaderSource>::deserialize(from)?;
@@ -356,7 +371,7 @@ mod tests {
             "a b",
         ] {
             let fault = parse_base_url(wrong).unwrap_err();
-            assert!(fault.contains("; "), "{wrong}");
+            assert!(!fault.advice.is_empty() && !fault.wrong.contains(';'), "{wrong}: {fault}");
         }
         for right in ["https://api.openai.com/v1", "http://127.0.0.1:11434", "http://[::1]:80", "simulator"] {
             assert_eq!(parse_base_url(right).as_deref(), Ok(right));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::limit_use::LimitUse;
 use crate::guard::BreakerState;
-use crate::types::{KeyLabel, ModelName, ProviderName};
+use crate::types::{Class, KeyLabel, ModelName, ProviderName};
 
 /// A provider at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +36,18 @@ pub struct Snapshot {
     /// Its lanes.
     pub lanes: Vec<LaneSnapshot>,
     /// Keys that rest, and why.
-    pub resting_keys: Vec<(KeyLabel, String)>,
+    pub resting_keys: Vec<RestingKey>,
+}
+
+/// A key that is not used for a while.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RestingKey {
+    /// Which key.
+    pub key: KeyLabel,
+    /// The class of the failure that it rests for.
+    pub class: Class,
+    /// What the provider said.
+    pub message: Box<str>,
 }
 
 /// A lane at one instant.

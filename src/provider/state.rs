@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::chaos;
 use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{LaneName, ModelName, ProviderName, StepName};
+use crate::types::{Failure, KeyLabel, LaneName, ModelName, ProviderName, StepName};
 use crate::wire::Hints;
 
 use super::actor::{Provider, Released};
@@ -32,7 +32,7 @@ use super::outcome::News;
 use super::outlet::{CallThreads, Outlets};
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
-use super::snapshot::{LaneSnapshot, Snapshot};
+use super::snapshot::{LaneSnapshot, RestingKey, Snapshot};
 use super::transport;
 
 /// What a provider's state is made from.
@@ -309,7 +309,7 @@ impl State {
             limit: inner.limit_use(now),
             held_for: inner.longest_hold(now),
             lanes: lanes.collect(),
-            resting_keys: inner.keys.resting(now).map(|(key, why)| (key.clone(), why.to_string())).collect(),
+            resting_keys: inner.keys.resting(now).map(resting).collect(),
         }
     }
 
@@ -330,6 +330,10 @@ impl State {
     pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn resting((key, why): (&KeyLabel, &Failure)) -> RestingKey {
+    RestingKey { key: key.clone(), class: why.class, message: why.message.clone() }
 }
 
 #[cfg(test)]

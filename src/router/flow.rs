@@ -18,7 +18,7 @@ use super::attempt;
 use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
 use super::out::{End, Out, Sent};
-use super::plan::{Candidate, KeyLeft, Plan, Probe, Step};
+use super::plan::{self, Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
 
 /// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
@@ -115,16 +115,19 @@ impl Flow {
             Some(ended) => Ok(ended),
             None => tokio::select! {
                 biased;
-                _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged()),
+                _ = open.changed() => Err(Failure::new(Class::Cancelled, super::STOPPED).maybe_charged().into()),
                 ended = self.follow() => ended,
             },
         };
-        let trail = self.trail;
+        let (lanes, trail) = (self.lanes, self.trail);
         match ended {
             Ok(Ended { reply, lane, practice, cost }) => {
                 Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
             }
-            Err(failure) => Err(Box::new(Unanswered { failure, trail, lost: 0 })),
+            Err(plan::End { failure, lane }) => {
+                let lane = lane.map(|lane| lanes[lane].name.clone());
+                Err(Box::new(Unanswered { failure, lane, trail, lost: 0 }))
+            }
         }
     }
 
@@ -147,7 +150,7 @@ impl Flow {
         }
     }
 
-    async fn follow(&mut self) -> Result<Ended, Failure> {
+    async fn follow(&mut self) -> Result<Ended, plan::End> {
         loop {
             chaos::point("flow.plan");
             let out = match self.first.take() {
@@ -158,7 +161,7 @@ impl Flow {
                         self.wait(until).await?;
                         continue;
                     }
-                    Step::GiveUp(failure) => return Err(failure),
+                    Step::GiveUp(end) => return Err(end),
                 },
             };
             if let Some(ended) = self.race(out).await? {

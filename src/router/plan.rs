@@ -13,6 +13,7 @@ use crate::provider::Refused;
 use crate::types::{Class, Failure, ProviderName, Verdict};
 
 use super::settings::RetrySettings;
+pub(super) use end::End;
 
 /// A provider that asks for a longer wait than this is waited for only where nobody else is there.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +41,7 @@ pub enum Step {
     /// Do nothing before that instant, then ask the plan again.
     Wait(Instant),
     /// Nothing more can be done.
-    GiveUp(Failure),
+    GiveUp(End),
 }
 
 /// Whether the provider has a key left to try instead of the one that was used.
@@ -62,8 +63,8 @@ pub struct Plan {
     round: u32,
     /// When the next round begins, once that is decided.
     round_due: Option<Instant>,
-    last: Option<Failure>,
-    over: Option<Failure>,
+    last: Option<End>,
+    over: Option<End>,
 }
 
 #[derive(Debug)]
@@ -95,8 +96,8 @@ impl Plan {
 
     /// Returns what to do at `now`. `jitter` lies in `0.0..1.0` and spreads the waits.
     pub fn next(&mut self, now: Instant, jitter: f64) -> Step {
-        if let Some(failure) = self.over.take() {
-            return Step::GiveUp(failure);
+        if let Some(end) = self.over.take() {
+            return Step::GiveUp(end);
         }
         if now >= self.deadline {
             return self.give_up();
@@ -183,14 +184,14 @@ impl Plan {
             // So is it for an actor that is being restarted, and not for one that has died too often.
             Refused::NeverAnswered(failure) | Refused::Gone(failure) => {
                 tried.exhausted = true;
-                self.last.get_or_insert_with(|| failure.clone());
+                self.last.get_or_insert_with(|| End::of(lane, failure));
             }
             // Nobody has money for it, here or elsewhere.
-            Refused::Budget { failure, all: true } => self.over = Some(failure.clone()),
+            Refused::Budget { failure, all: true } => self.over = Some(failure.clone().into()),
             Refused::Budget { failure, all: false } => tried.out = Some(failure.clone()),
             Refused::NoKey(failure) | Refused::TooLarge(failure) => {
                 tried.out = Some(failure.clone());
-                self.last.get_or_insert_with(|| failure.clone());
+                self.last.get_or_insert_with(|| End::of(lane, failure));
             }
         }
     }
@@ -218,7 +219,7 @@ impl Plan {
             (Verdict::Never, Class::ContentFilter) if self.retry.failover_refusals => {
                 tried.out = Some(failure.clone());
             }
-            (Verdict::Never, _) => self.over = Some(failure.clone()),
+            (Verdict::Never, _) => self.over = Some(End::of(lane, &failure)),
             // The lane was known to be unwell, and this call went to see for all of them: that costs no
             // attempt, or whoever is left alone in an outage would be the first to be lost. The lane's
             // breaker is open again and says until when.
@@ -251,7 +252,7 @@ impl Plan {
             (Verdict::Elsewhere, _) if others => tried.exhausted = true,
             (Verdict::Elsewhere, _) => self.again_or_exhausted(lane, now, jitter),
         }
-        self.last = Some(failure);
+        self.last = Some(End::of(lane, &failure));
     }
 
     /// Closes a lane that the prompt is too long for, and those that are known to take no more.
@@ -320,15 +321,16 @@ impl Plan {
 
     /// What went wrong last says more than that time is up.
     fn give_up(&mut self) -> Step {
-        let nobody = || Failure::new(Class::Deadline, "no lane could take the call before its deadline");
-        Step::GiveUp(self.unpaid().or_else(|| self.last.take()).unwrap_or_else(nobody))
+        let late = || Failure::new(Class::Deadline, "no lane could take the call before its deadline").into();
+        Step::GiveUp(self.unpaid().or_else(|| self.last.take()).unwrap_or_else(late))
     }
 
     /// Returns why there was no money, where no lane is left and one only for that: with more money it would
     /// answer.
-    fn unpaid(&self) -> Option<Failure> {
+    fn unpaid(&self) -> Option<End> {
         let outs: Option<Vec<&Failure>> = self.lanes.iter().map(|tried| tried.out.as_ref()).collect();
-        outs?.into_iter().find(|failure| failure.class == Class::Budget).cloned()
+        let unpaid = outs?.into_iter().enumerate().find(|(_, failure)| failure.class == Class::Budget);
+        unpaid.map(|(lane, failure)| End::of(lane, failure))
     }
 
     fn is_open(&self, lane: usize) -> bool {
@@ -390,5 +392,6 @@ impl Tried {
     }
 }
 
+mod end;
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,7 @@ pub fn question(
             _ => Failure::new(Class::Internal, "the question was lost with the router, or on its way"),
         };
         let failure = if lost > 0 { failure.maybe_charged() } else { failure };
-        Err(Box::new(Unanswered { failure, trail: Trail::default(), lost }))
+        Err(Box::new(Unanswered { failure, lane: None, trail: Trail::default(), lost }))
     }
 }
 

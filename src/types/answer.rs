@@ -190,6 +190,8 @@ pub struct Answer {
 pub struct Unanswered {
     /// The failure that ended it.
     pub failure: Failure,
+    /// The target whose failure it is; `None` where it is not that of one target.
+    pub lane: Option<LaneName>,
     /// Every attempt.
     pub trail: Trail,
     /// As [`Answer::lost`].
@@ -199,7 +201,7 @@ pub struct Unanswered {
 impl From<Failure> for Unanswered {
     /// Makes the end of a question that was never asked.
     fn from(failure: Failure) -> Self {
-        Self { failure, trail: Trail::default(), lost: 0 }
+        Self { failure, lane: None, trail: Trail::default(), lost: 0 }
     }
 }
 

@@ -36,7 +36,7 @@ async fn a_refused_key_rests_and_the_next_one_is_used() {
         let second = ask(&pointsman, "default", "And now?").await;
         assert_eq!(story(&second), "a:ok", "{format}");
         let snapshot = snapshot(&pointsman, "a");
-        assert_eq!(snapshot.resting_keys[0].0.as_str(), "env:K1", "{format}");
+        assert_eq!(snapshot.resting_keys[0].key.as_str(), "env:K1", "{format}");
         let json = serde_json::to_string(&snapshot).unwrap();
         let everything = format!("{} {} {snapshot:?} {json} {pointsman:?}", seen(&first), seen(&second));
         assert!(!shows_a_key(&everything), "{everything}");

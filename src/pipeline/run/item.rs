@@ -13,7 +13,8 @@ use crate::router::{self, CallCounts, Router, StopSignal};
 use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Attempt, Class, Failure, MediaData, Part, Priority, Prompt, RunId, Trail, Unanswered,
+    self, Answer, Asker, Class, Failure, LaneName, MediaData, Part, Priority, Prompt, RunId, Trail,
+    Unanswered,
 };
 
 use super::actor::Run;
@@ -188,15 +189,15 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                 (answer.trail, answer.practice, answer.lost, next, Some(answer.lane))
             }
             Err(unanswered) if is_for_later(&unanswered.failure) => {
-                let Unanswered { failure, trail, lost } = *unanswered;
+                let Unanswered { failure, trail, lost, .. } = *unanswered;
                 steps.pause(step, &trail, false);
                 run.do_send(StepAsked { step, trail, practice: false, reasked: false, lost: lost.into() });
                 left.get_or_insert(Box::new(failure));
                 continue;
             }
             Err(unanswered) => {
-                let Unanswered { failure, trail, lost } = *unanswered;
-                let failure = with_lane(with_refusals(failure, &trail), &trail);
+                let Unanswered { failure, lane, trail, lost } = *unanswered;
+                let failure = with_lane(with_refusals(failure, &trail), lane.as_ref());
                 walk.failed(step, failure.clone());
                 (trail, false, lost, Next::Failed(failure), None)
             }
@@ -262,16 +263,13 @@ fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
     Failure { message: format!("{}; {}", failure.message, refusals.join(", ")).into(), ..failure }
 }
 
-/// Says whose failure it was, where the lane alone has said what was wrong: of many lanes, or of a question that
-/// no call has left for, nobody else would know.
-fn with_lane(failure: Failure, trail: &Trail) -> Failure {
-    let is_its = |attempt: &&Attempt| match &attempt.outcome {
-        types::Outcome::Failed(known) | types::Outcome::Lost(known) => known.message == failure.message,
-        types::Outcome::Refused(why) => why.ends_with(&*failure.message),
-        types::Outcome::Answered | types::Outcome::Superseded | types::Outcome::BrokenOff => false,
-    };
-    let Some(attempt) = trail.0.iter().rev().find(is_its) else { return failure };
-    Failure { message: format!("{}: {}", attempt.lane, failure.message).into(), ..failure }
+/// Says whose failure it was, where it is that of one lane: of many lanes, or of a question that no call has left for,
+/// the line names it nowhere else.
+fn with_lane(failure: Failure, lane: Option<&LaneName>) -> Failure {
+    match lane {
+        Some(lane) => Failure { message: format!("{lane}: {}", failure.message).into(), ..failure },
+        None => failure,
+    }
 }
 
 /// A question of a step that has come back.

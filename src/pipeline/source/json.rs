@@ -36,8 +36,8 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
         match parse(element) {
             Ok(value) => intake.value(piece, value)?,
             Err(unparsed) => {
-                if let Some(fault) = broken(element, *start) {
-                    return Err(fault.stop(start.line, intake));
+                if let Some((at, error)) = broken(element, *start) {
+                    return Err(Fault::Syntax(at, what(&error)).stop(start.line, intake));
                 }
                 intake.reject(piece, reason(&unparsed), None)?;
             }
@@ -46,8 +46,8 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
     Ok(())
 }
 
-/// Returns where an element is no JSON at all.
-fn broken(element: &[u8], start: Place) -> Option<Fault> {
+/// Returns where an element is no JSON at all, and why.
+fn broken(element: &[u8], start: Place) -> Option<(Place, serde_json::Error)> {
     // Passes over texts and numbers without judging them, so only the grammar counts.
     let error = serde_json::from_slice::<IgnoredAny>(element).err()?;
     let column = if error.line() <= 1 {
@@ -56,7 +56,7 @@ fn broken(element: &[u8], start: Place) -> Option<Fault> {
         error.column() as u64
     };
     let line = start.line + error.line().max(1) as u64 - 1;
-    Some(Fault::Syntax(Place { line, column }, what(&error)))
+    Some((Place { line, column }, error))
 }
 
 fn reason(unparsed: &Unparsed) -> String {
@@ -201,9 +201,7 @@ impl<R: BufRead> Array<R> {
         let whole = self.length <= self.limit as u64;
         match broken(&self.element, self.start) {
             // A fault within it is why its end was not seen.
-            Some(Fault::Syntax(at, reason)) if whole && !reason.starts_with("EOF") => {
-                Fault::Syntax(at, reason)
-            }
+            Some((at, error)) if whole && !error.is_eof() => Fault::Syntax(at, what(&error)),
             _ => Fault::Syntax(self.start, "the input ends inside the element that begins here".into()),
         }
     }

@@ -45,7 +45,7 @@ fn calls(lanes: usize, class: Class) -> Vec<usize> {
             }
             Step::Wait(until) => now = until,
             Step::GiveUp(gave) => {
-                assert_eq!(gave.class, class);
+                assert_eq!(gave.failure.class, class);
                 return calls;
             }
         }
@@ -200,7 +200,7 @@ fn a_lane_that_has_never_answered_is_not_waited_for_until_the_deadline() {
             }
             Step::Wait(until) => now = until,
             Step::GiveUp(gave) => {
-                assert_eq!((gave.class, refusals), (Class::NetworkError, 3));
+                assert_eq!((gave.failure.class, refusals), (Class::NetworkError, 3));
                 return assert!(now - start < Duration::from_secs(10), "{:?}", now - start);
             }
         }
@@ -213,7 +213,7 @@ fn refused_by_all(plan: &mut Plan, mut now: Instant, refused: &Refused) -> (Inst
         match plan.next(now, 0.5) {
             Step::Call(lane) => plan.refused(lane, refused, now, 0.5),
             Step::Wait(until) => now = until,
-            Step::GiveUp(gave) => return (now, gave),
+            Step::GiveUp(gave) => return (now, gave.failure),
         }
     }
 }
@@ -249,7 +249,7 @@ fn a_provider_that_is_gone_neither_holds_up_the_failure_of_the_others_nor_covers
                 plan.failed(lane, failure(Class::ServerError), NO_KEY, now, 0.5);
             }
             Step::Wait(until) => now = until,
-            Step::GiveUp(gave) => break gave,
+            Step::GiveUp(gave) => break gave.failure,
         }
     };
     assert_eq!((gave.class, calls), (Class::ServerError, 6));
@@ -262,7 +262,7 @@ fn a_wait_beyond_the_deadline_gives_up_at_once() {
     let mut plan = Plan::new(apart(1), RetrySettings::default(), now + Duration::from_secs(5));
     assert_eq!(plan.next(now, 0.0), Step::Call(0));
     plan.refused(0, &Refused::Busy { until: now + Duration::from_secs(60) }, now, 0.0);
-    assert!(matches!(plan.next(now, 0.0), Step::GiveUp(failure) if failure.class == Class::Deadline));
+    assert!(matches!(plan.next(now, 0.0), Step::GiveUp(end) if end.failure.class == Class::Deadline));
 }
 
 #[test]
@@ -507,7 +507,7 @@ fn a_lane_that_keeps_asking_to_come_again_is_left_for_one_that_is_free() {
                 plan.failed(lane, throttled.clone(), KEY, now, 0.5);
             }
             Step::Wait(until) => now = until,
-            Step::GiveUp(gave) => panic!("{gave}"),
+            Step::GiveUp(gave) => panic!("{gave:?}"),
         }
     }
     assert_eq!(lanes, [0, 0, 0, 0, 1]);
@@ -524,7 +524,7 @@ fn a_provider_whose_money_is_spent_sends_the_ask_elsewhere_and_a_run_whose_is_en
     assert_eq!(plan.next(now, 0.0), Step::Call(1));
     plan.refused(1, &Refused::Busy { until: now }, now, 0.0);
     plan.refused(2, &no_money(true), now, 0.0);
-    assert_eq!(plan.next(now, 0.0), Step::GiveUp(failure(Class::Budget)));
+    assert_eq!(plan.next(now, 0.0), Step::GiveUp(failure(Class::Budget).into()));
 }
 
 #[test]
@@ -532,7 +532,7 @@ fn an_ask_ends_for_want_of_money_only_where_no_lane_is_left_that_could_answer_wi
     let (mut both, now) = plan(2);
     both.refused(0, &Refused::NoKey(failure(Class::Auth)), now, 0.0);
     both.refused(1, &no_money(false), now, 0.0);
-    assert_eq!(both.next(now, 0.0), Step::GiveUp(failure(Class::Budget)));
+    assert_eq!(both.next(now, 0.0), Step::GiveUp(End { failure: failure(Class::Budget), lane: Some(1) }));
     let (mut other, mut now) = plan(2);
     other.refused(0, &no_money(false), now, 0.0);
     loop {
@@ -542,7 +542,19 @@ fn an_ask_ends_for_want_of_money_only_where_no_lane_is_left_that_could_answer_wi
                 other.failed(1, failure(Class::ServerError), KEY, now, 0.0);
             }
             Step::Wait(until) => now = until,
-            Step::GiveUp(why) => return assert_eq!(why, failure(Class::ServerError)),
+            Step::GiveUp(why) => return assert_eq!(why.failure, failure(Class::ServerError)),
         }
     }
+}
+
+#[test]
+fn the_end_of_an_ask_names_the_lane_whose_failure_it_is_whatever_others_said() {
+    let (mut plan, now) = plan(2);
+    plan.refused(0, &Refused::NoKey(failure(Class::Auth)), now, 0.0);
+    plan.refused(1, &Refused::NoKey(failure(Class::Auth)), now, 0.0);
+    assert_eq!(plan.next(now, 0.0), Step::GiveUp(End { failure: failure(Class::Auth), lane: Some(0) }));
+
+    let (mut late, now) = self::plan(1);
+    let after = now + Duration::from_secs(601);
+    assert!(matches!(late.next(after, 0.0), Step::GiveUp(End { lane: None, .. })));
 }
