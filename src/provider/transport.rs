@@ -24,8 +24,9 @@ const STREAMS_PER_CLIENT: usize = 100;
 /// Most bytes of one reply that are read, unpacked: no model writes more, a broken server may.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Most bytes of an error's body that are read.
-const MOST_ERROR_BYTES: usize = 1 << 20;
+/// Most bytes of an error's body that are read, about: it is read as a tree, which takes up to forty times its memory. Of a
+/// longer one the status says what it is.
+const MOST_ERROR_BYTES: usize = 64 << 10;
 
 /// The headers that carry a provider's own id of a request.
 const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];

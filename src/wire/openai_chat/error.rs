@@ -52,8 +52,15 @@ fn headers_of(value: &Value) -> HeaderMap {
     pairs.filter_map(pair).collect()
 }
 
-/// Reads an error that came with a success status; `None` when `source` is none.
+/// Most bytes that an error has which came with a success status. Read as a tree, a text takes up to forty times its
+/// memory.
+const MAX_IN_BAND: usize = 64 << 10;
+
+/// Reads an error that came with a success status; `None` when `source` is none, or too long to be one.
 pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
+    if source.len() > MAX_IN_BAND {
+        return None;
+    }
     let value = serde_json::from_slice::<Value>(source).ok()?;
     error_of(&value).map(|found| match found {
         Found::Google(error) => gemini::classify(None, error),

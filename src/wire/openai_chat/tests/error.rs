@@ -313,3 +313,17 @@ fn an_error_inside_a_success_says_how_long_it_lasts_too() {
     assert_eq!(event(Format::Openai, silent, &headers), (Class::RateLimit, seconds(72)));
     assert_eq!(event(Format::Openai, silent, &none), (Class::RateLimit, None));
 }
+
+#[test]
+fn what_is_too_long_to_be_an_error_within_a_success_is_not_read_as_one() {
+    let body = |bytes: usize| {
+        let error = serde_json::json!({ "message": "Slow down.", "code": "rate_limit_exceeded" });
+        serde_json::json!({ "more": "a".repeat(bytes), "error": error }).to_string()
+    };
+    let class = |data: &str| {
+        let mut decoder = Format::Openai.decoder(&Prompt::default(), &Dialect::default());
+        decoder.event(None, data).err().map(|failure| failure.class)
+    };
+    assert_eq!(class(&body(10)), Some(Class::RateLimit));
+    assert_eq!(class(&body(64 << 10)), None);
+}
