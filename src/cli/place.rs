@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::pipeline::Pipeline;
 use crate::pipeline::run::Output;
 use crate::pipeline::sink::{self, Owner, ReplaceableFile, Sink, Target};
 use crate::pipeline::source::{self, Source};
+use crate::pipeline::{FileUse, Pipeline};
 use crate::store::StoreUrl;
 use crate::types::StepName;
 
@@ -118,6 +118,16 @@ impl Places {
         };
         Ok(Self { source, output, report, replaceable })
     }
+}
+
+/// Protects the files that the command names, also where a stream is redirected to one.
+pub(super) fn protect(pipeline: &mut Pipeline, args: &Run) {
+    let read = if is_dash(&args.items) { Path::new("/dev/stdin") } else { &args.items };
+    pipeline.protect(FileUse::Input, read);
+    let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
+    let written = written.into_iter().flatten().filter(|path| !is_dash(path));
+    let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
+    written.chain(streams).for_each(|path| pipeline.protect(FileUse::Output, path));
 }
 
 /// Opens the items.

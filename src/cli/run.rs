@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Inputs};
 use crate::document::Faults;
+use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
-use crate::pipeline::{FileUse, Pipeline};
 use crate::provider::process_env;
 use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
@@ -20,7 +20,7 @@ use super::args::Run;
 use super::exit::Exit;
 use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say_json};
-use super::place::Places;
+use super::place::{Places, protect};
 use super::print::say_lines;
 use super::status::{count, numbered};
 use super::stops::{StopSignal, Stops};
@@ -257,17 +257,21 @@ impl Session<'_> {
     fn nothing_left(&self, kept: &Kept) -> Option<Exit> {
         let number = kept.number().filter(|_| kept.nothing_left() && self.going.retry.is_none())?;
         let before = kept.before();
+        let rejected = kept.rejected_before();
         let (out, here) = (self.args.out.display(), self.here());
+        let rejects = format!(", {} rejected", count(rejected));
         let retry = format!(", `pointsman retry {number}{here}` asks again what failed");
         let text = format!(
-            "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped before; {out} is \
-             as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
+            "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped{} before; {out} \
+             is as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),
+            if rejected > 0 { &rejects } else { "" },
             if before.failed > 0 { &retry } else { "" },
         );
-        Some(self.mode.end(&text, if before.failed > 0 { Exit::ItemsFailed } else { Exit::Done }))
+        let exit = if before.failed + rejected > 0 { Exit::ItemsFailed } else { Exit::Done };
+        Some(self.mode.end(&text, exit))
     }
 
     /// Finds the failed items, if those are what the run goes on with.
@@ -293,16 +297,6 @@ impl Session<'_> {
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }
-}
-
-/// Protects the files that the command names, also where a stream is redirected to one.
-fn protect(pipeline: &mut Pipeline, args: &Run) {
-    let read = if is_dash(&args.items) { Path::new("/dev/stdin") } else { &args.items };
-    pipeline.protect(FileUse::Input, read);
-    let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
-    let written = written.into_iter().flatten().filter(|path| !is_dash(path));
-    let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
-    written.chain(streams).for_each(|path| pipeline.protect(FileUse::Output, path));
 }
 
 /// How the watching of a run ended.

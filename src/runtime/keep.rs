@@ -70,6 +70,11 @@ impl Kept {
         self.known.as_ref().map(|known| known.sums).unwrap_or_default()
     }
 
+    /// Returns how many pieces of its input were no items, when that was last read to its end.
+    pub fn rejected_before(&self) -> u64 {
+        self.known.as_ref().map_or(0, |known| outcome_of(&known.run).rejected)
+    }
+
     /// Returns whether it was complete before.
     pub fn was_complete(&self) -> bool {
         self.known.as_ref().is_some_and(|known| known.run.state == RunState::Complete)

@@ -19,6 +19,8 @@ pub(super) struct Outcome {
     pub(super) files: Vec<Mark>,
     /// Items that the input did not have when it was last read to its end: the first and the last of each group.
     pub(super) absent: Vec<(i64, i64)>,
+    /// Pieces of the input that were no items, when it was last read to its end.
+    pub(super) rejected: u64,
     /// The files that its sessions have written.
     pub(super) outputs: Vec<WrittenFile>,
     /// The files that its sessions did not write and were allowed to replace.

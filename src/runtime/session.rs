@@ -107,6 +107,7 @@ impl Open {
             Ended::Broken => RunState::Broken,
         };
         let absent = self.absent_now(ending.ended());
+        let rejected = self.rejected_now(ending);
         let files = if state == RunState::Complete {
             let (files, input) = (self.files, self.input);
             // Without them the run is looked through when it is begun again, and nothing else is different.
@@ -130,7 +131,7 @@ impl Open {
         let mut outcome = self.outcome;
         outcome.close(&self.outputs, is_written);
         let Outcome { outputs, replaceable, .. } = outcome;
-        let outcome = Outcome { report, seconds, files, absent, outputs, replaceable };
+        let outcome = Outcome { report, seconds, files, absent, rejected, outputs, replaceable };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }
@@ -142,6 +143,14 @@ impl Open {
             met.missing(self.keeping.session.last_item)
         } else {
             met.still_missing(&self.outcome.absent)
+        }
+    }
+
+    /// Returns how many pieces of the input are no items, as far as that is known now.
+    fn rejected_now(&self, ending: &Ending) -> u64 {
+        match ending {
+            Ending::Reported(report) if report.ended == Ended::Whole && !self.partly => report.items.rejected,
+            Ending::Reported(_) | Ending::Lost(_) => self.outcome.rejected,
         }
     }
 

@@ -222,6 +222,20 @@ fn quiet_says_nothing_when_all_is_well_and_what_failed_otherwise() {
 }
 
 #[test]
+fn that_nothing_is_left_of_a_run_does_not_hide_that_pieces_of_its_input_were_rejected() {
+    let room = Room::new("");
+    room.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\nno json\n");
+    const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
+    room.run(RUN).says(1, &["1 completed, 1 rejected"]);
+    room.run(RUN).says(1, &["nothing is left of it", "1 completed, 0 failed, 0 skipped, 1 rejected before"]);
+    room.run("retry 1");
+    room.run(RUN).says(1, &["nothing is left of it", "1 rejected before"]);
+    room.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\n");
+    room.run(RUN).says(0, &["1 completed"]);
+    room.run(RUN).says(0, &["nothing is left of it", "0 skipped before"]);
+}
+
+#[test]
 fn for_machines_every_line_is_json() {
     let room = Room::new("[simulator]\nlatency = \"300ms\"");
     room.items(2);
