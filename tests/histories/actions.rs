@@ -14,11 +14,17 @@ pub(crate) enum Action {
     Add(u8),
     Remove(u8),
     Shuffle(u64),
+    /// The input: records that are no items, or have the key of another; and without any.
+    Bad(u8, u8),
+    Twin(u8, u8, u8),
+    Mend,
     /// The pipeline.
     Prompt(u8, u8),
     System(u8),
     Limit(u8),
     Choices(u8),
+    Schema(u8),
+    HasFacts(bool),
     Condition(u8),
     PhotoIsOptional(bool),
     HasPhoto(bool),
@@ -36,6 +42,8 @@ pub(crate) enum Action {
     Heal(u8),
     /// The output is lost.
     LoseOutput(bool),
+    /// Another run is to write to the same output.
+    Other,
     /// Commands.
     Run,
     New,
@@ -53,6 +61,7 @@ pub(crate) enum Action {
 pub(crate) enum FaultKind {
     Refusal,
     Wrong,
+    WrongOnce,
     Unreadable,
     UnreadableByFirst,
 }
@@ -74,6 +83,10 @@ pub(crate) enum Meanwhile {
     Cancel,
     /// A second process begins the same run.
     Second,
+    /// Another run begins to write to the same output.
+    Other,
+    /// Its results are written to the same output by another command.
+    Export,
     /// An item is appended to the input.
     Append(u8),
     /// The input is replaced by one in which an item is another.
@@ -113,7 +126,7 @@ pub(crate) fn history(seed: u64) -> Vec<Action> {
 
 fn edit(random: &mut Rng) -> Action {
     let (one, two) = (random.u8(0..8), random.u8(0..3));
-    match random.u8(0..40) {
+    match random.u8(0..47) {
         0..8 => Action::Text(one, two),
         8..10 => Action::Tag(one, two),
         10..12 => Action::Picture(one, two),
@@ -126,11 +139,8 @@ fn edit(random: &mut Rng) -> Action {
         24 => Action::Condition(two),
         25 => Action::PhotoIsOptional(random.bool()),
         26 => {
-            if random.bool() {
-                Action::HasPhoto(random.bool())
-            } else {
-                Action::HasLast(random.bool())
-            }
+            let is_there = random.bool();
+            [Action::HasPhoto, Action::HasLast, Action::HasFacts][random.usize(0..3)](is_there)
         }
         27 => Action::Move(one, two),
         28 | 29 => Action::Route(one, random.u8(0..16)),
@@ -144,20 +154,26 @@ fn edit(random: &mut Rng) -> Action {
             }
         }
         33 | 34 => Action::Replace(one, two),
-        35..38 => Action::Fault(one, random.u8(0..4), fault(random)),
+        35..38 => Action::Fault(one, random.u8(0..5), fault(random)),
+        40 | 41 => Action::Bad(one, two),
+        42 | 43 => Action::Twin(one, random.u8(0..8), two),
+        44 => Action::Mend,
+        45 => Action::Schema(two),
+        46 => Action::Fault(one, [1, 4][random.usize(0..2)], FaultKind::WrongOnce),
         38 => Action::Heal(one),
         _ => Action::LoseOutput(random.bool()),
     }
 }
 
 fn fault(random: &mut Rng) -> FaultKind {
-    [FaultKind::Refusal, FaultKind::Wrong, FaultKind::Unreadable, FaultKind::UnreadableByFirst]
-        [random.usize(0..4)]
+    use FaultKind::{Refusal, Unreadable, UnreadableByFirst, Wrong, WrongOnce};
+    [Refusal, Wrong, WrongOnce, Unreadable, UnreadableByFirst][random.usize(0..5)]
 }
 
 fn command(random: &mut Rng) -> Action {
     let which = [Command::Run, Command::Run, Command::Resume, Command::Retry][random.usize(0..4)];
-    match random.u8(0..20) {
+    match random.u8(0..21) {
+        20 => Action::Other,
         0..6 => Action::Run,
         6 => Action::New,
         7 | 8 => Action::Resume,
@@ -171,12 +187,14 @@ fn command(random: &mut Rng) -> Action {
 }
 
 fn meanwhile(random: &mut Rng) -> Meanwhile {
-    match random.u8(0..9) {
+    match random.u8(0..11) {
         0 | 1 => Meanwhile::Kill,
         2 => Meanwhile::Stop,
         3 => Meanwhile::StopTwice,
         4 => Meanwhile::Cancel,
         5 => Meanwhile::Second,
+        9 => Meanwhile::Other,
+        10 => Meanwhile::Export,
         6 => Meanwhile::Append(random.u8(0..8)),
         _ => Meanwhile::Replace(random.u8(0..8), random.u8(0..3)),
     }

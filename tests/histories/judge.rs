@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::actions::{Command, Meanwhile};
-use super::player::{Checked, Player, Session, violated};
+use super::output::{cells, json_lines};
+use super::player::{Checked, Player, violated};
 use super::provider::{Call, tokens};
 use super::reference::{Run, Settled, keeps, says};
+use super::session::Session;
 use super::world::{Item, STEPS, TARGETS};
 
 impl Player {
@@ -19,7 +21,7 @@ impl Player {
                 return violated("the same command continues its run", format!("run {newest}"));
             }
             self.latest = newest;
-            self.paid = (0, 0);
+            self.booked = 0;
             self.run = Some(Run::new(newest, self.setup.clone()));
         } else if wants_new && session.is_whole() {
             return violated("a new run begins when it is asked for", format!("run {newest} is the newest"));
@@ -48,7 +50,7 @@ impl Player {
 
     /// Nothing valid is asked again, and nothing is asked that is not in the input.
     fn judge_calls(&self, session: &Session, run: &Run) -> Checked {
-        let in_input: BTreeSet<_> = session.items.iter().chain(&self.items).map(Item::name).collect();
+        let in_input: BTreeSet<_> = session.items().map(Item::name).collect();
         let mut answered = BTreeSet::new();
         for call in &session.calls {
             let key = self.keys[&call.item].clone();
@@ -67,7 +69,7 @@ impl Player {
                 answered.insert(asked);
             }
             let Some(settled) = run.settled.get(&key) else { continue };
-            let is_same_item = session.items.contains(&settled.item);
+            let is_same_item = session.input.items.contains(&settled.item);
             if session.command == Command::Retry && is_same_item && settled.line["status"] == "completed" {
                 return violated("retry asks what has failed and nothing else", call_in_short(call));
             }
@@ -82,7 +84,30 @@ impl Player {
                 );
             }
         }
-        Ok(())
+        self.judge_reasks(session)
+    }
+
+    /// A wrong answer is asked for again as often as the pipeline says, and nothing else is.
+    fn judge_reasks(&self, session: &Session) -> Checked {
+        let mut wrong: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
+        for call in &session.calls {
+            let (first, again) = wrong.entry((&call.item, &call.question)).or_default();
+            if call.is_reask {
+                *again += 1;
+            } else if call.result == Some(Err("validation_error")) {
+                *first += 1;
+            }
+        }
+        let due = |(_, (first, again)): &(_, (usize, usize))| match session.is_whole() {
+            true => first * self.form.reasks != *again,
+            false => first * self.form.reasks < *again,
+        };
+        match wrong.into_iter().find(due) {
+            Some(((_, question), counts)) => {
+                violated("a wrong answer is asked for again", format!("{question}: {counts:?}"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn judge_lines(&mut self, session: &Session, run: &mut Run) -> Checked {
@@ -100,24 +125,29 @@ impl Player {
         }
         let results: Vec<Value> =
             results.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        self.rows.extend(results.iter().map(|line| (cells(line), line.clone())));
         self.check_lines("results", session, run, &before, &results)?;
         let output = self.output();
         let is_whole_run = session.is_whole() && session.command != Command::Retry;
         if is_whole_run && !matches!(session.meanwhile, Some(Meanwhile::Append(_))) {
-            let wanted: BTreeSet<_> = session.items.iter().map(Item::key).collect();
+            let wanted = session.input.key_set();
             let got: Vec<_> = keys(&output);
+            if self.form.ordered && got != session.input.keys() {
+                return violated("the output has the order of the input", format!("{got:?}"));
+            }
             if got.iter().cloned().collect::<BTreeSet<_>>() != wanted || got.len() != wanted.len() {
                 return violated("the output has one line for each item", format!("{got:?}, not {wanted:?}"));
             }
             for line in &output {
-                let at = session.items.iter().position(|item| line["key"] == item.key()).unwrap();
-                if line["line"] != at + 1 {
+                let item = session.input.items.iter().find(|item| line["key"] == item.key()).unwrap();
+                if line["line"] != session.input.lines[&item.key()] {
                     return violated("a line names its place in the input", line.to_string());
                 }
-                let checked = run.check(&self.setup, &session.items[at], line);
+                let checked = run.check(&self.setup, item, line);
                 checked.or_else(|why| violated("a line has the answers of the present input", why))?;
             }
-            let failed = output.iter().any(|line| line["status"] == "failed");
+            let failed =
+                output.iter().any(|line| line["status"] == "failed") || !session.input.rejects.is_empty();
             if session.ended.code != Some(i32::from(failed)) {
                 return violated(
                     "the exit code says whether items failed",
@@ -126,8 +156,9 @@ impl Player {
             }
         }
         self.check_lines("the output", session, run, &before, &output)?;
+        self.check_rejects(session)?;
         if session.is_certain() && !session.had_nothing_to_do() {
-            let input: BTreeSet<_> = session.items.iter().map(Item::key).collect();
+            let input = session.input.key_set();
             let missing = |lines: &[Value]| {
                 let had = keys(lines);
                 run.settled
@@ -170,7 +201,7 @@ impl Player {
                 // Other questions may have the same answers: that nothing changed says nothing about new ones.
                 continue;
             }
-            let versions = session.items.iter().chain(&self.items).filter(|item| item.key() == key);
+            let versions = session.items().filter(|item| item.key() == key);
             let checked: Vec<_> = versions.map(|item| (item, run.check(&self.setup, item, line))).collect();
             if let Some((item, _)) = checked.iter().find(|(_, checked)| checked.is_ok()) {
                 let settled =
@@ -198,7 +229,7 @@ impl Player {
             let class = settled.line["error"]["class"].as_str().unwrap_or_default();
             let is_meant =
                 settled.line["status"] == "failed" && session.class.is_none_or(|meant| meant == class);
-            let is_there = session.items.contains(&settled.item);
+            let is_there = session.input.items.contains(&settled.item);
             let was_asked = session.calls.iter().any(|call| self.keys[&call.item] == *key);
             // An answer that a changed setup makes valid again is not asked for.
             if is_meant && is_there && !was_asked && settled.setup == self.setup {
@@ -208,8 +239,35 @@ impl Player {
         Ok(())
     }
 
-    /// What was paid is booked, and nothing else.
+    /// Whatever is no item is in the file of rejects, with its line and why; and nothing else.
+    fn check_rejects(&mut self, session: &Session) -> Checked {
+        if !self.form.rejects {
+            return Ok(());
+        }
+        let got = json_lines(&self.folder.path().join("r.jsonl"));
+        let is_whole = session.is_whole() && session.command != Command::Retry;
+        let mut wanted = session.input.rejects.clone();
+        for reject in &got {
+            let right = reject["line"].as_u64().and_then(|line| wanted.remove(&line)).is_some_and(|right| {
+                reject["key"].as_str() == right.0.as_deref()
+                    && reject["reason"].as_str().is_some_and(|reason| reason.contains(right.1))
+            });
+            if right {
+                self.rejected.insert(reject.to_string());
+            } else if is_whole || !self.rejected.contains(&reject.to_string()) {
+                return violated("a reject has its line, its key and why", reject.to_string());
+            }
+        }
+        if is_whole && !wanted.is_empty() {
+            return violated("every record that is no item is a reject", format!("{wanted:?}"));
+        }
+        Ok(())
+    }
+
+    /// What was paid is booked, and nothing else; to the last digit where no call was broken off.
     fn judge_money(&mut self, session: &Session, row: &Value) -> Checked {
+        let mut known = 0;
+        let mut most = 0;
         for call in &session.calls {
             let of_call = |target: &usize| {
                 TARGETS[*target].0 == call.provider && self.setup.model(*target) == call.model
@@ -217,17 +275,22 @@ impl Player {
             let target = (0..TARGETS.len()).find(of_call).unwrap();
             let (input, output) = tokens(&call.model, &call.question);
             let cost = (input + output) * u64::from(self.setup.prices[target]) * 1_000;
-            self.paid.1 += cost;
-            if session.is_certain() && matches!(call.result, Some(Ok(_))) {
-                self.paid.0 += cost;
+            most += cost;
+            // An empty body tells no usage.
+            if !matches!(call.result, None | Some(Err("unreadable"))) {
+                known += cost;
             }
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few cents")]
         let booked = (row["cost_usd"].as_f64().unwrap_or_default() * 1e9).round() as u64;
-        if booked < self.paid.0 || booked > self.paid.1 {
-            let paid = self.paid;
-            return violated("every answer that was paid is booked once", format!("{booked}, paid {paid:?}"));
+        let right = match session.is_certain() {
+            true => self.booked + known..=self.booked + known,
+            false => self.booked..=self.booked + most,
+        };
+        if !right.contains(&booked) {
+            return violated("what was paid is booked once", format!("{booked}, not within {right:?}"));
         }
+        self.booked = booked;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Random histories of runs, played with the built program and compared with a simple reference.
 //!
-//! Every history edits items, prompts, routes, models and pictures and runs, resumes, retries, kills, stops and
-//! cancels in between. After each command every line is compared with what the reference computes from scratch;
+//! Every history has a form: items and results as JSON lines or CSV, ordered or not, with rejects, a schema, re-asks. It
+//! edits items, prompts, routes, models and pictures and runs, resumes, retries, kills, stops and cancels in between. After each command every line is compared with what the reference computes from scratch;
 //! requests are counted at the provider, and money in the store.
 //!
 //! The suite plays fixed seeds. For longer, with new seeds:
@@ -18,13 +18,17 @@
 #![expect(clippy::panic, reason = "a history that fails says how")]
 
 mod actions;
+mod form;
+mod input;
 mod judge;
+mod output;
 mod player;
 #[expect(dead_code, reason = "shared with the integration tests, which use the rest of it")]
 #[path = "../it/program.rs"]
 mod program;
 mod provider;
 mod reference;
+mod session;
 mod world;
 
 use std::collections::BTreeMap;
@@ -34,6 +38,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use actions::{Action, history};
+use form::Form;
 use player::{Player, Violation};
 
 /// Histories in the normal suite.
@@ -43,8 +48,8 @@ const SEEDS: std::ops::Range<u64> = 0..22;
 const SHORTER: usize = 80;
 
 /// Plays a history; returns the number of commands, and what went wrong.
-fn play(actions: &[Action]) -> (u64, Result<(), Violation>) {
-    let mut player = Player::new();
+fn play(form: Form, actions: &[Action]) -> (u64, Result<(), Violation>) {
+    let mut player = Player::new(form);
     let played = catch_unwind(AssertUnwindSafe(|| actions.iter().try_for_each(|action| player.play(action))));
     let result = played.unwrap_or_else(|panic| {
         let why = panic.downcast::<String>().map_or_else(|_| "?".to_owned(), |why| *why);
@@ -54,7 +59,7 @@ fn play(actions: &[Action]) -> (u64, Result<(), Violation>) {
 }
 
 /// Leaves out actions as long as the same rule stays broken.
-fn shorten(mut actions: Vec<Action>, mut violation: Violation) -> (Vec<Action>, Violation) {
+fn shorten(form: Form, mut actions: Vec<Action>, mut violation: Violation) -> (Vec<Action>, Violation) {
     let mut at = actions.len();
     for _ in 0..SHORTER {
         if at == 0 {
@@ -63,7 +68,7 @@ fn shorten(mut actions: Vec<Action>, mut violation: Violation) -> (Vec<Action>, 
         at -= 1;
         let mut fewer = actions.clone();
         fewer.remove(at);
-        if let (_, Err(other)) = play(&fewer)
+        if let (_, Err(other)) = play(form, &fewer)
             && other.rule == violation.rule
         {
             actions = fewer;
@@ -75,8 +80,9 @@ fn shorten(mut actions: Vec<Action>, mut violation: Violation) -> (Vec<Action>, 
 }
 
 fn report(seed: u64, actions: Vec<Action>, violation: Violation) -> String {
-    let (actions, violation) = shorten(actions, violation);
-    format!("seed {seed}: {}\n{actions:?}\n{}\n", violation.rule, violation.detail)
+    let form = Form::of(seed);
+    let (actions, violation) = shorten(form, actions, violation);
+    format!("seed {seed}: {}\n{form:?}\n{actions:?}\n{}\n", violation.rule, violation.detail)
 }
 
 #[test]
@@ -88,7 +94,7 @@ fn every_history_ends_with_the_right_output() {
     .into_iter()
     .filter_map(|seed| {
         let actions = history(seed);
-        let (_, played) = play(&actions);
+        let (_, played) = play(Form::of(seed), &actions);
         played.err().map(|violation| report(seed, actions, violation))
     })
     .collect();
@@ -112,7 +118,7 @@ fn histories_without_end() {
         let actions = history(seed);
         histories += 1;
         steps += actions.len();
-        let (of_this, played) = play(&actions);
+        let (of_this, played) = play(Form::of(seed), &actions);
         commands += of_this;
         if let Err(violation) = played {
             let times = found.entry(violation.rule).or_default();

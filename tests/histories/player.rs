@@ -7,11 +7,14 @@ use std::process::{Command as Program, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::actions::{Action, Command, FaultKind, Meanwhile};
-use super::judge::call_in_short;
-use super::program::{Ended, finish, start};
-use super::provider::{Call, Fault, Provider};
+use super::actions::{Action, Command, FaultKind};
+use super::form::Form;
+use super::input::{Extra, Input};
+use super::output::{Rows, csv_lines, json_lines};
+use super::program::{Ended, finish};
+use super::provider::{Fault, Provider};
 use super::reference::{Run, says};
+use super::session::Start;
 use super::world::{Item, STEPS, Setup};
 
 /// What differs from the reference.
@@ -28,52 +31,15 @@ pub(super) fn violated(rule: &'static str, detail: impl Into<String>) -> Checked
     Err(Violation { rule, detail: detail.into() })
 }
 
-/// A command as it was carried out.
-pub(super) struct Session {
-    pub(super) command: Command,
-    pub(super) class: Option<&'static str>,
-    pub(super) ended: Ended,
-    pub(super) calls: Vec<Call>,
-    /// What happened while it was at work, if it came to that.
-    pub(super) meanwhile: Option<Meanwhile>,
-    /// The input before it.
-    pub(super) items: Vec<Item>,
-    /// Whether the changes were accepted by option.
-    pub(super) accepted: bool,
-}
-
-impl Session {
-    /// Whether it ended by itself, so that the run is complete.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self.ended.code, Some(0 | 1))
-    }
-
-    /// Whether it began nothing.
-    pub(super) fn had_nothing_to_do(&self) -> bool {
-        self.ended.err.contains("nothing has failed of that")
-    }
-
-    /// Whether every answer that was given is durable.
-    pub(super) fn is_certain(&self) -> bool {
-        self.is_whole() || self.meanwhile == Some(Meanwhile::Stop)
-    }
-}
-
-/// How to start a command.
-#[derive(Default)]
-struct Start {
-    new: bool,
-    class: Option<FaultKind>,
-    hold: Option<(u8, Meanwhile)>,
-    dies_at: Option<String>,
-}
-
 pub(crate) struct Player {
-    folder: TempDir,
-    provider: Provider,
+    pub(super) form: Form,
+    pub(super) folder: TempDir,
+    pub(super) provider: Provider,
     pub(super) items: Vec<Item>,
+    /// What is in the input beside the items, and where.
+    extras: Vec<(u8, Extra)>,
     pub(super) setup: Setup,
-    faults: BTreeMap<(String, String), Fault>,
+    pub(super) faults: BTreeMap<(String, String), Fault>,
     /// The present run, unless it was cancelled.
     pub(super) run: Option<Run>,
     /// The number of the latest run.
@@ -82,27 +48,36 @@ pub(crate) struct Player {
     pub(super) keys: BTreeMap<String, String>,
     /// What every line said that was right at its time: an output stands until its run is complete again.
     pub(super) written: BTreeSet<String>,
-    /// What the present run may have cost, in thousandths of a micro-dollar.
-    pub(super) paid: (u64, u64),
+    /// What every line was as a row of CSV.
+    pub(super) rows: Rows,
+    /// The rejects that were right at their time: the line, the key and the reason.
+    pub(super) rejected: BTreeSet<String>,
+    /// What is booked for the present run, in billionths of a US dollar.
+    pub(super) booked: u64,
     pub(crate) commands: u64,
     /// What was done so far, in short.
-    log: String,
+    pub(super) log: String,
 }
 
 impl Player {
-    pub(crate) fn new() -> Self {
-        let items = (0..4).map(Item::new).collect();
+    pub(crate) fn new(form: Form) -> Self {
+        let items = (0..4).map(|number| Item::new(number, form)).collect();
+        let extras = if form.bad_records { vec![(1, Extra::Bad(0)), (4, Extra::Twin(0, 1))] } else { vec![] };
         Self {
+            form,
             folder: tempfile::tempdir().unwrap(),
             provider: Provider::start(),
             items,
-            setup: Setup::default(),
+            extras,
+            setup: Setup::new(form),
             faults: BTreeMap::new(),
             run: None,
             latest: 0,
             keys: BTreeMap::new(),
             written: BTreeSet::new(),
-            paid: (0, 0),
+            rows: Rows::new(),
+            rejected: BTreeSet::new(),
+            booked: 0,
             commands: 0,
             log: String::new(),
         }
@@ -118,24 +93,32 @@ impl Player {
             Action::Picture(item, picture) => self.item(item, |item| item.picture = picture % 2),
             Action::Add(number) => {
                 if self.items.iter().all(|item| item.number != number) {
-                    self.items.push(Item::new(number));
+                    self.items.push(Item::new(number, self.form));
                 }
             }
+            Action::Bad(..) | Action::Twin(..) if !self.form.bad_records => {}
+            Action::Bad(place, kind) => self.extras.push((place, Extra::Bad(kind))),
+            Action::Twin(place, of, text) => self.extras.push((place, Extra::Twin(of, text))),
+            Action::Mend => self.extras.clear(),
             Action::Remove(item) => {
                 if self.items.len() > 1 {
                     self.items.remove(usize::from(item) % self.items.len());
                 }
             }
             Action::Shuffle(seed) => fastrand::Rng::with_seed(seed).shuffle(&mut self.items),
-            Action::Prompt(step, variant) => setup.prompts[usize::from(step % 4)] = variant,
+            Action::Prompt(step, variant) => setup.prompts[usize::from(step) % STEPS.len()] = variant,
             Action::System(variant) => setup.system = variant,
             Action::Limit(variant) => setup.limit = variant,
             Action::Choices(variant) => setup.choices = variant % 2,
+            Action::Schema(variant) => setup.schema = variant % 2,
             Action::Condition(variant) => setup.condition = variant,
             Action::PhotoIsOptional(is) => setup.photo_is_optional = is,
             Action::HasPhoto(has) => setup.has_photo = has,
             Action::HasLast(has) => setup.has_last = has,
-            Action::Move(step, route) => setup.route_of[usize::from(step % 4)] = usize::from(route % 2),
+            Action::HasFacts(has) => setup.has_facts = has && self.form.facts,
+            Action::Move(step, route) => {
+                setup.route_of[usize::from(step) % STEPS.len()] = usize::from(route % 2);
+            }
             Action::Route(route, targets) => {
                 let (first, second) = (usize::from(targets % 4), usize::from(targets / 4));
                 let targets = if first == second { vec![first] } else { vec![first, second] };
@@ -153,6 +136,7 @@ impl Player {
                 let fault = match kind {
                     FaultKind::Refusal => Fault::Refusal,
                     FaultKind::Wrong => Fault::Wrong,
+                    FaultKind::WrongOnce => Fault::WrongOnce,
                     FaultKind::Unreadable => Fault::Unreadable,
                     FaultKind::UnreadableByFirst => Fault::UnreadableBy(setup.model(setup.targets(step)[0])),
                 };
@@ -160,6 +144,7 @@ impl Player {
             }
             Action::Heal(item) => self.faults.retain(|(name, _), _| *name != format!("i{item}")),
             Action::LoseOutput(whole) => self.lose_output(whole),
+            Action::Other => return self.other_run(),
             Action::Run => return self.work(Command::Run, Start::default()),
             Action::New => return self.work(Command::Run, Start { new: true, ..Start::default() }),
             Action::Resume => return self.work(Command::Resume, Start::default()),
@@ -179,13 +164,13 @@ impl Player {
         Ok(())
     }
 
-    fn item(&mut self, item: u8, edit: impl FnOnce(&mut Item)) {
+    pub(super) fn item(&mut self, item: u8, edit: impl FnOnce(&mut Item)) {
         let at = usize::from(item) % self.items.len();
         edit(&mut self.items[at]);
     }
 
     fn lose_output(&self, whole: bool) {
-        let path = self.folder.path().join("o.jsonl");
+        let path = self.folder.path().join(self.form.out_file());
         let Ok(text) = std::fs::read(&path) else { return };
         if whole {
             std::fs::remove_file(path).unwrap();
@@ -194,15 +179,20 @@ impl Player {
         }
     }
 
-    fn write_items(&mut self) {
-        let text: String = self.items.iter().map(Item::line).collect();
-        let beside = self.folder.path().join("items.new");
-        std::fs::write(&beside, text).unwrap();
-        std::fs::rename(beside, self.folder.path().join("items.jsonl")).unwrap();
-        self.keys.extend(self.items.iter().map(|item| (item.name(), item.key())));
+    /// The input as it is to be read.
+    pub(super) fn input(&self) -> Input {
+        Input::new(self.form, &self.items, &self.extras)
     }
 
-    fn program(&self, arguments: &str) -> Program {
+    pub(super) fn write_items(&mut self) {
+        let input = self.input();
+        let beside = self.folder.path().join("items.new");
+        std::fs::write(&beside, input.text).unwrap();
+        std::fs::rename(beside, self.folder.path().join(self.form.items_file())).unwrap();
+        self.keys.extend(input.items.iter().map(|item| (item.name(), item.key())));
+    }
+
+    pub(super) fn program(&self, arguments: &str) -> Program {
         let built = std::env::var_os("POINTSMAN_PROGRAM").unwrap_or(env!("CARGO_BIN_EXE_pointsman").into());
         let mut program = Program::new(built);
         program.env_clear().args(arguments.split_whitespace()).stdin(Stdio::null());
@@ -215,10 +205,8 @@ impl Player {
     }
 
     pub(super) fn output(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.folder.path().join("o.jsonl")).unwrap_or_default();
-        // A line that was being written when the process died has no end.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).unwrap_or(Value::Null)).collect()
+        let path = self.folder.path().join(self.form.out_file());
+        if self.form.csv_out { csv_lines(&path, &self.rows) } else { json_lines(&path) }
     }
 
     /// Carries out a command, with `--accept-changes` once it asks for that, and judges it.
@@ -257,78 +245,6 @@ impl Player {
             );
             Violation { detail, ..violation }
         })
-    }
-
-    fn session(&mut self, command: Command, how: &Start, options: &str) -> Session {
-        self.commands += 1;
-        let number = self.run.as_ref().map_or(0, |run| run.number);
-        let class = how.class.map(|kind| match kind {
-            FaultKind::Refusal => "content_filter",
-            FaultKind::Wrong => "validation_error",
-            FaultKind::Unreadable | FaultKind::UnreadableByFirst => "unreadable",
-        });
-        let new = if how.new { " --new" } else { "" };
-        let line = match command {
-            Command::Run => format!("run pipeline.toml --items items.jsonl --out o.jsonl{new}{options}"),
-            Command::Resume => format!("resume {number}{options}"),
-            Command::Retry => {
-                let class = class.map(|class| format!(" --class {class}")).unwrap_or_default();
-                format!("retry {number}{class}{options}")
-            }
-        };
-        let hold = how.hold.map(|(requests, _)| usize::from(requests));
-        self.provider.begin(hold, &self.faults);
-        let mut program = self.program(&line);
-        program.env("POINTSMAN_DIES_AT", how.dies_at.as_deref().unwrap_or_default()).stdout(Stdio::null());
-        let items = self.items.clone();
-        let mut running = start(program);
-        let mut meanwhile = None;
-        if self.provider.wait_for_held(|| running.child.try_wait().unwrap().is_some()) {
-            let (_, what) = how.hold.unwrap();
-            meanwhile = Some(what);
-            match what {
-                Meanwhile::Kill => running.signal("KILL"),
-                Meanwhile::Stop | Meanwhile::StopTwice => {
-                    running.signal("INT");
-                    running.wait_for("stopping: items in flight");
-                    if what == Meanwhile::StopTwice {
-                        running.signal("INT");
-                        running.wait_for("stopping now");
-                    }
-                }
-                Meanwhile::Cancel => drop(self.say(&format!("cancel {}", self.newest().0))),
-                Meanwhile::Second => {
-                    let second = self.say("run pipeline.toml --items items.jsonl --out o.jsonl");
-                    assert_eq!(second.code, Some(4), "a second process is refused: {}", second.err);
-                    assert!(second.err.contains("is being worked on"), "{}", second.err);
-                }
-                Meanwhile::Append(number) => {
-                    if self.items.iter().all(|item| item.number != number) {
-                        self.items.push(Item::new(number));
-                        let path = self.folder.path().join("items.jsonl");
-                        let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
-                        std::io::Write::write_all(&mut file, Item::new(number).line().as_bytes()).unwrap();
-                        self.keys.insert(Item::new(number).name(), Item::new(number).key());
-                    }
-                }
-                Meanwhile::Replace(item, text) => {
-                    self.item(item, |item| item.text = text);
-                    self.write_items();
-                }
-            }
-            // What is held back is broken off, not answered, where the process is to end at once.
-            if !matches!(what, Meanwhile::Kill | Meanwhile::StopTwice | Meanwhile::Cancel) {
-                self.provider.release();
-            }
-        }
-        let ended = running.end();
-        let calls = self.provider.calls();
-        writeln!(self.log, "  {line}: {:?}", ended.code).unwrap();
-        for call in &calls {
-            writeln!(self.log, "    {}", call_in_short(call)).unwrap();
-        }
-        self.provider.begin(None, &self.faults);
-        Session { command, class, ended, calls, meanwhile, items, accepted: false }
     }
 
     /// Returns the number of the newest run, and its row in the list.

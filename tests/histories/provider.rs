@@ -16,8 +16,10 @@ use serde_json::{Value, json};
 pub(crate) enum Fault {
     /// The model refuses.
     Refusal,
-    /// The answer is none of the choices.
+    /// The answer is none of the choices, or does not match the schema.
     Wrong,
+    /// The same, until it is asked for again.
+    WrongOnce,
     /// The body is empty.
     Unreadable,
     /// The body is empty where this model is asked; another one answers.
@@ -29,15 +31,18 @@ impl Fault {
     pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Refusal => "content_filter",
-            Self::Wrong => "validation_error",
+            Self::Wrong | Self::WrongOnce => "validation_error",
             Self::Unreadable | Self::UnreadableBy(_) => "unreadable",
         }
     }
 
-    fn strikes(&self, model: &str, is_choice: bool) -> bool {
+    fn strikes(&self, call: &Call) -> bool {
+        let is_checked = !choices(&call.question).is_empty();
+        let model = &call.model;
         match self {
             Self::Refusal | Self::Unreadable => true,
-            Self::Wrong => is_choice,
+            Self::Wrong => is_checked,
+            Self::WrongOnce => is_checked && !call.is_reask,
             Self::UnreadableBy(one) => one == model,
         }
     }
@@ -53,6 +58,8 @@ pub(crate) struct Call {
     pub(crate) step: String,
     /// Everything that decides the answer, without the model.
     pub(crate) question: String,
+    /// Whether it asks again after a wrong answer.
+    pub(crate) is_reask: bool,
     /// The answer, or the class of the failure; `None` while nothing was sent.
     pub(crate) result: Option<Result<String, &'static str>>,
 }
@@ -60,12 +67,23 @@ pub(crate) struct Call {
 /// The answer of `model` to `question`.
 pub(crate) fn answer(model: &str, question: &str) -> String {
     let digest = digest(model, question);
-    let choices = question.split('|').nth(2).unwrap_or_default();
-    if choices.is_empty() {
-        return format!("{model}~{:08x}", digest & 0xffff_ffff);
+    let choices: Vec<&str> = choices(question).split(", ").collect();
+    match choices.as_slice() {
+        [""] => format!("{model}~{:08x}", digest & 0xffff_ffff),
+        [property] => json!({ *property: digest % 1_000 }).to_string(),
+        choices => choices[usize::try_from(digest % choices.len() as u64).unwrap()].to_owned(),
     }
-    let choices: Vec<&str> = choices.split(", ").collect();
-    choices[usize::try_from(digest % choices.len() as u64).unwrap()].to_owned()
+}
+
+/// The same as it is in a line: JSON where the step has a schema.
+pub(crate) fn value(model: &str, question: &str) -> Value {
+    let text = answer(model, question);
+    if text.starts_with('{') { serde_json::from_str(&text).unwrap() } else { text.into() }
+}
+
+/// The choices that a question gives, or the one property of its schema.
+fn choices(question: &str) -> &str {
+    question.split('|').nth(2).unwrap_or_default()
 }
 
 /// Tokens of the prompt and of the answer.
@@ -202,8 +220,8 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
     let mut state = lock(shared);
     let session = state.session;
     let number = state.calls.len();
-    let is_choice = !question.split('|').nth(2)?.is_empty();
-    state.calls.push(Call { provider, model, item, step, question, result: None });
+    let is_reask = body["messages"].as_array()?.iter().any(|message| message["role"] == "assistant");
+    state.calls.push(Call { provider, model, item, step, question, is_reask, result: None });
     while state.hold_from.is_some_and(|from| number >= from) && state.session == session {
         state.held += 1;
         shared.1.notify_all();
@@ -216,7 +234,7 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
     let call = &state.calls[number];
     let number_of_item = call.item.split('.').next().unwrap_or_default();
     let fault = faults.get(&(number_of_item.to_owned(), call.step.clone())).cloned();
-    let fault = fault.filter(|fault| fault.strikes(&call.model, is_choice));
+    let fault = fault.filter(|fault| fault.strikes(call));
     let tokens = tokens(&call.model, &call.question);
     let text = answer(&call.model, &call.question);
     let (result, response) = match fault {
@@ -224,7 +242,7 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
         Some(fault) => {
             let response = match fault {
                 Fault::Refusal => stream("No.", "content_filter", tokens),
-                Fault::Wrong => stream("none of these", "stop", tokens),
+                Fault::Wrong | Fault::WrongOnce => stream("none of these", "stop", tokens),
                 Fault::Unreadable | Fault::UnreadableBy(_) => {
                     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n"
                         .to_owned()
@@ -252,14 +270,21 @@ fn question_of(body: &Value) -> String {
             if message["role"] == "system" {
                 system.extend(text.split_whitespace().find(|word| word.starts_with("sys")));
                 choices.extend(text.split_once("exactly one of: ").map(|(_, list)| list));
-            } else if let Some((_, asked)) = text.split_once('<') {
+                choices.extend(text.split_once("JSON Schema:").and_then(|(_, schema)| property(schema)));
+            } else if let Some((_, asked)) = text.split_once('<').filter(|_| prompt.is_empty()) {
                 prompt = asked.split('>').next().unwrap_or_default().to_owned();
             }
             let url = part["image_url"]["url"].as_str().and_then(|url| url.split_once(','));
             attached.extend(url.map(|(_, data)| data));
         }
     }
+    choices.extend(property(&body["response_format"].to_string()));
     format!("{system}|{}|{choices}|{attached}|<{prompt}", body["max_tokens"])
+}
+
+/// The one property of a schema.
+fn property(schema: &str) -> Option<&'static str> {
+    ["n", "m"].into_iter().find(|name| schema.contains(&format!("\"{name}\"")))
 }
 
 fn stream(text: &str, finish: &str, (input, output): (u64, u64)) -> String {

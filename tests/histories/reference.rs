@@ -45,10 +45,15 @@ pub(crate) fn question(setup: &Setup, item: &Item, step: usize, answers: &Map<St
         0 => format!("t{}", item.text),
         1 => format!("g{}", item.tag),
         2 => String::new(),
+        4 => format!("t{}", item.text),
         _ => format!("{}/{}/{}", text("first"), text("kind"), text("photo")),
     };
     let limit = if setup.limit > 0 { (100 + u32::from(setup.limit)).to_string() } else { "null".to_owned() };
-    let choices = if step == 1 { setup.choices() } else { "" };
+    let choices = match step {
+        1 => setup.choices(),
+        4 => setup.property(),
+        _ => "",
+    };
     let attached = if step == 2 { STANDARD.encode(setup.picture(item.picture)) } else { String::new() };
     let name = STEPS[step];
     let variant = setup.prompts[step];
@@ -78,7 +83,7 @@ impl Run {
             answers.insert(name.to_owned(), settled.line["answers"][name].clone());
             let gave = |((model, provider, key), _): &(&(String, &str, &str), &mut bool)| {
                 let is_target = got["provider"] == **provider && got["model"] == **key;
-                is_target && settled.line["answers"][name] == provider::answer(model, &asked.2)
+                is_target && settled.line["answers"][name] == provider::value(model, &asked.2)
             };
             let known = self.answers.get_mut(&asked).into_iter().flatten();
             let mut by: Vec<_> = known.filter(gave).collect();
@@ -157,13 +162,13 @@ impl Run {
                 "completed" if misses => return wrong("it has an answer although what it needs has none"),
                 "completed" => {
                     let fits = |(model, provider, key, _): &(&str, &str, &str, bool)| {
-                        *shown == provider::answer(model, &asked.2)
+                        *shown == provider::value(model, &asked.2)
                             && got["provider"] == *provider
                             && got["model"] == *key
                     };
                     if !valid.iter().any(fits) {
                         let right = valid.iter().map(|(model, provider, key, _)| {
-                            format!("{} of {provider}/{key}", provider::answer(model, &asked.2))
+                            format!("{} of {provider}/{key}", provider::value(model, &asked.2))
                         });
                         let right: Vec<_> = right.collect();
                         return wrong(&format!(

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::form::Form;
 use super::provider::Provider;
 
-/// The steps, in the order of the file. `first`, `kind` and `photo` need nothing; `last` needs the others.
-pub(crate) const STEPS: [&str; 4] = ["first", "kind", "photo", "last"];
+/// The steps, in the order of the file. `last` needs the three before it, the others need nothing. `kind` has a choice,
+/// `facts` a schema.
+pub(crate) const STEPS: [&str; 5] = ["first", "kind", "photo", "last", "facts"];
 
 /// The targets; two of each provider.
 pub(crate) const TARGETS: [(&str, &str); 4] = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")];
@@ -20,21 +22,23 @@ pub(crate) struct Item {
     pub(crate) text: u8,
     pub(crate) tag: u8,
     pub(crate) picture: u8,
+    /// Whether it is written as CSV.
+    is_csv: bool,
 }
 
 impl Item {
-    pub(crate) fn new(number: u8) -> Self {
-        Self { number, text: 0, tag: 0, picture: number % 2 }
+    pub(crate) fn new(number: u8, form: Form) -> Self {
+        Self { number, text: 0, tag: 0, picture: number % 2, is_csv: form.csv_items }
     }
 
     /// Every third item has no `id`: its key is the hash of its content.
-    fn has_id(&self) -> bool {
+    pub(crate) fn has_id(&self) -> bool {
         self.number % 3 != 2
     }
 
     /// What every prompt of the item begins with; it belongs to one key.
     pub(crate) fn name(&self) -> String {
-        let Self { number, text, tag, picture } = self;
+        let Self { number, text, tag, picture, .. } = self;
         if self.has_id() { format!("i{number}") } else { format!("i{number}.{text}{tag}{picture}") }
     }
 
@@ -51,10 +55,19 @@ impl Item {
 
     fn fields(&self) -> String {
         let Self { picture, tag, text, .. } = self;
-        format!(r#"{{"name":"{}","picture":"p{picture}.png","tag":"g{tag}","text":"t{text}"}}"#, self.name())
+        let id = if self.is_csv { "\"id\":\"\"," } else { "" };
+        format!(
+            r#"{{{id}"name":"{}","picture":"p{picture}.png","tag":"g{tag}","text":"t{text}"}}"#,
+            self.name()
+        )
     }
 
     pub(crate) fn line(&self) -> String {
+        if self.is_csv {
+            let Self { picture, tag, text, .. } = self;
+            let id = if self.has_id() { self.name() } else { String::new() };
+            return format!("{id},{},p{picture}.png,g{tag},t{text}\n", self.name());
+        }
         let fields = self.fields();
         if !self.has_id() {
             return format!("{fields}\n");
@@ -67,16 +80,18 @@ impl Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setup {
     /// The variant of each step's prompt.
-    pub(crate) prompts: [u8; 4],
+    pub(crate) prompts: [u8; STEPS.len()],
     pub(crate) system: u8,
     pub(crate) limit: u8,
     pub(crate) choices: u8,
+    pub(crate) schema: u8,
     pub(crate) condition: u8,
     pub(crate) has_photo: bool,
     pub(crate) photo_is_optional: bool,
     pub(crate) has_last: bool,
+    pub(crate) has_facts: bool,
     /// The route of each step.
-    pub(crate) route_of: [usize; 4],
+    pub(crate) route_of: [usize; STEPS.len()],
     /// The targets of the two routes, in their order.
     pub(crate) routes: [Vec<usize>; 2],
     /// The model of each target, as it is sent.
@@ -85,39 +100,48 @@ pub(crate) struct Setup {
     pub(crate) prices: [u8; 4],
     /// What the two pictures show.
     pub(crate) pictures: [u8; 2],
+    /// How often a wrong answer is asked for again.
+    reasks: usize,
 }
 
-impl Default for Setup {
-    fn default() -> Self {
+impl Setup {
+    pub(crate) fn new(form: Form) -> Self {
         Self {
-            prompts: [0; 4],
+            prompts: [0; STEPS.len()],
             system: 0,
             limit: 0,
             choices: 0,
+            schema: 0,
             condition: 0,
             has_photo: true,
             photo_is_optional: false,
             has_last: true,
-            route_of: [0, 0, 1, 1],
+            has_facts: form.facts,
+            route_of: [0, 0, 1, 1, 0],
             routes: [vec![0], vec![1, 2]],
             models: [0, 1, 2, 3],
             prices: [1; 4],
             pictures: [0; 2],
+            reasks: form.reasks,
         }
     }
-}
 
-impl Setup {
     pub(crate) fn has(&self, step: usize) -> bool {
         match step {
             2 => self.has_photo,
             3 => self.has_last,
+            4 => self.has_facts,
             _ => true,
         }
     }
 
     pub(crate) fn choices(&self) -> &'static str {
         ["A, B, C", "A, B, D"][usize::from(self.choices % 2)]
+    }
+
+    /// The property that the answer to `facts` must have.
+    pub(crate) fn property(&self) -> &'static str {
+        ["n", "m"][usize::from(self.schema % 2)]
     }
 
     pub(crate) fn model(&self, target: usize) -> String {
@@ -135,8 +159,10 @@ impl Setup {
     }
 
     fn pipeline(&self) -> String {
-        let mut text =
-            format!("name = \"history\"\n[defaults]\nreasks = 0\nsystem = \"sys{}\"\n", self.system);
+        let mut text = format!(
+            "name = \"history\"\n[defaults]\nreasks = {}\nsystem = \"sys{}\"\n",
+            self.reasks, self.system
+        );
         if self.limit > 0 {
             writeln!(text, "max_tokens = {}", 100 + u32::from(self.limit)).unwrap();
         }
@@ -145,6 +171,7 @@ impl Setup {
                 0 => "{{ item.text }}",
                 1 => "{{ item.tag }}",
                 2 => "",
+                4 => "{{ item.text }}",
                 _ if self.has_photo => {
                     "{{ first }}/{{ kind }}/{% if photo is none %}-{% else %}{{ photo }}{% endif %}"
                 }
@@ -161,6 +188,15 @@ impl Setup {
                     self.photo_is_optional
                 )
                 .unwrap(),
+                4 => {
+                    let property = self.property();
+                    writeln!(
+                        text,
+                        "schema = {{ type = \"object\", properties = {{ {property} = {{ type = \"integer\" }} }}, \
+                         required = [\"{property}\"], additionalProperties = false }}"
+                    )
+                    .unwrap();
+                }
                 3 if self.condition > 0 => {
                     writeln!(text, "when = \"kind != '{}'\"", self.unwanted()).unwrap();
                 }
@@ -205,6 +241,7 @@ impl Setup {
     /// Writes the pipeline, the configuration and the pictures.
     pub(crate) fn write(&self, folder: &Path, provider: &Provider) {
         std::fs::write(folder.join("pipeline.toml"), self.pipeline()).unwrap();
+        std::fs::write(folder.join("other.toml"), self.pipeline()).unwrap();
         std::fs::write(folder.join("config.toml"), self.config(provider)).unwrap();
         for picture in 0..2 {
             std::fs::write(folder.join(format!("p{picture}.png")), self.picture(picture)).unwrap();
