@@ -6,9 +6,9 @@
 
 mod columns;
 mod error;
-mod lane;
 mod line;
 mod order;
+mod output;
 mod owned;
 mod restore;
 mod successor;
@@ -16,10 +16,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod write;
+mod write_queue;
 
 pub use error::Error;
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use order::Reorder;
+pub use output::Written;
 pub use owned::{Owner, ReplaceableFile, Replaced, WrittenFile};
 pub use target::Target;
-pub use write::{Format, Formulas, Sink, Written};
+pub use write::{Format, Formulas, Sink};

@@ -6,12 +6,11 @@
 //! file never keeps half a line.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -19,10 +18,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::columns::Columns;
-use super::lane::{Lane, Progress};
+use super::output::{Flags, Output, Written};
 use super::owned::WrittenFile;
-use super::restore::keep_in_place;
-use super::successor::Successor;
+use super::write_queue::{Progress, WriteQueue};
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
 use crate::screen;
@@ -66,21 +64,10 @@ impl Format {
     }
 }
 
-/// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Whole lines, a header not counted.
-    pub lines: u64,
-    /// Bytes, a header included.
-    pub bytes: u64,
-    /// Whether the file that was there before has been left in its place: it holds more.
-    pub left_before: bool,
-}
-
 /// Passes lines to whatever takes them.
 ///
-/// Dropping it without [`finish`](Self::finish) lets what was accepted be written, but nobody
-/// waits for that or hears how it went.
+/// Dropping it without [`finish`](Self::finish) lets what was accepted be written, but its end and
+/// its errors are not reported.
 pub struct Sink<T> {
     name: String,
     to: To<T>,
@@ -90,24 +77,9 @@ pub struct Sink<T> {
 
 enum To<T> {
     /// A thread writes them.
-    Thread(Lane<T, Written>),
+    Thread(WriteQueue<T, Written>),
     /// The program itself takes them.
     Program(mpsc::Sender<T>),
-}
-
-/// What both sides of a sink know.
-#[derive(Default)]
-struct Flags {
-    /// Lines are missing at the end.
-    cut_short: AtomicBool,
-    /// The input was not dealt with to its end.
-    partial: AtomicBool,
-    /// Nobody waits for the output any more.
-    abandoned: AtomicBool,
-    /// Whole lines that are written.
-    lines: AtomicU64,
-    /// The file that was there before is still in its place.
-    left_before: AtomicBool,
 }
 
 impl Sink<Line> {
@@ -178,13 +150,13 @@ impl<T: Send + 'static> Sink<T> {
                 More::Never => output.finish().map(Progress::Over),
             }
         };
-        Ok(Self { to: To::Thread(Lane::new(name.clone(), WAITING, write)), name, flags, file: noted })
+        Ok(Self { to: To::Thread(WriteQueue::new(name.clone(), WAITING, write)), name, flags, file: noted })
     }
 
     /// Gives the lines to the program itself instead of writing them.
     ///
     /// Take them while the run goes on: it waits when a few hundred have come together. When the
-    /// receiver is dropped before the end, the run stops as it does when nobody reads a pipe any more.
+    /// receiver is dropped before the end, the run stops as it does when the reader of a pipe is gone.
     ///
     /// # Errors
     /// None today.
@@ -198,16 +170,16 @@ impl<T: Send + 'static> Sink<T> {
     /// error may be that of an earlier line.
     pub async fn write(&self, line: T) -> Result<(), Error> {
         match &self.to {
-            To::Thread(lane) => lane.send(line).await,
+            To::Thread(queue) => queue.send(line).await,
             To::Program(to) => {
-                to.send(line).await.map_err(|_| self.nobody_takes())?;
+                to.send(line).await.map_err(|_| self.is_not_taken())?;
                 self.flags.lines.fetch_add(1, Relaxed);
                 Ok(())
             }
         }
     }
 
-    fn nobody_takes(&self) -> Error {
+    fn is_not_taken(&self) -> Error {
         Error::BrokenPipe { name: self.name.clone(), lines: self.lines() }
     }
 
@@ -255,7 +227,7 @@ impl<T: Send + 'static> Sink<T> {
     /// Does what [`finish`](Self::finish) does, and may be dropped and called again.
     pub(in crate::pipeline) async fn end(&mut self) -> Result<Written, Error> {
         match &mut self.to {
-            To::Thread(lane) => lane.finish().await,
+            To::Thread(queue) => queue.finish().await,
             To::Program(_) => Ok(Written { lines: self.lines(), ..Written::default() }),
         }
     }
@@ -319,102 +291,4 @@ fn write_waiting<T>(
 #[expect(clippy::disallowed_methods, reason = "the thread is the sink's own, and blocks no arbiter")]
 fn rest() {
     std::thread::sleep(REST);
-}
-
-struct Output {
-    name: String,
-    out: Option<Box<dyn Write + Send>>,
-    file: Option<File>,
-    /// Set until it has taken the place of the file that is named.
-    successor: Option<Successor>,
-    path: Option<PathBuf>,
-    written: Written,
-    flags: Arc<Flags>,
-}
-
-impl Output {
-    /// Writes `block`, in which lines end at `ends`.
-    fn write(&mut self, block: &[u8], ends: &[usize]) -> Result<(), Error> {
-        let mut done = 0;
-        let result = match &mut self.out {
-            _ if self.flags.abandoned.load(Relaxed) => Err(io::ErrorKind::BrokenPipe.into()),
-            Some(out) => write_out(out, block, &mut done),
-            None => Ok(()),
-        };
-        match result {
-            Ok(()) => {
-                self.written.lines += ends.len() as u64;
-                self.written.bytes += block.len() as u64;
-                let lines = self.written.lines;
-                self.flags.lines.store(lines, Relaxed);
-                self.succeed(|successor| successor.is_due(lines))
-            }
-            Err(source) => Err(self.failed(source, ends, done)),
-        }
-    }
-
-    /// Cuts off the line of which only a part was written, and tells how many are whole.
-    fn failed(&mut self, source: io::Error, ends: &[usize], done: usize) -> Error {
-        let whole = ends.partition_point(|end| *end <= done);
-        self.written.lines += whole as u64;
-        self.flags.lines.store(self.written.lines, Relaxed);
-        self.written.bytes += ends[..whole].last().copied().unwrap_or_default() as u64;
-        if let Some(file) = &self.file {
-            // The error that led here is the one worth telling.
-            let _ = file.set_len(self.written.bytes);
-        }
-        Error::of_write(self.name.clone(), self.written.lines, source)
-    }
-
-    /// Takes out what was in the file.
-    fn empty(&self) -> Result<(), Error> {
-        let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
-        self.file.as_ref().map_or(Ok(()), |file| file.set_len(0)).map_err(failed)
-    }
-
-    /// Takes the place of the file that was there, if it is time.
-    fn succeed(&mut self, is_due: impl Fn(&Successor) -> bool) -> Result<(), Error> {
-        let Some(successor) = self.successor.take_if(|successor| is_due(successor)) else { return Ok(()) };
-        let failed = |source| {
-            let (name, lines) = (self.name.clone(), 0);
-            Error::Write { name, lines, source: Arc::new(source) }
-        };
-        successor.take(self.file.as_ref()).map_err(failed)?;
-        self.flags.left_before.store(false, Relaxed);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<Written, Error> {
-        // An output that was given up has gaps.
-        let cut_short = self.flags.cut_short.load(Relaxed) || self.flags.abandoned.load(Relaxed);
-        let lines = self.written.lines;
-        let is_partial = self.flags.partial.load(Relaxed);
-        let is_enough = |successor: &Successor| !is_partial || lines >= successor.at_least;
-        self.succeed(|successor| successor.is_due(lines) || !cut_short && is_enough(successor))?;
-        self.written.left_before = self.successor.is_some();
-        // A network file system may tell only now that its disk was full.
-        let closed = self.file.as_ref().map_or(Ok(()), File::sync_data).and_then(|()| match &self.path {
-            Some(path) if !self.written.left_before => {
-                self.file.as_ref().map_or(Ok(()), |file| keep_in_place(file, path))
-            }
-            _ => Ok(()),
-        });
-        let Err(source) = closed else { return Ok(self.written) };
-        Err(Error::Write { name: self.name.clone(), lines, source: Arc::new(source) })
-    }
-}
-
-fn write_out(out: &mut dyn Write, block: &[u8], done: &mut usize) -> io::Result<()> {
-    if block.is_empty() {
-        return Ok(());
-    }
-    while *done < block.len() {
-        match out.write(&block[*done..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => *done += written,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    out.flush()
 }

@@ -20,10 +20,10 @@ pub(super) enum Progress<E> {
     Over(E),
 }
 
-type Work<T, E> = Box<dyn FnMut(&mut mpsc::Receiver<T>) -> Result<Progress<E>, Error> + Send>;
+type WorkOff<T, E> = Box<dyn FnMut(&mut mpsc::Receiver<T>) -> Result<Progress<E>, Error> + Send>;
 
 /// Where things are handed in.
-pub(super) struct Lane<T, E> {
+pub(super) struct WriteQueue<T, E> {
     /// `None` once nothing more will come.
     to: Option<mpsc::Sender<T>>,
     end: oneshot::Receiver<E>,
@@ -32,30 +32,30 @@ pub(super) struct Lane<T, E> {
 
 struct Shared<T, E> {
     name: String,
-    /// `None` while a thread has it, and once it is over.
-    bench: Mutex<Option<Bench<T, E>>>,
+    /// `None` while a thread has it, and when the queue is over.
+    work: Mutex<Option<Work<T, E>>>,
     is_busy: AtomicBool,
     failure: OnceLock<Error>,
 }
 
-struct Bench<T, E> {
+struct Work<T, E> {
     from: mpsc::Receiver<T>,
-    work: Work<T, E>,
+    work_off: WorkOff<T, E>,
     ended: oneshot::Sender<E>,
 }
 
-impl<T: Send + 'static, E: Send + 'static> Lane<T, E> {
-    /// Makes a lane in which `waiting` things may wait; `work` works off what waits, and is called again when more
+impl<T: Send + 'static, E: Send + 'static> WriteQueue<T, E> {
+    /// Makes a queue in which `waiting` things may wait; `work_off` works off what waits, and is called again when more
     /// has come.
     pub(super) fn new(
         name: String,
         waiting: usize,
-        work: impl FnMut(&mut mpsc::Receiver<T>) -> Result<Progress<E>, Error> + Send + 'static,
+        work_off: impl FnMut(&mut mpsc::Receiver<T>) -> Result<Progress<E>, Error> + Send + 'static,
     ) -> Self {
         let (to, from) = mpsc::channel(waiting);
         let (ended, end) = oneshot::channel();
-        let bench = Mutex::new(Some(Bench { from, work: Box::new(work), ended }));
-        let shared = Shared { name, bench, is_busy: AtomicBool::new(false), failure: OnceLock::new() };
+        let work = Mutex::new(Some(Work { from, work_off: Box::new(work_off), ended }));
+        let shared = Shared { name, work, is_busy: AtomicBool::new(false), failure: OnceLock::new() };
         Self { to: Some(to), end, shared: Arc::new(shared) }
     }
 
@@ -87,31 +87,36 @@ impl<T: Send + 'static, E: Send + 'static> Shared<T, E> {
             return Ok(());
         }
         let shared = self.clone();
-        let thread = thread::Builder::new().name("sink".into()).spawn(move || shared.work());
+        let thread = thread::Builder::new().name("sink".into()).spawn(move || shared.run());
         thread.map(drop).map_err(|source| {
             let error = Error::Thread { name: self.name.clone(), source: Arc::new(source) };
-            // Without a thread nothing is worked off: the lane is over.
+            // Without a thread nothing is worked off: the queue is over.
             drop(self.failure.set(error.clone()));
-            drop(self.bench().take());
+            drop(self.work().take());
             error
         })
     }
 
-    fn work(&self) {
+    fn run(&self) {
         loop {
-            let Some(mut bench) = self.bench().take() else { return };
-            match (bench.work)(&mut bench.from) {
+            let Some(mut work) = self.work().take() else { return };
+            match (work.work_off)(&mut work.from) {
                 Ok(Progress::Idle) => {}
-                // When nobody waits for the end, nobody needs to know.
-                Ok(Progress::Over(end)) => return drop(bench.ended.send(end)),
-                // Told before the queue closes, so that whoever finds it closed also finds out why.
+                Ok(Progress::Over(end)) => {
+                    let Work { from, work_off, ended } = work;
+                    // Files and locks are released before the end is told: the next writer may open them at once.
+                    drop((from, work_off));
+                    // The receiver is gone when the queue was dropped without `finish`.
+                    return drop(ended.send(end));
+                }
+                // Told before the queue closes, so that a sender that finds it closed also finds out why.
                 Err(error) => return drop(self.failure.set(error)),
             }
-            *self.bench() = Some(bench);
+            *self.work() = Some(work);
             self.is_busy.store(false, SeqCst);
-            // What came between the last look and now has woken nobody.
-            let is_due = |bench: &Bench<T, E>| !bench.from.is_empty() || bench.from.is_closed();
-            if !self.bench().as_ref().is_some_and(is_due) || self.is_busy.swap(true, SeqCst) {
+            // What came between the last look and now started no thread.
+            let is_due = |work: &Work<T, E>| !work.from.is_empty() || work.from.is_closed();
+            if !self.work().as_ref().is_some_and(is_due) || self.is_busy.swap(true, SeqCst) {
                 return;
             }
         }
@@ -121,7 +126,26 @@ impl<T: Send + 'static, E: Send + 'static> Shared<T, E> {
         self.failure.get().cloned().unwrap_or_else(|| Error::Panicked { name: self.name.clone() })
     }
 
-    fn bench(&self) -> MutexGuard<'_, Option<Bench<T, E>>> {
-        self.bench.lock().unwrap_or_else(PoisonError::into_inner)
+    fn work(&self) -> MutexGuard<'_, Option<Work<T, E>>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_queue_holds_is_released_before_its_end_is_told() {
+        for _ in 0..1_000 {
+            let held = Arc::new(());
+            let holds = held.clone();
+            let mut queue = WriteQueue::new("out".to_owned(), 1, move |from: &mut mpsc::Receiver<u8>| {
+                let _ = &holds;
+                Ok(if from.is_closed() { Progress::Over(()) } else { Progress::Idle })
+            });
+            queue.finish().await.unwrap();
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
     }
 }
