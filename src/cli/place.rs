@@ -27,6 +27,15 @@ pub(super) struct Places {
     pub(super) replaceable: Vec<ReplaceableFile>,
 }
 
+/// What earlier sessions of the run have written to its files.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    /// Items that have settled: lines of the output.
+    pub(super) settled: u64,
+    /// Pieces of the input that were no items: lines of the rejects.
+    pub(super) rejected: u64,
+}
+
 impl Places {
     /// Refuses arguments that cannot be meant, before anything is opened.
     pub(super) fn check(args: &Run) -> anyhow::Result<()> {
@@ -54,14 +63,14 @@ impl Places {
 
     /// Opens everything. No output may be a file that the run reads, or another output.
     /// Where items are tried again that are kept with the run, its input is not read, and a file is written from
-    /// the store afterwards; else one that holds `settled` lines is replaced when as many are written. What is in a
+    /// the store afterwards; else one that holds lines of `before` is replaced when as many are written. What is in a
     /// file must be `owner`'s.
     pub(super) fn open(
         args: &Run,
         pipeline: &Pipeline,
         store: &StoreUrl,
         is_retry: bool,
-        settled: u64,
+        before: Before,
         owner: &Owner,
     ) -> anyhow::Result<Self> {
         let source =
@@ -91,17 +100,17 @@ impl Places {
         } else {
             let lines = target(&args.out, &taken).context("--out")?;
             let held = held(&args.out).context("--out")?;
-            lines.after(&args.out, settled.max(held)).at_least(held)
+            lines.after(&args.out, before.settled.max(held)).at_least(held)
         };
         taken.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
         // Items that are tried again were none of them rejected: what was is in that file already.
         let rejects = args.rejects.as_deref().filter(|_| !is_retry);
-        let mut owned = |path: &Path, taken: &[&Path]| -> Result<Target, sink::Error> {
-            let opened = target(path, taken)?;
+        let rejected = rejects.map(|path| {
+            let opened = target(path, &taken)?;
             let held = held(path)?;
-            Ok(opened.after(path, held).at_least(held))
-        };
-        let rejected = rejects.map(|path| owned(path, &taken)).transpose().context("--rejects")?;
+            Ok::<_, sink::Error>(opened.after(path, before.rejected.max(held)).at_least(held))
+        });
+        let rejected = rejected.transpose().context("--rejects")?;
         taken.extend(rejects);
         let report = args.report.as_deref().map(|path| {
             let opened = target(path, &taken)?;

@@ -20,7 +20,7 @@ use super::args::Run;
 use super::exit::Exit;
 use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say_json};
-use super::place::{Places, protect};
+use super::place::{Before, Places, protect};
 use super::print::say_lines;
 use super::status::{count, numbered};
 use super::stops::{StopSignal, Stops};
@@ -124,14 +124,17 @@ impl Session<'_> {
             Ok(retried) => retried,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
-        let settled = kept.as_ref().map_or(0, |kept| kept.before().settled());
+        let before = kept
+            .as_ref()
+            .map(|kept| Before { settled: kept.before().settled(), rejected: kept.rejected_before() });
         // Items that are tried again were none of them rejected: what was is in that file already.
         let unrejected = Run { rejects: None, ..self.args.clone() };
         let args = if retried.is_some() { &unrejected } else { self.args };
         let is_from_store = retried.is_some() && !self.reads_items();
         let owner = kept.as_ref().map_or_else(|| self.pointsman.owner(&pipeline), Kept::owner);
         let owner = owner.overwriting(self.args.overwrite);
-        let places = Places::open(args, &pipeline, &self.url, is_from_store, settled, &owner);
+        let places =
+            Places::open(args, &pipeline, &self.url, is_from_store, before.unwrap_or_default(), &owner);
         let Places { source, output, report, replaceable } = match places {
             Ok(places) => places,
             Err(error) => match error.downcast::<Faults>() {
@@ -162,7 +165,10 @@ impl Session<'_> {
             } else {
                 ""
             };
-            mode.note(&format!("run {number} goes on: {} settled before{added}", numbered(settled, "item")));
+            mode.note(&format!(
+                "run {number} goes on: {} settled before{added}",
+                numbered(before.unwrap_or_default().settled, "item")
+            ));
         }
         let ran = self.pointsman.runtime().block_on(async {
             let mut run = match kept {

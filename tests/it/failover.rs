@@ -202,6 +202,25 @@ async fn json_that_was_cut_and_called_finished_is_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_of_a_step_includes_its_reasks() {
+    let mut settings: Settings = toml::from_str("latency = \"800ms\"").unwrap();
+    settings.faults = vec![Fault::new(FaultKind::TruncatedJson)];
+    let simulator = play(settings);
+    let pointsman = start(&provider("a", &simulator, PATIENT));
+    let step = r#"
+        [[step]]
+        name = "verdict"
+        prompt = "Judge {{ item.id }}."
+        deadline = "2s"
+        reasks = 5
+        schema = { type = "object", properties = { good = { type = "boolean" } }, required = ["good"], additionalProperties = false }
+    "#;
+    let ran = run(&pointsman, step, 1).await;
+    assert_eq!(ran.lines[0]["error"]["class"], "deadline", "{}", ran.lines[0]);
+    assert!(ran.report.calls.made <= 3, "{} calls were made", ran.report.calls.made);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn weighted_lanes_get_their_shares() {
     let (first, second) = (play(Settings::default()), play(Settings::default()));
     let config = format!(

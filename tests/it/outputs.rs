@@ -81,6 +81,27 @@ fn a_run_that_is_stopped_never_leaves_fewer_lines_than_it_overwrites() {
     assert_eq!(room.read("o.jsonl"), before);
 }
 
+#[tokio::test]
+async fn rejects_stay_where_a_session_ends_before_it_has_read_as_many() {
+    let room = Room::new("[run]\nwindow = 2\n[simulator]\nlatency = \"100ms\"");
+    room.write("pipeline.toml", ONE_STEP);
+    room.items(2);
+    let few = room.read("items.jsonl");
+    let run = format!("{RUN} --rejects r.jsonl");
+    room.write("items.jsonl", format!("no json\n{few}nor this\n"));
+    room.run(&run).says(1, &["2 completed", "2 rejected"]);
+    let before = room.read("r.jsonl");
+    room.items(400);
+    room.write("items.jsonl", format!("no json\n{}nor this\n", room.read("items.jsonl")));
+    for signal in ["KILL", "INT"] {
+        let mut running = start(room.program(&run));
+        running.wait_for("in flight");
+        running.signal(signal);
+        running.end();
+        assert_eq!(room.read("r.jsonl"), before, "{signal}");
+    }
+}
+
 #[test]
 fn a_run_that_paused_before_it_replaced_a_file_replaces_it_when_it_is_resumed() {
     let room = Room::new(

@@ -147,7 +147,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                     None => {
                         // As a prompt, as a request and in the connection.
                         job.item.held.add(prompt_bytes(&prompt).saturating_mul(COPIES));
-                        asked.push(question(&job, ask.step, prompt));
+                        let deadline = Instant::now() + job.pipeline.steps()[ask.step].deadline;
+                        asked.push(question(&job, ask.step, prompt, deadline));
                     }
                 },
                 Err(failure) => walk.failed(ask.step, failure),
@@ -204,7 +205,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         };
         let reasked = matches!(next, Next::Reask(_));
         if let (Next::Reask(prompt), None) = (&next, &left) {
-            asked.push(question(&job, step, prompt.clone()));
+            // The step's deadline includes its re-asks.
+            asked.push(question(&job, step, prompt.clone(), deadline));
         }
         steps.spend(step, &trail, practice);
         run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
@@ -279,10 +281,14 @@ struct Asked {
     deadline: Instant,
 }
 
-/// Asks one question of one step.
-fn question(job: &Job, step: usize, prompt: Arc<Prompt>) -> impl Future<Output = Asked> + use<> {
+/// Asks one question of one step, which may take until `deadline`.
+fn question(
+    job: &Job,
+    step: usize,
+    prompt: Arc<Prompt>,
+    deadline: Instant,
+) -> impl Future<Output = Asked> + use<> {
     let definition = &job.pipeline.steps()[step];
-    let deadline = Instant::now() + definition.deadline;
     let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
     let (route, priority) = (definition.route.clone(), job.priority);
     let counts = Some(job.counts.clone());
