@@ -19,6 +19,7 @@ mod runs;
 #[cfg(feature = "server")]
 mod simulate;
 mod status;
+mod stderr;
 mod stops;
 mod table;
 
@@ -39,7 +40,13 @@ pub fn main() -> Exit {
             return shown.unwrap_or_else(|error| live::Mode::Lines.fail(&error.into(), Exit::Broken));
         }
     };
-    match args.verb {
+    let exit = carry_out(args.verb);
+    stderr::finish();
+    exit
+}
+
+fn carry_out(verb: args::Verb) -> Exit {
+    match verb {
         args::Verb::Run(run) => run::run(&run),
         args::Verb::Plan(plan) => plan::plan(&plan),
         args::Verb::Resume(resume) => resume::resume(&resume),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::screen;
 
 use super::exit::Exit;
+use super::stderr;
 
 /// Standard output cannot be written to.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +62,7 @@ pub(super) fn say_coloured(text: &str) {
 }
 
 fn to_stderr(text: &str) {
-    // There is nowhere left to say that stderr is closed.
-    drop(writeln!(io::stderr(), "{text}"));
+    stderr::write_line(text);
 }
 
 /// Writes lines for people to stdout.

@@ -232,3 +232,16 @@ fn a_limit_on_file_sizes_is_an_error_and_no_signal_for_every_verb_that_writes() 
     }
     assert_eq!(room.run("results 1").out.lines().count(), 300);
 }
+
+#[test]
+fn a_stderr_that_is_not_read_does_not_stop_a_run() {
+    let room = Room::new("[simulator]\nlatency = \"20ms\"");
+    room.items(30);
+    let (unread, mut full) = io::pipe().unwrap();
+    // As much as a pipe takes: nothing more can be written to it until something is read.
+    io::Write::write_all(&mut full, &[b'x'; 1 << 16]).unwrap();
+    let run = "run pipeline.toml --items items.jsonl --out o.jsonl -vv";
+    let ended = room.program(run).stderr(full.try_clone().unwrap()).status().unwrap();
+    assert_eq!((ended.code(), room.lines("o.jsonl").len()), (Some(0), 30));
+    drop((unread, full));
+}
