@@ -22,6 +22,9 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// How often machines are told.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
+/// Faults that people are shown at once: a file of the wrong kind has one in each of its lines.
+const SHOWN: usize = 20;
+
 /// How a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -85,8 +88,9 @@ impl Mode {
         exit
     }
 
-    /// Shows every fault, with its place.
-    pub(super) fn refuse(self, faults: &Faults) -> Exit {
+    /// Shows faults, each with its place: all of them to machines, the first to people.
+    pub(super) fn refuse(self, all: &Faults) -> Exit {
+        let faults = &Faults(all.0.iter().take(SHOWN).cloned().collect());
         match self {
             Self::Json => {
                 let fault = |fault: &'_ Fault| {
@@ -97,11 +101,15 @@ impl Mode {
                         advice: fault.advice.as_deref()
                     })
                 };
-                say_json("faults", &faults.0.iter().map(fault).collect::<Vec<_>>());
+                say_json("faults", &all.0.iter().map(fault).collect::<Vec<_>>());
             }
             Self::Drawn | Self::Lines if is_seen() => say_coloured(&faults.render(true)),
             Self::Drawn | Self::Lines => say_lines(&faults.render(false)),
             Self::Quiet => faults.0.iter().for_each(|fault| say(&format!("error: {fault}"))),
+        }
+        let more = all.0.len() - faults.0.len();
+        if more > 0 && self != Self::Json {
+            say(&format!("and {more} more"));
         }
         Exit::Configuration
     }

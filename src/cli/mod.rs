@@ -33,14 +33,12 @@ pub fn main() -> Exit {
     crate::chaos::die_as_told();
     print::panics_are_shown();
     stops::survive_file_limits();
-    let args = match args::Args::try_parse() {
-        Ok(args) => args,
+    let exit = match args::Args::try_parse() {
+        Ok(args) => carry_out(args.verb),
         Err(error) => {
-            let shown = print::usage(&error);
-            return shown.unwrap_or_else(|error| live::Mode::Lines.fail(&error.into(), Exit::Broken));
+            print::usage(&error).unwrap_or_else(|error| live::Mode::Lines.fail(&error.into(), Exit::Broken))
         }
     };
-    let exit = carry_out(args.verb);
     stderr::finish();
     exit
 }

@@ -343,7 +343,7 @@ async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> E
                 asked += 1;
                 match asked {
                     1 => {
-                        live.note("stopping: items in flight are finished; press Ctrl-C again to stop now");
+                        live.note("stopping: items in flight are finished as far as their calls need not wait; press Ctrl-C again to stop now");
                         run.stop_intake();
                     }
                     2 => {

@@ -186,7 +186,8 @@ fn an_environment_without_any_key_is_refused_with_the_variables_and_the_option()
     let refused = config.usable(&nothing).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "no provider is configured; add one to config.toml, or set OPENAI_API_KEY and OPENAI_MODEL, or \
+        "no provider is configured; add one to config.toml in the directory of this command, or name a \
+         configuration with --config, or set OPENAI_API_KEY and OPENAI_MODEL, or \
          ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or GEMINI_API_KEY and GEMINI_MODEL, or add --simulate for \
          simulated answers"
     );

@@ -211,8 +211,9 @@ fn simulated(settings: &provider::Settings) -> provider::Settings {
 
 fn no_provider() -> Faults {
     let variables = environment::variables();
-    let advice =
-        format!("add one to config.toml, or set {variables}, or add --simulate for simulated answers");
+    let advice = format!(
+        "add one to config.toml in the directory of this command, or name a configuration with --config, or set {variables}, or add --simulate for simulated answers"
+    );
     Faults(vec![Fault::new("no provider is configured").advise(advice)])
 }
 

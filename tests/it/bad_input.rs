@@ -210,7 +210,7 @@ fn an_output_that_cannot_be_opened_is_told_before_anything_is_asked() {
     fs::create_dir(room.path("folder")).unwrap();
     room.run("run pipeline.toml --items items.jsonl --out folder").says(4, &["--out: folder is a directory"]);
     room.run("run pipeline.toml --items items.jsonl --out no/o.jsonl")
-        .says(4, &["--out: cannot open no/o.jsonl to write to it"]);
+        .says(4, &["--out: cannot open no/o.jsonl to write to it; make its directory first: No such file"]);
     room.write("locked.jsonl", "");
     fs::set_permissions(room.path("locked.jsonl"), fs::Permissions::from_mode(0o444)).unwrap();
     // Root may write to it all the same.
@@ -250,6 +250,15 @@ fn the_input_is_never_the_output_under_any_name() {
 }
 
 #[test]
+fn a_file_of_the_wrong_kind_is_not_refused_once_for_each_of_its_lines() {
+    let room = Room::new("");
+    room.items(500);
+    let ended = room.run("run items.jsonl --items pipeline.toml");
+    ended.says(3, &["items.jsonl:1:", "\nand "]);
+    assert!(ended.err.lines().count() < 200, "{}", ended.err);
+}
+
+#[test]
 fn a_full_disk_stops_the_run_and_keeps_whole_lines() {
     let room = Room::new("[run]\nwindow = 10");
     room.items(200);
@@ -263,7 +272,7 @@ fn a_full_disk_stops_the_run_and_keeps_whole_lines() {
     let ended = finish(limited);
     ended.says(
         4,
-        &["(broken off)", "error: cannot write to o.jsonl; ", "lines are safely written: File too large"],
+        &["(broken off)", "error: cannot write to o.jsonl; ", "lines are safely written; raise the limit on file sizes (`ulimit -f`), then run the same command again: File too large"],
     );
     assert_eq!(ended.err.matches("error: ").count(), 1, "{}", ended.err);
     let report: Value = serde_json::from_str(&ended.out).unwrap();
@@ -279,7 +288,8 @@ fn a_disk_that_is_full_from_the_first_byte_is_told_once() {
     let room = Room::new("");
     room.items(20);
     let ended = room.run("run pipeline.toml --items items.jsonl --out /dev/full");
-    ended.says(4, &["error: cannot write to /dev/full; nothing is safely written: No space left on device"]);
+    ended.says(4, &["error: cannot write to /dev/full; nothing is safely written; free some space, then run the same command again: No \
+                     space left on device"]);
     assert_eq!(ended.err.matches("error: ").count(), 1, "{}", ended.err);
     let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report /dev/full");
     ended.says(4, &["error: --report: cannot write to /dev/full"]);

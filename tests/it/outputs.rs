@@ -279,7 +279,7 @@ async fn an_output_whose_place_another_file_has_taken_shows_in_the_exit_code() {
     written(&room, 1).await;
     std::fs::remove_file(room.path("o.jsonl")).unwrap();
     room.write("o.jsonl", MINE);
-    running.end().says(4, &["another file has taken its place"]);
+    running.end().says(4, &["nothing is safely written: another file has taken its place"]);
     assert_eq!(room.read("o.jsonl"), MINE);
     assert_eq!(room.run("results 1").out.lines().count(), 40);
 }

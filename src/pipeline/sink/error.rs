@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened for writing.
-    #[error("cannot open {name} to write to it")]
+    #[error("cannot open {name} to write to it{}", advice(source))]
     Open {
         /// The file.
         name: String,
@@ -57,7 +57,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// Writing failed, for example because the disk is full.
-    #[error("cannot write to {name}; {} safely written", these(*lines))]
+    #[error("cannot write to {name}; {} safely written{}", these(*lines), advice(source))]
     Write {
         /// The output.
         name: String,
@@ -87,6 +87,22 @@ fn same(name: &str, other: &str) -> String {
         return format!("{name} is in use by this run already");
     }
     format!("{name} and {other} are the same file")
+}
+
+/// What to do about an error of the system, where that is known.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; make its directory first",
+        io::ErrorKind::StorageFull => "; free some space, then run the same command again",
+        io::ErrorKind::QuotaExceeded => {
+            "; your quota on that disk is used up: remove something, then run the same command again"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "; raise the limit on file sizes (`ulimit -f`), then run the same command again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; its file system is read-only: name another file",
+        _ => "",
+    }
 }
 
 fn these(lines: u64) -> String {

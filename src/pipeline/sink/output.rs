@@ -109,15 +109,16 @@ impl Output {
         let is_enough = |successor: &Successor| !is_partial || lines >= successor.at_least;
         self.succeed(|successor| successor.is_due(lines) || !cut_short && is_enough(successor))?;
         self.written.left_before = self.successor.is_some();
+        let failed =
+            |lines, source| Error::Write { name: self.name.clone(), lines, source: Arc::new(source) };
+        let Some(file) = &self.file else { return Ok(self.written) };
         // A network file system may tell only now that its disk was full.
-        let closed = self.file.as_ref().map_or(Ok(()), File::sync_data).and_then(|()| match &self.path {
-            Some(path) if !self.written.left_before => {
-                self.file.as_ref().map_or(Ok(()), |file| keep_in_place(file, path))
-            }
-            _ => Ok(()),
-        });
-        let Err(source) = closed else { return Ok(self.written) };
-        Err(Error::Write { name: self.name.clone(), lines, source: Arc::new(source) })
+        file.sync_data().map_err(|source| failed(lines, source))?;
+        if let Some(path) = self.path.as_ref().filter(|_| !self.written.left_before) {
+            // What was written is in no file any more where this fails.
+            keep_in_place(file, path).map_err(|source| failed(0, source))?;
+        }
+        Ok(self.written)
     }
 }
 

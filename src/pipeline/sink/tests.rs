@@ -365,7 +365,10 @@ async fn a_full_disk_is_seen_by_the_next_write_and_by_the_end() {
     for error in [by_write, at_end] {
         assert_eq!(
             error.to_string(),
-            format!("cannot write to results.jsonl; {whole} lines are safely written")
+            format!(
+                "cannot write to results.jsonl; {whole} lines are safely written; free some space, then run the same \
+                 command again"
+            )
         );
         assert!(!error.is_broken_pipe());
         assert!(std::error::Error::source(&error).is_some());
@@ -385,7 +388,10 @@ async fn a_broken_pipe_is_told_from_a_failure() {
 async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
     let target = Target::file("/dev/full", &[]).unwrap();
     let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Jsonl, &[]).unwrap()).await;
-    assert_eq!(at_end.to_string(), "cannot write to /dev/full; nothing is safely written");
+    assert_eq!(
+        at_end.to_string(),
+        "cannot write to /dev/full; nothing is safely written; free some space, then run the same command again"
+    );
 }
 
 #[tokio::test]
