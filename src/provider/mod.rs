@@ -9,6 +9,7 @@
 
 mod actor;
 mod arrivals;
+mod base_url;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -55,6 +56,7 @@ mod window;
 
 pub use actor::{Provider, TellHealth};
 pub use arrivals::{Awaited, ReplyToCall};
+pub use base_url::{AddressError, parse_base_url};
 pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
 pub use estimate::prompt_tokens;
 pub use header_source::HeaderSource;
@@ -66,7 +68,7 @@ pub use limits::Limits;
 pub use model::Model;
 pub use outlet::CallThreads;
 pub use proxy::malformed_proxies;
-pub use settings::{AddressError, Reserve, Settings, Timeouts, parse_base_url};
+pub use settings::{Reserve, Settings, Timeouts};
 pub use snapshot::{LaneSnapshot, RestingKey, Snapshot};
 pub use state::{Account, State};
 pub use transport::Error;

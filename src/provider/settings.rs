@@ -14,11 +14,9 @@ use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
 use crate::wire::{Dialect, Format, MaxTokensField, Structured};
 
+use super::base_url::{SIMULATOR, parse_base_url};
 use super::this_machine::is_this_machine;
 use super::{HeaderSource, KeySource, Limits, Model};
-
-/// The `base_url` of a provider that is played on this machine.
-const SIMULATOR: &str = "simulator";
 
 /// One provider.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -240,47 +238,6 @@ fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
     parse_base_url(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
-/// Why no call can go to an address. Does not repeat the address: it may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{wrong}; {advice}")]
-pub struct AddressError {
-    /// What is wrong.
-    pub wrong: &'static str,
-    /// What to do about it.
-    pub advice: &'static str,
-}
-
-/// Reads an address that calls can go to, or `simulator`.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_base_url(text: &str) -> Result<String, AddressError> {
-    if text == SIMULATOR {
-        return Ok(text.to_owned());
-    }
-    let uri: Uri = text.parse().map_err(|_| NO_ADDRESS)?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(NO_ADDRESS);
-    }
-    match uri.authority() {
-        None => Err(NO_ADDRESS),
-        Some(authority) if authority.as_str().contains('@') => {
-            let wrong = "an address shows in logs and may hold no password";
-            Err(AddressError { wrong, advice: "put it into `headers` or `keys`" })
-        }
-        Some(_) if uri.query().is_some() || text.contains('#') => {
-            let wrong = "each call adds its path to this address";
-            Err(AddressError { wrong, advice: "leave out everything from `?` or `#` on" })
-        }
-        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
-    }
-}
-
-const NO_ADDRESS: AddressError = AddressError {
-    wrong: "this is no http address",
-    advice: r#"write it like "https://api.example.com/v1", or "simulator" for simulated answers"#,
-};
-
 fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<HeaderName, HeaderSource>, D::Error> {
     let written = IndexMap::<Header, HeaderSource>::deserialize(from)?;
     Ok(written.into_iter().map(|(Header(name), source)| (name, source)).collect())
@@ -357,25 +314,6 @@ mod tests {
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);
-    }
-
-    #[test]
-    fn an_address_that_no_call_can_go_to_is_refused() {
-        for wrong in [
-            "localhost:8000",
-            "ftp://a.b/c",
-            "https://",
-            "https://me:secret@a.b",
-            "https://a.b/v1?key=1",
-            "",
-            "a b",
-        ] {
-            let fault = parse_base_url(wrong).unwrap_err();
-            assert!(!fault.advice.is_empty() && !fault.wrong.contains(';'), "{wrong}: {fault}");
-        }
-        for right in ["https://api.openai.com/v1", "http://127.0.0.1:11434", "http://[::1]:80", "simulator"] {
-            assert_eq!(parse_base_url(right).as_deref(), Ok(right));
-        }
     }
 
     #[test]
