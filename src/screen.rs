@@ -77,6 +77,11 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     })
 }
 
+/// Returns whether there is nothing to see in `text`: spaces, controls and invisible characters at most.
+pub(crate) fn is_blank(text: &str) -> bool {
+    text.chars().all(|character| character.is_whitespace() || Kind::of(character) != Kind::Shown)
+}
+
 fn replace(text: &str, with: impl Fn(Kind) -> Option<&'static str>) -> Cow<'_, str> {
     if text.chars().all(|character| with(Kind::of(character)).is_none()) {
         return Cow::Borrowed(text);
@@ -132,6 +137,16 @@ mod tests {
         }
         assert_eq!(line("two\nlines\tand\u{2028}more"), "two lines and more");
         assert_eq!(lines("two\nlines\tmore"), "two\nlines\tmore");
+    }
+
+    #[test]
+    fn a_text_without_a_visible_character_is_blank() {
+        for blank in ["", " \u{a0}\n", "\u{200b}\u{ad} \u{feff}", "\u{1b}\u{0}", "\u{3164}\u{e0041}"] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for seen in ["a", "\u{200b}.", "日", "0", "\u{1f30a}"] {
+            assert!(!is_blank(seen), "{seen:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The key under which serde_json shows a number as it is written.
-const NUMBER: &str = "$serde_json::private::Number";
+pub(super) const NUMBER: &str = "$serde_json::private::Number";
 
 /// What stands where a number of tokens belongs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 mod anthropic;
 mod count;
 mod dialect;
+mod excerpt;
 mod exchange;
 #[cfg(test)]
 mod fixtures;

@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::types::{Class, Failure, Tokens, Usage};
 use crate::wire::count::Count;
+use crate::wire::excerpt::Excerpt;
 use crate::wire::refused;
 
 /// Any event: each fills some of the fields.
@@ -24,7 +24,7 @@ pub(super) struct Event<'a> {
     #[serde(borrow)]
     pub(super) delta: Option<Delta<'a>>,
     pub(super) usage: Option<Counts>,
-    pub(super) error: Option<Value>,
+    pub(super) error: Option<Excerpt>,
 }
 
 impl<'a> Event<'a> {
@@ -117,7 +117,7 @@ pub(super) struct Whole<'a> {
     pub(super) stop_reason: Option<Cow<'a, str>>,
     pub(super) stop_details: Option<StopDetails>,
     pub(super) usage: Option<Counts>,
-    pub(super) error: Option<Value>,
+    pub(super) error: Option<Excerpt>,
 }
 
 /// Why the model refused.
@@ -125,6 +125,14 @@ pub(super) struct Whole<'a> {
 pub(super) struct StopDetails {
     category: Option<String>,
     explanation: Option<String>,
+}
+
+impl StopDetails {
+    /// Returns them as short as a message is.
+    pub(super) fn cut(self) -> Self {
+        let short = |text: Option<String>| text.as_deref().map(refused::short);
+        Self { category: short(self.category), explanation: short(self.explanation) }
+    }
 }
 
 impl fmt::Display for StopDetails {

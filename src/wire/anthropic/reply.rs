@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
+use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply};
-use crate::wire::{Dialect, Progress, structured, told};
+use crate::wire::{Dialect, Progress, excerpt, structured, told};
 
 use super::error;
 use super::message::{Block, Counts, Delta, Event, Start, StopDetails, Whole};
@@ -49,7 +50,7 @@ impl Decoder {
         }
         let event = Event::read(name, data)?;
         if let Some(error) = event.error {
-            return Err(self.broken(error::classify(None, &error)));
+            return Err(self.broken(error::classify(None, &error.value)));
         }
         match &*event.kind {
             "message_start" => {
@@ -57,8 +58,8 @@ impl Decoder {
                 self.start(event.message.unwrap_or_default());
                 Ok(Progress::Waiting)
             }
-            "content_block_start" => Ok(self.open(&event.content_block.unwrap_or_default())),
-            "content_block_delta" => Ok(self.append(&event.delta.unwrap_or_default())),
+            "content_block_start" => self.open(&event.content_block.unwrap_or_default()),
+            "content_block_delta" => self.append(&event.delta.unwrap_or_default()),
             "message_delta" => {
                 let delta = event.delta.unwrap_or_default();
                 self.stopped(delta.stop_reason, delta.stop_details);
@@ -82,10 +83,10 @@ impl Decoder {
         let message: Whole<'_> =
             serde_json::from_slice(body).map_err(|error| told::unreadable(body, &error))?;
         if let Some(error) = message.error {
-            return Err(error::classify(None, &error));
+            return Err(error::classify(None, &error.value));
         }
         for block in &message.content {
-            self.open(block);
+            self.open(block)?;
         }
         self.stopped(message.stop_reason, message.stop_details);
         self.count(message.usage);
@@ -96,7 +97,7 @@ impl Decoder {
 
     /// Returns how many bytes of the answer are held.
     pub(in crate::wire) fn held_bytes(&self) -> usize {
-        self.text.len()
+        self.text.len() + self.model.len() + self.id.as_ref().map_or(0, String::len)
     }
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
@@ -110,7 +111,7 @@ impl Decoder {
             return Err(unreadable("the message ended without a stop reason", None).used(usage));
         };
         let failed = match stop {
-            StopReason::EndTurn | StopReason::StopSequence if text.trim().is_empty() => {
+            StopReason::EndTurn | StopReason::StopSequence if is_blank(&text) => {
                 unreadable("the answer is empty", Some("end_turn"))
             }
             StopReason::EndTurn | StopReason::StopSequence => {
@@ -146,43 +147,47 @@ impl Decoder {
     }
 
     fn start(&mut self, start: Start<'_>) {
-        self.id = start.id.map(String::from).or(self.id.take());
+        self.id = start.id.map(|id| excerpt::word(&id)).or(self.id.take());
         if !start.model.is_empty() {
-            self.model = start.model.into_owned();
+            self.model = excerpt::word(&start.model);
         }
         self.count(start.usage);
     }
 
-    fn open(&mut self, block: &Block<'_>) -> Progress {
-        match &*block.kind {
-            "text" => self.say(&block.text),
+    fn open(&mut self, block: &Block<'_>) -> Result<Progress, Failure> {
+        Ok(match &*block.kind {
+            "text" => return self.say(&block.text),
             // Reasoning that is not shown comes whole, in its opening.
             "redacted_thinking" => Progress::Answering,
             _ => Progress::Waiting,
-        }
+        })
     }
 
-    fn append(&mut self, delta: &Delta<'_>) -> Progress {
-        match &*delta.kind {
-            "text_delta" => self.say(&delta.text),
+    fn append(&mut self, delta: &Delta<'_>) -> Result<Progress, Failure> {
+        Ok(match &*delta.kind {
+            "text_delta" => return self.say(&delta.text),
             "thinking_delta" if !delta.thinking.is_empty() => Progress::Answering,
             "signature_delta" => Progress::Answering,
             "input_json_delta" if !delta.partial_json.is_empty() => Progress::Answering,
             _ => Progress::Waiting,
-        }
+        })
     }
 
-    fn say(&mut self, text: &str) -> Progress {
+    fn say(&mut self, text: &str) -> Result<Progress, Failure> {
+        if self.stop.is_some() && !is_blank(text) {
+            return Err(unreadable("more of the answer came after its stop reason", None).maybe_charged());
+        }
         if text.is_empty() {
-            return Progress::Waiting;
+            return Ok(Progress::Waiting);
         }
         self.text.push_str(text);
-        Progress::Answering
+        Ok(Progress::Answering)
     }
 
+    /// Of several reasons the worst counts.
     fn stopped(&mut self, reason: Option<Cow<'_, str>>, details: Option<StopDetails>) {
-        self.stop = reason.map(|reason| StopReason::read(&reason)).or(self.stop.take());
-        self.details = details.or(self.details.take());
+        self.stop = self.stop.take().max(reason.map(|reason| StopReason::read(&reason)));
+        self.details = details.map(StopDetails::cut).or(self.details.take());
     }
 
     fn count(&mut self, counts: Option<Counts>) {
@@ -207,17 +212,17 @@ fn unreadable(message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
     failure(Class::Unreadable, message, code)
 }
 
-/// Why the model stopped.
-#[derive(Debug)]
+/// Why the model stopped. The later of two is the worse.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StopReason {
     EndTurn,
     StopSequence,
-    MaxTokens,
     ToolUse,
     PauseTurn,
-    Refusal,
-    ContextWindow,
     Other(Box<str>),
+    ContextWindow,
+    MaxTokens,
+    Refusal,
 }
 
 impl StopReason {
@@ -230,7 +235,7 @@ impl StopReason {
             "pause_turn" => Self::PauseTurn,
             "refusal" => Self::Refusal,
             "model_context_window_exceeded" => Self::ContextWindow,
-            other => Self::Other(other.into()),
+            other => Self::Other(excerpt::word(other).into()),
         }
     }
 }

@@ -4,24 +4,10 @@
 
 use crate::types::Class;
 
-/// Why the model stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the model stopped. The later of two is the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FinishReason {
     Stop,
-    MaxTokens,
-    Safety,
-    Recitation,
-    Language,
-    Blocklist,
-    ProhibitedContent,
-    Spii,
-    ModelArmor,
-    ImageSafety,
-    ImageProhibitedContent,
-    ImageRecitation,
-    Escalation,
-    PupLimitedDisabled,
-    MissingThoughtSignature,
     MalformedFunctionCall,
     UnexpectedToolCall,
     TooManyToolCalls,
@@ -31,6 +17,20 @@ pub(super) enum FinishReason {
     NoImage,
     OtherReason,
     Unknown,
+    MissingThoughtSignature,
+    MaxTokens,
+    Recitation,
+    ImageRecitation,
+    Language,
+    Safety,
+    Blocklist,
+    ProhibitedContent,
+    Spii,
+    ModelArmor,
+    ImageSafety,
+    ImageProhibitedContent,
+    Escalation,
+    PupLimitedDisabled,
 }
 
 impl FinishReason {

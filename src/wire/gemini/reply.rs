@@ -6,11 +6,12 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
+use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply, Tokens, Usage};
 use crate::wire::count::Count;
-use crate::wire::{Dialect, Progress, structured, told};
+use crate::wire::excerpt::Excerpt;
+use crate::wire::{Dialect, Progress, excerpt, refused, structured, told};
 
 use super::error;
 use super::finish::FinishReason;
@@ -77,7 +78,7 @@ impl Decoder {
 
     /// Returns how many bytes of the answer are held.
     pub(in crate::wire) fn held_bytes(&self) -> usize {
-        self.text.len()
+        self.text.len() + self.model.len() + self.id.as_ref().map_or(0, String::len)
     }
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
@@ -95,7 +96,7 @@ impl Decoder {
         };
         let (class, why) = match FinishReason::read(&finish.reason).failure() {
             None if called => (Class::Unreadable, "the model called a function, and none was offered"),
-            None if text.trim().is_empty() => (Class::Unreadable, "the answer is empty"),
+            None if is_blank(&text) => (Class::Unreadable, "the answer is empty"),
             None => return Ok(Reply { text: structured::unwrap(text, wrapped), usage, model, request_id }),
             Some(meaning) => meaning,
         };
@@ -109,27 +110,27 @@ impl Decoder {
 
     fn take(&mut self, chunk: Chunk<'_>) -> Result<Progress, Failure> {
         if let Some(error) = chunk.error {
-            let failure = error::classify(None, &error);
+            let failure = error::classify(None, &error.value);
             return Err(if self.began { failure.maybe_charged() } else { failure });
         }
         self.began = true;
         if self.model.is_empty() {
-            self.model.push_str(&chunk.model_version);
+            self.model = excerpt::word(&chunk.model_version);
         }
         if self.id.is_none() && !chunk.response_id.is_empty() {
-            self.id = Some(chunk.response_id.into_owned());
+            self.id = Some(excerpt::word(&chunk.response_id));
         }
         let counted = chunk.usage_metadata.is_some();
         self.counts = chunk.usage_metadata.or(self.counts.take());
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
-            self.blocked = Some(reason);
+            self.blocked = Some(excerpt::word(&reason));
         }
         let mut progress = Progress::Waiting;
         // One candidate is asked for; if a server sends more, the first is the answer.
         for candidate in
             chunk.candidates.unwrap_or_default().into_iter().filter(|candidate| candidate.index == 0)
         {
-            if self.add(candidate) {
+            if self.add(candidate)? {
                 progress = Progress::Answering;
             }
         }
@@ -138,23 +139,33 @@ impl Decoder {
         Ok(if over { Progress::Ended } else { progress })
     }
 
-    /// Adds what the candidate says; tells whether it said anything.
-    fn add(&mut self, candidate: Candidate<'_>) -> bool {
+    /// Adds what the candidate says; tells whether it said anything. Of several finish reasons the worst counts.
+    fn add(&mut self, candidate: Candidate<'_>) -> Result<bool, Failure> {
         let mut said = false;
         for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
             self.called |= part.function_call.is_some();
             said |= part.function_call.is_some() || !part.text.is_empty();
-            if !part.thought {
-                self.text.push_str(&part.text);
+            if part.thought {
+                continue;
             }
+            if self.finish.is_some() && !is_blank(&part.text) {
+                let why = "more of the answer came after its finish reason";
+                return Err(failure(Class::Unreadable, why, None).maybe_charged());
+            }
+            self.text.push_str(&part.text);
         }
         match candidate.finish_reason {
             Some(reason) if !reason.is_empty() && reason != "FINISH_REASON_UNSPECIFIED" => {
-                self.finish = Some(Finish { reason, message: candidate.finish_message });
+                let is_worse =
+                    |known: &Finish| FinishReason::read(&reason) > FinishReason::read(&known.reason);
+                if self.finish.as_ref().is_none_or(is_worse) {
+                    let message = candidate.finish_message.as_deref().map(refused::short);
+                    self.finish = Some(Finish { reason: excerpt::word(&reason), message });
+                }
             }
             _ => {}
         }
-        said
+        Ok(said)
     }
 }
 
@@ -176,7 +187,7 @@ struct Chunk<'a> {
     model_version: Cow<'a, str>,
     #[serde(borrow, default)]
     response_id: Cow<'a, str>,
-    error: Option<Value>,
+    error: Option<Excerpt>,
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::types::{Class, Failure};
+use crate::wire::excerpt::Excerpt;
 use crate::wire::gemini;
 use crate::wire::refused::{self, class_of_status, plain_text};
 use crate::wire::times::wait_in_words;
@@ -52,20 +53,44 @@ fn headers_of(value: &Value) -> HeaderMap {
     pairs.filter_map(pair).collect()
 }
 
-/// Most bytes that an error has which came with a success status. Read as a tree, a text takes up to forty times its
-/// memory.
-const MAX_IN_BAND: usize = 64 << 10;
-
-/// Reads an error that came with a success status; `None` when `source` is none, or too long to be one.
+/// Reads an error that came with a success status, however long it is; `None` when `source` is no error.
+///
+/// An `error` that says nothing is an error all the same, and so is what has more parts than any error and is no
+/// piece of an answer either.
 pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
-    if source.len() > MAX_IN_BAND {
-        return None;
+    let Excerpt { value, incomplete } = serde_json::from_slice(source).ok()?;
+    let bytes = source.len();
+    match error_of(&value) {
+        Some(Found::Google(error)) => Some(gemini::classify(None, error)),
+        Some(Found::Said(said)) => Some(said.failure(None)),
+        None if value.get("error").is_some_and(is_something) => {
+            let message = format!("an error of {bytes} bytes that does not say what it is");
+            Some(Said { message, ..Said::default() }.failure(None))
+        }
+        None if OF_OTHER_FORMATS.iter().any(|name| value.get(name).is_some_and(is_something)) => {
+            Some(failure(Class::Unreadable, "an event of another format's answer"))
+        }
+        None if incomplete => Some(failure(
+            Class::Unreadable,
+            &format!("{bytes} bytes that are neither an answer nor an error"),
+        )),
+        None => None,
     }
-    let value = serde_json::from_slice::<Value>(source).ok()?;
-    error_of(&value).map(|found| match found {
-        Found::Google(error) => gemini::classify(None, error),
-        Found::Said(said) => said.failure(None),
-    })
+}
+
+/// Fields that carry an answer of Anthropic's and Gemini's formats: what they hold would be lost here.
+const OF_OTHER_FORMATS: [&str; 3] = ["delta", "content_block", "candidates"];
+
+/// Tells an error from the ways to say that there is none.
+fn is_something(error: &Value) -> bool {
+    match error {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(code) => code.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(all) => !all.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
 }
 
 /// Reads the data of an event that calls itself an error, whatever it is.

@@ -1,15 +1,17 @@
 //! Puts a reply together from its pieces, and decides whether it is one.
 //!
 //! An answer needs three things: text, a finish reason that says it is whole, and the end mark.
-//! Whatever lacks one is a failure; a piece of an answer is never passed on as a [`Reply`].
+//! Whatever lacks one is a failure; a piece of an answer is never passed on as a [`Reply`]. Of several finish reasons the
+//! worst counts, and nothing of an answer comes after one.
 
 use std::mem;
 
+use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply, Usage};
 use crate::wire::structured::{needs_wrapping, unwrap};
-use crate::wire::{Dialect, Progress, told};
+use crate::wire::{Dialect, Progress, excerpt, told};
 
-use super::chunk::{Choice, Chunk, Said};
+use super::chunk::{Choice, Chunk, Said, Words};
 use super::error;
 
 /// Puts the pieces of one reply together.
@@ -28,17 +30,17 @@ pub struct Decoder {
     max_tokens: Option<u32>,
 }
 
-/// Why the model stopped.
-#[derive(Debug, Clone, PartialEq)]
+/// Why the model stopped. The later of two is the worse.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Finish {
     Stop,
-    Length,
     ToolCalls,
-    ContentFilter,
-    Overloaded,
-    Error,
-    /// A word that nobody here knows, kept for the message.
+    /// A word that is not known here, kept for the message.
     Unknown(Box<str>),
+    Error,
+    Overloaded,
+    Length,
+    ContentFilter,
 }
 
 impl Finish {
@@ -52,7 +54,7 @@ impl Finish {
             | "refusal" => Self::ContentFilter,
             "insufficient_system_resource" => Self::Overloaded,
             "error" => Self::Error,
-            _ => Self::Unknown(word.into()),
+            _ => Self::Unknown(excerpt::word(word).into()),
         }
     }
 }
@@ -92,7 +94,7 @@ impl Decoder {
 
     /// Returns how many bytes of the answer are held.
     pub(in crate::wire) fn held_bytes(&self) -> usize {
-        self.text.len() + self.refusal.len()
+        self.text.len() + self.refusal.len() + self.id.len() + self.model.len()
     }
 
     /// Gives the reply.
@@ -108,10 +110,10 @@ impl Decoder {
             return Err(self.failure(Class::ContentFilter, &said));
         }
         match finish {
-            Finish::Stop if self.text.trim().is_empty() => Err(self.unreadable("an empty answer")),
+            Finish::Stop if is_blank(&self.text) => Err(self.unreadable("an empty answer")),
             Finish::Stop => Ok(self.reply()),
             // No tool was offered; where the model answered as well, the answer is what was asked for.
-            Finish::ToolCalls if !self.text.trim().is_empty() => Ok(self.reply()),
+            Finish::ToolCalls if !is_blank(&self.text) => Ok(self.reply()),
             Finish::ToolCalls => {
                 Err(self
                     .failure(Class::ApiError, "the model answered with a tool call, which was not offered"))
@@ -139,7 +141,7 @@ impl Decoder {
             }
         };
         let is_no_chunk = chunk.choices.is_none() && chunk.usage.is_none();
-        // Only what may be an error is read a second time, as a tree.
+        // Only what may be an error is read a second time, as a tree of bounded size.
         if (chunk.error.0 || is_no_chunk)
             && let Some(failure) = error::in_band(source)
         {
@@ -151,31 +153,36 @@ impl Decoder {
         }
         for (known, told) in [(&mut self.id, chunk.id), (&mut self.model, chunk.model)] {
             if let (true, Some(told)) = (known.is_empty(), told) {
-                *known = told.0.into_owned();
+                *known = excerpt::word(&told.0);
             }
         }
         let first = chunk.choices.and_then(|choices| choices.0);
-        let answering = first.is_some_and(|choice| self.hear(choice));
+        let answering = first.map_or(Ok(false), |choice| self.hear(choice))?;
         self.began |= answering;
         Ok(if answering { Progress::Answering } else { Progress::Waiting })
     }
 
     /// Takes what the model said; tells whether that was anything.
-    fn hear(&mut self, choice: Choice<'_>) -> bool {
-        if let Some(word) = choice.finish_reason.filter(|word| !word.0.is_empty()) {
-            self.finish = Some(Finish::read(&word.0));
+    fn hear(&mut self, choice: Choice<'_>) -> Result<bool, Failure> {
+        let was_finished = self.finish.is_some();
+        // Some servers spell out that there is none yet.
+        if let Some(word) = choice.finish_reason.filter(|word| !word.0.is_empty() && word.0 != "null") {
+            self.finish = self.finish.take().max(Some(Finish::read(&word.0)));
         }
-        let Some(said) = choice.delta.or(choice.message.map(|said| *said)) else { return false };
+        let Some(said) = choice.delta.or(choice.message.map(|said| *said)) else { return Ok(false) };
         let Said { content, refusal, reasoning, reasoning_content, tool_calls, function_call } = said;
         let aside = reasoning.0 || reasoning_content.0 || tool_calls.0 || function_call.0;
+        let is_more = |text: &Option<Words<'_>>| text.as_ref().is_some_and(|text| !is_blank(&text.0));
+        if was_finished && (is_more(&content) || is_more(&refusal)) {
+            return Err(self.unreadable("more of the answer came after its finish reason"));
+        }
         let mut spoke = false;
         for (all, more) in [(&mut self.text, content), (&mut self.refusal, refusal)] {
-            if let Some(more) = more {
-                spoke |= !more.0.is_empty();
-                all.push_str(&more.0);
-            }
+            let Some(more) = more else { continue };
+            spoke |= !more.0.is_empty();
+            all.push_str(&more.0);
         }
-        spoke || aside
+        Ok(spoke || aside)
     }
 
     fn reply(self) -> Reply {
@@ -192,7 +199,7 @@ impl Decoder {
             Some(limit) => format!("max_tokens = {limit}"),
             None => "the provider's own limit".to_owned(),
         };
-        let message = if self.text.trim().is_empty() {
+        let message = if is_blank(&self.text) {
             format!("reasoning used up {limit} before the answer began; raise max_tokens")
         } else {
             format!("the answer reached {limit} and is cut; raise max_tokens")

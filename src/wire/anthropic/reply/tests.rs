@@ -257,3 +257,76 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_error_is_read_however_long_it_is() {
+    let details = vec![json!({ "a": [null] }); 20_000];
+    let pad = "y".repeat(70_000);
+    let error = json!({ "type": "overloaded_error", "message": "Overloaded", "pad": pad, "zz": details });
+    let data = json!({ "type": "error", "error": error }).to_string();
+    let streamed = streamed(&[(None, data.clone())]).unwrap_err();
+    let whole = decoder().whole(data.as_bytes()).unwrap_err();
+    for failure in [streamed, whole] {
+        assert_eq!((failure.class, &*failure.message), (Class::Overloaded, "Overloaded"));
+    }
+}
+
+fn started() -> String {
+    json!({ "type": "message_start", "message": { "usage": { "input_tokens": 3, "output_tokens": 1 } } })
+        .to_string()
+}
+
+fn said(text: &str) -> String {
+    json!({ "type": "content_block_delta", "delta": { "type": "text_delta", "text": text } }).to_string()
+}
+
+fn stopped(reason: &str) -> String {
+    json!({ "type": "message_delta", "delta": { "stop_reason": reason }, "usage": { "output_tokens": 4 } })
+        .to_string()
+}
+
+/// Plays these events, and the end of the message.
+fn ends(events: &[String]) -> Result<String, Class> {
+    let end = json!({ "type": "message_stop" }).to_string();
+    let all: Vec<_> =
+        [started()].iter().chain(events).chain([&end]).map(|data| (None, data.clone())).collect();
+    streamed(&all).map(|reply| reply.text).map_err(|failure| failure.class)
+}
+
+#[test]
+fn of_several_stop_reasons_the_worst_counts() {
+    for (reason, expected) in [
+        ("end_turn", Ok("a".to_owned())),
+        ("stop_sequence", Ok("a".to_owned())),
+        ("tool_use", Err(Class::Unreadable)),
+        ("newer", Err(Class::Unreadable)),
+        ("max_tokens", Err(Class::Truncated)),
+        ("refusal", Err(Class::ContentFilter)),
+    ] {
+        assert_eq!(ends(&[said("a"), stopped(reason), stopped("end_turn")]), expected, "{reason}");
+        assert_eq!(ends(&[said("a"), stopped("end_turn"), stopped(reason)]), expected, "{reason}");
+    }
+}
+
+#[test]
+fn nothing_of_an_answer_comes_after_its_stop_reason() {
+    assert_eq!(ends(&[said("a"), stopped("end_turn"), said("")]), Ok("a".to_owned()));
+    assert_eq!(ends(&[said("a"), stopped("end_turn"), said("b")]), Err(Class::Unreadable));
+}
+
+#[test]
+fn an_answer_without_a_visible_character_is_none() {
+    assert_eq!(ends(&[said(" \u{200b}\u{ad}"), stopped("end_turn")]), Err(Class::Unreadable));
+}
+
+#[test]
+fn long_words_of_a_server_are_cut() {
+    let long = "i".repeat(1 << 20);
+    let body = json!({
+        "id": long, "model": long, "content": [{ "type": "text", "text": "a" }], "stop_reason": "end_turn"
+    });
+    let mut decoder = decoder();
+    decoder.whole(body.to_string().as_bytes()).unwrap();
+    let reply = decoder.finish().unwrap();
+    assert_eq!((reply.model.len(), reply.request_id.map(|id| id.len())), (256, Some(256)));
+}

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::types::{Charged, Shape, Verdict};
@@ -305,4 +305,66 @@ proptest! {
             prop_assert!(!reply.text.is_empty());
         }
     }
+}
+
+#[test]
+fn an_error_is_read_however_long_it_is() {
+    let pad = "y".repeat(70_000);
+    let error = json!({ "code": 503, "status": "UNAVAILABLE", "message": "busy", "pad": pad });
+    let data = json!({ "error": error }).to_string();
+    let streamed = streamed(&[(None, data.clone())]).unwrap_err();
+    let whole = read_whole(data.as_bytes()).unwrap_err();
+    for failure in [streamed, whole] {
+        assert_eq!((failure.class, &*failure.message), (Class::Overloaded, "busy"));
+    }
+}
+
+/// Plays chunks of a text and a finish reason each.
+fn ends(chunks: &[(&str, Option<&str>)]) -> Result<String, Class> {
+    let chunk = |(text, reason): &(&str, Option<&str>)| {
+        let content = json!({ "parts": [{ "text": text }] });
+        (None, json!({ "candidates": [{ "content": content, "finishReason": reason }] }).to_string())
+    };
+    let all: Vec<_> = chunks.iter().map(chunk).collect();
+    streamed(&all).map(|reply| reply.text).map_err(|failure| failure.class)
+}
+
+#[test]
+fn of_several_finish_reasons_the_worst_counts() {
+    for (reason, expected) in [
+        ("STOP", Ok("a".to_owned())),
+        ("NEWER", Err(Class::Unreadable)),
+        ("MALFORMED_RESPONSE", Err(Class::Unreadable)),
+        ("MAX_TOKENS", Err(Class::Truncated)),
+        ("SAFETY", Err(Class::ContentFilter)),
+    ] {
+        assert_eq!(ends(&[("a", Some(reason)), ("", Some("STOP"))]), expected, "{reason}");
+        assert_eq!(ends(&[("a", Some("STOP")), ("", Some(reason))]), expected, "{reason}");
+    }
+}
+
+#[test]
+fn nothing_of_an_answer_comes_after_its_finish_reason() {
+    assert_eq!(ends(&[("a", Some("STOP")), ("", None)]), Ok("a".to_owned()));
+    assert_eq!(ends(&[("a", Some("STOP")), ("b", None)]), Err(Class::Unreadable));
+    assert_eq!(ends(&[("a", Some("STOP")), ("b", Some("STOP"))]), Err(Class::Unreadable));
+}
+
+#[test]
+fn an_answer_without_a_visible_character_is_none() {
+    assert_eq!(ends(&[("\u{200b} \u{ad}", Some("STOP"))]), Err(Class::Unreadable));
+}
+
+#[test]
+fn long_words_of_a_server_are_cut() {
+    let long = "i".repeat(1 << 20);
+    let content = json!({ "parts": [{ "text": "a" }] });
+    let body = |reason: &str| {
+        let candidate = json!({ "content": content, "finishReason": reason, "finishMessage": long });
+        json!({ "candidates": [candidate], "modelVersion": long, "responseId": long }).to_string()
+    };
+    let reply = read_whole(body("STOP").as_bytes()).unwrap();
+    assert_eq!((reply.model.len(), reply.request_id.map(|id| id.len())), (256, Some(256)));
+    let failure = read_whole(body(&long).as_bytes()).unwrap_err();
+    assert!(failure.message.len() < 2_000, "{}", failure.message.len());
 }

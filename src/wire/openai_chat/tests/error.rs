@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use crate::types::{Charged, Class, Prompt, Verdict};
+use crate::types::{Charged, Class, Failure, Prompt, Reply, Verdict};
 use crate::wire::fixtures::arrival;
 use crate::wire::{Dialect, Format};
 
-use super::{fixture, lines, read};
+use super::{fixture, lines, read, whole};
 
 #[test]
 fn every_recorded_error_is_classified() {
@@ -315,7 +315,7 @@ fn an_error_inside_a_success_says_how_long_it_lasts_too() {
 }
 
 #[test]
-fn what_is_too_long_to_be_an_error_within_a_success_is_not_read_as_one() {
+fn an_error_within_a_success_is_read_however_long_it_is() {
     let body = |bytes: usize| {
         let error = serde_json::json!({ "message": "Slow down.", "code": "rate_limit_exceeded" });
         serde_json::json!({ "more": "a".repeat(bytes), "error": error }).to_string()
@@ -325,5 +325,44 @@ fn what_is_too_long_to_be_an_error_within_a_success_is_not_read_as_one() {
         decoder.event(None, data).err().map(|failure| failure.class)
     };
     assert_eq!(class(&body(10)), Some(Class::RateLimit));
-    assert_eq!(class(&body(64 << 10)), None);
+    assert_eq!(class(&body(64 << 10)), Some(Class::RateLimit));
+    assert_eq!(class(&body(3 << 20)), Some(Class::RateLimit));
+    // What has more parts than are read is no answer, whether it is an error or not.
+    let parts = "0,".repeat(5_000);
+    let hidden = format!(r#"{{"more":[{parts}0],"error":{{"message":"x","code":"rate_limit_exceeded"}}}}"#);
+    assert_eq!(class(&hidden), Some(Class::Unreadable));
+    assert_eq!(class(&format!(r#"{{"more":[{parts}0]}}"#)), Some(Class::Unreadable));
+    assert_eq!(class(r#"{"more":[1]}"#), None);
+}
+
+#[test]
+fn an_error_beside_a_whole_answer_fails_it() {
+    let answered = |error: &str| {
+        let choices =
+            r#"[{"index":0,"delta":{"content":"a"},"message":{"content":"a"},"finish_reason":"stop"}]"#;
+        let data = format!(r#"{{"choices":{choices},"error":{error}}}"#);
+        let class =
+            |result: Result<Reply, Failure>| result.map(|reply| reply.text).map_err(|failure| failure.class);
+        let streamed = class(lines(&[&data, "[DONE]"]));
+        assert_eq!(streamed, class(whole(&data, &Prompt::default())), "{error:.80}");
+        streamed
+    };
+    let long = serde_json::json!({ "pad": "y".repeat(70_000), "message": "upstream died" }).to_string();
+    for error in [long.as_str(), r#"{"message":"upstream died"}"#, r#""died""#, "true", "500", "[1]", "[{}]"]
+    {
+        assert_eq!(answered(error), Err(Class::ServerError), "{error:.80}");
+    }
+    for nothing in ["null", "false", "0", "\"\"", "[]", "{}"] {
+        assert_eq!(answered(nothing), Ok("a".to_owned()), "{nothing}");
+    }
+}
+
+#[test]
+fn a_long_error_after_the_finish_reason_fails_the_answer() {
+    let long = serde_json::json!({ "error": { "message": "upstream died", "pad": "y".repeat(70_000) } });
+    let said = r#"{"choices":[{"index":0,"delta":{"content":"partial"}}]}"#;
+    let stopped = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    let failure = lines(&[said, stopped, &long.to_string(), "[DONE]"]).unwrap_err();
+    assert_eq!((failure.class, &*failure.message), (Class::ServerError, "upstream died"));
+    assert_eq!(failure.charged, Charged::Maybe);
 }

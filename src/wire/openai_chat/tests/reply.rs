@@ -267,3 +267,83 @@ fn a_body_without_an_answer_is_a_failure() {
     let failure = whole(fixture!("openai_error_502_html.html"), &Prompt::text("x")).unwrap_err();
     assert_eq!(&*failure.message, "a web page came instead of an answer: 502 Bad Gateway");
 }
+
+#[test]
+fn of_several_finish_reasons_the_worst_counts() {
+    const SAID: &str = r#"{"choices":[{"delta":{"content":"a"}}]}"#;
+    let class = |words: &[&str]| {
+        let stopped = |word: &&str| format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{word}"}}]}}"#);
+        let stopped: Vec<_> = words.iter().map(stopped).collect();
+        let all: Vec<_> =
+            [SAID].into_iter().chain(stopped.iter().map(String::as_str)).chain(["[DONE]"]).collect();
+        lines(&all).map(|reply| reply.text).map_err(|failure| failure.class)
+    };
+    for (word, expected) in [
+        ("stop", Ok("a".to_owned())),
+        ("null", Ok("a".to_owned())),
+        ("tool_calls", Ok("a".to_owned())),
+        ("abort", Err(Class::Unreadable)),
+        ("error", Err(Class::ServerError)),
+        ("insufficient_system_resource", Err(Class::Overloaded)),
+        ("length", Err(Class::Truncated)),
+        ("content_filter", Err(Class::ContentFilter)),
+    ] {
+        assert_eq!(class(&[word, "stop"]), expected, "{word}");
+        assert_eq!(class(&["stop", word]), expected, "{word}");
+        assert_eq!(class(&[word, "content_filter"]), Err(Class::ContentFilter), "{word}");
+    }
+}
+
+#[test]
+fn nothing_of_an_answer_comes_after_its_finish_reason() {
+    let class = |all: &[&str]| lines(all).map(|reply| reply.text).map_err(|failure| failure.class);
+    let last = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    let empty = r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":"stop"}]}"#;
+    let line_end = r#"{"choices":[{"delta":{"content":"\n"}}]}"#;
+    assert_eq!(class(&[last, empty, usage, "[DONE]"]), Ok("a".to_owned()));
+    assert_eq!(class(&[last, line_end, "[DONE]"]), Ok("a\n".to_owned()));
+    for more in [
+        r#"{"choices":[{"delta":{"content":"b"}}]}"#,
+        r#"{"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[{"delta":{"refusal":"no"}}]}"#,
+    ] {
+        assert_eq!(class(&[last, more, "[DONE]"]), Err(Class::Unreadable), "{more}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_visible_character_is_none() {
+    for text in [" \u{200b} \u{ad}", "\u{feff}", "\u{0}"] {
+        let said = json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] });
+        let failure = whole(&said.to_string(), &Prompt::text("x")).unwrap_err();
+        assert_eq!((failure.class, &*failure.message), (Class::Unreadable, "an empty answer"), "{text:?}");
+    }
+}
+
+#[test]
+fn an_event_of_another_format_in_a_stream_fails_it() {
+    let said = r#"{"choices":[{"delta":{"content":"a"}}]}"#;
+    let stopped = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    for (other, is_answer) in [
+        (r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"lost"}}"#, false),
+        (r#"{"candidates":[{"content":{"parts":[{"text":"lost"}]}}]}"#, false),
+        (r#"{"type":"ping"}"#, true),
+        (r#"{"object":"metadata","id":"x"}"#, true),
+    ] {
+        assert_eq!(lines(&[said, other, stopped, "[DONE]"]).is_ok(), is_answer, "{other}");
+    }
+}
+
+#[test]
+fn long_words_of_a_server_are_cut() {
+    let long = "i".repeat(1 << 20);
+    let stopped = |word: &str| {
+        let choice = json!({ "index": 0, "delta": { "content": "a" }, "finish_reason": word });
+        json!({ "id": long, "model": long, "choices": [choice] }).to_string()
+    };
+    let reply = lines(&[&stopped("stop"), "[DONE]"]).unwrap();
+    assert_eq!((reply.model.len(), reply.request_id.map(|id| id.len())), (256, Some(256)));
+    let failure = lines(&[&stopped(&long), "[DONE]"]).unwrap_err();
+    assert!(failure.message.len() < 600, "{}", failure.message.len());
+}
