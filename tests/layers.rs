@@ -37,7 +37,7 @@ const FLOORS: [(&str, u8); 21] = [
 const DOORS: [(&str, &[&str]); 11] = [
     ("reqwest::", &["src/provider/transport.rs", "src/simulator/"]),
     ("governor::", &["src/guard/rate.rs"]),
-    ("sse_stream::", &["src/provider/exchange.rs", "src/wire/"]),
+    ("sse_stream::", &["src/provider/events.rs", "src/wire/"]),
     ("sqlx::", &["src/store/"]),
     ("minijinja::", &["src/pipeline/"]),
     ("hyper::", &["src/simulator/"]),

@@ -52,7 +52,13 @@ impl<'a> Clocks<'a> {
     /// # Errors
     /// `timeout`, or `deadline` when the time of the whole question was up first.
     pub(super) async fn wait<T>(&mut self, what: impl Future<Output = T>) -> Result<T, Failure> {
-        let ((at, limit), mut what) = (self.next(Instant::now()), pin!(what));
+        let now = Instant::now();
+        let (at, limit) = self.next(now);
+        let mut what = pin!(what);
+        // The alarm is not looked at while there is always something to read.
+        if at < now {
+            return Err(self.failure(limit));
+        }
         if at < self.alarm.deadline() {
             self.alarm.as_mut().reset(at);
         }
@@ -133,6 +139,19 @@ mod tests {
         clocks.wait(tokio::time::sleep(50 * SECOND)).await.unwrap();
         clocks.answering(Instant::now());
         assert_eq!(ends(&mut clocks).await, (Class::Timeout, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_has_passed_ends_a_call_that_never_has_to_wait() {
+        let timeouts = Timeouts { total: 60 * SECOND, ..Timeouts::default() };
+        let now = Instant::now();
+        for (passed, deadline, class) in [(50, 40, Class::Deadline), (61, 90, Class::Timeout)] {
+            let start = now.checked_sub(passed * SECOND).unwrap();
+            let mut clocks = Clocks::start(&timeouts, start + deadline * SECOND, start);
+            clocks.answering(start + SECOND);
+            let failure = clocks.wait(async {}).await.unwrap_err();
+            assert_eq!(failure.class, class);
+        }
     }
 
     #[tokio::test(start_paused = true)]

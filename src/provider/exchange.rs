@@ -4,15 +4,12 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
-use sse_stream::SseByteStream;
 use tokio::runtime::Handle;
-use tokio::task::yield_now;
+use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout};
 
 use crate::chaos;
@@ -21,11 +18,12 @@ use crate::wire::{Decoder, Format, Progress};
 
 use super::call::Call;
 use super::clocks::Clocks;
+use super::events::Events;
 use super::key::ReadyKey;
 use super::model::Model;
 use super::outlet::Outlet;
 use super::permit::Permit;
-use super::reply_limit::{MAX_EVENT_BYTES, ReplyLimit, too_large};
+use super::reply_limit::ReplyLimit;
 use super::state::State;
 use super::transport::Response;
 
@@ -39,6 +37,11 @@ const LINGER: Duration = Duration::from_millis(3);
 
 /// How long somebody else then waits for it, so that the connection can be used again after all.
 const LINGER_APART: Duration = Duration::from_secs(1);
+
+/// The body of a response, unpacked.
+trait Pieces: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static {}
+
+impl<T: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static> Pieces for T {}
 
 /// What a call brought.
 pub(super) struct Exchanged {
@@ -75,8 +78,8 @@ pub(super) async fn exchange(
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &mut clocks).await),
-            "application/json" => read_whole(decoder, response, &mut clocks).await,
-            _ => read_stream(decoder, response, &mut clocks, &outlet.runtime).await,
+            "application/json" => read_whole(decoder, response.stream(), &mut clocks).await,
+            _ => read_stream(decoder, response.stream(), &mut clocks, &outlet.runtime).await,
         };
         let mut reply = reply.map_err(|failure| format.complete(failure, &headers, SystemTime::now()))?;
         // What the provider's support asks for; the body's id names the answer.
@@ -121,85 +124,70 @@ async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
 
 async fn read_whole(
     mut decoder: Decoder,
-    response: Response,
+    mut pieces: impl Pieces,
     clocks: &mut Clocks<'_>,
 ) -> Result<Reply, Failure> {
-    let mut stream = response.stream();
     let mut body = Vec::new();
     let mut limit = ReplyLimit::default();
-    while let Some(piece) = clocks.wait(stream.next()).await? {
+    while let Some(piece) = clocks.wait(pieces.next()).await? {
         clocks.answering(Instant::now());
         let piece = piece?;
         limit.hold(body.len() + piece.len(), clocks).await?;
         body.extend_from_slice(&piece);
+        consume_budget().await;
     }
     decoder.whole(&body)?;
     decoder.finish()
 }
 
+/// A small body can unpack to very many events: other calls get their turn between them, and the clocks are looked at
+/// for each piece, whether one has to be waited for or not.
 async fn read_stream(
     mut decoder: Decoder,
-    response: Response,
+    mut pieces: impl Pieces,
     clocks: &mut Clocks<'_>,
     runtime: &Handle,
 ) -> Result<Reply, Failure> {
     let mut limit = ReplyLimit::default();
-    let unparsed = Arc::new(AtomicUsize::new(0));
-    let counted = unparsed.clone();
-    let pieces = response.stream().map(move |piece| {
-        // What is read of an event is held until its end comes.
-        let bytes = piece.as_ref().map_or(0, Bytes::len);
-        match counted.fetch_add(bytes, Relaxed) > MAX_EVENT_BYTES {
-            true => Err(too_large("an event of the reply", MAX_EVENT_BYTES)),
-            false => piece,
-        }
-    });
-    let mut events = SseByteStream::new(pieces);
-    loop {
-        match clocks.wait(events.next()).await? {
-            Some(Ok(event)) => {
-                unparsed.store(0, Relaxed);
-                chaos::point("call.piece");
-                let Some(data) = &event.data else { continue };
-                match decoder.event(event.event.as_deref(), data)? {
-                    Progress::Waiting => {}
-                    Progress::Answering => {
-                        clocks.answering(Instant::now());
-                        limit.hold(decoder.held_bytes(), clocks).await?;
-                    }
-                    Progress::Ended => {
-                        linger(events, runtime).await;
-                        return decoder.finish();
-                    }
+    let mut events = Events::default();
+    while let Some(piece) = clocks.wait(pieces.next()).await? {
+        events.add(piece?)?;
+        consume_budget().await;
+        limit.hold(events.held_bytes() + decoder.held_bytes(), clocks).await?;
+        while let Some(event) = events.next()? {
+            consume_budget().await;
+            chaos::point("call.piece");
+            let Some(data) = &event.data else { continue };
+            match decoder.event(event.event.as_deref(), data)? {
+                Progress::Waiting => events.waited()?,
+                Progress::Answering => {
+                    clocks.answering(Instant::now());
+                    events.answered();
+                }
+                Progress::Ended => {
+                    linger(pieces, runtime).await;
+                    return decoder.finish();
                 }
             }
-            Some(Err(error)) => return Err(stream_failure(error)),
-            // Some formats have no mark but the last event's own words: the decoder knows.
-            None => return decoder.finish(),
         }
     }
+    // Some formats have no mark but the last event's own words: the decoder knows.
+    decoder.finish()
 }
 
 /// Waits for the end of the stream; whether it comes changes only whether the connection is used again.
-async fn linger<T>(mut events: impl Stream<Item = T> + Unpin + Send + 'static, runtime: &Handle) {
+async fn linger(mut pieces: impl Pieces, runtime: &Handle) {
     for _ in 0..TURNS {
-        if events.next().now_or_never().is_some() {
+        if pieces.next().now_or_never().is_some() {
             return;
         }
         yield_now().await;
     }
-    if timeout(LINGER, events.next()).await.is_err() {
+    if timeout(LINGER, pieces.next()).await.is_err() {
         // The answer is there: nobody has to wait for a server that takes its time to say so.
-        drop(runtime.spawn(async move { drop(timeout(LINGER_APART, events.next()).await) }));
+        drop(runtime.spawn(async move { drop(timeout(LINGER_APART, pieces.next()).await) }));
     }
 }
 
-fn stream_failure(error: sse_stream::Error) -> Failure {
-    match error {
-        sse_stream::Error::Body(cause) => match cause.downcast::<Failure>() {
-            Ok(failure) => *failure,
-            Err(cause) => Failure::new(Class::Unreadable, cause.to_string()).maybe_charged(),
-        },
-        other => Failure::new(Class::Unreadable, format!("the stream is broken: {other}")).maybe_charged(),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ mod call;
 mod characters;
 mod clocks;
 mod estimate;
+mod events;
 mod exchange;
 mod header_mask;
 mod header_source;

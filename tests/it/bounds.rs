@@ -106,6 +106,17 @@ fn an_event_without_an_end_fails_its_item_alone() {
 }
 
 #[test]
+fn a_reply_that_unpacks_to_millions_of_tiny_events_fails_its_item_alone() {
+    let start = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let bomb = gzip(format!("{start}{}", "data:{}\n\n".repeat(6_000_000)).as_bytes());
+    assert!(bomb.len() < 200_000, "{}", bomb.len());
+    let address = answering(response("content-type: text/event-stream\r\ncontent-encoding: gzip", &bomb));
+    let room = Room::new(&config(address));
+    room.items(2);
+    room.run(RUN).says(1, &["2 unreadable", "more than 4 MiB came without a part of the answer, unpacked"]);
+}
+
+#[test]
 fn an_answer_to_a_recursive_schema_is_refused_and_the_next_item_goes_on() {
     // Every level has three ways to be wrong: their errors would be 3^90.
     let deep = format!("{}1{}", "[".repeat(90), "]".repeat(90));

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use futures_util::stream;
+
+use super::*;
+use crate::provider::settings::Timeouts;
+use crate::wire::Dialect;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn decoder() -> Decoder {
+    Format::Openai.decoder(&Prompt::text("x"), &Dialect::default())
+}
+
+fn answer() -> Vec<String> {
+    vec![
+        "data: {\"choices\":[{\"delta\":{\"content\":\"fine\"}}]}\n\n".to_owned(),
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_owned(),
+    ]
+}
+
+fn pieces(all: Vec<String>) -> impl Pieces {
+    stream::iter(all.into_iter().map(|piece| Ok(Bytes::from(piece))))
+}
+
+/// Reads a stream as a call with eight hours of time does.
+async fn read(pieces: impl Pieces) -> Result<Reply, Failure> {
+    read_within(8 * 3_600 * SECOND, pieces).await
+}
+
+async fn read_within(time: Duration, pieces: impl Pieces) -> Result<Reply, Failure> {
+    let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
+    let now = Instant::now();
+    let mut clocks = Clocks::start(&timeouts, now + time, now);
+    read_stream(decoder(), pieces, &mut clocks, &Handle::current()).await
+}
+
+#[tokio::test]
+async fn an_answer_is_read_wherever_its_stream_is_cut() {
+    let all = answer().concat();
+    for at in 0..all.len() {
+        let (start, end) = all.split_at(at);
+        let reply = read(pieces(vec![start.to_owned(), end.to_owned()])).await.unwrap();
+        assert_eq!(reply.text, "fine", "{at}");
+        let cut = read(pieces(vec![start.to_owned()])).await;
+        assert_eq!(cut.is_ok(), start.contains("[DONE]\n\n"), "{at}");
+    }
+}
+
+#[actix_web::test]
+async fn other_tasks_run_while_tiny_events_are_read() {
+    for piece in ["data:{}\n\n".repeat(1_000), ":\n".repeat(4_000)] {
+        let others = Arc::new(AtomicBool::default());
+        let ran = others.clone();
+        let other = actix_rt::spawn(async move { ran.store(true, SeqCst) });
+        let mut all = vec![piece; 200];
+        all.extend(answer());
+        assert_eq!(read(pieces(all)).await.unwrap().text, "fine");
+        assert!(others.load(SeqCst), "nothing else ran before the answer was there");
+        other.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_events_without_an_answer_is_unreadable() {
+    let mut all = answer();
+    all.truncate(1);
+    all.extend(vec!["data:{}\n\n".repeat(100_000); 6]);
+    all.extend(answer());
+    let failure = read(pieces(all)).await.unwrap_err();
+    assert_eq!(failure.class, Class::Unreadable);
+    assert!(failure.message.contains("without a part of the answer"), "{}", failure.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_pings_before_the_answer_is_waited_for() {
+    let ping = serde_json::json!({
+        "id": "c".repeat(100), "object": "chat.completion.chunk", "model": "m".repeat(100),
+        "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "" }, "finish_reason": null }],
+    });
+    let pings = [format!("data: {ping}\n\n"), ": OPENROUTER PROCESSING\n\n".to_owned()].concat();
+    let mut all = vec![pings; 3_600];
+    all.extend(answer());
+    let paced = Box::pin(pieces(all).then(async |piece| {
+        tokio::time::sleep(SECOND).await;
+        piece
+    }));
+    let started = Instant::now();
+    assert_eq!(read(paced).await.unwrap().text, "fine");
+    assert!(started.elapsed() >= 3_600 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_whose_end_has_not_come_counts_as_a_large_reply() {
+    let unfinished = || {
+        let start = answer().remove(0);
+        pieces(vec![start, format!("data: {}", "x".repeat(2 << 20))]).chain(stream::pending())
+    };
+    // The last two have less time than those that have a place.
+    let reads = (0..6).map(|number| read_within(if number < 4 { 5 } else { 4 } * SECOND, unfinished()));
+    let failures = futures_util::future::join_all(reads).await;
+    let waited = failures.iter().filter(|failure| {
+        let failure = failure.as_ref().unwrap_err();
+        assert_eq!(failure.class, Class::Deadline);
+        failure.message.contains("large replies")
+    });
+    assert_eq!(waited.count(), 2);
+}
