@@ -8,8 +8,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_cap;
+use crate::runtime::MaxCost;
 use crate::store::{RunNumber, StoreUrl};
-use crate::types::{Class, NanoUsd, duration};
+use crate::types::{Class, duration};
 
 use super::exit;
 
@@ -107,10 +108,10 @@ pub(super) struct KeepArgs {
     /// Go on although the pipeline, a model or a price is another than before.
     #[arg(long)]
     pub(super) accept_changes: bool,
-    /// Most that all sessions of the run may spend, in US dollars such as 5.00; it pauses then [default:
-    /// `[budget] run`].
-    #[arg(long, value_name = "USD", value_parser = parse_cap, allow_negative_numbers = true)]
-    pub(super) max_cost: Option<NanoUsd>,
+    /// Most that all sessions of the run may spend, in US dollars such as 5.00; it pauses then. `none` removes the
+    /// cap [default: the one that was named last for the run, else `[budget] run`].
+    #[arg(long, value_name = "USD", value_parser = max_cost, allow_negative_numbers = true)]
+    pub(super) max_cost: Option<MaxCost>,
 }
 
 /// How a run is shown.
@@ -276,6 +277,13 @@ pub(super) struct Forget {
     pub(super) older_than: Option<Duration>,
     #[command(flatten)]
     pub(super) store: StoreArgs,
+}
+
+fn max_cost(text: &str) -> Result<MaxCost, String> {
+    if text.trim() == "none" {
+        return Ok(MaxCost::Unlimited);
+    }
+    parse_cap(text).map(MaxCost::Limit).map_err(|error| format!("{error}, or none"))
 }
 
 fn class(word: &str) -> Result<Class, String> {

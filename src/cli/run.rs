@@ -12,7 +12,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report};
 use crate::pipeline::sink::Target;
 use crate::provider::process_env;
-use crate::runtime::{Error, Keep, Kept, Pointsman, Retried, RunHandle, RunOptions, note_written};
+use crate::runtime::{Error, Keep, Kept, MaxCost, Pointsman, Retried, RunHandle, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -99,7 +99,9 @@ impl Session<'_> {
         // After the pipeline: where no key is there, one message says so.
         self.pointsman.notes().iter().for_each(|note| mode.note(note));
         live.name(pipeline.name());
-        if let Err(faults) = self.pointsman.check_cap(&pipeline, self.args.keep.max_cost) {
+        // One that the run was given before is known later.
+        let named = self.args.keep.max_cost;
+        if let Err(faults) = named.map_or(Ok(()), |cap| self.pointsman.check_cap(&pipeline, Some(cap))) {
             return mode.refuse(&faults);
         }
         let mut kept = match self.pointsman.runtime().block_on(async { self.keep(&pipeline).await }) {
@@ -112,6 +114,10 @@ impl Session<'_> {
                 return mode.fail(&error, exit);
             }
         };
+        let named = kept.as_ref().map_or(named, Kept::max_cost);
+        if let Err(faults) = self.pointsman.check_cap(&pipeline, named) {
+            return mode.refuse(&faults);
+        }
         kept.iter().flat_map(Kept::notes).for_each(|note| mode.note(note));
         if let Some(exit) = kept.as_ref().and_then(|kept| self.nothing_left(kept)) {
             return exit;
@@ -165,8 +171,14 @@ impl Session<'_> {
             } else {
                 ""
             };
+            let cap = match named {
+                Some(MaxCost::Limit(cap)) if self.args.keep.max_cost.is_none() => {
+                    format!("; its cap of {cap} holds (--max-cost names another, or none)")
+                }
+                Some(_) | None => String::new(),
+            };
             mode.note(&format!(
-                "run {number} goes on: {} settled before{added}",
+                "run {number} goes on: {} settled before{added}{cap}",
                 numbered(before.unwrap_or_default().settled, "item")
             ));
         }

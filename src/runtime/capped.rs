@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use crate::clock;
@@ -20,11 +21,38 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 /// How often that is looked for.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// The spending cap of a run, as its caller names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxCost {
+    /// No cap of the run's own, whatever `[budget] run` says.
+    Unlimited,
+    /// All sessions of the run together may spend this much.
+    Limit(NanoUsd),
+}
+
+impl MaxCost {
+    /// Returns the cap that holds where this was named, or nothing was and the configuration has `configured`.
+    pub(super) fn or_configured(named: Option<Self>, configured: Option<NanoUsd>) -> Option<NanoUsd> {
+        match named {
+            Some(Self::Limit(cap)) => Some(cap),
+            Some(Self::Unlimited) => None,
+            None => configured,
+        }
+    }
+}
+
+impl From<NanoUsd> for MaxCost {
+    fn from(cap: NanoUsd) -> Self {
+        Self::Limit(cap)
+    }
+}
+
 /// What may be said of a run that is not kept; of one that is, [`Keep`](super::Keep) says it.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Most that it may spend; as `[budget] run` says when it is `None`.
-    pub max_cost: Option<NanoUsd>,
+    pub max_cost: Option<MaxCost>,
 }
 
 /// Waits until no call of the run is out any more, and for no longer than that may take.

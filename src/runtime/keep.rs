@@ -12,8 +12,9 @@ use crate::pipeline::sink::{Owner, ReplaceableFile, WrittenFile};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
-use crate::types::{Fingerprint, LaneName, NanoUsd, RouteName};
+use crate::types::{Fingerprint, LaneName, RouteName};
 
+use super::capped::MaxCost;
 use super::error::Error;
 use super::keep_options::Keep;
 use super::marks;
@@ -111,8 +112,10 @@ impl Kept {
         &self.keep.store
     }
 
-    pub(super) fn max_cost(&self) -> Option<NanoUsd> {
-        self.keep.max_cost
+    /// Returns the cap that was named for the run: now, or else last.
+    pub fn max_cost(&self) -> Option<MaxCost> {
+        let before = || self.known.as_ref().and_then(|known| outcome_of(&known.run).max_cost);
+        self.keep.max_cost.or_else(before)
     }
 
     /// Begins a session that writes `files`.
@@ -138,8 +141,10 @@ impl Kept {
             Begun::Before(known) => (known.run.number, known.run.state, known.lock, known.anew),
             Begun::Now(run, lock) => (run, RunState::Open, lock, false),
         };
-        if !files.is_empty() || !replaceable.is_empty() {
-            // Before anything is written: a session that is killed must find its files again.
+        let is_cap_new = keep.max_cost.is_some() && keep.max_cost != outcome.max_cost;
+        outcome.max_cost = keep.max_cost.or(outcome.max_cost);
+        if !files.is_empty() || !replaceable.is_empty() || is_cap_new {
+            // Before anything is asked or written: the session after one that is killed finds its cap and its files.
             outcome.open(&files);
             outcome.allow(replaceable);
             store.note(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::store::{RunNumber, Store};
-use crate::types::{Class, NanoUsd};
+use crate::types::Class;
+
+use super::capped::MaxCost;
 
 /// Where a run is kept, and as which.
 #[derive(Debug, Clone)]
@@ -34,9 +36,9 @@ pub struct Keep {
     pub retry: Option<Vec<Class>>,
     /// Whether the fields of every item are kept, or of failed ones only.
     pub keep_inputs: bool,
-    /// Most that all sessions of the run together may spend; as `[budget] run` says when it is `None`. Given anew
-    /// each time that the run goes on.
-    pub max_cost: Option<NanoUsd>,
+    /// Most that all sessions of the run together may spend. It is stored with the run and holds in later sessions
+    /// until another is named. `None` leaves the one that was named last; where none was, `[budget] run` says it.
+    pub max_cost: Option<MaxCost>,
 }
 
 impl Keep {
@@ -49,7 +51,7 @@ impl Keep {
     /// # use pointsman::runtime::Keep;
     /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
     /// let mut keep = Keep::new(store, "tickets.toml on tickets.jsonl");
-    /// keep.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000)); // $5.00
+    /// keep.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000).into()); // $5.00
     /// # }
     /// ```
     pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {

@@ -38,7 +38,7 @@ mod session;
 mod threads;
 
 pub use crate::clock::ClockError;
-pub use capped::RunOptions;
+pub use capped::{MaxCost, RunOptions};
 pub use check::check;
 pub use error::Error;
 pub use keep::Kept;

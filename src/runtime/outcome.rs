@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::pipeline::sink::{ReplaceableFile, WrittenFile};
 use crate::store::KnownRun;
 
+use super::capped::MaxCost;
 use super::marks::Mark;
 
 /// What is kept of a session's end.
@@ -25,6 +26,8 @@ pub(super) struct Outcome {
     pub(super) outputs: Vec<WrittenFile>,
     /// The files that its sessions did not write and were allowed to replace.
     pub(super) replaceable: Vec<ReplaceableFile>,
+    /// The cap that was named last for the run.
+    pub(super) max_cost: Option<MaxCost>,
 }
 
 /// Returns what the last session noted; what cannot be read was written by another version.

@@ -17,7 +17,7 @@ use crate::pipeline::source::Source;
 use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::types::{Booked, NanoUsd, ProviderName};
 
-use super::capped::RunOptions;
+use super::capped::{MaxCost, RunOptions};
 use super::error::Error;
 use super::keep::Kept;
 use super::marks::Input;
@@ -47,7 +47,7 @@ impl Pointsman {
     /// use pointsman::runtime::RunOptions;
     /// use pointsman::types::NanoUsd;
     ///
-    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000)) }; // $5.00
+    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000).into()) }; // $5.00
     /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
     /// println!("{:?}", run.report().await?.caps);
     /// # Ok(())
@@ -63,7 +63,7 @@ impl Pointsman {
         output: Output,
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
-        let cap = options.max_cost.or(self.config().budget.run);
+        let cap = MaxCost::or_configured(options.max_cost, self.config().budget.run);
         self.begin_run(pipeline, source, output, cap, None).await
     }
 
@@ -80,7 +80,7 @@ impl Pointsman {
         output: Output,
         kept: Kept,
     ) -> Result<RunHandle, Error> {
-        let cap = kept.max_cost().or(self.config().budget.run);
+        let cap = MaxCost::or_configured(kept.max_cost(), self.config().budget.run);
         self.begin_run(pipeline, source, output, cap, Some(kept)).await
     }
 
@@ -89,8 +89,9 @@ impl Pointsman {
     ///
     /// # Errors
     /// What has no price that a cap is to hold.
-    pub fn check_cap(&self, pipeline: &Pipeline, max_cost: Option<NanoUsd>) -> Result<(), Faults> {
-        self.check_prices(pipeline, max_cost.or(self.config().budget.run).is_some()).map(drop)
+    pub fn check_cap(&self, pipeline: &Pipeline, max_cost: Option<MaxCost>) -> Result<(), Faults> {
+        let cap = MaxCost::or_configured(max_cost, self.config().budget.run);
+        self.check_prices(pipeline, cap.is_some()).map(drop)
     }
 
     /// Checks that everything has a price that a cap is to hold, and returns what is good to know.
@@ -156,6 +157,11 @@ impl Beginning {
         };
         let protected =
             Arc::new(protected(pointsman, &pipeline, input_path.as_deref(), &files, kept.as_ref()));
+        let cap = match &kept {
+            // Of two processes that begin one run at once, the other may have named a cap.
+            Some(open) => MaxCost::or_configured(open.outcome.max_cost, pointsman.config().budget.run),
+            None => cap,
+        };
         let before: Booked = kept.iter().flat_map(|open| open.before.values().copied()).sum();
         let own = Purse::of_run(cap, before, kept.is_some());
         let (config, settings) = (pointsman.config(), &pointsman.config().supervisor);

@@ -130,8 +130,8 @@ impl Open {
         let seconds = self.outcome.seconds + seconds;
         let mut outcome = self.outcome;
         outcome.close(&self.outputs, is_written);
-        let Outcome { outputs, replaceable, .. } = outcome;
-        let outcome = Outcome { report, seconds, files, absent, rejected, outputs, replaceable };
+        let Outcome { outputs, replaceable, max_cost, .. } = outcome;
+        let outcome = Outcome { report, seconds, files, absent, rejected, outputs, replaceable, max_cost };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }

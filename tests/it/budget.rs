@@ -99,7 +99,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     let simulator = plays("answer_tokens = { median = 30, p95 = 95 }\nchunks = 1\nheaders = false");
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(1.0));
+    keep.max_cost = Some(dollars(1.0).into());
     let (report, first) = run(&pointsman, PIPELINE, 10_000, &keep).await;
     let cap = &report.caps[0];
     assert_eq!((report.ended, cap.of, report.items.failed), (Ended::Paused, CapOf::Run, 0), "{report:?}");
@@ -115,7 +115,7 @@ async fn a_cap_of_a_dollar_pauses_ten_thousand_items_and_a_higher_one_goes_on_to
     assert_eq!(keep.store.sums(RunNumber(1)).await.unwrap().open, 0);
     assert!(report.paused.unwrap().starts_with("the run's cap of $1.00 is met: "));
 
-    keep.max_cost = Some(dollars(8.0));
+    keep.max_cost = Some(dollars(8.0).into());
     let (report, second) = run(&pointsman, PIPELINE, 10_000, &keep).await;
     assert_eq!((report.ended, report.items.completed), (Ended::Whole, 10_000));
     assert_eq!((report.items.settled_before, second.len()), (first.len() as u64, 10_000));
@@ -130,11 +130,11 @@ async fn an_item_that_waits_for_money_keeps_its_answers_and_asks_only_the_rest()
     let simulator = plays("answer_tokens = 100\nlatency = \"5ms\"");
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(0.06));
+    keep.max_cost = Some(dollars(0.06).into());
     let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
     assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0));
     assert!(report.items.paused > 0, "{:?}", report.items);
-    keep.max_cost = Some(dollars(1.0));
+    keep.max_cost = Some(dollars(1.0).into());
     let (report, _) = run(&pointsman, TWO_STEPS, 200, &keep).await;
     assert_eq!((report.ended, report.items.completed), (Ended::Whole, 200));
     assert_eq!(simulator.counts().requests, 400);
@@ -185,14 +185,14 @@ async fn what_has_no_price_cannot_be_capped_and_is_refused_before_anything_start
         let (source, options) = (Source::values("items", items(3)), RunOptions { max_cost });
         pointsman.run_with(pipeline, source, Output::new(sink), &options).await
     };
-    let refused = begin(&pointsman, Some(dollars(1.0))).await.unwrap_err().to_string();
+    let refused = begin(&pointsman, Some(dollars(1.0).into())).await.unwrap_err().to_string();
     let said = "spending is capped, and nobody knows what a/m costs";
     assert!(refused.contains(said) && refused.contains("[provider.a.models.m]"), "{refused}");
     assert_eq!(simulator.counts().by_vendor.len(), 0);
     assert!(begin(&pointsman, None).await.is_ok());
     // Simulated answers cost nothing.
     let simulated = start("[provider.p]\nbase_url = \"simulator\"");
-    let mut run = begin(&simulated, Some(dollars(1.0))).await.unwrap();
+    let mut run = begin(&simulated, Some(dollars(1.0).into())).await.unwrap();
     assert!(run.notes()[0].starts_with("p/any: simulated answers cost nothing"), "{:?}", run.notes());
     assert_eq!(run.report().await.unwrap().items.completed, 3);
 }
@@ -203,7 +203,7 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     let simulator = plays("latency = \"2s\"");
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(5.0));
+    keep.max_cost = Some(dollars(5.0).into());
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
     let (sink, _lines) = Sink::channel().unwrap();
     let source = Source::values("items", items(4));
@@ -241,7 +241,7 @@ fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
     run("--max-cost 0.01 --overwrite").says(5, &paused);
     assert!(room.run("runs").out.contains("paused"));
     // Paused with fewer lines than the run before it, it may still replace that run's output.
-    room.run("resume").says(0, &["run 1 goes on", "200 completed"]);
+    room.run("resume --max-cost none").says(0, &["run 1 goes on", "200 completed"]);
     run("--max-cost 0.01 --new --overwrite")
         .says(5, &["`pointsman resume 2 --max-cost USD` goes on with more"]);
     // A price that is written for simulated answers counts.
@@ -252,6 +252,47 @@ fn the_program_pauses_at_its_cap_with_a_code_of_its_own_and_says_what_helps() {
     assert_eq!(room.read("out.jsonl"), before, "what is refused takes nothing away");
 }
 
+#[test]
+fn the_cap_that_was_named_last_holds_on_resume_on_retry_and_on_the_same_command() {
+    let price = "models.any = { price = { input = 1, output = 5 } }";
+    let room = super::program::Room::new(&format!(
+        "[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n"
+    ));
+    room.items(300);
+    let begin = "run pipeline.toml --items items.jsonl --out out.jsonl";
+    let spent = || {
+        let runs = room.run("runs --json").out;
+        serde_json::from_str::<Value>(&runs).unwrap()["cost_usd"].as_f64().unwrap()
+    };
+    let holds = |command: &str, cap: &str| {
+        let said = [&*format!("the run's cap of {cap} is met"), &*format!("its cap of {cap} holds")];
+        room.run(command).says(5, &said);
+    };
+    room.run(&format!("{begin} --max-cost 0.01")).says(5, &["the run's cap of $0.010000 is met"]);
+    holds("resume 1", "$0.010000");
+    holds(begin, "$0.010000");
+    room.run("resume 1 --max-cost 0.015").says(5, &["the run's cap of $0.015000 is met"]);
+    holds("resume 1", "$0.015000");
+    assert!(spent() < 0.016, "{}", spent());
+    let report = room.run("report 1").out;
+    for words in ["paused: the run's cap of $0.015000 is met", "(--max-cost)", "cap: $0.01"] {
+        assert!(report.contains(words), "{words:?} is not in:\n{report}");
+    }
+    room.run("resume 1 --max-cost none").says(0, &["300 completed"]);
+
+    // What failed is asked again within the cap, too.
+    let fail = "faults = [{ kind = \"refusal\" }]";
+    room.config(format!(
+        "[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n{fail}\n"
+    ));
+    room.items(80);
+    room.run(&format!("{begin} --new --overwrite --max-cost 0.012")).expect(1);
+    room.config(format!(
+        "[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n"
+    ));
+    holds("retry 2", "$0.012000");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_calls_in_flight_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,7 +300,7 @@ async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_ca
     let simulator = Arc::new(plays(&settings(30)));
     let pointsman = start(&priced("a", &simulator, ""));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(0.1));
+    keep.max_cost = Some(dollars(0.1).into());
     let grows = {
         let (simulator, settings) = (simulator.clone(), toml::from_str(&settings(900)).unwrap());
         spawn(async move {
@@ -289,7 +330,7 @@ async fn a_call_that_was_not_needed_in_the_end_is_booked_once() {
         "[route.default]\nlanes = [\"a/m\", \"b/m\"]\n[retry]\nhedge_after = \"20ms\"\nhedge_share = 1.0";
     let pointsman = start(&format!("{}{}{more}", priced("a", &slow, ""), priced("b", &fast, "")));
     let mut keep = Keep::new(store(folder.path()).await, "capped");
-    keep.max_cost = Some(dollars(1.0));
+    keep.max_cost = Some(dollars(1.0).into());
     let (report, _) = run(&pointsman, PIPELINE, 4, &keep).await;
     assert_eq!((report.ended, report.items.completed, report.calls.beaten), (Ended::Whole, 4, 4));
     let known = booked(&keep, 1).await;
@@ -318,14 +359,14 @@ async fn a_resumed_run_reserves_what_its_answers_were_like_and_does_not_pause_at
     let mut keep = Keep::new(store(folder.path()).await, "capped");
     // As in another process: what was learned is gone with the first.
     let first = start(&priced("a", &simulator, ""));
-    keep.max_cost = Some(dollars(1.0));
+    keep.max_cost = Some(dollars(1.0).into());
     let (report, _) = run(&first, PIPELINE, 50, &keep).await;
     assert_eq!((report.ended, report.items.completed), (Ended::Whole, 50));
     let spent = report.cost_usd.unwrap();
     // Ten answers more cost a fifth of that; one of the assumed 500 tokens would cost more by itself.
     let left = spent * 0.4;
     assert!(left < 0.0025, "{spent}");
-    keep.max_cost = Some(dollars(spent + left));
+    keep.max_cost = Some(dollars(spent + left).into());
     let second = start(&priced("a", &simulator, "[run]\nwindow = 1\n"));
     let (report, lines) = run(&second, PIPELINE, 60, &keep).await;
     assert_eq!((report.ended, lines.len()), (Ended::Whole, 60), "{report:?}");

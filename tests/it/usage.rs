@@ -95,7 +95,7 @@ async fn run_capped(pointsman: &Pointsman, store: &Arc<dyn Store>, name: &str) -
     let sink = Sink::results(Target::file(out, &[]).unwrap(), Format::Jsonl, &steps).unwrap();
     let values = (0..3).map(|number| json!({ "id": number }));
     let mut keep = Keep::new(store.clone(), name);
-    keep.max_cost = Some(NanoUsd(1_000_000_000));
+    keep.max_cost = Some(NanoUsd(1_000_000_000).into());
     let kept = pointsman.keep(&pipeline, keep).await.unwrap();
     let source = Source::values("items", values);
     let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await.unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::line;
+use super::money::{Cap, CapOf};
 use super::report::{Ended, Report};
 use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
@@ -140,6 +141,17 @@ impl History {
         let booked = self.store.spent_by(self.run.number).await?;
         let perhaps: u64 = booked.values().map(|booked| booked.perhaps.0).sum();
         (report.kept, report.perhaps_cost_usd) = (true, NanoUsd(perhaps).dollars());
+        if ended == Ended::Paused {
+            self.tell_pause(&mut report);
+        }
         Ok(report)
+    }
+
+    /// Tells why the last session paused, and the run's own cap: those of a day belong to the day of that session.
+    fn tell_pause(&self, report: &mut Report) {
+        let last = |key: &str| self.run.outcome.get("report").and_then(|report| report.get(key)).cloned();
+        report.paused = last("paused").and_then(|why| serde_json::from_value(why).ok());
+        let caps = last("caps").and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
+        report.caps = caps.into_iter().flatten().filter(|cap| cap.of == CapOf::Run).collect();
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::guard::{Met, Purse, PurseOf, PurseState};
 use crate::types::ProviderName;
@@ -19,7 +19,7 @@ pub struct RunPurses {
 }
 
 /// A cap and what counts against it, in US dollars.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cap {
     /// What it holds.
     pub of: CapOf,
@@ -42,7 +42,7 @@ pub struct Cap {
 }
 
 /// What a cap holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapOf {
     /// The run, all of its sessions together.
@@ -54,7 +54,7 @@ pub enum CapOf {
 }
 
 /// How things were when a cap was met.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CapMet {
     /// What the call was likely to cost that did not fit any more, or that came back and had cost more than was left;
     /// in US dollars.
