@@ -9,7 +9,7 @@ use crate::pipeline::run::{Ended, Report};
 pub enum Exit {
     /// Every item completed or was skipped as its conditions said.
     Done,
-    /// Some items failed, or some lines of the input were no items.
+    /// Some items failed or were not asked, or some lines of the input were no items.
     ItemsFailed,
     /// The arguments are wrong.
     Usage,
@@ -32,7 +32,7 @@ pub enum Exit {
 pub(super) const HELP: &str = "\
 Exit codes:
     0  every item completed, or was skipped as its conditions said
-    1  some items failed, or some lines were no items
+    1  some items failed or were not asked, or some lines were no items
     2  the arguments are wrong
     3  the configuration or the pipeline is wrong; nothing was run
     4  the input, an output or the store failed; or an output file is not the run's own
@@ -50,7 +50,9 @@ impl Exit {
             Ended::Broken => Self::Broken,
             Ended::Interrupted => Self::Interrupted,
             Ended::Paused => Self::Paused,
-            Ended::Whole if report.items.failed + report.items.rejected > 0 => Self::ItemsFailed,
+            Ended::Whole if report.items.failed + report.items.rejected + report.items.left > 0 => {
+                Self::ItemsFailed
+            }
             Ended::Whole => Self::Done,
         }
     }

@@ -41,7 +41,7 @@ fn write(args: &Results) -> anyhow::Result<()> {
             owner_of(history.run()).overwriting(args.overwrite).check(&args.out).context("--out")?;
             target
         };
-        let outdated = export(&history, target, &args.out, format, false).await?;
+        let outdated = export(&history, target, &args.out, format).await?;
         if !is_dash(&args.out) {
             match note_written(&*store, args.run, &args.out).await {
                 // A run that is at work notes its own files, and a store that is not written stays as it is.
@@ -78,21 +78,20 @@ pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Fo
 }
 
 /// Writes the lines of all settled items of a run to `target`, the file at `path`; a file that was there is
-/// replaced once all is written. With `only_in_input` there is no line of an item that has left the input. Returns how
-/// many lines are older than the last change of the pipeline.
+/// replaced once all is written. There is no line of an item that has left the input. Returns how many lines are older
+/// than the last change of the pipeline.
 pub(super) async fn export(
     history: &History,
     target: Target,
     path: &Path,
     format: sink::Format,
-    only_in_input: bool,
 ) -> anyhow::Result<u64> {
     let mut outdated = 0;
     let sink = Sink::results(target.after(path, u64::MAX), format, history.steps())?;
     let written = history
         .items(async |item: &KnownItem| -> anyhow::Result<()> {
-            let is_meant = !only_in_input || history.is_in_input(item.head.number);
-            let Some(line) = history.line(item).filter(|_| is_meant) else { return Ok(()) };
+            let is_in_input = history.is_in_input(item.head.number);
+            let Some(line) = history.line(item).filter(|_| is_in_input) else { return Ok(()) };
             outdated += u64::from(history.is_outdated(item));
             Ok(sink.write(line).await?)
         })

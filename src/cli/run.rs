@@ -9,10 +9,12 @@ use tokio::time::Instant;
 use crate::config::{Config, Inputs};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Ended, History, Report};
+use crate::pipeline::run::{Ended, History, Report, sums_of_input};
 use crate::pipeline::sink::Target;
 use crate::provider::process_env;
-use crate::runtime::{Error, Keep, Kept, MaxCost, Pointsman, Retried, RunHandle, RunOptions, note_written};
+use crate::runtime::{
+    Error, Keep, Kept, MaxCost, Pointsman, Retried, RunHandle, RunOptions, note_written, rejected_by,
+};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -124,8 +126,11 @@ impl Session<'_> {
         }
         let retried = match self.retried(kept.as_ref()) {
             Ok(Some(retried)) if retried.count() == 0 => {
-                mode.note("nothing has failed of that: there is nothing to try again");
-                return Exit::Done;
+                let text = "nothing has failed of that: there is nothing to try again";
+                return match kept.as_ref().and_then(|kept| self.missing(kept)) {
+                    Some(missing) => mode.end(&format!("{text}; {missing}"), Exit::ItemsFailed),
+                    None => mode.end(text, Exit::Done),
+                };
             }
             Ok(retried) => retried,
             Err(error) => return mode.fail(&error, Exit::Broken),
@@ -201,6 +206,14 @@ impl Session<'_> {
                 }
                 let exit = conclude(mode, &ended, gave_up);
                 let exit = self.write_again(number).err().unwrap_or(exit);
+                let exit = match number.filter(|_| is_from_store && exit == Exit::Done) {
+                    Some(number) => match self.still_missing(number) {
+                        Ok(Some(missing)) => mode.end(&missing, Exit::ItemsFailed),
+                        Ok(None) => exit,
+                        Err(error) => mode.fail(&error, Exit::Broken),
+                    },
+                    None => exit,
+                };
                 if let Some(number) = number
                     && !ended.reader_gone
                 {
@@ -236,11 +249,7 @@ impl Session<'_> {
         } else if ended.ended != Ended::Whole {
             self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
         } else if ended.items.left > 0 {
-            let left = numbered(ended.items.left, "item");
-            self.mode.note(&format!(
-                "run {run}: {left} new or changed since they settled, and not asked: `pointsman resume {run}{here}` \
-                 asks them"
-            ));
+            self.mode.note(&format!("run {run}: `pointsman resume {run}{here}` asks what was not asked"));
         } else if ended.items.failed > 0 {
             self.mode.note(&format!("run {run}: `pointsman retry {run}{here}` asks again what failed"));
         }
@@ -292,6 +301,27 @@ impl Session<'_> {
         Some(self.mode.end(&text, exit))
     }
 
+    /// Says what a run lacks beside that which `retry` was asked for; `None` where it lacks nothing.
+    fn missing(&self, kept: &Kept) -> Option<String> {
+        let (number, here) = (kept.number()?, self.here());
+        if !kept.is_whole() {
+            return Some(format!(
+                "run {number} is not complete: `pointsman resume {number}{here}` goes on with it"
+            ));
+        }
+        lacking(number, kept.before().failed, kept.rejected_before(), &here)
+    }
+
+    /// Says what a run lacks after failed items were asked again that came from the store: the report is theirs alone.
+    fn still_missing(&self, run: RunNumber) -> anyhow::Result<Option<String>> {
+        self.pointsman.runtime().block_on(async {
+            let store = self.url.open().await?.context("the store is gone")?;
+            let known = store.run(run).await?;
+            let failed = sums_of_input(&*store, &known).await?.failed;
+            Ok(lacking(run, failed, rejected_by(&known), &self.here()))
+        })
+    }
+
     /// Finds the failed items, if those are what the run goes on with.
     fn retried(&self, kept: Option<&Kept>) -> anyhow::Result<Option<Retried>> {
         let Some((classes, kept)) = self.going.retry.as_ref().zip(kept) else { return Ok(None) };
@@ -310,7 +340,7 @@ impl Session<'_> {
             let history = History::of(store.clone(), run).await?;
             let target = Target::file(out, &[]).context("--out")?;
             let format = results::format(self.args.to, self.args.csv, out);
-            results::export(&history, target, out, format, true).await?;
+            results::export(&history, target, out, format).await?;
             Ok(note_written(&*store, run, out).await?)
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
@@ -378,6 +408,15 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Says what of a complete run has no answer; `None` where nothing has none.
+fn lacking(run: RunNumber, failed: u64, rejected: u64, here: &str) -> Option<String> {
+    let rejected = (rejected > 0).then(|| format!("{} of its input rejected", numbered(rejected, "piece")));
+    let retry = format!("`pointsman retry {run}{here}` asks again what failed");
+    let failed = (failed > 0).then(|| format!("{} failed: {retry}", numbered(failed, "item")));
+    let lacking: Vec<String> = [rejected, failed].into_iter().flatten().collect();
+    (!lacking.is_empty()).then(|| format!("run {run} has {}", lacking.join(" and ")))
 }
 
 fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {

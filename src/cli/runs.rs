@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::clock;
+use crate::pipeline::run::sums_of_input;
 use crate::screen;
 use crate::store::{self, KnownRun, RunLock, RunNumber, RunState, Sums};
 
@@ -26,7 +27,7 @@ fn list(args: &Runs) -> anyhow::Result<()> {
     let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
     let mut rows = Vec::new();
     for run in runtime.block_on(store.runs())? {
-        let sums = runtime.block_on(store.sums(run.number))?;
+        let sums = runtime.block_on(sums_of_input(&*store, &run))?;
         let state = state(&*store, &run);
         rows.push((run, state, sums));
     }

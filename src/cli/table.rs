@@ -47,9 +47,14 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
     if report.items.gone > 0 {
         let items = numbered(report.items.gone, "item");
         problems.push(format!(
-            "{items} that this run had before are not in its input any more, and have no line; `pointsman results` \
-             has those that settled"
+            "{items} that this run had before {} not in its input any more, and {} no line",
+            if report.items.gone == 1 { "is" } else { "are" },
+            if report.items.gone == 1 { "has" } else { "have" },
         ));
+    }
+    if report.items.left > 0 {
+        let items = numbered(report.items.left, "item");
+        problems.push(format!("{items} new or changed since they settled, and not asked"));
     }
     if report.items.unfinished > 0 {
         let items = numbered(report.items.unfinished, "item");

@@ -88,6 +88,10 @@ impl Store for Gated {
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
         self.inner.sums(run)
     }
+
+    fn counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> Answer<'a, Sums> {
+        self.inner.counts(run, groups)
+    }
     fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
         self.inner.forget(runs)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
-use crate::pipeline::run::Keeping;
+use crate::pipeline::run::{Keeping, sums_of_input};
 use crate::pipeline::sink::{Owner, ReplaceableFile, WrittenFile};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
@@ -18,7 +18,7 @@ use super::capped::MaxCost;
 use super::error::Error;
 use super::keep_options::Keep;
 use super::marks;
-use super::outcome::{Outcome, outcome_of};
+use super::outcome::{Outcome, outcome_of, rejected_by};
 use super::pointsman::Pointsman;
 use super::session::Open;
 
@@ -54,7 +54,10 @@ pub struct Kept {
 struct Known {
     run: KnownRun,
     lock: RunLock,
+    /// What it has, of whatever input.
     sums: Sums,
+    /// What it has of its present input, as far as that is known.
+    of_input: Sums,
     anew: bool,
     nothing_left: bool,
     notes: Vec<String>,
@@ -66,14 +69,19 @@ impl Kept {
         self.known.as_ref().map(|known| known.run.number)
     }
 
-    /// Returns how many items it has from before, and what they took.
+    /// Returns how many items of its input it has from before, as far as that is known, and what all took.
     pub fn before(&self) -> Sums {
-        self.known.as_ref().map(|known| known.sums).unwrap_or_default()
+        self.known.as_ref().map(|known| known.of_input).unwrap_or_default()
     }
 
     /// Returns how many pieces of its input were no items, when that was last read to its end.
     pub fn rejected_before(&self) -> u64 {
-        self.known.as_ref().map_or(0, |known| outcome_of(&known.run).rejected)
+        self.known.as_ref().map_or(0, |known| rejected_by(&known.run))
+    }
+
+    /// Returns whether nothing of it waits to be asked: it was complete before, and no change of it reaches its items.
+    pub fn is_whole(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.run.state == RunState::Complete && !known.anew)
     }
 
     /// Returns whether it was complete before.
@@ -262,6 +270,7 @@ impl Keep {
         let before = Grounds::of_run(&run)?;
         let changes = before.changes(grounds);
         let sums = store.sums(run.number).await?;
+        let of_input = sums_of_input(&**store, &run).await?;
         let mut notes = Vec::new();
         if !changes.is_empty() && !keep.accept_changes {
             let answered = store.answers(run.number).await?;
@@ -282,7 +291,7 @@ impl Keep {
             && run.outline.places == keep.places
             && !attaches;
         let nothing_left = is_as_before && files_hold(&run).await;
-        Ok(Known { run, lock, sums, anew: changes.reach_items(), nothing_left, notes })
+        Ok(Known { run, lock, sums, of_input, anew: changes.reach_items(), nothing_left, notes })
     }
 }
 

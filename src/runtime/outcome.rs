@@ -35,6 +35,11 @@ pub(super) fn outcome_of(run: &KnownRun) -> Outcome {
     serde_json::from_value(run.outcome.clone()).unwrap_or_default()
 }
 
+/// Returns how many pieces of a run's input were no items, when that was last read to its end.
+pub fn rejected_by(run: &KnownRun) -> u64 {
+    outcome_of(run).rejected
+}
+
 impl Outcome {
     /// Notes files that a session opens. What was known before stays known: until a successor takes its place, an
     /// earlier file is there.

@@ -27,8 +27,8 @@ pub struct Retried {
 }
 
 impl Kept {
-    /// Finds what has failed, of one of `classes` or of anything when there are none, and is in the input still as
-    /// far as that is known; the run must have been found with [`Keep::retry`](super::Keep::retry).
+    /// Finds what has failed, of one of `classes` or of anything when there are none, and is in the input as far as
+    /// that is known; the run must have been found with [`Keep::retry`](super::Keep::retry).
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -39,8 +39,7 @@ impl Kept {
         let is_due = |item: &KnownItem| {
             let error = item.settled.as_ref().and_then(|settled| settled.error.as_ref());
             let class = error.map(|(_, failure)| failure.class);
-            let is_one = classes.is_empty() || class.is_some_and(|class| classes.contains(&class));
-            is_one && history.is_in_input(item.head.number)
+            classes.is_empty() || class.is_some_and(|class| classes.contains(&class))
         };
         history
             .failed(async |item: &KnownItem| {

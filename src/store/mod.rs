@@ -106,6 +106,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns how many items a run has, and what they took.
     fn sums(&self, run: RunNumber) -> Answer<'_, Sums>;
 
+    /// Returns how many items of these groups a run has, each from its first to its last; nothing of what they took.
+    fn counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> Answer<'a, Sums>;
+
     /// Returns what was booked on a day, UTC, of all runs, also of those that are forgotten.
     fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>>;
 

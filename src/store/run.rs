@@ -121,4 +121,16 @@ impl Sums {
     pub fn settled(&self) -> u64 {
         self.completed + self.failed + self.skipped
     }
+
+    /// Returns what is left without the items of `some`; what all of them took stays.
+    #[must_use]
+    pub fn without(self, some: Self) -> Self {
+        Self {
+            open: self.open.saturating_sub(some.open),
+            completed: self.completed.saturating_sub(some.completed),
+            failed: self.failed.saturating_sub(some.failed),
+            skipped: self.skipped.saturating_sub(some.skipped),
+            spent: self.spent,
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl Player {
             _ => return violated("a command ends as it should", format!("with {code:?}")),
         }
         let Some(mut run) = self.run.take() else { return Ok(()) };
-        let judged = self.judge_calls(session, &run).and_then(|()| self.judge_lines(session, &mut run));
+        let judged = self.judge_calls(session, &run).and_then(|()| self.judge_lines(session, &mut run, &row));
         let judged = judged.and_then(|()| self.judge_money(session, &row));
         if session.is_certain() && !session.had_nothing_to_do() {
             run.accepted = vec![self.setup.clone()];
@@ -110,7 +110,7 @@ impl Player {
         }
     }
 
-    fn judge_lines(&mut self, session: &Session, run: &mut Run) -> Checked {
+    fn judge_lines(&mut self, session: &Session, run: &mut Run, row: &Value) -> Checked {
         let calls: Vec<_> = session.calls.iter().map(|call| (self.keys[&call.item].clone(), call)).collect();
         let is_durable = |call: &Call| {
             // What others need is durable before they are asked.
@@ -172,8 +172,39 @@ impl Player {
                 return violated("a settled item keeps its line in the output", format!("{missing:?}"));
             }
         }
+        if is_whole_run && !matches!(session.meanwhile, Some(Meanwhile::Append(_) | Meanwhile::Replace(..))) {
+            self.check_counts(session, &output, &results, row)?;
+        }
         if session.command == Command::Retry && session.is_whole() {
             self.was_retried(session, &before)?;
+            let is_missing = output.iter().any(|line| line["status"] == "failed")
+                || !session.input.rejects.is_empty()
+                || session.input.key_set() != keys(&output).into_iter().collect();
+            if is_missing && session.ended.code == Some(0) && !session.had_nothing_to_do() {
+                return violated("a retry ends with 1 where anything is missing", session.ended.err.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The output, the results, and what is counted of a complete run are of the same items: those of its input.
+    fn check_counts(&self, session: &Session, output: &[Value], results: &[Value], row: &Value) -> Checked {
+        let sorted = |lines: &[Value]| keys(lines).into_iter().collect::<BTreeSet<_>>();
+        if sorted(output) != sorted(results) || results.len() != output.len() {
+            return violated("the results are of the items of the output", format!("{:?}", sorted(results)));
+        }
+        let report = self.say(&format!("report {} --json", row["run"]));
+        let report: Value = serde_json::from_str(&report.out).unwrap_or_default();
+        let status = |status: &str| output.iter().filter(|line| line["status"] == status).count();
+        for counted in ["completed", "failed", "skipped"] {
+            let right = status(counted) as u64;
+            if row[counted].as_u64() != Some(right) || report["items"][counted].as_u64() != Some(right) {
+                let detail = format!("{right} {counted}, listed {row}, reported {}", report["items"]);
+                return violated("what is counted of a run are the items of its input", detail);
+            }
+        }
+        if row["open"] != 0 {
+            return violated("a complete run has no open item", format!("{row} after {}", session.ended.err));
         }
         Ok(())
     }
@@ -218,7 +249,9 @@ impl Player {
             }
         }
         if what == "results" {
-            run.settled.retain(|key, _| seen.contains(key.as_str()));
+            // An item that has left the input has no line, and settles as what it was when it comes back.
+            let in_input: BTreeSet<String> = session.items().map(Item::key).collect();
+            run.settled.retain(|key, _| seen.contains(key.as_str()) || !in_input.contains(key));
         }
         Ok(())
     }

@@ -113,7 +113,7 @@ fn what_failed_is_listed_and_asked_again_alone() {
         (Some("content_filter"), first["key"].as_str())
     );
 
-    room.run("retry 1 --class timeout").says(0, &["nothing has failed of that"]);
+    room.run("retry 1 --class timeout").says(1, &["nothing has failed of that"]);
     room.run("retry 1 --class nonsense").says(2, &["there is no such class", "content_filter"]);
     // The items are in the store: their file is not needed any more.
     std::fs::remove_file(room.path("items.jsonl")).unwrap();
@@ -270,7 +270,7 @@ fn what_fails_and_is_asked_again_has_failed_until_it_settles_anew() {
     assert_eq!(same, before);
 
     room.config("");
-    room.run("retry 1").expect(0);
+    room.run("retry 1").expect(1);
     assert!(room.lines("o.jsonl").iter().all(|line| line["status"] == "completed"));
     assert_eq!(room.lines("rejects.jsonl").len(), 1, "what was no item is no item still");
 }
@@ -283,7 +283,81 @@ fn items_that_are_gone_from_the_input_are_told() {
     room.items(5);
     room.run(RUN).says(0, &["15 items that this run had before are not in its input any more"]);
     assert_eq!(room.lines("o.jsonl").len(), 5);
-    assert_eq!(room.run("results 1").out.lines().count(), 20);
+    assert_eq!(room.run("results 1").out.lines().count(), 5, "as the output");
+}
+
+#[test]
+fn an_item_that_failed_counts_no_more_once_it_has_left_the_input() {
+    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 3\" }]");
+    room.items(6);
+    room.run(RUN).says(1, &["5 completed, 1 failed"]);
+    room.write(
+        "items.jsonl",
+        room.read("items.jsonl").replace("\"i3\"", "\"corrected\"").replace("thing 3", "thing 7"),
+    );
+    room.run(RUN).says(0, &["6 completed", "1 item that this run had before is not in its input any more"]);
+    let again = room.run(RUN);
+    again.says(0, &["nothing is left of it: 6 completed, 0 failed"]);
+    assert!(!again.err.contains("retry"), "{}", again.err);
+    room.run("retry 1").says(0, &["nothing has failed of that"]);
+    let row: Value = serde_json::from_str(&room.run("runs --json").out).unwrap();
+    let counts =
+        ["completed", "failed", "skipped", "open", "calls"].map(|count| row[count].as_u64().unwrap());
+    assert_eq!(counts, [6, 0, 0, 0, 7], "what was paid stays");
+    let report: Value = serde_json::from_str(&room.run("report 1 --json").out).unwrap();
+    let counts = ["completed", "failed", "gone", "unfinished"].map(|count| report["items"][count].as_u64());
+    assert_eq!(counts, [6, 0, 1, 0].map(Some));
+    assert_eq!(report["calls"]["made"], 7);
+    assert_eq!(room.run("failed 1").out, "");
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    assert_eq!(lines(room.run("results 1").out), lines(room.read("o.jsonl")));
+
+    // Back in the input, it has failed again.
+    room.items(6);
+    room.run(RUN).says(1, &["5 completed, 1 failed"]);
+    room.run(RUN).says(1, &["5 completed, 1 failed", "`pointsman retry 1`"]);
+}
+
+#[test]
+fn a_retry_ends_with_1_where_anything_is_missing() {
+    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 3\" }]");
+    room.items(6);
+    room.run(RUN).expect(1);
+    let missing = "run 1 has 1 item failed: `pointsman retry 1";
+    room.run("retry 1 --class timeout").says(1, &["nothing has failed of that", missing]);
+    let quiet = room.run("retry 1 --class timeout --quiet");
+    assert_eq!((quiet.code, quiet.err.lines().count()), (Some(1), 1), "{}", quiet.err);
+
+    // Five that are new, and a piece that is no item.
+    room.items(11);
+    room.config("");
+    room.run("retry 1")
+        .says(1, &["5 items new or changed since they settled, and not asked", "`pointsman resume 1"]);
+    room.run("resume 1").says(0, &["11 completed"]);
+    room.run("retry 1").says(0, &["nothing has failed of that"]);
+    room.config("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 12\" }]");
+    room.items(12);
+    room.write("items.jsonl", format!("{}no item\n", room.read("items.jsonl")));
+    room.run("resume 1").says(1, &["11 completed, 1 failed, 1 rejected"]);
+    room.config("");
+    room.run("retry 1").says(1, &["12 completed, 1 rejected"]);
+    room.run(RUN).says(1, &["nothing is left", "1 rejected"]);
+}
+
+#[test]
+fn a_retry_from_the_store_ends_with_1_where_another_item_has_failed() {
+    let kinds = ["refusal", "wrong_content"].map(|kind| {
+        let number = if kind == "refusal" { 3 } else { 4 };
+        format!("{{ kind = \"{kind}\", contains = \"thing {number}\" }}")
+    });
+    let room = Room::new(&format!("[simulator]\nfaults = [{}]", kinds.join(", ")));
+    room.write("pipeline.toml", format!("{ONE_STEP}choice = [\"A\", \"B\"]\nreasks = 0\n"));
+    room.items(6);
+    room.run(RUN).says(1, &["2 failed"]);
+    room.config("");
+    std::fs::remove_file(room.path("items.jsonl")).unwrap();
+    room.run("retry 1 --class content_filter").says(1, &["1 completed", "run 1 has 1 item failed"]);
+    room.run("retry 1").says(0, &["1 completed"]);
 }
 
 #[test]

@@ -312,7 +312,7 @@ fn a_retry_that_accepts_changes_keeps_every_other_line_and_leaves_the_run_open()
     room.run("retry 1").says(3, &["--accept-changes"]);
     let others = 12 - failed;
     room.run("retry 1 --accept-changes")
-        .says(0, &[&format!("{others} items new or changed"), "`pointsman resume 1"]);
+        .says(1, &[&format!("{others} items new or changed"), "`pointsman resume 1"]);
     let after = room.lines("o.jsonl");
     assert_eq!(after.len(), 12);
     for line in &after {
@@ -343,7 +343,7 @@ async fn a_corrected_row_without_an_id_is_paid_for_once_and_has_one_line() {
     assert_eq!(statuses(&room).iter().filter(|(_, status)| status == "failed").count(), 1);
     // Corrected: it is another item, and the one that failed has left the input.
     room.write("items.jsonl", "{\"text\":\"a cat\"}\n{\"text\":\"a dog\"}\n");
-    room.run("retry 1").says(0, &["1 item new or changed", "`pointsman resume 1"]);
+    room.run("retry 1").says(1, &["1 item new or changed", "`pointsman resume 1"]);
     assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (1, 1));
     room.run("resume 1").says(0, &["2 completed"]);
     assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
@@ -360,7 +360,7 @@ async fn a_retry_asks_an_item_as_it_is_now() {
     room.write("items.jsonl", "{\"id\":1,\"text\":\"a cat\"}\n{\"id\":2}\nno item\n");
     room.run(RUN).expect(1);
     room.write("items.jsonl", "{\"id\":1,\"text\":\"a cat\"}\n{\"id\":2,\"text\":\"a dog\"}\nno item\n");
-    room.run("retry 1").says(0, &["2 completed"]);
+    room.run("retry 1").says(1, &["2 completed, 1 rejected"]);
     mentions(&room.lines("o.jsonl")[1], "answer", "a dog");
     assert_eq!((room.lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
 }

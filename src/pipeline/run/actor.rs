@@ -317,8 +317,6 @@ impl Run {
         }
         self.pieces += 1;
         match (entry, fit) {
-            // What is no item was rejected before, and has failed of nothing.
-            (Entry::Rejected(_), _) if self.is_retry() => {}
             (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
             (Entry::Item(item), Err(reason)) => {
                 self.read += 1;
@@ -337,11 +335,6 @@ impl Run {
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
-    }
-
-    /// Returns whether only failed items are asked.
-    fn is_retry(&self) -> bool {
-        self.keeping.as_ref().is_some_and(|keeping| keeping.retry.is_some())
     }
 
     fn reject(&mut self, reject: RejectLine) {

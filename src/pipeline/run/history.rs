@@ -13,11 +13,30 @@ use super::report::{Ended, Report};
 use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
 use crate::pipeline::sink::Line;
-use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store};
+use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store, Sums};
 use crate::types::{NanoUsd, StepName};
 
 /// Items that are read at once.
 const PAGE: u32 = 500;
+
+/// Returns how many items of its input a run has; those that have left the input count for nothing but what they took.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn sums_of_input(store: &dyn Store, run: &KnownRun) -> Result<Sums, Error> {
+    let all = store.sums(run.number).await?;
+    let absent = absent_from_input(run);
+    if absent.is_empty() {
+        return Ok(all);
+    }
+    Ok(all.without(store.counts(run.number, &absent).await?))
+}
+
+/// Returns the items that the input did not have when it was last read to its end: the first and the last of each group.
+fn absent_from_input(run: &KnownRun) -> Vec<(i64, i64)> {
+    let absent = run.outcome.get("absent").cloned().map(serde_json::from_value).transpose();
+    absent.ok().flatten().unwrap_or_default()
+}
 
 /// A kept run, to be read.
 #[derive(Debug)]
@@ -37,8 +56,7 @@ impl History {
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
         let grounds = Grounds::of_run(&run)?;
-        let absent = run.outcome.get("absent").cloned().map(serde_json::from_value).transpose();
-        let absent = absent.ok().flatten().unwrap_or_default();
+        let absent = absent_from_input(&run);
         Ok(Self { store, run, steps: grounds.steps.into_keys().collect(), absent })
     }
 
@@ -88,7 +106,7 @@ impl History {
         self.absent[..after].last().is_none_or(|(_, last)| item.0 > *last)
     }
 
-    /// Gives `take` every item that has failed, in the order in which they were begun, until it wants no more.
+    /// Gives `take` every item of the input that has failed, in the order in which they were begun, until it wants no more.
     ///
     /// # Errors
     /// Those of the store, and of `take`.
@@ -101,7 +119,7 @@ impl History {
             let page = self.store.failed(self.run.number, after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
-            for item in &page {
+            for item in page.iter().filter(|item| self.is_in_input(item.head.number)) {
                 take(item).await?;
             }
         }
@@ -116,6 +134,10 @@ impl History {
         self.items(async |item: &KnownItem| {
             for KnownStep { record, .. } in &item.steps {
                 tally.question(&record.step, &record.trail, record.practice);
+            }
+            if !self.is_in_input(item.head.number) {
+                tally.items.gone += 1;
+                return Ok(());
             }
             match item.settled.as_ref().filter(|settled| settled.edition == self.run.edition) {
                 Some(settled) => {

@@ -31,7 +31,7 @@ mod window;
 mod writer;
 
 pub use actor::Run;
-pub use history::History;
+pub use history::{History, sums_of_input};
 pub use keeping::Keeping;
 pub use messages::{Cancel, StopIntake, Watched};
 pub use met::MetItems;

@@ -265,6 +265,10 @@ impl Store for Sqlite {
         self.sums_of(run).boxed()
     }
 
+    fn counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> Answer<'a, Sums> {
+        self.counts_of(run, groups).boxed()
+    }
+
     fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
         self.booked_on(day).boxed()
     }
