@@ -1,4 +1,4 @@
-//! Writes the prompt of a step for one item, and the prompt that asks again.
+//! Writes the prompt of a step for one item.
 //!
 //! Sends nothing and loads no attachment.
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use minijinja::value::Value;
 
-use crate::types::{Class, Failure, Message, Part, Prompt, RouteName};
+use crate::types::{Failure, Message, Part, Prompt, RouteName};
 
 use super::Attachment;
 use super::definition::{Filling, Pipeline, Step};
@@ -125,23 +125,4 @@ pub(super) fn with_parts(prompt: &mut Arc<Prompt>, parts: Vec<Part>) {
     if let Some(first) = Arc::make_mut(prompt).messages.first_mut() {
         first.parts.splice(0..0, parts);
     }
-}
-
-/// Goes on with a conversation: what the model said, and why that is no answer.
-pub(super) fn ask_again(prompt: &mut Arc<Prompt>, step: &Step, said: &str, reason: &str) {
-    let request = format!("Your answer was not accepted: {reason}. {}", step.check.wanted());
-    let messages = &mut Arc::make_mut(prompt).messages;
-    match messages.last_mut() {
-        // Providers refuse an empty turn, and two turns of one speaker.
-        Some(last) if said.trim().is_empty() => last.parts.push(Part::Text(request.into())),
-        _ => messages.extend([Message::assistant(said), Message::user(request)]),
-    }
-}
-
-/// Makes the failure of a step whose answer was refused for the last time.
-pub(super) fn refused(step: &Step, said: &str, reason: &str) -> Failure {
-    let tries = u64::from(step.reasks) + 1;
-    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
-    let message = format!("the answer of step `{}` was refused {times}; at last because {reason}", step.name);
-    Failure::new(Class::ValidationError, message).with_text(said)
 }

@@ -6,9 +6,12 @@ use serde_json::Value;
 
 use crate::types::Shape;
 
-use super::choice::Choices;
+use super::choice::{self, Choices};
 use super::json;
-use super::schema::Schema;
+use super::schema::{MAX_QUICK_BYTES, Schema};
+
+/// Longest plain text that is checked on an actor's thread: it is only trimmed and copied.
+const MAX_QUICK_TEXT: usize = 1 << 20;
 
 /// What the answer of a step must be.
 #[derive(Debug, Clone)]
@@ -49,7 +52,9 @@ impl Check {
     /// Returns whether [`accept`](Self::accept) is short enough for an actor's thread.
     pub(super) fn is_quick(&self, text: &str) -> bool {
         match self {
-            Self::Text | Self::Choice(_) => true,
+            Self::Text => text.len() <= MAX_QUICK_TEXT,
+            // A longer one is refused unread.
+            Self::Choice(_) => text.len() <= MAX_QUICK_BYTES || text.len() > choice::MAX_ANSWER,
             Self::Json(schema) => schema.is_quick(text.len()),
         }
     }
@@ -102,6 +107,16 @@ mod tests {
     fn a_choice_is_given_out_as_it_was_configured() {
         let check = Check::Choice(Choices::new(vec!["Yes".to_owned(), "No".to_owned()]));
         assert_eq!(check.accept("**yes**"), Ok(json!("Yes")));
+    }
+
+    #[test]
+    fn a_long_choice_or_text_is_not_checked_on_the_actors_thread() {
+        let choice = Check::Choice(Choices::new(vec!["Yes".to_owned()]));
+        assert!(choice.is_quick(&"\n".repeat(MAX_QUICK_BYTES)));
+        assert!(!choice.is_quick(&"\n".repeat(MAX_QUICK_BYTES + 1)));
+        assert!(choice.is_quick(&"\n".repeat(15 << 20)), "it is refused unread");
+        assert!(Check::Text.is_quick(&"\n".repeat(MAX_QUICK_TEXT)));
+        assert!(!Check::Text.is_quick(&"\n".repeat(MAX_QUICK_TEXT + 1)));
     }
 
     #[test]

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::json::without_fence;
 
+/// Longest answer that is read, in bytes. A choice with its reasons is far shorter.
+pub(super) const MAX_ANSWER: usize = 64 << 10;
+
 /// The answers that a step allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choices {
@@ -39,6 +42,13 @@ impl Choices {
     /// # Errors
     /// Why it means none, in words for the model.
     pub(super) fn pick(&self, answer: &str) -> Result<&str, String> {
+        if answer.len() > MAX_ANSWER {
+            return Err(format!(
+                "it is longer than {} KiB, where one of the allowed choices is enough: {}",
+                MAX_ANSWER >> 10,
+                self.given.join(", ")
+            ));
+        }
         let answer = without_fence(answer.trim());
         self.whole(answer)
             .or_else(|| self.in_object(answer))
@@ -66,28 +76,36 @@ impl Choices {
     }
 
     /// Reads a line of its own that is a choice, or a short label and a choice. Two such lines with different
-    /// choices decide nothing.
+    /// choices decide nothing. The text is trimmed.
     fn on_a_line(&self, text: &str) -> Option<&str> {
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let first = lines.iter().position(|line| !line.is_empty())?;
-        let last = lines.iter().rposition(|line| !line.is_empty())?;
+        let mut lines = text.lines().map(str::trim).peekable();
+        let mut above: Option<&str> = None;
+        let mut is_after_blank = false;
         let mut found = None;
-        for (at, line) in lines.iter().enumerate() {
-            let Some((choice, label)) = self.read_line(line) else { continue };
-            let above = lines[..at].iter().rfind(|line| !line.is_empty());
-            let stands_out = match label {
-                // `Ruled out: A` is a line like any other of a paragraph.
-                Some(label) => is_answer_label(label) || first == last && is_plain_label(label),
-                // `Ruled out:` may stand on the line before.
-                None => above.is_none_or(|above| match above.strip_suffix([':', '：']) {
-                    Some(label) => is_answer_label(label),
-                    None => at == last || at == first || lines[at - 1].is_empty(),
-                }),
-            };
-            if !stands_out || found.is_some_and(|other| other != choice) {
-                return None;
+        while let Some(line) = lines.next() {
+            if line.is_empty() {
+                is_after_blank = true;
+                continue;
             }
-            found = Some(choice);
+            let is_first = above.is_none();
+            let is_last = lines.peek().is_none();
+            if let Some((choice, label)) = self.read_line(line) {
+                let stands_out = match label {
+                    // `Ruled out: A` is a line like any other of a paragraph.
+                    Some(label) => is_answer_label(label) || is_first && is_last && is_plain_label(label),
+                    // `Ruled out:` may stand on the line before.
+                    None => above.is_none_or(|above| match above.strip_suffix([':', '：']) {
+                        Some(label) => is_answer_label(label),
+                        None => is_last || is_after_blank,
+                    }),
+                };
+                if !stands_out || found.is_some_and(|other| other != choice) {
+                    return None;
+                }
+                found = Some(choice);
+            }
+            above = Some(line);
+            is_after_blank = false;
         }
         found
     }
@@ -222,6 +240,17 @@ mod tests {
         {
             assert_eq!(choices.pick(clear), Ok("B"), "{clear}");
         }
+    }
+
+    #[test]
+    fn an_answer_longer_than_64_kib_is_refused_unread() {
+        let padded = |blanks: usize| format!("URGENT{}", "\n".repeat(blanks));
+        assert_eq!(choices().pick(&padded(MAX_ANSWER - 6)), Ok("URGENT"));
+        let reason = choices().pick(&padded(MAX_ANSWER - 5)).unwrap_err();
+        assert!(
+            reason.contains("longer than 64 KiB") && reason.ends_with("URGENT, Follow up, OTHER"),
+            "{reason}"
+        );
     }
 
     #[test]

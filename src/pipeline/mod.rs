@@ -27,6 +27,7 @@ mod operators;
 mod protected;
 mod quoted;
 mod raw;
+mod reask;
 mod rewrite;
 mod rewrite_calls;
 mod rewrite_expressions;

@@ -25,7 +25,7 @@ pub(super) const MOST_COMPLAINTS: usize = 8;
 const LONGEST_COMPLAINT: usize = 300;
 
 /// Longest text whose value is checked on an actor's thread.
-const MAX_QUICK_BYTES: usize = 8 << 10;
+pub(super) const MAX_QUICK_BYTES: usize = 8 << 10;
 
 /// Keywords whose checks the validator does not remember, so that they can be repeated many times.
 const NOT_LINEAR: [&str; 4] = ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"];

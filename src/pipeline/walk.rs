@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::types::{Class, Failure, ItemStatus, Part, Prompt, StepName};
 
-use super::ask::{Ask, Due, Next, Undecided, ask_again, refused, with_parts};
+use super::ask::{Ask, Due, Next, Undecided, with_parts};
 use super::definition::Pipeline;
 use super::meter::Allowance;
+use super::reask::{NoReask, ask_again, refused};
 use super::template::{Input, Scope};
 
 /// One item on its way.
@@ -31,7 +32,11 @@ pub struct Walk {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Asked { prompt: Arc<Prompt>, refusals: u32 },
+    /// With its first prompt, attachments included.
+    Asked {
+        prompt: Arc<Prompt>,
+        refusals: u32,
+    },
     Answered(Value),
     Skipped,
     Failed(Failure),
@@ -176,12 +181,16 @@ impl Walk {
             }
             Err(reason) => reason,
         };
-        if *refusals < definition.reasks {
-            *refusals += 1;
-            ask_again(prompt, definition, text, &reason);
-            return Next::Reask(prompt.clone());
-        }
-        let failure = refused(definition, text, &reason);
+        let why = if *refusals < definition.reasks {
+            if let Some(again) = ask_again(prompt, definition, text, &reason) {
+                *refusals += 1;
+                return Next::Reask(again);
+            }
+            NoReask::TooLong
+        } else {
+            NoReask::Used
+        };
+        let failure = refused(definition, text, &reason, refusals.saturating_add(1), why);
         self.end(step, State::Failed(failure.clone()));
         Next::Failed(failure)
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use super::program::Room;
@@ -13,15 +13,24 @@ const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl --store n
 
 /// Answers every request with these bytes, and closes the connection; lives as long as the test's process.
 fn answering(response: Vec<u8>) -> SocketAddr {
+    answering_and_noting(response, mpsc::channel().0)
+}
+
+/// Does the same, and sends the size of every request's body to `sizes`.
+fn answering_and_noting(response: Vec<u8>, sizes: mpsc::Sender<u64>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let response = Arc::new(response);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, response) = (stream.unwrap(), response.clone());
+            let mut stream = stream.unwrap();
+            let response = response.clone();
+            let sizes = sizes.clone();
             thread::spawn(move || {
                 // The client may hang up in the middle of a reply that is too large.
-                if read_request(&mut stream).is_ok() {
+                if let Ok(size) = read_request(&mut stream) {
+                    // Most tests do not look.
+                    let _ = sizes.send(size);
                     let _ = stream.write_all(&response);
                 }
             });
@@ -30,8 +39,8 @@ fn answering(response: Vec<u8>) -> SocketAddr {
     address
 }
 
-/// Reads a request to its end: a connection that is closed on unread bytes is reset.
-fn read_request(stream: &mut TcpStream) -> io::Result<()> {
+/// Reads a request to its end, since a connection that is closed on unread bytes is reset. Returns the size of its body.
+fn read_request(stream: &mut TcpStream) -> io::Result<u64> {
     let mut stream = BufReader::new(stream);
     let mut bytes = 0;
     loop {
@@ -46,7 +55,7 @@ fn read_request(stream: &mut TcpStream) -> io::Result<()> {
         }
         if line == "\r\n" {
             io::copy(&mut stream.take(bytes), &mut io::sink())?;
-            return Ok(());
+            return Ok(bytes);
         }
     }
 }
@@ -94,6 +103,23 @@ fn a_reply_that_unpacks_to_forty_megabytes_fails_its_item_alone() {
     room.items(3);
     room.run(RUN).says(1, &["3 unreadable", "the reply is larger than 16 MiB, unpacked"]);
     assert_eq!(room.lines("o.jsonl").len(), 3);
+}
+
+#[test]
+fn a_reask_after_an_answer_of_megabytes_is_a_small_request() {
+    let body = completion(&"\n- maybe".repeat(1 << 18));
+    let (sizes, noted) = mpsc::channel();
+    let address = answering_and_noting(response("content-type: application/json", body.as_bytes()), sizes);
+    let room = Room::new(&config(address));
+    let step = "name = \"p\"\n[[step]]\nname = \"answer\"\nprompt = \"Say {{ item.text }}\"\nreasks = 2\n";
+    for check in ["schema = { type = \"array\" }", "choice = [\"yes\", \"no\"]"] {
+        room.write("pipeline.toml", format!("{step}{check}\n"));
+        room.items(1);
+        room.run(&format!("{RUN} --overwrite")).says(1, &["1 validation_error"]);
+        let sizes: Vec<u64> = noted.try_iter().collect();
+        assert_eq!(sizes.len(), 3, "{sizes:?}");
+        assert!(sizes.iter().all(|size| *size < 20_000), "{sizes:?}");
+    }
 }
 
 #[test]

@@ -205,6 +205,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         };
         let reasked = matches!(next, Next::Reask(_));
         if let (Next::Reask(prompt), None) = (&next, &left) {
+            // Of the first prompt its attachments and texts are shared.
+            job.item.held.add(reask_bytes(prompt).saturating_mul(COPIES));
             // The step's deadline includes its re-asks.
             asked.push(question(&job, step, prompt.clone(), deadline));
         }
@@ -237,6 +239,12 @@ fn prompt_bytes(prompt: &Prompt) -> usize {
     };
     let parts = prompt.messages.iter().flat_map(|message| &message.parts);
     prompt.system.as_ref().map_or(0, |text| text.len()) + parts.map(part).sum::<usize>()
+}
+
+/// Returns the bytes that a re-ask adds to the first prompt: the quoted answer and the request.
+fn reask_bytes(prompt: &Prompt) -> usize {
+    let added = prompt.messages.iter().skip(1).flat_map(|message| &message.parts);
+    added.map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum()
 }
 
 /// Returns whether the question may be answered when the run goes on: a cap on money was met, or everything is

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::types::{Class, Failure, ItemStatus, Part, Role};
+use crate::types::{Class, Failure, ItemStatus, Part, Prompt, Role};
 
 use super::super::{Ask, Attachment, Next, Pipeline, StepEnd, Walk};
 use super::pipeline;
@@ -113,6 +113,58 @@ fn a_refused_answer_is_asked_again_with_the_reason_and_then_fails_with_its_text(
     let Next::Failed(failure) = walk.answered(0, "Still unsure.") else { panic!("not failed") };
     assert_eq!((failure.class, failure.text.as_deref()), (Class::ValidationError, Some("Still unsure.")));
     assert!(failure.message.contains("`category` was refused 2 times"), "{failure}");
+}
+
+/// Returns the text of a prompt's last message.
+fn request(prompt: &Prompt) -> &str {
+    let Some(Part::Text(text)) = prompt.messages.last().and_then(|last| last.parts.last()) else {
+        panic!("no text")
+    };
+    text
+}
+
+#[test]
+fn a_reask_quotes_only_the_latest_refused_answer_and_of_a_long_one_its_beginning_and_end() {
+    let patient =
+        pipeline("name = 'n'\n[[step]]\nname = 'a'\nprompt = 'p'\nchoice = ['yes', 'no']\nreasks = 3\n");
+    let mut walk = start(&patient, json!({}));
+    walk.due();
+    let long = format!("It depends: {}. So yes or no.", "very much ".repeat(1_500_000));
+    for said in [&long, "Neither.", &long] {
+        let Next::Reask(again) = walk.answered(0, said) else { panic!("no re-ask") };
+        let roles: Vec<Role> = again.messages.iter().map(|message| message.role).collect();
+        assert_eq!(roles, [Role::User, Role::Assistant, Role::User]);
+        assert!(again.text_bytes() < 10_000, "{} bytes", again.text_bytes());
+        let Part::Text(quoted) = &again.messages[1].parts[0] else { panic!("no text") };
+        assert_eq!(said == "Neither.", &**quoted == "Neither.", "{quoted}");
+        assert!(said == "Neither." || quoted.contains("bytes are left out here"), "{quoted}");
+        assert!(request(&again).ends_with("Answer with exactly one of the choices and nothing else."));
+    }
+    // Of an empty answer nothing is quoted, and nothing is left of earlier ones.
+    let mut walk = start(&patient, json!({}));
+    walk.due();
+    for _ in 0..3 {
+        let Next::Reask(again) = walk.answered(0, "") else { panic!("no re-ask") };
+        assert_eq!((again.messages.len(), again.messages[0].parts.len()), (1, 2));
+    }
+}
+
+#[test]
+fn a_reask_that_would_be_longer_than_a_prompt_may_be_is_not_sent() {
+    let limited = pipeline(
+        "name = 'n'\n[defaults]\nmax_prompt_bytes = 300\n\
+         [[step]]\nname = 'a'\nprompt = '{{ item.text }}'\nchoice = ['yes', 'no']\nreasks = 2\n",
+    );
+    let mut walk = start(&limited, json!({ "text": "x" }));
+    walk.due();
+    assert!(matches!(walk.answered(0, "Neither."), Next::Reask(_)));
+    let Next::Failed(failure) = walk.answered(0, &"maybe ".repeat(50)) else { panic!("not failed") };
+    assert_eq!(failure.class, Class::ValidationError);
+    for said in
+        ["was refused 2 times; at last because", "yes, no", "not asked for again", "`max_prompt_bytes`"]
+    {
+        assert!(failure.message.contains(said), "{failure}");
+    }
 }
 
 #[test]
