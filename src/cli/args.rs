@@ -345,8 +345,10 @@ pub(super) struct Simulate {
 pub(super) enum ItemFormat {
     /// One JSON object a line.
     Jsonl,
-    /// A header row, then one item a record.
+    /// A header row, then one item a record, separated by commas, semicolons or tabs as the header says.
     Csv,
+    /// The same, separated by tabs.
+    Tsv,
     /// One JSON array of objects.
     Json,
 }

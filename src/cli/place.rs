@@ -144,6 +144,7 @@ pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
     let format = args.from.map(|format| match format {
         ItemFormat::Jsonl => source::Format::Jsonl,
         ItemFormat::Csv => source::Format::Csv,
+        ItemFormat::Tsv => source::Format::Tsv,
         ItemFormat::Json => source::Format::Json,
     });
     if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }

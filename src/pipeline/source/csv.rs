@@ -1,14 +1,16 @@
-//! Reads comma-separated values under a header row.
+//! Reads values separated by commas, semicolons or tabs, under a header row.
 //!
-//! A record that does not fit the header is rejected and the next one is read. All values are
-//! strings; nothing is guessed from their looks.
+//! A record that does not fit the header is rejected and the next one is read. A record of empty fields alone is a blank
+//! line. All values are strings; nothing is guessed from their looks.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Cursor, Read};
 
 use serde_json::{Map, Value};
 
 use super::intake::{Intake, Piece, Stop};
+use super::layout;
 use super::record::Record;
+use super::separator::{self, Separator};
 
 /// Longest name of a column, in bytes: it stands in every item and in messages.
 const MAX_NAME: usize = 256;
@@ -16,16 +18,41 @@ const MAX_NAME: usize = 256;
 /// Most bytes of all names together, for the same reason.
 const MAX_NAMES: usize = 64 << 10;
 
-/// Reads records from `input`, whose first byte stands at `offset`, until its end.
-pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
-    let mut records = Records { input, offset, record: Record::new(limit) };
-    if !records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
-        return Ok(());
+/// Reads records from `input`, whose first byte stands at `offset`, until its end. `given` separates their fields where
+/// the format says what does.
+pub(super) fn read(
+    mut input: impl BufRead,
+    offset: u64,
+    limit: usize,
+    given: Option<u8>,
+    intake: &mut Intake,
+) -> Result<(), Stop> {
+    let mut first = Vec::new();
+    let found = separator::find(&mut input, &mut first, given);
+    let found = found.map_err(|error| intake.unreadable(lines_in(&first), error))?;
+    let separator = match found {
+        Separator::Line(separator) | Separator::Header(separator) => separator,
+        Separator::Unclear(_) => b',',
+    };
+    let input = Cursor::new(first).chain(input);
+    let mut records = Records { input, offset, record: Record::new(limit, separator) };
+    let leading = if let Separator::Line(_) = found { 2 } else { 1 };
+    for _ in 0..leading {
+        if !records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
+            return Ok(());
+        }
     }
-    let columns = header(&records.record).map_err(|reason| intake.header(records.record.start(), reason))?;
+    let columns = match found {
+        Separator::Unclear(reason) => Err(reason),
+        Separator::Line(_) | Separator::Header(_) => header(&records.record),
+    };
+    let columns = columns.map_err(|reason| intake.layout(records.record.start(), reason))?;
     records.record.keep_fields(columns.len());
     while records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
         let record = &records.record;
+        if record.is_blank() {
+            continue;
+        }
         let piece = Piece {
             line: record.start(),
             bytes: Some(record.raw()),
@@ -40,8 +67,21 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
     Ok(())
 }
 
+/// Returns the line at the end of `bytes`, from 1, whose line ends may be of any kind.
+fn lines_in(bytes: &[u8]) -> u64 {
+    let ends = bytes.iter().enumerate().filter(|(at, byte)| match byte {
+        b'\r' => true,
+        b'\n' => *at == 0 || bytes[at - 1] != b'\r',
+        _ => false,
+    });
+    ends.count() as u64 + 1
+}
+
 /// Returns the columns' names, without the white space around them.
 fn header(record: &Record) -> Result<Vec<String>, String> {
+    if let Some(reason) = layout::json_in_csv(record.raw()) {
+        return Err(reason.to_owned());
+    }
     if !record.closed() {
         return Err("the header has a quote that is never closed".into());
     }
@@ -56,8 +96,9 @@ fn header(record: &Record) -> Result<Vec<String>, String> {
     let mut bytes = 0;
     for (index, field) in record.fields().enumerate() {
         let number = index + 1;
-        let name =
-            str::from_utf8(field).map_err(|_| format!("the name of column {number} is not UTF-8"))?.trim();
+        let name = str::from_utf8(field)
+            .map_err(|_| format!("the name of column {number} is not UTF-8; save the file as CSV UTF-8"))?
+            .trim();
         if name.len() > MAX_NAME {
             return Err(format!(
                 "the name of column {number} has {} bytes, and a name may have {MAX_NAME}; shorten it, or add a header \

@@ -57,12 +57,13 @@ pub enum Error {
         /// What is wrong.
         source: Unreadable,
     },
-    /// The CSV header cannot be used.
+    /// The first record says that the whole file cannot be read: a CSV header that cannot be used, or a file in another
+    /// format than its name says.
     #[error("{name}, line {line}: {reason}")]
-    Header {
+    Layout {
         /// The source.
         name: String,
-        /// The header's line, from 1.
+        /// The record's line, from 1.
         line: u64,
         /// What is wrong with it.
         reason: String,

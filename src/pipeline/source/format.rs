@@ -12,8 +12,11 @@ use std::str::FromStr;
 pub enum Format {
     /// One JSON object per line. Blank lines are skipped.
     Jsonl,
-    /// Comma-separated values under one header row. Fields may be quoted and hold line breaks.
+    /// Values under one header row, separated by commas, semicolons or tabs, as a `sep=` line or the header says. Fields
+    /// may be quoted and hold line breaks.
     Csv,
+    /// The same, separated by tabs.
+    Tsv,
     /// One JSON array of objects.
     Json,
 }
@@ -25,6 +28,7 @@ impl Format {
         match extension.as_str() {
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
             "json" => Some(Self::Json),
             _ => None,
         }
@@ -36,6 +40,7 @@ impl fmt::Display for Format {
         out.pad(match self {
             Self::Jsonl => "jsonl",
             Self::Csv => "csv",
+            Self::Tsv => "tsv",
             Self::Json => "json",
         })
     }
@@ -43,7 +48,7 @@ impl fmt::Display for Format {
 
 /// A word that names no format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a format is jsonl, csv or json, not {0:?}")]
+#[error("a format is jsonl, csv, tsv or json, not {0:?}")]
 pub struct FormatError(String);
 
 impl FromStr for Format {
@@ -53,6 +58,7 @@ impl FromStr for Format {
         match word {
             "jsonl" => Ok(Self::Jsonl),
             "csv" => Ok(Self::Csv),
+            "tsv" => Ok(Self::Tsv),
             "json" => Ok(Self::Json),
             _ => Err(FormatError(word.to_owned())),
         }
@@ -80,7 +86,7 @@ impl Head {
             bytes.push(*byte);
             input.consume(1);
         }
-        let utf16 = matches!(bytes[..], [0xff, 0xfe, _, 0, ..] | [0xfe, 0xff, 0, ..]);
+        let utf16 = is_utf16(&bytes);
         let dropped = if bytes.starts_with(MARK) { MARK.len() } else { 0 };
         bytes.drain(..dropped);
         Ok(Self { bytes, dropped: dropped as u64, utf16 })
@@ -89,6 +95,17 @@ impl Head {
     /// Returns what the first byte promises: an array if it opens one, lines otherwise.
     pub(super) fn format(&self) -> Format {
         if first_in(&self.bytes) == Some(b'[') { Format::Json } else { Format::Jsonl }
+    }
+}
+
+/// Returns whether these bytes begin UTF-16 text: with a byte-order mark before a letter, or with two ASCII letters.
+fn is_utf16(bytes: &[u8]) -> bool {
+    // Two bytes of plain text behind such a mark are rather stray bytes before an ordinary line.
+    let is_plain = |byte: u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    match *bytes {
+        [0xff, 0xfe, low, high, ..] | [0xfe, 0xff, high, low, ..] => !is_plain(low) || !is_plain(high),
+        [low, 0, next, 0, ..] | [0, low, 0, next, ..] => low != 0 && next != 0,
+        _ => false,
     }
 }
 
@@ -122,5 +139,19 @@ mod tests {
     fn stray_bytes_at_the_start_are_not_taken_for_utf_16() {
         assert!(!Head::read(&mut &b"\xff\xfe{}"[..]).unwrap().utf16);
         assert!(Head::read(&mut &b"\xff\xfe{\0}\0"[..]).unwrap().utf16);
+        assert!(!Head::read(&mut &b"\0\0\0\0"[..]).unwrap().utf16);
+    }
+
+    #[test]
+    fn utf_16_is_recognised_in_any_script_and_without_a_mark() {
+        let bytes =
+            |text: &str, to: fn(u16) -> [u8; 2]| -> Vec<u8> { text.encode_utf16().flat_map(to).collect() };
+        for text in
+            ["\u{feff}id,text", "\u{feff}Größe", "\u{feff}Имя", "\u{feff}記事,本文", "id,text", "{\"id\": 1}"]
+        {
+            for order in [u16::to_le_bytes as fn(u16) -> [u8; 2], u16::to_be_bytes] {
+                assert!(Head::read(&mut &bytes(text, order)[..]).unwrap().utf16, "{text}");
+            }
+        }
     }
 }

@@ -132,8 +132,8 @@ impl Intake {
         Stop::Failed(Error::Value { name: self.name.clone(), items: self.items, source })
     }
 
-    pub(super) fn header(&self, line: u64, reason: String) -> Stop {
-        Stop::Failed(Error::Header { name: self.name.clone(), line, reason })
+    pub(super) fn layout(&self, line: u64, reason: String) -> Stop {
+        Stop::Failed(Error::Layout { name: self.name.clone(), line, reason })
     }
 
     pub(super) fn syntax(&self, line: u64, column: u64, reason: String) -> Stop {

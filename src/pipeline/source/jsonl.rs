@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use super::entry::EXCERPT;
 use super::intake::{Intake, Piece, Stop};
+use super::layout::json_over_lines;
 use crate::pipeline::extent::{self, Excess};
 
 /// Reads lines from `input`, whose first byte stands at `offset`, until its end.
 pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
     let mut lines = Lines { input, limit, buffer: Vec::new(), number: 0, length: 0, offset };
+    let mut is_first = true;
     while lines.advance().map_err(|error| intake.unreadable(lines.number, error))? {
         let line = lines.buffer.trim_ascii();
         let piece = Piece { line: lines.number, bytes: Some(line), length: lines.length, end: lines.offset };
@@ -22,9 +24,18 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
         } else if !line.is_empty() {
             match parse(line) {
                 Ok(value) => intake.value(piece, value)?,
-                Err(unreadable) => intake.reject(piece, unreadable.reason(), None)?,
+                Err(unreadable) => {
+                    let whole = if is_first { json_over_lines(line, unreadable.is_cut()) } else { None };
+                    if let Some(reason) = whole {
+                        return Err(intake.layout(lines.number, reason.to_owned()));
+                    }
+                    intake.reject(piece, unreadable.reason(), None)?;
+                }
             }
+        } else {
+            continue;
         }
+        is_first = false;
     }
     Ok(())
 }
@@ -52,6 +63,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, Unparsed> {
 }
 
 impl Unparsed {
+    /// Returns whether a value begins that does not end.
+    fn is_cut(&self) -> bool {
+        matches!(self, Self::Json(error) if error.is_eof())
+    }
+
     /// Says what is wrong, to be read after "line N".
     fn reason(&self) -> String {
         match self {

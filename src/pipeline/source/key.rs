@@ -14,6 +14,9 @@ use crate::types::{Fingerprint, ItemKey};
 /// Longest key, in bytes.
 const LONGEST: usize = 512;
 
+/// What the key of an item without an `id` begins with.
+const CONTENT: &str = "sha-";
+
 /// An item's key and where it comes from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Key {
@@ -45,7 +48,20 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
     if text.as_str().len() > LONGEST {
         return Err(format!("has an `id` of {} bytes; the longest may have {LONGEST}", text.as_str().len()));
     }
+    if has_form_of_content(text.as_str()) {
+        return Err(
+            "has an `id` of the form of a key of content (`sha-` and 32 hexadecimal digits), which could be \
+                    another item's; put a word before it, or leave the `id` out"
+                .into(),
+        );
+    }
     Ok(Key { key: text, from_content: false })
+}
+
+/// Returns whether an `id` could be the key of an item without one.
+fn has_form_of_content(id: &str) -> bool {
+    let digits = id.strip_prefix(CONTENT);
+    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// Returns the fingerprint of all the fields of an item; the order in which they are written does not matter.
@@ -59,7 +75,7 @@ fn of_content(item: &Map<String, Value>) -> Key {
     let mut canonical = String::new();
     write_object(item, &mut canonical);
     let digest = Sha256::digest(canonical.as_bytes());
-    let mut key = String::from("sha-");
+    let mut key = String::from(CONTENT);
     for byte in &digest[..16] {
         // Writing to a string cannot fail.
         let _ = write!(key, "{byte:02x}");
@@ -178,6 +194,21 @@ mod tests {
         assert_eq!(of("1.5e2"), of("150.0"));
         assert_ne!(of("1.5"), of("1.51"));
         assert_eq!(key(r#"{"id": 2.50}"#).unwrap().key.as_str(), "2.5");
+    }
+
+    #[test]
+    fn an_id_of_the_form_of_a_content_key_is_refused() {
+        let of_content = key(r#"{"text": "x"}"#).unwrap();
+        let reason = key(&format!(r#"{{"id": "{}"}}"#, of_content.key)).unwrap_err();
+        assert!(reason.contains("key of content") && reason.contains("leave the `id` out"), "{reason}");
+        for id in [
+            "sha-",
+            "sha-1",
+            "my-sha-ecf9e98ec0641e23113ff3ce8bdc78d0",
+            "sha-ecf9e98ec0641e23113ff3ce8bdc78dx",
+        ] {
+            assert!(key(&format!(r#"{{"id": "{id}"}}"#)).is_ok(), "{id}");
+        }
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod intake;
 mod json;
 mod jsonl;
 mod key;
+mod layout;
 mod open;
 mod reader;
 mod record;
+mod separator;
 #[cfg(test)]
 mod tests;
 

@@ -171,9 +171,9 @@ impl Source {
         self
     }
 
-    /// Returns whether it is known to be CSV before it is read.
+    /// Returns whether it is known to be CSV, however separated, before it is read.
     pub fn is_csv(&self) -> bool {
-        matches!(self.input, Input::Bytes(_, Some(Format::Csv)))
+        matches!(self.input, Input::Bytes(_, Some(Format::Csv | Format::Tsv)))
     }
 
     /// Returns what messages call the source.

@@ -104,7 +104,8 @@ fn read_bytes(
     let whole = io::Cursor::new(head.bytes).chain(input);
     match format {
         Format::Jsonl => jsonl::read(whole, head.dropped, limit, intake),
-        Format::Csv => csv::read(whole, head.dropped, limit, intake),
+        Format::Csv => csv::read(whole, head.dropped, limit, None, intake),
+        Format::Tsv => csv::read(whole, head.dropped, limit, Some(b'\t'), intake),
         Format::Json => json::read(whole, head.dropped, limit, intake),
     }
 }

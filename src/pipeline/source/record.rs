@@ -1,4 +1,4 @@
-//! Cuts comma-separated bytes into records and fields.
+//! Cuts bytes into records and fields, separated by commas or another byte.
 //!
 //! The grammar is that of RFC 4180, as lenient as the `csv` crate, to which a test compares it. It is
 //! written out because that crate holds a record whole, however long, and takes a quote that is never
@@ -28,6 +28,7 @@ enum State {
 /// The record that is being cut, and the place in the input.
 pub(super) struct Record {
     limit: usize,
+    separator: u8,
     state: State,
     /// The line that is being read.
     line: u64,
@@ -43,13 +44,15 @@ pub(super) struct Record {
     count: usize,
     keep_fields: usize,
     closed: bool,
+    blank: bool,
 }
 
 impl Record {
     /// Cuts records; of one with more than `limit` bytes only the beginning is kept.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, separator: u8) -> Self {
         Self {
             limit,
+            separator,
             state: State::Before,
             line: 1,
             after_return: false,
@@ -61,6 +64,7 @@ impl Record {
             count: 0,
             keep_fields: MOST_COLUMNS,
             closed: true,
+            blank: true,
         }
     }
 
@@ -104,6 +108,12 @@ impl Record {
         self.length > self.limit as u64
     }
 
+    /// Returns whether all its fields are empty or white space, also those that are not kept. A sole field in quotes is
+    /// not blank: that is how an empty value is written in a file of one column.
+    pub(super) fn is_blank(&self) -> bool {
+        self.blank && (self.count > 1 || self.raw.first() != Some(&b'"'))
+    }
+
     /// Returns the fields that were kept.
     pub(super) fn fields(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
@@ -117,7 +127,10 @@ impl Record {
         self.content.clear();
         self.content.shrink_to(1 << 20);
         self.ends.clear();
-        (self.length, self.count, self.closed) = (0, 0, true);
+        self.length = 0;
+        self.count = 0;
+        self.closed = true;
+        self.blank = true;
     }
 
     /// Takes bytes up to the record's end; returns how many, and whether the end was among them.
@@ -163,7 +176,9 @@ impl Record {
         self.state = match (self.state, byte) {
             (State::Start, b'"') => State::Quoted,
             (State::Quoted, b'"') => State::Closing,
-            (State::Before | State::Start | State::Plain | State::Closing, b',') => {
+            (State::Before | State::Start | State::Plain | State::Closing, byte)
+                if byte == self.separator =>
+            {
                 self.end_field();
                 State::Start
             }
@@ -187,6 +202,7 @@ impl Record {
     }
 
     fn push(&mut self, byte: u8) {
+        self.blank &= byte.is_ascii_whitespace();
         if self.length <= self.limit as u64 && self.count < self.keep_fields {
             self.content.push(byte);
         }
@@ -208,7 +224,7 @@ mod tests {
 
     /// Cuts `bytes`, passed in pieces of `piece` bytes, into records of fields.
     fn cut(bytes: &[u8], piece: usize) -> Vec<Vec<Vec<u8>>> {
-        let mut record = Record::new(1 << 20);
+        let mut record = Record::new(1 << 20, b',');
         let mut records = Vec::new();
         for mut chunk in bytes.chunks(piece) {
             while !chunk.is_empty() {
@@ -257,7 +273,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_whichever_way_they_end() {
-        let mut record = Record::new(100);
+        let mut record = Record::new(100, b',');
         let mut starts = Vec::new();
         let mut bytes: &[u8] = b"a\r\nb\rc\n\n\r\n\"x\r\ny\nz\"\nd";
         loop {
@@ -276,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_record_beyond_the_limit_is_passed_over_and_not_held() {
-        let mut record = Record::new(10);
+        let mut record = Record::new(10, b',');
         let long = format!("\"{}\nx\",,,,,,,,,,,,,,,,\n", "y".repeat(100_000));
         assert_eq!(record.take(long.as_bytes()), (long.len(), true));
         assert!(record.too_long() && record.closed());
