@@ -26,6 +26,7 @@ use super::permit::Permit;
 use super::reply_limit::ReplyLimit;
 use super::state::State;
 use super::transport::Response;
+use super::usage_bounds::UsageBounds;
 
 /// How often a call lets others have their turn before it waits for the end of a stream after its end mark.
 /// Mostly the end has come with the mark, and the connection's own task has only to pass it on; an alarm as
@@ -61,10 +62,12 @@ pub(super) async fn exchange(
     let (settings, transport) = (state.settings(), &outlet.transport);
     let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
     let prompt = with_defaults(&call.prompt, model);
+    let mut bounds = None;
     let mut result = async {
         chaos::point("call.encode");
         let format = settings.format;
         let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
+        bounds = Some(UsageBounds::new(&prompt, format, request.body.len()));
         chaos::point("call.send");
         let mut response = clocks.wait(transport.post(request, key.header())).await??;
         chaos::point("call.headers");
@@ -87,6 +90,9 @@ pub(super) async fn exchange(
         Ok(reply)
     }
     .await;
+    if let Some(bounds) = bounds {
+        bounds.apply(&mut result);
+    }
     match &mut result {
         Ok(reply) => {
             key.cover_reply(reply);

@@ -53,6 +53,7 @@ mod state;
 mod this_machine;
 mod times;
 mod transport;
+mod usage_bounds;
 mod window;
 
 pub use actor::{Provider, TellHealth};

@@ -103,9 +103,13 @@ async fn run_capped(pointsman: &Pointsman, store: &Arc<dyn Store>, name: &str) -
 }
 
 /// Counts that cannot be believed, and counts of which a part is missing.
-fn unknown() -> [Counts; 6] {
+fn unknown() -> [Counts; 10] {
     let whole = Counts::new(1, 1);
     [
+        Counts::new(0, 1),
+        Counts::new(1, 0),
+        Counts::new(10_000_000, 1),
+        Counts::new(1, 1_000_000),
         Counts::new(u64::MAX, 1),
         Counts::new(1, u64::MAX),
         Counts::new(u64::MAX, u64::MAX),
