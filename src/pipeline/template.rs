@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Object, Value};
+use minijinja::value::{Object, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
 use serde_json::Value as Json;
 
+use crate::document::nearest;
 use crate::types::{Class, Failure, StepName};
 
 use super::facts::{Facts, Flaw, Mentions};
@@ -136,12 +137,12 @@ impl Templates {
             (Ok(Ok(())), None) => {
                 String::from_utf8(out.text).map_err(|_| Unfilled::Failed("the text is not UTF-8".to_owned()))
             }
-            (Ok(Err(error)), None) => Err(Unfilled::Failed(self.explain(name, &error))),
+            (Ok(Err(error)), None) => Err(Unfilled::Failed(self.explain(name, &error, scope))),
             (Err(_), None) => Err(Unfilled::Failed("the template engine panicked".to_owned())),
         }
     }
 
-    fn explain(&self, name: &str, error: &Error) -> String {
+    fn explain(&self, name: &str, error: &Error, scope: &Value) -> String {
         let place = self.sources.get(name).and_then(|(source, origins)| {
             let range = origins.of(&error.range()?)?;
             let line = source.get(..range.start)?.matches('\n').count() + 1;
@@ -157,10 +158,11 @@ impl Templates {
         match place {
             // The engine names what was missing within a path.
             Some((line, _)) if is_missing && names_what_is_missing(&told) => {
-                format!("line {line}: {told}")
+                let path = told.split('`').nth(1).unwrap_or_default();
+                format!("line {line}: {told}{}", meant(path, scope))
             }
             Some((line, code)) if is_missing && code.len() <= LONGEST_CODE => {
-                format!("line {line}: `{code}` is undefined")
+                format!("line {line}: `{code}` is undefined{}", meant(code, scope))
             }
             Some((line, code)) if (1..=LONGEST_CODE).contains(&code.len()) => {
                 format!("line {line}: {told}, in `{code}`")
@@ -183,6 +185,26 @@ impl Templates {
 /// Returns whether the detail of an undefined value names it. The engine says that in its text alone; the tests pin it.
 fn names_what_is_missing(detail: &str) -> bool {
     detail.contains("` is undefined")
+}
+
+/// Most fields of an item that a misspelt one is compared with.
+const MAX_FIELDS: usize = 1_000;
+
+/// Returns which field was probably meant by the last name of a path such as `item.nmae`; nothing where no field is
+/// alike.
+fn meant(path: &str, scope: &Value) -> String {
+    let find = || {
+        let (parent, wrong) = path.rsplit_once('.')?;
+        let is_name = |name: &str| name.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+        let mut value = scope.clone();
+        for name in parent.split('.') {
+            value = value.get_attr(name).ok().filter(|_| is_name(name))?;
+        }
+        let is_object = is_name(wrong) && value.kind() == ValueKind::Map;
+        let fields: Vec<Value> = value.try_iter().ok().filter(|_| is_object)?.take(MAX_FIELDS).collect();
+        nearest(wrong, fields.iter().filter_map(Value::as_str)).map(str::to_owned)
+    };
+    find().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
 /// Most bytes of a reason that a message holds.

@@ -64,6 +64,17 @@ fn what_is_missing_is_named_with_its_line() {
         "line 2: `item.nickname` is undefined"
     );
     assert_eq!(fill("{{ item.a.b }}", json!({})).unwrap_err(), "line 1: `item.a` is undefined");
+    for (template, undefined, meant) in [
+        ("{{ item.nmae }}", "item.nmae", "name"),
+        ("{{ item.Name | upper }}", "item.Name", "name"),
+        ("{{ item.nmae.first }}", "item.nmae", "name"),
+        ("{{ item.owner.adress }}", "item.owner.adress", "address"),
+        ("{% if item.nmae == 'x' %}y{% endif %}", "item.nmae", "name"),
+    ] {
+        let item = json!({ "name": "x", "id": 1, "owner": { "address": "y" } });
+        let expected = format!("line 1: `{undefined}` is undefined; did you mean `{meant}`?");
+        assert_eq!(fill(template, item).unwrap_err(), expected, "{template}");
+    }
     assert_eq!(
         fill("{{ item.a + 1 }}", json!({ "a": {} })).unwrap_err(),
         "line 1: cannot calculate a map + a number, in `item.a + 1`"
