@@ -82,6 +82,11 @@ pub(crate) fn is_blank(text: &str) -> bool {
     text.chars().all(|character| character.is_whitespace() || Kind::of(character) != Kind::Shown)
 }
 
+/// Returns whether `character` is not seen on a terminal: [`line()`] leaves it out, or puts a sign in its place.
+pub(crate) fn is_unseen(character: char) -> bool {
+    matches!(Kind::of(character), Kind::Invisible | Kind::Control)
+}
+
 fn replace(text: &str, with: impl Fn(Kind) -> Option<&'static str>) -> Cow<'_, str> {
     if text.chars().all(|character| with(Kind::of(character)).is_none()) {
         return Cow::Borrowed(text);

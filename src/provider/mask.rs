@@ -1,8 +1,14 @@
 //! Covers a secret in what a provider says when it repeats what it was sent: in errors and in answers.
 //!
-//! Also finds a secret whose characters are escaped as in JSON, and one that was cut off at the end of a message.
-//! Never prints one.
+//! Also finds a secret whose characters are escaped as in JSON or in a URL, one with characters in it that a terminal does
+//! not show, one in base64, and one that was cut off at the end of a message. Never prints one.
 
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use crate::screen;
 use crate::types::{Failure, Reply, Secret};
 
 /// What stands in place of a secret.
@@ -27,16 +33,21 @@ const MAY_SHOW: usize = 7;
 
 /// Covers one secret.
 #[derive(Debug, Clone)]
-pub(super) struct Mask(Secret);
+pub(super) struct Mask {
+    secret: Secret,
+    /// What the secret looks like in base64.
+    encoded: Arc<[Secret]>,
+}
 
 impl Mask {
     pub(super) fn new(secret: Secret) -> Self {
-        Self(secret)
+        let encoded = in_base64(secret.expose());
+        Self { secret, encoded }
     }
 
     /// Returns whether `secret` is what it covers.
     pub(super) fn covers(&self, secret: &Secret) -> bool {
-        self.0.expose() == secret.expose()
+        self.secret.expose() == secret.expose()
     }
 
     /// Covers the secret wherever a failure holds words of the provider.
@@ -50,7 +61,7 @@ impl Mask {
     /// Covers the secret wherever an answer holds words of the provider. Answers are put together before, so that
     /// one that came in pieces is found as well.
     pub(super) fn cover_reply(&self, reply: &mut Reply) {
-        let secret = self.0.expose();
+        let secret = self.secret.expose();
         let has = |of: fn(&char) -> bool| secret.chars().any(|character| of(&character));
         let is_mixed = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
         let shortest = if is_mixed { SHORTEST_IN_ANSWERS } else { SHORTEST_WORD_IN_ANSWERS };
@@ -67,7 +78,7 @@ impl Mask {
     }
 
     fn cover_message(&self, text: &mut Box<str>) {
-        let secret = self.0.expose();
+        let secret = self.secret.expose();
         if secret.len() < SHORTEST {
             return;
         }
@@ -88,35 +99,69 @@ impl Mask {
 
     /// Returns the text without the secret; `None` where it is not in there.
     fn covered(&self, text: &str) -> Option<String> {
-        let secret = self.0.expose();
-        // Without a backslash nothing is escaped.
-        if !text.contains('\\') {
-            return text.contains(secret).then(|| text.replace(secret, COVER));
+        // What is not written plainly is looked for character by character.
+        let is_plain = !text.contains(['\\', '%']) && !text.chars().any(screen::is_unseen);
+        let mut covered = covered(text, self.secret.expose(), is_plain);
+        for encoded in &*self.encoded {
+            let further = self::covered(covered.as_deref().unwrap_or(text), encoded.expose(), is_plain);
+            covered = further.or(covered);
         }
-        let mut covered = String::new();
-        let mut kept = 0;
-        let mut at = 0;
-        while at < text.len() {
-            match escaped_length(&text.as_bytes()[at..], secret.as_bytes()) {
-                Some(length) => {
-                    covered.push_str(text.get(kept..at)?);
-                    covered.push_str(COVER);
-                    at += length;
-                    kept = at;
-                }
-                None => at += 1,
-            }
-        }
-        covered.push_str(text.get(kept..)?);
-        (kept > 0).then_some(covered)
+        covered
     }
 }
 
-/// Returns how many bytes `text` begins with that read as `secret`, each character of which may be escaped as in
-/// JSON, and that again.
-fn escaped_length(text: &[u8], secret: &[u8]) -> Option<usize> {
+/// Returns the base64 of a secret that is long enough not to be a harmless word, in both alphabets and at each of the
+/// three places at which it may begin within a longer text. Characters that others than the secret decide are left out.
+fn in_base64(secret: &str) -> Arc<[Secret]> {
+    if secret.len() < SHORTEST_IN_ANSWERS {
+        return Arc::default();
+    }
+    let mut encoded: Vec<String> = Vec::new();
+    for (before, begin) in [(0, 0), (1, 2), (2, 3)] {
+        let text = [&[0; 2][..before], secret.as_bytes()].concat();
+        let end = text.len() * 8 / 6;
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            let whole = engine.encode(&text);
+            encoded.extend(whole.get(begin..end).map(str::to_owned).filter(|part| !encoded.contains(part)));
+        }
+    }
+    encoded.into_iter().map(Secret::from).collect()
+}
+
+/// Returns the text without `secret`; `None` where it is not in there.
+fn covered(text: &str, secret: &str, is_plain: bool) -> Option<String> {
+    if is_plain {
+        return text.contains(secret).then(|| text.replace(secret, COVER));
+    }
+    let mut covered = String::new();
+    let mut kept = 0;
+    let first = secret.as_bytes().first()?;
+    let may_begin = |byte: &u8| byte == first || matches!(byte, b'\\' | b'%');
     let mut at = 0;
-    for &character in secret {
+    while let Some(before) = text.as_bytes().get(at..)?.iter().position(may_begin) {
+        at += before;
+        match written_length(text.as_bytes().get(at..)?, secret.as_bytes()) {
+            Some(length) => {
+                covered.push_str(text.get(kept..at)?);
+                covered.push_str(COVER);
+                at += length;
+                kept = at;
+            }
+            None => at += 1,
+        }
+    }
+    covered.push_str(text.get(kept..)?);
+    (kept > 0).then_some(covered)
+}
+
+/// Returns how many bytes `text` begins with that read as `secret`, each character of which may be escaped as in
+/// JSON, and that again, or as in a URL. Between its characters may be some that are not seen.
+fn written_length(text: &[u8], secret: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for (index, &character) in secret.iter().enumerate() {
+        if index > 0 {
+            at += unseen_length(text.get(at..)?);
+        }
         // A run of any length must not be looked through from each of its places.
         let run = text.get(at..)?.iter().take(MAX_ESCAPES);
         let slashes = run.take_while(|byte| **byte == b'\\').count();
@@ -125,6 +170,7 @@ fn escaped_length(text: &[u8], secret: &[u8]) -> Option<usize> {
         at += match rest {
             _ if is_slash => slashes,
             [first, ..] if *first == character => slashes + 1,
+            [b'%', high, low, ..] if hex([*high, *low]) == Some(character) => slashes + 3,
             [b'u', b'0', b'0', high, low, ..] if slashes > 0 && hex([*high, *low]) == Some(character) => {
                 slashes + 5
             }
@@ -132,6 +178,38 @@ fn escaped_length(text: &[u8], secret: &[u8]) -> Option<usize> {
         };
     }
     Some(at)
+}
+
+/// Returns how many bytes `text` begins with that are characters which are not seen, plain or escaped as in JSON.
+fn unseen_length(text: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = &text[at..];
+        at += match rest {
+            [b' '..=b'~', ..] => match escaped_unseen(rest) {
+                Some(length) => length,
+                None => return at,
+            },
+            _ => match first_character(rest).filter(|character| screen::is_unseen(*character)) {
+                Some(character) => character.len_utf8(),
+                None => return at,
+            },
+        };
+    }
+}
+
+/// Returns the length of an escape such as `\u200b` that `text` begins with, if its character is not seen.
+fn escaped_unseen(text: &[u8]) -> Option<usize> {
+    let slashes = text.iter().take(MAX_ESCAPES).take_while(|byte| **byte == b'\\').count();
+    let digits = text.get(slashes..)?.strip_prefix(b"u")?.get(..4).filter(|_| slashes > 0)?;
+    let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    char::from_u32(number).filter(|character| screen::is_unseen(*character)).map(|_| slashes + 5)
+}
+
+fn first_character(text: &[u8]) -> Option<char> {
+    let most = text.len().min(4);
+    let valid = (1..=most).find_map(|length| std::str::from_utf8(text.get(..length)?).ok())?;
+    valid.chars().next()
 }
 
 fn hex(digits: [u8; 2]) -> Option<u8> {
@@ -207,6 +285,47 @@ mod tests {
         assert_eq!(answer("sk/0123456789", r#"["sk\/0123456789\n"]"#), r#"["***\n"]"#);
         assert_eq!(answer("sk\\0123456789", r#"["sk\\0123456789 ü"]"#), r#"["*** ü"]"#);
         assert_eq!(answer(KEY, r"ü\n – 0123456789"), r"ü\n – 0123456789");
+    }
+
+    #[test]
+    fn a_key_with_unseen_characters_in_it_is_covered() {
+        for hidden in [
+            "sk-\u{200b}live-0123456789",
+            "s\u{feff}k\u{202e}-live-\u{ad}\u{2060}0123456789",
+            "sk-live-01234\u{e0041}56789",
+            "sk-live\u{7}-0123456789",
+            r"sk-\u200blive-\u00ad\u0007\\u200B0123456789",
+            "\\u0073k\u{200b}-live-0123456789",
+        ] {
+            assert_eq!(answer(KEY, &format!("it is {hidden} – ü")), "it is *** – ü", "{hidden}");
+            assert_eq!(covered(&format!("it is {hidden} – ü")), "it is *** – ü", "{hidden}");
+        }
+        assert_eq!(answer(KEY, "sk-\u{200b}live ü"), "sk-\u{200b}live ü");
+        assert_eq!(answer(KEY, "s\u{200b}"), "s\u{200b}");
+    }
+
+    #[test]
+    fn a_key_in_base64_or_percent_encoded_is_covered() {
+        let key = "sk/live+0123456789?>ÿ";
+        for before in ["", "B", "Be", "Bearer ", "user:"] {
+            for after in ["", "!", "!!", "@host"] {
+                let text = format!("{before}{key}{after}");
+                for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                    let encoded = engine.encode(&text);
+                    let said = answer(key, &format!("it is {encoded}= or so"));
+                    assert!(said.contains(COVER), "{text}: {said}");
+                    // What is left of it decides no whole character of the key.
+                    let left = said.len() - "it is ***= or so".len();
+                    let around = engine.encode(before).len() + engine.encode(after).len();
+                    assert!(left <= around + 3, "{text}: {said}");
+                }
+            }
+        }
+        for percent in ["sk-live-012345678%39", "sk%2dlive%2D0123456789", "%73%6B-live-0123456789"] {
+            assert_eq!(answer(KEY, &format!("at 100% {percent}&x=%20")), "at 100% ***&x=%20", "{percent}");
+        }
+        // The base64 of a short key would be a harmless word.
+        assert!(in_base64("ollama").is_empty());
     }
 
     proptest! {
