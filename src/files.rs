@@ -42,6 +42,31 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
+/// Opens the file at `path` to write to it, and to read it where `read` says so. Where there is none it is created for
+/// its owner alone, at `path` itself.
+///
+/// # Errors
+/// What the system says, or that the path is a link to nothing: the file would be created where the link says.
+pub(crate) fn open_or_create(path: &Path, read: bool) -> io::Result<File> {
+    let options = || {
+        let mut options = private();
+        options.read(read).write(true);
+        options
+    };
+    match options().open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match options().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options().open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io::Error::other(DANGLING)),
+            // Another process has created it meanwhile.
+            opened => opened,
+        },
+        opened => opened,
+    }
+}
+
 /// Opens a regular file with `options` where `path` itself is that file: no link to it, and not one of several names
 /// of it.
 ///
@@ -95,6 +120,9 @@ pub(crate) fn synced_here() -> usize {
     SYNCED.with(std::cell::Cell::get)
 }
 
+const DANGLING: &str =
+    "it is a link to a file that does not exist; create that file, remove the link, or name another file";
+
 const LINK: &str = "it is a link to another file";
 
 /// Returns how many names a file has.
@@ -114,6 +142,20 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_file_is_created_through_no_link_and_one_that_exists_is_opened_through_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        symlink(at("nothing"), at("dangling")).unwrap();
+        let refused = open_or_create(&at("dangling"), true).unwrap_err().to_string();
+        assert!(refused.contains("a link to a file that does not exist"), "{refused}");
+        assert!(!at("nothing").exists());
+        drop(open_or_create(&at("nothing"), true).unwrap());
+        open_or_create(&at("dangling"), false).unwrap();
+        let missing = open_or_create(&at("no/file"), false).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn a_new_file_is_for_its_owner_and_one_that_exists_keeps_its_mode() {

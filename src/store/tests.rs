@@ -308,6 +308,17 @@ async fn a_run_has_one_lock_by_whatever_path_its_database_was_opened() {
 
 #[tokio::test]
 #[cfg(unix)]
+async fn a_database_is_not_created_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(folder.path().join("nothing"), &link).unwrap();
+    let refused = Sqlite::open(&link).await.err().unwrap().to_string();
+    assert!(refused.contains("a link to a file that does not exist"), "{refused}");
+    assert!(!folder.path().join("nothing").exists());
+}
+
+#[tokio::test]
+#[cfg(unix)]
 async fn a_new_database_and_the_files_beside_it_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();

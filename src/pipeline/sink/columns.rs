@@ -9,6 +9,7 @@
 
 use std::io;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::Value;
 
 use super::Formulas;
@@ -148,16 +149,26 @@ fn is_formula(text: &str) -> bool {
     // What cannot be seen does not show in a cell either, and some programs drop it.
     let shown = screen::line(text);
     let inner = shown.trim_start_matches(|letter: char| letter.is_whitespace() || QUOTES.contains(&letter));
+    let mut letters = inner.chars();
+    let begins = letters.next().is_some_and(begins_formula);
     // A sign alone is none: people write `-` where there is nothing.
-    inner.starts_with(STARTS) && inner.chars().nth(1).is_some() && !is_number(text.trim_matches(' '))
+    begins && letters.next().is_some() && !is_number(text.trim_matches(' '))
 }
 
-/// What begins a formula, and the wide forms of the same, which some spreadsheets read alike.
-const STARTS: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+/// Returns whether a formula may begin with this character, or with another form of the same (NFKC), such as a wide,
+/// small or raised one: some spreadsheets read them alike.
+fn begins_formula(character: char) -> bool {
+    let plain = ComposingNormalizerBorrowed::new_nfkc().normalize_iter(std::iter::once(character)).next();
+    plain.is_some_and(|plain| ['=', '+', '-', '@', MINUS].contains(&plain))
+}
+
+/// The minus sign of typeset text.
+const MINUS: char = '\u{2212}';
 
 const QUOTES: [char; 4] = ['"', '\'', '`', '\u{fffd}'];
 
-/// Returns whether the text is one number and nothing else, such as `-5` or `+3.2e-7`.
+/// Returns whether the text is one number and nothing else, such as `-5`, `−5` or `+3.2e-7`.
 fn is_number(text: &str) -> bool {
+    let text = text.strip_prefix(MINUS).unwrap_or(text);
     text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && text.parse::<f64>().is_ok()
 }

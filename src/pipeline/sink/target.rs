@@ -38,7 +38,7 @@ impl Target {
             io::ErrorKind::IsADirectory => Error::Directory { name: name.clone() },
             _ => Error::Open { name: name.clone(), source: Arc::new(source) },
         };
-        let open = |read| files::private().read(read).write(true).create(true).truncate(false).open(path);
+        let open = |read| files::open_or_create(path, read);
         // Read, too: a file that is removed while it is written is written again from what is in it. A pipe that is
         // opened to be read has a reader for ever.
         let is_other = fs::metadata(path).is_ok_and(|found| !found.is_file());

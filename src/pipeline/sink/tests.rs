@@ -191,6 +191,15 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         "'=1+1",
         "\u{200b}=1+1",
         "\u{ff1d}1+1",
+        "\u{fe66}1+1",
+        "\u{fe62}1+1",
+        "\u{fe63}1+1",
+        "\u{fe6b}SUM(1)",
+        "\u{2212}1+1",
+        "\u{207c}1+1",
+        "\u{208c}1+1",
+        "\u{207a}1+1",
+        "\u{207b}1+1",
         "-5 apples",
         "+1 555 0100",
         "-inf",
@@ -213,6 +222,7 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         ("{\"a\":\"x;=1+1\"}", "{\"a\":\"x;'=1+1\"}"),
         ("list:\n- HYPERLINK(\"x\")\n- cmd|'x'!A0", "list:\n'- HYPERLINK(\"x\")\n'- cmd|'x'!A0"),
         ("x;- one", "x;'- one"),
+        ("x;\u{fe66}cmd()", "x;'\u{fe66}cmd()"),
         ("x\n-one", "x\n'-one"),
     ] {
         assert_eq!(in_csv(&[cell], Formulas::Neutral).await, [neutral]);
@@ -223,6 +233,7 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         "+3.2",
         "-1.5e-7",
         " -5",
+        "\u{2212}5",
         "-",
         "a=b",
         "1-2",
@@ -238,6 +249,18 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         "a;b=c\td",
     ];
     assert_eq!(in_csv(&plain, Formulas::Neutral).await, plain);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_output_is_not_created_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("o.jsonl");
+    std::os::unix::fs::symlink(folder.path().join("nothing"), &link).unwrap();
+    let refused = Target::file(&link, &[]).err().unwrap();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("a link to a file that does not exist"), "{refused}: {cause}");
+    assert!(!folder.path().join("nothing").exists());
 }
 
 #[tokio::test]

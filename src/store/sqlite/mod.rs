@@ -71,7 +71,7 @@ impl Sqlite {
     /// When it cannot be opened, was made by a later version or by another program, or is damaged.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let path = path.to_path_buf();
-        create_private(&path);
+        create_private(&path)?;
         let options = options(&path);
         let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
         let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -120,10 +120,15 @@ impl Sqlite {
 }
 
 /// Creates the file for its owner alone if there is none. SQLite gives the files beside it the same mode.
-fn create_private(path: &Path) {
-    if !path.exists() {
-        // Where this fails, SQLite fails too, and its error has the advice.
-        let _ = files::private().write(true).create(true).truncate(false).open(path);
+fn create_private(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    match files::open_or_create(path, false) {
+        // SQLite would create the file that the link leads to.
+        Err(error) if path.is_symlink() => Err(Error::Open { path: path.to_owned(), why: error.to_string() }),
+        // Where another error is met SQLite meets it too, and its error has the advice.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
