@@ -33,6 +33,8 @@ struct Inner {
     budget: Budget,
     day: Day,
     by_provider: BTreeMap<ProviderName, Booked>,
+    /// Calls that may have cost something of which nothing is known.
+    uncertain: u64,
     /// What of it no store knows.
     unkept: Booked,
 }
@@ -69,6 +71,7 @@ impl Purse {
             budget: Budget::new(cap, before),
             day: Day::default(),
             by_provider: BTreeMap::new(),
+            uncertain: 0,
             unkept: Booked::default(),
         };
         Self { of, kept, inner: Mutex::new(inner) }
@@ -124,6 +127,7 @@ impl Purse {
     pub fn settle(&self, likely: NanoUsd, provider: &ProviderName, cost: Booked, kept: bool) {
         let mut inner = self.lock();
         inner.budget.settle(likely, cost);
+        inner.uncertain += u64::from(cost.perhaps > NanoUsd(0));
         if !kept {
             inner.unkept += cost;
         }
@@ -136,6 +140,11 @@ impl Purse {
     /// Returns what was spent since it was made, by provider; a run's only.
     pub fn by_provider(&self) -> BTreeMap<ProviderName, Booked> {
         self.lock().by_provider.clone()
+    }
+
+    /// Returns how many calls may have cost something of which nothing is known, since it was made.
+    pub fn uncertain(&self) -> u64 {
+        self.lock().uncertain
     }
 
     /// Returns how full it is.

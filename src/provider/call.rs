@@ -47,8 +47,39 @@ impl Call {
     }
 }
 
-/// Where it is told that a call has left.
-pub type Departure = SetOnce<Left>;
+/// Whether a call has left, or was withdrawn before: one of them, and once.
+#[derive(Debug, Default)]
+pub struct Departure(SetOnce<Option<Left>>);
+
+impl Departure {
+    /// Makes that of a call of which neither is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes that the call leaves. Returns whether it may: one that was withdrawn may not.
+    pub fn leave(&self, left: Left) -> bool {
+        self.0.set(Some(left)).is_ok()
+    }
+
+    /// Withdraws the call. Returns whether that was in time: one that has left stays out.
+    pub fn withdraw(&self) -> bool {
+        self.0.set(None).is_ok() || self.left().is_none()
+    }
+
+    /// Returns what is known of the call if it has left.
+    pub fn left(&self) -> Option<&Left> {
+        self.0.get().and_then(Option::as_ref)
+    }
+
+    /// Waits until the call leaves; for ever where it was withdrawn.
+    pub async fn has_left(&self) -> &Left {
+        match self.0.wait().await {
+            Some(left) => left,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// A call that has left.
 #[derive(Debug, Clone)]

@@ -96,11 +96,15 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     let Departure { waiting, key, mut permit } = departure;
     let (call, left) = (waiting.call, Instant::now());
     let Some(model) = state.settings().models.get(&call.model) else { return };
-    permit.leaves();
-    if let Some(departure) = &call.departure {
-        // Told once; whoever waits for it may have gone.
-        let _ = departure.set(Left { at: left, key: key.id.label.clone(), likely: permit.likely() });
+    if waiting.reply.is_abandoned() {
+        return;
     }
+    if let Some(departure) = &call.departure
+        && !departure.leave(Left { at: left, key: key.id.label.clone(), likely: permit.likely() })
+    {
+        return debug!(provider = %state.name(), "the call was withdrawn as it was about to leave");
+    }
+    permit.leaves();
     let mut owed = Owed {
         reply: Some(waiting.reply),
         key: key.id.label.clone(),

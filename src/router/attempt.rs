@@ -25,11 +25,6 @@ pub(super) fn beaten(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
     left(lane, hedge, gone, Outcome::Superseded)
 }
 
-/// Writes down a call that was broken off because everything stops.
-pub(super) fn broken_off(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
-    left(lane, hedge, gone, Outcome::BrokenOff)
-}
-
 /// Writes down a call that was out when its time was up, and did not come back a moment later either.
 pub(super) fn late(lane: &LaneName, hedge: bool, gone: Gone) -> (Attempt, Failure) {
     let failure = Failure::new(Class::Deadline, "no answer came before the deadline").maybe_charged();

@@ -198,7 +198,11 @@ impl Flow {
             biased;
             end = first.end() => return Ok(self.learn(first.sent, end, false)),
             () = long => self.send_beside(first.sent.lane),
-            () = in_vain => return Err(self.give_up(first)),
+            // Withdrawn, it never leaves. One that left in the last moment is in flight, and waited for.
+            () = in_vain => match first.withdraw() {
+                true => return Err(Failure::new(Class::Cancelled, STOPPING)),
+                false => None,
+            },
         };
         let Some(beside) = beside else {
             let end = first.end().await;
@@ -237,19 +241,6 @@ impl Flow {
                 _ = left => std::future::pending().await,
                 () = sleep(LAST_TURN) => {}
             }
-        }
-    }
-
-    /// Gives up a call whose asker stops. One that left in the last moment is broken off.
-    fn give_up(&mut self, out: Out) -> Failure {
-        let (lane, hedge) = (&self.lanes[out.sent.lane].name, out.sent.hedge);
-        let failure = Failure::new(Class::Cancelled, STOPPING);
-        match out.break_off() {
-            Some(gone) => {
-                note(&self.ask, &mut self.trail, attempt::broken_off(lane, hedge, gone));
-                failure.maybe_charged()
-            }
-            None => failure,
         }
     }
 

@@ -82,13 +82,19 @@ impl Out {
     pub(super) async fn end(&mut self) -> End {
         match timeout_at(self.deadline + GRACE, &mut self.awaited).await {
             Ok(came) => fate(came),
+            Err(_) if self.withdraw() => End::Refused(Refused::Busy { until: Instant::now() }),
             Err(_) => self.gone().map_or(End::Refused(Refused::Busy { until: Instant::now() }), End::Late),
         }
     }
 
+    /// Withdraws it. Returns whether that was in time: then it never leaves.
+    pub(super) fn withdraw(&self) -> bool {
+        self.departure.as_ref().is_some_and(|departure| departure.withdraw())
+    }
+
     /// Returns what is known of it if it has left.
     fn gone(&self) -> Option<Gone> {
-        let left = self.departure.as_ref()?.get()?;
+        let left = self.departure.as_ref()?.left()?;
         let waited = left.at.saturating_duration_since(self.sent.asked);
         Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
     }
@@ -98,7 +104,7 @@ impl Out {
         let departure = self.departure.clone();
         async move {
             match departure {
-                Some(departure) => departure.wait().await.clone(),
+                Some(departure) => departure.has_left().await.clone(),
                 None => std::future::pending().await,
             }
         }
@@ -106,7 +112,9 @@ impl Out {
 
     /// Breaks it off; `None` when it had not left.
     pub(super) fn break_off(mut self) -> Option<Gone> {
-        // First, so that a call that has not left by now does not.
+        if self.withdraw() {
+            return None;
+        }
         self.awaited.close();
         self.gone()
     }
@@ -144,6 +152,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_withdrawn_never_leaves_and_one_that_has_left_is_not_withdrawn() {
+        let left = || Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) };
+        let (early, late) = (Departure::new(), Departure::new());
+        assert!(early.withdraw() && !early.leave(left()) && early.left().is_none());
+        assert!(late.leave(left()) && !late.withdraw() && late.left().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_call_that_is_out_when_its_time_is_up_keeps_what_it_may_have_cost() {
         let (reply, awaited) = crate::supervisor::Reply::awaited();
         let _still_out = reply;
@@ -152,7 +168,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut out = Out::taken_over(sent, deadline, Some(departure.clone()), awaited);
         let left = Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) };
-        departure.set(left).unwrap();
+        assert!(departure.leave(left));
         let End::Late(gone) = out.end().await else { panic!("it is taken for one that never left") };
         assert_eq!((gone.key.as_str(), gone.likely), ("k", NanoUsd(7)));
     }

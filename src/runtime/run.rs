@@ -242,6 +242,9 @@ impl UnderWay {
         let mut report = told.ok();
         if let Some(report) = &mut report {
             (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
+            // Calls that were broken off with their items are in no trail. Money is counted for them, and so are they.
+            let uncertain = purses.own.uncertain().saturating_sub(report.calls.beaten);
+            report.calls.maybe_charged = report.calls.maybe_charged.max(uncertain);
         }
         if let Some(kept) = kept {
             let ending = match &report {

@@ -213,6 +213,7 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     cancelled.cancel();
     let report = cancelled.report().await.unwrap();
     assert_eq!((report.ended, report.cost_usd), (Ended::Interrupted, Some(0.0)));
+    assert_eq!(report.calls.maybe_charged, 4, "as many as money is counted for");
     let known = booked(&keep, 1).await;
     assert_eq!((known.cost, known.perhaps), (NanoUsd(0), dollars(report.perhaps_cost_usd)));
     // Before any answer was seen each had 500 tokens reserved, and its prompt.
@@ -224,6 +225,34 @@ async fn calls_that_were_cancelled_in_flight_are_booked_as_perhaps_paid() {
     assert_eq!(report.ended, Ended::Whole);
     let all = Booked { cost: charged(&simulator).await, perhaps: known.perhaps };
     assert_eq!((booked(&keep, 1).await, dollars(report.caps[0].spent_usd)), (all, all.all()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_stopped_books_nothing_for_calls_that_never_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = plays("latency = \"300ms\"");
+    let pointsman = start(&priced("a", &simulator, ""));
+    let keep = Keep::new(store(folder.path()).await, "capped");
+    let beside = format!("{PIPELINE}[[step]]\nname = \"beside\"\nprompt = \"And {{{{ item.text }}}}?\"\n");
+    for round in 0..5 {
+        simulator.reset();
+        let pipeline = pointsman.parse_pipeline(&beside).unwrap();
+        let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+        let out = Target::file(folder.path().join(format!("{round}.jsonl")), &[]).unwrap();
+        let sink = Sink::results(out, Format::Jsonl, &steps).unwrap();
+        let keep = Keep { identity: format!("round {round}"), ..keep.clone() };
+        let kept = pointsman.keep(&pipeline, keep).await.unwrap();
+        let source = Source::values("items", items(20_000));
+        let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await.unwrap();
+        until("it is at work", || simulator.counts().requests > 600).await;
+        run.stop_intake();
+        let report = run.report().await.unwrap();
+        assert_eq!(report.ended, Ended::Interrupted);
+        until("the simulator is done", || simulator.counts().in_flight == 0).await;
+        let counts = simulator.counts();
+        assert_eq!((report.calls.made, report.calls.answered), (counts.requests, counts.requests));
+        assert_eq!((report.perhaps_cost_usd, report.calls.maybe_charged), (0.0, 0), "round {round}");
+    }
 }
 
 #[test]
