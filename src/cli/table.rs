@@ -72,6 +72,14 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
              the run, or write what is settled with `pointsman results`"
         ));
     }
+    if let Some(unkept) = &report.unkept {
+        let (items, cost) = (numbered(unkept.items, "item"), money(unkept.cost_usd));
+        let was = if unkept.items == 1 { "was" } else { "were" };
+        problems.push(format!(
+            "{items} {was} answered and could not be stored, at a known cost of {cost}: they are asked again when the run \
+             is resumed"
+        ));
+    }
     let broken = [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten();
     problems.extend(broken.map(|error| format!("error: {}", screen::line(error))));
     problems

@@ -3,10 +3,19 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman::pipeline::run::{Ended, Output};
+use pointsman::pipeline::sink::{Format, Sink, Target};
+use pointsman::pipeline::source::Source;
+use pointsman::runtime::Keep;
+use pointsman::store::{Sqlite, Store};
+use serde_json::json;
+use sqlx::{Connection, SqliteConnection};
+
 use super::program::*;
-use super::stage::{PATIENT, play, provider};
+use super::stage::{self, PATIENT, play, provider, until};
 
 const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
 
@@ -45,6 +54,49 @@ fn a_disk_that_fills_up_under_the_store_stops_the_run_and_resume_works() {
     goes_on(&room, 2_000, written);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_another_process_locks_the_database_no_more_than_a_window_waits_beside_that_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = play(toml::from_str("latency = \"20ms\"\nchunks = 1\nheaders = false").unwrap());
+    let limits = format!("limits = {{ concurrency = 16 }}\n{PATIENT}");
+    let pointsman = stage::start(&provider("a", &simulator, &limits));
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(&folder.path().join("a.db")).await.unwrap());
+    let pipeline = pointsman.parse_pipeline(ONE_STEP).unwrap();
+    let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+    let out = folder.path().join("out.jsonl");
+    let sink = Sink::results(Target::file(out.clone(), &[]).unwrap(), Format::Jsonl, &steps).unwrap();
+    let kept = pointsman.keep(&pipeline, Keep::new(store.clone(), "locked")).await.unwrap();
+    let items = (0..2_000).map(|id| json!({ "id": id, "text": "thing" }));
+    let source = Source::values("items", items);
+    let mut run = pointsman.run_kept(pipeline, source, Output::new(sink), kept).await.unwrap();
+    let mut progress = run.progress();
+    until("it is at work", || simulator.counts().requests > 200).await;
+
+    let path = folder.path().join("a.db");
+    let mut other = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut window = 0;
+    loop {
+        progress.changed().await.unwrap();
+        let now = progress.borrow_and_update().clone();
+        window = window.max(now.window);
+        if now.in_flight == 0 && simulator.counts().in_flight == 0 {
+            break;
+        }
+    }
+    let asked = simulator.counts().requests;
+    let durable = store.sums(run.number().unwrap()).await.unwrap().settled();
+    assert!(
+        asked < 2_000 && asked - durable <= 2 * window as u64,
+        "{asked}, {durable}, a window of {window}"
+    );
+
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    let report = run.report().await.unwrap();
+    assert_eq!((report.ended, report.items.completed), (Ended::Whole, 2_000));
+    assert_eq!((simulator.counts().requests, lines(&fs::read_to_string(out).unwrap()).len()), (2_000, 2_000));
+}
+
 #[test]
 fn a_database_that_is_removed_under_the_run_stops_it() {
     let room = Room::new("[simulator]\nlatency = \"50ms\"\n[run]\nwindow = 4");
@@ -55,7 +107,10 @@ fn a_database_that_is_removed_under_the_run_stops_it() {
     let mut running = start(room.program(&format!("{RUN} {store}")));
     running.wait_for("in flight");
     fs::rename(room.path("kept"), room.path("moved")).unwrap();
-    running.end().says(4, &["error: cannot write the database kept/runs.db", "it was moved or removed"]);
+    let said = ["error: cannot write the database kept/runs.db", "it was moved or removed"];
+    running
+        .end()
+        .says(4, &[&said[..], &["answered and could not be stored, at a known cost of $0"]].concat());
     assert!(room.lines("o.jsonl").len() < 400);
 
     fs::rename(room.path("moved"), room.path("kept")).unwrap();

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use super::report::UnkeptItems;
 use crate::ledger::Unkept;
 use crate::pipeline::source::Entry;
 use crate::supervisor::ChildId;
@@ -80,6 +81,8 @@ pub(super) struct OutputEnded {
     pub(super) left_before: Option<String>,
     /// Items whose line was not written.
     pub(super) unwritten: u64,
+    /// Items that have settled and that the store could not keep.
+    pub(super) unkept: Option<UnkeptItems>,
 }
 
 /// Asks the run to take no more items and finish those in flight.

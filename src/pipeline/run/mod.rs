@@ -37,6 +37,6 @@ pub use messages::{Cancel, StopIntake, Watched};
 pub use met::MetItems;
 pub use money::{Cap, CapMet, CapOf, RunPurses};
 pub use progress::Progress;
-pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times};
+pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times, UnkeptItems};
 pub use setup::{RunSetup, RunTasks};
 pub use writer::Output;

@@ -74,6 +74,9 @@ pub struct Report {
     /// Why answers could not be kept any more, if they could not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_error: Option<String>,
+    /// Items that had settled then and were not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unkept: Option<UnkeptItems>,
     /// What was wrong with the input, if reading it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_error: Option<String>,
@@ -84,6 +87,15 @@ impl Report {
     pub fn is_empty(&self) -> bool {
         self.ended == Ended::Whole && self.items == Items::default()
     }
+}
+
+/// Items that have settled and that the store could not keep: they are asked and paid for again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct UnkeptItems {
+    /// How many.
+    pub items: u64,
+    /// What their calls cost, as far as that is known.
+    pub cost_usd: f64,
 }
 
 /// How a run ended.

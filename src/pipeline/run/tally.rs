@@ -164,6 +164,7 @@ impl Tally {
             reader_gone: false,
             not_begun: None,
             store_error: None,
+            unkept: None,
             input_error: None,
         }
     }

@@ -20,7 +20,8 @@ const MOST: usize = 10_000;
 const WINDOWS_AHEAD: u64 = 16;
 
 /// Items that have ended and wait for the disk which take no place from others, where nobody has set a window:
-/// each commit takes some milliseconds, and providers would be idle meanwhile.
+/// each commit takes some milliseconds, and providers would be idle meanwhile. No more than the window holds: what
+/// waits is lost if the store fails.
 const SETTLING: usize = 512;
 
 /// The part of the window that is asked for at once, at least, where nobody has set one: every asking wakes the
@@ -66,7 +67,7 @@ impl Window {
     /// disk, the one with the number `oldest` is the first of them, and the next to come would have the number
     /// `next`.
     pub(super) fn room(&self, busy: usize, settling: usize, oldest: Option<u64>, next: u64) -> usize {
-        let room = self.size.saturating_sub(busy + settling.saturating_sub(self.settling));
+        let room = self.size.saturating_sub(busy + settling.saturating_sub(self.settling.min(self.size)));
         let room = match oldest {
             Some(oldest) if self.ordered => {
                 let most_ahead = WINDOWS_AHEAD * self.size as u64;
@@ -98,10 +99,20 @@ mod tests {
         let mut window = Window::new(None, false, Duration::MAX);
         window.resize(100);
         assert_eq!(window.room(60, 0, None, 0), 40);
-        assert_eq!(window.room(60, 512, None, 0), 40);
-        assert_eq!(window.room(60, 542, None, 0), 10);
+        assert_eq!(window.room(60, 100, None, 0), 40);
+        assert_eq!(window.room(60, 130, None, 0), 10);
         assert_eq!([window.room(94, 0, None, 0), window.room(95, 0, None, 0)], [6, 0], "one by one is dear");
         assert_eq!(window.room(60, 1_000, None, 0), 0);
+    }
+
+    #[test]
+    fn no_item_begins_while_a_window_of_others_waits_for_the_disk_beside_those_in_flight() {
+        let mut window = Window::new(None, false, Duration::MAX);
+        for size in [4, 100, 600, 5_000] {
+            window.resize(size);
+            let at_once = (0..).find(|settling| window.room(0, *settling, None, 0) == 0).unwrap();
+            assert!(at_once <= 2 * size, "{at_once} of a window of {size}");
+        }
     }
 
     #[test]

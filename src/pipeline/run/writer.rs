@@ -17,12 +17,13 @@ use crate::chaos;
 use crate::guard::HeldMemory;
 use crate::store::{self, ItemNumber};
 use crate::supervisor::panic_text;
-use crate::types::{StepName, whole_story};
+use crate::types::{NanoUsd, StepName, whole_story};
 
 use super::actor::Run;
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
+use super::report::UnkeptItems;
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
@@ -90,7 +91,7 @@ pub(super) async fn write(
         broken: None,
         keeping,
         gathers,
-        unkept: false,
+        unkept: None,
         patience: Patience { given_up, end: None },
         run,
     };
@@ -98,7 +99,7 @@ pub(super) async fn write(
     while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
-    let Writer { taken, mut broken, mut patience, run, .. } = writer;
+    let Writer { taken, mut broken, mut patience, run, unkept, .. } = writer;
     let written = patience.unless_over(lines.end()).await;
     let safe = match &written {
         // What waits is not written later either.
@@ -122,7 +123,13 @@ pub(super) async fn write(
     let left_before = left.map(str::to_owned);
     let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
     let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
-    run.do_send(OutputEnded { error, reader_gone, left_before, unwritten: taken.saturating_sub(safe) });
+    run.do_send(OutputEnded {
+        error,
+        reader_gone,
+        left_before,
+        unwritten: taken.saturating_sub(safe),
+        unkept,
+    });
 }
 
 /// What is known while a run is written.
@@ -138,9 +145,16 @@ struct Writer<'a> {
     keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
     /// Whether records gather before they are dealt with.
     gathers: bool,
-    unkept: bool,
+    /// What the store could not keep.
+    unkept: Option<UnkeptItems>,
     patience: Patience,
     run: Addr<Run>,
+}
+
+/// Returns what the calls of a record cost, as far as that is known.
+fn cost(record: &store::Record) -> NanoUsd {
+    let attempts = record.steps.iter().flat_map(|step| &step.trail.0);
+    attempts.filter_map(|attempt| attempt.cost).sum()
 }
 
 /// How long lines are waited for that nobody takes: without an end, until the run is given up.
@@ -225,9 +239,13 @@ impl Writer<'_> {
         };
         let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
         let Some((keeping, _)) = self.keeping.as_ref().filter(|_| !kept.is_empty()) else { return };
-        if let Err(unkept) = keeping.ledger.record(kept).await
-            && !std::mem::replace(&mut self.unkept, true)
-        {
+        let (items, cost) = (kept.len() as u64, kept.iter().map(cost).sum::<NanoUsd>());
+        let Err(unkept) = keeping.ledger.record(kept).await else { return };
+        let is_first = self.unkept.is_none();
+        let all = self.unkept.get_or_insert_default();
+        all.items += items;
+        all.cost_usd += cost.dollars();
+        if is_first {
             // The lines of items that are not stored are not written: the file that was there stays, if it holds more.
             self.lines.cut_short();
             self.run.do_send(LedgerBroken(unkept));
@@ -275,7 +293,7 @@ impl Writer<'_> {
         let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };
         let mut after = ItemNumber::default();
         loop {
-            if self.broken.is_some() || self.unkept || self.patience.is_over() {
+            if self.broken.is_some() || self.unkept.is_some() || self.patience.is_over() {
                 return self.lines.cut_short();
             }
             let page = match keeping.ledger.store().items(keeping.run, after, PAGE).await {
@@ -297,7 +315,7 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, line: Line) {
-        if self.broken.is_some() || self.unkept {
+        if self.broken.is_some() || self.unkept.is_some() {
             return;
         }
         match self.patience.unless_over(self.lines.write(line)).await {

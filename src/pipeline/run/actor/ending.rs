@@ -68,6 +68,7 @@ impl Run {
         (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
         report.paused = self.paused.as_ref().map(|why| why.message.to_string());
         report.kept = self.keeping.is_some();
+        report.unkept = output.unkept;
         report.store_error = self.unkept.as_ref().map(ToString::to_string);
         if report.ended == Ended::Interrupted && self.has_dealt_with_all() && output.unwritten == 0 {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
