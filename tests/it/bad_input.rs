@@ -204,6 +204,53 @@ fn utf_16_and_headers_that_cannot_be_used_are_told() {
 }
 
 #[test]
+fn a_csv_of_a_spreadsheet_with_semicolons_is_read_by_its_columns() {
+    let room = Room::new("");
+    room.write("items.csv", "sep=;\r\nid;text;price\r\na;one, or two;1,5\r\n;;\r\nb;three\r\nc;four;2\r\n");
+    room.run("run pipeline.toml --items items.csv --out o.jsonl --rejects r.jsonl --ordered")
+        .says(1, &["2 completed, 1 rejected", "such as line 5: has 2 fields, the header has 3"]);
+    let lines = room.lines("o.jsonl");
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["key"].as_str().unwrap(), line["line"].as_u64())).collect();
+    assert_eq!(told, [("a", Some(3)), ("c", Some(6))]);
+    room.write("items.csv", "name;net, total;city\r\na;1,5;b\r\n");
+    room.run("run pipeline.toml --items items.csv --out p.jsonl")
+        .says(4, &["items.csv, line 1: it is unclear"]);
+}
+
+#[test]
+fn a_file_in_another_format_than_its_name_says_is_refused_before_anything_is_asked() {
+    let room = Room::new("");
+    let pretty = "{\n  \"id\": 1,\n  \"text\": \"x\"\n}\n".repeat(100);
+    for (name, text, advice) in [
+        ("a.jsonl", pretty.as_bytes(), "--from json"),
+        ("b.csv", b"{\"id\": 1, \"text\": \"x\"}\n", "--from jsonl"),
+        ("c.csv", b"id,text,Gr\xf6\xdfe\n1,x,2\n", "save the file as CSV UTF-8"),
+    ] {
+        room.write(name, text);
+        let ended = room
+            .run(&format!("run pipeline.toml --items {name} --out o.jsonl --rejects r.jsonl --overwrite"));
+        ended.says(4, &[&format!("error: {name}, line 1: "), advice]);
+        assert_eq!(ended.err.matches("error: ").count(), 1, "{}", ended.err);
+        assert_eq!((room.read("o.jsonl"), room.read("r.jsonl")), (String::new(), String::new()));
+    }
+}
+
+#[test]
+fn an_output_or_a_database_is_not_created_through_a_link() {
+    let room = Room::new("");
+    room.items(2);
+    for name in ["o.jsonl", "runs.db"] {
+        std::os::unix::fs::symlink(room.path("nothing"), room.path(name)).unwrap();
+    }
+    for (files, code) in [("--out o.jsonl --store none", 4), ("--out p.jsonl --store sqlite:runs.db", 4)] {
+        room.run(&format!("run pipeline.toml --items items.jsonl {files}"))
+            .says(code, &["it is a link to a file that does not exist; create that file, remove the link"]);
+        assert!(!room.path("nothing").exists(), "{files}");
+    }
+}
+
+#[test]
 fn an_output_that_cannot_be_opened_is_told_before_anything_is_asked() {
     let room = Room::new("");
     room.items(2);

@@ -52,7 +52,10 @@ fn a_comparison_of_a_text_with_a_number_fails_its_item_with_advice() {
 fn a_comparison_of_a_csv_field_with_a_number_is_refused_before_the_run() {
     let room = room("{% if item.amount > 100 %}much{% else %}little{% endif %}", &[]);
     room.write("items.csv", "id,amount\na,5\n");
+    room.write("items.tsv", "id\tamount\na\t5\n");
+    let tabs = room.run("run pipeline.toml --items items.tsv --out o.jsonl");
     let ended = room.run("run pipeline.toml --items items.csv --out o.jsonl");
+    assert_eq!((tabs.code, &tabs.err), (ended.code, &ended.err));
     assert_eq!(ended.code, Some(3), "{}", ended.err);
     assert!(ended.err.contains("cannot compare a text with a number"), "{}", ended.err);
     assert!(ended.err.contains("pipeline.toml:4:19") && ended.err.contains("CSV"), "{}", ended.err);
