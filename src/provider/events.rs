@@ -18,6 +18,10 @@ use super::reply_limit::{MAX_EVENT_BYTES, too_large};
 /// may have a kilobyte.
 const MAX_BYTES_WITHOUT_ANSWER: usize = 4 << 20;
 
+/// Most events that come between two parts of the answer: a day of pings, one a second. To read an event costs more than
+/// its bytes.
+const MAX_EVENTS_WITHOUT_ANSWER: usize = 100_000;
+
 /// Cuts a stream into its events.
 pub(super) struct Events {
     next_piece: NextPiece,
@@ -26,6 +30,8 @@ pub(super) struct Events {
     unfinished: usize,
     /// Bytes since the last part of the answer.
     without_answer: usize,
+    /// Events since then.
+    events_without_answer: usize,
 }
 
 /// The piece that is to be read next.
@@ -51,7 +57,7 @@ impl Default for Events {
     fn default() -> Self {
         let next_piece = NextPiece::default();
         let events = SseByteStream::new(next_piece.clone());
-        Self { next_piece, events, unfinished: 0, without_answer: 0 }
+        Self { next_piece, events, unfinished: 0, without_answer: 0, events_without_answer: 0 }
     }
 }
 
@@ -82,6 +88,7 @@ impl Events {
     pub(super) fn next(&mut self) -> Result<Option<Sse>, Failure> {
         let Some(Some(event)) = self.events.next().now_or_never() else { return Ok(None) };
         self.unfinished = 0;
+        self.events_without_answer += 1;
         let broken =
             |error| Failure::new(Class::Unreadable, format!("the stream is broken: {error}")).maybe_charged();
         event.map(Some).map_err(broken)
@@ -90,6 +97,7 @@ impl Events {
     /// Notes that the last event was a part of the answer.
     pub(super) fn answered(&mut self) {
         self.without_answer = 0;
+        self.events_without_answer = 0;
     }
 
     /// Notes that the last event was no part of the answer.
@@ -97,11 +105,14 @@ impl Events {
     /// # Errors
     /// `unreadable` when too much has come since the last that was.
     pub(super) fn waited(&self) -> Result<(), Failure> {
-        if self.without_answer <= MAX_BYTES_WITHOUT_ANSWER {
+        let most = if self.without_answer > MAX_BYTES_WITHOUT_ANSWER {
+            format!("{} MiB", MAX_BYTES_WITHOUT_ANSWER >> 20)
+        } else if self.events_without_answer > MAX_EVENTS_WITHOUT_ANSWER {
+            format!("{MAX_EVENTS_WITHOUT_ANSWER} events")
+        } else {
             return Ok(());
-        }
-        let most = MAX_BYTES_WITHOUT_ANSWER >> 20;
-        let message = format!("more than {most} MiB came without a part of the answer, unpacked");
+        };
+        let message = format!("more than {most} came without a part of the answer, unpacked");
         Err(Failure::new(Class::Unreadable, message).maybe_charged())
     }
 }

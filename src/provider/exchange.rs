@@ -163,7 +163,10 @@ async fn read_stream(
         while let Some(event) = events.next()? {
             consume_budget().await;
             chaos::point("call.piece");
-            let Some(data) = &event.data else { continue };
+            let Some(data) = &event.data else {
+                events.waited()?;
+                continue;
+            };
             match decoder.event(event.event.as_deref(), data)? {
                 Progress::Waiting => events.waited()?,
                 Progress::Answering => {

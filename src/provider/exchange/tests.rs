@@ -50,7 +50,7 @@ async fn an_answer_is_read_wherever_its_stream_is_cut() {
 
 #[actix_web::test]
 async fn other_tasks_run_while_tiny_events_are_read() {
-    for piece in ["data:{}\n\n".repeat(1_000), ":\n".repeat(4_000)] {
+    for piece in ["data:{}\n\n".repeat(400), ":\n".repeat(4_000)] {
         let others = Arc::new(AtomicBool::default());
         let ran = others.clone();
         let other = actix_rt::spawn(async move { ran.store(true, SeqCst) });
@@ -65,12 +65,21 @@ async fn other_tasks_run_while_tiny_events_are_read() {
 #[tokio::test]
 async fn a_flood_of_events_without_an_answer_is_unreadable() {
     let mut all = answer();
-    all.truncate(1);
-    all.extend(vec!["data:{}\n\n".repeat(100_000); 6]);
-    all.extend(answer());
-    let failure = read(pieces(all)).await.unwrap_err();
-    assert_eq!(failure.class, Class::Unreadable);
-    assert!(failure.message.contains("without a part of the answer"), "{}", failure.message);
+    let end = all.split_off(1);
+    let long = format!("data:{{\"x\":\"{}\"}}\n\n", "x".repeat(60_000));
+    for (flood, most) in [
+        ("data:{}\n\n".repeat(25_000), "100000 events"),
+        ("id:1\n\n".repeat(25_000), "100000 events"),
+        (long, "4 MiB"),
+    ] {
+        let within = [all.clone(), vec![flood.clone(); 3], end.clone()].concat();
+        assert_eq!(read(pieces(within)).await.unwrap().text, "fine");
+        let beyond = [all.clone(), vec![flood; 80], end.clone()].concat();
+        let failure = read(pieces(beyond)).await.unwrap_err();
+        assert_eq!(failure.class, Class::Unreadable);
+        let said = format!("more than {most} came without a part of the answer");
+        assert!(failure.message.contains(&said), "{}", failure.message);
+    }
 }
 
 #[tokio::test(start_paused = true)]
