@@ -46,7 +46,7 @@ const DOORS: [(&str, &[&str]); 11] = [
     ("Timestamp::now()", &["src/clock.rs", "src/simulator/tests/"]),
     // What is printed is made safe for a terminal there.
     ("stdout()", &["src/cli/print.rs", "src/pipeline/sink/target.rs"]),
-    ("stderr()", &["src/cli/print.rs", "src/cli/live.rs"]),
+    ("stderr()", &["src/cli/print.rs", "src/cli/live.rs", "src/cli/stderr.rs"]),
     ("indicatif::", &["src/cli/"]),
 ];
 

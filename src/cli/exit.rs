@@ -39,7 +39,7 @@ Exit codes:
     5  paused: a budget is met; go on with a higher --max-cost
    70  something that must not fail did; what was done is written
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
-  141  whoever read the output has gone";
+  141  the reader of the output has gone";
 
 impl Exit {
     /// Returns how the program ends after a run with this report.

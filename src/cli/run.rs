@@ -101,9 +101,12 @@ impl Session<'_> {
         // After the pipeline: where no key is there, one message says so.
         self.pointsman.notes().iter().for_each(|note| mode.note(note));
         live.name(pipeline.name());
-        // One that the run was given before is known later.
+        // The cap that the run was given before is known later. Without a store there is none, and none is made.
         let named = self.args.keep.max_cost;
-        if let Err(faults) = named.map_or(Ok(()), |cap| self.pointsman.check_cap(&pipeline, Some(cap))) {
+        let has_store = self.url.files().iter().any(|file| file.exists());
+        if (named.is_some() || !has_store)
+            && let Err(faults) = self.pointsman.check_cap(&pipeline, named)
+        {
             return mode.refuse(&faults);
         }
         let mut kept = match self.pointsman.runtime().block_on(async { self.keep(&pipeline).await }) {
