@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod exit;
 mod kept;
+mod limits;
 mod live;
 mod log;
 mod place;
@@ -33,6 +34,7 @@ pub fn main() -> Exit {
     crate::chaos::die_as_told();
     print::panics_are_shown();
     stops::survive_file_limits();
+    limits::raise_open_files();
     let exit = match args::Args::try_parse() {
         Ok(args) => carry_out(args.verb),
         Err(error) => {

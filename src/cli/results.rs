@@ -16,7 +16,7 @@ use super::exit::Exit;
 use super::kept::{Opened, Said, fail, is_dash, state};
 use super::live::{Mode, say};
 use super::print::{Listing, print, print_json};
-use super::status::{count, numbered};
+use super::status::numbered;
 use super::table;
 
 /// Writes the lines of all settled items.
@@ -149,7 +149,8 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
         say(&format!("no item of run {} has failed", args.run));
     } else if !args.json {
         let run = args.run;
-        say(&format!("{} failed; `pointsman retry {run}` asks them again", numbered(failed, "item")));
+        let them = if failed == 1 { "it" } else { "them" };
+        say(&format!("{} failed; `pointsman retry {run}` asks {them} again", numbered(failed, "item")));
     }
     Ok(())
 }
@@ -170,9 +171,9 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         print_json(&serde_json::to_string_pretty(&report)?)?;
     } else {
         let run = history.run();
-        let sessions = count(u64::try_from(run.sessions).unwrap_or(0));
+        let sessions = numbered(u64::try_from(run.sessions).unwrap_or(0), "session");
         let word = state(&*store, run);
-        print(&format!("run {}, {word}, {sessions} sessions\n{}", run.number, table::report(&report)))?;
+        print(&format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report)))?;
     }
     Ok(())
 }

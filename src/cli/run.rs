@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tokio::time::Instant;
 
 use crate::config::{Config, Inputs};
@@ -11,6 +11,7 @@ use crate::document::Faults;
 use crate::pipeline::Pipeline;
 use crate::pipeline::run::{Ended, History, Report, sums_of_input};
 use crate::pipeline::sink::Target;
+use crate::pipeline::source::{Entry, Source};
 use crate::provider::process_env;
 use crate::runtime::{
     Error, Keep, Kept, MaxCost, Pointsman, Retried, RunHandle, RunOptions, note_written, rejected_by,
@@ -22,7 +23,7 @@ use super::args::Run;
 use super::exit::Exit;
 use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say_json};
-use super::place::{Before, Places, protect};
+use super::place::{self, Before, Places, protect};
 use super::print::say_lines;
 use super::status::{count, numbered};
 use super::stops::{StopSignal, Stops};
@@ -138,13 +139,18 @@ impl Session<'_> {
             Ok(retried) => retried,
             Err(error) => return mode.fail(&error, Exit::Broken),
         };
+        let is_from_store = retried.is_some() && !self.reads_items();
+        if let Some(kept) = kept.as_ref().filter(|_| !is_from_store)
+            && let Err(error) = self.refuse_emptied(&pipeline, kept)
+        {
+            return mode.fail(&error, Exit::Broken);
+        }
         let before = kept
             .as_ref()
             .map(|kept| Before { settled: kept.before().settled(), rejected: kept.rejected_before() });
         // Items that are tried again were none of them rejected: what was is in that file already.
         let unrejected = Run { rejects: None, ..self.args.clone() };
         let args = if retried.is_some() { &unrejected } else { self.args };
-        let is_from_store = retried.is_some() && !self.reads_items();
         let owner = kept.as_ref().map_or_else(|| self.pointsman.owner(&pipeline), Kept::owner);
         let owner = owner.overwriting(self.args.overwrite);
         let places =
@@ -276,6 +282,34 @@ impl Session<'_> {
             ..Keep::new(store, said.identity())
         };
         Ok(Some(self.pointsman.keep(pipeline, keep).await?))
+    }
+
+    /// Refuses a file without any item where the run has settled some, before anything is changed: an export that
+    /// failed must not empty the output. What cannot be read is told later, and what comes from a pipe is seen later.
+    fn refuse_emptied(&self, pipeline: &Pipeline, kept: &Kept) -> anyhow::Result<()> {
+        let Some(number) = kept.number().filter(|_| kept.has_settled() && self.reads_items()) else {
+            return Ok(());
+        };
+        let Ok(Ok(mut reader)) = place::source(self.args).map(Source::read) else { return Ok(()) };
+        let has_item = self.pointsman.runtime().block_on(async {
+            loop {
+                match reader.next().await {
+                    Some(Ok(Entry::Item(item))) if pipeline.validate_item(&item.value).is_ok() => {
+                        return true;
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => return true,
+                    None => return false,
+                }
+            }
+        });
+        let (items, out) = (self.args.items.display(), self.args.out.display());
+        ensure!(
+            has_item,
+            "no items in {items}, and run {number} has settled some before: {out} is as it was. Correct {items}, or \
+             begin another run with --new"
+        );
+        Ok(())
     }
 
     /// Returns whether the items can be read again. Where they cannot, failed items are tried again as they were.

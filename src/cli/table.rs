@@ -352,6 +352,7 @@ fn errors_of<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a Error
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::run::Items;
 
     #[test]
     fn the_rest_of_the_input_is_told_as_far_as_it_is_known() {
@@ -366,6 +367,12 @@ mod tests {
         );
         assert_eq!(told(Some(0.0), Some(0)), "all of the input was begun");
         assert!(told(None, None).ends_with("its length is not"));
+    }
+
+    #[test]
+    fn rejected_pieces_are_no_success() {
+        let items = Items { completed: 2, rejected: 8, ..Items::default() };
+        assert_eq!(items.success_rate(), Some(0.2));
     }
 
     #[test]

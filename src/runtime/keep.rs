@@ -74,6 +74,11 @@ impl Kept {
         self.known.as_ref().map(|known| known.of_input).unwrap_or_default()
     }
 
+    /// Returns whether it has settled items, of whatever input.
+    pub fn has_settled(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.sums.settled() > 0)
+    }
+
     /// Returns how many pieces of its input were no items, when that was last read to its end.
     pub fn rejected_before(&self) -> u64 {
         self.known.as_ref().map_or(0, |known| rejected_by(&known.run))

@@ -242,6 +242,8 @@ impl UnderWay {
         let mut report = told.ok();
         if let Some(report) = &mut report {
             (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
+            // What was out when the cap was met has ended since.
+            report.paused = report.paused.take().map(|why| purses.met().unwrap_or(why));
             // Calls that were broken off with their items are in no trail. Money is counted for them, and so are they.
             let uncertain = purses.own.uncertain().saturating_sub(report.calls.beaten);
             report.calls.maybe_charged = report.calls.maybe_charged.max(uncertain);

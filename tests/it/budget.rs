@@ -347,6 +347,8 @@ async fn answers_that_grow_thirtyfold_without_a_warning_exceed_the_cap_by_the_ca
         (charged(&simulator).await, report.calls.answered)
     );
     assert!(cap.overshoot_usd > 0.0 && met.calls_in_flight > 0, "{cap:?}");
+    let over = NanoUsd((cap.overshoot_usd * 1e9).round() as u64);
+    assert!(report.paused.as_ref().unwrap().ends_with(&format!("{over} more is spent")), "{report:?}");
     // Each costs 900 tokens, and its prompt.
     assert!(cap.overshoot_usd <= met.calls_in_flight as f64 * 0.004_6, "{cap:?}");
 }

@@ -98,6 +98,20 @@ async fn while_another_process_locks_the_database_no_more_than_a_window_waits_be
 }
 
 #[test]
+fn the_limit_on_open_files_is_raised_as_far_as_allowed() {
+    let room = Room::new("");
+    room.items(50);
+    let limited = |limit: &str| {
+        let mut bash = Command::new("bash");
+        let program = env!("CARGO_BIN_EXE_pointsman");
+        bash.env_clear().current_dir(room.path(""));
+        bash.args(["-c", &format!("{limit}; exec {program} {RUN}")]);
+        finish(bash)
+    };
+    limited("ulimit -S -n 20").says(0, &["50 completed"]);
+}
+
+#[test]
 fn a_database_that_is_removed_under_the_run_stops_it() {
     let room = Room::new("[simulator]\nlatency = \"50ms\"\n[run]\nwindow = 4");
     room.write("none", "");

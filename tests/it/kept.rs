@@ -319,6 +319,65 @@ fn an_item_that_failed_counts_no_more_once_it_has_left_the_input() {
 }
 
 #[test]
+fn an_input_without_any_item_leaves_the_output_of_a_run_that_has_settled_some() {
+    let room = Room::new("");
+    room.items(5);
+    room.run(RUN).expect(0);
+    let (output, items) = (room.read("o.jsonl"), room.read("items.jsonl"));
+    let only_rejects = "no item\n3\n";
+    for emptied in ["", "\n", only_rejects] {
+        room.write("items.jsonl", emptied);
+        for command in [RUN, "resume 1", "retry 1"] {
+            let ended = room.run(command);
+            if command == "retry 1" {
+                ended.says(0, &["nothing has failed of that"]);
+            } else {
+                ended.says(
+                    4,
+                    &["no items in ", "run 1 has settled some before", "o.jsonl is as it was", "--new"],
+                );
+            }
+            assert_eq!(room.read("o.jsonl"), output);
+            assert!(room.run("runs").out.contains("complete"));
+        }
+    }
+    // What comes from a pipe is known to have no items at its end alone.
+    let piped = RUN.replace("items.jsonl", "-").replace("o.jsonl", "p.jsonl");
+    finish_with(room.program(&piped), items.as_bytes()).expect(0);
+    let output = room.read("p.jsonl");
+    let said = ["the input has no items, and the run had 5 before", "p.jsonl is as it was before"];
+    finish_with(room.program(&piped), b"").says(4, &said);
+    assert_eq!(room.read("p.jsonl"), output);
+
+    room.write("items.jsonl", items);
+    room.run(RUN).says(0, &["nothing is left"]);
+    room.write("items.jsonl", "");
+    room.run(&format!("{RUN} --new --overwrite")).expect(0);
+    assert_eq!(room.read("o.jsonl"), "");
+}
+
+#[test]
+fn a_session_that_pauses_before_it_has_read_its_input_counts_what_was_settled_before() {
+    let price = "models.any = { price = { input = 1, output = 5 } }";
+    let config =
+        format!("[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n");
+    let room = Room::new(&config);
+    room.items(300);
+    room.run(&format!("{RUN} --max-cost 0.02")).expect(5);
+    let settled = room.lines("o.jsonl").len() as u64;
+    assert!((50..300).contains(&settled), "{settled}");
+    // New items come first, so that the cap is met before the others are read.
+    let new = (1..=500).map(|number| format!("{{\"id\":\"n{number}\",\"text\":\"new {number}\"}}\n"));
+    room.write("items.jsonl", format!("{}{}", new.collect::<String>(), room.read("items.jsonl")));
+    let again = room.run(&format!("{RUN} --json --max-cost 0.0201"));
+    again.expect(5);
+    let report = lines(&again.err).into_iter().find_map(|line| line.get("report").cloned()).unwrap();
+    let completed = report["items"]["completed"].as_u64().unwrap();
+    assert_eq!(report["items"]["settled_before"], settled, "{}", report["items"]);
+    assert_eq!(completed, room.lines("o.jsonl").len() as u64, "{}", report["items"]);
+}
+
+#[test]
 fn a_retry_ends_with_1_where_anything_is_missing() {
     let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 3\" }]");
     room.items(6);

@@ -229,8 +229,10 @@ impl Run {
             None if self.in_flight.is_empty() && self.owed == 0 && self.desk.is_empty() => {
                 if self.ended != Ended::Whole && !self.has_dealt_with_all() {
                     // What was settled before and has not come has its line in the store.
-                    let has_rest =
-                        self.unkept.is_none() && self.keeping.as_ref().is_some_and(|it| !it.partly);
+                    // Where no item came, the output stays as it was.
+                    let has_rest = self.unkept.is_none()
+                        && self.read > 0
+                        && self.keeping.as_ref().is_some_and(|it| !it.partly);
                     self.record(if has_rest { Record::Rest } else { Record::CutShort });
                 }
                 self.records = None;

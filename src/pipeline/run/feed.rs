@@ -36,7 +36,7 @@ pub(super) async fn feed(
     run: Addr<Run>,
 ) {
     let memory = MemoryBudget::of_process();
-    let mut feeder = Feeder { reader, wanted, owed: 0, batch: Vec::new(), keeping, memory, run };
+    let mut feeder = Feeder { reader, wanted, owed: 0, batch: Vec::new(), items: 0, keeping, memory, run };
     let ended = match feeder.bring().await {
         Ok(End::Over) => SourceEnded { error: None },
         Ok(End::HungUp) => return,
@@ -66,6 +66,8 @@ struct Feeder {
     /// Entries that are asked for and not yet brought.
     owed: usize,
     batch: Vec<Entry>,
+    /// Items that it had.
+    items: u64,
     keeping: Option<Arc<Keeping>>,
     memory: Arc<MemoryBudget>,
     run: Addr<Run>,
@@ -110,6 +112,7 @@ impl Feeder {
                 }
                 None => {
                     self.send().await?;
+                    self.refuse_emptied()?;
                     return Ok(End::Over);
                 }
             }
@@ -119,6 +122,7 @@ impl Feeder {
     /// Waits until there is memory for an item; `None` when nobody asks any more.
     async fn admit(&mut self, entry: &mut Entry) -> Result<Option<()>, Failed> {
         let Entry::Item(item) = entry else { return Ok(Some(())) };
+        self.items += 1;
         let bytes = ITEM_BYTES + memory_of(&item.value).saturating_mul(COPIES);
         let held = match self.memory.take(bytes).now_or_never() {
             Some(held) => held,
@@ -134,6 +138,15 @@ impl Feeder {
         };
         item.held = held;
         Ok(Some(()))
+    }
+
+    /// Refuses an input without any item where the run had some: an export that failed must not empty its output.
+    fn refuse_emptied(&self) -> Result<(), Failed> {
+        let had = self.keeping.as_ref().map_or(0, |keeping| keeping.had);
+        if self.items == 0 && had > 0 {
+            return Err(Failed::Source(format!("the input has no items, and the run had {had} before")));
+        }
+        Ok(())
     }
 
     /// Sends what has come, with what earlier sessions left of it.

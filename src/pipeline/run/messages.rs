@@ -2,7 +2,7 @@
 
 use actix::Message;
 
-use super::report::UnkeptItems;
+use super::report::{Items, UnkeptItems};
 use crate::ledger::Unkept;
 use crate::pipeline::source::Entry;
 use crate::supervisor::ChildId;
@@ -81,6 +81,8 @@ pub(super) struct OutputEnded {
     pub(super) left_before: Option<String>,
     /// Items whose line was not written.
     pub(super) unwritten: u64,
+    /// Items that had settled before and that the run has not come to, whose line was written again.
+    pub(super) rest: Items,
     /// Items that have settled and that the store could not keep.
     pub(super) unkept: Option<UnkeptItems>,
 }

@@ -76,6 +76,12 @@ impl RunPurses {
         [&self.own].into_iter().chain(&self.shared).filter_map(|purse| cap(purse)).collect()
     }
 
+    /// Says which cap is met, and by how much now; `None` while none is.
+    pub fn met(&self) -> Option<String> {
+        let met = [&self.own].into_iter().chain(&self.shared).find_map(|purse| purse.met());
+        met.map(|met| met.message.to_string())
+    }
+
     /// Returns what its calls perhaps cost, in this session, in US dollars.
     pub fn perhaps_usd(&self) -> f64 {
         self.own.by_provider().values().map(|booked| booked.perhaps).sum::<crate::types::NanoUsd>().dollars()

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::money::Cap;
-use crate::types::{Class, StepName, Usage};
+use crate::types::{Class, ItemStatus, StepName, Usage};
 
 /// The report of a run, as `--report` writes it. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -161,14 +161,38 @@ pub struct Items {
 }
 
 impl Items {
+    /// Counts an item that an earlier session settled.
+    pub(super) fn count_settled_before(&mut self, status: ItemStatus) {
+        self.settled_before += 1;
+        self.count_settled(status);
+    }
+
+    /// Counts an item that has settled.
+    pub(super) fn count_settled(&mut self, status: ItemStatus) {
+        match status {
+            ItemStatus::Completed => self.completed += 1,
+            ItemStatus::Failed => self.failed += 1,
+            ItemStatus::Skipped => self.skipped += 1,
+        }
+    }
+
+    /// Adds items that an earlier session settled.
+    pub(super) fn add_settled_before(&mut self, rest: Self) {
+        self.completed += rest.completed;
+        self.failed += rest.failed;
+        self.skipped += rest.skipped;
+        self.settled_before += rest.settled_before;
+    }
+
     /// Returns how many items ended.
     pub fn settled(&self) -> u64 {
         self.completed + self.failed + self.skipped
     }
 
-    /// Returns the share of completed items among those that were to be worked on; `None` without any.
+    /// Returns the share of completed items among those that were to be worked on and the rejected pieces; `None`
+    /// without any.
     pub fn success_rate(&self) -> Option<f64> {
-        let due = self.completed + self.failed;
+        let due = self.completed + self.failed + self.rejected;
         (due > 0).then(|| self.completed as f64 / due as f64)
     }
 }

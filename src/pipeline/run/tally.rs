@@ -112,7 +112,7 @@ impl Tally {
         took: Duration,
     ) {
         self.item_times.add(took);
-        self.count_item(status);
+        self.items.count_settled(status);
         if let Some((step, failure)) = error {
             count(&mut self.errors, failure.class, || format!("step {step}: {}", failure.message));
         }
@@ -121,16 +121,7 @@ impl Tally {
     /// Counts an item that an earlier session settled, and whether any of its answers is made up.
     pub(super) fn settled_before(&mut self, status: ItemStatus, practice: bool) {
         self.practice |= practice;
-        self.items.settled_before += 1;
-        self.count_item(status);
-    }
-
-    fn count_item(&mut self, status: ItemStatus) {
-        match status {
-            ItemStatus::Completed => self.items.completed += 1,
-            ItemStatus::Failed => self.items.failed += 1,
-            ItemStatus::Skipped => self.items.skipped += 1,
-        }
+        self.items.count_settled_before(status);
     }
 
     /// Makes the report of a run that ended so after so long.

@@ -23,7 +23,7 @@ use super::actor::Run;
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
-use super::report::UnkeptItems;
+use super::report::{Items, UnkeptItems};
 use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
@@ -91,6 +91,7 @@ pub(super) async fn write(
         broken: None,
         keeping,
         gathers,
+        rest: Items::default(),
         unkept: None,
         patience: Patience { given_up, end: None },
         run,
@@ -99,7 +100,7 @@ pub(super) async fn write(
     while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
         writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
-    let Writer { taken, mut broken, mut patience, run, unkept, .. } = writer;
+    let Writer { taken, mut broken, mut patience, run, rest, unkept, .. } = writer;
     let written = patience.unless_over(lines.end()).await;
     let safe = match &written {
         // What waits is not written later either.
@@ -128,6 +129,7 @@ pub(super) async fn write(
         reader_gone,
         left_before,
         unwritten: taken.saturating_sub(safe),
+        rest,
         unkept,
     });
 }
@@ -145,6 +147,8 @@ struct Writer<'a> {
     keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
     /// Whether records gather before they are dealt with.
     gathers: bool,
+    /// Items that had settled before and that the run has not come to.
+    rest: Items,
     /// What the store could not keep.
     unkept: Option<UnkeptItems>,
     patience: Patience,
@@ -308,6 +312,7 @@ impl Writer<'_> {
             for item in page.iter().filter(|item| keeping.lacks_line(item.head.number)) {
                 if let Some(line) = line::earlier(steps.iter(), item, item.head.line) {
                     self.taken += 1;
+                    self.rest.count_settled_before(line.status);
                     self.write(line).await;
                 }
             }

@@ -37,10 +37,28 @@ pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> E
         Some(IOERR) => format!("{said}: look at the disk, then run the same command again"),
         Some(READONLY) => format!("{said}: make it and its directory writable"),
         Some(BUSY) => format!("{said}: another process has been writing to it for too long"),
+        Some(CANTOPEN) if has_no_file_left() => {
+            format!("{said}: the process has as many files open as it may. Raise that limit with `ulimit -n`")
+        }
         Some(CANTOPEN) => format!("{said}: is its directory there, and writable?"),
-        _ => said,
+        _ => match error {
+            // The thread of a connection could not be started.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => format!(
+                "{said}: the system lets this process start no more threads. Raise the limits on processes \
+                 (`ulimit -u`) and memory (`ulimit -v`)"
+            ),
+            _ => said,
+        },
     };
     Error::Io { path: path.to_owned(), doing, why }
+}
+
+/// Returns whether no file can be opened because of a limit on open files. SQLite does not say so.
+fn has_no_file_left() -> bool {
+    /// `EMFILE` and `ENFILE`.
+    const TOO_MANY_FILES: [i32; 2] = [24, 23];
+    let error = std::fs::File::open("/dev/null").err().and_then(|error| error.raw_os_error());
+    error.is_some_and(|code| TOO_MANY_FILES.contains(&code))
 }
 
 /// Returns whether another process was in the way.

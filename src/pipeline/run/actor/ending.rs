@@ -59,6 +59,7 @@ impl Run {
     pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
         let Some(output) = &self.output else { return };
         self.tally.items.unwritten = output.unwritten;
+        self.tally.items.add_settled_before(output.rest);
         let mut report = self.tally.report(self.pipeline.name(), self.ended, self.started.elapsed());
         // Calls of questions that were broken off have ended, too, and progress has counted them.
         report.calls = self.calls(self.counts.so_far());
