@@ -23,6 +23,7 @@ mod status;
 mod stderr;
 mod stops;
 mod table;
+mod watch;
 
 use clap::Parser;
 

@@ -1,5 +1,7 @@
 //! `pointsman run`: items through a pipeline, watched.
 
+mod missing;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,13 +11,11 @@ use tokio::time::Instant;
 use crate::config::{Config, Inputs};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Ended, History, Report, sums_of_input};
+use crate::pipeline::run::{History, Report};
 use crate::pipeline::sink::Target;
 use crate::pipeline::source::{Entry, Source};
 use crate::provider::process_env;
-use crate::runtime::{
-    Error, Keep, Kept, MaxCost, Pointsman, Retried, RunHandle, RunOptions, note_written, rejected_by,
-};
+use crate::runtime::{Error, Keep, Kept, MaxCost, Pointsman, Retried, RunOptions, note_written};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -25,12 +25,9 @@ use super::kept::{self, Said, is_dash};
 use super::live::{Live, Mode, say_json};
 use super::place::{self, Before, Places, protect};
 use super::print::say_lines;
-use super::status::{count, numbered};
-use super::stops::{StopSignal, Stops};
+use super::status::numbered;
+use super::watch::{End, watch};
 use super::{log, results, table};
-
-/// How long items in flight may take once something that must not fail did.
-const LAST_ITEMS: Duration = Duration::from_secs(30);
 
 /// How long actors may take to stop when there is nothing left to do.
 const LAST_ACTORS: Duration = Duration::from_secs(1);
@@ -247,23 +244,6 @@ impl Session<'_> {
         self.args.keep.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default()
     }
 
-    /// Says what can be done about a run that has something left.
-    fn say_what_next(&self, run: RunNumber, ended: &Report) {
-        let (url, here) = (&self.url, self.here());
-        if ended.ended == Ended::Paused {
-            let is_of_run = table::is_of_run(ended);
-            let more = if is_of_run { " --max-cost USD` goes on with more" } else { "` goes on then" };
-            let how = format!("`pointsman resume {run}{here}{more}");
-            self.mode.note(&format!("run {run} is kept in {url}: {how}"));
-        } else if ended.ended != Ended::Whole {
-            self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
-        } else if ended.items.left > 0 {
-            self.mode.note(&format!("run {run}: `pointsman resume {run}{here}` asks what was not asked"));
-        } else if ended.items.failed > 0 {
-            self.mode.note(&format!("run {run}: `pointsman retry {run}{here}` asks again what failed"));
-        }
-    }
-
     /// Finds the run that is meant, if runs are kept.
     async fn keep(&self, pipeline: &Pipeline) -> anyhow::Result<Option<Kept>> {
         let Some(store) = self.url.open().await? else { return Ok(None) };
@@ -317,48 +297,6 @@ impl Session<'_> {
         !is_dash(&self.args.items) && self.args.items.is_file()
     }
 
-    /// Says so when there is nothing to do.
-    fn nothing_left(&self, kept: &Kept) -> Option<Exit> {
-        let number = kept.number().filter(|_| kept.nothing_left() && self.going.retry.is_none())?;
-        let before = kept.before();
-        let rejected = kept.rejected_before();
-        let (out, here) = (self.args.out.display(), self.here());
-        let rejects = format!(", {} rejected", count(rejected));
-        let retry = format!(", `pointsman retry {number}{here}` asks again what failed");
-        let text = format!(
-            "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped{} before; {out} \
-             is as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
-            count(before.completed),
-            count(before.failed),
-            count(before.skipped),
-            if rejected > 0 { &rejects } else { "" },
-            if before.failed > 0 { &retry } else { "" },
-        );
-        let exit = if before.failed + rejected > 0 { Exit::ItemsFailed } else { Exit::Done };
-        Some(self.mode.end(&text, exit))
-    }
-
-    /// Says what a run lacks beside that which `retry` was asked for; `None` where it lacks nothing.
-    fn missing(&self, kept: &Kept) -> Option<String> {
-        let (number, here) = (kept.number()?, self.here());
-        if !kept.is_whole() {
-            return Some(format!(
-                "run {number} is not complete: `pointsman resume {number}{here}` goes on with it"
-            ));
-        }
-        lacking(number, kept.before().failed, kept.rejected_before(), &here)
-    }
-
-    /// Says what a run lacks after failed items were asked again that came from the store: the report is theirs alone.
-    fn still_missing(&self, run: RunNumber) -> anyhow::Result<Option<String>> {
-        self.pointsman.runtime().block_on(async {
-            let store = self.url.open().await?.context("the store is gone")?;
-            let known = store.run(run).await?;
-            let failed = sums_of_input(&*store, &known).await?.failed;
-            Ok(lacking(run, failed, rejected_by(&known), &self.here()))
-        })
-    }
-
     /// Finds the failed items, if those are what the run goes on with.
     fn retried(&self, kept: Option<&Kept>) -> anyhow::Result<Option<Retried>> {
         let Some((classes, kept)) = self.going.retry.as_ref().zip(kept) else { return Ok(None) };
@@ -382,78 +320,6 @@ impl Session<'_> {
         });
         written.map_err(|error| self.mode.fail(&error, Exit::Broken))
     }
-}
-
-/// How the watching of a run ended.
-enum End {
-    /// With its report, and whether something failed that must not.
-    Reported(Box<Report>, bool),
-    /// It was told a third time to stop: whoever reads the output does not.
-    Left,
-    Failed(Error),
-}
-
-/// Shows the run until it ends, and stops it when told to: first gently, then now.
-async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> End {
-    let mut progress = run.progress();
-    let mut stops = Stops::new();
-    let mut asked = 0;
-    let mut gave_up = false;
-    let mut last = None;
-    loop {
-        tokio::select! {
-            biased;
-            // First: the run may end of it, and the exit code is to say why.
-            why = pointsman.gave_up(), if !gave_up => {
-                gave_up = true;
-                live.note(&format!("stopping: {why}"));
-                run.stop_intake();
-                last = Some(Instant::now() + LAST_ITEMS);
-            }
-            report = run.report() => return match report {
-                Ok(report) => End::Reported(Box::new(report), gave_up),
-                Err(error) => End::Failed(error),
-            },
-            Ok(()) = progress.changed() => live.show(&progress.borrow_and_update()),
-            signal = stops.next() => {
-                if signal == StopSignal::HungUp && asked > 0 {
-                    continue;
-                }
-                asked += 1;
-                match asked {
-                    1 => {
-                        live.note("stopping: items in flight are finished as far as their calls need not wait; press Ctrl-C again to stop now");
-                        run.stop_intake();
-                    }
-                    2 => {
-                        live.note("stopping now; once more leaves an output that nobody reads");
-                        run.cancel();
-                    }
-                    _ => return End::Left,
-                }
-            }
-            () = until(last) => {
-                last = None;
-                run.cancel();
-            }
-        }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Says what of a complete run has no answer; `None` where nothing has none.
-fn lacking(run: RunNumber, failed: u64, rejected: u64, here: &str) -> Option<String> {
-    let rejected = (rejected > 0).then(|| format!("{} of its input rejected", numbered(rejected, "piece")));
-    let retry = format!("`pointsman retry {run}{here}` asks again what failed");
-    let failed = (failed > 0).then(|| format!("{} failed: {retry}", numbered(failed, "item")));
-    let lacking: Vec<String> = [rejected, failed].into_iter().flatten().collect();
-    (!lacking.is_empty()).then(|| format!("run {run} has {}", lacking.join(" and ")))
 }
 
 fn conclude(mode: Mode, report: &Report, gave_up: bool) -> Exit {

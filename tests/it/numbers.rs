@@ -7,7 +7,7 @@ use super::program::Room;
 use super::scripted::{Scripted, stream};
 use super::stage::play;
 
-const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
+const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl --ordered";
 const ITEM: &str = "123456789012345678901234567890";
 const OTHER_ITEM: &str = "123456789012345678901234567891";
 const ANSWER: &str = "98765432109876543210987654321098765432109876543210";

@@ -167,7 +167,7 @@ fn a_second_ctrl_c_leaves_an_output_that_nobody_reads() {
     running.signal("INT");
     running.wait_for("press Ctrl-C again to stop now");
     running.signal("INT");
-    running.wait_for("an output that nobody reads");
+    running.wait_for("leave an output that is not read");
     // Lines that nobody takes are waited for a moment longer, and counted.
     running.end().says(130, &["\"ended\":\"interrupted\"", "\"unwritten\":"]);
 }

@@ -43,16 +43,13 @@ use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::sink::RejectLine;
-use crate::pipeline::source::{self, Entry};
+use crate::pipeline::source::Entry;
 
 /// How often progress is told, and the window looked at anew.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How often a run looks whose items have all ended, and that nobody watches.
 const IDLE_TICK: Duration = Duration::from_secs(2);
-
-/// Characters of a rejected item that are kept.
-const REJECTED_CHARACTERS: usize = 2_000;
 
 /// The actor of one run.
 pub struct Run {
@@ -323,7 +320,7 @@ impl Run {
             (Entry::Item(item), Err(reason)) => {
                 self.read += 1;
                 self.record(Record::NoLine(item.number));
-                self.reject(not_as_asked(&item, reason));
+                self.reject(line::rejected(&item, reason));
             }
             (Entry::Item(item), Ok(())) => {
                 self.read += 1;
@@ -398,10 +395,4 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.in_flight.values().for_each(|item| item.abort.abort());
     }
-}
-
-/// Makes the reject of an item that cannot be processed.
-fn not_as_asked(item: &source::Item, reason: String) -> RejectLine {
-    let text: String = item.value.to_string().chars().take(REJECTED_CHARACTERS).collect();
-    RejectLine { line: item.line, reason, key: Some(item.key.clone()), text }
 }

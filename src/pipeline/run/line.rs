@@ -1,10 +1,11 @@
-//! Makes the output line of an item that has settled.
+//! Makes the output line of an item that has settled, and the reject of one that cannot be processed.
 
 use serde_json::{Map, Value};
 
 use super::item::Job;
 use super::walked::{Spent, Walked};
-use crate::pipeline::sink::{Line, LineError, StepLine};
+use crate::pipeline::sink::{Line, LineError, RejectLine, StepLine};
+use crate::pipeline::source;
 use crate::pipeline::walk::StepEnd;
 use crate::store::{KnownItem, StepState};
 use crate::types::{Attempt, Failure, StepName, Trail};
@@ -80,6 +81,15 @@ fn completed(trail: &Trail, answered_by: Option<&Attempt>, practice: bool) -> St
         Some(attempt) => line.answered_by(attempt),
         None => line,
     }
+}
+
+/// Characters of a rejected item that are kept.
+const REJECTED_CHARACTERS: usize = 2_000;
+
+/// Makes the reject of an item that cannot be processed.
+pub(super) fn rejected(item: &source::Item, reason: String) -> RejectLine {
+    let text: String = item.value.to_string().chars().take(REJECTED_CHARACTERS).collect();
+    RejectLine { line: item.line, reason, key: Some(item.key.clone()), text }
 }
 
 /// Most bytes of what a model had said that a line holds: a line is for people and programs that look for the reason.
