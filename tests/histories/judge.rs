@@ -114,7 +114,8 @@ impl Player {
         let calls: Vec<_> = session.calls.iter().map(|call| (self.keys[&call.item].clone(), call)).collect();
         let is_durable = |call: &Call| {
             // What others need is durable before they are asked.
-            let fed = |other: &Call| other.item == call.item && other.step == "last" && call.step != "last";
+            let feeds = !matches!(&*call.step, "last" | "facts");
+            let fed = |other: &Call| feeds && other.item == call.item && other.step == "last";
             session.is_certain() || session.calls.iter().any(fed)
         };
         run.learn(&calls, &self.setup, is_durable);
