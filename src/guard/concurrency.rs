@@ -119,6 +119,11 @@ impl Concurrency {
         self.limit
     }
 
+    /// Returns how many may be out at most, however well it goes.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Returns how many are out: more than the limit for a while after it was lowered.
     pub fn in_flight(&self) -> usize {
         self.in_flight

@@ -43,8 +43,8 @@ pub(super) struct Book {
     pub(super) spending: Spending,
     pub(super) lanes: HashMap<ModelName, Lane>,
     pub(super) in_flight: usize,
-    /// Most calls in flight, of all lanes together.
-    pub(super) most: usize,
+    /// Most attempts in flight to all models together; `None` is no bound beside each model's own.
+    pub(super) max_in_flight: Option<usize>,
     pub(super) seconds: Learned,
     pub(super) lately: Lately,
     pub(super) calls: u64,
@@ -88,7 +88,7 @@ impl Book {
             spending: Spending::default(),
             lanes: settings.models.iter().map(lane).collect(),
             in_flight: 0,
-            most: settings.limits.concurrency.max.get() as usize,
+            max_in_flight: settings.max_concurrency.map(|bound| bound.get() as usize),
             seconds: Learned::default(),
             lately: Lately::new(now),
             calls: 0,
@@ -173,7 +173,7 @@ impl Book {
         let paced = shared.max(lane.limits.expected(own as u64, need, now));
         let at_once = lane.concurrency.reachable(lane.is_paced(&self.limits));
         let of_lane = (lane.concurrency.in_flight() + own) as f64 / at_once as f64;
-        let of_all = (self.in_flight + ahead) as f64 / self.most as f64;
+        let of_all = self.max_in_flight.map_or(0.0, |max| (self.in_flight + ahead) as f64 / max as f64);
         let waves = of_lane.max(of_all);
         // As long as none has come back nobody knows, and a guess must not turn anyone away.
         let Some(seconds) = self.seconds.0.filter(|_| waves >= 1.0) else { return paced };
@@ -190,15 +190,18 @@ impl Book {
     /// Decides about the call whose turn it is.
     pub(super) fn next(&mut self, now: Instant) -> Turn {
         self.paced = false;
+        // Models whose call has to wait for another's end; those of the others may still leave.
+        let mut full = Vec::new();
         loop {
-            let next = self.queue.next(|model| self.may(model, now));
+            let next = self.queue.next(|model| !full.contains(model) && self.may(model, now));
             let Some((ticket, first)) = next else { return self.wait_for_a_lane(now) };
             // Nobody would get the answer. A panic may have cost the asker after the call was queued, too.
             if first.reply.is_abandoned() || first.call.deadline <= now {
                 return self.refuse(&ticket, Refused::Busy { until: now });
             }
-            if self.in_flight >= self.most && self.needs_room(&first.call, now) {
-                return Turn::Nothing;
+            if self.needs_room(&first.call, now) {
+                full.push(first.call.model.clone());
+                continue;
             }
             let (call, estimate) = (first.call.clone(), first.estimate);
             match self.admit(&call, estimate, now) {
@@ -219,13 +222,27 @@ impl Book {
         }
     }
 
-    /// Returns whether a call has to wait while as many are out as may be: what a breaker refuses hears of it
-    /// at once, and its probe must not wait for calls that hang.
+    /// Returns whether a call has to wait because as many are in flight as all models together may have. What a
+    /// breaker refuses is refused at once, and its probe does not wait for calls that hang.
     fn needs_room(&self, call: &Call, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get(&call.model) else { return true };
+        let Some(max) = self.max_in_flight else { return false };
+        let Some(lane) = self.lanes.get(&call.model) else { return self.in_flight >= max };
+        if lane.breaker.trouble().is_none() && self.door.trouble().is_none() {
+            return !self.has_room_for_all();
+        }
         let passes = |alone| self.check(lane, alone, now).is_ok();
-        let is_well = lane.breaker.trouble().is_none() && self.door.trouble().is_none();
-        is_well || call.alone && passes(true) && !passes(false)
+        self.in_flight >= max && call.alone && passes(true) && !passes(false)
+    }
+
+    /// Returns whether fewer attempts are in flight than all models together may have. Those to a model that has
+    /// fallen silent do not count: they may hang for minutes, and the other models must not wait for them.
+    pub(super) fn has_room_for_all(&self) -> bool {
+        self.max_in_flight.is_none_or(|max| {
+            let is_silent = |lane: &&Lane| lane.breaker.trouble() == Some(Trouble::Silence);
+            let silent: usize =
+                self.lanes.values().filter(is_silent).map(|lane| lane.concurrency.in_flight()).sum();
+            self.in_flight.saturating_sub(silent) < max
+        })
     }
 
     /// Lets a call leave, with all that it takes; or takes nothing.

@@ -46,6 +46,9 @@ pub(super) struct Outlet {
     series: AtomicUsize,
 }
 
+/// Attempts in flight that connections are prepared for at most: with very many models few are used at once.
+const MAX_PREPARED_FOR: usize = 4_096;
+
 /// The outlets of one provider.
 #[derive(Debug)]
 pub(super) struct Outlets {
@@ -60,7 +63,7 @@ impl Outlets {
         base_url: &str,
         headers: &HeaderMap,
     ) -> Result<Self, Error> {
-        let most = (settings.limits.concurrency.max.get() as usize).div_ceil(threads.len());
+        let most = settings.max_in_flight().min(MAX_PREPARED_FOR).div_ceil(threads.len());
         let outlet = |runtime: Handle| {
             let is_secret = |name: &_| matches!(settings.headers.get(name), Some(HeaderSource::Read(_)));
             let connect = settings.timeouts.connect;

@@ -27,7 +27,7 @@ impl State {
     /// Returns whether a call to a model would not have to wait behind others.
     pub fn has_room(&self, model: &ModelName, now: Instant) -> bool {
         let inner = self.lock();
-        let room = inner.queue.is_empty() && inner.in_flight < inner.most && inner.may(model, now);
+        let room = inner.queue.is_empty() && inner.has_room_for_all() && inner.may(model, now);
         room && inner.health_of(model, now) == LaneHealth::Good
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Holds where keys are, never a key.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub breaker: BreakerSettings,
     /// How many retries it is asked for.
     pub retries: RetryBudgetSettings,
+    /// Most attempts in flight to all of its models together; `None` is no bound beside each model's own.
+    pub max_concurrency: Option<NonZeroU32>,
     /// Most calls that may wait for it.
     pub queue: NonZeroUsize,
     /// Its models, in the order of the file.
@@ -66,6 +68,16 @@ impl Settings {
     /// can be read on the way.
     pub fn plain_remote_host(&self) -> Option<String> {
         self.remote().filter(|remote| !remote.is_https).map(|remote| remote.host)
+    }
+
+    /// Returns how many attempts may be in flight at most, to all of its models together.
+    pub(super) fn max_in_flight(&self) -> usize {
+        let account = self.limits.concurrency;
+        let of = |model: &Model| model.limits.as_ref().map_or(account, |own| own.concurrency);
+        let of_models =
+            self.models.values().map(|model| of(model).max.get().max(of(model).min.get()) as usize);
+        let all = of_models.fold(0, usize::saturating_add).max(1);
+        self.max_concurrency.map_or(all, |bound| all.min(bound.get() as usize))
     }
 
     /// Returns where its calls go; `None` where that is this machine.
@@ -109,6 +121,7 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
             retries: RetryBudgetSettings::default(),
+            max_concurrency: None,
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             models: IndexMap::new(),
         }
@@ -175,6 +188,8 @@ struct Written {
     timeouts: Timeouts,
     breaker: BreakerSettings,
     retries: RetryBudgetSettings,
+    #[serde(deserialize_with = "some_count")]
+    max_concurrency: Option<NonZeroU32>,
     queue: NonZeroUsize,
     models: IndexMap<ModelName, Model>,
 }
@@ -184,7 +199,7 @@ impl Default for Written {
         let default = Settings::default();
         let Settings { format, base_url, dialect, headers, keys, rotate_every, limits, reserve, .. } =
             default;
-        let Settings { timeouts, breaker, retries, queue, models, .. } = default;
+        let Settings { timeouts, breaker, retries, max_concurrency, queue, models, .. } = default;
         let Dialect { api_version, structured, max_tokens_field } = dialect;
         Self {
             format,
@@ -200,6 +215,7 @@ impl Default for Written {
             timeouts,
             breaker,
             retries,
+            max_concurrency,
             queue,
             models,
         }
@@ -209,7 +225,7 @@ impl Default for Written {
 impl From<Written> for Settings {
     fn from(written: Written) -> Self {
         let Written { format, base_url, headers, keys, rotate_every, limits, reserve, .. } = written;
-        let Written { timeouts, breaker, retries, queue, models, .. } = written;
+        let Written { timeouts, breaker, retries, max_concurrency, queue, models, .. } = written;
         let Written { api_version, structured, max_tokens_field, .. } = written;
         let dialect = Dialect { api_version, structured, max_tokens_field };
         Self {
@@ -224,10 +240,15 @@ impl From<Written> for Settings {
             timeouts,
             breaker,
             retries,
+            max_concurrency,
             queue,
             models,
         }
     }
+}
+
+fn some_count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
+    NonZeroU32::deserialize(from).map(Some)
 }
 
 fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -291,6 +312,7 @@ mod tests {
             timeouts = { idle = "5s" }
             breaker = { pause = "1s" }
             retries = { share = 0.5 }
+            max_concurrency = 24
             queue = 7
             models.b.name = "x"
             models.a.name = "y"
@@ -304,13 +326,14 @@ mod tests {
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
-        assert_eq!(settings.limits.requests_per_minute, std::num::NonZeroU32::new(1000));
+        assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.max.get(), 8);
         assert_eq!(settings.reserve, Reserve::MaxTokens);
         assert_eq!(settings.rotate_every, Some(Duration::from_secs(3600)));
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
         assert_eq!(settings.breaker.pause, Duration::from_secs(1));
         assert_eq!(settings.retries.share, 0.5);
+        assert_eq!(settings.max_concurrency, NonZeroU32::new(24));
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);

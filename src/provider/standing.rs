@@ -92,7 +92,7 @@ impl Book {
     pub(super) fn concurrency(&self) -> usize {
         let reachable = |lane: &Lane| lane.concurrency.reachable(lane.is_paced(&self.limits));
         let all: usize = self.used_lanes().map(reachable).sum();
-        all.min(self.most)
+        self.max_in_flight.map_or(all, |max| all.min(max))
     }
 
     /// Returns how many calls, out and waiting, keep the provider busy: those its limits let through at
@@ -101,14 +101,15 @@ impl Book {
     /// turned away.
     pub(super) fn capacity(&self, patience: Duration, now: Instant) -> usize {
         let refill = self.seconds.0.map_or(0.0, |seconds| (REFILL / seconds).min(MOST_REFILL));
+        let busy_with = |max: usize| max as f64 * (1.5 + refill) + 2.0;
         let lanes = self.used_lanes().map(|lane| {
             let need = lane.usual_need().unwrap_or(ASSUMED_NEED);
             // A limit that is used up may double before anyone looks here again.
-            let concurrency = lane.concurrency.reachable(lane.is_paced(&self.limits)).min(self.most);
-            let concurrency = concurrency as f64 * (2.0 + refill) + 2.0;
-            self.paced(lane, need, patience, now).min(concurrency)
+            let reachable = lane.concurrency.reachable(lane.is_paced(&self.limits));
+            let concurrency = reachable as f64 * (2.0 + refill) + 2.0;
+            self.paced(lane, need, patience, now).min(concurrency).min(busy_with(lane.concurrency.max()))
         });
-        lanes.sum::<f64>().min(self.most as f64 * (1.5 + refill) + 2.0).ceil() as usize
+        lanes.sum::<f64>().min(self.max_in_flight.map_or(f64::MAX, busy_with)).ceil() as usize
     }
 
     /// Returns how many calls the limits have use for.

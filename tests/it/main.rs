@@ -31,6 +31,7 @@ mod terminal;
 
 // The library: embedded, and calls under faults.
 mod budget;
+mod concurrency;
 mod embed;
 mod failover;
 // Links are swapped as Kubernetes does.

@@ -92,7 +92,7 @@ fn what_a_provider_asks_for_names_the_time_from_which_it_is_good_again() {
 
 #[test]
 fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
-    let text = "base_url = 'http://127.0.0.1:9'\nmodels.any = {}\nmodels.other = {}\nlimits.concurrency = 1";
+    let text = "base_url = 'http://127.0.0.1:9'\nmodels.any = {}\nmodels.other = {}\nmax_concurrency = 1";
     let settings: Settings = toml::from_str(text).unwrap();
     let now = Instant::now();
     let keys = Keys::new(settings.format, &[], settings.rotate_every, now).unwrap();

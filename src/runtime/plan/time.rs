@@ -1,6 +1,7 @@
 //! How long a run takes at least, by each limit that is known of its providers.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use serde::Serialize;
 
@@ -61,15 +62,20 @@ pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>
         }
     }
     let providers = &pointsman.config().providers;
-    let accounts = loads
-        .iter()
-        .filter_map(|(provider, load)| Some((provider.to_string(), load, &providers.get(provider)?.limits)));
-    let models = of_models.values().filter_map(|(lane, load)| {
-        let model = providers.get(&lane.provider)?.models.get(&lane.model)?;
-        Some((lane.to_string(), load, model.limits.as_ref()?))
+    let accounts = loads.iter().filter_map(|(provider, load)| {
+        let settings = providers.get(provider)?;
+        let of_all = settings.max_concurrency.and_then(|max| at_once(&provider.to_string(), load, max));
+        Some(by_limits(&provider.to_string(), load, &settings.limits).into_iter().chain(of_all))
     });
-    let mut bounds: Vec<Bound> =
-        accounts.chain(models).flat_map(|(of, load, limits)| by_limits(&of, load, limits)).collect();
+    let models = of_models.values().filter_map(|(lane, load)| {
+        let settings = providers.get(&lane.provider)?;
+        let own = settings.models.get(&lane.model)?.limits.as_ref();
+        let by_own = own.map(|own| by_limits(&lane.to_string(), load, own)).unwrap_or_default();
+        // An account's concurrency holds for each of its models by itself.
+        let concurrency = own.map_or(settings.limits.concurrency, |own| own.concurrency);
+        Some(by_own.into_iter().chain(at_once(&lane.to_string(), load, concurrency.max)))
+    });
+    let mut bounds: Vec<Bound> = accounts.flatten().chain(models.flatten()).collect();
     bounds.sort_by(|one, other| other.seconds.likely.total_cmp(&one.seconds.likely));
     bounds
 }
@@ -102,9 +108,9 @@ fn by_limits(of: &str, load: &Load, limits: &Limits) -> Vec<Bound> {
         output_tokens_per_minute,
         ..
     } = limits;
-    let number = |limit: &Option<std::num::NonZeroU32>| limit.map(|limit| f64::from(limit.get()));
+    let number = |limit: &Option<NonZeroU32>| limit.map(|limit| f64::from(limit.get()));
     let tokens = load.input + load.output;
-    let mut bounds: Vec<Bound> = [
+    [
         (number(requests_per_second), 1.0, load.calls, "requests/s"),
         (number(requests_per_minute), 60.0, load.calls, "requests/min"),
         (number(requests_per_day), 86_400.0, load.calls, "requests/day"),
@@ -118,11 +124,12 @@ fn by_limits(of: &str, load: &Load, limits: &Limits) -> Vec<Bound> {
         let text = format!("{limit} {what}");
         Some(Bound { of: of.to_owned(), limit: text, seconds: need.per(limit) * seconds })
     })
-    .collect();
-    let most = limits.concurrency.max.get();
-    if load.seconds.likely > 0.0 {
-        let limit = format!("{most} calls at once");
-        bounds.push(Bound { of: of.to_owned(), limit, seconds: load.seconds.per(most as f64) });
-    }
-    bounds
+    .collect()
+}
+
+/// Returns the bound of so many calls in flight; `None` while the time that one takes is not known.
+fn at_once(of: &str, load: &Load, max: NonZeroU32) -> Option<Bound> {
+    let seconds = load.seconds.per(f64::from(max.get()));
+    let limit = format!("{max} calls at once");
+    (load.seconds.likely > 0.0).then(|| Bound { of: of.to_owned(), limit, seconds })
 }

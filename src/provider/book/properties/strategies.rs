@@ -111,9 +111,9 @@ fn breaker() -> impl Strategy<Value = BreakerSettings> {
 pub(super) fn settings() -> impl Strategy<Value = Settings> {
     let models = prop::collection::vec((of(limits()), weighted(0.3, 1..=2_000u32)), 1..=3);
     let retries = (0.0..=1.0f64, 0.0..=5.0f64);
-    let rest = (retries, any::<bool>(), 1..=60usize, weighted(0.3, 1..=20u64));
+    let rest = (retries, any::<bool>(), 1..=60usize, weighted(0.3, 1..=20u64), some(1..=16));
     (limits(), models, breaker(), rest).prop_map(|(limits, models, breaker, rest)| {
-        let (retries, keeps, queue, rotation) = rest;
+        let (retries, keeps, queue, rotation, max_concurrency) = rest;
         let models = models.into_iter().enumerate().map(|(number, (limits, max_tokens))| {
             let max_tokens = max_tokens.and_then(NonZeroU32::new);
             (number.to_string().as_str().into(), Model { limits, max_tokens, ..Model::default() })
@@ -127,6 +127,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 ..Default::default()
             },
             reserve: if keeps { Reserve::MaxTokens } else { Reserve::Learned },
+            max_concurrency,
             queue: NonZeroUsize::new(queue).unwrap(),
             rotate_every: rotation.map(Duration::from_secs),
             models: models.collect::<IndexMap<_, _>>(),
