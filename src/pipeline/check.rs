@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::screen::is_blank;
 use crate::types::Shape;
 
 use super::choice::{self, Choices};
@@ -40,10 +41,8 @@ impl Check {
     /// Why it is not accepted, in words for the model; they go on from "your answer".
     pub(super) fn accept(&self, text: &str) -> Result<Value, String> {
         match self {
-            Self::Text => match text.trim() {
-                "" => Err("it is empty".to_owned()),
-                said => Ok(said.into()),
-            },
+            Self::Text if is_blank(text) => Err("it is empty".to_owned()),
+            Self::Text => Ok(text.trim().into()),
             Self::Choice(choices) => choices.pick(text).map(Value::from),
             Self::Json(schema) => accept_json(schema, json::find(text)?),
         }
@@ -100,7 +99,9 @@ mod tests {
     #[test]
     fn text_is_trimmed_and_never_empty() {
         assert_eq!(Check::Text.accept(" hello \n"), Ok(json!("hello")));
-        assert!(Check::Text.accept(" \n").is_err());
+        for blank in ["", " \n", "\u{200b} \u{ad}", "\u{feff}", "\u{0}"] {
+            assert!(Check::Text.accept(blank).is_err(), "{blank:?}");
+        }
     }
 
     #[test]

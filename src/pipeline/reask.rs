@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::screen::is_blank;
 use crate::types::{Class, Failure, Message, Part, Prompt};
 
 use super::definition::Step;
@@ -17,7 +18,7 @@ const MAX_QUOTE: usize = 8 << 10;
 /// the step allows. `first` is the step's first prompt, with its attachments.
 pub(super) fn ask_again(first: &Prompt, step: &Step, said: &str, reason: &str) -> Option<Arc<Prompt>> {
     let request = format!("Your answer was not accepted: {reason}. {}", step.check.wanted());
-    let quote = quote(said.trim());
+    let quote = if is_blank(said) { Cow::Borrowed("") } else { quote(said.trim()) };
     let bytes = own_text_bytes(first).saturating_add(quote.len()).saturating_add(request.len());
     if bytes > step.max_prompt_bytes {
         return None;

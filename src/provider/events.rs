@@ -76,6 +76,15 @@ impl Events {
         Ok(())
     }
 
+    /// Notes that the body has ended as it should, which ends its last event. The events before it have all been taken
+    /// out.
+    ///
+    /// # Errors
+    /// `unreadable` when the event is longer than any.
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        self.add(Bytes::from_static(b"\n\n"))
+    }
+
     /// Returns how many bytes are held of an event whose end has not come.
     pub(super) fn held_bytes(&self) -> usize {
         self.unfinished

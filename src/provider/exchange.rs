@@ -180,6 +180,13 @@ async fn read_stream(
             }
         }
     }
+    // The last event needs no empty line after it: the end of the body ends it, too.
+    events.end()?;
+    while let Some(event) = events.next()? {
+        if let Some(data) = &event.data {
+            decoder.event(event.event.as_deref(), data)?;
+        }
+    }
     // Some formats have no mark but the last event's own words: the decoder knows.
     decoder.finish()
 }

@@ -26,7 +26,7 @@ pub enum Class {
     NetworkError,
     /// The provider stayed silent for longer than it may.
     Timeout,
-    /// The reply could not be understood, or stopped without its end mark.
+    /// The reply could not be understood, broke off, or stopped without its finish reason.
     Unreadable,
     /// The provider refused the key.
     Auth,

@@ -40,11 +40,11 @@ impl Count {
         }
     }
 
-    /// Returns this count, or `earlier` where it is missing.
-    pub(super) fn or(self, earlier: Self) -> Self {
-        match self {
-            Self::Missing => earlier,
-            Self::Senseless | Self::Known(_) => self,
+    /// Returns this count, or `earlier` where it is missing, or a zero after a number.
+    pub(super) fn or_unless_zero(self, earlier: Self) -> Self {
+        match (self, earlier) {
+            (Self::Missing, _) | (Self::Known(0), Self::Known(_)) => earlier,
+            (Self::Senseless | Self::Known(_), _) => self,
         }
     }
 }

@@ -52,6 +52,7 @@ mod matrix;
 mod numbers;
 mod pacing;
 mod pacing_score;
+mod reading;
 mod scripted;
 #[cfg(unix)]
 mod secrets;

@@ -19,6 +19,15 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Answers every request with the bytes that `answer` makes of its head, and keeps the connection.
     pub(crate) async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::begin(answer, true).await
+    }
+
+    /// Answers every request with the bytes that `answer` makes of its head, and closes the connection.
+    pub(crate) async fn start_closing(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::begin(answer, false).await
+    }
+
+    async fn begin(answer: impl Fn(&str) -> String + Send + Sync + 'static, keep: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, requests, answer) = (Arc::default(), Arc::default(), Arc::new(answer));
@@ -27,7 +36,7 @@ impl Scripted {
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, SeqCst);
-                spawn(converse(stream, requests.clone(), answer.clone()));
+                spawn(converse(stream, requests.clone(), answer.clone(), keep));
             }
         });
         scripted
@@ -50,6 +59,7 @@ async fn converse(
     mut stream: TcpStream,
     requests: Arc<AtomicUsize>,
     answer: Arc<impl Fn(&str) -> String + Send + Sync>,
+    keep: bool,
 ) {
     stream.set_nodelay(true).unwrap();
     let mut read = Vec::new();
@@ -72,7 +82,7 @@ async fn converse(
         }
         read.drain(..end + length);
         requests.fetch_add(1, SeqCst);
-        if stream.write_all(answer(&head).as_bytes()).await.is_err() {
+        if stream.write_all(answer(&head).as_bytes()).await.is_err() || !keep {
             return;
         }
     }
@@ -87,6 +97,11 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// Writes a response with a length.
 pub(crate) fn response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Writes an event stream that announces its length, and sends that much or less of it.
+pub(crate) fn stream_of_length(length: usize, events: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {length}\r\n\r\n{events}")
 }
 
 /// Writes an event stream of one chunk; `last` ends it.

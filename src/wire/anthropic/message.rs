@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::types::{Class, Failure, Tokens, Usage};
 use crate::wire::count::Count;
 use crate::wire::excerpt::Excerpt;
+use crate::wire::lenient::{Label, Object};
 use crate::wire::refused;
 
 /// Any event: each fills some of the fields.
@@ -23,7 +24,8 @@ pub(super) struct Event<'a> {
     pub(super) content_block: Option<Block<'a>>,
     #[serde(borrow)]
     pub(super) delta: Option<Delta<'a>>,
-    pub(super) usage: Option<Counts>,
+    #[serde(default)]
+    pub(super) usage: Object<Counts>,
     pub(super) error: Option<Excerpt>,
 }
 
@@ -60,7 +62,7 @@ impl<'a> Event<'a> {
                 message: None,
                 content_block: None,
                 delta: None,
-                usage: None,
+                usage: Object(None),
                 error: None,
             }),
             _ => {
@@ -74,11 +76,12 @@ impl<'a> Event<'a> {
 /// The message as it opens.
 #[derive(Deserialize, Default)]
 pub(super) struct Start<'a> {
-    #[serde(borrow)]
-    pub(super) id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) model: Cow<'a, str>,
-    pub(super) usage: Option<Counts>,
+    pub(super) id: Label<'a>,
+    #[serde(borrow, default)]
+    pub(super) model: Label<'a>,
+    #[serde(default)]
+    pub(super) usage: Object<Counts>,
 }
 
 #[derive(Deserialize, Default)]
@@ -99,24 +102,27 @@ pub(super) struct Delta<'a> {
     pub(super) thinking: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) partial_json: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) stop_reason: Option<Cow<'a, str>>,
-    pub(super) stop_details: Option<StopDetails>,
+    #[serde(borrow, default)]
+    pub(super) stop_reason: Label<'a>,
+    #[serde(default)]
+    pub(super) stop_details: Object<StopDetails>,
 }
 
 /// A message that came in one piece.
 #[derive(Deserialize)]
 pub(super) struct Whole<'a> {
-    #[serde(borrow)]
-    pub(super) id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) model: Cow<'a, str>,
+    pub(super) id: Label<'a>,
+    #[serde(borrow, default)]
+    pub(super) model: Label<'a>,
     #[serde(borrow, default)]
     pub(super) content: Vec<Block<'a>>,
-    #[serde(borrow)]
-    pub(super) stop_reason: Option<Cow<'a, str>>,
-    pub(super) stop_details: Option<StopDetails>,
-    pub(super) usage: Option<Counts>,
+    #[serde(borrow, default)]
+    pub(super) stop_reason: Label<'a>,
+    #[serde(default)]
+    pub(super) stop_details: Object<StopDetails>,
+    #[serde(default)]
+    pub(super) usage: Object<Counts>,
     pub(super) error: Option<Excerpt>,
 }
 
@@ -158,7 +164,8 @@ pub(super) struct Counts {
     cache_read_input_tokens: Count,
     #[serde(default)]
     output_tokens: Count,
-    output_tokens_details: Option<OutputDetails>,
+    #[serde(default)]
+    output_tokens_details: Object<OutputDetails>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -168,21 +175,23 @@ struct OutputDetails {
 }
 
 impl Counts {
-    /// Takes later counts, which are cumulative and leave out what has not changed.
+    /// Takes later counts, which are cumulative and leave out what has not changed. Some gateways write zeros instead of
+    /// leaving it out: a sum never falls, so a zero replaces nothing.
     pub(super) fn update(&mut self, later: Self) {
-        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        self.input_tokens = later.input_tokens.or_unless_zero(self.input_tokens);
         self.cache_creation_input_tokens =
-            later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
-        self.output_tokens = later.output_tokens.or(self.output_tokens);
-        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
+            later.cache_creation_input_tokens.or_unless_zero(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens =
+            later.cache_read_input_tokens.or_unless_zero(self.cache_read_input_tokens);
+        self.output_tokens = later.output_tokens.or_unless_zero(self.output_tokens);
+        self.output_tokens_details = Object(later.output_tokens_details.0.or(self.output_tokens_details.0));
     }
 
     /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
     pub(super) fn usage(self) -> Option<Usage> {
         let cached = Tokens(self.cache_read_input_tokens.or_zero()?);
         let cache_write = Tokens(self.cache_creation_input_tokens.or_zero()?);
-        let thinking = self.output_tokens_details.map_or(Count::Missing, |details| details.thinking_tokens);
+        let thinking = self.output_tokens_details.0.map_or(Count::Missing, |details| details.thinking_tokens);
         let usage = Usage {
             input: Tokens(self.input_tokens.needed()?) + cached + cache_write,
             cached,

@@ -2,19 +2,20 @@
 //!
 //! Without `message_stop` and a stop reason that means a finished answer, it never gives a reply.
 
-use std::borrow::Cow;
-
 use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply};
+use crate::wire::halves::{self, Repaired, Text};
+use crate::wire::lenient::{Label, Object};
 use crate::wire::{Dialect, Progress, excerpt, structured, told};
 
 use super::error;
 use super::message::{Block, Counts, Delta, Event, Start, StopDetails, Whole};
+use super::request::DEFAULT_MAX_TOKENS;
 
 /// Collects one message.
 #[derive(Debug)]
 pub struct Decoder {
-    text: String,
+    text: Text,
     model: String,
     id: Option<String>,
     counts: Option<Counts>,
@@ -23,12 +24,13 @@ pub struct Decoder {
     began: bool,
     wrapped: bool,
     ended: bool,
+    max_tokens: u32,
 }
 
 impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         Self {
-            text: String::new(),
+            text: Text::default(),
             model: String::new(),
             id: None,
             counts: None,
@@ -37,6 +39,7 @@ impl Decoder {
             began: false,
             wrapped: structured::needs_wrapping(&prompt.shape, dialect.structured),
             ended: false,
+            max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         }
     }
 
@@ -48,22 +51,32 @@ impl Decoder {
         if data.trim().is_empty() || data == "[DONE]" {
             return Ok(Progress::Waiting);
         }
-        let event = Event::read(name, data)?;
+        match Event::read(name, data) {
+            Ok(event) => self.take(event, None),
+            Err(failure) => {
+                // Only half a character may be the reason.
+                let Repaired { json, mark } = halves::repair(data).ok_or(failure)?;
+                self.take(Event::read(name, &json)?, Some(mark))
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event<'_>, mark: Option<char>) -> Result<Progress, Failure> {
         if let Some(error) = event.error {
             return Err(self.broken(error::classify(None, &error.value)));
         }
         match &*event.kind {
             "message_start" => {
                 self.began = true;
-                self.start(event.message.unwrap_or_default());
+                self.start(event.message.unwrap_or_default(), mark);
                 Ok(Progress::Waiting)
             }
-            "content_block_start" => self.open(&event.content_block.unwrap_or_default()),
-            "content_block_delta" => self.append(&event.delta.unwrap_or_default()),
+            "content_block_start" => self.open(&event.content_block.unwrap_or_default(), mark),
+            "content_block_delta" => self.append(&event.delta.unwrap_or_default(), mark),
             "message_delta" => {
                 let delta = event.delta.unwrap_or_default();
-                self.stopped(delta.stop_reason, delta.stop_details);
-                self.count(event.usage);
+                self.stopped(&delta.stop_reason, delta.stop_details.0);
+                self.count(event.usage.0);
                 Ok(Progress::Waiting)
             }
             "message_stop" => {
@@ -80,17 +93,27 @@ impl Decoder {
     }
 
     pub(in crate::wire) fn whole(&mut self, body: &[u8]) -> Result<(), Failure> {
-        let message: Whole<'_> =
-            serde_json::from_slice(body).map_err(|error| told::unreadable(body, &error))?;
+        match serde_json::from_slice(body) {
+            Ok(message) => self.take_whole(message, None),
+            Err(error) => {
+                let repaired = str::from_utf8(body).ok().and_then(halves::repair);
+                let Repaired { json, mark } = repaired.ok_or_else(|| told::unreadable(body, &error))?;
+                let message = serde_json::from_str(&json).map_err(|error| told::unreadable(body, &error))?;
+                self.take_whole(message, Some(mark))
+            }
+        }
+    }
+
+    fn take_whole(&mut self, message: Whole<'_>, mark: Option<char>) -> Result<(), Failure> {
         if let Some(error) = message.error {
             return Err(error::classify(None, &error.value));
         }
         for block in &message.content {
-            self.open(block)?;
+            self.open(block, mark)?;
         }
-        self.stopped(message.stop_reason, message.stop_details);
-        self.count(message.usage);
-        self.start(Start { id: message.id, model: message.model, usage: None });
+        self.stopped(&message.stop_reason, message.stop_details.0);
+        self.count(message.usage.0);
+        self.start(Start { id: message.id, model: message.model, usage: Object(None) }, mark);
         self.ended = true;
         Ok(())
     }
@@ -103,18 +126,18 @@ impl Decoder {
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         // Until `message_delta` has come the counts are those of the opening: unknown, not small.
         let usage = self.counts.filter(|_| self.stop.is_some()).and_then(Counts::usage);
-        let Self { text, model, id: request_id, stop, details, ended, wrapped, .. } = self;
+        let Self { text, model, id: request_id, stop, details, ended, wrapped, max_tokens, .. } = self;
+        let text = text.into_string();
         if !ended {
             return Err(unreadable("the stream ended without message_stop", None).used(usage));
         }
         let Some(stop) = stop else {
             return Err(unreadable("the message ended without a stop reason", None).used(usage));
         };
+        let is_at_limit = usage.is_some_and(|usage| usage.output.0 >= u64::from(max_tokens));
+        let stop = if stop == StopReason::Number && is_at_limit { StopReason::MaxTokens } else { stop };
         let failed = match stop {
-            StopReason::EndTurn | StopReason::StopSequence if is_blank(&text) => {
-                unreadable("the answer is empty", Some("end_turn"))
-            }
-            StopReason::EndTurn | StopReason::StopSequence => {
+            StopReason::Number | StopReason::EndTurn | StopReason::StopSequence => {
                 return Ok(Reply { text: structured::unwrap(text, wrapped), usage, model, request_id });
             }
             StopReason::MaxTokens => failure(
@@ -146,26 +169,27 @@ impl Decoder {
         Err(if text.is_empty() { failure } else { failure.with_text(text) })
     }
 
-    fn start(&mut self, start: Start<'_>) {
-        self.id = start.id.map(|id| excerpt::word(&id)).or(self.id.take());
-        if !start.model.is_empty() {
-            self.model = excerpt::word(&start.model);
+    fn start(&mut self, start: Start<'_>, mark: Option<char>) {
+        let word = |label: &Label<'_>| label.as_str().map(|text| excerpt::word(&halves::alone(text, mark)));
+        self.id = word(&start.id).or(self.id.take());
+        if let Some(model) = word(&start.model) {
+            self.model = model;
         }
-        self.count(start.usage);
+        self.count(start.usage.0);
     }
 
-    fn open(&mut self, block: &Block<'_>) -> Result<Progress, Failure> {
+    fn open(&mut self, block: &Block<'_>, mark: Option<char>) -> Result<Progress, Failure> {
         Ok(match &*block.kind {
-            "text" => return self.say(&block.text),
+            "text" => return self.say(&block.text, mark),
             // Reasoning that is not shown comes whole, in its opening.
             "redacted_thinking" => Progress::Answering,
             _ => Progress::Waiting,
         })
     }
 
-    fn append(&mut self, delta: &Delta<'_>) -> Result<Progress, Failure> {
+    fn append(&mut self, delta: &Delta<'_>, mark: Option<char>) -> Result<Progress, Failure> {
         Ok(match &*delta.kind {
-            "text_delta" => return self.say(&delta.text),
+            "text_delta" => return self.say(&delta.text, mark),
             "thinking_delta" if !delta.thinking.is_empty() => Progress::Answering,
             "signature_delta" => Progress::Answering,
             "input_json_delta" if !delta.partial_json.is_empty() => Progress::Answering,
@@ -173,20 +197,25 @@ impl Decoder {
         })
     }
 
-    fn say(&mut self, text: &str) -> Result<Progress, Failure> {
+    fn say(&mut self, text: &str, mark: Option<char>) -> Result<Progress, Failure> {
         if self.stop.is_some() && !is_blank(text) {
             return Err(unreadable("more of the answer came after its stop reason", None).maybe_charged());
         }
         if text.is_empty() {
             return Ok(Progress::Waiting);
         }
-        self.text.push_str(text);
+        self.text.push(text, mark);
         Ok(Progress::Answering)
     }
 
     /// Of several reasons the worst counts.
-    fn stopped(&mut self, reason: Option<Cow<'_, str>>, details: Option<StopDetails>) {
-        self.stop = self.stop.take().max(reason.map(|reason| StopReason::read(&reason)));
+    fn stopped(&mut self, reason: &Label<'_>, details: Option<StopDetails>) {
+        let reason = match reason {
+            Label::Missing => None,
+            Label::Number(_) => Some(StopReason::Number),
+            Label::Text(word) => Some(StopReason::read(word)),
+        };
+        self.stop = self.stop.take().max(reason);
         self.details = details.map(StopDetails::cut).or(self.details.take());
     }
 
@@ -215,6 +244,8 @@ fn unreadable(message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
 /// Why the model stopped. The later of two is the worse.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StopReason {
+    /// A number, which names no reason.
+    Number,
     EndTurn,
     StopSequence,
     ToolUse,

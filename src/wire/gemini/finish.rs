@@ -64,6 +64,23 @@ impl FinishReason {
         }
     }
 
+    /// Returns the word of a reason that is written as a number, as JSON of protocol buffers may write it.
+    pub(super) fn word_of(number: &str) -> &'static str {
+        match number {
+            "0" => "FINISH_REASON_UNSPECIFIED",
+            "1" => "STOP",
+            "2" => "MAX_TOKENS",
+            "3" => "SAFETY",
+            "4" => "RECITATION",
+            "6" => "LANGUAGE",
+            "7" => "BLOCKLIST",
+            "8" => "PROHIBITED_CONTENT",
+            "9" => "SPII",
+            "10" => "MALFORMED_FUNCTION_CALL",
+            _ => "OTHER",
+        }
+    }
+
     /// Returns what the reason makes of the call; `None` means that the answer is whole.
     pub(super) fn failure(self) -> Option<(Class, &'static str)> {
         Some(match self {

@@ -11,6 +11,8 @@ use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply, Tokens, Usage};
 use crate::wire::count::Count;
 use crate::wire::excerpt::Excerpt;
+use crate::wire::halves::{self, Repaired, Text};
+use crate::wire::lenient::{Index, Label, Object};
 use crate::wire::{Dialect, Progress, excerpt, refused, structured, told};
 
 use super::error;
@@ -19,7 +21,7 @@ use super::finish::FinishReason;
 /// Collects one reply.
 #[derive(Debug)]
 pub struct Decoder {
-    text: String,
+    text: Text,
     model: String,
     id: Option<String>,
     counts: Option<Counts>,
@@ -40,7 +42,7 @@ struct Finish {
 impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         Self {
-            text: String::new(),
+            text: Text::default(),
             model: String::new(),
             id: None,
             counts: None,
@@ -57,21 +59,35 @@ impl Decoder {
         if data.trim().is_empty() || data == "[DONE]" {
             return Ok(Progress::Waiting);
         }
-        let chunk: Chunk<'_> = serde_json::from_str(data).map_err(|error| {
+        let no_chunk = |error: serde_json::Error| {
             failure(Class::Unreadable, format!("cannot read a chunk of the stream: {error}"), None)
                 .maybe_charged()
-        })?;
-        self.take(chunk)
+        };
+        match serde_json::from_str(data) {
+            Ok(chunk) => self.take(chunk, None),
+            Err(error) => {
+                // Only half a character may be the reason.
+                let Repaired { json, mark } = halves::repair(data).ok_or_else(|| no_chunk(error))?;
+                self.take(serde_json::from_str(&json).map_err(no_chunk)?, Some(mark))
+            }
+        }
     }
 
     pub(in crate::wire) fn whole(&mut self, body: &[u8]) -> Result<(), Failure> {
-        // Without `alt=sse` the chunks come as one JSON array.
-        let chunks: Result<Vec<Chunk<'_>>, _> = match body.trim_ascii_start().first() {
-            Some(b'[') => serde_json::from_slice(body),
-            _ => serde_json::from_slice(body).map(|chunk| vec![chunk]),
-        };
-        for chunk in chunks.map_err(|error| told::unreadable(body, &error))? {
-            self.take(chunk)?;
+        match chunks(body) {
+            Ok(chunks) => self.take_all(chunks, None),
+            Err(error) => {
+                let repaired = str::from_utf8(body).ok().and_then(halves::repair);
+                let Repaired { json, mark } = repaired.ok_or_else(|| told::unreadable(body, &error))?;
+                let chunks = chunks(json.as_bytes()).map_err(|error| told::unreadable(body, &error))?;
+                self.take_all(chunks, Some(mark))
+            }
+        }
+    }
+
+    fn take_all(&mut self, chunks: Vec<Chunk<'_>>, mark: Option<char>) -> Result<(), Failure> {
+        for chunk in chunks {
+            self.take(chunk, mark)?;
         }
         Ok(())
     }
@@ -83,6 +99,7 @@ impl Decoder {
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, .. } = self;
+        let text = text.into_string();
         let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));
         if let (Some(reason), None) = (&blocked, &finish) {
             let why = format!("the provider refused the prompt ({reason})");
@@ -96,7 +113,6 @@ impl Decoder {
         };
         let (class, why) = match FinishReason::read(&finish.reason).failure() {
             None if called => (Class::Unreadable, "the model called a function, and none was offered"),
-            None if is_blank(&text) => (Class::Unreadable, "the answer is empty"),
             None => return Ok(Reply { text: structured::unwrap(text, wrapped), usage, model, request_id }),
             Some(meaning) => meaning,
         };
@@ -108,29 +124,30 @@ impl Decoder {
         Err(if text.is_empty() { failure } else { failure.with_text(text) })
     }
 
-    fn take(&mut self, chunk: Chunk<'_>) -> Result<Progress, Failure> {
+    fn take(&mut self, chunk: Chunk<'_>, mark: Option<char>) -> Result<Progress, Failure> {
         if let Some(error) = chunk.error {
             let failure = error::classify(None, &error.value);
             return Err(if self.began { failure.maybe_charged() } else { failure });
         }
         self.began = true;
-        if self.model.is_empty() {
-            self.model = excerpt::word(&chunk.model_version);
+        let word = |label: &Label<'_>| label.as_str().map(|text| excerpt::word(&halves::alone(text, mark)));
+        if let (true, Some(model)) = (self.model.is_empty(), word(&chunk.model_version)) {
+            self.model = model;
         }
-        if self.id.is_none() && !chunk.response_id.is_empty() {
-            self.id = Some(excerpt::word(&chunk.response_id));
-        }
-        let counted = chunk.usage_metadata.is_some();
-        self.counts = chunk.usage_metadata.or(self.counts.take());
+        self.id = self.id.take().or_else(|| word(&chunk.response_id));
+        let counted = chunk.usage_metadata.0.is_some();
+        // Zeros after real counts are a server's template for the end of a stream.
+        let is_told = |counts: &Counts| self.counts.is_none() || !counts.is_zero();
+        self.counts = chunk.usage_metadata.0.filter(is_told).or(self.counts);
         if let Some(reason) = chunk.prompt_feedback.and_then(|feedback| feedback.block_reason) {
             self.blocked = Some(excerpt::word(&reason));
         }
         let mut progress = Progress::Waiting;
         // One candidate is asked for; if a server sends more, the first is the answer.
         for candidate in
-            chunk.candidates.unwrap_or_default().into_iter().filter(|candidate| candidate.index == 0)
+            chunk.candidates.unwrap_or_default().into_iter().filter(|candidate| candidate.index.0 == 0)
         {
-            if self.add(candidate)? {
+            if self.add(candidate, mark)? {
                 progress = Progress::Answering;
             }
         }
@@ -140,7 +157,7 @@ impl Decoder {
     }
 
     /// Adds what the candidate says; tells whether it said anything. Of several finish reasons the worst counts.
-    fn add(&mut self, candidate: Candidate<'_>) -> Result<bool, Failure> {
+    fn add(&mut self, candidate: Candidate<'_>, mark: Option<char>) -> Result<bool, Failure> {
         let mut said = false;
         for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
             self.called |= part.function_call.is_some();
@@ -152,18 +169,21 @@ impl Decoder {
                 let why = "more of the answer came after its finish reason";
                 return Err(failure(Class::Unreadable, why, None).maybe_charged());
             }
-            self.text.push_str(&part.text);
+            self.text.push(&part.text, mark);
         }
-        match candidate.finish_reason {
-            Some(reason) if !reason.is_empty() && reason != "FINISH_REASON_UNSPECIFIED" => {
-                let is_worse =
-                    |known: &Finish| FinishReason::read(&reason) > FinishReason::read(&known.reason);
-                if self.finish.as_ref().is_none_or(is_worse) {
-                    let message = candidate.finish_message.as_deref().map(refused::short);
-                    self.finish = Some(Finish { reason: excerpt::word(&reason), message });
-                }
+        let reason = match &candidate.finish_reason {
+            Label::Missing => None,
+            Label::Text(word) => Some(&**word),
+            Label::Number(number) => Some(FinishReason::word_of(number)),
+        };
+        let is_known = |word: &&str| !word.is_empty() && *word != "FINISH_REASON_UNSPECIFIED";
+        if let Some(reason) = reason.filter(is_known) {
+            let is_worse = |known: &Finish| FinishReason::read(reason) > FinishReason::read(&known.reason);
+            if self.finish.as_ref().is_none_or(is_worse) {
+                let message = candidate.finish_message.as_str();
+                let message = message.map(|message| refused::short(&halves::alone(message, mark)));
+                self.finish = Some(Finish { reason: excerpt::word(reason), message });
             }
-            _ => {}
         }
         Ok(said)
     }
@@ -175,6 +195,14 @@ fn failure(class: Class, message: impl Into<Box<str>>, code: Option<&str>) -> Fa
     failure
 }
 
+/// Reads a body: one chunk, or, without `alt=sse`, an array of them.
+fn chunks(body: &[u8]) -> serde_json::Result<Vec<Chunk<'_>>> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => serde_json::from_slice(body),
+        _ => serde_json::from_slice(body).map(|chunk| vec![chunk]),
+    }
+}
+
 /// One chunk, which has the form of a whole response.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -182,11 +210,12 @@ struct Chunk<'a> {
     #[serde(borrow)]
     candidates: Option<Vec<Candidate<'a>>>,
     prompt_feedback: Option<Feedback>,
-    usage_metadata: Option<Counts>,
+    #[serde(default)]
+    usage_metadata: Object<Counts>,
     #[serde(borrow, default)]
-    model_version: Cow<'a, str>,
+    model_version: Label<'a>,
     #[serde(borrow, default)]
-    response_id: Cow<'a, str>,
+    response_id: Label<'a>,
     error: Option<Excerpt>,
 }
 
@@ -195,10 +224,12 @@ struct Chunk<'a> {
 struct Candidate<'a> {
     #[serde(borrow)]
     content: Option<Content<'a>>,
-    finish_reason: Option<String>,
-    finish_message: Option<String>,
+    #[serde(borrow, default)]
+    finish_reason: Label<'a>,
+    #[serde(borrow, default)]
+    finish_message: Label<'a>,
     #[serde(default)]
-    index: u64,
+    index: Index,
 }
 
 #[derive(Deserialize)]
@@ -241,6 +272,12 @@ struct Counts {
 }
 
 impl Counts {
+    /// Returns whether nothing was counted but zeros.
+    fn is_zero(&self) -> bool {
+        let counts = [self.prompt_token_count, self.candidates_token_count, self.thoughts_token_count];
+        counts.iter().all(|count| matches!(count, Count::Missing | Count::Known(0)))
+    }
+
     /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed. Zeros are
     /// left out, so that only an answer `with_text` needs a count of its own.
     fn usage(self, with_text: bool) -> Option<Usage> {

@@ -6,24 +6,25 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::types::{Tokens, Usage};
 use crate::wire::count::Count;
+use crate::wire::lenient::{Index, Label, Object, number};
 
 /// One `data:` of a stream, or the body of a reply without a stream.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow, default)]
-    pub(super) id: Option<Words<'a>>,
+    pub(super) id: Label<'a>,
     #[serde(borrow, default)]
-    pub(super) model: Option<Words<'a>>,
+    pub(super) model: Label<'a>,
     /// Empty in the chunk that carries the usage; missing in what is no chunk at all.
     #[serde(borrow, default)]
     pub(super) choices: Option<First<'a>>,
     /// Boxed, as what follows is: one piece of a stream has it, and all are moved about.
     #[serde(default)]
-    pub(super) usage: Option<Box<Counts>>,
+    pub(super) usage: Object<Box<Counts>>,
     #[serde(default)]
     pub(super) error: Sign,
 }
@@ -46,7 +47,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
                 let mut first = None;
                 while let Some(choice) = all.next_element::<Choice<'de>>()? {
-                    if first.is_none() && choice.index.unwrap_or(0) == 0 {
+                    if first.is_none() && choice.index.0 == 0 {
                         first = Some(choice);
                     }
                 }
@@ -62,13 +63,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(default)]
-    pub(super) index: Option<u64>,
+    pub(super) index: Index,
     #[serde(borrow, default)]
     pub(super) delta: Option<Said<'a>>,
     #[serde(borrow, default)]
     pub(super) message: Option<Box<Said<'a>>>,
     #[serde(borrow, default)]
-    pub(super) finish_reason: Option<Words<'a>>,
+    pub(super) finish_reason: Label<'a>,
 }
 
 /// What the model said in this piece.
@@ -88,7 +89,7 @@ pub(super) struct Said<'a> {
     pub(super) function_call: Sign,
 }
 
-/// A text, or the texts of a list of typed parts, as some servers send them.
+/// A text, a number, or the texts of a list of typed parts, as some servers send them.
 #[derive(Debug)]
 pub(super) struct Words<'a>(pub(super) Cow<'a, str>);
 
@@ -117,6 +118,22 @@ impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(Cow::Owned(text.to_owned()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(number.to_string()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                number(all)?.map(Cow::Owned).ok_or_else(|| A::Error::custom("an object instead of a text"))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
@@ -204,9 +221,9 @@ pub(super) struct Counts {
     #[serde(default)]
     total_tokens: Count,
     #[serde(default)]
-    prompt_tokens_details: Option<InputDetails>,
+    prompt_tokens_details: Object<InputDetails>,
     #[serde(default)]
-    completion_tokens_details: Option<OutputDetails>,
+    completion_tokens_details: Object<OutputDetails>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -230,16 +247,22 @@ impl Counts {
         counts.iter().all(|count| *count == Count::Missing)
     }
 
+    /// Returns whether nothing was counted but zeros: no call that was answered used nothing.
+    pub(super) fn is_zero(&self) -> bool {
+        let counts = [self.prompt_tokens, self.completion_tokens, self.total_tokens];
+        counts.iter().all(|count| matches!(count, Count::Missing | Count::Known(0)))
+    }
+
     /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
     pub(super) fn usage(&self) -> Option<Usage> {
         let input = self.prompt_tokens.needed()?;
         let said = self.completion_tokens.needed()?;
         // Some servers count reasoning neither as prompt nor as completion, only in the total.
         let beside = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(said));
-        let input_details = self.prompt_tokens_details.as_ref();
+        let input_details = self.prompt_tokens_details.0.as_ref();
         let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
         let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
-        let output_details = self.completion_tokens_details.as_ref();
+        let output_details = self.completion_tokens_details.0.as_ref();
         let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
         let usage = Usage {
             input: Tokens(input),

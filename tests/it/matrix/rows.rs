@@ -132,7 +132,7 @@ fn of(kind: FaultKind) -> Vec<Row> {
             with_status(kind, 502, fault(kind, [ServerError; 3], [Maybe; 3], AGAIN)),
         ],
         Kind::WrongContent => vec![fault(kind, [ValidationError; 3], [Yes; 3], CHECKED).checked()],
-        Kind::Empty => vec![fault(kind, [Unreadable; 3], [Maybe; 3], ELSEWHERE)],
+        Kind::Empty => vec![fault(kind, [ValidationError; 3], [Yes; 3], CHECKED).checked()],
         Kind::Length => vec![fault(kind, [Truncated; 3], [Maybe; 3], GIVEN_UP)],
         Kind::Refusal => vec![fault(kind, [ContentFilter; 3], [Maybe; 3], GIVEN_UP)],
         Kind::Auth => vec![fault(kind, [Auth; 3], [No; 3], LANE_OUT)],

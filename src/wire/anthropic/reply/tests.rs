@@ -172,10 +172,8 @@ fn an_event_that_is_no_json_ends_the_call() {
 }
 
 #[test]
-fn an_empty_or_unfinished_answer_is_unreadable() {
+fn an_unfinished_answer_is_unreadable() {
     for body in [
-        r#"{"content":[],"stop_reason":"end_turn"}"#,
-        r#"{"content":[{"type":"text","text":" \n"}],"stop_reason":"end_turn"}"#,
         r#"{"content":[{"type":"text","text":"Hi"}]}"#,
         r#"{"content":[{"type":"text","text":"Hi"}],"stop_reason":"pause_turn"}"#,
         r#"{"content":[{"type":"text","text":"Hi"}],"stop_reason":"never_seen"}"#,
@@ -315,8 +313,48 @@ fn nothing_of_an_answer_comes_after_its_stop_reason() {
 }
 
 #[test]
-fn an_answer_without_a_visible_character_is_none() {
-    assert_eq!(ends(&[said(" \u{200b}\u{ad}"), stopped("end_turn")]), Err(Class::Unreadable));
+fn an_answer_that_is_empty_is_a_reply() {
+    assert_eq!(ends(&[stopped("end_turn")]), Ok(String::new()));
+    let blank = " \u{200b}\u{ad}";
+    assert_eq!(ends(&[said(blank), stopped("end_turn")]), Ok(blank.to_owned()));
+    let mut whole = decoder();
+    whole.whole(br#"{"content":[],"stop_reason":"end_turn"}"#).unwrap();
+    assert_eq!(whole.finish().unwrap().text, "");
+}
+
+#[test]
+fn a_character_whose_halves_come_in_two_events_is_read() {
+    let reply = stream("anthropic_messages_stream_split_character.sse").unwrap();
+    assert_eq!(reply.text, "Low tide 🌊 at dawn.");
+    let mut whole = decoder();
+    let body = br#"{"content":[{"type":"text","text":"\ud83c"},{"type":"text","text":"\udf0a"}],"stop_reason":"end_turn"}"#;
+    whole.whole(body).unwrap();
+    assert_eq!(whole.finish().unwrap().text, "🌊");
+}
+
+#[test]
+fn a_later_usage_of_zeros_replaces_no_real_one() {
+    let reply = stream("anthropic_messages_stream_zero_usage_last.sse").unwrap();
+    assert_eq!(reply.usage, Some(usage(25, 0, 0, 9, 0)));
+}
+
+#[test]
+fn a_number_where_a_text_is_expected_loses_no_answer() {
+    let body = |most: u32| {
+        let prompt = Prompt { max_tokens: Some(most), ..Prompt::text("x") };
+        let mut decoder = Decoder::new(&prompt, &Dialect::default());
+        let body = json!({
+            "id": 7, "model": 3, "content": [{ "type": "text", "text": "a" }], "stop_reason": 1, "stop_details": 0,
+            "usage": { "input_tokens": 2, "output_tokens": 8, "output_tokens_details": 0 },
+        });
+        decoder.whole(body.to_string().as_bytes()).unwrap();
+        decoder.finish()
+    };
+    let reply = body(9).unwrap();
+    assert_eq!((&*reply.text, &*reply.model, reply.request_id.as_deref()), ("a", "3", Some("7")));
+    assert_eq!(reply.usage, Some(usage(2, 0, 0, 8, 0)));
+    // A number does not say that the answer was cut; its length does.
+    assert_eq!(body(8).unwrap_err().class, Class::Truncated);
 }
 
 #[test]

@@ -247,10 +247,8 @@ fn a_stream_cut_after_any_event_is_never_a_reply() {
 }
 
 #[test]
-fn an_empty_or_broken_answer_is_unreadable() {
+fn a_broken_answer_is_unreadable() {
     for body in [
-        r#"{"candidates":[{"content":{"parts":[{"text":" \n"}]},"finishReason":"STOP"}]}"#,
-        r#"{"candidates":[{"content":{"parts":[{"text":"only thought","thought":true}]},"finishReason":"STOP"}]}"#,
         r#"{"candidates":[]}"#,
         "{}",
         "[]",
@@ -351,8 +349,44 @@ fn nothing_of_an_answer_comes_after_its_finish_reason() {
 }
 
 #[test]
-fn an_answer_without_a_visible_character_is_none() {
-    assert_eq!(ends(&[("\u{200b} \u{ad}", Some("STOP"))]), Err(Class::Unreadable));
+fn an_answer_that_is_empty_is_a_reply() {
+    assert_eq!(ends(&[("\u{200b} \u{ad}", Some("STOP"))]), Ok("\u{200b} \u{ad}".to_owned()));
+    let thought = json!({ "parts": [{ "text": "only thought", "thought": true }] });
+    let body = json!({ "candidates": [{ "content": thought, "finishReason": "STOP" }] });
+    assert_eq!(read_whole(body.to_string().as_bytes()).unwrap().text, "");
+}
+
+#[test]
+fn a_character_whose_halves_come_in_two_chunks_is_read() {
+    let recorded = fixtures::events("gemini_stream_split_character.sse");
+    assert_eq!(streamed(&recorded).unwrap().text, "Low tide 🌊 at dawn.");
+    let chunks: Vec<&str> = recorded.iter().map(|(_, data)| &**data).collect();
+    let whole = format!("[{}]", chunks.join(","));
+    assert_eq!(read_whole(whole.as_bytes()).unwrap().text, "Low tide 🌊 at dawn.");
+}
+
+#[test]
+fn a_later_usage_of_zeros_replaces_no_real_one() {
+    let reply = streamed(&fixtures::events("gemini_stream_zero_usage_last.sse")).unwrap();
+    assert_eq!(reply.usage, Some(usage(12, 9, 0)));
+}
+
+#[test]
+fn a_number_where_a_text_is_expected_loses_no_answer() {
+    let body = |reason: u32| {
+        let content = json!({ "parts": [{ "text": "a" }] });
+        let candidate =
+            json!({ "content": content, "finishReason": reason, "index": "0", "finishMessage": 1 });
+        json!({ "candidates": [candidate], "modelVersion": 3, "responseId": 7, "usageMetadata": 0 })
+            .to_string()
+    };
+    let reply = read_whole(body(1).as_bytes()).unwrap();
+    assert_eq!((&*reply.text, &*reply.model, reply.request_id.as_deref()), ("a", "3", Some("7")));
+    for (reason, class) in
+        [(0, Class::Unreadable), (2, Class::Truncated), (3, Class::ContentFilter), (5, Class::Unreadable)]
+    {
+        assert_eq!(read_whole(body(reason).as_bytes()).unwrap_err().class, class, "{reason}");
+    }
 }
 
 #[test]

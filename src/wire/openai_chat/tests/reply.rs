@@ -145,10 +145,11 @@ fn every_recorded_stream_is_read() {
 }
 
 #[test]
-fn a_stream_cut_at_any_event_is_no_reply() {
+fn a_stream_cut_at_any_event_before_its_finish_reason_is_no_reply() {
     for recording in STREAMS {
         let all = events(recording);
-        for cut in 0..all.len() {
+        let finish = all.iter().position(|(_, data)| data.contains(r#""finish_reason":""#)).unwrap();
+        for cut in 0..=finish {
             let failure = play(&all[..cut]).1.unwrap_err();
             assert_eq!((failure.class, failure.charged), (Class::Unreadable, Charged::Maybe), "{cut} events");
         }
@@ -156,9 +157,9 @@ fn a_stream_cut_at_any_event_is_no_reply() {
 }
 
 #[test]
-fn a_stream_cut_at_any_byte_is_no_reply() {
+fn a_stream_cut_at_any_byte_before_its_finish_reason_is_no_reply() {
     let recording = fixture!("openai_chat_stream.sse");
-    let end = recording.find("[DONE]").unwrap();
+    let end = recording.find(r#""finish_reason":"stop""#).unwrap();
     for cut in (0..end).step_by(7) {
         let mut cut = cut;
         while !recording.is_char_boundary(cut) {
@@ -206,7 +207,7 @@ fn an_error_in_a_stream_is_that_error() {
 }
 
 #[test]
-fn only_a_finish_reason_and_the_end_mark_together_make_a_reply() {
+fn only_a_finish_reason_makes_a_reply() {
     const SAID: &str = r#"{"choices":[{"delta":{"content":"a"}}]}"#;
     let stopped = |word: &str| format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{word}"}}]}}"#);
     let ended = |word: &str| lines(&[SAID, &stopped(word), "[DONE]"]).map_err(|failure| failure.class);
@@ -225,8 +226,8 @@ fn only_a_finish_reason_and_the_end_mark_together_make_a_reply() {
         assert_eq!(ended(word).unwrap_err(), class, "{word}");
     }
     assert_eq!(lines(&[SAID, "[DONE]"]).unwrap_err().class, Class::Unreadable);
-    assert_eq!(lines(&[SAID, &stopped("stop")]).unwrap_err().class, Class::Unreadable);
-    assert_eq!(lines(&[&stopped("stop"), "[DONE]"]).unwrap_err().class, Class::Unreadable);
+    assert_eq!(lines(&[SAID, &stopped("stop")]).map(|reply| reply.text), Ok("a".to_owned()));
+    assert_eq!(lines(&[SAID, &stopped("length")]).unwrap_err().class, Class::Truncated);
     assert_eq!(lines(&["[DONE]"]).unwrap_err().class, Class::Unreadable);
 }
 
@@ -256,8 +257,6 @@ fn a_body_without_an_answer_is_a_failure() {
         ("null", Class::Unreadable),
         (r#"{"choices":[]}"#, Class::Unreadable),
         (r#"{"choices":[{"message":{"content":"a"}}]}"#, Class::Unreadable),
-        (r#"{"choices":[{"message":{"content":" \n"},"finish_reason":"stop"}]}"#, Class::Unreadable),
-        (r#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#, Class::Unreadable),
         (r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]"#, Class::Unreadable),
         (r#"{"error":{"message":"no money","code":"insufficient_quota"}}"#, Class::Quota),
         (fixture!("openai_error_502_html.html"), Class::Unreadable),
@@ -313,12 +312,65 @@ fn nothing_of_an_answer_comes_after_its_finish_reason() {
 }
 
 #[test]
-fn an_answer_without_a_visible_character_is_none() {
-    for text in [" \u{200b} \u{ad}", "\u{feff}", "\u{0}"] {
+fn an_answer_that_is_empty_is_a_reply() {
+    for text in [Some(""), Some(" \u{200b} \u{ad}"), Some("\u{feff}"), None] {
         let said = json!({ "choices": [{ "message": { "content": text }, "finish_reason": "stop" }] });
-        let failure = whole(&said.to_string(), &Prompt::text("x")).unwrap_err();
-        assert_eq!((failure.class, &*failure.message), (Class::Unreadable, "an empty answer"), "{text:?}");
+        let reply = whole(&said.to_string(), &Prompt::text("x")).unwrap();
+        assert_eq!(reply.text, text.unwrap_or_default());
     }
+}
+
+#[test]
+fn a_stream_with_a_finish_reason_needs_no_end_mark() {
+    let expected = reply("Low tide at dawn.", usage(14, 0, 4, 0), "local/tiny", "chatcmpl-Fixture0003");
+    assert_eq!(stream(fixture!("openai_chat_stream_without_done.sse")).1, expected);
+}
+
+#[test]
+fn a_character_whose_halves_come_in_two_chunks_is_read() {
+    let (progress, answer) = stream(fixture!("openai_chat_stream_split_character.sse"));
+    assert_eq!(answer.unwrap().text, "Low tide 🌊 at dawn.");
+    assert_eq!(progress[..2], [Progress::Answering; 2]);
+    // Reasoning is read and left out, whatever it is cut into.
+    let thought = r#"{"choices":[{"delta":{"reasoning_content":"\ud83c"}}]}"#;
+    let said = r#"{"choices":[{"delta":{"content":"a\udf0a"},"finish_reason":"stop"}]}"#;
+    assert_eq!(lines(&[thought, said, "[DONE]"]).unwrap().text, "a\u{fffd}");
+    let body = r#"{"choices":[{"message":{"content":"cut \ud83c"},"finish_reason":"stop"}]}"#;
+    assert_eq!(whole(body, &Prompt::text("x")).unwrap().text, "cut \u{fffd}");
+}
+
+#[test]
+fn a_later_usage_of_zeros_replaces_no_real_one() {
+    let (_, answer) = stream(fixture!("openai_chat_stream_zero_usage_last.sse"));
+    assert_eq!(answer.unwrap().usage, usage(14, 0, 4, 0));
+}
+
+#[test]
+fn a_number_where_a_text_is_expected_loses_no_answer() {
+    let (_, answer) = stream(fixture!("openai_chat_stream_numbers.sse"));
+    assert_eq!(answer, reply("Low tide.", usage(14, 0, 4, 0), "3", "7"));
+    let body = r#"{"id":1.5,"choices":[{"index":"0","message":{"content":42},"finish_reason":9}],"usage":0}"#;
+    assert_eq!(whole(body, &Prompt::text("x")), reply("42", None, "", "1.5"));
+    let other = r#"{"choices":[{"index":"1","message":{"content":"b"},"finish_reason":"stop"}]}"#;
+    assert_eq!(whole(other, &Prompt::text("x")).unwrap_err().class, Class::Unreadable);
+}
+
+#[test]
+fn a_number_for_a_finish_reason_is_never_taken_for_more_than_it_says() {
+    let said = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":0}]}"#;
+    let class = |all: &[&str]| lines(all).map(|reply| reply.text).map_err(|failure| failure.class);
+    assert_eq!(class(&[said, "[DONE]"]), Ok("a".to_owned()));
+    assert_eq!(class(&[said, said, "[DONE]"]), Ok("aa".to_owned()));
+    // Without the mark nothing says that the answer is over.
+    assert_eq!(class(&[said]), Err(Class::Unreadable));
+    let filtered = r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#;
+    assert_eq!(class(&[said, filtered, "[DONE]"]), Err(Class::ContentFilter));
+    // An answer as long as it may be is cut.
+    let body = r#"{"choices":[{"message":{"content":"a"},"finish_reason":1}],
+        "usage":{"prompt_tokens":1,"completion_tokens":8}}"#;
+    let limited = |most| whole(body, &Prompt { max_tokens: Some(most), ..Prompt::text("x") });
+    assert_eq!(limited(8).unwrap_err().class, Class::Truncated);
+    assert_eq!(limited(9).unwrap().text, "a");
 }
 
 #[test]

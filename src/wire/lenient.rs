@@ -1,0 +1,225 @@
+//! Fields beside the answer, which lose no answer whatever type a server gives them.
+//!
+//! Decides nothing about what a field means.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::count::NUMBER;
+
+/// What stands where a name or a word belongs, such as the id of an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Label<'a> {
+    /// Nothing, or what is neither a text nor a number.
+    #[default]
+    Missing,
+    /// A text, as documented.
+    Text(Cow<'a, str>),
+    /// A number, as it is written.
+    Number(Box<str>),
+}
+
+impl Label<'_> {
+    /// Returns it as a text; `None` when there is nothing.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Missing => None,
+            Self::Text(text) => Some(text).filter(|text| !text.is_empty()).map(|text| &**text),
+            Self::Number(number) => Some(number),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Label<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Label<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("anything")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Label::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Label::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Label::Number(number.to_string().into()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Label::Number(number.to_string().into()))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(Label::Number(number.to_string().into()))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(Label::Missing)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Label::Missing)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                while all.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Label::Missing)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                Ok(number(all)?.map_or(Label::Missing, |number| Label::Number(number.into())))
+            }
+        }
+
+        from.deserialize_any(Reader)
+    }
+}
+
+/// Reads a number that serde_json shows as a map, as it does with `exact-numbers`; `None` for a real map, which is
+/// read to its end.
+pub(super) fn number<'de, A: MapAccess<'de>>(mut all: A) -> Result<Option<String>, A::Error> {
+    match all.next_key::<Cow<'de, str>>()?.as_deref() {
+        Some(NUMBER) => return all.next_value::<String>().map(Some),
+        Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
+        None => return Ok(None),
+    }
+    while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(None)
+}
+
+/// Which of several answers something belongs to: a number, or a text that is one. Anything else is the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Index(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = Label::deserialize(from)?;
+        Ok(Self(written.as_str().and_then(|written| written.trim().parse().ok()).unwrap_or(0)))
+    }
+}
+
+/// An object, or whatever stands in its place, which counts as missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Object<T>(pub(super) Option<T>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = Option<T>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("anything")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(all)).map(Some)
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                while all.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(None)
+            }
+        }
+
+        from.deserialize_any(Reader(PhantomData)).map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default)]
+    struct Details {
+        known: u64,
+    }
+
+    #[test]
+    fn a_label_is_read_whatever_stands_there() {
+        for (json, text) in [
+            (r#""a""#, Some("a")),
+            (r#""a\n""#, Some("a\n")),
+            ("7", Some("7")),
+            ("-7", Some("-7")),
+            ("1.5", Some("1.5")),
+            (r#""""#, None),
+            ("null", None),
+            ("true", None),
+            ("[1, [2]]", None),
+            (r#"{"a": 1, "b": {}}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(serde_json::from_str::<Label<'_>>(json).unwrap().as_str(), text, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_index_may_be_a_text() {
+        for (json, index) in [("1", 1), (r#""1""#, 1), ("null", 0), (r#""x""#, 0), ("-1", 0), ("[]", 0)] {
+            assert_eq!(serde_json::from_str::<Index>(json).unwrap(), Index(index), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_counts_as_missing() {
+        for (json, known) in [
+            (r#"{"known": 3, "more": 1}"#, Some(3)),
+            ("{}", Some(0)),
+            ("null", None),
+            ("[1]", None),
+            (r#""x""#, None),
+            ("true", None),
+        ] {
+            let read = serde_json::from_str::<Object<Details>>(json).unwrap().0;
+            assert_eq!(read.map(|details| details.known), known, "{json}");
+        }
+        // A number may be shown as a map, whose only field is unknown.
+        let read = serde_json::from_str::<Object<Details>>("0").unwrap().0;
+        assert_eq!(read.unwrap_or_default(), Details::default());
+    }
+}

@@ -1,0 +1,147 @@
+//! What servers send beside what is documented, over real HTTP: which answers are read, and which are none.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use pointsman::simulator::{Fault, FaultKind};
+use pointsman::types::{Class, Tokens};
+
+use super::scripted::{ANSWER, Scripted, stream, stream_of_length};
+use super::stage::*;
+
+/// A recording of `tests/data/wire`.
+macro_rules! recording {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/wire/", $name))
+    };
+}
+
+const WITHOUT_DONE: &str = recording!("openai_chat_stream_without_done.sse");
+
+const STEP: &str = "[[step]]\nname = \"say\"\nprompt = \"Say {{ item.id }}.\"\n";
+
+/// One attempt at one target, and a second after a failure.
+const ONCE: &str = "[retry]\nattempts_per_lane = 1\nrounds = 1\nbase = \"10ms\"\nmax = \"10ms\"\n";
+
+/// Returns the text that is read from a server, or the class of the failure.
+async fn read(scripted: &Scripted, format: &str) -> Result<String, Class> {
+    let more = format!("format = \"{format}\"\n{PATIENT}");
+    let pointsman = start(&format!("{ONCE}{}", provider_at("a", &scripted.url(), &more)));
+    let answered = ask(&pointsman, "default", "Say.").await;
+    assert!(answered.is_err() || scripted.requests() == 1);
+    answered.map(|answer| answer.reply.text).map_err(|unanswered| unanswered.failure.class)
+}
+
+async fn read_stream(events: &str, is_ended: bool, format: &str) -> Result<String, Class> {
+    let response = stream("", events, is_ended);
+    let scripted = Scripted::start_closing(move |_| response.clone()).await;
+    read(&scripted, format).await
+}
+
+#[tokio::test]
+async fn a_stream_with_a_finish_reason_whose_body_ended_is_complete_without_its_end_mark() {
+    let whole = Ok("Low tide at dawn.".to_owned());
+    assert_eq!(read_stream(WITHOUT_DONE, true, "openai").await, whole);
+    let response = stream_of_length(WITHOUT_DONE.len(), WITHOUT_DONE);
+    let scripted = Scripted::start(move |_| response.clone()).await;
+    assert_eq!(read(&scripted, "openai").await, whole);
+}
+
+#[tokio::test]
+async fn a_stream_whose_body_breaks_off_is_unreadable() {
+    assert_eq!(read_stream(WITHOUT_DONE, false, "openai").await, Err(Class::Unreadable));
+    let response = stream_of_length(WITHOUT_DONE.len() + 1, WITHOUT_DONE);
+    let scripted = Scripted::start_closing(move |_| response.clone()).await;
+    assert_eq!(read(&scripted, "openai").await, Err(Class::Unreadable));
+    // Ended as it should, but in the middle of the answer.
+    let (middle, _) = WITHOUT_DONE.rsplit_once("data: ").unwrap();
+    assert_eq!(read_stream(middle, true, "openai").await, Err(Class::Unreadable));
+}
+
+#[tokio::test]
+async fn the_last_event_counts_with_one_line_end_after_it_or_none() {
+    for end in ["\n", "", "\r\n"] {
+        let events = format!("{WITHOUT_DONE}data: [DONE]{end}");
+        assert_eq!(read_stream(&events, true, "openai").await, Ok("Low tide at dawn.".to_owned()), "{end:?}");
+        for (format, recorded) in [
+            ("anthropic", recording!("anthropic_messages_stream.sse")),
+            ("gemini", recording!("gemini_stream.sse")),
+        ] {
+            let events = format!("{}{end}", recorded.trim_end());
+            let text = read_stream(&events, true, format).await;
+            assert_eq!(text, Ok("Low tide — ça va? 🌊".to_owned()), "{format} {end:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_character_whose_halves_come_in_two_chunks_is_read_in_every_format() {
+    for (format, recorded) in [
+        ("openai", recording!("openai_chat_stream_split_character.sse")),
+        ("anthropic", recording!("anthropic_messages_stream_split_character.sse")),
+        ("gemini", recording!("gemini_stream_split_character.sse")),
+    ] {
+        let text = read_stream(recorded, true, format).await;
+        assert_eq!(text, Ok("Low tide 🌊 at dawn.".to_owned()), "{format}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_where_a_text_is_expected_loses_no_answer_over_http() {
+    let text = read_stream(recording!("openai_chat_stream_numbers.sse"), true, "openai").await;
+    assert_eq!(text, Ok("Low tide.".to_owned()));
+}
+
+#[tokio::test]
+async fn a_usage_of_zeros_at_the_end_of_a_stream_costs_no_count() {
+    for (format, recorded, tokens) in [
+        ("openai", recording!("openai_chat_stream_zero_usage_last.sse"), (14, 4)),
+        ("anthropic", recording!("anthropic_messages_stream_zero_usage_last.sse"), (25, 9)),
+        ("gemini", recording!("gemini_stream_zero_usage_last.sse"), (12, 9)),
+    ] {
+        let response = stream("", recorded, true);
+        let scripted = Scripted::start(move |_| response.clone()).await;
+        let more = format!("format = \"{format}\"\n{PATIENT}");
+        let pointsman = start(&format!("{ONCE}{}", provider_at("a", &scripted.url(), &more)));
+        let usage = ask(&pointsman, "default", "Say.").await.unwrap().reply.usage.unwrap();
+        assert_eq!((usage.input, usage.output), (Tokens(tokens.0), Tokens(tokens.1)), "{format}");
+    }
+}
+
+/// 30 of 300 answers are empty, each time that their question is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_answers_fail_their_items_and_neither_stall_the_run_nor_open_the_breaker() {
+    // `item-1` and `item-10` to `item-19`, `item-100` to `item-199` hold the text.
+    let empty = Fault { contains: Some("item-1".to_owned()), ..Fault::new(FaultKind::Empty) };
+    for (format, vendor) in FORMATS {
+        let simulator = faulty([empty.clone()]);
+        // One call at a time, so that empty answers come one after the other.
+        let more = format!("format = \"{format}\"\nlimits.concurrency = 1\n");
+        let pointsman = start(&provider_at("a", &simulator.base_url(vendor), &more));
+        let ran = run(&pointsman, STEP, 40).await;
+        let failed: Vec<_> = ran.lines.iter().filter(|line| line["error"].is_object()).collect();
+        assert_eq!(failed.len(), 11, "{format}");
+        assert!(
+            failed.iter().all(|line| line["error"]["class"] == "validation_error"),
+            "{format}: {failed:?}"
+        );
+        // Each was asked again twice, and nothing else was.
+        assert_eq!(simulator.counts().requests, 29 + 3 * 11, "{format}");
+        assert_eq!(snapshot(&pointsman, "a").lanes[0].breaker.as_str(), "closed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_answer_is_asked_again_and_the_next_one_counts() {
+    const EMPTY: &str =
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let asked = AtomicUsize::new(0);
+    let answer = move |_: &str| {
+        let is_first = asked.fetch_add(1, SeqCst) == 0;
+        stream("", if is_first { EMPTY } else { ANSWER }, true)
+    };
+    let scripted = Scripted::start(answer).await;
+    let pointsman = start(&provider_at("a", &scripted.url(), ""));
+    let ran = run(&pointsman, STEP, 1).await;
+    assert_eq!(ran.lines[0]["answers"]["say"], "Hello.", "{:?}", ran.lines);
+    assert_eq!(scripted.requests(), 2);
+}
