@@ -16,6 +16,8 @@ pub struct Voice<'a> {
     pub practice: bool,
     /// How a JSON answer is asked for; `None` is the default.
     pub structured: Option<&'a str>,
+    /// What becomes of reasoning between tags; `None` is the default.
+    pub reasoning_tags: Option<&'a str>,
     /// What is sent where the question does not say.
     pub max_tokens: Option<u32>,
     /// What is sent where the question does not say.
@@ -31,6 +33,7 @@ impl Voice<'_> {
         let mut parts =
             vec![self.format.as_bytes(), self.model.as_bytes(), &practice, &max_tokens, &temperature];
         parts.extend(self.structured.map(str::as_bytes));
+        parts.extend(self.reasoning_tags.map(str::as_bytes));
         Fingerprint::of(parts)
     }
 }
@@ -137,6 +140,7 @@ mod tests {
             model: "gpt",
             practice: false,
             structured: None,
+            reasoning_tags: None,
             max_tokens: None,
             temperature: None,
         };
@@ -146,6 +150,8 @@ mod tests {
             Voice { model: "gpt-2", ..real.clone() },
             Voice { format: "gemini", ..real.clone() },
             Voice { structured: Some("json"), ..real.clone() },
+            Voice { reasoning_tags: Some("keep"), ..real.clone() },
+            Voice { reasoning_tags: Some("strip"), ..real.clone() },
             Voice { structured: Some("prompt"), ..real.clone() },
             Voice { max_tokens: Some(1), ..real.clone() },
             Voice { temperature: Some(1.0), ..real },

@@ -64,18 +64,19 @@ fn in_part(part: &Part) -> u64 {
     match part {
         Part::Text(text) => tokens(text),
         Part::Image(_) => IMAGE,
-        Part::Document(media) if media.media_type.starts_with("text/") => by_size(media, 4),
+        // The model reads all of a text.
+        Part::Document(media) if media.is_text() => by_size(media, 4, u64::MAX),
         // A page of a PDF has 40 to 100 KB, and is read as text and as a picture.
-        Part::Document(media) => by_size(media, 40),
+        Part::Document(media) => by_size(media, 40, MOST),
         // A second has some 4 to 16 KB and 10 to 32 tokens.
-        Part::Audio(media) => by_size(media, 400),
+        Part::Audio(media) => by_size(media, 400, MOST),
     }
 }
 
-fn by_size(media: &Media, bytes_per_token: u64) -> u64 {
+fn by_size(media: &Media, bytes_per_token: u64, most: u64) -> u64 {
     match &media.data {
         // Four characters of base64 are three bytes.
-        MediaData::Base64(data) => (data.len() as u64 / 4 * 3).div_ceil(bytes_per_token).clamp(1, MOST),
+        MediaData::Base64(data) => (data.len() as u64 / 4 * 3).div_ceil(bytes_per_token).clamp(1, most),
         MediaData::Url(_) => UNSEEN,
     }
 }
@@ -129,6 +130,7 @@ mod tests {
         assert_eq!(of_part(Part::Document(media("application/pdf", base64(120_000)))), 3_000);
         assert_eq!(of_part(Part::Document(media("application/pdf", base64(30_000_000)))), 25_000);
         assert_eq!(of_part(Part::Document(media("text/plain", base64(1_200)))), 300);
+        assert_eq!(of_part(Part::Document(media("application/json", base64(1_200_000)))), 300_000);
         assert_eq!(of_part(Part::Audio(media("audio/mp3", MediaData::Url("https://a.b/c".into())))), 3_000);
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
-use crate::wire::{Dialect, Format, MaxTokensField, Structured};
+use crate::wire::{Dialect, Format, MaxTokensField, ReasoningTags, Structured};
 
 use super::base_url::{SIMULATOR, parse_base_url};
 use super::this_machine::is_this_machine;
@@ -62,6 +62,13 @@ impl Settings {
     /// Returns whether no call can leave without a key: only a server of one's own may need none.
     pub fn needs_key(&self) -> bool {
         self.base_url.is_none() || !self.keys.is_empty() && !self.is_practice()
+    }
+
+    /// Returns what becomes of reasoning in its answers, unless that is the default at its address.
+    pub fn unusual_reasoning_tags(&self) -> Option<&'static str> {
+        let real_url = self.base_url.as_deref().filter(|url| *url != SIMULATOR);
+        let tags = self.dialect.reasoning_tags;
+        (tags != ReasoningTags::default_for(self.format, real_url)).then(|| tags.as_str())
     }
 
     /// Returns the host that its calls go to over plain `http://`, where that is another machine: what they carry
@@ -178,6 +185,8 @@ struct Written {
     api_version: Option<String>,
     structured: Structured,
     max_tokens_field: MaxTokensField,
+    #[serde(deserialize_with = "some_tags")]
+    reasoning_tags: Option<ReasoningTags>,
     #[serde(deserialize_with = "headers")]
     headers: IndexMap<HeaderName, HeaderSource>,
     keys: Vec<KeySource>,
@@ -200,13 +209,14 @@ impl Default for Written {
         let Settings { format, base_url, dialect, headers, keys, rotate_every, limits, reserve, .. } =
             default;
         let Settings { timeouts, breaker, retries, max_concurrency, queue, models, .. } = default;
-        let Dialect { api_version, structured, max_tokens_field } = dialect;
+        let Dialect { api_version, structured, max_tokens_field, reasoning_tags: _ } = dialect;
         Self {
             format,
             base_url,
             api_version,
             structured,
             max_tokens_field,
+            reasoning_tags: None,
             headers,
             keys,
             rotate_every,
@@ -226,8 +236,10 @@ impl From<Written> for Settings {
     fn from(written: Written) -> Self {
         let Written { format, base_url, headers, keys, rotate_every, limits, reserve, .. } = written;
         let Written { timeouts, breaker, retries, max_concurrency, queue, models, .. } = written;
-        let Written { api_version, structured, max_tokens_field, .. } = written;
-        let dialect = Dialect { api_version, structured, max_tokens_field };
+        let Written { api_version, structured, max_tokens_field, reasoning_tags, .. } = written;
+        let real_url = base_url.as_deref().filter(|url| *url != SIMULATOR);
+        let reasoning_tags = reasoning_tags.unwrap_or_else(|| ReasoningTags::default_for(format, real_url));
+        let dialect = Dialect { api_version, structured, max_tokens_field, reasoning_tags };
         Self {
             format,
             base_url,
@@ -249,6 +261,10 @@ impl From<Written> for Settings {
 
 fn some_count<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
     NonZeroU32::deserialize(from).map(Some)
+}
+
+fn some_tags<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ReasoningTags>, D::Error> {
+    ReasoningTags::deserialize(from).map(Some)
 }
 
 fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -304,6 +320,7 @@ mod tests {
             api_version = "v1"
             structured = "prompt"
             max_tokens_field = "max_tokens"
+            reasoning_tags = "strip"
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
             rotate_every = "1h"
@@ -324,6 +341,7 @@ mod tests {
         assert_eq!(settings.dialect.api_version.as_deref(), Some("v1"));
         assert_eq!(settings.dialect.structured, Structured::Prompt);
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
+        assert_eq!(settings.dialect.reasoning_tags, ReasoningTags::Strip);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));

@@ -342,6 +342,7 @@ impl Pointsman {
                 model: &model.name,
                 practice: settings.is_practice(),
                 structured: settings.dialect.structured.unless_default(),
+                reasoning_tags: settings.unusual_reasoning_tags(),
                 max_tokens: model.max_tokens.map(Into::into),
                 temperature: model.temperature,
             };

@@ -21,3 +21,46 @@ pub enum MediaData {
     /// An address that the provider itself fetches.
     Url(Arc<str>),
 }
+
+impl Media {
+    /// Returns the media type in lower case and without its parameters.
+    pub fn essence(&self) -> String {
+        self.media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// Returns whether its content is text, which a model can read as a part of the prompt.
+    pub fn is_text(&self) -> bool {
+        let essence = self.essence();
+        essence.starts_with("text/")
+            || ["application/json", "application/xml", "application/yaml"].contains(&&*essence)
+            || essence.starts_with("application/")
+                && (essence.ends_with("+json") || essence.ends_with("+xml"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_told_from_what_only_a_program_reads() {
+        let is_text = |media_type: &str| {
+            Media { media_type: media_type.into(), name: None, data: MediaData::Base64("".into()) }.is_text()
+        };
+        for text in [
+            "text/plain",
+            "text/markdown",
+            "text/csv;charset=utf-8",
+            "TEXT/HTML",
+            "application/json",
+            "application/xml",
+            "application/ld+json",
+            "application/xhtml+xml; charset=utf-8",
+        ] {
+            assert!(is_text(text), "{text}");
+        }
+        for other in ["application/pdf", "image/svg+xml", "audio/wav", "application/octet-stream", ""] {
+            assert!(!is_text(other), "{other}");
+        }
+    }
+}

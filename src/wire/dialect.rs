@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ReasoningTags;
+
 /// The knobs of a format, as `[provider.NAME]` sets them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,6 +15,8 @@ pub struct Dialect {
     pub structured: Structured,
     /// Under which name an OpenAI-speaking server knows the limit of an answer's length.
     pub max_tokens_field: MaxTokensField,
+    /// What becomes of `<think>…</think>` before an answer.
+    pub reasoning_tags: ReasoningTags,
 }
 
 /// How a JSON answer is asked for.

@@ -22,8 +22,10 @@ mod instants;
 mod lenient;
 mod openai_chat;
 mod outgoing;
+mod reasoning;
 mod refused;
 mod structured;
+mod text_document;
 mod times;
 mod told;
 
@@ -31,3 +33,4 @@ pub use dialect::{Dialect, MaxTokensField, Structured};
 pub use exchange::{Progress, Request};
 pub use format::{Decoder, Format};
 pub use hints::{Hints, Remaining};
+pub use reasoning::ReasoningTags;

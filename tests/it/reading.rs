@@ -107,6 +107,38 @@ async fn a_usage_of_zeros_at_the_end_of_a_stream_costs_no_count() {
     }
 }
 
+/// Answers with this text, as a stream of OpenAI's.
+fn said(text: &str) -> String {
+    let choice = serde_json::json!({ "index": 0, "delta": { "content": text }, "finish_reason": "stop" });
+    format!("data: {}\n\ndata: [DONE]\n\n", serde_json::json!({ "choices": [choice] }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reasoning_between_tags_is_removed_before_choice_schema_and_text_are_checked() {
+    let choice = "choice = [\"URGENT\", \"OTHER\"]\n";
+    let schema =
+        "schema = { type = \"object\", properties = { n = { type = \"integer\" } }, required = [\"n\"] }\n";
+    let list = "schema = { type = \"array\", items = { type = \"integer\" } }\n";
+    for (check, text, answer) in [
+        (choice, "<think>\nURGENT? No: OTHER.\nOTHER\n</think>\n\nURGENT", serde_json::json!("URGENT")),
+        (schema, "<think>{\"n\": 1}</think>{\"n\": 2}", serde_json::json!({ "n": 2 })),
+        (list, "<think>[1]</think>{\"answer\": [2]}", serde_json::json!([2])),
+        ("", "<think>Hm.</think>\nHello.", serde_json::json!("Hello.")),
+    ] {
+        let response = stream("", &said(text), true);
+        let scripted = Scripted::start(move |_| response.clone()).await;
+        let pointsman = start(&provider_at("a", &scripted.url(), ""));
+        let ran = run(&pointsman, &format!("{STEP}{check}"), 1).await;
+        assert_eq!(ran.lines[0]["answers"]["say"], answer, "{:?}", ran.lines);
+        assert_eq!(scripted.requests(), 1);
+    }
+    let response = stream("", &said("<think>Hm.</think>\nHello."), true);
+    let scripted = Scripted::start(move |_| response.clone()).await;
+    let pointsman = start(&provider_at("a", &scripted.url(), "reasoning_tags = \"keep\"\n"));
+    let ran = run(&pointsman, STEP, 1).await;
+    assert_eq!(ran.lines[0]["answers"]["say"], "<think>Hm.</think>\nHello.");
+}
+
 /// 30 of 300 answers are empty, each time that their question is asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn empty_answers_fail_their_items_and_neither_stall_the_run_nor_open_the_breaker() {

@@ -6,7 +6,7 @@ use crate::screen::is_blank;
 use crate::types::{Class, Failure, Prompt, Reply};
 use crate::wire::halves::{self, Repaired, Text};
 use crate::wire::lenient::{Label, Object};
-use crate::wire::{Dialect, Progress, excerpt, structured, told};
+use crate::wire::{Dialect, Progress, ReasoningTags, excerpt, structured, told};
 
 use super::error;
 use super::message::{Block, Counts, Delta, Event, Start, StopDetails, Whole};
@@ -23,6 +23,7 @@ pub struct Decoder {
     details: Option<StopDetails>,
     began: bool,
     wrapped: bool,
+    tags: ReasoningTags,
     ended: bool,
     max_tokens: u32,
 }
@@ -38,6 +39,7 @@ impl Decoder {
             details: None,
             began: false,
             wrapped: structured::needs_wrapping(&prompt.shape, dialect.structured),
+            tags: dialect.reasoning_tags,
             ended: false,
             max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         }
@@ -126,8 +128,8 @@ impl Decoder {
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
         // Until `message_delta` has come the counts are those of the opening: unknown, not small.
         let usage = self.counts.filter(|_| self.stop.is_some()).and_then(Counts::usage);
-        let Self { text, model, id: request_id, stop, details, ended, wrapped, max_tokens, .. } = self;
-        let text = text.into_string();
+        let Self { text, model, id: request_id, stop, details, ended, wrapped, tags, max_tokens, .. } = self;
+        let text = tags.answer(text.into_string());
         if !ended {
             return Err(unreadable("the stream ended without message_stop", None).used(usage));
         }

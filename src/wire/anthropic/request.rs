@@ -4,14 +4,12 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
-use crate::wire::{Dialect, Request, outgoing, structured};
+use crate::wire::{Dialect, Request, outgoing, structured, text_document};
 
 use super::schema;
 
@@ -153,18 +151,20 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Text goes as text: base64 is for PDFs only.
+    /// Text goes as text: base64 and addresses are for PDFs only.
     fn of_document(media: &'a Media) -> Result<Self, Failure> {
-        let is_text = media.media_type.starts_with("text/") || &*media.media_type == "application/json";
         match &media.data {
-            MediaData::Base64(data) if is_text => {
-                let text =
-                    BASE64_STANDARD.decode(&**data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                let name = media.name.as_deref().unwrap_or("a document");
-                let data = text.ok_or_else(|| cannot_carry(format!("{name} is no UTF-8 text in base64")))?;
-                Ok(Self::Text { media_type: "text/plain", data })
+            MediaData::Base64(data) if media.is_text() => {
+                Ok(Self::Text { media_type: "text/plain", data: text_document::content(media, data)? })
             }
-            _ => Ok(Self::of(media)),
+            _ if media.essence() == "application/pdf" => Ok(Self::of(media)),
+            MediaData::Url(_) if media.is_text() => Err(cannot_carry(
+                "Anthropic fetches no document from an address but a PDF; attach the file itself",
+            )),
+            MediaData::Base64(_) | MediaData::Url(_) => Err(cannot_carry(format!(
+                "Anthropic's format carries documents that are PDFs or text, and no {}",
+                media.media_type
+            ))),
         }
     }
 }
@@ -253,6 +253,31 @@ mod tests {
         let body = body(&prompt, &Dialect::default());
         assert_eq!(body.get("output_config"), None);
         assert!(body["system"].as_str().unwrap().contains("minimum"), "{body}");
+    }
+
+    #[test]
+    fn only_a_pdf_is_sent_as_base64_and_a_text_as_a_text_document() {
+        let source = |media: Media| {
+            let message = Message { role: Role::User, parts: vec![Part::Document(media)] };
+            let prompt = Prompt { messages: vec![message], ..Prompt::default() };
+            encode(&prompt, "m", &Dialect::default()).map(|request| {
+                let body: Value = serde_json::from_slice(&request.body).unwrap();
+                body["messages"][0]["content"][0]["source"].clone()
+            })
+        };
+        let here = || MediaData::Base64("TG93Lg==".into());
+        for text in
+            ["text/plain", "text/csv", "application/json", "application/xml", "text/html; charset=utf-8"]
+        {
+            let expected = json!({ "type": "text", "media_type": "text/plain", "data": "Low." });
+            assert_eq!(source(media(text, here(), None)).unwrap(), expected, "{text}");
+        }
+        assert_eq!(source(media("application/pdf", here(), None)).unwrap()["type"], "base64");
+        let there = || MediaData::Url("https://example.invalid/a".into());
+        assert_eq!(source(media("application/pdf", there(), None)).unwrap()["type"], "url");
+        for wrong in [media("text/plain", there(), None), media("application/zip", here(), None)] {
+            assert_eq!(source(wrong).unwrap_err().class, Class::ApiError);
+        }
     }
 
     #[test]

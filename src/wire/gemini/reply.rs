@@ -13,7 +13,7 @@ use crate::wire::count::Count;
 use crate::wire::excerpt::Excerpt;
 use crate::wire::halves::{self, Repaired, Text};
 use crate::wire::lenient::{Index, Label, Object};
-use crate::wire::{Dialect, Progress, excerpt, refused, structured, told};
+use crate::wire::{Dialect, Progress, ReasoningTags, excerpt, refused, structured, told};
 
 use super::error;
 use super::finish::FinishReason;
@@ -30,6 +30,7 @@ pub struct Decoder {
     called: bool,
     began: bool,
     wrapped: bool,
+    tags: ReasoningTags,
 }
 
 /// How the model stopped, in the provider's words.
@@ -51,6 +52,7 @@ impl Decoder {
             called: false,
             began: false,
             wrapped: structured::needs_wrapping(&prompt.shape, dialect.structured),
+            tags: dialect.reasoning_tags,
         }
     }
 
@@ -98,8 +100,8 @@ impl Decoder {
     }
 
     pub(in crate::wire) fn finish(self) -> Result<Reply, Failure> {
-        let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, .. } = self;
-        let text = text.into_string();
+        let Self { text, model, id: request_id, counts, finish, blocked, called, wrapped, tags, .. } = self;
+        let text = tags.answer(text.into_string());
         let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));
         if let (Some(reason), None) = (&blocked, &finish) {
             let why = format!("the provider refused the prompt ({reason})");

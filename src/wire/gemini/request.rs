@@ -10,9 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::types::{Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
-use crate::wire::{Dialect, Request, outgoing, structured};
+use crate::wire::{Dialect, Request, outgoing, structured, text_document};
 
 const DEFAULT_VERSION: &str = "v1beta";
+
+/// Types of text that have a part of their own. Others, such as JSON and XML, are refused as a file.
+const INLINE_TEXTS: [&str; 4] = ["text/plain", "text/html", "text/css", "text/csv"];
 
 pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
     let asked = structured::ask(&prompt.shape, dialect.structured, |_| true);
@@ -25,7 +28,7 @@ pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -
     let system = asked.system(prompt.system.as_deref());
     let body = Body {
         system_instruction: system.map(|text| Content { role: None, parts: vec![Piece::Text(text)] }),
-        contents: prompt.messages.iter().map(Content::of).collect(),
+        contents: prompt.messages.iter().map(Content::of).collect::<Result<_, _>>()?,
         generation_config: (!config.is_empty()).then_some(config),
     };
     Ok(Request {
@@ -118,20 +121,31 @@ enum Piece<'a> {
 }
 
 impl<'a> Content<'a> {
-    fn of(message: &'a Message) -> Self {
+    fn of(message: &'a Message) -> Result<Self, Failure> {
         let role = match message.role {
             Role::User => "user",
             Role::Assistant => "model",
         };
-        Self { role: Some(role), parts: message.parts.iter().map(Piece::of).collect() }
+        let parts = message.parts.iter().map(Piece::of).collect::<Result<_, _>>()?;
+        Ok(Self { role: Some(role), parts })
     }
 }
 
 impl<'a> Piece<'a> {
-    fn of(part: &'a Part) -> Self {
+    fn of(part: &'a Part) -> Result<Self, Failure> {
         match part {
-            Part::Text(text) => Self::Text(Cow::Borrowed(text)),
-            Part::Image(media) | Part::Document(media) | Part::Audio(media) => Self::of_media(media),
+            Part::Text(text) => Ok(Self::Text(Cow::Borrowed(text))),
+            Part::Document(media) => Self::of_document(media),
+            Part::Image(media) | Part::Audio(media) => Ok(Self::of_media(media)),
+        }
+    }
+
+    fn of_document(media: &'a Media) -> Result<Self, Failure> {
+        match &media.data {
+            MediaData::Base64(base64) if media.is_text() && !INLINE_TEXTS.contains(&&*media.essence()) => {
+                Ok(Self::Text(Cow::Owned(text_document::part(media, base64)?)))
+            }
+            MediaData::Base64(_) | MediaData::Url(_) => Ok(Self::of_media(media)),
         }
     }
 
@@ -210,6 +224,22 @@ mod tests {
         let words = json_only.pointer("/systemInstruction/parts/0/text").unwrap().as_str().unwrap();
         assert!(words.contains(r#"{"type":"object"}"#), "{words}");
         assert_eq!(asked(Structured::Prompt).get("generationConfig"), None);
+    }
+
+    #[test]
+    fn a_text_that_the_vendor_takes_as_no_file_is_sent_as_text() {
+        let part = |media_type: &str| {
+            let document = Part::Document(media(media_type, MediaData::Base64("TG93Lg==".into())));
+            let message = Message { role: Role::User, parts: vec![document] };
+            let body = body(&Prompt { messages: vec![message], ..Prompt::default() }, &Dialect::default());
+            body["contents"][0]["parts"][0].clone()
+        };
+        for text in ["application/json", "application/xml", "text/markdown", "text/xml"] {
+            assert_eq!(part(text), json!({ "text": "Low." }), "{text}");
+        }
+        for file in ["text/plain", "text/csv", "text/html", "application/pdf"] {
+            assert_eq!(part(file)["inlineData"]["mimeType"], file);
+        }
     }
 
     #[test]

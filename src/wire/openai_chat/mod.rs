@@ -17,4 +17,4 @@ mod tests;
 pub(super) use error::{complete, read_error};
 pub(super) use limits::read_hints;
 pub(super) use reply::Decoder;
-pub(super) use request::{BASE_URL, authorization, encode};
+pub(super) use request::{BASE_URL, authorization, encode, is_openai};

@@ -11,7 +11,7 @@ use crate::types::{Class, Failure, Prompt, Reply, Usage};
 use crate::wire::halves::{self, Repaired, Text};
 use crate::wire::lenient::Label;
 use crate::wire::structured::{needs_wrapping, unwrap};
-use crate::wire::{Dialect, Progress, excerpt, told};
+use crate::wire::{Dialect, Progress, ReasoningTags, excerpt, told};
 
 use super::chunk::{Choice, Chunk, Counts, Said, Words};
 use super::error;
@@ -29,6 +29,7 @@ pub struct Decoder {
     model: String,
     id: String,
     wrapped: bool,
+    tags: ReasoningTags,
     max_tokens: Option<u32>,
 }
 
@@ -68,6 +69,7 @@ impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         Self {
             wrapped: needs_wrapping(&prompt.shape, dialect.structured),
+            tags: dialect.reasoning_tags,
             max_tokens: prompt.max_tokens,
             ..Self::default()
         }
@@ -123,7 +125,7 @@ impl Decoder {
             let said = format!("the model refused: {refusal}");
             return Err(self.failure(Class::ContentFilter, &said));
         }
-        let text = mem::take(&mut self.text).into_string();
+        let text = self.tags.answer(mem::take(&mut self.text).into_string());
         let (class, why) = match finish {
             Finish::Number if self.is_at_limit() => (Class::Truncated, self.cut(&text)),
             // No tool was offered; where the model answered as well, the answer is what was asked for.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
 use crate::wire::structured::{Asked, ask};
-use crate::wire::{Dialect, MaxTokensField, Request, outgoing};
+use crate::wire::{Dialect, MaxTokensField, Request, outgoing, text_document};
 
 use super::strict::meets_strict_rules;
 
@@ -60,7 +60,7 @@ enum Content<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Piece<'a> {
-    Text { text: &'a str },
+    Text { text: Cow<'a, str> },
     ImageUrl { image_url: Image<'a> },
     InputAudio { input_audio: Audio<'a> },
     File { file: File<'a> },
@@ -172,15 +172,26 @@ fn turn(message: &Message) -> Result<Turn<'_>, Failure> {
     let content = match message.parts.as_slice() {
         [Part::Text(text)] => Content::Text(Cow::Borrowed(text)),
         parts => {
-            Content::Parts(parts.iter().map(|part| piece(message.role, part)).collect::<Result<_, _>>()?)
+            let pieces: Vec<_> =
+                parts.iter().map(|part| piece(message.role, part)).collect::<Result<_, _>>()?;
+            joined(&pieces).map_or(Content::Parts(pieces), Content::Text)
         }
     };
     Ok(Turn { role, content })
 }
 
+/// Returns pieces of text as one, which every server understands; `None` when there are others.
+fn joined<'a>(pieces: &[Piece<'_>]) -> Option<Cow<'a, str>> {
+    let texts: Option<Vec<&str>> = pieces
+        .iter()
+        .map(|piece| if let Piece::Text { text } = piece { Some(&**text) } else { None })
+        .collect();
+    texts.map(|texts| Cow::Owned(texts.join("\n\n")))
+}
+
 fn piece(role: Role, part: &Part) -> Result<Piece<'_>, Failure> {
     match (part, role) {
-        (Part::Text(text), _) => Ok(Piece::Text { text }),
+        (Part::Text(text), _) => Ok(Piece::Text { text: Cow::Borrowed(text) }),
         (Part::Image(_) | Part::Document(_) | Part::Audio(_), Role::Assistant) => {
             Err(unfit("a message of the model can carry text only"))
         }
@@ -192,6 +203,10 @@ fn piece(role: Role, part: &Part) -> Result<Piece<'_>, Failure> {
 
 fn document(media: &Media) -> Result<Piece<'_>, Failure> {
     match &media.data {
+        // Only a PDF has a part of its own.
+        MediaData::Base64(base64) if media.is_text() => {
+            Ok(Piece::Text { text: Cow::Owned(text_document::part(media, base64)?) })
+        }
         MediaData::Base64(_) => {
             let filename = media.name.as_deref().unwrap_or(match &*media.media_type {
                 "application/pdf" => "document.pdf",
@@ -226,7 +241,8 @@ fn unfit(why: impl Display) -> Failure {
     Failure::new(Class::ApiError, format!("OpenAI's format cannot carry this prompt: {why}"))
 }
 
-fn is_openai(base_url: &str) -> bool {
+/// Returns whether OpenAI itself answers at this address, or Azure for it.
+pub(in crate::wire) fn is_openai(base_url: &str) -> bool {
     let host = host(base_url);
     OPENAI_HOSTS.iter().any(|openai| {
         host.len().checked_sub(openai.len()).is_some_and(|start| {

@@ -116,6 +116,30 @@ fn a_conversation_is_plain_strings_and_knows_its_limit_by_the_servers_name() {
 }
 
 #[test]
+fn a_text_that_is_attached_is_sent_as_text() {
+    for media_type in
+        ["text/plain", "text/markdown", "text/csv", "text/html", "application/json", "application/xml"]
+    {
+        let parts = vec![
+            Part::Document(media(media_type, Some("tides"), "TG93IGF0IGRhd24u")),
+            Part::Text("When?".into()),
+        ];
+        let body = encode(&user(parts.clone()), LOCAL, &Dialect::default());
+        // Without a picture beside it the whole is one text, which every server understands.
+        assert_eq!(body["messages"][0]["content"], "tides:\n\nLow at dawn.\n\nWhen?", "{media_type}");
+        let image = Part::Image(media("image/png", None, "AAAA"));
+        let body = encode(&user([vec![image], parts].concat()), OPENAI, &Dialect::default());
+        assert_eq!(
+            body["messages"][0]["content"][1],
+            json!({ "type": "text", "text": "tides:\n\nLow at dawn." })
+        );
+    }
+    let broken = user(vec![Part::Document(media("text/plain", Some("tides"), "/w=="))]);
+    let failure = Format::Openai.encode(&broken, "m", LOCAL, &Dialect::default()).unwrap_err();
+    assert_eq!((failure.class, &*failure.message), (Class::ApiError, "tides is no UTF-8 text in base64"));
+}
+
+#[test]
 fn an_image_elsewhere_goes_by_its_address() {
     let image = Media {
         data: MediaData::Url("https://example.invalid/a.png".into()),

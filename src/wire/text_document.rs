@@ -1,0 +1,60 @@
+//! A text that is attached as a file, for formats that carry no such file.
+//!
+//! Never guesses an encoding: what is no UTF-8 is refused.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::types::{Class, Failure, Media};
+
+/// Returns the text of a document whose content is `base64`.
+///
+/// # Errors
+/// `api_error` when it is no UTF-8.
+pub(super) fn content(media: &Media, base64: &str) -> Result<String, Failure> {
+    let text = BASE64_STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some(text) = text else {
+        let name = media.name.as_deref().unwrap_or("a document");
+        return Err(Failure::new(Class::ApiError, format!("{name} is no UTF-8 text in base64")));
+    };
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(unmarked) => unmarked.to_owned(),
+        None => text,
+    })
+}
+
+/// Returns the text of a document as a part of a prompt, below its name.
+///
+/// # Errors
+/// `api_error` when it is no UTF-8.
+pub(super) fn part(media: &Media, base64: &str) -> Result<String, Failure> {
+    let content = content(media, base64)?;
+    Ok(match &media.name {
+        Some(name) => format!("{name}:\n\n{content}"),
+        None => content,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::MediaData;
+
+    fn document(name: Option<&str>) -> Media {
+        Media {
+            media_type: "text/plain".into(),
+            name: name.map(Into::into),
+            data: MediaData::Base64("".into()),
+        }
+    }
+
+    #[test]
+    fn a_document_is_read_as_utf_8_without_its_mark() {
+        let read = |bytes: &[u8]| part(&document(Some("a.txt")), &BASE64_STANDARD.encode(bytes));
+        assert_eq!(read("día".as_bytes()).unwrap(), "a.txt:\n\ndía");
+        assert_eq!(read(b"\xef\xbb\xbfx").unwrap(), "a.txt:\n\nx");
+        assert_eq!(part(&document(None), &BASE64_STANDARD.encode("x")).unwrap(), "x");
+        let failure = read(b"d\xeda").unwrap_err();
+        assert_eq!((failure.class, &*failure.message), (Class::ApiError, "a.txt is no UTF-8 text in base64"));
+    }
+}
