@@ -74,8 +74,9 @@ fn whatever_stands_at_a_key_the_fault_has_a_place_and_plain_words() {
 
 /// Reads a provider with one model, each with these lines, and gives its notes or its faults.
 fn notes_or_faults(provider: &str, model: &str, rest: &str) -> Result<Vec<String>, String> {
-    let text =
-        format!("[provider.a]\nbase_url = 'http://x'\n{provider}\n[provider.a.models.m]\n{model}\n{rest}\n");
+    let text = format!(
+        "[provider.a]\nbase_url = 'http://x/v1/y'\n{provider}\n[provider.a.models.m]\n{model}\n{rest}\n"
+    );
     let config = Config::parse("c", &text, &nothing);
     config.map(|config| config.notes).map_err(|faults| faults.to_string())
 }

@@ -1,4 +1,4 @@
-//! Finds settings that can never work, and notes those that are right and yet change nothing.
+//! Finds settings that can never work, and notes those that change nothing or probably mean something else.
 //!
 //! Refuses only what no pipeline and no answer of a provider could give a meaning to: the rest is noted,
 //! and runs.
@@ -57,6 +57,7 @@ impl<'a> Vain<'a> {
         self.burst(&account, &settings.limits);
         self.within(&account, &settings.limits);
         self.window(name, settings);
+        self.address(name, settings);
         for (alias, model) in &settings.models {
             let path = ["provider", name.as_str(), "models", alias.as_str()];
             let own = [&path[..], &["limits"]].concat();
@@ -69,6 +70,14 @@ impl<'a> Vain<'a> {
             if settings.reserve == Reserve::MaxTokens {
                 self.reserved(&path, settings, model);
             }
+        }
+    }
+
+    /// A server may be so, hence a note.
+    fn address(&mut self, name: &ProviderName, settings: &provider::Settings) {
+        let url = settings.base_url.as_deref();
+        if let Some((message, advice)) = url.and_then(|url| provider::advise_base_url(settings.format, url)) {
+            self.note(&["provider", name.as_str(), "base_url"], message.to_owned(), &advice);
         }
     }
 

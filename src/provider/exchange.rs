@@ -23,10 +23,14 @@ use super::key::ReadyKey;
 use super::model::Model;
 use super::outlet::Outlet;
 use super::permit::Permit;
+use super::redirect;
 use super::reply_limit::ReplyLimit;
 use super::state::State;
 use super::transport::Response;
 use super::usage_bounds::UsageBounds;
+
+/// How long the body of a refusal is waited for: its status says most of what there is to know.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// How often a call lets others have their turn before it waits for the end of a stream after its end mark.
 /// Mostly the end has come with the mark, and the connection's own task has only to pass it on; an alarm as
@@ -74,7 +78,11 @@ pub(super) async fn exchange(
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {
-            return Err(read_error(format, response, &mut clocks).await);
+            let redirect = redirect::failure(response.status, &response.headers, state.base_url());
+            let Some(redirect) = redirect else {
+                return Err(read_error(format, response, &mut clocks).await);
+            };
+            return Err(redirect);
         }
         let decoder = format.decoder(&prompt, &settings.dialect);
         let (request_id, media_type) = (response.request_id(), response.media_type());
@@ -118,12 +126,12 @@ fn with_defaults<'a>(prompt: &'a Prompt, model: &Model) -> Cow<'a, Prompt> {
 
 async fn read_error(format: Format, response: Response, clocks: &mut Clocks<'_>) -> Failure {
     let (status, headers) = (response.status, response.headers.clone());
-    let body = clocks.wait(response.error_body()).await.unwrap_or_default();
+    let body = clocks.wait(response.error_body(REFUSAL)).await.unwrap_or_default();
     format.read_error(status, &headers, &body, SystemTime::now())
 }
 
 async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
-    let body = clocks.wait(response.error_body()).await.unwrap_or_default();
+    let body = clocks.wait(response.error_body(REFUSAL)).await.unwrap_or_default();
     let start: String = String::from_utf8_lossy(&body).chars().take(80).collect();
     Failure::new(Class::Unreadable, format!("a web page came instead of an answer: {start}")).maybe_charged()
 }

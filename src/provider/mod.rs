@@ -43,6 +43,7 @@ mod outlook;
 mod permit;
 mod proxy;
 mod queue;
+mod redirect;
 mod reply_limit;
 mod reservation;
 mod settings;
@@ -58,7 +59,7 @@ mod window;
 
 pub use actor::{Provider, TellHealth};
 pub use arrivals::{Awaited, ReplyToCall};
-pub use base_url::{AddressError, parse_base_url};
+pub use base_url::{AddressError, advise_base_url, parse_base_url};
 pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replied};
 pub use estimate::prompt_tokens;
 pub use header_source::HeaderSource;

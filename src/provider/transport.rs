@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
+use tokio::time::{Instant, timeout_at};
 
 use crate::types::{Class, Failure, Reply};
 use crate::wire::Request;
@@ -199,11 +200,12 @@ impl Response {
         })
     }
 
-    /// Reads as much of an error's body as anybody needs; what cannot be read is left out.
-    pub(super) async fn error_body(self) -> Vec<u8> {
+    /// Reads as much of an error's body as is needed, and comes within `time`; what cannot be read is left out.
+    pub(super) async fn error_body(self, time: Duration) -> Vec<u8> {
         let mut stream = self.stream();
         let mut body = Vec::new();
-        while let Some(Ok(piece)) = stream.next().await {
+        let end = Instant::now() + time;
+        while let Ok(Some(Ok(piece))) = timeout_at(end, stream.next()).await {
             body.extend_from_slice(&piece);
             if body.len() >= MOST_ERROR_BYTES {
                 break;

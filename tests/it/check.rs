@@ -89,6 +89,21 @@ fn the_faults_of_several_pipelines_are_told_together() {
 }
 
 #[test]
+fn an_address_that_is_probably_wrong_is_advised_and_no_fault() {
+    let models = |url: &str| format!("[provider.p]\nbase_url = \"{url}\"\n[provider.p.models.m]\n");
+    let room = Room::new(&models("http://localhost:11434"));
+    let advice = "write base_url = \"http://localhost:11434/v1\", unless this server answers without it";
+    room.run("check").says(0, &["config.toml:2:12", "this address has no version", advice, "no fault found"]);
+    let room = Room::new(&models("http://localhost:11434/v1/chat/completions"));
+    let advice = "write base_url = \"http://localhost:11434/v1\"";
+    room.run("check").says(0, &["each call adds its path to this address", advice, "no fault found"]);
+    let room = Room::new(&models("http://localhost:11434/v1"));
+    let ended = room.run("check");
+    ended.says(0, &["no fault found"]);
+    assert!(!ended.err.contains("base_url"), "{}", ended.err);
+}
+
+#[test]
 fn checking_runs_no_key_command() {
     let room = Room::new("[provider.p]\nkeys = [\"command:touch ran; echo k\"]\n[provider.p.models.m]\n");
     room.run("check pipeline.toml").expect(0);

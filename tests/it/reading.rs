@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use pointsman::simulator::{Fault, FaultKind};
+use pointsman::simulator::{Fault, FaultKind, Settings};
 use pointsman::types::{Class, Tokens};
 
-use super::scripted::{ANSWER, Scripted, stream, stream_of_length};
+use super::scripted::{ANSWER, Scripted, response, stream, stream_of_length};
 use super::stage::*;
 
 /// A recording of `tests/data/wire`.
@@ -105,6 +105,36 @@ async fn a_usage_of_zeros_at_the_end_of_a_stream_costs_no_count() {
         let usage = ask(&pointsman, "default", "Say.").await.unwrap().reply.usage.unwrap();
         assert_eq!((usage.input, usage.output), (Tokens(tokens.0), Tokens(tokens.1)), "{format}");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_is_reported_with_its_location() {
+    let location = "location: https://models.example.com/v1/chat/completions?token=hidden\r\n";
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let response = response(status, location, "<html><title>Moved</title></html>");
+        let scripted = Scripted::start(move |_| response.clone()).await;
+        let pointsman =
+            start(&format!("{ONCE}{}", provider_at("a", &format!("{}/v1", scripted.url()), PATIENT)));
+        let failure = ask(&pointsman, "default", "Say.").await.unwrap_err().failure;
+        assert_eq!(failure.class, Class::NotFound);
+        let expected = "redirects to https://models.example.com/v1/chat/completions: use this address, \
+                        base_url = \"https://models.example.com/v1\"";
+        assert!(failure.message.contains(expected), "{failure}");
+    }
+}
+
+/// The question has 20 s, the body would be waited for 60 s.
+#[tokio::test]
+async fn the_body_of_a_refusal_is_waited_for_a_second() {
+    const HEAD: &str =
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n";
+    let scripted = Scripted::start(|_| HEAD.to_owned()).await;
+    let healthy = play(Settings::default());
+    let slow = "timeouts = { first_token = \"60s\", idle = \"60s\" }\n";
+    let config = provider_at("a", &scripted.url(), slow) + &provider("b", &healthy, PATIENT);
+    let pointsman = start(&format!("{QUICK_RETRY}{config}"));
+    let answered = ask(&pointsman, "default", "Say.").await;
+    assert_eq!(story(&answered), "a:overloaded a:overloaded b:ok");
 }
 
 /// Answers with this text, as a stream of OpenAI's.

@@ -1,0 +1,105 @@
+//! What a redirect says: where the configured address should have led.
+//!
+//! Redirects are not followed, because they would carry prompt and key to an address that is not configured. Pure.
+
+use http::Uri;
+use http::header::LOCATION;
+
+use crate::types::{Class, Failure};
+
+/// Most characters of an address that are shown.
+const MAX_SHOWN: usize = 200;
+
+/// Makes the failure of a call to `base_url` that was answered with a redirect; `None` for any other response.
+pub(super) fn failure(status: u16, headers: &http::HeaderMap, base_url: &str) -> Option<Failure> {
+    let location = headers.get(LOCATION).filter(|_| (300..400).contains(&status))?.to_str().ok()?;
+    let target: Option<Uri> = location.parse().ok();
+    let advice = target.as_ref().and_then(|target| advice(target, base_url));
+    let advice = advice.unwrap_or_else(|| {
+        "no call follows it; write the address that answers without a redirect as base_url".to_owned()
+    });
+    let message = format!("the provider redirects to {}: {advice}", shown(location));
+    Some(Failure { status: Some(status), ..Failure::new(Class::NotFound, message) })
+}
+
+/// Returns what to write where the target is the same address on another scheme or host.
+fn advice(target: &Uri, base_url: &str) -> Option<String> {
+    let base: Uri = base_url.parse().ok()?;
+    let scheme = target.scheme_str()?;
+    let authority = target.authority()?;
+    let path = base.path().trim_end_matches('/');
+    target.path().starts_with(path).then(|| {
+        let what = match (base.scheme_str(), base.host() == Some(authority.host())) {
+            (Some("http"), true) if scheme == "https" => "use https",
+            _ => "use this address",
+        };
+        // The name and password before a host are no part of an address that is configured.
+        let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+        format!("{what}, base_url = \"{scheme}://{place}{path}\"")
+    })
+}
+
+/// Returns an address without what may be secret: user, query and fragment.
+fn shown(location: &str) -> String {
+    let address = location.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), address),
+    };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let (place, path) = rest.split_at(host_end);
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let whole = format!("{scheme}{place}{path}");
+    whole.chars().take(MAX_SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn message(status: u16, location: &'static str, base_url: &str) -> Option<String> {
+        let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+        failure(status, &headers, base_url).map(|failure| {
+            assert_eq!((failure.class, failure.status), (Class::NotFound, Some(status)));
+            failure.message.into()
+        })
+    }
+
+    #[test]
+    fn a_redirect_names_the_address_to_write() {
+        let moved = message(301, "https://a.example/v1/chat/completions", "http://a.example/v1").unwrap();
+        assert_eq!(
+            moved,
+            "the provider redirects to https://a.example/v1/chat/completions: \
+             use https, base_url = \"https://a.example/v1\""
+        );
+        let other =
+            message(308, "https://b.example:8443/v1/chat/completions", "http://a.example/v1").unwrap();
+        assert!(other.ends_with("use this address, base_url = \"https://b.example:8443/v1\""), "{other}");
+    }
+
+    #[test]
+    fn a_redirect_to_another_page_is_reported_with_its_location() {
+        for location in ["https://a.example/login", "/login", "login page"] {
+            let told = message(302, location, "https://a.example/v1").unwrap();
+            assert!(told.contains(&format!("redirects to {location}: no call follows it")), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        let told =
+            message(307, "https://me:pass@a.example/v1/x?key=sk-1#sk-2", "https://b.example/v1").unwrap();
+        assert!(told.contains("redirects to https://a.example/v1/x: use this address"), "{told}");
+        assert!(!told.contains("sk-") && !told.contains("pass"), "{told}");
+    }
+
+    #[test]
+    fn only_a_redirect_with_a_location_is_one() {
+        assert_eq!(message(404, "https://a.example", "https://a.example"), None);
+        assert_eq!(message(200, "https://a.example", "https://a.example"), None);
+        assert!(failure(302, &HeaderMap::new(), "https://a.example").is_none());
+    }
+}
