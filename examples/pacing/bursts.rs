@@ -31,5 +31,6 @@ pub(crate) async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
         lost: ACCOUNTS.saturating_sub(report.items.completed),
         seconds: Some(seconds),
         slowest: None,
+        attempts: None,
     })
 }

@@ -65,6 +65,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<
         lost,
         seconds: Some(seconds),
         slowest: Some(slowest),
+        attempts: None,
     })
 }
 

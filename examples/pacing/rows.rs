@@ -26,6 +26,8 @@ pub(crate) struct Row {
 pub(crate) enum Scene {
     /// Endless work under a limit.
     Steady,
+    /// Endless work under a low limit that nothing names.
+    Unnamed,
     /// 600 calls at once.
     Bursts,
     /// The limit falls to a third, and comes back.
@@ -81,6 +83,12 @@ format = "gemini"
 base_url = "{first}"
 models.m = {}
 "#;
+const NO_LIMIT_ANTHROPIC: &str = r#"
+[provider.first]
+format = "anthropic"
+base_url = "{first}"
+models.m = {}
+"#;
 const TWO: &str = r#"
 [provider.first]
 base_url = "{first}"
@@ -99,8 +107,46 @@ const LONG_STEP: &str = "max_tokens = 1_060\n\
 
 const STEADY: Goal = Goal { used: Some(97.0), refused: Some(0.5), lost: Some(0), ..ANYTHING };
 const LEARNED: Goal = Goal { used: Some(90.0), refused: Some(3.0), lost: Some(0), ..ANYTHING };
+const UNNAMED: Goal =
+    Goal { used: Some(90.0), refused: Some(5.0), lost: Some(0), attempts: Some(10), ..ANYTHING };
 const SHRUNK: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
 const DARK: Goal = Goal { calls: Some(5), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
+
+/// Three rows of a vendor, which sends no rate-limit headers: a low limit that only refusals show.
+macro_rules! unnamed {
+    ($vendor:ident, $config:ident, $name:literal, $words:literal, $retry_after:literal) => {
+        [
+            unnamed!($vendor, $config, $name, $words, $retry_after, "15", "15"),
+            unnamed!($vendor, $config, $name, $words, $retry_after, "60", "60"),
+            unnamed!($vendor, $config, $name, $words, $retry_after, "300", "300"),
+        ]
+    };
+    ($vendor:ident, $config:ident, $name:literal, $words:literal, $retry_after:literal, $limit:literal, $as:literal) => {
+        Row {
+            name: concat!($name, $as),
+            what: concat!($limit, " requests a minute, no header, ", $words),
+            config: $config,
+            simulator: concat!(
+                "latency = { median = '1s', p95 = '3s' }\nheaders = false\nretry_after = ",
+                $retry_after,
+                "\nlimits = { requests_per_minute = ",
+                $limit,
+                ", bucket = '60s' }"
+            ),
+            vendor: Vendor::$vendor,
+            scene: Scene::Unnamed,
+            goal: UNNAMED,
+            ..USUAL
+        }
+    };
+}
+
+impl Row {
+    /// Returns whether it leaves the machine nearly idle.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.scene, Scene::Unnamed)
+    }
+}
 
 /// What is alike in most rows.
 const USUAL: Row = Row {
@@ -115,7 +161,22 @@ const USUAL: Row = Row {
 };
 
 /// Every row, in the order of the table.
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 30] = {
+    let [u0, u1, u2] = unnamed!(OpenAi, NO_LIMIT, "o", "openai, Retry-After", "true");
+    let [u3, u4, u5] = unnamed!(OpenAi, NO_LIMIT, "p", "openai", "false");
+    let [u6, u7, u8] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "a", "anthropic, Retry-After", "true");
+    let [u9, u10, u11] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "b", "anthropic", "false");
+    let [u12, u13, u14] = unnamed!(Gemini, NO_LIMIT_GEMINI, "g", "gemini, RetryInfo", "true");
+    let [u15, u16, u17] = unnamed!(Gemini, NO_LIMIT_GEMINI, "h", "gemini", "false");
+    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12] = NAMED;
+    [
+        r1, r2, r3, r4, r5, r6, r7, r8, u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12, u13, u14, u15,
+        u16, u17, r9, r10, r11, r12,
+    ]
+};
+
+/// The rows whose limit is high, or named, or not what they are about.
+const NAMED: [Row; 12] = [
     Row {
         name: "1",
         what: "1,200 requests a minute, a minute's at once",

@@ -23,6 +23,8 @@ pub(crate) struct Measured {
     pub(crate) seconds: Option<f64>,
     /// Seconds that the slowest question took, from being asked to its answer; infinite where there was none.
     pub(crate) slowest: Option<f64>,
+    /// Attempts that any request needed at most.
+    pub(crate) attempts: Option<u32>,
 }
 
 /// What several goes at one row showed, each figure for itself.
@@ -37,16 +39,18 @@ pub(crate) struct Goal {
     pub(crate) calls: Option<u64>,
     pub(crate) lost: Option<u64>,
     pub(crate) seconds: Option<f64>,
+    pub(crate) attempts: Option<u32>,
 }
 
 /// The goal that everything reaches.
-pub(crate) const ANYTHING: Goal = Goal { used: None, refused: None, calls: None, lost: None, seconds: None };
+pub(crate) const ANYTHING: Goal =
+    Goal { used: None, refused: None, calls: None, lost: None, seconds: None, attempts: None };
 
 /// Returns the line above all rows.
 pub(crate) fn header() -> String {
-    let [used, refused, seconds, slowest] = ["used", "429", "seconds", "slowest"];
+    let [used, refused, seconds, slowest, attempts] = ["used", "429", "seconds", "slowest", "attempts"];
     format!(
-        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}{slowest:>9}  {:8}goal",
+        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {:8}goal",
         "row", "what", "calls", "lost", ""
     )
 }
@@ -61,17 +65,19 @@ impl Goal {
             && at_most(self.seconds, measured.seconds)
             && self.calls.is_none_or(|most| measured.calls <= most)
             && self.lost.is_none_or(|most| measured.lost <= most)
+            && self.attempts.is_none_or(|most| measured.attempts.is_some_and(|attempts| attempts <= most))
     }
 
     /// Returns a row's line.
     pub(crate) fn line(&self, row: &Row, measured: &Measured) -> String {
-        let Measured { used, refused, calls, lost, seconds, slowest } = *measured;
+        let Measured { used, refused, calls, lost, seconds, slowest, attempts } = *measured;
         let (used, refused) = (shown(used, "%"), shown(refused, "%"));
         let (seconds, slowest) = (shown(seconds, ""), shown(slowest, ""));
+        let attempts = attempts.map_or("-".to_owned(), |attempts| attempts.to_string());
         let verdict = if self.is_met_by(measured) { "met" } else { "MISSED" };
         let (name, what) = (row.name, row.what);
         format!(
-            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}{slowest:>9}  {verdict:8}{}",
+            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {verdict:8}{}",
             self.text()
         )
     }
@@ -83,6 +89,7 @@ impl Goal {
             self.calls.map(|most| format!("calls <= {most}")),
             self.lost.map(|most| format!("lost {most}")),
             self.seconds.map(|most| format!("seconds <= {most:.1}")),
+            self.attempts.map(|most| format!("attempts <= {most}")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
@@ -108,6 +115,7 @@ impl Goes {
             lost: high(|go| Some(go.lost as f64)).unwrap_or_default() as u64,
             seconds: high(|go| go.seconds),
             slowest: high(|go| go.slowest),
+            attempts: high(|go| go.attempts.map(f64::from)).map(|attempts| attempts as u32),
         }
     }
 

@@ -37,6 +37,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Shrink) -> anyhow::Resul
         lost: end(run).await?,
         seconds: Some(seconds),
         slowest: None,
+        attempts: None,
     })
 }
 

@@ -11,15 +11,35 @@ use super::stage::{Stage, end, endless, start};
 /// Time before anything is measured.
 pub(crate) const WARM_UP: Duration = Duration::from_secs(10);
 
+/// The same where the limit has to be found out by refusals, and for how many times as long it is measured
+/// then: at low limits a minute has few calls.
+const WARM_UP_UNNAMED: Duration = Duration::from_secs(60);
+const UNNAMED_TIMES: u32 = 3;
+
 pub(crate) async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
+    measure(stage, row, WARM_UP, stage.measured_for).await
+}
+
+/// The limit is named by nothing.
+pub(crate) async fn play_unnamed(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
+    measure(stage, row, WARM_UP_UNNAMED, stage.measured_for * UNNAMED_TIMES).await
+}
+
+async fn measure(
+    stage: &Stage,
+    row: &Row,
+    warm_up: Duration,
+    measured_for: Duration,
+) -> anyhow::Result<Measured> {
     let simulator = stage.play(row)?;
     let pointsman = start(row, &simulator, None)?;
     let run = endless(&pointsman, row).await?;
-    let from = simulator.counts().elapsed_ms / 1_000 + 1 + WARM_UP.as_secs();
-    let until = from + stage.measured_for.as_secs();
+    let from = simulator.counts().elapsed_ms / 1_000 + 1 + warm_up.as_secs();
+    let until = from + measured_for.as_secs();
     // The last second must be over before it is read.
-    tokio::time::sleep(WARM_UP + stage.measured_for + Duration::from_secs(1)).await;
-    let window = Window::of(&simulator.counts(), from..until);
+    tokio::time::sleep(warm_up + measured_for + Duration::from_secs(1)).await;
+    let counts = simulator.counts();
+    let window = Window::of(&counts, from..until);
     Ok(Measured {
         used: Some(used(&window, &simulator.settings().limits, until - from)),
         refused: Some(window.refused()),
@@ -27,6 +47,7 @@ pub(crate) async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
         lost: end(run).await?,
         seconds: None,
         slowest: None,
+        attempts: Some(counts.most_repeated),
     })
 }
 

@@ -76,6 +76,11 @@ impl Burst {
         }
     }
 
+    /// Returns whether it is larger than one second's worth.
+    pub(super) fn is_grown(&self) -> bool {
+        self.grown >= 1.0
+    }
+
     /// Grows by what went through while the limit was in use, where the provider has more left than we would let go. Returns whether
     /// it has grown.
     pub(super) fn went_through(&mut self, cells: u64, per_minute: f64, room: Room, now: Instant) -> bool {
@@ -96,7 +101,7 @@ impl Burst {
     /// Ends the burst and remembers its size. Returns whether there was one.
     pub(super) fn refused(&mut self, per_minute: f64, now: Instant) -> bool {
         let base = one_second(per_minute);
-        let was_burst = self.grown >= 1.0;
+        let was_burst = self.is_grown();
         if was_burst {
             let times = self.refused.map_or(0, |refused| refused.times);
             let wait = REMEMBERED.saturating_mul(1 << times.min(8)).min(REMEMBERED_MOST);

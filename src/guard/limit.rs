@@ -22,6 +22,8 @@ pub(super) struct Limit {
     /// `None` as long as nobody has named a limit: then nothing is held back.
     rate: Option<Rate>,
     configured: Option<f64>,
+    /// How many a minute are let through at most because more have been refused, whatever the limit is.
+    estimated: Option<f64>,
     told: Told,
     burst: Burst,
     share: Share,
@@ -36,6 +38,7 @@ impl Limit {
         let mut limit = Self {
             rate: None,
             configured: per_minute,
+            estimated: None,
             told: Told::default(),
             burst: Burst::new(burst),
             share: Share::new(now),
@@ -67,6 +70,25 @@ impl Limit {
     pub(super) fn nominal(&self) -> Option<f64> {
         let told = self.told.per_minute().map(|limit| limit as f64);
         self.configured.into_iter().chain(told).reduce(f64::min)
+    }
+
+    /// Lets no more than so many a minute through; `None` is what the limit allows.
+    pub(super) fn estimate(&mut self, per_minute: Option<f64>, now: Instant) {
+        let is_new = self.estimated.is_some() != per_minute.is_some();
+        self.estimated = per_minute;
+        if is_new {
+            self.follow(now);
+        }
+    }
+
+    /// Returns the limit that counts, or as much as is let through where it is not known.
+    pub(super) fn assumed(&self) -> Option<f64> {
+        self.nominal().or(self.estimated)
+    }
+
+    /// Returns whether a burst beyond one second's worth may have been refused, or the limit is in use.
+    pub(super) fn explains(&self, in_use: bool) -> bool {
+        self.nominal().is_some() && (in_use || self.burst.is_grown())
     }
 
     /// Takes `cells`.
@@ -140,7 +162,7 @@ impl Limit {
     /// Learns that the provider refused a call of `cells` that left at `left`, and wants none before `until`. Only a
     /// limit that was in use can have been the reason.
     pub(super) fn refused(&mut self, cells: u64, in_use: bool, left: Instant, until: Instant, now: Instant) {
-        let (Some(nominal), Some(_)) = (self.nominal(), &self.rate) else { return };
+        let (Some(nominal), Some(_)) = (self.nominal(), &self.rate) else { return self.hold(until) };
         if self.burst.refused(nominal, now) {
             self.burst_ended = Some(now);
             self.follow(now);
@@ -178,12 +200,13 @@ impl Limit {
     /// Brings the pace in line with what is known.
     fn follow(&mut self, now: Instant) {
         self.followed = now;
-        let Some(nominal) = self.nominal() else {
+        let granted = self.nominal().map(|nominal| nominal * self.share.value(now));
+        let Some(per_minute) = granted.into_iter().chain(self.estimated).reduce(f64::min) else {
             self.rate = None;
             return;
         };
-        let per_minute = nominal * self.share.value(now);
-        let burst = self.burst.size(nominal);
+        let of_limit = self.nominal().unwrap_or(per_minute);
+        let burst = self.burst.size(self.estimated.map_or(of_limit, |estimated| estimated.min(of_limit)));
         match &mut self.rate {
             Some(rate) if rate.per_minute() == per_minute && rate.burst() == burst => {}
             Some(rate) => rate.set(per_minute, burst, now),

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::burst::BurstSettings;
 use super::daily::Daily;
 use super::limit::Limit;
+use super::rate_estimate::{RateEstimate, Sent};
 use super::told::{Mark, Standing};
+use crate::types::Limited;
 
 /// Limits as they are configured; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,6 +101,7 @@ pub struct Left {
     usual: Need,
     /// For each limit: how much had been taken, and whether it was in use.
     marks: [(Mark, bool); 5],
+    sent: Sent,
 }
 
 /// A call that is larger than a whole minute's limit: it would wait for ever.
@@ -119,6 +122,8 @@ pub struct Limits {
     input: Limit,
     output: Limit,
     daily: Option<Daily>,
+    /// What refusals have shown of limits that are not known.
+    estimate: RateEstimate,
     held: Instant,
 }
 
@@ -137,6 +142,7 @@ impl Limits {
             input: limit(limits.input_tokens),
             output: limit(limits.output_tokens),
             daily: limits.requests_per_day.map(|limit| Daily::new(limit.get())),
+            estimate: RateEstimate::new(now),
             held: now,
         }
     }
@@ -182,7 +188,8 @@ impl Limits {
         for ((limit, usual), mark) in self.each().into_iter().zip(self::cells(usual)).zip(&mut marks) {
             *mark = limit.left(usual, now);
         }
-        Ok(Left { at: now, usual, marks })
+        let sent = self.estimate.sent(usual.input.saturating_add(usual.output), now);
+        Ok(Left { at: now, usual, marks, sent })
     }
 
     /// Puts right what a call had reserved, once it is known what it used.
@@ -200,6 +207,7 @@ impl Limits {
         for (limit, usual) in self.each().into_iter().zip(cells(left.usual)) {
             limit.stayed(usual);
         }
+        self.estimate.stayed(&left.sent);
         if let Some(daily) = &mut self.daily {
             daily.give_back();
         }
@@ -227,6 +235,7 @@ impl Limits {
                 limit.hear(&standing, (mark, left.at), now);
             }
         }
+        self.follow_estimate(now);
     }
 
     /// Notes that the provider took a call.
@@ -235,6 +244,46 @@ impl Limits {
         for (limit, ((_, in_use), usual)) in self.each().into_iter().zip(marks) {
             limit.went_through(usual, in_use, now);
         }
+        let is_paced = self.estimate.per_minute().is_some_and(|(limited, _)| left.marks[index(limited)].1);
+        self.estimate.accepted(&left.sent, is_paced);
+        self.follow_estimate(now);
+    }
+
+    /// Learns from a refusal for a limit that is not known: those that are known were not in use. `limited` is
+    /// what the refusal says it counts, and `named` the wait that it asks for. Returns how long to wait where it names none.
+    pub fn refused_unexplained(
+        &mut self,
+        left: &Left,
+        limited: Option<Limited>,
+        named: Option<Duration>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let explains = |(limit, (_, in_use)): (&Limit, (Mark, bool))| limit.explains(in_use);
+        let is_known = |limit: &Limit| limit.nominal().is_some();
+        let is_explained = self.all().into_iter().zip(left.marks).any(explains);
+        let is_of_tokens = limited == Some(Limited::Tokens);
+        let has_requests = is_known(&self.requests) || is_known(&self.by_second);
+        if is_explained || has_requests && !is_of_tokens || is_known(&self.tokens) && is_of_tokens {
+            return None;
+        }
+        self.estimate.refused(&left.sent, limited, named, now);
+        self.follow_estimate(now);
+        self.estimate.pause(now)
+    }
+
+    /// Lets through what the estimate allows.
+    fn follow_estimate(&mut self, now: Instant) {
+        let is_named = self.estimate.per_minute().is_some_and(|(limited, _)| match limited {
+            Limited::Requests => self.requests.nominal().or(self.by_second.nominal()).is_some(),
+            Limited::Tokens => self.tokens.nominal().is_some(),
+        });
+        if is_named {
+            self.estimate.forget();
+        }
+        let estimated = self.estimate.per_minute();
+        let of = |limited| estimated.filter(|(is, _)| *is == limited).map(|(_, per_minute)| per_minute);
+        self.requests.estimate(of(Limited::Requests), now);
+        self.tokens.estimate(of(Limited::Tokens), now);
     }
 
     /// Learns that the provider refused a call for its limits, and wants none before `until`.
@@ -250,6 +299,8 @@ impl Limits {
     pub fn expected(&self, ahead: u64, need: Need, now: Instant) -> Instant {
         let all = ahead.saturating_add(1);
         let paced = self.all().into_iter().zip(cells(need));
+        let is_certain = |(limit, _): &(&Limit, u64)| limit.nominal().is_some() || !self.estimate.is_guess();
+        let paced = paced.filter(is_certain);
         let paced = paced.map(|(limit, cells)| limit.expected(cells.saturating_mul(all), now));
         let daily = self.daily.as_ref().map(|daily| daily.expected(ahead, now));
         paced.chain(daily).fold(self.held.max(now), Instant::max)
@@ -275,14 +326,19 @@ impl Limits {
         let names = ["requests", "requests", "tokens", "input tokens", "output tokens"];
         let mut named = names.map(|name| (name, None));
         for ((_, limit), known) in named.iter_mut().zip(self.all()) {
-            *limit = known.nominal();
+            *limit = known.assumed();
         }
         named
     }
 
-    /// Returns whether any limit is known that calls are paced by.
+    /// Returns whether any limit is known, by the configuration or the provider's word.
     pub fn is_known(&self) -> bool {
         self.all().into_iter().any(|limit| limit.nominal().is_some())
+    }
+
+    /// Returns whether calls are held to a pace: a limit is known, or estimated.
+    pub fn is_paced(&self) -> bool {
+        self.is_known() || self.estimate.per_minute().is_some()
     }
 
     /// Returns how long everything is held back at the provider's wish.
@@ -302,6 +358,14 @@ impl Limits {
 
     fn each(&mut self) -> [&mut Limit; 5] {
         [&mut self.requests, &mut self.by_second, &mut self.tokens, &mut self.input, &mut self.output]
+    }
+}
+
+/// Returns which limit the estimate is of.
+fn index(limited: Limited) -> usize {
+    match limited {
+        Limited::Requests => 0,
+        Limited::Tokens => 2,
     }
 }
 

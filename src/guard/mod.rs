@@ -17,6 +17,7 @@ mod outcomes;
 mod payoff;
 mod purse;
 mod rate;
+mod rate_estimate;
 mod retry_budget;
 mod settings;
 mod share;

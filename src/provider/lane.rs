@@ -121,9 +121,9 @@ impl Lane {
             && (whatever_is_out || self.concurrency.has_room(self.is_paced(shared)))
     }
 
-    /// Returns whether a limit is known that its calls keep to: its own, or the account's.
+    /// Returns whether its calls keep to a limit, known or estimated: its own, or the account's.
     pub(super) fn is_paced(&self, shared: &Limits) -> bool {
-        self.limits.is_known() || shared.is_known()
+        self.limits.is_paced() || shared.is_paced()
     }
 
     /// Takes from its limits.

@@ -196,7 +196,12 @@ impl Book {
                     lane.throttled_in_a_row = lane.throttled_in_a_row.saturating_add(1);
                 }
                 let (times, jitter) = (lane.throttled_in_a_row, fastrand::f64());
-                let wait = told.unwrap_or_else(|| THROTTLED.wait(times, jitter));
+                let is_first = !limits.is_paced();
+                let unnamed =
+                    limits.refused_unexplained(left, failure.limited, told, now).filter(|_| !is_first);
+                // Spread a little, as several processes may share the limit.
+                let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * jitter));
+                let wait = told.or(unnamed).unwrap_or_else(|| THROTTLED.wait(times, jitter));
                 let until = now + wait.max(THROTTLED_AT_LEAST.wait(times, jitter));
                 limits.refused(left, until, now);
                 lane.breaker.not_before(until);

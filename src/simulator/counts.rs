@@ -46,6 +46,8 @@ pub struct Counts {
     pub distinct_prompts: Option<u64>,
     /// Prompts answered more than once; `None` unless `track_prompts` is set.
     pub repeated_prompts: Option<u64>,
+    /// How often the same request came at most.
+    pub most_repeated: u32,
     /// Time since the start or the last reset, in milliseconds.
     pub elapsed_ms: u64,
     /// The last hour, second by second, oldest first; seconds in which nothing was counted are left out.

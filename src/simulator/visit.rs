@@ -153,6 +153,7 @@ impl Shared {
         let mut state = self.state();
         state.counts.arrived(vendor);
         let occurrence = state.repeats.count(request);
+        state.counts.most_repeated = state.counts.most_repeated.max(occurrence.saturating_add(1));
         let elapsed = now.saturating_duration_since(state.epoch);
         drop(state);
         (

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Usage;
+use super::{Limited, Usage};
 
 /// Why a call, a step or an item failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -176,6 +176,9 @@ pub struct Failure {
     /// How long the provider asked us to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
+    /// What the rate limit counts that was met, where the provider said so.
+    #[serde(skip)]
+    pub limited: Option<Limited>,
     /// Whether it may have cost money.
     #[serde(default)]
     pub charged: Charged,
@@ -196,6 +199,7 @@ impl Failure {
             status: None,
             code: None,
             retry_after: None,
+            limited: None,
             charged: Charged::No,
             usage: None,
             text: None,

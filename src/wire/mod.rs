@@ -20,6 +20,7 @@ mod halves;
 mod hints;
 mod instants;
 mod lenient;
+mod limited;
 mod openai_chat;
 mod outgoing;
 mod reasoning;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::types::{Class, Failure};
 
+use super::limited::limited;
 use super::{Hints, instants};
 
 /// Characters of a provider's message that are kept.
@@ -67,6 +68,9 @@ pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> 
     if failure.class == Class::RateLimit && failure.retry_after.is_none() && hints.should_retry == Some(false)
     {
         failure.class = Class::Quota;
+    }
+    if failure.class == Class::RateLimit {
+        failure.limited = limited(&failure);
     }
     if matches!(failure.class, Class::RateLimit | Class::Quota) && failure.retry_after.is_none() {
         let named = instants::until_in_words(&failure.message, now);

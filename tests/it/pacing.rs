@@ -245,3 +245,25 @@ async fn a_full_queue_is_waited_for_and_loses_nobody() {
     assert!(answers.iter().any(|answer| trail(answer).0.iter().any(refused)), "the queue was never full");
     assert_eq!(simulator.counts().answered, 41);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_limit_that_no_header_names_is_found_by_a_few_refusals() {
+    for (format, vendor) in FORMATS {
+        let settings: Settings =
+            toml::from_str("headers = false\nretry_after = true\nlatency = '20ms'").unwrap();
+        let limits = Limits { requests_per_minute: NonZeroU64::new(600), ..Limits::default() };
+        let simulator =
+            play(Settings { limits: Limits { bucket: BucketSize::Second, ..limits }, ..settings });
+        let url = simulator.base_url(vendor);
+        let pointsman = start(&provider_at("a", &url, &format!("format = \"{format}\"{PATIENT}")));
+        let answers = ask_many(&pointsman, "default", 100).await;
+        let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(story).collect();
+        assert!(lost.is_empty(), "{format}: {lost:?}");
+        let counts = simulator.counts();
+        // The first wave is refused but for the bucket; after it one call in twenty at most, and those few times.
+        let later = |all: u64| all.saturating_sub(30);
+        assert!(later(counts.refused) * 20 <= counts.admitted, "{format}: {} refused", counts.refused);
+        assert!(counts.most_repeated <= 5, "{format}: {} attempts", counts.most_repeated);
+        assert_eq!(counts.answered, 100, "{format}");
+    }
+}
