@@ -99,9 +99,10 @@ impl Admission {
         let (Place { lane: model, priority, run }, now) = (self.crowd.next(), Instant::now());
         let asker = Asker { run, step: None };
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
-        let (retry, alone, stay, departure) = (false, false, true, None);
+        let (retry, alone, stay, departure, not_with) = (false, false, true, None, Vec::new());
+        let purse = None;
         let call =
-            Call { prompt, model, priority, asker, retry, alone, stay, departure, purse: None, deadline };
+            Call { prompt, model, priority, asker, retry, alone, stay, not_with, departure, purse, deadline };
         let (reply, awaited) = ReplyTo::awaited();
         self.state.enqueue(Arrival { call, reply, asked: now }, now);
         self.askers.push_back(awaited);

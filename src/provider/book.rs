@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -131,7 +132,7 @@ impl Book {
         if is_open(&self.door) || is_open(&lane.breaker) {
             self.check(lane, call.alone, now)?;
         }
-        if let Err(NoKey::Resting(failure)) = self.keys.pick(&call.model, now) {
+        if let Err(NoKey::Resting(failure)) = self.keys.pick(&call.model, &call.not_with, now) {
             return Err(Refused::NoKey(failure));
         }
         if let Some(until) = self.held_for_long(lane, now).filter(|_| !call.stay) {
@@ -252,7 +253,7 @@ impl Book {
         estimate: Estimate,
         now: Instant,
     ) -> Result<(ReadyKey, Taken, Money), Held> {
-        let key = match self.keys.pick(&call.model, now) {
+        let key = match self.keys.pick(&call.model, &call.not_with, now) {
             Ok(key) => key.clone(),
             Err(NoKey::Soon(by)) => return Err(Held::All(by)),
             Err(NoKey::Resting(failure)) => return Err(Held::Refused(Refused::NoKey(failure))),
@@ -289,12 +290,11 @@ impl Book {
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
-        let id = key.id.clone();
-        Ok((
-            key,
-            Taken { model, key: id, number: self.calls, door, pass, ticket, step, reserved, shared, own },
-            money,
-        ))
+        let (id, number) = (key.id.clone(), self.calls);
+        let request = Arc::downgrade(&call.prompt);
+        let taken =
+            Taken { model, key: id, request, number, door, pass, ticket, step, reserved, shared, own };
+        Ok((key, taken, money))
     }
 
     /// Reserves what a call is likely to cost.

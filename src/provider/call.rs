@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::guard::Purse;
 use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
+use super::key::KeyId;
 use super::queue::Place;
 
 /// One call that a provider is to make, when it may.
@@ -32,6 +33,8 @@ pub struct Call {
     /// Whether there is nowhere else to go, now or later: the call then waits here even while the
     /// provider has asked us to stay away for long. Else it is refused, to be taken elsewhere.
     pub stay: bool,
+    /// The keys that were refused for the same request: another one is used if there is any.
+    pub not_with: Vec<KeyId>,
     /// Who is told that the call has left; `None` where nobody cares.
     pub departure: Option<Arc<Departure>>,
     /// Whose money it spends; `None` where nobody's in particular is counted.
@@ -96,7 +99,7 @@ pub struct Left {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replied {
     /// The key it used.
-    pub key: KeyLabel,
+    pub key: KeyId,
     /// From asking until the call left.
     pub waited: Duration,
     /// Whether it was the one call that finds out if the lane is well again.

@@ -11,11 +11,23 @@ use super::mask::Mask;
 
 /// Which key it was: what is said of a key that has been replaced since holds for its successor no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeyId {
+pub struct KeyId {
     /// What it is called where people can see it.
     pub(super) label: KeyLabel,
     /// How many have borne the label before it.
     version: u32,
+}
+
+impl KeyId {
+    /// Makes that of the first key of this label.
+    pub fn first(label: KeyLabel) -> Self {
+        Self { label, version: 0 }
+    }
+
+    /// Returns what it is called where people can see it.
+    pub fn label(&self) -> &KeyLabel {
+        &self.label
+    }
 }
 
 /// One key, ready to be sent.
@@ -34,12 +46,12 @@ impl ReadyKey {
     pub(super) fn new(format: Format, label: KeyLabel, secret: &Secret) -> Result<Self, Failure> {
         let header = Some(format.authorization(secret)?);
         let mask = Some(Mask::new(secret.clone()));
-        Ok(Self { id: KeyId { label, version: 0 }, header, mask })
+        Ok(Self { id: KeyId::first(label), header, mask })
     }
 
     /// Makes what stands for a key at a server that wants none.
     pub(super) fn none() -> Self {
-        Self { id: KeyId { label: "no key".into(), version: 0 }, header: None, mask: None }
+        Self { id: KeyId::first("no key".into()), header: None, mask: None }
     }
 
     /// Makes the key that takes the place of this one.

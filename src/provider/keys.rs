@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::{Class, Failure, KeyLabel, ModelName, Secret};
+use crate::types::{Class, Failure, KeyLabel, ModelName, Scope, Secret};
 use crate::wire::Format;
 
 use super::key::{KeyId, ReadyKey};
 use super::key_error::KeyError;
 use super::key_source::{Key, KeySource};
+use super::suspicion::{RefusedAttempt, Suspicion};
 
 /// How long a key rests that was refused, or whose money is spent, when the provider names no time: long
 /// enough that it costs next to no calls, short enough that nobody has to restart after he has paid.
@@ -51,8 +52,24 @@ struct Held {
     /// Whether it has been told that the file gives no key.
     is_unreadable: bool,
     rest: Option<Rest>,
-    /// Models whose own quota is spent, for this key.
-    spent: HashMap<ModelName, Rest>,
+    /// Models that it may not use, or whose own quota is spent for it.
+    models: HashMap<ModelName, Rest>,
+    suspicion: Suspicion,
+    /// What is known against its use of single models.
+    of_models: HashMap<ModelName, Suspicion>,
+    /// Until when its file may hold another one, although this one does not rest.
+    doubt: Option<Instant>,
+}
+
+/// Whether a failure is about the key that the call had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// It is not.
+    NotTheKey,
+    /// Other requests will tell.
+    Open,
+    /// It is: the key rests.
+    TheKey,
 }
 
 #[derive(Debug)]
@@ -94,7 +111,16 @@ impl Keys {
         rotate_every: Option<Duration>,
         now: Instant,
     ) -> Result<Self, Failure> {
-        let held = |key, file| Held { key, file, is_unreadable: false, rest: None, spent: HashMap::new() };
+        let held = |key, file| Held {
+            key,
+            file,
+            is_unreadable: false,
+            rest: None,
+            models: HashMap::new(),
+            suspicion: Suspicion::default(),
+            of_models: HashMap::new(),
+            doubt: None,
+        };
         let ready = |key: &Key| {
             let ready = ReadyKey::new(format, key.label.clone(), &key.secret)?;
             Ok(held(ready, key.file.clone()))
@@ -107,13 +133,20 @@ impl Keys {
     }
 
     /// Returns the key to use for a call to `model`: of those that do not rest the best, or the one whose
-    /// time it is.
+    /// time it is. One of those in `not_with` is used only where there is no other.
     ///
     /// # Errors
     /// When all rest.
-    pub(super) fn pick(&self, model: &ModelName, now: Instant) -> Result<&ReadyKey, NoKey> {
+    pub(super) fn pick(
+        &self,
+        model: &ModelName,
+        not_with: &[KeyId],
+        now: Instant,
+    ) -> Result<&ReadyKey, NoKey> {
         let (later, first) = self.held.split_at(self.first(now));
-        if let Some(held) = first.iter().chain(later).find(|held| held.rests(model, now).is_none()) {
+        let usable = || first.iter().chain(later).filter(|held| held.rests(model, now).is_none());
+        let preferred = usable().find(|held| !not_with.contains(&held.key.id));
+        if let Some(held) = preferred.or_else(|| usable().next()) {
             return Ok(&held.key);
         }
         let rests = || self.held.iter().filter_map(|held| held.rests(model, now));
@@ -133,39 +166,76 @@ impl Keys {
 
     /// Returns whether every key rests for `model`, and none may be there in a moment.
     pub(super) fn are_out(&self, model: &ModelName, now: Instant) -> bool {
-        matches!(self.pick(model, now), Err(NoKey::Resting(_)))
+        matches!(self.pick(model, &[], now), Err(NoKey::Resting(_)))
     }
 
-    /// Lets a key rest if `failure` of a call to `model` says that it, and not the call, is at fault. Returns
-    /// whether it is. One that has been replaced since the call left does not rest for its predecessor. A
-    /// quota that opens again at a named time is a model's own; money and trust are the key's.
-    pub(super) fn rest(&mut self, key: &KeyId, model: &ModelName, failure: &Failure, now: Instant) -> bool {
-        let Some(wait) = rest(failure) else { return false };
+    /// Returns whether there is a key for `model` beside those in `not_with`, or may be as soon as a file is read.
+    pub(super) fn has_other(&self, model: &ModelName, not_with: &[KeyId], now: Instant) -> bool {
+        match self.pick(model, not_with, now) {
+            Ok(key) => !not_with.contains(&key.id),
+            Err(NoKey::Soon(_)) => true,
+            Err(NoKey::Resting(_)) => false,
+        }
+    }
+
+    /// Learns that the provider has let a call in.
+    pub(super) fn let_in(&mut self, key: &KeyId, model: &ModelName) {
+        for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
+            held.suspicion.let_in();
+            held.of_models.entry(model.clone()).or_default().let_in();
+        }
+    }
+
+    /// Learns that a call was answered.
+    pub(super) fn answered(&mut self, key: &KeyId, model: &ModelName) {
+        for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
+            held.suspicion.answered();
+            held.of_models.entry(model.clone()).or_default().answered();
+        }
+    }
+
+    /// Lets a key rest if `failure` of a call to `model` says that it, and not the call, is at fault. One that
+    /// has been replaced since the call left does not rest for its predecessor. A quota that opens again at a
+    /// named time, and a model that the provider names, is a model's own; money and trust are the key's.
+    pub(super) fn refused(
+        &mut self,
+        key: &KeyId,
+        model: &ModelName,
+        failure: &Failure,
+        attempt: RefusedAttempt<'_>,
+        now: Instant,
+    ) -> Blame {
+        let Some(wait) = rest(failure) else { return Blame::NotTheKey };
         for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
             let doubt = (held.file.is_some() && failure.class == Class::Auth).then(|| now + DOUBT);
+            if !held.is_refused(model, failure, attempt) {
+                held.doubt = doubt;
+                return Blame::Open;
+            }
             let rest = Rest { until: now + wait, why: failure.clone(), doubt };
-            if failure.class == Class::Quota && failure.retry_after.is_some() {
-                let known = held.spent.remove(model);
-                held.spent.insert(model.clone(), rest.no_shorter_than(known));
+            let opens_again = failure.class == Class::Quota && failure.retry_after.is_some();
+            if opens_again || failure.scope == Scope::Model {
+                let known = held.models.remove(model);
+                held.models.insert(model.clone(), rest.no_shorter_than(known));
             } else {
                 held.rest = Some(rest.no_shorter_than(held.rest.take()));
             }
         }
-        true
+        Blame::TheKey
     }
 
     /// Returns the label and what ails it, of every key that rests.
     pub(super) fn resting(&self, now: Instant) -> impl Iterator<Item = (&KeyLabel, &Failure)> {
         self.held.iter().filter_map(move |held| {
-            let mut rests = held.rest.iter().chain(held.spent.values());
+            let mut rests = held.rest.iter().chain(held.models.values());
             Some((&held.key.id.label, &rests.find(|rest| rest.until > now)?.why))
         })
     }
 
     /// Returns whether a key has been refused whose file may hold another by now.
     pub(super) fn are_in_doubt(&self, now: Instant) -> bool {
-        let doubt = |held: &Held| held.rest.as_ref().and_then(|rest| rest.doubt);
-        self.held.iter().filter_map(doubt).any(|by| by > now)
+        let doubts = |held: &Held| [held.doubt, held.rest.as_ref().and_then(|rest| rest.doubt)];
+        self.held.iter().flat_map(doubts).flatten().any(|by| by > now)
     }
 
     /// Returns the files that are to be read now, with the labels of their keys.
@@ -194,6 +264,7 @@ impl Keys {
         if let Some(rest) = held.rest.as_mut().filter(|rest| rest.doubt <= Some(began + DOUBT)) {
             rest.doubt = None;
         }
+        held.doubt = held.doubt.filter(|doubt| *doubt > began + DOUBT);
         let read = read.and_then(|secret| secret.ok_or_else(|| KeyError::Empty { label: label.clone() }));
         let successor = read.map(|secret| {
             let is_new = !held.key.is(&secret);
@@ -220,15 +291,28 @@ impl Rest {
 
 impl Held {
     fn rests(&self, model: &ModelName, now: Instant) -> Option<&Rest> {
-        let rests = self.rest.iter().chain(self.spent.get(model));
+        let rests = self.rest.iter().chain(self.models.get(model));
         rests.filter(|rest| rest.until > now).max_by_key(|rest| rest.until)
+    }
+
+    /// Returns whether it is the key that is refused. What is said of money is said of the account.
+    fn is_refused(&mut self, model: &ModelName, failure: &Failure, attempt: RefusedAttempt<'_>) -> bool {
+        match (failure.class, failure.scope) {
+            (Class::Quota, Scope::Class) => true,
+            (_, Scope::Model) => self.of_models.entry(model.clone()).or_default().refused(attempt),
+            (_, _) => self.suspicion.refused(attempt),
+        }
     }
 
     fn take(&mut self, successor: Option<ReadyKey>) -> Renewed {
         self.is_unreadable = false;
         let Some(successor) = successor else { return Renewed::Not };
-        (self.key, self.rest) = (successor, None);
-        self.spent.clear();
+        self.key = successor;
+        self.rest = None;
+        self.doubt = None;
+        self.models.clear();
+        self.suspicion = Suspicion::default();
+        self.of_models.clear();
         Renewed::Changed
     }
 

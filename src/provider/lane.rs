@@ -219,6 +219,11 @@ impl Lane {
         self.input.0.map(|input| Need { input: input as u64, output })
     }
 
+    /// Returns the number of the oldest call that waits for its first word.
+    pub(super) fn oldest_waiting(&self) -> Option<u64> {
+        self.unheard.keys().next().copied()
+    }
+
     /// Returns how many calls wait for their first word.
     #[cfg(test)]
     pub(super) fn calls_unheard(&self) -> usize {

@@ -51,6 +51,7 @@ mod sizes;
 mod snapshot;
 mod standing;
 mod state;
+mod suspicion;
 mod this_machine;
 mod times;
 mod transport;
@@ -64,6 +65,7 @@ pub use call::{Call, Departure, HealthChanged, LaneHealth, Left, Refused, Replie
 pub use estimate::prompt_tokens;
 pub use header_source::HeaderSource;
 pub(crate) use header_source::is_secret_header;
+pub use key::KeyId;
 pub use key_error::KeyError;
 pub use key_source::{Env, Key, KeySource, process_env};
 pub use limit_use::LimitUse;

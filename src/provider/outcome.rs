@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{self, Backoff, BreakerState, Hearing, Standing, Standings};
-use crate::types::{Class, Failure, ModelName, Reply};
+use crate::types::{Class, Failure, ModelName, Reply, Scope};
 use crate::wire::{Hints, Remaining};
 
 use super::book::Book;
 use super::call::LaneHealth;
+use super::keys::Blame;
+use super::lane::Lane;
 use super::permit::{Ended, Taken};
+use super::suspicion::RefusedAttempt;
 
 /// How long a provider is left alone that asked us to slow down without saying for how long.
 const THROTTLED: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
@@ -31,7 +34,7 @@ const SILENT_AT_LEAST: f64 = 1.0;
 const SILENT_AT_FIRST: f64 = 5.0;
 
 /// What people should hear of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct News {
     /// The router has to know.
     pub(super) health: bool,
@@ -39,6 +42,8 @@ pub(super) struct News {
     pub(super) moved_to: Option<BreakerState>,
     /// A key has come to rest that did not.
     pub(super) key_rests: bool,
+    /// Whether the call failed because of its key.
+    pub(super) blame: Blame,
 }
 
 /// About whom an ended call says something.
@@ -70,6 +75,7 @@ impl Book {
             lane.limits.hear(&said, &taken.own, lane.hearing(), now);
         }
         if accepted {
+            self.keys.let_in(&taken.key, &taken.model);
             self.limits.went_through(&taken.shared, now);
             lane.limits.went_through(&taken.own, now);
             lane.concurrency.accepted(taken.ticket, now);
@@ -91,13 +97,14 @@ impl Book {
         // First of all: should anything here panic, no place is lost for good.
         self.in_flight = self.in_flight.saturating_sub(1);
         let (health, state, out) = self.state_of(&taken.model, now);
-        self.take_back(taken, ended, now);
+        let blame = self.take_back(taken, ended, now);
         let after = self.state_of(&taken.model, now);
         let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
         News {
             health: health != after.0,
             moved_to: moved_to.map(|(_, after)| after),
             key_rests: out != after.2,
+            blame,
         }
     }
 
@@ -106,13 +113,13 @@ impl Book {
         (self.health_of(model, now), self.breaker_of(model, now), self.keys.resting(now).count())
     }
 
-    fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) {
+    fn take_back(&mut self, taken: &Taken, ended: Option<&Ended<'_>>, now: Instant) -> Blame {
         let result = ended.map(|ended| ended.result);
         let used = taken.reserved.used(result);
         self.limits.settle(taken.reserved.need, used, now);
         let usual = self.seconds.0;
         let says = ended.map_or(Says::Nothing, |ended| says(ended, usual));
-        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return Blame::NotTheKey };
         lane.limits.settle(taken.reserved.need, used, now);
         lane.held_back = None;
         if ended.is_none() {
@@ -156,30 +163,37 @@ impl Book {
         if door_closed {
             self.lanes.values_mut().for_each(|lane| lane.concurrency.restart());
         }
-        if let Some(ended) = ended {
-            self.learn(taken, ended, now);
-        }
+        ended.map_or(Blame::NotTheKey, |ended| self.learn(taken, ended, now))
     }
 
-    fn learn(&mut self, taken: &Taken, ended: &Ended<'_>, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+    fn learn(&mut self, taken: &Taken, ended: &Ended<'_>, now: Instant) -> Blame {
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return Blame::NotTheKey };
         taken.reserved.teach(&mut lane.sizes, taken.step.as_ref(), ended.result);
         match ended.result {
             Ok(_) => {
                 lane.throttled_in_a_row = 0;
                 lane.times.answered(ended.took);
                 self.seconds.learn(ended.took.as_secs_f64());
+                self.keys.answered(&taken.key, &taken.model);
+                Blame::NotTheKey
             }
             Err(failure) => self.obey(taken, failure, now),
         }
     }
 
     /// Does what a failure asks of the lane, or of the whole provider.
-    fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) {
-        if self.keys.rest(&taken.key, &taken.model, failure, now) {
-            return;
+    fn obey(&mut self, taken: &Taken, failure: &Failure, now: Instant) -> Blame {
+        let attempt = RefusedAttempt {
+            request: &taken.request,
+            is_certain: failure.scope != Scope::Unclear,
+            oldest_waiting: self.lanes.values().filter_map(Lane::oldest_waiting).min(),
+            latest: self.calls,
+        };
+        let blame = self.keys.refused(&taken.key, &taken.model, failure, attempt, now);
+        if blame != Blame::NotTheKey {
+            return blame;
         }
-        let Some(lane) = self.lanes.get_mut(&taken.model) else { return };
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return blame };
         let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
         // Vendors limit each model. Only where all we know is of the account it must be the account.
         let is_accounts = self.limits.is_known() && !lane.limits.is_known();
@@ -212,6 +226,7 @@ impl Book {
             }
             _ => {}
         }
+        blame
     }
 }
 

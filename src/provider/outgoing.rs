@@ -12,10 +12,12 @@ use tracing::debug;
 
 use crate::chaos;
 use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Class, Failure, KeyLabel, NanoUsd};
+use crate::types::{Class, Failure, NanoUsd, Scope};
 
 use super::call::{Left, Refused, Replied};
 use super::exchange::exchange;
+use super::key::KeyId;
+use super::keys::Blame;
 use super::outlet::Outlet;
 use super::permit::Ended;
 use super::state::{Departure, Next, State};
@@ -107,7 +109,7 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     permit.leaves();
     let mut owed = Owed {
         reply: Some(waiting.reply),
-        key: key.id.label.clone(),
+        key: key.id.clone(),
         probe: permit.is_probe(),
         forced: permit.is_forced(),
         perhaps: permit.likely(),
@@ -125,10 +127,12 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
             }
         }
     };
-    let (result, took) = (exchanged.result, left.elapsed());
+    let (mut result, took) = (exchanged.result, left.elapsed());
     let began = exchanged.first_token.is_some();
-    owed.perhaps = permit.settle(&Ended { result: &result, took, began }).perhaps;
-    if let Err(failure) = &result {
+    let (booked, blame) = permit.settle(&Ended { result: &result, took, began });
+    owed.perhaps = booked.perhaps;
+    if let Err(failure) = &mut result {
+        conclude(failure, blame);
         debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
     }
     let usage = match &result {
@@ -140,11 +144,22 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     owed.pay(exchanged.first_token, cost, result);
 }
 
+/// Says how far a refusal reaches, now that it is known if the key is to blame. What may be only this request's
+/// is no failure of the account.
+fn conclude(failure: &mut Failure, blame: Blame) {
+    match (blame, failure.scope) {
+        (Blame::Open, Scope::Unclear) => failure.class = Class::ApiError,
+        (Blame::Open, _) => failure.scope = Scope::Doubtful,
+        (Blame::TheKey, Scope::Unclear) => failure.scope = Scope::Class,
+        (Blame::TheKey | Blame::NotTheKey, _) => {}
+    }
+}
+
 /// The answer to a call that has left. Whoever drops it unpaid (by a panic) says so: the provider may have
 /// executed the call.
 struct Owed {
     reply: Option<ReplyTo<Result<Replied, Refused>>>,
-    key: KeyLabel,
+    key: KeyId,
     probe: bool,
     forced: bool,
     /// What the call is booked with as long as nobody knows what it cost.
@@ -190,7 +205,8 @@ mod tests {
         let (reply, awaited) = ReplyTo::awaited();
         let (left, waited) = (Instant::now(), Duration::ZERO);
         let (reply, perhaps) = (Some(reply), NanoUsd(7));
-        let owed = Owed { reply, key: "k".into(), probe: false, forced: false, perhaps, left, waited };
+        let owed =
+            Owed { reply, key: KeyId::first("k".into()), probe: false, forced: false, perhaps, left, waited };
         let task = actix_rt::spawn(async move {
             let _owed = owed;
             panic!("as planned");
@@ -199,6 +215,6 @@ mod tests {
         let replied = awaited.await.unwrap().unwrap();
         let failure = replied.result.unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
-        assert_eq!((replied.key.as_str(), replied.perhaps), ("k", NanoUsd(7)));
+        assert_eq!((replied.key.label().as_str(), replied.perhaps), ("k", NanoUsd(7)));
     }
 }

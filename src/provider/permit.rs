@@ -2,17 +2,18 @@
 //!
 //! Nothing is counted by hand: however a call ends, and be it by a panic, its permit is dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::chaos;
 use crate::guard::{Left, Pass, Ticket};
-use crate::types::{Booked, Failure, ModelName, NanoUsd, Reply, StepName};
+use crate::types::{Booked, Failure, ModelName, NanoUsd, Prompt, Reply, StepName};
 use crate::wire::Hints;
 
 use super::key::KeyId;
+use super::keys::Blame;
 use super::money::Money;
 use super::reservation::Reservation;
 use super::state::State;
@@ -33,6 +34,8 @@ pub(super) struct Permit {
 pub(super) struct Taken {
     pub(super) model: ModelName,
     pub(super) key: KeyId,
+    /// What it asks.
+    pub(super) request: Weak<Prompt>,
     /// Its number among the provider's calls.
     pub(super) number: u64,
     /// Of the breaker that all lanes share.
@@ -96,13 +99,13 @@ impl Permit {
         }
     }
 
-    /// Gives the permit back with what the call taught, and returns what it cost.
-    pub(super) fn settle(mut self, ended: &Ended<'_>) -> Booked {
+    /// Gives the permit back with what the call taught, and returns what it cost and whether its key is to blame.
+    pub(super) fn settle(mut self, ended: &Ended<'_>) -> (Booked, Blame) {
         chaos::point("call.settle");
         // First: whoever is told next may leave for it.
         let booked = self.money.as_mut().map(|money| money.settle(ended.result)).unwrap_or_default();
-        self.state.settle(&mut self.taken, Some(ended), Instant::now());
-        booked
+        let blame = self.state.settle(&mut self.taken, Some(ended), Instant::now());
+        (booked, blame)
     }
 }
 
@@ -154,6 +157,7 @@ mod tests {
             retry,
             alone,
             stay,
+            not_with: Vec::new(),
             departure,
             purse,
             deadline,

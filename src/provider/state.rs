@@ -24,9 +24,9 @@ use super::arrivals::{Arrival, Arrivals};
 use super::book::{Book, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::estimate::Estimate;
-use super::key::ReadyKey;
+use super::key::{KeyId, ReadyKey};
 use super::key_source::Key;
-use super::keys::Keys;
+use super::keys::{Blame, Keys};
 use super::money::Spending;
 use super::outcome::News;
 use super::outlet::{CallThreads, Outlets};
@@ -201,17 +201,18 @@ impl State {
     }
 
     /// Takes back what a call took, if that has not been done; `None` is a call that died without an outcome.
+    /// Returns whether its key is to blame for its failure.
     pub(super) fn settle(
         self: &Arc<Self>,
         taken: &mut Option<Taken>,
         ended: Option<&Ended<'_>>,
         now: Instant,
-    ) {
+    ) -> Blame {
         let mut inner = self.lock();
         if ended.is_some() {
             chaos::point("state.settle");
         }
-        let Some(taken) = &taken.take() else { return };
+        let Some(taken) = &taken.take() else { return Blame::NotTheKey };
         let news = inner.settle(taken, ended, now);
         let failed = ended.is_some_and(|ended| ended.result.is_err());
         let away = if failed { inner.turn_away(now) } else { Vec::new() };
@@ -227,6 +228,7 @@ impl State {
         if wake {
             self.tell_actor(news.health);
         }
+        news.blame
     }
 
     /// Tells the actor that calls that wait may leave, or that the provider is doing otherwise than before.
@@ -272,9 +274,9 @@ impl State {
         }
     }
 
-    /// Returns whether a key is left for calls to `model`.
-    pub fn has_key(&self, model: &ModelName, now: Instant) -> bool {
-        !self.lock().keys.are_out(model, now)
+    /// Returns whether there is a key for `model` beside those that a request was refused with.
+    pub fn has_other_key(&self, model: &ModelName, not_with: &[KeyId], now: Instant) -> bool {
+        self.lock().keys.has_other(model, not_with, now)
     }
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {

@@ -16,7 +16,7 @@ pub(super) fn came_back(lane: &LaneName, hedge: bool, replied: Replied) -> (Atte
         Ok(reply) => (reply.usage, Outcome::Answered),
         Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone())),
     };
-    let blank = attempt(lane, Some(key), waited, outcome);
+    let blank = attempt(lane, Some(key.label().clone()), waited, outcome);
     (Attempt { took, first_token, usage, cost, perhaps, forced, hedge, ..blank }, result)
 }
 
@@ -74,11 +74,12 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::provider::KeyId;
 
     #[test]
     fn a_call_that_left_through_an_open_breaker_says_so() {
         let replied = Replied {
-            key: "k".into(),
+            key: KeyId::first("k".into()),
             waited: Duration::ZERO,
             probe: false,
             forced: true,

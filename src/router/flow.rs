@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chaos;
-use crate::provider::{Awaited, Call, Departure, Left, Refused, State};
+use crate::provider::{Awaited, Call, Departure, KeyId, Left, Refused, State};
 use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::{Ask, stops};
@@ -47,6 +47,8 @@ pub(super) struct Flow {
     open: watch::Receiver<()>,
     /// Calls that a panic of a provider's actor has cost.
     lost: u32,
+    /// The keys that it was refused with, by the number of their lane.
+    refused_keys: Vec<(usize, KeyId)>,
 }
 
 /// A first call that is still to be sent, and where to.
@@ -94,8 +96,8 @@ impl Flow {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
-        let mut flow =
-            Self { ask, lanes, plan, trail: Trail::default(), hedging, first: None, open, lost: 0 };
+        let (trail, refused_keys) = (Trail::default(), Vec::new());
+        let mut flow = Self { ask, lanes, plan, trail, hedging, first: None, open, lost: 0, refused_keys };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) else { return (flow, None) };
         if !brought || flow.hedging.is_some() {
@@ -291,10 +293,16 @@ impl Flow {
             retry: self.plan.is_retry(lane),
             alone,
             stay,
+            not_with: self.keys_refused_at(lane),
             departure: Some(Arc::new(Departure::new())),
             purse: self.ask.purse.clone(),
             deadline: self.ask.deadline,
         }
+    }
+
+    /// Returns the keys that this request was refused with at a lane.
+    fn keys_refused_at(&self, lane: usize) -> Vec<KeyId> {
+        self.refused_keys.iter().filter(|(at, _)| *at == lane).map(|(_, key)| key.clone()).collect()
     }
 
     /// Takes what a call brought; returns the answer, if it is one. `rival` is whether another call of this
@@ -304,7 +312,7 @@ impl Flow {
         let (now, LaneHandle { name, provider, .. }) = (Instant::now(), &self.lanes[out.lane]);
         let (failure, kind) = match end {
             End::Replied(replied) => {
-                let (cost, probe) = (replied.cost, replied.probe);
+                let (cost, probe, key) = (replied.cost, replied.probe, replied.key.clone());
                 let (attempt, result) = attempt::came_back(name, out.hedge, replied);
                 note(&self.ask, &mut self.trail, attempt);
                 match result {
@@ -312,7 +320,15 @@ impl Flow {
                         let (lane, practice) = (name.clone(), provider.is_practice());
                         return Some(Ended { reply, lane, practice, cost });
                     }
-                    Err(failure) => (failure, (KeyLeft(provider.has_key(&name.model, now)), Probe(probe))),
+                    Err(failure) => {
+                        let mut other = false;
+                        if failure.may_take_another_key() {
+                            self.refused_keys.push((out.lane, key));
+                            let refused = self.keys_refused_at(out.lane);
+                            other = provider.has_other_key(&name.model, &refused, now);
+                        }
+                        (failure, (KeyLeft(other), Probe(probe)))
+                    }
                 }
             }
             End::Refused(refused) => {

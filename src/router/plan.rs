@@ -191,6 +191,8 @@ impl Plan {
             Refused::Budget { failure, all: false } => tried.out = Some(failure.clone()),
             Refused::NoKey(failure) | Refused::TooLarge(failure) => {
                 tried.out = Some(failure.clone());
+                let is_open = |end: &End| end.lane == Some(lane) && end.failure.scope.is_open();
+                self.last = self.last.take().filter(|last| !is_open(last));
                 self.last.get_or_insert_with(|| End::of(lane, failure));
             }
         }
@@ -244,8 +246,15 @@ impl Plan {
                     self.again = self.again.filter(|_| !(wait > PATIENCE && others));
                 }
             }
-            (Verdict::Elsewhere, Class::Auth | Class::Quota) if key_left => self.again = Some(lane),
-            (Verdict::Elsewhere, Class::Auth | Class::Quota | Class::NotFound) => {
+            (Verdict::Elsewhere, Class::Auth | Class::Quota | Class::ApiError) if key_left => {
+                self.again = Some(lane);
+            }
+            // The same target refuses the same request again; unless it is open whether the key or only this
+            // request is refused, which other requests show meanwhile.
+            (
+                Verdict::Elsewhere,
+                Class::Auth | Class::Quota | Class::NotFound | Class::ApiError | Class::ContentFilter,
+            ) if !failure.scope.is_open() => {
                 tried.out = Some(failure.clone());
             }
             (Verdict::Elsewhere, Class::TooLong) => self.close_up_to(lane, &failure),

@@ -13,7 +13,7 @@ use super::answer::Finish;
 use super::ask::{Ask, Content, Conversation, Delivery, Shape, tokens};
 use super::events::{Events, pieces};
 use super::reply::{ErrorReply, Head, Reply, append, json_string};
-use super::trouble::{Hint, Throttled, Trouble};
+use super::trouble::{Forbidden, Hint, Throttled, Trouble, unaffordable};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -241,6 +241,20 @@ pub(super) fn error(trouble: &Trouble) -> ErrorReply {
             details = Some(more);
             (429, "RESOURCE_EXHAUSTED", message.into())
         }
+        Trouble::Forbidden(Forbidden::Unsaid) => {
+            (403, "PERMISSION_DENIED", "The caller does not have permission".into())
+        }
+        Trouble::Forbidden(Forbidden::Model(model)) => (
+            403,
+            "PERMISSION_DENIED",
+            format!("Permission denied: the project does not have access to the model {model}.").into(),
+        ),
+        Trouble::Forbidden(Forbidden::File) => (
+            403,
+            "PERMISSION_DENIED",
+            "You do not have permission to access the File practice or it may not exist.".into(),
+        ),
+        Trouble::Unaffordable { max_tokens } => (402, "RESOURCE_EXHAUSTED", unaffordable(*max_tokens).into()),
         Trouble::Server { status: 504 } => {
             (504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.".into())
         }

@@ -34,6 +34,11 @@ const ABSURD: [i64; 4] = [-5, 0, 999_999_999, i64::MAX];
 const HTML: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1>\
     </center>\r\n<hr><center>practice</center>\r\n</body>\r\n</html>\r\n";
 
+/// What a content network's firewall answers: the API never saw the request.
+const FIREWALL: &str = "<!DOCTYPE html>\n<html lang=\"en-US\">\n<head>\n<title>Attention Required! | Firewall</title>\n\
+    </head>\n<body>\n<h1>Sorry, you have been blocked</h1>\n<p>The action you just performed triggered the security \
+    solution, such as submitting a certain word or phrase.</p>\n</body>\n</html>\n";
+
 /// A call as it came.
 pub(super) struct Call<'a> {
     pub(super) vendor: Vendor,
@@ -216,13 +221,14 @@ impl Stage<'_> {
     fn at_the_door(&self, mut visit: Visit, fault: &Fault, ask: &Ask<'_>) -> Fate {
         let hint = self.hint(fault.retry_after.unwrap_or(self.settings.retry_after), Duration::from_secs(1));
         let limit = self.settings.limits.requests_per_minute.map_or(PLAYED_LIMIT, |limit| limit.get());
-        if let Some(trouble) = Trouble::of_fault(fault, &ask.model, self.key, limit, hint) {
+        if let Some(trouble) = Trouble::of_fault(fault, &ask.model, self.key, limit, ask.max_tokens, hint) {
             return Fate::Now(self.refuse(visit, &trouble, Some(fault.kind), &Standing::default()));
         }
-        if fault.kind == FaultKind::Html {
-            let status = fault.status.unwrap_or(200);
+        if matches!(fault.kind, FaultKind::Html | FaultKind::Firewall) {
+            let is_firewall = fault.kind == FaultKind::Firewall;
+            let status = fault.status.unwrap_or(if is_firewall { 403 } else { 200 });
             visit.reply(Some(status), Some(fault.kind));
-            let body = Body::whole(HTML, Some(visit));
+            let body = Body::whole(if is_firewall { FIREWALL } else { HTML }, Some(visit));
             return Fate::Now(response(status, "text/html; charset=UTF-8", HeaderMap::new(), body));
         }
         visit.reply(None, Some(fault.kind));

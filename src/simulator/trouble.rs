@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::account::{Quantity, Refusal};
 use super::{Fault, FaultKind};
 
+/// What an answer may have where the request does not limit it.
+const DEFAULT_MAX_TOKENS: u64 = 65_536;
+
 /// Why a call is not answered.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Trouble {
@@ -26,12 +29,27 @@ pub(super) enum Trouble {
     Throttled(Throttled),
     /// The account's money or daily quota is spent.
     Quota { model: String },
+    /// A 403 that is about this.
+    Forbidden(Forbidden),
+    /// The account cannot afford an answer as long as this.
+    Unaffordable { max_tokens: u64 },
     /// The server failed, with this status.
     Server { status: u16 },
     /// The server is down, with this status.
     Unavailable { status: u16 },
     /// The server has too much to do; `None` is the vendor's own status for that.
     Overloaded { status: Option<u16> },
+}
+
+/// What a 403 is about.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Forbidden {
+    /// It does not say.
+    Unsaid,
+    /// The use of this model.
+    Model(String),
+    /// A file.
+    File,
 }
 
 /// A limit's refusal.
@@ -88,6 +106,7 @@ impl Trouble {
         model: &str,
         key: Option<&str>,
         limit: u64,
+        max_tokens: Option<u64>,
         hint: Hint,
     ) -> Option<Self> {
         let (model, status) = (model.to_owned(), fault.status);
@@ -106,6 +125,12 @@ impl Trouble {
             FaultKind::Auth => Self::Key { given: key.unwrap_or_default().to_owned() },
             FaultKind::Quota => Self::Quota { model },
             FaultKind::NotFound => Self::NoModel { model },
+            FaultKind::Forbidden => Self::Forbidden(Forbidden::Unsaid),
+            FaultKind::ModelForbidden => Self::Forbidden(Forbidden::Model(model)),
+            FaultKind::FileForbidden => Self::Forbidden(Forbidden::File),
+            FaultKind::MaxTokensUnaffordable => {
+                Self::Unaffordable { max_tokens: max_tokens.unwrap_or(DEFAULT_MAX_TOKENS) }
+            }
             FaultKind::Reset
             | FaultKind::Silent
             | FaultKind::SlowFirstToken
@@ -115,6 +140,7 @@ impl Trouble {
             | FaultKind::NoEnd
             | FaultKind::TruncatedJson
             | FaultKind::Html
+            | FaultKind::Firewall
             | FaultKind::WrongContent
             | FaultKind::Empty
             | FaultKind::Length
@@ -122,6 +148,15 @@ impl Trouble {
             | FaultKind::ErrorInStream => return None,
         })
     }
+}
+
+/// Writes what OpenRouter says to a request whose answer might cost more than the account has.
+pub(super) fn unaffordable(max_tokens: u64) -> String {
+    format!(
+        "This request requires more credits, or fewer max_tokens. You requested up to {max_tokens} tokens, but can \
+         only afford {}. To increase, add credits to your account.",
+        max_tokens / 2
+    )
 }
 
 /// Writes a number with commas between thousands.

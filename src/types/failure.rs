@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limited, Usage};
+use super::{Limited, Scope, Usage};
 
 /// Why a call, a step or an item failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -173,6 +173,9 @@ pub struct Failure {
     /// The provider's own error code, such as `insufficient_quota`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Box<str>>,
+    /// How far it reaches, where the class does not say.
+    #[serde(skip)]
+    pub scope: Scope,
     /// How long the provider asked us to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
@@ -198,6 +201,7 @@ impl Failure {
             message: message.into(),
             status: None,
             code: None,
+            scope: Scope::Class,
             retry_after: None,
             limited: None,
             charged: Charged::No,
@@ -220,6 +224,18 @@ impl Failure {
         self.maybe_charged()
     }
 
+    /// Says how far it reaches.
+    #[must_use]
+    pub fn reaching(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Returns whether another key of the same provider may be taken for the same request.
+    pub fn may_take_another_key(&self) -> bool {
+        matches!(self.class, Class::Auth | Class::Quota) || matches!(self.scope, Scope::Key | Scope::Unclear)
+    }
+
     /// Keeps what the model had said.
     #[must_use]
     pub fn with_text(mut self, text: impl Into<Box<str>>) -> Self {
@@ -240,9 +256,11 @@ impl Failure {
             | Class::Auth
             | Class::NotFound
             | Class::TooLong => Verdict::Elsewhere,
-            Class::ContentFilter
-            | Class::ApiError
-            | Class::Truncated
+            Class::ContentFilter | Class::ApiError => match self.scope {
+                Scope::Key | Scope::Target | Scope::Unclear => Verdict::Elsewhere,
+                Scope::Class | Scope::Model | Scope::Doubtful => Verdict::Never,
+            },
+            Class::Truncated
             | Class::ValidationError
             | Class::TemplateError
             | Class::Budget

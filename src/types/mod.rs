@@ -17,6 +17,7 @@ mod name;
 mod origin;
 mod prompt;
 mod reply;
+mod scope;
 mod secret;
 mod spent;
 mod story;
@@ -36,6 +37,7 @@ pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderN
 pub use origin::{Origin, OriginError};
 pub use prompt::{Message, Part, Prompt, Role, Shape};
 pub use reply::Reply;
+pub use scope::Scope;
 pub use secret::Secret;
 pub use spent::Spent;
 pub use story::whole_story;

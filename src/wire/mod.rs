@@ -25,6 +25,7 @@ mod openai_chat;
 mod outgoing;
 mod reasoning;
 mod refused;
+mod scope;
 mod structured;
 mod text_document;
 mod times;

@@ -4,10 +4,10 @@
 
 use std::time::SystemTime;
 
-use crate::types::{Class, Failure};
+use crate::types::{Class, Failure, Scope};
 
 use super::limited::limited;
-use super::{Hints, instants};
+use super::{Hints, instants, scope};
 
 /// Characters of a provider's message that are kept.
 const LONGEST_MESSAGE: usize = 500;
@@ -76,7 +76,23 @@ pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> 
         let named = instants::until_in_words(&failure.message, now);
         failure.retry_after = named.or_else(|| hints.until_open());
     }
-    failure
+    scope::refine(failure)
+}
+
+/// Returns the failure of a request that a web page was sent for instead of an error of the API: a firewall, a
+/// login or a proxy stands before it. It says nothing of the key. Where the status says more, that counts.
+pub(super) fn page(status: u16, body: &[u8]) -> Option<Failure> {
+    let start = String::from_utf8_lossy(&body[..body.len().min(64)]);
+    let is_page = looks_like_html(&start) || is_firewalls(&start);
+    (matches!(status, 400 | 401 | 403 | 406 | 451) && is_page).then(|| {
+        let message = format!("a web page came instead of an answer: {}", plain_text(body));
+        failure(Class::ApiError, Some(status), &message).reaching(Scope::Target)
+    })
+}
+
+/// Tells the one line that Cloudflare's firewall sends to clients that are no browser.
+fn is_firewalls(start: &str) -> bool {
+    start.starts_with("error code: 10")
 }
 
 /// Returns the text of a body that is not JSON: an HTML page is reduced to its title.

@@ -34,6 +34,7 @@ fn call(number: usize) -> Call {
         retry: false,
         alone: false,
         stay: true,
+        not_with: Vec::new(),
         departure: None,
         purse: None,
         deadline: Instant::now() + Duration::from_secs(20),

@@ -53,6 +53,7 @@ mod numbers;
 mod pacing;
 mod pacing_score;
 mod reading;
+mod refusals;
 mod scripted;
 #[cfg(unix)]
 mod secrets;

@@ -103,13 +103,14 @@ fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
     let due = lane.breaker.rests_until(now).unwrap();
     book.in_flight = 1;
     let call = |alone| Call {
-        prompt: std::sync::Arc::new(crate::types::Prompt::text("Anybody?")),
+        prompt: Arc::new(crate::types::Prompt::text("Anybody?")),
         model: "any".into(),
         priority: crate::types::Priority::Batch,
         asker: crate::types::Asker::default(),
         retry: false,
         alone,
         stay: true,
+        not_with: Vec::new(),
         departure: None,
         purse: None,
         deadline: now + Duration::from_secs(60),

@@ -1,4 +1,7 @@
+use std::sync::{Arc, Weak};
+
 use super::*;
+use crate::types::Prompt;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -28,13 +31,32 @@ fn spent(retry_after: Option<Duration>) -> Failure {
 }
 
 fn used(keys: &Keys, now: Instant) -> String {
-    keys.pick(&model(), now).unwrap().id.label.to_string()
+    keys.pick(&model(), &[], now).unwrap().id.label.to_string()
+}
+
+/// Refuses a request of its own with this key.
+fn refuse(keys: &mut Keys, key: &KeyId, model: &ModelName, failure: &Failure, now: Instant) -> Blame {
+    let request = Arc::new(Prompt::text("?"));
+    refuse_it(keys, key, model, failure, &Arc::downgrade(&request), now)
+}
+
+fn refuse_it(
+    keys: &mut Keys,
+    key: &KeyId,
+    model: &ModelName,
+    failure: &Failure,
+    request: &Weak<Prompt>,
+    now: Instant,
+) -> Blame {
+    let is_certain = failure.scope != Scope::Unclear;
+    let attempt = RefusedAttempt { request, is_certain, oldest_waiting: None, latest: 0 };
+    keys.refused(key, model, failure, attempt, now)
 }
 
 /// Lets the key rest that is in use under this label.
 fn rest(keys: &mut Keys, label: &str, failure: &Failure, now: Instant) {
     let id = keys.held.iter().map(|held| held.key.id.clone()).find(|id| id.label.as_str() == label);
-    assert!(keys.rest(&id.unwrap(), &model(), failure, now));
+    assert_eq!(refuse(keys, &id.unwrap(), &model(), failure, now), Blame::TheKey);
 }
 
 #[test]
@@ -55,7 +77,7 @@ fn a_shorter_rest_that_is_told_later_shortens_no_longer_one() {
     rest(&mut keys, "a", &refused(), now);
     rest(&mut keys, "b", &spent(Some(3 * HOUR)), now);
     rest(&mut keys, "b", &spent(Some(HOUR)), now);
-    assert_eq!(keys.pick(&model(), now + HOUR).unwrap_err(), NoKey::Resting(long));
+    assert_eq!(keys.pick(&model(), &[], now + HOUR).unwrap_err(), NoKey::Resting(long));
     assert_eq!(used(&keys, now + 2 * HOUR), "a");
 }
 
@@ -65,7 +87,7 @@ fn when_all_rest_the_reason_is_told() {
     let mut keys = keys(&["a", "b"], None, now);
     rest(&mut keys, "a", &refused(), now);
     rest(&mut keys, "b", &spent(None), now + REST);
-    assert_eq!(keys.pick(&model(), now).unwrap_err(), NoKey::Resting(refused()));
+    assert_eq!(keys.pick(&model(), &[], now).unwrap_err(), NoKey::Resting(refused()));
     assert!(keys.are_out(&model(), now) && !keys.are_out(&model(), now + REST));
 }
 
@@ -84,7 +106,7 @@ fn a_daily_quota_is_its_models_and_money_is_the_keys() {
     let (now, other) = (Instant::now(), ModelName::from("other"));
     let mut keys = keys(&["a"], None, now);
     rest(&mut keys, "a", &spent(Some(HOUR)), now);
-    assert!(keys.are_out(&model(), now) && keys.pick(&other, now).is_ok());
+    assert!(keys.are_out(&model(), now) && keys.pick(&other, &[], now).is_ok());
     assert_eq!(keys.resting(now).count(), 1);
     rest(&mut keys, "a", &spent(None), now);
     assert!(keys.are_out(&other, now));
@@ -94,8 +116,9 @@ fn a_daily_quota_is_its_models_and_money_is_the_keys() {
 fn a_failure_of_the_call_does_not_rest_the_key() {
     let now = Instant::now();
     let mut keys = keys(&["a"], None, now);
-    let id = keys.pick(&model(), now).unwrap().id.clone();
-    assert!(!keys.rest(&id, &model(), &Failure::new(Class::RateLimit, "slow down"), now));
+    let id = keys.pick(&model(), &[], now).unwrap().id.clone();
+    let failure = Failure::new(Class::RateLimit, "slow down");
+    assert_eq!(refuse(&mut keys, &id, &model(), &failure, now), Blame::NotTheKey);
 }
 
 #[test]
@@ -141,13 +164,14 @@ fn without_a_schedule_the_best_key_is_used_for_ever() {
 fn another_key_in_the_file_is_used_at_once_and_what_was_said_of_the_old_one_is_forgotten() {
     let now = Instant::now();
     let mut keys = keys(&["/a"], None, now);
-    let old = keys.pick(&model(), now).unwrap().id.clone();
-    keys.rest(&old, &model(), &spent(None), now);
+    let old = keys.pick(&model(), &[], now).unwrap().id.clone();
+    refuse(&mut keys, &old, &model(), &spent(None), now);
     assert!(keys.are_out(&model(), now));
     assert!(matches!(keys.renew(&old.label, Ok(Some(secret("new"))), now), Renewed::Changed));
-    assert!(keys.pick(&model(), now).unwrap().is(&secret("new")));
+    assert!(keys.pick(&model(), &[], now).unwrap().is(&secret("new")));
     // Calls that left with the old key come back refused: that is no word on the new one.
-    assert!(keys.rest(&old, &model(), &refused(), now) && keys.pick(&model(), now).is_ok());
+    assert_eq!(refuse(&mut keys, &old, &model(), &refused(), now), Blame::TheKey);
+    assert!(keys.pick(&model(), &[], now).is_ok());
 }
 
 #[test]
@@ -156,7 +180,7 @@ fn a_refused_key_is_waited_for_while_its_file_is_read() {
     let mut keys = keys(&["/a"], None, now);
     assert!(keys.files_to_read(now).is_empty());
     rest(&mut keys, "/a", &refused(), now);
-    assert_eq!(keys.pick(&model(), now).unwrap_err(), NoKey::Soon(now + DOUBT));
+    assert_eq!(keys.pick(&model(), &[], now).unwrap_err(), NoKey::Soon(now + DOUBT));
     assert!(
         !keys.are_out(&model(), now) && keys.are_out(&model(), now + DOUBT),
         "a disk that hangs is not waited for"
@@ -185,7 +209,7 @@ fn a_file_that_gives_no_key_keeps_the_old_one_and_is_told_once() {
     let label = KeyLabel::from("/a");
     assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)));
     assert!(matches!(keys.renew(&label, empty(), now), Renewed::Not));
-    assert!(keys.pick(&model(), now).unwrap().is(&secret("/a")));
+    assert!(keys.pick(&model(), &[], now).unwrap().is(&secret("/a")));
     assert!(matches!(keys.renew(&label, Ok(Some(secret("/a"))), now), Renewed::Not));
     assert!(matches!(keys.renew(&label, empty(), now), Renewed::Unreadable(_)), "it is news again");
 }
@@ -198,4 +222,65 @@ fn files_are_read_every_few_seconds_and_other_keys_never() {
     let due: Vec<_> = keys.files_to_read(now + READ_EVERY).into_iter().map(|(label, _)| label).collect();
     assert_eq!(due, ["/a".into()]);
     assert!(keys.files_to_read(now + READ_EVERY).is_empty());
+}
+
+#[test]
+fn a_key_that_has_answered_rests_only_after_three_refusals_in_a_row() {
+    let now = Instant::now();
+    let mut keys = keys(&["a"], None, now);
+    let key = keys.pick(&model(), &[], now).unwrap().id.clone();
+    keys.answered(&key, &model());
+    for blame in [Blame::Open, Blame::Open, Blame::TheKey] {
+        assert!(!keys.are_out(&model(), now));
+        assert_eq!(refuse(&mut keys, &key, &model(), &refused(), now), blame);
+    }
+    assert!(keys.are_out(&model(), now));
+}
+
+#[test]
+fn answers_between_refusals_keep_a_key_in_use() {
+    let now = Instant::now();
+    let mut keys = keys(&["a"], None, now);
+    let key = keys.pick(&model(), &[], now).unwrap().id.clone();
+    for _ in 0..100 {
+        keys.answered(&key, &model());
+        assert_eq!(refuse(&mut keys, &key, &model(), &refused(), now), Blame::Open);
+        assert_eq!(refuse(&mut keys, &key, &model(), &refused(), now), Blame::Open);
+    }
+    assert!(!keys.are_out(&model(), now));
+}
+
+#[test]
+fn a_refusal_that_names_the_model_rests_the_key_for_that_model_only() {
+    let now = Instant::now();
+    let other = ModelName::from("other");
+    let mut keys = keys(&["a", "b"], None, now);
+    let blocked = refused().reaching(Scope::Model);
+    rest(&mut keys, "a", &blocked, now);
+    assert_eq!(used(&keys, now), "b");
+    assert_eq!(keys.pick(&other, &[], now).unwrap().id.label.as_str(), "a");
+}
+
+#[test]
+fn a_key_that_a_request_was_refused_with_is_used_for_it_only_where_there_is_no_other() {
+    let now = Instant::now();
+    let mut keys = keys(&["a", "b"], None, now);
+    let ids: Vec<KeyId> = keys.held.iter().map(|held| held.key.id.clone()).collect();
+    assert_eq!(keys.pick(&model(), &ids[..1], now).unwrap().id.label.as_str(), "b");
+    assert!(keys.has_other(&model(), &ids[..1], now) && !keys.has_other(&model(), &ids, now));
+    rest(&mut keys, "b", &refused(), now);
+    assert_eq!(keys.pick(&model(), &ids[..1], now).unwrap().id.label.as_str(), "a");
+    assert!(!keys.has_other(&model(), &ids[..1], now));
+}
+
+#[test]
+fn a_file_is_read_at_the_first_refusal_of_a_key_that_has_answered() {
+    let now = Instant::now();
+    let mut keys = keys(&["/a"], None, now);
+    let key = keys.pick(&model(), &[], now).unwrap().id.clone();
+    keys.answered(&key, &model());
+    assert_eq!(refuse(&mut keys, &key, &model(), &refused(), now), Blame::Open);
+    assert_eq!(keys.files_to_read(now).len(), 1);
+    keys.renew(&"/a".into(), Ok(Some(secret("/a"))), now);
+    assert!(!keys.are_in_doubt(now) && !keys.are_out(&model(), now));
 }

@@ -81,7 +81,20 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
     let asker = Asker::default();
     let (priority, retry, alone, stay) = (Priority::Batch, false, false, false);
     let model = "m".into();
-    Call { prompt, model, priority, asker, retry, alone, stay, departure: None, purse: None, deadline }
+    let not_with = Vec::new();
+    Call {
+        prompt,
+        model,
+        priority,
+        asker,
+        retry,
+        alone,
+        stay,
+        not_with,
+        departure: None,
+        purse: None,
+        deadline,
+    }
 }
 
 pub(in crate::provider) fn enqueue(state: &State, wait: Duration) -> Awaited {

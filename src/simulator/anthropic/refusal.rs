@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::simulator::account::{Gauge, Quantity, Standing};
 use crate::simulator::reply::{ErrorReply, header_value as value};
-use crate::simulator::trouble::{Hint, Trouble, with_commas};
+use crate::simulator::trouble::{Forbidden, Hint, Trouble, unaffordable, with_commas};
 
 /// Writes an error.
 pub(in crate::simulator) fn error(trouble: &Trouble, serial: u64) -> ErrorReply {
@@ -41,6 +41,18 @@ pub(in crate::simulator) fn error(trouble: &Trouble, serial: u64) -> ErrorReply 
                 "You have reached your API usage limits. You will regain access on 2099-01-01 at 00:00 UTC.";
             (429, "rate_limit_error", message.into())
         }
+        Trouble::Forbidden(Forbidden::Unsaid) => {
+            (403, "permission_error", "You are not permitted to make this request.".into())
+        }
+        Trouble::Forbidden(Forbidden::Model(model)) => (
+            403,
+            "permission_error",
+            format!("Your organization does not have access to the model {model}.").into(),
+        ),
+        Trouble::Forbidden(Forbidden::File) => {
+            (403, "permission_error", "You do not have access to the file file_practice.".into())
+        }
+        Trouble::Unaffordable { max_tokens } => (402, "billing_error", unaffordable(*max_tokens).into()),
         Trouble::Server { status: 504 } => {
             (504, "timeout_error", "The request timed out while processing.".into())
         }

@@ -50,11 +50,21 @@ pub enum FaultKind {
     NotFound,
     /// Reports an error inside a 200: in a stream after its first piece.
     ErrorInStream,
+    /// A firewall before the API answers 403 and a page of HTML.
+    Firewall,
+    /// Refuses with a 403 that does not say what is refused.
+    Forbidden,
+    /// Refuses with a 403 that names the model.
+    ModelForbidden,
+    /// Refuses with a 403 that names a file of the request.
+    FileForbidden,
+    /// Refuses with a 402: the account cannot afford as many `max_tokens`.
+    MaxTokensUnaffordable,
 }
 
 impl FaultKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::RateLimited,
         Self::ServerError,
         Self::Unavailable,
@@ -76,6 +86,11 @@ impl FaultKind {
         Self::Quota,
         Self::NotFound,
         Self::ErrorInStream,
+        Self::Firewall,
+        Self::Forbidden,
+        Self::ModelForbidden,
+        Self::FileForbidden,
+        Self::MaxTokensUnaffordable,
     ];
 
     /// Says whether its status can be chosen.
@@ -97,6 +112,11 @@ impl FaultKind {
                 | Self::Auth
                 | Self::Quota
                 | Self::NotFound
+                | Self::Firewall
+                | Self::Forbidden
+                | Self::ModelForbidden
+                | Self::FileForbidden
+                | Self::MaxTokensUnaffordable
         )
     }
 }

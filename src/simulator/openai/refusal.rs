@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::simulator::account::{Quantity, Standing};
 use crate::simulator::reply::{ErrorReply, header_value as value};
-use crate::simulator::trouble::{Hint, Throttled, Trouble};
+use crate::simulator::trouble::{Forbidden, Hint, Throttled, Trouble, unaffordable};
 
 /// Writes an error.
 pub(in crate::simulator) fn error(trouble: &Trouble) -> ErrorReply {
@@ -74,6 +74,33 @@ pub(in crate::simulator) fn error(trouble: &Trouble) -> ErrorReply {
                 None,
                 Some("insufficient_quota"),
             ),
+            Trouble::Forbidden(Forbidden::Unsaid) => {
+                (403, "You are not permitted to make this request.".into(), "invalid_request_error", None, None)
+            }
+            // As Groq answers for a model that a project has turned off.
+            Trouble::Forbidden(Forbidden::Model(model)) => (
+                403,
+                format!(
+                    "The model `{model}` is blocked at the project level. Please have a project admin enable this \
+                     model in the project settings."
+                )
+                .into(),
+                "permissions_error",
+                None,
+                Some("model_permission_blocked_project"),
+            ),
+            Trouble::Forbidden(Forbidden::File) => (
+                403,
+                "You do not have access to the file file-practice, or it may not exist.".into(),
+                "invalid_request_error",
+                None,
+                None,
+            ),
+            // As OpenRouter answers, whose code is the status.
+            Trouble::Unaffordable { max_tokens } => {
+                let error = json!({ "message": unaffordable(*max_tokens), "code": 402 });
+                return (402, json!({ "error": error }).to_string().into_bytes());
+            }
             Trouble::Server { status } => (
                 *status,
                 "The server had an error while processing your request. Sorry about that!".into(),

@@ -12,6 +12,9 @@ use crate::wire::told::{self, Told};
 use crate::wire::{Hints, Remaining, refused};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+    if let Some(page) = refused::page(status, body) {
+        return page;
+    }
     let failure = match Told::read(body) {
         Told::Error(error) => classify(Some(status), &error),
         Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),

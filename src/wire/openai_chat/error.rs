@@ -19,6 +19,9 @@ use super::limits::{grants_nothing, read_hints};
 
 /// Classifies a response whose status is no success.
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+    if let Some(page) = refused::page(status, body) {
+        return page;
+    }
     let value = serde_json::from_slice::<Value>(body).ok();
     let mut failure = match value.as_ref().and_then(error_of) {
         Some(Found::Google(error)) => gemini::classify(Some(status), error),

@@ -138,6 +138,12 @@ fn of(kind: FaultKind) -> Vec<Row> {
         Kind::Auth => vec![fault(kind, [Auth; 3], [No; 3], LANE_OUT)],
         Kind::Quota => vec![fault(kind, [Quota; 3], [No; 3], LANE_OUT)],
         Kind::NotFound => vec![fault(kind, [NotFound; 3], [No; 3], LANE_OUT)],
+        Kind::Firewall | Kind::FileForbidden | Kind::MaxTokensUnaffordable => {
+            vec![fault(kind, [ApiError; 3], [No; 3], LANE_OUT)]
+        }
+        // It may be the key: other requests show it meanwhile, and this one is asked again.
+        Kind::Forbidden => vec![fault(kind, [ApiError; 3], [No; 3], ELSEWHERE)],
+        Kind::ModelForbidden => vec![fault(kind, [Auth; 3], [No; 3], LANE_OUT)],
         Kind::ErrorInStream => {
             vec![fault(kind, [ServerError, Overloaded, Overloaded], [Maybe; 3], AGAIN)]
         }

@@ -2,13 +2,14 @@
 //!
 //! Looks at every call that leaves and after every event whether anything is broken that never may be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::*;
 use super::strategies::{Event, How, Question};
 use crate::provider::call::Replied;
 use crate::provider::key_source::Key;
+use crate::provider::keys::Blame;
 use crate::provider::permit::Ended;
 use crate::supervisor::Later;
 use crate::types::{Asker, KeyLabel, Prompt, RunId, Secret};
@@ -37,6 +38,8 @@ pub(super) struct World {
     held: HashMap<ModelName, Instant>,
     /// Likewise with one key; without a model, of all.
     resting: HashMap<(KeyLabel, Option<ModelName>), Instant>,
+    /// The keys that have been answered.
+    answered: HashSet<KeyLabel>,
 }
 
 /// A call that is out.
@@ -80,6 +83,7 @@ impl World {
             runs: (0..3).map(|_| RunId::next()).collect(),
             held: HashMap::new(),
             resting: HashMap::new(),
+            answered: HashSet::new(),
         }
     }
 
@@ -121,6 +125,7 @@ impl World {
             retry,
             alone,
             stay,
+            not_with: Vec::new(),
             departure: None,
             purse: None,
             deadline,
@@ -251,9 +256,10 @@ impl World {
         let news = self.book.settle(&out.taken, ended.as_ref(), self.now);
         let failed = matches!(result, Some(Err(_)));
         if let Some(Err(failure)) = &result {
-            self.obeys(&out.taken, failure);
+            self.obeys(&out.taken, failure, news.blame);
         }
         if let Some(Ok(_)) = &result {
+            self.answered.insert(out.taken.key.label.clone());
             self.is_closed_by(&out);
         }
         self.moves_on();
@@ -268,9 +274,13 @@ impl World {
     }
 
     /// Remembers what the provider wants, in its own words.
-    fn obeys(&mut self, taken: &Taken, failure: &Failure) {
+    fn obeys(&mut self, taken: &Taken, failure: &Failure, blame: Blame) {
         let day = Duration::from_hours(24);
         let label = &taken.key.label;
+        // Only of a key that has answered it may be open whether the key is refused.
+        if failure.class == Class::Auth && self.answered.contains(label) && blame == Blame::Open {
+            return;
+        }
         let (key, rest) = match (failure.class, failure.retry_after) {
             (Class::Quota, Some(wait)) => ((label.clone(), Some(taken.model.clone())), wait.min(day)),
             (Class::Auth | Class::Quota, wait) => {

@@ -1,0 +1,31 @@
+//! How far a refusal reaches: to everything that is asked with a key, to one model, or to one request.
+
+/// How far a failure reaches, where its class alone does not say. It is not stored: it matters only while the
+/// request is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// As far as the class says: `auth` and `quota` are the account's, all others are the request's.
+    #[default]
+    Class,
+    /// `auth` and `quota`: the provider names the model. The key may be used for others.
+    Model,
+    /// The provider does not say whether it refuses the key or only this request. The failure is an `api_error`
+    /// until other requests have shown that it is the key.
+    Unclear,
+    /// `auth` and `quota`: the refused key has answered before, and whether it still works is not known yet.
+    Doubtful,
+    /// `api_error` and `content_filter`: another key or another target may take the request.
+    Key,
+    /// `api_error` and `content_filter`: another target may take the request.
+    Target,
+}
+
+impl Scope {
+    /// Returns whether it is still open if the key or only this request is refused.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Unclear | Self::Doubtful => true,
+            Self::Class | Self::Model | Self::Key | Self::Target => false,
+        }
+    }
+}

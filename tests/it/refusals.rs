@@ -1,0 +1,123 @@
+//! Whose refusal it is: one request's, one model's, or the key's.
+
+use pointsman::simulator::{Fault, FaultKind, Settings, Vendor};
+use pointsman::types::Class;
+
+use super::stage::*;
+
+const ONE_STEP: &str = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"";
+
+/// Items whose names say of which fault their prompt is to be.
+fn of_item(kind: FaultKind, number: usize) -> Fault {
+    Fault { contains: Some(format!("item-{number}.")), ..Fault::new(kind) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_of_one_items_request_fails_only_that_item() {
+    for (format, vendor) in FORMATS {
+        for kind in [
+            FaultKind::Firewall,
+            FaultKind::FileForbidden,
+            FaultKind::MaxTokensUnaffordable,
+            FaultKind::Forbidden,
+        ] {
+            let simulator = faulty([of_item(kind, 42)]);
+            let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{PATIENT}");
+            let config = provider_at("a", &simulator.base_url(vendor), &more);
+            let ran = run(&start(&format!("{QUICK_RETRY}{config}")), ONE_STEP, 300).await;
+            let failed: Vec<_> = ran.lines.iter().filter(|line| line["status"] != "completed").collect();
+            let of_one =
+                |line: &&serde_json::Value| line["key"] == "item-42" && line["error"]["class"] == "api_error";
+            assert!(failed.len() == 1 && failed.iter().all(of_one), "{format}, {kind:?}: {failed:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_few_items_that_are_refused_for_no_reason_do_not_rest_the_key() {
+    let poisoned = [3, 4, 5, 150, 151, 152, 153].map(|number| of_item(FaultKind::Forbidden, number));
+    let simulator = play(Settings {
+        latency: serde_json::from_value(serde_json::json!("300ms")).unwrap(),
+        faults: poisoned.to_vec(),
+        ..Settings::default()
+    });
+    let config = provider("a", &simulator, &format!("keys = [\"env:K1\"]{PATIENT}"));
+    let ran = run(&start(&format!("{QUICK_RETRY}{config}")), ONE_STEP, 300).await;
+    assert_eq!(ran.report.items.completed, 293, "{:?}", ran.report.items);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_optional_step_that_the_account_cannot_afford_costs_no_item() {
+    let fault =
+        Fault { contains: Some("Elaborate".to_owned()), ..Fault::new(FaultKind::MaxTokensUnaffordable) };
+    let simulator = faulty([fault]);
+    let config = provider("a", &simulator, &format!("keys = [\"env:K1\"]{PATIENT}"));
+    let steps = format!(
+        "{ONE_STEP}\n[[step]]\nname = \"more\"\noptional = true\nprompt = \"Elaborate on {{{{ item.id }}}}.\""
+    );
+    let ran = run(&start(&format!("{QUICK_RETRY}{config}")), &steps, 60).await;
+    assert_eq!(ran.report.items.completed, 60, "{:?}", ran.report.items);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_the_account_may_not_use_leaves_the_others_of_its_key() {
+    for (format, vendor) in FORMATS {
+        let fault = Fault { model: Some("m".to_owned()), ..Fault::new(FaultKind::ModelForbidden) };
+        let simulator = faulty([fault]);
+        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]\nmodels.n = {{}}{PATIENT}");
+        let config = provider_at("a", &simulator.base_url(vendor), &more);
+        let pointsman = start(&format!("{config}[route.both]\nlanes = [\"a/m\", \"a/n\"]\n"));
+        let answers = ask_many(&pointsman, "both", 50).await;
+        let lanes = answers.iter().map(|answer| answer.as_ref().unwrap().lane.model.to_string());
+        assert!(lanes.clone().all(|model| model == "n"), "{format}: {:?}", lanes.collect::<Vec<_>>());
+        // Later requests do not ask the model any more.
+        let asked = simulator.counts().requests;
+        assert_eq!(story(&ask(&pointsman, "both", "And now?").await), "a:ok", "{format}");
+        assert_eq!(simulator.counts().requests, asked + 1, "{format}");
+        // Another key may be allowed to use it.
+        let allowed =
+            Fault { model: Some("m".to_owned()), key: key("K1"), ..Fault::new(FaultKind::ModelForbidden) };
+        simulator.set(Settings { faults: vec![allowed], ..Settings::default() });
+        let two = format!("format = \"{format}\"\nkeys = [\"env:K1\", \"env:K2\"]{PATIENT}");
+        let pointsman = start(&provider_at("a", &simulator.base_url(vendor), &two));
+        assert_eq!(story(&ask(&pointsman, "default", "May I?").await), "a:auth a:ok", "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_revoked_rests_and_no_question_is_failed_for_its_own_reason() {
+    for (format, vendor) in FORMATS {
+        let simulator = play(Settings::default());
+        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{PATIENT}");
+        let pointsman = start(&provider_at("a", &simulator.base_url(vendor), &more));
+        assert_eq!(class(&ask(&pointsman, "default", "Is it valid?").await), None);
+        simulator.set(Settings { keys: vec![key("K2").unwrap()], ..Settings::default() });
+        let answers = ask_many(&pointsman, "default", 300).await;
+        let classes: Vec<_> = answers.iter().map(class).collect();
+        assert!(classes.iter().all(|class| *class == Some(Class::Auth)), "{format}: {classes:?}");
+        assert_eq!(snapshot(&pointsman, "a").resting_keys.len(), 1, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_is_forbidden_everything_is_found_although_no_refusal_names_it() {
+    let simulator = play(Settings::default());
+    let pointsman = start(&provider("a", &simulator, &format!("keys = [\"env:K1\"]{PATIENT}")));
+    assert_eq!(class(&ask(&pointsman, "default", "Is it valid?").await), None);
+    simulator.set(Settings { faults: vec![Fault::new(FaultKind::Forbidden)], ..Settings::default() });
+    let answers = ask_many(&pointsman, "default", 300).await;
+    let classes: Vec<_> = answers.iter().map(class).collect();
+    assert!(classes.iter().all(|class| *class == Some(Class::Auth)), "{classes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_one_key_is_refused_for_is_asked_with_the_next_and_both_stay_in_use() {
+    let files =
+        Fault { key: key("K1"), contains: Some("file".to_owned()), ..Fault::new(FaultKind::FileForbidden) };
+    let simulator = faulty([files]);
+    let url = simulator.base_url(Vendor::Gemini);
+    let more = format!("format = \"gemini\"\nkeys = [\"env:K1\", \"env:K2\"]{PATIENT}");
+    let pointsman = start(&provider_at("a", &url, &more));
+    assert_eq!(story(&ask(&pointsman, "default", "What is in the file?").await), "a:api_error a:ok");
+    assert!(snapshot(&pointsman, "a").resting_keys.is_empty());
+}
