@@ -103,7 +103,7 @@ impl Check<'_> {
         self.dialect(settings, &at, faults);
         let path = ["provider", name.as_str(), "breaker"];
         let breaker = &settings.breaker;
-        self.order(&path, ("pause", breaker.pause), ("max_pause", breaker.max_pause), faults);
+        self.order(&path, ("pause", breaker.pause), ("max_open_duration", breaker.max_open_duration), faults);
         let path = ["provider", name.as_str(), "timeouts"];
         let timeouts = &settings.timeouts;
         for (key, limit) in

@@ -175,6 +175,7 @@ fn a_wrong_value_comes_with_what_to_write_instead() {
         |line: &str| faults(&format!("[provider.a]\nbase_url = 'http://x'\nmodels.m = {{}}\n{line}\n"));
     for (line, says) in [
         ("limits.burst = 10", "write burst = \"10s\""),
+        ("breaker.max_pause = '30s'", "did you mean `max_open_duration`?"),
         ("limits.requests_per_second = 0.5", "write requests_per_minute = 30 instead"),
         ("limits.requests_per_minute = '60/min'", "write requests_per_minute = 60"),
         ("limits.requests_per_minute = 0", "leave the key out for no limit"),

@@ -22,8 +22,8 @@ pub fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<
         .map(|(_, name)| name)
 }
 
-/// What others call our keys.
-const ELSEWHERE: [(&str, &str); 14] = [
+/// What others, or earlier versions, call our keys.
+const ELSEWHERE: [(&str, &str); 15] = [
     ("api_key", "keys"),
     ("apikey", "keys"),
     ("token", "keys"),
@@ -38,6 +38,7 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("max_concurrency", "concurrency"),
     ("retries", "attempts_per_lane"),
     ("context_window", "context"),
+    ("max_pause", "max_open_duration"),
 ];
 
 /// Returns which of the known keys is called `wrong` in other programs.

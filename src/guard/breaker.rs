@@ -199,6 +199,12 @@ impl Breaker {
         pass.is_probe()
     }
 
+    /// Returns whether the calls that are out are enough to tell if the lane has failed: the last one did, and nothing
+    /// has been decided yet.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self.state, State::Closed) && self.outcomes.is_doubtful(&self.settings)
+    }
+
     /// Counts a failure of the provider. `jitter` lies in `0.0..1.0` and spreads the pause.
     pub fn failed(&mut self, pass: Pass, now: Instant, jitter: f64) {
         if self.is_late(pass) {
@@ -225,9 +231,9 @@ impl Breaker {
         }
     }
 
-    /// Notes that a call has been out for much longer than usual without a word, and nobody else has had one
-    /// since it left. That is no failure yet, but others do better elsewhere until a probe has come back.
-    pub fn silent(&mut self, pass: Pass, now: Instant, jitter: f64) {
+    /// Notes that a call that left at `left` has been out for much longer than usual without a word, and no other
+    /// has had one since. That is no failure yet, but others do better elsewhere until a probe has come back.
+    pub fn silent(&mut self, pass: Pass, left: Instant, now: Instant, jitter: f64) {
         if self.is_late(pass) {
             return;
         }
@@ -237,10 +243,11 @@ impl Breaker {
                 self.open(now, jitter);
                 self.outage = self.epoch;
             }
-            // Another probe is due some time later; if this one succeeds before that, so much the better.
+            // Another probe is due some time after this one left: a provider that is back is not waited for until
+            // its silence has been noticed once more. If this one succeeds before that, so much the better.
             Kind::Probe if self.is_probing() => {
                 self.openings = self.openings.saturating_add(1);
-                self.state = State::Open { until: now + self.pause(jitter) };
+                self.state = State::Open { until: (left + self.pause(jitter)).max(now) };
                 self.state = self.rest().unwrap_or(self.state);
             }
             Kind::Probe | Kind::Forced => {}
@@ -318,9 +325,10 @@ impl Breaker {
     fn pause(&self, jitter: f64) -> Duration {
         let tripled =
             self.settings.pause.saturating_mul(3u32.saturating_pow(self.openings.saturating_sub(1)));
-        // Over the last quarter: those who failed together do not return together.
-        let spread = 0.75 + jitter.clamp(0.0, 1.0) / 4.0;
-        tripled.min(self.settings.max_pause).mul_f64(spread)
+        // Over the last tenth: those who failed together do not return together, and an outage is probed no more
+        // often than the settings say.
+        let spread = 0.9 + jitter.clamp(0.0, 1.0) / 10.0;
+        tripled.min(self.settings.max_open_duration).mul_f64(spread)
     }
 
     fn close(&mut self) {

@@ -78,6 +78,12 @@ impl Outcomes {
         self.failures_in_a_row >= settings.failures.get().max(self.out / TELLING)
     }
 
+    /// Returns whether the last call failed, and failures of those that are out would make a row.
+    pub(super) fn is_doubtful(&self, settings: &BreakerSettings) -> bool {
+        let failures = self.failures_in_a_row;
+        failures > 0 && failures.saturating_add(self.out) >= settings.failures.get()
+    }
+
     /// Returns what is wrong, if it is too much.
     pub(super) fn trouble(&self, settings: &BreakerSettings) -> Option<Trouble> {
         if self.is_row(settings) {

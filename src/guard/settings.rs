@@ -32,7 +32,7 @@ pub struct BreakerSettings {
     pub pause: Duration,
     /// Longest wait before a probe, however often probes have failed.
     #[serde(with = "duration")]
-    pub max_pause: Duration,
+    pub max_open_duration: Duration,
 }
 
 impl BreakerSettings {
@@ -58,7 +58,7 @@ impl Default for BreakerSettings {
             window: Duration::from_secs(30),
             min_calls: const { NonZeroU32::new(20).unwrap() },
             pause: Duration::from_secs(5),
-            max_pause: Duration::from_secs(30),
+            max_open_duration: Duration::from_secs(10),
         }
     }
 }

@@ -317,7 +317,8 @@ impl Book {
 
     /// Returns when the first lane that calls wait for is worth asking again.
     fn wait_for_a_lane(&mut self, now: Instant) -> Turn {
-        let waiting = self.queue.lanes_waiting().filter_map(|(model, _)| self.lanes.get(model)?.held_back);
+        let waiting =
+            self.queue.lanes_waiting().filter_map(|(model, _)| self.lanes.get(model)?.looked_at_again());
         let ready = waiting.filter(|ready| *ready > now).min();
         self.paced = ready.is_some();
         ready.map_or(Turn::Nothing, Turn::Wait)

@@ -31,6 +31,9 @@ const SILENT_AT_FIRST: Duration = Duration::from_secs(10);
 const LONG: f64 = 0.95;
 const GIVEN_UP: u32 = 3;
 
+/// How long a lane is in doubt after a failure.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// What a provider knows of one of its models.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -42,6 +45,8 @@ pub(super) struct Lane {
     pub(super) has_limits: bool,
     /// Until when its own limits let nothing through.
     pub(super) held_back: Option<Instant>,
+    /// Until when no further call leaves after a failure, unless one is answered.
+    pub(super) in_doubt_until: Option<Instant>,
     pub(super) reservations: Reservations,
     /// What its tokens cost, if that is known.
     pub(super) price: Option<Price>,
@@ -91,6 +96,7 @@ impl Lane {
             limits: Limits::new(&rates, now),
             has_limits: own.is_some() || settings.models.len() > 1,
             held_back: None,
+            in_doubt_until: None,
             reservations: Reservations { reserve: settings.reserve, limits: narrowest },
             price: model.price,
             has_answered: false,
@@ -118,7 +124,22 @@ impl Lane {
             None => is_shut,
         };
         self.held_back.is_none_or(|until| until <= now)
-            && (whatever_is_out || self.concurrency.has_room(self.is_paced(shared)))
+            && (whatever_is_out || !self.is_in_doubt(now) && self.concurrency.has_room(self.is_paced(shared)))
+    }
+
+    fn is_in_doubt(&self, now: Instant) -> bool {
+        self.in_doubt_until.is_some_and(|until| until > now)
+    }
+
+    /// Returns when its calls that wait are to be looked at again, where that is known.
+    pub(super) fn looked_at_again(&self) -> Option<Instant> {
+        self.held_back.max(self.in_doubt_until)
+    }
+
+    /// Notes a failure that counts against it. While the calls that are out can tell whether it is down, no further one
+    /// is spent on that, for a moment: they may hang.
+    pub(super) fn has_failed(&mut self, now: Instant) {
+        self.in_doubt_until = self.breaker.is_doubtful().then_some(now + DOUBT);
     }
 
     /// Returns whether its calls keep to a limit, known or estimated: its own, or the account's.
@@ -172,7 +193,7 @@ impl Lane {
         }
         self.given_up = self.given_up.saturating_add(1);
         if self.given_up >= GIVEN_UP || self.breaker.trouble() == Some(Trouble::Silence) {
-            self.breaker.silent(pass, now, fastrand::f64());
+            self.breaker.silent(pass, left, now, fastrand::f64());
         }
     }
 
@@ -190,7 +211,7 @@ impl Lane {
             }
             first.remove();
             if self.heard < left {
-                self.breaker.silent(pass, now, fastrand::f64());
+                self.breaker.silent(pass, left, now, fastrand::f64());
             }
         }
         was.is_none() && self.breaker.trouble() == Some(Trouble::Silence)

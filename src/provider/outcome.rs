@@ -133,6 +133,7 @@ impl Book {
         match says {
             Says::Well => {
                 lane.has_answered = true;
+                lane.in_doubt_until = None;
                 if lane.breaker.succeeded(taken.pass, now) {
                     lane.concurrency.restart();
                 }
@@ -140,6 +141,7 @@ impl Book {
             }
             Says::Lane => {
                 lane.breaker.failed(taken.pass, now, fastrand::f64());
+                lane.has_failed(now);
                 lane.last = result.and_then(|result| result.as_ref().err()).cloned();
                 door_closed = was_reached(result) && self.door.succeeded(taken.door, now);
                 if !was_reached(result) {

@@ -50,6 +50,7 @@ mod lives;
 mod matrix;
 #[cfg(feature = "exact-numbers")]
 mod numbers;
+mod outage;
 mod pacing;
 mod pacing_score;
 mod reading;

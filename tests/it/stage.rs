@@ -30,7 +30,7 @@ breaker = { failures = 1000, min_calls = 1000 }
 /// Short waits, and a breaker that opens after three failures and comes back soon.
 pub(crate) const WARY: &str = r#"
 timeouts = { connect = "1s", first_token = "300ms", idle = "300ms", total = "5s" }
-breaker = { failures = 3, min_calls = 1000, pause = "200ms", max_pause = "300ms" }
+breaker = { failures = 3, min_calls = 1000, pause = "200ms", max_open_duration = "300ms" }
 "#;
 
 /// Spawns on this test's runtime.

@@ -72,12 +72,12 @@ fn exactly_one_probe_passes() {
 }
 
 #[test]
-fn a_probe_that_fails_triples_the_pause() {
+fn a_probe_that_fails_triples_the_pause_up_to_its_most() {
     let (mut breaker, now) = opened();
     let due = now + Duration::from_secs(5);
     let probe = breaker.admit(due, false).unwrap();
     breaker.failed(probe, due, 1.0);
-    assert_eq!(breaker.admit(due, false), Err(Some(due + Duration::from_secs(15))));
+    assert_eq!(breaker.admit(due, false), Err(Some(due + Duration::from_secs(10))));
 }
 
 #[test]
@@ -227,7 +227,59 @@ fn seen(breaker: &Breaker, now: Instant) -> impl PartialEq + std::fmt::Debug + u
     (breaker.trouble(), later)
 }
 
+/// Plays a minute in which every attempt that is let through fails at once; returns when they left.
+fn outage(jitters: &[f64]) -> (Breaker, Vec<Duration>) {
+    let (mut breaker, start) = (Breaker::new(BreakerSettings::default()), Instant::now());
+    let (mut now, mut left, mut jitters) = (start, Vec::new(), jitters.iter().cycle());
+    while now < start + Duration::from_secs(60) {
+        match breaker.admit(now, false) {
+            Ok(pass) => {
+                left.push(now - start);
+                breaker.failed(pass, now, *jitters.next().unwrap());
+            }
+            Err(until) => now = until.unwrap(),
+        }
+    }
+    (breaker, left)
+}
+
 proptest! {
+    #[test]
+    fn an_outage_of_a_minute_costs_twelve_attempts_and_its_end_is_seen_within_ten_seconds(
+        jitters in prop::collection::vec(0.0..1.0, 1..20),
+    ) {
+        let (breaker, left) = outage(&jitters);
+        prop_assert!(left.len() <= 12, "{left:?}");
+        let limit = Duration::from_secs(10);
+        prop_assert!(left.windows(2).all(|pair| pair[1] - pair[0] <= limit), "{left:?}");
+        let end = Instant::now() + Duration::from_secs(60);
+        prop_assert!(breaker.rests_until(end).is_none_or(|until| until <= end + limit));
+    }
+
+    #[test]
+    fn a_silent_provider_is_probed_ten_seconds_after_the_last_probe_left(
+        jitters in prop::collection::vec(0.0..1.0, 1..20),
+        patience in 5u64..=10,
+    ) {
+        let (mut breaker, start) = (Breaker::new(BreakerSettings::default()), Instant::now());
+        let (mut now, mut left, mut jitters) = (start, Vec::new(), jitters.iter().cycle());
+        while now < start + Duration::from_secs(60) {
+            match breaker.admit(now, false) {
+                Ok(pass) => {
+                    left.push(now);
+                    let since = now;
+                    now += Duration::from_secs(patience);
+                    breaker.silent(pass, since, now, *jitters.next().unwrap());
+                }
+                Err(until) => now = until.unwrap(),
+            }
+        }
+        // The first was no probe: its silence is noticed, and then there is a pause.
+        let gaps = left[1..].windows(2).map(|pair| pair[1] - pair[0]);
+        prop_assert!(gaps.max() <= Some(Duration::from_secs(10)), "{left:?}");
+        prop_assert!(left.len() <= 12, "{left:?}");
+    }
+
     #[test]
     fn whatever_happens_one_probe_decides(events in steps()) {
         let (mut breaker, mut now) = (Breaker::new(BreakerSettings::default()), Instant::now());
@@ -271,7 +323,7 @@ proptest! {
             prop_assert_eq!(probes == 1, probing);
             // No wait is longer than the longest pause, unless we were told so.
             if let Err(Some(until)) = breaker.check(now, false) {
-                prop_assert!(until <= told.max(now + BreakerSettings::default().max_pause));
+                prop_assert!(until <= told.max(now + BreakerSettings::default().max_open_duration));
             }
             prop_assert_eq!(breaker.trouble().is_none(), breaker.state(now) == BreakerState::Closed);
         }
@@ -288,7 +340,7 @@ proptest! {
 fn a_silent_lane_is_left_for_others_and_a_word_brings_it_back() {
     let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
     let pass = breaker.admit(now, false).unwrap();
-    breaker.silent(pass, now, 1.0);
+    breaker.silent(pass, now, now, 1.0);
     assert_eq!((breaker.state(now), breaker.trouble()), (BreakerState::Open, Some(Trouble::Silence)));
     assert!(breaker.admit(now, true).unwrap().is_forced(), "nobody else is there");
     // Its end is old news, but a word is not.
@@ -296,9 +348,9 @@ fn a_silent_lane_is_left_for_others_and_a_word_brings_it_back() {
     assert!(!breaker.spoke(), "it was only a pause");
     assert_eq!((breaker.state(now), breaker.trouble()), (BreakerState::Closed, None));
     let pass = breaker.admit(now, false).unwrap();
-    breaker.silent(pass, now, 1.0);
+    breaker.silent(pass, now, now, 1.0);
     let probe = breaker.admit(now + Duration::from_secs(5), false).unwrap();
-    breaker.silent(probe, now + Duration::from_secs(10), 1.0);
+    breaker.silent(probe, now + Duration::from_secs(5), now + Duration::from_secs(10), 1.0);
     assert!(breaker.spoke(), "a probe had found it silent, too");
 }
 
@@ -308,8 +360,8 @@ fn a_probe_that_hears_nothing_reopens_it() {
     let later = now + Duration::from_secs(5);
     let probe = breaker.admit(later, false).unwrap();
     assert!(probe.is_probe());
-    breaker.silent(probe, later, 1.0);
-    assert_eq!(breaker.admit(later, false), Err(Some(later + Duration::from_secs(15))));
+    breaker.silent(probe, later, later, 1.0);
+    assert_eq!(breaker.admit(later, false), Err(Some(later + Duration::from_secs(10))));
     // Slow, but well.
     assert!(breaker.succeeded(probe, later));
     assert_eq!(breaker.state(later), BreakerState::Closed);

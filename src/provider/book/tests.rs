@@ -99,7 +99,7 @@ fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
     let mut book = Book::new(&settings, keys, now);
     let lane = book.lanes.get_mut("any").unwrap();
     let pass = lane.breaker.admit(now, false).unwrap();
-    lane.breaker.silent(pass, now, 0.5);
+    lane.breaker.silent(pass, now, now, 0.5);
     let due = lane.breaker.rests_until(now).unwrap();
     book.in_flight = 1;
     let call = |alone| Call {
@@ -136,4 +136,24 @@ fn no_more_are_kept_in_flight_than_have_their_turn_in_time() {
     let (book, now) = (book("requests_per_minute = 600"), Instant::now());
     // Nine at once, and ten a second for half of the five seconds that each has.
     assert_eq!(book.capacity(Duration::from_secs(5), now), 36);
+}
+
+#[test]
+fn after_a_failure_no_further_call_leaves_while_those_that_are_out_can_tell_whether_all_fail() {
+    let (mut book, now) = (book("concurrency = 64"), Instant::now());
+    let limits = Limits::new(&crate::guard::RateLimits::default(), now);
+    let lane = book.lanes.get_mut("any").unwrap();
+    let passes: Vec<_> = (0..5).map(|_| lane.breaker.admit(now, false).unwrap()).collect();
+    assert!(lane.may(&limits, false, now), "nothing has failed");
+    lane.breaker.failed(passes[0], now, 0.5);
+    lane.has_failed(now);
+    // One has failed and four are out, as many as open the breaker.
+    assert!(!lane.may(&limits, false, now));
+    // They may hang.
+    assert!(lane.may(&limits, false, now + Duration::from_secs(1)));
+    assert_eq!(lane.looked_at_again(), Some(now + Duration::from_secs(1)));
+    lane.breaker.succeeded(passes[1], now);
+    lane.breaker.failed(passes[2], now, 0.5);
+    lane.has_failed(now);
+    assert!(lane.may(&limits, false, now), "two are out and one has failed since the answer");
 }
