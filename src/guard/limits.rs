@@ -65,6 +65,8 @@ pub struct Need {
 pub struct Standings {
     /// Requests.
     pub requests: Option<Standing>,
+    /// Requests of a second, or of a few.
+    pub requests_per_second: Option<Standing>,
     /// Tokens of both directions.
     pub tokens: Option<Standing>,
     /// Tokens that the model reads.
@@ -223,13 +225,14 @@ impl Limits {
 
     /// Believes what came back with a call.
     pub fn hear(&mut self, said: &Standings, left: &Left, hearing: Hearing, now: Instant) {
-        let said = [said.requests, None, said.tokens, said.input_tokens, said.output_tokens];
+        let by_second = said.requests_per_second;
+        let said = [said.requests, by_second, said.tokens, said.input_tokens, said.output_tokens];
         for ((limit, said), (mark, _)) in self.each().into_iter().zip(said).zip(left.marks) {
             let own = |standing: &Standing| {
                 hearing == Hearing::All
                     || limit
                         .nominal()
-                        .is_some_and(|own| standing.limit.is_some_and(|told| told as f64 == own))
+                        .is_some_and(|own| standing.limit_per_minute().is_some_and(|told| told == own))
             };
             if let Some(standing) = said.filter(own) {
                 limit.hear(&standing, (mark, left.at), now);

@@ -22,6 +22,7 @@ mod retry_budget;
 mod settings;
 mod share;
 mod told;
+mod windows;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerState, Pass};

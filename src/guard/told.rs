@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::types::LimitWindow;
+
+use super::windows::{Counted, Windows};
+
 /// What a header said about one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -18,14 +22,24 @@ pub struct Standing {
     pub remaining: u64,
     /// Until the window is whole again, when it says so.
     pub reset: Option<Duration>,
+    /// Over which time it counts.
+    pub window: LimitWindow,
+}
+
+impl Standing {
+    /// Returns the limit for a minute, as far as its headers name the window.
+    pub(super) fn limit_per_minute(&self) -> Option<f64> {
+        let minutes = match self.window {
+            LimitWindow::Is(window) => 60.0 / window.as_secs_f64().max(1e-3),
+            LimitWindow::OfVendor | LimitWindow::Unknown => 1.0,
+        };
+        self.limit.map(|limit| limit as f64 * minutes)
+    }
 }
 
 /// How much had been taken when a call left, itself included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub(super) struct Mark(f64);
-
-/// A limit that is whole again later than this is not counted by the minute.
-const A_MINUTE: Duration = Duration::from_secs(70);
 
 /// The provider's picture of one limit.
 #[derive(Debug, Default)]
@@ -39,6 +53,7 @@ pub(super) struct Told {
     /// The mark of the last call that was heard of: answers overtake one another.
     heard: Mark,
     per_minute: Option<u64>,
+    windows: Windows,
 }
 
 impl Told {
@@ -61,24 +76,28 @@ impl Told {
 
     /// Believes what came back with the call of `mark` that left at `said`.
     pub(super) fn hear(&mut self, standing: &Standing, mark: Mark, said: Instant) {
-        // Some count by the day under the same name; of such a limit no pace can be learned, and what is left
-        // of it is for a day.
-        let by_the_minute = standing.reset.is_none_or(|reset| reset <= A_MINUTE);
-        if !by_the_minute {
-            (self.per_minute, self.left) = (None, None);
-            return;
-        }
         // Some name a limit of nothing where there is none, and answer all the same.
         if standing.limit == Some(0) {
             return;
         }
-        self.per_minute = standing.limit.or(self.per_minute);
+        let minutes = match self.windows.of(standing, said) {
+            Counted::ForLong => {
+                // Of such a limit no pace can be learned, and what is left of it is for a day.
+                (self.per_minute, self.left) = (None, None);
+                return;
+            }
+            Counted::Unclear => return,
+            Counted::Over(window) => 60.0 / window.as_secs_f64(),
+        };
+        let per_minute = |limit: u64| ((limit as f64 * minutes) as u64).max(1);
+        self.per_minute = standing.limit.map(per_minute).or(self.per_minute);
         if mark < self.heard {
             return;
         }
         self.heard = mark;
         // More cannot be left of a limit than it is: a burst must not grow into what is not there.
-        let remaining = standing.remaining.min(self.per_minute.unwrap_or(u64::MAX)) as f64;
+        let most = standing.limit.or(self.per_minute).unwrap_or(u64::MAX);
+        let remaining = standing.remaining.min(most) as f64;
         self.most = self.most.max(remaining);
         self.left = Some((remaining - (self.taken - mark.0), said));
     }
@@ -107,7 +126,7 @@ mod tests {
     use super::*;
 
     fn said(remaining: u64) -> Standing {
-        Standing { limit: Some(600), remaining, reset: None }
+        Standing { limit: Some(600), remaining, reset: None, window: LimitWindow::OfVendor }
     }
 
     #[test]
@@ -138,7 +157,11 @@ mod tests {
     fn more_than_the_limit_is_never_left_and_a_limit_of_nothing_is_none() {
         let (mut told, now) = (Told::default(), Instant::now());
         let mark = told.took(1);
-        told.hear(&Standing { limit: Some(0), remaining: 0, reset: None }, mark, now);
+        told.hear(
+            &Standing { limit: Some(0), remaining: 0, reset: None, window: LimitWindow::OfVendor },
+            mark,
+            now,
+        );
         assert_eq!((told.per_minute(), told.left(600.0, now)), (None, None));
         told.hear(&said(u64::MAX), mark, now);
         assert_eq!((told.left(600.0, now), told.most()), (Some(600.0), 600.0));
@@ -148,8 +171,12 @@ mod tests {
     fn a_limit_by_the_day_is_no_pace() {
         let mut told = Told::default();
         let mark = told.took(1);
-        let by_day =
-            Standing { limit: Some(14_400), remaining: 14_370, reset: Some(Duration::from_secs(180)) };
+        let by_day = Standing {
+            limit: Some(14_400),
+            remaining: 14_370,
+            reset: Some(Duration::from_secs(180)),
+            window: LimitWindow::OfVendor,
+        };
         told.hear(&by_day, mark, Instant::now());
         assert_eq!(told.per_minute(), None);
         told.hear(&said(1), mark, Instant::now());

@@ -273,10 +273,11 @@ fn how(ended: Option<&Ended<'_>>, says: &Says, limit_is_known: bool) -> guard::E
 
 fn standings(hints: &Hints) -> Standings {
     let standing = |told: Option<Remaining>| {
-        told.map(|Remaining { limit, remaining, reset }| Standing { limit, remaining, reset })
+        told.map(|Remaining { limit, remaining, reset, window }| Standing { limit, remaining, reset, window })
     };
     Standings {
         requests: standing(hints.requests),
+        requests_per_second: standing(hints.requests_per_second),
         tokens: standing(hints.tokens),
         input_tokens: standing(hints.input_tokens),
         output_tokens: standing(hints.output_tokens),

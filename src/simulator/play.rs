@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::account::{Cost, Standing};
@@ -16,6 +17,7 @@ use super::ask::{Ask, Delivery};
 use super::body::{Body, Broken, Step};
 use super::draw::{Draws, Purpose, fingerprint, mix};
 use super::fault::{Case, pick};
+use super::gateway;
 use super::line::ResetSwitch;
 use super::reply::{self, Head, Reply};
 use super::settings::OutputCounts;
@@ -253,8 +255,21 @@ impl Stage<'_> {
     fn add_headers(&self, headers: &mut HeaderMap, standing: &Standing) {
         reply::add_headers(self.vendor, headers, self.serial);
         if self.settings.headers && standing.iter().any(Option::is_some) {
-            reply::add_standing(self.vendor, headers, standing, crate::clock::now());
+            match self.settings.gateway {
+                Some(gateway) => {
+                    gateway::add_standing(gateway, self.settings.limits.bucket, headers, standing);
+                }
+                None => reply::add_standing(self.vendor, headers, standing, self.clock()),
+            }
         }
+        if !self.settings.clock_ahead.is_zero() {
+            reply::add_date(headers, self.clock());
+        }
+    }
+
+    /// Returns what the vendor's clock shows.
+    fn clock(&self) -> Timestamp {
+        crate::clock::now().saturating_add(self.settings.clock_ahead).unwrap_or(Timestamp::MAX)
     }
 
     fn latency(&self) -> Duration {

@@ -112,6 +112,14 @@ pub(super) fn add_standing(vendor: Vendor, headers: &mut HeaderMap, standing: &S
     }
 }
 
+/// Adds the time by the vendor's clock, which is not this machine's.
+pub(super) fn add_date(headers: &mut HeaderMap, now: Timestamp) {
+    let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(date) = HeaderValue::try_from(date) {
+        headers.insert(http::header::DATE, date);
+    }
+}
+
 /// Adds when to come back, where the vendor has a header for it.
 pub(super) fn add_retry_after(headers: &mut HeaderMap, vendor: Vendor, trouble: &Trouble) {
     match vendor {

@@ -3,8 +3,11 @@
 //! Types refuse what could not be played; nothing here is read twice or ignored.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::types::duration;
 
 use super::{Fault, FirstToken, Latency, Length, RetryAfter};
 
@@ -29,6 +32,12 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether replies carry rate-limit headers, where limits are set and the vendor sends such headers.
     pub headers: bool,
+    /// The gateway in front of the vendor, whose headers replies carry instead of the vendor's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+    /// How far the vendor's clock is ahead of this machine's: its `Date`, and the dates in its headers.
+    #[serde(serialize_with = "duration::serialize", deserialize_with = "duration::deserialize_from_zero")]
+    pub clock_ahead: Duration,
     /// What a 429 says about when to come back: `true` (the truth), `false` (nothing) or `"absurd"`.
     pub retry_after: RetryAfter,
     /// What goes wrong. The first that befalls a request is played.
@@ -55,6 +64,8 @@ impl Default for Settings {
             answer_tokens: None,
             limits: Limits::default(),
             headers: true,
+            gateway: None,
+            clock_ahead: Duration::ZERO,
             retry_after: RetryAfter::Truthful,
             faults: Vec::new(),
             keys: Vec::new(),
@@ -113,6 +124,17 @@ impl Default for Limits {
             per_model: false,
         }
     }
+}
+
+/// Who stands in front of the vendor, and says in its own headers how the limit of requests stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gateway {
+    /// As draft-ietf-httpapi-ratelimit-headers-08 has it: `RateLimit` and `RateLimit-Policy`, which names the window.
+    Ietf,
+    /// As Kong does without its own names: `RateLimit-Limit`, `-Remaining` and `-Reset`, in whole seconds until the
+    /// window ends. Nothing names the window.
+    Kong,
 }
 
 /// How much of a limit may be used at once.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Failure, Prompt, Reply, Secret};
 
-use super::{Dialect, Hints, Progress, Request, anthropic, gemini, openai_chat};
+use super::{Dialect, Hints, Progress, Request, anthropic, gemini, instants, openai_chat};
 
 /// A way of speaking to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,6 +90,7 @@ impl Format {
     /// Classifies a response whose status is no success. Never fails: a body that cannot be read
     /// still has its status.
     pub fn read_error(self, status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+        let now = instants::of_server(headers, now);
         match self {
             Self::Openai => openai_chat::read_error(status, headers, body, now),
             Self::Anthropic => anthropic::read_error(status, headers, body, now),
@@ -100,6 +101,7 @@ impl Format {
     /// Adds to a failure that came inside a success (an error in a stream, or in a body with status 200)
     /// what only the headers and the clock know: until when it lasts.
     pub fn complete(self, failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+        let now = instants::of_server(headers, now);
         match self {
             Self::Openai => openai_chat::complete(failure, headers, now),
             Self::Anthropic => anthropic::complete(failure, headers, now),
@@ -109,6 +111,7 @@ impl Format {
 
     /// Reads what the headers of any response say about the account's limits.
     pub fn read_hints(self, headers: &HeaderMap, now: SystemTime) -> Hints {
+        let now = instants::of_server(headers, now);
         match self {
             Self::Openai => openai_chat::read_hints(headers, now),
             Self::Anthropic => anthropic::read_hints(headers, now),

@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
+use crate::types::LimitWindow;
+
+use super::gateway::Gateway;
 use super::times;
 
 /// What one response said about the account's limits.
@@ -18,13 +21,16 @@ use super::times;
 pub struct Hints {
     /// Requests.
     pub requests: Option<Remaining>,
+    /// Requests of a second, or of a few: the limit of a gateway.
+    pub requests_per_second: Option<Remaining>,
     /// Tokens of both directions.
     pub tokens: Option<Remaining>,
     /// Tokens that the model reads.
     pub input_tokens: Option<Remaining>,
     /// Tokens that the model writes.
     pub output_tokens: Option<Remaining>,
-    /// Requests of a whole day, from vendors that count both (Cerebras, SambaNova).
+    /// Requests of a whole day, or of another time beyond a minute, from vendors that count both (Cerebras,
+    /// SambaNova) and from gateways.
     pub requests_per_day: Option<Remaining>,
     /// Tokens of a whole day, from vendors that count both (Cerebras).
     pub tokens_per_day: Option<Remaining>,
@@ -43,17 +49,29 @@ pub struct Remaining {
     pub remaining: u64,
     /// Until the window is whole again, when it says so.
     pub reset: Option<Duration>,
+    /// Over which time it counts.
+    pub window: LimitWindow,
 }
 
 impl Hints {
-    /// Reads what every vendor writes alike.
+    /// Reads what every vendor writes alike, and gateways in front of them.
     pub(super) fn common(headers: &HeaderMap, now: SystemTime) -> Self {
         let should_retry = match times::text(headers, "x-should-retry") {
             Some("true") => Some(true),
             Some("false") => Some(false),
             Some(_) | None => None,
         };
-        Self { retry_after: times::retry_after(headers, now), should_retry, ..Self::default() }
+        // Many servers say nothing, and to ask for each name by itself is not free.
+        let is_limited = headers.keys().any(|name| name.as_str().contains("ratelimit"));
+        let gateway = if is_limited { Gateway::read(headers, now) } else { Gateway::default() };
+        Self {
+            requests: gateway.minute,
+            requests_per_second: gateway.short,
+            requests_per_day: gateway.long,
+            retry_after: times::retry_after(headers, now),
+            should_retry,
+            ..Self::default()
+        }
     }
 
     /// Returns how long it is until every limit that is used up is whole again; `None` when none is
@@ -61,7 +79,16 @@ impl Hints {
     pub fn until_open(&self) -> Option<Duration> {
         let Self { requests, tokens, input_tokens, output_tokens, requests_per_day, tokens_per_day, .. } =
             self;
-        let all = [requests, tokens, input_tokens, output_tokens, requests_per_day, tokens_per_day];
+        let by_second = self.requests_per_second;
+        let all = [
+            *requests,
+            by_second,
+            *tokens,
+            *input_tokens,
+            *output_tokens,
+            *requests_per_day,
+            *tokens_per_day,
+        ];
         all.into_iter().flatten().filter(|left| left.remaining == 0).filter_map(|left| left.reset).max()
     }
 }
@@ -78,6 +105,7 @@ impl Remaining {
             remaining: count(remaining)?,
             limit: count(limit).filter(|limit| *limit > 0),
             reset: times::text(headers, reset).and_then(|text| times::reset(text, now)),
+            window: LimitWindow::OfVendor,
         })
     }
 }
@@ -87,7 +115,8 @@ mod tests {
     use super::*;
 
     fn left(remaining: u64, seconds: u64) -> Option<Remaining> {
-        Some(Remaining { limit: None, remaining, reset: Some(Duration::from_secs(seconds)) })
+        let window = LimitWindow::OfVendor;
+        Some(Remaining { limit: None, remaining, reset: Some(Duration::from_secs(seconds)), window })
     }
 
     #[test]
@@ -100,7 +129,7 @@ mod tests {
         };
         assert_eq!(hints.until_open(), Some(Duration::from_secs(30)));
         assert_eq!(Hints { requests: left(1, 9), ..Hints::default() }.until_open(), None);
-        let silent = Remaining { limit: Some(5), remaining: 0, reset: None };
+        let silent = Remaining { limit: Some(5), remaining: 0, reset: None, window: LimitWindow::OfVendor };
         assert_eq!(Hints { requests: Some(silent), ..Hints::default() }.until_open(), None);
     }
 

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -22,6 +23,20 @@ const DAY: u64 = 86_400;
 /// Seconds after midnight UTC at which a new day has begun at the Pacific: at 08:00 in winter, at
 /// 07:00 in summer. The later is always right, and some minutes more forgive clocks that differ.
 const PACIFIC_MIDNIGHT: u64 = 8 * 3_600 + 5 * 60;
+
+/// How far a server's clock and ours may be apart until its own counts: a `Date` is whole seconds, and on its way for some
+/// time.
+const SAME: Duration = Duration::from_secs(3);
+
+/// Returns what the server's clock showed when it answered, where that is not about `now`: the dates in its
+/// headers and its words are by that clock.
+pub(super) fn of_server(headers: &HeaderMap, now: SystemTime) -> SystemTime {
+    let date = headers.get(http::header::DATE).and_then(|date| http_date(date.to_str().ok()?.trim()));
+    let date = date.map(SystemTime::from);
+    let apart =
+        |date: SystemTime| date.duration_since(now).or_else(|_| now.duration_since(date)).unwrap_or_default();
+    date.filter(|date| apart(*date) > SAME).unwrap_or(now)
+}
 
 /// Returns how long it is until the date in `text`, in RFC 3339 or as HTTP writes it; zero when it has passed.
 pub(super) fn until(text: &str, now: SystemTime) -> Option<Duration> {
@@ -132,6 +147,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(until(text, now), wait, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_minutes_off_is_the_servers_by_its_date() {
+        let now = at("2026-11-20T20:00:00Z");
+        let with = |date: &str| [("date".parse().unwrap(), date.parse().unwrap())].into_iter().collect();
+        let behind = of_server(&with("Fri, 20 Nov 2026 20:07:00 GMT"), now);
+        assert_eq!(until("2026-11-20T20:07:30Z", behind), seconds(30.0));
+        let ahead = of_server(&with("Fri, 20 Nov 2026 19:53:00 GMT"), now);
+        assert_eq!(until("Fri, 20 Nov 2026 19:53:12 GMT", ahead), seconds(12.0));
+        for same in ["Fri, 20 Nov 2026 19:59:58 GMT", "Fri, 20 Nov 2026 20:00:02 GMT", "yesterday", ""] {
+            assert_eq!(of_server(&with(same), now), now, "{same:?}");
         }
     }
 

@@ -15,6 +15,7 @@ mod exchange;
 #[cfg(test)]
 mod fixtures;
 mod format;
+mod gateway;
 mod gemini;
 mod halves;
 mod hints;

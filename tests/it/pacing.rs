@@ -246,6 +246,57 @@ async fn a_full_queue_is_waited_for_and_loses_nobody() {
     assert_eq!(simulator.counts().answered, 41);
 }
 
+/// Asks every 20 ms for so many seconds, for what the limit lets through to be seen.
+async fn ask_for(seconds: u64, pointsman: &pointsman::Pointsman) -> usize {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut asked = Vec::new();
+    while Instant::now() < end {
+        let mut ask = question("default", &format!("Question {}?", asked.len()), Duration::from_secs(10));
+        ask.priority = pointsman::types::Priority::Interactive;
+        asked.push(spawn({
+            let pointsman = pointsman.clone();
+            async move { pointsman.send(ask).await.is_ok() }
+        }));
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut answered = 0;
+    for ask in asked {
+        answered += usize::from(ask.await.unwrap());
+    }
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateways_limit_by_the_second_is_used_by_the_second() {
+    for gateway in ["ietf", "kong"] {
+        let settings = format!("latency = '20ms'\ngateway = '{gateway}'");
+        let limits = Limits { requests_per_minute: NonZeroU64::new(1_200), ..Limits::default() };
+        let simulator = limited(limits, &settings);
+        let pointsman = start(&provider("a", &simulator, PATIENT));
+        ask_for(8, &pointsman).await;
+        let before = simulator.counts().admitted;
+        ask_for(4, &pointsman).await;
+        let admitted = simulator.counts().admitted - before;
+        // 20 a second, and not 20 a minute.
+        assert!(admitted >= 60, "{gateway}: {admitted} admitted in 4 s");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_minutes_off_learns_limits_from_dates_all_the_same() {
+    let settings = "latency = '20ms'\nclock_ahead = '7m'";
+    let limits = Limits { requests_per_minute: NonZeroU64::new(600), ..Limits::default() };
+    let simulator = limited(limits, settings);
+    let more = format!("format = \"anthropic\"{PATIENT}");
+    let pointsman =
+        start(&provider_at("a", &simulator.base_url(pointsman::simulator::Vendor::Anthropic), &more));
+    for number in 0..8 {
+        ask(&pointsman, "default", &format!("Question {number}?")).await.unwrap();
+    }
+    let limit = snapshot(&pointsman, "a").limit.expect("the limit is learned");
+    assert_eq!((limit.what, limit.per_minute), ("requests", 600.0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_low_limit_that_no_header_names_is_found_by_a_few_refusals() {
     for (format, vendor) in FORMATS {

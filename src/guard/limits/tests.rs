@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::LimitWindow;
 
 const SECOND: Duration = Duration::from_secs(1);
 const SMALL: Need = Need { input: 100, output: 0 };
@@ -58,7 +59,12 @@ fn play(limits: &mut Limits, bucket: &mut Bucket, told: Option<u64>, start: Inst
     let (mut played, mut out) =
         (Played::default(), std::collections::VecDeque::<(Instant, Left, u64)>::new());
     let standings = |remaining| Standings {
-        requests: told.map(|limit| Standing { limit: Some(limit), remaining, reset: None }),
+        requests: told.map(|limit| Standing {
+            limit: Some(limit),
+            remaining,
+            reset: None,
+            window: LimitWindow::OfVendor,
+        }),
         ..Standings::default()
     };
     for tick in 0..seconds * 1_000 {
@@ -169,7 +175,12 @@ fn headers_by_the_minute_over_limits_by_the_second_cost_one_burst() {
     for tick in 0..60_000 {
         let now = start + Duration::from_millis(tick);
         while let Some((_, left, remaining)) = out.pop_front_if(|(at, ..)| *at <= now) {
-            let requests = Some(Standing { limit: Some(1_200), remaining: minute(remaining), reset: None });
+            let requests = Some(Standing {
+                limit: Some(1_200),
+                remaining: minute(remaining),
+                reset: None,
+                window: LimitWindow::OfVendor,
+            });
             limits.hear(&Standings { requests, ..Standings::default() }, &left, Hearing::All, now);
             limits.went_through(&left, now);
         }
@@ -195,7 +206,8 @@ fn a_limit_that_nobody_configured_is_learned() {
     let start = Instant::now();
     let mut limits = Limits::new(&RateLimits::default(), start);
     let left = limits.take(SMALL, SMALL, start).unwrap();
-    let requests = Some(Standing { limit: Some(600), remaining: 9, reset: None });
+    let requests =
+        Some(Standing { limit: Some(600), remaining: 9, reset: None, window: LimitWindow::OfVendor });
     limits.hear(&Standings { requests, ..Standings::default() }, &left, Hearing::All, start);
     assert_eq!(limits.calls_per_second(SMALL), Some(10.0));
     assert_eq!((0..100).filter(|_| take(&mut limits, SMALL, start).is_ok()).count(), 9);
@@ -239,7 +251,8 @@ fn what_others_take_of_the_account_is_left_to_them() {
 fn what_is_said_of_one_model_is_not_believed_of_the_account() {
     let (mut limits, now) = limits(1_200, 10_000_000);
     let left = limits.take(SMALL, SMALL, now).unwrap();
-    let requests = Some(Standing { limit: Some(50), remaining: 0, reset: None });
+    let requests =
+        Some(Standing { limit: Some(50), remaining: 0, reset: None, window: LimitWindow::OfVendor });
     limits.hear(&Standings { requests, ..Standings::default() }, &left, Hearing::OwnNumbers, now);
     assert_eq!(limits.calls_per_second(Need::default()), Some(20.0));
     assert_eq!(take(&mut limits, SMALL, now), Ok(()));
@@ -263,7 +276,7 @@ proptest! {
                 0 => limits.refused(&call, now + Duration::from_millis(remaining), now),
                 1 => limits.hold(now + Duration::from_millis(remaining)),
                 _ => {
-                    let requests = Some(Standing { limit: None, remaining: remaining.min(per_minute), reset: None });
+                    let requests = Some(Standing { limit: None, remaining: remaining.min(per_minute), reset: None, window: LimitWindow::OfVendor });
                     limits.went_through(&call, now);
                     limits.hear(&Standings { requests, ..Standings::default() }, &call, Hearing::All, now);
                 }
@@ -323,7 +336,12 @@ fn what_is_left_of_a_day_is_no_burst() {
         let now = start + Duration::from_secs(second);
         while let Ok(left) = limits.take(Need::default(), Need::default(), now) {
             let reset = Some(Duration::from_secs(180));
-            let requests = Some(Standing { limit: Some(14_400), remaining: 14_370, reset });
+            let requests = Some(Standing {
+                limit: Some(14_400),
+                remaining: 14_370,
+                reset,
+                window: LimitWindow::OfVendor,
+            });
             limits.hear(&Standings { requests, ..Standings::default() }, &left, Hearing::All, now);
             limits.went_through(&left, now);
         }
@@ -333,9 +351,10 @@ fn what_is_left_of_a_day_is_no_burst() {
 
 #[test]
 fn a_limit_smaller_than_a_call_that_was_taken_is_none() {
-    let standing = |limit| Some(Standing { limit, remaining: 5, reset: None });
+    let standing = |limit| Some(Standing { limit, remaining: 5, reset: None, window: LimitWindow::OfVendor });
     let said = Standings {
         requests: standing(Some(1)),
+        requests_per_second: None,
         tokens: standing(Some(400)),
         input_tokens: standing(Some(399)),
         output_tokens: standing(None),

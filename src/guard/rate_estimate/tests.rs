@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::guard::{Left, Limits, Need, RateLimits};
+use crate::types::LimitWindow;
 
 /// How a provider counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -315,7 +316,12 @@ fn a_limit_that_is_named_later_ends_the_estimate() {
     assert!(!limits.is_paced());
     limits.refused_unexplained(&left, None, None, start);
     assert!(limits.is_paced() && !limits.is_known());
-    let requests = Some(crate::guard::Standing { limit: Some(600), remaining: 9, reset: None });
+    let requests = Some(crate::guard::Standing {
+        limit: Some(600),
+        remaining: 9,
+        reset: None,
+        window: LimitWindow::OfVendor,
+    });
     let said = crate::guard::Standings { requests, ..Default::default() };
     limits.hear(&said, &left, crate::guard::Hearing::All, start);
     assert_eq!(limits.calls_per_second(Need::default()), Some(10.0));

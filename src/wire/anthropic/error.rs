@@ -46,12 +46,13 @@ pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints
             )
         };
     }
+    let common = Hints::common(headers, now);
     Hints {
-        requests: limit!("requests"),
+        requests: limit!("requests").or(common.requests),
         tokens: limit!("tokens"),
         input_tokens: limit!("input-tokens"),
         output_tokens: limit!("output-tokens"),
-        ..Hints::common(headers, now)
+        ..common
     }
 }
 
@@ -231,7 +232,13 @@ mod tests {
     #[test]
     fn headers_tell_what_is_left() {
         let limit = |limit, remaining, seconds| {
-            Some(Remaining { limit: Some(limit), remaining, reset: Some(Duration::from_secs(seconds)) })
+            let window = crate::types::LimitWindow::OfVendor;
+            Some(Remaining {
+                limit: Some(limit),
+                remaining,
+                reset: Some(Duration::from_secs(seconds)),
+                window,
+            })
         };
         let hints = read_hints(&fixtures::headers("anthropic_headers_success.json"), fixtures::arrival());
         assert_eq!(hints.requests, limit(1000, 999, 1));

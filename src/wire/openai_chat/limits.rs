@@ -9,8 +9,8 @@
 //! | SambaNova | `-requests` per minute, `-requests-day` | `4h17m` |
 //! | Mistral | `-req-minute`, `-tokens-minute`; a limit of 0 is an account without any allowance | nothing |
 //! | Fireworks | limits only, so that nothing is known | nothing |
-//! | OpenRouter and many gateways | no suffix: requests | milliseconds or seconds since 1970 |
-//! | who follows the IETF's draft | `RateLimit: "default";r=50;t=30`, `RateLimit-Policy`; before that `RateLimit-Remaining` | seconds |
+//!
+//! Those of gateways, OpenRouter's among them, are read in [`gateway`](crate::wire::gateway).
 //!
 //! Ollama, vLLM, llama.cpp, LM Studio, DeepSeek and Gemini's compatible endpoint send none. A limit that
 //! is missing or senseless is unknown; it is never taken for zero.
@@ -19,26 +19,27 @@ use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use crate::wire::times::{count, reset, text};
+use crate::wire::times::{count, text};
 use crate::wire::{Hints, Remaining};
 
 /// What may stand after `x-ratelimit-remaining`, the most telling first.
-const REQUESTS: [&str; 4] = ["-requests", "-requests-minute", "-req-minute", ""];
+const REQUESTS: [&str; 3] = ["-requests", "-requests-minute", "-req-minute"];
 const TOKENS: [&str; 3] = ["-tokens", "-tokens-minute", "-tokens_usage_based"];
 
 /// Reads what the headers say about the account's limits.
 pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
+    let common = Hints::common(headers, now);
     // Many servers say nothing, and to ask for each name by itself is not free.
-    if !headers.keys().any(|name| name.as_str().contains("ratelimit")) {
-        return Hints::common(headers, now);
+    if !headers.keys().any(|name| name.as_str().contains("x-ratelimit")) {
+        return common;
     }
     let find = |suffixes: &[&str]| suffixes.iter().find_map(|suffix| suffixed(headers, suffix, now));
     Hints {
-        requests: find(&REQUESTS).or_else(|| old_draft(headers, now)).or_else(|| draft(headers, now)),
+        requests: find(&REQUESTS).or(common.requests),
         tokens: find(&TOKENS),
-        requests_per_day: find(&["-requests-day"]),
+        requests_per_day: find(&["-requests-day"]).or(common.requests_per_day),
         tokens_per_day: find(&["-tokens-day"]),
-        ..Hints::common(headers, now)
+        ..common
     }
 }
 
@@ -47,7 +48,11 @@ pub(super) fn grants_nothing(headers: &HeaderMap) -> bool {
     let is_zero = |of: &str, suffix: &str| {
         text(headers, &format!("x-ratelimit-{of}{suffix}")).and_then(count) == Some(0)
     };
-    REQUESTS.iter().chain(&TOKENS).any(|suffix| is_zero("limit", suffix) && is_zero("remaining", suffix))
+    REQUESTS
+        .iter()
+        .chain(&TOKENS)
+        .chain(&[""])
+        .any(|suffix| is_zero("limit", suffix) && is_zero("remaining", suffix))
 }
 
 fn suffixed(headers: &HeaderMap, suffix: &str, now: SystemTime) -> Option<Remaining> {
@@ -58,33 +63,6 @@ fn suffixed(headers: &HeaderMap, suffix: &str, now: SystemTime) -> Option<Remain
     Remaining::read(headers, [&name("limit"), &remaining, &name("reset")], now)
 }
 
-fn old_draft(headers: &HeaderMap, now: SystemTime) -> Option<Remaining> {
-    Remaining::read(headers, ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"], now)
-}
-
-/// Reads `"default";r=50;t=30`, and `limit=100, remaining=50, reset=30`, which was the draft before.
-fn draft(headers: &HeaderMap, now: SystemTime) -> Option<Remaining> {
-    let (limits, policy) =
-        (text(headers, "ratelimit")?, text(headers, "ratelimit-policy").unwrap_or_default());
-    if find(policy, &["qu"]).is_some_and(|unit| unit.trim_matches('"') != "requests") {
-        return None;
-    }
-    Some(Remaining {
-        remaining: find(limits, &["r", "remaining"]).and_then(count)?,
-        limit: find(policy, &["q"]).or(find(limits, &["limit"])).and_then(count).filter(|limit| *limit > 0),
-        reset: find(limits, &["t", "reset"]).and_then(|text| reset(text, now)),
-    })
-}
-
-/// Returns the first value that has one of these names, among `a=1;b=2, c=3`.
-fn find<'t>(fields: &'t str, names: &[&str]) -> Option<&'t str> {
-    let pairs = fields.split([',', ';']).filter_map(|field| field.split_once('='));
-    pairs
-        .map(|(name, value)| (name.trim(), value.trim()))
-        .find(|(name, _)| names.contains(name))
-        .map(|(_, value)| value)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -93,6 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::LimitWindow;
     use crate::wire::fixtures;
 
     fn read(json: &str) -> Hints {
@@ -102,7 +81,13 @@ mod tests {
     }
 
     fn left(limit: u64, remaining: u64, milliseconds: u64) -> Option<Remaining> {
-        Some(Remaining { limit: Some(limit), remaining, reset: Some(Duration::from_millis(milliseconds)) })
+        let window = LimitWindow::OfVendor;
+        Some(Remaining {
+            limit: Some(limit),
+            remaining,
+            reset: Some(Duration::from_millis(milliseconds)),
+            window,
+        })
     }
 
     #[test]
@@ -126,7 +111,12 @@ mod tests {
             r#"{"x-ratelimit-remaining-requests": "-1", "x-ratelimit-limit-requests": "-1",
                 "x-ratelimit-remaining-tokens": "9", "x-ratelimit-limit-tokens": "0", "x-ratelimit-reset-tokens": "64"}"#,
         );
-        let tokens = Remaining { limit: None, remaining: 9, reset: Some(Duration::from_secs(64)) };
+        let tokens = Remaining {
+            limit: None,
+            remaining: 9,
+            reset: Some(Duration::from_secs(64)),
+            window: LimitWindow::OfVendor,
+        };
         assert_eq!(hints, Hints { tokens: Some(tokens), ..Hints::default() });
         assert_eq!(read("{}"), Hints::default());
     }
@@ -134,7 +124,11 @@ mod tests {
     #[test]
     fn every_vendor_is_understood() {
         let requests = |requests| Hints { requests, ..Hints::default() };
-        let silent = |limit, remaining| Some(Remaining { limit: Some(limit), remaining, reset: None });
+        let of = |window, left: Option<Remaining>| left.map(|left| Remaining { window, ..left });
+        let minute = LimitWindow::Is(Duration::from_secs(60));
+        let silent = |limit, remaining| {
+            Some(Remaining { limit: Some(limit), remaining, reset: None, window: LimitWindow::OfVendor })
+        };
         for (vendor, headers, hints) in [
             (
                 "Groq",
@@ -178,17 +172,17 @@ mod tests {
             (
                 "OpenRouter, milliseconds since 1970",
                 r#"{"x-ratelimit-limit": "50", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "1795219200000"}"#,
-                requests(left(50, 0, 14_400_000)),
+                requests(of(LimitWindow::Unknown, left(50, 0, 14_400_000))),
             ),
             (
                 "a gateway, seconds since 1970",
                 r#"{"x-ratelimit-limit": "100, 100;window=60", "x-ratelimit-remaining": "98", "x-ratelimit-reset": "1795204830"}"#,
-                requests(left(100, 98, 30_000)),
+                requests(of(minute, left(100, 98, 30_000))),
             ),
             (
                 "the draft",
                 r#"{"ratelimit": "\"default\";r=50;t=30", "ratelimit-policy": "\"default\";q=100;w=60"}"#,
-                requests(left(100, 50, 30_000)),
+                requests(of(minute, left(100, 50, 30_000))),
             ),
             (
                 "the draft, in tokens",
@@ -198,12 +192,12 @@ mod tests {
             (
                 "the draft before",
                 r#"{"ratelimit": "limit=100, remaining=50, reset=30"}"#,
-                requests(left(100, 50, 30_000)),
+                requests(of(LimitWindow::Unknown, left(100, 50, 30_000))),
             ),
             (
                 "the draft before that",
                 r#"{"ratelimit-limit": "100", "ratelimit-remaining": "50", "ratelimit-reset": "30"}"#,
-                requests(left(100, 50, 30_000)),
+                requests(of(LimitWindow::Unknown, left(100, 50, 30_000))),
             ),
         ] {
             assert_eq!(read(headers), hints, "{vendor}");

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::guard::{BreakerSettings, BurstSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::provider::{Limits, Model, Reserve, Settings};
-use crate::types::{Charged, Class, Failure, Priority, Reply, Tokens, Usage};
+use crate::types::{Charged, Class, Failure, LimitWindow, Priority, Reply, Tokens, Usage};
 use crate::wire::{Hints, Remaining};
 
 /// Something that happens to a provider. `which` counts modulo those that there are.
@@ -18,7 +18,7 @@ use crate::wire::{Hints, Remaining};
 pub(super) enum Event {
     Asks(Question),
     Passes(Duration),
-    Heard { which: usize, hints: Hints, accepted: bool },
+    Heard { which: usize, hints: Box<Hints>, accepted: bool },
     Ends { which: usize, how: How },
     AskerGoes { which: usize },
     Sweeps,
@@ -172,15 +172,24 @@ pub(super) fn hints() -> impl Strategy<Value = Hints> {
     let number = prop_oneof![4 => 0..=2_000u64, 1 => Just(0), 1 => Just(u64::MAX), 1 => 0..=u64::MAX];
     let limit = prop_oneof![4 => 20..=2_000u64, 1 => Just(0), 1 => Just(u64::MAX)];
     let reset = prop_oneof![4 => 0..=60u64, 1 => 100..=100_000u64].prop_map(Duration::from_secs);
-    let remaining = (of(limit), number, of(reset));
-    let remaining = remaining.prop_map(|(limit, remaining, reset)| Remaining { limit, remaining, reset });
-    prop::array::uniform4(of(remaining)).prop_map(|[requests, tokens, input_tokens, output_tokens]| Hints {
-        requests,
-        tokens,
-        input_tokens,
-        output_tokens,
-        ..Hints::default()
-    })
+    let window = prop_oneof![
+        3 => Just(LimitWindow::OfVendor),
+        1 => Just(LimitWindow::Unknown),
+        1 => prop::sample::select(vec![0, 1, 10, 60, 3_600]).prop_map(|seconds| LimitWindow::Is(Duration::from_secs(seconds))),
+    ];
+    let remaining = (of(limit), number, of(reset), window);
+    let remaining =
+        remaining.prop_map(|(limit, remaining, reset, window)| Remaining { limit, remaining, reset, window });
+    prop::array::uniform5(of(remaining)).prop_map(
+        |[requests, requests_per_second, tokens, input_tokens, output_tokens]| Hints {
+            requests_per_second,
+            requests,
+            tokens,
+            input_tokens,
+            output_tokens,
+            ..Hints::default()
+        },
+    )
 }
 
 pub(super) fn answered() -> impl Strategy<Value = How> {
@@ -232,7 +241,7 @@ pub(super) fn anything() -> impl Strategy<Value = Event> {
         6 => asks(),
         4 => waits(3_000),
         1 => waits(40_000),
-        3 => heard.prop_map(|(which, hints, accepted)| Event::Heard { which, hints, accepted }),
+        3 => heard.prop_map(|(which, hints, accepted)| Event::Heard { which, hints: Box::new(hints), accepted }),
         3 => ends(answered()),
         3 => ends(failed(120_000)),
         1 => ends(Just(How::Died)),
@@ -255,7 +264,7 @@ pub(super) fn outage() -> impl Strategy<Value = Event> {
         How::Failed(failure)
     });
     let heard =
-        any::<usize>().prop_map(|which| Event::Heard { which, hints: Hints::default(), accepted: true });
+        any::<usize>().prop_map(|which| Event::Heard { which, hints: Box::default(), accepted: true });
     prop_oneof![
         8 => asks,
         3 => waits(2_000),
