@@ -197,7 +197,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
     assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
-    assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 11);
+    assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 13);
     assert_eq!(check::<simulator::Limits>(&rows["[simulator.limits]"]), 6);
 }
 

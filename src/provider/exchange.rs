@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::chaos;
 use crate::types::{Class, Failure, Prompt, Reply};
-use crate::wire::{Decoder, Format, Progress};
+use crate::wire::{Decoder, Format, LeftOut, Progress};
 
 use super::call::Call;
 use super::clocks::Clocks;
@@ -52,6 +52,8 @@ impl<T: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static> Pieces f
 pub(super) struct Exchanged {
     pub(super) result: Result<Reply, Failure>,
     pub(super) first_token: Option<Duration>,
+    /// What the request had left out.
+    pub(super) left_out: LeftOut,
 }
 
 /// Makes `call` to `model` with `key`.
@@ -65,12 +67,14 @@ pub(super) async fn exchange(
 ) -> Exchanged {
     let (settings, transport) = (state.settings(), &outlet.transport);
     let mut clocks = Clocks::start(&settings.timeouts, call.deadline, Instant::now());
-    let prompt = with_defaults(&call.prompt, model);
+    let left_out = state.left_out(&call.model);
+    let prompt = with_defaults(&call.prompt, model, left_out);
+    let dialect = left_out.dialect(&settings.dialect);
     let mut bounds = None;
     let mut result = async {
         chaos::point("call.encode");
         let format = settings.format;
-        let request = format.encode(&prompt, &model.name, state.base_url(), &settings.dialect)?;
+        let request = format.encode(&prompt, &model.name, state.base_url(), &dialect)?;
         bounds = Some(UsageBounds::new(&prompt, format, request.body.len()));
         chaos::point("call.send");
         let mut response = clocks.wait(transport.post(request, key.header())).await??;
@@ -84,7 +88,7 @@ pub(super) async fn exchange(
             };
             return Err(redirect);
         }
-        let decoder = format.decoder(&prompt, &settings.dialect);
+        let decoder = format.decoder(&prompt, &dialect);
         let (request_id, media_type) = (response.request_id(), response.media_type());
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
@@ -111,13 +115,14 @@ pub(super) async fn exchange(
             transport.cover(failure);
         }
     }
-    Exchanged { result, first_token: clocks.first_token() }
+    Exchanged { result, first_token: clocks.first_token(), left_out }
 }
 
-/// Fills in what the model's own settings say where the prompt says nothing.
-fn with_defaults<'a>(prompt: &'a Prompt, model: &Model) -> Cow<'a, Prompt> {
+/// Fills in what the model's own settings say where the prompt says nothing, and leaves out what it refused.
+fn with_defaults<'a>(prompt: &'a Prompt, model: &Model, left_out: LeftOut) -> Cow<'a, Prompt> {
     let max_tokens = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get));
     let temperature = prompt.temperature.or(model.temperature);
+    let temperature = temperature.filter(|_| !left_out.leaves_out_temperature());
     if (max_tokens, temperature) == (prompt.max_tokens, prompt.temperature) {
         return Cow::Borrowed(prompt);
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
 use crate::types::{Failure, Price};
+use crate::wire::LeftOut;
 
 use super::call::Refused;
 use super::limit_use::Lately;
@@ -51,6 +52,8 @@ pub(super) struct Lane {
     /// What its tokens cost, if that is known.
     pub(super) price: Option<Price>,
     pub(super) has_answered: bool,
+    /// What requests to it leave out, because it refused it.
+    pub(super) left_out: LeftOut,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
     /// Times in a row that it asked us to slow down.
@@ -100,6 +103,7 @@ impl Lane {
             reservations: Reservations { reserve: settings.reserve, limits: narrowest },
             price: model.price,
             has_answered: false,
+            left_out: LeftOut::default(),
             last: None,
             throttled_in_a_row: 0,
             input: Learned::default(),

@@ -15,7 +15,7 @@ use crate::supervisor::Reply as ReplyTo;
 use crate::types::{Class, Failure, NanoUsd, Scope};
 
 use super::call::{Left, Refused, Replied};
-use super::exchange::exchange;
+use super::exchange::{Exchanged, exchange};
 use super::key::KeyId;
 use super::keys::Blame;
 use super::outlet::Outlet;
@@ -127,12 +127,18 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
             }
         }
     };
-    let (mut result, took) = (exchanged.result, left.elapsed());
-    let began = exchanged.first_token.is_some();
+    let Exchanged { mut result, first_token, left_out } = exchanged;
+    let took = left.elapsed();
+    let began = first_token.is_some();
     let (booked, blame) = permit.settle(&Ended { result: &result, took, began });
     owed.perhaps = booked.perhaps;
     if let Err(failure) = &mut result {
         conclude(failure, blame);
+        if let Scope::Parameter(parameter) = failure.scope
+            && !state.leave_out(&call.model, parameter, left_out)
+        {
+            failure.scope = Scope::Class;
+        }
         debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
     }
     let usage = match &result {
@@ -141,7 +147,7 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     };
     let cost = model.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
     chaos::point("call.tell");
-    owed.pay(exchanged.first_token, cost, result);
+    owed.pay(first_token, cost, result);
 }
 
 /// Says how far a refusal reaches, now that it is known if the key is to blame. What may be only this request's

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
-use crate::wire::{Dialect, Format, MaxTokensField, ReasoningTags, Structured};
+use crate::wire::{Dialect, Format, LeftOut, MaxTokensField, ReasoningTags, Structured};
 
 use super::base_url::{SIMULATOR, parse_base_url};
 use super::this_machine::is_this_machine;
@@ -209,7 +209,7 @@ impl Default for Written {
         let Settings { format, base_url, dialect, headers, keys, rotate_every, limits, reserve, .. } =
             default;
         let Settings { timeouts, breaker, retries, max_concurrency, queue, models, .. } = default;
-        let Dialect { api_version, structured, max_tokens_field, reasoning_tags: _ } = dialect;
+        let Dialect { api_version, structured, max_tokens_field, reasoning_tags: _, left_out: _ } = dialect;
         Self {
             format,
             base_url,
@@ -239,7 +239,8 @@ impl From<Written> for Settings {
         let Written { api_version, structured, max_tokens_field, reasoning_tags, .. } = written;
         let real_url = base_url.as_deref().filter(|url| *url != SIMULATOR);
         let reasoning_tags = reasoning_tags.unwrap_or_else(|| ReasoningTags::default_for(format, real_url));
-        let dialect = Dialect { api_version, structured, max_tokens_field, reasoning_tags };
+        let left_out = LeftOut::default();
+        let dialect = Dialect { api_version, structured, max_tokens_field, reasoning_tags, left_out };
         Self {
             format,
             base_url,

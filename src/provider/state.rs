@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use crate::chaos;
 use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{Failure, KeyLabel, LaneName, ModelName, ProviderName, StepName};
-use crate::wire::Hints;
+use crate::types::{Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName};
+use crate::wire::{Hints, LeftOut};
 
 use super::actor::{Provider, Released};
 use super::arrivals::{Arrival, Arrivals};
@@ -272,6 +272,28 @@ impl State {
         for (refused, waiting) in over {
             waiting.reply.send(Err(refused));
         }
+    }
+
+    /// Returns what requests to `model` leave out.
+    pub(super) fn left_out(&self, model: &ModelName) -> LeftOut {
+        self.lock().lanes.get(model).map(|lane| lane.left_out).unwrap_or_default()
+    }
+
+    /// Learns that a model does not take a parameter. Returns whether another request than one that left out
+    /// `sent` may be taken.
+    pub(super) fn leave_out(&self, model: &ModelName, parameter: Parameter, sent: LeftOut) -> bool {
+        let mut inner = self.lock();
+        let Some(lane) = inner.lanes.get_mut(model) else { return false };
+        if lane.left_out != sent {
+            return true;
+        }
+        let is_new = lane.left_out.learn(parameter);
+        drop(inner);
+        if is_new {
+            let (provider, parameter) = (&self.name, parameter.as_str());
+            warn!(%provider, %model, parameter, "the model does not take this parameter, asking without it");
+        }
+        is_new
     }
 
     /// Returns whether there is a key for `model` beside those that a request was refused with.

@@ -238,6 +238,8 @@ impl Plan {
                 }
                 _ => self.again = Some(lane),
             },
+            // It is asked without what the model does not take: another request, of which there are few.
+            (Verdict::Again { .. }, Class::ApiError) => self.again = Some(lane),
             (Verdict::Again { .. }, _) => {
                 self.again_or_exhausted(lane, now, jitter);
                 if let Some(wait) = after {

@@ -84,6 +84,9 @@ pub(super) fn read<'a>(head: &Head<'_>, body: &'a [u8], settings: &Settings) -> 
             return Err(invalid(format!("{name}: Extra inputs are not permitted")));
         }
     }
+    if request.temperature.is_some() && settings.refused_parameters.iter().any(|name| name == "temperature") {
+        return Err(invalid("`temperature` is deprecated for this model."));
+    }
     let model = request.model.ok_or_else(|| invalid("model: Field required"))?.0;
     let max_tokens = request.max_tokens.ok_or_else(|| invalid("max_tokens: Field required"))?;
     let messages = request.messages.ok_or_else(|| invalid("messages: Field required"))?;

@@ -28,6 +28,7 @@ struct Request<'a> {
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
     max_completion_tokens: Option<u64>,
+    temperature: Option<f64>,
     max_tokens: Option<u64>,
     n: Option<u64>,
     response_format: Option<ResponseFormat<'a>>,
@@ -72,6 +73,23 @@ pub(super) fn read<'a>(body: &'a [u8], settings: &Settings) -> Result<Ask<'a>, T
     if request.n.is_some_and(|n| n != 1) {
         let message = "Unsupported value: 'n' does not support other values than 1 with this model.";
         return Err(Trouble::invalid(message, Some("n"), Some("unsupported_value")));
+    }
+    let refuses = |name: &str| settings.refused_parameters.iter().any(|refused| refused == name);
+    if let Some(temperature) = request.temperature.filter(|asked| *asked != 1.0 && refuses("temperature")) {
+        let message = format!(
+            "Unsupported value: 'temperature' does not support {temperature} with this model. Only the default (1) \
+             value is supported."
+        );
+        return Err(Trouble::invalid(message, Some("temperature"), Some("unsupported_value")));
+    }
+    if request.max_tokens.is_some() && refuses("max_tokens") {
+        let message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
+                       'max_completion_tokens' instead.";
+        return Err(Trouble::invalid(message, Some("max_tokens"), Some("unsupported_parameter")));
+    }
+    if request.stream_options.is_some() && refuses("stream_options") {
+        let message = "Unsupported parameter: 'stream_options' is not supported with this model.";
+        return Err(Trouble::invalid(message, Some("stream_options"), Some("unsupported_parameter")));
     }
     if request.stream_options.is_some() && request.stream != Some(true) {
         let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";

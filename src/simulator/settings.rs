@@ -46,6 +46,9 @@ pub struct Settings {
     pub keys: Vec<String>,
     /// The only models that exist; empty accepts any name.
     pub models: Vec<String>,
+    /// Parameters that are refused by their names, as reasoning models refuse them: `temperature`, `max_tokens`
+    /// (OpenAI: for `max_completion_tokens`), `stream_options`.
+    pub refused_parameters: Vec<String>,
     /// Whether a schema must keep the vendor's own rules (such as `additionalProperties: false`), as it must
     /// at the real vendor.
     pub strict_schemas: bool,
@@ -70,6 +73,7 @@ impl Default for Settings {
             faults: Vec::new(),
             keys: Vec::new(),
             models: Vec::new(),
+            refused_parameters: Vec::new(),
             strict_schemas: true,
             track_prompts: false,
         }

@@ -257,6 +257,7 @@ impl Failure {
             | Class::NotFound
             | Class::TooLong => Verdict::Elsewhere,
             Class::ContentFilter | Class::ApiError => match self.scope {
+                Scope::Parameter(_) => Verdict::Again { after: None },
                 Scope::Key | Scope::Target | Scope::Unclear => Verdict::Elsewhere,
                 Scope::Class | Scope::Model | Scope::Doubtful => Verdict::Never,
             },

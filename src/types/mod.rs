@@ -39,7 +39,7 @@ pub use name::{KeyLabel, LaneName, LaneNameError, ModelName, Priority, ProviderN
 pub use origin::{Origin, OriginError};
 pub use prompt::{Message, Part, Prompt, Role, Shape};
 pub use reply::Reply;
-pub use scope::Scope;
+pub use scope::{Parameter, Scope};
 pub use secret::Secret;
 pub use spent::Spent;
 pub use story::whole_story;

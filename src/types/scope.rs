@@ -18,6 +18,33 @@ pub enum Scope {
     Key,
     /// `api_error` and `content_filter`: another target may take the request.
     Target,
+    /// `api_error`: the model does not take this parameter.
+    Parameter(Parameter),
+}
+
+/// What a request can do without where a model does not take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Parameter {
+    /// How random the answer is.
+    Temperature,
+    /// The limit of an answer's length under its old name.
+    MaxTokens,
+    /// The wish for usage at the end of a stream.
+    StreamOptions,
+    /// How a JSON answer is asked for.
+    ResponseFormat,
+}
+
+impl Parameter {
+    /// Returns its name in a request.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Temperature => "temperature",
+            Self::MaxTokens => "max_tokens",
+            Self::StreamOptions => "stream_options",
+            Self::ResponseFormat => "response_format",
+        }
+    }
 }
 
 impl Scope {
@@ -25,7 +52,7 @@ impl Scope {
     pub fn is_open(self) -> bool {
         match self {
             Self::Unclear | Self::Doubtful => true,
-            Self::Class | Self::Model | Self::Key | Self::Target => false,
+            Self::Class | Self::Model | Self::Key | Self::Target | Self::Parameter(_) => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ReasoningTags;
+use super::{LeftOut, ReasoningTags};
 
 /// The knobs of a format, as `[provider.NAME]` sets them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub struct Dialect {
     pub max_tokens_field: MaxTokensField,
     /// What becomes of `<think>…</think>` before an answer.
     pub reasoning_tags: ReasoningTags,
+    /// What the model was found not to take; no setting.
+    #[serde(skip)]
+    pub left_out: LeftOut,
 }
 
 /// How a JSON answer is asked for.

@@ -10,6 +10,8 @@
 mod anthropic;
 mod count;
 mod dialect;
+#[cfg(test)]
+mod error_bodies;
 mod excerpt;
 mod exchange;
 #[cfg(test)]
@@ -20,10 +22,13 @@ mod gemini;
 mod halves;
 mod hints;
 mod instants;
+mod left_out;
 mod lenient;
 mod limited;
 mod openai_chat;
 mod outgoing;
+mod parameter;
+mod phrases;
 mod reasoning;
 mod refused;
 mod scope;
@@ -36,4 +41,5 @@ pub use dialect::{Dialect, MaxTokensField, Structured};
 pub use exchange::{Progress, Request};
 pub use format::{Decoder, Format};
 pub use hints::{Hints, Remaining};
+pub use left_out::LeftOut;
 pub use reasoning::ReasoningTags;

@@ -22,6 +22,10 @@ pub(super) fn class_of_status(status: u16) -> Class {
         408 => Class::Timeout,
         // The providers' own clients ask again after both.
         409 | 425 => Class::ServerError,
+        // A server behind this one failed.
+        424 => Class::ServerError,
+        // Groq: no capacity in this tier.
+        498 => Class::Overloaded,
         // Another provider may take more.
         413 | 414 => Class::TooLong,
         429 => Class::RateLimit,
@@ -84,7 +88,7 @@ pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> 
 pub(super) fn page(status: u16, body: &[u8]) -> Option<Failure> {
     let start = String::from_utf8_lossy(&body[..body.len().min(64)]);
     let is_page = looks_like_html(&start) || is_firewalls(&start);
-    (matches!(status, 400 | 401 | 403 | 406 | 451) && is_page).then(|| {
+    (matches!(status, 400 | 403 | 406 | 451) && is_page).then(|| {
         let message = format!("a web page came instead of an answer: {}", plain_text(body));
         failure(Class::ApiError, Some(status), &message).reaching(Scope::Target)
     })

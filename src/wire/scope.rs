@@ -6,9 +6,12 @@
 
 use crate::types::{Class, Failure, Scope};
 
+use super::parameter;
+
 /// Codes that are about the key or its account, whatever the status.
-const OF_THE_KEY: [&str; 13] = [
+const OF_THE_KEY: [&str; 14] = [
     "invalid_api_key",
+    "incorrect_api_key_error",
     "authentication_error",
     "authenticationerror",
     "unauthenticated",
@@ -24,7 +27,7 @@ const OF_THE_KEY: [&str; 13] = [
 ];
 
 /// Messages that are about the key or its account.
-const WORDS_OF_THE_KEY: [&str; 16] = [
+const WORDS_OF_THE_KEY: [&str; 21] = [
     "invalid api key",
     "invalid api-key",
     "incorrect api key",
@@ -39,12 +42,17 @@ const WORDS_OF_THE_KEY: [&str; 16] = [
     "region is not supported",
     "account is",
     "account has been",
+    "authorization failed",
+    "token included in the request is invalid",
+    "invalid access token",
+    "access denied due to virtual network",
+    "team is blocked",
     "account not active",
     "organization has been",
 ];
 
 /// Codes that are about the use of a model.
-const OF_A_MODEL: [&str; 7] = [
+const OF_A_MODEL: [&str; 9] = [
     "model_permission_blocked_org",
     "model_permission_blocked_project",
     "model_terms_required",
@@ -52,10 +60,12 @@ const OF_A_MODEL: [&str; 7] = [
     "key_model_access_denied",
     "team_model_access_denied",
     "model_not_allowed",
+    "access_denied",
+    "1311",
 ];
 
 /// What is said of a model that may not be used.
-const WORDS_OF_A_MODEL: [&str; 17] = [
+const WORDS_OF_A_MODEL: [&str; 19] = [
     "not have access",
     "no access",
     "not allowed",
@@ -73,6 +83,8 @@ const WORDS_OF_A_MODEL: [&str; 17] = [
     "terms acceptance",
     "access is restricted",
     "gated",
+    "don't have access",
+    "denied on resource",
 ];
 
 /// What is said of a file.
@@ -91,6 +103,14 @@ const WORDS_OF_A_FILE: [&str; 12] = [
     "image url",
 ];
 
+/// What is said of a request that costs more than the account has left, where the account has some.
+const UNAFFORDABLE: [&str; 3] = ["fewer max_tokens", "can only afford", "prompt tokens limit exceeded"];
+
+/// A limit of the answer's length, and that it is beyond what this model writes.
+const OUTPUT_LIMIT: [&str; 5] =
+    ["max_tokens", "max tokens", "maximum tokens", "max_completion_tokens", "max_output_tokens"];
+const ABOVE: [&str; 4] = ["less than or equal", "cannot exceed", "the model limit", "must be <="];
+
 /// Refines the class of a refusal, and says how far it reaches.
 pub(super) fn refine(mut failure: Failure) -> Failure {
     let message = failure.message.to_ascii_lowercase();
@@ -107,12 +127,19 @@ pub(super) fn refine(mut failure: Failure) -> Failure {
             failure.scope = Scope::Unclear;
         }
         // The account has money, but not for as long an answer as the request allows.
-        Class::Quota | Class::RateLimit if has(&["fewer max_tokens", "can only afford"]) => {
+        Class::Quota | Class::RateLimit if has(&UNAFFORDABLE) => {
             failure.class = Class::ApiError;
             failure.scope = Scope::Target;
         }
         Class::Quota if failure.status == Some(402) && code.is_empty() && is_vague(&message) => {
             failure.scope = Scope::Unclear;
+        }
+        Class::ApiError => {
+            if let Some(parameter) = parameter::refused(&message) {
+                failure.scope = Scope::Parameter(parameter);
+            } else if has(&OUTPUT_LIMIT) && has(&ABOVE) {
+                failure.scope = Scope::Target;
+            }
         }
         _ => {}
     }

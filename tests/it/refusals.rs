@@ -121,3 +121,27 @@ async fn a_request_that_one_key_is_refused_for_is_asked_with_the_next_and_both_s
     assert_eq!(story(&ask(&pointsman, "default", "What is in the file?").await), "a:api_error a:ok");
     assert!(snapshot(&pointsman, "a").resting_keys.is_empty());
 }
+
+const WITH_PARAMETERS: &str =
+    "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\ntemperature = 0.2\nmax_tokens = 50";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_that_a_model_refuses_by_name_are_left_out_from_then_on() {
+    let refused = ["temperature", "max_tokens", "stream_options"].map(str::to_owned).to_vec();
+    for (format, vendor) in &FORMATS[..2] {
+        let simulator = play(Settings { refused_parameters: refused.clone(), ..Settings::default() });
+        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{PATIENT}");
+        let config = provider_at("a", &simulator.base_url(*vendor), &more);
+        let pointsman = start(&format!("{QUICK_RETRY}{config}"));
+        let first = run(&pointsman, WITH_PARAMETERS, 1).await;
+        assert_eq!(first.report.items.completed, 1, "{format}: {:?}", first.lines);
+        let refusals = |simulator: &pointsman::simulator::Simulator| {
+            simulator.counts().by_status.get(&400).copied().unwrap_or(0)
+        };
+        let expected = if *format == "openai" { 3 } else { 1 };
+        assert_eq!(refusals(&simulator), expected, "{format}");
+        // Nothing is refused twice.
+        let ran = run(&pointsman, WITH_PARAMETERS, 50).await;
+        assert_eq!((ran.report.items.completed, refusals(&simulator)), (50, expected), "{format}");
+    }
+}

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure};
 use crate::wire::told::{self, Told};
-use crate::wire::{Hints, Remaining, refused};
+use crate::wire::{Hints, Remaining, phrases, refused};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
     if let Some(page) = refused::page(status, body) {
@@ -61,9 +61,19 @@ pub(super) fn classify(status: Option<u16>, error: &Value) -> Failure {
     let kind = error.get("type").and_then(Value::as_str).unwrap_or_default();
     let code = error.pointer("/details/error_code").and_then(Value::as_str);
     let message = told::message_of(error);
+    let words = || phrases::class_of_message(&message.to_ascii_lowercase(), status);
     let class = match ErrorType::read(kind) {
+        // What has no type of its own, and what gateways to other vendors say, is in the message.
+        Some(kind @ (ErrorType::InvalidRequest | ErrorType::Api)) => {
+            let class = kind.class(code.unwrap_or_default(), message);
+            if matches!(class, Class::ApiError | Class::ServerError) {
+                words().unwrap_or(class)
+            } else {
+                class
+            }
+        }
         Some(kind) => kind.class(code.unwrap_or_default(), message),
-        None => status.map_or(Class::ServerError, refused::class_of_status),
+        None => words().unwrap_or_else(|| status.map_or(Class::ServerError, refused::class_of_status)),
     };
     let message = if message.is_empty() { kind } else { message };
     let mut failure = refused::failure(class, status, message);

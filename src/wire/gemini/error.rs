@@ -171,6 +171,10 @@ impl Status {
             Self::FailedPrecondition | Self::Unauthenticated | Self::PermissionDenied => Class::Auth,
             Self::NotFound => Class::NotFound,
             Self::ResourceExhausted if details.is_spent() || is_spent(message) => Class::Quota,
+            // No limit of the account: the vendor has no room.
+            Self::ResourceExhausted if details.reason == Some("MODEL_CAPACITY_EXHAUSTED") => {
+                Class::Overloaded
+            }
             Self::ResourceExhausted => Class::RateLimit,
             Self::Unavailable => Class::Overloaded,
             Self::Aborted

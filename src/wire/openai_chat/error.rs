@@ -12,10 +12,12 @@ use serde_json::{Map, Value};
 use crate::types::{Class, Failure};
 use crate::wire::excerpt::Excerpt;
 use crate::wire::gemini;
+use crate::wire::phrases::{class_of_message, is_of_a_day};
 use crate::wire::refused::{self, class_of_status, plain_text};
 use crate::wire::times::wait_in_words;
 
 use super::limits::{grants_nothing, read_hints};
+use super::words::class_of_word;
 
 /// Classifies a response whose status is no success.
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
@@ -136,7 +138,9 @@ fn error_of(body: &Value) -> Option<Found<'_>> {
         Some(Value::String(message)) if !message.is_empty() => {
             Some(Found::Said(Said { message: message.clone(), ..fields(body) }))
         }
-        _ if body.get("message").is_some_and(Value::is_string) => Some(Found::Said(fields(body))),
+        _ if ["message", "error_msg"].iter().any(|name| body.get(*name).is_some_and(Value::is_string)) => {
+            Some(Found::Said(fields(body)))
+        }
         _ => body
             .get("detail")
             .map(|detail| Found::Said(Said { message: detail_text(detail), ..Said::default() })),
@@ -152,14 +156,22 @@ fn is_google(error: &Value) -> bool {
 fn fields(error: &Map<String, Value>) -> Said {
     let text =
         |name| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    let code = error.get("code");
+    let code = error.get("code").or_else(|| error.get("error_code"));
     let number = code.and_then(Value::as_u64).or_else(|| code?.as_str()?.parse().ok());
-    let message = ["message", "msg", "detail"].into_iter().find_map(text);
+    let status = number.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    let message = ["message", "msg", "detail", "error_msg"].into_iter().find_map(text);
+    let message = message.unwrap_or_else(|| Value::Object(error.clone()).to_string());
+    // What OpenRouter's provider said stands behind its own words.
+    let raw = error.get("metadata").and_then(|metadata| metadata.get("raw")).and_then(Value::as_str);
     Said {
-        message: message.unwrap_or_else(|| Value::Object(error.clone()).to_string()),
-        code: text("code").filter(|_| number.is_none()),
-        kind: text("type"),
-        status: number.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code)),
+        message: raw.map_or_else(|| message.clone(), |raw| format!("{message}: {raw}")),
+        // A number of the vendor's own is a word like any other; a status is none.
+        code: match number {
+            Some(number) => status.is_none().then(|| number.to_string()),
+            None => text("code").or_else(|| text("error_code")),
+        },
+        kind: text("type").or_else(|| text("error_type")).or_else(|| text("__type")),
+        status,
     }
 }
 
@@ -213,97 +225,6 @@ impl Said {
         // The code of a day's limit is that of a minute's.
         if class == Class::RateLimit && is_of_a_day(&message) { Class::Quota } else { class }
     }
-}
-
-/// Returns what a code or type means; `None` when the status knows better.
-fn class_of_word(word: &str, status: Option<u16>) -> Option<Class> {
-    Some(match word {
-        // Ramping up too fast is answered with 429 today and was with 503.
-        "slow_down" if status == Some(429) => Class::RateLimit,
-        "slow_down"
-        | "server_is_overloaded"
-        | "service_unavailable_error"
-        | "unavailable_error"
-        | "overloaded_error"
-        | "engine_overloaded_error" => Class::Overloaded,
-        "rate_limit_exceeded" | "rate_limit_error" | "ratelimiterror" | "too_many_requests" => {
-            Class::RateLimit
-        }
-        "insufficient_quota"
-        | "credit_balance_exhausted"
-        | "organization_spend_limit_exceeded"
-        | "project_spend_limit_exceeded"
-        | "organization_usage_limit_exceeded"
-        | "billing_hard_limit_reached"
-        | "billing_not_active"
-        | "billing_error"
-        | "insufficient_balance"
-        | "insufficient_credits"
-        | "quota_exceeded"
-        | "quotaexceeded"
-        | "exceeded_current_quota_error" => Class::Quota,
-        "context_length_exceeded" | "exceed_context_size_error" | "request_too_large" => Class::TooLong,
-        "content_filter"
-        | "content_policy_violation"
-        | "responsibleaipolicyviolation"
-        | "data_inspection_failed"
-        | "invalid_prompt" => Class::ContentFilter,
-        "invalid_api_key"
-        | "authentication_error"
-        | "authenticationerror"
-        | "permission_error"
-        | "permissiondeniederror"
-        | "account_deactivated"
-        | "unsupported_country_region_territory" => Class::Auth,
-        "model_not_found" | "not_found_error" | "notfounderror" | "deploymentnotfound" => Class::NotFound,
-        _ => return None,
-    })
-}
-
-/// Returns what a message means, from servers whose codes say nothing.
-fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let refused = matches!(status, None | Some(400 | 403 | 413 | 422));
-    let failed = matches!(status, None | Some(500));
-    if (refused || failed)
-        && any(&[
-            "context length",
-            "context size",
-            "context window",
-            "prompt is too long",
-            "input is too long",
-        ])
-    {
-        return Some(Class::TooLong);
-    }
-    if refused && any(&["content management policy", "content policy", "was flagged", "requires moderation"])
-    {
-        return Some(Class::ContentFilter);
-    }
-    if (refused || status == Some(429))
-        && any(&[
-            "exceeded your current quota",
-            "insufficient balance",
-            "insufficient credits",
-            "credit balance",
-        ])
-    {
-        return Some(Class::Quota);
-    }
-    if refused && any(&["invalid api key", "incorrect api key"]) {
-        return Some(Class::Auth);
-    }
-    (failed && any(&["loading model", "currently loading", "server busy", "overloaded"]))
-        .then_some(Class::Overloaded)
-}
-
-/// Tells a limit of a day or a month, such as Groq's `tokens per day (TPD)` and OpenRouter's
-/// `free-models-per-day`, from one that opens within the minute.
-fn is_of_a_day(message: &str) -> bool {
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let long =
-        ["per day", "per-day", "(rpd)", "(tpd)", "daily", "per week", "weekly", "per month", "monthly"];
-    any(&long) && !any(&["per min", "per-min", "(rpm)", "(tpm)", "per second"])
 }
 
 fn is_callers_fault(word: &str) -> bool {

@@ -13,6 +13,7 @@ mod request;
 mod strict;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub(super) use error::{complete, read_error};
 pub(super) use limits::read_hints;

@@ -19,8 +19,24 @@ use super::strict::meets_strict_rules;
 
 pub(in crate::wire) const BASE_URL: &str = "https://api.openai.com/v1";
 
-/// Where OpenAI's own models answer, which know the limit as `max_completion_tokens` only.
-const OPENAI_HOSTS: [&str; 2] = ["api.openai.com", "openai.azure.com"];
+/// Where OpenAI's own models answer, whose newer ones know the limit as `max_completion_tokens` only: OpenAI's
+/// hosts, and Azure's in the public cloud and in those of the US government and China
+/// (<https://learn.microsoft.com/azure/ai-foundry/openai/reference>,
+/// <https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure>,
+/// <https://learn.microsoft.com/azure/china/resources-developer-guide>), and Azure's gateway.
+const OPENAI_HOSTS: [&str; 11] = [
+    "api.openai.com",
+    "openai.azure.com",
+    "openai.azure.us",
+    "openai.azure.cn",
+    "cognitiveservices.azure.com",
+    "cognitiveservices.azure.us",
+    "cognitiveservices.azure.cn",
+    "services.ai.azure.com",
+    "services.ai.azure.us",
+    "azure-api.net",
+    "azure-api.us",
+];
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -35,7 +51,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     response_format: Option<ResponseFormat<'a>>,
     stream: bool,
-    stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
 }
 
 #[derive(Serialize)]
@@ -129,6 +146,12 @@ pub(in crate::wire) fn encode(
         MaxTokensField::Auto if is_openai(base_url) => (prompt.max_tokens, None),
         MaxTokensField::Auto => (None, prompt.max_tokens),
     };
+    let (max_completion_tokens, max_tokens) = if dialect.left_out.renames_max_tokens() {
+        (max_tokens, max_completion_tokens)
+    } else {
+        (max_completion_tokens, max_tokens)
+    };
+    let usage = !dialect.left_out.leaves_out_stream_options();
     let body = Body {
         model,
         messages: turns(prompt, &asked)?,
@@ -137,7 +160,7 @@ pub(in crate::wire) fn encode(
         temperature: prompt.temperature,
         response_format: response_format(&asked),
         stream: true,
-        stream_options: StreamOptions { include_usage: true },
+        stream_options: usage.then_some(StreamOptions { include_usage: true }),
     };
     Ok(Request { path: "/chat/completions".to_owned(), headers: Vec::new(), body: outgoing::json(&body)? })
 }
@@ -271,6 +294,13 @@ mod tests {
             ("https://API.OPENAI.COM:443", true),
             ("https://eu.api.openai.com/v1", true),
             ("https://mine.openai.azure.com/openai/v1?x=http://a", true),
+            ("https://mine.cognitiveservices.azure.com/openai/v1", true),
+            ("https://mine.services.ai.azure.com/openai/v1", true),
+            ("https://mine.openai.azure.us/openai/v1", true),
+            ("https://mine.cognitiveservices.azure.us/openai/v1", true),
+            ("https://mine.openai.azure.cn/openai/v1", true),
+            ("https://gateway.azure-api.net/openai/v1", true),
+            ("https://azure-api.net.example.org", false),
             ("http://localhost:11434/v1", false),
             ("https://notapi.openai.com", false),
             ("https://notopenai.azure.com", false),
