@@ -334,6 +334,11 @@ impl Limits {
         named
     }
 
+    /// Returns the limits of tokens of both directions, and of those that are written, that are known.
+    pub fn known_tokens(&self) -> (Option<f64>, Option<f64>) {
+        (self.tokens.nominal(), self.output.nominal())
+    }
+
     /// Returns whether any limit is known, by the configuration or the provider's word.
     pub fn is_known(&self) -> bool {
         self.all().into_iter().any(|limit| limit.nominal().is_some())

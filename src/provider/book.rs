@@ -283,6 +283,7 @@ impl Book {
             }
         };
         lane.took(&reserved);
+        lane.output_habit.sent(&reserved, now);
         let ticket = lane.concurrency.left(lane.is_paced(&self.limits), now);
         self.in_flight += 1;
         self.calls += 1;

@@ -14,6 +14,7 @@ use crate::wire::LeftOut;
 use super::call::Refused;
 use super::limit_use::Lately;
 use super::model::Model;
+use super::output_habit::{OutputHabit, TokenLimits};
 use super::reservation::{Reservation, Reservations};
 use super::settings::Settings;
 use super::sizes::{ASSUMED_OUTPUT, Sizes};
@@ -49,6 +50,8 @@ pub(super) struct Lane {
     /// Until when no further call leaves after a failure, unless one is answered.
     pub(super) in_doubt_until: Option<Instant>,
     pub(super) reservations: Reservations,
+    /// Whether its provider counts `max_tokens`, as far as refusals show it.
+    pub(super) output_habit: OutputHabit,
     /// What its tokens cost, if that is known.
     pub(super) price: Option<Price>,
     pub(super) has_answered: bool,
@@ -100,7 +103,8 @@ impl Lane {
             has_limits: own.is_some() || settings.models.len() > 1,
             held_back: None,
             in_doubt_until: None,
-            reservations: Reservations { reserve: settings.reserve, limits: narrowest },
+            reservations: Reservations::new(settings.reserve, narrowest),
+            output_habit: OutputHabit::new(now),
             price: model.price,
             has_answered: false,
             left_out: LeftOut::default(),
@@ -149,6 +153,13 @@ impl Lane {
     /// Returns whether its calls keep to a limit, known or estimated: its own, or the account's.
     pub(super) fn is_paced(&self, shared: &Limits) -> bool {
         self.limits.is_paced() || shared.is_paced()
+    }
+
+    /// Returns the token limits that are known, its own or the account's.
+    pub(super) fn token_limits(&self, shared: &Limits) -> TokenLimits {
+        let [own, shared] = [&self.limits, shared].map(Limits::known_tokens);
+        let narrower = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
+        TokenLimits { tokens: narrower(own.0, shared.0), output: narrower(own.1, shared.1) }
     }
 
     /// Takes from its limits.

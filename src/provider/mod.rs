@@ -40,6 +40,7 @@ mod outcome;
 mod outgoing;
 mod outlet;
 mod outlook;
+mod output_habit;
 mod permit;
 mod proxy;
 mod queue;

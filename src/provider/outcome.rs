@@ -44,6 +44,8 @@ pub(super) struct News {
     pub(super) key_rests: bool,
     /// Whether the call failed because of its key.
     pub(super) blame: Blame,
+    /// The provider has turned out to count `max_tokens`.
+    pub(super) counts_max_tokens: bool,
 }
 
 /// About whom an ended call says something.
@@ -100,11 +102,14 @@ impl Book {
         let blame = self.take_back(taken, ended, now);
         let after = self.state_of(&taken.model, now);
         let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
+        let lane = self.lanes.get_mut(&taken.model);
+        let counts_max_tokens = lane.is_some_and(|lane| lane.output_habit.take_news());
         News {
             health: health != after.0,
             moved_to: moved_to.map(|(_, after)| after),
             key_rests: out != after.2,
             blame,
+            counts_max_tokens,
         }
     }
 
@@ -198,6 +203,7 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return blame };
         let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
         // Vendors limit each model. Only where all we know is of the account it must be the account.
+        let token_limits = lane.token_limits(&self.limits);
         let is_accounts = self.limits.is_known() && !lane.limits.is_known();
         let (limits, left) = if is_accounts || !lane.has_limits {
             (&mut self.limits, &taken.shared)
@@ -212,9 +218,17 @@ impl Book {
                     lane.throttled_in_a_row = lane.throttled_in_a_row.saturating_add(1);
                 }
                 let (times, jitter) = (lane.throttled_in_a_row, fastrand::f64());
+                let counts_max_tokens =
+                    lane.output_habit.refused(&taken.reserved, token_limits, failure.limited, now);
+                if counts_max_tokens {
+                    lane.reservations.count_max_tokens();
+                }
                 let is_first = !limits.is_paced();
-                let unnamed =
-                    limits.refused_unexplained(left, failure.limited, told, now).filter(|_| !is_first);
+                let unnamed = if counts_max_tokens {
+                    None
+                } else {
+                    limits.refused_unexplained(left, failure.limited, told, now).filter(|_| !is_first)
+                };
                 // Spread a little, as several processes may share the limit.
                 let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * jitter));
                 let wait = told.or(unnamed).unwrap_or_else(|| THROTTLED.wait(times, jitter));

@@ -19,6 +19,8 @@ use super::sizes::Sizes;
 pub(super) struct Reservations {
     pub(super) reserve: Reserve,
     pub(super) limits: RateLimits,
+    /// Whether refusals have shown that the provider counts `max_tokens`.
+    counts_max_tokens: bool,
 }
 
 /// What a call takes from the limits when it leaves.
@@ -36,6 +38,15 @@ pub(super) struct Reservation {
 }
 
 impl Reservations {
+    pub(super) fn new(reserve: Reserve, limits: RateLimits) -> Self {
+        Self { reserve, limits, counts_max_tokens: false }
+    }
+
+    /// Reserves `max_tokens` from now on, as the provider does.
+    pub(super) fn count_max_tokens(&mut self) {
+        self.counts_max_tokens = true;
+    }
+
     /// Returns what a call of `step` takes; never more than the limits can hold.
     pub(super) fn of(&self, sizes: &Sizes, step: Option<&StepName>, estimate: Estimate) -> Reservation {
         let mut need = sizes.need(step, estimate);
@@ -64,7 +75,9 @@ impl Reservations {
         if let (Err(_), Err(error)) = (shortest(least), shortest(input)) {
             return Err(format!("the call {error} at {provider}"));
         }
-        let Some(most) = self.kept(estimate) else { return Ok(()) };
+        // What only refusals have shown refuses no call by itself.
+        let is_configured = self.reserve == Reserve::MaxTokens;
+        let Some(most) = self.kept(estimate).filter(|_| is_configured) else { return Ok(()) };
         let RateLimits { tokens, output_tokens, .. } = self.limits;
         if let Some(limit) = output_tokens.filter(|limit| most > limit.get()) {
             let what =
@@ -81,7 +94,8 @@ impl Reservations {
     /// Returns the output that the provider reserves itself and keeps.
     fn kept(&self, estimate: Estimate) -> Option<u64> {
         match self.reserve {
-            Reserve::Learned => None,
+            Reserve::Learned if !self.counts_max_tokens => None,
+            Reserve::Learned => estimate.max_tokens,
             Reserve::MaxTokens => estimate.max_tokens,
         }
     }
@@ -173,7 +187,7 @@ mod tests {
     use crate::types::{Tokens, Usage};
 
     fn reservations(reserve: Reserve, limits: RateLimits) -> Reservations {
-        Reservations { reserve, limits }
+        Reservations::new(reserve, limits)
     }
 
     fn per_minute(tokens: u64) -> RateLimits {

@@ -248,6 +248,13 @@ impl State {
             (Some(BreakerState::Closed), _) => info!(%provider, %model, "lane is well again"),
             _ => {}
         }
+        if news.counts_max_tokens {
+            warn!(
+                %provider, %model,
+                "provider counts max_tokens when a call arrives: reserving them from now on; write \
+                 reserve = \"max_tokens\" to do so from the start, or lower max_tokens"
+            );
+        }
         if let (true, Some(failure)) = (news.key_rests, failure) {
             warn!(%provider, %key, %failure, "key was refused, resting it");
         }

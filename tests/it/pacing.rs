@@ -210,6 +210,30 @@ async fn a_provider_that_counts_max_tokens_is_paced_by_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_counts_max_tokens_unasked_is_found_out_by_its_refusals() {
+    for format in ["openai", "anthropic"] {
+        let limits = Limits {
+            tokens_per_minute: NonZeroU64::new(600_000),
+            output_counts: OutputCounts::MaxTokens,
+            ..Limits::default()
+        };
+        // As with many gateways: no header tells how much is left.
+        let settings: Settings = toml::from_str("answer_tokens = 10\nheaders = false").unwrap();
+        let simulator = play(Settings { limits, ..settings });
+        let vendor = FORMATS.into_iter().find(|(name, _)| *name == format).unwrap().1;
+        let more = format!("format = \"{format}\"\nlimits.tokens_per_minute = 600_000{PATIENT}");
+        let pointsman = start(&provider_at("a", &simulator.base_url(vendor), &more));
+        // Thirty are a minute's limit with their max_tokens; as they are written, a hundredth of it.
+        let asks = (0..36).map(|number| pointsman.send(of_step("short", &format!("{number}?"), 20_000)));
+        let answers = futures_util::future::join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok), "{format}");
+        // Those that were under way, and one for a clock that is not ours; they used to come back together.
+        let refused = simulator.counts().refused;
+        assert!(refused <= 8, "{format}: {refused} refused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_never_fits_fails_at_once_by_name_or_goes_elsewhere() {
     let (small, large) = (play(Settings::default()), play(Settings::default()));
     let config = format!(
