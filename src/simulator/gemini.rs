@@ -14,6 +14,7 @@ use super::ask::{Ask, Content, Conversation, Delivery, Shape, tokens};
 use super::events::{Events, pieces};
 use super::reply::{ErrorReply, Head, Reply, append, json_string};
 use super::trouble::{Forbidden, Hint, Throttled, Trouble, unaffordable};
+use super::{Settings, rules};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,7 +50,7 @@ struct GenerationConfig<'a> {
 }
 
 /// Reads a request.
-pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8]) -> Result<Ask<'a>, Trouble> {
+pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8], settings: &Settings) -> Result<Ask<'a>, Trouble> {
     let invalid = |message: String| Trouble::invalid(message, None, None);
     let request: Request<'a> = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("Invalid JSON payload received. {error}")))?;
@@ -66,6 +67,9 @@ pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8]) -> Result<Ask<'a>, Troub
         conversation.push(turn.parts, turn.role == "user");
     }
     let config = request.generation_config;
+    if let Some(schema) = config.response_json_schema.as_ref().filter(|_| settings.strict_schemas) {
+        rules::gemini(schema).map_err(invalid)?;
+    }
     let shape = shape(&config.response_mime_type, config.response_schema.or(config.response_json_schema))?
         .unwrap_or_else(|| conversation.choice().map_or(Shape::Text, Shape::Choice));
     let delivery = match head.stream {

@@ -47,7 +47,7 @@ pub(super) fn read<'a>(
     match vendor {
         Vendor::OpenAi => openai::read(body, settings),
         Vendor::Anthropic => anthropic::read(head, body, settings),
-        Vendor::Gemini => gemini::read(head, body),
+        Vendor::Gemini => gemini::read(head, body, settings),
     }
 }
 

@@ -12,6 +12,22 @@ pub(super) fn openai_strict(schema: &Value) -> Result<(), String> {
         return Err(format!("schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{shown}\"'."));
     }
     walk(schema, |object| {
+        reference_alone(object)?;
+        const NOT_PERMITTED: [&str; 10] = [
+            "allOf",
+            "oneOf",
+            "not",
+            "if",
+            "then",
+            "else",
+            "dependentRequired",
+            "dependentSchemas",
+            "default",
+            "patternProperties",
+        ];
+        if let Some(keyword) = NOT_PERMITTED.iter().find(|keyword| object.contains_key(**keyword)) {
+            return Err(format!("In context=(), '{keyword}' is not permitted."));
+        }
         if is_object(object) {
             if object.get("additionalProperties") != Some(&Value::Bool(false)) {
                 return Err(
@@ -35,6 +51,24 @@ pub(super) fn openai_strict(schema: &Value) -> Result<(), String> {
         }
         Ok(())
     })
+}
+
+/// Returns Gemini's complaint about a schema: a reference stands alone.
+pub(super) fn gemini(schema: &Value) -> Result<(), String> {
+    walk(schema, reference_alone)
+}
+
+/// Complains about keywords beside a reference, but those that begin with `$`.
+fn reference_alone(object: &Map<String, Value>) -> Result<(), String> {
+    if !object.contains_key("$ref") {
+        return Ok(());
+    }
+    let beside: Vec<String> =
+        object.keys().filter(|key| !key.starts_with('$')).map(|key| format!("'{key}'")).collect();
+    if beside.is_empty() {
+        return Ok(());
+    }
+    Err(format!("context=(), $ref cannot have keywords {{{}}}.", beside.join(", ")))
 }
 
 /// Returns Anthropic's complaint about a schema.
@@ -109,6 +143,10 @@ mod tests {
         assert!(openai_strict(&inner(open)).unwrap_err().contains("additionalProperties"));
         let optional = json!({ "type": "object", "properties": { "b": { "type": "string" } }, "additionalProperties": false });
         assert!(openai_strict(&inner(optional)).unwrap_err().contains("Missing 'b'"));
+        let described = json!({ "$ref": "#", "description": "x" });
+        assert!(openai_strict(&inner(described.clone())).unwrap_err().contains("$ref cannot have keywords"));
+        assert!(gemini(&inner(described)).is_err() && gemini(&inner(json!({ "$ref": "#" }))).is_ok());
+        assert!(openai_strict(&inner(json!({ "oneOf": [] }))).unwrap_err().contains("'oneOf'"));
         assert!(openai_strict(&json!({ "type": "array" })).unwrap_err().contains("got 'type: \"array\"'"));
     }
 

@@ -31,11 +31,14 @@ mod parameter;
 mod phrases;
 mod reasoning;
 mod refused;
+mod schema_fits;
+mod schema_rules;
 mod scope;
 mod structured;
 mod text_document;
 mod times;
 mod told;
+mod translate_schema;
 
 pub use dialect::{Dialect, MaxTokensField, Structured};
 pub use exchange::{Progress, Request};

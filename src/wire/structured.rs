@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::types::Shape;
 
 use super::Structured;
+use super::schema_rules::Rules;
+use super::translate_schema::translate;
 
 /// How a shape is asked for.
 #[derive(Debug, Default, PartialEq)]
@@ -36,9 +38,9 @@ impl Asked<'_> {
     }
 }
 
-/// Decides how to ask for `shape`. `fits` tells whether the provider can take a schema; it sees the
-/// schema as it would be sent.
-pub(super) fn ask(shape: &Shape, structured: Structured, fits: impl Fn(&Value) -> bool) -> Asked<'_> {
+/// Decides how to ask for `shape`. `rules` are what the provider accepts: a schema is translated by them, and asked
+/// for in words where it is still not accepted. Without them every schema is sent as it is.
+pub(super) fn ask<'a>(shape: &'a Shape, structured: Structured, rules: Option<&Rules>) -> Asked<'a> {
     let schema = match shape {
         Shape::Text => return Asked::default(),
         Shape::Choice(words) => return Asked { instruction: Some(one_of(words)), ..Asked::default() },
@@ -47,16 +49,32 @@ pub(super) fn ask(shape: &Shape, structured: Structured, fits: impl Fn(&Value) -
     let wrapped = needs_wrapping(shape, structured);
     let sent = if wrapped { Cow::Owned(wrap(schema)) } else { Cow::Borrowed(&**schema) };
     match structured {
-        Structured::Schema if fits(&sent) => {
-            Asked { schema: Some(sent), json_only: false, instruction: None, wrapped }
+        Structured::Schema => {
+            let accepted = match rules {
+                Some(rules) => accepted_by(rules, sent.clone()),
+                None => Some(sent.clone()),
+            };
+            match accepted {
+                Some(schema) => Asked { schema: Some(schema), json_only: false, instruction: None, wrapped },
+                None => Asked { schema: None, json_only: true, instruction: Some(in_words(&sent)), wrapped },
+            }
         }
-        Structured::Schema | Structured::Json => {
+        Structured::Json => {
             Asked { schema: None, json_only: true, instruction: Some(in_words(&sent)), wrapped }
         }
         Structured::Prompt => {
             Asked { schema: None, json_only: false, instruction: Some(in_words(&sent)), wrapped }
         }
     }
+}
+
+/// Returns a schema as the provider of these rules accepts it; `None` where it does not, however it is written.
+pub(super) fn accepted_by<'a>(rules: &Rules, schema: Cow<'a, Value>) -> Option<Cow<'a, Value>> {
+    if rules.accepts(&schema) {
+        return Some(schema);
+    }
+    let translated = translate(schema, rules);
+    rules.accepts(&translated).then_some(translated)
 }
 
 /// Tells whether [`ask`] wraps the answer to `shape`, for the decoder that will read it.
@@ -153,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::schema_rules::ANTHROPIC;
 
     fn list() -> Shape {
         Shape::Json(json!({ "type": "array", "items": { "type": "string" } }).into())
@@ -165,7 +184,7 @@ mod tests {
     #[test]
     fn an_object_is_asked_for_as_it_is() {
         let shape = object();
-        let asked = ask(&shape, Structured::Schema, |_| true);
+        let asked = ask(&shape, Structured::Schema, None);
         assert_eq!(asked.schema.as_deref(), Some(&json!({ "type": "object" })));
         assert!(!asked.wrapped && !asked.json_only && asked.instruction.is_none());
     }
@@ -173,7 +192,7 @@ mod tests {
     #[test]
     fn any_other_root_travels_inside_an_object() {
         let shape = list();
-        let asked = ask(&shape, Structured::Schema, |_| true);
+        let asked = ask(&shape, Structured::Schema, None);
         let expected = json!({
             "type": "object",
             "properties": { "answer": { "type": "array", "items": { "type": "string" } } },
@@ -205,12 +224,12 @@ mod tests {
     #[test]
     fn a_schema_that_the_provider_cannot_take_is_asked_for_in_words() {
         let (list, object) = (list(), object());
-        let asked = ask(&object, Structured::Schema, |_| false);
+        let asked = ask(&object, Structured::Schema, Some(&ANTHROPIC));
         assert!(asked.schema.is_none() && asked.json_only);
         assert!(asked.instruction.unwrap().ends_with("JSON Schema:\n{\"type\":\"object\"}"));
-        let asked = ask(&list, Structured::Json, |_| true);
+        let asked = ask(&list, Structured::Json, None);
         assert!(asked.json_only && asked.wrapped && asked.instruction.unwrap().contains("\"answer\""));
-        let asked = ask(&list, Structured::Prompt, |_| true);
+        let asked = ask(&list, Structured::Prompt, None);
         assert!(!asked.json_only && !asked.wrapped);
         assert!(asked.instruction.unwrap().ends_with("{\"type\":\"array\",\"items\":{\"type\":\"string\"}}"));
     }
@@ -218,7 +237,7 @@ mod tests {
     #[test]
     fn a_choice_ends_with_its_words_on_a_line_of_their_own() {
         let shape = Shape::Choice(["URGENT", "OTHER"].map(str::to_owned).into());
-        let asked = ask(&shape, Structured::Schema, |_| true);
+        let asked = ask(&shape, Structured::Schema, None);
         let system = asked.system(Some("Sort mail.")).unwrap();
         assert!(system.starts_with("Sort mail.\n\n"));
         assert_eq!(system.lines().last(), Some("Answer with exactly one of: URGENT, OTHER"));
@@ -227,7 +246,7 @@ mod tests {
 
     #[test]
     fn plain_text_adds_no_words() {
-        let asked = ask(&Shape::Text, Structured::Schema, |_| true);
+        let asked = ask(&Shape::Text, Structured::Schema, None);
         assert_eq!(asked, Asked::default());
         assert_eq!(asked.system(None), None);
         assert_eq!(asked.system(Some("x")).as_deref(), Some("x"));

@@ -145,3 +145,22 @@ async fn parameters_that_a_model_refuses_by_name_are_left_out_from_then_on() {
         assert_eq!((ran.report.items.completed, refusals(&simulator)), (50, expected), "{format}");
     }
 }
+
+const WITH_DESCRIBED_REFERENCES: &str = r##"
+[[step]]
+name = "s"
+prompt = "Describe {{ item.id }}."
+schema = { type = "object", properties = { hero = { "$ref" = "#/$defs/chart", description = "the hero", default = {} } }, required = ["hero"], additionalProperties = false, "$defs" = { chart = { type = "object", properties = { title = { type = "string" } }, required = ["title"], additionalProperties = false } } }
+"##;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_with_described_references_is_taken_by_every_vendor() {
+    for (format, vendor) in FORMATS {
+        let simulator = play(Settings::default());
+        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{PATIENT}");
+        let config = provider_at("a", &simulator.base_url(vendor), &more);
+        let ran = run(&start(&format!("{QUICK_RETRY}{config}")), WITH_DESCRIBED_REFERENCES, 3).await;
+        assert_eq!(ran.report.items.completed, 3, "{format}: {:?}", ran.lines);
+        assert_eq!(simulator.counts().by_status.get(&400), None, "{format}");
+    }
+}

@@ -6,6 +6,7 @@ mod error;
 mod message;
 mod reply;
 mod request;
+#[cfg(test)]
 mod schema;
 
 pub(super) use error::{complete, read_error, read_hints};

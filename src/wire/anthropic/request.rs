@@ -9,9 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::wire::schema_rules::ANTHROPIC;
 use crate::wire::{Dialect, Request, outgoing, structured, text_document};
-
-use super::schema;
 
 /// The version that takes no sampling parameters any more.
 const WITHOUT_TEMPERATURE: &str = "2026-10-21";
@@ -26,7 +25,7 @@ pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -
     }
     let version = HeaderValue::from_str(version)
         .map_err(|_| cannot_carry(format!("api_version {version:?} cannot stand in a header")))?;
-    let asked = structured::ask(&prompt.shape, dialect.structured, schema::fits);
+    let asked = structured::ask(&prompt.shape, dialect.structured, Some(&ANTHROPIC));
     let body = Body {
         model,
         max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),

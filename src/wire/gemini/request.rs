@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::types::{Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::wire::schema_rules::GEMINI;
 use crate::wire::{Dialect, Request, outgoing, structured, text_document};
 
 const DEFAULT_VERSION: &str = "v1beta";
@@ -18,7 +19,7 @@ const DEFAULT_VERSION: &str = "v1beta";
 const INLINE_TEXTS: [&str; 4] = ["text/plain", "text/html", "text/css", "text/csv"];
 
 pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
-    let asked = structured::ask(&prompt.shape, dialect.structured, |_| true);
+    let asked = structured::ask(&prompt.shape, dialect.structured, Some(&GEMINI));
     let config = Config {
         temperature: prompt.temperature,
         max_output_tokens: prompt.max_tokens,

@@ -10,6 +10,7 @@ mod error;
 mod limits;
 mod reply;
 mod request;
+#[cfg(test)]
 mod strict;
 #[cfg(test)]
 mod tests;

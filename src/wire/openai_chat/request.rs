@@ -12,10 +12,9 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
-use crate::wire::structured::{Asked, ask};
+use crate::wire::schema_rules::OPENAI_STRICT;
+use crate::wire::structured::{Asked, accepted_by, ask};
 use crate::wire::{Dialect, MaxTokensField, Request, outgoing, text_document};
-
-use super::strict::meets_strict_rules;
 
 pub(in crate::wire) const BASE_URL: &str = "https://api.openai.com/v1";
 
@@ -139,7 +138,10 @@ pub(in crate::wire) fn encode(
     base_url: &str,
     dialect: &Dialect,
 ) -> Result<Request, Failure> {
-    let asked = ask(&prompt.shape, dialect.structured, |_| true);
+    let asked = ask(&prompt.shape, dialect.structured, None);
+    // A schema that OpenAI holds the model to token by token; any other is sent as it is, without `strict`.
+    let strict =
+        asked.schema.as_deref().and_then(|schema| accepted_by(&OPENAI_STRICT, Cow::Borrowed(schema)));
     let (max_completion_tokens, max_tokens) = match dialect.max_tokens_field {
         MaxTokensField::MaxCompletionTokens => (prompt.max_tokens, None),
         MaxTokensField::MaxTokens => (None, prompt.max_tokens),
@@ -158,7 +160,7 @@ pub(in crate::wire) fn encode(
         max_completion_tokens,
         max_tokens,
         temperature: prompt.temperature,
-        response_format: response_format(&asked),
+        response_format: response_format(&asked, strict.as_deref()),
         stream: true,
         stream_options: usage.then_some(StreamOptions { include_usage: true }),
     };
@@ -170,10 +172,10 @@ pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, Header
     outgoing::key(AUTHORIZATION, &Secret::from(format!("Bearer {}", key.expose())))
 }
 
-fn response_format<'a>(asked: &'a Asked<'_>) -> Option<ResponseFormat<'a>> {
-    match asked.schema.as_deref() {
+fn response_format<'a>(asked: &'a Asked<'_>, strict: Option<&'a Value>) -> Option<ResponseFormat<'a>> {
+    match strict.or(asked.schema.as_deref()) {
         Some(schema) => {
-            let strict = meets_strict_rules(schema).then_some(true);
+            let strict = strict.map(|_| true);
             Some(ResponseFormat::JsonSchema { json_schema: JsonSchema { name: "answer", schema, strict } })
         }
         None => asked.json_only.then_some(ResponseFormat::JsonObject),

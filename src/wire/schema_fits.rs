@@ -1,0 +1,228 @@
+//! Tells whether a vendor accepts a JSON Schema, by its [`Rules`].
+//!
+//! Knows what is accepted, not what is refused: it says no when in doubt. A `$ref` stands alone with every vendor.
+
+use serde_json::{Map, Value};
+
+use super::schema_rules::{Recursion, Rules};
+
+/// Bounds the walk, so that references that fan out cannot make it long.
+const MOST_SCHEMAS: usize = 20_000;
+
+impl Rules {
+    /// Returns whether the vendor takes `schema` as it is.
+    pub(super) fn accepts(&self, schema: &Value) -> bool {
+        let is_object =
+            schema.get("type").is_some_and(|root| root == "object") && schema.get("anyOf").is_none();
+        let mut walk = Walk {
+            rules: self,
+            root: schema,
+            within: Vec::new(),
+            optional: 0,
+            schemas: MOST_SCHEMAS,
+            properties: self.properties,
+            enum_values: self.enum_values,
+            characters: self.characters,
+        };
+        (is_object || !self.object_at_root) && walk.schema(schema, self.levels)
+    }
+}
+
+/// One look at a schema; the numbers are what is left of each bound.
+struct Walk<'a> {
+    rules: &'a Rules,
+    root: &'a Value,
+    /// The references that are being followed, and how many optional properties were above each.
+    within: Vec<(&'a str, usize)>,
+    /// The optional properties above.
+    optional: usize,
+    schemas: usize,
+    properties: usize,
+    enum_values: usize,
+    characters: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn schema(&mut self, schema: &'a Value, levels: usize) -> bool {
+        let Value::Object(keywords) = schema else { return false };
+        let rules = self.rules;
+        take(&mut self.schemas, 1)
+            && levels > 0
+            && (!keywords.contains_key("$ref") || keywords.keys().all(|key| key.starts_with('$')))
+            && (!rules.typed || is_typed(keywords))
+            && (!rules.closed || is_closed(keywords))
+            && (!rules.all_required || requires_all(keywords))
+            && keywords.iter().all(|(key, value)| self.keyword(keywords, key, value, levels - 1))
+    }
+
+    fn keyword(&mut self, of: &'a Map<String, Value>, key: &'a str, value: &'a Value, levels: usize) -> bool {
+        let rules = self.rules;
+        if rules.keywords.is_some_and(|known| !known.contains(&key)) {
+            return false;
+        }
+        match (key, value) {
+            ("properties", Value::Object(all)) => {
+                take(&mut self.properties, all.len())
+                    && all.iter().all(|(name, schema)| self.property(of, name, schema, levels))
+            }
+            ("$defs" | "definitions", Value::Object(all)) => all
+                .iter()
+                .all(|(name, schema)| take(&mut self.characters, name.len()) && self.schema(schema, levels)),
+            ("properties" | "$defs" | "definitions", _) => false,
+            ("anyOf" | "oneOf" | "allOf" | "prefixItems", _) => {
+                value.as_array().is_some_and(|all| all.iter().all(|schema| self.schema(schema, levels)))
+            }
+            ("additionalProperties", Value::Bool(false)) => true,
+            ("additionalProperties", _) if rules.closed => false,
+            ("items" | "additionalProperties", Value::Bool(_)) if rules.keywords.is_none() => true,
+            ("items" | "additionalProperties", _) => self.schema(value, levels),
+            ("enum", Value::Array(values)) => {
+                take(&mut self.enum_values, values.len()) && values.iter().all(|value| self.value(value))
+            }
+            ("const", _) => self.value(value),
+            ("minItems", _) => {
+                rules.min_items.is_none_or(|most| value.as_u64().is_some_and(|min| min <= most))
+            }
+            ("format", _) => {
+                rules.formats.is_none_or(|all| value.as_str().is_some_and(|format| all.contains(&format)))
+            }
+            ("$ref", _) => value.as_str().is_some_and(|reference| self.reference(reference, levels)),
+            _ => true,
+        }
+    }
+
+    fn property(&mut self, of: &'a Map<String, Value>, name: &str, schema: &'a Value, levels: usize) -> bool {
+        let is_optional = usize::from(!requires(of, name));
+        self.optional += is_optional;
+        let fits = take(&mut self.characters, name.len()) && self.schema(schema, levels);
+        self.optional -= is_optional;
+        fits
+    }
+
+    fn value(&mut self, value: &Value) -> bool {
+        let is_scalar = !value.is_object() && !value.is_array();
+        let length = value.as_str().map_or(0, |text| text.chars().count());
+        (is_scalar || !self.rules.scalar_values) && take(&mut self.characters, length)
+    }
+
+    fn reference(&mut self, reference: &'a str, levels: usize) -> bool {
+        let Some(target) = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)) else {
+            return false;
+        };
+        if let Some((_, above)) = self.within.iter().find(|(known, _)| *known == reference) {
+            return self.rules.recursion == Recursion::BelowOptional && self.optional > *above;
+        }
+        if self.rules.recursion == Recursion::Anywhere {
+            return true;
+        }
+        let is_root = reference == "#";
+        if is_root && (self.rules.recursion == Recursion::Nowhere || self.optional == 0) {
+            return false;
+        }
+        self.within.push((reference, self.optional));
+        let fits = is_root || self.schema(target, levels);
+        self.within.pop();
+        fits && (self.rules.recursion != Recursion::Nowhere || !is_root)
+    }
+}
+
+/// Takes from what is left of a bound, if there is as much.
+fn take(left: &mut usize, number: usize) -> bool {
+    let rest = left.checked_sub(number);
+    *left = rest.unwrap_or(0);
+    rest.is_some()
+}
+
+fn is_typed(keywords: &Map<String, Value>) -> bool {
+    ["type", "$ref", "anyOf"].iter().any(|kind| keywords.contains_key(*kind))
+        && (!is(keywords, "array") || keywords.contains_key("items"))
+}
+
+/// An object says that it takes no other properties.
+fn is_closed(keywords: &Map<String, Value>) -> bool {
+    let is_object =
+        is(keywords, "object") || !keywords.contains_key("type") && keywords.contains_key("properties");
+    !is_object || keywords.get("additionalProperties") == Some(&Value::Bool(false))
+}
+
+fn requires_all(keywords: &Map<String, Value>) -> bool {
+    let all = || keywords.get("properties").and_then(Value::as_object);
+    !is(keywords, "object") || all().is_some_and(|all| all.keys().all(|name| requires(keywords, name)))
+}
+
+fn requires(keywords: &Map<String, Value>, name: &str) -> bool {
+    let required = keywords.get("required").and_then(Value::as_array);
+    required.is_some_and(|all| all.iter().any(|required| required == name))
+}
+
+fn is(keywords: &Map<String, Value>, kind: &str) -> bool {
+    match keywords.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(|one| one == kind),
+        Some(one) => one == kind,
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::wire::schema_rules::{ANTHROPIC, GEMINI, OPENAI_STRICT};
+
+    use super::*;
+
+    fn object(properties: &Value, required: &[&str]) -> Value {
+        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    }
+
+    #[test]
+    fn a_reference_stands_alone_with_every_vendor() {
+        let with = |reference: Value| {
+            let mut schema = object(&json!({ "a": reference }), &["a"]);
+            schema["$defs"] = json!({ "d": { "type": "string" } });
+            schema
+        };
+        let alone = with(json!({ "$ref": "#/$defs/d" }));
+        let described = with(json!({ "$ref": "#/$defs/d", "description": "x" }));
+        for rules in [&OPENAI_STRICT, &ANTHROPIC, &GEMINI] {
+            assert!(rules.accepts(&alone) && !rules.accepts(&described), "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn recursion_is_accepted_where_its_vendor_takes_it() {
+        let node = |required: &[&str]| {
+            let next = json!({ "$ref": "#/$defs/node" });
+            let value = json!({ "type": "string" });
+            let mut schema = object(&json!({ "node": next.clone() }), &["node"]);
+            schema["$defs"] = json!({ "node": object(&json!({ "next": next, "value": value }), required) });
+            schema
+        };
+        let (optional, required) = (node(&["value"]), node(&["next", "value"]));
+        assert!(OPENAI_STRICT.accepts(&required));
+        assert!(!ANTHROPIC.accepts(&optional) && !ANTHROPIC.accepts(&required));
+        assert!(GEMINI.accepts(&optional) && !GEMINI.accepts(&required));
+        let itself = |required: &[&str]| object(&json!({ "child": { "$ref": "#" } }), required);
+        assert!(GEMINI.accepts(&itself(&[])) && !GEMINI.accepts(&itself(&["child"])));
+        assert!(!ANTHROPIC.accepts(&itself(&[])));
+    }
+
+    #[test]
+    fn a_schema_larger_than_openai_takes_is_not_strict() {
+        let names: Vec<String> = (0..5_001).map(|number| format!("p{number}")).collect();
+        let of = |count: usize| {
+            let properties: Map<String, Value> =
+                names[..count].iter().map(|name| (name.clone(), json!({ "type": "string" }))).collect();
+            let required: Vec<&str> = names[..count].iter().map(String::as_str).collect();
+            object(&Value::Object(properties), &required)
+        };
+        assert!(OPENAI_STRICT.accepts(&of(5_000)) && !OPENAI_STRICT.accepts(&of(5_001)));
+        let choice = |count: usize| {
+            let values: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            object(&json!({ "a": { "type": "string", "enum": values } }), &["a"])
+        };
+        assert!(OPENAI_STRICT.accepts(&choice(1_000)) && !OPENAI_STRICT.accepts(&choice(1_001)));
+        let long = object(&json!({ "a": { "type": "string", "enum": ["x".repeat(120_000)] } }), &["a"]);
+        assert!(!OPENAI_STRICT.accepts(&long));
+    }
+}

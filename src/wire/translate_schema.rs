@@ -1,0 +1,146 @@
+//! Writes a schema the way a vendor takes it, without changing which answers are valid.
+//!
+//! A `$ref` that is described, as code generators write it, gets the schema that it refers to in its place;
+//! remarks that the vendor does not know are left out.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::schema_rules::Rules;
+
+/// Keywords beside a `$ref` that say nothing about which values are valid.
+const REMARKS: [&str; 8] =
+    ["title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"];
+
+/// How often references are followed: one that still refers to others then stays alone.
+const DEEPEST: usize = 8;
+
+/// Schemas that are written at most: references that fan out end there.
+const MOST_SCHEMAS: usize = 20_000;
+
+/// Returns the schema as the vendor of these rules takes it; as it was where nothing has to be changed.
+pub(super) fn translate<'a>(schema: Cow<'a, Value>, rules: &Rules) -> Cow<'a, Value> {
+    let mut writer = Writer { root: &schema, rules, left: MOST_SCHEMAS, changed: false };
+    let written = writer.schema(&schema, DEEPEST);
+    if writer.changed && writer.left > 0 { Cow::Owned(written) } else { schema }
+}
+
+struct Writer<'a> {
+    root: &'a Value,
+    rules: &'a Rules,
+    left: usize,
+    changed: bool,
+}
+
+impl Writer<'_> {
+    fn schema(&mut self, schema: &Value, depth: usize) -> Value {
+        self.left = self.left.saturating_sub(1);
+        let Value::Object(keywords) = schema else { return schema.clone() };
+        if self.left == 0 {
+            return schema.clone();
+        }
+        if let Some(described) = self.described_reference(keywords, depth) {
+            self.changed = true;
+            return described;
+        }
+        let mut written = Map::new();
+        for (key, value) in keywords {
+            if self.rules.left_out.contains(&key.as_str()) {
+                self.changed = true;
+                continue;
+            }
+            let value = match (key.as_str(), value) {
+                ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
+                    let one = |(name, schema): (&String, &Value)| (name.clone(), self.schema(schema, depth));
+                    Value::Object(all.iter().map(one).collect())
+                }
+                ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(all)) => {
+                    Value::Array(all.iter().map(|schema| self.schema(schema, depth)).collect())
+                }
+                ("items" | "additionalProperties" | "not", schema) => self.schema(schema, depth),
+                (_, other) => other.clone(),
+            };
+            written.insert(key.clone(), value);
+        }
+        Value::Object(written)
+    }
+
+    /// Writes a reference with remarks beside it as what it refers to, with these remarks; without them where it
+    /// has been followed often enough.
+    fn described_reference(&mut self, keywords: &Map<String, Value>, depth: usize) -> Option<Value> {
+        let reference = keywords.get("$ref")?.as_str()?;
+        let beside = || keywords.iter().filter(|(key, _)| *key != "$ref");
+        if beside().next().is_none() || !beside().all(|(key, _)| REMARKS.contains(&key.as_str())) {
+            return None;
+        }
+        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        let Some(target) = target.filter(|_| depth > 0) else {
+            return Some(Value::Object([("$ref".to_owned(), reference.into())].into_iter().collect()));
+        };
+        let mut written = self.schema(target, depth - 1);
+        // What is itself a bare reference takes no remarks either.
+        if let Value::Object(written) = &mut written
+            && !written.contains_key("$ref")
+        {
+            let kept = beside().filter(|(key, _)| !self.rules.left_out.contains(&key.as_str()));
+            written.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+        }
+        Some(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::wire::schema_rules::{ANTHROPIC, GEMINI, OPENAI_STRICT};
+
+    #[test]
+    fn a_described_reference_becomes_what_it_refers_to() {
+        let schema = json!({
+            "type": "object",
+            "properties": { "hero": { "$ref": "#/$defs/chart", "description": "the hero" } },
+            "required": ["hero"],
+            "additionalProperties": false,
+            "$defs": { "chart": { "type": "string", "description": "a chart" } },
+        });
+        for rules in [&OPENAI_STRICT, &ANTHROPIC, &GEMINI] {
+            let written = translate(Cow::Borrowed(&schema), rules);
+            assert_eq!(written["properties"]["hero"], json!({ "type": "string", "description": "the hero" }));
+            assert!(rules.accepts(&written) && !rules.accepts(&schema));
+        }
+    }
+
+    #[test]
+    fn a_schema_without_anything_to_change_stays_as_it_is() {
+        let schema =
+            json!({ "type": "object", "properties": { "a": { "$ref": "#/$defs/d" } }, "$defs": { "d": {} } });
+        assert!(matches!(translate(Cow::Borrowed(&schema), &OPENAI_STRICT), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn remarks_that_a_vendor_does_not_know_are_left_out() {
+        let schema = json!({ "type": "object", "properties": { "default": { "type": "string", "default": "a" } },
+            "required": ["default"], "additionalProperties": false });
+        let written = translate(Cow::Borrowed(&schema), &OPENAI_STRICT);
+        assert_eq!(written["properties"], json!({ "default": { "type": "string" } }));
+        assert!(OPENAI_STRICT.accepts(&written));
+    }
+
+    #[test]
+    fn a_described_recursion_ends() {
+        let schema = json!({
+            "type": "object",
+            "properties": { "next": { "$ref": "#/$defs/node", "description": "x" } },
+            "required": ["next"],
+            "additionalProperties": false,
+            "$defs": { "node": { "type": "object", "required": ["next"], "additionalProperties": false,
+                "properties": { "next": { "$ref": "#/$defs/node", "description": "y" } } } },
+        });
+        let written = translate(Cow::Borrowed(&schema), &GEMINI);
+        assert!(!written.to_string().contains(r##""$ref":"#/$defs/node","description""##));
+        assert!(!GEMINI.accepts(&written), "it recurs below required properties");
+    }
+}
