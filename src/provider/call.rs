@@ -1,6 +1,7 @@
 //! What is said to a provider and what it says back.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix::Message;
@@ -52,7 +53,11 @@ impl Call {
 
 /// Whether a call has left, or was withdrawn before: one of them, and once.
 #[derive(Debug, Default)]
-pub struct Departure(SetOnce<Option<Left>>);
+pub struct Departure {
+    left: SetOnce<Option<Left>>,
+    /// Whether response headers have come.
+    word: AtomicBool,
+}
 
 impl Departure {
     /// Makes that of a call of which neither is known.
@@ -62,22 +67,32 @@ impl Departure {
 
     /// Notes that the call leaves. Returns whether it may: one that was withdrawn may not.
     pub fn leave(&self, left: Left) -> bool {
-        self.0.set(Some(left)).is_ok()
+        self.left.set(Some(left)).is_ok()
     }
 
     /// Withdraws the call. Returns whether that was in time: one that has left stays out.
     pub fn withdraw(&self) -> bool {
-        self.0.set(None).is_ok() || self.left().is_none()
+        self.left.set(None).is_ok() || self.left().is_none()
     }
 
     /// Returns what is known of the call if it has left.
     pub fn left(&self) -> Option<&Left> {
-        self.0.get().and_then(Option::as_ref)
+        self.left.get().and_then(Option::as_ref)
+    }
+
+    /// Notes that response headers have come.
+    pub fn had_word(&self) {
+        self.word.store(true, Relaxed);
+    }
+
+    /// Returns whether response headers have come.
+    pub fn has_word(&self) -> bool {
+        self.word.load(Relaxed)
     }
 
     /// Waits until the call leaves; for ever where it was withdrawn.
     pub async fn has_left(&self) -> &Left {
-        match self.0.wait().await {
+        match self.left.wait().await {
             Some(left) => left,
             None => std::future::pending().await,
         }

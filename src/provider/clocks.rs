@@ -42,6 +42,11 @@ impl<'a> Clocks<'a> {
         self.first_token.get_or_insert(now - self.left);
     }
 
+    /// Returns how long the call has been out.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.left.elapsed()
+    }
+
     /// Returns how long the first piece of the answer took; `None` before it has come.
     pub(super) fn first_token(&self) -> Option<Duration> {
         self.first_token

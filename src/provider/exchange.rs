@@ -79,6 +79,8 @@ pub(super) async fn exchange(
         chaos::point("call.send");
         let mut response = clocks.wait(transport.post(request, key.header())).await??;
         chaos::point("call.headers");
+        state.silence.ended(clocks.elapsed());
+        call.departure.iter().for_each(|departure| departure.had_word());
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {

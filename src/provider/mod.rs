@@ -48,6 +48,7 @@ mod redirect;
 mod reply_limit;
 mod reservation;
 mod settings;
+mod silence;
 mod sizes;
 mod snapshot;
 mod standing;

@@ -44,6 +44,17 @@ impl State {
         }
     }
 
+    /// Returns about how long its response headers took to come at most, lately; zero before there were any.
+    pub fn longest_silence(&self) -> Duration {
+        self.silence.longest()
+    }
+
+    /// Returns whether another provider may be asked beside this one, which has said nothing for long, and takes it: once
+    /// until it has answered.
+    pub fn may_ask_beside(&self) -> bool {
+        self.silence.may_ask_beside()
+    }
+
     /// Returns when time alone may change how a lane is doing; `None` when nothing is waited for.
     pub(super) fn recovers(&self, now: Instant) -> Option<Instant> {
         self.lock().recovers(now)

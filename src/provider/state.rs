@@ -33,6 +33,7 @@ use super::outcome::News;
 use super::outlet::{CallThreads, Outlets};
 use super::permit::{Ended, Permit, Taken};
 use super::settings::Settings;
+use super::silence::Silence;
 use super::snapshot::{LaneSnapshot, RestingKey, Snapshot};
 use super::transport;
 
@@ -63,6 +64,7 @@ pub struct State {
     pub(super) outlets: Outlets,
     slot: Slot<Provider>,
     pub(super) arrivals: Arrivals,
+    pub(super) silence: Silence,
     inner: Mutex<Book>,
     /// One reader of key files at a time: a disk that hangs must not gather threads.
     pub(super) reader: Arc<Semaphore>,
@@ -116,6 +118,7 @@ impl State {
             outlets,
             slot,
             arrivals: Arrivals::default(),
+            silence: Silence::default(),
             inner: Mutex::new(book),
             reader: Arc::new(Semaphore::new(1)),
         }))

@@ -3,14 +3,17 @@
 //! Ends when its asker has gone, when its time is up, and when the router stops. Never glues two replies
 //! together.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::FusedFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chaos;
-use crate::provider::{Awaited, Call, Departure, KeyId, Left, Refused, State};
+use crate::provider::{Awaited, Call, Departure, KeyId, Refused, State};
 use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
 
 use super::ask::{Ask, stops};
@@ -42,6 +45,8 @@ pub(super) struct Flow {
     plan: Plan,
     trail: Trail,
     hedging: Option<(HedgeAfter, Arc<Hedges>)>,
+    /// After how long without a word another lane is asked as well, whatever was configured.
+    silence: Option<(Duration, Arc<Hedges>)>,
     first: Option<First>,
     /// Closed when the router stops; which waits for those that hold it.
     open: watch::Receiver<()>,
@@ -96,8 +101,10 @@ impl Flow {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
+        let silence = (lanes.len() > 1).then(|| (retry.silent_after, shared.clone()));
         let (trail, refused_keys) = (Trail::default(), Vec::new());
-        let mut flow = Self { ask, lanes, plan, trail, hedging, first: None, open, lost: 0, refused_keys };
+        let mut flow =
+            Self { ask, lanes, plan, trail, hedging, silence, first: None, open, lost: 0, refused_keys };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) else { return (flow, None) };
         if !brought || flow.hedging.is_some() {
@@ -189,28 +196,30 @@ impl Flow {
         Ok(())
     }
 
-    /// Waits for a call, and for another beside it once it takes long; returns the first answer.
+    /// Waits for a call, and for another beside it once it takes long or stays silent; returns the first answer.
     ///
     /// # Errors
     /// When its asker stops before the call has left.
     async fn race(&mut self, mut first: Out) -> Result<Option<Ended>, Failure> {
-        let long = self.takes_long(&first);
-        let in_vain = self.waits_in_vain(&first);
-        let beside = tokio::select! {
-            biased;
-            end = first.end() => return Ok(self.learn(first.sent, end, false)),
-            () = long => self.send_beside(first.sent.lane),
-            // Withdrawn, it never leaves. One that left in the last moment is in flight, and waited for.
-            () = in_vain => match first.withdraw() {
-                true => return Err(Failure::new(Class::Cancelled, STOPPING)),
-                false => None,
-            },
-        };
-        let Some(beside) = beside else {
-            let end = first.end().await;
-            return Ok(self.learn(first.sent, end, false));
-        };
-        Ok(self.first_of(first, beside).await)
+        let mut long = pin!(self.takes_long(&first).fuse());
+        let mut silent = pin!(self.stays_silent(&first).fuse());
+        let mut in_vain = pin!(self.waits_in_vain(&first).fuse());
+        loop {
+            let beside = tokio::select! {
+                biased;
+                end = first.end() => return Ok(self.learn(first.sent, end, false)),
+                () = &mut long, if !long.is_terminated() => self.send_beside(first.sent.lane),
+                () = &mut silent, if !silent.is_terminated() => self.send_beside_silent(first.sent.lane),
+                // Withdrawn, it never leaves. One that left in the last moment is in flight, and waited for.
+                () = &mut in_vain, if !in_vain.is_terminated() => match first.withdraw() {
+                    true => return Err(Failure::new(Class::Cancelled, STOPPING)),
+                    false => None,
+                },
+            };
+            if let Some(beside) = beside {
+                return Ok(self.first_of(first, beside).await);
+            }
+        }
     }
 
     /// Waits for two calls, and returns the first answer.
@@ -246,22 +255,6 @@ impl Flow {
         }
     }
 
-    /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
-    /// queue does not count: there another lane helps nobody but itself.
-    fn takes_long(&self, out: &Out) -> impl Future<Output = ()> + use<> {
-        let watched = self.hedging.as_ref().map(|(after, _)| (*after, self.lanes[out.sent.lane].clone()));
-        let left = out.left();
-        async move {
-            if let Some((after, lane)) = watched {
-                let Left { at, .. } = left.await;
-                if let Some(wait) = after.wait(&lane) {
-                    return sleep_until(at + wait).await;
-                }
-            }
-            std::future::pending().await
-        }
-    }
-
     fn send(&self, lane: usize) -> Out {
         if let Some((_, hedges)) = &self.hedging {
             hedges.called();
@@ -274,14 +267,6 @@ impl Flow {
         let now = Instant::now();
         let alone = self.plan.is_alone(lane, now, |other| self.lanes[other].is_well(now));
         self.call(lane, alone, self.plan.is_last(lane))
-    }
-
-    /// Asks another lane beside one that takes long, if there is one that can take it at once.
-    fn send_beside(&self, lane: usize) -> Option<Out> {
-        let (now, (_, hedges)) = (Instant::now(), self.hedging.as_ref()?);
-        let beside = self.plan.beside(lane, now);
-        let lane = beside.into_iter().find(|lane| self.lanes[*lane].has_room(now))?;
-        hedges.take().then(|| Out::send(lane, &self.lanes[lane], true, self.call(lane, false, false)))
     }
 
     fn call(&self, lane: usize, alone: bool, stay: bool) -> Call {
@@ -387,3 +372,5 @@ fn candidate(lane: &LaneHandle) -> Candidate {
     let LaneName { provider, model } = &lane.name;
     Candidate { provider: provider.clone(), context: lane.provider.context(model) }
 }
+
+mod beside;

@@ -127,9 +127,14 @@ impl Hedges {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).called();
     }
 
+    /// Returns whether everything is stopping.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// Returns whether one more may be sent, and takes it.
     pub(super) fn take(&self) -> bool {
-        !self.draining.load(Relaxed) && self.budget.lock().unwrap_or_else(PoisonError::into_inner).take()
+        !self.is_draining() && self.budget.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

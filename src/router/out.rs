@@ -99,6 +99,11 @@ impl Out {
         Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
     }
 
+    /// Returns what is told of the call on its way.
+    pub(super) fn departure(&self) -> Option<Arc<Departure>> {
+        self.departure.clone()
+    }
+
     /// Returns what becomes true when the call leaves, for ever false where it is not told.
     pub(super) fn left(&self) -> impl Future<Output = Left> + use<> {
         let departure = self.departure.clone();

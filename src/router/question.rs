@@ -26,6 +26,10 @@ const ASKED_AT_MOST: u32 = 2;
 /// How long a question waits for a router that is not there: one that was killed is back in less.
 const ROUTER_GONE: Duration = Duration::from_secs(2);
 
+/// How long a question waits for its first call by itself. From then on its flow does, which knows what to do about a
+/// provider that stays silent; most calls end sooner.
+const BY_ITSELF: Duration = Duration::from_secs(1);
+
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -86,7 +90,7 @@ impl Asked {
             () = &mut retired => return Ok(unanswered(Failure::new(Class::Cancelled, super::STOPPED))),
             // What follows then the flow knows: whether the call has left.
             () = stops(stop) => None,
-            () = sleep_until(deadline) => None,
+            () = sleep_until(deadline.min(Instant::now() + BY_ITSELF)) => None,
         };
         let first = first.unwrap_or(FirstEnd::Open(self.first));
         // It has come before the call was sent, but where there was none.

@@ -39,6 +39,14 @@ pub struct RetrySettings {
     /// above 0, at most 1.
     #[serde(deserialize_with = "share")]
     pub hedge_share: f64,
+    /// How long a call is out without response headers before another lane is asked beside it, once for each provider
+    /// until it has answered. No key of the file.
+    #[serde(skip, default = "silent_after")]
+    pub silent_after: Duration,
+}
+
+fn silent_after() -> Duration {
+    RetrySettings::default().silent_after
 }
 
 impl RetrySettings {
@@ -72,6 +80,7 @@ impl Default for RetrySettings {
             failover_refusals: false,
             hedge_after: HedgeAfter::Off,
             hedge_share: 0.05,
+            silent_after: Duration::from_secs(20),
         }
     }
 }

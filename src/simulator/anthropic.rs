@@ -104,6 +104,9 @@ pub(super) fn read<'a>(head: &Head<'_>, body: &'a [u8], settings: &Settings) -> 
         }
         conversation.push(message.content, message.role == "user");
     }
+    if conversation.refused_document(|media_type| media_type == "application/pdf").is_some() {
+        return Err(invalid("document.source.base64.media_type: Input should be 'application/pdf'"));
+    }
     let format = request.output_config.and_then(|config| config.format);
     let shape = match format {
         None => conversation.choice().map_or(Shape::Text, Shape::Choice),

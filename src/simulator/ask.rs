@@ -50,6 +50,8 @@ pub(super) enum Shape {
 #[derive(Debug, Default)]
 pub(super) struct Conversation<'a> {
     texts: Vec<Cow<'a, str>>,
+    /// The media types of the documents.
+    documents: Vec<Cow<'a, str>>,
     question: Range<usize>,
 }
 
@@ -60,11 +62,19 @@ impl<'a> Conversation<'a> {
         match content {
             Content::Nothing => {}
             Content::One(text) => self.texts.push(text),
-            Content::Many(texts) => self.texts.extend(texts),
+            Content::Many(texts, documents) => {
+                self.texts.extend(texts);
+                self.documents.extend(documents);
+            }
         }
         if asks {
             self.question = start..self.texts.len();
         }
+    }
+
+    /// Returns the media type of the first document that is none of those that the vendor takes.
+    pub(super) fn refused_document(&self, takes: impl Fn(&str) -> bool) -> Option<&str> {
+        self.documents.iter().map(|media_type| &**media_type).find(|media_type| !takes(media_type))
     }
 
     /// Returns the texts of the last question.
@@ -102,13 +112,13 @@ pub(super) fn tokens(bytes: usize) -> u64 {
     (bytes as u64).div_ceil(4).max(1)
 }
 
-/// The texts of one message: a string, or parts of which some have a `text`.
+/// The texts of one message: a string, or parts of which some have a `text`, and the media types of its documents.
 #[derive(Debug, Default)]
 pub(super) enum Content<'a> {
     #[default]
     Nothing,
     One(Cow<'a, str>),
-    Many(Vec<Cow<'a, str>>),
+    Many(Vec<Cow<'a, str>>, Vec<Cow<'a, str>>),
 }
 
 impl Content<'_> {
@@ -127,6 +137,60 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 struct Part<'a> {
     #[serde(borrow, default)]
     text: Option<Text<'a>>,
+    #[serde(rename = "type", borrow, default)]
+    kind: Cow<'a, str>,
+    /// Anthropic's.
+    #[serde(borrow, default)]
+    source: Option<Source<'a>>,
+    /// OpenAI's.
+    #[serde(borrow, default)]
+    file: Option<File<'a>>,
+    /// Gemini's.
+    #[serde(rename = "inlineData", alias = "inline_data", borrow, default)]
+    inline_data: Option<InlineData<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Source<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    media_type: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(borrow, default)]
+    file_data: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct InlineData<'a> {
+    #[serde(rename = "mimeType", alias = "mime_type", borrow, default)]
+    mime_type: Cow<'a, str>,
+}
+
+impl<'a> Part<'a> {
+    /// Returns the media type of the document that it carries as a file.
+    fn document(self) -> Option<Cow<'a, str>> {
+        if let Some(source) = self.source {
+            return (self.kind == "document" && source.kind == "base64").then_some(source.media_type);
+        }
+        let of_url =
+            |url: &str| url.strip_prefix("data:").and_then(|rest| rest.split(';').next()).map(str::to_owned);
+        let of_file = self.file.map(|file| Cow::Owned(of_url(&file.file_data).unwrap_or_default()));
+        of_file.or(self.inline_data.map(|data| data.mime_type))
+    }
+}
+
+/// Reads parts: their texts, and the media types of their documents.
+fn many<'a>(parts: impl Iterator<Item = Part<'a>>) -> Content<'a> {
+    let (mut texts, mut documents) = (Vec::new(), Vec::new());
+    for mut part in parts {
+        texts.extend(part.text.take().map(|text| text.0));
+        documents.extend(part.document());
+    }
+    Content::Many(texts, documents)
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
@@ -157,11 +221,11 @@ impl<'de> Visitor<'de> for ContentReader {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-        let mut texts = Vec::new();
+        let mut all = Vec::new();
         while let Some(part) = parts.next_element::<Part<'de>>()? {
-            texts.extend(part.text.map(|text| text.0));
+            all.push(part);
         }
-        Ok(Content::Many(texts))
+        Ok(many(all.into_iter()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
@@ -172,7 +236,7 @@ impl<'de> Visitor<'de> for ContentReader {
             parts: Vec<Part<'a>>,
         }
         let holder = Parts::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-        Ok(Content::Many(holder.parts.into_iter().filter_map(|part| part.text).map(|text| text.0).collect()))
+        Ok(many(holder.parts.into_iter()))
     }
 }
 
@@ -194,9 +258,9 @@ mod tests {
         assert!(matches!(read(r#""plain""#), Content::One(Cow::Borrowed("plain"))));
         assert!(matches!(read(r#""with \"quotes\"""#), Content::One(Cow::Owned(_))));
         let parts = r#"[{"type":"text","text":"a"},{"type":"image","source":{}},{"text":"b"}]"#;
-        let Content::Many(texts) = read(parts) else { panic!() };
+        let Content::Many(texts, _) = read(parts) else { panic!() };
         assert_eq!(texts, ["a", "b"]);
-        let Content::Many(texts) = read(r#"{"parts":[{"text":"c"}]}"#) else { panic!() };
+        let Content::Many(texts, _) = read(r#"{"parts":[{"text":"c"}]}"#) else { panic!() };
         assert_eq!(texts, ["c"]);
         assert!(read("null").is_nothing());
         assert!(serde_json::from_str::<Content<'_>>("5").is_err());

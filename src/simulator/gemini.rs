@@ -66,6 +66,10 @@ pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8], settings: &Settings) -> 
         }
         conversation.push(turn.parts, turn.role == "user");
     }
+    let takes = |media_type: &str| !["application/json", "application/xml"].contains(&media_type);
+    if let Some(media_type) = conversation.refused_document(takes) {
+        return Err(invalid(format!("Unsupported MIME type: {media_type}")));
+    }
     let config = request.generation_config;
     if let Some(schema) = config.response_json_schema.as_ref().filter(|_| settings.strict_schemas) {
         rules::gemini(schema).map_err(invalid)?;

@@ -107,6 +107,13 @@ pub(super) fn read<'a>(body: &'a [u8], settings: &Settings) -> Result<Ask<'a>, T
         }
         conversation.push(message.content, message.role == "user");
     }
+    if let Some(media_type) = conversation.refused_document(|media_type| media_type == "application/pdf") {
+        let message = format!(
+            "Invalid file data: 'file_data'. Expected a base64-encoded data URL with an application/pdf MIME type, \
+             but got unsupported MIME type '{media_type}'."
+        );
+        return Err(Trouble::invalid(message, Some("messages"), Some("invalid_value")));
+    }
     let shape = match request.response_format {
         None => conversation.choice().map_or(Shape::Text, Shape::Choice),
         Some(format) => shape(format, &conversation, settings)?,

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use pointsman::config::Config;
+use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
 use pointsman::types::{Class, Outcome};
 use tokio::time::Instant;
 
+use super::scripted::{ANSWER, Scripted, stream};
 use super::stage::*;
 
 fn slow(latency: &str) -> Simulator {
@@ -176,4 +179,84 @@ async fn nothing_is_sent_beside_in_a_drain() {
     pointsman.drain(Instant::now() + Duration::from_secs(5)).await;
     assert_eq!(story(&asked.await.unwrap()), "a:ok");
     assert_eq!(other.counts().requests, 0);
+}
+
+/// Starts with two targets, of which the second is asked beside the first after this long a silence.
+fn start_impatient(config: &str, silent_after: Duration) -> Pointsman {
+    let mut config = Config::parse("test.toml", config, &key).unwrap_or_else(|faults| panic!("{faults}"));
+    config.retry.silent_after = silent_after;
+    Pointsman::start_with(&config, &key).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn a_silence_is_long_after_twenty_seconds() {
+    let config = Config::parse("test.toml", "[provider.a]\nbase_url = \"simulator\"\n", &key);
+    assert_eq!(
+        config.unwrap_or_else(|faults| panic!("{faults}")).retry.silent_after,
+        Duration::from_secs(20)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_provider_that_never_answers_another_is_asked_once_until_it_has_answered() {
+    let silent = Settings { faults: vec![Fault::new(FaultKind::Silent)], ..Settings::default() };
+    let (first, second) = (play(silent.clone()), play(Settings::default()));
+    // Nothing was opted for, and no share of the calls is saved up.
+    let config = two(&first, &second, "hedge_share = 0.001");
+    let pointsman = start_impatient(&config, Duration::from_millis(200));
+    let answer = ask(&pointsman, "r", "Anybody?").await;
+    assert_eq!(story(&answer), "a:superseded b:ok");
+    let told = trail(&answer);
+    assert_eq!((told.calls(), told.hedges(), told.failovers()), (2, 1, 0));
+    // It has been asked beside once, and has not answered since: this question waits for as long as it may be silent.
+    assert_eq!(story(&ask(&pointsman, "r", "And now?").await), "a:timeout b:ok");
+    first.set(Settings::default());
+    assert_eq!(story(&ask(&pointsman, "r", "Are you back?").await), "a:ok");
+    first.set(silent);
+    assert_eq!(story(&ask(&pointsman, "r", "And again?").await), "a:superseded b:ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_whose_first_provider_never_answers_is_answered_by_another() {
+    let (silent, healthy) = (faulty([Fault::new(FaultKind::Silent)]), play(Settings::default()));
+    let config = two(&silent, &healthy, "").replace("2s", "20s").replace("total = \"5s\"", "total = \"1m\"");
+    let pointsman = start_impatient(&(config + "[defaults]\nroute = \"r\"\n"), Duration::from_millis(200));
+    let ran = run(&pointsman, "[[step]]\nname = \"greeting\"\nprompt = \"Greet {{ item.id }}.\"", 1).await;
+    let calls = ran.report.calls;
+    assert_eq!((calls.made, calls.answered, calls.hedged, calls.failed), (2, 1, 1, 0), "{calls:?}");
+    assert_eq!(ran.lines[0]["steps"]["greeting"]["provider"], "b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_provider_whose_headers_are_only_late_another_is_asked_no_second_time() {
+    // Longer than a question waits for its first call by itself.
+    let late = Scripted::start_late(Duration::from_millis(1_400), |_| stream("", ANSWER, true)).await;
+    let second = play(Settings::default());
+    let config = format!(
+        "[route.r]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider_at("a", &late.url(), PATIENT),
+        provider("b", &second, PATIENT)
+    );
+    let pointsman = start_impatient(&config, Duration::from_millis(400));
+    let mut hedges = Vec::new();
+    for number in 0..3 {
+        let answer = ask(&pointsman, "r", &format!("Question {number}?")).await;
+        assert!(answer.is_ok(), "{}", story(&answer));
+        hedges.push(trail(&answer).hedges());
+    }
+    assert_eq!(hedges, [1, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_headers_have_come_is_not_silent() {
+    // The headers come at once, and no event after them.
+    let begun = Scripted::start(|_| stream("", ": waits\n\n", false)).await;
+    let second = play(Settings::default());
+    let config = format!(
+        "[route.r]\nlanes = [\"a/m\", \"b/m\"]\n{}{}",
+        provider_at("a", &begun.url(), PATIENT),
+        provider("b", &second, PATIENT)
+    );
+    let pointsman = start_impatient(&config, Duration::from_millis(200));
+    assert_eq!(story(&ask(&pointsman, "r", "Well?").await), "a:timeout b:ok");
 }

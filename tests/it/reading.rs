@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use pointsman::pipeline::run::Output;
+use pointsman::pipeline::sink::{Format, Sink, Target};
+use pointsman::pipeline::source::Source;
 use pointsman::simulator::{Fault, FaultKind, Settings};
 use pointsman::types::{Class, Tokens};
 
@@ -167,6 +170,34 @@ async fn reasoning_between_tags_is_removed_before_choice_schema_and_text_are_che
     let pointsman = start(&provider_at("a", &scripted.url(), "reasoning_tags = \"keep\"\n"));
     let ran = run(&pointsman, STEP, 1).await;
     assert_eq!(ran.lines[0]["answers"]["say"], "<think>Hm.</think>\nHello.");
+}
+
+/// The simulator refuses files as the vendors do: OpenAI and Anthropic all but PDFs, Gemini JSON and XML.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_text_that_is_attached_is_sent_so_that_the_vendor_takes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipeline, out) = (folder.path().join("pipeline.toml"), folder.path().join("out.jsonl"));
+    let endings = ["txt", "md", "csv", "html", "json", "xml"];
+    for ending in endings {
+        std::fs::write(folder.path().join(format!("tides.{ending}")), "Low at dawn.").unwrap();
+    }
+    let step =
+        "name = \"test\"\n[[step]]\nname = \"say\"\nprompt = \"When?\"\nattach = [\"tides.{{ item.id }}\"]\n";
+    std::fs::write(&pipeline, step).unwrap();
+    for (format, vendor) in FORMATS {
+        let simulator = play(Settings::default());
+        let more = format!("format = \"{format}\"\n{PATIENT}");
+        let pointsman = start(&provider_at("a", &simulator.base_url(vendor), &more));
+        let pipeline = pointsman.pipeline(&pipeline).unwrap_or_else(|faults| panic!("{faults}"));
+        let names: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+        let sink = Sink::results(Target::file(&out, &[]).unwrap(), Format::Jsonl, &names).unwrap();
+        let values = endings.into_iter().map(|ending| serde_json::json!({ "id": ending }));
+        let output = Output { lines: sink, rejects: None, ordered: false };
+        let mut run = pointsman.run(pipeline, Source::values("items", values), output).await.unwrap();
+        let report = run.report().await.unwrap();
+        let lines = std::fs::read_to_string(&out).unwrap();
+        assert_eq!((report.items.completed, report.items.failed), (6, 0), "{format}: {lines}");
+    }
 }
 
 /// 30 of 300 answers are empty, each time that their question is asked.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,15 +20,27 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Answers every request with the bytes that `answer` makes of its head, and keeps the connection.
     pub(crate) async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        Self::begin(answer, true).await
+        Self::begin(answer, true, Duration::ZERO).await
     }
 
     /// Answers every request with the bytes that `answer` makes of its head, and closes the connection.
     pub(crate) async fn start_closing(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        Self::begin(answer, false).await
+        Self::begin(answer, false, Duration::ZERO).await
     }
 
-    async fn begin(answer: impl Fn(&str) -> String + Send + Sync + 'static, keep: bool) -> Self {
+    /// Answers every request after `delay` with the bytes that `answer` makes of its head.
+    pub(crate) async fn start_late(
+        delay: Duration,
+        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        Self::begin(answer, true, delay).await
+    }
+
+    async fn begin(
+        answer: impl Fn(&str) -> String + Send + Sync + 'static,
+        keep: bool,
+        delay: Duration,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, requests, answer) = (Arc::default(), Arc::default(), Arc::new(answer));
@@ -36,7 +49,7 @@ impl Scripted {
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, SeqCst);
-                spawn(converse(stream, requests.clone(), answer.clone(), keep));
+                spawn(converse(stream, requests.clone(), answer.clone(), (keep, delay)));
             }
         });
         scripted
@@ -59,7 +72,7 @@ async fn converse(
     mut stream: TcpStream,
     requests: Arc<AtomicUsize>,
     answer: Arc<impl Fn(&str) -> String + Send + Sync>,
-    keep: bool,
+    (keep, delay): (bool, Duration),
 ) {
     stream.set_nodelay(true).unwrap();
     let mut read = Vec::new();
@@ -82,6 +95,7 @@ async fn converse(
         }
         read.drain(..end + length);
         requests.fetch_add(1, SeqCst);
+        tokio::time::sleep(delay).await;
         if stream.write_all(answer(&head).as_bytes()).await.is_err() || !keep {
             return;
         }
