@@ -1,7 +1,7 @@
 //! The pacing score: how well limits are used and kept, judged by the books of the provider that has them.
 //!
 //! ```sh
-//! cargo run --release --example pacing                      # every row, about 20 minutes
+//! cargo run --release --example pacing                      # every row, about 40 minutes
 //! cargo run --release --example pacing -- 1 7b --seconds 20
 //! cargo run --release --example pacing -- 9 --repeat 5       # medians, and from the least to the most
 //! ```
@@ -11,6 +11,7 @@
 //! row configures, plays and is to reach. Ends with 1 when a row misses its goal. Asks no real provider.
 
 mod bursts;
+mod faulty;
 mod outage;
 mod rows;
 mod score;
@@ -66,6 +67,8 @@ async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
     match row.scene {
         Scene::Steady => steady::play(stage, row).await,
         Scene::Unnamed => steady::play_unnamed(stage, row).await,
+        Scene::Faulty(ideal) => faulty::play(stage, row, ideal).await,
+        Scene::Incident(ideal, share) => faulty::play_incident(stage, row, ideal, share).await,
         Scene::Bursts => bursts::play(stage, row).await,
         Scene::Shrinking(how) => shrinking::play(stage, row, how).await,
         Scene::Outage(how) => outage::play(stage, row, how).await,

@@ -34,6 +34,11 @@ pub(crate) enum Scene {
     Shrinking(Shrink),
     /// The first of two providers goes dark, and comes back.
     Outage(Dark),
+    /// Endless work for a provider that fails at random, or takes only so many at once; with so many answers a second
+    /// at best.
+    Faulty(f64),
+    /// Twenty seconds of refusals, of this share of the calls; with so many answers a second before.
+    Incident(f64, f64),
 }
 
 /// How a limit gets less.
@@ -89,6 +94,20 @@ format = "anthropic"
 base_url = "{first}"
 models.m = {}
 "#;
+const FAULTY: &str = r#"
+[provider.first]
+base_url = "{first}"
+limits.concurrency = 128
+timeouts.first_token = "2s"
+models.m = {}
+"#;
+const FAULTY_ANTHROPIC: &str = r#"
+[provider.first]
+format = "anthropic"
+base_url = "{first}"
+limits.concurrency = 128
+models.m = {}
+"#;
 const TWO: &str = r#"
 [provider.first]
 base_url = "{first}"
@@ -111,6 +130,68 @@ const UNNAMED: Goal =
     Goal { used: Some(90.0), refused: Some(5.0), lost: Some(0), attempts: Some(10), ..ANYTHING };
 const SHRUNK: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
 const DARK: Goal = Goal { calls: Some(5), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
+
+const FAULTY_GOAL: Goal = Goal { used: Some(90.0), lost: Some(0), ..ANYTHING };
+const LEVEL_GOAL: Goal = Goal { used: Some(80.0), refused: Some(5.0), lost: Some(0), ..ANYTHING };
+/// A question whose every attempt meets one of two refusals is lost, as it is asked six times.
+const INCIDENT_GOAL: Goal = Goal { seconds: Some(10.0), ..ANYTHING };
+
+/// Answers a second of 128 at once that take a second each, where silence of 2 s befalls 1%, 2% and 5% of the calls;
+/// other faults come at once.
+const IDEAL: f64 = 128.0;
+const IDEAL_SILENT: [f64; 3] = [125.5, 123.0, 115.8];
+
+/// Three rows of a fault that befalls 1%, 2% and 5% of the calls.
+macro_rules! faulty {
+    ($kind:literal, $name:literal, $words:literal, $vendor:ident, $config:ident, $ideal:expr) => {
+        [
+            faulty!($kind, $name, $words, $vendor, $config, $ideal[0], "1", "0.01"),
+            faulty!($kind, $name, $words, $vendor, $config, $ideal[1], "2", "0.02"),
+            faulty!($kind, $name, $words, $vendor, $config, $ideal[2], "5", "0.05"),
+        ]
+    };
+    ($kind:literal, $name:literal, $words:literal, $vendor:ident, $config:ident, $ideal:expr, $percent:literal, $share:literal) => {
+        Row {
+            name: concat!($name, $percent),
+            what: concat!("128 at once, ", $percent, "% at random ", $words),
+            config: $config,
+            simulator: concat!("latency = '1s'\nfaults = [{ kind = '", $kind, "', share = ", $share, " }]"),
+            vendor: Vendor::$vendor,
+            scene: Scene::Faulty($ideal),
+            goal: FAULTY_GOAL,
+            ..USUAL
+        }
+    };
+}
+
+/// Rows of faults.
+const FAULTS: [Row; 15] = {
+    let [f0, f1, f2] = faulty!("unavailable", "u", "503", OpenAi, FAULTY, [IDEAL; 3]);
+    let [f3, f4, f5] = faulty!("overloaded", "v", "529", Anthropic, FAULTY_ANTHROPIC, [IDEAL; 3]);
+    let [f6, f7, f8] = faulty!("server_error", "s", "500", OpenAi, FAULTY, [IDEAL; 3]);
+    let [f9, f10, f11] = faulty!("silent", "t", "silent for 2 s", OpenAi, FAULTY, IDEAL_SILENT);
+    let level = Row {
+        name: "l",
+        what: "40 at once, 503 above that, 128 possible",
+        config: FAULTY,
+        simulator: "latency = '1s'\nfaults = [{ kind = 'unavailable', above = 40 }]",
+        scene: Scene::Faulty(40.0),
+        goal: LEVEL_GOAL,
+        ..USUAL
+    };
+    let half = Row {
+        name: "ih",
+        what: "20 s of 50% 503, 128 at once",
+        config: FAULTY,
+        simulator: "latency = '1s'",
+        scene: Scene::Incident(IDEAL, 0.5),
+        goal: INCIDENT_GOAL,
+        ..USUAL
+    };
+    let all =
+        Row { name: "ia", what: "20 s of 503, 128 at once", scene: Scene::Incident(IDEAL, 1.0), ..half };
+    [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, level, half, all]
+};
 
 /// Three rows of a vendor, which sends no rate-limit headers: a low limit that only refusals show.
 macro_rules! unnamed {
@@ -161,17 +242,18 @@ const USUAL: Row = Row {
 };
 
 /// Every row, in the order of the table.
-pub(crate) const ROWS: [Row; 30] = {
+pub(crate) const ROWS: [Row; 45] = {
     let [u0, u1, u2] = unnamed!(OpenAi, NO_LIMIT, "o", "openai, Retry-After", "true");
     let [u3, u4, u5] = unnamed!(OpenAi, NO_LIMIT, "p", "openai", "false");
     let [u6, u7, u8] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "a", "anthropic, Retry-After", "true");
     let [u9, u10, u11] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "b", "anthropic", "false");
     let [u12, u13, u14] = unnamed!(Gemini, NO_LIMIT_GEMINI, "g", "gemini, RetryInfo", "true");
     let [u15, u16, u17] = unnamed!(Gemini, NO_LIMIT_GEMINI, "h", "gemini", "false");
+    let [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14] = FAULTS;
     let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12] = NAMED;
     [
         r1, r2, r3, r4, r5, r6, r7, r8, u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12, u13, u14, u15,
-        u16, u17, r9, r10, r11, r12,
+        u16, u17, r9, r10, r11, r12, f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14,
     ]
 };
 
