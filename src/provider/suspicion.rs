@@ -72,6 +72,9 @@ impl Suspicion {
 mod tests {
     use std::sync::Arc;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn requests(count: usize) -> Vec<Arc<Prompt>> {
@@ -140,5 +143,57 @@ mod tests {
         suspicion.answered();
         let each = (0..3).map(|_| refuse(&mut suspicion, &requests(1), false, None)[0]);
         assert_eq!(each.collect::<Vec<_>>(), [false, false, true]);
+    }
+
+    /// What happens to a key.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Answered,
+        LetIn,
+        Refused { request: usize, is_certain: bool },
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            1 => Just(Event::Answered),
+            1 => Just(Event::LetIn),
+            6 => (0..5usize, any::<bool>()).prop_map(|(request, is_certain)| Event::Refused { request, is_certain }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_refused_exactly_when_refusals_in_a_row_say_so(events in vec(event(), 1..200)) {
+            let requests = requests(5);
+            let mut suspicion = Suspicion::default();
+            let mut has_answered = false;
+            // What was refused since the last answer, certain refusals each.
+            let mut in_a_row: Vec<(usize, bool)> = Vec::new();
+            for event in events {
+                match event {
+                    Event::Answered => {
+                        suspicion.answered();
+                        has_answered = true;
+                        in_a_row.clear();
+                    }
+                    Event::LetIn => {
+                        suspicion.let_in();
+                        in_a_row.clear();
+                    }
+                    Event::Refused { request, is_certain } => {
+                        let one = &requests[request..=request];
+                        let is_refused = refuse(&mut suspicion, one, is_certain, None)[0];
+                        if is_certain && !has_answered {
+                            prop_assert!(is_refused);
+                            continue;
+                        }
+                        if is_certain || in_a_row.iter().all(|(known, _)| *known != request) {
+                            in_a_row.push((request, is_certain));
+                        }
+                        prop_assert_eq!(is_refused, in_a_row.len() >= IN_A_ROW);
+                    }
+                }
+            }
+        }
     }
 }
