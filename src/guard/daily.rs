@@ -42,6 +42,12 @@ impl Daily {
         Ok(())
     }
 
+    /// Returns until when no call may leave, and how many a day may bring; `None` where one may.
+    pub(super) fn spent_until(&self, now: Instant) -> Option<(u64, Instant)> {
+        let ready = self.expected(0, now);
+        (ready > now).then_some((self.limit, ready))
+    }
+
     /// Gives back one call that did not leave.
     pub(super) fn give_back(&mut self) {
         if let Some((_, calls)) = self.steps.back_mut().filter(|(_, calls)| *calls > 0) {

@@ -309,6 +309,11 @@ impl Limits {
         paced.chain(daily).fold(self.held.max(now), Instant::max)
     }
 
+    /// Returns the limit of a day that is used up, and when there is room again; `None` where there is some.
+    pub fn day_is_spent(&self, now: Instant) -> Option<(u64, Instant)> {
+        self.daily.as_ref().and_then(|daily| daily.spent_until(now))
+    }
+
     /// Returns how many calls of this need the limits let through in a second; `None` is no limit.
     pub fn calls_per_second(&self, need: Need) -> Option<f64> {
         let rates = self.all().into_iter().zip(cells(need));

@@ -92,10 +92,12 @@ impl Purse {
         self.lock().budget.cap().is_some()
     }
 
-    /// Says which day it is: another than before begins with nothing spent.
+    /// Says which day it is: a later one than before begins with nothing spent. A clock that steps back over midnight
+    /// brings no money back; one that steps back by more than a day was wrong before.
     pub fn turn_to(&self, day: Day) {
         let mut inner = self.lock();
-        if inner.day != day {
+        let is_next = day > inner.day || day.0 < inner.day.0.saturating_sub(1);
+        if is_next {
             inner.day = day;
             inner.unkept = Booked::default();
             inner.budget.restart();
@@ -207,6 +209,25 @@ mod tests {
         purse.store_has(cost(170));
         assert_eq!(purse.state().spent, cost(200));
         purse.turn_to(Day(8));
+        assert_eq!(purse.state().spent, cost(0));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_over_midnight_brings_no_money_back() {
+        let purse = Purse::of_day(PurseOf::Day, NanoUsd(1_000));
+        purse.turn_to(Day(8));
+        purse.reserve(NanoUsd(900)).unwrap();
+        purse.settle(NanoUsd(900), &"a".into(), cost(900), true);
+        purse.turn_to(Day(7));
+        assert_eq!(purse.state().spent, cost(900));
+        purse.turn_to(Day(8));
+        assert_eq!(purse.state().spent, cost(900), "and the same day does not begin again");
+        purse.turn_to(Day(9));
+        assert_eq!(purse.state().spent, cost(0));
+        // A year too far, until it was set right.
+        purse.turn_to(Day(400));
+        purse.reserve(NanoUsd(900)).unwrap();
+        purse.turn_to(Day(9));
         assert_eq!(purse.state().spent, cost(0));
     }
 

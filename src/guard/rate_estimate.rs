@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use crate::types::Limited;
 
-use known::{Incident, Known, Phase, SEARCH_FROM, SEARCH_REFUSALS, of_a_window};
+use known::{Incident, Known, Phase, SEARCH_REFUSALS};
 pub(super) use sent::Sent;
 use sent::{Amount, Recent};
 
@@ -151,17 +151,15 @@ impl RateEstimate {
         let in_all = self.sent - self.refused;
         let here = Incident { at: now, sent: self.sent, accepted: in_all };
         let Some(known) = &mut self.known else {
-            let minute = self.recent.a_second(now, counted);
-            let estimate = minute.max(SEARCH_FROM / 60.0 * per_call);
-            let window = of_a_window(named, minute / per_call);
-            self.known = Some(Known::new(estimate, minute, here, window, now));
+            let mut known = Known::new(here);
+            known.begin(self.recent.a_second(now, counted), per_call, named, now);
+            self.known = Some(known);
             return;
         };
         if call.at <= known.cut_at {
             known.is_late(call);
             if known.incidents.len() == 1 && known.empty == 0 {
-                known.minute = self.recent.a_second(now, counted);
-                known.estimate = known.minute.max(known.least_guess(per_call));
+                known.begin(self.recent.a_second(now, counted), per_call, named, now);
             }
             return;
         }

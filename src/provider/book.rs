@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Need, Pass, RetryBudget, Trouble};
 use crate::types::{Class, Failure, ModelName, ProviderName};
 
@@ -137,6 +138,10 @@ impl Book {
         }
         if let Err(NoKey::Resting(failure)) = self.keys.pick(&call.model, &call.not_with, now) {
             return Err(Refused::NoKey(failure));
+        }
+        let spent = [&lane.limits, &self.limits].into_iter().find_map(|limits| limits.day_is_spent(now));
+        if let Some((limit, until)) = spent.filter(|(_, until)| *until > call.deadline) {
+            return Err(Refused::NoKey(spent_day(provider, limit, until, now)));
         }
         if let Some(until) = self.held_for_long(lane, now).filter(|_| !call.stay) {
             return Err(Refused::Busy { until });
@@ -369,6 +374,17 @@ impl Book {
 fn at_the_door(settings: &BreakerSettings) -> BreakerSettings {
     let failures = settings.failures.get().saturating_mul(2).div_ceil(5);
     BreakerSettings { failures: NonZeroU32::new(failures).unwrap_or(NonZeroU32::MIN), ..settings.clone() }
+}
+
+/// Says that the requests of a day are used up, and until when by the clock.
+fn spent_day(provider: &ProviderName, limit: u64, until: Instant, now: Instant) -> Failure {
+    let wait = until.saturating_duration_since(now);
+    let room = clock::now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
+    let message = format!(
+        "requests_per_day = {limit} of provider {provider} is used up: there is room again at {} UTC",
+        room.strftime("%Y-%m-%d %H:%M")
+    );
+    Failure { retry_after: Some(wait), ..Failure::new(Class::Quota, message) }
 }
 
 /// Counts a call, or takes it from the retries.

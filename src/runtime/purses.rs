@@ -51,7 +51,11 @@ impl Purses {
             return Ok(());
         }
         let today = Day::at(clock::milliseconds());
-        let booked: BTreeMap<ProviderName, Booked> = store.spent_on(today).await?;
+        let mut booked: BTreeMap<ProviderName, Booked> = store.spent_on(today).await?;
+        // Booked before the clock stepped back over midnight.
+        for (provider, ahead) in store.spent_on(Day(today.0.saturating_add(1))).await? {
+            *booked.entry(provider).or_default() += ahead;
+        }
         if let Some(day) = &self.day {
             day.turn_to(today);
             day.store_has(booked.values().copied().sum());

@@ -234,6 +234,21 @@ async fn a_provider_that_counts_max_tokens_unasked_is_found_out_by_its_refusals(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spent_day_is_refused_with_the_time_from_which_there_is_room() {
+    let simulator = play(Settings::default());
+    let pointsman = start(&provider("a", &simulator, &format!("limits.requests_per_day = 2{PATIENT}")));
+    assert!(ask_many(&pointsman, "default", 2).await.iter().all(Result::is_ok));
+    let failure = ask(&pointsman, "default", "One more?").await.unwrap_err().failure;
+    assert_eq!(failure.class, Class::Quota, "{failure}");
+    assert!(
+        failure.message.contains("requests_per_day = 2 of provider a is used up: there is room again at 2")
+    );
+    let wait = failure.retry_after.expect("it says when");
+    assert!(wait > Duration::from_hours(23) && wait < Duration::from_hours(25), "{wait:?}");
+    assert_eq!(simulator.counts().requests, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_never_fits_fails_at_once_by_name_or_goes_elsewhere() {
     let (small, large) = (play(Settings::default()), play(Settings::default()));
     let config = format!(

@@ -20,7 +20,7 @@ const SEARCH_BACK: f64 = 1.5;
 pub(super) const SEARCH_REFUSALS: u32 = 3;
 
 /// Calls a minute that the search starts from at least.
-pub(super) const SEARCH_FROM: f64 = 60.0;
+const SEARCH_FROM: f64 = 60.0;
 
 /// How much of the rate one refusal leaves at least that comes before the estimate is reached, when it
 /// is the first, second, third or later of such in a row.
@@ -38,7 +38,11 @@ const MEASURED_CALLS: f64 = 10.0;
 /// A wait that the provider names is that of a window, and not of a bucket, when it is longer than this and
 /// has room for this many calls.
 const WINDOW_WAIT: Duration = Duration::from_secs(2);
-const WINDOW_CALLS: f64 = 3.0;
+const WINDOW_CALLS: f64 = 2.0;
+
+/// Calls that a window has accepted at least: a bucket that holds one may name as long a wait while the rate is far too
+/// high.
+const WINDOW_ACCEPTED: f64 = 5.0;
 
 /// Refusals in a row, with nothing accepted between them, that show a spent window.
 const SPENT: u32 = 2;
@@ -86,28 +90,38 @@ pub(super) struct Incident {
 }
 
 impl Known {
-    pub(super) fn new(
-        estimate: f64,
-        minute: f64,
-        first: Incident,
-        window: Option<Duration>,
-        now: Instant,
-    ) -> Self {
-        let search = Phase::Search { refusals_left: SEARCH_REFUSALS, growth: 1.0 };
+    pub(super) fn new(first: Incident) -> Self {
         Self {
-            estimate: window.map_or(estimate, |_| minute),
-            minute,
-            // What a window accepted is its limit.
-            phase: window.map_or(search, |_| Phase::Track { progress: 1.0 }),
+            estimate: LEAST_RATE,
+            minute: 0.0,
+            phase: Phase::Search { refusals_left: SEARCH_REFUSALS, growth: 1.0 },
             cut_at: first.at,
-            resumes_at: now + window.unwrap_or_default(),
+            resumes_at: first.at,
             refused_since: first.at,
             empty: 0,
             early: 0,
-            trust: if window.is_some() { 0.0 } else { 1.0 },
-            is_window: window.is_some(),
+            trust: 1.0,
+            is_window: false,
             incidents: VecDeque::from([first]),
         }
+    }
+
+    /// Begins with what the minute before the first refusal accepted. Calls that left together are refused one by
+    /// one, and each may show that it was less.
+    pub(super) fn begin(&mut self, minute: f64, per_call: f64, named: Option<Duration>, now: Instant) {
+        let is_enough = minute * 60.0 >= WINDOW_ACCEPTED * per_call;
+        let window = of_a_window(named, minute / per_call).filter(|_| is_enough);
+        self.minute = minute;
+        self.is_window = window.is_some();
+        self.resumes_at = now + window.unwrap_or_default();
+        // What a window accepted is its limit; else it is searched for.
+        let least = if self.is_window { per_call / 60.0 } else { SEARCH_FROM / 60.0 * per_call };
+        self.estimate = minute.max(least);
+        self.trust = if self.is_window { 0.0 } else { 1.0 };
+        self.phase = match self.is_window {
+            true => Phase::Track { progress: 1.0 },
+            false => Phase::Search { refusals_left: SEARCH_REFUSALS, growth: 1.0 },
+        };
     }
 
     pub(super) fn rate(&self) -> f64 {
@@ -147,11 +161,6 @@ impl Known {
         }
     }
 
-    /// Returns the rate that a search begins with at least; what a window has accepted is its limit.
-    pub(super) fn least_guess(&self, per_call: f64) -> f64 {
-        if self.is_window { 1.0 / 60.0 * per_call } else { SEARCH_FROM / 60.0 * per_call }
-    }
-
     /// Sets the estimate anew: until the refused call left, so much was accepted.
     pub(super) fn is_refused(
         &mut self,
@@ -173,7 +182,8 @@ impl Known {
         let recent = self.incidents.iter().rev().find(is_enough).or(self.incidents.front());
         let mut recent = recent.map_or(rate, since);
         let mut least = LEAST_LEFT[self.early.min(LEAST_LEFT.len() - 1)];
-        let of_window = of_a_window(named, rate / per_call);
+        let last = self.incidents.back().map_or(accepted, |last| accepted - last.accepted);
+        let of_window = of_a_window(named, rate / per_call).filter(|_| last.calls >= WINDOW_ACCEPTED);
         let is_window = of_window.is_some();
         if let (Some(named), Some(last)) = (of_window, self.incidents.back()) {
             // From one window's end to the next one's exactly a limit is accepted.
@@ -215,6 +225,6 @@ impl Known {
 }
 
 /// Returns a wait that is a window's, and not a bucket's, at so many calls a second.
-pub(super) fn of_a_window(named: Option<Duration>, calls_a_second: f64) -> Option<Duration> {
+fn of_a_window(named: Option<Duration>, calls_a_second: f64) -> Option<Duration> {
     named.filter(|named| *named > WINDOW_WAIT && named.as_secs_f64() * calls_a_second > WINDOW_CALLS)
 }

@@ -261,6 +261,20 @@ fn a_limit_that_nothing_names_is_found_and_kept_to() {
 }
 
 #[test]
+fn a_bucket_of_one_call_that_names_its_wait_is_no_window() {
+    for per_minute in [6.0, 10.0, 20.0, 30.0] {
+        let start = Instant::now();
+        let mut play = Play::new(Hint::Exact, 64, 660.0, start);
+        play.run(start, |_| (Counts::Bucket(1.0), per_minute));
+        let (used, refused) = play.score(per_minute, 60.0);
+        assert!(
+            used > 80.0 && refused < 8.0,
+            "{per_minute} a minute: {used:.1}% used, {refused:.1}% refused"
+        );
+    }
+}
+
+#[test]
 fn after_a_hold_calls_leave_at_the_estimated_rate_and_not_as_a_crowd() {
     let start = Instant::now();
     let mut play = Play::new(Hint::Seconds, 200, 300.0, start);
@@ -352,6 +366,7 @@ proptest! {
         let refused = play.refused.iter().filter(|at| **at >= 60.0).count() as f64;
         prop_assert!(accepted >= 0.75 * granted, "{accepted} of {granted}");
         prop_assert!(refused <= 0.12 * accepted + 10.0, "{refused} refused, {accepted} accepted");
-        prop_assert!(play.attempts <= 10, "{} attempts", play.attempts);
+        // A limit that falls to a tenth is followed in steps, and only a few calls wait here to be refused by turns.
+        prop_assert!(play.attempts <= 20, "{} attempts", play.attempts);
     }
 }
