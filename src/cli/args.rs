@@ -13,6 +13,7 @@ use crate::store::{RunNumber, StoreUrl};
 use crate::types::{Class, duration};
 
 use super::exit;
+use super::pause::PauseArgs;
 
 /// Runs very many AI calls at once and loses none of them.
 #[derive(Debug, Parser)]
@@ -92,6 +93,8 @@ pub(super) struct Run {
     pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    #[command(flatten)]
+    pub(super) pause: PauseArgs,
     /// Begin a new run although the same one is kept, and ask everything again.
     #[arg(long)]
     pub(super) new: bool,
@@ -175,6 +178,8 @@ pub(super) struct Resume {
     pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    #[command(flatten)]
+    pub(super) pause: PauseArgs,
     /// The configuration [default: that of the run].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
@@ -195,6 +200,8 @@ pub(super) struct Retry {
     pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) keep: KeepArgs,
+    #[command(flatten)]
+    pub(super) pause: PauseArgs,
     /// The configuration [default: that of the run].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,

@@ -18,7 +18,7 @@ pub enum Exit {
     /// The input could not be read, or the output or the store not be written, to its end; or an output file is not the
     /// run's own.
     Broken,
-    /// A cap on money was met; the run can go on.
+    /// A cap on money was met, no request could be answered for too long, or too many items failed; the run can be resumed.
     Paused,
     /// Something that must not fail did; what was done is written.
     Internal,
@@ -36,7 +36,7 @@ Exit codes:
     2  the arguments are wrong
     3  the configuration or the pipeline is wrong; nothing was run
     4  the input, an output or the store failed; or an output file is not the run's own
-    5  paused: a budget is met; go on with a higher --max-cost
+    5  paused: a budget is met, no provider could answer, or too many items failed; resume it
    70  something that must not fail did; what was done is written
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
   141  the reader of the output has gone";

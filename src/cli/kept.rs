@@ -18,6 +18,7 @@ use crate::store::{self, KnownRun, RunState, Store, StoreUrl};
 use super::args::{Csv, CsvFormulas, ItemFormat, KeepArgs, LineFormat, Run, Show, StoreArgs};
 use super::exit::Exit;
 use super::live::Mode;
+use super::pause::PauseArgs;
 use super::run::load;
 
 /// What a command said about a run's files.
@@ -85,6 +86,7 @@ impl Said {
             simulate: self.simulate,
             overwrite: false,
             keep: keep.clone(),
+            pause: PauseArgs::default(),
             new: false,
             show,
         }

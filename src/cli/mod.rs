@@ -9,6 +9,7 @@ mod kept;
 mod limits;
 mod live;
 mod log;
+mod pause;
 mod place;
 mod plan;
 mod prices;

@@ -16,6 +16,7 @@ use super::args::{self, Run};
 use super::exit::Exit;
 use super::kept::{self, Said};
 use super::live::{Mode, say};
+use super::pause::PauseArgs;
 use super::place;
 use super::print::{print, print_json};
 use super::run::load;
@@ -84,6 +85,7 @@ async fn ask(
         places: serde_json::to_value(&said)?,
         accept_changes: args.keep.accept_changes,
         max_cost: args.keep.max_cost,
+        pause: PauseArgs::default().options(&config.run),
         partly: true,
         keep_inputs: config.store.inputs == Inputs::All,
         ..Keep::new(store.clone(), said.identity())
@@ -120,6 +122,7 @@ fn as_run(args: &args::Plan) -> Run {
         simulate: args.simulate,
         overwrite: false,
         keep: args.keep.clone(),
+        pause: PauseArgs::default(),
         new: false,
         show: args::Show::default(),
     }

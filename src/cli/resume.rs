@@ -22,7 +22,7 @@ pub(super) fn resume(args: &Resume) -> Exit {
         );
         move_to(&said)?;
         let run_args = said.args(&keep, args.config.as_deref(), args.show);
-        Ok((run.number, Run { overwrite: args.overwrite, ..run_args }))
+        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
     });
     match found {
         Ok((run, args)) => go(&args, &Going { run: Some(run), retry: None }),
@@ -48,7 +48,7 @@ pub(super) fn retry(args: &Retry) -> Exit {
         let said = Said::from_run(&run)?;
         move_to(&said)?;
         let run_args = said.args(&keep, args.config.as_deref(), args.show);
-        Ok((run.number, Run { overwrite: args.overwrite, ..run_args }))
+        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
     });
     match found {
         Ok((run, run_args)) => go(&run_args, &Going { run: Some(run), retry: Some(args.classes.clone()) }),

@@ -15,7 +15,9 @@ use crate::pipeline::run::{History, Report};
 use crate::pipeline::sink::Target;
 use crate::pipeline::source::{Entry, Source};
 use crate::provider::process_env;
-use crate::runtime::{Error, Keep, Kept, MaxCost, Pointsman, Retried, RunOptions, note_written};
+use crate::runtime::{
+    Error, Keep, Kept, MaxCost, PauseOptions, Pointsman, Retried, RunOptions, note_written,
+};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
@@ -72,6 +74,7 @@ pub(super) fn go(args: &Run, going: &Going) -> Exit {
         mode,
         url: kept::url(args.keep.store.as_ref(), &config),
         inputs: config.store.inputs,
+        pause: args.pause.options(&config.run),
     };
     let exit = session.run(live);
     // Actors that are dropped instead look as if they had died.
@@ -87,6 +90,7 @@ struct Session<'a> {
     mode: Mode,
     url: StoreUrl,
     inputs: Inputs,
+    pause: PauseOptions,
 }
 
 impl Session<'_> {
@@ -197,7 +201,7 @@ impl Session<'_> {
             let mut run = match kept {
                 Some(kept) => self.pointsman.run_kept(pipeline, source, output, kept).await?,
                 None => {
-                    let options = RunOptions { max_cost: self.args.keep.max_cost };
+                    let options = RunOptions { max_cost: self.args.keep.max_cost, pause: self.pause };
                     self.pointsman.run_with(pipeline, source, output, &options).await?
                 }
             };
@@ -255,6 +259,7 @@ impl Session<'_> {
             files: if is_partly { Vec::new() } else { said.files() },
             accept_changes: self.args.keep.accept_changes,
             max_cost: self.args.keep.max_cost,
+            pause: self.pause,
             anew: self.args.new,
             partly: is_partly,
             retry: self.going.retry.clone(),

@@ -4,12 +4,20 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use console::{Alignment, measure_text_width};
+use jiff::{SignedDuration, Timestamp};
 
+use crate::clock::now;
 use crate::guard::BreakerState;
-use crate::pipeline::run::{Cap, CapOf, Progress};
+use crate::pipeline::run::{Cap, CapOf, Holding, Progress};
 use crate::provider::{LimitUse, RestingKey, Snapshot};
 use crate::screen;
 use crate::types::NanoUsd;
+
+/// Most characters of a provider's message in the display; the report has it whole.
+const MAX_MESSAGE: usize = 120;
+
+/// A time further away is shown as this one.
+const MAX_SHOWN_SECONDS: f64 = 366.0 * 86_400.0;
 
 /// Returns the lines of the live display: items, calls and money, then a line for each provider.
 pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
@@ -19,6 +27,7 @@ pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
     lines.extend(
         [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
     );
+    lines.extend(progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now()))));
     lines.extend(
         progress
             .providers
@@ -39,6 +48,7 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
     let providers: Vec<String> =
         providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
     let mut parts = vec![items(progress), pace(progress), calls(progress), spent(progress)];
+    parts.extend(progress.holding.iter().map(|held| holding(held, now())));
     parts.extend(providers);
     format!("{title}: {}", parts.join(" | "))
 }
@@ -63,6 +73,25 @@ fn items(progress: &Progress) -> String {
         text.push_str("  [simulated]");
     }
     text
+}
+
+/// Says why a run holds and until when, such as "holding: claude/haiku: quota: spent until 02:00 UTC (retrying in 4m 00s)".
+/// `now` is the time of day in UTC.
+fn holding(held: &Holding, now: Timestamp) -> String {
+    let target = held.target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
+    let message = cut(&held.message);
+    let until = held.until_in_seconds.map_or_else(String::new, |seconds| {
+        let at = now.checked_add(SignedDuration::from_secs_f64(seconds.min(MAX_SHOWN_SECONDS)));
+        at.map_or_else(|_| String::new(), |at| format!(" until {}", time_of_day(at, seconds)))
+    });
+    let retry = seconds_text(held.retry_in_seconds);
+    format!("holding: {target}{}: {message}{until} (retrying in {retry})", held.class)
+}
+
+/// Shows a time in UTC, with its date where it is a day or more away.
+fn time_of_day(at: Timestamp, seconds: f64) -> String {
+    let format = if seconds < 86_400.0 { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    at.strftime(format).to_string()
 }
 
 fn pace(progress: &Progress) -> String {
@@ -185,6 +214,11 @@ pub(super) fn numbered(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
+/// Cuts a provider's message.
+fn cut(message: &str) -> String {
+    console::truncate_str(&screen::line(message), MAX_MESSAGE, "…").into_owned()
+}
+
 /// Cuts a long key to 20 columns; those made from an item's content have 64 digits.
 fn short(key: &str) -> String {
     console::truncate_str(&screen::line(key), 20, "…").into_owned()
@@ -272,6 +306,28 @@ mod tests {
         let shown =
             "tokens 0 in, 0 out; cost $0.42 of $1.00, claude today $0.42 of $10.00, in all about $3.00";
         assert_eq!(spent(&progress), shown);
+    }
+
+    #[test]
+    fn a_run_that_holds_says_for_what_and_until_when() {
+        let at: Timestamp = "2026-11-28T22:00:00Z".parse().unwrap();
+        let mut held = Holding {
+            route: "default".into(),
+            target: Some("claude/haiku".to_owned()),
+            class: crate::types::Class::Quota,
+            message: "You exceeded your current quota".into(),
+            seconds: 3.0,
+            retry_in_seconds: 240.0,
+            until_in_seconds: Some(4.0 * 3600.0),
+        };
+        let shown = holding(&held, at);
+        let expected = "holding: claude/haiku: quota: You exceeded your current quota until 02:00 UTC (retrying in 4m 00s)";
+        assert_eq!(shown, expected);
+        held.until_in_seconds = Some(30.0 * 3600.0);
+        assert!(holding(&held, at).contains(" until 2026-11-30 04:00 UTC "));
+        (held.until_in_seconds, held.target, held.message) =
+            (Some(f64::MAX), None, "x".repeat(10_000).into());
+        assert!(holding(&held, at).len() < 250);
     }
 
     #[test]

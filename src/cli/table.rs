@@ -88,6 +88,14 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
 /// Says why the run paused, and what helps.
 fn paused(why: &str, report: &Report) -> String {
     let shown = screen::line(why);
+    if let Some(class) = report.paused_class.filter(|class| *class != Class::Budget) {
+        let kept = if report.kept {
+            "what was answered is kept, and the run can be resumed"
+        } else {
+            "nothing was kept, so this run cannot be resumed: begin it again"
+        };
+        return format!("paused: {class}: {shown}; {kept}");
+    }
     let higher = if is_of_run(report) {
         "a higher cap (--max-cost)"
     } else {
@@ -98,6 +106,11 @@ fn paused(why: &str, report: &Report) -> String {
     } else {
         format!("paused: {shown}; nothing was kept, so this run cannot go on: begin it anew with {higher}")
     }
+}
+
+/// Returns whether the run paused for money.
+fn is_of_money(report: &Report) -> bool {
+    report.paused_class.is_none_or(|class| class == Class::Budget)
 }
 
 /// Returns whether it is the run's own cap that was met.
@@ -154,7 +167,7 @@ pub(super) fn summary(report: &Report) -> String {
         (items.failed, "failed"),
         (items.skipped, "skipped"),
         (items.rejected, "rejected"),
-        (items.paused, "waiting for money"),
+        (items.paused, if is_of_money(report) { "waiting for money" } else { "waiting" }),
         (items.unfinished, "unfinished"),
         (items.unwritten, "unwritten"),
     ] {

@@ -23,7 +23,7 @@ pub use byte_size::ByteSize;
 pub use files::FileSettings;
 pub use load::Config;
 pub use prices::{PriceList, Then, Vendor};
-pub use run::RunSettings;
+pub use run::{MaxHold, RunSettings};
 pub use store::{Inputs, StoreSettings};
 pub use supervisor::SupervisorSettings;
 pub use usable::{ReadyProvider, Usable};

@@ -1,11 +1,14 @@
 //! What can be set about runs, `[run]`.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ByteSize;
 use crate::guard::DEFAULT_MEMORY;
+use crate::pipeline::run::MaxFailures;
+use crate::types::duration;
 
 /// How a run works through its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,10 +19,73 @@ pub struct RunSettings {
     pub window: Option<NonZeroUsize>,
     /// About how much memory the items in progress of all runs in this process may take.
     pub max_memory: ByteSize,
+    /// How long a run holds before it pauses. `None` is 10 minutes for the command line, and no end for a library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_hold: Option<MaxHold>,
+    /// How many items of a session may fail before the run pauses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<MaxFailures>,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { window: None, max_memory: ByteSize(DEFAULT_MEMORY) }
+        let max_memory = ByteSize(DEFAULT_MEMORY);
+        Self { window: None, max_memory, max_hold: None, max_failures: None }
+    }
+}
+
+/// How long a run holds before it pauses: written as a duration such as `"10m"`, or `"none"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxHold {
+    /// As long as it takes.
+    Unlimited,
+    /// So long.
+    For(Duration),
+}
+
+impl MaxHold {
+    /// Returns the time, where there is an end.
+    pub fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Unlimited => None,
+            Self::For(time) => Some(time),
+        }
+    }
+}
+
+impl Serialize for MaxHold {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Unlimited => to.serialize_str("none"),
+            Self::For(time) => duration::serialize(time, to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MaxHold {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        match text.trim() {
+            "none" => Ok(Self::Unlimited),
+            text => duration::parse_from_zero(text).map(Self::For).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_holds_for_a_time_or_without_an_end() {
+        let read = |text: &str| toml::from_str::<RunSettings>(&format!("max_hold = {text}"));
+        assert_eq!(read("'none'").unwrap().max_hold, Some(MaxHold::Unlimited));
+        assert_eq!(read("'90s'").unwrap().max_hold, Some(MaxHold::For(Duration::from_secs(90))));
+        assert_eq!(read("'0s'").unwrap().max_hold, Some(MaxHold::For(Duration::ZERO)));
+        for wrong in ["'never'", "10", "'-1s'", "''"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let written = toml::to_string(&read("'90s'").unwrap()).unwrap();
+        assert_eq!(toml::from_str::<RunSettings>(&written).unwrap(), read("'90s'").unwrap());
     }
 }

@@ -197,6 +197,12 @@ impl Pipeline {
         let always = self.steps().iter().all(|step| step.when.is_none());
         always.then(|| self.steps().len() as u64)
     }
+
+    /// Returns how many requests an item has at once at most: the size of the widest set of steps of which none needs
+    /// another, be it through others.
+    pub(in crate::pipeline) fn width(&self) -> usize {
+        self.graph.width().max(1)
+    }
 }
 
 impl Step {

@@ -51,10 +51,52 @@ impl Graph {
         self.needed.get(step).copied().unwrap_or(false)
     }
 
+    /// Returns the size of the largest set of steps of which none needs another, be it through others.
+    ///
+    /// By Dilworth's theorem that is the number of steps less the size of a largest matching between steps and those
+    /// that they need (Fulkerson 1956).
+    pub(super) fn width(&self) -> usize {
+        let count = self.needs.len();
+        let mut all_needs = vec![vec![false; count]; count];
+        for step in &self.order {
+            for need in self.needs(*step) {
+                let of_need = all_needs[*need].clone();
+                for (has, also) in all_needs[*step].iter_mut().zip(of_need) {
+                    *has |= also;
+                }
+                all_needs[*step][*need] = true;
+            }
+        }
+        let mut matched = vec![None; count];
+        let paired = (0..count).filter(|step| {
+            let mut tried = vec![false; count];
+            pair(*step, &all_needs, &mut matched, &mut tried)
+        });
+        count - paired.count()
+    }
+
     /// Returns all steps, each after those it needs; otherwise in the order of the file.
     pub(super) fn order(&self) -> &[usize] {
         &self.order
     }
+}
+
+/// Finds a step for `step` to be paired with, and moves others if that makes room (an augmenting path).
+fn pair(step: usize, all_needs: &[Vec<bool>], matched: &mut [Option<usize>], tried: &mut [bool]) -> bool {
+    for need in 0..matched.len() {
+        if !all_needs[step][need] || std::mem::replace(&mut tried[need], true) {
+            continue;
+        }
+        let is_free = match matched[need] {
+            Some(other) => pair(other, all_needs, matched, tried),
+            None => true,
+        };
+        if is_free {
+            matched[need] = Some(step);
+            return true;
+        }
+    }
+    false
 }
 
 /// Takes steps whose needs are met, lowest first, until none is left or all that are left are stuck.

@@ -96,8 +96,8 @@ impl Admission {
     }
 
     fn ask(&mut self) {
-        let (Place { lane: model, priority, run }, now) = (self.crowd.next(), Instant::now());
-        let asker = Asker { run, step: None };
+        let (Place { lane: model, priority, run, rank: _ }, now) = (self.crowd.next(), Instant::now());
+        let asker = Asker { run, ..Asker::default() };
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
         let (retry, alone, stay, departure, not_with) = (false, false, true, None, Vec::new());
         let purse = None;
@@ -126,6 +126,6 @@ impl Crowd {
         let run = self.runs[self.came % self.runs.len()];
         let lane = self.lanes[self.came % self.lanes.len()].clone();
         self.came += 1;
-        Place { lane, priority: Priority::Batch, run }
+        Place { lane, priority: Priority::Batch, run, rank: 0 }
     }
 }

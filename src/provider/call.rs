@@ -47,7 +47,12 @@ pub struct Call {
 impl Call {
     /// Returns where it waits.
     pub(super) fn place(&self) -> Place {
-        Place { lane: self.model.clone(), priority: self.priority, run: self.asker.run }
+        Place {
+            lane: self.model.clone(),
+            priority: self.priority,
+            run: self.asker.run,
+            rank: self.asker.rank,
+        }
     }
 }
 

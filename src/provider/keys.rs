@@ -16,9 +16,11 @@ use super::key_error::KeyError;
 use super::key_source::{Key, KeySource};
 use super::suspicion::{RefusedAttempt, Suspicion};
 
-/// How long a key rests that was refused, or whose money is spent, when the provider names no time: long
-/// enough that it costs next to no calls, short enough that nobody has to restart after he has paid.
-const REST: Duration = Duration::from_secs(600);
+/// How long a key rests that was refused, or whose money is spent, when the provider names no time. The rest doubles each
+/// time until a request is answered: short enough that a restored account is used soon, and at last so long that it costs
+/// next to no attempts.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const REST: Duration = Duration::from_mins(5);
 
 /// How long a key rests at least whose quota opens again at a time that the provider names: one that
 /// names the next second and means it not would otherwise be asked in a circle.
@@ -55,6 +57,8 @@ struct Held {
     /// Models that it may not use, or whose own quota is spent for it.
     models: HashMap<ModelName, Rest>,
     suspicion: Suspicion,
+    /// How often it came to rest since it was answered last.
+    rests: u32,
     /// What is known against its use of single models.
     of_models: HashMap<ModelName, Suspicion>,
     /// Until when its file may hold another one, although this one does not rest.
@@ -118,6 +122,7 @@ impl Keys {
             rest: None,
             models: HashMap::new(),
             suspicion: Suspicion::default(),
+            rests: 0,
             of_models: HashMap::new(),
             doubt: None,
         };
@@ -169,6 +174,19 @@ impl Keys {
         matches!(self.pick(model, &[], now), Err(NoKey::Resting(_)))
     }
 
+    /// Returns until when every key rests for `model`, and why the one that comes back first does; `None` while one
+    /// can be used, or may be there in a moment.
+    pub(super) fn rest_of_all(&self, model: &ModelName, now: Instant) -> Option<(Instant, &Failure)> {
+        self.are_out(model, now).then_some(())?;
+        let rests = self.held.iter().filter_map(|held| held.rests(model, now));
+        rests.min_by_key(|rest| rest.until).map(|rest| (rest.until, &rest.why))
+    }
+
+    /// Returns whether a key comes from a file, which may be replaced.
+    pub(super) fn any_has_file(&self) -> bool {
+        self.held.iter().any(|held| held.file.is_some())
+    }
+
     /// Returns whether there is a key for `model` beside those in `not_with`, or may be as soon as a file is read.
     pub(super) fn has_other(&self, model: &ModelName, not_with: &[KeyId], now: Instant) -> bool {
         match self.pick(model, not_with, now) {
@@ -190,6 +208,7 @@ impl Keys {
     pub(super) fn answered(&mut self, key: &KeyId, model: &ModelName) {
         for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
             held.suspicion.answered();
+            held.rests = 0;
             held.of_models.entry(model.clone()).or_default().answered();
         }
     }
@@ -205,13 +224,20 @@ impl Keys {
         attempt: RefusedAttempt<'_>,
         now: Instant,
     ) -> Blame {
-        let Some(wait) = rest(failure) else { return Blame::NotTheKey };
+        if rest(failure, 0).is_none() {
+            return Blame::NotTheKey;
+        }
         for held in self.held.iter_mut().filter(|held| held.key.id == *key) {
             let doubt = (held.file.is_some() && failure.class == Class::Auth).then(|| now + DOUBT);
             if !held.is_refused(model, failure, attempt) {
                 held.doubt = doubt;
                 return Blame::Open;
             }
+            // Attempts that left together are refused together: that is one rest.
+            if held.rests(model, now).is_none() {
+                held.rests = held.rests.saturating_add(1);
+            }
+            let wait = rest(failure, held.rests).unwrap_or_default();
             let rest = Rest { until: now + wait, why: failure.clone(), doubt };
             let opens_again = failure.class == Class::Quota && failure.retry_after.is_some();
             if opens_again || failure.scope == Scope::Model {
@@ -311,6 +337,7 @@ impl Held {
         self.rest = None;
         self.doubt = None;
         self.models.clear();
+        self.rests = 0;
         self.suspicion = Suspicion::default();
         self.of_models.clear();
         Renewed::Changed
@@ -325,12 +352,13 @@ impl Held {
     }
 }
 
-/// Returns how long a key rests after `failure`; `None` when the key is not at fault.
-fn rest(failure: &Failure) -> Option<Duration> {
+/// Returns how long a key rests after `failure` for the `times`th time; `None` when the key is not at fault.
+fn rest(failure: &Failure, times: u32) -> Option<Duration> {
+    let unnamed = FIRST_REST.saturating_mul(1 << times.saturating_sub(1).min(16)).min(REST);
     match (failure.class, failure.retry_after) {
-        (Class::Auth, named) => Some(named.unwrap_or(REST).clamp(REST, LONGEST_REST)),
+        (Class::Auth, named) => Some(named.unwrap_or(unnamed).clamp(unnamed, LONGEST_REST)),
         (Class::Quota, Some(named)) => Some(named.clamp(NAMED_AT_LEAST, LONGEST_REST)),
-        (Class::Quota, None) => Some(REST),
+        (Class::Quota, None) => Some(unnamed),
         _ => None,
     }
 }

@@ -1,11 +1,24 @@
-//! The calls of one lane and one priority: runs stand in line, each with its calls in order of arrival.
+//! The calls of one lane and one priority: runs stand in line, each with its calls in order of their ranks, and of
+//! arrival within one rank.
 //!
 //! A place in line is the number of the turn or arrival that gave it; the smallest is first. Nothing is kept
 //! of a run that waits no longer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::types::RunId;
+
+/// How many calls of one run are counted one by one.
+const COUNTED: usize = 64;
+
+/// The order of the calls of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Order {
+    /// The rank that the run gave it.
+    pub(super) rank: u64,
+    /// The number of its arrival.
+    pub(super) arrival: u64,
+}
 
 /// The runs that wait, with their calls.
 #[derive(Debug)]
@@ -18,8 +31,7 @@ pub(super) struct Line<T> {
 #[derive(Debug)]
 struct Run<T> {
     place: u64,
-    /// Each with the number of its arrival.
-    calls: VecDeque<(u64, T)>,
+    calls: BTreeMap<Order, T>,
 }
 
 impl<T> Line<T> {
@@ -41,21 +53,42 @@ impl<T> Line<T> {
         self.runs.get(&run).map_or(0, |run| run.calls.len())
     }
 
+    /// Returns about how many calls of `run` go before one of this rank that came now. Many are not counted: ranks are
+    /// taken for spread evenly.
+    pub(super) fn len_before(&self, run: RunId, rank: u64) -> usize {
+        let Some(run) = self.runs.get(&run) else { return 0 };
+        let end = Order { rank, arrival: u64::MAX };
+        if run.calls.len() <= COUNTED {
+            return run.calls.range(..=end).count();
+        }
+        let (Some((first, _)), Some((last, _))) = (run.calls.first_key_value(), run.calls.last_key_value())
+        else {
+            return 0;
+        };
+        match rank {
+            rank if rank < first.rank => 0,
+            rank if rank >= last.rank => run.calls.len(),
+            rank => {
+                let share = (rank - first.rank + 1) as f64 / (last.rank - first.rank + 1) as f64;
+                (run.calls.len() as f64 * share).ceil() as usize
+            }
+        }
+    }
+
     /// Returns how many calls of runs other than `run` wait, counting at most `each` of any; up to twice
     /// as many for runs that have about `each`.
     pub(super) fn len_of_others(&self, run: RunId, each: usize) -> usize {
         self.crowd.at_most(each, self.len_of(run))
     }
 
-    /// Puts the call that arrived with this number behind its run's; a run that does not wait yet joins the
-    /// line at its end.
-    pub(super) fn push(&mut self, run: RunId, arrival: u64, call: T) {
+    /// Puts a call among its run's, by its order; a run that does not wait yet joins the line at its end.
+    pub(super) fn push(&mut self, run: RunId, order: Order, call: T) {
         let joined = self.runs.entry(run).or_insert_with(|| {
-            self.order.insert(arrival, run);
-            Run { place: arrival, calls: VecDeque::new() }
+            self.order.insert(order.arrival, run);
+            Run { place: order.arrival, calls: BTreeMap::new() }
         });
         self.crowd.moved(joined.calls.len(), joined.calls.len() + 1);
-        joined.calls.push_back((arrival, call));
+        joined.calls.insert(order, call);
     }
 
     /// Returns the run that is first, with its place.
@@ -63,15 +96,15 @@ impl<T> Line<T> {
         self.order.first_key_value().map(|(place, run)| (*place, *run))
     }
 
-    /// Returns the call of `run` that has waited longest, with the number of its arrival.
-    pub(super) fn oldest(&self, run: RunId) -> Option<(u64, &T)> {
-        self.runs.get(&run)?.calls.front().map(|(arrival, call)| (*arrival, call))
+    /// Returns the call of `run` that leaves first.
+    pub(super) fn next_of(&self, run: RunId) -> Option<(Order, &T)> {
+        self.runs.get(&run)?.calls.first_key_value().map(|(order, call)| (*order, call))
     }
 
-    /// Takes out the call of `run` that has waited longest. The run keeps its place.
+    /// Takes out the call of `run` that leaves first. The run keeps its place.
     pub(super) fn pop(&mut self, run: RunId) -> Option<T> {
         let waiting = self.runs.get_mut(&run)?;
-        let (_, call) = waiting.calls.pop_front()?;
+        let (_, call) = waiting.calls.pop_first()?;
         self.crowd.moved(waiting.calls.len() + 1, waiting.calls.len());
         self.leave_if_done(run);
         Some(call)
@@ -88,18 +121,16 @@ impl<T> Line<T> {
 
     /// Takes out everything that is not worth keeping, with the numbers of their arrivals.
     pub(super) fn take_unless(&mut self, keep: impl Fn(&T) -> bool) -> Vec<(u64, T)> {
-        let keep = |call: &(u64, T)| keep(&call.1);
         // Mostly there is nothing to take, and looking moves nothing.
-        let touched = self.runs.iter().filter(|(_, run)| !run.calls.iter().all(keep));
+        let touched = self.runs.iter().filter(|(_, run)| !run.calls.values().all(&keep));
         let touched: Vec<RunId> = touched.map(|(run, _)| *run).collect();
         let mut taken = Vec::new();
         for run in touched {
             let Some(waiting) = self.runs.get_mut(&run) else { continue };
             let before = waiting.calls.len();
-            let (kept, gone): (VecDeque<_>, VecDeque<_>) = waiting.calls.drain(..).partition(keep);
-            self.crowd.moved(before, kept.len());
-            waiting.calls = kept;
-            taken.extend(gone);
+            let gone = waiting.calls.extract_if(.., |_, call| !keep(call));
+            taken.extend(gone.map(|(order, call)| (order.arrival, call)));
+            self.crowd.moved(before, waiting.calls.len());
             self.leave_if_done(run);
         }
         taken
@@ -171,12 +202,37 @@ mod tests {
 
     use super::*;
 
+    fn order(rank: u64, arrival: u64) -> Order {
+        Order { rank, arrival }
+    }
+
+    #[test]
+    fn the_calls_of_a_run_leave_in_the_order_of_their_ranks() {
+        let (mut line, run) = (Line::new(), RunId::next());
+        for (arrival, rank) in [(1, 7), (2, 3), (3, 7), (4, 1), (5, 3)] {
+            line.push(run, order(rank, arrival), arrival);
+        }
+        assert_eq!([0, 1, 3, 6, 7].map(|rank| line.len_before(run, rank)), [0, 1, 3, 3, 5]);
+        let left: Vec<u64> = std::iter::from_fn(|| line.pop(run)).collect();
+        assert_eq!(left, [4, 2, 5, 1, 3]);
+    }
+
+    #[test]
+    fn of_many_calls_about_as_many_are_before_one_as_its_rank_says() {
+        let (mut line, run) = (Line::new(), RunId::next());
+        (0..1_000).for_each(|number| line.push(run, order(100 + number / 2, number), ()));
+        assert_eq!(
+            [99, 100, 349, 599, 700].map(|rank| line.len_before(run, rank)),
+            [0, 2, 500, 1_000, 1_000]
+        );
+    }
+
     #[test]
     fn nothing_is_kept_of_a_run_that_waits_no_longer() {
         let (mut line, run) = (Line::new(), RunId::next());
         for round in 0..1000 {
-            line.push(run, round, ());
-            line.push(RunId::next(), round + 1_000_000, ());
+            line.push(run, order(0, round), ());
+            line.push(RunId::next(), order(0, round + 1_000_000), ());
             assert!(line.pop(run).is_some() && line.pop(run).is_none());
             assert_eq!(line.take_unless(|()| false).len(), 1);
             assert!(line.is_empty() && line.order.is_empty() && line.first().is_none());

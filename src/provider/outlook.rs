@@ -3,6 +3,8 @@
 //! Cheap: each looks once, and changes nothing that a decision of the provider's rests on.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,11 +14,27 @@ use crate::types::ModelName;
 use super::call::LaneHealth;
 use super::state::State;
 
+/// The part of a provider's capacity that a run has; all have the same.
+#[derive(Debug)]
+pub struct CapacityShare(Arc<AtomicUsize>);
+
+impl Drop for CapacityShare {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 impl State {
-    /// Returns how many items are worth keeping in flight for it, whose questions wait no longer than
-    /// `patience`.
+    /// Returns how many requests are worth keeping in flight for it by one of the runs that share it, which wait no
+    /// longer than `patience`.
     pub fn capacity(&self, patience: Duration, now: Instant) -> usize {
-        self.lock().capacity(patience, now)
+        self.lock().capacity(patience, now).div_ceil(self.runs.load(Relaxed).max(1))
+    }
+
+    /// Shares its capacity with one more run, until what is returned goes.
+    pub fn share(&self) -> CapacityShare {
+        self.runs.fetch_add(1, Relaxed);
+        CapacityShare(self.runs.clone())
     }
 
     /// Returns how the lane of a model is doing.

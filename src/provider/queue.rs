@@ -3,7 +3,7 @@
 //! Runs take turns: whoever was served goes to the back of the line, in every lane that could have been
 //! served instead. So two runs that wait for the same are never more than one call apart, and a lane that
 //! was held up comes back with its line as it was: it has neither gathered turns nor lost its place.
-//! Within a run calls go in order of arrival. While people and batches both wait, a batch has one turn in
+//! Within a run calls go in order of their ranks, then of arrival. While people and batches both wait, a batch has one turn in
 //! ten.
 //!
 //! A lane that cannot take a call holds up no other. Pushing and taking cost a logarithm of what waits, for
@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 
 use crate::types::{ModelName, Priority, RunId};
 
-use super::line::Line;
+use super::line::{Line, Order};
 
 /// Turns of people for each turn of a batch, while both wait.
 const PEOPLE_PER_BATCH: usize = 9;
@@ -35,6 +35,8 @@ pub(super) struct Place {
     pub(super) lane: ModelName,
     pub(super) priority: Priority,
     pub(super) run: RunId,
+    /// Its rank within its run.
+    pub(super) rank: u64,
 }
 
 /// The right to take out one call: the one whose turn it was when the queue was asked.
@@ -43,7 +45,7 @@ pub(super) struct Ticket {
     lane: usize,
     priority: Priority,
     run: RunId,
-    arrival: u64,
+    order: Order,
     /// The lanes that could not take a call; sorted.
     held_up: Vec<usize>,
 }
@@ -82,13 +84,13 @@ impl<T> Queue<T> {
 
     /// Estimates how many would go before one that came now, as far as their lanes may.
     ///
-    /// Its own run's go first, and of any other run as many as it has turns until then, plus the share of
+    /// Of its own run's those of its rank and below go first, and of any other run as many as it has turns until then, plus the share of
     /// the other priority. Rather too many than too few: runs that wait in several lanes count in each, and
     /// those with about as many calls as the own run up to twice. Who comes later is not foreseen.
     pub(super) fn ahead_of(&self, place: &Place, mut may: impl FnMut(&ModelName) -> bool) -> usize {
         let counted = self.lanes.iter().filter(|(name, _)| **name == place.lane || may(name));
         let counted: Vec<&Lane<T>> = counted.map(|(_, lane)| lane).collect();
-        let line = |lane: &&'_ Lane<T>| lane.line(place.priority).len_of(place.run);
+        let line = |lane: &&'_ Lane<T>| lane.line(place.priority).len_before(place.run, place.rank);
         let own: usize = counted.iter().map(line).sum();
         let others = |lane: &&Lane<T>| lane.line(place.priority).len_of_others(place.run, own + 1);
         let equals = own + counted.iter().map(others).sum::<usize>();
@@ -108,11 +110,11 @@ impl<T> Queue<T> {
             .any(|priority| lane.line(priority).len_of_others(place.run, 1) > 0)
     }
 
-    /// Puts a call to the end of its run's. Its owner asks [`Self::is_full`] before.
+    /// Puts a call among its run's. Its owner asks [`Self::is_full`] before.
     pub(super) fn push(&mut self, place: Place, call: T) {
         let arrival = self.number();
         let lane = self.lanes.entry(place.lane).or_insert_with(Lane::new);
-        lane.line_mut(place.priority).push(place.run, arrival, call);
+        lane.line_mut(place.priority).push(place.run, Order { rank: place.rank, arrival }, call);
         self.len += 1;
     }
 
@@ -125,10 +127,10 @@ impl<T> Queue<T> {
         let priority = self.priority(&held_up)?;
         let lines = || self.open(&held_up).map(|(number, lane)| (number, lane.line(priority)));
         let (_, run) = lines().filter_map(|(_, line)| line.first()).min()?;
-        let oldest =
-            lines().filter_map(|(lane, line)| line.oldest(run).map(|(since, call)| (since, lane, call)));
-        let (arrival, lane, call) = oldest.min_by_key(|(arrival, ..)| *arrival)?;
-        Some((Ticket { lane, priority, run, arrival, held_up }, call))
+        let next =
+            lines().filter_map(|(lane, line)| line.next_of(run).map(|(order, call)| (order, lane, call)));
+        let (order, lane, call) = next.min_by_key(|(order, ..)| *order)?;
+        Some((Ticket { lane, priority, run, order, held_up }, call))
     }
 
     /// Takes out a call that leaves, and with it the turn of its run; `None` when it is not there any more.
@@ -166,7 +168,7 @@ impl<T> Queue<T> {
 
     fn pop(&mut self, ticket: &Ticket) -> Option<T> {
         let line = self.lanes.get_index_mut(ticket.lane)?.1.line_mut(ticket.priority);
-        line.oldest(ticket.run).filter(|(arrival, _)| *arrival == ticket.arrival)?;
+        line.next_of(ticket.run).filter(|(order, _)| *order == ticket.order)?;
         let call = line.pop(ticket.run)?;
         self.len -= 1;
         Some(call)

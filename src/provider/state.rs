@@ -4,6 +4,7 @@
 //! life still count. Holds its lock only for as long as it takes to decide.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use tracing::{info, warn};
 use crate::chaos;
 use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName};
+use crate::types::{
+    AttemptCounts, Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName,
+};
 use crate::wire::{Hints, LeftOut};
 
 use super::actor::{Provider, Released};
@@ -27,8 +30,8 @@ use super::estimate::Estimate;
 use super::key::{KeyId, ReadyKey};
 use super::key_source::Key;
 use super::keys::{Blame, Keys};
-use super::lane::ConcurrencyNews;
 use super::money::Spending;
+use super::outage::Outage;
 use super::outcome::News;
 use super::outlet::{CallThreads, Outlets};
 use super::permit::{Ended, Permit, Taken};
@@ -68,6 +71,8 @@ pub struct State {
     inner: Mutex<Book>,
     /// One reader of key files at a time: a disk that hangs must not gather threads.
     pub(super) reader: Arc<Semaphore>,
+    /// Runs that share its capacity.
+    pub(super) runs: Arc<AtomicUsize>,
 }
 
 /// A call in the queue.
@@ -121,6 +126,7 @@ impl State {
             silence: Silence::default(),
             inner: Mutex::new(book),
             reader: Arc::new(Semaphore::new(1)),
+            runs: Arc::default(),
         }))
     }
 
@@ -187,13 +193,7 @@ impl State {
                     chaos::point("state.admitted");
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
-                Turn::Refuse(waiting, refused) => {
-                    if matches!(refused, Refused::RetriesSpent { .. }) && !inner.retries_ran_out {
-                        inner.retries_ran_out = true;
-                        warn!(provider = %self.name, "retries have run out, calls that failed wait for more");
-                    }
-                    waiting.reply.send(Err(refused));
-                }
+                Turn::Refuse(waiting, refused) => waiting.reply.send(Err(refused)),
                 Turn::Wait(until) => return Next::Wait(until),
                 Turn::Nothing => return Next::Nothing,
             }
@@ -265,18 +265,6 @@ impl State {
                  reserve = \"max_tokens\" to do so from the start, or lower max_tokens"
             );
         }
-        match news.concurrency {
-            Some(ConcurrencyNews::Reduced { to, from }) => {
-                warn!(%provider, %model, to, from, "provider objects to so many calls at once, making fewer");
-            }
-            Some(ConcurrencyNews::Restored(to)) => {
-                info!(%provider, %model, to, "as many calls at once as before")
-            }
-            None => {}
-        }
-        if news.retries_are_back {
-            info!(%provider, "retries are there again");
-        }
         if let (true, Some(failure)) = (news.key_rests, failure) {
             warn!(%provider, %key, %failure, "key was refused, resting it");
         }
@@ -330,6 +318,16 @@ impl State {
         self.lock().keys.has_other(model, not_with, now)
     }
 
+    /// Returns why no request can be answered by `model` within `patience`; `None` where some may.
+    pub fn outage(&self, model: &ModelName, patience: Duration, now: Instant) -> Option<Outage> {
+        self.lock().outage(model, patience, now)
+    }
+
+    /// Returns how the attempts at `model` have ended.
+    pub fn attempt_counts(&self, model: &ModelName) -> AttemptCounts {
+        self.lock().lanes.get(model).map(|lane| lane.counts).unwrap_or_default()
+    }
+
     pub(super) fn health(&self, now: Instant) -> HealthChanged {
         let inner = self.lock();
         let health = inner.health(now).into_iter();
@@ -348,9 +346,6 @@ impl State {
             in_flight: lane.concurrency.in_flight(),
             concurrency: lane.concurrency.reachable(lane.is_paced(&inner.limits)),
             waiting: waiting.get(model).copied().unwrap_or(0),
-            reduced_from: lane.concurrency.reduced_from(),
-            probed_in: inner.rests_for(lane, now),
-            last_failure: inner.last_failure_of(lane).map(|last| (last.class, last.message.clone())),
         });
         Snapshot {
             provider: self.name.clone(),
@@ -364,7 +359,6 @@ impl State {
             throttled: inner.throttled,
             limit: inner.limit_use(now),
             held_for: inner.longest_hold(now),
-            retries_wait_for: inner.retries.wait(now),
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(resting).collect(),
         }

@@ -20,6 +20,7 @@ use super::ask::{Ask, stops};
 use super::attempt;
 use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
+use super::others::Others;
 use super::out::{End, Out, Sent};
 use super::plan::{self, Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
@@ -54,6 +55,7 @@ pub(super) struct Flow {
     lost: u32,
     /// The keys that it was refused with, by the number of their lane.
     refused_keys: Vec<(usize, KeyId)>,
+    others: Others,
 }
 
 /// A first call that is still to be sent, and where to.
@@ -102,9 +104,10 @@ impl Flow {
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
         let silence = (lanes.len() > 1).then(|| (retry.silent_after, shared.clone()));
-        let (trail, refused_keys) = (Trail::default(), Vec::new());
+        let (trail, refused_keys, others) = (Trail::default(), Vec::new(), Others::default());
+        let first = None;
         let mut flow =
-            Self { ask, lanes, plan, trail, hedging, silence, first: None, open, lost: 0, refused_keys };
+            Self { ask, lanes, plan, trail, hedging, silence, first, open, lost: 0, refused_keys, others };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) else { return (flow, None) };
         if !brought || flow.hedging.is_some() {
@@ -128,6 +131,7 @@ impl Flow {
                 ended = self.follow() => ended,
             },
         };
+        let meanwhile = self.others.meanwhile(&self.lanes);
         let (lanes, trail) = (self.lanes, self.trail);
         match ended {
             Ok(Ended { reply, lane, practice, cost }) => {
@@ -135,7 +139,7 @@ impl Flow {
             }
             Err(plan::End { failure, lane }) => {
                 let lane = lane.map(|lane| lanes[lane].name.clone());
-                Err(Box::new(Unanswered { failure, lane, trail, lost: 0 }))
+                Err(Box::new(Unanswered { failure, lane, trail, lost: 0, meanwhile }))
             }
         }
     }
@@ -306,6 +310,7 @@ impl Flow {
                         return Some(Ended { reply, lane, practice, cost });
                     }
                     Err(failure) => {
+                        self.others.failed(out.lane, &self.lanes);
                         let mut other = false;
                         if failure.may_take_another_key() {
                             self.refused_keys.push((out.lane, key));
@@ -326,6 +331,7 @@ impl Flow {
                 return None;
             }
             End::Late(gone) => {
+                self.others.failed(out.lane, &self.lanes);
                 let (attempt, failure) = attempt::late(name, out.hedge, gone);
                 note(&self.ask, &mut self.trail, attempt);
                 (failure, (KeyLeft(true), Probe(false)))

@@ -10,6 +10,7 @@ mod counts;
 mod flow;
 mod hedge;
 mod lane;
+mod others;
 mod out;
 mod plan;
 mod policy;

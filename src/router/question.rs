@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::provider::Awaited;
 use crate::supervisor::{Reply as ReplyTo, Slot};
-use crate::types::{Answer, Class, Failure, Trail, Unanswered};
+use crate::types::{Answer, Class, Failure, Unanswered};
 
 use super::actor::Router;
 use super::ask::{Ask, Begin, stops};
@@ -73,7 +73,7 @@ pub fn question(
             _ => Failure::new(Class::Internal, "the question was lost with the router, or on its way"),
         };
         let failure = if lost > 0 { failure.maybe_charged() } else { failure };
-        Err(Box::new(Unanswered { failure, lane: None, trail: Trail::default(), lost }))
+        Err(Box::new(Unanswered { lost, ..Unanswered::from(failure) }))
     }
 }
 

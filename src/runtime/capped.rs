@@ -15,6 +15,8 @@ use crate::pipeline::run::RunPurses;
 use crate::store::{self, RunNumber, Store};
 use crate::types::{Booked, Day, NanoUsd, ProviderName};
 
+use super::pause_options::PauseOptions;
+
 /// How long calls that were broken off may take to notice it.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,8 @@ impl From<NanoUsd> for MaxCost {
 pub struct RunOptions {
     /// Most that it may spend; as `[budget] run` says when it is `None`.
     pub max_cost: Option<MaxCost>,
+    /// When it pauses.
+    pub pause: PauseOptions,
 }
 
 /// Waits until no call of the run is out any more, and for no longer than that may take.

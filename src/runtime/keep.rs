@@ -19,6 +19,7 @@ use super::error::Error;
 use super::keep_options::Keep;
 use super::marks;
 use super::outcome::{Outcome, outcome_of, rejected_by};
+use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::session::Open;
 
@@ -129,6 +130,11 @@ impl Kept {
     pub fn max_cost(&self) -> Option<MaxCost> {
         let before = || self.known.as_ref().and_then(|known| outcome_of(&known.run).max_cost);
         self.keep.max_cost.or_else(before)
+    }
+
+    /// Returns when the run pauses.
+    pub(super) fn pause(&self) -> PauseOptions {
+        self.keep.pause
     }
 
     /// Begins a session that writes `files`.

@@ -9,6 +9,7 @@ use crate::store::{RunNumber, Store};
 use crate::types::Class;
 
 use super::capped::MaxCost;
+use super::pause_options::PauseOptions;
 
 /// Where a run is kept, and as which.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Keep {
     /// Most that all sessions of the run together may spend. It is stored with the run and holds in later sessions
     /// until another is named. `None` leaves the one that was named last; where none was, `[budget] run` says it.
     pub max_cost: Option<MaxCost>,
+    /// When the run pauses.
+    pub pause: PauseOptions,
 }
 
 impl Keep {
@@ -67,6 +70,7 @@ impl Keep {
             retry: None,
             keep_inputs: true,
             max_cost: None,
+            pause: PauseOptions::default(),
         }
     }
 }

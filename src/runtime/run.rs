@@ -10,7 +10,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use crate::pipeline::run::{
-    Cancel, Ended, Output, Progress, Report, Run, RunPurses, RunSetup, StopIntake, Watched,
+    Cancel, Ended, Output, Progress, Report, Run, RunLimits, RunPurses, RunRoute, RunSetup, StopIntake,
+    Watched,
 };
 use crate::pipeline::source::Reader;
 use crate::pipeline::{Pipeline, ProtectedFiles};
@@ -18,7 +19,7 @@ use crate::provider;
 use crate::router::Router;
 use crate::store::{RunNumber, RunState, Store};
 use crate::supervisor::{self, ChildSpec, Policy, Restart, Slot, Start, Supervisor};
-use crate::types::Priority;
+use crate::types::{Class, Priority};
 
 use super::capped::settled;
 use super::error::Error;
@@ -116,6 +117,8 @@ pub(super) struct Begin {
     pub(super) protected: Arc<ProtectedFiles>,
     pub(super) router: Slot<Router>,
     pub(super) providers: Vec<Arc<provider::State>>,
+    pub(super) routes: Vec<RunRoute>,
+    pub(super) limits: RunLimits,
     pub(super) window: Option<usize>,
     pub(super) purses: RunPurses,
     pub(super) notes: Vec<String>,
@@ -134,6 +137,8 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         protected,
         router,
         providers,
+        routes,
+        limits,
         window,
         purses,
         notes,
@@ -153,6 +158,8 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         protected,
         router,
         providers,
+        routes,
+        limits,
         priority,
         window,
         keeping,
@@ -243,7 +250,9 @@ impl UnderWay {
         if let Some(report) = &mut report {
             (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
             // What was out when the cap was met has ended since.
-            report.paused = report.paused.take().map(|why| purses.met().unwrap_or(why));
+            if report.paused_class == Some(Class::Budget) {
+                report.paused = report.paused.take().map(|why| purses.met().unwrap_or(why));
+            }
             // Calls that were broken off with their items are in no trail. Money is counted for them, and so are they.
             let uncertain = purses.own.uncertain().saturating_sub(report.calls.beaten);
             report.calls.maybe_charged = report.calls.maybe_charged.max(uncertain);

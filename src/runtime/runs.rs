@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use crate::document::Faults;
 use crate::guard::Purse;
-use crate::pipeline::run::{Output, RunPurses};
+use crate::pipeline::run::{Output, RunPurses, RunRoute, RunTarget};
 use crate::pipeline::sink::WrittenFile;
 use crate::pipeline::source::Source;
 use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
-use crate::types::{Booked, NanoUsd, ProviderName};
+use crate::types::{Booked, NanoUsd, ProviderName, RouteName};
 
 use super::capped::{MaxCost, RunOptions};
 use super::error::Error;
@@ -23,6 +23,7 @@ use super::keep::Kept;
 use super::marks::Input;
 use super::open_runs::OpenRun;
 use super::outputs;
+use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::run::{self, RunHandle, Unclaimed};
 use super::session::Open;
@@ -47,7 +48,7 @@ impl Pointsman {
     /// use pointsman::runtime::RunOptions;
     /// use pointsman::types::NanoUsd;
     ///
-    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000).into()) }; // $5.00
+    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000).into()), ..RunOptions::default() }; // $5.00
     /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
     /// println!("{:?}", run.report().await?.caps);
     /// # Ok(())
@@ -64,7 +65,7 @@ impl Pointsman {
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(options.max_cost, self.config().budget.run);
-        self.begin_run(pipeline, source, output, cap, None).await
+        self.begin_run(pipeline, source, output, (cap, options.pause), None).await
     }
 
     /// Runs the items of `source` through `pipeline`, and keeps every answer; or goes on with the run that
@@ -81,7 +82,8 @@ impl Pointsman {
         kept: Kept,
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(kept.max_cost(), self.config().budget.run);
-        self.begin_run(pipeline, source, output, cap, Some(kept)).await
+        let pause = kept.pause();
+        self.begin_run(pipeline, source, output, (cap, pause), Some(kept)).await
     }
 
     /// Checks whether spending can be capped, by `max_cost` or else as the configuration says, so that a run which
@@ -108,7 +110,7 @@ impl Pointsman {
         pipeline: Pipeline,
         source: Source,
         output: Output,
-        cap: Option<NanoUsd>,
+        (cap, pause): (Option<NanoUsd>, PauseOptions),
         kept: Option<Kept>,
     ) -> Result<RunHandle, Error> {
         let notes = self.check_prices(&pipeline, cap.is_some())?;
@@ -116,7 +118,7 @@ impl Pointsman {
         let (to, begun) = oneshot::channel();
         let pointsman = self.clone();
         drop(self.runtime().spawn(async move {
-            let begin = Beginning { pipeline, cap, notes, kept, open };
+            let begin = Beginning { pipeline, cap, pause, notes, kept, open };
             let run = begin.run(&pointsman, source, output).await;
             // Let go of first: whoever hears of the run may drop the last handle but this one.
             drop(pointsman);
@@ -131,6 +133,7 @@ impl Pointsman {
 struct Beginning {
     pipeline: Pipeline,
     cap: Option<NanoUsd>,
+    pause: PauseOptions,
     notes: Vec<String>,
     kept: Option<Kept>,
     open: OpenRun,
@@ -138,7 +141,7 @@ struct Beginning {
 
 impl Beginning {
     async fn run(self, pointsman: &Pointsman, source: Source, output: Output) -> Result<RunHandle, Error> {
-        let Self { pipeline, cap, notes, kept, open } = self;
+        let Self { pipeline, cap, pause, notes, kept, open } = self;
         let pipeline = Arc::new(pipeline);
         let judge = pipeline.clone();
         let source = source.fit(move |item| judge.validate_item(item));
@@ -176,6 +179,8 @@ impl Beginning {
             providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
             purses: RunPurses { own, shared: pointsman.purses().of_run(names.iter()) },
             notes,
+            routes: run_routes(pointsman, &pipeline),
+            limits: pause.or_configured(&config.run),
             window: config.run.window.map(NonZeroUsize::get),
             kept,
             supervisor: supervisor.clone(),
@@ -185,6 +190,23 @@ impl Beginning {
         };
         run::begin(begin, reader, output).await
     }
+}
+
+/// Returns the routes of a pipeline's steps, with their targets.
+fn run_routes(pointsman: &Pointsman, pipeline: &Pipeline) -> Vec<RunRoute> {
+    let (providers, ..) = pointsman.parts();
+    let names: IndexSet<&RouteName> = pipeline.routes().collect();
+    let route = |name: &RouteName| {
+        let steps = pipeline.steps().iter().filter(|step| step.route == *name);
+        let patience = steps.map(|step| step.deadline).min()?;
+        let lanes = &pointsman.usable().route(name).ok()?.lanes;
+        let targets = lanes.iter().filter_map(|lane| {
+            let provider = providers.get(&lane.name.provider)?.clone();
+            Some(RunTarget { name: lane.name.clone(), provider })
+        });
+        Some(RunRoute { name: name.clone(), targets: targets.collect(), patience })
+    };
+    names.into_iter().filter_map(route).collect()
 }
 
 /// Returns the files that items of a run may not attach.

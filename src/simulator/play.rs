@@ -121,7 +121,6 @@ impl Stage<'_> {
             stream: ask.delivery != Delivery::Whole,
             structured: ask.shape != super::ask::Shape::Text,
             occurrence,
-            in_flight: visit.others(),
             contains: &contains,
         };
         let draw = || self.draws.stream(Purpose::Fault).f64();
@@ -215,6 +214,7 @@ impl Stage<'_> {
         match retry_after {
             RetryAfter::Truthful => Hint::After(wait),
             RetryAfter::Missing => Hint::Nothing,
+            RetryAfter::After(time) => Hint::After(time),
             RetryAfter::Absurd => {
                 Hint::Absurd(ABSURD[self.draws.stream(Purpose::RetryAfter).usize(..ABSURD.len())])
             }

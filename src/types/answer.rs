@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
+use super::{AttemptCounts, Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
 
 /// One attempt at one lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -196,12 +196,14 @@ pub struct Unanswered {
     pub trail: Trail,
     /// As [`Answer::lost`].
     pub lost: u32,
+    /// How attempts of other requests ended, at the targets that this one tried and from its first failed attempt on.
+    pub meanwhile: AttemptCounts,
 }
 
 impl From<Failure> for Unanswered {
     /// Makes the end of a question that was never asked.
     fn from(failure: Failure) -> Self {
-        Self { failure, lane: None, trail: Trail::default(), lost: 0 }
+        Self { failure, lane: None, trail: Trail::default(), lost: 0, meanwhile: AttemptCounts::default() }
     }
 }
 

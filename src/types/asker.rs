@@ -23,4 +23,7 @@ pub struct Asker {
     pub run: RunId,
     /// The step that it belongs to; how long answers are is learned for each.
     pub step: Option<StepName>,
+    /// Its rank within its run: of the calls of one run that wait, those of the lowest rank leave first. A run gives the
+    /// calls of an item the item's number, so that items that began early end early.
+    pub rank: u64,
 }

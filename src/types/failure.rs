@@ -128,10 +128,46 @@ impl Class {
     }
 }
 
+impl Class {
+    /// Returns whose failure it is. No `_` arm: a new class does not compile until someone has decided.
+    pub fn whose(self) -> Whose {
+        match self {
+            Self::Overloaded | Self::ServerError | Self::NetworkError | Self::Timeout | Self::Unreadable => {
+                Whose::Attempt
+            }
+            Self::RateLimit => Whose::Limit,
+            Self::Quota | Self::Auth | Self::Budget => Whose::Account,
+            Self::NotFound
+            | Self::TooLong
+            | Self::ContentFilter
+            | Self::ApiError
+            | Self::Truncated
+            | Self::ValidationError
+            | Self::TemplateError => Whose::Request,
+            Self::Deadline | Self::Cancelled | Self::Internal => Whose::Ours,
+        }
+    }
+}
+
 impl fmt::Display for Class {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(self.as_str())
     }
+}
+
+/// Whose failure it is: what becomes of an item follows from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The attempt's: the provider failed, which says nothing about the request unless others succeed meanwhile.
+    Attempt,
+    /// The limit's: the request has to wait.
+    Limit,
+    /// The account's: its key, its money or its quota.
+    Account,
+    /// The request's: its content, its template or its answer.
+    Request,
+    /// Ours.
+    Ours,
 }
 
 /// What the router does about a failure.

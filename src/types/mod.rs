@@ -4,6 +4,7 @@
 
 mod answer;
 mod asker;
+mod attempt_counts;
 mod booked;
 mod day;
 pub mod duration;
@@ -26,9 +27,10 @@ mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
 pub use asker::{Asker, RunId};
+pub use attempt_counts::AttemptCounts;
 pub use booked::Booked;
 pub use day::Day;
-pub use failure::{Charged, Class, Failure, Verdict};
+pub use failure::{Charged, Class, Failure, Verdict, Whose};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use item::{ItemKey, ItemStatus};
 pub use limit_window::LimitWindow;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::program::{Ended, Room, finish, finish_with};
+use super::program::{Room, finish, finish_with};
 use super::simulate::simulator;
 
 const RUN: &str =
@@ -15,20 +15,6 @@ const RUN: &str =
 /// A provider of this model at this address that practises nothing, and a route to it alone.
 fn provider(address: &str) -> String {
     format!("[provider.p]\nbase_url = \"http://{address}/v1\"\n[provider.p.models.m]\n")
-}
-
-/// Fails unless every one of `count` items has a line that failed of `class`, and the report groups
-/// them with an example.
-#[track_caller]
-fn all_failed(room: &Room, ended: &Ended, count: usize, class: &str, example: &str) {
-    ended.says(1, &[&format!("items failed of:\n  {count} {class}, such as: step answer: "), example]);
-    room.nothing_is_lost(count, "o.jsonl", "r.jsonl");
-    for line in room.lines("o.jsonl") {
-        assert_eq!((&line["status"], &line["error"]["class"]), (&"failed".into(), &class.into()), "{line}");
-    }
-    let report = room.json("report.json");
-    assert_eq!(report["errors"][class]["count"], count);
-    assert!(report["errors"][class]["example"].as_str().unwrap().contains(example), "{report}");
 }
 
 #[test]
@@ -124,61 +110,40 @@ fn a_field_that_one_item_lacks_fails_that_item_alone() {
 }
 
 #[test]
-fn a_key_that_is_rejected_fails_every_item_soon() {
+fn a_key_that_is_rejected_pauses_the_run_soon() {
     let room = Room::empty();
     let (_simulator, address) = simulator(&room, "--set keys=[\"good\"]");
     let room = Room::new(&provider(&address).replace("[provider.p]", "[provider.p]\nkeys = [\"file:key\"]"));
     room.write("key", "wrong-key");
     room.items(100);
     let ended = room.run(RUN);
-    all_failed(&room, &ended, 100, "auth", "Incorrect API key");
+    ended.says(5, &["paused: auth", "Incorrect API key", "check the key", "`pointsman resume 1` resumes it"]);
+    assert_eq!(room.lines("o.jsonl").len(), 0);
     let made = room.json("report.json")["calls"]["made"].as_u64().unwrap();
     assert!(made < 100, "a key that was refused rests: {made} calls");
 }
 
 #[test]
-fn a_model_that_does_not_exist_fails_every_item_by_its_name() {
+fn a_model_that_does_not_exist_pauses_the_run_by_its_name() {
     let room = Room::new("[simulator]\nmodels = [\"another\"]");
     room.items(100);
     let ended = room.run(RUN);
-    all_failed(&room, &ended, 100, "not_found", "`any` does not exist");
+    ended.says(5, &["paused: not_found", "`any` does not exist", "check the model's name"]);
+    assert_eq!(room.lines("o.jsonl").len(), 0);
 }
 
 #[test]
-fn an_address_that_refuses_connections_fails_every_item_when_its_time_is_up() {
+fn an_address_that_refuses_connections_is_named_at_once_and_pauses_the_run_when_it_has_held_for_long() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let room = Room::new(&format!("{}[defaults]\ndeadline = \"2s\"", provider(&address)));
+    let room = Room::new(&format!("{}[run]\nmax_hold = \"1s\"", provider(&address)));
     room.items(20);
     let ended = room.run(RUN);
-    ended.says(
-        1,
-        &[
-            "20 failed",
-            "network_error, such as: step answer: p/m: cannot connect to 127.0.0.1:",
-            "p/m: cannot connect to",
-        ],
-    );
-    room.nothing_is_lost(20, "o.jsonl", "r.jsonl");
-    for line in room.lines("o.jsonl") {
-        // The breaker has opened before some of the items could make a call.
-        let message = line["error"]["message"].as_str().unwrap();
-        match line["error"]["class"].as_str() {
-            // Also where no call of the item has left.
-            Some("network_error") => {
-                let told = format!("p/m: cannot connect to {address}: ");
-                assert!(message.starts_with(&told) && message.contains("Connection refused"), "{line}");
-            }
-            class => assert!(
-                class == Some("deadline") && message.ends_with("; p/m: its breaker is open"),
-                "{line}"
-            ),
-        }
-    }
-    let report = room.json("report.json");
-    let count = |class: &str| report["errors"][class]["count"].as_u64().unwrap_or_default();
-    assert!(count("network_error") > 0 && count("network_error") + count("deadline") == 20, "{report}");
+    let holding = format!("holding: p/m: network_error: cannot connect to {address}: ");
+    let paused = format!("paused: network_error: p/m: cannot connect to {address}: ");
+    ended.says(5, &[&holding, &paused, "Connection refused", "check `base_url`", "20 waiting"]);
+    assert_eq!(room.lines("o.jsonl").len(), 0);
 }
 
 #[test]

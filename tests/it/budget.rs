@@ -182,7 +182,8 @@ async fn what_has_no_price_cannot_be_capped_and_is_refused_before_anything_start
     let begin = async |pointsman: &Pointsman, max_cost| {
         let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
         let (sink, _lines) = Sink::channel().unwrap();
-        let (source, options) = (Source::values("items", items(3)), RunOptions { max_cost });
+        let (source, options) =
+            (Source::values("items", items(3)), RunOptions { max_cost, ..RunOptions::default() });
         pointsman.run_with(pipeline, source, Output::new(sink), &options).await
     };
     let refused = begin(&pointsman, Some(dollars(1.0).into())).await.unwrap_err().to_string();
@@ -315,7 +316,7 @@ fn the_cap_that_was_named_last_holds_on_resume_on_retry_and_on_the_same_command(
         "[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n{fail}\n"
     ));
     room.items(80);
-    room.run(&format!("{begin} --new --overwrite --max-cost 0.012")).expect(1);
+    room.run(&format!("{begin} --new --overwrite --max-cost 0.012 --max-failures none")).expect(1);
     room.config(format!(
         "[provider.p]\nbase_url = \"simulator\"\n{price}\n[simulator]\nanswer_tokens = 20\n"
     ));

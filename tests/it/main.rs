@@ -36,6 +36,7 @@ mod embed;
 mod failover;
 // Links are swapped as Kubernetes does.
 mod hedge;
+mod holding;
 mod host;
 #[cfg(feature = "chaos")]
 mod internal;

@@ -9,14 +9,18 @@ use crate::cli::table;
 use crate::pipeline::run::{Ended, Report, sums_of_input};
 use crate::runtime::{Kept, rejected_by};
 use crate::store::RunNumber;
+use crate::types::Class;
 
 impl Session<'_> {
     /// Says what can be done about a run that has something left.
     pub(super) fn say_what_next(&self, run: RunNumber, ended: &Report) {
         let (url, here) = (&self.url, self.here());
         if ended.ended == Ended::Paused {
-            let is_of_run = table::is_of_run(ended);
-            let more = if is_of_run { " --max-cost USD` goes on with more" } else { "` goes on then" };
+            let more = match ended.paused_class {
+                Some(Class::Budget) | None if table::is_of_run(ended) => " --max-cost USD` goes on with more",
+                Some(Class::Budget) | None => "` goes on then",
+                Some(_) => "` resumes it",
+            };
             let how = format!("`pointsman resume {run}{here}{more}");
             self.mode.note(&format!("run {run} is kept in {url}: {how}"));
         } else if ended.ended != Ended::Whole {

@@ -5,6 +5,7 @@
 //! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
 
 mod ending;
+mod holding;
 mod keep;
 mod telling;
 mod told;
@@ -20,14 +21,16 @@ use tokio::time::Instant;
 use crate::chaos;
 use crate::guard::Meter;
 use crate::ledger::Unkept;
-use crate::provider;
+use crate::provider::{self, CapacityShare};
 use crate::router::{CallCounts, Router, StopSignal};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
+use super::failures::FailureLimit;
 use super::forecast::Forecast;
+use super::gate::Gate;
 use super::item::{Item, Job};
 use super::keeping::Keeping;
 use super::line;
@@ -58,6 +61,8 @@ pub struct Run {
     protected: Arc<ProtectedFiles>,
     router: Slot<Router>,
     providers: Vec<Arc<provider::State>>,
+    /// Its parts of their capacity, while it has work.
+    shares: Vec<CapacityShare>,
     priority: Priority,
     id: RunId,
     window: Window,
@@ -92,8 +97,14 @@ pub struct Run {
     met_again: u64,
     /// Whose money it spends.
     purses: RunPurses,
-    /// Which cap was met.
+    /// Why it is paused.
     paused: Option<Failure>,
+    /// Where requests wait while it holds.
+    gate: Arc<Gate>,
+    /// How long it may hold.
+    max_hold: Option<Duration>,
+    /// How many items may fail.
+    failures: FailureLimit,
     /// Why nothing can be kept any more.
     unkept: Option<Unkept>,
     tally: Tally,
@@ -139,6 +150,7 @@ impl Run {
     ) -> Self {
         let now = Instant::now();
         let steps = setup.pipeline.steps().iter().map(|step| step.name.clone());
+        let width = setup.pipeline.width();
         let patience = setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
         Self {
             tally: Tally::new(steps),
@@ -148,13 +160,17 @@ impl Run {
             keeping: setup.keeping,
             purses: setup.purses,
             paused: None,
+            gate: Gate::new(setup.routes),
+            max_hold: setup.limits.max_hold,
+            failures: FailureLimit::new(setup.limits.max_failures),
             unkept: None,
             met_again: 0,
             router: setup.router,
+            shares: Vec::new(),
             providers: setup.providers,
             priority: setup.priority,
             id: RunId::next(),
-            window: Window::new(setup.window, ordered, patience),
+            window: Window::new(setup.window, ordered, patience, width),
             wanted: Some(wanted),
             records: Some(records),
             give_up,
@@ -193,6 +209,9 @@ impl Run {
             ctx.cancel_future(tick);
         }
         let is_idle = self.in_flight.is_empty() && self.desk.is_empty() && self.unwritten == 0;
+        if is_idle {
+            self.shares.clear();
+        }
         self.rests = is_idle && self.progress.is_closed();
         let pause = if self.rests { IDLE_TICK } else { TICK };
         let tick = ctx.run_later(pause, |run, ctx| {
@@ -201,6 +220,7 @@ impl Run {
             run.tick_later(ctx);
             chaos::point("run.tick");
             run.window.fit(&run.providers);
+            run.look_at_holds();
             run.work(ctx);
             if !run.progress.is_closed() {
                 run.tell();
@@ -214,7 +234,10 @@ impl Run {
         chaos::point("run.goes_on");
         let busy = self.in_flight.len() + self.owed + self.desk.len();
         let oldest = self.in_flight.values().next().map(|item| item.job.item.number);
-        let room = self.window.room(busy, self.unwritten, oldest, self.read + self.owed as u64);
+        let room = match self.gate.is_holding() {
+            true => 0,
+            false => self.window.room(busy, self.unwritten, oldest, self.read + self.owed as u64),
+        };
         match &self.wanted {
             Some(wanted) if room > 0 => {
                 self.owed += room;
@@ -330,7 +353,9 @@ impl Run {
                 let purse = self.purses.own.clone();
                 let stop = StopSignal::of(&self.stop);
                 let protected = self.protected.clone();
-                let job = Job { pipeline, protected, item, router, priority, run, counts, stop, purse, kept };
+                let gate = self.gate.clone();
+                let job =
+                    Job { pipeline, protected, item, router, priority, run, counts, stop, purse, kept, gate };
                 self.begin(Arc::new(job), Instant::now(), 1, ctx);
             }
         }
@@ -348,6 +373,9 @@ impl Run {
         let (run, exits) = self.own.get_or_insert_with(own).clone();
         let id = self.next_id;
         self.next_id += 1;
+        if self.shares.is_empty() {
+            self.shares = self.providers.iter().map(|provider| provider.share()).collect();
+        }
         let item = Item::new(job.clone(), ChildId(id), run);
         let abort = spawn_monitored_here(ChildId(id), life, exits, |_| item).abort;
         self.in_flight.insert(id, InFlight { job, started, life, abort });
@@ -359,7 +387,7 @@ impl Run {
     /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.
     fn asked(&mut self) {
         let Some(Paper::Asked(asked)) = self.desk.take() else { return };
-        self.questions += 1;
+        self.questions += u64::from(!asked.held);
         if let Some(step) = self.pipeline.steps().get(asked.step) {
             self.tally.question(&step.name, &asked.trail, asked.practice);
         }

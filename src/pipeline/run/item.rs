@@ -2,6 +2,7 @@
 //!
 //! Lives only while its item is in flight, and holds one future. Writes nothing down: its run does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -9,21 +10,23 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::guard::Purse;
-use crate::router::{self, CallCounts, Router, StopSignal};
+use crate::router::{CallCounts, Router, StopSignal};
 use crate::store::FileStamp;
 use crate::supervisor::{ChildId, Slot, Stop};
 use crate::types::{
-    self, Answer, Asker, Class, Failure, LaneName, MediaData, Part, Priority, Prompt, RunId, Trail,
-    Unanswered,
+    self, Answer, Class, Failure, LaneName, MediaData, Part, Priority, Prompt, RunId, Trail, Unanswered,
 };
 
 use super::actor::Run;
+use super::evidence::Evidence;
+use super::gate::Gate;
 use super::keeping::Kept;
 use super::load_attachment::load_all;
 use super::messages::{ItemLeft, ItemSettled, LedgerBroken, StepAsked};
 use super::off_thread::{Limits, Unchecked, check_answer};
 use super::questions::Questions;
 use super::rendering::{self, Rendered};
+use super::step_request::{Again, Asked, Request, is_for_later, lives_without_own_failure, question};
 use super::steps::Steps;
 use super::walked::Walked;
 use crate::pipeline::ask::{Ask, Next};
@@ -58,6 +61,8 @@ pub(super) struct Job {
     pub(super) purse: Arc<Purse>,
     /// Where its answers are kept, if they are.
     pub(super) kept: Option<Kept>,
+    /// Where its requests wait while the run holds.
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Input for Job {
@@ -115,6 +120,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let mut asked = Questions::new();
     let mut questions = 0;
     let mut left = None;
+    let mut evidence: BTreeMap<usize, Evidence> = BTreeMap::new();
     loop {
         chaos::point("item.asks");
         let mut recalled = false;
@@ -148,7 +154,11 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                         // As a prompt, as a request and in the connection.
                         job.item.held.add(prompt_bytes(&prompt).saturating_mul(COPIES));
                         let deadline = Instant::now() + job.pipeline.steps()[ask.step].deadline;
-                        asked.push(question(&job, ask.step, prompt, deadline));
+                        asked.push(question(
+                            &job,
+                            Request { step: ask.step, prompt, deadline, is_reask: false },
+                            None,
+                        ));
                     }
                 },
                 Err(failure) => walk.failed(ask.step, failure),
@@ -157,7 +167,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         if recalled {
             continue;
         }
-        let Some(Asked { step, outcome, deadline }) = asked.next().await else {
+        let Some(Asked { request, outcome, open, probe }) = asked.next().await else {
             if walk.is_settled() {
                 break;
             }
@@ -166,6 +176,22 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             return End::Left(why);
         };
         chaos::point("item.answered");
+        let Request { step, deadline, is_reask, .. } = request;
+        if let Some(lives) = lives_without_own_failure(&job, &mut evidence, (step, is_reask), &outcome)
+            && let Err(unanswered) = outcome
+        {
+            let Unanswered { failure, trail, lost, .. } = *unanswered;
+            steps.wait(step, &trail);
+            let (held, lost) = (true, lost.into());
+            run.do_send(StepAsked { step, trail, practice: false, reasked: false, held, lost });
+            if left.is_none() {
+                asked.push(question(&job, request.again(&job), Some(Again::after(lives, &failure, open))));
+            }
+            drop(probe);
+            continue;
+        }
+        evidence.remove(&step);
+        drop((open, probe));
         questions += 1;
         let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {
@@ -182,7 +208,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                     Err(Unchecked::Stopped) => {
                         let Answer { trail, practice, lost, .. } = answer;
                         steps.pause(step, &trail, practice);
-                        run.do_send(StepAsked { step, trail, practice, reasked: false, lost: lost.into() });
+                        let (reasked, held, lost) = (false, false, lost.into());
+                        run.do_send(StepAsked { step, trail, practice, reasked, held, lost });
                         left.get_or_insert(stopped("an answer waited for its check"));
                         continue;
                     }
@@ -192,12 +219,13 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             Err(unanswered) if is_for_later(&unanswered.failure) => {
                 let Unanswered { failure, trail, lost, .. } = *unanswered;
                 steps.pause(step, &trail, false);
-                run.do_send(StepAsked { step, trail, practice: false, reasked: false, lost: lost.into() });
+                let (practice, reasked, held, lost) = (false, false, false, lost.into());
+                run.do_send(StepAsked { step, trail, practice, reasked, held, lost });
                 left.get_or_insert(Box::new(failure));
                 continue;
             }
             Err(unanswered) => {
-                let Unanswered { failure, lane, trail, lost } = *unanswered;
+                let Unanswered { failure, lane, trail, lost, .. } = *unanswered;
                 let failure = with_lane(with_refusals(failure, &trail), lane.as_ref());
                 walk.failed(step, failure.clone());
                 (trail, false, lost, Next::Failed(failure), None)
@@ -208,10 +236,14 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             // Of the first prompt its attachments and texts are shared.
             job.item.held.add(reask_bytes(prompt).saturating_mul(COPIES));
             // The step's deadline includes its re-asks.
-            asked.push(question(&job, step, prompt.clone(), deadline));
+            asked.push(question(
+                &job,
+                Request { step, prompt: prompt.clone(), deadline, is_reask: true },
+                None,
+            ));
         }
         steps.spend(step, &trail, practice);
-        run.do_send(StepAsked { step, trail, practice, reasked, lost: lost.into() });
+        run.do_send(StepAsked { step, trail, practice, reasked, held: false, lost: lost.into() });
         // What is still to come needs nothing that is not durable. The last answer goes with the settlement.
         if let Err(unkept) = asked.beside(steps.keep(step, &next, lane.as_ref(), &walk)).await {
             run.do_send(LedgerBroken(unkept));
@@ -247,12 +279,6 @@ fn reask_bytes(prompt: &Prompt) -> usize {
     added.map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum()
 }
 
-/// Returns whether the question may be answered when the run goes on: a cap on money was met, or everything is
-/// being stopped.
-fn is_for_later(failure: &Failure) -> bool {
-    matches!(failure.class, Class::Budget | Class::Cancelled)
-}
-
 /// Says why no lane took the question, where its time ran out before any did.
 fn with_refusals(failure: Failure, trail: &Trail) -> Failure {
     if failure.class != Class::Deadline {
@@ -280,31 +306,6 @@ fn with_lane(failure: Failure, lane: Option<&LaneName>) -> Failure {
         Some(lane) => Failure { message: format!("{lane}: {}", failure.message).into(), ..failure },
         None => failure,
     }
-}
-
-/// A question of a step that has come back.
-struct Asked {
-    step: usize,
-    outcome: Result<Answer, Box<Unanswered>>,
-    deadline: Instant,
-}
-
-/// Asks one question of one step, which may take until `deadline`.
-fn question(
-    job: &Job,
-    step: usize,
-    prompt: Arc<Prompt>,
-    deadline: Instant,
-) -> impl Future<Output = Asked> + use<> {
-    let definition = &job.pipeline.steps()[step];
-    let asker = Asker { run: job.run, step: Some(definition.name.clone()) };
-    let (route, priority) = (definition.route.clone(), job.priority);
-    let counts = Some(job.counts.clone());
-    let purse = Some(job.purse.clone());
-    let stop = Some(job.stop.clone());
-    let ask = router::Ask { prompt, route, priority, asker, deadline, counts, purse, stop };
-    let answered = router::question(&job.router, ask);
-    async move { Asked { step, outcome: answered.await, deadline } }
 }
 
 /// Returns the prompt of `ask` with everything that is attached to it, and the files that were read for it.

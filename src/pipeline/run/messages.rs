@@ -35,6 +35,8 @@ pub(super) struct StepAsked {
     pub(super) trail: Trail,
     pub(super) practice: bool,
     pub(super) reasked: bool,
+    /// Whether it has no end yet: it came back for a reason that is not its own, and is sent again.
+    pub(super) held: bool,
     /// How often it was lost with the router, or on its way by a panic.
     pub(super) lost: u64,
 }

@@ -5,9 +5,13 @@
 
 mod actor;
 mod desk;
+mod evidence;
+mod failures;
 mod feed;
 mod forecast;
+mod gate;
 mod history;
+mod hold;
 mod item;
 mod keeping;
 mod line;
@@ -22,6 +26,7 @@ mod rendering;
 mod report;
 mod setup;
 mod share;
+mod step_request;
 mod steps;
 mod tally;
 #[cfg(test)]
@@ -31,12 +36,14 @@ mod window;
 mod writer;
 
 pub use actor::Run;
+pub use failures::MaxFailures;
+pub use gate::{RunRoute, RunTarget};
 pub use history::{History, sums_of_input};
 pub use keeping::Keeping;
 pub use messages::{Cancel, StopIntake, Watched};
 pub use met::MetItems;
 pub use money::{Cap, CapMet, CapOf, RunPurses};
-pub use progress::Progress;
+pub use progress::{Holding, Progress};
 pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times, UnkeptItems};
-pub use setup::{RunSetup, RunTasks};
+pub use setup::{RunLimits, RunSetup, RunTasks};
 pub use writer::Output;

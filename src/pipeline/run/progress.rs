@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::provider::Snapshot;
-use crate::types::{ItemKey, Usage};
+use crate::types::{Class, ItemKey, RouteName, Usage};
 
 use super::money::Cap;
 use super::report::{Calls, Items};
@@ -48,8 +48,29 @@ pub struct Progress {
     pub practice: bool,
     /// Whether the run takes no more items.
     pub stopping: bool,
+    /// Why no item begins at present, where every target of a route is unusable for a reason that is not the items'.
+    pub holding: Option<Holding>,
     /// How the providers are doing.
     pub providers: Vec<Snapshot>,
+}
+
+/// Why a run holds, and until when. Times are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Holding {
+    /// The route of which no target can be used.
+    pub route: RouteName,
+    /// The target that it waits for, `provider/model`; `None` where the failure is not that of one target.
+    pub target: Option<String>,
+    /// The class of the failure.
+    pub class: Class,
+    /// What the provider said.
+    pub message: Box<str>,
+    /// Since it holds.
+    pub seconds: f64,
+    /// Until the next request finds out.
+    pub retry_in_seconds: f64,
+    /// Until the time that the provider named, before which no request can succeed; `None` where it named none.
+    pub until_in_seconds: Option<f64>,
 }
 
 impl Progress {

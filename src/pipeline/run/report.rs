@@ -42,9 +42,12 @@ pub struct Report {
     pub perhaps_cost_usd: f64,
     /// The caps that hold the run, its own first, and what is spent of each.
     pub caps: Vec<Cap>,
-    /// Which cap was met, where the run paused for it.
+    /// Why the run paused, where it did: which cap was met, or what let no request through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    /// The class of that: `budget` for a cap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_class: Option<Class>,
     /// Whether answers are kept, so that the run can go on.
     pub kept: bool,
     /// By step, in the pipeline's order.
@@ -106,7 +109,7 @@ pub enum Ended {
     Whole,
     /// It was told to stop before.
     Interrupted,
-    /// A cap on money was met before.
+    /// A cap on money was met before, no request could be answered for longer than it may hold, or too many items failed.
     Paused,
     /// The input or the output broke.
     Broken,
@@ -150,7 +153,7 @@ pub struct Items {
     pub rejected: u64,
     /// Items that were started and given up when the run was stopped; they have no line.
     pub unfinished: u64,
-    /// Items that wait for money: a cap was met, and they have no line. What was answered of them is kept, if
+    /// Items that were begun before the run paused, and that have no line. What was answered of them is kept, if
     /// anything is.
     pub paused: u64,
     /// Items that are new or others than before and were not asked, because only failed ones were; those that had

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::FutureExt;
@@ -13,7 +14,9 @@ use crate::supervisor::{Slot, panic_text};
 use crate::types::{Priority, StepName};
 
 use super::actor::Run;
+use super::failures::MaxFailures;
 use super::feed::feed;
+use super::gate::RunRoute;
 use super::keeping::Keeping;
 use super::messages::SourceEnded;
 use super::money::RunPurses;
@@ -43,10 +46,23 @@ pub struct RunSetup {
     pub keeping: Option<Arc<Keeping>>,
     /// Whose money its calls spend.
     pub purses: RunPurses,
+    /// The routes of its steps.
+    pub routes: Vec<RunRoute>,
+    /// When it pauses.
+    pub limits: RunLimits,
     /// Where progress is told.
     pub progress: Arc<watch::Sender<Progress>>,
     /// Where the report goes at the end.
     pub report: oneshot::Sender<Report>,
+}
+
+/// When a run pauses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunLimits {
+    /// How long it may hold; `None` is for as long as it takes.
+    pub max_hold: Option<Duration>,
+    /// How many of its items may fail for their own reasons.
+    pub max_failures: MaxFailures,
 }
 
 /// What feeds a run and writes for it; to be started once the run has an address.

@@ -53,6 +53,16 @@ impl<'a> Steps<'a> {
         spent.trail.0.extend_from_slice(&trail.0);
     }
 
+    /// Adds what was attempted for a request that waits and is sent again; where answers are kept, so is that.
+    pub(super) fn wait(&mut self, step: usize, trail: &Trail) {
+        let spent = &mut self.spent[step];
+        spent.trail.0.extend_from_slice(&trail.0);
+        let Some(kept) = self.job.kept.as_ref().filter(|_| trail.calls() > 0) else { return };
+        let name = self.job.pipeline.steps()[step].name.clone();
+        // It was perhaps paid for. No step needs it.
+        drop(kept.keep(unanswered(name, None, spent.practice, spent.trail.clone())));
+    }
+
     /// Keeps what was attempted for a question that is left for later; it is asked again when the run goes on.
     pub(super) fn pause(&mut self, step: usize, trail: &Trail, practice: bool) {
         let is_refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));

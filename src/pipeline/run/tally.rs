@@ -144,6 +144,7 @@ impl Tally {
             perhaps_cost_usd: 0.0,
             caps: Vec::new(),
             paused: None,
+            paused_class: None,
             kept: false,
             steps: self.steps.iter().map(|(step, share)| (step.clone(), share.part())).collect(),
             lanes: self.lanes.iter().map(|(lane, share)| (lane.clone(), share.part())).collect(),

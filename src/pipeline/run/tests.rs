@@ -145,6 +145,8 @@ fn begin_over(
         window: None,
         keeping: None,
         purses: RunPurses::uncapped(),
+        routes: Vec::new(),
+        limits: RunLimits::default(),
         progress: Arc::new(progress_to),
         report: report_to,
     };

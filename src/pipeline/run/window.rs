@@ -38,14 +38,16 @@ pub(super) struct Window {
     part: usize,
     ordered: bool,
     patience: Duration,
+    /// Most requests that an item has at once.
+    width: usize,
 }
 
 impl Window {
     /// Makes a window of at most `most` items; `None` leaves it to the providers. `patience` is the shortest
-    /// time that a step has.
-    pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration) -> Self {
+    /// time that a step has, `width` the requests that an item has at once.
+    pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration, width: usize) -> Self {
         let (settling, part) = if most.is_some() { (0, usize::MAX) } else { (SETTLING, PART) };
-        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, part, ordered, patience }
+        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, part, ordered, patience, width }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -60,7 +62,8 @@ impl Window {
     }
 
     fn resize(&mut self, capacity: usize) {
-        self.size = capacity.max(LEAST).min(self.most);
+        let width = self.width.max(1);
+        self.size = (capacity / width).max(LEAST.div_ceil(width)).min(self.most);
     }
 
     /// Returns how many more items may come, when `busy` are under way and `settling` have ended and wait for the
@@ -86,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_window_follows_the_providers_within_its_bounds() {
-        let mut window = Window::new(Some(100), false, Duration::MAX);
+        let mut window = Window::new(Some(100), false, Duration::MAX, 1);
         for (capacity, size) in [(0, 4), (50, 50), (5_000, 100)] {
             window.resize(capacity);
             assert_eq!(window.size(), size);
@@ -95,8 +98,17 @@ mod tests {
     }
 
     #[test]
+    fn items_with_many_requests_at_once_are_as_many_fewer() {
+        let mut window = Window::new(None, false, Duration::MAX, 8);
+        for (capacity, size) in [(0, 1), (64, 8), (70, 8), (8_000, 1_000)] {
+            window.resize(capacity);
+            assert_eq!(window.size(), size);
+        }
+    }
+
+    #[test]
     fn what_waits_for_the_disk_takes_no_place_until_it_is_much() {
-        let mut window = Window::new(None, false, Duration::MAX);
+        let mut window = Window::new(None, false, Duration::MAX, 1);
         window.resize(100);
         assert_eq!(window.room(60, 0, None, 0), 40);
         assert_eq!(window.room(60, 100, None, 0), 40);
@@ -107,7 +119,7 @@ mod tests {
 
     #[test]
     fn no_item_begins_while_a_window_of_others_waits_for_the_disk_beside_those_in_flight() {
-        let mut window = Window::new(None, false, Duration::MAX);
+        let mut window = Window::new(None, false, Duration::MAX, 1);
         for size in [4, 100, 600, 5_000] {
             window.resize(size);
             let at_once = (0..).find(|settling| window.room(0, *settling, None, 0) == 0).unwrap();
@@ -117,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_slow_item_holds_back_those_far_ahead_of_it_only_in_order() {
-        let mut window = Window::new(None, true, Duration::MAX);
+        let mut window = Window::new(None, true, Duration::MAX, 1);
         window.resize(10);
         assert_eq!(window.room(1, 0, Some(5), 100), 9);
         assert_eq!(window.room(1, 0, Some(5), 163), 2);

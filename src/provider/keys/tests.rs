@@ -122,7 +122,26 @@ fn a_failure_of_the_call_does_not_rest_the_key() {
 }
 
 #[test]
-fn a_spent_quota_rests_its_key_for_as_long_as_the_provider_says_and_else_for_long() {
+fn a_key_that_is_refused_again_rests_twice_as_long_until_it_is_answered() {
+    let mut now = Instant::now();
+    let mut keys = keys(&["a"], None, now);
+    for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
+        // Attempts that left together are one rest.
+        rest(&mut keys, "a", &spent(None), now);
+        rest(&mut keys, "a", &spent(None), now);
+        let until = now + Duration::from_secs(seconds);
+        assert!(keys.are_out(&model(), until - Duration::from_millis(1)), "{seconds}");
+        assert!(!keys.are_out(&model(), until), "{seconds}");
+        now = until;
+    }
+    let id = keys.pick(&model(), &[], now).unwrap().id.clone();
+    keys.answered(&id, &model());
+    rest(&mut keys, "a", &spent(None), now);
+    assert!(!keys.are_out(&model(), now + FIRST_REST));
+}
+
+#[test]
+fn a_spent_quota_rests_its_key_for_as_long_as_the_provider_says_and_else_for_a_while() {
     let seconds = Duration::from_secs;
     let mut short = refused();
     short.retry_after = Some(seconds(5));
@@ -130,8 +149,8 @@ fn a_spent_quota_rests_its_key_for_as_long_as_the_provider_says_and_else_for_lon
         (spent(Some(seconds(120))), seconds(120)),
         (spent(Some(9 * HOUR)), 9 * HOUR),
         (spent(Some(seconds(1))), NAMED_AT_LEAST),
-        (spent(None), REST),
-        (short, REST),
+        (spent(None), FIRST_REST),
+        (short, FIRST_REST),
     ] {
         let now = Instant::now();
         let mut keys = keys(&["a"], None, now);

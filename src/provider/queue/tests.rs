@@ -9,7 +9,7 @@ const LANES: [&str; 3] = ["x", "y", "z"];
 const ALL_OPEN: u8 = 0b111;
 
 fn place(lane: &str, priority: Priority, run: RunId) -> Place {
-    Place { lane: lane.into(), priority, run }
+    Place { lane: lane.into(), priority, run, rank: 0 }
 }
 
 fn runs<const N: usize>() -> [RunId; N] {

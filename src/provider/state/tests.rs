@@ -21,7 +21,7 @@ pub(in crate::provider) fn state() -> Arc<State> {
 /// Lays a call of a run into the queue, which pays from `purse`.
 fn ask(state: &State, run: RunId, purse: Option<&Arc<Purse>>) -> Awaited {
     let (reply, awaited) = ReplyTo::awaited();
-    let asker = Asker { run, step: None };
+    let asker = Asker { run, ..Asker::default() };
     let call = Call { asker, purse: purse.cloned(), ..call(Duration::from_secs(600)) };
     let asked = Instant::now();
     state.enqueue(Arrival { call, reply, asked }, asked);

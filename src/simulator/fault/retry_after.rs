@@ -2,7 +2,11 @@
 //!
 //! Holds no time; who answers knows how long there is to wait.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use crate::types::duration;
 
 /// What a 429 says about when to come back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,15 +17,21 @@ pub enum RetryAfter {
     Truthful,
     /// Nothing. Written `false`.
     Missing,
-    /// A value that nobody should believe: negative, or years. Written `"absurd"`.
+    /// A value that no client should believe: negative, or years. Written `"absurd"`.
     Absurd,
+    /// This time. Written as a duration such as `"15m"`.
+    After(Duration),
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(untagged, expecting = "this says nothing of a wait; write true, false or \"absurd\"")]
+#[serde(
+    untagged,
+    expecting = "this says nothing of a wait; write true, false, \"absurd\" or a time such as \"15m\""
+)]
 enum WrittenRetryAfter {
     Given(bool),
     Word(Word),
+    After(#[serde(with = "duration")] Duration),
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -36,6 +46,7 @@ impl From<WrittenRetryAfter> for RetryAfter {
             WrittenRetryAfter::Given(true) => Self::Truthful,
             WrittenRetryAfter::Given(false) => Self::Missing,
             WrittenRetryAfter::Word(Word::Absurd) => Self::Absurd,
+            WrittenRetryAfter::After(time) => Self::After(time),
         }
     }
 }
@@ -46,6 +57,7 @@ impl From<RetryAfter> for WrittenRetryAfter {
             RetryAfter::Truthful => Self::Given(true),
             RetryAfter::Missing => Self::Given(false),
             RetryAfter::Absurd => Self::Word(Word::Absurd),
+            RetryAfter::After(time) => Self::After(time),
         }
     }
 }

@@ -34,6 +34,7 @@ impl Run {
         let (questions, cost) = self.of_ended;
         self.of_ended = (questions + walked.questions, cost + walked.cost());
         let settled = &walked.settled;
+        self.count_failure(settled);
         let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
         self.tally.settled(settled.status, error, item.started.elapsed());
     }
@@ -68,6 +69,7 @@ impl Run {
         report.output_left_before = output.left_before.clone();
         (report.caps, report.perhaps_cost_usd) = (self.purses.caps(), self.purses.perhaps_usd());
         report.paused = self.paused.as_ref().map(|why| why.message.to_string());
+        report.paused_class = self.paused.as_ref().map(|why| why.class);
         report.kept = self.keeping.is_some();
         report.unkept = output.unkept;
         report.store_error = self.unkept.as_ref().map(ToString::to_string);

@@ -76,6 +76,7 @@ impl Run {
             cost_forecast_usd: cost.and_then(|cost| forecast::cost(&work, cost, self.of_ended.1.dollars())),
             input_read: self.input_read,
             practice: self.tally.practice,
+            holding: self.holding(now),
             stopping: self.wanted.is_none() && self.ended != Ended::Whole,
             providers: self.providers.iter().map(|provider| provider.snapshot(now)).collect(),
         };

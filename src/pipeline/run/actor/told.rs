@@ -76,7 +76,9 @@ impl Handler<ItemLeft> for Run {
             self.stop_intake(Ended::Paused);
         } else {
             debug!(%why, "an item is left for later");
-            self.tally.items.unfinished += u64::from(was_in_flight);
+            let items = &mut self.tally.items;
+            let left = if self.ended == Ended::Paused { &mut items.paused } else { &mut items.unfinished };
+            *left += u64::from(was_in_flight);
             self.stop_intake(Ended::Interrupted);
         }
         self.work(ctx);

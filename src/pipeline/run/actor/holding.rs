@@ -1,0 +1,93 @@
+//! How a run holds, and when it pauses instead.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Run;
+use crate::clock;
+use crate::pipeline::run::gate::advice;
+use crate::pipeline::run::hold::Hold;
+use crate::pipeline::run::progress::Holding;
+use crate::pipeline::run::report::Ended;
+use crate::pipeline::walk::Settled;
+use crate::types::{Failure, ItemStatus};
+
+/// A longer wait is shown as this one.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
+impl Run {
+    /// Looks whether the targets can be used, and pauses where waiting does not help.
+    pub(super) fn look_at_holds(&mut self) {
+        let (now, was_holding) = (Instant::now(), self.gate.is_holding());
+        self.gate.look(now);
+        if self.ended != Ended::Whole {
+            return;
+        }
+        if let Some(hold) = self.gate.too_long(self.max_hold, now) {
+            return self.pause(of_hold(&hold));
+        }
+        match (was_holding, self.gate.holding()) {
+            (false, Some((route, hold))) => warn!(%route, why = %of_hold(&hold), "the run holds"),
+            (true, None) => info!("the run holds no longer"),
+            (false, None) | (true, Some(_)) => {}
+        }
+    }
+
+    /// Counts an item that has settled, and pauses when too many have failed.
+    pub(super) fn count_failure(&mut self, settled: &Settled) {
+        let (failed, completed) =
+            (settled.status == ItemStatus::Failed, settled.status == ItemStatus::Completed);
+        let Some(limit) = self.failures.count(failed, completed) else { return };
+        if self.ended != Ended::Whole {
+            return;
+        }
+        let Some((step, failure)) = &settled.error else { return };
+        let message = format!("{limit}; the last one at step {step}: {}", failure.message);
+        self.pause(Failure { message: message.into(), ..Failure::new(failure.class, "") });
+    }
+
+    /// Takes no more items, and leaves those unfinished whose requests wait.
+    fn pause(&mut self, why: Failure) {
+        info!(%why, "the run pauses");
+        self.paused.get_or_insert(why);
+        self.stop_intake(Ended::Paused);
+        self.stop.send_replace(true);
+    }
+
+    /// Returns why the run holds now, if it does.
+    pub(super) fn holding(&self, now: Instant) -> Option<Holding> {
+        let (route, hold) = self.gate.holding()?;
+        let until = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
+        Some(Holding {
+            route,
+            target: hold.target.as_ref().map(ToString::to_string),
+            class: hold.why.class,
+            message: hold.why.message,
+            seconds: now.saturating_duration_since(hold.since).as_secs_f64(),
+            retry_in_seconds: until(hold.retry_at),
+            until_in_seconds: hold.named.map(until),
+        })
+    }
+}
+
+/// Shows when that time will have passed.
+fn until(wait: Duration) -> String {
+    let wait = SignedDuration::try_from(wait.min(LONGEST)).unwrap_or_default();
+    match clock::now().checked_add(wait) {
+        Ok(at) => format!(" (until {})", at.strftime("%Y-%m-%d %H:%M UTC")),
+        Err(_) => String::new(),
+    }
+}
+
+/// Returns the failure that says why a run cannot go on, with what a user can do about it.
+fn of_hold(hold: &Hold) -> Failure {
+    let Hold { why, target, named, .. } = hold;
+    let target = target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
+    let until = named.map_or_else(String::new, |at| until(at.saturating_duration_since(Instant::now())));
+    let advice = advice(why).map_or_else(String::new, |advice| format!("; {advice}"));
+    let message = format!("{target}{}{until}{advice}", why.message);
+    Failure { message: message.into(), ..Failure::new(why.class, "") }
+}
