@@ -104,6 +104,9 @@ proptest! {
         while !world.out.is_empty() {
             world.ends(0, How::Died);
         }
+        // After a failure the others wait a moment.
+        let took = world.drains();
+        prop_assert!(took < Duration::from_hours(2), "{took:?}");
         is_as_new(&mut world);
     }
 

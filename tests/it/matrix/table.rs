@@ -3,6 +3,8 @@
 use std::fmt::{Display, Write};
 use std::fs;
 
+use pointsman::types::{Class, Whose};
+
 use super::cell::Measured;
 use super::rows::{Cost, Row, Word};
 use crate::program::repository;
@@ -12,8 +14,8 @@ const BEGIN: &str = "<!-- What follows is written by tests/it/matrix.rs. -->\n\n
 const END: &str = "\n<!-- Here it ends. -->\n";
 
 const HEAD: &str = "\
-| what goes wrong | class | verdict | costs | one lane | once | two lanes | once |
-|---|---|---|---|---|---|---|---|
+| what goes wrong | class | verdict | costs | item | one lane | once | two lanes | once |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 /// Holds the table of the documentation to what was measured, or writes it there when told to.
@@ -43,7 +45,8 @@ fn render(rows: &[Row], measured: &[Measured]) -> String {
         let class = merge([0, 1, 2].map(|format| format!("`{}`", failed(format).0)));
         let verdict = merge([0, 1, 2].map(|format| word(failed(format).1)));
         let cost = merge([0, 1, 2].map(|format| paid(failed(format).2)));
-        write!(text, "| {} | {class} | {verdict} | {cost} |", row.name).unwrap();
+        let item = merge([0, 1, 2].map(|format| item(failed(format).0)));
+        write!(text, "| {} | {class} | {verdict} | {cost} | {item} |", row.name).unwrap();
         for course in 0..4 {
             let follows = [0, 1, 2].map(|format| {
                 let place =
@@ -73,6 +76,16 @@ fn word(verdict: Word) -> &'static str {
         Word::Again => "again",
         Word::Elsewhere => "elsewhere",
         Word::Never => "never",
+    }
+}
+
+/// Says what becomes of an item of a run whose requests all end so.
+fn item(class: Class) -> &'static str {
+    match (class, class.whose()) {
+        (Class::NotFound, _) => "run pauses",
+        (_, Whose::Attempt | Whose::Limit) => "waits",
+        (_, Whose::Account) => "run holds",
+        (_, Whose::Request | Whose::Ours) => "fails",
     }
 }
 
