@@ -207,12 +207,22 @@ impl Breaker {
 
     /// Counts a failure of the provider. `jitter` lies in `0.0..1.0` and spreads the pause.
     pub fn failed(&mut self, pass: Pass, now: Instant, jitter: f64) {
+        self.count_failure(pass, false, now, jitter);
+    }
+
+    /// Counts a failure that says no more than that the provider has too many calls. `jitter` as for
+    /// [`Self::failed`].
+    pub fn overloaded(&mut self, pass: Pass, now: Instant, jitter: f64) {
+        self.count_failure(pass, true, now, jitter);
+    }
+
+    fn count_failure(&mut self, pass: Pass, is_overload: bool, now: Instant, jitter: f64) {
         if self.is_late(pass) {
             return;
         }
         match pass.kind {
             Kind::Ordinary => {
-                self.outcomes.failed(&self.settings, now);
+                self.outcomes.failed(&self.settings, is_overload, now);
                 if let Some(trouble) = self.outcomes.trouble(&self.settings) {
                     self.trouble = Some(trouble);
                     self.open(now, jitter);
@@ -220,7 +230,7 @@ impl Breaker {
                 }
             }
             Kind::Forced => {
-                self.forced.failed(&self.settings, now);
+                self.forced.failed(&self.settings, is_overload, now);
                 if self.forced.is_row(&self.settings) {
                     self.trouble = Some(Trouble::Row);
                 }

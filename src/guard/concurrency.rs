@@ -1,37 +1,58 @@
-//! How many calls of one lane may be out at once: found by trying.
+//! How many attempts to one target may be in flight at once: found by trying.
 //!
-//! The limit doubles with every round trip until the provider first objects (429, 529, silence), and from
-//! then on grows by one a round trip. It grows only while it is really used. An objection takes three
-//! tenths off, once for all the calls that left before; where it came is remembered as a ceiling, and
-//! growth stops just below that and looks only now and then whether it still holds. Growth also stops
-//! where it brings no more answers (`payoff.rs`). Answers that take long lower nothing.
+//! A loss-based limiter. It doubles with every round trip until the provider first objects (429 without a known limit,
+//! 503, 529, silence). It decreases in proportion to the share of objections, as DCTCP does (RFC 8257): not whether a
+//! round trip had an objection counts, but how many. Once a round has more of them than chance brings, each takes one
+//! place; so a provider that takes 40 of 512 is found by its 472 refusals, and one that refuses 2% at random, whatever
+//! is in flight, costs nothing. `objections.rs` tells one from the other.
 //!
-//! Counts the calls that are out itself. Never reads a clock, and knows neither why a call may have to
-//! wait for other reasons nor that there are other lanes; its owner passes `now`.
+//! The fewest in flight that were objected to are a *ceiling*. Up to just below it, or to where the limit has been
+//! before, it returns within a few round trips. The ceiling holds for a quarter of the time for which it has been
+//! there: what an incident of seconds took is back within seconds, and one that lasts is tried ever more rarely, in
+//! steps of 1, 2, 4 and so on. Growth stops as well where it brings no more answers (`payoff.rs`, a gradient by
+//! goodput). Answers that take long lower nothing by themselves.
+//!
+//! Why none of the usual ones as it is:
+//!
+//! - AIMD of Netflix' concurrency-limits (`AIMDLimit`: times 0.9 for any drop) and of vector's adaptive request
+//!   concurrency (`controller.rs`: times 0.9 for any round with back pressure, plus one for one without) is a ratchet
+//!   under random refusals: at 2% of them and 512 in flight hardly a round is without. So was this one.
+//! - Gradients by latency (Netflix' `Gradient2Limit` and `VegasLimit`, Envoy's adaptive concurrency filter) compare
+//!   the times of now with those of little load. Answers of models take a second or a minute by what is asked; Envoy
+//!   measures its base by letting three requests through at a time, every minute. Neither counts refusals as such.
+//! - DCTCP halves the share: its marks come before the queue is full. Here an objection is an attempt that is lost, and
+//!   the places that are too many are exactly those that were refused.
+//!
+//! Counts the attempts in flight itself. Never reads a clock, and knows neither why an attempt may have to wait for
+//! other reasons nor that there are other targets; its owner passes `now`.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ConcurrencySettings;
+use super::ceiling::Ceiling;
+use super::objections::{Objections, Telling};
 use super::payoff::{Member, Payoff};
-
-/// What is left of the limit after a cut, in tenths.
-const CUT_TO: usize = 7;
 
 /// Calls out from which a limit counts as used, in tenths of it.
 const USED: usize = 9;
 
-/// Calls out below which a limit counts as idle, in tenths of it: whatever the provider objects to then,
-/// it is not how many calls are out.
+/// Calls out below which a limit counts as idle, in tenths of it: they say nothing of what is done at the limit.
 const IDLE: usize = 5;
 
-/// Calls at once after a breaker has closed.
+/// Attempts in flight after an outage: this part of what there were, and at least so many.
+const PART_AFTER_AN_OUTAGE: usize = 8;
 const AFTER_AN_OUTAGE: usize = 2;
 
-/// Until a ceiling is first tried again, and at most.
-const CEILING_HOLDS: Duration = Duration::from_secs(30);
-const CEILING_HOLDS_AT_MOST: Duration = Duration::from_secs(240);
+/// By how much it grows for each call that is taken, on the way back to where it was.
+const RECOVERS: usize = 3;
+
+/// Calls that must have been taken since the last step before the next one: this part of the limit.
+const ENOUGH_TO_STEP: usize = 8;
+
+/// Until the next step at the latest, however long objections take.
+const STEP_AT_LATEST: Duration = Duration::from_secs(2);
 
 /// A call that has left. It has to be given back once, with [`Concurrency::ended`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +63,16 @@ pub struct Ticket {
     /// The limit then.
     limit: usize,
     epoch: u64,
+    /// Its round, see [`Objections`].
+    round: u64,
     member: Option<Member>,
+}
+
+impl Ticket {
+    /// Returns when the call left.
+    pub fn left(&self) -> Instant {
+        self.left
+    }
 }
 
 /// How a call ended, as far as it says something of how many may be out.
@@ -69,27 +99,23 @@ pub struct Concurrency {
     epoch: u64,
     /// Whether the provider has never objected.
     is_new: bool,
-    /// What the limit was before an outage; it doubles until it is there again.
+    /// What the limit was before an outage, until it is there again. Zero where there was none.
     before: usize,
-    /// Accepted calls since the limit last grew by one.
+    /// The largest number in flight that the provider did not object to.
+    reached: usize,
+    /// Accepted calls since the limit last grew.
     credit: usize,
+    /// By how much it grows next where it does not grow with every call.
+    step: usize,
+    /// When it did so last.
+    stepped: Option<Instant>,
+    objections: Objections,
     ceiling: Option<Ceiling>,
     payoff: Payoff,
-}
-
-/// Where the provider objected.
-#[derive(Debug, Clone, Copy)]
-struct Ceiling {
-    at: usize,
-    holds: Duration,
-    until: Instant,
-}
-
-impl Ceiling {
-    /// Returns the largest limit that does not touch it.
-    fn below(self) -> usize {
-        (self.at * 95 / 100).min(self.at.saturating_sub(1))
-    }
+    /// How long the provider's first word takes.
+    word: Option<Duration>,
+    /// How long its latest objection took, twice: no step follows another sooner.
+    objects_after: Duration,
 }
 
 impl Concurrency {
@@ -108,9 +134,15 @@ impl Concurrency {
             epoch: 0,
             is_new: true,
             before: 0,
+            reached: 0,
             credit: 0,
+            step: 1,
+            stepped: None,
+            objections: Objections::new(),
             ceiling: None,
             payoff: Payoff::new(limit),
+            word: None,
+            objects_after: Duration::ZERO,
         }
     }
 
@@ -152,36 +184,54 @@ impl Concurrency {
         // What leaves into an idle lane says nothing about how much it gets done at the limit.
         let is_told = !is_idle(out, limit) && self.limit >= self.before;
         let member = if is_told { self.payoff.left() } else { None };
-        Ticket { left: now, out, limit, epoch: self.epoch, member }
+        let round = self.objections.left(limit, out);
+        Ticket { left: now, out, limit, epoch: self.epoch, round, member }
     }
 
     /// Learns that the provider took a call: the headers of a success are there, or all of it where there
     /// are none to be seen before. At most once for each call, before [`Self::ended`].
     pub fn accepted(&mut self, ticket: Ticket, now: Instant) {
+        let took = now.saturating_duration_since(ticket.left);
+        self.word = Some(self.word.map_or(took, |word| (word * 7 + took) / 8));
         let was_used = self.busiest(ticket) * 10 >= ticket.limit * USED;
-        if ticket.epoch != self.epoch || !was_used || self.limit >= self.most(now) {
+        let most = self.most(now);
+        if ticket.epoch != self.epoch || !was_used || self.limit >= most || self.objections.is_trying() {
             return;
         }
-        let is_near_ceiling = self.ceiling.is_some_and(|ceiling| self.limit >= ceiling.below());
-        let doubles = (self.is_new || self.limit < self.before) && !is_near_ceiling;
-        self.credit += 1;
-        if doubles || self.credit >= self.limit {
-            self.credit = 0;
+        if self.is_new {
             self.limit += 1;
+        } else if self.limit < self.known_good(now) {
+            self.limit = (self.limit + RECOVERS).min(self.known_good(now));
+        } else if self
+            .stepped
+            .is_none_or(|stepped| ticket.left >= stepped && now >= stepped + self.objects_after)
+        {
+            self.credit += 1;
+            if self.credit * ENOUGH_TO_STEP >= self.limit && self.credit >= self.step / 2 {
+                self.take_step(most, now);
+            }
         }
-        // A whole round of calls was taken at the ceiling: it holds no longer.
-        self.ceiling = self.ceiling.filter(|ceiling| self.limit <= ceiling.at);
-        if self.limit == self.before {
+        if self.limit >= self.before && self.before > 0 {
             self.before = 0;
             self.payoff.forget(self.limit);
         }
     }
 
-    /// Takes a call back that has ended, however it did.
-    pub fn ended(&mut self, ticket: Ticket, how: Ended, now: Instant) {
-        match how {
-            Ended::Throttled | Ended::TimedOut => self.cut(ticket, now),
-            Ended::Answered | Ended::Other => {}
+    /// Takes a call back that has ended, however it did. Returns whether it was one of too many, and its place has
+    /// been taken away.
+    pub fn ended(&mut self, ticket: Ticket, how: Ended, now: Instant) -> bool {
+        let was_too_many = match how {
+            Ended::Throttled | Ended::TimedOut => self.objected(ticket, now),
+            Ended::Answered | Ended::Other => false,
+        };
+        self.is_back(ticket, how, now);
+        was_too_many
+    }
+
+    fn is_back(&mut self, ticket: Ticket, how: Ended, now: Instant) {
+        if let Some(taken) = self.objections.ended(ticket.round, self.ceiling.map(|ceiling| ceiling.at)) {
+            self.reached = self.reached.max(taken);
+            self.ceiling = self.ceiling.filter(|ceiling| taken < self.max && !ceiling.is_passed_by(taken));
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         let Some(member) = ticket.member else { return };
@@ -194,48 +244,94 @@ impl Concurrency {
         }
     }
 
-    /// Starts anew after an outage, when the breaker has closed: with few calls at once, which double with
+    /// Starts anew after an outage, when the breaker has closed: with a part of the calls, which multiplies with
     /// every round trip until there are as many as before.
-    pub fn restart(&mut self) {
-        self.before = self.before.max(self.limit);
-        self.lower(AFTER_AN_OUTAGE);
-        if self.limit >= self.before {
-            self.before = 0;
-        }
-        self.payoff.forget(self.before.max(self.limit));
+    pub fn restart(&mut self, now: Instant) {
+        // A young one is the outage's.
+        self.ceiling = self.ceiling.filter(|ceiling| !ceiling.is_young(now));
+        let known = self.ceiling.map_or(usize::MAX, Ceiling::below);
+        let before = self.before.max(self.limit).max(self.reached.min(known));
+        // The outage may have cut it further.
+        self.limit = (before / PART_AFTER_AN_OUTAGE).max(AFTER_AN_OUTAGE).clamp(self.min, self.max);
+        self.epoch += 1;
+        (self.credit, self.step) = (0, 1);
+        self.before = if self.limit < before { before } else { 0 };
+        self.objections.forget();
+        self.payoff.forget(before);
     }
 
-    /// Obeys an objection of the provider, unless it is about calls of before the last cut.
-    fn cut(&mut self, ticket: Ticket, now: Instant) {
-        let out = self.busiest(ticket);
-        if ticket.epoch != self.epoch || is_idle(out, ticket.limit) {
-            return;
-        }
-        // Where fewer were out than allowed, it is those that were too many.
-        let at = out.min(self.limit);
-        let holds = match self.ceiling {
-            Some(ceiling) if at >= ceiling.below() => (ceiling.holds * 2).min(CEILING_HOLDS_AT_MOST),
-            _ => CEILING_HOLDS,
+    /// Returns the limit before the cut or the outage that it has not made up for; `None` where there is none.
+    pub fn reduced_from(&self) -> Option<usize> {
+        Some(self.before.max(self.reached)).filter(|before| *before > self.limit)
+    }
+
+    /// Grows beyond what is known to be good. As long as nothing is objected to, each step is twice as large as the one
+    /// before.
+    fn take_step(&mut self, most: usize, now: Instant) {
+        self.ceiling = self.ceiling.filter(|ceiling| !ceiling.is_passed_by(self.limit));
+        self.limit = (self.limit + self.step).min(most);
+        self.step = (self.step * 2).min(self.limit);
+        (self.credit, self.stepped) = (0, Some(now));
+    }
+
+    /// Takes a place away for an objection, if it is one of too many. Returns whether it was.
+    fn objected(&mut self, ticket: Ticket, now: Instant) -> bool {
+        let had_places = self.limit > self.min;
+        self.objects_after = (now.saturating_duration_since(ticket.left) * 2).min(STEP_AT_LATEST);
+        let ceiling = self.ceiling.map(|ceiling| ceiling.at);
+        let Some(telling) = self.objections.objected(ticket.round, ticket.out, ceiling) else { return false };
+        let to = match telling {
+            Telling::TooMany { at, by, fewest, is_new } => {
+                let to = at.saturating_sub(by);
+                if is_new {
+                    self.cut(at, to, fewest, now);
+                } else if let Some(ceiling) = &mut self.ceiling {
+                    ceiling.at = ceiling.at.min(fewest.max(to + 1));
+                }
+                to
+            }
+            Telling::TryHalf { at } => {
+                self.cut(at, at, at, now);
+                at / 2
+            }
+            Telling::Unrelated => {
+                self.ceiling = None;
+                self.limit = self.limit.max(self.known_good(now));
+                return false;
+            }
         };
-        self.ceiling = Some(Ceiling { at, holds, until: now + holds });
-        (self.is_new, self.before) = (false, 0);
-        self.lower(at * CUT_TO / 10);
-        self.payoff.forget(self.limit);
+        self.limit = to.clamp(self.min, self.max).min(self.limit);
+        had_places
+    }
+
+    /// Begins a cut from `from` to `to`, where `fewest` in flight were objected to.
+    fn cut(&mut self, from: usize, to: usize, fewest: usize, now: Instant) {
+        self.is_new = false;
+        self.epoch += 1;
+        (self.credit, self.step) = (0, 1);
+        self.ceiling = Some(Ceiling::found(self.ceiling, (from, to, fewest), self.word, now));
+        self.payoff.forget(self.limit.max(self.reached));
+    }
+
+    /// Returns the limit up to which nothing needs to be tried: below the ceiling, else where it has been.
+    fn known_good(&self, now: Instant) -> usize {
+        let known = self.ceiling.map_or(self.reached, Ceiling::below).max(self.before);
+        known.min(self.most(now))
     }
 
     fn lower(&mut self, limit: usize) {
         self.limit = limit.clamp(self.min, self.max).min(self.limit);
         self.epoch += 1;
-        self.credit = 0;
+        (self.credit, self.step) = (0, 1);
     }
 
     /// Returns how far the limit may grow at `now`.
     fn most(&self, now: Instant) -> usize {
-        let ceiling = self.ceiling.filter(|ceiling| now < ceiling.until);
-        let below_ceiling = ceiling.map_or(usize::MAX, Ceiling::below);
+        let ceiling = self.ceiling.filter(|ceiling| ceiling.holds(now));
+        let up_to_ceiling = ceiling.map_or(usize::MAX, Ceiling::below);
         // Up to where it was before an outage growing has paid once.
         let worth = self.payoff.most().max(self.before);
-        self.max.min(below_ceiling).min(worth)
+        self.max.min(up_to_ceiling).min(worth)
     }
 
     /// Returns the most calls that are known to have been out with a call, itself included. Those that
@@ -249,6 +345,8 @@ fn is_idle(out: usize, limit: usize) -> bool {
     out * 10 < limit * IDLE
 }
 
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]

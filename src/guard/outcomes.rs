@@ -38,6 +38,8 @@ pub(super) struct Outcomes {
     /// Calls that have not come back.
     out: u32,
     failures_in_a_row: u32,
+    /// How many of those said that the provider is overloaded.
+    overloads_in_a_row: u32,
     /// Outcomes within the window: when, and whether it failed.
     recent: VecDeque<(Instant, bool)>,
     recent_failures: usize,
@@ -62,20 +64,24 @@ impl Outcomes {
     /// Counts a success.
     pub(super) fn succeeded(&mut self, settings: &BreakerSettings, now: Instant) {
         self.came_back();
-        self.failures_in_a_row = 0;
+        (self.failures_in_a_row, self.overloads_in_a_row) = (0, 0);
         self.remember(settings, now, false);
     }
 
-    /// Counts a failure.
-    pub(super) fn failed(&mut self, settings: &BreakerSettings, now: Instant) {
+    /// Counts a failure; `is_overload` is one that says no more than that there were too many calls.
+    pub(super) fn failed(&mut self, settings: &BreakerSettings, is_overload: bool, now: Instant) {
         self.came_back();
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.overloads_in_a_row = self.overloads_in_a_row.saturating_add(u32::from(is_overload));
         self.remember(settings, now, true);
     }
 
-    /// Returns whether there is a row: `failures` of them, and a quarter of the calls that are still out.
+    /// Returns whether there is a row: `failures` of them, and a quarter of the calls that are still out. A provider
+    /// that is only overloaded refuses some and works on others, so of refusals alone it takes as many as are out.
     pub(super) fn is_row(&self, settings: &BreakerSettings) -> bool {
-        self.failures_in_a_row >= settings.failures.get().max(self.out / TELLING)
+        let are_overloads = self.overloads_in_a_row == self.failures_in_a_row;
+        let telling = if are_overloads { self.out } else { self.out / TELLING };
+        self.failures_in_a_row >= settings.failures.get().max(telling)
     }
 
     /// Returns whether the last call failed, and failures of those that are out would make a row.

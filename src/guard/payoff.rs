@@ -253,11 +253,9 @@ fn has_paid(mark: Sample, sample: Sample) -> bool {
     gain(mark, sample) >= 1.0 + growth / 2.0
 }
 
-/// Returns how many at once are enough for what `sample` got done, if each took as long as at the mark.
-/// A small gain is none: it may be scatter, and would let the limit creep up from try to try.
+/// Returns how many at once are enough for what `sample` got done, if each took as long as at the mark: by
+/// Little's law, without the limit of the mark, which calls that left in a rush had not reached.
 fn worth_of(mark: Sample, sample: Sample) -> usize {
-    match gain(mark, sample) {
-        gain if gain >= 1.25 => (mark.limit as f64 * gain) as usize,
-        _ => mark.limit,
-    }
+    let enough = sample.out * mark.seconds / sample.seconds;
+    (enough.ceil() as usize).max(mark.limit / 2)
 }

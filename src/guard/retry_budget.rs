@@ -1,10 +1,14 @@
 //! Keeps retries to a share of the calls, so that an outage is not answered with a storm.
 //!
 //! A bucket: every first call puts a share of a retry in, time puts a floor in, a retry takes one out.
+//! A provider that answers may be asked again as often as it answers: every answer puts ten shares in, a whole
+//! retry by default, and a retry that was answered is given back besides. So after an outage retries double with
+//! every round trip, however few first calls there are; and while nothing is answered they are as few as before.
 //! What is not used is kept for about a window, and no longer. So within any time, however long or
 //! short, the retries are at most
 //!
-//! `share` × the calls of that time + `floor_per_second` × its seconds + what the bucket held before it,
+//! `share` × the calls of that time + `floor_per_second` × its seconds + what answers brought + what the bucket
+//! held before it,
 //!
 //! and the bucket holds at most `floor_per_second` × the window + `share` × the calls lately, but one
 //! retry where that is less. "Lately" is a count that fades by half in seven tenths of a window.
@@ -18,6 +22,9 @@ use super::RetryBudgetSettings;
 
 /// What rounding may take from a retry that is due.
 const ROUNDING: f64 = 1e-6;
+
+/// Shares of a retry that an answer brings, up to a whole one.
+const SHARES_OF_AN_ANSWER: f64 = 10.0;
 
 /// The retries that one provider may still be asked for.
 #[derive(Debug)]
@@ -46,6 +53,34 @@ impl RetryBudget {
         self.pass_to(now);
         self.calls += 1.0;
         self.put(self.settings.share);
+    }
+
+    /// Counts an answer; `was_retry` is whether it is that to a retry.
+    pub fn answered(&mut self, was_retry: bool, now: Instant) {
+        self.pass_to(now);
+        self.put(self.for_answer(was_retry));
+    }
+
+    fn for_answer(&self, was_retry: bool) -> f64 {
+        let share = (self.settings.share * SHARES_OF_AN_ANSWER).min(1.0);
+        if was_retry { share + share } else { share }
+    }
+
+    /// Returns for how long a retry would have to wait.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let RetryBudgetSettings { floor_per_second: floor, .. } = self.settings;
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        let held = self.held + passed * floor;
+        if held + ROUNDING >= 1.0 {
+            return Duration::ZERO;
+        }
+        Duration::try_from_secs_f64((1.0 - held) / floor).unwrap_or(Duration::MAX).min(self.longest_wait())
+    }
+
+    /// Returns whether at least half of the retries are there that it can hold.
+    pub fn is_half_full(&mut self, now: Instant) -> bool {
+        self.pass_to(now);
+        self.held * 2.0 >= self.most()
     }
 
     /// Takes a retry.
@@ -146,9 +181,45 @@ mod tests {
     }
 
     #[test]
+    fn after_an_outage_retries_double_with_every_round_trip() {
+        let (mut budget, mut now) = budget(0.1, 5.0);
+        drain(&mut budget, now);
+        // A hundred questions wait for their second attempt, and there is no new one.
+        let (mut asked_again, mut rounds) = (0, 0);
+        while asked_again < 100 {
+            now += SECOND;
+            let retries = drain(&mut budget, now).min(100 - asked_again);
+            (0..retries).for_each(|_| budget.answered(true, now));
+            (asked_again, rounds) = (asked_again + retries, rounds + 1);
+        }
+        // 5, 15, 35, 55 of 55 that it holds at most; by the floor alone it were 20 seconds.
+        assert_eq!(rounds, 4);
+    }
+
+    #[test]
+    fn while_nothing_is_answered_retries_are_a_share_of_the_calls() {
+        let (mut budget, now) = budget(0.1, 0.0);
+        (0..1_000).for_each(|_| budget.called(now));
+        assert_eq!(drain(&mut budget, now), 100);
+        budget.answered(false, now);
+        assert_eq!(drain(&mut budget, now), 1);
+    }
+
+    #[test]
+    fn it_says_for_how_long_retries_wait() {
+        let (mut budget, now) = budget(0.1, 0.5);
+        assert_eq!(budget.wait(now), Duration::ZERO);
+        drain(&mut budget, now);
+        assert_eq!(budget.wait(now), 2 * SECOND);
+        assert_eq!(budget.wait(now + SECOND), SECOND);
+        assert!(!budget.is_half_full(now) && budget.is_half_full(now + 5 * SECOND));
+    }
+
+    #[test]
     fn no_share_and_no_floor_are_no_retries() {
         let (mut budget, now) = budget(0.0, 0.0);
         (0..100).for_each(|_| budget.called(now));
+        (0..100).for_each(|_| budget.answered(true, now));
         assert_eq!(budget.take(now), Err(now + 10 * SECOND));
     }
 
@@ -157,18 +228,21 @@ mod tests {
         fn no_time_sees_more_retries_than_it_earned_and_the_bucket(
             share in 0.0..=1.0f64,
             floor in 0.0..20.0f64,
-            events in proptest::collection::vec((0u64..3_000, 0u32..40, 0u32..40), 1..120),
+            events in proptest::collection::vec((0u64..3_000, 0u32..40, 0u32..40, 0u32..40), 1..120),
         ) {
             let (mut budget, mut now) = budget(share, floor);
             // When, calls so far and retries so far, before each event; and what the bucket could hold.
             let mut past: Vec<(Instant, f64, f64, f64)> = Vec::new();
             let (mut calls, mut retries) = (0.0, 0.0);
-            for (pause, called, wanted) in events {
+            for (pause, called, answered, wanted) in events {
                 now += Duration::from_millis(pause);
                 budget.pass_to(now);
                 past.push((now, calls, retries, budget.most()));
                 for _ in 0..called { budget.called(now) }
-                calls += f64::from(called);
+                for number in 0..answered { budget.answered(number % 2 == 0, now) }
+                // What an answer brings, in first calls.
+                let for_answers = (share * 10.0).min(1.0) * f64::from(answered + answered.div_ceil(2));
+                calls += f64::from(called) + if share > 0.0 { for_answers / share } else { 0.0 };
                 for _ in 0..wanted { retries += f64::from(u8::from(budget.take(now).is_ok())) }
                 for (since, calls_before, retries_before, most) in &past {
                     let earned = share * (calls - calls_before) + floor * (now - *since).as_secs_f64();

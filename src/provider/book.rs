@@ -42,6 +42,8 @@ pub(super) struct Book {
     /// The last failure that counted against the door.
     pub(super) at_the_door: Option<Failure>,
     pub(super) retries: RetryBudget,
+    /// Whether retries have run out, and people know.
+    pub(super) retries_ran_out: bool,
     pub(super) spending: Spending,
     pub(super) lanes: HashMap<ModelName, Lane>,
     pub(super) in_flight: usize,
@@ -87,6 +89,7 @@ impl Book {
             door: Breaker::new(at_the_door(&settings.breaker)),
             at_the_door: None,
             retries: RetryBudget::new(settings.retries.clone(), now),
+            retries_ran_out: false,
             spending: Spending::default(),
             lanes: settings.models.iter().map(lane).collect(),
             in_flight: 0,
@@ -196,8 +199,7 @@ impl Book {
     /// Decides about the call whose turn it is.
     pub(super) fn next(&mut self, now: Instant) -> Turn {
         self.paced = false;
-        // Models whose call has to wait for another's end; those of the others may still leave.
-        let mut full = Vec::new();
+        let mut full = Vec::new(); // Models whose call has to wait for another's end.
         loop {
             let next = self.queue.next(|model| !full.contains(model) && self.may(model, now));
             let Some((ticket, first)) = next else { return self.wait_for_a_lane(now) };
@@ -228,8 +230,8 @@ impl Book {
         }
     }
 
-    /// Returns whether a call has to wait because as many are in flight as all models together may have. What a
-    /// breaker refuses is refused at once, and its probe does not wait for calls that hang.
+    /// Returns whether a call has to wait because as many are in flight as all models together may have; but what a
+    /// breaker refuses, or probes with, does not wait for calls that hang.
     fn needs_room(&self, call: &Call, now: Instant) -> bool {
         let Some(max) = self.max_in_flight else { return false };
         let Some(lane) = self.lanes.get(&call.model) else { return self.in_flight >= max };
@@ -296,10 +298,22 @@ impl Book {
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
-        let (id, number) = (key.id.clone(), self.calls);
+        let (id, number, is_retry) = (key.id.clone(), self.calls, call.retry);
         let request = Arc::downgrade(&call.prompt);
-        let taken =
-            Taken { model, key: id, request, number, door, pass, ticket, step, reserved, shared, own };
+        let taken = Taken {
+            model,
+            key: id,
+            request,
+            number,
+            door,
+            pass,
+            ticket,
+            is_retry,
+            step,
+            reserved,
+            shared,
+            own,
+        };
         Ok((key, taken, money))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
-use crate::types::{AttemptCounts, Failure, Price};
+use crate::types::{AttemptCounts, Class, Failure, Price, Reply};
 use crate::wire::LeftOut;
 
 use super::call::Refused;
@@ -77,8 +77,21 @@ pub(super) struct Lane {
     unheard: BTreeMap<u64, (Instant, Pass)>,
     /// When anything was last heard of it.
     heard: Instant,
+    /// When it last took a call.
+    pub(super) accepted: Option<Instant>,
+    /// Whether people know that its concurrency is much smaller than it was.
+    is_known_reduced: bool,
     /// Calls in a row that nobody waited for any longer when they had been out for long without a word.
     given_up: u32,
+}
+
+/// How a lane's concurrency has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConcurrencyNews {
+    /// Its provider objected to so many in flight: they are half as many now, or fewer.
+    Reduced { to: usize, from: usize },
+    /// It is where it was before, or nearly.
+    Restored(usize),
 }
 
 /// An average that forgets slowly.
@@ -120,6 +133,8 @@ impl Lane {
             times: Times::default(),
             unheard: BTreeMap::new(),
             heard: now,
+            accepted: None,
+            is_known_reduced: false,
             given_up: 0,
         }
     }
@@ -139,7 +154,8 @@ impl Lane {
     }
 
     fn is_in_doubt(&self, now: Instant) -> bool {
-        self.in_doubt_until.is_some_and(|until| until > now)
+        // Those that are out may have come back meanwhile.
+        self.in_doubt_until.is_some_and(|until| until > now) && self.breaker.is_doubtful()
     }
 
     /// Returns when its calls that wait are to be looked at again, where that is known.
@@ -191,7 +207,23 @@ impl Lane {
         (self.heard, self.given_up) = (now, 0);
         // What was only a pause, and no probe has found to be more, is no reason to begin anew.
         if self.breaker.spoke() {
-            self.concurrency.restart();
+            self.concurrency.restart(now);
+        }
+    }
+
+    /// Returns whether its concurrency has become much smaller than it was, or is as before; each once.
+    pub(super) fn concurrency_news(&mut self) -> Option<ConcurrencyNews> {
+        let to = self.concurrency.limit();
+        match (self.is_known_reduced, self.concurrency.reduced_from()) {
+            (false, Some(from)) if to * 2 <= from => {
+                self.is_known_reduced = true;
+                Some(ConcurrencyNews::Reduced { to, from })
+            }
+            (true, from) if from.is_none_or(|from| to * 10 >= from * 9) => {
+                self.is_known_reduced = false;
+                Some(ConcurrencyNews::Restored(to))
+            }
+            _ => None,
         }
     }
 
@@ -233,6 +265,26 @@ impl Lane {
             }
         }
         was.is_none() && self.breaker.trouble() == Some(Trouble::Silence)
+    }
+
+    /// Counts a failure of the lane. `was_too_many` is a refusal that concurrency has answered already: fewer calls
+    /// leave, and whether the provider works on those says the breaker nothing yet.
+    pub(super) fn failed(
+        &mut self,
+        pass: Pass,
+        result: Option<&Result<Reply, Failure>>,
+        was_too_many: bool,
+        now: Instant,
+    ) {
+        let class = result.and_then(|result| result.as_ref().err()).map(|failure| failure.class);
+        match class {
+            Some(Class::Overloaded) if was_too_many && !pass.is_probe() => {
+                return self.breaker.said_nothing(pass);
+            }
+            Some(Class::Overloaded) => self.breaker.overloaded(pass, now, fastrand::f64()),
+            _ => self.breaker.failed(pass, now, fastrand::f64()),
+        }
+        self.has_failed(now);
     }
 
     /// Says why the breaker refuses a call.

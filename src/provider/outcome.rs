@@ -13,7 +13,7 @@ use crate::wire::{Hints, Remaining};
 use super::book::Book;
 use super::call::LaneHealth;
 use super::keys::Blame;
-use super::lane::Lane;
+use super::lane::{ConcurrencyNews, Lane};
 use super::permit::{Ended, Taken};
 use super::suspicion::RefusedAttempt;
 
@@ -46,6 +46,10 @@ pub(super) struct News {
     pub(super) blame: Blame,
     /// The provider has turned out to count `max_tokens`.
     pub(super) counts_max_tokens: bool,
+    /// The lane's concurrency has become much smaller, or is as before.
+    pub(super) concurrency: Option<ConcurrencyNews>,
+    /// Retries are there again after they had run out.
+    pub(super) retries_are_back: bool,
 }
 
 /// About whom an ended call says something.
@@ -81,6 +85,7 @@ impl Book {
             self.limits.went_through(&taken.shared, now);
             lane.limits.went_through(&taken.own, now);
             lane.concurrency.accepted(taken.ticket, now);
+            lane.accepted = Some(now);
         }
         lane.held_back = None;
         !self.queue.is_empty()
@@ -104,7 +109,11 @@ impl Book {
         let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
         let lane = self.lanes.get_mut(&taken.model);
         let counts_max_tokens = lane.is_some_and(|lane| lane.output_habit.take_news());
+        let retries_are_back = self.retries_ran_out && self.retries.is_half_full(now);
+        self.retries_ran_out &= !retries_are_back;
         News {
+            concurrency: self.lanes.get_mut(&taken.model).and_then(Lane::concurrency_news),
+            retries_are_back,
             health: health != after.0,
             moved_to: moved_to.map(|(_, after)| after),
             key_rests: out != after.2,
@@ -136,20 +145,20 @@ impl Book {
         lane.waits_no_more(taken.number);
         // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
         let paced = lane.is_paced(&self.limits);
-        lane.concurrency.ended(taken.ticket, how(ended, &says, paced), now);
+        let was_too_many = lane.concurrency.ended(taken.ticket, how(ended, &says, paced), now);
         let mut door_closed = false;
         match says {
             Says::Well => {
                 lane.has_answered = true;
                 lane.in_doubt_until = None;
+                self.retries.answered(taken.is_retry, now);
                 if lane.breaker.succeeded(taken.pass, now) {
-                    lane.concurrency.restart();
+                    lane.concurrency.restart(now);
                 }
                 door_closed = self.door.succeeded(taken.door, now);
             }
             Says::Lane => {
-                lane.breaker.failed(taken.pass, now, fastrand::f64());
-                lane.has_failed(now);
+                lane.failed(taken.pass, result, was_too_many, now);
                 lane.last = result.and_then(|result| result.as_ref().err()).cloned();
                 door_closed = was_reached(result) && self.door.succeeded(taken.door, now);
                 if !was_reached(result) {
@@ -171,7 +180,7 @@ impl Book {
             }
         }
         if door_closed {
-            self.lanes.values_mut().for_each(|lane| lane.concurrency.restart());
+            self.lanes.values_mut().for_each(|lane| lane.concurrency.restart(now));
         }
         ended.map_or(Blame::NotTheKey, |ended| self.learn(taken, ended, now))
     }
@@ -204,6 +213,7 @@ impl Book {
             return blame;
         }
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return blame };
+        let others_are_taken = lane.accepted.is_some_and(|accepted| accepted >= taken.ticket.left());
         let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
         // Vendors limit each model. Only where all we know is of the account it must be the account.
         let token_limits = lane.token_limits(&self.limits);
@@ -239,7 +249,8 @@ impl Book {
                 limits.refused(left, until, now);
                 lane.breaker.not_before(until);
             }
-            (Class::Overloaded | Class::ServerError, Some(wait)) => {
+            // What is told to one of many calls, while others are taken, is for that one.
+            (Class::Overloaded | Class::ServerError, Some(wait)) if !others_are_taken => {
                 limits.hold(now + wait);
                 lane.breaker.not_before(now + wait);
             }

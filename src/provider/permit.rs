@@ -43,6 +43,8 @@ pub(super) struct Taken {
     /// Of its lane's breaker.
     pub(super) pass: Pass,
     pub(super) ticket: Ticket,
+    /// Whether it was taken from the retry budget.
+    pub(super) is_retry: bool,
     pub(super) step: Option<StepName>,
     pub(super) reserved: Reservation,
     /// What it took of the account's limits, and of its model's own.

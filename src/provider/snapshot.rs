@@ -33,6 +33,9 @@ pub struct Snapshot {
     pub limit: Option<LimitUse>,
     /// For how long it asked us to stay away.
     pub held_for: Duration,
+    /// For how long calls that failed wait until they may be made again, as far as the retry budget goes; zero
+    /// where one may be made at once.
+    pub retries_wait_for: Duration,
     /// Its lanes.
     pub lanes: Vec<LaneSnapshot>,
     /// Keys that rest, and why.
@@ -63,4 +66,10 @@ pub struct LaneSnapshot {
     pub concurrency: usize,
     /// Calls that wait for it.
     pub waiting: usize,
+    /// How many were in flight before the provider objected to so many, or failed; `None` where it is not fewer.
+    pub reduced_from: Option<usize>,
+    /// For how long no call leaves, because a breaker is open, until the next probe.
+    pub probed_in: Duration,
+    /// The failure for which a breaker is not closed: its class, and what the provider said.
+    pub last_failure: Option<(Class, Box<str>)>,
 }

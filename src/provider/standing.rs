@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{BreakerState, Need};
-use crate::types::ModelName;
+use crate::types::{Failure, ModelName};
 
 use super::book::Book;
 use super::call::LaneHealth;
@@ -86,6 +86,18 @@ impl Book {
             BreakerState::HalfOpen if lane == BreakerState::Open => lane,
             door => door,
         })
+    }
+
+    /// Returns for how long no call of a lane leaves because a breaker is open.
+    pub(super) fn rests_for(&self, lane: &Lane, now: Instant) -> Duration {
+        let until = [lane.breaker.rests_until(now), self.door.rests_until(now)].into_iter().flatten().max();
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Returns the failure for which a breaker of the lane is not closed.
+    pub(super) fn last_failure_of<'a>(&'a self, lane: &'a Lane) -> Option<&'a Failure> {
+        let own = lane.last.as_ref().filter(|_| lane.breaker.trouble().is_some());
+        own.or_else(|| self.at_the_door.as_ref().filter(|_| self.door.trouble().is_some()))
     }
 
     /// Returns how many calls may be out at once, of those lanes that are used.

@@ -30,6 +30,7 @@ use super::estimate::Estimate;
 use super::key::{KeyId, ReadyKey};
 use super::key_source::Key;
 use super::keys::{Blame, Keys};
+use super::lane::ConcurrencyNews;
 use super::money::Spending;
 use super::outage::Outage;
 use super::outcome::News;
@@ -193,7 +194,13 @@ impl State {
                     chaos::point("state.admitted");
                     return Next::Leave(Box::new(Departure { waiting, key, permit }));
                 }
-                Turn::Refuse(waiting, refused) => waiting.reply.send(Err(refused)),
+                Turn::Refuse(waiting, refused) => {
+                    if matches!(refused, Refused::RetriesSpent { .. }) && !inner.retries_ran_out {
+                        inner.retries_ran_out = true;
+                        warn!(provider = %self.name, "retries have run out, calls that failed wait for more");
+                    }
+                    waiting.reply.send(Err(refused));
+                }
                 Turn::Wait(until) => return Next::Wait(until),
                 Turn::Nothing => return Next::Nothing,
             }
@@ -264,6 +271,18 @@ impl State {
                 "provider counts max_tokens when a call arrives: reserving them from now on; write \
                  reserve = \"max_tokens\" to do so from the start, or lower max_tokens"
             );
+        }
+        match news.concurrency {
+            Some(ConcurrencyNews::Reduced { to, from }) => {
+                warn!(%provider, %model, to, from, "provider objects to so many calls at once, making fewer");
+            }
+            Some(ConcurrencyNews::Restored(to)) => {
+                info!(%provider, %model, to, "as many calls at once as before")
+            }
+            None => {}
+        }
+        if news.retries_are_back {
+            info!(%provider, "retries are there again");
         }
         if let (true, Some(failure)) = (news.key_rests, failure) {
             warn!(%provider, %key, %failure, "key was refused, resting it");
@@ -346,6 +365,9 @@ impl State {
             in_flight: lane.concurrency.in_flight(),
             concurrency: lane.concurrency.reachable(lane.is_paced(&inner.limits)),
             waiting: waiting.get(model).copied().unwrap_or(0),
+            reduced_from: lane.concurrency.reduced_from(),
+            probed_in: inner.rests_for(lane, now),
+            last_failure: inner.last_failure_of(lane).map(|last| (last.class, last.message.clone())),
         });
         Snapshot {
             provider: self.name.clone(),
@@ -359,6 +381,7 @@ impl State {
             throttled: inner.throttled,
             limit: inner.limit_use(now),
             held_for: inner.longest_hold(now),
+            retries_wait_for: inner.retries.wait(now),
             lanes: lanes.collect(),
             resting_keys: inner.keys.resting(now).map(resting).collect(),
         }

@@ -55,6 +55,9 @@ pub struct Fault {
     /// Only the first so many times that one and the same request comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
+    /// Only calls that come while so many others are being answered: what a provider does beyond its capacity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above: Option<u64>,
 }
 
 /// A [`Fault`] before its check.
@@ -77,6 +80,7 @@ struct Written {
     key: Option<String>,
     contains: Option<String>,
     times: Option<u32>,
+    above: Option<u64>,
 }
 
 fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
@@ -116,6 +120,7 @@ impl TryFrom<Written> for Fault {
             key,
             contains,
             times,
+            above,
         } = written;
         let share = share.unwrap_or(1.0);
         if let Some(status) = status {
@@ -144,7 +149,21 @@ impl TryFrom<Written> for Fault {
                 "`until` is not later than `from`; make it later, or leave it out for no end".to_owned()
             );
         }
-        Ok(Self { kind, share, status, delay, retry_after, from, until, vendor, model, key, contains, times })
+        Ok(Self {
+            kind,
+            share,
+            status,
+            delay,
+            retry_after,
+            from,
+            until,
+            vendor,
+            model,
+            key,
+            contains,
+            times,
+            above,
+        })
     }
 }
 
@@ -159,6 +178,8 @@ pub(super) struct Case<'a> {
     pub(super) structured: bool,
     /// How often this same request came before.
     pub(super) occurrence: u32,
+    /// How many other calls are being answered.
+    pub(super) in_flight: u64,
     /// Whether the prompt holds a text.
     pub(super) contains: &'a dyn Fn(&str) -> bool,
 }
@@ -179,6 +200,7 @@ impl Fault {
             key: None,
             contains: None,
             times: None,
+            above: None,
         }
     }
 
@@ -201,6 +223,7 @@ impl Fault {
             && self.until.is_none_or(|until| case.elapsed < until)
             && self.vendor.is_none_or(|vendor| case.vendor == vendor)
             && self.times.is_none_or(|times| case.occurrence < times)
+            && self.above.is_none_or(|above| case.in_flight >= above)
             && self.model.as_deref().is_none_or(|model| case.model == model)
             && self.key.as_deref().is_none_or(|key| case.key == Some(key))
             && self.contains.as_deref().is_none_or(|text| (case.contains)(text))
@@ -229,6 +252,7 @@ mod tests {
             stream: true,
             structured: false,
             occurrence: 0,
+            in_flight: 3,
             contains: &|text| "please translate".contains(text),
         }
     }
@@ -265,6 +289,8 @@ mod tests {
         assert!(!hit(&Fault { vendor: Some(Vendor::Gemini), ..plain.clone() }));
         assert!(!hit(&Fault { model: Some("other".to_owned()), ..plain.clone() }));
         assert!(!hit(&Fault { key: Some("k".to_owned()), ..plain.clone() }));
+        assert!(hit(&Fault { above: Some(3), ..plain.clone() }));
+        assert!(!hit(&Fault { above: Some(4), ..plain.clone() }));
         assert!(!hit(&Fault { times: Some(0), ..plain }));
         assert!(!hit(&Fault::new(FaultKind::WrongContent)));
     }

@@ -121,6 +121,7 @@ impl Stage<'_> {
             stream: ask.delivery != Delivery::Whole,
             structured: ask.shape != super::ask::Shape::Text,
             occurrence,
+            in_flight: visit.others(),
             contains: &contains,
         };
         let draw = || self.draws.stream(Purpose::Fault).f64();

@@ -151,6 +151,7 @@ impl Shared {
         now: Instant,
     ) -> (Visit, u32, Duration) {
         let mut state = self.state();
+        let others = state.counts.in_flight;
         state.counts.arrived(vendor);
         let occurrence = state.repeats.count(request);
         state.counts.most_repeated = state.counts.most_repeated.max(occurrence.saturating_add(1));
@@ -159,6 +160,7 @@ impl Shared {
         (
             Visit {
                 shared: Arc::clone(self),
+                others,
                 account: None,
                 writing: Writing::nothing(now),
                 spoilt: false,
@@ -184,6 +186,8 @@ impl Drop for Connection {
 /// One call, from its arrival to the last byte of its answer.
 pub(super) struct Visit {
     shared: Arc<Shared>,
+    /// How many other calls were being answered when it came.
+    others: u64,
     /// What its answer is charged to; `None` without limits.
     account: Option<AccountId>,
     writing: Writing,
@@ -194,6 +198,11 @@ pub(super) struct Visit {
 }
 
 impl Visit {
+    /// Returns how many other calls were being answered when it came.
+    pub(super) fn others(&self) -> u64 {
+        self.others
+    }
+
     /// Admits the call by its account's limits, and returns how they stand then. The answer's own tokens
     /// are charged by [`Self::writes`], unless `cost` holds them.
     pub(super) fn admit(

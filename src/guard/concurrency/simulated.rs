@@ -14,7 +14,7 @@ use super::{Concurrency, ConcurrencySettings, Ended, Ticket};
 
 /// How long one call is worked on.
 #[derive(Debug, Clone, Copy)]
-enum Work {
+pub(super) enum Work {
     Constant(f64),
     /// Exponential, with this mean: the scatter is as large as the mean.
     Scattered(f64),
@@ -22,30 +22,53 @@ enum Work {
 
 /// A played provider.
 #[derive(Debug, Clone, Copy)]
-struct Played {
-    work: Work,
-    /// Calls at once above which it answers 429.
-    refuses_above: usize,
+pub(super) struct Played {
+    pub(super) work: Work,
+    /// Calls at once above which it refuses.
+    pub(super) refuses_above: usize,
+    /// Seconds after which a refusal comes.
+    pub(super) refuses_after: f64,
+    /// What it does at random, to this share of the calls.
+    pub(super) faults: Option<(Fault, f64)>,
     /// Calls it works on at once; the others wait.
-    workers: usize,
+    pub(super) workers: usize,
     /// The share of the work after which the headers come.
-    headers_after: f64,
+    pub(super) headers_after: f64,
 }
 
-const PLAYED: Played =
-    Played { work: Work::Constant(1.0), refuses_above: usize::MAX, workers: usize::MAX, headers_after: 1.0 };
+/// What goes wrong at random.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// 503 or 529.
+    Overloaded,
+    /// 500, which says nothing of how many are in flight.
+    ServerError,
+    /// Silence, for so many seconds.
+    Silence(f64),
+}
+
+pub(super) const PLAYED: Played = Played {
+    work: Work::Constant(1.0),
+    refuses_above: usize::MAX,
+    refuses_after: 0.05,
+    faults: None,
+    workers: usize::MAX,
+    headers_after: 1.0,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Accepted,
     Answered,
     Refused,
+    Failed,
+    TimedOut,
 }
 
 /// One lane, always with calls waiting, and its provider.
-struct Stage {
-    played: Played,
-    concurrency: Concurrency,
+pub(super) struct Stage {
+    pub(super) played: Played,
+    pub(super) concurrency: Concurrency,
     start: Instant,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
@@ -54,15 +77,15 @@ struct Stage {
     free: BinaryHeap<Reverse<Duration>>,
     random: fastrand::Rng,
     at_provider: usize,
-    answered: u64,
-    refused: u64,
-    calls: u64,
+    pub(super) answered: u64,
+    pub(super) refused: u64,
+    pub(super) calls: u64,
     /// Most calls that are asked for at once.
     demand: usize,
 }
 
 impl Stage {
-    fn new(played: Played, settings: (u32, u32, u32), seed: u64) -> Self {
+    pub(super) fn new(played: Played, settings: (u32, u32, u32), seed: u64) -> Self {
         let [min, start, max] = [settings.0, settings.1, settings.2].map(|n| NonZeroU32::new(n).unwrap());
         Self {
             played,
@@ -86,9 +109,27 @@ impl Stage {
             let call = self.calls;
             self.calls += 1;
             self.tickets.insert(call, self.concurrency.left(false, self.start + self.now));
+            let soon = self.now + Duration::from_secs_f64(self.played.refuses_after);
             if self.at_provider >= self.played.refuses_above {
-                self.events.push(Reverse((self.now + Duration::from_millis(50), call, Event::Refused)));
+                self.events.push(Reverse((soon, call, Event::Refused)));
                 continue;
+            }
+            let fault = self.played.faults.filter(|(_, share)| self.random.f64() < *share);
+            match fault.map(|(fault, _)| fault) {
+                Some(Fault::Overloaded) => {
+                    self.events.push(Reverse((soon, call, Event::Refused)));
+                    continue;
+                }
+                Some(Fault::ServerError) => {
+                    self.events.push(Reverse((soon, call, Event::Failed)));
+                    continue;
+                }
+                Some(Fault::Silence(seconds)) => {
+                    let end = self.now + Duration::from_secs_f64(seconds);
+                    self.events.push(Reverse((end, call, Event::TimedOut)));
+                    continue;
+                }
+                None => {}
             }
             self.at_provider += 1;
             let work = Duration::from_secs_f64(match self.played.work {
@@ -108,8 +149,13 @@ impl Stage {
         }
     }
 
+    /// Lets the breaker close after an outage.
+    pub(super) fn restart(&mut self) {
+        self.concurrency.restart(self.start + self.now);
+    }
+
     /// Lets `seconds` pass; returns the limit's average over them.
-    fn run(&mut self, seconds: u64) -> f64 {
+    pub(super) fn run(&mut self, seconds: u64) -> f64 {
         let (began, end) = (self.now, self.now + Duration::from_secs(seconds));
         let mut area = 0.0;
         self.fill();
@@ -135,13 +181,19 @@ impl Stage {
             return self.concurrency.accepted(ticket, now);
         }
         self.tickets.remove(&call);
-        if event == Event::Refused {
-            self.refused += 1;
-            return self.concurrency.ended(ticket, Ended::Throttled, now);
+        let how = match event {
+            Event::Refused => Ended::Throttled,
+            Event::Failed => Ended::Other,
+            Event::TimedOut => Ended::TimedOut,
+            Event::Accepted | Event::Answered => Ended::Answered,
+        };
+        self.concurrency.ended(ticket, how, now);
+        self.refused += u64::from(event == Event::Refused);
+        if how != Ended::Answered {
+            return;
         }
         self.at_provider -= 1;
         self.answered += 1;
-        self.concurrency.ended(ticket, Ended::Answered, now);
     }
 }
 

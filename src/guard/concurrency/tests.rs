@@ -21,16 +21,7 @@ fn round_trip(concurrency: &mut Concurrency, now: &mut Instant) {
     }
     *now += SECOND;
     out.iter().for_each(|ticket| concurrency.accepted(*ticket, *now));
-    out.iter().for_each(|ticket| concurrency.ended(*ticket, Ended::Answered, *now));
-}
-
-/// Fills the limit, and lets the provider object to the last call.
-fn objected(concurrency: &mut Concurrency, now: Instant) {
-    let out: Vec<Ticket> = (0..concurrency.limit()).map(|_| concurrency.left(false, now)).collect();
-    for (number, ticket) in out.iter().rev().enumerate() {
-        let how = if number == 0 { Ended::Throttled } else { Ended::Answered };
-        concurrency.ended(*ticket, how, now);
-    }
+    out.iter().for_each(|ticket| _ = concurrency.ended(*ticket, Ended::Answered, *now));
 }
 
 #[test]
@@ -57,19 +48,38 @@ fn a_limit_that_is_not_used_does_not_grow() {
         let out: Vec<Ticket> = (0..25).map(|_| concurrency.left(false, now)).collect();
         now += SECOND;
         out.iter().for_each(|ticket| concurrency.accepted(*ticket, now));
-        out.iter().for_each(|ticket| concurrency.ended(*ticket, Ended::Answered, now));
+        out.iter().for_each(|ticket| _ = concurrency.ended(*ticket, Ended::Answered, now));
     }
     assert_eq!(concurrency.limit(), 32);
 }
 
+/// Fills the limit, and lets the provider object to the last so many.
+fn refuse_last(concurrency: &mut Concurrency, many: usize, now: Instant) {
+    let out: Vec<Ticket> = (0..concurrency.limit()).map(|_| concurrency.left(false, now)).collect();
+    for (number, ticket) in out.iter().rev().enumerate() {
+        let how = if number < many { Ended::Throttled } else { Ended::Answered };
+        concurrency.ended(*ticket, how, now);
+    }
+}
+
 #[test]
-fn calls_that_left_together_and_are_refused_together_are_one_cut() {
+fn a_small_share_of_objections_takes_nothing_and_sets_no_ceiling() {
+    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
+    for _ in 0..50 {
+        refuse_last(&mut concurrency, 5, now);
+        now += SECOND;
+        assert_eq!(concurrency.limit(), 100);
+        assert!(concurrency.ceiling.is_none());
+    }
+}
+
+#[test]
+fn of_calls_that_left_together_as_many_places_go_as_were_refused() {
     let (mut concurrency, now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
-    let out: Vec<Ticket> = (0..100).map(|_| concurrency.left(false, now)).collect();
-    out.iter().for_each(|ticket| concurrency.ended(*ticket, Ended::Throttled, now));
-    assert_eq!((concurrency.limit(), concurrency.in_flight()), (70, 0));
-    objected(&mut concurrency, now);
-    assert_eq!(concurrency.limit(), 49);
+    refuse_last(&mut concurrency, 60, now);
+    assert_eq!((concurrency.limit(), concurrency.in_flight()), (40, 0));
+    // The 41st was the first that was refused.
+    assert_eq!(concurrency.ceiling.unwrap().at, 41);
 }
 
 #[test]
@@ -83,58 +93,69 @@ fn an_objection_while_few_calls_are_out_is_not_about_how_many_they_are() {
 }
 
 #[test]
-fn after_a_cut_it_grows_by_one_a_round_trip_up_to_just_below_the_ceiling() {
-    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 40, 512)), Instant::now());
-    objected(&mut concurrency, now);
-    assert_eq!(concurrency.limit(), 28);
-    for limit in 29..=38 {
+fn a_ceiling_is_approached_at_once_and_tried_when_it_has_held_in_growing_steps() {
+    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
+    let out: Vec<Ticket> = (0..100).map(|_| concurrency.left(false, now)).collect();
+    // One that was refused had 70 others beside it: those were not too many.
+    out[70..].iter().for_each(|ticket| _ = concurrency.ended(*ticket, Ended::Throttled, now));
+    out[..70].iter().for_each(|ticket| _ = concurrency.ended(*ticket, Ended::Answered, now));
+    assert_eq!((concurrency.limit(), concurrency.ceiling.unwrap().at), (70, 71));
+    let mut limits = Vec::new();
+    for _ in 0..6 {
         round_trip(&mut concurrency, &mut now);
-        assert_eq!(concurrency.limit(), limit);
+        limits.push(concurrency.limit());
     }
-    // Ten seconds have passed of the thirty that the ceiling of 40 holds.
-    for _ in 0..19 {
-        round_trip(&mut concurrency, &mut now);
-        assert_eq!(concurrency.limit(), 38);
-    }
-    for limit in 39..=45 {
-        round_trip(&mut concurrency, &mut now);
-        assert_eq!(concurrency.limit(), limit);
-    }
+    assert_eq!(limits, [71, 73, 77, 85, 101, 133]);
     assert!(concurrency.ceiling.is_none());
 }
 
 #[test]
-fn a_ceiling_that_still_holds_is_left_alone_for_twice_as_long() {
-    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 40, 512)), Instant::now());
-    for holds in [30, 60, 120, 240, 240] {
-        while concurrency.limit() < 40 {
-            round_trip(&mut concurrency, &mut now);
-        }
-        objected(&mut concurrency, now);
-        assert_eq!(concurrency.ceiling.unwrap().holds.as_secs(), holds);
+fn a_ceiling_holds_for_a_quarter_of_its_age() {
+    let (mut concurrency, start) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
+    refuse_last(&mut concurrency, 60, start);
+    let held = |concurrency: &Concurrency, now: Instant| concurrency.ceiling.unwrap().held_for(now).as_secs();
+    assert_eq!(held(&concurrency, start), 1);
+    for (age, holds) in [(20, 5), (200, 50), (2_000, 240)] {
+        let now = start + SECOND * age;
+        concurrency.limit = 50;
+        refuse_last(&mut concurrency, 10, now);
+        assert_eq!((held(&concurrency, now), concurrency.ceiling.unwrap().at), (holds, 41));
     }
 }
 
 #[test]
-fn after_an_outage_it_starts_small_and_doubles_to_where_it_was() {
-    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 100, 512)), Instant::now());
-    objected(&mut concurrency, now);
-    let before: Vec<Ticket> = (0..70).map(|_| concurrency.left(false, now)).collect();
-    concurrency.restart();
-    assert_eq!((concurrency.limit(), concurrency.in_flight()), (2, 70));
+fn no_ceiling_forbids_growth_from_the_bottom() {
+    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 16, 512)), Instant::now());
+    for _ in 0..20 {
+        refuse_last(&mut concurrency, 16, now);
+        now += SECOND;
+    }
+    assert_eq!(concurrency.limit(), 1);
+    // Twenty seconds of refusals: a quarter of that at most before it grows again, and then ever faster.
+    (0..16).for_each(|_| round_trip(&mut concurrency, &mut now));
+    assert!(concurrency.limit() >= 100, "{}", concurrency.limit());
+}
+
+#[test]
+fn after_an_outage_it_starts_with_an_eighth_and_is_soon_where_it_was() {
+    let (mut concurrency, mut now) = (Concurrency::new(settings(1, 80, 512)), Instant::now());
+    let before: Vec<Ticket> = (0..80).map(|_| concurrency.left(false, now)).collect();
+    concurrency.restart(now);
+    assert_eq!((concurrency.limit(), concurrency.in_flight()), (10, 80));
     for (number, ticket) in before.iter().enumerate() {
         concurrency.accepted(*ticket, now);
-        let how = [Ended::TimedOut, Ended::Throttled, Ended::Answered, Ended::Other][number % 4];
+        let how = [Ended::Answered, Ended::Other][number % 2];
         concurrency.ended(*ticket, how, now);
     }
-    assert_eq!((concurrency.limit(), concurrency.in_flight()), (2, 0));
-    for limit in [4, 8, 16, 32, 64, 70, 71, 72] {
+    assert_eq!((concurrency.limit(), concurrency.in_flight()), (10, 0));
+    for limit in [20, 40, 80] {
         round_trip(&mut concurrency, &mut now);
         assert_eq!(concurrency.limit(), limit);
         // An outage within the way back is no smaller goal.
-        if limit == 16 {
-            concurrency.restart();
-            (0..3).for_each(|_| round_trip(&mut concurrency, &mut now));
+        if limit == 20 {
+            concurrency.restart(now);
+            assert_eq!(concurrency.limit(), 10);
+            round_trip(&mut concurrency, &mut now);
         }
     }
 }
@@ -153,25 +174,25 @@ proptest! {
         events in proptest::collection::vec((0u64..20_000, 0u8..8, 0usize..64), 1..600),
     ) {
         let (mut concurrency, mut now) = (Concurrency::new(settings(min, start, max)), Instant::now());
-        // Each with whether it was accepted, and the cuts there had been when it left.
-        let (mut out, mut cuts) = (Vec::<(Ticket, bool, usize)>::new(), 0);
+        // Each with whether it was accepted.
+        let mut out = Vec::<(Ticket, bool)>::new();
         let (min, max) = (min as usize, max.max(min) as usize);
         for (pause, event, number) in events {
             now += Duration::from_millis(pause);
             let limit = concurrency.limit();
             match event {
                 0 | 1 => while concurrency.has_room(false) && out.len() < limit {
-                    out.push((concurrency.left(false, now), false, cuts));
+                    out.push((concurrency.left(false, now), false));
                 },
-                2 => out.push((concurrency.left(false, now), false, cuts)),
-                3 => for (ticket, accepted, _) in out.iter_mut().filter(|(_, accepted, _)| !accepted) {
+                2 => out.push((concurrency.left(false, now), false)),
+                3 => for (ticket, accepted) in out.iter_mut().filter(|(_, accepted)| !accepted) {
                     concurrency.accepted(*ticket, now);
                     *accepted = true;
                 },
-                4 if number < 4 => concurrency.restart(),
+                4 if number < 4 => concurrency.restart(now),
                 _ if out.is_empty() => {}
                 _ => {
-                    let (ticket, _, before) = out.swap_remove(number % out.len());
+                    let (ticket, _) = out.swap_remove(number % out.len());
                     let how = match event {
                         5 => Ended::Throttled,
                         6 => Ended::TimedOut,
@@ -179,11 +200,6 @@ proptest! {
                         _ => Ended::Other,
                     };
                     concurrency.ended(ticket, how, now);
-                    if matches!(how, Ended::Throttled | Ended::TimedOut) {
-                        // One cut an incident.
-                        prop_assert!(before == cuts || concurrency.limit() == limit);
-                        cuts += usize::from(concurrency.limit() < limit);
-                    }
                 }
             }
             prop_assert!((min..=max).contains(&concurrency.limit()));

@@ -175,6 +175,35 @@ proptest! {
     }
 }
 
+#[test]
+fn a_wait_that_one_of_many_is_told_holds_up_no_other_and_one_that_all_are_told_does() {
+    let settings = "base_url = 'http://127.0.0.1:9'\nmodels.m = {}\nlimits.concurrency = 8";
+    let mut world = World::new(toml::from_str(settings).unwrap(), 0);
+    let question = Question {
+        model: 0,
+        input: 1,
+        max_tokens: Some(1),
+        priority: Priority::Batch,
+        run: 0,
+        step: None,
+        patience: Duration::from_hours(1),
+        alone: false,
+        stay: true,
+        retry: false,
+    };
+    (0..4).for_each(|_| world.asks(&question));
+    world.passes(Duration::from_millis(100));
+    world.hears(0, &crate::wire::Hints::default(), true);
+    let wait = Some(Duration::from_secs(10));
+    let overloaded = Failure { retry_after: wait, ..Failure::new(Class::Overloaded, "later") };
+    world.ends(1, How::Failed(overloaded.clone()));
+    assert_eq!(world.book.limits.held_for(world.now), Duration::ZERO);
+    world.passes(Duration::from_millis(100));
+    world.asks(&question);
+    world.ends(3, How::Failed(overloaded));
+    assert_eq!(world.book.limits.held_for(world.now), Duration::from_secs(10));
+}
+
 /// Takes away what is limited by the day.
 fn of_minutes(mut settings: Settings) -> Settings {
     let own = settings.models.values_mut().filter_map(|model| model.limits.as_mut());

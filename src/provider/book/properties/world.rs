@@ -36,6 +36,8 @@ pub(super) struct World {
     runs: Vec<RunId>,
     /// Until when a model's calls must not leave, as its provider said.
     held: HashMap<ModelName, Instant>,
+    /// When a model last took a call.
+    accepted: HashMap<ModelName, Instant>,
     /// Likewise with one key; without a model, of all.
     resting: HashMap<(KeyLabel, Option<ModelName>), Instant>,
     /// The keys that have been answered.
@@ -82,6 +84,7 @@ impl World {
             alarm: None,
             runs: (0..3).map(|_| RunId::next()).collect(),
             held: HashMap::new(),
+            accepted: HashMap::new(),
             resting: HashMap::new(),
             answered: HashSet::new(),
         }
@@ -235,6 +238,9 @@ impl World {
         if std::mem::replace(&mut self.out[which].had_word, true) {
             return;
         }
+        if accepted {
+            self.accepted.insert(self.out[which].taken.model.clone(), self.now);
+        }
         let wake = self.book.heard(&self.out[which].taken, hints, accepted, self.now);
         let lane = &self.book.lanes[&self.out[which].taken.model];
         assert_ne!(lane.breaker.trouble(), Some(Trouble::Silence), "it has spoken");
@@ -256,7 +262,7 @@ impl World {
         let news = self.book.settle(&out.taken, ended.as_ref(), self.now);
         let failed = matches!(result, Some(Err(_)));
         if let Some(Err(failure)) = &result {
-            self.obeys(&out.taken, failure, news.blame);
+            self.obeys(&out, failure, news.blame);
         }
         if let Some(Ok(_)) = &result {
             self.answered.insert(out.taken.key.label.clone());
@@ -274,7 +280,9 @@ impl World {
     }
 
     /// Remembers what the provider wants, in its own words.
-    fn obeys(&mut self, taken: &Taken, failure: &Failure, blame: Blame) {
+    fn obeys(&mut self, out: &Out, failure: &Failure, blame: Blame) {
+        let taken = &out.taken;
+        let others_are_taken = self.accepted.get(&taken.model).is_some_and(|accepted| *accepted >= out.left);
         let day = Duration::from_hours(24);
         let label = &taken.key.label;
         // Only of a key that has answered it may be open whether the key is refused.
@@ -286,6 +294,8 @@ impl World {
             (Class::Auth | Class::Quota, wait) => {
                 ((label.clone(), None), wait.unwrap_or_default().clamp(Duration::from_secs(5), day))
             }
+            // While others are taken it is only for the one that was told.
+            (Class::Overloaded | Class::ServerError, _) if others_are_taken => return,
             (Class::RateLimit | Class::Overloaded | Class::ServerError, Some(wait)) if wait < day => {
                 let held = self.held.entry(taken.model.clone()).or_insert(self.now);
                 *held = (*held).max(self.now + wait);
