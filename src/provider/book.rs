@@ -344,22 +344,6 @@ impl Book {
         ready.map_or(Turn::Nothing, Turn::Wait)
     }
 
-    /// Takes out what waits and could go elsewhere, of lanes that the provider has asked us to stay away from
-    /// for long; says until when.
-    pub(super) fn turn_away(&mut self, now: Instant) -> Vec<(Waiting, Instant)> {
-        let held = |(model, lane): (&ModelName, &Lane)| Some((model.clone(), self.held_for_long(lane, now)?));
-        let held: HashMap<ModelName, Instant> = self.lanes.iter().filter_map(held).collect();
-        if held.is_empty() {
-            return Vec::new();
-        }
-        let away =
-            self.queue.take_unless(|waiting| waiting.call.stay || !held.contains_key(&waiting.call.model));
-        away.into_iter()
-            .filter_map(|waiting| Some((held.get(&waiting.call.model).copied()?, waiting)))
-            .map(|(until, waiting)| (waiting, until))
-            .collect()
-    }
-
     /// Returns the times that calls to a model take.
     pub(super) fn times(&mut self, model: &ModelName) -> Option<&mut Times> {
         self.lanes.get_mut(model).map(|lane| &mut lane.times)

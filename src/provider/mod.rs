@@ -58,6 +58,7 @@ mod suspicion;
 mod this_machine;
 mod times;
 mod transport;
+mod turn_away;
 mod usage_bounds;
 mod window;
 

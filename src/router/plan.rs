@@ -3,17 +3,17 @@
 //! Four limits hold together: attempts at each lane, lanes, rounds over all lanes, and the deadline.
 //! Pure: it is given `now` and never calls anybody.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::guard::Backoff;
 use crate::provider::Refused;
-use crate::types::{Class, Failure, ProviderName, Verdict};
+use crate::types::{Class, Failure, Verdict};
 
 use super::settings::RetrySettings;
 pub(super) use end::End;
+pub use step::{Candidate, KeyLeft, Probe, Step};
 
 /// A provider that asks for a longer wait than this is waited for only where nobody else is there.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,34 +23,6 @@ const THROTTLED_AT_MOST: u32 = 3;
 
 /// A provider that asks for as long a wait as this, or for years, does not mean it.
 const NONSENSE: Duration = Duration::from_hours(24);
-
-/// What a plan knows of a lane before it is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Whose it is.
-    pub provider: ProviderName,
-    /// Most tokens that it takes; `None` when it is not known.
-    pub context: Option<NonZeroU64>,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// Call the lane of this number.
-    Call(usize),
-    /// Do nothing before that instant, then ask the plan again.
-    Wait(Instant),
-    /// Nothing more can be done.
-    GiveUp(End),
-}
-
-/// Whether the provider has a key left to try instead of the one that was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyLeft(pub bool);
-
-/// Whether the call was the probe of a breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe(pub bool);
 
 /// The plan of one ask over the lanes of its route, by their numbers.
 #[derive(Debug)]
@@ -404,5 +376,6 @@ impl Tried {
 }
 
 mod end;
+mod step;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! item which dies after settling and is born again has one line all the same. What it is told lies on its
 //! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
 
+mod beginning;
 mod ending;
 mod holding;
 mod keep;
@@ -22,16 +23,16 @@ use crate::chaos;
 use crate::guard::Meter;
 use crate::ledger::Unkept;
 use crate::provider::{self, CapacityShare};
-use crate::router::{CallCounts, Router, StopSignal};
+use crate::router::{CallCounts, Router};
 use crate::store::ItemNumber;
-use crate::supervisor::{Abort, ChildExited, ChildId, Slot, spawn_monitored_here};
+use crate::supervisor::{Abort, ChildExited, Slot};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
 use super::desk::{Desk, Paper};
 use super::failures::FailureLimit;
 use super::forecast::Forecast;
 use super::gate::Gate;
-use super::item::{Item, Job};
+use super::item::Job;
 use super::keeping::Keeping;
 use super::line;
 use super::messages::{ItemSettled, OutputEnded};
@@ -45,7 +46,6 @@ use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
-use crate::pipeline::sink::RejectLine;
 use crate::pipeline::source::Entry;
 
 /// How often progress is told, and the window looked at anew.
@@ -328,60 +328,6 @@ impl Run {
             }
         }
         self.go_on();
-    }
-
-    /// Begins the item that has come, if it is fit, or rejects it.
-    fn arrived(&mut self, fit: Result<(), String>, ctx: &mut Context<Self>) {
-        let Some(Paper::Entry(entry, known)) = self.desk.take() else { return };
-        if self.wanted.is_none() && self.ended != Ended::Whole {
-            // Read after the run was stopped: not begun, and begun anew by the next run.
-            return;
-        }
-        self.pieces += 1;
-        match (entry, fit) {
-            (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
-            (Entry::Item(item), Err(reason)) => {
-                self.read += 1;
-                self.record(Record::NoLine(item.number));
-                self.reject(line::rejected(&item, reason));
-            }
-            (Entry::Item(item), Ok(())) => {
-                self.read += 1;
-                let Some(kept) = self.keep(&item, known) else { return };
-                let (pipeline, router) = (self.pipeline.clone(), self.router.clone());
-                let (priority, run, counts) = (self.priority, self.id, self.counts.clone());
-                let purse = self.purses.own.clone();
-                let stop = StopSignal::of(&self.stop);
-                let protected = self.protected.clone();
-                let gate = self.gate.clone();
-                let job =
-                    Job { pipeline, protected, item, router, priority, run, counts, stop, purse, kept, gate };
-                self.begin(Arc::new(job), Instant::now(), 1, ctx);
-            }
-        }
-    }
-
-    fn reject(&mut self, reject: RejectLine) {
-        let first = format!("line {}: {}", reject.line, reject.reason);
-        self.record(Record::Reject(reject));
-        self.tally.items.rejected += 1;
-        self.tally.first_reject.get_or_insert(first);
-    }
-
-    fn begin(&mut self, job: Arc<Job>, started: Instant, life: u64, ctx: &mut Context<Self>) {
-        let own = || (Arc::new(ctx.address()), ctx.address().recipient());
-        let (run, exits) = self.own.get_or_insert_with(own).clone();
-        let id = self.next_id;
-        self.next_id += 1;
-        if self.shares.is_empty() {
-            self.shares = self.providers.iter().map(|provider| provider.share()).collect();
-        }
-        let item = Item::new(job.clone(), ChildId(id), run);
-        let abort = spawn_monitored_here(ChildId(id), life, exits, |_| item).abort;
-        self.in_flight.insert(id, InFlight { job, started, life, abort });
-        if self.rests {
-            self.tick_later(ctx);
-        }
     }
 
     /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.

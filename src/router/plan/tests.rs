@@ -1,5 +1,6 @@
 //! What a plan does next, failure by failure.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
