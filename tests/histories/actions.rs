@@ -62,8 +62,8 @@ pub(crate) enum FaultKind {
     Refusal,
     Wrong,
     WrongOnce,
-    Unreadable,
-    UnreadableByFirst,
+    TooLong,
+    TooLongForFirst,
 }
 
 /// A command that works on a run.
@@ -166,8 +166,8 @@ fn edit(random: &mut Rng) -> Action {
 }
 
 fn fault(random: &mut Rng) -> FaultKind {
-    use FaultKind::{Refusal, Unreadable, UnreadableByFirst, Wrong, WrongOnce};
-    [Refusal, Wrong, WrongOnce, Unreadable, UnreadableByFirst][random.usize(0..5)]
+    use FaultKind::{Refusal, TooLong, TooLongForFirst, Wrong, WrongOnce};
+    [Refusal, Wrong, WrongOnce, TooLong, TooLongForFirst][random.usize(0..5)]
 }
 
 fn command(random: &mut Rng) -> Action {

@@ -310,8 +310,8 @@ impl Player {
             let (input, output) = tokens(&call.model, &call.question);
             let cost = (input + output) * u64::from(self.setup.prices[target]) * 1_000;
             most += cost;
-            // An empty body tells no usage.
-            if !matches!(call.result, None | Some(Err("unreadable"))) {
+            // A prompt that is refused costs nothing.
+            if !matches!(call.result, None | Some(Err("too_long"))) {
                 known += cost;
             }
         }

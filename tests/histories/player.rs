@@ -137,8 +137,8 @@ impl Player {
                     FaultKind::Refusal => Fault::Refusal,
                     FaultKind::Wrong => Fault::Wrong,
                     FaultKind::WrongOnce => Fault::WrongOnce,
-                    FaultKind::Unreadable => Fault::Unreadable,
-                    FaultKind::UnreadableByFirst => Fault::UnreadableBy(setup.model(setup.targets(step)[0])),
+                    FaultKind::TooLong => Fault::TooLong,
+                    FaultKind::TooLongForFirst => Fault::TooLongFor(setup.model(setup.targets(step)[0])),
                 };
                 self.faults.insert((format!("i{item}"), STEPS[step].to_owned()), fault);
             }

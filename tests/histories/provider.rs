@@ -20,10 +20,10 @@ pub(crate) enum Fault {
     Wrong,
     /// The same, until it is asked for again.
     WrongOnce,
-    /// The body is empty.
-    Unreadable,
-    /// The body is empty where this model is asked; another one answers.
-    UnreadableBy(String),
+    /// The prompt is too long.
+    TooLong,
+    /// The prompt is too long for this model; another one answers.
+    TooLongFor(String),
 }
 
 impl Fault {
@@ -32,7 +32,7 @@ impl Fault {
         match self {
             Self::Refusal => "content_filter",
             Self::Wrong | Self::WrongOnce => "validation_error",
-            Self::Unreadable | Self::UnreadableBy(_) => "unreadable",
+            Self::TooLong | Self::TooLongFor(_) => "too_long",
         }
     }
 
@@ -40,10 +40,10 @@ impl Fault {
         let is_checked = !choices(&call.question).is_empty();
         let model = &call.model;
         match self {
-            Self::Refusal | Self::Unreadable => true,
+            Self::Refusal | Self::TooLong => true,
             Self::Wrong => is_checked,
             Self::WrongOnce => is_checked && !call.is_reask,
-            Self::UnreadableBy(one) => one == model,
+            Self::TooLongFor(one) => one == model,
         }
     }
 }
@@ -243,9 +243,14 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
             let response = match fault {
                 Fault::Refusal => stream("No.", "content_filter", tokens),
                 Fault::Wrong | Fault::WrongOnce => stream("none of these", "stop", tokens),
-                Fault::Unreadable | Fault::UnreadableBy(_) => {
-                    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n"
-                        .to_owned()
+                Fault::TooLong | Fault::TooLongFor(_) => {
+                    let error = json!({
+                        "message": "This model's maximum context length is 9 tokens.",
+                        "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded",
+                    });
+                    let body = json!({ "error": error }).to_string();
+                    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n";
+                    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
                 }
             };
             (Err(fault.class()), response)

@@ -65,7 +65,7 @@ impl Player {
         let class = how.class.map(|kind| match kind {
             FaultKind::Refusal => "content_filter",
             FaultKind::Wrong | FaultKind::WrongOnce => "validation_error",
-            FaultKind::Unreadable | FaultKind::UnreadableByFirst => "unreadable",
+            FaultKind::TooLong | FaultKind::TooLongForFirst => "too_long",
         });
         let new = if how.new { " --new" } else { "" };
         let line = match command {
