@@ -359,6 +359,18 @@ impl Limits {
         self.held.saturating_duration_since(now)
     }
 
+    /// Returns whether calls of a day are limited.
+    pub fn counts_day(&self) -> bool {
+        self.daily.is_some()
+    }
+
+    /// Takes over calls that left before: how long ago, and how many.
+    pub fn restore_day(&mut self, calls: impl Iterator<Item = (Duration, u64)>, now: Instant) {
+        if let Some(daily) = &mut self.daily {
+            daily.restore(calls, now);
+        }
+    }
+
     fn give_back_first(&self, count: usize, need: Need) {
         for (limit, cells) in self.all().into_iter().zip(cells(need)).take(count) {
             limit.give_back(cells);

@@ -12,6 +12,7 @@
 #[cfg(feature = "sqlite")]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +23,8 @@ use tokio::sync::oneshot;
 use tracing::error;
 
 use crate::chaos;
-use crate::store::{Record, Store};
-use crate::types::whole_story;
+use crate::store::{self, Record, Store};
+use crate::types::{LaneName, whole_story};
 
 /// Panics in a row of the task that commits after which it is given up.
 const PANICS: u32 = 3;
@@ -33,6 +34,9 @@ const PANICS: u32 = 3;
 #[error("{0}")]
 pub struct Unkept(pub Arc<str>);
 
+/// Returns the calls to each target that have left since it was last called.
+pub type LeftCalls = Box<dyn Fn() -> BTreeMap<LaneName, u64> + Send + Sync>;
+
 /// Where records are handed in. Clones are the same ledger.
 #[derive(Clone)]
 pub struct Ledger(Arc<Shared>);
@@ -40,6 +44,8 @@ pub struct Ledger(Arc<Shared>);
 struct Shared {
     store: Arc<dyn Store>,
     runtime: Handle,
+    /// What the store counts with each commit.
+    left_calls: Option<LeftCalls>,
     inner: Mutex<Inner>,
 }
 
@@ -61,7 +67,12 @@ struct Batch {
 impl Ledger {
     /// Makes the ledger of `store`; commits run on `runtime`.
     pub fn new(store: Arc<dyn Store>, runtime: Handle) -> Self {
-        Self(Arc::new(Shared { store, runtime, inner: Mutex::default() }))
+        Self::counting(store, runtime, None)
+    }
+
+    /// As [`new`](Self::new), and each commit has the store count the calls that `left_calls` returns.
+    pub fn counting(store: Arc<dyn Store>, runtime: Handle, left_calls: Option<LeftCalls>) -> Self {
+        Self(Arc::new(Shared { store, runtime, left_calls, inner: Mutex::default() }))
     }
 
     /// Returns the store that it writes to, for reading.
@@ -123,7 +134,8 @@ impl Shared {
             return None;
         }
         inner.committing = true;
-        Some(Commit { shared: self.clone(), batch: std::mem::take(&mut inner.next), result: None })
+        let batch = std::mem::take(&mut inner.next);
+        Some(Commit { shared: self.clone(), batch, calls: BTreeMap::new(), result: None })
     }
 
     /// Begins a commit. The caller does not hold the lock: a runtime that has stopped drops the commit here.
@@ -142,6 +154,8 @@ impl Shared {
 struct Commit {
     shared: Arc<Shared>,
     batch: Batch,
+    /// Calls that the store has yet to count.
+    calls: BTreeMap<LaneName, u64>,
     /// `None` until the store has said something: a commit that is dropped before was dropped with its runtime.
     result: Option<Result<(), Unkept>>,
 }
@@ -162,11 +176,20 @@ impl Commit {
         self.result = Some(result);
     }
 
-    async fn write(&self) -> Result<(), Unkept> {
+    async fn write(&mut self) -> Result<(), Unkept> {
+        let unkept = |error: store::Error| Unkept(whole_story(&error).into());
         chaos::point("ledger.commit");
+        for (target, calls) in self.shared.left_calls.iter().flat_map(|left_calls| left_calls()) {
+            *self.calls.entry(target).or_default() += calls;
+        }
+        if !self.calls.is_empty() {
+            self.shared.store.count_calls(&self.calls).await.map_err(unkept)?;
+            // Before anything can panic: a second try must not count them twice.
+            self.calls.clear();
+        }
         let written = self.shared.store.write(&self.batch.records).await;
         chaos::point("ledger.committed");
-        written.map_err(|error| Unkept(whole_story(&error).into()))
+        written.map_err(unkept)
     }
 }
 

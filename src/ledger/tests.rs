@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::store::{
-    Answer, Error, ItemHead, ItemNumber, KnownItem, KnownRun, Outline, RunLock, RunNumber, RunState, Session,
-    Sqlite, Sums,
+    Answer, CallCount, Error, ItemHead, ItemNumber, KnownItem, KnownRun, Outline, RunLock, RunNumber,
+    RunState, Session, Sqlite, Sums,
 };
-use crate::types::{Booked, Day, Fingerprint, ItemKey, ProviderName, StepName};
+use crate::types::{Booked, Day, Fingerprint, ItemKey, LaneName, ProviderName, StepName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
 #[derive(Debug)]
@@ -106,6 +106,12 @@ impl Store for Gated {
     }
     fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>> {
         self.inner.answers(run)
+    }
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<LaneName, u64>) -> Answer<'a, ()> {
+        self.inner.count_calls(calls)
+    }
+    fn calls_of_day(&self) -> Answer<'_, Vec<CallCount>> {
+        self.inner.calls_of_day()
     }
     fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
         self.inner.spent_on(day)
@@ -219,4 +225,25 @@ fn a_ledger_whose_runtime_has_stopped_says_so_and_never_blocks() {
     let stopped = broken.unwrap();
     assert!(stopped.to_string().contains("stopped"), "{stopped}");
     assert_eq!(told, (Err(stopped.clone()), Err(stopped.clone()), Err(stopped)));
+}
+
+#[tokio::test]
+async fn calls_that_left_are_counted_once_with_the_next_commit_however_often_it_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::open(folder.path()).await;
+    let target: LaneName = "a/m".parse().unwrap();
+    let left = Mutex::new(BTreeMap::new());
+    let left = Arc::new(left);
+    let source = left.clone();
+    let take = move || std::mem::take(&mut *source.lock().unwrap());
+    let ledger = Ledger::counting(store.clone(), Handle::current(), Some(Box::new(take)));
+    store.gate.add_permits(10);
+    for calls in [3, 4] {
+        store.panics.store(2, SeqCst);
+        left.lock().unwrap().insert(target.clone(), calls);
+        ledger.settle().await.unwrap();
+    }
+    let counted = store.calls_of_day().await.unwrap();
+    assert!(counted.iter().all(|count| count.target == target));
+    assert_eq!(counted.iter().map(|count| count.calls).sum::<u64>(), 7);
 }

@@ -53,6 +53,8 @@ pub(super) struct Book {
     pub(super) lately: Lately,
     pub(super) calls: u64,
     pub(super) throttled: u64,
+    /// Whether it has taken over the calls of a day that a store had counted.
+    pub(super) has_restored_day: bool,
     /// Whether calls wait for limits, and not for others to end.
     pub(super) paced: bool,
 }
@@ -98,6 +100,7 @@ impl Book {
             lately: Lately::new(now),
             calls: 0,
             throttled: 0,
+            has_restored_day: false,
             paced: false,
         }
     }
@@ -289,6 +292,9 @@ impl Book {
                 return Err(Held::Refused(refused));
             }
         };
+        if self.limits.counts_day() || lane.limits.counts_day() {
+            lane.uncounted += 1;
+        }
         lane.took(&reserved);
         lane.output_habit.sent(&reserved, now);
         let ticket = lane.concurrency.left(lane.is_paced(&self.limits), now);

@@ -69,6 +69,8 @@ pub(super) struct Lane {
     kept: Learned,
     /// What is known of its calls.
     pub(super) sizes: Sizes,
+    /// Calls to it that have left since a store last counted them, where limits of a day do.
+    pub(super) uncounted: u64,
     /// What of its limits its calls used lately.
     pub(super) lately: Lately,
     /// How long its latest calls took.
@@ -129,6 +131,7 @@ impl Lane {
             input: Learned::default(),
             kept: Learned::default(),
             sizes: Sizes::default(),
+            uncounted: 0,
             lately: Lately::new(now),
             times: Times::default(),
             unheard: BTreeMap::new(),

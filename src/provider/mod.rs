@@ -17,6 +17,7 @@ mod book;
 mod call;
 mod characters;
 mod clocks;
+mod day;
 mod estimate;
 mod events;
 mod exchange;

@@ -170,6 +170,7 @@ impl Kept {
         }
         let before = store.spent_by(run).await?;
         pointsman.purses().learn(&*store).await?;
+        pointsman.restore_day(&*store).await?;
         let session = store.begin(run, Some(&outline), anew).await?;
         pointsman.restore_sizes(&*store, run, session.last_item).await?;
         let routes: HashMap<RouteName, Vec<LaneName>> = grounds
@@ -178,7 +179,8 @@ impl Kept {
             .map(|(route, lanes)| (route.clone(), lanes.iter().map(|lane| lane.lane.clone()).collect()))
             .collect();
         let voices = grounds.routes.values().flatten().map(|lane| (lane.lane.clone(), lane.voice)).collect();
-        let ledger = Ledger::new(store.clone(), pointsman.runtime().clone());
+        let (runtime, left_calls) = (pointsman.runtime().clone(), pointsman.left_calls());
+        let ledger = Ledger::counting(store.clone(), runtime, left_calls);
         let keeping = Arc::new(Keeping {
             ledger,
             run,

@@ -19,6 +19,7 @@
 mod capped;
 mod check;
 mod children;
+mod day_limits;
 mod error;
 mod keep;
 mod keep_options;

@@ -4,6 +4,7 @@
 //! here. A record is kept whole or not at all, and what is read back is what was written: each row carries a
 //! seal, so that a damaged file is refused instead of believed. Decides nothing about runs or items.
 
+mod call_count;
 mod error;
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only a store takes locks"))]
 mod lock;
@@ -25,8 +26,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
+use crate::types::{Booked, Day, ItemKey, LaneName, ProviderName, StepName};
 
+pub use call_count::CallCount;
 pub use error::Error;
 pub use lock::RunLock;
 pub use record::{
@@ -122,6 +124,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         day: Day,
         spent: &'a BTreeMap<ProviderName, Booked>,
     ) -> Answer<'a, ()>;
+
+    /// Counts calls that have left, by target, for the limits of a day.
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<LaneName, u64>) -> Answer<'a, ()>;
+
+    /// Returns the calls of the last 24 hours that were counted, of all runs, also of those that are forgotten.
+    fn calls_of_day(&self) -> Answer<'_, Vec<CallCount>>;
 
     /// Returns how many items have an answer to each step.
     fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>>;

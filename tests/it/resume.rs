@@ -167,3 +167,20 @@ async fn two_at_one_run_are_refused_by_name() {
     assert!(refused.starts_with("run 1 is being worked on by process"), "{refused}");
     first.cancel();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_of_a_day_are_counted_by_the_store_across_starts() {
+    let (folder, simulator) = (tempfile::tempdir().unwrap(), play(Settings::default()));
+    let of_account = |limit| format!("models.m = {{}}\nlimits.requests_per_day = {limit}\n");
+    let of_model = |limit| format!("models.m.limits.requests_per_day = {limit}\n");
+    let limits =
+        [(of_account(5), 5), (of_account(5), 5), (of_account(9), 9), (of_model(9), 9), (of_model(12), 12)];
+    for (limit, requests) in limits {
+        let config = provider("a", &simulator, PATIENT).replace("models.m = {}\n", &limit);
+        let pointsman = start(&format!("{config}[run]\nmax_hold = \"5m\"\n"));
+        let keep = Keep::new(store(folder.path()).await, "kept");
+        let (report, _) = run(&pointsman, PIPELINE, items(0..20), &keep).await.unwrap();
+        assert_eq!((report.ended, report.items.failed), (Ended::Paused, 0), "{limit}: {:?}", report.errors);
+        assert_eq!(simulator.counts().requests, requests, "{limit}");
+    }
+}

@@ -4,6 +4,7 @@
 //! records a commit make that cheap. Two more read. The SQLite is the bundled one.
 
 mod advice;
+mod calls;
 mod look;
 mod place;
 mod read;
@@ -28,8 +29,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 use crate::files;
-use crate::types::{Booked, Day, ItemKey, ProviderName, StepName};
+use crate::types::{Booked, Day, ItemKey, LaneName, ProviderName, StepName};
 
+use super::call_count::CallCount;
 use super::error::Error;
 use super::lock::RunLock;
 use super::record::{ItemNumber, KnownItem, Record};
@@ -40,6 +42,9 @@ use place::Place;
 /// The version of the schema, and what makes each from the one before.
 const SCHEMA: [&str; 3] =
     [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+
+/// What every version has beside them.
+const CALLS: &str = include_str!("calls.sql");
 
 /// Tells our files from those of others: the letters `Pntm`.
 const APPLICATION: i64 = 0x506e_746d;
@@ -190,6 +195,7 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path, real_path: &Path) -
     for script in missing {
         change.execute(*script).await.map_err(failed)?;
     }
+    change.execute(CALLS).await.map_err(failed)?;
     if found < known {
         run_row::add_checksums(&mut change).await.map_err(failed)?;
         spending::add_checksums(&mut change).await.map_err(failed)?;
@@ -289,6 +295,14 @@ impl Store for Sqlite {
         spent: &'a BTreeMap<ProviderName, Booked>,
     ) -> Answer<'a, ()> {
         self.book_more(run, day, spent).boxed()
+    }
+
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<LaneName, u64>) -> Answer<'a, ()> {
+        self.count_calls_at(calls, runs::now()).boxed()
+    }
+
+    fn calls_of_day(&self) -> Answer<'_, Vec<CallCount>> {
+        self.calls_of_day_at(runs::now()).boxed()
     }
 
     fn fold(&self) -> Answer<'_, ()> {
