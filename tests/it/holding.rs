@@ -191,6 +191,16 @@ async fn a_run_of_which_every_item_fails_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_has_dealt_with_all_of_its_input_is_whole_however_many_items_failed() {
+    let simulator = play(Settings::default());
+    let steps = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.name }}.\"\n";
+    let config = format!("{}[run]\nmax_failures = 5\n", provider("a", &simulator, PATIENT));
+    let ran = run(&start(&config), steps, 5).await;
+    let report = &ran.report;
+    assert_eq!((report.ended, report.items.failed, report.paused.as_ref()), (Ended::Whole, 5, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_shares_of_faults_and_outages_between_them_fail_no_item() {
     for seed in 0..2_u64 {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -77,6 +77,13 @@ impl Run {
             // It was told to stop when there was nothing left to begin, and what was begun is done.
             report.ended = Ended::Whole;
         }
+        let is_of_money = report.paused_class == Some(Class::Budget);
+        if report.ended == Ended::Paused && !is_of_money && self.has_dealt_with_all() && output.unwritten == 0
+        {
+            // It paused when the last item had ended.
+            report.ended = Ended::Whole;
+            (report.paused, report.paused_class) = (None, None);
+        }
         if report.ended == Ended::Whole {
             let had = self.keeping.as_ref().map(|keeping| keeping.had).unwrap_or_default();
             report.items.gone = had.saturating_sub(self.met_again);
