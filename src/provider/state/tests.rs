@@ -105,6 +105,37 @@ pub(in crate::provider) fn enqueue(state: &State, wait: Duration) -> Awaited {
 }
 
 #[actix_web::test]
+async fn runs_share_the_capacity_of_a_provider_while_they_have_work() {
+    let (state, now) = (state(), Instant::now());
+    let capacity = || state.capacity(Duration::MAX, now);
+    let whole = capacity();
+    let one = state.share();
+    assert_eq!(capacity(), whole);
+    let another = state.share();
+    assert_eq!(capacity(), whole.div_ceil(2));
+    drop((one, another));
+    assert_eq!(capacity(), whole);
+}
+
+#[actix_web::test]
+async fn the_calls_of_a_runs_older_items_leave_first_whichever_came_first() {
+    let (state, run) = (state(), RunId::next());
+    let ask = |rank: u64| {
+        let (reply, awaited) = ReplyTo::awaited();
+        let asker = Asker { run, rank, ..Asker::default() };
+        let (call, asked) = (Call { asker, ..call(Duration::from_secs(600)) }, Instant::now());
+        state.enqueue(Arrival { call, reply, asked }, asked);
+        awaited
+    };
+    let _askers: Vec<Awaited> = [7, 8, 9, 3, 8, 1].into_iter().map(ask).collect();
+    let mut left = Vec::new();
+    while let Next::Leave(departure) = state.next(Instant::now()) {
+        left.push(departure.waiting.call.asker.rank);
+    }
+    assert_eq!(left, [1, 3, 7, 8, 8, 9]);
+}
+
+#[actix_web::test]
 async fn calls_are_sent_away_when_their_time_is_up() {
     let state = state();
     tokio::time::pause();
