@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::Rate;
 use super::burst::{Burst, BurstSettings, Room};
 use super::share::Share;
-use super::told::{Mark, Standing, Told};
+use super::standing::Standing;
+use super::told::{Mark, Told};
 
 /// How often the pace follows a share that grows by itself.
 const FOLLOW: Duration = Duration::from_millis(250);

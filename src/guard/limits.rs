@@ -12,7 +12,8 @@ use super::burst::BurstSettings;
 use super::daily::Daily;
 use super::limit::Limit;
 use super::rate_estimate::{RateEstimate, Sent};
-use super::told::{Mark, Standing};
+use super::standing::Standing;
+use super::told::Mark;
 use crate::types::Limited;
 
 /// Limits as they are configured; `None` is no limit.

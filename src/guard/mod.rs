@@ -23,6 +23,7 @@ mod rate_estimate;
 mod retry_budget;
 mod settings;
 mod share;
+mod standing;
 mod told;
 mod windows;
 
@@ -39,4 +40,4 @@ pub use purse::{Purse, PurseOf, PurseState};
 pub use rate::Rate;
 pub use retry_budget::RetryBudget;
 pub use settings::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
-pub use told::Standing;
+pub use standing::Standing;

@@ -5,37 +5,10 @@
 //! keeps a [`Mark`], so that those can be counted off. A provider that counts when it answers has seen both;
 //! as they cancel out while calls flow, it need not be known which kind it is. Pure.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use crate::types::LimitWindow;
-
+use super::standing::Standing;
 use super::windows::{Counted, Windows};
-
-/// What a header said about one limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// How many fit into the provider's whole window, when it says so.
-    pub limit: Option<u64>,
-    /// How many are left.
-    pub remaining: u64,
-    /// Until the window is whole again, when it says so.
-    pub reset: Option<Duration>,
-    /// Over which time it counts.
-    pub window: LimitWindow,
-}
-
-impl Standing {
-    /// Returns the limit for a minute, as far as its headers name the window.
-    pub(super) fn limit_per_minute(&self) -> Option<f64> {
-        let minutes = match self.window {
-            LimitWindow::Is(window) => 60.0 / window.as_secs_f64().max(1e-3),
-            LimitWindow::OfVendor | LimitWindow::Unknown => 1.0,
-        };
-        self.limit.map(|limit| limit as f64 * minutes)
-    }
-}
 
 /// How much had been taken when a call left, itself included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
@@ -123,7 +96,10 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::types::LimitWindow;
 
     fn said(remaining: u64) -> Standing {
         Standing { limit: Some(600), remaining, reset: None, window: LimitWindow::OfVendor }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::types::LimitWindow;
 
-use super::told::Standing;
+use super::standing::Standing;
 
 /// A limit that is whole again later than this is not counted by the minute.
 const MINUTE_AT_MOST: Duration = Duration::from_secs(70);
