@@ -15,6 +15,9 @@ use crate::types::{Failure, LaneName};
 /// How long a route rests between two requests that find out, where its providers name no time.
 const RETRY: Backoff = Backoff { base: Duration::from_secs(2), max: Duration::from_secs(60) };
 
+/// A provider that names as long a wait as this, or one of years, does not mean it. The providers' own state ignores it too.
+const MAX_CREDIBLE_RETRY_AFTER: Duration = Duration::from_hours(24);
+
 /// A hold that is in force.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Hold {
@@ -128,7 +131,8 @@ impl RouteHold {
             return;
         }
         hold.tries = hold.tries.saturating_add(1);
-        hold.named = why.retry_after.map(|wait| now + wait);
+        let credible = why.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER);
+        hold.named = credible.map(|wait| now + wait);
         hold.retry_at = hold.named.unwrap_or_else(|| now + RETRY.wait(hold.tries, jitter).max(RETRY.base));
     }
 
@@ -241,6 +245,19 @@ mod tests {
         assert!(!route.hold().unwrap().is_too_long(None, now));
         route.look(outage(Some(now + Duration::from_secs(900)), false), 0, now);
         assert!(!route.hold().unwrap().is_too_long(max, now), "a guess is no reason");
+    }
+
+    #[test]
+    fn an_absurd_wait_is_no_time_that_the_provider_named() {
+        for wait in [Duration::MAX, Duration::from_secs(u64::MAX / 4), Duration::from_hours(24)] {
+            let (mut route, now) = (RouteHold::default(), Instant::now());
+            route.opened();
+            let absurd = Failure { retry_after: Some(wait), ..Failure::new(Class::RateLimit, "x") };
+            route.came_back(&absurd, None, (0, None), (now, 0.5));
+            let hold = route.hold().unwrap();
+            assert!(hold.named.is_none() && hold.retry_at <= now + RETRY.max, "{wait:?}");
+            assert!(!hold.is_too_long(Some(Duration::from_mins(10)), now));
+        }
     }
 
     #[test]
