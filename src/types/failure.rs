@@ -40,7 +40,7 @@ pub enum Class {
     ApiError,
     /// The answer reached its own `max_tokens` and is cut.
     Truncated,
-    /// The answer failed its check after every re-ask.
+    /// The answer failed its check after every re-ask, or the provider's own check.
     ValidationError,
     /// The item lacks something that the pipeline's templates need.
     TemplateError,
@@ -295,8 +295,11 @@ impl Failure {
             Class::ContentFilter | Class::ApiError => match self.scope {
                 Scope::Parameter(_) => Verdict::Again { after: None },
                 Scope::Key | Scope::Target | Scope::Unclear => Verdict::Elsewhere,
-                Scope::Class | Scope::Model | Scope::Doubtful => Verdict::Never,
+                Scope::Class | Scope::Model | Scope::Doubtful | Scope::Answer => Verdict::Never,
             },
+            Class::ValidationError if self.scope == Scope::Answer => {
+                Verdict::Again { after: self.retry_after }
+            }
             Class::Truncated
             | Class::ValidationError
             | Class::TemplateError

@@ -20,6 +20,9 @@ pub enum Scope {
     Target,
     /// `api_error`: the model does not take this parameter.
     Parameter(Parameter),
+    /// `validation_error`: the provider refused what the model had written. Asked again, the model may write what
+    /// is wanted. It says nothing of the target's health.
+    Answer,
 }
 
 /// What a request can do without where a model does not take it.
@@ -52,7 +55,7 @@ impl Scope {
     pub fn is_open(self) -> bool {
         match self {
             Self::Unclear | Self::Doubtful => true,
-            Self::Class | Self::Model | Self::Key | Self::Target | Self::Parameter(_) => false,
+            Self::Class | Self::Model | Self::Key | Self::Target | Self::Parameter(_) | Self::Answer => false,
         }
     }
 }

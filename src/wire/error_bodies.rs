@@ -50,6 +50,7 @@ fn scope_word(scope: Scope) -> &'static str {
         Scope::Key => "key",
         Scope::Target => "target",
         Scope::Parameter(_) => "parameter",
+        Scope::Answer => "answer",
     }
 }
 

@@ -34,6 +34,7 @@ mod budget;
 mod concurrency;
 mod embed;
 mod failover;
+mod generation;
 // Links are swapped as Kubernetes does.
 mod hedge;
 mod holding;

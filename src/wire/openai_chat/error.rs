@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use crate::types::{Class, Failure};
+use crate::types::{Class, Failure, Scope};
 use crate::wire::excerpt::Excerpt;
 use crate::wire::gemini;
 use crate::wire::phrases::{class_of_message, is_of_a_day};
@@ -201,6 +201,10 @@ impl Said {
         let mut failure = refused::failure(class, status, &self.message);
         failure.retry_after = wait_in_words(&self.message);
         failure.code = self.code.or(self.kind).map(Into::into);
+        if failure.class == Class::ValidationError {
+            // The model has written something.
+            return failure.reaching(Scope::Answer).maybe_charged();
+        }
         failure
     }
 

@@ -24,10 +24,9 @@ pub(super) fn class_of_word(word: &str, status: Option<u16>) -> Option<Class> {
         | "3505" | "1305" | "1312" | "50505" => Class::Overloaded,
         // A failure of the server, whatever the status says; with 402, 429 and 503 the status says more.
         "server_error" | "internalservererror" if matches!(status, Some(400 | 422)) => Class::ServerError,
-        // The model wrote no JSON: asked once more it may.
-        "json_validate_failed" | "tool_use_failed" | "failed_dependency" | "modelerrorexception" => {
-            Class::ServerError
-        }
+        "failed_dependency" | "modelerrorexception" => Class::ServerError,
+        // Groq: the model wrote no JSON, or called no tool as it should. Asked once more it may.
+        "json_validate_failed" | "tool_use_failed" => Class::ValidationError,
         "rate_limit_exceeded" | "rate_limit_error" | "ratelimiterror" | "too_many_requests"
         // Zhipu.
         | "1302" | "1303" => Class::RateLimit,
