@@ -166,7 +166,7 @@ impl RateEstimate {
         known.cut_at = now;
         let last = known.incidents.back().map(|last| last.accepted).unwrap_or_default();
         if (accepted - last).calls < 0.5 {
-            known.is_spent(per_call);
+            known.is_spent(per_call, now);
             return;
         }
         known.is_refused(counted, per_call, accepted, (call.at, now), named);

@@ -81,6 +81,8 @@ pub(super) struct Lane {
     heard: Instant,
     /// When it last took a call.
     pub(super) accepted: Option<Instant>,
+    /// When the latest of the calls that it took had left.
+    latest_accepted: Option<Instant>,
     /// Whether people know that its concurrency is much smaller than it was.
     is_known_reduced: bool,
     /// Calls in a row that nobody waited for any longer when they had been out for long without a word.
@@ -137,6 +139,7 @@ impl Lane {
             unheard: BTreeMap::new(),
             heard: now,
             accepted: None,
+            latest_accepted: None,
             is_known_reduced: false,
             given_up: 0,
         }
@@ -166,9 +169,13 @@ impl Lane {
         self.held_back.max(self.in_doubt_until)
     }
 
-    /// Notes a failure that counts against it. While the calls that are out can tell whether it is down, no further one
-    /// is spent on that, for a moment: they may hang.
-    pub(super) fn has_failed(&mut self, now: Instant) {
+    /// Notes a failure of a call that left at `left` and counts against it. While the calls that are out can tell
+    /// whether it is down, no further one is spent on that, for a moment: they may hang. Where a call that left later
+    /// was accepted, the failure is old news.
+    pub(super) fn has_failed(&mut self, left: Instant, now: Instant) {
+        if self.latest_accepted.is_some_and(|latest| latest > left) {
+            return;
+        }
         self.in_doubt_until = self.breaker.is_doubtful().then_some(now + DOUBT);
     }
 
@@ -212,6 +219,12 @@ impl Lane {
         if self.breaker.spoke() {
             self.concurrency.restart(now);
         }
+    }
+
+    /// Notes that it took a call that had left at `left`.
+    pub(super) fn took_on(&mut self, left: Instant, now: Instant) {
+        self.accepted = Some(now);
+        self.latest_accepted = self.latest_accepted.max(Some(left));
     }
 
     /// Returns whether its concurrency has become much smaller than it was, or is as before; each once.
@@ -277,6 +290,7 @@ impl Lane {
         pass: Pass,
         result: Option<&Result<Reply, Failure>>,
         was_too_many: bool,
+        left: Instant,
         now: Instant,
     ) {
         let class = result.and_then(|result| result.as_ref().err()).map(|failure| failure.class);
@@ -287,7 +301,7 @@ impl Lane {
             Some(Class::Overloaded) => self.breaker.overloaded(pass, now, fastrand::f64()),
             _ => self.breaker.failed(pass, now, fastrand::f64()),
         }
-        self.has_failed(now);
+        self.has_failed(left, now);
     }
 
     /// Says why the breaker refuses a call.

@@ -85,7 +85,7 @@ impl Book {
             self.limits.went_through(&taken.shared, now);
             lane.limits.went_through(&taken.own, now);
             lane.concurrency.accepted(taken.ticket, now);
-            lane.accepted = Some(now);
+            lane.took_on(taken.ticket.left(), now);
         }
         lane.held_back = None;
         !self.queue.is_empty()
@@ -158,7 +158,7 @@ impl Book {
                 door_closed = self.door.succeeded(taken.door, now);
             }
             Says::Lane => {
-                lane.failed(taken.pass, result, was_too_many, now);
+                lane.failed(taken.pass, result, was_too_many, taken.ticket.left(), now);
                 lane.last = result.and_then(|result| result.as_ref().err()).cloned();
                 door_closed = was_reached(result) && self.door.succeeded(taken.door, now);
                 if !was_reached(result) {

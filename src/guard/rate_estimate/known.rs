@@ -44,8 +44,13 @@ const WINDOW_CALLS: f64 = 2.0;
 /// high.
 const WINDOW_ACCEPTED: f64 = 5.0;
 
-/// Refusals in a row, with nothing accepted between them, that show a spent window.
+/// Refusals in a row, with nothing accepted between them, that show a spent window, and for how long they last at least:
+/// a bucket refuses several calls that arrive together, too.
 const SPENT: u32 = 2;
+const SPENT_FOR: Duration = Duration::from_secs(1);
+
+/// Accepted calls between two refusals of the search that tell the limit better than half of the refused rate.
+const SEARCH_CALLS: f64 = 5.0;
 
 /// Bounds of the rate, in counted units a second.
 const LEAST_RATE: f64 = 1.0 / 600.0;
@@ -141,12 +146,13 @@ impl Known {
     }
 
     /// Notes a refusal since the last of which nothing was accepted: it says nothing of the rate.
-    pub(super) fn is_spent(&mut self, per_call: f64) {
+    pub(super) fn is_spent(&mut self, per_call: f64, now: Instant) {
         self.empty += 1;
+        let lasts = now.saturating_duration_since(self.refused_since) >= SPENT_FOR;
         let is_first = self.incidents.len() == 1;
         let is_search = matches!(self.phase, Phase::Search { .. });
         let is_enough = !is_first || self.minute * 60.0 >= MEASURED_CALLS * per_call;
-        if self.empty >= SPENT && is_enough {
+        if self.empty >= SPENT && lasts && is_enough {
             self.is_window = true;
             self.trust = 0.0;
             if is_search && is_first {
@@ -197,7 +203,8 @@ impl Known {
         self.resumes_at = now + named.unwrap_or_default();
         match self.phase {
             Phase::Search { refusals_left, .. } if refusals_left > 1 && !is_window => {
-                self.estimate = long.max(rate / 2.0).min(rate * MOST_LEFT);
+                let short = self.incidents.back().filter(|_| last.calls >= SEARCH_CALLS).map_or(0.0, since);
+                self.estimate = long.max(short).max(rate / 2.0).min(rate * MOST_LEFT);
                 self.phase = Phase::Search { refusals_left: refusals_left - 1, growth: 1.0 };
                 return;
             }

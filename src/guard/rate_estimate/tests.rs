@@ -370,3 +370,53 @@ proptest! {
         prop_assert!(play.attempts <= 20, "{} attempts", play.attempts);
     }
 }
+
+/// An estimate that searches, at some 50 calls a second, and the time.
+fn searching() -> (RateEstimate, Instant) {
+    let mut now = Instant::now();
+    let mut estimate = RateEstimate::new(now);
+    let first = estimate.sent(100, now);
+    estimate.refused(&first, None, None, now);
+    while estimate.known.as_ref().unwrap().rate() < 50.0 {
+        now += Duration::from_secs_f64(1.0 / estimate.known.as_ref().unwrap().rate());
+        let call = estimate.sent(100, now);
+        estimate.accepted(&call, true);
+    }
+    (estimate, now)
+}
+
+#[test]
+fn refusals_of_a_moment_are_no_spent_window_and_do_not_end_the_search() {
+    let (mut estimate, mut now) = searching();
+    for _ in 0..6 {
+        now += Duration::from_millis(100);
+        let call = estimate.sent(100, now);
+        estimate.refused(&call, None, None, now + Duration::from_millis(10));
+    }
+    assert!(estimate.is_guess(), "nothing was accepted for half a second only");
+    for _ in 0..6 {
+        now += Duration::from_millis(100);
+        let call = estimate.sent(100, now);
+        estimate.refused(&call, None, None, now + Duration::from_millis(10));
+    }
+    assert!(!estimate.is_guess(), "it refuses for more than a second");
+}
+
+#[test]
+fn the_search_goes_back_to_what_was_accepted_between_two_refusals() {
+    let (mut estimate, mut now) = searching();
+    let call = estimate.sent(100, now);
+    estimate.refused(&call, None, None, now);
+    // Then 45 a second are accepted, until the next refusal after 8 of them.
+    for _ in 0..8 {
+        now += Duration::from_secs_f64(1.0 / 45.0);
+        let call = estimate.sent(100, now);
+        estimate.accepted(&call, false);
+    }
+    let before = estimate.known.as_ref().unwrap().rate();
+    now += Duration::from_secs_f64(1.0 / 45.0);
+    let call = estimate.sent(100, now);
+    estimate.refused(&call, None, None, now);
+    let after = estimate.known.as_ref().unwrap().rate();
+    assert!(after > before * 0.9, "{before} a second before, {after} after");
+}

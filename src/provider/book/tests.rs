@@ -146,7 +146,7 @@ fn after_a_failure_no_further_call_leaves_while_those_that_are_out_can_tell_whet
     let passes: Vec<_> = (0..5).map(|_| lane.breaker.admit(now, false).unwrap()).collect();
     assert!(lane.may(&limits, false, now), "nothing has failed");
     lane.breaker.failed(passes[0], now, 0.5);
-    lane.has_failed(now);
+    lane.has_failed(now, now);
     // One has failed and four are out, as many as open the breaker.
     assert!(!lane.may(&limits, false, now));
     // They may hang.
@@ -154,6 +154,23 @@ fn after_a_failure_no_further_call_leaves_while_those_that_are_out_can_tell_whet
     assert_eq!(lane.looked_at_again(), Some(now + Duration::from_secs(1)));
     lane.breaker.succeeded(passes[1], now);
     lane.breaker.failed(passes[2], now, 0.5);
-    lane.has_failed(now);
+    lane.has_failed(now, now);
     assert!(lane.may(&limits, false, now), "two are out and one has failed since the answer");
+}
+
+#[test]
+fn a_failure_of_a_call_older_than_one_that_was_accepted_holds_no_other_back() {
+    let (mut book, left) = (book("concurrency = 64"), Instant::now());
+    let limits = Limits::new(&crate::guard::RateLimits::default(), left);
+    let lane = book.lanes.get_mut("any").unwrap();
+    let passes: Vec<_> = (0..5).map(|_| lane.breaker.admit(left, false).unwrap()).collect();
+    let accepted = left + Duration::from_secs(1);
+    let failed = left + Duration::from_secs(2);
+    lane.took_on(accepted, accepted + Duration::from_millis(100));
+    lane.breaker.failed(passes[0], failed, 0.5);
+    lane.has_failed(left, failed);
+    assert!(lane.may(&limits, false, failed));
+    lane.breaker.failed(passes[1], failed, 0.5);
+    lane.has_failed(accepted, failed);
+    assert!(!lane.may(&limits, false, failed), "it left no earlier than the one that was accepted");
 }
