@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chaos;
 use crate::provider::{Awaited, Call, Departure, KeyId, Refused, State};
-use crate::types::{Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Trail, Unanswered, Verdict};
+use crate::types::{
+    Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Scope, Trail, Unanswered, Verdict,
+};
 
 use super::ask::{Ask, stops};
 use super::attempt;
@@ -24,6 +26,7 @@ use super::others::Others;
 use super::out::{End, Out, Sent};
 use super::plan::{self, Candidate, KeyLeft, Plan, Probe, Step};
 use super::settings::RetrySettings;
+use super::unusable;
 
 /// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
@@ -138,8 +141,9 @@ impl Flow {
                 Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
             }
             Err(plan::End { failure, lane }) => {
+                let expected_wait = unusable::expected_wait(&lanes, &failure, Instant::now());
                 let lane = lane.map(|lane| lanes[lane].name.clone());
-                Err(Box::new(Unanswered { failure, lane, trail, lost: 0, meanwhile }))
+                Err(Box::new(Unanswered { failure, lane, trail, lost: 0, meanwhile, expected_wait }))
             }
         }
     }
@@ -171,6 +175,9 @@ impl Flow {
                 _ => match self.plan.next(Instant::now(), fastrand::f64()) {
                     Step::Call(lane) => self.send(lane),
                     Step::Wait(until) => {
+                        if let Some(end) = self.fails_fast(Instant::now()) {
+                            return Err(end);
+                        }
                         self.wait(until).await?;
                         continue;
                     }
@@ -309,8 +316,11 @@ impl Flow {
                         let (lane, practice) = (name.clone(), provider.is_practice());
                         return Some(Ended { reply, lane, practice, cost });
                     }
-                    Err(failure) => {
+                    Err(mut failure) => {
                         self.others.failed(out.lane, &self.lanes);
+                        if failure.class == Class::RateLimit && self.is_limited_alone(out.lane) {
+                            failure.scope = Scope::Target;
+                        }
                         let mut other = false;
                         if failure.may_take_another_key() {
                             self.refused_keys.push((out.lane, key));
@@ -380,3 +390,4 @@ fn candidate(lane: &LaneHandle) -> Candidate {
 }
 
 mod beside;
+mod targets;

@@ -16,6 +16,7 @@ mod plan;
 mod policy;
 mod question;
 mod settings;
+mod unusable;
 
 /// What an ask hears that comes too late.
 const STOPPED: &str = "pointsman is stopping and takes no more questions";

@@ -34,6 +34,12 @@ impl Others {
         }
     }
 
+    /// Returns whether the target of this number has answered others since.
+    pub(super) fn are_answered(&self, target: usize, targets: &[LaneHandle]) -> bool {
+        let known = self.targets.get(&target);
+        known.is_some_and(|known| counts(&targets[target]).since(known.at_first).answered > 0)
+    }
+
     /// Returns how attempts of others have ended since, at the targets that have failed.
     pub(super) fn meanwhile(&self, targets: &[LaneHandle]) -> AttemptCounts {
         let since = |(number, Target { at_first, own }): (&usize, &Target)| {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::guard::Backoff;
 use crate::provider::Refused;
-use crate::types::{Class, Failure, Verdict};
+use crate::types::{Class, Failure, Scope, Verdict};
 
 use super::settings::RetrySettings;
 pub(super) use end::End;
@@ -183,6 +183,7 @@ impl Plan {
         let others = self.others(lane).any(|other| self.is_open(other));
         let after = failure.retry_after.filter(|wait| *wait < NONSENSE);
         let others_now = self.others(lane).any(|other| self.is_ready(other, now));
+        let backoff = self.backoff();
         let tried = &mut self.lanes[lane];
         tried.called = true;
         tried.silent |= failure.class == Class::Timeout;
@@ -208,8 +209,17 @@ impl Plan {
                 _ if tried.throttled > THROTTLED_AT_MOST && others_now => {
                     tried.not_before = Some(now + after.unwrap_or(self.retry.base));
                 }
+                // The wait that was asked for does not suffice for this request: it leaves room for others.
+                _ if tried.throttled > THROTTLED_AT_MOST => {
+                    tried.not_before = Some(now + backoff.wait(tried.throttled - THROTTLED_AT_MOST, jitter));
+                    self.again = Some(lane);
+                }
                 _ => self.again = Some(lane),
             },
+            // No room for this request, whatever else this target and others take.
+            (Verdict::Elsewhere, Class::RateLimit | Class::TooLong) if failure.scope == Scope::Target => {
+                tried.out = Some(failure.clone());
+            }
             // It is asked without what the model does not take: another request, of which there are few.
             (Verdict::Again { .. }, Class::ApiError) => self.again = Some(lane),
             (Verdict::Again { .. }, _) => {

@@ -6,6 +6,21 @@ use serde_json::{Map, Value};
 
 /// Returns OpenAI's complaint about a schema that is to be `strict`.
 pub(super) fn openai_strict(schema: &Value) -> Result<(), String> {
+    let enums = all_enums(schema);
+    let values: usize = enums.iter().map(|values| values.len()).sum();
+    if values > 1_000 {
+        return Err(format!(
+            "Expected at most 1000 enum values in total within a single schema when using structured outputs, but \
+             received {values}. Consider reducing the number of enums, or opt out of structured outputs by setting \
+             'strict: false'."
+        ));
+    }
+    let length = |values: &[Value]| values.iter().filter_map(Value::as_str).map(str::len).sum::<usize>();
+    if enums.iter().any(|values| values.len() > 250 && length(values) > 15_000) {
+        return Err(
+            "Expected at most 15000 characters in the values of an enum of more than 250 values.".to_owned()
+        );
+    }
     let root = schema.get("type").and_then(Value::as_str);
     if root != Some("object") {
         let shown = root.unwrap_or("None");
@@ -71,8 +86,35 @@ fn reference_alone(object: &Map<String, Value>) -> Result<(), String> {
     Err(format!("context=(), $ref cannot have keywords {{{}}}.", beside.join(", ")))
 }
 
+/// Returns the values of every `enum` within a schema.
+fn all_enums(schema: &Value) -> Vec<&Vec<Value>> {
+    let mut enums = Vec::new();
+    each(schema, &mut |object| enums.extend(object.get("enum").and_then(Value::as_array)));
+    enums
+}
+
 /// Returns Anthropic's complaint about a schema.
 pub(super) fn anthropic(schema: &Value) -> Result<(), String> {
+    let (mut optional, mut unions) = (0, 0);
+    each(schema, &mut |object| {
+        let all = object.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+        let required = object.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        optional += all.saturating_sub(required);
+        let has_types = object.get("type").and_then(Value::as_array).is_some_and(|types| types.len() > 1);
+        unions += usize::from(has_types || object.contains_key("anyOf"));
+    });
+    if optional > 24 {
+        return Err(format!(
+            "Schemas contains too many optional parameters ({optional}), which would make grammar compilation \
+             inefficient. Reduce the number of optional parameters in your tool schemas (limit: 24)."
+        ));
+    }
+    if unions > 16 {
+        return Err(format!(
+            "Schemas contains too many parameters with union types ({unions} parameters with type arrays or anyOf) which \
+             exceeds the limit: 16"
+        ));
+    }
     const BOUNDS: [(&str, &str); 5] = [
         ("minimum", "number"),
         ("maximum", "number"),
@@ -103,6 +145,24 @@ fn is_object(schema: &Map<String, Value>) -> bool {
 
 /// Complains about one schema, without those inside it.
 type Check = fn(&Map<String, Value>) -> Result<(), String>;
+
+/// Shows every schema within `schema` to `see`.
+fn each<'a>(schema: &'a Value, see: &mut impl FnMut(&'a Map<String, Value>)) {
+    let Value::Object(object) = schema else { return };
+    see(object);
+    for (key, inner) in object {
+        match (key.as_str(), inner) {
+            ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
+                schemas.values().for_each(|schema| each(schema, see));
+            }
+            ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(schemas)) => {
+                schemas.iter().for_each(|schema| each(schema, see));
+            }
+            ("items" | "additionalProperties", schema) => each(schema, see),
+            _ => {}
+        }
+    }
+}
 
 /// Shows every schema within `schema` to `check`, until it complains.
 fn walk(schema: &Value, check: Check) -> Result<(), String> {

@@ -198,12 +198,23 @@ pub struct Unanswered {
     pub lost: u32,
     /// How attempts of other requests ended, at the targets that this one tried and from its first failed attempt on.
     pub meanwhile: AttemptCounts,
+    /// How long it is expected to take until the request is worth sending again, where no target can be used now: an
+    /// estimate (the rest of a key, the pause of a breaker), or the time that [`Failure::retry_after`] names. `None`
+    /// where waiting changes nothing, or a target can be asked at once.
+    pub expected_wait: Option<Duration>,
 }
 
 impl From<Failure> for Unanswered {
     /// Makes the end of a question that was never asked.
     fn from(failure: Failure) -> Self {
-        Self { failure, lane: None, trail: Trail::default(), lost: 0, meanwhile: AttemptCounts::default() }
+        Self {
+            failure,
+            lane: None,
+            trail: Trail::default(),
+            lost: 0,
+            meanwhile: AttemptCounts::default(),
+            expected_wait: None,
+        }
     }
 }
 

@@ -212,7 +212,8 @@ pub struct Failure {
     /// How far it reaches, where the class does not say.
     #[serde(skip)]
     pub scope: Scope,
-    /// How long the provider asked us to wait.
+    /// How long the provider asked us to wait, or a limit requires. Never an estimate:
+    /// [`Unanswered::expected_wait`](super::Unanswered::expected_wait) may be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
     /// What the rate limit counts that was met, where the provider said so.
@@ -282,6 +283,7 @@ impl Failure {
     /// Returns what to do next. No `_` arm: a new class does not compile until someone has decided.
     pub fn verdict(&self) -> Verdict {
         match self.class {
+            Class::RateLimit if self.scope == Scope::Target => Verdict::Elsewhere,
             Class::RateLimit | Class::Overloaded | Class::ServerError => {
                 Verdict::Again { after: self.retry_after }
             }

@@ -16,7 +16,8 @@ pub enum Scope {
     Doubtful,
     /// `api_error` and `content_filter`: another key or another target may take the request.
     Key,
-    /// `api_error` and `content_filter`: another target may take the request.
+    /// `api_error` and `content_filter`: another target may take the request. `rate_limit` and `too_long`: this
+    /// target's limit has no room for the request however long it waits, which says nothing of other targets.
     Target,
     /// `api_error`: the model does not take this parameter.
     Parameter(Parameter),

@@ -26,10 +26,55 @@ pub(super) fn limited(failure: &Failure) -> Option<Limited> {
     }
 }
 
+/// Tells the refusal of a request that is larger than all that the limit grants, by its message in small letters:
+/// `request too large for gpt-4o on tokens per min (tpm): limit 30000, requested 31000`.
+pub(super) fn exceeds_limit(message: &str) -> bool {
+    let numbers = after(message, "limit ").zip(after(message, "requested "));
+    message.contains("request too large for") || numbers.is_some_and(|(limit, requested)| requested > limit)
+}
+
+/// Returns the number that first stands after a word.
+fn after(message: &str, word: &str) -> Option<u64> {
+    let mut rests = message.match_indices(word).map(|(at, word)| &message[at + word.len()..]);
+    rests.find_map(|rest| {
+        let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::Class;
+
+    #[test]
+    fn a_request_above_the_whole_limit_is_told_from_one_that_came_too_soon() {
+        for (message, is) in [
+            // https://github.com/DrShushen/climb/issues/13
+            (
+                "request too large for gpt-4o in organization org-x on tokens per min (tpm): limit 30000, requested 30601.",
+                true,
+            ),
+            // https://github.com/Aider-AI/aider/issues/1880
+            (
+                "litellm.ratelimiterror: openaiexception - error code: 429 - {'error': {'message': 'request too large for gpt-4o on tokens per min (tpm): limit 30000, requested 36278.",
+                true,
+            ),
+            (
+                "rate limit reached for m on tokens per minute (tpm): limit 6000, used 0, requested 7400.",
+                true,
+            ),
+            (
+                "rate limit reached for m on tokens per min (tpm): limit 30000, used 22999, requested 12528.",
+                false,
+            ),
+            ("rate limit reached for m on requests per min (rpm): limit 3, used 3, requested 1.", false),
+            ("limit reached, requested later", false),
+            ("limit 99999999999999999999, requested 1", false),
+        ] {
+            assert_eq!(exceeds_limit(message), is, "{message}");
+        }
+    }
 
     #[test]
     fn what_is_limited_is_read_from_the_error_of_every_vendor() {

@@ -21,9 +21,24 @@ const REFUSED: [&str; 12] = [
     "not permitted",
 ];
 
+/// What is said of a schema that is valid and larger than the vendor compiles: Gemini, Anthropic and OpenAI, as recorded
+/// in `tests/data/errors`.
+const TOO_COMPLEX: [&str; 7] = [
+    "too many states for serving",
+    "too complex for compilation",
+    "compiled grammar is too large",
+    "too many optional parameters",
+    "too many parameters with union types",
+    "levels of nesting exceeds",
+    "enum values in total",
+];
+
 /// Returns the parameter that a message, in small letters, refuses by its name.
 pub(super) fn refused(message: &str) -> Option<Parameter> {
     let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    if any(&TOO_COMPLEX) {
+        return Some(Parameter::ResponseFormat);
+    }
     if !any(&REFUSED) {
         return None;
     }
@@ -66,6 +81,10 @@ mod tests {
             ),
             ("this response_format type is unavailable now", Some(Parameter::ResponseFormat)),
             ("invalid schema for response_format 'answer': 'oneof' is not permitted.", None),
+            (
+                "schemas contains too many optional parameters (25), which would make grammar compilation inefficient.",
+                Some(Parameter::ResponseFormat),
+            ),
             ("the temperature of the oven is not supported", None),
             ("'temperature' must be between 0 and 2", None),
         ] {

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::schema_rules::{Recursion, Rules};
+use super::schema_rules::{LARGE_ENUM, Recursion, Rules};
 
 /// Bounds the walk, so that references that fan out cannot make it long.
 const MOST_SCHEMAS: usize = 20_000;
@@ -23,6 +23,8 @@ impl Rules {
             properties: self.properties,
             enum_values: self.enum_values,
             characters: self.characters,
+            optional_left: self.optional,
+            unions: self.unions,
         };
         (is_object || !self.object_at_root) && walk.schema(schema, self.levels)
     }
@@ -40,6 +42,8 @@ struct Walk<'a> {
     properties: usize,
     enum_values: usize,
     characters: usize,
+    optional_left: usize,
+    unions: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -52,6 +56,7 @@ impl<'a> Walk<'a> {
             && (!rules.typed || is_typed(keywords))
             && (!rules.closed || is_closed(keywords))
             && (!rules.all_required || requires_all(keywords))
+            && (!is_union(keywords) || take(&mut self.unions, 1))
             && keywords.iter().all(|(key, value)| self.keyword(keywords, key, value, levels - 1))
     }
 
@@ -77,7 +82,9 @@ impl<'a> Walk<'a> {
             ("items" | "additionalProperties", Value::Bool(_)) if rules.keywords.is_none() => true,
             ("items" | "additionalProperties", _) => self.schema(value, levels),
             ("enum", Value::Array(values)) => {
-                take(&mut self.enum_values, values.len()) && values.iter().all(|value| self.value(value))
+                take(&mut self.enum_values, values.len())
+                    && (values.len() <= LARGE_ENUM || length_of(values) <= rules.enum_characters)
+                    && values.iter().all(|value| self.value(value))
             }
             ("const", _) => self.value(value),
             ("minItems", _) => {
@@ -94,15 +101,16 @@ impl<'a> Walk<'a> {
     fn property(&mut self, of: &'a Map<String, Value>, name: &str, schema: &'a Value, levels: usize) -> bool {
         let is_optional = usize::from(!requires(of, name));
         self.optional += is_optional;
-        let fits = take(&mut self.characters, name.len()) && self.schema(schema, levels);
+        let fits = take(&mut self.optional_left, is_optional)
+            && take(&mut self.characters, name.len())
+            && self.schema(schema, levels);
         self.optional -= is_optional;
         fits
     }
 
     fn value(&mut self, value: &Value) -> bool {
         let is_scalar = !value.is_object() && !value.is_array();
-        let length = value.as_str().map_or(0, |text| text.chars().count());
-        (is_scalar || !self.rules.scalar_values) && take(&mut self.characters, length)
+        (is_scalar || !self.rules.scalar_values) && take(&mut self.characters, length(value))
     }
 
     fn reference(&mut self, reference: &'a str, levels: usize) -> bool {
@@ -124,6 +132,20 @@ impl<'a> Walk<'a> {
         self.within.pop();
         fits && (self.rules.recursion != Recursion::Nowhere || !is_root)
     }
+}
+
+fn length(value: &Value) -> usize {
+    value.as_str().map_or(0, |text| text.chars().count())
+}
+
+fn length_of(values: &[Value]) -> usize {
+    values.iter().map(length).sum()
+}
+
+/// Several types may be meant.
+fn is_union(keywords: &Map<String, Value>) -> bool {
+    let types = keywords.get("type").and_then(Value::as_array);
+    keywords.contains_key("anyOf") || types.is_some_and(|types| types.len() > 1)
 }
 
 /// Takes from what is left of a bound, if there is as much.
@@ -167,7 +189,7 @@ fn is(keywords: &Map<String, Value>, kind: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use crate::wire::schema_rules::{ANTHROPIC, GEMINI, OPENAI_STRICT};
+    use crate::wire::schema_rules::{ANTHROPIC, AZURE_STRICT, GEMINI, OPENAI_STRICT};
 
     use super::*;
 
@@ -224,5 +246,56 @@ mod tests {
         assert!(OPENAI_STRICT.accepts(&choice(1_000)) && !OPENAI_STRICT.accepts(&choice(1_001)));
         let long = object(&json!({ "a": { "type": "string", "enum": ["x".repeat(120_000)] } }), &["a"]);
         assert!(!OPENAI_STRICT.accepts(&long));
+    }
+
+    /// A required property that is one of so many words of this length.
+    fn one_of(words: usize, length: usize) -> Value {
+        let words: Vec<String> = (0..words).map(|number| format!("{number:0length$}")).collect();
+        object(&json!({ "a": { "type": "string", "enum": words } }), &["a"])
+    }
+
+    #[test]
+    fn the_values_of_a_large_enum_are_together_no_longer_than_openai_takes() {
+        assert!(OPENAI_STRICT.accepts(&one_of(250, 100)) && OPENAI_STRICT.accepts(&one_of(251, 59)));
+        assert!(!OPENAI_STRICT.accepts(&one_of(251, 60)));
+        assert!(AZURE_STRICT.accepts(&one_of(251, 29)) && !AZURE_STRICT.accepts(&one_of(251, 30)));
+        assert!(ANTHROPIC.accepts(&one_of(1_001, 60)) && GEMINI.accepts(&one_of(1_001, 60)));
+    }
+
+    #[test]
+    fn azure_takes_fewer_properties_and_levels_than_openai() {
+        let nest = |levels: usize| {
+            let word = json!({ "type": "string" });
+            (1..levels).fold(word, |inner, _| object(&json!({ "a": inner }), &["a"]))
+        };
+        assert!(AZURE_STRICT.accepts(&nest(5)) && !AZURE_STRICT.accepts(&nest(6)));
+        assert!(OPENAI_STRICT.accepts(&nest(6)));
+    }
+
+    #[test]
+    fn anthropic_takes_so_many_optional_properties_and_unions_at_most() {
+        let of = |count: usize, schema: Value, is_required: bool| {
+            let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+            let all: Map<String, Value> = names.iter().map(|name| (name.clone(), schema.clone())).collect();
+            let required: Vec<&str> = names.iter().map(String::as_str).filter(|_| is_required).collect();
+            object(&Value::Object(all), &required)
+        };
+        let (word, union) = (json!({ "type": "string" }), json!({ "type": ["string", "null"] }));
+        assert!(
+            ANTHROPIC.accepts(&of(24, word.clone(), false)) && ANTHROPIC.accepts(&of(99, word.clone(), true))
+        );
+        assert!(!ANTHROPIC.accepts(&of(25, word.clone(), false)));
+        assert!(ANTHROPIC.accepts(&of(16, union.clone(), true)) && !ANTHROPIC.accepts(&of(17, union, true)));
+        let either = json!({ "anyOf": [word, { "type": "null" }] });
+        assert!(!ANTHROPIC.accepts(&of(17, either.clone(), true)));
+        assert!(
+            OPENAI_STRICT.accepts(&of(17, either.clone(), true)) && GEMINI.accepts(&of(30, either, false))
+        );
+    }
+
+    #[test]
+    fn a_schema_with_optional_properties_is_not_strict_and_is_taken_as_it_is_by_the_others() {
+        let schema = object(&json!({ "a": { "type": "string" }, "b": { "type": "string" } }), &["a"]);
+        assert!(!OPENAI_STRICT.accepts(&schema) && ANTHROPIC.accepts(&schema) && GEMINI.accepts(&schema));
     }
 }

@@ -33,7 +33,18 @@ pub(super) struct Rules {
     pub(super) enum_values: usize,
     /// Characters of all names of properties and definitions and of all values of `enum` and `const`.
     pub(super) characters: usize,
+    /// Characters of the values of one `enum` that has more than [`LARGE_ENUM`] of them.
+    pub(super) enum_characters: usize,
+    /// Properties of all objects together that are not required.
+    pub(super) optional: usize,
+    /// Schemas with `anyOf`, or with more than one `type`.
+    pub(super) unions: usize,
+    /// `const` is not heeded, and an `enum` of one value is.
+    pub(super) const_as_enum: bool,
 }
+
+/// Values of one `enum` above which their characters are limited.
+pub(super) const LARGE_ENUM: usize = 250;
 
 /// Whether a schema may refer to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +56,20 @@ pub(super) enum Recursion {
 }
 
 /// Keywords that say nothing about which values are valid.
-const REMARKS: [&str; 7] = ["default", "examples", "$comment", "$id", "deprecated", "readOnly", "writeOnly"];
+const REMARKS: [&str; 8] =
+    ["default", "examples", "$comment", "$id", "deprecated", "readOnly", "writeOnly", NULLABLE];
 
-/// OpenAI with `strict: true`. Its documentation ("Structured Outputs", supported schemas), captured at
-/// <https://jsonschemaprofiles.unitvectorylabs.com/schemas/openai>; that a `$ref` stands alone:
-/// <https://github.com/camel-ai/camel/issues/3001>.
-pub(super) static OPENAI_STRICT: Rules = Rules {
+/// A keyword of OpenAPI 3.0 that JSON Schema does not know: an answer of `null` is not valid for it, so no vendor may
+/// take it for a permission.
+const NULLABLE: &str = "nullable";
+
+/// OpenAI with `strict: true`. Its documentation, "Structured Outputs", supported schemas:
+/// <https://developers.openai.com/api/docs/guides/structured-outputs#supported-schemas> (as quoted in August and
+/// October 2026); that a `$ref` stands alone: <https://github.com/camel-ai/camel/issues/3001>.
+///
+/// Every property has to be required. A schema with optional ones is sent without `strict`, which OpenAI takes as it
+/// is; the union with `null` that its documentation proposes would allow answers that the schema does not.
+const OPENAI: Rules = Rules {
     keywords: Some(&[
         "$defs",
         "$ref",
@@ -89,10 +108,31 @@ pub(super) static OPENAI_STRICT: Rules = Rules {
     properties: 5_000,
     enum_values: 1_000,
     characters: 120_000,
+    enum_characters: 15_000,
+    optional: usize::MAX,
+    unions: usize::MAX,
+    const_as_enum: false,
 };
 
-/// Anthropic. Its documentation, "Structured outputs", JSON Schema limitations:
-/// <https://platform.claude.com/docs/en/build-with-claude/structured-outputs>.
+/// OpenAI with `strict: true`.
+pub(super) static OPENAI_STRICT: Rules = OPENAI;
+
+/// OpenAI's models at Azure with `strict: true`: the same subset, smaller. Properties and levels by its documentation,
+/// <https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>; the other numbers by
+/// <https://docs.snaplogic.com/snaps/snaps-machine-learning/sp-azure-openai-llm/azure-openai-structured-outputs.html>,
+/// of which <https://portkey.ai/error-library/schema-validation-error-10473> has one as an error.
+pub(super) static AZURE_STRICT: Rules = Rules {
+    levels: 5,
+    properties: 100,
+    enum_values: 500,
+    characters: 15_000,
+    enum_characters: 7_500,
+    ..OPENAI
+};
+
+/// Anthropic. Its documentation, "Structured outputs", JSON Schema limitations and schema complexity limits:
+/// <https://platform.claude.com/docs/en/build-with-claude/structured-outputs> (as quoted in July and August 2026). What
+/// else makes a schema too complex it does not say: such a refusal is learned (`parameter.rs`).
 pub(super) static ANTHROPIC: Rules = Rules {
     keywords: Some(&[
         "$comment",
@@ -127,7 +167,7 @@ pub(super) static ANTHROPIC: Rules = Rules {
         "ipv6",
         "uuid",
     ]),
-    left_out: &["examples", "deprecated", "readOnly", "writeOnly"],
+    left_out: &["examples", "deprecated", "readOnly", "writeOnly", NULLABLE],
     object_at_root: false,
     closed: true,
     all_required: false,
@@ -139,14 +179,19 @@ pub(super) static ANTHROPIC: Rules = Rules {
     properties: usize::MAX,
     enum_values: usize::MAX,
     characters: usize::MAX,
+    enum_characters: usize::MAX,
+    optional: 24,
+    unions: 16,
+    const_as_enum: false,
 };
 
-/// Gemini's `responseJsonSchema`, which takes any schema and heeds part of it:
-/// <https://pub.dev/documentation/googleapis/latest/aiplatform_v1/GoogleCloudAiplatformV1GenerationConfig/responseJsonSchema.html>.
+/// Gemini's `responseJsonSchema`, which takes any schema, several types and `anyOf` with `null` among them, and heeds
+/// part of it: <https://github.com/googleapis/googleapis/blob/master/google/ai/generativelanguage/v1beta/generative_service.proto>.
+/// No number limits its size; a schema that is too complex is refused, and that is learned (`parameter.rs`).
 pub(super) static GEMINI: Rules = Rules {
     keywords: None,
     formats: None,
-    left_out: &[],
+    left_out: &[NULLABLE],
     object_at_root: false,
     closed: false,
     all_required: false,
@@ -158,4 +203,8 @@ pub(super) static GEMINI: Rules = Rules {
     properties: usize::MAX,
     enum_values: usize::MAX,
     characters: usize::MAX,
+    enum_characters: usize::MAX,
+    optional: usize::MAX,
+    unions: usize::MAX,
+    const_as_enum: true,
 };

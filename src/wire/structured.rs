@@ -70,11 +70,8 @@ pub(super) fn ask<'a>(shape: &'a Shape, structured: Structured, rules: Option<&R
 
 /// Returns a schema as the provider of these rules accepts it; `None` where it does not, however it is written.
 pub(super) fn accepted_by<'a>(rules: &Rules, schema: Cow<'a, Value>) -> Option<Cow<'a, Value>> {
-    if rules.accepts(&schema) {
-        return Some(schema);
-    }
-    let translated = translate(schema, rules);
-    rules.accepts(&translated).then_some(translated)
+    let translated = translate(schema.clone(), rules);
+    [translated, schema].into_iter().find(|schema| rules.accepts(schema))
 }
 
 /// Tells whether [`ask`] wraps the answer to `shape`, for the decoder that will read it.

@@ -50,6 +50,11 @@ impl Writer<'_> {
                 self.changed = true;
                 continue;
             }
+            if key == "const" && self.is_to_be_enum(keywords, value) {
+                self.changed = true;
+                written.insert("enum".to_owned(), Value::Array(vec![value.clone()]));
+                continue;
+            }
             let value = match (key.as_str(), value) {
                 ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
                     let one = |(name, schema): (&String, &Value)| (name.clone(), self.schema(schema, depth));
@@ -64,6 +69,11 @@ impl Writer<'_> {
             written.insert(key.clone(), value);
         }
         Value::Object(written)
+    }
+
+    /// Returns whether a value is written as the only one of an `enum`, which takes texts and numbers.
+    fn is_to_be_enum(&self, of: &Map<String, Value>, value: &Value) -> bool {
+        self.rules.const_as_enum && !of.contains_key("enum") && (value.is_string() || value.is_number())
     }
 
     /// Writes a reference with remarks beside it as what it refers to, with these remarks; without them where it
@@ -127,6 +137,37 @@ mod tests {
         let written = translate(Cow::Borrowed(&schema), &OPENAI_STRICT);
         assert_eq!(written["properties"], json!({ "default": { "type": "string" } }));
         assert!(OPENAI_STRICT.accepts(&written));
+    }
+
+    #[test]
+    fn null_is_asked_for_as_the_schema_says_and_by_no_keyword_of_openapi() {
+        let schema = json!({ "type": "object", "required": ["a", "b", "c", "nullable"], "additionalProperties": false,
+            "properties": {
+                "a": { "type": "string", "nullable": true },
+                "b": { "type": ["string", "null"] },
+                "c": { "anyOf": [{ "type": "string" }, { "type": "null" }] },
+                "nullable": { "type": "string" },
+            } });
+        for rules in [&OPENAI_STRICT, &ANTHROPIC, &GEMINI] {
+            let written = translate(Cow::Borrowed(&schema), rules);
+            let mut expected = schema.clone();
+            expected["properties"]["a"] = json!({ "type": "string" });
+            assert_eq!(*written, expected);
+            assert!(rules.accepts(&written), "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn a_constant_is_an_enum_of_one_value_where_its_vendor_does_not_heed_it() {
+        let schema = |constant: Value| json!({ "type": "object", "properties": { "const": constant } });
+        let constant = schema(json!({ "const": "a", "description": "x" }));
+        let written = translate(Cow::Borrowed(&constant), &GEMINI);
+        assert_eq!(*written, schema(json!({ "enum": ["a"], "description": "x" })));
+        for stays in [json!({ "const": true }), json!({ "const": "a", "enum": ["a", "b"] })] {
+            let stays = schema(stays);
+            assert_eq!(*translate(Cow::Borrowed(&stays), &GEMINI), stays);
+        }
+        assert!(matches!(translate(Cow::Borrowed(&constant), &OPENAI_STRICT), Cow::Borrowed(_)));
     }
 
     #[test]

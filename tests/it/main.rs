@@ -48,6 +48,7 @@ mod keys;
 mod killed;
 mod kills;
 mod library;
+mod limited_alone;
 mod lives;
 mod matrix;
 #[cfg(feature = "exact-numbers")]
@@ -57,8 +58,10 @@ mod pacing;
 mod pacing_score;
 mod reading;
 mod refusals;
+mod schemas;
 mod scripted;
 #[cfg(unix)]
 mod secrets;
 mod stage;
+mod unusable;
 mod usage;

@@ -90,11 +90,14 @@ fn a_spent_key_makes_room_for_the_next_key_of_the_same_lane() {
 
 #[test]
 fn being_throttled_costs_no_attempt() {
-    let (mut plan, now) = plan(1);
+    let (mut plan, mut now) = plan(1);
     for _ in 0..50 {
-        assert_eq!(plan.next(now, 0.0), Step::Call(0));
+        while let Step::Wait(until) = plan.next(now, 0.0) {
+            now = until;
+        }
         plan.failed(0, failure(Class::RateLimit), KEY, now, 0.0);
     }
+    assert!(matches!(plan.next(now, 0.0), Step::Wait(_)));
 }
 
 #[test]
@@ -558,4 +561,38 @@ fn the_end_of_an_ask_names_the_lane_whose_failure_it_is_whatever_others_said() {
     let (mut late, now) = self::plan(1);
     let after = now + Duration::from_secs(601);
     assert!(matches!(late.next(after, 0.0), Step::GiveUp(End { lane: None, .. })));
+}
+
+#[test]
+fn a_request_that_a_target_has_no_room_for_goes_to_others_whatever_their_size_and_ends_where_there_is_none() {
+    for class in [Class::RateLimit, Class::TooLong] {
+        let same = apart(2).map(|lane| Candidate { context: NonZeroU64::new(8_000), ..lane });
+        let (mut plan, now) = planned(same, RetrySettings::default());
+        let no_room = failure(class).reaching(Scope::Target);
+        assert_eq!(plan.next(now, 0.5), Step::Call(0));
+        plan.failed(0, no_room.clone(), NO_KEY, now, 0.5);
+        assert_eq!(plan.next(now, 0.5), Step::Call(1), "{class}");
+        plan.failed(1, no_room.clone(), NO_KEY, now, 0.5);
+        assert_eq!(plan.next(now, 0.5), Step::GiveUp(End { failure: no_room, lane: Some(1) }));
+    }
+}
+
+#[test]
+fn a_request_that_is_limited_again_and_again_leaves_more_and_more_room_for_others() {
+    let (mut plan, start) = plan(1);
+    let mut now = start;
+    let mut times = Vec::new();
+    while times.len() < 10 {
+        match plan.next(now, 0.5) {
+            Step::Call(_) => {
+                times.push((now - start).as_secs());
+                plan.failed(0, failure(Class::RateLimit), NO_KEY, now, 0.5);
+            }
+            Step::Wait(until) => now = until,
+            Step::GiveUp(gave) => panic!("{gave:?}"),
+        }
+    }
+    // Three times as soon as its provider takes it, which holds its calls back itself.
+    assert_eq!(times[..4], [0; 4]);
+    assert!(times[9] >= 20, "{times:?}");
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::types::{Class, Failure, Scope};
 use crate::wire::excerpt::Excerpt;
 use crate::wire::gemini;
+use crate::wire::limited::exceeds_limit;
 use crate::wire::phrases::{class_of_message, is_of_a_day};
 use crate::wire::refused::{self, class_of_status, plain_text};
 use crate::wire::times::wait_in_words;
@@ -201,6 +202,9 @@ impl Said {
         let mut failure = refused::failure(class, status, &self.message);
         failure.retry_after = wait_in_words(&self.message);
         failure.code = self.code.or(self.kind).map(Into::into);
+        if failure.class == Class::TooLong && exceeds_limit(&self.message.to_ascii_lowercase()) {
+            return failure.reaching(Scope::Target);
+        }
         if failure.class == Class::ValidationError {
             // The model has written something.
             return failure.reaching(Scope::Answer).maybe_charged();
@@ -210,9 +214,8 @@ impl Said {
 
     fn class(&self, status: Option<u16>) -> Class {
         let message = self.message.to_ascii_lowercase();
-        // One request above the whole minute's limit: waiting never helps, and its code is that of
-        // an ordinary rate limit.
-        if message.starts_with("request too large") {
+        // Waiting never helps, and its code is that of an ordinary rate limit.
+        if exceeds_limit(&message) {
             return Class::TooLong;
         }
         let words = [self.code.as_deref(), self.kind.as_deref()];

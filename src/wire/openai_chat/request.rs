@@ -12,17 +12,17 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
-use crate::wire::schema_rules::OPENAI_STRICT;
+use crate::wire::schema_rules::{AZURE_STRICT, OPENAI_STRICT};
 use crate::wire::structured::{Asked, accepted_by, ask};
 use crate::wire::{Dialect, MaxTokensField, Request, outgoing, text_document};
 
 pub(in crate::wire) const BASE_URL: &str = "https://api.openai.com/v1";
 
 /// Where OpenAI's own models answer, whose newer ones know the limit as `max_completion_tokens` only: OpenAI's
-/// hosts, and Azure's in the public cloud and in those of the US government and China
-/// (<https://learn.microsoft.com/azure/ai-foundry/openai/reference>,
-/// <https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure>,
-/// <https://learn.microsoft.com/azure/china/resources-developer-guide>), and Azure's gateway.
+/// hosts, and Azure's in the public cloud
+/// (<https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>), in that of the US government
+/// (<https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure>) and in that of China
+/// (unverified: no page of Microsoft's was found that names them, only programs that accept them), and Azure's gateway.
 const OPENAI_HOSTS: [&str; 11] = [
     "api.openai.com",
     "openai.azure.com",
@@ -140,8 +140,8 @@ pub(in crate::wire) fn encode(
 ) -> Result<Request, Failure> {
     let asked = ask(&prompt.shape, dialect.structured, None);
     // A schema that OpenAI holds the model to token by token; any other is sent as it is, without `strict`.
-    let strict =
-        asked.schema.as_deref().and_then(|schema| accepted_by(&OPENAI_STRICT, Cow::Borrowed(schema)));
+    let rules = if is_azure(base_url) { &AZURE_STRICT } else { &OPENAI_STRICT };
+    let strict = asked.schema.as_deref().and_then(|schema| accepted_by(rules, Cow::Borrowed(schema)));
     let (max_completion_tokens, max_tokens) = match dialect.max_tokens_field {
         MaxTokensField::MaxCompletionTokens => (prompt.max_tokens, None),
         MaxTokensField::MaxTokens => (None, prompt.max_tokens),
@@ -278,6 +278,11 @@ pub(in crate::wire) fn is_openai(base_url: &str) -> bool {
     })
 }
 
+/// Returns whether Azure answers for OpenAI.
+fn is_azure(base_url: &str) -> bool {
+    is_openai(base_url) && !host(base_url).to_ascii_lowercase().ends_with("api.openai.com")
+}
+
 fn host(base_url: &str) -> &str {
     let rest = base_url.split_once("://").map_or(base_url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -313,6 +318,19 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_openai(base_url), yes, "{base_url}");
+        }
+    }
+
+    #[test]
+    fn azure_is_told_from_openai_itself() {
+        for (base_url, yes) in [
+            ("https://API.openai.com/v1", false),
+            ("https://eu.api.openai.com/v1", false),
+            ("https://mine.openai.azure.com/openai/v1", true),
+            ("https://mine.services.ai.azure.com/openai/v1", true),
+            ("http://localhost:11434/v1", false),
+        ] {
+            assert_eq!(is_azure(base_url), yes, "{base_url}");
         }
     }
 
