@@ -44,6 +44,11 @@ impl StopSignal {
         Self(stop.subscribe())
     }
 
+    /// Returns whether it is given.
+    pub(super) fn is_given(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until it is given.
     pub(crate) async fn given(mut self) {
         if self.0.wait_for(|stops| *stops).await.is_err() {

@@ -18,7 +18,7 @@ use crate::types::{
     Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Scope, Trail, Unanswered, Verdict,
 };
 
-use super::ask::{Ask, stops};
+use super::ask::{Ask, StopSignal, stops};
 use super::attempt;
 use super::hedge::{HedgeAfter, Hedges};
 use super::lane::LaneHandle;
@@ -31,7 +31,7 @@ use super::unusable;
 /// Calls of one ask that a panic of the provider's actor may cost before that counts as a failure.
 const LOST_AT_MOST: u32 = 3;
 
-/// How long a call may wait for its turn once its asker stops. One that waits longer is given up: it is not in flight.
+/// How long a request may wait for its turn, all in all, once its asker stops. One that waits longer is given up.
 const LAST_TURN: Duration = Duration::from_millis(500);
 
 /// Why a question ended that had to wait.
@@ -59,6 +59,8 @@ pub(super) struct Flow {
     /// The keys that it was refused with, by the number of their lane.
     refused_keys: Vec<(usize, KeyId)>,
     others: Others,
+    /// Until when it may wait, once its asker stops.
+    last_turn: Option<Instant>,
 }
 
 /// A first call that is still to be sent, and where to.
@@ -108,9 +110,21 @@ impl Flow {
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
         let silence = (lanes.len() > 1).then(|| (retry.silent_after, shared.clone()));
         let (trail, refused_keys, others) = (Trail::default(), Vec::new(), Others::default());
-        let first = None;
-        let mut flow =
-            Self { ask, lanes, plan, trail, hedging, silence, first, open, lost: 0, refused_keys, others };
+        let (first, last_turn) = (None, None);
+        let mut flow = Self {
+            ask,
+            lanes,
+            plan,
+            trail,
+            hedging,
+            silence,
+            first,
+            open,
+            lost: 0,
+            refused_keys,
+            others,
+            last_turn,
+        };
         // Anything else than a call (there is no lane, time is up) the plan says again.
         let Step::Call(lane) = flow.plan.next(Instant::now(), 0.0) else { return (flow, None) };
         if !brought || flow.hedging.is_some() {
@@ -191,12 +205,16 @@ impl Flow {
     }
 
     /// Waits until then, or fails as soon as there is no money left to go on with.
-    async fn wait(&self, until: Instant) -> Result<(), Failure> {
+    async fn wait(&mut self, until: Instant) -> Result<(), Failure> {
         while Instant::now() < until {
             if let Some(met) = self.ask.purse.as_ref().and_then(|purse| purse.met()) {
                 return Err(met);
             }
-            let is_long = until.saturating_duration_since(Instant::now()) > LAST_TURN;
+            // However many short waits there are, such as those of a provider that is down, together they end.
+            let stops_now = Instant::now() + LAST_TURN;
+            let is_given = self.ask.stop.as_ref().is_some_and(StopSignal::is_given);
+            let last_turn = if is_given { *self.last_turn.get_or_insert(stops_now) } else { stops_now };
+            let is_long = until > last_turn;
             tokio::select! {
                 () = sleep_until(until.min(Instant::now() + MONEY)) => {}
                 () = stops(self.ask.stop.clone()), if is_long => {

@@ -54,6 +54,8 @@ struct Tried {
     at_fault: bool,
     /// Times that it asked us to slow down.
     throttled: u32,
+    /// How it failed last, or why it took no call.
+    failure: Option<Failure>,
     /// Not to be called any more at all.
     out: Option<Failure>,
     not_before: Option<Instant>,
@@ -156,6 +158,7 @@ impl Plan {
             // So is it for an actor that is being restarted, and not for one that has died too often.
             Refused::NeverAnswered(failure) | Refused::Gone(failure) => {
                 tried.exhausted = true;
+                tried.failure = Some(failure.clone());
                 self.last.get_or_insert_with(|| End::of(lane, failure));
             }
             // Nobody has money for it, here or elsewhere.
@@ -186,6 +189,7 @@ impl Plan {
         let backoff = self.backoff();
         let tried = &mut self.lanes[lane];
         tried.called = true;
+        tried.failure = Some(failure.clone());
         tried.silent |= failure.class == Class::Timeout;
         tried.at_fault |= failure.class.is_providers_fault();
         tried.throttled += u32::from(failure.class == Class::RateLimit);
@@ -315,7 +319,8 @@ impl Plan {
     /// What went wrong last says more than that time is up.
     fn give_up(&mut self) -> Step {
         let late = || Failure::new(Class::Deadline, "no lane could take the call before its deadline").into();
-        Step::GiveUp(self.unpaid().or_else(|| self.last.take()).unwrap_or_else(late))
+        let end = self.unpaid().or_else(|| self.larger()).or_else(|| self.last.take());
+        Step::GiveUp(end.unwrap_or_else(late))
     }
 
     /// Returns why there was no money, where no lane is left and one only for that: with more money it would
@@ -324,6 +329,17 @@ impl Plan {
         let outs: Option<Vec<&Failure>> = self.lanes.iter().map(|tried| tried.out.as_ref()).collect();
         let unpaid = outs?.into_iter().enumerate().find(|(_, failure)| failure.class == Class::Budget);
         unpaid.map(|(lane, failure)| End::of(lane, failure))
+    }
+
+    /// Returns why a lane that may take a longer prompt has not answered, where the others take none that long.
+    fn larger(&self) -> Option<End> {
+        self.last.as_ref().filter(|last| last.failure.class == Class::TooLong)?;
+        let is_too_small = |tried: &Tried| tried.out.as_ref().is_some_and(|why| why.class == Class::TooLong);
+        let was_known = |lane: usize| self.lanes[lane].failure.is_some() || self.is_allowed(lane);
+        let lane =
+            (0..self.lanes.len()).find(|lane| !is_too_small(&self.lanes[*lane]) && was_known(*lane))?;
+        let busy = || Failure::new(Class::Deadline, "no lane that takes as much was free in time").into();
+        Some(self.lanes[lane].failure.as_ref().map_or_else(busy, |failure| End::of(lane, failure)))
     }
 
     fn is_open(&self, lane: usize) -> bool {
@@ -379,6 +395,7 @@ impl Tried {
             silent: false,
             at_fault: false,
             throttled: 0,
+            failure: None,
             out: None,
             not_before: None,
         }

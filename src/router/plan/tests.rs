@@ -393,6 +393,31 @@ fn a_prompt_that_is_too_long_goes_to_lanes_that_may_take_more() {
 }
 
 #[test]
+fn a_prompt_is_not_too_long_while_a_lane_that_may_take_it_is_out() {
+    for class in [Class::NetworkError, Class::ServerError, Class::Overloaded, Class::Quota, Class::Auth] {
+        for first in [0, 1] {
+            let (mut plan, mut now) = plan(2);
+            let end = loop {
+                match plan.next(now, 0.5) {
+                    Step::Call(lane) => {
+                        let failed = if lane == first { class } else { Class::TooLong };
+                        plan.failed(lane, failure(failed), NO_KEY, now, 0.5);
+                    }
+                    Step::Wait(until) => now = until,
+                    Step::GiveUp(end) => break end,
+                }
+            };
+            assert_eq!((end.failure.class, end.lane), (class, Some(first)), "{class}");
+        }
+    }
+    let (mut plan, now) = plan(2);
+    plan.failed(1, failure(Class::TooLong), NO_KEY, now, 0.0);
+    plan.refused(0, &Refused::Open { until: Some(now + Duration::from_hours(1)) }, now, 0.0);
+    let Step::GiveUp(end) = plan.next(now, 0.0) else { panic!("it waits") };
+    assert_eq!((end.failure.class, end.lane), (Class::Deadline, None), "its breaker is open");
+}
+
+#[test]
 fn a_refusal_is_final_unless_another_lane_may_be_asked() {
     assert_eq!(calls(3, Class::ContentFilter), [0]);
     let retry = RetrySettings { failover_refusals: true, ..RetrySettings::default() };
