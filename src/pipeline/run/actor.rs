@@ -101,6 +101,8 @@ pub struct Run {
     paused: Option<Failure>,
     /// Where requests wait while it holds.
     gate: Arc<Gate>,
+    /// Whether the log says that it holds.
+    logs_hold: bool,
     /// How long it may hold.
     max_hold: Option<Duration>,
     /// How many items may fail.
@@ -162,6 +164,7 @@ impl Run {
             paused: None,
             gate: Gate::new(setup.routes),
             max_hold: setup.limits.max_hold,
+            logs_hold: false,
             failures: FailureLimit::new(setup.limits.max_failures),
             unkept: None,
             met_again: 0,

@@ -98,10 +98,12 @@ impl Evidence {
     }
 }
 
-/// Returns whether an attempt failed, and not for want of time that was spent on waiting for its turn.
+/// Returns whether an attempt failed, and not for want of time that was spent on waiting for its turn. What a target says of
+/// the request itself says nothing of whether another one is out.
 fn says_something(attempt: &Attempt, time: Duration) -> bool {
     match &attempt.outcome {
         Outcome::Failed(failure) if failure.class == Class::Deadline => attempt.took * 2 >= time,
+        Outcome::Failed(failure) if failure.class == Class::TooLong => false,
         Outcome::Failed(_) => attempt.key.is_some(),
         _ => false,
     }
@@ -163,6 +165,20 @@ mod tests {
             assert!(
                 !evidence.add(&unanswered(Class::ServerError, 6, counts(0, 60)), TIME, |_| counts(0, failed))
             );
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_busy_target_proves_nothing_while_another_is_out() {
+        let larger: LaneName = "b/m".parse().unwrap();
+        let mut evidence = Evidence::default();
+        for life in 1..100 {
+            let mut one = unanswered(Class::NetworkError, 2, counts(0, 0));
+            let too_long = Outcome::Failed(Failure::new(Class::TooLong, "x"));
+            one.trail.0[1] = Attempt { lane: larger.clone(), outcome: too_long, ..one.trail.0[1].clone() };
+            let seen =
+                |lane: &LaneName| if *lane == larger { counts(life * 100, 0) } else { counts(0, life * 9) };
+            assert!(!evidence.add(&one, TIME, seen), "{life}");
         }
     }
 

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_hours(24 * 366);
 impl Run {
     /// Looks whether the targets can be used, and pauses where waiting does not help.
     pub(super) fn look_at_holds(&mut self) {
-        let (now, was_holding) = (Instant::now(), self.gate.is_holding());
+        let now = Instant::now();
         self.gate.look(now);
         if self.ended != Ended::Whole {
             return;
@@ -29,7 +29,9 @@ impl Run {
         if let Some(hold) = self.gate.too_long(self.max_hold, now) {
             return self.pause(of_hold(&hold));
         }
-        match (was_holding, self.gate.holding()) {
+        let held = self.gate.holding();
+        // A hold also begins between two looks, when a request comes back.
+        match (std::mem::replace(&mut self.logs_hold, held.is_some()), held) {
             (false, Some((route, hold))) => warn!(%route, why = %of_hold(&hold), "the run holds"),
             (true, None) => info!("the run holds no longer"),
             (false, None) | (true, Some(_)) => {}
