@@ -34,9 +34,12 @@ mod budget;
 mod concurrency;
 mod embed;
 mod failover;
+mod gated;
 mod generation;
 // Links are swapped as Kubernetes does.
 mod hedge;
+#[cfg(unix)]
+mod held;
 mod holding;
 mod host;
 #[cfg(feature = "chaos")]

@@ -177,12 +177,12 @@ impl Running {
     /// Waits for a line on stderr that holds `words`, and returns it.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, words: &str) -> String {
-        loop {
-            let line = self.next().unwrap_or_else(|| panic!("{words:?} was never said:\n{}", self.said));
-            if line.contains(words) {
-                return line;
-            }
-        }
+        self.find(words).unwrap_or_else(|| panic!("{words:?} was never said:\n{}", self.said))
+    }
+
+    /// Waits for a line on stderr that holds `words`; returns `None` when the program ends without it.
+    pub(crate) fn find(&mut self, words: &str) -> Option<String> {
+        std::iter::from_fn(|| self.next()).find(|line| line.contains(words))
     }
 
     fn next(&mut self) -> Option<String> {
