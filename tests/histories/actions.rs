@@ -3,6 +3,8 @@
 
 use fastrand::Rng;
 
+use super::outages::{Ending, Kind, Which};
+
 /// One action of a history.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
@@ -40,6 +42,9 @@ pub(crate) enum Action {
     /// What the provider fails.
     Fault(u8, u8, FaultKind),
     Heal(u8),
+    /// Providers refuse everything, from now on until they are restored.
+    Outage(Kind, Which),
+    Restore,
     /// The output is lost.
     LoseOutput(bool),
     /// Another run is to write to the same output.
@@ -91,6 +96,8 @@ pub(crate) enum Meanwhile {
     Append(u8),
     /// The input is replaced by one in which an item is another.
     Replace(u8, u8),
+    /// Providers begin to refuse everything.
+    Outage(Kind, Which, Ending),
 }
 
 /// The points of the program at which it can be made to die.
@@ -120,13 +127,14 @@ pub(crate) fn history(seed: u64) -> Vec<Action> {
     if random.bool() {
         actions.push(edit(&mut random));
     }
+    actions.push(Action::Restore);
     actions.push(Action::Run);
     actions
 }
 
 fn edit(random: &mut Rng) -> Action {
     let (one, two) = (random.u8(0..8), random.u8(0..3));
-    match random.u8(0..47) {
+    match random.u8(0..54) {
         0..8 => Action::Text(one, two),
         8..10 => Action::Tag(one, two),
         10..12 => Action::Picture(one, two),
@@ -161,8 +169,26 @@ fn edit(random: &mut Rng) -> Action {
         45 => Action::Schema(two),
         46 => Action::Fault(one, [1, 4][random.usize(0..2)], FaultKind::WrongOnce),
         38 => Action::Heal(one),
+        47..50 => Action::Outage(kind(random), which(random)),
+        50..54 => Action::Restore,
         _ => Action::LoseOutput(random.bool()),
     }
+}
+
+fn kind(random: &mut Rng) -> Kind {
+    [Kind::Unavailable, Kind::Quota, Kind::Key, Kind::BrokenOff][random.usize(0..4)]
+}
+
+fn which(random: &mut Rng) -> Which {
+    [Which::Both, Which::Both, Which::One("a"), Which::One("b")][random.usize(0..4)]
+}
+
+fn outage(random: &mut Rng) -> Meanwhile {
+    let kind = kind(random);
+    // A spent quota is tried again after seconds only, and later each time.
+    let refusals = if kind == Kind::Quota { 1 } else { random.u8(1..8) };
+    let ending = [Ending::Passes(refusals), Ending::Lasts, Ending::Kill, Ending::Stop][random.usize(0..4)];
+    Meanwhile::Outage(kind, which(random), ending)
 }
 
 fn fault(random: &mut Rng) -> FaultKind {
@@ -187,7 +213,8 @@ fn command(random: &mut Rng) -> Action {
 }
 
 fn meanwhile(random: &mut Rng) -> Meanwhile {
-    match random.u8(0..11) {
+    match random.u8(0..15) {
+        11..15 => outage(random),
         0 | 1 => Meanwhile::Kill,
         2 => Meanwhile::Stop,
         3 => Meanwhile::StopTwice,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::actions::{Command, Meanwhile};
+use super::outages::{Ending, REFUSED};
 use super::output::{cells, json_lines};
 use super::player::{Checked, Player, violated};
 use super::provider::{Call, tokens};
@@ -29,9 +30,23 @@ impl Player {
         let code = session.ended.code;
         match session.meanwhile {
             _ if session.is_whole() => {}
+            _ if session.is_paused() => {
+                if !session.may_pause(&self.setup) {
+                    return violated("a run pauses for an outage alone", session.ended.err.clone());
+                }
+                let state = if session.meanwhile == Some(Meanwhile::Cancel) { "cancelled" } else { "paused" };
+                if row["state"] != state || !session.ended.err.contains("resume") {
+                    return violated("a run that pauses can be resumed, and says so", row.to_string());
+                }
+            }
             None if code.is_none() => {}
-            Some(Meanwhile::Kill) if code.is_none() => {}
-            Some(Meanwhile::Stop | Meanwhile::StopTwice | Meanwhile::Cancel) if code == Some(130) => {}
+            Some(Meanwhile::Kill | Meanwhile::Outage(.., Ending::Kill)) if code.is_none() => {}
+            Some(
+                Meanwhile::Stop
+                | Meanwhile::StopTwice
+                | Meanwhile::Cancel
+                | Meanwhile::Outage(.., Ending::Stop),
+            ) if code == Some(130) => {}
             _ => return violated("a command ends as it should", format!("with {code:?}")),
         }
         let Some(mut run) = self.run.take() else { return Ok(()) };
@@ -92,6 +107,9 @@ impl Player {
         let mut wrong: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
         for call in &session.calls {
             let (first, again) = wrong.entry((&call.item, &call.question)).or_default();
+            if call.result == Some(Err(REFUSED)) {
+                continue;
+            }
             if call.is_reask {
                 *again += 1;
             } else if call.result == Some(Err("validation_error")) {
@@ -128,6 +146,7 @@ impl Player {
             results.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         self.rows.extend(results.iter().map(|line| (cells(line), line.clone())));
         self.check_lines("results", session, run, &before, &results)?;
+        self.judge_failovers(session, &results)?;
         let output = self.output();
         let is_whole_run = session.is_whole() && session.command != Command::Retry;
         if is_whole_run && !matches!(session.meanwhile, Some(Meanwhile::Append(_))) {
@@ -229,6 +248,9 @@ impl Player {
                 return violated("no item has two lines", format!("{what}: {key}"));
             }
             let had = before.get(key).is_some_and(|settled| keeps(&settled.line, line));
+            if had {
+                self.written.insert(says(line));
+            }
             if had && !session.is_certain() {
                 // Other questions may have the same answers: that nothing changed says nothing about new ones.
                 continue;
@@ -253,6 +275,27 @@ impl Player {
             // An item that has left the input has no line, and settles as what it was when it comes back.
             let in_input: BTreeSet<String> = session.items().map(Item::key).collect();
             run.settled.retain(|key, _| seen.contains(key.as_str()) || !in_input.contains(key));
+        }
+        Ok(())
+    }
+
+    /// What one model cannot take fails only where no other model of its route takes it, however long that one is out.
+    fn judge_failovers(&self, session: &Session, results: &[Value]) -> Checked {
+        for call in session.calls.iter().filter(|call| call.result == Some(Err("too_long"))) {
+            let key = &self.keys[&call.item];
+            let step = STEPS.iter().position(|step| *step == call.step).unwrap();
+            let class = |line: &Value| line["steps"][&call.step]["error"]["class"].clone();
+            let has_failed = results.iter().any(|line| line["key"] == **key && class(line) == "too_long");
+            let refused_by = |model: &String| {
+                let is_same = |other: &&Call| other.item == call.item && other.question == call.question;
+                let of_model = |other: &Call| other.model == *model && other.result == call.result;
+                session.calls.iter().filter(is_same).any(of_model)
+            };
+            let models = self.setup.targets(step).iter().map(|target| self.setup.model(*target));
+            if let Some(model) = models.filter(|_| has_failed).find(|model| !refused_by(model)) {
+                let detail = format!("{model} was not asked: {}", call_in_short(call));
+                return violated("what is too long for one target waits for a larger one", detail);
+            }
         }
         Ok(())
     }
@@ -302,7 +345,7 @@ impl Player {
     fn judge_money(&mut self, session: &Session, row: &Value) -> Checked {
         let mut known = 0;
         let mut most = 0;
-        for call in &session.calls {
+        for call in session.calls.iter().filter(|call| call.result != Some(Err(REFUSED))) {
             let of_call = |target: &usize| {
                 TARGETS[*target].0 == call.provider && self.setup.model(*target) == call.model
             };

@@ -1,7 +1,8 @@
 //! Random histories of runs, played with the built program and compared with a simple reference.
 //!
 //! Every history has a form: items and results as JSON lines or CSV, ordered or not, with rejects, a schema, re-asks. It
-//! edits items, prompts, routes, models and pictures and runs, resumes, retries, kills, stops and cancels in between. After each command every line is compared with what the reference computes from scratch;
+//! edits items, prompts, routes, models and pictures and runs, resumes, retries, kills, stops and cancels in between. Providers
+//! have outages, between commands and while a run is at work. After each command every line is compared with what the reference computes from scratch;
 //! requests are counted at the provider, and money in the store.
 //!
 //! The suite plays fixed seeds. For longer, with new seeds:
@@ -21,6 +22,7 @@ mod actions;
 mod form;
 mod input;
 mod judge;
+mod outages;
 mod output;
 mod player;
 #[expect(dead_code, reason = "shared with the integration tests, which use the rest of it")]

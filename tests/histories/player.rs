@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::actions::{Action, Command, FaultKind};
 use super::form::Form;
 use super::input::{Extra, Input};
+use super::outages::Outage;
 use super::output::{Rows, csv_lines, json_lines};
 use super::program::{Ended, finish};
 use super::provider::{Fault, Provider};
@@ -40,6 +41,8 @@ pub(crate) struct Player {
     extras: Vec<(u8, Extra)>,
     pub(super) setup: Setup,
     pub(super) faults: BTreeMap<(String, String), Fault>,
+    /// The outage that lasts, if one does.
+    pub(super) outage: Option<Outage>,
     /// The present run, unless it was cancelled.
     pub(super) run: Option<Run>,
     /// The number of the latest run.
@@ -71,6 +74,7 @@ impl Player {
             extras,
             setup: Setup::new(form),
             faults: BTreeMap::new(),
+            outage: None,
             run: None,
             latest: 0,
             keys: BTreeMap::new(),
@@ -143,6 +147,8 @@ impl Player {
                 self.faults.insert((format!("i{item}"), STEPS[step].to_owned()), fault);
             }
             Action::Heal(item) => self.faults.retain(|(name, _), _| *name != format!("i{item}")),
+            Action::Outage(kind, which) => self.outage = Some(Outage::lasting(kind, which)),
+            Action::Restore => self.outage = None,
             Action::LoseOutput(whole) => self.lose_output(whole),
             Action::Other => return self.other_run(),
             Action::Run => return self.work(Command::Run, Start::default()),

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::outages::{self, Outage, REFUSED};
+
 /// How a request fails. Which one does is decided by the item's number and the step, which each prompt contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -105,6 +107,9 @@ struct State {
     /// Requests from this number on are held back.
     hold_from: Option<usize>,
     held: usize,
+    outages: Vec<Outage>,
+    /// Requests that outages have refused.
+    refused: usize,
     session: u64,
 }
 
@@ -139,10 +144,16 @@ impl Provider {
     }
 
     /// Begins a new log; requests from number `hold_from` on are held back.
-    pub(crate) fn begin(&self, hold_from: Option<usize>, faults: &BTreeMap<(String, String), Fault>) {
+    pub(crate) fn begin(
+        &self,
+        hold_from: Option<usize>,
+        faults: &BTreeMap<(String, String), Fault>,
+        outages: &[Outage],
+    ) {
         let mut state = lock(&self.state);
         let session = state.session + 1;
-        *state = State { faults: faults.clone(), hold_from, session, ..State::default() };
+        let (faults, outages) = (faults.clone(), outages.to_vec());
+        *state = State { faults, outages, hold_from, session, ..State::default() };
         self.state.1.notify_all();
     }
 
@@ -229,6 +240,12 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
     }
     if state.session != session {
         return None;
+    }
+    let by = |outage: &&Outage| outage.refuses(&state.calls[number].provider, number, state.refused);
+    if let Some(kind) = state.outages.iter().find(by).map(|outage| outage.kind) {
+        state.refused += 1;
+        state.calls[number].result = Some(Err(REFUSED));
+        return outages::response(kind);
     }
     let faults = &state.faults;
     let call = &state.calls[number];

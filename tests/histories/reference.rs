@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
+use super::outages::REFUSED;
 use super::provider::{self, Call};
 use super::world::{Item, STEPS, Setup, TARGETS};
 
@@ -113,10 +114,11 @@ impl Run {
                     let known = self.answers.entry(asked).or_default();
                     *known.entry((call.model.clone(), target.0, target.1)).or_default() |= is_durable(call);
                 }
+                // An outage is no failure of what was asked.
+                Some(Err(REFUSED)) | None => {}
                 Some(Err(class)) => {
                     self.failures.insert((asked, class));
                 }
-                None => {}
             }
         }
     }

@@ -6,10 +6,11 @@ use std::process::Stdio;
 use super::actions::{Command, FaultKind, Meanwhile};
 use super::input::Input;
 use super::judge::call_in_short;
+use super::outages::{Ending, Kind, Outage, REFUSED, leave_no_target};
 use super::player::{Checked, Player, violated};
 use super::program::{Ended, start};
 use super::provider::Call;
-use super::world::Item;
+use super::world::{Item, Setup};
 
 /// A command as it was carried out.
 pub(super) struct Session {
@@ -19,6 +20,9 @@ pub(super) struct Session {
     pub(super) calls: Vec<Call>,
     /// What happened while it was at work, if it came to that.
     pub(super) meanwhile: Option<Meanwhile>,
+    /// The outages that there were, and whether it holds without an end.
+    pub(super) outages: Vec<Outage>,
+    pub(super) waits: bool,
     /// The input before it.
     pub(super) input: Input,
     /// What came into the input while it was at work.
@@ -45,8 +49,33 @@ impl Session {
 
     /// Whether every answer that was given is durable.
     pub(super) fn is_certain(&self) -> bool {
-        self.is_whole() || self.meanwhile == Some(Meanwhile::Stop)
+        let is_stopped =
+            matches!(self.meanwhile, Some(Meanwhile::Stop | Meanwhile::Outage(.., Ending::Stop)));
+        let is_broken_off = matches!(self.meanwhile, Some(Meanwhile::StopTwice | Meanwhile::Cancel));
+        self.is_whole() || is_stopped || self.is_paused() && !is_broken_off
     }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.ended.code == Some(5)
+    }
+
+    /// Whether a run may pause: an outage has refused it something, leaves a step no target, and is not waited for. A key
+    /// that is refused is waited for in no case.
+    pub(super) fn may_pause(&self, setup: &Setup) -> bool {
+        let is_refused = self.calls.iter().any(|call| call.result == Some(Err(REFUSED)));
+        let has_key = self.outages.iter().any(|outage| outage.kind == Kind::Key);
+        is_refused && leave_no_target(&self.outages, setup) && (has_key || !self.waits)
+    }
+}
+
+/// The outage that begins at that request, if one does.
+fn outage_from(request: u8, meanwhile: Meanwhile) -> Option<Outage> {
+    let Meanwhile::Outage(kind, which, ending) = meanwhile else { return None };
+    let refusals = match ending {
+        Ending::Passes(refusals) => Some(refusals.into()),
+        Ending::Lasts | Ending::Kill | Ending::Stop => None,
+    };
+    Some(Outage { kind, which, from: request.into(), refusals })
 }
 
 /// How to start a command.
@@ -68,6 +97,15 @@ impl Player {
             FaultKind::TooLong | FaultKind::TooLongForFirst => "too_long",
         });
         let new = if how.new { " --new" } else { "" };
+        let begins = how.hold.and_then(|(requests, meanwhile)| outage_from(requests, meanwhile));
+        let outages: Vec<_> = self.outage.into_iter().chain(begins).collect();
+        // What ends by itself is waited for, and so is what a signal is to meet.
+        let waits = match how.hold {
+            Some((_, Meanwhile::Outage(.., Ending::Kill | Ending::Stop))) => true,
+            Some((_, Meanwhile::Outage(.., Ending::Passes(_)))) => self.outage.is_none(),
+            _ => false,
+        };
+        let options = if waits { format!("{options} --wait") } else { options.to_owned() };
         let line = match command {
             Command::Run => format!("{}{new}{options}", self.form.run("pipeline.toml")),
             Command::Resume => format!("resume {number}{options}"),
@@ -76,15 +114,25 @@ impl Player {
                 format!("retry {number}{class}{options}")
             }
         };
-        let hold = how.hold.map(|(requests, _)| usize::from(requests));
-        self.provider.begin(hold, &self.faults);
+        let hold = how.hold.filter(|_| begins.is_none()).map(|(requests, _)| usize::from(requests));
+        self.provider.begin(hold, &self.faults, &outages);
         let mut program = self.program(&line);
         program.env("POINTSMAN_DIES_AT", how.dies_at.as_deref().unwrap_or_default()).stdout(Stdio::null());
         let input = self.input();
         let mut came = vec![];
         let mut running = start(program);
         let mut meanwhile = None;
-        if self.provider.wait_for_held(|| running.child.try_wait().unwrap().is_some()) {
+        if let Some((_, what @ Meanwhile::Outage(.., ending))) = how.hold {
+            let signal = match ending {
+                Ending::Passes(_) | Ending::Lasts => None,
+                Ending::Kill => Some("KILL"),
+                Ending::Stop => Some("INT"),
+            };
+            if let Some(signal) = signal.filter(|_| running.find("the run holds").is_some()) {
+                meanwhile = Some(what);
+                running.signal(signal);
+            }
+        } else if self.provider.wait_for_held(|| running.child.try_wait().unwrap().is_some()) {
             let (_, what) = how.hold.unwrap();
             meanwhile = Some(what);
             match what {
@@ -97,6 +145,7 @@ impl Player {
                         running.wait_for("stopping now");
                     }
                 }
+                Meanwhile::Outage(..) => {}
                 Meanwhile::Cancel => drop(self.say(&format!("cancel {}", self.newest().0))),
                 Meanwhile::Second => {
                     let second = self.say(&self.form.run("pipeline.toml"));
@@ -143,8 +192,8 @@ impl Player {
         for call in &calls {
             writeln!(self.log, "    {}", call_in_short(call)).unwrap();
         }
-        self.provider.begin(None, &self.faults);
-        Session { command, class, ended, calls, meanwhile, input, came, accepted: false }
+        self.provider.begin(None, &self.faults, &[]);
+        Session { command, class, ended, calls, meanwhile, outages, waits, input, came, accepted: false }
     }
 
     /// Appends an item to the input, behind everything that is in it.
@@ -166,7 +215,7 @@ impl Player {
             return Ok(());
         }
         self.commands += 1;
-        self.provider.begin(None, &self.faults);
+        self.provider.begin(None, &self.faults, &[]);
         let newest = self.newest();
         let ended = self.say(&self.form.run("other.toml"));
         let is_refused = ended.code == Some(4) && ended.err.contains("holds what this run did not write");

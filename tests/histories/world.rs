@@ -160,7 +160,7 @@ impl Setup {
 
     fn pipeline(&self) -> String {
         let mut text = format!(
-            "name = \"history\"\n[defaults]\nreasks = {}\nsystem = \"sys{}\"\n",
+            "name = \"history\"\n[defaults]\ndeadline = \"20s\"\nreasks = {}\nsystem = \"sys{}\"\n",
             self.reasks, self.system
         );
         if self.limit > 0 {
@@ -213,13 +213,13 @@ impl Setup {
 
     fn config(&self, provider: &Provider) -> String {
         let mut text =
-            "[run]\nwindow = 3\n[retry]\nattempts_per_lane = 1\nrounds = 1\nbase = \"1ms\"\nmax = \"2ms\"\n"
+            "[run]\nwindow = 3\nmax_hold = \"300ms\"\n[retry]\nattempts_per_lane = 1\nrounds = 1\nbase = \"1ms\"\nmax = \"2ms\"\n"
                 .to_owned();
         for name in ["a", "b"] {
             let url = provider.url(name);
             writeln!(text, "[provider.{name}]\nbase_url = \"{url}\"").unwrap();
             writeln!(text, "retries = {{ floor_per_second = 1000.0 }}").unwrap();
-            writeln!(text, "breaker = {{ failures = 1000, min_calls = 1000 }}").unwrap();
+            writeln!(text, "breaker = {{ failures = 1, min_calls = 1000, pause = \"50ms\", max_open_duration = \"100ms\" }}").unwrap();
             for (target, (_, key)) in TARGETS.iter().enumerate().filter(|(_, target)| target.0 == name) {
                 let (model, price) = (self.model(target), self.prices[target]);
                 writeln!(
