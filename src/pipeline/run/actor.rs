@@ -107,6 +107,8 @@ pub struct Run {
     max_hold: Option<Duration>,
     /// How many items may fail.
     failures: FailureLimit,
+    /// That too many have failed, and that it pauses if another item comes.
+    too_many: Option<Failure>,
     /// Why nothing can be kept any more.
     unkept: Option<Unkept>,
     tally: Tally,
@@ -166,6 +168,7 @@ impl Run {
             max_hold: setup.limits.max_hold,
             logs_hold: false,
             failures: FailureLimit::new(setup.limits.max_failures),
+            too_many: None,
             unkept: None,
             met_again: 0,
             router: setup.router,

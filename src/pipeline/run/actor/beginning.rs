@@ -19,6 +19,9 @@ impl Run {
     /// Begins the item that has come, if it is fit, or rejects it.
     pub(super) fn arrived(&mut self, fit: Result<(), String>, ctx: &mut Context<Self>) {
         let Some(Paper::Entry(entry, known)) = self.desk.take() else { return };
+        if matches!(entry, Entry::Item(_)) {
+            self.pause_before_another();
+        }
         if self.wanted.is_none() && self.ended != Ended::Whole {
             // Read after the run was stopped: not begun, and begun anew by the next run.
             return;

@@ -38,7 +38,8 @@ impl Run {
         }
     }
 
-    /// Counts an item that has settled, and pauses when too many have failed.
+    /// Counts an item that has settled, and pauses when too many have failed. With the last item known, the input decides
+    /// whether there is anything left to pause.
     pub(super) fn count_failure(&mut self, settled: &Settled) {
         let (failed, completed) =
             (settled.status == ItemStatus::Failed, settled.status == ItemStatus::Completed);
@@ -48,7 +49,19 @@ impl Run {
         }
         let Some((step, failure)) = &settled.error else { return };
         let message = format!("{limit}; the last one at step {step}: {}", failure.message);
-        self.pause(Failure { message: message.into(), ..Failure::new(failure.class, "") });
+        let why = Failure { message: message.into(), ..Failure::new(failure.class, "") };
+        if self.in_flight.is_empty() {
+            self.too_many.get_or_insert(why);
+        } else {
+            self.pause(why);
+        }
+    }
+
+    /// Pauses before another item begins, where too many have failed.
+    pub(super) fn pause_before_another(&mut self) {
+        if let Some(why) = self.too_many.take().filter(|_| self.ended == Ended::Whole) {
+            self.pause(why);
+        }
     }
 
     /// Takes no more items, and leaves those unfinished whose requests wait.
