@@ -140,7 +140,7 @@ impl Provider {
     }
 
     pub(crate) fn url(&self, provider: &str) -> String {
-        format!("http://{}/{provider}", self.address)
+        format!("http://{}/{provider}/v1", self.address)
     }
 
     /// Begins a new log; requests from number `hold_from` on are held back.
