@@ -15,6 +15,7 @@ use super::call::Refused;
 use super::limit_use::Lately;
 use super::model::Model;
 use super::output_habit::{OutputHabit, TokenLimits};
+use super::refused_requests::RefusedRequests;
 use super::reservation::{Reservation, Reservations};
 use super::settings::Settings;
 use super::sizes::{ASSUMED_OUTPUT, Sizes};
@@ -52,6 +53,7 @@ pub(super) struct Lane {
     pub(super) reservations: Reservations,
     /// Whether its provider counts `max_tokens`, as far as refusals show it.
     pub(super) output_habit: OutputHabit,
+    pub(super) refused_requests: RefusedRequests,
     /// What its tokens cost, if that is known.
     pub(super) price: Option<Price>,
     pub(super) has_answered: bool,
@@ -124,6 +126,7 @@ impl Lane {
             in_doubt_until: None,
             reservations: Reservations::new(settings.reserve, narrowest),
             output_habit: OutputHabit::new(now),
+            refused_requests: RefusedRequests::default(),
             price: model.price,
             has_answered: false,
             left_out: LeftOut::default(),

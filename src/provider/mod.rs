@@ -47,6 +47,7 @@ mod permit;
 mod proxy;
 mod queue;
 mod redirect;
+mod refused_requests;
 mod reply_limit;
 mod reservation;
 mod settings;

@@ -226,6 +226,10 @@ impl Book {
         match (failure.class, told) {
             (Class::RateLimit, told) => {
                 self.throttled += 1;
+                // It waits by itself, and the target is there for others.
+                if lane.refused_requests.add(&taken.request, lane.accepted, now) {
+                    return blame;
+                }
                 // Calls that left together are refused together: that is one incident.
                 if limits.held_for(now).is_zero() {
                     lane.throttled_in_a_row = lane.throttled_in_a_row.saturating_add(1);

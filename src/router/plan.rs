@@ -214,8 +214,9 @@ impl Plan {
                     tried.not_before = Some(now + after.unwrap_or(self.retry.base));
                 }
                 // The wait that was asked for does not suffice for this request: it leaves room for others.
-                _ if tried.throttled > THROTTLED_AT_MOST => {
-                    tried.not_before = Some(now + backoff.wait(tried.throttled - THROTTLED_AT_MOST, jitter));
+                _ if tried.throttled > 1 && !others_now => {
+                    let wait = backoff.wait(tried.throttled - 1, jitter);
+                    tried.not_before = Some(now + wait.max(after.unwrap_or_default()));
                     self.again = Some(lane);
                 }
                 _ => self.again = Some(lane),

@@ -14,7 +14,8 @@ async fn an_item_that_is_always_limited_while_others_are_answered_fails_after_te
         let poison = Fault { contains: Some("item-42.".to_owned()), ..Fault::new(FaultKind::RateLimited) };
         let latency = serde_json::from_value(json!("300ms")).unwrap();
         let simulator = play(Settings { latency, faults: vec![poison], ..Settings::default() });
-        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{PATIENT}");
+        // So few at once that others are answered all the time.
+        let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]\nlimits.concurrency = 4{PATIENT}");
         let config = provider_at("a", &simulator.base_url(vendor), &more);
         let ran = run(&start(&format!("{QUICK_RETRY}{config}")), ONE_STEP, 200).await;
         let failed: Vec<&Value> = ran.lines.iter().filter(|line| line["status"] != "completed").collect();
