@@ -254,7 +254,8 @@ impl Limits {
     }
 
     /// Learns from a refusal for a limit that is not known: those that are known were not in use. `limited` is
-    /// what the refusal says it counts, and `named` the wait that it asks for. Returns how long to wait where it names none.
+    /// what the refusal says it counts, and `named` the wait that it asks for. Returns how long to wait where it names none, if
+    /// that is known.
     pub fn refused_unexplained(
         &mut self,
         left: &Left,
@@ -270,9 +271,9 @@ impl Limits {
         if is_explained || has_requests && !is_of_tokens || is_known(&self.tokens) && is_of_tokens {
             return None;
         }
-        self.estimate.refused(&left.sent, limited, named, now);
+        let pause = self.estimate.refused(&left.sent, limited, named, now);
         self.follow_estimate(now);
-        self.estimate.pause(now)
+        pause
     }
 
     /// Lets through what the estimate allows.

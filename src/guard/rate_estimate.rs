@@ -21,8 +21,14 @@
 //! minute passes before the estimate is exceeded. The first 429 starts a search from what the last minute
 //! accepted, and the rate grows with every call (slow start, RFC 5681) until the next.
 //!
+//! Not every refusal is a limit's. One that comes after many accepted calls is tolerated (`doubt.rs`), one that comes after ten or
+//! more lowers the estimate by the share of refused calls only, and below the estimate the rate drifts upward by
+//! [`DRIFT`] with each accepted call, so that few refusals at random never add up. Where refusals have lowered the estimate
+//! much and then cease for a plateau, the search begins again: it was an incident, or the limit has risen.
+//!
 //! What is counted is what the refusals name: requests, or tokens; requests where they name nothing. Pure.
 
+mod doubt;
 mod known;
 mod sent;
 
@@ -32,6 +38,7 @@ use tokio::time::Instant;
 
 use crate::types::Limited;
 
+use doubt::Doubt;
 use known::{Incident, Known, Phase, SEARCH_REFUSALS};
 pub(super) use sent::Sent;
 use sent::{Amount, Recent};
@@ -43,6 +50,10 @@ const PLATEAU_SECONDS: f64 = 60.0;
 /// Growth of the rate in the search: with each accepted call, and in a second (natural logarithms).
 const SEARCH_PER_CALL: f64 = 0.35;
 const SEARCH_PER_SECOND: f64 = 0.4;
+
+/// How much the estimate grows with each accepted call before it is reached: refusals of one call in fifty that do not
+/// depend on the rate must not lower it for good.
+const DRIFT: f64 = 0.0002;
 
 /// Refusals that are remembered to measure between.
 const INCIDENTS: usize = 4;
@@ -64,8 +75,9 @@ pub(super) struct RateEstimate {
     refused: Amount,
     recent: Recent,
     last_sent: Option<Instant>,
-    /// `None` before the first refusal.
+    /// `None` before refusals showed a limit.
     known: Option<Known>,
+    doubt: Doubt,
 }
 
 impl RateEstimate {
@@ -77,6 +89,7 @@ impl RateEstimate {
             recent: Recent::new(now),
             last_sent: None,
             known: None,
+            doubt: Doubt::default(),
         }
     }
 
@@ -129,24 +142,34 @@ impl RateEstimate {
                 *growth *= (SEARCH_PER_CALL.min(SEARCH_PER_SECOND / calls_a_second) * slower).exp();
             }
             Phase::Track { progress } => {
+                if *progress < 1.0 && !known.is_window {
+                    known.estimate *= 1.0 + DRIFT;
+                }
                 *progress += 1.0 / PLATEAU_CALLS.max(PLATEAU_SECONDS * calls_a_second);
+                known.look_for_rise();
             }
         }
     }
 
-    /// Learns from a refusal for a limit of this kind. `named` is the wait that the provider asks for.
+    /// Learns from a refusal for a limit of this kind. `named` is the wait that the provider asks for. Returns how long to
+    /// wait where none is named; `None` for the first that shows a limit.
     pub(super) fn refused(
         &mut self,
         call: &Sent,
         limited: Option<Limited>,
         named: Option<Duration>,
         now: Instant,
-    ) {
+    ) -> Option<Duration> {
         self.count(limited.unwrap_or(self.counted));
         self.refused += call.own;
         self.recent.remove(call);
         // Calls that left later are not in yet, and may be refused, too.
         let accepted = call.sent - self.refused;
+        let is_new = self.known.as_ref().is_none_or(|known| call.at > known.cut_at);
+        let is_expected = self.known.as_ref().is_some_and(Known::expects_refusals);
+        if is_new && self.doubt.is_tolerable(accepted) && !is_expected {
+            return Some(Duration::ZERO);
+        }
         let (per_call, counted) = (self.per_call(), self.counted);
         let in_all = self.sent - self.refused;
         let here = Incident { at: now, sent: self.sent, accepted: in_all };
@@ -154,30 +177,31 @@ impl RateEstimate {
             let mut known = Known::new(here);
             known.begin(self.recent.a_second(now, counted), per_call, named, now);
             self.known = Some(known);
-            return;
+            return None;
         };
         if call.at <= known.cut_at {
             known.is_late(call);
             if known.incidents.len() == 1 && known.empty == 0 {
                 known.begin(self.recent.a_second(now, counted), per_call, named, now);
             }
-            return;
+            return self.pause(now);
         }
         known.cut_at = now;
         let last = known.incidents.back().map(|last| last.accepted).unwrap_or_default();
         if (accepted - last).calls < 0.5 {
             known.is_spent(per_call, now);
-            return;
+            return self.pause(now);
         }
         known.is_refused(counted, per_call, accepted, (call.at, now), named);
         known.incidents.push_back(here);
         if known.incidents.len() > INCIDENTS {
             known.incidents.pop_front();
         }
+        self.pause(now)
     }
 
     /// Returns how long to wait after a refusal that names no time.
-    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+    fn pause(&self, now: Instant) -> Option<Duration> {
         let known = self.known.as_ref()?;
         let calls = if known.is_window { PAUSE_CALLS_OF_A_WINDOW } else { PAUSE_CALLS };
         let of_calls = (calls * self.per_call() / known.rate()).min(PAUSE_OF_CALLS_AT_MOST);

@@ -240,11 +240,10 @@ impl Book {
                 if counts_max_tokens {
                     lane.reservations.count_max_tokens();
                 }
-                let is_first = !limits.is_paced();
                 let unnamed = if counts_max_tokens {
                     None
                 } else {
-                    limits.refused_unexplained(left, failure.limited, told, now).filter(|_| !is_first)
+                    limits.refused_unexplained(left, failure.limited, told, now)
                 };
                 // Spread a little, as several processes may share the limit.
                 let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * jitter));

@@ -32,6 +32,9 @@ const LEAST_OF_A_WINDOW: f64 = 0.1;
 /// A refusal always leaves less than the rate that was refused.
 const MOST_LEFT: f64 = 0.97;
 
+/// Which part of the rate of before is a limit that has fallen.
+const FALLEN: f64 = 0.7;
+
 /// Accepted calls that a measurement needs when the limit has fallen.
 const MEASURED_CALLS: f64 = 10.0;
 
@@ -73,6 +76,8 @@ pub(super) struct Known {
     pub(super) empty: u32,
     /// Refusals in a row that came before the estimate was reached again.
     pub(super) early: usize,
+    /// The rate before the first of these.
+    pub(super) before: f64,
     pub(super) trust: f64,
     pub(super) is_window: bool,
     pub(super) incidents: VecDeque<Incident>,
@@ -105,6 +110,7 @@ impl Known {
             refused_since: first.at,
             empty: 0,
             early: 0,
+            before: 0.0,
             trust: 1.0,
             is_window: false,
             incidents: VecDeque::from([first]),
@@ -136,6 +142,21 @@ impl Known {
             Phase::Track { progress } => 1.0 + STEEPNESS * (progress - 1.0).powi(3),
         };
         (self.estimate * factor).clamp(LEAST_RATE, MOST_RATE)
+    }
+
+    /// Returns whether a refusal is expected, because the rate has reached the estimate.
+    pub(super) fn expects_refusals(&self) -> bool {
+        matches!(self.phase, Phase::Track { progress } if progress >= 1.0)
+    }
+
+    /// Looks for a limit that has risen again, once the estimate has been reached without a refusal: it fell because calls
+    /// were refused, and that may have been an incident.
+    pub(super) fn look_for_rise(&mut self) {
+        let has_fallen = self.estimate < self.before * FALLEN;
+        if self.expects_refusals() && has_fallen && !self.is_window {
+            self.phase = Phase::Search { refusals_left: 1, growth: 1.0 };
+            (self.before, self.early) = (0.0, 0);
+        }
     }
 
     /// Corrects what was taken to be accepted: the call had left before the incident.
@@ -211,8 +232,19 @@ impl Known {
             Phase::Search { .. } => {
                 self.estimate = (long + self.trust * (rate - long).max(0.0)).min(rate);
             }
+            Phase::Track { progress }
+                if progress < 1.0
+                    && last.calls >= MEASURED_CALLS
+                    && counted == Limited::Requests
+                    && !self.is_window =>
+            {
+                // Few of the calls are refused: the limit is that much lower at most.
+                self.estimate *= 1.0 - 1.0 / (last.calls + 1.0);
+                return;
+            }
             Phase::Track { progress } if progress < 1.0 => {
                 self.early += 1;
+                self.before = self.before.max(rate);
                 // Several in a row are a limit that has fallen, and say nothing of the bucket.
                 if self.early == 1 {
                     self.trust /= 2.0;

@@ -94,6 +94,8 @@ struct Play {
     limits: Limits,
     /// What refusals say that they count.
     limited: Option<Limited>,
+    /// Which share of the calls is refused at a time whatever the limit.
+    strays: fn(f64) -> f64,
     /// Tokens of the next calls, in turn.
     sizes: Vec<u64>,
     accepted: Vec<f64>,
@@ -113,6 +115,7 @@ impl Play {
             seconds,
             limits: Limits::new(&RateLimits::default(), start),
             limited: None,
+            strays: |_| 0.0,
             sizes: vec![100],
             accepted: Vec::new(),
             tokens: 0.0,
@@ -170,9 +173,10 @@ impl Play {
                         kinds.push(kind);
                         events.push(Reverse((micros(now + after), kinds.len() - 1)));
                     };
-                    match provider
-                        .ask(if counts_tokens(&server(now)) { size as f64 } else { 1.0 }, now + TRIP)
-                    {
+                    let takes = if counts_tokens(&server(now)) { size as f64 } else { 1.0 };
+                    let is_stray = random.f64() < (self.strays)(now);
+                    let asked = if is_stray { Err(1.0) } else { provider.ask(takes, now + TRIP) };
+                    match asked {
                         Ok(()) => {
                             self.accepted.push(now);
                             self.tokens += size as f64;
@@ -202,8 +206,7 @@ impl Play {
             Hint::Exact => Some(Duration::from_secs_f64(wait)),
             Hint::Seconds => Some(Duration::from_secs_f64(wait.ceil())),
         };
-        let is_first = !self.limits.is_paced();
-        let unnamed = self.limits.refused_unexplained(left, self.limited, named, now).filter(|_| !is_first);
+        let unnamed = self.limits.refused_unexplained(left, self.limited, named, now);
         let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * random.f64()));
         let wait = named.or(unnamed).unwrap_or(Duration::from_millis(700));
         let least = Duration::from_millis(50).saturating_mul(1 << in_a_row.clamp(1, 8)) / 2;
@@ -405,8 +408,10 @@ fn refusals_of_a_moment_are_no_spent_window_and_do_not_end_the_search() {
 #[test]
 fn the_search_goes_back_to_what_was_accepted_between_two_refusals() {
     let (mut estimate, mut now) = searching();
-    let call = estimate.sent(100, now);
-    estimate.refused(&call, None, None, now);
+    for _ in 0..2 {
+        let call = estimate.sent(100, now);
+        estimate.refused(&call, None, None, now);
+    }
     // Then 45 a second are accepted, until the next refusal after 8 of them.
     for _ in 0..8 {
         now += Duration::from_secs_f64(1.0 / 45.0);
@@ -419,4 +424,37 @@ fn the_search_goes_back_to_what_was_accepted_between_two_refusals() {
     estimate.refused(&call, None, None, now);
     let after = estimate.known.as_ref().unwrap().rate();
     assert!(after > before * 0.9, "{before} a second before, {after} after");
+}
+
+/// A provider without a limit: with 32 at once, which take a second each, some 32 calls a second are answered.
+const UNLIMITED: (Counts, f64) = (Counts::Bucket(60.0), 1e9);
+const AT_ONCE: usize = 32;
+
+/// Plays a provider without a limit that refuses this share of the calls at a time; returns which part of what it can
+/// answer it has answered from second `from` on.
+fn with_strays(hint: Hint, strays: fn(f64) -> f64, (from, seconds): (f64, f64)) -> f64 {
+    let start = Instant::now();
+    let mut play = Play::new(hint, AT_ONCE, seconds, start);
+    play.strays = strays;
+    play.run(start, |_| UNLIMITED);
+    let answered = play.accepted.iter().filter(|at| **at >= from).count() as f64;
+    answered / (AT_ONCE as f64 * (seconds - from))
+}
+
+#[test]
+fn refusals_of_a_few_calls_at_random_are_no_limit() {
+    let few = with_strays(Hint::Nothing, |_| 0.002, (0.0, 600.0));
+    assert!(few > 0.95, "{few:.3} of the possible answers");
+    let more = with_strays(Hint::Nothing, |_| 0.01, (0.0, 600.0));
+    assert!(more > 0.85, "{more:.3} of the possible answers");
+    // Each asks for a second's rest of all calls, which it is given.
+    let obeyed = with_strays(Hint::Seconds, |_| 0.002, (0.0, 600.0));
+    assert!(obeyed > 0.9, "{obeyed:.3} of the possible answers");
+}
+
+#[test]
+fn an_incident_of_refusals_is_over_two_minutes_after_its_end() {
+    let incident: fn(f64) -> f64 = |now| if (20.0..40.0).contains(&now) { 0.2 } else { 0.0 };
+    let after = with_strays(Hint::Nothing, incident, (160.0, 300.0));
+    assert!(after > 0.95, "{after:.3} of the possible answers");
 }
