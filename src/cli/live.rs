@@ -159,7 +159,7 @@ impl Live {
                 // A terminal shows `^C` where the cursor stands, at the end of the last line: there must be
                 // room for it, or it begins a line that nobody clears away.
                 let width = usize::from(console::Term::stderr().size().1).saturating_sub(3);
-                self.bar.set_message(drawn(&status::lines(&self.title, progress), width));
+                self.bar.set_message(drawn(&status::lines(&self.title, progress, width), width));
                 self.bar.tick();
             }
             Mode::Lines if due(LINE_EVERY) => {
@@ -211,7 +211,7 @@ mod tests {
             let progress = Progress { oldest: Some((key.into(), 3.0)), ..Progress::default() };
             for title in ["email", "請求書"] {
                 for width in [20, 40, 77] {
-                    let shown = drawn(&status::lines(title, &progress), width);
+                    let shown = drawn(&status::lines(title, &progress, width), width);
                     assert_eq!(shown.lines().count(), 4, "{shown}");
                     for line in shown.lines() {
                         assert!(console::measure_text_width(line) <= width, "{line}");
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_lines_of_a_display_begin_in_one_column() {
         let progress = Progress { oldest: Some(("k".into(), 3.0)), ..Progress::default() };
-        let shown = drawn(&status::lines("請求書", &progress), 80);
+        let shown = drawn(&status::lines("請求書", &progress, 80), 80);
         let columns: Vec<usize> = shown
             .lines()
             .map(|line| console::measure_text_width(&line[..line.find("  ").unwrap()]))

@@ -9,6 +9,7 @@ mod kept;
 mod limits;
 mod live;
 mod log;
+mod next_command;
 mod pause;
 mod place;
 mod plan;

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::{Config, Inputs};
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Ended, Output};
+use crate::pipeline::run::{Ended, Output, Report};
 use crate::pipeline::sink::{Format, Sink, Target};
 use crate::runtime::{Counted, Error, Keep, LanePlan, Plan, Pointsman, Range, Sample};
 use crate::types::ItemKey;
@@ -15,12 +15,13 @@ use crate::types::ItemKey;
 use super::args::{self, Run};
 use super::exit::Exit;
 use super::kept::{self, Said};
-use super::live::{Mode, say};
+use super::live::{Live, Mode, say};
 use super::pause::PauseArgs;
-use super::place;
 use super::print::{print, print_json};
 use super::run::load;
 use super::status::{count, money, numbered, seconds_text};
+use super::watch::{End, watch};
+use super::{log, place};
 
 /// Foretells a run.
 pub(super) fn plan(args: &args::Plan) -> Exit {
@@ -29,6 +30,10 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Ok(config) => config,
         Err(faults) => return mode.refuse(&faults),
     };
+    let title =
+        args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let live = Live::new(mode, &title);
+    log::start(0, live.bar(), mode);
     // Only a sample needs the keys.
     let asks = args.sample.is_some_and(|number| number > 0);
     let pointsman = if asks { Pointsman::start(&config) } else { Pointsman::start_to_plan(&config) };
@@ -42,10 +47,37 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Err(faults) => return mode.refuse(&faults),
     };
     pointsman.notes().iter().for_each(|note| mode.note(note));
-    let planned = pointsman.runtime().block_on(foretell(&pointsman, &config, args, pipeline, mode));
+    let planned = pointsman.runtime().block_on(foretell(&pointsman, &config, args, pipeline, live));
     match planned.and_then(|plan| show(&plan, args.json)) {
         Ok(()) => Exit::Done,
-        Err(error) => mode.fail(&error, Exit::Broken),
+        Err(error) => {
+            let exit = error.downcast_ref::<NotSampled>().map_or(Exit::Broken, |error| error.exit);
+            mode.fail(&error, exit)
+        }
+    }
+}
+
+/// The sample was not asked to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the sample was not asked to its end: {why}")]
+struct NotSampled {
+    why: String,
+    exit: Exit,
+}
+
+impl NotSampled {
+    fn of(report: &Report, gave_up: bool) -> Self {
+        let errors = [&report.store_error, &report.output_error, &report.input_error];
+        let error = errors.into_iter().flatten().next();
+        let why = match (&report.paused, report.paused_class, error) {
+            (Some(why), class, _) => {
+                let class = class.map_or_else(String::new, |class| format!("{class}: "));
+                format!("paused: {class}{why}; what was answered is kept, and the same command asks the rest")
+            }
+            (None, _, Some(error)) => error.clone(),
+            (None, _, None) => "it was stopped; the same command asks the rest".to_owned(),
+        };
+        Self { why, exit: Exit::of(report, gave_up) }
     }
 }
 
@@ -54,7 +86,7 @@ async fn foretell(
     config: &Config,
     args: &args::Plan,
     pipeline: Pipeline,
-    mode: Mode,
+    mut live: Live,
 ) -> anyhow::Result<Plan> {
     let (run, number) = (as_run(args), args.sample.unwrap_or(0));
     let source = place::source(&run).context("--items")?;
@@ -63,8 +95,8 @@ async fn foretell(
     if number == 0 || counted.picked() == 0 {
         return Ok(pointsman.plan(&pipeline, &counted, None));
     }
-    mode.note(&format!("asking {} for a sample", numbered(counted.picked() as u64, "item")));
-    let sample = ask(pointsman, config, args, &pipeline, &counted).await?;
+    live.note(&format!("asking {} for a sample", numbered(counted.picked() as u64, "item")));
+    let sample = ask(pointsman, config, args, &pipeline, &counted, &mut live).await?;
     Ok(pointsman.plan(&pipeline, &counted, Some(&sample)))
 }
 
@@ -75,6 +107,7 @@ async fn ask(
     args: &args::Plan,
     pipeline: &Arc<Pipeline>,
     counted: &Counted,
+    live: &mut Live,
 ) -> anyhow::Result<Sample> {
     let url = kept::url(args.keep.store.as_ref(), config);
     let Some(store) = url.open().await? else {
@@ -95,11 +128,15 @@ async fn ask(
     let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
     let lines = Sink::results(Target::none(), Format::Jsonl, &steps)?;
     let mut run = pointsman.run_kept(again, counted.sample(), Output::new(lines), kept).await?;
-    let report = run.report().await?;
-    if report.ended != Ended::Whole {
-        let broken = [&report.paused, &report.store_error, &report.output_error, &report.input_error];
-        let why = broken.into_iter().flatten().next().map_or("it was stopped", String::as_str);
-        bail!("the sample was not asked to its end: {why}");
+    let watched = watch(pointsman, &mut run, live).await;
+    live.clear();
+    match watched {
+        End::Reported(report, false) if report.ended == Ended::Whole => {}
+        End::Reported(report, gave_up) => return Err(NotSampled::of(&report, gave_up).into()),
+        End::Left => {
+            return Err(NotSampled { why: "it was stopped".to_owned(), exit: Exit::Interrupted }.into());
+        }
+        End::Failed(error) => return Err(error.into()),
     }
     let number = run.number().context("the sample was not kept")?;
     let keys: Vec<ItemKey> = counted.keys();

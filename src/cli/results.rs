@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::pipeline::run::History;
 use crate::pipeline::sink::{self, Sink, Target};
-use crate::runtime::{Error, note_written, owner_of};
+use crate::runtime::{Error, note_written, owner_of, retried_by};
 use crate::store::KnownItem;
 use crate::types::ItemStatus;
 
@@ -15,6 +15,7 @@ use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
 use super::kept::{Opened, Said, fail, is_dash, state};
 use super::live::{Mode, say};
+use super::next_command::NextCommand;
 use super::print::{Listing, print, print_json};
 use super::status::numbered;
 use super::table;
@@ -161,7 +162,7 @@ pub(super) fn report(args: &OneRun) -> Exit {
 }
 
 fn show(args: &OneRun) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
+    let Opened { runtime, store, url } = Opened::to_read(&args.store)?;
     let (history, report) = runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
         let report = history.report().await?;
@@ -173,7 +174,20 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         let run = history.run();
         let sessions = numbered(u64::try_from(run.sessions).unwrap_or(0), "session");
         let word = state(&*store, run);
-        print(&format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report)))?;
+        let retry = retried_by(run);
+        let here = args.store.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default();
+        let next = NextCommand {
+            run: run.number,
+            url: &url,
+            here: &here,
+            retry: retry.as_deref(),
+            is_from_stdin: Said::from_run(run).is_ok_and(|said| is_dash(said.items())),
+        };
+        let mut text = format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report));
+        if let Some(next) = next.of(&report).filter(|_| !store.is_at_work(run.number)) {
+            text.push_str(&format!("\n{next}"));
+        }
+        print(&text)?;
     }
     Ok(())
 }

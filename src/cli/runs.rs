@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::pipeline::run::sums_of_input;
+use crate::pipeline::run::{pause_of, sums_of_input};
 use crate::screen;
 use crate::store::{self, KnownRun, RunLock, RunNumber, RunState, Sums};
 
@@ -46,12 +46,13 @@ fn list(args: &Runs) -> anyhow::Result<()> {
 
 fn as_json(run: &KnownRun, state: &str, sums: &Sums) -> Value {
     let time = |at: i64| Timestamp::from_millisecond(at).map_or(Value::Null, |at| json!(at.to_string()));
+    let (paused, paused_class) = pause_of(run);
     json!({
         "run": run.number.0, "pipeline": run.outline.name, "state": state,
         "completed": sums.completed, "failed": sums.failed, "skipped": sums.skipped, "open": sums.open,
         "calls": sums.spent.calls, "cost_usd": dollars(sums), "calls_of_unknown_cost": sums.spent.unknown,
         "sessions": run.sessions, "begun": time(run.begun), "touched": time(run.touched),
-        "places": run.outline.places,
+        "places": run.outline.places, "paused": paused, "paused_class": paused_class,
     })
 }
 
@@ -82,7 +83,10 @@ fn table(rows: &[(KnownRun, &str, Sums)]) -> String {
         table.add_row([
             run.number.to_string(),
             screen::line(&run.outline.name).into_owned(),
-            (*state).to_owned(),
+            match pause_of(run).1 {
+                Some(class) => format!("{state}: {class}"),
+                None => (*state).to_owned(),
+            },
             count(sums.completed + sums.skipped),
             count(sums.failed),
             count(sums.open),

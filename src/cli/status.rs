@@ -19,15 +19,18 @@ const MAX_MESSAGE: usize = 120;
 /// A time further away is shown as this one.
 const MAX_SHOWN_SECONDS: f64 = 366.0 * 86_400.0;
 
-/// Returns the lines of the live display: items, calls and money, then a line for each provider.
-pub(super) fn lines(title: &str, progress: &Progress) -> Vec<String> {
+/// Returns the lines of the live display: items, calls and money, then a line for each provider. That which says why the
+/// run holds fits into `columns`.
+pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<String> {
     let names = progress.providers.iter().map(|provider| provider.provider.as_str());
     let width = names.map(measure_text_width).max().unwrap_or(0).max(measure_text_width(title));
     let mut lines = vec![format!("{}  {}", padded(title, width), items(progress))];
     lines.extend(
         [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
     );
-    lines.extend(progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now()))));
+    let room = columns.saturating_sub(width + 2);
+    lines
+        .extend(progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now(), room))));
     lines.extend(
         progress
             .providers
@@ -48,7 +51,7 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
     let providers: Vec<String> =
         providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
     let mut parts = vec![items(progress), pace(progress), calls(progress), spent(progress)];
-    parts.extend(progress.holding.iter().map(|held| holding(held, now())));
+    parts.extend(progress.holding.iter().map(|held| holding(held, now(), usize::MAX)));
     parts.extend(providers);
     format!("{title}: {}", parts.join(" | "))
 }
@@ -76,16 +79,24 @@ fn items(progress: &Progress) -> String {
 }
 
 /// Says why a run holds and until when, such as "holding: claude/haiku: quota: spent until 02:00 UTC (retrying in 4m 00s)".
-/// `now` is the time of day in UTC.
-fn holding(held: &Holding, now: Timestamp) -> String {
+/// `now` is the time of day in UTC. Where there are fewer `columns` than that takes, the reason is cut and not the time.
+fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
     let target = held.target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
-    let message = cut(&held.message);
     let until = held.until_in_seconds.map_or_else(String::new, |seconds| {
         let at = now.checked_add(SignedDuration::from_secs_f64(seconds.min(MAX_SHOWN_SECONDS)));
         at.map_or_else(|_| String::new(), |at| format!(" until {}", time_of_day(at, seconds)))
     });
-    let retry = seconds_text(held.retry_in_seconds);
-    format!("holding: {target}{}: {message}{until} (retrying in {retry})", held.class)
+    let next = if held.retry_in_seconds > 0.0 {
+        format!(" (retrying in {})", seconds_text(held.retry_in_seconds))
+    } else {
+        // Nothing more is sent before what was sent has come back.
+        " (waiting for an answer)".to_owned()
+    };
+    let time = until + &next;
+    let reason =
+        screen::line(&format!("holding: {target}{}: {}", held.class, cut(&held.message))).into_owned();
+    let room = columns.saturating_sub(measure_text_width(&time));
+    console::truncate_str(&reason, room, "…").into_owned() + &time
 }
 
 /// Shows a time in UTC, with its date where it is a day or more away.
@@ -320,14 +331,51 @@ mod tests {
             retry_in_seconds: 240.0,
             until_in_seconds: Some(4.0 * 3600.0),
         };
-        let shown = holding(&held, at);
+        let shown = holding(&held, at, usize::MAX);
         let expected = "holding: claude/haiku: quota: You exceeded your current quota until 02:00 UTC (retrying in 4m 00s)";
         assert_eq!(shown, expected);
         held.until_in_seconds = Some(30.0 * 3600.0);
-        assert!(holding(&held, at).contains(" until 2026-11-30 04:00 UTC "));
+        assert!(holding(&held, at, usize::MAX).contains(" until 2026-11-30 04:00 UTC "));
         (held.until_in_seconds, held.target, held.message) =
             (Some(f64::MAX), None, "x".repeat(10_000).into());
-        assert!(holding(&held, at).len() < 250);
+        assert!(holding(&held, at, usize::MAX).len() < 250);
+    }
+
+    #[test]
+    fn a_narrow_display_cuts_the_reason_of_a_hold_and_never_its_time() {
+        let held = Holding {
+            route: "default".into(),
+            target: Some("a/m".to_owned()),
+            class: crate::types::Class::Quota,
+            message: "You exceeded your current quota, please check your plan and billing details".into(),
+            seconds: 3.0,
+            retry_in_seconds: 240.0,
+            until_in_seconds: Some(4.0 * 3600.0),
+        };
+        for (title, columns) in [("email", 77), ("請求書", 77), ("a-long-name-of-a-pipeline", 80)] {
+            let progress = Progress { holding: Some(held.clone()), ..Progress::default() };
+            let shown = lines(title, &progress, columns);
+            let line = shown.iter().find(|line| line.contains("holding: a/m: ")).unwrap();
+            assert!(line.ends_with(" UTC (retrying in 4m 00s)") && line.contains("… until "), "{line}");
+            assert!(measure_text_width(line) <= columns, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_hold_that_waits_for_what_was_sent_says_so() {
+        let held = Holding {
+            route: "default".into(),
+            target: Some("a/m".to_owned()),
+            class: crate::types::Class::Timeout,
+            message: "it accepts requests and does not answer".into(),
+            seconds: 90.0,
+            retry_in_seconds: 0.0,
+            until_in_seconds: None,
+        };
+        let shown = holding(&held, Timestamp::UNIX_EPOCH, usize::MAX);
+        let expected =
+            "holding: a/m: timeout: it accepts requests and does not answer (waiting for an answer)";
+        assert_eq!(shown, expected);
     }
 
     #[test]

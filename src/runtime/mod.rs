@@ -45,7 +45,7 @@ pub use check::check;
 pub use error::Error;
 pub use keep::Kept;
 pub use keep_options::Keep;
-pub use outcome::rejected_by;
+pub use outcome::{rejected_by, retried_by};
 pub use outputs::{note_written, owner_of};
 pub use pause_options::PauseOptions;
 pub use plan::{Bound, Counted, LanePlan, NoCalls, Plan, Range, Sample, StepPlan};

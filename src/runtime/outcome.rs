@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::pipeline::sink::{ReplaceableFile, WrittenFile};
 use crate::store::KnownRun;
+use crate::types::Class;
 
 use super::capped::MaxCost;
 use super::marks::Mark;
@@ -28,6 +29,8 @@ pub(super) struct Outcome {
     pub(super) replaceable: Vec<ReplaceableFile>,
     /// The cap that was named last for the run.
     pub(super) max_cost: Option<MaxCost>,
+    /// The classes of failed items that the last session asked again, where it asked those alone.
+    pub(super) retry: Option<Vec<Class>>,
 }
 
 /// Returns what the last session noted; what cannot be read was written by another version.
@@ -38,6 +41,11 @@ pub(super) fn outcome_of(run: &KnownRun) -> Outcome {
 /// Returns how many pieces of a run's input were no items, when that was last read to its end.
 pub fn rejected_by(run: &KnownRun) -> u64 {
     outcome_of(run).rejected
+}
+
+/// Returns which failed items the last session of a run asked again, where it asked those alone.
+pub fn retried_by(run: &KnownRun) -> Option<Vec<Class>> {
+    outcome_of(run).retry
 }
 
 impl Outcome {

@@ -131,7 +131,9 @@ impl Open {
         let mut outcome = self.outcome;
         outcome.close(&self.outputs, is_written);
         let Outcome { outputs, replaceable, max_cost, .. } = outcome;
-        let outcome = Outcome { report, seconds, files, absent, rejected, outputs, replaceable, max_cost };
+        let retry = self.keeping.retry.clone();
+        let outcome =
+            Outcome { report, seconds, files, absent, rejected, outputs, replaceable, max_cost, retry };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.touch(self.keeping.run, state, &outcome).await
     }

@@ -59,6 +59,7 @@ mod numbers;
 mod outage;
 mod pacing;
 mod pacing_score;
+mod paused;
 mod reading;
 mod refusals;
 mod schemas;

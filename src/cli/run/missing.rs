@@ -4,31 +4,26 @@ use anyhow::Context;
 
 use super::Session;
 use crate::cli::exit::Exit;
+use crate::cli::kept::is_dash;
+use crate::cli::next_command::NextCommand;
 use crate::cli::status::{count, numbered};
-use crate::cli::table;
 use crate::pipeline::run::{Ended, Report, sums_of_input};
 use crate::runtime::{Kept, rejected_by};
 use crate::store::RunNumber;
-use crate::types::Class;
 
 impl Session<'_> {
-    /// Says what can be done about a run that has something left.
+    /// Says what can be done about a run that has something left; also when it is to be quiet, where the run has paused.
     pub(super) fn say_what_next(&self, run: RunNumber, ended: &Report) {
-        let (url, here) = (&self.url, self.here());
-        if ended.ended == Ended::Paused {
-            let more = match ended.paused_class {
-                Some(Class::Budget) | None if table::is_of_run(ended) => " --max-cost USD` goes on with more",
-                Some(Class::Budget) | None => "` goes on then",
-                Some(_) => "` resumes it",
-            };
-            let how = format!("`pointsman resume {run}{here}{more}");
-            self.mode.note(&format!("run {run} is kept in {url}: {how}"));
-        } else if ended.ended != Ended::Whole {
-            self.mode.note(&format!("run {run} is kept in {url}: `pointsman resume {run}{here}` goes on"));
-        } else if ended.items.left > 0 {
-            self.mode.note(&format!("run {run}: `pointsman resume {run}{here}` asks what was not asked"));
-        } else if ended.items.failed > 0 {
-            self.mode.note(&format!("run {run}: `pointsman retry {run}{here}` asks again what failed"));
+        let next = NextCommand {
+            run,
+            url: &self.url,
+            here: &self.here(),
+            retry: self.going.retry.as_deref(),
+            is_from_stdin: is_dash(&self.args.items),
+        };
+        let exit = if ended.ended == Ended::Paused { Exit::Paused } else { Exit::Done };
+        if let Some(text) = next.of(ended) {
+            self.mode.end(&text, exit);
         }
     }
 

@@ -14,7 +14,7 @@ use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
 use crate::pipeline::sink::Line;
 use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store, Sums};
-use crate::types::{NanoUsd, StepName};
+use crate::types::{Class, NanoUsd, StepName};
 
 /// Items that are read at once.
 const PAGE: u32 = 500;
@@ -36,6 +36,21 @@ pub async fn sums_of_input(store: &dyn Store, run: &KnownRun) -> Result<Sums, Er
 fn absent_from_input(run: &KnownRun) -> Vec<(i64, i64)> {
     let absent = run.outcome.get("absent").cloned().map(serde_json::from_value).transpose();
     absent.ok().flatten().unwrap_or_default()
+}
+
+/// Returns why the last session of a run paused, and the class of that, if it did.
+pub fn pause_of(run: &KnownRun) -> (Option<String>, Option<Class>) {
+    if run.state != RunState::Paused {
+        return (None, None);
+    }
+    let why = last(run, "paused").and_then(|why| serde_json::from_value(why).ok());
+    let class = last(run, "paused_class").and_then(|class| serde_json::from_value(class).ok());
+    (why, class)
+}
+
+/// Returns a part of the report of a run's last session.
+fn last(run: &KnownRun, key: &str) -> Option<Value> {
+    run.outcome.get("report").and_then(|report| report.get(key)).cloned()
 }
 
 /// A kept run, to be read.
@@ -144,6 +159,7 @@ impl History {
                     let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
                     tally.settled(settled.status, error, settled.took);
                 }
+                None if self.run.state == RunState::Paused => tally.items.paused += 1,
                 None => tally.items.unfinished += 1,
             }
             Ok::<_, Error>(())
@@ -171,9 +187,8 @@ impl History {
 
     /// Tells why the last session paused, and the run's own cap: those of a day belong to the day of that session.
     fn tell_pause(&self, report: &mut Report) {
-        let last = |key: &str| self.run.outcome.get("report").and_then(|report| report.get(key)).cloned();
-        report.paused = last("paused").and_then(|why| serde_json::from_value(why).ok());
-        let caps = last("caps").and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
+        (report.paused, report.paused_class) = pause_of(&self.run);
+        let caps = last(&self.run, "caps").and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
         report.caps = caps.into_iter().flatten().filter(|cap| cap.of == CapOf::Run).collect();
     }
 }

@@ -38,7 +38,7 @@ mod writer;
 pub use actor::Run;
 pub use failures::MaxFailures;
 pub use gate::{RunRoute, RunTarget};
-pub use history::{History, sums_of_input};
+pub use history::{History, pause_of, sums_of_input};
 pub use keeping::Keeping;
 pub use messages::{Cancel, StopIntake, Watched};
 pub use met::MetItems;

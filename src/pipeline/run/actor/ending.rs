@@ -88,8 +88,10 @@ impl Run {
             let had = self.keeping.as_ref().map(|keeping| keeping.had).unwrap_or_default();
             report.items.gone = had.saturating_sub(self.met_again);
         }
-        report.not_begun =
-            (report.ended != Ended::Whole).then(|| NotBegun::after(self.pieces, self.input_read));
+        // Where failed items are asked again every other item keeps its line, however far the input was read.
+        let is_retry = self.keeping.as_ref().is_some_and(|keeping| keeping.retry.is_some());
+        report.not_begun = (report.ended != Ended::Whole && !is_retry)
+            .then(|| NotBegun::after(self.pieces, self.input_read));
         self.tell();
         chaos::point("run.ends");
         if let Some(asker) = self.report.take() {
