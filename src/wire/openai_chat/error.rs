@@ -13,6 +13,7 @@ use crate::types::{Class, Failure, Scope};
 use crate::wire::excerpt::Excerpt;
 use crate::wire::gemini;
 use crate::wire::limited::exceeds_limit;
+use crate::wire::parameter;
 use crate::wire::phrases::{class_of_message, is_of_a_day};
 use crate::wire::refused::{self, class_of_status, plain_text};
 use crate::wire::times::wait_in_words;
@@ -122,6 +123,8 @@ struct Said {
     message: String,
     code: Option<String>,
     kind: Option<String>,
+    /// The parameter of the request that it is about.
+    param: Option<String>,
     /// A status inside the body, from servers that send theirs as the code.
     status: Option<u16>,
 }
@@ -172,6 +175,7 @@ fn fields(error: &Map<String, Value>) -> Said {
             None => text("code").or_else(|| text("error_code")),
         },
         kind: text("type").or_else(|| text("error_type")).or_else(|| text("__type")),
+        param: text("param"),
         status,
     }
 }
@@ -202,6 +206,11 @@ impl Said {
         let mut failure = refused::failure(class, status, &self.message);
         failure.retry_after = wait_in_words(&self.message);
         failure.code = self.code.or(self.kind).map(Into::into);
+        if let Some(param) = self.param.filter(|_| class == Class::ApiError) {
+            let message = self.message.to_ascii_lowercase();
+            let refused = parameter::refused_by_field(&param, failure.code.as_deref(), &message);
+            failure.scope = refused.map_or(failure.scope, Scope::Parameter);
+        }
         if failure.class == Class::TooLong && exceeds_limit(&self.message.to_ascii_lowercase()) {
             return failure.reaching(Scope::Target);
         }
