@@ -47,7 +47,7 @@ pub(super) fn read(
         Separator::Line(_) | Separator::Header(_) => header(&records.record),
     };
     let columns = columns.map_err(|reason| intake.layout(records.record.start(), reason))?;
-    records.record.keep_fields(columns.len());
+    records.record.keep_fields(columns.names.len() + columns.nameless);
     while records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
         let record = &records.record;
         if record.is_blank() {
@@ -77,8 +77,16 @@ fn lines_in(bytes: &[u8]) -> u64 {
     ends.count() as u64 + 1
 }
 
-/// Returns the columns' names, without the white space around them.
-fn header(record: &Record) -> Result<Vec<String>, String> {
+/// The columns of a file.
+struct Columns {
+    /// Their names, without the white space around them.
+    names: Vec<String>,
+    /// Columns without a name behind them all, as spreadsheets write them: their fields must be empty.
+    nameless: usize,
+}
+
+/// Returns the columns that the header names.
+fn header(record: &Record) -> Result<Columns, String> {
     if let Some(reason) = layout::json_in_csv(record.raw()) {
         return Err(reason.to_owned());
     }
@@ -94,7 +102,12 @@ fn header(record: &Record) -> Result<Vec<String>, String> {
     }
     let mut columns: Vec<String> = Vec::with_capacity(record.count());
     let mut bytes = 0;
-    for (index, field) in record.fields().enumerate() {
+    let has_name = |field: &[u8]| !field.trim_ascii().is_empty();
+    let named =
+        record.fields().enumerate().filter(|(_, field)| has_name(field)).map(|(index, _)| index + 1).last();
+    // Where none has a name the first of them is what is missed.
+    let named = named.unwrap_or(1);
+    for (index, field) in record.fields().take(named).enumerate() {
         let number = index + 1;
         let name = str::from_utf8(field)
             .map_err(|_| format!("the name of column {number} is not UTF-8; save the file as CSV UTF-8"))?
@@ -121,24 +134,31 @@ fn header(record: &Record) -> Result<Vec<String>, String> {
         }
         columns.push(name.to_owned());
     }
-    Ok(columns)
+    Ok(Columns { names: columns, nameless: record.count().saturating_sub(named) })
 }
 
-fn object(record: &Record, columns: &[String], limit: usize) -> Result<Map<String, Value>, String> {
+fn object(record: &Record, columns: &Columns, limit: usize) -> Result<Map<String, Value>, String> {
     if !record.closed() {
         return Err("has a quote that is never closed, so that it reaches to the end of the input".into());
     }
     if record.too_long() {
         return Err(format!("is longer than the limit of {limit} bytes; perhaps a quote is not closed"));
     }
-    if record.count() != columns.len() {
+    let Columns { names, nameless } = columns;
+    let named = names.len();
+    if !(named..=named + nameless).contains(&record.count()) {
         let plural = if record.count() == 1 { "" } else { "s" };
-        return Err(format!("has {} field{plural}, the header has {}", record.count(), columns.len()));
+        return Err(format!("has {} field{plural}, the header has {named}", record.count()));
     }
-    let mut object = Map::with_capacity(columns.len());
-    for (name, field) in columns.iter().zip(record.fields()) {
+    let mut behind = record.fields().enumerate().skip(named);
+    if let Some((index, _)) = behind.find(|(_, field)| !field.trim_ascii().is_empty()) {
+        return Err(format!("has a value in column {}, which has no name in the header row", index + 1));
+    }
+    let mut object = Map::with_capacity(named);
+    for (name, field) in names.iter().zip(record.fields()) {
         let text = str::from_utf8(field).map_err(|error| {
-            format!("is not UTF-8: byte {} of its field {name:?} is wrong", error.valid_up_to() + 1)
+            let byte = error.valid_up_to() + 1;
+            format!("is not UTF-8: byte {byte} of its field {name:?} is wrong; save the file as CSV UTF-8")
         })?;
         object.insert(name.clone(), text.into());
     }

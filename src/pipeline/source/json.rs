@@ -61,7 +61,9 @@ fn broken(element: &[u8], start: Place) -> Option<(Place, serde_json::Error)> {
 
 fn reason(unparsed: &Unparsed) -> String {
     match unparsed {
-        Unparsed::Encoding(at, byte) => format!("is not UTF-8: its byte {} is 0x{byte:02x}", at + 1),
+        Unparsed::Encoding(at, byte) => {
+            format!("is not UTF-8: its byte {} is 0x{byte:02x}; save the file as UTF-8", at + 1)
+        }
         Unparsed::Json(error) => format!("cannot be read: {}", what(error)),
         Unparsed::Excess(excess) => excess.to_string(),
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::entry::EXCERPT;
 use super::intake::{Intake, Piece, Stop};
-use super::layout::json_over_lines;
+use super::layout::{array_in_lines, json_over_lines};
 use crate::pipeline::extent::{self, Excess};
 
 /// Reads lines from `input`, whose first byte stands at `offset`, until its end.
@@ -19,11 +19,18 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
     while lines.advance().map_err(|error| intake.unreadable(lines.number, error))? {
         let line = lines.buffer.trim_ascii();
         let piece = Piece { line: lines.number, bytes: Some(line), length: lines.length, end: lines.offset };
+        let array = || if is_first { array_in_lines(line) } else { None };
         if lines.length > limit as u64 {
+            if let Some(reason) = array() {
+                return Err(intake.layout(lines.number, reason.to_owned()));
+            }
             intake.reject(piece, too_long(limit), None)?;
         } else if !line.is_empty() {
             match parse(line) {
-                Ok(value) => intake.value(piece, value)?,
+                Ok(value) => match array() {
+                    Some(reason) => return Err(intake.layout(lines.number, reason.to_owned())),
+                    None => intake.value(piece, value)?,
+                },
                 Err(unreadable) => {
                     let whole = if is_first { json_over_lines(line, unreadable.is_cut()) } else { None };
                     if let Some(reason) = whole {
@@ -71,7 +78,9 @@ impl Unparsed {
     /// Says what is wrong, to be read after "line N".
     fn reason(&self) -> String {
         match self {
-            Self::Encoding(at, byte) => format!("is not UTF-8: its byte {} is 0x{byte:02x}", at + 1),
+            Self::Encoding(at, byte) => {
+                format!("is not UTF-8: its byte {} is 0x{byte:02x}; save the file as UTF-8", at + 1)
+            }
             Self::Json(error) => format!("is not JSON: {} at column {}", what(error), error.column()),
             Self::Excess(excess) => excess.to_string(),
         }

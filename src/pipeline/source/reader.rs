@@ -11,7 +11,7 @@ use super::format::{Format, Head};
 use super::handoff::{Receiver, handoff};
 use super::intake::{Intake, Message, Piece, Stop};
 use super::open::{Input, Limits, Source};
-use super::{Entry, Error, csv, json, jsonl};
+use super::{Entry, Error, csv, json, jsonl, layout};
 
 /// Receives the entries of a [`Source`] that is being read.
 pub struct Reader {
@@ -99,6 +99,9 @@ fn read_bytes(
     let head = Head::read(&mut input).map_err(|error| intake.unreadable(1, error))?;
     if head.utf16 {
         return Err(intake.encoding());
+    }
+    if let Some(reason) = layout::workbook(&head.bytes) {
+        return Err(intake.layout(1, reason.to_owned()));
     }
     let format = format.unwrap_or_else(|| head.format());
     let whole = io::Cursor::new(head.bytes).chain(input);

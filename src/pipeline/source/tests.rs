@@ -90,7 +90,7 @@ async fn a_bad_line_is_rejected_with_its_number_and_the_reason_and_the_next_is_r
             "2: is not JSON: EOF while parsing a value at column 6",
             "3: is an array, not a JSON object",
             "4: is a number, not a JSON object",
-            "5: is not UTF-8: its byte 8 is 0xff",
+            "5: is not UTF-8: its byte 8 is 0xff; save the file as UTF-8",
             "6: has an object as `id`; use text or a number",
             "7 2",
         ]
@@ -152,7 +152,8 @@ async fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
 #[tokio::test]
 async fn bytes_that_are_no_utf_8_are_rejected_with_their_column() {
     let told = story(Format::Csv, b"id,note\n1,ab\xff\n2,x\n").await;
-    assert_eq!(told, ["2: is not UTF-8: byte 3 of its field \"note\" is wrong", "3 2"]);
+    let reason = "2: is not UTF-8: byte 3 of its field \"note\" is wrong; save the file as CSV UTF-8";
+    assert_eq!(told, [reason, "3 2"]);
 }
 
 /// Writes a file whose name ends like this and reads it as its name says.
@@ -280,6 +281,56 @@ async fn a_header_that_names_a_column_twice_or_not_at_all_is_fatal() {
 }
 
 #[tokio::test]
+async fn columns_without_a_name_behind_all_others_are_left_out_where_they_are_empty() {
+    let input = "id;name;note;;;\r\n1;a;b;;;\r\n2;a;b\r\n3;a;b;;c;\r\n4;a\r\n5;a;b; ;;\r\n6;a;b;;;;\r\n";
+    let (entries, error) = read_as(Format::Csv, input).await;
+    assert!(error.is_none(), "{error:?}");
+    let told: Vec<_> = entries.iter().map(told).collect();
+    assert_eq!(
+        told,
+        [
+            "2 1",
+            "3 2",
+            "4: has a value in column 5, which has no name in the header row",
+            "5: has 2 fields, the header has 3",
+            "6 5",
+            "7: has 7 fields, the header has 3",
+        ]
+    );
+    assert_eq!(items(&entries)[0].value, json!({"id": "1", "name": "a", "note": "b"}));
+    let (_, error) = read_as(Format::Csv, ";;\n1;2;3\n").await;
+    assert!(error.is_some(), "a header of no name is none");
+}
+
+#[tokio::test]
+async fn an_array_on_one_line_is_no_file_of_lines() {
+    for input in [r#"[{"id": 1}, {"id": 2}]"#, "\n [ {\"id\": 1}]\n", "[{\"id\": 1}"] {
+        let (entries, error) = read_as(Format::Jsonl, input).await;
+        assert!(entries.is_empty(), "{entries:?}");
+        let said = error.unwrap().to_string();
+        assert!(said.contains("name it .json, or use --from json"), "{said}");
+    }
+    // One that is longer than any item.
+    let long = format!("[{{\"id\": \"{}\"}}]", "x".repeat(17 << 20));
+    let (entries, error) = read_as(Format::Jsonl, long).await;
+    assert!(entries.is_empty() && error.unwrap().to_string().contains("--from json"));
+}
+
+#[tokio::test]
+async fn a_workbook_is_refused_with_the_format_to_save_it_in() {
+    for (suffix, bytes) in [
+        (".xlsx", b"PK\x03\x04\x14\x00\x06\x00rest".as_slice()),
+        (".csv", b"PK\x03\x04\x14\x00\x06\x00rest"),
+        (".xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+    ] {
+        let (entries, error) = read_file(suffix, bytes).await;
+        assert!(entries.is_empty(), "{suffix}");
+        let said = error.unwrap().to_string();
+        assert!(said.contains("workbook of Excel") && said.contains("save the sheet as CSV UTF-8"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn names_of_columns_are_bounded_each_and_together() {
     let long = "n".repeat(257);
     let (entries, error) = read_as(Format::Csv, format!("id,\"{long}\"\n1,2\n")).await;
@@ -329,7 +380,7 @@ async fn an_element_that_is_proper_json_but_unusable_does_not_end_the_array() {
     assert_eq!(told.len(), 5);
     assert!(told[0].starts_with("1: holds a number that is out of range"), "{told:?}");
     assert!(told[1].starts_with("2: cannot be read: "), "{told:?}");
-    assert_eq!(told[2], "3: is not UTF-8: its byte 8 is 0xff");
+    assert_eq!(told[2], "3: is not UTF-8: its byte 8 is 0xff; save the file as UTF-8");
     assert!(told[3].starts_with("4: is nested deeper than 100 levels"), "{told:?}");
     assert_eq!(told[4], "5 5");
 }
