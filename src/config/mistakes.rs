@@ -196,6 +196,7 @@ fn a_wrong_value_comes_with_what_to_write_instead() {
         ("timeouts.total = 30", "write total = \"30s\""),
         ("breaker = 2024-01-01", "expected a table, found a date"),
         ("headers = 2024-01-01", "expected a table, found a date"),
+        ("[run]\nmax_hold = 600", "write max_hold = \"600s\""),
         ("[retry]\nhedge_after = 4", "write hedge_after = \"4s\""),
         ("[retry]\nhedge_after = false", "write hedge_after = \"off\""),
         ("[retry]\nfailover_refusals = 'yes'", "write failover_refusals = true"),

@@ -1,8 +1,10 @@
 //! What can be set about runs, `[run]`.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ByteSize;
@@ -64,10 +66,23 @@ impl Serialize for MaxHold {
 
 impl<'de> Deserialize<'de> for MaxHold {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
+        from.deserialize_str(HoldForm)
+    }
+}
+
+struct HoldForm;
+
+impl Visitor<'_> for HoldForm {
+    type Value = MaxHold;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(r#"a duration such as "10m", or "none""#)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<MaxHold, E> {
         match text.trim() {
-            "none" => Ok(Self::Unlimited),
-            text => duration::parse_from_zero(text).map(Self::For).map_err(serde::de::Error::custom),
+            "none" => Ok(MaxHold::Unlimited),
+            text => duration::parse_from_zero(text).map(MaxHold::For).map_err(E::custom),
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::guard::{Breaker, BreakerSettings, BreakerState, Limits, Need, Pass, RetryBudget, Trouble};
-use crate::types::{Class, Failure, ModelName, ProviderName};
+use crate::types::{Cause, Class, Failure, ModelName, ProviderName};
 
 use super::call::{Call, Refused};
 use super::estimate::Estimate;
@@ -374,7 +374,8 @@ fn spent_day(provider: &ProviderName, limit: u64, until: Instant, now: Instant) 
         "requests_per_day = {limit} of provider {provider} is used up: there is room again at {} UTC",
         room.strftime("%Y-%m-%d %H:%M")
     );
-    Failure { retry_after: Some(wait), ..Failure::new(Class::Quota, message) }
+    let failure = Failure::new(Class::Quota, message).because(Cause::ConfiguredLimit);
+    Failure { retry_after: Some(wait), ..failure }
 }
 
 /// Counts a call, or takes it from the retries.

@@ -13,7 +13,7 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout};
 
 use crate::chaos;
-use crate::types::{Class, Failure, Prompt, Reply};
+use crate::types::{Cause, Class, Failure, Prompt, Reply};
 use crate::wire::{Decoder, Format, LeftOut, Progress};
 
 use super::call::Call;
@@ -77,6 +77,7 @@ pub(super) async fn exchange(
         let request = format.encode(&prompt, &model.name, state.base_url(), &dialect)?;
         bounds = Some(UsageBounds::new(&prompt, format, request.body.len()));
         chaos::point("call.send");
+        let path = request.path.clone();
         let mut response = clocks.wait(transport.post(request, key.header())).await??;
         chaos::point("call.headers");
         state.silence.ended(clocks.elapsed());
@@ -84,7 +85,7 @@ pub(super) async fn exchange(
         let hints = format.read_hints(&response.headers, SystemTime::now());
         permit.heard(&hints, response.is_success());
         if !response.is_success() {
-            let redirect = redirect::failure(response.status, &response.headers, state.base_url());
+            let redirect = redirect::failure(response.status, &response.headers, state.base_url(), &path);
             let Some(redirect) = redirect else {
                 return Err(read_error(format, response, &mut clocks).await);
             };
@@ -92,13 +93,18 @@ pub(super) async fn exchange(
         }
         let decoder = format.decoder(&prompt, &dialect);
         let (request_id, media_type) = (response.request_id(), response.media_type());
+        let is_event_stream = media_type == "text/event-stream";
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &mut clocks).await),
             "application/json" => read_whole(decoder, response.stream(), &mut clocks).await,
             _ => read_stream(decoder, response.stream(), &mut clocks, &outlet.runtime).await,
         };
-        let mut reply = reply.map_err(|failure| format.complete(failure, &headers, SystemTime::now()))?;
+        let mut reply = reply.map_err(|mut failure| {
+            // What comes as a stream of events is an API's, broken or not.
+            failure.cause = failure.cause.filter(|cause| *cause != Cause::NoApi || !is_event_stream);
+            format.complete(failure, &headers, SystemTime::now())
+        })?;
         // What the provider's support asks for; the body's id names the answer.
         reply.request_id = request_id.or(reply.request_id);
         Ok(reply)
@@ -115,6 +121,10 @@ pub(super) async fn exchange(
         Err(failure) => {
             key.cover(failure);
             transport.cover(failure);
+            if failure.class == Class::Auth && key.header().is_none() {
+                failure.message = format!("{} (no key is configured for it)", failure.message).into();
+                failure.cause = Some(Cause::NoKeyConfigured);
+            }
         }
     }
     Exchanged { result, first_token: clocks.first_token(), left_out }
@@ -140,7 +150,8 @@ async fn read_error(format: Format, response: Response, clocks: &mut Clocks<'_>)
 async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
     let body = clocks.wait(response.error_body(REFUSAL)).await.unwrap_or_default();
     let start: String = String::from_utf8_lossy(&body).chars().take(80).collect();
-    Failure::new(Class::Unreadable, format!("a web page came instead of an answer: {start}")).maybe_charged()
+    let message = format!("a web page came instead of an answer: {start}");
+    Failure::new(Class::Unreadable, message).because(Cause::NoApi).maybe_charged()
 }
 
 async fn read_whole(

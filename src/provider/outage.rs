@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{BreakerState, Trouble};
-use crate::types::{Class, Failure, ModelName};
+use crate::types::{Cause, Class, Failure, ModelName};
 
 use super::book::Book;
 use super::lane::{ASSUMED_NEED, Lane};
@@ -57,7 +57,7 @@ impl Book {
         let silent = || Failure::new(Class::Timeout, "it accepts requests and does not answer");
         let failure = last.cloned().unwrap_or_else(silent);
         // What has only ever sent what is no API's does not become one by waiting.
-        let can_mend = failure.class != Class::Unreadable || lane.counts.answered > 0;
+        let can_mend = failure.cause != Some(Cause::NoApi) || lane.counts.answered > 0;
         Some(Outage { failure, retry_at: breaker.rests_until(now), is_named: false, can_mend })
     }
 
@@ -70,7 +70,8 @@ impl Book {
         let failure = if self.held_for(lane, now) > patience {
             Failure::new(Class::RateLimit, "the provider asked to wait")
         } else {
-            Failure::new(Class::Quota, "its configured limits (requests_per_day) leave room for no request")
+            let message = "its configured limits (requests_per_day) leave room for no request";
+            Failure::new(Class::Quota, message).because(Cause::ConfiguredLimit)
         };
         Some(Outage { failure, retry_at: Some(expected), is_named: true, can_mend: true })
     }

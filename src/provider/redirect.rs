@@ -5,38 +5,43 @@
 use http::Uri;
 use http::header::LOCATION;
 
-use crate::types::{Class, Failure};
+use crate::types::{Cause, Class, Failure};
 
 /// Most characters of an address that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// Makes the failure of a call to `base_url` that was answered with a redirect; `None` for any other response.
-pub(super) fn failure(status: u16, headers: &http::HeaderMap, base_url: &str) -> Option<Failure> {
+/// Makes the failure of a call to `path` below `base_url` that was answered with a redirect; `None` for any other
+/// response.
+pub(super) fn failure(status: u16, headers: &http::HeaderMap, base_url: &str, path: &str) -> Option<Failure> {
     let location = headers.get(LOCATION).filter(|_| (300..400).contains(&status))?.to_str().ok()?;
     let target: Option<Uri> = location.parse().ok();
-    let advice = target.as_ref().and_then(|target| advice(target, base_url));
+    let advice = target.as_ref().and_then(|target| advice(target, base_url, path));
     let advice = advice.unwrap_or_else(|| {
-        "no call follows it; write the address that answers without a redirect as base_url".to_owned()
+        "no call follows it; write the address of the API as base_url, without the path of its calls"
+            .to_owned()
     });
     let message = format!("the provider redirects to {}: {advice}", shown(location));
-    Some(Failure { status: Some(status), ..Failure::new(Class::NotFound, message) })
+    let failure = Failure::new(Class::NotFound, message).because(Cause::Redirected);
+    Some(Failure { status: Some(status), ..failure })
 }
 
-/// Returns what to write where the target is the same address on another scheme or host.
-fn advice(target: &Uri, base_url: &str) -> Option<String> {
+/// Returns what to write where the target is the same call below another address.
+fn advice(target: &Uri, base_url: &str, path: &str) -> Option<String> {
     let base: Uri = base_url.parse().ok()?;
-    let scheme = target.scheme_str()?;
-    let authority = target.authority()?;
-    let path = base.path().trim_end_matches('/');
-    target.path().starts_with(path).then(|| {
-        let what = match (base.scheme_str(), base.host() == Some(authority.host())) {
-            (Some("http"), true) if scheme == "https" => "use https",
-            _ => "use this address",
-        };
-        // The name and password before a host are no part of an address that is configured.
-        let place = authority.as_str().rsplit('@').next().unwrap_or_default();
-        format!("{what}, base_url = \"{scheme}://{place}{path}\"")
-    })
+    // One without a host is of the same host.
+    let (scheme, authority) = match (target.scheme_str(), target.authority()) {
+        (Some(scheme), Some(authority)) => (scheme, authority),
+        _ => (base.scheme_str()?, base.authority()?),
+    };
+    let path = path.split('?').next().unwrap_or_default();
+    let prefix = target.path().trim_end_matches('/').strip_suffix(path)?.trim_end_matches('/');
+    let what = match (base.scheme_str(), base.host() == Some(authority.host())) {
+        (Some("http"), true) if scheme == "https" => "use https",
+        _ => "use this address",
+    };
+    // The name and password before a host are no part of an address that is configured.
+    let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+    Some(format!("{what}, base_url = \"{scheme}://{place}{prefix}\""))
 }
 
 /// Returns an address without what may be secret: user, query and fragment.
@@ -61,7 +66,7 @@ mod tests {
 
     fn message(status: u16, location: &'static str, base_url: &str) -> Option<String> {
         let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
-        failure(status, &headers, base_url).map(|failure| {
+        failure(status, &headers, base_url, "/chat/completions").map(|failure| {
             assert_eq!((failure.class, failure.status), (Class::NotFound, Some(status)));
             failure.message.into()
         })
@@ -78,6 +83,19 @@ mod tests {
         let other =
             message(308, "https://b.example:8443/v1/chat/completions", "http://a.example/v1").unwrap();
         assert!(other.ends_with("use this address, base_url = \"https://b.example:8443/v1\""), "{other}");
+        for (location, base_url, expected) in [
+            ("https://a.example/v1/chat/completions", "http://a.example", "https://a.example/v1"),
+            ("/v1/chat/completions", "http://a.example:81", "http://a.example:81/v1"),
+            (
+                "https://a.example/api/v1/chat/completions/",
+                "https://a.example/v1",
+                "https://a.example/api/v1",
+            ),
+            ("https://a.example/chat/completions", "https://a.example/v1", "https://a.example"),
+        ] {
+            let told = message(307, location, base_url).unwrap();
+            assert!(told.ends_with(&format!(", base_url = \"{expected}\"")), "{location}: {told}");
+        }
     }
 
     #[test]
@@ -90,9 +108,16 @@ mod tests {
 
     #[test]
     fn what_may_be_secret_is_not_shown() {
-        let told =
-            message(307, "https://me:pass@a.example/v1/x?key=sk-1#sk-2", "https://b.example/v1").unwrap();
-        assert!(told.contains("redirects to https://a.example/v1/x: use this address"), "{told}");
+        let told = message(
+            307,
+            "https://me:pass@a.example/v1/chat/completions?key=sk-1#sk-2",
+            "https://b.example/v1",
+        )
+        .unwrap();
+        assert!(
+            told.contains("redirects to https://a.example/v1/chat/completions: use this address"),
+            "{told}"
+        );
         assert!(!told.contains("sk-") && !told.contains("pass"), "{told}");
     }
 
@@ -100,6 +125,6 @@ mod tests {
     fn only_a_redirect_with_a_location_is_one() {
         assert_eq!(message(404, "https://a.example", "https://a.example"), None);
         assert_eq!(message(200, "https://a.example", "https://a.example"), None);
-        assert!(failure(302, &HeaderMap::new(), "https://a.example").is_none());
+        assert!(failure(302, &HeaderMap::new(), "https://a.example", "/x").is_none());
     }
 }

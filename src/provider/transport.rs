@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
-use crate::types::{Class, Failure, Reply};
+use crate::types::{Cause, Class, Failure, Reply};
 use crate::wire::Request;
 
 use super::header_mask::HeaderMasks;
@@ -237,18 +237,37 @@ fn place(url: Option<&Url>) -> String {
     url.and_then(named).map_or_else(|| "its address".to_owned(), |(host, port)| format!("{host}:{port}"))
 }
 
+/// Tells the error of a server whose first bytes are no TLS.
+fn is_no_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // An error of the network holds the one that it is made of beside its sources.
+    let mut inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let mut of_tls = error.downcast_ref();
+    while let (None, Some(error)) = (of_tls, inner) {
+        of_tls = error.downcast_ref();
+        inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    }
+    matches!(of_tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 /// Says what broke, with the whole chain of causes: "connection refused" stands at its end.
 fn failure(error: &reqwest::Error) -> Failure {
     let mut message = String::new();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    let mut speaks_no_tls = false;
     while let Some(error) = cause {
         let told = error.to_string();
+        speaks_no_tls |= is_no_tls(error);
         // Says no more than that it could not connect, which is said already.
         if told != "client error (Connect)" {
             message.push_str(if message.is_empty() { "" } else { ": " });
             message.push_str(&told);
         }
         cause = error.source();
+    }
+    if speaks_no_tls {
+        let place = place(error.url());
+        let message = format!("{place} does not speak TLS: write http:// instead of https:// in base_url");
+        return Failure::new(Class::NetworkError, message).because(Cause::NoTls);
     }
     if error.is_connect() {
         let class = if error.is_timeout() { Class::Timeout } else { Class::NetworkError };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limited, Scope, Usage};
+use super::{Cause, Limited, Scope, Usage};
 
 /// Why a call, a step or an item failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -209,6 +209,9 @@ pub struct Failure {
     /// The provider's own error code, such as `insufficient_quota`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Box<str>>,
+    /// What is known of the reason beside the class, where that decides what helps.
+    #[serde(skip)]
+    pub cause: Option<Cause>,
     /// How far it reaches, where the class does not say.
     #[serde(skip)]
     pub scope: Scope,
@@ -238,6 +241,7 @@ impl Failure {
             message: message.into(),
             status: None,
             code: None,
+            cause: None,
             scope: Scope::Class,
             retry_after: None,
             limited: None,
@@ -265,6 +269,13 @@ impl Failure {
     #[must_use]
     pub fn reaching(mut self, scope: Scope) -> Self {
         self.scope = scope;
+        self
+    }
+
+    /// Says what is known of the reason.
+    #[must_use]
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
         self
     }
 

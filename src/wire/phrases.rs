@@ -95,7 +95,7 @@ const KEY: [&str; 8] = [
     "access denied due to invalid subscription key",
 ];
 
-const NOT_FOUND: [&str; 9] = [
+const NOT_FOUND: [&str; 10] = [
     "model not exist",
     "model does not exist",
     "model not found",
@@ -105,7 +105,11 @@ const NOT_FOUND: [&str; 9] = [
     "has been deprecated",
     "模型不存在",
     "failed to load model",
+    "unexpected endpoint or method",
 ];
+
+/// What is said of a path that a server does not have: LM Studio, and what Ollama is made of.
+const NO_ENDPOINT: [&str; 2] = ["unexpected endpoint or method", "404 page not found"];
 
 const OVERLOADED: [&str; 9] = [
     "loading model",
@@ -128,6 +132,11 @@ const FAILED: [&str; 6] = [
     "failed during generation",
     "error occurred while processing your request",
 ];
+
+/// Returns whether a message in small letters says that a server has no such path.
+pub(super) fn is_no_endpoint(message: &str) -> bool {
+    NO_ENDPOINT.iter().any(|phrase| message.contains(phrase))
+}
 
 /// Returns what a message in small letters means; `None` when the status knows better.
 pub(super) fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {

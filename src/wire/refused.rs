@@ -4,10 +4,10 @@
 
 use std::time::SystemTime;
 
-use crate::types::{Class, Failure, Scope};
+use crate::types::{Cause, Class, Failure, Scope};
 
 use super::limited::limited;
-use super::{Hints, instants, scope};
+use super::{Hints, instants, phrases, scope};
 
 /// Characters of a provider's message that are kept.
 const LONGEST_MESSAGE: usize = 500;
@@ -19,6 +19,8 @@ pub(super) fn class_of_status(status: u16) -> Class {
         300..=399 | 404 | 405 | 410 => Class::NotFound,
         401 | 403 => Class::Auth,
         402 => Class::Quota,
+        // A proxy before the provider.
+        407 => Class::NetworkError,
         408 => Class::Timeout,
         // The providers' own clients ask again after both.
         409 | 425 => Class::ServerError,
@@ -45,6 +47,7 @@ pub(super) fn failure(class: Class, status: Option<u16>, message: &str) -> Failu
     };
     let failure = Failure { status, ..Failure::new(class, message) };
     match class {
+        Class::NetworkError if status == Some(407) => failure.because(Cause::ProxyLogin),
         Class::ServerError | Class::NetworkError | Class::Timeout | Class::Unreadable | Class::Truncated => {
             failure.maybe_charged()
         }
@@ -79,6 +82,9 @@ pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> 
     if matches!(failure.class, Class::RateLimit | Class::Quota) && failure.retry_after.is_none() {
         let named = instants::until_in_words(&failure.message, now);
         failure.retry_after = named.or_else(|| hints.until_open());
+    }
+    if failure.class == Class::NotFound && phrases::is_no_endpoint(&failure.message.to_ascii_lowercase()) {
+        failure.cause = Some(Cause::NoEndpoint);
     }
     scope::refine(failure)
 }

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::types::{Class, Failure};
+use crate::types::{Cause, Class, Failure};
 
 use super::refused;
 
@@ -48,7 +48,7 @@ pub(super) fn unreadable(body: &[u8], error: &serde_json::Error) -> Failure {
     } else {
         format!("cannot read the answer: {error}")
     };
-    refused::failure(Class::Unreadable, None, &message)
+    refused::failure(Class::Unreadable, None, &message).because(Cause::NoApi)
 }
 
 #[cfg(test)]

@@ -234,3 +234,12 @@ async fn a_quota_that_is_spent_and_restored_is_waited_for() {
     let refused = simulator.counts().by_status[&429];
     assert!(refused <= 40, "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_break_off_at_the_start_are_waited_for_like_any_outage() {
+    for kind in [FaultKind::Cut, FaultKind::MalformedChunk, FaultKind::NoEnd] {
+        let simulator = faulty([Fault { until: seconds(1.5), ..Fault::new(kind) }]);
+        let ran = run(&start(&(provider("a", &simulator, WARY) + QUICK_RETRY)), STEP, 200).await;
+        is_whole(&ran, 200);
+    }
+}

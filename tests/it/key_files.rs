@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use pointsman::simulator::{Fault, FaultKind, Settings};
+use pointsman::simulator::{Fault, FaultKind, RetryAfter, Settings};
 use pointsman::types::Class;
 use tempfile::TempDir;
 
@@ -105,4 +106,24 @@ async fn a_key_file_that_is_emptied_or_gone_keeps_the_old_key_until_it_holds_ano
     simulator.set(accepting(&["K2"]));
     until("the new key", || snapshot(&pointsman, "a").resting_keys.is_empty()).await;
     assert_eq!(story(&ask(&pointsman, "default", "And now?").await), "a:ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_holds_for_its_key_goes_on_when_the_file_holds_another() {
+    let mut secret = Mounted::new(&text("K1"));
+    let wait = RetryAfter::After(Duration::from_hours(1));
+    let spent = Fault { retry_after: Some(wait), ..Fault::new(FaultKind::Quota) };
+    let simulator = play(Settings { faults: vec![spent], ..accepting(&["K1"]) });
+    let pointsman = start(&provider("a", &simulator, &format!("{}{PATIENT}", secret.keys())));
+    let replace = async {
+        until("the key rests", || !snapshot(&pointsman, "a").resting_keys.is_empty()).await;
+        simulator.set(accepting(&["K2"]));
+        secret.replace(&text("K2"));
+    };
+    let steps = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\n";
+    // Far less than the hour for which the old key rests.
+    let ran = tokio::time::timeout(Duration::from_secs(25), run(&pointsman, steps, 50));
+    let (ran, ()) = tokio::join!(ran, replace);
+    let report = ran.expect("it waits for the old key").report;
+    assert_eq!((report.items.completed, report.items.failed), (50, 0), "{:?}", report.errors);
 }

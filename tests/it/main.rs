@@ -30,6 +30,7 @@ mod templates;
 mod terminal;
 
 // The library: embedded, and calls under faults.
+mod advised;
 mod budget;
 mod concurrency;
 mod embed;

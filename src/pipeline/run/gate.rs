@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::hold::{Hold, RouteHold, Turn};
 use crate::provider::{self, Outage};
-use crate::types::{AttemptCounts, Class, Failure, LaneName, RouteName, Unanswered};
+use crate::types::{AttemptCounts, Cause, Class, LaneName, RouteName, Unanswered};
 
 /// Requests after which what has never answered, and only ever sent what cannot be read, is no API.
 const UNREADABLE: u32 = 3;
@@ -130,7 +130,7 @@ impl Gate {
         let answered = self.routes[number].answered();
         let lasting_after = match failure.class {
             Class::NotFound if answered == 0 => Some(1),
-            Class::Unreadable if answered == 0 => Some(UNREADABLE),
+            Class::Unreadable if answered == 0 && failure.cause == Some(Cause::NoApi) => Some(UNREADABLE),
             _ => None,
         };
         let jitter = fastrand::f64();
@@ -141,16 +141,16 @@ impl Gate {
     /// Looks how the targets are doing, and lets requests go on whose hold has ended.
     pub(super) fn look(&self, now: Instant) {
         let mut holds = self.lock();
-        let mut ended = false;
+        let mut is_earlier = false;
         for (route, hold) in self.routes.iter().zip(holds.iter_mut()) {
             if !hold.is_asked() && hold.hold().is_none() {
                 continue;
             }
-            ended |= hold.look(route.outage(now), route.answered(), now);
+            is_earlier |= hold.look(route.outage(now), route.answered(), now);
         }
         self.holding.store(holds.iter().any(|hold| hold.hold().is_some()), Relaxed);
         drop(holds);
-        if ended {
+        if is_earlier {
             self.changed.notify_waiters();
         }
     }
@@ -208,20 +208,4 @@ impl Drop for Probe {
         self.gate.lock()[self.route].probed();
         self.gate.changed.notify_waiters();
     }
-}
-
-/// Says what a user can do about a failure that waiting does not mend, or not soon.
-pub(super) fn advice(failure: &Failure) -> Option<&'static str> {
-    Some(match failure.class {
-        Class::Auth => "check the key, or its permissions, at the provider",
-        Class::Quota => "raise the quota or add credit at the provider, or wait until it is restored",
-        Class::NotFound => "check the model's name and `base_url` in the configuration",
-        Class::Unreadable => {
-            "what answers is no API: check `base_url`, and whether a proxy stands between (a login page?)"
-        }
-        Class::NetworkError => "check `base_url`, the network and the proxy settings",
-        Class::Timeout | Class::Overloaded | Class::ServerError => "see the provider's status page",
-        Class::RateLimit => "wait until the provider's limit opens again, or add another target",
-        _ => return None,
-    })
 }

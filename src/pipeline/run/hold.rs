@@ -38,6 +38,8 @@ pub(super) struct Hold {
     /// Requests that came back.
     came_back: u32,
     is_probing: bool,
+    /// Whether `retry_at` and `named` are those of an outage.
+    is_of_outage: bool,
     /// Answers that the targets had given when it began.
     answered: u64,
 }
@@ -123,6 +125,7 @@ impl RouteHold {
             tries: 0,
             came_back: 0,
             is_probing: false,
+            is_of_outage: false,
             answered,
         });
         hold.came_back = hold.came_back.saturating_add(1);
@@ -137,11 +140,15 @@ impl RouteHold {
     }
 
     /// Learns how the targets are doing: `outage` where none of them can be used, of the one that is worth trying first.
-    /// Returns whether a hold has ended.
+    /// Returns whether requests that wait may be sent earlier than was known.
     pub(super) fn look(&mut self, outage: Option<(Outage, LaneName)>, answered: u64, now: Instant) -> bool {
         let Some((outage, target)) = outage else {
             let is_over = |hold: &Hold| answered > hold.answered || self.open == 0;
-            return self.hold.take_if(|hold| is_over(hold)).is_some();
+            let has_ended = self.hold.take_if(|hold| is_over(hold)).is_some();
+            // What the outage waited for has come early, such as another key in its file.
+            let Some(hold) = self.hold.as_mut().filter(|hold| hold.is_of_outage) else { return has_ended };
+            (hold.retry_at, hold.named, hold.is_of_outage) = (now, None, false);
+            return true;
         };
         if self.open == 0 {
             return self.hold.take().is_some();
@@ -156,10 +163,12 @@ impl RouteHold {
             tries: 0,
             came_back: 0,
             is_probing: false,
+            is_of_outage: false,
             answered,
         });
         hold.named = outage.retry_at.filter(|_| outage.is_named);
         hold.can_mend = outage.can_mend;
+        hold.is_of_outage = true;
         if let Some(at) = outage.retry_at {
             hold.retry_at = at;
         }
@@ -217,6 +226,24 @@ mod tests {
         assert!(!route.look(outage(Some(now + Duration::from_secs(9)), false), 12, now));
         assert_eq!(route.turn(now), Turn::Wait(now + Duration::from_secs(9)));
         assert!(route.look(None, 13, now));
+    }
+
+    #[test]
+    fn a_target_that_can_be_used_before_the_time_it_was_held_until_is_tried_at_once() {
+        let (mut route, now) = (RouteHold::default(), Instant::now());
+        let (later, soon) = (now + Duration::from_mins(5), now + Duration::from_secs(2));
+        route.opened();
+        assert!(!route.look(outage(Some(later), true), 7, now));
+        assert_eq!(route.turn(now), Turn::Wait(later));
+        // Its key has been replaced: no answer yet, and nothing rests.
+        assert!(route.look(None, 7, soon), "what waits is not called");
+        assert!(route.hold().unwrap().named.is_none());
+        assert_eq!(route.turn(soon), Turn::Probe);
+        back(&mut route, Class::ServerError, 7, soon);
+        route.probed();
+        // What a request has found out since holds.
+        assert!(!route.look(None, 7, soon));
+        assert!(matches!(route.turn(soon), Turn::Wait(at) if at > soon));
     }
 
     #[test]

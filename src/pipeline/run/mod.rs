@@ -4,6 +4,7 @@
 //! source and another writes its lines. What it counted becomes a [`Report`].
 
 mod actor;
+mod advice;
 mod desk;
 mod evidence;
 mod failures;

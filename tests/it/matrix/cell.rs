@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman::pipeline::run::Part;
 use pointsman::runtime::Pointsman;
-use pointsman::types::{Charged, Class, Failure, Outcome, Verdict};
+use pointsman::types::{Cause, Charged, Class, Failure, Outcome, Scope, Verdict, Whose};
 use tokio::time::Instant;
 
 use super::rows::{Cost, Due, Row, Word};
@@ -76,6 +76,8 @@ pub(super) struct Measured {
     pub(super) cell: Cell,
     /// What every failed call was, each kind once.
     pub(super) failed: Vec<(Class, Word, Cost)>,
+    /// What becomes of an item of a run whose requests all end like the first failed call.
+    pub(super) item: Option<&'static str>,
     pub(super) follows: Follows,
     pub(super) calls: [usize; 2],
     /// The class of the last failure, if the question was not answered.
@@ -138,8 +140,14 @@ impl Cell {
             }
         }
         failed.dedup();
+        let failures = attempts.iter().filter_map(|attempt| match &attempt.outcome {
+            Outcome::Failed(failure) => Some(failure),
+            _ => None,
+        });
+        let item = failures.map(item).next();
         let by = answered.as_ref().ok().map(|answer| usize::from(answer.lane.provider.as_str() != name));
-        self.measured(failed, [at(true), at(false)], by, class(&answered))
+        let calls = [at(true), at(false)];
+        Measured { item, ..self.measured(failed, calls, by, class(&answered)) }
     }
 
     /// Asks through a pipeline, which checks the answer.
@@ -163,7 +171,8 @@ impl Cell {
         lost: Option<Class>,
     ) -> Measured {
         let follows = Follows { calls, answered };
-        Measured { cell: self, failed, follows, calls, lost, took: Duration::ZERO }
+        let item = failed.first().map(|(class, _, _)| item(&Failure::new(*class, "")));
+        Measured { cell: self, failed, item, follows, calls, lost, took: Duration::ZERO }
     }
 }
 
@@ -199,6 +208,19 @@ impl Measured {
             }
             Due::Return(least, most) => (least * calls.saturating_sub(1), most * calls.saturating_sub(1)),
         }
+    }
+}
+
+/// Says what becomes of an item of a run whose requests all end so.
+fn item(failure: &Failure) -> &'static str {
+    match (failure.class, failure.class.whose(), failure.cause, failure.scope) {
+        // Waiting does not help.
+        (Class::NotFound | Class::Auth, ..) | (_, _, Some(Cause::NoApi), _) => "run pauses",
+        // A key that is refused for every request is wrong, whatever each of them is told.
+        (_, _, _, Scope::Unclear | Scope::Doubtful) => "run pauses",
+        (_, Whose::Attempt | Whose::Limit, ..) => "waits",
+        (_, Whose::Account, ..) => "run holds",
+        (_, Whose::Request | Whose::Ours, ..) => "fails",
     }
 }
 

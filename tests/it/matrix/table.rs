@@ -3,8 +3,6 @@
 use std::fmt::{Display, Write};
 use std::fs;
 
-use pointsman::types::{Class, Whose};
-
 use super::cell::Measured;
 use super::rows::{Cost, Row, Word};
 use crate::program::repository;
@@ -45,7 +43,10 @@ fn render(rows: &[Row], measured: &[Measured]) -> String {
         let class = merge([0, 1, 2].map(|format| format!("`{}`", failed(format).0)));
         let verdict = merge([0, 1, 2].map(|format| word(failed(format).1)));
         let cost = merge([0, 1, 2].map(|format| paid(failed(format).2)));
-        let item = merge([0, 1, 2].map(|format| item(failed(format).0)));
+        let item = merge([0, 1, 2].map(|format| {
+            let mut of_format = of_row().filter(|measured| measured.cell.format == format);
+            of_format.find_map(|measured| measured.item).unwrap()
+        }));
         write!(text, "| {} | {class} | {verdict} | {cost} | {item} |", row.name).unwrap();
         for course in 0..4 {
             let follows = [0, 1, 2].map(|format| {
@@ -76,16 +77,6 @@ fn word(verdict: Word) -> &'static str {
         Word::Again => "again",
         Word::Elsewhere => "elsewhere",
         Word::Never => "never",
-    }
-}
-
-/// Says what becomes of an item of a run whose requests all end so.
-fn item(class: Class) -> &'static str {
-    match (class, class.whose()) {
-        (Class::NotFound, _) => "run pauses",
-        (_, Whose::Attempt | Whose::Limit) => "waits",
-        (_, Whose::Account) => "run holds",
-        (_, Whose::Request | Whose::Ours) => "fails",
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Run;
 use crate::clock;
-use crate::pipeline::run::gate::advice;
+use crate::pipeline::run::advice::advice;
 use crate::pipeline::run::hold::Hold;
 use crate::pipeline::run::progress::Holding;
 use crate::pipeline::run::report::Ended;
@@ -100,9 +100,9 @@ fn until(wait: Duration) -> String {
 /// Returns the failure that says why a run cannot go on, with what a user can do about it.
 fn of_hold(hold: &Hold) -> Failure {
     let Hold { why, target, named, .. } = hold;
+    let advice = advice(why, target.as_ref()).map_or_else(String::new, |advice| format!("; {advice}"));
     let target = target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
     let until = named.map_or_else(String::new, |at| until(at.saturating_duration_since(Instant::now())));
-    let advice = advice(why).map_or_else(String::new, |advice| format!("; {advice}"));
     let message = format!("{target}{}{until}{advice}", why.message);
     Failure { message: message.into(), ..Failure::new(why.class, "") }
 }
