@@ -6,7 +6,8 @@
 //! left one after another, of which the slowest tenth is not waited for. A cohort that left while half as
 //! many again or more were out is compared with an earlier one, the *mark*. If the share by which more got
 //! done is less than half the share by which more were out, growing has not paid: it is looked at once
-//! more with the limit held, then taken back, and tried again after a while from a fresh mark.
+//! more with the limit held, then taken back, and tried again after a while from a fresh mark. Where three times as many
+//! brought next to nothing, it is taken back at once.
 //!
 //! Only ever takes growth back: time alone, however long the answers take, lowers nothing.
 
@@ -17,6 +18,11 @@ use tokio::time::Instant;
 /// Growth that is judged, as a factor. At less the scatter of the times would decide: those of answers
 /// differ by half their mean or more, and a cohort has few calls.
 const TELLING: f64 = 1.5;
+
+/// Growth that brings less than this gain is no matter of chance, however few calls a cohort has: one at a time is all
+/// that the provider answers.
+const CLEAR: f64 = 3.0;
+const NO_GAIN: f64 = 1.15;
 
 /// Growth that is nothing to judge even where there will be no more of it.
 const NOTHING: f64 = 1.2;
@@ -191,6 +197,9 @@ impl Payoff {
             // As long as there are no more calls out than at the mark, the newer one is the better mark.
             Stage::Growing { .. } if growth <= 1.0 => self.mark = Some(sample),
             Stage::Growing { .. } if growth < TELLING => {}
+            Stage::Growing { .. } if growth >= CLEAR && gain(mark, sample) < NO_GAIN => {
+                return Some(self.stop(worth_of(mark, sample).min(limit), now));
+            }
             Stage::Growing { .. } if !has_paid(mark, sample) => self.stage = Stage::Doubting { at: limit },
             Stage::Growing { .. } => self.grow_on(sample, limit),
             Stage::Doubting { .. } if has_paid(mark, sample) => self.grow_on(sample, limit),

@@ -228,6 +228,15 @@ fn answers_that_become_longer_do_not_freeze_a_small_limit() {
 }
 
 #[test]
+fn a_server_that_answers_one_at_a_time_is_soon_asked_for_fewer() {
+    let played = Played { work: Work::Constant(0.5), workers: 1, ..PLAYED };
+    let mut stage = Stage::new(played, (1, 32, 512), 7);
+    stage.run(60);
+    // A try goes half as far again.
+    assert!(stage.concurrency.limit() <= 24, "{}", stage.concurrency.limit());
+}
+
+#[test]
 fn a_night_of_tries_leaves_the_limit_where_more_calls_bring_nothing() {
     let played = Played { workers: 20, work: Work::Scattered(5.0), ..PLAYED };
     let mut stage = Stage::new(played, (1, 32, 512), 7);
