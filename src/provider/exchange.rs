@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::task::{consume_budget, yield_now};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
 use crate::types::{Cause, Class, Failure, Prompt, Reply};
@@ -42,6 +42,10 @@ const LINGER: Duration = Duration::from_millis(3);
 
 /// How long somebody else then waits for it, so that the connection can be used again after all.
 const LINGER_APART: Duration = Duration::from_secs(1);
+
+/// How long more is waited for after what may be the last event of an answer. A server that closes its streams takes a
+/// fraction of it, and one that goes on has its next event ready within it.
+const REST: Duration = Duration::from_secs(5);
 
 /// The body of a response, unpacked.
 trait Pieces: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static {}
@@ -182,7 +186,20 @@ async fn read_stream(
 ) -> Result<Reply, Failure> {
     let mut limit = ReplyLimit::default();
     let mut events = Events::default();
-    while let Some(piece) = clocks.wait(pieces.next()).await? {
+    // Until when the end of the body is waited for, once the answer may be complete.
+    let mut rest = None;
+    loop {
+        let piece = clocks.wait(pieces.next());
+        let piece = match rest {
+            None => piece.await?,
+            Some(until) => {
+                let waited = timeout_at(until, piece).await;
+                // A connection that stays open keeps no complete answer back.
+                let Ok(Ok(piece)) = waited else { break };
+                piece
+            }
+        };
+        let Some(piece) = piece else { break };
         events.add(piece?)?;
         consume_budget().await;
         limit.hold(events.held_bytes() + decoder.held_bytes(), clocks).await?;
@@ -196,8 +213,14 @@ async fn read_stream(
             match decoder.event(event.event.as_deref(), data)? {
                 Progress::Waiting => events.waited()?,
                 Progress::Answering => {
+                    rest = None;
                     clocks.answering(Instant::now());
                     events.answered();
+                }
+                Progress::Complete => {
+                    clocks.answering(Instant::now());
+                    events.answered();
+                    rest = Some(Instant::now() + REST);
                 }
                 Progress::Ended => {
                     linger(pieces, runtime).await;
@@ -206,7 +229,7 @@ async fn read_stream(
             }
         }
     }
-    // The last event needs no empty line after it: the end of the body ends it, too.
+    // The last event needs no empty line after it: the end of the body ends it, too. Half an event is `unreadable`.
     events.end()?;
     while let Some(event) = events.next()? {
         if let Some(data) = &event.data {

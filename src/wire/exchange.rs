@@ -21,6 +21,8 @@ pub enum Progress {
     Waiting,
     /// A piece of the answer (or of the reasoning before it) has come.
     Answering,
+    /// The answer is complete unless more comes: a finish reason is here, and the format has no end mark.
+    Complete,
     /// The end mark has come; nothing more is expected.
     Ended,
 }

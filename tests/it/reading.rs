@@ -77,6 +77,28 @@ async fn the_last_event_counts_with_one_line_end_after_it_or_none() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_every_chunk_has_a_finish_reason_is_read_whole() {
+    let gemini = |text: &str| {
+        let usage = r#"{"promptTokenCount":3,"candidatesTokenCount":2}"#;
+        let content = format!(r#"{{"parts":[{{"text":"{text}"}}],"role":"model"}}"#);
+        let candidate = format!(r#"{{"content":{content},"finishReason":"STOP","index":0}}"#);
+        format!("data: {{\"candidates\":[{candidate}],\"usageMetadata\":{usage}}}\n\n")
+    };
+    let openai = |text: &str| {
+        let choice = format!(r#"{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":"stop"}}"#);
+        format!("data: {{\"choices\":[{choice}]}}\n\n")
+    };
+    let whole = Ok("Low tide at dawn.".to_owned());
+    let events = [gemini("Low "), gemini("tide "), gemini("at dawn.")].concat();
+    assert_eq!(read_stream(&events, true, "gemini").await, whole);
+    let events = [openai(""), openai("Low tide "), openai("at dawn."), "data: [DONE]\n\n".to_owned()];
+    assert_eq!(read_stream(&events.concat(), true, "openai").await, whole);
+    // A part of such an answer is none, and its end cannot be told from any other of its chunks.
+    assert_eq!(read_stream(&gemini("Low "), false, "gemini").await, Err(Class::Unreadable));
+    assert_eq!(read_stream(&events[..3].concat(), true, "openai").await, Err(Class::Unreadable));
+}
+
+#[tokio::test]
 async fn a_character_whose_halves_come_in_two_chunks_is_read_in_every_format() {
     for (format, recorded) in [
         ("openai", recording!("openai_chat_stream_split_character.sse")),

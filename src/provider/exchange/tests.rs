@@ -36,6 +36,31 @@ async fn read_within(time: Duration, pieces: impl Pieces) -> Result<Reply, Failu
     read_stream(decoder(), pieces, &mut clocks, &Handle::current()).await
 }
 
+async fn read_gemini(pieces: impl Pieces) -> Result<Reply, Failure> {
+    let timeouts = Timeouts::default();
+    let now = Instant::now();
+    let mut clocks = Clocks::start(&timeouts, now + 600 * SECOND, now);
+    let decoder = Format::Gemini.decoder(&Prompt::text("x"), &Dialect::default());
+    read_stream(decoder, pieces, &mut clocks, &Handle::current()).await
+}
+
+/// An event of Gemini's that says so much and may be the last.
+fn last(text: &str) -> String {
+    let candidate = serde_json::json!({ "content": { "parts": [{ "text": text }] }, "finishReason": "STOP" });
+    let usage = serde_json::json!({ "promptTokenCount": 1, "candidatesTokenCount": 1 });
+    let chunk = serde_json::json!({ "candidates": [candidate], "usageMetadata": usage });
+    format!("data: {chunk}\n\n")
+}
+
+/// Each piece comes so many seconds after the one before it.
+fn paced(all: Vec<(u32, String)>) -> impl Pieces {
+    let piece = async |(seconds, piece)| {
+        tokio::time::sleep(seconds * SECOND).await;
+        Ok(Bytes::from(piece))
+    };
+    Box::pin(stream::iter(all).then(piece))
+}
+
 #[tokio::test]
 async fn an_answer_is_read_wherever_its_stream_is_cut() {
     let all = answer().concat();
@@ -122,4 +147,36 @@ async fn an_event_whose_end_has_not_come_counts_as_a_large_reply() {
         failure.message.contains("large replies")
     });
     assert_eq!(waited.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_after_a_finish_reason_is_read_wherever_its_stream_is_cut() {
+    let all = [last("Low "), last("tide "), last("at dawn.")].concat();
+    for at in 0..all.len() {
+        let (start, end) = all.split_at(at);
+        let both = vec![(1, start.to_owned()), (4, end.to_owned())];
+        assert_eq!(read_gemini(paced(both)).await.unwrap().text, "Low tide at dawn.", "{at}");
+    }
+    // Two of them have shown what the reason is worth: from then on the answer may pause.
+    let slow = [(1, "Low "), (4, "tide "), (40, "at dawn.")];
+    let slow = slow.map(|(seconds, text)| (seconds, last(text))).to_vec();
+    assert_eq!(read_gemini(paced(slow)).await.unwrap().text, "Low tide at dawn.");
+    let broken = stream::iter([Ok(last("Low ").into()), Err(Failure::new(Class::Unreadable, "broke off"))]);
+    assert_eq!(read_gemini(broken).await.unwrap_err().class, Class::Unreadable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_answer_is_kept_back_a_few_seconds_by_a_connection_that_stays_open() {
+    let started = Instant::now();
+    let reply = read_gemini(paced(vec![(1, last("fine"))]).chain(stream::pending())).await.unwrap();
+    assert_eq!((&*reply.text, started.elapsed()), ("fine", SECOND + REST));
+    // Pings are no more of it.
+    let pings = paced((0..100).map(|_| (1, ": ping\n\n".to_owned())).collect());
+    let started = Instant::now();
+    assert_eq!(read_gemini(paced(vec![(1, last("fine"))]).chain(pings)).await.unwrap().text, "fine");
+    assert_eq!(started.elapsed(), SECOND + REST);
+    let half = last("more");
+    let half = half[..half.len() / 2].to_owned();
+    let half = paced(vec![(1, last("fine")), (1, half)]).chain(stream::pending());
+    assert_eq!(read_gemini(half).await.unwrap_err().class, Class::Unreadable);
 }

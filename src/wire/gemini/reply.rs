@@ -26,6 +26,10 @@ pub struct Decoder {
     id: Option<String>,
     counts: Option<Counts>,
     finish: Option<Finish>,
+    /// Whether text has come without the finish reason `STOP` in its own chunk.
+    has_unmarked_text: bool,
+    /// Whether text has come after a finish reason: this server puts one into each chunk.
+    is_marked_throughout: bool,
     blocked: Option<String>,
     called: bool,
     began: bool,
@@ -48,6 +52,8 @@ impl Decoder {
             id: None,
             counts: None,
             finish: None,
+            has_unmarked_text: false,
+            is_marked_throughout: false,
             blocked: None,
             called: false,
             began: false,
@@ -153,31 +159,43 @@ impl Decoder {
                 progress = Progress::Answering;
             }
         }
-        // The final usage comes with the finish reason, or in a chunk after it.
-        let over = self.blocked.is_some() || self.finish.is_some() && counted;
-        Ok(if over { Progress::Ended } else { progress })
+        if self.blocked.is_some() && self.finish.is_none() {
+            return Ok(Progress::Ended);
+        }
+        // The final usage comes with the finish reason, or in a chunk after it. Where each chunk has both, only the end of
+        // the body ends the answer.
+        let is_complete = self.finish.is_some() && counted && !self.is_marked_throughout;
+        Ok(if is_complete { Progress::Complete } else { progress })
     }
 
     /// Adds what the candidate says; tells whether it said anything. Of several finish reasons the worst counts.
     fn add(&mut self, candidate: Candidate<'_>, mark: Option<char>) -> Result<bool, Failure> {
         let mut said = false;
+        let reason = match &candidate.finish_reason {
+            Label::Missing => None,
+            Label::Text(word) => Some(&**word),
+            Label::Number(number) => Some(FinishReason::word_of(number)),
+        };
+        let is_stop = |reason: &str| FinishReason::read(reason).failure().is_none();
+        let is_marked = reason.is_some_and(is_stop);
         for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
             self.called |= part.function_call.is_some();
             said |= part.function_call.is_some() || !part.text.is_empty();
             if part.thought {
                 continue;
             }
-            if self.finish.is_some() && !is_blank(&part.text) {
-                let why = "more of the answer came after its finish reason";
-                return Err(failure(Class::Unreadable, why, None).maybe_charged());
+            if !is_blank(&part.text) {
+                let is_more = self.finish.is_some();
+                self.has_unmarked_text |= !is_marked;
+                // Gemini 1.x, and what imitates it, finishes each chunk with `STOP`.
+                if is_more && self.has_unmarked_text {
+                    let why = "more of the answer came after its finish reason";
+                    return Err(failure(Class::Unreadable, why, None).maybe_charged());
+                }
+                self.is_marked_throughout |= is_more;
             }
             self.text.push(&part.text, mark);
         }
-        let reason = match &candidate.finish_reason {
-            Label::Missing => None,
-            Label::Text(word) => Some(&**word),
-            Label::Number(number) => Some(FinishReason::word_of(number)),
-        };
         let is_known = |word: &&str| !word.is_empty() && *word != "FINISH_REASON_UNSPECIFIED";
         if let Some(reason) = reason.filter(is_known) {
             let is_worse = |known: &Finish| FinishReason::read(reason) > FinishReason::read(&known.reason);

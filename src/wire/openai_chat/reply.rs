@@ -2,7 +2,9 @@
 //!
 //! An answer needs a finish reason that says it is whole, and the end of its body: the end mark `[DONE]`, or the body's
 //! own end. A body that broke off never comes here. Whatever lacks one is a failure; a piece of an answer is never passed
-//! on as a [`Reply`]. An empty answer is one: whether it will do is for its reader to say. Of several finish reasons the worst counts, and nothing of an answer comes after one.
+//! on as a [`Reply`]. An empty answer is one: whether it will do is for its reader to say. Of several finish reasons the worst counts, and
+//! nothing of an answer comes after one, except from a server that puts `stop` into each chunk. Its reason says nothing
+//! of the end, which then takes the end mark.
 
 use std::mem;
 
@@ -22,6 +24,10 @@ pub struct Decoder {
     text: Text,
     refusal: Text,
     finish: Option<Finish>,
+    /// Whether text has come without the finish reason `stop` in its own chunk.
+    has_unmarked_text: bool,
+    /// Whether text has come after a finish reason: this server puts one into each chunk.
+    is_marked_throughout: bool,
     ended: bool,
     /// The model has begun to work, so that the call may cost.
     began: bool,
@@ -113,7 +119,7 @@ impl Decoder {
     /// Gives the reply.
     pub(in crate::wire) fn finish(mut self) -> Result<Reply, Failure> {
         let finish = match self.finish.take() {
-            Some(Finish::Number) if !self.ended => {
+            Some(finish) if !self.ended && (finish == Finish::Number || self.is_marked_throughout) => {
                 return Err(self.unreadable("the stream stopped without its end mark, [DONE]"));
             }
             Some(finish) => finish,
@@ -201,13 +207,18 @@ impl Decoder {
             Label::Text(word) if !word.is_empty() && word != "null" => Some(Finish::read(word)),
             Label::Text(_) | Label::Missing => None,
         };
+        let is_marked = finish == Some(Finish::Stop);
         self.finish = self.finish.take().max(finish);
         let Some(said) = choice.delta.or(choice.message.map(|said| *said)) else { return Ok(false) };
         let Said { content, refusal, reasoning, reasoning_content, tool_calls, function_call } = said;
         let aside = reasoning.0 || reasoning_content.0 || tool_calls.0 || function_call.0;
         let is_more = |text: &Option<Words<'_>>| text.as_ref().is_some_and(|text| !is_blank(&text.0));
-        if was_finished && (is_more(&content) || is_more(&refusal)) {
-            return Err(self.unreadable("more of the answer came after its finish reason"));
+        if is_more(&content) || is_more(&refusal) {
+            self.has_unmarked_text |= !is_marked;
+            if was_finished && self.has_unmarked_text {
+                return Err(self.unreadable("more of the answer came after its finish reason"));
+            }
+            self.is_marked_throughout |= was_finished;
         }
         let mut spoke = false;
         for (all, more) in [(&mut self.text, content), (&mut self.refusal, refusal)] {

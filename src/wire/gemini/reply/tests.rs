@@ -192,7 +192,7 @@ fn the_chunks_of_an_ignored_stream_come_as_an_array() {
 
 #[test]
 fn progress_waits_for_the_usage_that_comes_after_the_end_mark() {
-    use Progress::{Answering, Ended, Waiting};
+    use Progress::{Answering, Complete, Waiting};
     let mut decoder = decoder();
     let mut event = |data: &str| decoder.event(None, data).unwrap();
     assert_eq!(event(""), Waiting);
@@ -202,7 +202,7 @@ fn progress_waits_for_the_usage_that_comes_after_the_end_mark() {
         Answering
     );
     assert_eq!(event(r#"{"candidates":[{"finishReason":"STOP"}]}"#), Waiting);
-    assert_eq!(event(r#"{"usageMetadata":{"promptTokenCount":2,"candidatesTokenCount":1}}"#), Ended);
+    assert_eq!(event(r#"{"usageMetadata":{"promptTokenCount":2,"candidatesTokenCount":1}}"#), Complete);
     let reply = decoder.finish().unwrap();
     assert_eq!((&*reply.text, reply.usage), ("Hi", Some(usage(2, 1, 0))));
 }
@@ -345,7 +345,24 @@ fn of_several_finish_reasons_the_worst_counts() {
 fn nothing_of_an_answer_comes_after_its_finish_reason() {
     assert_eq!(ends(&[("a", Some("STOP")), ("", None)]), Ok("a".to_owned()));
     assert_eq!(ends(&[("a", Some("STOP")), ("b", None)]), Err(Class::Unreadable));
-    assert_eq!(ends(&[("a", Some("STOP")), ("b", Some("STOP"))]), Err(Class::Unreadable));
+    assert_eq!(ends(&[("a", None), ("b", Some("STOP")), ("b", Some("STOP"))]), Err(Class::Unreadable));
+}
+
+#[test]
+fn an_answer_whose_every_chunk_has_the_finish_reason_stop_is_read_to_its_end() {
+    let said = |text: &'static str| (text, Some("STOP"));
+    assert_eq!(ends(&[said("a"), said("b"), said("c")]), Ok("abc".to_owned()));
+    assert_eq!(ends(&[said(""), said("a"), said("b"), ("", Some("STOP"))]), Ok("ab".to_owned()));
+    assert_eq!(ends(&[said("a"), said("b"), ("c", Some("MAX_TOKENS"))]), Err(Class::Unreadable));
+    assert_eq!(ends(&[said("a"), said("b"), ("c", None)]), Err(Class::Unreadable));
+    let chunk = json!({
+        "candidates": [{ "content": { "parts": [{ "text": "a" }] }, "finishReason": "STOP" }],
+        "usageMetadata": { "promptTokenCount": 2, "candidatesTokenCount": 1 },
+    });
+    let mut decoder = decoder();
+    // The first may be the last; the second has shown that the reason says nothing of the end.
+    assert_eq!(decoder.event(None, &chunk.to_string()), Ok(Progress::Complete));
+    assert_eq!(decoder.event(None, &chunk.to_string()), Ok(Progress::Answering));
 }
 
 #[test]

@@ -304,7 +304,7 @@ fn nothing_of_an_answer_comes_after_its_finish_reason() {
     assert_eq!(class(&[last, line_end, "[DONE]"]), Ok("a\n".to_owned()));
     for more in [
         r#"{"choices":[{"delta":{"content":"b"}}]}"#,
-        r#"{"choices":[{"delta":{"content":"b"},"finish_reason":"stop"}]}"#,
+        r#"{"choices":[{"delta":{"content":"b"},"finish_reason":"length"}]}"#,
         r#"{"choices":[{"delta":{"refusal":"no"}}]}"#,
     ] {
         assert_eq!(class(&[last, more, "[DONE]"]), Err(Class::Unreadable), "{more}");
@@ -398,4 +398,21 @@ fn long_words_of_a_server_are_cut() {
     assert_eq!((reply.model.len(), reply.request_id.map(|id| id.len())), (256, Some(256)));
     let failure = lines(&[&stopped(&long), "[DONE]"]).unwrap_err();
     assert!(failure.message.len() < 600, "{}", failure.message.len());
+}
+
+#[test]
+fn an_answer_whose_every_chunk_has_the_finish_reason_stop_is_read_to_its_end_mark() {
+    let said = |text: &str| {
+        let delta = format!(r#"{{"role":"assistant","content":"{text}"}}"#);
+        format!(r#"{{"choices":[{{"delta":{delta},"finish_reason":"stop"}}]}}"#)
+    };
+    let read = |all: &[&str]| lines(all).map(|reply| reply.text).map_err(|failure| failure.class);
+    let (empty, a, b) = (said(""), said("a"), said("b"));
+    let unmarked = r#"{"choices":[{"delta":{"content":"c"}}]}"#;
+    assert_eq!(read(&[&empty, &a, &b, "[DONE]"]), Ok("ab".to_owned()));
+    // Without the end mark, the body may have ended after any of its chunks.
+    assert_eq!(read(&[&empty, &a, &b]), Err(Class::Unreadable));
+    assert_eq!(read(&[&a]), Ok("a".to_owned()));
+    assert_eq!(read(&[&a, &b, unmarked, "[DONE]"]), Err(Class::Unreadable));
+    assert_eq!(read(&[unmarked, &a, &b, "[DONE]"]), Err(Class::Unreadable));
 }
