@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
 use crate::types::{Cause, Class, Failure, Prompt, Reply};
-use crate::wire::{Decoder, Format, LeftOut, Progress};
+use crate::wire::{Decoder, Dialect, Format, LeftOut, Progress, without_echo};
 
 use super::call::Call;
 use super::clocks::Clocks;
@@ -52,6 +52,37 @@ trait Pieces: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static {}
 
 impl<T: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static> Pieces for T {}
 
+/// What was asked, and in which format.
+struct Asked<'a> {
+    format: Format,
+    prompt: &'a Prompt,
+    dialect: &'a Dialect,
+}
+
+impl Asked<'_> {
+    fn decoder(&self) -> Decoder {
+        self.format.decoder(self.prompt, self.dialect)
+    }
+
+    /// Classifies a failure by what its `source` says without the words of the request, where it repeats them: those may
+    /// change no other request. Its message stays.
+    fn apart(&self, failure: Failure, source: &[u8], read: impl FnOnce(&[u8]) -> Option<Failure>) -> Failure {
+        match without_echo(source, self.prompt).and_then(|rest| read(&rest)) {
+            Some(apart) => Failure { message: failure.message, text: failure.text, ..apart },
+            None => failure,
+        }
+    }
+
+    /// The same for an event of a stream.
+    fn event_apart(&self, failure: Failure, name: Option<&str>, data: &str) -> Failure {
+        let (usage, charged) = (failure.usage.clone(), failure.charged);
+        let failure = self.apart(failure, data.as_bytes(), |rest| {
+            self.decoder().event(name, str::from_utf8(rest).ok()?).err()
+        });
+        Failure { usage, charged, ..failure }
+    }
+}
+
 /// What a call brought.
 pub(super) struct Exchanged {
     pub(super) result: Result<Reply, Failure>,
@@ -74,6 +105,7 @@ pub(super) async fn exchange(
     let left_out = state.left_out(&call.model);
     let prompt = with_defaults(&call.prompt, model, left_out);
     let dialect = left_out.dialect(&settings.dialect);
+    let asked = Asked { format: settings.format, prompt: &prompt, dialect: &dialect };
     let mut bounds = None;
     let mut result = async {
         chaos::point("call.encode");
@@ -91,18 +123,17 @@ pub(super) async fn exchange(
         if !response.is_success() {
             let redirect = redirect::failure(response.status, &response.headers, state.base_url(), &path);
             let Some(redirect) = redirect else {
-                return Err(read_error(format, response, &mut clocks).await);
+                return Err(read_error(&asked, response, &mut clocks).await);
             };
             return Err(redirect);
         }
-        let decoder = format.decoder(&prompt, &dialect);
         let (request_id, media_type) = (response.request_id(), response.media_type());
         let is_event_stream = media_type == "text/event-stream";
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &mut clocks).await),
-            "application/json" => read_whole(decoder, response.stream(), &mut clocks).await,
-            _ => read_stream(decoder, response.stream(), &mut clocks, &outlet.runtime).await,
+            "application/json" => read_whole(&asked, response.stream(), &mut clocks).await,
+            _ => read_stream(&asked, response.stream(), &mut clocks, &outlet.runtime).await,
         };
         let mut reply = reply.map_err(|mut failure| {
             // What comes as a stream of events is an API's, broken or not.
@@ -145,10 +176,11 @@ fn with_defaults<'a>(prompt: &'a Prompt, model: &Model, left_out: LeftOut) -> Co
     Cow::Owned(Prompt { max_tokens, temperature, ..prompt.clone() })
 }
 
-async fn read_error(format: Format, response: Response, clocks: &mut Clocks<'_>) -> Failure {
+async fn read_error(asked: &Asked<'_>, response: Response, clocks: &mut Clocks<'_>) -> Failure {
     let (status, headers) = (response.status, response.headers.clone());
     let body = clocks.wait(response.error_body(REFUSAL)).await.unwrap_or_default();
-    format.read_error(status, &headers, &body, SystemTime::now())
+    let read = |body: &[u8]| asked.format.read_error(status, &headers, body, SystemTime::now());
+    asked.apart(read(&body), &body, |rest| Some(read(rest)))
 }
 
 async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
@@ -159,11 +191,12 @@ async fn html(response: Response, clocks: &mut Clocks<'_>) -> Failure {
 }
 
 async fn read_whole(
-    mut decoder: Decoder,
+    asked: &Asked<'_>,
     mut pieces: impl Pieces,
     clocks: &mut Clocks<'_>,
 ) -> Result<Reply, Failure> {
     let mut body = Vec::new();
+    let mut decoder = asked.decoder();
     let mut limit = ReplyLimit::default();
     while let Some(piece) = clocks.wait(pieces.next()).await? {
         clocks.answering(Instant::now());
@@ -172,18 +205,20 @@ async fn read_whole(
         body.extend_from_slice(&piece);
         consume_budget().await;
     }
-    decoder.whole(&body)?;
+    let read = decoder.whole(&body);
+    read.map_err(|failure| asked.apart(failure, &body, |rest| asked.decoder().whole(rest).err()))?;
     decoder.finish()
 }
 
 /// A small body can unpack to very many events: other calls get their turn between them, and the clocks are looked at
 /// for each piece, whether one has to be waited for or not.
 async fn read_stream(
-    mut decoder: Decoder,
+    asked: &Asked<'_>,
     mut pieces: impl Pieces,
     clocks: &mut Clocks<'_>,
     runtime: &Handle,
 ) -> Result<Reply, Failure> {
+    let mut decoder = asked.decoder();
     let mut limit = ReplyLimit::default();
     let mut events = Events::default();
     // Until when the end of the body is waited for, once the answer may be complete.
@@ -210,7 +245,8 @@ async fn read_stream(
                 events.waited()?;
                 continue;
             };
-            match decoder.event(event.event.as_deref(), data)? {
+            let name = event.event.as_deref();
+            match decoder.event(name, data).map_err(|failure| asked.event_apart(failure, name, data))? {
                 Progress::Waiting => events.waited()?,
                 Progress::Answering => {
                     rest = None;
@@ -233,7 +269,8 @@ async fn read_stream(
     events.end()?;
     while let Some(event) = events.next()? {
         if let Some(data) = &event.data {
-            decoder.event(event.event.as_deref(), data)?;
+            let name = event.event.as_deref();
+            decoder.event(name, data).map_err(|failure| asked.event_apart(failure, name, data))?;
         }
     }
     // Some formats have no mark but the last event's own words: the decoder knows.

@@ -10,6 +10,7 @@
 mod anthropic;
 mod count;
 mod dialect;
+mod echo;
 #[cfg(test)]
 mod error_bodies;
 mod excerpt;
@@ -41,6 +42,7 @@ mod told;
 mod translate_schema;
 
 pub use dialect::{Dialect, MaxTokensField, Structured};
+pub use echo::without_echo;
 pub use exchange::{Progress, Request};
 pub use format::{Decoder, Format};
 pub use hints::{Hints, Remaining};

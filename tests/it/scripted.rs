@@ -18,17 +18,17 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// Answers every request with the bytes that `answer` makes of its head, and keeps the connection.
+    /// Answers every request with the bytes that `answer` makes of its head and body, and keeps the connection.
     pub(crate) async fn start(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::begin(answer, true, Duration::ZERO).await
     }
 
-    /// Answers every request with the bytes that `answer` makes of its head, and closes the connection.
+    /// Answers every request with the bytes that `answer` makes of its head and body, and closes the connection.
     pub(crate) async fn start_closing(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self::begin(answer, false, Duration::ZERO).await
     }
 
-    /// Answers every request after `delay` with the bytes that `answer` makes of its head.
+    /// Answers every request after `delay` with the bytes that `answer` makes of its head and body.
     pub(crate) async fn start_late(
         delay: Duration,
         answer: impl Fn(&str) -> String + Send + Sync + 'static,
@@ -93,10 +93,10 @@ async fn converse(
                 return;
             }
         }
-        read.drain(..end + length);
+        let request = String::from_utf8(read.drain(..end + length).collect()).unwrap();
         requests.fetch_add(1, SeqCst);
         tokio::time::sleep(delay).await;
-        if stream.write_all(answer(&head).as_bytes()).await.is_err() || !keep {
+        if stream.write_all(answer(&request).as_bytes()).await.is_err() || !keep {
             return;
         }
     }

@@ -5,13 +5,8 @@ use futures_util::stream;
 
 use super::*;
 use crate::provider::settings::Timeouts;
-use crate::wire::Dialect;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn decoder() -> Decoder {
-    Format::Openai.decoder(&Prompt::text("x"), &Dialect::default())
-}
 
 fn answer() -> Vec<String> {
     vec![
@@ -33,15 +28,19 @@ async fn read_within(time: Duration, pieces: impl Pieces) -> Result<Reply, Failu
     let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
     let now = Instant::now();
     let mut clocks = Clocks::start(&timeouts, now + time, now);
-    read_stream(decoder(), pieces, &mut clocks, &Handle::current()).await
+    read_as(Format::Openai, pieces, &mut clocks).await
+}
+
+async fn read_as(format: Format, pieces: impl Pieces, clocks: &mut Clocks<'_>) -> Result<Reply, Failure> {
+    let asked = Asked { format, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
+    read_stream(&asked, pieces, clocks, &Handle::current()).await
 }
 
 async fn read_gemini(pieces: impl Pieces) -> Result<Reply, Failure> {
     let timeouts = Timeouts::default();
     let now = Instant::now();
     let mut clocks = Clocks::start(&timeouts, now + 600 * SECOND, now);
-    let decoder = Format::Gemini.decoder(&Prompt::text("x"), &Dialect::default());
-    read_stream(decoder, pieces, &mut clocks, &Handle::current()).await
+    read_as(Format::Gemini, pieces, &mut clocks).await
 }
 
 /// An event of Gemini's that says so much and may be the last.
