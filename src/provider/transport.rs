@@ -29,6 +29,9 @@ const MOST_BYTES: usize = 64 << 20;
 /// longer one the status says what it is.
 const MOST_ERROR_BYTES: usize = 64 << 10;
 
+/// Most characters that are kept of a provider's own id of a request.
+const MAX_ID: usize = 256;
+
 /// The headers that carry a provider's own id of a request.
 const REQUEST_IDS: [&str; 2] = ["x-request-id", "request-id"];
 
@@ -175,7 +178,7 @@ impl Response {
     /// Returns the provider's own id of the request, where it sends one.
     pub(super) fn request_id(&self) -> Option<String> {
         let value = |name| self.headers.get(name)?.to_str().ok().filter(|id| !id.is_empty());
-        REQUEST_IDS.into_iter().find_map(value).map(str::to_owned)
+        REQUEST_IDS.into_iter().find_map(value).map(|id| id.chars().take(MAX_ID).collect())
     }
 
     /// Returns the media type without its parameters, in lower case; empty when there is none.

@@ -24,7 +24,7 @@ const MAX_TOTAL_BYTES: usize = 64 << 10;
 const MAX_NUMBER_BYTES: usize = 40;
 
 /// Most bytes of a word that is kept, such as the id of an answer or the name of its model.
-const MAX_WORD_BYTES: usize = 256;
+pub(super) const MAX_WORD_BYTES: usize = 256;
 
 /// Returns as much of a word as is kept.
 pub(super) fn word(text: &str) -> String {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::types::{Cause, Class, Failure, Scope};
 
+use super::excerpt::{self, MAX_WORD_BYTES};
 use super::limited::limited;
 use super::{Hints, instants, phrases, scope};
 
@@ -86,7 +87,10 @@ pub(super) fn complete(mut failure: Failure, hints: &Hints, now: SystemTime) -> 
     if failure.class == Class::NotFound && phrases::is_no_endpoint(&failure.message.to_ascii_lowercase()) {
         failure.cause = Some(Cause::NoEndpoint);
     }
-    scope::refine(failure)
+    failure = scope::refine(failure);
+    failure.code =
+        failure.code.map(|code| if code.len() > MAX_WORD_BYTES { excerpt::word(&code).into() } else { code });
+    failure
 }
 
 /// Returns the failure of a request that a web page was sent for instead of an error of the API: a firewall, a
@@ -156,8 +160,11 @@ pub(super) fn short(message: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use http::HeaderMap;
+
     use super::*;
-    use crate::types::Charged;
+    use crate::types::{Charged, Prompt};
+    use crate::wire::{Dialect, Format};
 
     #[test]
     fn a_page_is_reduced_to_its_title() {
@@ -174,6 +181,31 @@ mod tests {
         assert_eq!(short(&"é".repeat(500)), "é".repeat(500));
         assert_eq!(short(&format!("{} b", "a".repeat(499))), format!("{}…", "a".repeat(499)));
         assert_eq!(short("a\n\n  b\u{1b}[31m"), "a b [31m");
+    }
+
+    #[test]
+    fn a_long_code_is_cut_in_every_format() {
+        use serde_json::json;
+
+        let long = "é".repeat(30_000);
+        let of_google = json!({ "error": { "status": "INVALID_ARGUMENT", "details": [{ "reason": long }] } });
+        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+            for body in [
+                json!({ "error": { "message": "no", "code": long, "type": long } }),
+                json!({ "error": { "message": "no", "type": long, "details": { "error_code": long } } }),
+                of_google.clone(),
+            ] {
+                let body = body.to_string();
+                let failure = format.read_error(400, &HeaderMap::new(), body.as_bytes(), SystemTime::now());
+                let code = failure.code.as_deref().map_or(0, str::len);
+                assert!(code <= MAX_WORD_BYTES, "{format:?}: {code}");
+                let mut decoder = format.decoder(&Prompt::text("x"), &Dialect::default());
+                let failure = decoder.event(None, &body).unwrap_err();
+                let failure = format.complete(failure, &HeaderMap::new(), SystemTime::now());
+                let code = failure.code.as_deref().map_or(0, str::len);
+                assert!(code <= MAX_WORD_BYTES, "{format:?}: {code}");
+            }
+        }
     }
 
     #[test]
