@@ -41,20 +41,25 @@ fn advice(target: &Uri, base_url: &str, path: &str) -> Option<String> {
     };
     // The name and password before a host are no part of an address that is configured.
     let place = authority.as_str().rsplit('@').next().unwrap_or_default();
-    Some(format!("{what}, base_url = \"{scheme}://{place}{prefix}\""))
+    let address: String = format!("{scheme}://{place}{prefix}").chars().take(MAX_SHOWN).collect();
+    Some(format!("{what}, base_url = \"{address}\""))
 }
 
 /// Returns an address without what may be secret: user, query and fragment.
 fn shown(location: &str) -> String {
     let address = location.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = match address.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), address),
-    };
-    let host_end = rest.find('/').unwrap_or(rest.len());
-    let (place, path) = rest.split_at(host_end);
+    let is_slash = ['/', '\\'];
+    // The scheme may be missing, and so may slashes: clients read such addresses all the same.
+    let scheme_end =
+        address.find(':').filter(|end| address[end + 1..].starts_with(is_slash)).map_or(0, |end| end + 1);
+    let slashes = address[scheme_end..].len() - address[scheme_end..].trim_start_matches(is_slash).len();
+    if scheme_end == 0 && slashes == 1 {
+        return address.chars().take(MAX_SHOWN).collect();
+    }
+    let (start, rest) = address.split_at(scheme_end + slashes);
+    let (place, path) = rest.split_at(rest.find(is_slash).unwrap_or(rest.len()));
     let place = place.rsplit('@').next().unwrap_or_default();
-    let whole = format!("{scheme}{place}{path}");
+    let whole = format!("{start}{place}{path}");
     whole.chars().take(MAX_SHOWN).collect()
 }
 
@@ -119,6 +124,16 @@ mod tests {
             "{told}"
         );
         assert!(!told.contains("sk-") && !told.contains("pass"), "{told}");
+        for (location, shown) in [
+            ("//me:pass@a.example/v1", "redirects to //a.example/v1:"),
+            ("https:/me:pass@a.example/v1", "redirects to https:/a.example/v1:"),
+            ("https:\\\\me:pass@a.example\\v1", "redirects to https:\\\\a.example\\v1:"),
+            ("me:pass@a.example/v1", "redirects to a.example/v1:"),
+            ("/v1/me@x/y", "redirects to /v1/me@x/y:"),
+        ] {
+            let told = message(307, location, "https://b.example/v1").unwrap();
+            assert!(told.contains(shown) && !told.contains("pass"), "{told}");
+        }
     }
 
     #[test]

@@ -11,12 +11,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::pipeline::attach::{Attachment, FileAttachment, Folders};
 use crate::pipeline::protected::{FileUse, ProtectedFiles};
 use crate::store::FileStamp;
-use crate::types::{Class, Failure, MediaData, Part};
+use crate::types::{Class, Failure, Media, MediaData, Part};
 
 /// Most bytes of one attachment; providers refuse larger ones.
 const MAX_FILE_BYTES: u64 = 50 << 20;
@@ -40,17 +42,51 @@ pub(super) async fn load_all(
     let mut left = MAX_REQUEST_BYTES;
     for attachment in attachments {
         let (part, bytes) = match attachment {
-            Attachment::Ready(part) => (part.clone(), inline_bytes(part)),
+            Attachment::Ready(part) => {
+                if !is_readable(part) {
+                    return Err(no_utf8("the content of the data: URL"));
+                }
+                (part.clone(), inline_bytes(part))
+            }
             Attachment::File(file) => {
                 let (content, stamp) = load(file, protected).await?;
                 files.push(stamp);
-                (file.part(&content), content.len() as u64)
+                let part = file.part(&content);
+                if is_text(&part) && str::from_utf8(&content).is_err() {
+                    return Err(no_utf8(&shown(&file.path)));
+                }
+                (part, content.len() as u64)
             }
         };
         left = left.checked_sub(bytes).ok_or_else(too_much)?;
         parts.push(part);
     }
     Ok((parts, files))
+}
+
+fn is_text(part: &Part) -> bool {
+    matches!(part, Part::Document(media) if media.is_text())
+}
+
+/// Returns whether a part that the item carried is UTF-8 where it is a text.
+fn is_readable(part: &Part) -> bool {
+    match part {
+        Part::Document(Media { data: MediaData::Base64(data), .. }) if is_text(part) => {
+            BASE64_STANDARD.decode(&**data).is_ok_and(|bytes| str::from_utf8(&bytes).is_ok())
+        }
+        _ => true,
+    }
+}
+
+fn no_utf8(what: &str) -> Failure {
+    let advice = "an attached text must be UTF-8; convert it, for example with iconv";
+    Failure::new(Class::TemplateError, format!("cannot attach {what}: {advice}"))
+}
+
+/// Returns a path as a literal: it is an item's, and may hold what a terminal obeys.
+fn shown(path: &Path) -> String {
+    let start: String = path.to_string_lossy().chars().take(MAX_SHOWN).collect();
+    format!("{start:?}")
 }
 
 fn too_much() -> Failure {
@@ -75,9 +111,7 @@ async fn load(
     let protected = protected.clone();
     let content = tokio::task::spawn_blocking(move || {
         read(&file, &protected, MAX_FILE_BYTES).map_err(|why| {
-            let shown: String = file.path.to_string_lossy().chars().take(MAX_SHOWN).collect();
-            // As a literal: the path is an item's, and may hold what a terminal obeys.
-            Failure::new(Class::TemplateError, format!("cannot attach {shown:?}: {why}"))
+            Failure::new(Class::TemplateError, format!("cannot attach {}: {why}", shown(&file.path)))
         })
     });
     let broken = |_| Err(Failure::new(Class::Internal, "reading an attachment panicked"));
@@ -379,6 +413,26 @@ mod tests {
         let Ok(Some(Attachment::File(mut file))) = Attachment::read("maps.txt", &folders) else { panic!() };
         file.path = "/proc/self/maps".into();
         assert!(matches!(read(&file, &none, 10), Err(Refusal::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn an_attached_text_that_is_no_utf8_is_refused_before_it_is_sent() {
+        let place = Place::new();
+        let folders = Folders::only(&place.0.path().join("photos"));
+        let load = async |path: &str| {
+            let Ok(Some(one)) = Attachment::read(path, &folders) else { panic!("none") };
+            load_all(&[one], &Arc::default()).await.map_err(|failure| (failure.class, failure.message))
+        };
+        for name in ["latin.txt", "latin.json", "latin.png"] {
+            fs::write(place.0.path().join("photos").join(name), b"d\xeda").unwrap();
+        }
+        assert!(load("latin.png").await.is_ok());
+        for text in ["latin.txt", "latin.json", "data:text/plain;base64,ZO1h"] {
+            let (class, message) = load(text).await.unwrap_err();
+            assert_eq!(class, Class::TemplateError);
+            assert!(message.contains("must be UTF-8; convert it"), "{message}");
+        }
+        assert!(load("data:text/plain;base64,ZMOtYQ==").await.is_ok());
     }
 
     #[tokio::test]
