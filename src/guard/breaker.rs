@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::outcomes::Outcomes;
+use super::outcomes::{Evidence, Outcomes};
 use super::{BreakerSettings, Trouble};
 
 /// Where a breaker stands.
@@ -199,6 +199,27 @@ impl Breaker {
         pass.is_probe()
     }
 
+    /// Opens it for a reason that is no failure of the provider's, unless it is open or a probe is under way. Returns
+    /// whether it has opened. `jitter` as for [`Self::failed`].
+    pub fn rest_lane(&mut self, now: Instant, jitter: f64) -> bool {
+        if matches!(self.state, State::Open { .. } | State::HalfOpen { probing: true }) {
+            return false;
+        }
+        self.trouble = Some(Trouble::Row);
+        self.open(now, jitter);
+        self.outage = self.epoch;
+        true
+    }
+
+    /// Closes it, whatever it was open for, because the provider has shown that it works. Returns whether it was open.
+    pub fn works_again(&mut self) -> bool {
+        let was_open = self.trouble.is_some();
+        if was_open {
+            self.close();
+        }
+        was_open
+    }
+
     /// Returns whether the calls that are out are enough to tell if the lane has failed: the last one did, and nothing
     /// has been decided yet.
     pub fn is_doubtful(&self) -> bool {
@@ -207,22 +228,28 @@ impl Breaker {
 
     /// Counts a failure of the provider. `jitter` lies in `0.0..1.0` and spreads the pause.
     pub fn failed(&mut self, pass: Pass, now: Instant, jitter: f64) {
-        self.count_failure(pass, false, now, jitter);
+        self.count_failure(pass, Evidence::Whole, now, jitter);
     }
 
     /// Counts a failure that says no more than that the provider has too many calls. `jitter` as for
     /// [`Self::failed`].
     pub fn overloaded(&mut self, pass: Pass, now: Instant, jitter: f64) {
-        self.count_failure(pass, true, now, jitter);
+        self.count_failure(pass, Evidence::Overload, now, jitter);
     }
 
-    fn count_failure(&mut self, pass: Pass, is_overload: bool, now: Instant, jitter: f64) {
+    /// Counts a failure of a call while the lane has answered others that left later: it belongs to no row. `jitter`
+    /// as for [`Self::failed`].
+    pub fn failed_alone(&mut self, pass: Pass, now: Instant, jitter: f64) {
+        self.count_failure(pass, Evidence::Alone, now, jitter);
+    }
+
+    fn count_failure(&mut self, pass: Pass, evidence: Evidence, now: Instant, jitter: f64) {
         if self.is_late(pass) {
             return;
         }
         match pass.kind {
             Kind::Ordinary => {
-                self.outcomes.failed(&self.settings, is_overload, now);
+                self.outcomes.failed(&self.settings, evidence, now);
                 if let Some(trouble) = self.outcomes.trouble(&self.settings) {
                     self.trouble = Some(trouble);
                     self.open(now, jitter);
@@ -230,7 +257,7 @@ impl Breaker {
                 }
             }
             Kind::Forced => {
-                self.forced.failed(&self.settings, is_overload, now);
+                self.forced.failed(&self.settings, evidence, now);
                 if self.forced.is_row(&self.settings) {
                     self.trouble = Some(Trouble::Row);
                 }

@@ -95,6 +95,8 @@ pub struct Concurrency {
     max: usize,
     limit: usize,
     in_flight: usize,
+    /// Those of them that hang: nothing is to be expected of them, and they take no room from others.
+    hung: usize,
     /// Grows whenever the limit is lowered: calls that left before left under another.
     epoch: u64,
     /// Whether the provider has never objected.
@@ -131,6 +133,7 @@ impl Concurrency {
             max,
             limit,
             in_flight: 0,
+            hung: 0,
             epoch: 0,
             is_new: true,
             before: 0,
@@ -161,9 +164,24 @@ impl Concurrency {
         self.in_flight
     }
 
+    /// Returns how many are out that do not hang.
+    pub fn counted(&self) -> usize {
+        self.in_flight.saturating_sub(self.hung)
+    }
+
+    /// Notes that so many of the attempts in flight hang.
+    pub fn hang(&mut self, attempts: usize) {
+        self.hung += attempts;
+    }
+
+    /// Takes back that one attempt hangs: it has ended, or had a word after all.
+    pub fn hangs_no_more(&mut self) {
+        self.hung = self.hung.saturating_sub(1);
+    }
+
     /// Returns whether one more may leave. `paced` is whether a limit is known that calls keep to.
     pub fn has_room(&self, paced: bool) -> bool {
-        self.in_flight < self.reachable(paced)
+        self.counted() < self.reachable(paced)
     }
 
     /// Returns how many calls may be out. Where calls keep to a known limit that is their pace, and trying
@@ -178,9 +196,9 @@ impl Concurrency {
         self.in_flight += 1;
         if paced && self.is_new && self.before == 0 {
             // More than were tried, because a known limit let them: that is what an objection is about.
-            self.limit = self.limit.max(self.in_flight.min(self.max));
+            self.limit = self.limit.max(self.counted().min(self.max));
         }
-        let (out, limit) = (self.in_flight, self.limit);
+        let (out, limit) = (self.counted(), self.limit);
         // What leaves into an idle lane says nothing about how much it gets done at the limit.
         let is_told = !is_idle(out, limit) && self.limit >= self.before;
         let member = if is_told { self.payoff.left() } else { None };
@@ -265,6 +283,11 @@ impl Concurrency {
         Some(self.before.max(self.reached)).filter(|before| *before > self.limit)
     }
 
+    /// Returns whether the limit is on its way back after an outage, and no objection has lowered it.
+    pub fn is_recovering(&self) -> bool {
+        self.before > 0 && self.ceiling.is_none()
+    }
+
     /// Grows beyond what is known to be good. As long as nothing is objected to, each step is twice as large as the one
     /// before.
     fn take_step(&mut self, most: usize, now: Instant) {
@@ -337,7 +360,7 @@ impl Concurrency {
     /// Returns the most calls that are known to have been out with a call, itself included. Those that
     /// leave first in a burst leave alone, and are not alone for long.
     fn busiest(&self, ticket: Ticket) -> usize {
-        ticket.out.max(self.in_flight)
+        ticket.out.max(self.counted())
     }
 }
 

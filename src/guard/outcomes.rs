@@ -32,6 +32,18 @@ const MOST_REMEMBERED: usize = BreakerSettings::MOST_CALLS as usize;
 /// is down answers fast; where it is silent they are all out before the first fails.
 const TELLING: u32 = 4;
 
+/// How far the failure of one call says something of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// It may have failed all of them.
+    Whole,
+    /// No more than that there were too many, or that it is open whether others fail: it takes as many as are out to
+    /// make a row.
+    Overload,
+    /// Nothing: others were answered meanwhile.
+    Alone,
+}
+
 /// The outcomes of one lane since its breaker last moved.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
@@ -68,12 +80,16 @@ impl Outcomes {
         self.remember(settings, now, false);
     }
 
-    /// Counts a failure; `is_overload` is one that says no more than that there were too many calls.
-    pub(super) fn failed(&mut self, settings: &BreakerSettings, is_overload: bool, now: Instant) {
+    /// Counts a failure.
+    pub(super) fn failed(&mut self, settings: &BreakerSettings, evidence: Evidence, now: Instant) {
         self.came_back();
-        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        self.overloads_in_a_row = self.overloads_in_a_row.saturating_add(u32::from(is_overload));
         self.remember(settings, now, true);
+        if evidence == Evidence::Alone {
+            return;
+        }
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        self.overloads_in_a_row =
+            self.overloads_in_a_row.saturating_add(u32::from(evidence == Evidence::Overload));
     }
 
     /// Returns whether there is a row: `failures` of them, and a quarter of the calls that are still out. A provider

@@ -23,6 +23,7 @@ use super::limit_use::Lately;
 use super::money::{Money, NoMoney, Spending};
 use super::permit::Taken;
 use super::queue::{Queue, Ticket};
+use super::reached::Reached;
 use super::settings::Settings;
 use super::state::Waiting;
 use super::times::Times;
@@ -41,6 +42,10 @@ pub(super) struct Book {
     pub(super) door: Breaker,
     /// The last failure that counted against the door.
     pub(super) at_the_door: Option<Failure>,
+    /// What was heard of the provider while connections failed.
+    pub(super) reached: Reached,
+    /// Whether the shared breaker has closed with a first word, and the router is to be told.
+    pub(super) door_has_closed: bool,
     pub(super) retries: RetryBudget,
     /// Whether retries have run out, and people know.
     pub(super) retries_ran_out: bool,
@@ -90,6 +95,8 @@ impl Book {
             keys,
             door: Breaker::new(at_the_door(&settings.breaker)),
             at_the_door: None,
+            reached: Reached::default(),
+            door_has_closed: false,
             retries: RetryBudget::new(settings.retries.clone(), now),
             retries_ran_out: false,
             spending: Spending::default(),
@@ -135,7 +142,11 @@ impl Book {
         }
         let reserved = lane.reservations.of(&lane.sizes, call.asker.step.as_ref(), estimate);
         // While a probe is due or under way, waiting for it is worth more than going away.
-        let is_open = |breaker: &Breaker| breaker.state(now) == BreakerState::Open;
+        // Where it is silent, a probe takes as long as it takes.
+        let is_open = |breaker: &Breaker| {
+            let is_silent = breaker.trouble() == Some(Trouble::Silence);
+            breaker.state(now) == BreakerState::Open || is_silent && !breaker.would_admit(now)
+        };
         if is_open(&self.door) || is_open(&lane.breaker) {
             self.check(lane, call.alone, now)?;
         }
@@ -166,7 +177,7 @@ impl Book {
     }
 
     /// Asks the breakers, and takes no pass.
-    fn check(&self, lane: &Lane, alone: bool, now: Instant) -> Result<(), Refused> {
+    pub(super) fn check(&self, lane: &Lane, alone: bool, now: Instant) -> Result<(), Refused> {
         if let Err(until) = self.door.check(now, alone) {
             return Err(match &self.at_the_door {
                 // Patience is for what has worked before, be it another model's.
@@ -184,7 +195,7 @@ impl Book {
         let shared = self.limits.expected(ahead as u64, need, now);
         let paced = shared.max(lane.limits.expected(own as u64, need, now));
         let at_once = lane.concurrency.reachable(lane.is_paced(&self.limits));
-        let of_lane = (lane.concurrency.in_flight() + own) as f64 / at_once as f64;
+        let of_lane = (lane.concurrency.counted() + own) as f64 / at_once as f64;
         let of_all = self.max_in_flight.map_or(0.0, |max| (self.in_flight + ahead) as f64 / max as f64);
         let waves = of_lane.max(of_all);
         // As long as none has come back nobody knows, and a guess must not turn anyone away.
@@ -195,6 +206,10 @@ impl Book {
 
     /// Returns whether a lane's calls are to be looked at now.
     pub(super) fn may(&self, model: &ModelName, now: Instant) -> bool {
+        // Those in flight can tell, soon, whether the provider cannot be reached or only single requests fail.
+        if self.reached.in_doubt_until(now).is_some() && self.door.is_doubtful() {
+            return false;
+        }
         let is_shut = self.door.trouble() == Some(Trouble::Row);
         self.lanes.get(model).is_none_or(|lane| lane.may(&self.limits, is_shut, now))
     }
@@ -248,12 +263,8 @@ impl Book {
     /// Returns whether fewer attempts are in flight than all models together may have. Those to a model that has
     /// fallen silent do not count: they may hang for minutes, and the other models must not wait for them.
     pub(super) fn has_room_for_all(&self) -> bool {
-        self.max_in_flight.is_none_or(|max| {
-            let is_silent = |lane: &&Lane| lane.breaker.trouble() == Some(Trouble::Silence);
-            let silent: usize =
-                self.lanes.values().filter(is_silent).map(|lane| lane.concurrency.in_flight()).sum();
-            self.in_flight.saturating_sub(silent) < max
-        })
+        let counted = |lane: &Lane| if lane.is_silent() { 0 } else { lane.concurrency.counted() };
+        self.max_in_flight.is_none_or(|max| self.lanes.values().map(counted).sum::<usize>() < max)
     }
 
     /// Lets a call leave, with all that it takes; or takes nothing.
@@ -292,6 +303,9 @@ impl Book {
                 return Err(Held::Refused(refused));
             }
         };
+        if door.is_probe() {
+            self.reached.probes(door, now);
+        }
         if self.limits.counts_day() || lane.limits.counts_day() {
             lane.uncounted += 1;
         }
@@ -300,7 +314,7 @@ impl Book {
         let ticket = lane.concurrency.left(lane.is_paced(&self.limits), now);
         self.in_flight += 1;
         self.calls += 1;
-        lane.waits_for_word(self.calls, pass, now);
+        lane.waits_for_word(self.calls, pass, call.asker.step.as_ref(), now);
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
@@ -345,7 +359,7 @@ impl Book {
     fn wait_for_a_lane(&mut self, now: Instant) -> Turn {
         let waiting =
             self.queue.lanes_waiting().filter_map(|(model, _)| self.lanes.get(model)?.looked_at_again());
-        let ready = waiting.filter(|ready| *ready > now).min();
+        let ready = waiting.chain(self.reached.in_doubt_until(now)).filter(|ready| *ready > now).min();
         self.paced = ready.is_some();
         ready.map_or(Turn::Nothing, Turn::Wait)
     }

@@ -163,6 +163,9 @@ pub enum Refused {
     /// rather than its provider out for a while.
     #[error("it has never answered: {0}")]
     NeverAnswered(Failure),
+    /// The provider has answered no request yet, and refused several because there is no such model.
+    #[error("there is no such model: {0}")]
+    NoModel(Failure),
     /// No key is left: each was refused, or its quota is spent.
     #[error("no key is left: {0}")]
     NoKey(Failure),

@@ -2,32 +2,30 @@
 //!
 //! Knows nothing of the other models, nor of the account that they share.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
-use crate::types::{AttemptCounts, Class, Failure, Price, Reply};
+use crate::types::{AttemptCounts, Class, Failure, Price, Reply, StepName};
 use crate::wire::LeftOut;
 
 use super::call::Refused;
 use super::limit_use::Lately;
 use super::model::Model;
 use super::output_habit::{OutputHabit, TokenLimits};
+use super::patience::Patience;
 use super::refused_requests::RefusedRequests;
 use super::reservation::{Reservation, Reservations};
 use super::settings::Settings;
 use super::sizes::{ASSUMED_OUTPUT, Sizes};
+use super::step_times::StepTimes;
+use super::suspicion::{RefusedAttempt, Suspicion};
 use super::times::Times;
+use super::unheard::{AllUnheard, Unheard};
 
 /// What a call is assumed to take before there was one.
 pub(super) const ASSUMED_NEED: Need = Need { input: 500, output: ASSUMED_OUTPUT };
-
-/// How long a lane may say nothing at all before others do better elsewhere, at least, and as long as nobody
-/// knows what is usual.
-const SILENT_AT_LEAST: Duration = Duration::from_secs(5);
-const SILENT_AT_FIRST: Duration = Duration::from_secs(10);
 
 /// The share of the calls that a call has to outlast before its having had no word says something, and after
 /// how many such calls in a row the lane counts as silent.
@@ -63,6 +61,9 @@ pub(super) struct Lane {
     pub(super) counts: AttemptCounts,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
+    /// The requests that were refused because there is no such model.
+    pub(super) missing: Suspicion,
+    missing_news: bool,
     /// Times in a row that it asked us to slow down.
     pub(super) throttled_in_a_row: u32,
     /// Tokens that a call of it reads, by estimate.
@@ -77,8 +78,12 @@ pub(super) struct Lane {
     pub(super) lately: Lately,
     /// How long its latest calls took.
     pub(super) times: Times,
-    /// Calls that have had no word yet, by their number.
-    unheard: BTreeMap<u64, (Instant, Pass)>,
+    /// How long those of each step took.
+    pub(super) step_times: StepTimes,
+    /// How long it may say nothing at all before others do better elsewhere.
+    patience: Patience,
+    /// Calls that have had no word yet.
+    unheard: AllUnheard,
     /// When anything was last heard of it.
     heard: Instant,
     /// When it last took a call.
@@ -132,6 +137,8 @@ impl Lane {
             left_out: LeftOut::default(),
             counts: AttemptCounts::default(),
             last: None,
+            missing: Suspicion::default(),
+            missing_news: false,
             throttled_in_a_row: 0,
             input: Learned::default(),
             kept: Learned::default(),
@@ -139,7 +146,9 @@ impl Lane {
             uncounted: 0,
             lately: Lately::new(now),
             times: Times::default(),
-            unheard: BTreeMap::new(),
+            step_times: StepTimes::default(),
+            patience: settings.patience,
+            unheard: AllUnheard::default(),
             heard: now,
             accepted: None,
             latest_accepted: None,
@@ -210,18 +219,33 @@ impl Lane {
     }
 
     /// Notes that the call of this number has left.
-    pub(super) fn waits_for_word(&mut self, number: u64, pass: Pass, now: Instant) {
-        self.unheard.insert(number, (now, pass));
+    pub(super) fn waits_for_word(&mut self, number: u64, pass: Pass, step: Option<&StepName>, now: Instant) {
+        self.unheard.left(number, Unheard { left: now, pass, step: step.cloned() });
     }
 
     /// Notes that a call has had its first word, and that the lane therefore lives.
     pub(super) fn had_word(&mut self, number: u64, now: Instant) {
         self.waits_no_more(number);
-        (self.heard, self.given_up) = (now, 0);
+        self.heard = now;
+        self.given_up = 0;
+        if self.is_silent() {
+            self.works_again(number);
+        }
         // What was only a pause, and no probe has found to be more, is no reason to begin anew.
         if self.breaker.spoke() {
             self.concurrency.restart(now);
         }
+    }
+
+    /// Notes that a call has shown that the lane works again after an outage. Calls that left before it and have had
+    /// no word take no room from others: they may hang for minutes.
+    pub(super) fn works_again(&mut self, number: u64) {
+        self.concurrency.hang(self.unheard.hang_before(number));
+    }
+
+    /// Returns whether it has fallen silent.
+    pub(super) fn is_silent(&self) -> bool {
+        self.breaker.trouble() == Some(Trouble::Silence)
     }
 
     /// Notes that it took a call that had left at `left`.
@@ -234,7 +258,8 @@ impl Lane {
     pub(super) fn concurrency_news(&mut self) -> Option<ConcurrencyNews> {
         let to = self.concurrency.limit();
         match (self.is_known_reduced, self.concurrency.reduced_from()) {
-            (false, Some(from)) if to * 2 <= from => {
+            // After an outage it begins with a part, and nothing was objected to.
+            (false, Some(from)) if to * 2 <= from && !self.concurrency.is_recovering() => {
                 self.is_known_reduced = true;
                 Some(ConcurrencyNews::Reduced { to, from })
             }
@@ -246,22 +271,31 @@ impl Lane {
         }
     }
 
-    /// Forgets a call that has ended.
-    pub(super) fn waits_no_more(&mut self, number: u64) {
-        self.unheard.remove(&number);
+    /// Forgets a call that has ended, or had its first word. Returns whether it counted as one that hangs.
+    pub(super) fn waits_no_more(&mut self, number: u64) -> bool {
+        self.unheard.remove(number);
+        let hung = self.unheard.remove_hung(number);
+        if hung {
+            self.concurrency.hangs_no_more();
+        }
+        hung
     }
 
     /// Learns from a call that nobody waited for any longer. One that had been out for as long as nearly none
     /// are, with no word since it left, is a hint that the lane is silent: else nobody would ever learn it
     /// where others are asked beside it and answer first. Some in a row are proof.
     pub(super) fn was_given_up(&mut self, number: u64, now: Instant) {
-        let Some((left, pass)) = self.unheard.remove(&number) else { return };
-        let long = self.times.usual(LONG);
+        let Some(Unheard { left, pass, step }) = self.unheard.remove(number) else { return };
+        // What is long for one step is usual for another.
+        let long = match &step {
+            Some(step) => self.step_times.usual(Some(step), LONG),
+            None => self.times.usual(LONG),
+        };
         if self.heard >= left || long.is_none_or(|long| now.saturating_duration_since(left) < long) {
             return;
         }
         self.given_up = self.given_up.saturating_add(1);
-        if self.given_up >= GIVEN_UP || self.breaker.trouble() == Some(Trouble::Silence) {
+        if self.given_up >= GIVEN_UP || self.is_silent() {
             self.breaker.silent(pass, left, now, fastrand::f64());
         }
     }
@@ -269,21 +303,43 @@ impl Lane {
     /// Looks for calls that have waited for a word for too long, with nobody else having had one since.
     /// `usual` is how long calls of the provider take, in seconds. Returns whether the lane now rests for it.
     pub(super) fn look_for_silence(&mut self, usual: Option<f64>, now: Instant) -> bool {
-        let known = self.times.usual(0.95).map(|most| most * 2);
-        let guess = usual.map_or(SILENT_AT_FIRST, |seconds| Duration::from_secs_f64(seconds * 5.0));
-        let patience = known.unwrap_or(guess.max(SILENT_AT_FIRST)).max(SILENT_AT_LEAST);
         let was = self.breaker.trouble();
-        while let Some(first) = self.unheard.first_entry() {
-            let (left, pass) = *first.get();
-            if now.saturating_duration_since(left) < patience {
-                break;
-            }
-            first.remove();
-            if self.heard < left {
+        let (times, patience) = (&self.step_times, self.patience);
+        let is_silent = self.is_silent();
+        let for_one = |attempt: &Unheard| {
+            let known = patience.of(times, attempt.step.as_ref(), usual);
+            // The next probe does not wait for one that may be as silent; its word still counts when it comes.
+            if is_silent && attempt.pass.is_probe() { known.min(patience.at_least) } else { known }
+        };
+        for Unheard { left, pass, .. } in self.unheard.become_overdue(for_one, now) {
+            if self.heard <= left {
                 self.breaker.silent(pass, left, now, fastrand::f64());
             }
         }
-        was.is_none() && self.breaker.trouble() == Some(Trouble::Silence)
+        was.is_none() && self.is_silent()
+    }
+
+    /// Learns that a request was refused because there is no such model. As long as it has never answered, and several
+    /// different requests in a row were refused so, it is the configuration that is wrong, and it rests.
+    pub(super) fn was_missing(
+        &mut self,
+        failure: &Failure,
+        is_probe: bool,
+        attempt: RefusedAttempt<'_>,
+        now: Instant,
+    ) {
+        // A provider says the same to a request that names a file of its own.
+        let attempt = RefusedAttempt { is_certain: false, ..attempt };
+        let is_refused = !self.has_answered && (self.missing.refused(attempt) || is_probe);
+        if is_refused && self.breaker.rest_lane(now, fastrand::f64()) {
+            self.missing_news = self.last.as_ref().is_none_or(|last| last.class != Class::NotFound);
+            self.last = Some(failure.clone());
+        }
+    }
+
+    /// Returns whether it has turned out that there is no such model, once.
+    pub(super) fn take_missing_news(&mut self) -> bool {
+        std::mem::take(&mut self.missing_news)
     }
 
     /// Counts a failure of the lane. `was_too_many` is a refusal that concurrency has answered already: fewer calls
@@ -310,6 +366,9 @@ impl Lane {
     /// Says why the breaker refuses a call.
     pub(super) fn refusal(&self, until: Option<Instant>) -> Refused {
         match &self.last {
+            Some(last) if !self.has_answered && last.class == Class::NotFound => {
+                Refused::NoModel(last.clone())
+            }
             Some(last) if !self.has_answered => Refused::NeverAnswered(last.clone()),
             _ => Refused::Open { until },
         }
@@ -332,7 +391,7 @@ impl Lane {
 
     /// Returns the number of the oldest call that waits for its first word.
     pub(super) fn oldest_waiting(&self) -> Option<u64> {
-        self.unheard.keys().next().copied()
+        self.unheard.oldest_waiting()
     }
 
     /// Returns how many calls wait for their first word.

@@ -15,6 +15,7 @@ use super::call::LaneHealth;
 use super::keys::Blame;
 use super::lane::{ConcurrencyNews, Lane};
 use super::permit::{Ended, Taken};
+use super::reached::Unreachable;
 use super::suspicion::RefusedAttempt;
 
 /// How long a provider is left alone that asked us to slow down without saying for how long.
@@ -46,10 +47,21 @@ pub(super) struct News {
     pub(super) blame: Blame,
     /// The provider has turned out to count `max_tokens`.
     pub(super) counts_max_tokens: bool,
+    /// Every request is refused because there is no such model.
+    pub(super) model_is_missing: bool,
     /// The lane's concurrency has become much smaller, or is as before.
     pub(super) concurrency: Option<ConcurrencyNews>,
     /// Retries are there again after they had run out.
     pub(super) retries_are_back: bool,
+}
+
+/// Whom response headers are news for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// Calls that wait may now leave.
+    pub(super) calls: bool,
+    /// The router has to know.
+    pub(super) health: bool,
 }
 
 /// About whom an ended call says something.
@@ -65,16 +77,20 @@ enum Says {
 }
 
 impl Book {
-    /// Believes what the headers of a response say, as soon as they are here. Returns whether calls that
-    /// wait may now leave.
-    pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> bool {
-        let Some(lane) = self.lanes.get_mut(&taken.model) else { return false };
+    /// Believes what the headers of a response say, as soon as they are here. Returns whom to tell.
+    pub(super) fn heard(&mut self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) -> Heard {
+        self.was_reached(taken, now);
+        let Some(lane) = self.lanes.get_mut(&taken.model) else { return Heard::default() };
+        let had_room = lane.concurrency.has_room(lane.is_paced(&self.limits));
+        let was_ill = lane.breaker.trouble().is_some();
         let mut said = standings(hints);
         if accepted {
             said = said.borne_out_by(lane.sizes.least_input(taken.reserved.estimate.input));
         }
         lane.had_word(taken.number, now);
-        let had_room = lane.concurrency.has_room(lane.is_paced(&self.limits));
+        if accepted && taken.pass.is_probe() {
+            lane.works_again(taken.number);
+        }
         let hearing = if lane.has_limits { Hearing::OwnNumbers } else { Hearing::All };
         self.limits.hear(&said, &taken.shared, hearing, now);
         if lane.has_limits {
@@ -86,15 +102,54 @@ impl Book {
             lane.limits.went_through(&taken.own, now);
             lane.concurrency.accepted(taken.ticket, now);
             lane.took_on(taken.ticket.left(), now);
+            lane.missing.let_in();
         }
         lane.held_back = None;
-        !self.queue.is_empty()
-            && (self.paced || !had_room && lane.concurrency.has_room(lane.is_paced(&self.limits)))
+        let is_well = was_ill && lane.breaker.trouble().is_none();
+        let has_room = !had_room && lane.concurrency.has_room(lane.is_paced(&self.limits));
+        let health = is_well || std::mem::take(&mut self.door_has_closed);
+        Heard { calls: !self.queue.is_empty() && (self.paced || has_room), health }
+    }
+
+    /// Notes that the provider can be reached: the answer to a call has begun, whatever it says.
+    fn was_reached(&mut self, taken: &Taken, now: Instant) {
+        let mut has_closed = false;
+        if self.reached.heard(taken.number, taken.ticket.left(), now) {
+            has_closed = self.door.succeeded(taken.door, now);
+        }
+        // Another probe may have left meanwhile.
+        has_closed |= taken.door.is_probe() && self.door.works_again();
+        if has_closed {
+            self.door_has_closed = true;
+            for lane in self.lanes.values_mut() {
+                lane.works_again(taken.number);
+                lane.concurrency.restart(now);
+            }
+        }
+    }
+
+    /// Counts a connection that failed.
+    fn was_not_reached(&mut self, taken: &Taken, now: Instant) {
+        let jitter = fastrand::f64();
+        match self.reached.judge(taken.ticket.left(), self.seconds.0, now) {
+            Unreachable::Request => self.door.failed_alone(taken.door, now, jitter),
+            Unreachable::Unclear => {
+                self.door.overloaded(taken.door, now, jitter);
+                self.reached.doubt(now);
+            }
+            Unreachable::Provider => {
+                self.door.failed(taken.door, now, jitter);
+                self.reached.doubt(now);
+            }
+        }
     }
 
     /// Lets lanes rest that have fallen silent, and returns them.
     pub(super) fn look_for_silence(&mut self, now: Instant) -> Vec<ModelName> {
         let usual = self.seconds.0;
+        if let Some((probe, left)) = self.reached.take_connected_probe(now) {
+            self.door.silent(probe, left, now, fastrand::f64());
+        }
         let lanes = self.lanes.iter_mut();
         lanes.filter_map(|(model, lane)| lane.look_for_silence(usual, now).then(|| model.clone())).collect()
     }
@@ -109,6 +164,7 @@ impl Book {
         let moved_to = state.zip(after.1).filter(|(state, after)| state != after);
         let lane = self.lanes.get_mut(&taken.model);
         let counts_max_tokens = lane.is_some_and(|lane| lane.output_habit.take_news());
+        let model_is_missing = self.lanes.get_mut(&taken.model).is_some_and(Lane::take_missing_news);
         let retries_are_back = self.retries_ran_out && self.retries.is_half_full(now);
         self.retries_ran_out &= !retries_are_back;
         News {
@@ -119,6 +175,7 @@ impl Book {
             key_rests: out != after.2,
             blame,
             counts_max_tokens,
+            model_is_missing,
         }
     }
 
@@ -133,6 +190,8 @@ impl Book {
         self.limits.settle(taken.reserved.need, used, now);
         let usual = self.seconds.0;
         let says = ended.map_or(Says::Nothing, |ended| says(ended, usual));
+        // Its pass of the shared breaker was given back with its first word, if it had one.
+        let holds_pass = self.reached.ended(taken.number);
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return Blame::NotTheKey };
         lane.limits.settle(taken.reserved.need, used, now);
         if let Some(ended) = ended {
@@ -142,10 +201,12 @@ impl Book {
         if ended.is_none() {
             lane.was_given_up(taken.number, now);
         }
-        lane.waits_no_more(taken.number);
+        let hung = lane.waits_no_more(taken.number);
         // What a known limit refuses is for the pace to learn from, not for how many calls may be out.
         let paced = lane.is_paced(&self.limits);
-        let was_too_many = lane.concurrency.ended(taken.ticket, how(ended, &says, paced), now);
+        // The end of one that hung is about an outage that is over.
+        let how = if hung { guard::Ended::Other } else { how(ended, &says, paced) };
+        let was_too_many = lane.concurrency.ended(taken.ticket, how, now);
         let mut door_closed = false;
         match says {
             Says::Well => {
@@ -155,26 +216,34 @@ impl Book {
                 if lane.breaker.succeeded(taken.pass, now) {
                     lane.concurrency.restart(now);
                 }
-                door_closed = self.door.succeeded(taken.door, now);
+                door_closed = holds_pass && self.door.succeeded(taken.door, now);
             }
             Says::Lane => {
                 lane.failed(taken.pass, result, was_too_many, taken.ticket.left(), now);
                 lane.last = result.and_then(|result| result.as_ref().err()).cloned();
-                door_closed = was_reached(result) && self.door.succeeded(taken.door, now);
-                if !was_reached(result) {
+                let was_reached = was_reached(result);
+                door_closed = holds_pass && was_reached && self.door.succeeded(taken.door, now);
+                if holds_pass && !was_reached {
                     self.door.said_nothing(taken.door);
                 }
             }
             Says::Door => {
-                lane.breaker.said_nothing(taken.pass);
-                self.door.failed(taken.door, now, fastrand::f64());
+                // The lane's next probe must not follow this one at once.
+                if taken.pass.is_probe() {
+                    lane.breaker.failed(taken.pass, now, fastrand::f64());
+                } else {
+                    lane.breaker.said_nothing(taken.pass);
+                }
+                if holds_pass {
+                    self.was_not_reached(taken, now);
+                }
                 self.at_the_door = result.and_then(|result| result.as_ref().err()).cloned();
             }
             Says::Nothing => {
                 lane.breaker.said_nothing(taken.pass);
-                if was_reached(result) {
+                if holds_pass && was_reached(result) {
                     door_closed = self.door.succeeded(taken.door, now);
-                } else {
+                } else if holds_pass {
                     self.door.said_nothing(taken.door);
                 }
             }
@@ -192,6 +261,7 @@ impl Book {
             Ok(_) => {
                 lane.throttled_in_a_row = 0;
                 lane.times.answered(ended.took);
+                lane.step_times.answered(taken.step.as_ref(), ended.took);
                 self.seconds.learn(ended.took.as_secs_f64());
                 self.keys.answered(&taken.key, &taken.model);
                 Blame::NotTheKey
@@ -213,6 +283,9 @@ impl Book {
             return blame;
         }
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return blame };
+        if failure.class == Class::NotFound {
+            lane.was_missing(failure, taken.pass.is_probe(), attempt, now);
+        }
         let others_are_taken = lane.accepted.is_some_and(|accepted| accepted >= taken.ticket.left());
         let told = failure.retry_after.filter(|wait| *wait < NONSENSE);
         // Vendors limit each model. Only where all we know is of the account it must be the account.

@@ -16,7 +16,7 @@ use crate::wire::{Dialect, Format, LeftOut, MaxTokensField, ReasoningTags, Struc
 
 use super::base_url::{SIMULATOR, parse_base_url};
 use super::this_machine::is_this_machine;
-use super::{HeaderSource, KeySource, Limits, Model};
+use super::{HeaderSource, KeySource, Limits, Model, Patience};
 
 /// One provider.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -49,6 +49,8 @@ pub struct Settings {
     pub max_concurrency: Option<NonZeroU32>,
     /// Most calls that may wait for it.
     pub queue: NonZeroUsize,
+    /// How long a model may say nothing before it counts as silent. No key of the file.
+    pub patience: Patience,
     /// Its models, in the order of the file.
     pub models: IndexMap<ModelName, Model>,
 }
@@ -130,6 +132,7 @@ impl Default for Settings {
             retries: RetryBudgetSettings::default(),
             max_concurrency: None,
             queue: const { NonZeroUsize::new(10_000).unwrap() },
+            patience: Patience::default(),
             models: IndexMap::new(),
         }
     }
@@ -255,6 +258,7 @@ impl From<Written> for Settings {
             retries,
             max_concurrency,
             queue,
+            patience: Patience::default(),
             models,
         }
     }

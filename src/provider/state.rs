@@ -18,7 +18,7 @@ use crate::chaos;
 use crate::guard::{BreakerState, Purse};
 use crate::supervisor::{Reply as ReplyTo, Slot};
 use crate::types::{
-    AttemptCounts, Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName,
+    AttemptCounts, Class, Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName,
 };
 use crate::wire::{Hints, LeftOut};
 
@@ -30,7 +30,7 @@ use super::estimate::Estimate;
 use super::key::{KeyId, ReadyKey};
 use super::key_source::Key;
 use super::keys::{Blame, Keys};
-use super::lane::ConcurrencyNews;
+use super::lane::{ConcurrencyNews, Lane};
 use super::money::Spending;
 use super::outage::Outage;
 use super::outcome::News;
@@ -210,10 +210,10 @@ impl State {
     /// Believes what the headers of a response say; others may leave at once for it.
     pub(super) fn heard(&self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
         let mut inner = self.lock();
-        let wake = inner.heard(taken, hints, accepted, now);
+        let heard = inner.heard(taken, hints, accepted, now);
         drop(inner);
-        if wake {
-            self.tell_actor(false);
+        if heard.calls || heard.health {
+            self.tell_actor(heard.health);
         }
     }
 
@@ -232,12 +232,12 @@ impl State {
         let Some(taken) = &taken.take() else { return Blame::NotTheKey };
         let news = inner.settle(taken, ended, now);
         let failed = ended.is_some_and(|ended| ended.result.is_err());
-        let away = if failed { inner.turn_away(now) } else { Vec::new() };
+        let away = if failed || news.health { inner.turn_away(now) } else { Vec::new() };
         // After a call that has come to its own end its task looks at what waits.
         let wake = news.health || ended.is_none() && !inner.queue.is_empty();
         let doubtful = inner.keys.are_in_doubt(now);
         drop(inner);
-        away.into_iter().for_each(|(waiting, until)| waiting.reply.send(Err(Refused::Busy { until })));
+        away.into_iter().for_each(|(waiting, refused)| waiting.reply.send(Err(refused)));
         self.announce(news, taken, ended);
         if doubtful {
             self.read_key_files(now);
@@ -259,7 +259,14 @@ impl State {
         let (provider, model, key) = (&self.name, &taken.model, &taken.key.label);
         let failure = ended.and_then(|ended| ended.result.as_ref().err());
         match (news.moved_to, failure) {
-            (Some(BreakerState::Open), Some(failure)) => {
+            (_, Some(failure)) if news.model_is_missing => {
+                warn!(
+                    %provider, %model, %failure,
+                    "the provider refuses this model to every request, resting the lane; check the model's name and \
+                     what the key may use"
+                );
+            }
+            (Some(BreakerState::Open), Some(failure)) if failure.class != Class::NotFound => {
                 warn!(%provider, %model, %failure, "lane keeps failing, resting it");
             }
             (Some(BreakerState::Closed), _) => info!(%provider, %model, "lane is well again"),
@@ -290,7 +297,7 @@ impl State {
     }
 
     /// Sends waiting calls away whose asker has gone, whose time is up or whose money is spent, and lets silent
-    /// lanes rest.
+    /// lanes rest; what waits for them goes elsewhere.
     pub(super) fn sweep(&self, now: Instant) {
         let worth_waiting = |waiting: &Waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now;
         let mut guard = self.lock();
@@ -301,11 +308,15 @@ impl State {
         let why = |waiting: Waiting| (met(&waiting.call).unwrap_or(Refused::Busy { until: now }), waiting);
         let over: Vec<_> = over.into_iter().map(why).collect();
         let silent = inner.look_for_silence(now);
+        let away = inner.turn_away(now);
         drop(guard);
         for model in silent {
             warn!(provider = %self.name, %model, "lane has fallen silent, asking others meanwhile");
         }
         for (refused, waiting) in over {
+            waiting.reply.send(Err(refused));
+        }
+        for (waiting, refused) in away {
             waiting.reply.send(Err(refused));
         }
     }
@@ -340,6 +351,12 @@ impl State {
     /// Returns why no request can be answered by `model` within `patience`; `None` where some may.
     pub fn outage(&self, model: &ModelName, patience: Duration, now: Instant) -> Option<Outage> {
         self.lock().outage(model, patience, now)
+    }
+
+    /// Returns whether `model` has fallen silent. Then it has said nothing yet to any call that has had no word: one
+    /// that left earlier than the others has waited for longer.
+    pub fn is_silent(&self, model: &ModelName) -> bool {
+        self.lock().lanes.get(model).is_some_and(Lane::is_silent)
     }
 
     /// Returns how the attempts at `model` have ended.
@@ -411,4 +428,8 @@ fn resting((key, why): (&KeyLabel, &Failure)) -> RestingKey {
 }
 
 #[cfg(test)]
+mod silent;
+#[cfg(test)]
 pub(super) mod tests;
+#[cfg(test)]
+mod unreachable;

@@ -31,6 +31,11 @@ pub(super) fn late(lane: &LaneName, hedge: bool, gone: Gone) -> (Attempt, Failur
     (left(lane, hedge, gone, Outcome::Failed(failure.clone())), failure)
 }
 
+/// Writes down a call that was broken off because its asker stops.
+pub(super) fn stopped(lane: &LaneName, hedge: bool, gone: Gone, failure: &Failure) -> Attempt {
+    left(lane, hedge, gone, Outcome::Failed(failure.clone()))
+}
+
 /// Writes down a call that has left and of whose end nothing is known.
 fn left(lane: &LaneName, hedge: bool, gone: Gone, outcome: Outcome) -> Attempt {
     let blank = attempt(lane, Some(gone.key), gone.waited, outcome);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::FusedFuture;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::chaos;
 use crate::provider::{Awaited, Call, Departure, KeyId, Refused, State};
@@ -187,6 +187,9 @@ impl Flow {
             let out = match self.first.take() {
                 Some(First::Here(first)) => first,
                 _ => match self.plan.next(Instant::now(), fastrand::f64()) {
+                    Step::Call(lane) if self.stops_before(lane) => {
+                        return Err(Failure::new(Class::Cancelled, STOPPING).into());
+                    }
                     Step::Call(lane) => self.send(lane),
                     Step::Wait(until) => {
                         if let Some(end) = self.fails_fast(Instant::now()) {
@@ -231,17 +234,25 @@ impl Flow {
     /// When its asker stops before the call has left.
     async fn race(&mut self, mut first: Out) -> Result<Option<Ended>, Failure> {
         let mut long = pin!(self.takes_long(&first).fuse());
-        let mut silent = pin!(self.stays_silent(&first).fuse());
+        let mut silent = pin!(self.stays_silent(&first, Instant::now()).fuse());
         let mut in_vain = pin!(self.waits_in_vain(&first).fuse());
         loop {
             let beside = tokio::select! {
                 biased;
                 end = first.end() => return Ok(self.learn(first.sent, end, false)),
                 () = &mut long, if !long.is_terminated() => self.send_beside(first.sent.lane),
-                () = &mut silent, if !silent.is_terminated() => self.send_beside_silent(first.sent.lane),
+                () = &mut silent, if !silent.is_terminated() => {
+                    let beside = self.send_beside_silent(&first);
+                    // Another lane may be free in a moment.
+                    if beside.is_none() {
+                        silent.set(self.stays_silent(&first, Instant::now() + beside::LOOK).fuse());
+                    }
+                    beside
+                }
                 // Withdrawn, it never leaves. One that left in the last moment is in flight, and waited for.
                 () = &mut in_vain, if !in_vain.is_terminated() => match first.withdraw() {
                     true => return Err(Failure::new(Class::Cancelled, STOPPING)),
+                    false if self.hangs(&first) => return Err(self.stop_hung(first)),
                     false => None,
                 },
             };
@@ -266,22 +277,13 @@ impl Flow {
             self.break_off(other);
             return None;
         }
+        // Where it hangs, it is followed as a first call is: yet another lane may be asked beside it.
+        if self.hangs(&other) {
+            self.first = Some(First::Here(other));
+            return None;
+        }
         let end = other.end().await;
         self.learn(other.sent, end, false)
-    }
-
-    /// Waits until the asker stops and the call is none that is about to leave.
-    fn waits_in_vain(&self, out: &Out) -> impl Future<Output = ()> + use<> {
-        let stop = stops(self.ask.stop.clone());
-        let left = out.left();
-        async move {
-            stop.await;
-            tokio::select! {
-                biased;
-                _ = left => std::future::pending().await,
-                () = sleep(LAST_TURN) => {}
-            }
-        }
     }
 
     fn send(&self, lane: usize) -> Out {
@@ -408,4 +410,5 @@ fn candidate(lane: &LaneHandle) -> Candidate {
 }
 
 mod beside;
+mod stopping;
 mod targets;

@@ -27,6 +27,11 @@ impl LaneHandle {
         self.provider.is_up() && self.provider.lane_health(&self.name.model, now) == LaneHealth::Good
     }
 
+    /// Returns whether it has fallen silent.
+    pub(super) fn is_silent(&self) -> bool {
+        self.provider.is_silent(&self.name.model)
+    }
+
     /// Returns whether a call would not wait behind others there.
     pub(super) fn has_room(&self, now: Instant) -> bool {
         self.provider.is_up() && self.provider.has_room(&self.name.model, now)

@@ -164,7 +164,7 @@ impl Plan {
             // Nobody has money for it, here or elsewhere.
             Refused::Budget { failure, all: true } => self.over = Some(failure.clone().into()),
             Refused::Budget { failure, all: false } => tried.out = Some(failure.clone()),
-            Refused::NoKey(failure) | Refused::TooLarge(failure) => {
+            Refused::NoKey(failure) | Refused::NoModel(failure) | Refused::TooLarge(failure) => {
                 tried.out = Some(failure.clone());
                 let is_open = |end: &End| end.lane == Some(lane) && end.failure.scope.is_open();
                 self.last = self.last.take().filter(|last| !is_open(last));

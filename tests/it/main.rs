@@ -67,6 +67,7 @@ mod schemas;
 mod scripted;
 #[cfg(unix)]
 mod secrets;
+mod silent;
 mod stage;
 mod unusable;
 mod usage;

@@ -2,12 +2,19 @@
 //!
 //! Either its user asked for it, or the provider has not said a word for so long that it may never answer.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep_until};
 
 use crate::provider::Left;
+use crate::router::lane::LaneHandle;
 use crate::router::out::Out;
 
 use super::Flow;
+
+/// How long a call is out at least before it is looked at whether its target has fallen silent, and how often then.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
@@ -34,29 +41,54 @@ impl Flow {
     }
 
     /// Waits until a call has been out for so long without response headers that its provider may be one that accepts
-    /// connections and never answers.
-    pub(super) fn stays_silent(&self, out: &Out) -> impl Future<Output = ()> + use<> {
+    /// connections and never answers, or its target has fallen silent since the call left.
+    /// Looks from `from` on.
+    pub(super) fn stays_silent(&self, out: &Out, from: Instant) -> impl Future<Output = ()> + use<> {
         let watched = self.silence.as_ref().map(|(least, _)| (*least, self.lanes[out.sent.lane].clone()));
         let watched = watched.zip(out.departure());
         let left = out.left();
         async move {
             if let Some(((least, lane), departure)) = watched {
                 let Left { at, .. } = left.await;
-                sleep_until(at + least.max(lane.provider.longest_silence() * 2)).await;
-                if !departure.has_word() {
-                    return;
+                let mut look = from.max(at + least.min(FIRST_LOOK));
+                loop {
+                    sleep_until(look).await;
+                    let now = Instant::now();
+                    look = now + least.min(LOOK);
+                    if departure.has_word() {
+                        break;
+                    }
+                    if lane.is_silent() || now >= at + long_silence(&lane, least) {
+                        return;
+                    }
                 }
             }
             std::future::pending().await
         }
     }
 
-    /// Asks another lane beside one that is silent, if there is one that can take it at once: once for each provider
-    /// until it has answered, whatever share of the calls may be sent beside others.
-    pub(super) fn send_beside_silent(&self, lane: usize) -> Option<Out> {
-        let (_, hedges) = self.silence.as_ref()?;
-        let beside = self.free_beside(lane).filter(|_| !hedges.is_draining())?;
-        self.lanes[lane].provider.may_ask_beside().then(|| self.hedge(beside))
+    /// Asks another lane beside one that is silent, if there is one that can take it at once. Where the lane is known to
+    /// have fallen silent since the call left, each such call is asked elsewhere: there are no more of them than were in
+    /// flight then. Where it is not known, once for each provider until it has answered. Neither is bounded by the share
+    /// of the calls that may be sent beside others.
+    pub(super) fn send_beside_silent(&self, out: &Out) -> Option<Out> {
+        let (least, _) = self.silence.as_ref().filter(|(_, hedges)| !hedges.is_draining())?;
+        let lane = &self.lanes[out.sent.lane];
+        let left = out.departure()?.left()?.at;
+        let is_known = lane.is_silent();
+        if !is_known && Instant::now() < left + long_silence(lane, *least) {
+            return None;
+        }
+        // One that hangs may wait for its turn elsewhere: it is older than most that wait there.
+        let waits = || self.well_beside(out.sent.lane).filter(|_| is_known);
+        let beside = self.free_beside(out.sent.lane).or_else(waits)?;
+        (is_known || lane.provider.may_ask_beside()).then(|| self.hedge(beside))
+    }
+
+    /// Returns whether a call has left for a target that has fallen silent since, and has had no word.
+    pub(super) fn hangs(&self, out: &Out) -> bool {
+        let Some(departure) = out.departure() else { return false };
+        !departure.has_word() && departure.left().is_some() && self.lanes[out.sent.lane].is_silent()
     }
 
     fn free_beside(&self, lane: usize) -> Option<usize> {
@@ -64,7 +96,17 @@ impl Flow {
         self.plan.beside(lane, now).into_iter().find(|beside| self.lanes[*beside].has_room(now))
     }
 
+    fn well_beside(&self, lane: usize) -> Option<usize> {
+        let now = Instant::now();
+        self.plan.beside(lane, now).into_iter().find(|beside| self.lanes[*beside].is_well(now))
+    }
+
     fn hedge(&self, lane: usize) -> Out {
         Out::send(lane, &self.lanes[lane], true, self.call(lane, false, false))
     }
+}
+
+/// Returns how long a call to `lane` is out without response headers before its provider may be one that never answers.
+fn long_silence(lane: &LaneHandle, least: Duration) -> Duration {
+    least.max(lane.provider.longest_silence() * 2)
 }

@@ -21,6 +21,9 @@ const ROUND_TRIP: Duration = Duration::from_millis(300);
 /// A call must have been out for this long without a word to count as silent, at least.
 const SILENT: Duration = Duration::from_secs(5);
 
+/// After so long a probe of the shared breaker is not waited for.
+const CONNECTED: Duration = Duration::from_secs(1);
+
 pub(super) struct World {
     pub(super) book: Book,
     pub(super) settings: Settings,
@@ -217,13 +220,16 @@ impl World {
             assert!(probes.all(|out| out.past.1), "{id} is a second probe of the door");
         }
         let is_exempt = pass.is_probe() || door.is_probe();
-        let silent = self.book.lanes.values().filter(|lane| lane.breaker.trouble() == Some(Trouble::Silence));
-        let silent: usize = silent.map(|lane| lane.concurrency.in_flight()).sum();
+        let is_silent = |lane: &Lane| lane.breaker.trouble() == Some(Trouble::Silence);
+        // Those that hang are in flight and take no room.
+        let hung = |lane: &Lane| lane.concurrency.in_flight() - lane.concurrency.counted();
+        let silent = |lane: &Lane| if is_silent(lane) { lane.concurrency.in_flight() } else { hung(lane) };
+        let silent: usize = self.book.lanes.values().map(silent).sum();
         let counted = if pass.is_forced() || door.is_forced() { 0 } else { silent };
         let bound = self.book.max_in_flight.unwrap_or(usize::MAX);
         assert!(is_exempt || self.book.in_flight - counted <= bound, "{id} is one too many");
         let most = lane.concurrency.reachable(lane.is_paced(&self.book.limits));
-        assert!(is_exempt || lane.concurrency.in_flight() <= most, "{id} is one too many for its lane");
+        assert!(is_exempt || lane.concurrency.counted() <= most, "{id} is one too many for its lane");
         let model = call.model.clone();
         let need = taken.reserved.need;
         self.departures.push(Departed { id, at: now, model, need });
@@ -241,11 +247,11 @@ impl World {
         if accepted {
             self.accepted.insert(self.out[which].taken.model.clone(), self.now);
         }
-        let wake = self.book.heard(&self.out[which].taken, hints, accepted, self.now);
+        let heard = self.book.heard(&self.out[which].taken, hints, accepted, self.now);
         let lane = &self.book.lanes[&self.out[which].taken.model];
         assert_ne!(lane.breaker.trouble(), Some(Trouble::Silence), "it has spoken");
         self.moves_on();
-        if wake {
+        if heard.calls || heard.health {
             self.pump();
         }
     }
@@ -269,10 +275,8 @@ impl World {
             self.is_closed_by(&out);
         }
         self.moves_on();
-        let away = if failed { self.book.turn_away(self.now) } else { Vec::new() };
-        for (waiting, until) in away {
-            assert!(!waiting.call.stay, "it has nowhere else to go");
-            self.refuses(&waiting, Refused::Busy { until });
+        if failed || news.health {
+            self.turns_away();
         }
         if news.health || !self.book.queue.is_empty() {
             self.pump();
@@ -326,11 +330,30 @@ impl World {
             self.refuses(&waiting, Refused::Busy { until: now });
         }
         self.book.look_for_silence(now);
+        self.turns_away();
         for out in &mut self.out {
             out.past.0 |= !out.had_word && now - out.left >= SILENT;
+            // It has connected, or it would have failed.
+            out.past.1 |= now - out.left >= CONNECTED;
         }
         self.moves_on();
         self.pump();
+    }
+
+    fn turns_away(&mut self) {
+        for (waiting, refused) in self.book.turn_away(self.now) {
+            assert!(!waiting.call.stay, "it has nowhere else to go");
+            self.refuses(&waiting, refused);
+        }
+        // What could go elsewhere does not wait where a breaker refuses it.
+        for model in self.book.lanes.keys().cloned().collect::<Vec<_>>() {
+            let lane = &self.book.lanes[&model];
+            let refuses = self.book.check(lane, false, self.now).is_err();
+            let away = self.book.queue.take_unless(|waiting| {
+                !refuses || waiting.call.model != model || waiting.call.alone || waiting.call.stay
+            });
+            assert!(away.is_empty(), "{} wait for {model} in vain", away.len());
+        }
     }
 
     /// Probes of breakers that have closed bind nobody any more.
