@@ -1,7 +1,8 @@
 //! Writes a schema the way a vendor takes it, without changing which answers are valid.
 //!
 //! A `$ref` that is described, as code generators write it, gets the schema that it refers to in its place;
-//! remarks that the vendor does not know are left out.
+//! remarks that the vendor does not know are left out. Where that would copy much, the reference keeps its place and
+//! loses its description instead.
 
 use std::borrow::Cow;
 
@@ -19,17 +20,33 @@ const DEEPEST: usize = 8;
 /// Schemas that are written at most: references that fan out end there.
 const MOST_SCHEMAS: usize = 20_000;
 
+/// Values that are copied in the place of references at most. An enum alone may have thousands, and each property may
+/// refer to it.
+const MOST_COPIED: usize = 1_000;
+
 /// Returns the schema as the vendor of these rules takes it; as it was where nothing has to be changed.
 pub(super) fn translate<'a>(schema: Cow<'a, Value>, rules: &Rules) -> Cow<'a, Value> {
-    let mut writer = Writer { root: &schema, rules, left: MOST_SCHEMAS, changed: false };
-    let written = writer.schema(&schema, DEEPEST);
-    if writer.changed && writer.left > 0 { Cow::Owned(written) } else { schema }
+    let write = |copies_left| {
+        let mut writer = Writer { root: &schema, rules, left: MOST_SCHEMAS, copies_left, changed: false };
+        let written = writer.schema(&schema, DEEPEST);
+        (writer.changed && writer.left > 0).then_some(written)
+    };
+    let written = match write(MOST_COPIED) {
+        // The copies may be what is too much for the vendor.
+        Some(written) if !rules.accepts(&written) => {
+            write(0).filter(|bare| rules.accepts(bare)).or(Some(written))
+        }
+        written => written,
+    };
+    written.map_or(schema, Cow::Owned)
 }
 
 struct Writer<'a> {
     root: &'a Value,
     rules: &'a Rules,
     left: usize,
+    /// Values that may still be copied.
+    copies_left: usize,
     changed: bool,
 }
 
@@ -77,7 +94,7 @@ impl Writer<'_> {
     }
 
     /// Writes a reference with remarks beside it as what it refers to, with these remarks; without them where it
-    /// has been followed often enough.
+    /// has been followed often enough or too much would be copied.
     fn described_reference(&mut self, keywords: &Map<String, Value>, depth: usize) -> Option<Value> {
         let reference = keywords.get("$ref")?.as_str()?;
         let beside = || keywords.iter().filter(|(key, _)| *key != "$ref");
@@ -85,9 +102,12 @@ impl Writer<'_> {
             return None;
         }
         let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        let Some(target) = target.filter(|_| depth > 0) else {
+        let target = target.filter(|_| depth > 0);
+        let Some((target, left)) = target.and_then(|target| Some((target, count(target, self.copies_left)?)))
+        else {
             return Some(Value::Object([("$ref".to_owned(), reference.into())].into_iter().collect()));
         };
+        self.copies_left = left;
         let mut written = self.schema(target, depth - 1);
         // What is itself a bare reference takes no remarks either.
         if let Value::Object(written) = &mut written
@@ -97,6 +117,16 @@ impl Writer<'_> {
             written.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
         }
         Some(written)
+    }
+}
+
+/// Counts a value and those inside it; returns what is left of the most there may be.
+fn count(value: &Value, most: usize) -> Option<usize> {
+    let left = most.checked_sub(1)?;
+    match value {
+        Value::Array(all) => all.iter().try_fold(left, |left, value| count(value, left)),
+        Value::Object(fields) => fields.values().try_fold(left, |left, value| count(value, left)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(left),
     }
 }
 
@@ -168,6 +198,29 @@ mod tests {
             assert_eq!(*translate(Cow::Borrowed(&stays), &GEMINI), stays);
         }
         assert!(matches!(translate(Cow::Borrowed(&constant), &OPENAI_STRICT), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_would_be_copied_often_stays_a_reference_without_its_description() {
+        for (properties, values, is_copied) in
+            [(20, 10, true), (40, 150, false), (40, 600, false), (300, 6_000, false)]
+        {
+            let names: Vec<_> = (0..properties).map(|number| format!("p{number}")).collect();
+            let one = |name: &String| (name.clone(), json!({ "$ref": "#/$defs/tz", "description": "d" }));
+            let zones: Vec<_> = (0..values).map(|number| format!("Zone/{number}")).collect();
+            let schema = json!({
+                "type": "object",
+                "properties": names.iter().map(one).collect::<Map<_, _>>(),
+                "required": names,
+                "additionalProperties": false,
+                "$defs": { "tz": { "type": "string", "enum": zones } },
+            });
+            let written = translate(Cow::Borrowed(&schema), &OPENAI_STRICT);
+            let last = &written["properties"][names.last().unwrap()];
+            assert_eq!(last.get("enum").is_some(), is_copied, "{properties} {values}");
+            assert!(written.to_string().len() < schema.to_string().len() + 30 * MOST_COPIED);
+            assert_eq!(OPENAI_STRICT.accepts(&written), values < 1_000, "{properties} {values}");
+        }
     }
 
     #[test]
