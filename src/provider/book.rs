@@ -27,6 +27,7 @@ use super::reached::Reached;
 use super::settings::Settings;
 use super::state::Waiting;
 use super::times::Times;
+use super::unheard::Unheard;
 
 /// How soon a call looks again for money that other providers' calls may have left over; those of its own are
 /// told at once.
@@ -314,7 +315,8 @@ impl Book {
         let ticket = lane.concurrency.left(lane.is_paced(&self.limits), now);
         self.in_flight += 1;
         self.calls += 1;
-        lane.waits_for_word(self.calls, pass, call.asker.step.as_ref(), now);
+        let (step, departure) = (call.asker.step.clone(), call.departure.clone());
+        lane.waits_for_word(self.calls, Unheard { left: now, pass, step, departure });
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());

@@ -62,6 +62,8 @@ pub struct Departure {
     left: SetOnce<Option<Left>>,
     /// Whether response headers have come.
     word: AtomicBool,
+    /// Whether one that left later has shown that the model works again after an outage.
+    hangs: AtomicBool,
 }
 
 impl Departure {
@@ -93,6 +95,16 @@ impl Departure {
     /// Returns whether response headers have come.
     pub fn has_word(&self) -> bool {
         self.word.load(Relaxed)
+    }
+
+    /// Notes that a call that left later has shown that the model works again: this one is not likely to be answered.
+    pub fn hang(&self) {
+        self.hangs.store(true, Relaxed);
+    }
+
+    /// Returns whether it hangs.
+    pub fn hangs(&self) -> bool {
+        self.hangs.load(Relaxed) && !self.has_word()
     }
 
     /// Waits until the call leaves; for ever where it was withdrawn.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, Concurrency, Hearing, Left, Limits, Need, Pass, RateLimits, Trouble};
-use crate::types::{AttemptCounts, Class, Failure, Price, Reply, StepName};
+use crate::types::{AttemptCounts, Class, Failure, Price, Reply};
 use crate::wire::LeftOut;
 
 use super::call::Refused;
@@ -219,8 +219,8 @@ impl Lane {
     }
 
     /// Notes that the call of this number has left.
-    pub(super) fn waits_for_word(&mut self, number: u64, pass: Pass, step: Option<&StepName>, now: Instant) {
-        self.unheard.left(number, Unheard { left: now, pass, step: step.cloned() });
+    pub(super) fn waits_for_word(&mut self, number: u64, attempt: Unheard) {
+        self.unheard.left(number, attempt);
     }
 
     /// Notes that a call has had its first word, and that the lane therefore lives.
@@ -285,7 +285,7 @@ impl Lane {
     /// are, with no word since it left, is a hint that the lane is silent: else nobody would ever learn it
     /// where others are asked beside it and answer first. Some in a row are proof.
     pub(super) fn was_given_up(&mut self, number: u64, now: Instant) {
-        let Some(Unheard { left, pass, step }) = self.unheard.remove(number) else { return };
+        let Some(Unheard { left, pass, step, .. }) = self.unheard.remove(number) else { return };
         // What is long for one step is usual for another.
         let long = match &step {
             Some(step) => self.step_times.usual(Some(step), LONG),

@@ -353,6 +353,13 @@ impl State {
         self.lock().outage(model, patience, now)
     }
 
+    /// Returns whether `model` has fallen silent, its probe is due, and no call waits to be it.
+    pub fn wants_probe(&self, model: &ModelName, now: Instant) -> bool {
+        let inner = self.lock();
+        let waits = inner.queue.lanes_waiting().any(|(waiting, _)| waiting == model);
+        !waits && inner.lanes.get(model).is_some_and(|lane| lane.is_silent() && lane.breaker.would_admit(now))
+    }
+
     /// Returns whether `model` has fallen silent. Then it has said nothing yet to any call that has had no word: one
     /// that left earlier than the others has waited for longer.
     pub fn is_silent(&self, model: &ModelName) -> bool {

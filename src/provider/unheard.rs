@@ -4,6 +4,7 @@
 //! is to be expected of it. It takes no room from others, although it is in flight until its time is up. Pure.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,12 +12,16 @@ use tokio::time::Instant;
 use crate::guard::Pass;
 use crate::types::StepName;
 
+use super::call::Departure;
+
 /// An attempt without a word.
 #[derive(Debug, Clone)]
 pub(super) struct Unheard {
     pub(super) left: Instant,
     pub(super) pass: Pass,
     pub(super) step: Option<StepName>,
+    /// What its request sees of it.
+    pub(super) departure: Option<Arc<Departure>>,
 }
 
 /// The attempts without a word, by their number.
@@ -67,9 +72,12 @@ impl AllUnheard {
     /// Notes that those hang that left before the attempt of this number. Returns how many.
     pub(super) fn hang_before(&mut self, number: u64) -> usize {
         let waiting = self.waiting.extract_if(..number, |_, _| true);
+        let hang = waiting.chain(self.overdue.extract_if(..number, |_, _| true));
         let before = self.hung.len();
-        self.hung.extend(waiting.map(|(number, _)| number));
-        self.hung.extend(self.overdue.extract_if(..number, |_, _| true).map(|(number, _)| number));
+        for (number, attempt) in hang {
+            attempt.departure.iter().for_each(|departure| departure.hang());
+            self.hung.insert(number);
+        }
         self.hung.len() - before
     }
 

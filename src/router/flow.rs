@@ -108,7 +108,7 @@ impl Flow {
         let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
-        let silence = (lanes.len() > 1).then(|| (retry.silent_after, shared.clone()));
+        let silence = Some((retry.silent_after, shared.clone()));
         let (trail, refused_keys, others) = (Trail::default(), Vec::new(), Others::default());
         let (first, last_turn) = (None, None);
         let mut flow = Self {

@@ -27,6 +27,11 @@ impl LaneHandle {
         self.provider.is_up() && self.provider.lane_health(&self.name.model, now) == LaneHealth::Good
     }
 
+    /// Returns whether it has fallen silent, its probe is due, and no call waits to be it.
+    pub(super) fn wants_probe(&self, now: Instant) -> bool {
+        self.provider.is_up() && self.provider.wants_probe(&self.name.model, now)
+    }
+
     /// Returns whether it has fallen silent.
     pub(super) fn is_silent(&self) -> bool {
         self.provider.is_silent(&self.name.model)

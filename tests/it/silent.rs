@@ -129,6 +129,39 @@ async fn the_only_target_is_used_again_after_a_silence_although_calls_to_it_hang
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_silences_and_resets_of_either_provider_hold_up_no_item() {
+    let (first, second) = (Arc::new(play(healthy())), Arc::new(play(healthy())));
+    let pointsman = start_scaled(&two(&first, &second, "limits.concurrency = 8"));
+    let seed = fastrand::u64(..);
+    let shaken = spawn({
+        let providers = [first.clone(), second.clone()];
+        async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let resets = |share: f64| Settings {
+                faults: vec![Fault { share, ..Fault::new(FaultKind::Reset) }],
+                ..healthy()
+            };
+            for _ in 0..8 {
+                let which = random.usize(..2);
+                providers[which].set(if random.bool() { silent() } else { resets(0.05) });
+                sleep(Duration::from_millis(random.u64(100..1_500))).await;
+                providers[which].set(resets(0.02));
+                sleep(Duration::from_millis(random.u64(100..500))).await;
+            }
+            providers.iter().for_each(|provider| provider.set(healthy()));
+        }
+    });
+    let ran = timeout(STUCK, run(&pointsman, STEP, 3_000))
+        .await
+        .unwrap_or_else(|_| panic!("stuck with seed {seed}"));
+    is_whole_without_timeouts(&ran, 3_000, &format!("seed {seed}"));
+    shaken.await.unwrap();
+    let answered = first.counts().answered + second.counts().answered;
+    // What was asked twice is a call in flight at a provider that was silent.
+    assert!((3_000..=3_400).contains(&answered), "seed {seed}: {answered}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_pauses_waits_for_no_call_that_hangs() {
     let simulator = play(silent());
     let more = format!("{SCALED}limits.concurrency = 4\n").replace("15s", "300s").replace("60s", "300s");

@@ -9,6 +9,10 @@ fn book(limits: &str) -> Book {
     Book::new(&settings, keys, now)
 }
 
+fn unheard(pass: Pass, left: Instant) -> Unheard {
+    Unheard { left, pass, step: None, departure: None }
+}
+
 #[test]
 fn few_items_are_kept_in_flight_where_a_minute_has_room_for_few() {
     let now = Instant::now();
@@ -29,7 +33,7 @@ fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_i
     let (model, second) = (ModelName::from("any"), Duration::from_secs(1));
     let lane = book.lanes.get_mut(&model).unwrap();
     let pass = lane.breaker.admit(start, false).unwrap();
-    lane.waits_for_word(1, pass, None, start);
+    lane.waits_for_word(1, unheard(pass, start));
     assert_eq!(book.look_for_silence(start + 9 * second), []);
     assert_eq!(book.look_for_silence(start + 10 * second), std::slice::from_ref(&model));
     assert_eq!(book.health_of(&model, start + 10 * second), LaneHealth::Poor);
@@ -40,7 +44,7 @@ fn a_lane_without_a_word_is_poor_until_it_speaks_and_a_slow_call_beside_others_i
     let lane = book.lanes.get_mut(&model).unwrap();
     for number in [2, 3] {
         let pass = lane.breaker.admit(start + 12 * second, false).unwrap();
-        lane.waits_for_word(number, pass, None, start + 12 * second);
+        lane.waits_for_word(number, unheard(pass, start + 12 * second));
     }
     lane.had_word(2, start + 13 * second);
     assert_eq!(book.look_for_silence(start + 40 * second), []);
@@ -53,7 +57,7 @@ fn a_lane_that_is_given_up_for_others_again_and_again_without_a_word_is_silent()
     let give_up = |book: &mut Book, number: u64, left: Instant, after: Duration| {
         let lane = book.lanes.get_mut(&model).unwrap();
         let pass = lane.breaker.admit(left, true).unwrap();
-        lane.waits_for_word(number, pass, None, left);
+        lane.waits_for_word(number, unheard(pass, left));
         lane.was_given_up(number, left + after);
         lane.breaker.trouble()
     };

@@ -58,7 +58,7 @@ impl Flow {
                     if departure.has_word() {
                         break;
                     }
-                    if lane.is_silent() || now >= at + long_silence(&lane, least) {
+                    if lane.is_silent() || departure.hangs() || now >= at + long_silence(&lane, least) {
                         return;
                     }
                 }
@@ -74,21 +74,26 @@ impl Flow {
     pub(super) fn send_beside_silent(&self, out: &Out) -> Option<Out> {
         let (least, _) = self.silence.as_ref().filter(|(_, hedges)| !hedges.is_draining())?;
         let lane = &self.lanes[out.sent.lane];
-        let left = out.departure()?.left()?.at;
-        let is_known = lane.is_silent();
+        let departure = out.departure()?;
+        let left = departure.left()?.at;
+        let is_known = lane.is_silent() || departure.hangs();
         if !is_known && Instant::now() < left + long_silence(lane, *least) {
             return None;
         }
         // One that hangs may wait for its turn elsewhere: it is older than most that wait there.
         let waits = || self.well_beside(out.sent.lane).filter(|_| is_known);
-        let beside = self.free_beside(out.sent.lane).or_else(waits)?;
+        // Where there is no other, the same one is asked again: as its probe, or once it works again.
+        let again = || Some(out.sent.lane).filter(|_| departure.hangs() || lane.wants_probe(Instant::now()));
+        let beside =
+            self.free_beside(out.sent.lane).or_else(waits).or_else(|| again().filter(|_| is_known))?;
         (is_known || lane.provider.may_ask_beside()).then(|| self.hedge(beside))
     }
 
     /// Returns whether a call has left for a target that has fallen silent since, and has had no word.
     pub(super) fn hangs(&self, out: &Out) -> bool {
         let Some(departure) = out.departure() else { return false };
-        !departure.has_word() && departure.left().is_some() && self.lanes[out.sent.lane].is_silent()
+        departure.hangs()
+            || !departure.has_word() && departure.left().is_some() && self.lanes[out.sent.lane].is_silent()
     }
 
     fn free_beside(&self, lane: usize) -> Option<usize> {

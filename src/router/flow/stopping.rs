@@ -31,7 +31,8 @@ impl Flow {
                 _ = left => {}
                 () = sleep(LAST_TURN) => return,
             }
-            while !lane.is_silent() {
+            let hangs = || departure.as_ref().is_some_and(|departure| departure.hangs());
+            while !lane.is_silent() && !hangs() {
                 sleep(LOOKS_FOR_SILENCE).await;
             }
             if departure.is_some_and(|departure| departure.has_word()) {
