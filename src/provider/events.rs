@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt};
 use sse_stream::{Sse, SseByteStream};
 
-use crate::types::{Class, Failure};
+use crate::types::{Cause, Class, Failure};
 
 use super::reply_limit::{MAX_EVENT_BYTES, too_large};
 
@@ -122,6 +122,6 @@ impl Events {
             return Ok(());
         };
         let message = format!("more than {most} came without a part of the answer, unpacked");
-        Err(Failure::new(Class::Unreadable, message).maybe_charged())
+        Err(Failure::new(Class::Unreadable, message).because(Cause::TooLarge).maybe_charged())
     }
 }

@@ -58,7 +58,8 @@ impl Book {
         let failure = last.cloned().unwrap_or_else(silent);
         // What has only ever sent what is no API's does not become one by waiting, and a model that does not exist does
         // not begin to.
-        let is_misconfigured = failure.cause == Some(Cause::NoApi) || failure.class == Class::NotFound;
+        let is_misconfigured =
+            failure.cause.is_some_and(Cause::is_of_no_api) || failure.class == Class::NotFound;
         let can_mend = !is_misconfigured || lane.counts.answered > 0;
         Some(Outage { failure, retry_at: breaker.rests_until(now), is_named: false, can_mend })
     }

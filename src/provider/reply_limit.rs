@@ -5,7 +5,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::types::{Class, Failure};
+use crate::types::{Cause, Class, Failure};
 
 use super::clocks::Clocks;
 
@@ -54,6 +54,7 @@ impl ReplyLimit {
 /// Makes the failure of a reply of which a part is larger than anything that a model writes.
 pub(super) fn too_large(what: &str, limit: usize) -> Failure {
     Failure::new(Class::Unreadable, format!("{what} is larger than {} MiB, unpacked", limit >> 20))
+        .because(Cause::TooLarge)
         .maybe_charged()
 }
 

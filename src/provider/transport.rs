@@ -195,9 +195,8 @@ impl Response {
             let piece = piece?;
             seen += piece.len();
             if seen > MOST_BYTES {
-                return Err(
-                    Failure::new(Class::Unreadable, "the reply is larger than 64 MiB").maybe_charged()
-                );
+                let failure = Failure::new(Class::Unreadable, "the reply is larger than 64 MiB");
+                return Err(failure.because(Cause::TooLarge).maybe_charged());
             }
             Ok(piece)
         })

@@ -17,4 +17,13 @@ pub enum Cause {
     ProxyLogin,
     /// What came is no answer of any API, such as a web page.
     NoApi,
+    /// What came is larger than any answer of a model.
+    TooLarge,
+}
+
+impl Cause {
+    /// Returns whether a server that never sent anything else is no API of a model, so that waiting does not help.
+    pub fn is_of_no_api(self) -> bool {
+        matches!(self, Self::NoApi | Self::TooLarge)
+    }
 }

@@ -23,6 +23,7 @@ pub(super) fn advice(failure: &Failure, target: Option<&LaneName>) -> Option<Str
         Cause::NoApi => Some(
             "what answers is no API: check `base_url`, and whether a proxy stands between (a login page?)".to_owned(),
         ),
+        Cause::TooLarge => Some("no model writes so much: check `base_url`, and what answers there".to_owned()),
         // Their messages say what to write.
         Cause::NoTls | Cause::Redirected => None,
     }

@@ -130,7 +130,9 @@ impl Gate {
         let answered = self.routes[number].answered();
         let lasting_after = match failure.class {
             Class::NotFound if answered == 0 => Some(1),
-            Class::Unreadable if answered == 0 && failure.cause == Some(Cause::NoApi) => Some(UNREADABLE),
+            Class::Unreadable if answered == 0 && failure.cause.is_some_and(Cause::is_of_no_api) => {
+                Some(UNREADABLE)
+            }
             _ => None,
         };
         let jitter = fastrand::f64();
