@@ -58,10 +58,16 @@ fn silent() -> Settings {
 
 /// Fails unless all items are complete and no call was waited for until its time was up.
 fn is_whole_without_timeouts(ran: &Ran, items: u64, what: &str) {
+    is_whole_with_timeouts(ran, items, 0, what);
+}
+
+/// Fails unless all items are complete and no more calls than these were waited for until their time was up.
+fn is_whole_with_timeouts(ran: &Ran, items: u64, at_most: u64, what: &str) {
     let report = &ran.report;
     assert_eq!((report.items.completed, report.ended), (items, Ended::Whole), "{what}: {:?}", report.errors);
     assert_eq!(ran.lines.len() as u64, items, "{what}");
-    assert!(!report.failed_calls.contains_key(&Class::Timeout), "{what}: {:?}", report.failed_calls);
+    let timeouts = report.failed_calls.get(&Class::Timeout).map_or(0, |timeouts| timeouts.count);
+    assert!(timeouts <= at_most, "{what}: {:?}", report.failed_calls);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,15 +123,15 @@ async fn the_only_target_is_used_again_after_a_silence_although_calls_to_it_hang
             sleep(Duration::from_secs(3)).await;
             simulator.set(healthy());
             let before = simulator.counts();
-            // Those that hang are in flight for another ten seconds.
             until("it is used again", || simulator.counts().answered >= before.answered + 400).await;
-            (before.in_flight, simulator.counts().in_flight)
+            before.in_flight
         }
     });
     let ran = timeout(STUCK, run(&pointsman, STEP, 1_000)).await.expect("the run is stuck");
-    assert_eq!((ran.report.items.completed, ran.report.items.failed), (1_000, 0), "{:?}", ran.report.errors);
-    let (hung, still) = dark.await.unwrap();
-    assert!(hung >= 8 && still >= 8, "of {hung} that hung, {still} were in flight while 400 were answered");
+    let hung = dark.await.unwrap();
+    assert!(hung >= 8, "{hung} hung");
+    // Calls that hang are made again once others are answered: none takes a place until its time is up.
+    is_whole_without_timeouts(&ran, 1_000, "they hang");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +160,8 @@ async fn random_silences_and_resets_of_either_provider_hold_up_no_item() {
     let ran = timeout(STUCK, run(&pointsman, STEP, 3_000))
         .await
         .unwrap_or_else(|_| panic!("stuck with seed {seed}"));
-    is_whole_without_timeouts(&ran, 3_000, &format!("seed {seed}"));
+    // A call and the one beside it can both hang, where one provider falls silent after the other.
+    is_whole_with_timeouts(&ran, 3_000, 2 * 8, &format!("seed {seed}"));
     shaken.await.unwrap();
     let answered = first.counts().answered + second.counts().answered;
     // What was asked twice is a call in flight at a provider that was silent.
