@@ -51,8 +51,8 @@ const PLATEAU_SECONDS: f64 = 60.0;
 const SEARCH_PER_CALL: f64 = 0.35;
 const SEARCH_PER_SECOND: f64 = 0.4;
 
-/// How much the estimate grows with each accepted call before it is reached: refusals of one call in fifty that do not
-/// depend on the rate must not lower it for good.
+/// How much the estimate grows with each accepted call before it is reached: refusals of one call in a hundred that do
+/// not depend on the rate must not lower it for good.
 const DRIFT: f64 = 0.0002;
 
 /// Refusals that are remembered to measure between.
