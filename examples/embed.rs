@@ -43,6 +43,7 @@ pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: w
             deadline,
             counts: None,
             purse: None,
+            held: pointsman::guard::HeldMemory::default(),
             stop: None,
         })
         .await

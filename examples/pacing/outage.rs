@@ -97,6 +97,7 @@ fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Timed> {
         deadline: Instant::now() + Duration::from_secs(600),
         counts: None,
         purse: None,
+        held: pointsman::guard::HeldMemory::default(),
         stop: None,
     };
     let asking = pointsman.clone();

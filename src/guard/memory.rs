@@ -1,14 +1,30 @@
-//! A limit on the bytes that records, prompts and answers in progress may take together, in the whole process.
+//! A limit on the bytes that records, prompts, replies and answers in progress may take together, in the whole process.
 //!
-//! Intake waits for room, in order. What belongs to an item that is in progress already is counted without waiting:
-//! an item that waited for memory while it holds some could wait for itself. So the total can be passed by what the
-//! items in progress become, and intake then waits for longer. Sizes are estimates.
+//! Intake waits for room, in order, and a reply that is being read waits in the middle of being read
+//! ([`ReplyMemory`]). What else belongs to an item in progress (its prompts, what a small answer becomes) is counted
+//! without waiting: an item that waited for memory while it holds some could wait for itself. Sizes are estimates.
+//!
+//! Replies wait in the order of their items, the oldest first, and before intake. So that they cannot all wait for each
+//! other, one of them may take more than there is: it *overflows*. There is one such place. It is free again once the reply
+//! is given up, its item has ended and given its memory back, or its item waits for something else
+//! ([`HeldMemory::park`]). While replies wait, the place is taken by one that does not wait.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex as Turn, Notify, oneshot};
+
+#[cfg(test)]
+mod histories;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+pub use reply::ReplyMemory;
 
 /// The total when nothing else is said.
 pub const DEFAULT_TOTAL: usize = 1 << 30;
@@ -19,22 +35,52 @@ static PROCESS: LazyLock<Arc<MemoryBudget>> = LazyLock::new(|| Arc::new(MemoryBu
 /// Bytes that may be held together.
 #[derive(Debug)]
 pub struct MemoryBudget {
-    total: AtomicUsize,
-    used: AtomicUsize,
-    /// Held by the one whose turn it is to wait for room.
-    turn: Mutex<()>,
+    inner: Mutex<Inner>,
+    /// Held by the intake whose turn it is to wait for room.
+    turn: Turn<()>,
     freed: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    total: usize,
+    used: usize,
+    /// The most that was held at once.
+    peak: usize,
+    /// Numbers that were given to holders, replies and waits, so that the older is the smaller.
+    numbers: u64,
+    waiting: BTreeMap<Rank, Waiting>,
+    overflow: Option<Overflow>,
+}
+
+/// Which reply is served first: those of people, then the oldest item's, then the one that waits the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_batch: bool,
+    holder: u64,
+    wait: u64,
+}
+
+/// A reply that waits for more memory.
+#[derive(Debug)]
+struct Waiting {
+    bytes: usize,
+    reply: u64,
+    granted: oneshot::Sender<()>,
+}
+
+/// The reply that may take more than there is, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Overflow {
+    holder: u64,
+    reply: u64,
 }
 
 impl MemoryBudget {
     /// Makes a budget of so many bytes.
     pub fn new(total: usize) -> Self {
-        Self {
-            total: AtomicUsize::new(total),
-            used: AtomicUsize::new(0),
-            turn: Mutex::new(()),
-            freed: Notify::new(),
-        }
+        let inner = Inner { total, used: 0, peak: 0, numbers: 0, waiting: BTreeMap::new(), overflow: None };
+        Self { inner: Mutex::new(inner), turn: Turn::new(()), freed: Notify::new() }
     }
 
     /// Returns the budget that everything in this process shares.
@@ -44,13 +90,21 @@ impl MemoryBudget {
 
     /// Changes the total. What is held stays held.
     pub fn set_total(&self, total: usize) {
-        self.total.store(total, Relaxed);
+        let mut inner = self.lock();
+        inner.total = total;
+        inner.serve();
+        drop(inner);
         self.freed.notify_waiters();
     }
 
     /// Returns how many bytes are held.
     pub fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        self.lock().used
+    }
+
+    /// Returns how many bytes were held at once, at most.
+    pub fn peak(&self) -> usize {
+        self.lock().peak
     }
 
     /// Waits until there is room for `bytes`, after all who wait already. More than the total fits when nothing else
@@ -58,25 +112,77 @@ impl MemoryBudget {
     pub async fn take(self: &Arc<Self>, bytes: usize) -> HeldMemory {
         let _turn = self.turn.lock().await;
         loop {
-            let mut freed = std::pin::pin!(self.freed.notified());
+            let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            if self.try_take(bytes) {
-                return HeldMemory(Some(Arc::new(Held {
-                    budget: self.clone(),
-                    bytes: AtomicUsize::new(bytes),
-                })));
+            if let Some(number) = self.try_take(bytes) {
+                return HeldMemory(Some(Arc::new(Held::new(self.clone(), number, bytes))));
             }
             freed.await;
         }
     }
 
-    fn try_take(&self, bytes: usize) -> bool {
-        let total = self.total.load(Relaxed);
-        let with = |used: usize| {
-            let after = used.saturating_add(bytes);
-            (used == 0 || after <= total).then_some(after)
-        };
-        self.used.fetch_update(Relaxed, Relaxed, with).is_ok()
+    /// Takes `bytes` if there is room for them; returns the number of the holder.
+    fn try_take(&self, bytes: usize) -> Option<u64> {
+        let mut inner = self.lock();
+        let fits = inner.waiting.is_empty() && (inner.used == 0 || inner.fits(bytes));
+        fits.then(|| {
+            inner.add(bytes);
+            inner.number()
+        })
+    }
+
+    /// Takes bytes back, and the place of the reply that overflows if that is `of` those that held them.
+    fn give_back(&self, bytes: usize, of: impl FnOnce(Overflow) -> bool) {
+        let mut inner = self.lock();
+        inner.used = inner.used.saturating_sub(bytes);
+        inner.end_overflow(of);
+        drop(inner);
+        self.freed.notify_waiters();
+    }
+
+    /// A panic while the lock was held leaves numbers: go on with them.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.used.saturating_add(bytes) <= self.total
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.used = self.used.saturating_add(bytes);
+        self.peak = self.peak.max(self.used);
+    }
+
+    /// Gives the replies that wait, in their order, what there is, and the first for which there is not enough the place of
+    /// the one that overflows.
+    fn serve(&mut self) {
+        while let Some((rank, first)) = self.waiting.first_key_value() {
+            let overflow = Overflow { holder: rank.holder, reply: first.reply };
+            if !self.fits(first.bytes) {
+                if self.overflow.is_some_and(|other| other != overflow) {
+                    return;
+                }
+                self.overflow = Some(overflow);
+            }
+            let Some((_, Waiting { bytes, granted, .. })) = self.waiting.pop_first() else { return };
+            self.add(bytes);
+            // One that does not wait any more finds that it was granted, and gives it back.
+            let _ = granted.send(());
+        }
+    }
+
+    /// Takes the place of the reply that overflows back, if that is one `of` those, and serves all that wait.
+    fn end_overflow(&mut self, of: impl FnOnce(Overflow) -> bool) {
+        self.overflow = self.overflow.filter(|overflow| !of(*overflow));
+        self.serve();
     }
 }
 
@@ -86,7 +192,17 @@ pub struct HeldMemory(Option<Arc<Held>>);
 
 struct Held {
     budget: Arc<MemoryBudget>,
+    /// Its number among the holders: the older is the smaller.
+    number: u64,
     bytes: AtomicUsize,
+    /// How many milliseconds its replies have waited for memory.
+    waited: AtomicU64,
+}
+
+impl Held {
+    fn new(budget: Arc<MemoryBudget>, number: u64, bytes: usize) -> Self {
+        Self { budget, number, bytes: AtomicUsize::new(bytes), waited: AtomicU64::new(0) }
+    }
 }
 
 impl HeldMemory {
@@ -94,15 +210,34 @@ impl HeldMemory {
     pub fn add(&self, bytes: usize) {
         if let Some(held) = &self.0 {
             held.bytes.fetch_add(bytes, Relaxed);
-            held.budget.used.fetch_add(bytes, Relaxed);
+            held.budget.lock().add(bytes);
         }
+    }
+
+    /// Makes the memory of a reply to a request of this holder; `is_batch` is whether people do not wait for it. Where this
+    /// is empty, the reply is a holder of the process's budget itself.
+    pub fn reply(&self, is_batch: bool) -> ReplyMemory {
+        ReplyMemory::new(self.0.clone(), is_batch)
+    }
+
+    /// Notes that its owner waits for something else than its own reply, such as the reply to another request: replies of
+    /// others must be able to end meanwhile.
+    pub fn park(&self) {
+        if let Some(held) = &self.0 {
+            held.budget.lock().end_overflow(|overflow| overflow.holder == held.number);
+        }
+    }
+
+    /// Returns how long its replies have waited for memory, all together.
+    pub fn waited(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |held| Duration::from_millis(held.waited.load(Relaxed)))
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(*self.bytes.get_mut(), Relaxed);
-        self.budget.freed.notify_waiters();
+        let (number, bytes) = (self.number, *self.bytes.get_mut());
+        self.budget.give_back(bytes, |overflow| overflow.holder == number);
     }
 }
 
@@ -117,68 +252,5 @@ impl fmt::Debug for HeldMemory {
 impl PartialEq for HeldMemory {
     fn eq(&self, _: &Self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn intake_waits_for_room_in_order() {
-        let budget = Arc::new(MemoryBudget::new(100));
-        let first = budget.take(70).await;
-        let mut large = Box::pin(budget.take(60));
-        let mut small = Box::pin(budget.take(10));
-        assert!(large.as_mut().now_or_never().is_none());
-        assert!(small.as_mut().now_or_never().is_none(), "it does not overtake");
-        drop(first);
-        let large = large.await;
-        assert_eq!((budget.used(), small.now_or_never().is_some()), (60, true));
-        drop(large);
-        assert_eq!(budget.used(), 0);
-    }
-
-    #[tokio::test]
-    async fn what_is_larger_than_the_total_passes_when_it_is_alone() {
-        let budget = Arc::new(MemoryBudget::new(100));
-        let one = budget.take(1).await;
-        let mut huge = Box::pin(budget.take(1_000));
-        assert!(huge.as_mut().now_or_never().is_none());
-        drop(one);
-        let huge = huge.await;
-        assert!(budget.take(1).now_or_never().is_none());
-        drop(huge);
-        assert!(budget.take(1).now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn what_an_item_in_progress_becomes_is_counted_without_waiting_and_slows_intake() {
-        let budget = Arc::new(MemoryBudget::new(100));
-        let item = budget.take(10).await;
-        item.add(500);
-        let clone = item.clone();
-        drop(item);
-        assert_eq!(budget.used(), 510);
-        assert!(budget.take(1).now_or_never().is_none());
-        drop(clone);
-        assert_eq!(budget.used(), 0);
-        assert!(budget.take(1).now_or_never().is_some());
-    }
-
-    #[tokio::test]
-    async fn who_stops_waiting_leaves_the_turn_to_the_next() {
-        let budget = Arc::new(MemoryBudget::new(100));
-        let held = budget.take(100).await;
-        let mut gone = Box::pin(budget.take(50));
-        assert!(gone.as_mut().now_or_never().is_none());
-        let mut next = Box::pin(budget.take(50));
-        assert!(next.as_mut().now_or_never().is_none());
-        drop(gone);
-        drop(held);
-        drop(next.await);
-        assert_eq!(budget.used(), 0);
     }
 }

@@ -33,7 +33,7 @@ pub use budget::{Budget, Met, Unreserved};
 pub use burst::BurstSettings;
 pub use concurrency::{Concurrency, Ended, Ticket};
 pub use limits::{Hearing, Left, Limits, Need, NeverFits, RateLimits, Standings};
-pub use memory::{DEFAULT_TOTAL as DEFAULT_MEMORY, HeldMemory, MemoryBudget};
+pub use memory::{DEFAULT_TOTAL as DEFAULT_MEMORY, HeldMemory, MemoryBudget, ReplyMemory};
 pub use meter::Meter;
 pub use outcomes::Trouble;
 pub use purse::{Purse, PurseOf, PurseState};

@@ -101,8 +101,21 @@ impl Admission {
         let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
         let (retry, alone, stay, departure, not_with) = (false, false, true, None, Vec::new());
         let purse = None;
-        let call =
-            Call { prompt, model, priority, asker, retry, alone, stay, not_with, departure, purse, deadline };
+        let held = crate::guard::HeldMemory::default();
+        let call = Call {
+            prompt,
+            model,
+            priority,
+            asker,
+            retry,
+            alone,
+            stay,
+            not_with,
+            departure,
+            purse,
+            held,
+            deadline,
+        };
         let (reply, awaited) = ReplyTo::awaited();
         self.state.enqueue(Arrival { call, reply, asked: now }, now);
         self.askers.push_back(awaited);

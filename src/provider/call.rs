@@ -1,14 +1,14 @@
 //! What is said to a provider and what it says back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-use crate::guard::Purse;
+use crate::guard::{HeldMemory, Purse};
 use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
 
 use super::key::KeyId;
@@ -40,6 +40,8 @@ pub struct Call {
     pub departure: Option<Arc<Departure>>,
     /// Whose money it spends; `None` where nobody's in particular is counted.
     pub purse: Option<Arc<Purse>>,
+    /// Whose memory its reply takes; empty where that is the process's.
+    pub held: HeldMemory,
     /// When the answer is of no use any more.
     pub deadline: Instant,
 }
@@ -64,6 +66,14 @@ pub struct Departure {
     word: AtomicBool,
     /// Whether one that left later has shown that the model works again after an outage.
     hangs: AtomicBool,
+    pauses: Mutex<Pauses>,
+}
+
+/// How long the call itself has not read its reply, because there was no memory for it.
+#[derive(Debug, Default)]
+struct Pauses {
+    ended: Duration,
+    since: Option<Instant>,
 }
 
 impl Departure {
@@ -107,11 +117,35 @@ impl Departure {
         self.hangs.load(Relaxed) && !self.has_word()
     }
 
+    /// Notes that the call does not read its reply until the guard is dropped.
+    pub(crate) fn pause(&self) -> Pause<'_> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
+        Pause(self)
+    }
+
+    /// Returns how long the call has not read its reply, until now. The provider was not waited for in that time.
+    pub fn paused(&self) -> Duration {
+        let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        pauses.ended + pauses.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Waits until the call leaves; for ever where it was withdrawn.
     pub async fn has_left(&self) -> &Left {
         match self.left.wait().await {
             Some(left) => left,
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// A call that does not read its reply.
+pub(crate) struct Pause<'a>(&'a Departure);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        let mut pauses = self.0.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = pauses.since.take() {
+            pauses.ended += since.elapsed();
         }
     }
 }

@@ -80,6 +80,17 @@ impl<'a> Clocks<'a> {
         }
     }
 
+    /// Waits for `what`, which is nothing that the provider owes: the call has as much more time. Returns how long it took,
+    /// too.
+    pub(super) async fn pause<T>(&mut self, what: impl Future<Output = T>) -> (T, Duration) {
+        let began = Instant::now();
+        let came = what.await;
+        let took = began.elapsed();
+        self.left += took;
+        self.deadline += took;
+        (came, took)
+    }
+
     fn next(&self, now: Instant) -> (Instant, Limit) {
         let silent = match self.first_token {
             None => (self.left + self.timeouts.first_token, Limit::FirstToken),

@@ -13,7 +13,7 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
-use crate::types::{Cause, Class, Failure, Prompt, Reply};
+use crate::types::{Cause, Class, Failure, Priority, Prompt, Reply};
 use crate::wire::{Decoder, Dialect, Format, LeftOut, Progress, without_echo};
 
 use super::call::Call;
@@ -107,6 +107,8 @@ pub(super) async fn exchange(
     let dialect = left_out.dialect(&settings.dialect);
     let asked = Asked { format: settings.format, prompt: &prompt, dialect: &dialect };
     let mut bounds = None;
+    let mut limit =
+        ReplyLimit::new(call.held.reply(call.priority == Priority::Batch), call.departure.as_deref());
     let mut result = async {
         chaos::point("call.encode");
         let format = settings.format;
@@ -132,8 +134,8 @@ pub(super) async fn exchange(
         let headers = std::mem::take(&mut response.headers);
         let reply = match media_type.as_str() {
             "text/html" => Err(html(response, &mut clocks).await),
-            "application/json" => read_whole(&asked, response.stream(), &mut clocks).await,
-            _ => read_stream(&asked, response.stream(), &mut clocks, &outlet.runtime).await,
+            "application/json" => read_whole(&asked, response.stream(), &mut clocks, &mut limit).await,
+            _ => read_stream(&asked, response.stream(), (&mut clocks, &mut limit), &outlet.runtime).await,
         };
         let mut reply = reply.map_err(|mut failure| {
             // What comes as a stream of events is an API's, broken or not.
@@ -142,6 +144,7 @@ pub(super) async fn exchange(
         })?;
         // What the provider's support asks for; the body's id names the answer.
         reply.request_id = request_id.or(reply.request_id);
+        limit.hold_answer(&reply.text, &prompt.shape, &mut clocks).await;
         Ok(reply)
     }
     .await;
@@ -162,6 +165,7 @@ pub(super) async fn exchange(
             }
         }
     }
+    limit.end(&result);
     Exchanged { result, first_token: clocks.first_token(), left_out }
 }
 
@@ -194,10 +198,10 @@ async fn read_whole(
     asked: &Asked<'_>,
     mut pieces: impl Pieces,
     clocks: &mut Clocks<'_>,
+    limit: &mut ReplyLimit<'_>,
 ) -> Result<Reply, Failure> {
     let mut body = Vec::new();
     let mut decoder = asked.decoder();
-    let mut limit = ReplyLimit::default();
     while let Some(piece) = clocks.wait(pieces.next()).await? {
         clocks.answering(Instant::now());
         let piece = piece?;
@@ -215,11 +219,10 @@ async fn read_whole(
 async fn read_stream(
     asked: &Asked<'_>,
     mut pieces: impl Pieces,
-    clocks: &mut Clocks<'_>,
+    (clocks, limit): (&mut Clocks<'_>, &mut ReplyLimit<'_>),
     runtime: &Handle,
 ) -> Result<Reply, Failure> {
     let mut decoder = asked.decoder();
-    let mut limit = ReplyLimit::default();
     let mut events = Events::default();
     // Until when the end of the body is waited for, once the answer may be complete.
     let mut rest = None;
@@ -237,7 +240,8 @@ async fn read_stream(
         let Some(piece) = piece else { break };
         events.add(piece?)?;
         consume_budget().await;
-        limit.hold(events.held_bytes() + decoder.held_bytes(), clocks).await?;
+        let waited = limit.hold(events.held_bytes() + decoder.held_bytes(), clocks).await?;
+        rest = rest.map(|rest| rest + waited);
         while let Some(event) = events.next()? {
             consume_budget().await;
             chaos::point("call.piece");

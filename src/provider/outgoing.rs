@@ -130,6 +130,9 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
     let Exchanged { mut result, first_token, left_out } = exchanged;
     let took = left.elapsed();
     let began = first_token.is_some();
+    let paused = call.departure.as_ref().map(|departure| departure.paused()).unwrap_or_default();
+    // Of the provider's speed the time says nothing in which its reply was not read.
+    let took = took.saturating_sub(paused);
     let (booked, blame) = permit.settle(&Ended { result: &result, took, began });
     owed.perhaps = booked.perhaps;
     if let Err(failure) = &mut result {

@@ -162,6 +162,7 @@ mod tests {
             not_with: Vec::new(),
             departure,
             purse,
+            held: crate::guard::HeldMemory::default(),
             deadline,
         };
         // Without the other end nobody would wait for the answer, and it would not leave.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::counts::CallCounts;
 use super::flow::Flow;
-use crate::guard::Purse;
+use crate::guard::{HeldMemory, Purse};
 use crate::provider::ReplyToCall;
 use crate::types::{Answer, Asker, Failure, Priority, Prompt, RouteName, Unanswered};
 
@@ -29,6 +29,8 @@ pub struct Ask {
     pub counts: Option<Arc<CallCounts>>,
     /// Whose money its calls spend; `None` where nobody's in particular is counted.
     pub purse: Option<Arc<Purse>>,
+    /// Whose memory its replies take; by default they take that of the process until the answer is given.
+    pub held: HeldMemory,
     /// Tells that its asker stops: a call that has not left by then is not waited for.
     pub stop: Option<StopSignal>,
 }

@@ -312,6 +312,7 @@ impl Flow {
             not_with: self.keys_refused_at(lane),
             departure: Some(Arc::new(Departure::new())),
             purse: self.ask.purse.clone(),
+            held: self.ask.held.clone(),
             deadline: self.ask.deadline,
         }
     }

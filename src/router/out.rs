@@ -80,11 +80,23 @@ impl Out {
 
     /// Waits for its end.
     pub(super) async fn end(&mut self) -> End {
-        match timeout_at(self.deadline + GRACE, &mut self.awaited).await {
+        let came = loop {
+            // A reply that waits for memory has as much more time.
+            let paused = self.paused();
+            let came = timeout_at(self.deadline + paused + GRACE, &mut self.awaited).await;
+            if came.is_ok() || self.paused() == paused {
+                break came;
+            }
+        };
+        match came {
             Ok(came) => fate(came),
             Err(_) if self.withdraw() => End::Refused(Refused::Busy { until: Instant::now() }),
             Err(_) => self.gone().map_or(End::Refused(Refused::Busy { until: Instant::now() }), End::Late),
         }
+    }
+
+    fn paused(&self) -> Duration {
+        self.departure.as_ref().map(|departure| departure.paused()).unwrap_or_default()
     }
 
     /// Withdraws it. Returns whether that was in time: then it never leaves.
@@ -176,5 +188,23 @@ mod tests {
         assert!(departure.leave(left));
         let End::Late(gone) = out.end().await else { panic!("it is taken for one that never left") };
         assert_eq!((gone.key.as_str(), gone.likely), ("k", NanoUsd(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_whose_reply_waits_for_memory_is_waited_for_beyond_its_deadline() {
+        let (reply, awaited) = crate::supervisor::Reply::awaited();
+        let departure = Arc::new(Departure::new());
+        let sent = Sent { lane: 0, hedge: false, asked: Instant::now() };
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let mut out = Out::taken_over(sent, deadline, Some(departure.clone()), awaited);
+        assert!(departure.leave(Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) }));
+        let (end, ()) = tokio::join!(out.end(), async {
+            let pause = departure.pause();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(pause);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            reply.send(Err(Refused::Down));
+        });
+        assert!(matches!(end, End::Refused(Refused::Down)));
     }
 }

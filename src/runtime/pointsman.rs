@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::config::{Config, Usable};
 use crate::document::Faults;
-use crate::guard::MemoryBudget;
+use crate::guard::{HeldMemory, MemoryBudget};
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Env, Snapshot, process_env};
 use crate::router::{Ask, Router, question};
@@ -113,8 +113,19 @@ impl Pointsman {
     pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
         let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
         let (priority, asker) = (Priority::Interactive, Asker::default());
-        self.send(Ask { prompt, route, priority, asker, deadline, counts: None, purse: None, stop: None })
-            .await
+        let held = HeldMemory::default();
+        self.send(Ask {
+            prompt,
+            route,
+            priority,
+            asker,
+            deadline,
+            counts: None,
+            purse: None,
+            held,
+            stop: None,
+        })
+        .await
     }
 
     /// Sends a whole [`Ask`]. One that is lost with the router, or on its way by a panic, is asked once

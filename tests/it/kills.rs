@@ -37,6 +37,7 @@ fn call(number: usize) -> Call {
         not_with: Vec::new(),
         departure: None,
         purse: None,
+        held: pointsman::guard::HeldMemory::default(),
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }

@@ -56,6 +56,7 @@ mod limited_alone;
 mod lives;
 mod matrix;
 #[cfg(feature = "exact-numbers")]
+mod memory;
 mod numbers;
 mod outage;
 mod pacing;

@@ -83,6 +83,7 @@ pub(crate) fn question(route: &str, text: &str, wait: Duration) -> Ask {
         deadline: Instant::now() + wait,
         counts: None,
         purse: None,
+        held: pointsman::guard::HeldMemory::default(),
         stop: None,
     }
 }

@@ -167,6 +167,10 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         if recalled {
             continue;
         }
+        if asked.waits() {
+            // Its next reply may need memory, or a place among the calls, that those of other items have.
+            job.item.held.park();
+        }
         let Some(Asked { request, outcome, open, probe }) = asked.next().await else {
             if walk.is_settled() {
                 break;
@@ -177,6 +181,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         };
         chaos::point("item.answered");
         let Request { step, deadline, is_reask, .. } = request;
+        // Time in which a reply waits for memory is none of the step's.
+        let deadline = deadline + job.item.held.waited();
         if let Some(lives) = lives_without_own_failure(&job, &mut evidence, (step, is_reask), &outcome)
             && let Err(unanswered) = outcome
         {
@@ -195,9 +201,8 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         questions += 1;
         let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {
+                // Its memory is counted since it was read.
                 let text = &answer.reply.text;
-                // As a text, as a value, for the templates and in the line.
-                job.item.held.add(text.len().saturating_mul(COPIES));
                 let limits = Limits { deadline, stop: job.stop.clone() };
                 let next = match asked.beside(check_answer(&job.pipeline, step, text, limits)).await {
                     Ok(checked) => walk.checked(step, text, checked),
@@ -259,7 +264,7 @@ fn stopped(meanwhile: &str) -> Box<Failure> {
     Box::new(Failure::new(Class::Cancelled, format!("the run stopped while {meanwhile}")))
 }
 
-/// How often a prompt or an answer is in memory.
+/// How often a prompt is in memory.
 const COPIES: usize = 4;
 
 fn prompt_bytes(prompt: &Prompt) -> usize {

@@ -24,6 +24,11 @@ impl<F: Future> Questions<F> {
         self.out.push(question);
     }
 
+    /// Returns whether the next answer is one that has not come.
+    pub(super) fn waits(&self) -> bool {
+        self.came.is_empty() && !self.out.is_empty()
+    }
+
     /// Returns the next answer; `None` when no question is out.
     pub(super) async fn next(&mut self) -> Option<F::Output> {
         match self.came.pop_front() {

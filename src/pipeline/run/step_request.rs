@@ -95,8 +95,10 @@ pub(super) fn question(
     let counts = Some(job.counts.clone());
     let purse = Some(job.purse.clone());
     let stop = Some(job.stop.clone());
+    let held = job.item.held.clone();
     let (prompt, deadline) = (request.prompt.clone(), request.deadline);
-    let ask = router::Ask { prompt, route: route.clone(), priority, asker, deadline, counts, purse, stop };
+    let ask =
+        router::Ask { prompt, route: route.clone(), priority, asker, deadline, counts, purse, held, stop };
     let (router, gate, stop, time) =
         (job.router.clone(), job.gate.clone(), job.stop.clone(), definition.deadline);
     // The first time it is sent before this returns.

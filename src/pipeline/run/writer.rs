@@ -223,15 +223,14 @@ impl Writer<'_> {
             for record in batch.drain(..) {
                 chaos::point("writer.record");
                 for (line, held) in self.due(record).await {
-                    self.write(*line).await;
-                    drop(held);
+                    self.write(*line, held).await;
                 }
             }
             self.run.do_send(Written(count));
         }
         // Items given up leave gaps: what waits behind them is due now.
-        for (line, _held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
-            self.write(*line).await;
+        for (line, held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+            self.write(*line, held).await;
         }
     }
 
@@ -268,7 +267,14 @@ impl Writer<'_> {
                 Vec::new()
             }
             Record::Line(number, line, _, held) => match &mut self.order {
-                Some(order) => order.push(number, (line, held)),
+                Some(order) => {
+                    let due = order.push(number, (line, held.clone()));
+                    if due.is_empty() {
+                        // It waits for lines whose items may wait for memory.
+                        held.park();
+                    }
+                    due
+                }
                 None => vec![(line, held)],
             },
             Record::CutShort => {
@@ -291,8 +297,8 @@ impl Writer<'_> {
     /// early leaves an output with no fewer items than have settled.
     async fn rest(&mut self) {
         // Items that were given up leave gaps: what waits behind them comes first.
-        for (line, _held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
-            self.write(*line).await;
+        for (line, held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
+            self.write(*line, held).await;
         }
         let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };
         let mut after = ItemNumber::default();
@@ -313,17 +319,18 @@ impl Writer<'_> {
                 if let Some(line) = line::earlier(steps.iter(), item, item.head.line) {
                     self.taken += 1;
                     self.rest.count_settled_before(line.status);
-                    self.write(line).await;
+                    self.write(line, HeldMemory::default()).await;
                 }
             }
         }
     }
 
-    async fn write(&mut self, line: Line) {
+    /// Hands a line over, with the memory that is held until it is written.
+    async fn write(&mut self, line: Line, held: HeldMemory) {
         if self.broken.is_some() || self.unkept.is_some() {
             return;
         }
-        match self.patience.unless_over(self.lines.write(line)).await {
+        match self.patience.unless_over(self.lines.write_holding(line, held)).await {
             Some(result) => self.note(result),
             // A line is missing then: the file that was there stays, if it holds more.
             None => self.lines.cut_short(),

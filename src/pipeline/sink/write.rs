@@ -23,6 +23,7 @@ use super::owned::WrittenFile;
 use super::write_queue::{Progress, WriteQueue};
 use super::{Error, Line, RejectLine, Target};
 use crate::chaos;
+use crate::guard::HeldMemory;
 use crate::screen;
 use crate::supervisor::panic_text;
 use crate::types::StepName;
@@ -77,7 +78,7 @@ pub struct Sink<T> {
 
 enum To<T> {
     /// A thread writes them.
-    Thread(WriteQueue<T, Written>),
+    Thread(WriteQueue<(T, HeldMemory), Written>),
     /// The program itself takes them.
     Program(mpsc::Sender<T>),
 }
@@ -169,8 +170,13 @@ impl<T: Send + 'static> Sink<T> {
     /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
     /// error may be that of an earlier line.
     pub async fn write(&self, line: T) -> Result<(), Error> {
+        self.write_holding(line, HeldMemory::default()).await
+    }
+
+    /// Does the same; `held` is given back once the line is written, or the program has it.
+    pub(in crate::pipeline) async fn write_holding(&self, line: T, held: HeldMemory) -> Result<(), Error> {
         match &self.to {
-            To::Thread(queue) => queue.send(line).await,
+            To::Thread(queue) => queue.send((line, held)).await,
             To::Program(to) => {
                 to.send(line).await.map_err(|_| self.is_not_taken())?;
                 self.flags.lines.fetch_add(1, Relaxed);
@@ -247,7 +253,7 @@ enum More {
 
 /// Writes what waits, and what comes soon after it.
 fn write_waiting<T>(
-    from: &mut mpsc::Receiver<T>,
+    from: &mut mpsc::Receiver<(T, HeldMemory)>,
     encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()>,
     output: &mut Output,
 ) -> Result<More, Error> {
@@ -255,8 +261,8 @@ fn write_waiting<T>(
     let mut ends = Vec::new();
     let mut rests = 0;
     loop {
-        let line = match from.try_recv() {
-            Ok(line) => line,
+        let (line, held) = match from.try_recv() {
+            Ok(next) => next,
             Err(end) => {
                 output.write(&block, &ends)?;
                 block.clear();
@@ -281,10 +287,13 @@ fn write_waiting<T>(
         }
         ends.push(block.len());
         if block.len() >= BLOCK {
+            drop(line);
             output.write(&block, &ends)?;
             block.clear();
+            block.shrink_to(4 * BLOCK);
             ends.clear();
         }
+        drop(held);
     }
 }
 

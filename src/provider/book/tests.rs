@@ -117,6 +117,7 @@ fn a_forced_call_waits_while_as_many_are_out_as_may_be_and_a_probe_does_not() {
         not_with: Vec::new(),
         departure: None,
         purse: None,
+        held: crate::guard::HeldMemory::default(),
         deadline: now + Duration::from_secs(60),
     };
     // One that is not alone is refused at once, rather than wait for that.

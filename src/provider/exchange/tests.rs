@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use futures_util::stream;
 
 use super::*;
+use crate::guard::{HeldMemory, MemoryBudget, ReplyMemory};
+use crate::provider::call::Departure;
 use crate::provider::settings::Timeouts;
+use crate::types::Shape;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -32,8 +35,11 @@ async fn read_within(time: Duration, pieces: impl Pieces) -> Result<Reply, Failu
 }
 
 async fn read_as(format: Format, pieces: impl Pieces, clocks: &mut Clocks<'_>) -> Result<Reply, Failure> {
+    let budget = Arc::new(MemoryBudget::new(usize::MAX));
+    let held = budget.take(0).await;
+    let mut limit = ReplyLimit::new(held.reply(true), None);
     let asked = Asked { format, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    read_stream(&asked, pieces, clocks, &Handle::current()).await
+    read_stream(&asked, pieces, (clocks, &mut limit), &Handle::current()).await
 }
 
 async fn read_gemini(pieces: impl Pieces) -> Result<Reply, Failure> {
@@ -131,21 +137,113 @@ async fn an_hour_of_pings_before_the_answer_is_waited_for() {
     assert!(started.elapsed() >= 3_600 * SECOND);
 }
 
+fn chunk(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+/// Reads with the memory that `held` has, within short times.
+async fn read_holding(
+    pieces: impl Pieces,
+    held: &HeldMemory,
+    departure: &Departure,
+    time: Duration,
+) -> Result<Reply, Failure> {
+    let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
+    let now = Instant::now();
+    let mut clocks = Clocks::start(&timeouts, now + time, now);
+    let mut limit = ReplyLimit::new(held.reply(true), Some(departure));
+    let asked = Asked { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
+    let read = read_stream(&asked, pieces, (&mut clocks, &mut limit), &Handle::current()).await;
+    if let Ok(reply) = &read {
+        limit.hold_answer(&reply.text, &Shape::Text, &mut clocks).await;
+    }
+    limit.end(&read);
+    read
+}
+
+/// Takes all memory, and the place of the reply that may take more.
+async fn take_all(budget: &Arc<MemoryBudget>) -> ReplyMemory {
+    let mut all = budget.take(0).await.reply(true);
+    all.hold(32 << 20).await;
+    all
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_end_has_not_come_counts_as_a_large_reply() {
-    let unfinished = || {
-        let start = answer().remove(0);
-        pieces(vec![start, format!("data: {}", "x".repeat(2 << 20))]).chain(stream::pending())
-    };
-    // The last two have less time than those that have a place.
-    let reads = (0..6).map(|number| read_within(if number < 4 { 5 } else { 4 } * SECOND, unfinished()));
-    let failures = futures_util::future::join_all(reads).await;
-    let waited = failures.iter().filter(|failure| {
-        let failure = failure.as_ref().unwrap_err();
-        assert_eq!(failure.class, Class::Deadline);
-        failure.message.contains("large replies")
+async fn a_reply_that_waits_for_memory_has_as_much_more_time_and_is_read_to_its_end() {
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    let (held, departure) = (budget.take(0).await, Departure::new());
+    let all = take_all(&budget).await;
+    // Each is waited for as long as it may take at all, after pauses of the provider that are nearly as long.
+    let text = "x".repeat(100_000);
+    let mut events = vec![(3, chunk(&text)), (0, chunk(&text)), (1, chunk(&text))];
+    events.extend(answer().into_iter().map(|piece| (0, piece)));
+    let reading = read_holding(paced(events), &held, &departure, 5 * SECOND);
+    let (reply, ()) = tokio::join!(reading, async {
+        tokio::time::sleep(600 * SECOND).await;
+        assert_eq!(departure.paused(), 597 * SECOND);
+        drop(all);
     });
-    assert_eq!(waited.count(), 2);
+    assert_eq!(reply.unwrap().text.len(), 300_004);
+    assert_eq!(departure.paused(), 597 * SECOND);
+    assert_eq!(held.waited(), 597 * SECOND);
+    // Four times its text, until its item ends.
+    assert_eq!(budget.used(), 4 * 300_004);
+    drop(held);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_counts_again_once_there_is_memory() {
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    let (held, departure) = (budget.take(0).await, Departure::new());
+    let all = take_all(&budget).await;
+    let events = pieces(vec![chunk(&"x".repeat(100_000))]).chain(stream::pending());
+    let began = Instant::now();
+    let (failure, ()) = tokio::join!(read_holding(events, &held, &departure, 5 * SECOND), async {
+        tokio::time::sleep(60 * SECOND).await;
+        drop(all);
+    });
+    // The deadline, the total and the silence are as long here.
+    assert_eq!((failure.unwrap_err().class, began.elapsed()), (Class::Deadline, 65 * SECOND));
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_broken_off_while_it_waits_for_memory_ends_at_once_and_holds_nothing() {
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    let (held, departure) = (budget.take(0).await, Departure::new());
+    let all = take_all(&budget).await;
+    let used = budget.used();
+    let reading = read_holding(pieces(vec![chunk(&"x".repeat(100_000))]), &held, &departure, 5 * SECOND);
+    assert!(timeout(60 * SECOND, reading).await.is_err());
+    assert_eq!((budget.used(), departure.paused()), (used, 60 * SECOND));
+    drop(all);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_reply_waits_for_no_memory() {
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    let (held, departure) = (budget.take(0).await, Departure::new());
+    let _all = take_all(&budget).await;
+    let mut events = vec![chunk(&"x".repeat(60_000))];
+    events.extend(answer());
+    let reply = read_holding(pieces(events), &held, &departure, 5 * SECOND).await.unwrap();
+    assert_eq!((reply.text.len(), departure.paused()), (60_004, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_reply_had_said_is_counted_and_the_rest_given_back() {
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    let (held, departure) = (budget.take(0).await, Departure::new());
+    let cut = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\ndata: [DONE]\n\n";
+    let events = vec![chunk(&"x".repeat(100_000)), cut.to_owned()];
+    let failure = read_holding(pieces(events), &held, &departure, 5 * SECOND).await.unwrap_err();
+    assert_eq!((failure.class, budget.used()), (Class::Truncated, 400_000));
+    let broken = Failure::new(Class::Unreadable, "the reply broke off");
+    let events = pieces(vec![chunk(&"x".repeat(900_000))]).chain(stream::iter([Err(broken)]));
+    let failure = read_holding(events, &held, &departure, 5 * SECOND).await.unwrap_err();
+    assert_eq!((failure.class, budget.used()), (Class::Unreadable, 400_000));
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,6 +93,7 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
         not_with,
         departure: None,
         purse: None,
+        held: crate::guard::HeldMemory::default(),
         deadline,
     }
 }

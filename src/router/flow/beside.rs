@@ -18,15 +18,23 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// Waits until a call has been out for so long that another lane may be asked beside it. Its time in the
-    /// queue does not count: there another lane helps nobody but itself.
+    /// queue does not count: there another lane helps nobody but itself. Nor does the time in which its reply waits for memory.
     pub(super) fn takes_long(&self, out: &Out) -> impl Future<Output = ()> + use<> {
         let watched = self.hedging.as_ref().map(|(after, _)| (*after, self.lanes[out.sent.lane].clone()));
-        let left = out.left();
+        let (left, departure) = (out.left(), out.departure());
         async move {
             if let Some((after, lane)) = watched {
                 let Left { at, .. } = left.await;
                 if let Some(wait) = after.wait(&lane) {
-                    return sleep_until(at + wait).await;
+                    let paused =
+                        || departure.as_ref().map(|departure| departure.paused()).unwrap_or_default();
+                    let mut until = at + wait;
+                    while Instant::now() < until {
+                        sleep_until(until).await;
+                        // A reply that waits for memory takes long for no reason of its target's.
+                        until = at + wait + paused();
+                    }
+                    return;
                 }
             }
             std::future::pending().await

@@ -134,6 +134,7 @@ impl World {
             not_with: Vec::new(),
             departure: None,
             purse: None,
+            held: crate::guard::HeldMemory::default(),
             deadline,
         };
         let models_own = self.settings.models[&call.model].max_tokens.map(|most| u64::from(most.get()));
