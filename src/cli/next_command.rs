@@ -2,7 +2,7 @@
 
 use crate::pipeline::run::{Ended, Report};
 use crate::store::{RunNumber, StoreUrl};
-use crate::types::Class;
+use crate::types::{Class, Whose};
 
 use super::table;
 
@@ -34,6 +34,10 @@ impl NextCommand<'_> {
             Ended::Paused if is_of_money => {
                 Some(format!("run {run} is kept in {url}: {}", self.how("", "goes on then")))
             }
+            Ended::Paused if holds_for_its_last(report) => Some(format!(
+                "run {run} is kept in {url}: {}; with `--give-up` the items that it holds for fail",
+                self.how("", "resumes it")
+            )),
             Ended::Paused => Some(format!("run {run} is kept in {url}: {}", self.how("", "resumes it"))),
             Ended::Interrupted | Ended::Broken => {
                 Some(format!("run {run} is kept in {url}: {}", self.how("", "goes on")))
@@ -64,4 +68,13 @@ impl NextCommand<'_> {
             None => format!("`pointsman resume {run}{here}{options}` {what}"),
         }
     }
+}
+
+/// Returns whether a run paused with all of its input begun, for a failure that may be that of the items which are left.
+fn holds_for_its_last(report: &Report) -> bool {
+    let may_be_theirs = report.paused_class.is_some_and(|class| match class.whose() {
+        Whose::Attempt => true,
+        Whose::Request | Whose::Limit | Whose::Account | Whose::Ours => false,
+    });
+    may_be_theirs && report.items.left == 0 && report.items.completed + report.items.settled_before > 0
 }

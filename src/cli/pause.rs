@@ -16,8 +16,12 @@ pub(super) struct PauseArgs {
     /// `[run] max_hold`, else after 10 minutes].
     #[arg(long)]
     pub(super) wait: bool,
+    /// Fail the items whose requests hold for longer than a run may hold, instead of pausing; `retry` asks them again. Items
+    /// that have not begun stay open.
+    #[arg(long, conflicts_with = "wait")]
+    pub(super) give_up: bool,
     /// Pause when so many items have failed for their own reasons: a number, a share such as 5%, or none [default:
-    /// `[run] max_failures`, else the first 50 where no item completes].
+    /// `[run] max_failures`, else 50 in a row with none completed between them].
     #[arg(long, value_name = "ITEMS", allow_negative_numbers = true)]
     pub(super) max_failures: Option<MaxFailures>,
 }
@@ -30,6 +34,6 @@ impl PauseArgs {
             (false, Some(max_hold)) => max_hold,
             (false, None) => MaxHold::For(MAX_HOLD),
         };
-        PauseOptions { max_hold: Some(max_hold), max_failures: self.max_failures }
+        PauseOptions { max_hold: Some(max_hold), max_failures: self.max_failures, give_up: self.give_up }
     }
 }

@@ -291,7 +291,8 @@ impl Breaker {
         }
     }
 
-    fn is_probing(&self) -> bool {
+    /// Returns whether a probe is under way.
+    pub fn is_probing(&self) -> bool {
         matches!(self.state, State::HalfOpen { probing: true })
     }
 

@@ -322,6 +322,7 @@ impl Book {
         let (model, step) = (call.model.clone(), call.asker.step.clone());
         let (id, number, is_retry) = (key.id.clone(), self.calls, call.retry);
         let request = Arc::downgrade(&call.prompt);
+        let is_first = !call.retry && !call.asker.has_failed;
         let taken = Taken {
             model,
             key: id,
@@ -331,6 +332,7 @@ impl Book {
             pass,
             ticket,
             is_retry,
+            is_first,
             step,
             reserved,
             shared,

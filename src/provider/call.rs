@@ -155,6 +155,8 @@ impl Drop for Pause<'_> {
 pub struct Left {
     /// When.
     pub at: Instant,
+    /// Its number among the provider's calls.
+    pub number: u64,
     /// With which key.
     pub key: KeyLabel,
     /// What it is likely to cost.
@@ -164,6 +166,8 @@ pub struct Left {
 /// A call that left, and how it ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replied {
+    /// Its number among the provider's calls.
+    pub number: u64,
     /// The key it used.
     pub key: KeyId,
     /// From asking until the call left.

@@ -11,6 +11,7 @@ use crate::types::{AttemptCounts, Class, Failure, Price, Reply};
 use crate::wire::LeftOut;
 
 use super::call::Refused;
+use super::first_attempts::FirstAttempts;
 use super::limit_use::Lately;
 use super::model::Model;
 use super::output_habit::{OutputHabit, TokenLimits};
@@ -59,6 +60,8 @@ pub(super) struct Lane {
     pub(super) left_out: LeftOut,
     /// How its attempts have ended.
     pub(super) counts: AttemptCounts,
+    /// How the first attempts of requests have ended.
+    pub(super) first_attempts: FirstAttempts,
     /// The last failure that counted against it.
     pub(super) last: Option<Failure>,
     /// The requests that were refused because there is no such model.
@@ -136,6 +139,7 @@ impl Lane {
             has_answered: false,
             left_out: LeftOut::default(),
             counts: AttemptCounts::default(),
+            first_attempts: FirstAttempts::default(),
             last: None,
             missing: Suspicion::default(),
             missing_news: false,
@@ -392,6 +396,11 @@ impl Lane {
     /// Returns the number of the oldest call that waits for its first word.
     pub(super) fn oldest_waiting(&self) -> Option<u64> {
         self.unheard.oldest_waiting()
+    }
+
+    /// Returns when the oldest call left that waits for its first word.
+    pub(super) fn oldest_unheard(&self) -> Option<Instant> {
+        self.unheard.oldest_left()
     }
 
     /// Returns how many calls wait for their first word.

@@ -17,8 +17,10 @@ use super::lane::{ASSUMED_NEED, Lane};
 pub struct Outage {
     /// The failure that says why.
     pub failure: Failure,
-    /// When it is worth trying again; `None` while an attempt is finding out.
+    /// When it is worth trying again; `None` where that is now, or an attempt is finding out.
     pub retry_at: Option<Instant>,
+    /// Whether an attempt is finding out.
+    pub is_probed: bool,
     /// Whether the provider, or a limit, named that time: before it no attempt can succeed.
     pub is_named: bool,
     /// Whether waiting can mend it. A key that is refused and comes from no file stays what it is.
@@ -39,7 +41,7 @@ impl Book {
         let is_named = failure.retry_after.is_some();
         let has_answered = self.lanes.values().any(|lane| lane.counts.answered > 0);
         let can_mend = failure.class != Class::Auth || has_answered && self.keys.any_has_file();
-        Some(Outage { failure: failure.clone(), retry_at: Some(until), is_named, can_mend })
+        Some(Outage { failure: failure.clone(), retry_at: Some(until), is_probed: false, is_named, can_mend })
     }
 
     fn unreachable(&self, lane: &Lane, now: Instant) -> Option<Outage> {
@@ -61,7 +63,8 @@ impl Book {
         let is_misconfigured =
             failure.cause.is_some_and(Cause::is_of_no_api) || failure.class == Class::NotFound;
         let can_mend = !is_misconfigured || lane.counts.answered > 0;
-        Some(Outage { failure, retry_at: breaker.rests_until(now), is_named: false, can_mend })
+        let (retry_at, is_probed) = (breaker.rests_until(now), breaker.is_probing());
+        Some(Outage { failure, retry_at, is_probed, is_named: false, can_mend })
     }
 
     fn held_back(&self, lane: &Lane, patience: Duration, now: Instant) -> Option<Outage> {
@@ -76,6 +79,6 @@ impl Book {
             let message = "its configured limits (requests_per_day) leave room for no request";
             Failure::new(Class::Quota, message).because(Cause::ConfiguredLimit)
         };
-        Some(Outage { failure, retry_at: Some(expected), is_named: true, can_mend: true })
+        Some(Outage { failure, retry_at: Some(expected), is_probed: false, is_named: true, can_mend: true })
     }
 }

@@ -195,7 +195,11 @@ impl Book {
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return Blame::NotTheKey };
         lane.limits.settle(taken.reserved.need, used, now);
         if let Some(ended) = ended {
-            lane.counts.count(ended.result.as_ref().err().map(|failure| failure.class));
+            let failure = ended.result.as_ref().err().map(|failure| failure.class);
+            lane.counts.count(failure);
+            if taken.is_first {
+                lane.first_attempts.ended(taken.number, failure);
+            }
         }
         lane.held_back = None;
         if ended.is_none() {

@@ -102,13 +102,19 @@ async fn call(state: &Arc<State>, outlet: &Outlet, departure: Departure) {
         return;
     }
     if let Some(departure) = &call.departure
-        && !departure.leave(Left { at: left, key: key.id.label.clone(), likely: permit.likely() })
+        && !departure.leave(Left {
+            at: left,
+            number: permit.number(),
+            key: key.id.label.clone(),
+            likely: permit.likely(),
+        })
     {
         return debug!(provider = %state.name(), "the call was withdrawn as it was about to leave");
     }
     permit.leaves();
     let mut owed = Owed {
         reply: Some(waiting.reply),
+        number: permit.number(),
         key: key.id.clone(),
         probe: permit.is_probe(),
         forced: permit.is_forced(),
@@ -168,6 +174,7 @@ fn conclude(failure: &mut Failure, blame: Blame) {
 /// executed the call.
 struct Owed {
     reply: Option<ReplyTo<Result<Replied, Refused>>>,
+    number: u64,
     key: KeyId,
     probe: bool,
     forced: bool,
@@ -194,7 +201,19 @@ impl Owed {
         let Some(reply) = self.reply.take() else { return };
         let (key, waited, took) = (self.key.clone(), self.waited, self.left.elapsed());
         let (probe, forced, perhaps) = (self.probe, self.forced, self.perhaps);
-        reply.send(Ok(Replied { key, waited, probe, forced, took, first_token, cost, perhaps, result }));
+        let number = self.number;
+        reply.send(Ok(Replied {
+            number,
+            key,
+            waited,
+            probe,
+            forced,
+            took,
+            first_token,
+            cost,
+            perhaps,
+            result,
+        }));
     }
 }
 
@@ -214,8 +233,16 @@ mod tests {
         let (reply, awaited) = ReplyTo::awaited();
         let (left, waited) = (Instant::now(), Duration::ZERO);
         let (reply, perhaps) = (Some(reply), NanoUsd(7));
-        let owed =
-            Owed { reply, key: KeyId::first("k".into()), probe: false, forced: false, perhaps, left, waited };
+        let owed = Owed {
+            reply,
+            number: 1,
+            key: KeyId::first("k".into()),
+            probe: false,
+            forced: false,
+            perhaps,
+            left,
+            waited,
+        };
         let task = actix_rt::spawn(async move {
             let _owed = owed;
             panic!("as planned");

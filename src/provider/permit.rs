@@ -45,6 +45,8 @@ pub(super) struct Taken {
     pub(super) ticket: Ticket,
     /// Whether it was taken from the retry budget.
     pub(super) is_retry: bool,
+    /// Whether it is the first attempt of its request.
+    pub(super) is_first: bool,
     pub(super) step: Option<StepName>,
     pub(super) reserved: Reservation,
     /// What it took of the account's limits, and of its model's own.
@@ -70,6 +72,11 @@ impl Permit {
     pub(super) fn hold(&mut self, taken: Taken, money: Money) {
         self.taken = Some(taken);
         self.money = Some(money);
+    }
+
+    /// Returns the call's number among those of its provider.
+    pub(super) fn number(&self) -> u64 {
+        self.taken.as_ref().map_or(0, |taken| taken.number)
     }
 
     /// Notes that the call leaves: from here on it may cost something.

@@ -27,6 +27,7 @@ use super::arrivals::{Arrival, Arrivals};
 use super::book::{Book, Turn};
 use super::call::{Call, HealthChanged, Refused, Replied};
 use super::estimate::Estimate;
+use super::first_attempts::FirstAttempts;
 use super::key::{KeyId, ReadyKey};
 use super::key_source::Key;
 use super::keys::{Blame, Keys};
@@ -369,6 +370,20 @@ impl State {
     /// Returns how the attempts at `model` have ended.
     pub fn attempt_counts(&self, model: &ModelName) -> AttemptCounts {
         self.lock().lanes.get(model).map(|lane| lane.counts).unwrap_or_default()
+    }
+
+    /// Looks at how the first attempts of requests at `model` have ended.
+    pub fn with_first_attempts<T>(
+        &self,
+        model: &ModelName,
+        look: impl FnOnce(&FirstAttempts) -> T,
+    ) -> Option<T> {
+        self.lock().lanes.get(model).map(|lane| look(&lane.first_attempts))
+    }
+
+    /// Returns when the oldest of the attempts at `model` left that have had no word yet.
+    pub fn oldest_unheard(&self, model: &ModelName) -> Option<Instant> {
+        self.lock().lanes.get(model)?.oldest_unheard()
     }
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {

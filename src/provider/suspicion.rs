@@ -53,17 +53,17 @@ impl Suspicion {
 
     /// Learns that a request was refused, and returns whether the key is.
     pub(super) fn refused(&mut self, attempt: RefusedAttempt<'_>) -> bool {
-        if attempt.is_certain && !self.has_answered {
-            return true;
-        }
         if self.refused.is_empty() {
             self.since = attempt.latest;
+        }
+        let others_wait = attempt.oldest_waiting.is_some_and(|oldest| oldest <= self.since);
+        if attempt.is_certain && !self.has_answered && !others_wait {
+            return true;
         }
         let is_new = !self.refused.iter().any(|known| known.ptr_eq(attempt.request));
         if (is_new || attempt.is_certain) && self.refused.len() < IN_A_ROW_WHILE_OTHERS_WAIT {
             self.refused.push(attempt.request.clone());
         }
-        let others_wait = attempt.oldest_waiting.is_some_and(|oldest| oldest <= self.since);
         self.refused.len() >= if others_wait { IN_A_ROW_WHILE_OTHERS_WAIT } else { IN_A_ROW }
     }
 }
@@ -96,8 +96,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_never_answered_is_refused_by_the_first_refusal_that_names_it() {
-        assert_eq!(refuse(&mut Suspicion::default(), &requests(1), true, Some(1)), [true]);
+    fn a_key_that_never_answered_is_refused_by_the_first_refusal_that_names_it_unless_others_are_out() {
+        assert_eq!(refuse(&mut Suspicion::default(), &requests(1), true, None), [true]);
+        // Those that left with it may show that the key works.
+        let with_others = refuse(&mut Suspicion::default(), &requests(12), true, Some(1));
+        assert_eq!(with_others.iter().position(|refused| *refused), Some(11));
         let unclear = refuse(&mut Suspicion::default(), &requests(3), false, None);
         assert_eq!(unclear, [false, false, true]);
     }

@@ -49,6 +49,11 @@ impl AllUnheard {
         self.waiting.keys().next().copied()
     }
 
+    /// Returns when the oldest left that is not overdue.
+    pub(super) fn oldest_left(&self) -> Option<Instant> {
+        self.waiting.values().next().map(|attempt| attempt.left)
+    }
+
     /// Returns how many have had no word, whether they hang or not.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

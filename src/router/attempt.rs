@@ -11,7 +11,8 @@ use super::out::Gone;
 
 /// Splits a call that came back into its line and what it brought.
 pub(super) fn came_back(lane: &LaneName, hedge: bool, replied: Replied) -> (Attempt, Result<Reply, Failure>) {
-    let Replied { key, waited, probe: _, forced, took, first_token, cost, perhaps, result } = replied;
+    let Replied { number: _, key, waited, probe: _, forced, took, first_token, cost, perhaps, result } =
+        replied;
     let (usage, outcome) = match &result {
         Ok(reply) => (reply.usage, Outcome::Answered),
         Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone())),
@@ -84,6 +85,7 @@ mod tests {
     #[test]
     fn a_call_that_left_through_an_open_breaker_says_so() {
         let replied = Replied {
+            number: 1,
             key: KeyId::first("k".into()),
             waited: Duration::ZERO,
             probe: false,

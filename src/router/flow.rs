@@ -3,6 +3,7 @@
 //! Ends when its asker has gone, when its time is up, and when the router stops. Never glues two replies
 //! together.
 
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::chaos;
 use crate::provider::{Awaited, Call, Departure, KeyId, Refused, State};
 use crate::types::{
-    Answer, Attempt, Class, Failure, LaneName, NanoUsd, Reply, Scope, Trail, Unanswered, Verdict,
+    Answer, Asker, Attempt, Class, FailedAttempt, Failure, LaneName, NanoUsd, Reply, Scope, Trail,
+    Unanswered, Verdict,
 };
 
 use super::ask::{Ask, StopSignal, stops};
@@ -59,6 +61,8 @@ pub(super) struct Flow {
     /// The keys that it was refused with, by the number of their lane.
     refused_keys: Vec<(usize, KeyId)>,
     others: Others,
+    /// Its attempts that failed.
+    failed: Vec<FailedAttempt>,
     /// Until when it may wait, once its asker stops.
     last_turn: Option<Instant>,
 }
@@ -105,7 +109,11 @@ impl Flow {
         (shared, open): (&Arc<Hedges>, watch::Receiver<()>),
         brought: bool,
     ) -> (Self, Option<FirstCall>) {
-        let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline);
+        // A run sends its requests again by itself. One that it has sent again takes one attempt, so that many take turns.
+        let comes_back = ask.asker.step.is_some();
+        let once = RetrySettings { attempts_per_lane: NonZeroU32::MIN, rounds: NonZeroU32::MIN, ..retry };
+        let retry = if ask.asker.has_failed { once } else { retry };
+        let plan = Plan::new(lanes.iter().map(candidate), retry, ask.deadline).coming_back(comes_back);
         let hedges = retry.hedge_after != HedgeAfter::Off && lanes.len() > 1;
         let hedging = hedges.then(|| (retry.hedge_after, shared.clone()));
         let silence = Some((retry.silent_after, shared.clone()));
@@ -123,6 +131,7 @@ impl Flow {
             lost: 0,
             refused_keys,
             others,
+            failed: Vec::new(),
             last_turn,
         };
         // Anything else than a call (there is no lane, time is up) the plan says again.
@@ -148,8 +157,7 @@ impl Flow {
                 ended = self.follow() => ended,
             },
         };
-        let meanwhile = self.others.meanwhile(&self.lanes);
-        let (lanes, trail) = (self.lanes, self.trail);
+        let (lanes, trail, failed) = (self.lanes, self.trail, self.failed);
         match ended {
             Ok(Ended { reply, lane, practice, cost }) => {
                 Ok(Answer { reply, lane, practice, cost, trail, lost: 0 })
@@ -157,7 +165,7 @@ impl Flow {
             Err(plan::End { failure, lane }) => {
                 let expected_wait = unusable::expected_wait(&lanes, &failure, Instant::now());
                 let lane = lane.map(|lane| lanes[lane].name.clone());
-                Err(Box::new(Unanswered { failure, lane, trail, lost: 0, meanwhile, expected_wait }))
+                Err(Box::new(Unanswered { failure, lane, trail, lost: 0, failed, expected_wait }))
             }
         }
     }
@@ -301,11 +309,12 @@ impl Flow {
     }
 
     fn call(&self, lane: usize, alone: bool, stay: bool) -> Call {
+        let has_failed = self.ask.asker.has_failed || !self.failed.is_empty();
         Call {
             prompt: self.ask.prompt.clone(),
             model: self.lanes[lane].name.model.clone(),
             priority: self.ask.priority,
-            asker: self.ask.asker.clone(),
+            asker: Asker { has_failed, ..self.ask.asker.clone() },
             retry: self.plan.is_retry(lane),
             alone,
             stay,
@@ -330,6 +339,7 @@ impl Flow {
         let (failure, kind) = match end {
             End::Replied(replied) => {
                 let (cost, probe, key) = (replied.cost, replied.probe, replied.key.clone());
+                let number = replied.number;
                 let (attempt, result) = attempt::came_back(name, out.hedge, replied);
                 note(&self.ask, &mut self.trail, attempt);
                 match result {
@@ -339,6 +349,7 @@ impl Flow {
                     }
                     Err(mut failure) => {
                         self.others.failed(out.lane, &self.lanes);
+                        self.failed.push(FailedAttempt { target: name.clone(), number });
                         if failure.class == Class::RateLimit && self.is_limited_alone(out.lane) {
                             failure.scope = Scope::Target;
                         }
@@ -363,6 +374,7 @@ impl Flow {
             }
             End::Late(gone) => {
                 self.others.failed(out.lane, &self.lanes);
+                self.failed.push(FailedAttempt { target: name.clone(), number: gone.number });
                 let (attempt, failure) = attempt::late(name, out.hedge, gone);
                 note(&self.ask, &mut self.trail, attempt);
                 (failure, (KeyLeft(true), Probe(false)))

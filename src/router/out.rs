@@ -50,6 +50,8 @@ pub(super) enum End {
 
 /// A call that had left when it was broken off.
 pub(super) struct Gone {
+    /// Its number among the provider's calls.
+    pub(super) number: u64,
     pub(super) key: KeyLabel,
     /// From asking until it left.
     pub(super) waited: Duration,
@@ -108,7 +110,13 @@ impl Out {
     fn gone(&self) -> Option<Gone> {
         let left = self.departure.as_ref()?.left()?;
         let waited = left.at.saturating_duration_since(self.sent.asked);
-        Some(Gone { key: left.key.clone(), waited, took: left.at.elapsed(), likely: left.likely })
+        Some(Gone {
+            number: left.number,
+            key: left.key.clone(),
+            waited,
+            took: left.at.elapsed(),
+            likely: left.likely,
+        })
     }
 
     /// Returns what is told of the call on its way.
@@ -170,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_is_withdrawn_never_leaves_and_one_that_has_left_is_not_withdrawn() {
-        let left = || Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) };
+        let left = || Left { at: Instant::now(), number: 1, key: "k".into(), likely: NanoUsd(7) };
         let (early, late) = (Departure::new(), Departure::new());
         assert!(early.withdraw() && !early.leave(left()) && early.left().is_none());
         assert!(late.leave(left()) && !late.withdraw() && late.left().is_some());
@@ -184,7 +192,7 @@ mod tests {
         let sent = Sent { lane: 0, hedge: false, asked: Instant::now() };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut out = Out::taken_over(sent, deadline, Some(departure.clone()), awaited);
-        let left = Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) };
+        let left = Left { at: Instant::now(), number: 1, key: "k".into(), likely: NanoUsd(7) };
         assert!(departure.leave(left));
         let End::Late(gone) = out.end().await else { panic!("it is taken for one that never left") };
         assert_eq!((gone.key.as_str(), gone.likely), ("k", NanoUsd(7)));
@@ -197,7 +205,7 @@ mod tests {
         let sent = Sent { lane: 0, hedge: false, asked: Instant::now() };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut out = Out::taken_over(sent, deadline, Some(departure.clone()), awaited);
-        assert!(departure.leave(Left { at: Instant::now(), key: "k".into(), likely: NanoUsd(7) }));
+        assert!(departure.leave(Left { at: Instant::now(), number: 1, key: "k".into(), likely: NanoUsd(7) }));
         let (end, ()) = tokio::join!(out.end(), async {
             let pause = departure.pause();
             tokio::time::sleep(Duration::from_secs(60)).await;

@@ -37,6 +37,8 @@ pub struct Plan {
     round_due: Option<Instant>,
     last: Option<End>,
     over: Option<End>,
+    /// Whether its asker sends the request again: it comes back rather than wait for a lane that it found down.
+    comes_back: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ struct Tried {
     throttled: u32,
     /// How it failed last, or why it took no call.
     failure: Option<Failure>,
+    /// Whether it has failed, and its breaker was open after that.
+    is_down: bool,
     /// Not to be called any more at all.
     out: Option<Failure>,
     not_before: Option<Instant>,
@@ -65,7 +69,24 @@ impl Plan {
     /// Makes a plan over lanes, in their order and numbered from 0.
     pub fn new(lanes: impl IntoIterator<Item = Candidate>, retry: RetrySettings, deadline: Instant) -> Self {
         let lanes = lanes.into_iter().map(Tried::new).collect();
-        Self { retry, deadline, lanes, again: None, round: 1, round_due: None, last: None, over: None }
+        Self {
+            retry,
+            deadline,
+            lanes,
+            again: None,
+            round: 1,
+            round_due: None,
+            last: None,
+            over: None,
+            comes_back: false,
+        }
+    }
+
+    /// Makes a plan that ends where it would wait for lanes that are known to be down and that have failed it: others
+    /// that have not failed find out whether those are well again.
+    #[must_use]
+    pub fn coming_back(self, comes_back: bool) -> Self {
+        Self { comes_back, ..self }
     }
 
     /// Returns what to do at `now`. `jitter` lies in `0.0..1.0` and spreads the waits.
@@ -91,6 +112,7 @@ impl Plan {
         let first = open.filter_map(|lane| self.lanes[lane].not_before).min();
         match (first, self.round_at(now, jitter)) {
             (Some(first), Some(round)) if round < first => self.next_round(round, now, jitter),
+            (Some(_), _) if self.comes_back && self.only_down_lanes_are_left() => self.give_up(),
             (Some(first), _) => self.wait(first),
             (None, Some(round)) => self.next_round(round, now, jitter),
             (None, None) => self.give_up(),
@@ -149,11 +171,14 @@ impl Plan {
                 tried.not_before = Some((*until).max(now + self.retry.base) + spread);
             }
             Refused::Open { until: Some(until) } => {
+                tried.is_down = tried.at_fault;
                 tried.not_before = Some((*until).max(now + self.retry.base));
             }
-            Refused::Open { until: None } | Refused::Down => {
-                tried.not_before = Some(now + self.retry.base * 2)
+            Refused::Open { until: None } => {
+                tried.is_down = tried.at_fault;
+                tried.not_before = Some(now + self.retry.base * 2);
             }
+            Refused::Down => tried.not_before = Some(now + self.retry.base * 2),
             // Patience is for what has worked before: this costs a round, of which there are few.
             // So is it for an actor that is being restarted, and not for one that has died too often.
             Refused::NeverAnswered(failure) | Refused::Gone(failure) => {
@@ -203,6 +228,7 @@ impl Plan {
             // attempt, or whoever is left alone in an outage would be the first to be lost. The lane's
             // breaker is open again and says until when.
             (_, class) if probe && class.is_providers_fault() => {
+                tried.is_down = true;
                 tried.not_before = Some(now + self.retry.base);
             }
             // The provider itself holds its calls back now, which costs no attempt: nothing was wrong with
@@ -310,6 +336,7 @@ impl Plan {
     fn call(&mut self, lane: usize) -> Step {
         self.again = None;
         self.lanes[lane].not_before = None;
+        self.lanes[lane].is_down = false;
         Step::Call(lane)
     }
 
@@ -341,6 +368,11 @@ impl Plan {
             (0..self.lanes.len()).find(|lane| !is_too_small(&self.lanes[*lane]) && was_known(*lane))?;
         let busy = || Failure::new(Class::Deadline, "no lane that takes as much was free in time").into();
         Some(self.lanes[lane].failure.as_ref().map_or_else(busy, |failure| End::of(lane, failure)))
+    }
+
+    fn only_down_lanes_are_left(&self) -> bool {
+        let mut open = (0..self.lanes.len()).filter(|lane| self.is_open(*lane));
+        open.all(|lane| self.lanes[lane].is_down)
     }
 
     fn is_open(&self, lane: usize) -> bool {
@@ -397,6 +429,7 @@ impl Tried {
             at_fault: false,
             throttled: 0,
             failure: None,
+            is_down: false,
             out: None,
             not_before: None,
         }

@@ -192,6 +192,7 @@ impl Kept {
             absent,
             partly: keep.partly,
             had,
+            had_answers: sums.open + sums.completed > 0,
             voices,
             routes,
         });

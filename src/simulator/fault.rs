@@ -137,9 +137,10 @@ impl TryFrom<Written> for Fault {
                 "this kind of fault has no `delay`; take it out: it goes with slow_first_token".to_owned()
             );
         }
-        if retry_after.is_some() && kind != FaultKind::RateLimited {
+        if retry_after.is_some() && !matches!(kind, FaultKind::RateLimited | FaultKind::Quota) {
             return Err(
-                "this kind of fault has no `retry_after`; take it out: it goes with rate_limited".to_owned()
+                "this kind of fault has no `retry_after`; take it out: it goes with rate_limited and quota"
+                    .to_owned(),
             );
         }
         if let (Some(from), Some(until)) = (from, until)

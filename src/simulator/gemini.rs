@@ -241,7 +241,7 @@ pub(super) fn error(trouble: &Trouble) -> ErrorReply {
             details = more;
             (429, "RESOURCE_EXHAUSTED", message.into())
         }
-        Trouble::Quota { model } => {
+        Trouble::Quota { model, .. } => {
             // A day's quota: the vendor sends a delay of hours with it.
             let wait = Duration::from_secs(36_000);
             let (message, more) =

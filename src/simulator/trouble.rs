@@ -28,7 +28,7 @@ pub(super) enum Trouble {
     /// A limit refuses it.
     Throttled(Throttled),
     /// The account's money or daily quota is spent.
-    Quota { model: String },
+    Quota { model: String, hint: Hint },
     /// A 403 that is about this.
     Forbidden(Forbidden),
     /// The account cannot afford an answer as long as this.
@@ -85,6 +85,15 @@ impl Hint {
 }
 
 impl Trouble {
+    /// Returns what it says about when to come back.
+    pub(super) fn hint(&self) -> Hint {
+        match self {
+            Self::Throttled(throttled) => throttled.hint,
+            Self::Quota { hint, .. } => *hint,
+            _ => Hint::Nothing,
+        }
+    }
+
     /// Makes the trouble of a request that lacks something or says something wrong.
     pub(super) fn invalid(
         message: impl Into<String>,
@@ -123,7 +132,11 @@ impl Trouble {
             FaultKind::Unavailable => Self::Unavailable { status: status.unwrap_or(503) },
             FaultKind::Overloaded => Self::Overloaded { status },
             FaultKind::Auth => Self::Key { given: key.unwrap_or_default().to_owned() },
-            FaultKind::Quota => Self::Quota { model },
+            // By itself a spent quota says nothing of when to come back.
+            FaultKind::Quota => {
+                let hint = if fault.retry_after.is_some() { hint } else { Hint::Nothing };
+                Self::Quota { model, hint }
+            }
             FaultKind::NotFound => Self::NoModel { model },
             FaultKind::Forbidden => Self::Forbidden(Forbidden::Unsaid),
             FaultKind::ModelForbidden => Self::Forbidden(Forbidden::Model(model)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{AttemptCounts, Charged, Class, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
+use super::{Charged, Class, FailedAttempt, Failure, KeyLabel, LaneName, NanoUsd, Reply, Usage};
 
 /// One attempt at one lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -196,8 +196,8 @@ pub struct Unanswered {
     pub trail: Trail,
     /// As [`Answer::lost`].
     pub lost: u32,
-    /// How attempts of other requests ended, at the targets that this one tried and from its first failed attempt on.
-    pub meanwhile: AttemptCounts,
+    /// Its attempts that failed, in the order of the trail.
+    pub failed: Vec<FailedAttempt>,
     /// How long it is expected to take until the request is worth sending again, where no target can be used now: an
     /// estimate (the rest of a key, the pause of a breaker), or the time that [`Failure::retry_after`] names. `None`
     /// where waiting changes nothing, or a target can be asked at once.
@@ -212,7 +212,7 @@ impl From<Failure> for Unanswered {
             lane: None,
             trail: Trail::default(),
             lost: 0,
-            meanwhile: AttemptCounts::default(),
+            failed: Vec::new(),
             expected_wait: None,
         }
     }

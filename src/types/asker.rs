@@ -26,4 +26,6 @@ pub struct Asker {
     /// Its rank within its run: of the calls of one run that wait, those of the lowest rank leave first. A run gives the
     /// calls of an item the item's number, so that items that began early end early.
     pub rank: u64,
+    /// Whether the request has failed before, so that an attempt of it is no first one.
+    pub has_failed: bool,
 }

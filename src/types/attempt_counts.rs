@@ -2,7 +2,16 @@
 //!
 //! Plain data.
 
-use super::{Class, Whose};
+use super::{Class, LaneName, Whose};
+
+/// An attempt of a request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// At which target.
+    pub target: LaneName,
+    /// Its number among the attempts that have left for the target's provider.
+    pub number: u64,
+}
 
 /// How attempts at a target have ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -28,7 +28,7 @@ mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
 pub use asker::{Asker, RunId};
-pub use attempt_counts::AttemptCounts;
+pub use attempt_counts::{AttemptCounts, FailedAttempt};
 pub use booked::Booked;
 pub use cause::Cause;
 pub use day::Day;

@@ -67,7 +67,15 @@ async fn answers_that_are_no_apis_to_every_request_pause_the_run() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_at_the_start_is_waited_for() {
-    for kind in [FaultKind::ServerError, FaultKind::Unavailable, FaultKind::Reset, FaultKind::Silent] {
+    let kinds = [
+        FaultKind::ServerError,
+        FaultKind::Unavailable,
+        FaultKind::Reset,
+        FaultKind::Silent,
+        FaultKind::Cut,
+        FaultKind::MalformedChunk,
+    ];
+    for kind in kinds {
         let simulator = faulty([Fault { until: seconds(1.5), ..Fault::new(kind) }]);
         let ran = run(&start(&(provider("a", &simulator, WARY) + QUICK_RETRY)), STEP, 400).await;
         is_whole(&ran, 400);

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pointsman::runtime::RunOptions;
 use pointsman::simulator::{Fault, FaultKind, RetryAfter, Settings};
 use pointsman::types::Class;
 use tempfile::TempDir;
@@ -115,15 +116,18 @@ async fn a_run_that_holds_for_its_key_goes_on_when_the_file_holds_another() {
     let spent = Fault { retry_after: Some(wait), ..Fault::new(FaultKind::Quota) };
     let simulator = play(Settings { faults: vec![spent], ..accepting(&["K1"]) });
     let pointsman = start(&provider("a", &simulator, &format!("{}{PATIENT}", secret.keys())));
-    let replace = async {
-        until("the key rests", || !snapshot(&pointsman, "a").resting_keys.is_empty()).await;
-        simulator.set(accepting(&["K2"]));
-        secret.replace(&text("K2"));
-    };
     let steps = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\n";
+    let begun = start_run(&pointsman, steps, 50, RunOptions::default()).await;
+    let progress = begun.run.progress();
+    let names_the_time = || {
+        let held = progress.borrow().holding.as_ref().and_then(|held| held.until_in_seconds);
+        held.is_some_and(|seconds| seconds > 3_000.0)
+    };
+    until("it holds for the hour that the provider named", names_the_time).await;
+    simulator.set(accepting(&["K2"]));
+    secret.replace(&text("K2"));
     // Far less than the hour for which the old key rests.
-    let ran = tokio::time::timeout(Duration::from_secs(25), run(&pointsman, steps, 50));
-    let (ran, ()) = tokio::join!(ran, replace);
+    let ran = tokio::time::timeout(Duration::from_secs(25), begun.end()).await;
     let report = ran.expect("it waits for the old key").report;
     assert_eq!((report.items.completed, report.items.failed), (50, 0), "{:?}", report.errors);
 }

@@ -62,6 +62,7 @@ mod outage;
 mod pacing;
 mod pacing_score;
 mod paused;
+mod poisoned;
 mod reading;
 mod refusals;
 mod schemas;

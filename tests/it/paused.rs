@@ -75,7 +75,8 @@ async fn a_retry_that_pauses_names_the_command_that_asks_again_what_failed() {
         let next = format!("`pointsman retry 1{classes}");
         ended.says(5, &["paused: server_error", &next, "` resumes it"]);
         let report = run(&room, "report 1").out;
-        assert!(line(&report, "run 1 is kept").ends_with(&format!("{next}` resumes it")), "{report}");
+        let next = format!("{next}` resumes it; with `--give-up` the items that it holds for fail");
+        assert!(line(&report, "run 1 is kept").ends_with(&next), "{report}");
         for said in [&ended.err, &report] {
             assert!(!WRONG.iter().any(|word| said.contains(word)), "{said}");
             assert!(!said.contains("pointsman resume"), "{said}");
@@ -101,6 +102,21 @@ async fn a_run_whose_items_came_from_stdin_names_the_command_that_can_go_on_with
     assert!(run(&room, "report 1").out.contains(next));
     simulator.set(faulty([]));
     piped().says(0, &["run 1 goes on", "20 completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_items_of_a_run_can_be_given_up_and_asked_again_later() {
+    let simulator = play(faulty([Fault::new(FaultKind::ServerError)]));
+    let room = room(&simulator);
+    let poisoned = Fault { contains: Some("thing 20".into()), ..Fault::new(FaultKind::ServerError) };
+    run(&room, RUN).expect(5);
+    simulator.set(faulty([poisoned]));
+    // Alone it is never sent beside others.
+    run(&room, "resume 1").says(5, &["19 completed", "with `--give-up` the items that it holds for fail"]);
+    run(&room, "resume 1").says(5, &["paused: server_error", "with `--give-up`"]);
+    run(&room, "resume 1 --give-up").says(1, &["1 failed", "`pointsman retry 1 --store"]);
+    simulator.set(faulty([]));
+    run(&room, "retry 1").says(0, &["20 completed"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

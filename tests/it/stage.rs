@@ -1,6 +1,7 @@
 //! What every test needs: simulators, a configuration over them, and questions.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use pointsman::pipeline::sink::{Format, Sink, Target};
 use pointsman::pipeline::source::Source;
 use pointsman::provider::Snapshot;
 use pointsman::router::Ask;
-use pointsman::runtime::Pointsman;
+use pointsman::runtime::{Pointsman, RunHandle, RunOptions};
 use pointsman::simulator::{Fault, Settings, Simulator, Vendor};
 use pointsman::types::{Answer, Asker, Attempt, Class, Outcome, Priority, Prompt, Trail, Unanswered};
+use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -163,6 +165,28 @@ pub(crate) struct Ran {
 
 /// Runs this many items, `item-0` and so on, through a pipeline of these steps.
 pub(crate) async fn run(pointsman: &Pointsman, steps: &str, items: usize) -> Ran {
+    run_with(pointsman, steps, items, RunOptions::default()).await
+}
+
+/// As [`run`], as `options` say.
+pub(crate) async fn run_with(pointsman: &Pointsman, steps: &str, items: usize, options: RunOptions) -> Ran {
+    start_run(pointsman, steps, items, options).await.end().await
+}
+
+/// A run that is under way.
+pub(crate) struct Begun {
+    pub(crate) run: RunHandle,
+    out: PathBuf,
+    _folder: TempDir,
+}
+
+/// Begins what [`run_with`] runs.
+pub(crate) async fn start_run(
+    pointsman: &Pointsman,
+    steps: &str,
+    items: usize,
+    options: RunOptions,
+) -> Begun {
     let folder = tempfile::tempdir().unwrap();
     let (pipeline, out) = (folder.path().join("pipeline.toml"), folder.path().join("out.jsonl"));
     std::fs::write(&pipeline, format!("name = \"test\"\n{steps}")).unwrap();
@@ -171,9 +195,16 @@ pub(crate) async fn run(pointsman: &Pointsman, steps: &str, items: usize) -> Ran
     let sink = Sink::results(Target::file(&out, &[]).unwrap(), Format::Jsonl, &names).unwrap();
     let values = (0..items).map(|number| serde_json::json!({ "id": format!("item-{number}") }));
     let output = Output { lines: sink, rejects: None, ordered: false };
-    let mut run = pointsman.run(pipeline, Source::values("items", values), output).await.unwrap();
-    let report = run.report().await.unwrap();
-    let text = std::fs::read_to_string(&out).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    Ran { report, lines }
+    let run = pointsman.run_with(pipeline, Source::values("items", values), output, &options).await.unwrap();
+    Begun { run, out, _folder: folder }
+}
+
+impl Begun {
+    /// Waits for its end.
+    pub(crate) async fn end(mut self) -> Ran {
+        let report = self.run.report().await.unwrap();
+        let text = std::fs::read_to_string(&self.out).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        Ran { report, lines }
+    }
 }

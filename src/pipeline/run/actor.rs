@@ -51,6 +51,9 @@ use crate::pipeline::source::Entry;
 /// How often progress is told, and the window looked at anew.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Items whose requests wait until they may be sent again, for each that has a place: so many let others begin.
+const WAITING_ITEMS: usize = 4;
+
 /// How often a run looks whose items have all ended, and that nobody watches.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 
@@ -105,6 +108,9 @@ pub struct Run {
     logs_hold: bool,
     /// How long it may hold.
     max_hold: Option<Duration>,
+    /// Whether the requests of a longer hold fail, and since when they do.
+    gives_up: bool,
+    gave_up: Option<Instant>,
     /// How many items may fail.
     failures: FailureLimit,
     /// That too many have failed, and that it pauses if another item comes.
@@ -153,6 +159,7 @@ impl Run {
         ordered: bool,
     ) -> Self {
         let now = Instant::now();
+        let had_answers = setup.keeping.as_ref().is_some_and(|keeping| keeping.had_answers);
         let steps = setup.pipeline.steps().iter().map(|step| step.name.clone());
         let width = setup.pipeline.width();
         let patience = setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
@@ -164,8 +171,10 @@ impl Run {
             keeping: setup.keeping,
             purses: setup.purses,
             paused: None,
-            gate: Gate::new(setup.routes),
+            gate: Gate::new(setup.routes, had_answers),
             max_hold: setup.limits.max_hold,
+            gives_up: setup.limits.give_up,
+            gave_up: None,
             logs_hold: false,
             failures: FailureLimit::new(setup.limits.max_failures),
             too_many: None,
@@ -240,8 +249,14 @@ impl Run {
         chaos::point("run.goes_on");
         let busy = self.in_flight.len() + self.owed + self.desk.len();
         let oldest = self.in_flight.values().next().map(|item| item.job.item.number);
+        // Requests that wait until they may be sent again ask nothing of the providers, and take no place from others.
+        let at_most = self.window.size().saturating_mul(WAITING_ITEMS);
+        let busy = busy - self.gate.resting().min(self.in_flight.len()).min(at_most);
+        let more = self.wanted.is_some() && self.in_flight.len() <= at_most;
+        self.gate.set_more(more);
+        let is_idle = self.owed == 0 && self.desk.is_empty();
         let room = match self.gate.is_holding() {
-            true => 0,
+            true => usize::from(more && is_idle && self.gate.wants_another(Instant::now())),
             false => self.window.room(busy, self.unwritten, oldest, self.read + self.owed as u64),
         };
         match &self.wanted {

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Items that may fail in a row before any has completed, where nothing else is set.
-const FIRST: u64 = 50;
+/// Items that may fail in a row, with none completed between them, where nothing else is set.
+const IN_A_ROW: u64 = 50;
 
 /// Items that have to settle before a share of them says something.
 const MIN_SETTLED: u64 = 50;
@@ -17,9 +17,9 @@ const MIN_SETTLED: u64 = 50;
 /// How many items may fail in a session before it pauses: written `100`, `"5%"` or `"none"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MaxFailures {
-    /// The first 50 items, where none completes.
+    /// 50 items in a row, with none completed between them.
     #[default]
-    First,
+    InARow,
     /// This many.
     Count(u64),
     /// More than this share of those that settled, in millionths; judged from the 50th item on.
@@ -56,7 +56,7 @@ impl FromStr for MaxFailures {
 impl fmt::Display for MaxFailures {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::First => write!(out, "the first {FIRST}"),
+            Self::InARow => write!(out, "{IN_A_ROW} in a row"),
             Self::Count(count) => write!(out, "{count}"),
             Self::Share(millionths) => write!(out, "{}%", f64::from(*millionths) / 1e4),
             Self::Unlimited => out.write_str("none"),
@@ -68,7 +68,7 @@ impl Serialize for MaxFailures {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Count(count) => to.serialize_u64(*count),
-            Self::First | Self::Share(_) | Self::Unlimited => to.collect_str(self),
+            Self::InARow | Self::Share(_) | Self::Unlimited => to.collect_str(self),
         }
     }
 }
@@ -107,8 +107,8 @@ pub(super) struct FailureLimit {
     max: MaxFailures,
     failed: u64,
     settled: u64,
-    /// Whether any item has completed.
-    has_completed: bool,
+    /// Those that failed since the last one completed.
+    in_a_row: u64,
 }
 
 impl FailureLimit {
@@ -120,11 +120,11 @@ impl FailureLimit {
     pub(super) fn count(&mut self, failed: bool, completed: bool) -> Option<String> {
         self.settled += 1;
         self.failed += u64::from(failed);
-        self.has_completed |= completed;
-        let Self { failed: count, settled, .. } = *self;
+        self.in_a_row = if completed { 0 } else { self.in_a_row + u64::from(failed) };
+        let Self { failed: count, settled, in_a_row, .. } = *self;
         let is_too_much = failed
             && match self.max {
-                MaxFailures::First => count >= FIRST && !self.has_completed,
+                MaxFailures::InARow => in_a_row >= IN_A_ROW,
                 MaxFailures::Count(most) => count >= most,
                 MaxFailures::Share(millionths) => {
                     settled >= MIN_SETTLED && count as f64 * 1e6 > settled as f64 * f64::from(millionths)
@@ -132,7 +132,10 @@ impl FailureLimit {
                 MaxFailures::Unlimited => false,
             };
         is_too_much.then(|| match self.max {
-            MaxFailures::First => format!("{count} items failed and none has completed"),
+            MaxFailures::InARow if in_a_row == settled => {
+                format!("{count} items failed and none has completed")
+            }
+            MaxFailures::InARow => format!("{in_a_row} items failed in a row"),
             MaxFailures::Count(_) | MaxFailures::Share(_) | MaxFailures::Unlimited => {
                 format!("{count} of {settled} items failed, and max_failures is {}", self.max)
             }
@@ -146,7 +149,7 @@ mod tests {
 
     /// Returns after how many items a session pauses of which every `nth` completes.
     fn pauses_after(max: &str, nth: u64) -> Option<u64> {
-        let max = if max.is_empty() { MaxFailures::First } else { max.parse().unwrap() };
+        let max = if max.is_empty() { MaxFailures::InARow } else { max.parse().unwrap() };
         let mut limit = FailureLimit::new(max);
         (1..=10_000).find(|item| limit.count(item % nth != 0, item % nth == 0).is_some())
     }
@@ -155,7 +158,21 @@ mod tests {
     fn a_session_in_which_nothing_completes_pauses_at_the_fiftieth_failure() {
         assert_eq!(pauses_after("", u64::MAX), Some(50));
         assert_eq!(pauses_after("", 40), None);
+        assert_eq!(pauses_after("", 50), None);
+        assert_eq!(pauses_after("", 51), Some(50));
         assert_eq!(pauses_after("none", u64::MAX), None);
+    }
+
+    #[test]
+    fn fifty_failures_in_a_row_pause_a_session_however_many_items_completed_before() {
+        let mut limit = FailureLimit::new(MaxFailures::default());
+        for _ in 0..3 {
+            (0..100).for_each(|_| assert!(limit.count(false, true).is_none()));
+            (0..49).for_each(|_| assert!(limit.count(true, false).is_none()));
+        }
+        // One that is skipped is neither.
+        assert!(limit.count(false, false).is_none());
+        assert_eq!(limit.count(true, false).unwrap(), "50 items failed in a row");
     }
 
     #[test]

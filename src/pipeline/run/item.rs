@@ -2,7 +2,6 @@
 //!
 //! Lives only while its item is in flight, and holds one future. Writes nothing down: its run does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -18,7 +17,6 @@ use crate::types::{
 };
 
 use super::actor::Run;
-use super::evidence::Evidence;
 use super::gate::Gate;
 use super::keeping::Kept;
 use super::load_attachment::load_all;
@@ -120,7 +118,6 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
     let mut asked = Questions::new();
     let mut questions = 0;
     let mut left = None;
-    let mut evidence: BTreeMap<usize, Evidence> = BTreeMap::new();
     loop {
         chaos::point("item.asks");
         let mut recalled = false;
@@ -171,7 +168,7 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             // Its next reply may need memory, or a place among the calls, that those of other items have.
             job.item.held.park();
         }
-        let Some(Asked { request, outcome, open, probe }) = asked.next().await else {
+        let Some(Asked { request, outcome, open, sent_again, given_up }) = asked.next().await else {
             if walk.is_settled() {
                 break;
             }
@@ -183,21 +180,26 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
         let Request { step, deadline, is_reask, .. } = request;
         // Time in which a reply waits for memory is none of the step's.
         let deadline = deadline + job.item.held.waited();
-        if let Some(lives) = lives_without_own_failure(&job, &mut evidence, (step, is_reask), &outcome)
-            && let Err(unanswered) = outcome
-        {
-            let Unanswered { failure, trail, lost, .. } = *unanswered;
+        let lives = match given_up {
+            true => None,
+            false => lives_without_own_failure(&job, (step, is_reask), &outcome, open.as_ref()),
+        };
+        if let (Some(lives), Err(unanswered)) = (lives, &outcome) {
+            let Unanswered { failure, trail, lost, lane, .. } = (**unanswered).clone();
             steps.wait(step, &trail);
             let (held, lost) = (true, lost.into());
             run.do_send(StepAsked { step, trail, practice: false, reasked: false, held, lost });
             if left.is_none() {
-                asked.push(question(&job, request.again(&job), Some(Again::after(lives, &failure, open))));
+                asked.push(question(
+                    &job,
+                    request.again(&job),
+                    Some(Again::after(lives, (failure, lane), open)),
+                ));
             }
-            drop(probe);
+            drop(sent_again);
             continue;
         }
-        evidence.remove(&step);
-        drop((open, probe));
+        drop((open, sent_again));
         questions += 1;
         let (trail, practice, lost, next, lane) = match outcome {
             Ok(answer) => {

@@ -47,6 +47,8 @@ pub struct Keeping {
     pub partly: bool,
     /// Items that the run had before, where its whole input is read now.
     pub had: u64,
+    /// Whether an earlier session was answered.
+    pub had_answers: bool,
     /// The fingerprint of each lane's model.
     pub voices: HashMap<LaneName, Fingerprint>,
     /// The lanes of each route.

@@ -63,6 +63,8 @@ pub struct RunLimits {
     pub max_hold: Option<Duration>,
     /// How many of its items may fail for their own reasons.
     pub max_failures: MaxFailures,
+    /// Whether the items whose requests hold for longer than it may fail, instead of it pausing for them.
+    pub give_up: bool,
 }
 
 /// What feeds a run and writes for it; to be started once the run has an address.

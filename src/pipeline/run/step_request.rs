@@ -1,17 +1,15 @@
 //! The requests of an item: sent at once, and sent again where they came back for a reason that is not theirs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::evidence::Evidence;
-use super::gate::{Open, Probe};
+use super::gate::{GivenUp, Open, SentAgain};
 use super::item::Job;
 use crate::guard::Backoff;
 use crate::router;
-use crate::types::{Answer, Asker, Class, Failure, Prompt, Unanswered};
+use crate::types::{Answer, Asker, Class, Failure, LaneName, Prompt, Unanswered};
 
 /// How long a request waits that has come back for a reason that is not its own, where nothing says how long.
 const AGAIN: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
@@ -38,21 +36,31 @@ pub(super) struct Asked {
     pub(super) request: Request,
     pub(super) outcome: Result<Answer, Box<Unanswered>>,
     pub(super) open: Option<Open>,
-    pub(super) probe: Option<Probe>,
+    pub(super) sent_again: Option<SentAgain>,
+    /// Whether it is not to be sent again, whatever its failure is.
+    pub(super) given_up: bool,
 }
 
 /// How a request is sent that has come back before.
 pub(super) struct Again {
+    lives: u32,
     not_before: Instant,
     open: Option<Open>,
+    /// How it failed.
+    failure: Failure,
+    target: Option<LaneName>,
 }
 
 impl Again {
     /// Sends it as its failure says, or else after a wait that grows with how often it came back.
-    pub(super) fn after(lives: u32, failure: &Failure, open: Option<Open>) -> Self {
+    pub(super) fn after(
+        lives: u32,
+        (failure, target): (Failure, Option<LaneName>),
+        open: Option<Open>,
+    ) -> Self {
         let wait = AGAIN.wait(lives, fastrand::f64());
         let told = failure.retry_after.unwrap_or_default().min(AGAIN.max);
-        Self { not_before: Instant::now() + wait.max(told), open }
+        Self { lives, not_before: Instant::now() + wait.max(told), open, failure, target }
     }
 }
 
@@ -60,27 +68,17 @@ impl Again {
 /// answered, has failed for its own reasons, or is left for later.
 pub(super) fn lives_without_own_failure(
     job: &Job,
-    evidence: &mut BTreeMap<usize, Evidence>,
     (step, is_reask): (usize, bool),
     outcome: &Result<Answer, Box<Unanswered>>,
+    open: Option<&Open>,
 ) -> Option<u32> {
     let unanswered = outcome.as_ref().err().filter(|unanswered| !is_for_later(&unanswered.failure))?;
-    let known = evidence.entry(step).or_default();
     // A deadline that passes while an answer is asked for again is the item's own.
     let is_over = unanswered.failure.class == Class::Deadline && unanswered.trail.calls() > 0;
     if is_over && is_reask {
         return None;
     }
-    let time = job.pipeline.steps()[step].deadline;
-    if known.add(unanswered, time, |target| job.gate.counts(target)) {
-        return None;
-    }
-    // While others are answered nothing holds.
-    if known.others_answered() {
-        return Some(known.lives());
-    }
-    job.gate.came_back(&job.pipeline.steps()[step].route, unanswered, Instant::now());
-    Some(known.lives())
+    open?.came_back(unanswered, job.pipeline.steps()[step].deadline, Instant::now())
 }
 
 /// Asks one request, at once or when it may be sent again.
@@ -90,7 +88,8 @@ pub(super) fn question(
     again: Option<Again>,
 ) -> impl Future<Output = Asked> + use<> {
     let definition = &job.pipeline.steps()[request.step];
-    let asker = Asker { run: job.run, step: Some(definition.name.clone()), rank: job.item.number };
+    let (step, rank) = (Some(definition.name.clone()), job.item.number);
+    let asker = Asker { run: job.run, step, rank, has_failed: again.is_some() };
     let (route, priority) = (definition.route.clone(), job.priority);
     let counts = Some(job.counts.clone());
     let purse = Some(job.purse.clone());
@@ -107,24 +106,36 @@ pub(super) fn question(
         Some(again) => Err((again, ask)),
     };
     async move {
-        let (answered, open, probe) = match first {
+        let (answered, open, mut sent_again) = match first {
             Ok((answered, open)) => (answered, open, None),
-            Err((Again { not_before, open }, ask)) => {
-                let probe = tokio::select! {
+            Err((Again { lives, not_before, open, failure, target }, ask)) => {
+                let turn = tokio::select! {
                     biased;
-                    probe = gate.turn(route, not_before) => probe,
-                    () = stop.given() => {
+                    () = stop.given() => None,
+                    turn = gate.turn(route, lives, not_before) => Some(turn),
+                };
+                let sent_again = match turn {
+                    Some(Ok(sent_again)) => sent_again,
+                    Some(Err(GivenUp)) => {
+                        let outcome = Err(Box::new(Unanswered { lane: target, ..failure.into() }));
+                        return Asked { request, outcome, open, sent_again: None, given_up: true };
+                    }
+                    None => {
                         let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
                         let outcome = Err(Box::new(failure.into()));
-                        return Asked { request, outcome, open, probe: None };
+                        return Asked { request, outcome, open, sent_again: None, given_up: false };
                     }
                 };
                 // The wait does not count.
                 let ask = router::Ask { deadline: Instant::now() + time, ..ask };
-                (router::question(&router, ask), open, probe)
+                (router::question(&router, ask), open, sent_again)
             }
         };
-        Asked { request, outcome: answered.await, open, probe }
+        let outcome = answered.await;
+        if let (Ok(_), Some(sent_again)) = (&outcome, &mut sent_again) {
+            sent_again.answered();
+        }
+        Asked { request, outcome, open, sent_again, given_up: false }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A request whose asker stops: what of it is still waited for.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,14 +27,24 @@ impl Flow {
         let lane = self.lanes[out.sent.lane].clone();
         async move {
             stop.await;
+            let mut left = pin!(left);
+            let last_turn = pin!(async {
+                if !lane.is_silent() {
+                    sleep(LAST_TURN).await;
+                }
+            });
             tokio::select! {
                 biased;
-                _ = left => {}
-                () = sleep(LAST_TURN) => return,
+                _ = left.as_mut() => {}
+                () = last_turn => return,
             }
             let hangs = || departure.as_ref().is_some_and(|departure| departure.hangs());
-            while !lane.is_silent() && !hangs() {
+            // Those that wait for its turn at a silent target look first, and do not leave once this one is broken off.
+            loop {
                 sleep(LOOKS_FOR_SILENCE).await;
+                if lane.is_silent() || hangs() {
+                    break;
+                }
             }
             if departure.is_some_and(|departure| departure.has_word()) {
                 std::future::pending::<()>().await;

@@ -143,10 +143,10 @@ fn whole_seconds(now: Timestamp, gauge: Gauge) -> Timestamp {
 
 /// Adds when to come back.
 pub(in crate::simulator) fn add_retry_after(headers: &mut HeaderMap, trouble: &Trouble) {
-    let Trouble::Throttled(throttled) = trouble else { return };
-    let Some(seconds) = throttled.hint.seconds() else { return };
+    let hint = trouble.hint();
+    let Some(seconds) = hint.seconds() else { return };
     headers.insert(http::header::RETRY_AFTER, seconds.into());
-    if throttled.hint != Hint::Nothing {
+    if hint != Hint::Nothing {
         headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("true"));
     }
 }

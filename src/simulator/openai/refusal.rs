@@ -188,10 +188,10 @@ pub(in crate::simulator) fn add_standing(headers: &mut HeaderMap, standing: &Sta
 
 /// Adds when to come back.
 pub(in crate::simulator) fn add_retry_after(headers: &mut HeaderMap, trouble: &Trouble) {
-    let Trouble::Throttled(throttled) = trouble else { return };
-    let Some(seconds) = throttled.hint.seconds() else { return };
+    let hint = trouble.hint();
+    let Some(seconds) = hint.seconds() else { return };
     headers.insert(http::header::RETRY_AFTER, seconds.into());
-    let millis = match throttled.hint {
+    let millis = match hint {
         Hint::After(wait) => i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).max(1),
         _ => seconds.saturating_mul(1_000),
     };

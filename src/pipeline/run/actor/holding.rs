@@ -18,16 +18,25 @@ use crate::types::{Failure, ItemStatus};
 /// A longer wait is shown as this one.
 const LONGEST: Duration = Duration::from_hours(24 * 366);
 
+/// How long requests that wait at the router have to come back and fail, where those of their hold are given up.
+const GIVING_UP: Duration = Duration::from_secs(15);
+
 impl Run {
     /// Looks whether the targets can be used, and pauses where waiting does not help.
     pub(super) fn look_at_holds(&mut self) {
         let now = Instant::now();
-        self.gate.look(now);
-        if self.ended != Ended::Whole {
+        self.gate.look(self.max_hold, now);
+        // What waits at the router for a provider that stays out is left for later.
+        if self.gave_up.is_some_and(|at| now.saturating_duration_since(at) >= GIVING_UP) {
+            self.stop.send_replace(true);
+        }
+        if self.ended != Ended::Whole && self.gave_up.is_none() {
             return;
         }
-        if let Some(hold) = self.gate.too_long(self.max_hold, now) {
-            return self.pause(of_hold(&hold));
+        match self.gate.too_long(self.max_hold, now) {
+            Some(hold) if self.gives_up => return self.give_up_hold(of_hold(&hold), now),
+            Some(hold) => return self.pause(of_hold(&hold)),
+            None => {}
         }
         let held = self.gate.holding();
         // A hold also begins between two looks, when a request comes back.
@@ -62,6 +71,15 @@ impl Run {
         if let Some(why) = self.too_many.take().filter(|_| self.ended == Ended::Whole) {
             self.pause(why);
         }
+    }
+
+    /// Takes no more items, and fails those whose requests hold.
+    fn give_up_hold(&mut self, why: Failure, now: Instant) {
+        warn!(%why, "the run gives up what holds");
+        self.gate.give_up();
+        self.gave_up.get_or_insert(now);
+        self.paused.get_or_insert(why);
+        self.stop_intake(Ended::Paused);
     }
 
     /// Takes no more items, and leaves those unfinished whose requests wait.

@@ -290,8 +290,8 @@ impl World {
         let others_are_taken = self.accepted.get(&taken.model).is_some_and(|accepted| *accepted >= out.left);
         let day = Duration::from_hours(24);
         let label = &taken.key.label;
-        // Only of a key that has answered it may be open whether the key is refused.
-        if failure.class == Class::Auth && self.answered.contains(label) && blame == Blame::Open {
+        // It may be open whether the key is refused: of one that has answered, or while others are out with it.
+        if failure.class == Class::Auth && blame == Blame::Open {
             return;
         }
         let (key, rest) = match (failure.class, failure.retry_after) {
