@@ -69,6 +69,8 @@ pub(super) struct Lane {
     missing_news: bool,
     /// Times in a row that it asked us to slow down.
     pub(super) throttled_in_a_row: u32,
+    /// The failure with which it asked to wait last, where that was no refusal for a rate limit.
+    pub(super) asked_to_wait: Option<Failure>,
     /// Tokens that a call of it reads, by estimate.
     input: Learned,
     /// Output tokens that its calls reserve for good, where they do.
@@ -144,6 +146,7 @@ impl Lane {
             missing: Suspicion::default(),
             missing_news: false,
             throttled_in_a_row: 0,
+            asked_to_wait: None,
             input: Learned::default(),
             kept: Learned::default(),
             sizes: Sizes::default(),

@@ -74,7 +74,8 @@ impl Book {
             return None;
         }
         let failure = if self.held_for(lane, now) > patience {
-            Failure::new(Class::RateLimit, "the provider asked to wait")
+            let throttled = || Failure::new(Class::RateLimit, "the provider asked to wait");
+            lane.asked_to_wait.clone().unwrap_or_else(throttled)
         } else {
             let message = "its configured limits (requests_per_day) leave room for no request";
             Failure::new(Class::Quota, message).because(Cause::ConfiguredLimit)

@@ -303,6 +303,7 @@ impl Book {
         match (failure.class, told) {
             (Class::RateLimit, told) => {
                 self.throttled += 1;
+                lane.asked_to_wait = None;
                 // It waits by itself, and the target is there for others.
                 if lane.refused_requests.add(&taken.request, lane.accepted, now) {
                     return blame;
@@ -333,6 +334,7 @@ impl Book {
             (Class::Overloaded | Class::ServerError, Some(wait)) if !others_are_taken => {
                 limits.hold(now + wait);
                 lane.breaker.not_before(now + wait);
+                lane.asked_to_wait = Some(failure.clone());
             }
             _ => {}
         }

@@ -241,3 +241,22 @@ async fn a_model_that_does_not_exist_is_left_alone_after_three_refusals_and_prob
     }
     assert_eq!(trouble(&state), None);
 }
+
+#[actix_web::test]
+async fn a_target_that_asks_to_wait_says_why_in_its_own_words() {
+    tokio::time::pause();
+    let state = limited("concurrency = 2");
+    let outage = |state: &State| state.outage(&"m".into(), SECOND, Instant::now()).unwrap().failure;
+    for (class, message, shown) in [
+        (Class::Overloaded, "down for maintenance", "down for maintenance"),
+        (Class::RateLimit, "slow down", "the provider asked to wait"),
+        (Class::ServerError, "a restart", "a restart"),
+    ] {
+        let _asks = comes(&state, false, None);
+        let departure = leave(&state).pop_front().unwrap();
+        let failure = Failure { retry_after: Some(900 * SECOND), ..Failure::new(class, message) };
+        departure.permit.settle(&Ended { result: &Err(failure), took: SECOND, began: false });
+        assert_eq!((outage(&state).class, &*outage(&state).message), (class, shown));
+        sleep(1_000 * SECOND).await;
+    }
+}
