@@ -317,12 +317,15 @@ impl Book {
         self.calls += 1;
         let (step, departure) = (call.asker.step.clone(), call.departure.clone());
         lane.waits_for_word(self.calls, Unheard { left: now, pass, step, departure });
+        let is_first = !call.retry && !call.asker.has_failed;
+        if is_first {
+            lane.first_attempts.left(self.calls);
+        }
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);
         let (model, step) = (call.model.clone(), call.asker.step.clone());
         let (id, number, is_retry) = (key.id.clone(), self.calls, call.retry);
         let request = Arc::downgrade(&call.prompt);
-        let is_first = !call.retry && !call.asker.has_failed;
         let taken = Taken {
             model,
             key: id,

@@ -194,12 +194,15 @@ impl Book {
         let holds_pass = self.reached.ended(taken.number);
         let Some(lane) = self.lanes.get_mut(&taken.model) else { return Blame::NotTheKey };
         lane.limits.settle(taken.reserved.need, used, now);
-        if let Some(ended) = ended {
-            let failure = ended.result.as_ref().err().map(|failure| failure.class);
-            lane.counts.count(failure);
-            if taken.is_first {
-                lane.first_attempts.ended(taken.number, failure);
+        match ended {
+            Some(ended) => {
+                let failure = ended.result.as_ref().err().map(|failure| failure.class);
+                lane.counts.count(failure);
+                if taken.is_first {
+                    lane.first_attempts.ended(taken.number, failure);
+                }
             }
+            None => lane.first_attempts.says_nothing(taken.number),
         }
         lane.held_back = None;
         if ended.is_none() {

@@ -65,6 +65,7 @@ async fn twenty_of_five_hundred_that_always_fail_do_not_hide_each_other() {
         FaultKind::Reset,
         FaultKind::Cut,
         FaultKind::Html,
+        FaultKind::NotFound,
         FaultKind::MaxTokensUnaffordable,
     ];
     for (kind, ran) in futures_util::future::join_all(kinds.map(with_twenty_poisoned)).await {
@@ -73,8 +74,8 @@ async fn twenty_of_five_hundred_that_always_fail_do_not_hide_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_of_five_hundred_whose_refusals_blame_the_key_or_the_model_keep_no_other_from_its_answer() {
-    let kinds = [FaultKind::Auth, FaultKind::Forbidden, FaultKind::ModelForbidden, FaultKind::NotFound];
+async fn twenty_of_five_hundred_whose_refusals_blame_the_key_keep_no_other_from_its_answer() {
+    let kinds = [FaultKind::Auth, FaultKind::Forbidden, FaultKind::ModelForbidden];
     for (kind, ran) in futures_util::future::join_all(kinds.map(with_twenty_poisoned)).await {
         let (report, items) = (&ran.report, &ran.report.items);
         assert_eq!(

@@ -178,12 +178,17 @@ mod tests {
         }
     }
 
+    fn end(first: &mut FirstAttempts, number: u64, failure: Option<Class>) {
+        first.left(number);
+        first.ended(number, failure);
+    }
+
     /// First attempts of others: of each hundred this many fail, evenly spread; those of `left_out` are not theirs.
     fn others(numbers: std::ops::Range<u64>, fail_of_hundred: u64, left_out: &[u64]) -> FirstAttempts {
         let mut first = FirstAttempts::default();
         for number in numbers.filter(|number| !left_out.contains(number)) {
             let fails = number % 100 < fail_of_hundred;
-            first.ended(number, fails.then_some(Class::ServerError));
+            end(&mut first, number, fails.then_some(Class::ServerError));
         }
         first
     }
@@ -228,8 +233,8 @@ mod tests {
         let mut first = others(1..100, 0, &[]);
         (100..110)
             .filter(|number| *number != 104)
-            .for_each(|number| first.ended(number, Some(Class::ServerError)));
-        (200..400).for_each(|number| first.ended(number, None));
+            .for_each(|number| end(&mut first, number, Some(Class::ServerError)));
+        (200..400).for_each(|number| end(&mut first, number, None));
         let mut evidence = Evidence::default();
         // It finds out twice meanwhile.
         assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[104, 111, 112]), &first));
@@ -247,13 +252,13 @@ mod tests {
             assert!(!is_proven(&mut evidence, &alone, &first), "{life}");
         }
         // However often it failed between two of others, that is one failure.
-        first.ended(200, None);
+        end(&mut first, 200, None);
         assert!(!is_proven(
             &mut Evidence::default(),
             &unanswered(Class::ServerError, &[100, 101, 102]),
             &first
         ));
-        (201..300).filter(|number| number % 10 > 0).for_each(|number| first.ended(number, None));
+        (201..300).filter(|number| number % 10 > 0).for_each(|number| end(&mut first, number, None));
         assert!(is_proven(&mut evidence, &unanswered(Class::ServerError, &[210, 220, 230]), &first));
     }
 
@@ -314,7 +319,7 @@ mod tests {
                         failed.push(own);
                         for _ in 0..10 {
                             number += 1;
-                            first.ended(number, (random.f64() < share).then_some(Class::ServerError));
+                            end(&mut first, number, (random.f64() < share).then_some(Class::ServerError));
                         }
                     }
                     if answered {
