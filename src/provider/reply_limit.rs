@@ -3,7 +3,10 @@
 //! Counted after decompression: 61 KB of gzip can be 64 MiB. A reply that holds more than a small one waits for memory in
 //! the middle of being read, so that its sender waits, too. In that time nothing is expected of the sender.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+
+use tracing::warn;
 
 use crate::guard::ReplyMemory;
 use crate::types::{Cause, Class, Failure, Reply, Shape};
@@ -23,6 +26,12 @@ const FREE_BYTES: usize = 64 << 10;
 /// How often a reply is in memory: as it came and as a text while it is read, and its answer then as a text, as a value,
 /// for the templates and in the line.
 const COPIES: usize = 4;
+
+/// After how long a wait for memory its user is told.
+const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// Whether that was said in this process.
+static IS_TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Values of a JSON answer that are counted: one of more is refused before it is read.
 const MAX_VALUES: usize = 1_000_000;
@@ -71,6 +80,12 @@ impl<'a> ReplyLimit<'a> {
         let _pause = self.departure.map(Departure::pause);
         let ((), waited) = clocks.pause(self.memory.hold(bytes)).await;
         self.memory.waited(waited);
+        if waited >= LONG_WAIT && !IS_TOLD.swap(true, Relaxed) {
+            warn!(
+                ?waited,
+                "replies wait for memory: raise [run] max_memory, or lower the concurrency of the provider"
+            );
+        }
         waited
     }
 

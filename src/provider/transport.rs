@@ -22,7 +22,8 @@ use super::this_machine::{self, is_this_machine};
 /// opens one connection per host, so more calls at once need more clients.
 const STREAMS_PER_CLIENT: usize = 100;
 
-/// Bytes of one HTTP/2 stream that come before they are read. Enough for 640 KB a second over 200 ms.
+/// Bytes of one HTTP/2 stream that come before they are read: nothing else bounds what is held of a reply that waits for
+/// memory. Enough for 640 KB a second over 200 ms.
 const STREAM_WINDOW: u32 = 128 << 10;
 
 /// The same of all streams of one connection: replies that are not read, because they wait for memory, keep no other reply
