@@ -319,7 +319,7 @@ impl Book {
         lane.waits_for_word(self.calls, Unheard { left: now, pass, step, departure });
         let is_first = !call.retry && !call.asker.has_failed;
         if is_first {
-            lane.first_attempts.left(self.calls);
+            lane.first_attempts.left(self.calls, call.asker.item());
         }
         lane.lately.left(reserved.usual, now);
         self.lately.left(reserved.usual, now);

@@ -5,15 +5,25 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::{AttemptCounts, Class};
+use crate::types::{AttemptCounts, Class, ItemOfRun};
 
 /// First attempts that are remembered: those that left last.
 const KEPT: usize = 16_384;
 
+/// Attempts of other items that are looked at on each side of one: of those next to it another one may be of a request that
+/// fails each time, too.
+const NEXT: usize = 2;
+
 /// First attempts of requests at one target, by the numbers under which they left their provider.
 #[derive(Debug, Default)]
 pub struct FirstAttempts {
-    attempts: BTreeMap<u64, End>,
+    attempts: BTreeMap<u64, Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    item: ItemOfRun,
+    end: End,
 }
 
 /// How an attempt has ended.
@@ -26,19 +36,22 @@ enum End {
     Failed,
 }
 
-/// The first attempts that left just before and just after another attempt.
+/// What is known of the first attempts of other items that left just before and just after another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Neighbours {
-    /// The number of the one before it.
-    pub before: u64,
-    /// Whether both were answered.
-    pub are_answered: bool,
+pub enum Neighbours {
+    /// One on each side was answered.
+    Answered {
+        /// The number of that before it.
+        before: u64,
+    },
+    /// None was on one side.
+    Failed,
 }
 
 impl FirstAttempts {
-    /// Notes that an attempt leaves.
-    pub fn left(&mut self, number: u64) {
-        self.attempts.insert(number, End::Open);
+    /// Notes that an attempt leaves, of a request of that item.
+    pub fn left(&mut self, number: u64, item: ItemOfRun) {
+        self.attempts.insert(number, Attempt { item, end: End::Open });
         if self.attempts.len() > KEPT {
             self.attempts.pop_first();
         }
@@ -52,7 +65,7 @@ impl FirstAttempts {
             return self.says_nothing(number);
         }
         if let Some(attempt) = self.attempts.get_mut(&number) {
-            *attempt = if one.failed > 0 { End::Failed } else { End::Answered };
+            attempt.end = if one.failed > 0 { End::Failed } else { End::Answered };
         }
     }
 
@@ -61,73 +74,103 @@ impl FirstAttempts {
         self.attempts.remove(&number);
     }
 
-    /// Returns how those two went that left just before and just after the attempt of this number; `None` while that is
-    /// not known, or no longer.
-    pub fn around(&self, number: u64) -> Option<Neighbours> {
-        let (before, end_before) = self.attempts.range(..number).next_back()?;
-        let (_, end_after) = self.attempts.range(number.checked_add(1)?..).next()?;
-        let ends = [*end_before, *end_after];
-        let are_answered = ends == [End::Answered; 2];
-        (!ends.contains(&End::Open)).then_some(Neighbours { before: *before, are_answered })
+    /// Returns how those went that left next to the attempt of this number, which is of `item`; `None` while that is not
+    /// known, or no longer. The requests of one item fail for the same reasons: they do not count.
+    pub fn around(&self, number: u64, item: ItemOfRun) -> Option<Neighbours> {
+        let is_others = |attempt: &(&u64, &Attempt)| attempt.1.item != item;
+        let before = self.attempts.range(..number).rev().filter(is_others);
+        let after = self.attempts.range(number.checked_add(1)?..).filter(is_others);
+        match (answered(before)?, answered(after)?) {
+            (Some(before), Some(_)) => Some(Neighbours::Answered { before }),
+            _ => Some(Neighbours::Failed),
+        }
     }
 
     /// Returns how the latest `most` of those have ended that left from this number on.
     pub fn since(&self, number: u64, most: usize) -> AttemptCounts {
         let mut counts = AttemptCounts::default();
-        let ended = self.attempts.range(number..).rev().filter(|(_, end)| **end != End::Open);
-        for (_, end) in ended.take(most) {
-            let one = if *end == End::Failed { &mut counts.failed } else { &mut counts.answered };
+        let ends = self.attempts.range(number..).rev().map(|(_, attempt)| attempt.end);
+        for end in ends.filter(|end| *end != End::Open).take(most) {
+            let one = if end == End::Failed { &mut counts.failed } else { &mut counts.answered };
             *one += 1;
         }
         counts
     }
 }
 
+/// Returns the number of the first that was answered of the nearest; `None` while that is not known.
+fn answered<'a>(nearest: impl Iterator<Item = (&'a u64, &'a Attempt)>) -> Option<Option<u64>> {
+    let mut failed = 0;
+    for (number, attempt) in nearest.take(NEXT) {
+        match attempt.end {
+            End::Open => return None,
+            End::Answered => return Some(Some(*number)),
+            End::Failed => failed += 1,
+        }
+    }
+    // There may be more that have not left.
+    (failed == NEXT).then_some(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Asker, RunId};
+
+    fn of(rank: u64) -> ItemOfRun {
+        Asker { run: RunId::default(), rank, ..Asker::default() }.item()
+    }
+
+    /// Attempts of other items: `a` is answered, `f` fails, `?` is in flight, `x` is the item's own and fails.
+    fn attempts(ends: &str) -> FirstAttempts {
+        let mut first = FirstAttempts::default();
+        for (number, end) in (0..).zip(ends.chars()) {
+            first.left(number, of(if end == 'x' { 1_000 } else { number }));
+            match end {
+                'a' => first.ended(number, None),
+                'f' | 'x' => first.ended(number, Some(Class::ServerError)),
+                _ => {}
+            }
+        }
+        first
+    }
 
     #[test]
-    fn the_attempts_that_left_next_to_one_say_whether_the_target_worked_then() {
-        let mut first = FirstAttempts::default();
-        for (number, failure) in
-            [(1, None), (3, None), (6, None), (4, Some(Class::ServerError)), (8, Some(Class::Cancelled))]
-        {
-            first.left(number);
-            first.ended(number, failure);
+    fn the_nearest_two_of_other_items_on_each_side_say_whether_the_target_worked_then() {
+        let answered = |before| Some(Neighbours::Answered { before });
+        for (ends, number, expected) in [
+            ("aaxaa", 2, answered(1)),
+            ("afxfa", 2, answered(0)),
+            ("affxfa", 3, Some(Neighbours::Failed)),
+            ("afxffa", 2, Some(Neighbours::Failed)),
+            // Its own do not count.
+            ("axxxxa", 2, answered(0)),
+            // What is in flight may be answered yet.
+            ("a?xa", 2, None),
+            ("a?xff", 2, None),
+            ("aax?", 2, None),
+            ("aaxf?", 2, None),
+            ("aaxf", 2, None),
+            ("aax", 2, None),
+            ("xaa", 0, None),
+        ] {
+            assert_eq!(attempts(ends).around(number, of(1_000)), expected, "{ends}");
         }
-        assert_eq!(
-            [2, 5, 3, 7].map(|number| first.around(number).map(|around| around.are_answered)),
-            [Some(true), Some(false), Some(false), None]
-        );
-        assert_eq!(first.since(2, 9), AttemptCounts { answered: 2, failed: 1 });
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_target_is_left_out() {
+        let mut first = attempts("aax?a?");
+        first.ended(3, Some(Class::Cancelled));
+        first.says_nothing(5);
+        assert_eq!(first.around(2, of(1_000)), Some(Neighbours::Answered { before: 1 }));
+        assert_eq!(first.since(1, 9), AttemptCounts { answered: 2, failed: 1 });
         assert_eq!(first.since(0, 2), AttemptCounts { answered: 1, failed: 1 });
     }
 
     #[test]
     fn the_attempts_that_left_longest_ago_are_forgotten() {
-        let mut first = FirstAttempts::default();
-        (0..KEPT as u64 + 10).for_each(|number| {
-            first.left(number);
-            first.ended(number, None);
-        });
-        assert_eq!((first.attempts.len(), first.around(5)), (KEPT, None));
-    }
-
-    #[test]
-    fn what_is_next_to_an_attempt_is_not_known_before_it_has_ended() {
-        let mut first = FirstAttempts::default();
-        (1..=5).for_each(|number| first.left(number));
-        // Those at 1 and 5 fail at once, and are not what left next to 3.
-        first.ended(1, Some(Class::ServerError));
-        first.ended(5, Some(Class::ServerError));
-        first.ended(3, Some(Class::ServerError));
-        assert_eq!(first.around(3), None);
-        first.ended(2, None);
-        first.ended(4, None);
-        assert_eq!(first.around(3), Some(Neighbours { before: 2, are_answered: true }));
-        first.left(6);
-        first.says_nothing(6);
-        assert_eq!(first.around(5), None);
+        let first = attempts(&"a".repeat(KEPT + 10));
+        assert_eq!((first.attempts.len(), first.around(5, of(5))), (KEPT, None));
     }
 }

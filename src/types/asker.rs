@@ -16,6 +16,10 @@ impl RunId {
     }
 }
 
+/// The item that a request is of: a run, and the item's rank in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ItemOfRun(RunId, u64);
+
 /// Who asks. The default is nobody in particular: all of those share one turn among the runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asker {
@@ -28,4 +32,11 @@ pub struct Asker {
     pub rank: u64,
     /// Whether the request has failed before, so that an attempt of it is no first one.
     pub has_failed: bool,
+}
+
+impl Asker {
+    /// Returns the item that the request is of.
+    pub fn item(&self) -> ItemOfRun {
+        ItemOfRun(self.run, self.rank)
+    }
 }

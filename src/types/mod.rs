@@ -27,7 +27,7 @@ mod story;
 mod usage;
 
 pub use answer::{Answer, Attempt, Outcome, Trail, Unanswered};
-pub use asker::{Asker, RunId};
+pub use asker::{Asker, ItemOfRun, RunId};
 pub use attempt_counts::{AttemptCounts, FailedAttempt};
 pub use booked::Booked;
 pub use cause::Cause;

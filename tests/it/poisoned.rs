@@ -91,6 +91,23 @@ async fn twenty_of_five_hundred_whose_refusals_blame_the_key_keep_no_other_from_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_items_of_a_run_that_always_fail_fail_as_those_before_them_do() {
+    const STEPS: &str = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\n\
+        [[step]]\nname = \"t\"\nprompt = \"Describe {{ item.id }}.\"\n\
+        [[step]]\nname = \"u\"\nprompt = \"Sum up {{ s }} and {{ t }} for {{ item.id }}.\"\n";
+    let kinds = [FaultKind::ServerError, FaultKind::Reset, FaultKind::Unavailable];
+    let ran = |kind| async move {
+        let simulator = slow(poison(kind, [10, 150, 296, 298]), 50);
+        let more = format!("{BREAKER}limits.concurrency = 8\n");
+        let config = format!("{}[run]\nmax_hold = \"20s\"\n", provider("a", &simulator, &more));
+        (kind, run(&start(&config), STEPS, 300).await)
+    };
+    for (kind, ran) in futures_util::future::join_all(kinds.map(ran)).await {
+        failed_alone(&ran, 300, 4, &format!("{kind:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_item_that_is_refused_before_the_first_answer_does_not_pause_the_run() {
     let ran = |kind| async move {
         let simulator = slow(poison(kind, [0]), 500);

@@ -1,8 +1,8 @@
 //! Whether a request fails for its own reasons, or for those of the provider, the limit or the account.
 //!
 //! A request that fails while others are answered at the same targets fails for its own reasons, unless chance explains it.
-//! A failed attempt of it says so only where the first attempts of others that left just before and just after it were both
-//! answered: then the target worked. With a share `f` of the others' first attempts failing, a request that has nothing wrong
+//! A failed attempt of it says so only where first attempts of other items that left just before and just after it were
+//! answered (one of the nearest two on each side): then the target worked. With a share `f` of the others' first attempts failing, a request that has nothing wrong
 //! with it fails in that way `n` more times after the first with the probability `f^n`. Below one in a billion it is taken
 //! for the request's. `f` is estimated as `(failed + 1) / (failed + answered + 2)` (Laplace's rule of succession), so that few
 //! attempts prove little. Repeated attempts of others do not count: a few requests that fail each time would look like a
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::provider::{FirstAttempts, Neighbours};
-use crate::types::{Attempt, AttemptCounts, Class, LaneName, Outcome, Scope, Unanswered, Whose};
+use crate::types::{Attempt, AttemptCounts, Class, ItemOfRun, LaneName, Outcome, Scope, Unanswered, Whose};
 
 /// The probability below which a row of failures is no chance any more. A run of a million requests judges each of them.
 const CHANCE: f64 = 1e-9;
@@ -27,8 +27,9 @@ const BEFORE: u64 = 200;
 const MOST_OTHERS: usize = 2_000;
 
 /// What is known of one request that has come back without an answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Evidence {
+    item: ItemOfRun,
     /// How often it came back.
     lives: u32,
     /// Its attempts that failed, of each target.
@@ -47,6 +48,11 @@ struct FailedAttempt {
 }
 
 impl Evidence {
+    /// Makes that of a request of this item, of which nothing is known.
+    pub(super) fn new(item: ItemOfRun) -> Self {
+        Self { item, lives: 0, failed: BTreeMap::new(), others: BTreeMap::new() }
+    }
+
     /// Learns that the request came back with `unanswered`; `time` is how long the request may take. Returns whether the
     /// failure is of a class that is the request's own, whatever becomes of others.
     pub(super) fn add(&mut self, unanswered: &Unanswered, time: Duration) -> bool {
@@ -92,7 +98,7 @@ impl Evidence {
             self.others.insert(target.clone(), others);
         }
         for attempt in failed.iter_mut().filter(|attempt| attempt.around.is_none()) {
-            attempt.around = first.around(attempt.number);
+            attempt.around = first.around(attempt.number, self.item);
         }
     }
 
@@ -120,9 +126,14 @@ impl Evidence {
 
     fn failed_while_others_were_answered(&self) -> usize {
         let of_target = |failed: &Vec<FailedAttempt>| {
-            let around = failed.iter().filter_map(|attempt| attempt.around);
             // Of those between the same two only one says something: the provider may have been out between them.
-            let apart: BTreeSet<u64> = around.filter(|it| it.are_answered).map(|it| it.before).collect();
+            let apart: BTreeSet<u64> = failed
+                .iter()
+                .filter_map(|attempt| match attempt.around? {
+                    Neighbours::Answered { before } => Some(before),
+                    Neighbours::Failed => None,
+                })
+                .collect();
             apart.len()
         };
         self.failed.values().map(of_target).sum()
@@ -145,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{self, Failure, NanoUsd, Trail};
+    use crate::types::{self, Asker, Failure, NanoUsd, Trail};
 
     const TIME: Duration = Duration::from_mins(10);
 
@@ -178,8 +189,15 @@ mod tests {
         }
     }
 
+    /// The item of the request that is looked at.
+    fn own_item() -> ItemOfRun {
+        ItemOfRun::default()
+    }
+
+    /// Notes the first attempt of another item.
     fn end(first: &mut FirstAttempts, number: u64, failure: Option<Class>) {
-        first.left(number);
+        let of_another = Asker { rank: number + 1, ..Asker::default() };
+        first.left(number, of_another.item());
         first.ended(number, failure);
     }
 
@@ -204,7 +222,10 @@ mod tests {
         let numbers = [10, 20, 30, 40, 50, 60];
         for class in [Class::ServerError, Class::Timeout, Class::Unreadable, Class::RateLimit, Class::Auth] {
             let others = others(1..70, 0, &numbers);
-            assert!(is_proven(&mut Evidence::default(), &unanswered(class, &numbers), &others), "{class}");
+            assert!(
+                is_proven(&mut Evidence::new(own_item()), &unanswered(class, &numbers), &others),
+                "{class}"
+            );
         }
     }
 
@@ -214,12 +235,12 @@ mod tests {
         let numbers = [30, 90, 150, 210, 270, 330, 390, 450];
         let first = others(1..500, 4, &numbers);
         let own = unanswered(Class::ServerError, &numbers);
-        assert!(is_proven(&mut Evidence::default(), &own, &first));
+        assert!(is_proven(&mut Evidence::new(own_item()), &own, &first));
     }
 
     #[test]
     fn a_request_that_fails_while_all_others_fail_does_not() {
-        let mut evidence = Evidence::default();
+        let mut evidence = Evidence::new(own_item());
         for life in 1..100 {
             let numbers: Vec<u64> = (0..6).map(|attempt| life * 100 + attempt * 10).collect();
             let others = others(0..life * 100 + 90, 100, &numbers);
@@ -235,7 +256,7 @@ mod tests {
             .filter(|number| *number != 104)
             .for_each(|number| end(&mut first, number, Some(Class::ServerError)));
         (200..400).for_each(|number| end(&mut first, number, None));
-        let mut evidence = Evidence::default();
+        let mut evidence = Evidence::new(own_item());
         // It finds out twice meanwhile.
         assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[104, 111, 112]), &first));
         assert!(!evidence.is_suspected());
@@ -243,7 +264,7 @@ mod tests {
 
     #[test]
     fn nothing_is_proven_while_no_other_is_asked_and_what_was_known_before_is_kept() {
-        let mut evidence = Evidence::default();
+        let mut evidence = Evidence::new(own_item());
         let mut first = others(1..40, 0, &[10, 20]);
         assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[10, 20]), &first));
         assert!(evidence.is_suspected());
@@ -254,7 +275,7 @@ mod tests {
         // However often it failed between two of others, that is one failure.
         end(&mut first, 200, None);
         assert!(!is_proven(
-            &mut Evidence::default(),
+            &mut Evidence::new(own_item()),
             &unanswered(Class::ServerError, &[100, 101, 102]),
             &first
         ));
@@ -264,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_for_a_busy_target_proves_nothing_while_another_is_out() {
-        let mut evidence = Evidence::default();
+        let mut evidence = Evidence::new(own_item());
         for life in 1..100 {
             let mut one = unanswered(Class::NetworkError, &[life * 10, life * 10 + 5]);
             one.trail.0.iter_mut().for_each(|attempt| {
@@ -281,7 +302,7 @@ mod tests {
             one.trail.0[0].took = took;
             one
         };
-        let (mut evidence, others) = (Evidence::default(), others(0..2_000, 0, &[]));
+        let (mut evidence, others) = (Evidence::new(own_item()), others(0..2_000, 0, &[]));
         for life in 1..9 {
             assert!(!is_proven(&mut evidence, &at_deadline(life * 10, Duration::from_mins(4)), &others));
         }
@@ -293,11 +314,11 @@ mod tests {
 
     #[test]
     fn what_was_never_asked_proves_nothing_and_the_requests_own_classes_prove_it_at_once() {
-        let (mut evidence, none) = (Evidence::default(), FirstAttempts::default());
+        let (mut evidence, none) = (Evidence::new(own_item()), FirstAttempts::default());
         assert!(!is_proven(&mut evidence, &unanswered(Class::Deadline, &[]), &none));
         assert!(!is_proven(&mut evidence, &unanswered(Class::Auth, &[]), &none));
         for class in [Class::TooLong, Class::ApiError, Class::ContentFilter, Class::Truncated] {
-            assert!(is_proven(&mut Evidence::default(), &unanswered(class, &[1]), &none));
+            assert!(is_proven(&mut Evidence::new(own_item()), &unanswered(class, &[1]), &none));
         }
     }
 
@@ -308,7 +329,7 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let (mut first, mut number, mut wrong) = (FirstAttempts::default(), 0, 0);
             for _ in 0..1_000 {
-                let mut evidence = Evidence::default();
+                let mut evidence = Evidence::new(own_item());
                 loop {
                     // One life: until an answer, or six failures; others make ten first attempts for each of its.
                     let (mut failed, mut answered) = (Vec::new(), false);

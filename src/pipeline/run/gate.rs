@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::evidence::Evidence;
 use super::hold::{Back, Hold, Member, Place, RouteHold, Turn};
 use crate::provider::{self, Outage};
-use crate::types::{AttemptCounts, Cause, Class, LaneName, RouteName, Unanswered};
+use crate::types::{AttemptCounts, Cause, Class, ItemOfRun, LaneName, RouteName, Unanswered};
 
 /// A route of a run, with the targets that it leads to.
 #[derive(Debug, Clone)]
@@ -139,13 +139,13 @@ impl Gate {
         gives_up
     }
 
-    /// Notes a request of a route that is to be sent; its end is when what is returned goes.
-    pub(super) fn open(self: &Arc<Self>, route: &RouteName) -> Option<Open> {
+    /// Notes a request of an item that is to be sent by a route; its end is when what is returned goes.
+    pub(super) fn open(self: &Arc<Self>, route: &RouteName, item: ItemOfRun) -> Option<Open> {
         let route = self.number(route)?;
         let mut requests = self.lock();
         let Requests { hold, open, opened } = &mut requests[route];
         *opened += 1;
-        open.insert(*opened, (hold.opened(), Evidence::default()));
+        open.insert(*opened, (hold.opened(), Evidence::new(item)));
         Some(Open { gate: self.clone(), route, number: *opened })
     }
 

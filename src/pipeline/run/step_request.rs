@@ -90,6 +90,7 @@ pub(super) fn question(
     let definition = &job.pipeline.steps()[request.step];
     let (step, rank) = (Some(definition.name.clone()), job.item.number);
     let asker = Asker { run: job.run, step, rank, has_failed: again.is_some() };
+    let item = asker.item();
     let (route, priority) = (definition.route.clone(), job.priority);
     let counts = Some(job.counts.clone());
     let purse = Some(job.purse.clone());
@@ -102,7 +103,7 @@ pub(super) fn question(
         (job.router.clone(), job.gate.clone(), job.stop.clone(), definition.deadline);
     // The first time it is sent before this returns.
     let first = match again {
-        None => Ok((router::question(&router, ask), gate.open(&route))),
+        None => Ok((router::question(&router, ask), gate.open(&route, item))),
         Some(again) => Err((again, ask)),
     };
     async move {
