@@ -254,8 +254,8 @@ impl Limits {
     }
 
     /// Learns from a refusal for a limit that is not known: those that are known were not in use. `limited` is
-    /// what the refusal says it counts, and `named` the wait that it asks for. Returns how long to wait where it names none, if
-    /// that is known.
+    /// what the refusal says it counts, and `named` the wait that it asks for. Returns how long to wait, from the end of that wait
+    /// where it names one, if that is known.
     pub fn refused_unexplained(
         &mut self,
         left: &Left,

@@ -62,6 +62,10 @@ const INCIDENTS: usize = 4;
 /// since the provider last accepted a call.
 const PAUSE_CALLS: f64 = 1.0;
 const PAUSE_CALLS_OF_A_WINDOW: f64 = 2.0;
+
+/// The pause after the time that a refusal names, in calls. By then a bucket has room for one call and no more: every rate that is
+/// the least bit too high would be refused again.
+const PAUSE_CALLS_OF_A_BUCKET: f64 = 0.5;
 const PAUSE_OF_CALLS_AT_MOST: f64 = 10.0;
 const PAUSE_PART: f64 = 0.25;
 const PAUSE_AT_LEAST: f64 = 0.25;
@@ -152,7 +156,7 @@ impl RateEstimate {
     }
 
     /// Learns from a refusal for a limit of this kind. `named` is the wait that the provider asks for. Returns how long to
-    /// wait where none is named; `None` for the first that shows a limit.
+    /// wait, from the end of that time where it is named; `None` for the first that shows a limit.
     pub(super) fn refused(
         &mut self,
         call: &Sent,
@@ -184,25 +188,30 @@ impl RateEstimate {
             if known.incidents.len() == 1 && known.empty == 0 {
                 known.begin(self.recent.a_second(now, counted), per_call, named, now);
             }
-            return self.pause(now);
+            return self.pause(named, now);
         }
         known.cut_at = now;
         let last = known.incidents.back().map(|last| last.accepted).unwrap_or_default();
         if (accepted - last).calls < 0.5 {
             known.is_spent(per_call, now);
-            return self.pause(now);
+            return self.pause(named, now);
         }
         known.is_refused(counted, per_call, accepted, (call.at, now), named);
         known.incidents.push_back(here);
         if known.incidents.len() > INCIDENTS {
             known.incidents.pop_front();
         }
-        self.pause(now)
+        self.pause(named, now)
     }
 
-    /// Returns how long to wait after a refusal that names no time.
-    fn pause(&self, now: Instant) -> Option<Duration> {
+    /// Returns how long to wait after a refusal, or after the time that it names.
+    fn pause(&self, named: Option<Duration>, now: Instant) -> Option<Duration> {
         let known = self.known.as_ref()?;
+        if named.is_some() {
+            let calls = if known.is_window { 0.0 } else { PAUSE_CALLS_OF_A_BUCKET };
+            let pause = calls * self.per_call() / known.rate();
+            return Some(Duration::from_secs_f64(pause.min(PAUSE_OF_CALLS_AT_MOST)));
+        }
         let calls = if known.is_window { PAUSE_CALLS_OF_A_WINDOW } else { PAUSE_CALLS };
         let of_calls = (calls * self.per_call() / known.rate()).min(PAUSE_OF_CALLS_AT_MOST);
         let refused_for = now.saturating_duration_since(known.refused_since).as_secs_f64();

@@ -328,7 +328,11 @@ impl Book {
                 };
                 // Spread a little, as several processes may share the limit.
                 let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * jitter));
-                let wait = told.or(unnamed).unwrap_or_else(|| THROTTLED.wait(times, jitter));
+                let wait = match (told, unnamed) {
+                    (Some(told), unnamed) => told + unnamed.unwrap_or_default(),
+                    (None, Some(unnamed)) => unnamed,
+                    (None, None) => THROTTLED.wait(times, jitter),
+                };
                 let until = now + wait.max(THROTTLED_AT_LEAST.wait(times, jitter));
                 limits.refused(left, until, now);
                 lane.breaker.not_before(until);

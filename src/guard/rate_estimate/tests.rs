@@ -208,7 +208,10 @@ impl Play {
         };
         let unnamed = self.limits.refused_unexplained(left, self.limited, named, now);
         let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * random.f64()));
-        let wait = named.or(unnamed).unwrap_or(Duration::from_millis(700));
+        let wait = match (named, unnamed) {
+            (Some(named), unnamed) => named + unnamed.unwrap_or_default(),
+            (None, unnamed) => unnamed.unwrap_or(Duration::from_millis(700)),
+        };
         let least = Duration::from_millis(50).saturating_mul(1 << in_a_row.clamp(1, 8)) / 2;
         self.limits.refused(left, now + wait.max(least), now);
     }
@@ -261,6 +264,22 @@ fn a_limit_that_nothing_names_is_found_and_kept_to() {
         }
     }
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn a_low_limit_that_names_its_waits_is_found_within_a_minute() {
+    for hint in [Hint::Exact, Hint::Seconds] {
+        for at_once in [8, 16, 64] {
+            let start = Instant::now();
+            let mut play = Play::new(hint, at_once, 240.0, start);
+            play.run(start, |_| (Counts::Bucket(60.0), 15.0));
+            let (used, refused) = play.score(15.0, 60.0);
+            assert!(
+                used > 95.0 && refused < 3.0,
+                "{hint:?}, {at_once} at once: {used:.1}% used, {refused:.1}% refused"
+            );
+        }
+    }
 }
 
 #[test]
