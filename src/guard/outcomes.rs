@@ -32,6 +32,12 @@ const MOST_REMEMBERED: usize = BreakerSettings::MOST_CALLS as usize;
 /// is down answers fast; where it is silent they are all out before the first fails.
 const TELLING: u32 = 4;
 
+/// The probability below which a row of failures is no chance, where calls fail at random with the share of before; the
+/// outcomes that tell that share, and the longest row that is waited for.
+const CHANCE: f64 = 1e-6;
+const LEAST_BEFORE: usize = 10;
+const LONGEST_ROW: u32 = 20;
+
 /// How far the failure of one call says something of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Evidence {
@@ -93,11 +99,27 @@ impl Outcomes {
     }
 
     /// Returns whether there is a row: `failures` of them, and a quarter of the calls that are still out. A provider
-    /// that is only overloaded refuses some and works on others, so of refusals alone it takes as many as are out.
+    /// that is only overloaded refuses some and works on others, so of refusals alone it takes as many as are out. Where
+    /// calls failed before, too, it takes as many as chance does not explain.
     pub(super) fn is_row(&self, settings: &BreakerSettings) -> bool {
         let are_overloads = self.overloads_in_a_row == self.failures_in_a_row;
         let telling = if are_overloads { self.out } else { self.out / TELLING };
-        self.failures_in_a_row >= settings.failures.get().max(telling)
+        self.failures_in_a_row >= settings.failures.get().max(telling).max(self.row_by_chance())
+    }
+
+    /// Returns the length of a row that chance does not explain, with the share of failures before it: `n` with
+    /// `share^n` below [`CHANCE`].
+    fn row_by_chance(&self) -> u32 {
+        let row = self.failures_in_a_row as usize;
+        let before = self.recent.len().saturating_sub(row);
+        let failed = self.recent_failures.saturating_sub(row);
+        if before < LEAST_BEFORE || failed == 0 {
+            return 0;
+        }
+        let length = CHANCE.ln() / (failed as f64 / before as f64).ln();
+        // Where all have failed before, no row is too long.
+        let is_shorter = length.is_finite() && length < f64::from(LONGEST_ROW);
+        if is_shorter { length.ceil() as u32 } else { LONGEST_ROW }
     }
 
     /// Returns whether the last call failed, and failures of those that are out would make a row.

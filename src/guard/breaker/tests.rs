@@ -23,6 +23,30 @@ fn five_failures_in_a_row_open_it() {
 }
 
 #[test]
+fn a_lane_that_fails_often_at_random_is_not_taken_for_down_and_opens_when_it_is() {
+    for share in [0.0, 0.02, 0.2, 0.4] {
+        let (mut breaker, mut now) = (Breaker::new(BreakerSettings::default()), Instant::now());
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut opened, mut was_open) = (0, false);
+        let mut call = |breaker: &mut Breaker, fails: bool| {
+            now += Duration::from_millis(100);
+            if let Ok(pass) = breaker.admit(now, true) {
+                if fails { breaker.failed(pass, now, 0.0) } else { _ = breaker.succeeded(pass, now) }
+            }
+            breaker.trouble() == Some(Trouble::Row)
+        };
+        for _ in 0..50_000 {
+            let is_open = call(&mut breaker, random.f64() < share);
+            opened += u32::from(is_open && !was_open);
+            was_open = is_open;
+        }
+        assert!(opened <= 2, "{share}: {opened} times");
+        let failures = (1..100).find(|_| call(&mut breaker, true));
+        assert!(failures.is_some_and(|failures| failures <= 20), "{share}: after {failures:?}");
+    }
+}
+
+#[test]
 fn a_few_fast_failures_beside_many_calls_still_out_are_no_row() {
     let (mut breaker, now) = (Breaker::new(BreakerSettings::default()), Instant::now());
     let out: Vec<Pass> = (0..64).map(|_| breaker.admit(now, false).unwrap()).collect();
