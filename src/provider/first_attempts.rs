@@ -18,6 +18,10 @@ const NEXT: usize = 2;
 #[derive(Debug, Default)]
 pub struct FirstAttempts {
     attempts: BTreeMap<u64, Attempt>,
+    /// How many were answered.
+    answered: u64,
+    /// How many were answered when attempts failed, first ones or not, by their numbers.
+    failed: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug)]
@@ -57,16 +61,34 @@ impl FirstAttempts {
         }
     }
 
-    /// Notes that an attempt ended with an answer, or with a failure of this class.
+    /// Notes that an attempt ended with an answer, or with a failure of this class. One that was cut off by its request's
+    /// deadline has failed: the target may be slow or hang.
     pub fn ended(&mut self, number: u64, failure: Option<Class>) {
         let mut one = AttemptCounts::default();
         one.count(failure);
-        if one == AttemptCounts::default() {
-            return self.says_nothing(number);
-        }
+        let end = match (one.answered, one.failed, failure) {
+            (0, 0, Some(Class::Deadline)) => End::Failed,
+            (0, 0, _) => return self.says_nothing(number),
+            (0, _, _) => End::Failed,
+            _ => End::Answered,
+        };
+        self.answered += u64::from(end == End::Answered);
         if let Some(attempt) = self.attempts.get_mut(&number) {
-            attempt.end = if one.failed > 0 { End::Failed } else { End::Answered };
+            attempt.end = end;
         }
+    }
+
+    /// Notes that an attempt has failed, a first one or not.
+    pub fn failed(&mut self, number: u64) {
+        self.failed.insert(number, self.answered);
+        if self.failed.len() > KEPT {
+            self.failed.pop_first();
+        }
+    }
+
+    /// Returns whether any was answered after the attempt of this number had failed.
+    pub fn was_answered_after(&self, number: u64) -> bool {
+        self.answered > self.failed.get(&number).copied().unwrap_or_default()
     }
 
     /// Notes that an attempt ended in a way that says nothing of the target.
@@ -166,6 +188,15 @@ mod tests {
         assert_eq!(first.around(2, of(1_000)), Some(Neighbours::Answered { before: 1 }));
         assert_eq!(first.since(1, 9), AttemptCounts { answered: 2, failed: 1 });
         assert_eq!(first.since(0, 2), AttemptCounts { answered: 1, failed: 1 });
+    }
+
+    #[test]
+    fn an_attempt_that_its_deadline_cut_off_has_failed() {
+        let mut first = attempts("aax??");
+        first.ended(3, Some(Class::Deadline));
+        first.ended(4, Some(Class::Deadline));
+        assert_eq!(first.around(2, of(1_000)), Some(Neighbours::Failed));
+        assert_eq!(first.since(0, 9), AttemptCounts { answered: 2, failed: 3 });
     }
 
     #[test]

@@ -198,6 +198,9 @@ impl Book {
             Some(ended) => {
                 let failure = ended.result.as_ref().err().map(|failure| failure.class);
                 lane.counts.count(failure);
+                if failure.is_some() {
+                    lane.first_attempts.failed(taken.number);
+                }
                 if taken.is_first {
                     lane.first_attempts.ended(taken.number, failure);
                 }

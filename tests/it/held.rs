@@ -1,7 +1,7 @@
 //! The built program while its provider is out: it says that it holds, waits or pauses, and can be ended at any time.
 
 use std::collections::HashSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pointsman::simulator::{Fault, FaultKind, Latency, Settings, Simulator};
@@ -64,6 +64,23 @@ fn is_whole(room: &Room, simulator: &Simulator) {
     let failed = lines.iter().filter(|line| line["status"] != "completed").count();
     let counts = simulator.counts();
     assert_eq!((failed, counts.distinct_prompts, counts.repeated_prompts), (0, Some(ITEMS as u64), Some(0)));
+}
+
+#[test]
+fn a_run_whose_reader_has_gone_while_it_holds_ends() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let failing = Fault { contains: Some("thing 3".into()), ..Fault::new(FaultKind::ServerError) };
+    let simulator = play(Settings { faults: vec![failing], ..settings(None) });
+    let room = room(&simulator, PATIENT);
+    let mut program = program(&room, "run pipeline.toml --items items.jsonl --store none");
+    let mut running = start({
+        program.stdout(Stdio::piped());
+        program
+    });
+    drop(running.child.stdout.take());
+    // The others are answered and cannot be written; this one is asked again for as long as the run may hold.
+    assert_eq!(running.end().code, Some(141));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A request that fails while others are answered at the same targets fails for its own reasons, unless chance explains it.
 //! A failed attempt of it says so only where first attempts of other items that left just before and just after it were
-//! answered (one of the nearest two on each side): then the target worked. With a share `f` of the others' first attempts failing, a request that has nothing wrong
+//! answered (one of the nearest two on each side), and another one after it came back: then the target worked. With a share `f` of the others' first attempts failing, a request that has nothing wrong
 //! with it fails in that way `n` more times after the first with the probability `f^n`. Below one in a billion it is taken
 //! for the request's. `f` is estimated as `(failed + 1) / (failed + answered + 2)` (Laplace's rule of succession), so that few
 //! attempts prove little. Repeated attempts of others do not count: a few requests that fail each time would look like a
@@ -43,6 +43,8 @@ pub(super) struct Evidence {
 struct FailedAttempt {
     /// Its number among those that have left for its provider.
     number: u64,
+    /// Whether it had no answer in its time, rather than a failure.
+    hung: bool,
     /// The first attempts of others that left next to it, once they are known.
     around: Option<Neighbours>,
 }
@@ -78,7 +80,9 @@ impl Evidence {
             unanswered.trail.0.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Failed(_)));
         for (attempt, failed) in in_trail.zip(&unanswered.failed) {
             if says_something(attempt, time) {
-                let failed_attempt = FailedAttempt { number: failed.number, around: None };
+                let hung = matches!(&attempt.outcome, Outcome::Failed(failure)
+                    if matches!(failure.class, Class::Timeout | Class::Deadline));
+                let failed_attempt = FailedAttempt { number: failed.number, hung, around: None };
                 self.failed.entry(failed.target.clone()).or_default().push(failed_attempt);
             }
         }
@@ -98,7 +102,10 @@ impl Evidence {
             self.others.insert(target.clone(), others);
         }
         for attempt in failed.iter_mut().filter(|attempt| attempt.around.is_none()) {
-            attempt.around = first.around(attempt.number, self.item);
+            // A target that goes down breaks off what was long under way: what left next to it was answered before.
+            if attempt.hung || first.was_answered_after(attempt.number) {
+                attempt.around = first.around(attempt.number, self.item);
+            }
         }
     }
 
@@ -260,6 +267,22 @@ mod tests {
         // It finds out twice meanwhile.
         assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[104, 111, 112]), &first));
         assert!(!evidence.is_suspected());
+    }
+
+    #[test]
+    fn what_a_target_breaks_off_when_it_goes_down_is_not_suspected_for_what_was_answered_before() {
+        let mut first = others(1..100, 0, &[95]);
+        first.failed(95);
+        let is_suspected = |first: &FirstAttempts, class| {
+            let mut evidence = Evidence::new(own_item());
+            assert!(!is_proven(&mut evidence, &unanswered(class, &[95]), first));
+            evidence.is_suspected()
+        };
+        assert!(!is_suspected(&first, Class::NetworkError));
+        // One that hung was not answered beside others that were.
+        assert!(is_suspected(&first, Class::Timeout));
+        end(&mut first, 200, None);
+        assert!(is_suspected(&first, Class::NetworkError));
     }
 
     #[test]

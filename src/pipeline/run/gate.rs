@@ -209,11 +209,14 @@ impl Gate {
             }
             let retry_at = hold.hold().map(|hold| hold.retry_at);
             changed |= hold.look(route.outage(now), route.answered(), now);
-            if hold.are_last(more) {
+            if hold.would_give_up(more, max_hold, now) {
                 // Attempts that left next to theirs may have ended since they came back.
-                for (member, evidence) in open.values_mut() {
+                for (member, evidence) in open.values_mut().filter(|(member, _)| !member.is_suspected()) {
                     self.compare(evidence);
                     hold.suspects(member, evidence.is_suspected());
+                    if !member.is_suspected() {
+                        break;
+                    }
                 }
             }
             changed |= hold.give_up_suspected(more, max_hold, now);
@@ -247,6 +250,11 @@ impl Gate {
 }
 
 impl Open {
+    /// Returns whether no target of its route can be used.
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        self.gate.routes[self.route].outage(now).is_some()
+    }
+
     /// Learns that the request came back with `unanswered`; `time` is how long it may take. Returns how often it came back
     /// so far, or `None` where the failure is its own.
     pub(super) fn came_back(&self, unanswered: &Unanswered, time: Duration, now: Instant) -> Option<u32> {

@@ -63,6 +63,8 @@ pub(super) struct Hold {
     pub(super) can_mend: bool,
     /// Whether its requests are not sent any more, and fail.
     gives_up: bool,
+    /// Whether that is because all of them failed while others were answered.
+    for_suspicion: bool,
     /// Requests that found nothing better.
     tries: u32,
     /// Requests that came back.
@@ -108,6 +110,13 @@ pub(super) struct Member {
     is_suspected: bool,
     /// The row in which it is counted.
     row: u64,
+}
+
+impl Member {
+    /// Returns whether it failed while others were answered.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.is_suspected
+    }
 }
 
 /// Requests that came back with no answer between them.
@@ -203,6 +212,12 @@ impl RouteHold {
 
     /// Says whether a request may be sent that has come back before. `more` is whether items can begin that have not.
     pub(super) fn turn(&mut self, place: Place, more: bool, now: Instant) -> Turn {
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.for_suspicion)
+            && self.suspected < self.returned
+        {
+            // One has come that is not suspected.
+            (hold.gives_up, hold.for_suspicion) = (false, false);
+        }
         let is_first = self.waiting.first() == Some(&place);
         let others_find_out = more || self.not_returned() > 0;
         let may_be_out = self.may_be_out.max(self.not_returned() / ONE_OF).max(1);
@@ -326,16 +341,10 @@ impl RouteHold {
         false
     }
 
-    /// Returns whether it holds, and only requests are left that came back; `more` is whether items can begin that have not.
-    pub(super) fn are_last(&self, more: bool) -> bool {
-        self.hold.is_some() && !more && self.returned > 0 && self.not_returned() == 0
-    }
-
-    /// Gives up the requests of a hold, where only such are left that failed while others were answered, and nothing has been
-    /// answered for a while: that the targets went down when the last of the others had its answer is less likely. Returns
-    /// whether it does.
-    pub(super) fn give_up_suspected(&mut self, more: bool, max_hold: Option<Duration>, now: Instant) -> bool {
-        let are_suspected = self.are_last(more) && self.suspected == self.returned;
+    /// Returns whether the requests of a hold are given up once each of them is suspected: only such are left that came back,
+    /// and nothing has been answered for a while, or waiting does not mend it. `more` is whether items can begin that have not.
+    pub(super) fn would_give_up(&self, more: bool, max_hold: Option<Duration>, now: Instant) -> bool {
+        let are_last = !more && self.returned > 0 && self.not_returned() == 0;
         let (time, requests) = ONLY_SUSPECTED;
         let time = max_hold.map_or(time, |max| time.min(max / PART_OF_MAX_HOLD));
         let is_long = |hold: &Hold| {
@@ -343,9 +352,17 @@ impl RouteHold {
                 && hold.since.checked_add(time).is_some_and(|end| now >= end)
                 && hold.named.is_none_or(|at| at <= now)
         };
-        let tells = self.hold.as_ref().is_some_and(|hold| !hold.can_mend || is_long(hold));
-        if !are_suspected || !tells {
+        are_last && self.hold.as_ref().is_some_and(|hold| !hold.gives_up && (!hold.can_mend || is_long(hold)))
+    }
+
+    /// Gives up the requests of a hold, where each of them failed while others were answered: that the targets went down when
+    /// the last of the others had its answer is less likely. Returns whether it does.
+    pub(super) fn give_up_suspected(&mut self, more: bool, max_hold: Option<Duration>, now: Instant) -> bool {
+        if self.suspected < self.returned || !self.would_give_up(more, max_hold, now) {
             return false;
+        }
+        if let Some(hold) = &mut self.hold {
+            hold.for_suspicion = true;
         }
         self.give_up()
     }
@@ -366,6 +383,7 @@ impl Hold {
             named: None,
             can_mend: true,
             gives_up: false,
+            for_suspicion: false,
             tries: 0,
             came_back: 0,
             is_probing: false,

@@ -153,7 +153,13 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
                         let deadline = Instant::now() + job.pipeline.steps()[ask.step].deadline;
                         asked.push(question(
                             &job,
-                            Request { step: ask.step, prompt, deadline, is_reask: false },
+                            Request {
+                                step: ask.step,
+                                prompt,
+                                deadline,
+                                waited: job.item.held.waited(),
+                                is_reask: false,
+                            },
                             None,
                         ));
                     }
@@ -177,9 +183,9 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             return End::Left(why);
         };
         chaos::point("item.answered");
-        let Request { step, deadline, is_reask, .. } = request;
+        let Request { step, deadline, waited, is_reask, .. } = request;
         // Time in which a reply waits for memory is none of the step's.
-        let deadline = deadline + job.item.held.waited();
+        let deadline = deadline + job.item.held.waited().saturating_sub(waited);
         let lives = match given_up {
             true => None,
             false => lives_without_own_failure(&job, (step, is_reask), &outcome, open.as_ref()),
@@ -245,7 +251,13 @@ async fn walk(job: Arc<Job>, run: Arc<Addr<Run>>) -> End {
             // The step's deadline includes its re-asks.
             asked.push(question(
                 &job,
-                Request { step, prompt: prompt.clone(), deadline, is_reask: true },
+                Request {
+                    step,
+                    prompt: prompt.clone(),
+                    deadline,
+                    waited: job.item.held.waited(),
+                    is_reask: true,
+                },
                 None,
             ));
         }

@@ -19,6 +19,8 @@ pub(super) struct Request {
     pub(super) step: usize,
     pub(super) prompt: Arc<Prompt>,
     pub(super) deadline: Instant,
+    /// How long replies of its item had waited for memory when that deadline was set.
+    pub(super) waited: Duration,
     /// Whether its step was answered before, and that answer was refused.
     pub(super) is_reask: bool,
 }
@@ -27,7 +29,7 @@ impl Request {
     /// Returns the same request with a new deadline: the time in which its run held does not count.
     pub(super) fn again(self, job: &Job) -> Self {
         let deadline = Instant::now() + job.pipeline.steps()[self.step].deadline;
-        Self { deadline, ..self }
+        Self { deadline, waited: job.item.held.waited(), ..self }
     }
 }
 
@@ -73,12 +75,13 @@ pub(super) fn lives_without_own_failure(
     open: Option<&Open>,
 ) -> Option<u32> {
     let unanswered = outcome.as_ref().err().filter(|unanswered| !is_for_later(&unanswered.failure))?;
-    // A deadline that passes while an answer is asked for again is the item's own.
+    let open = open?;
+    // A deadline that passes while an answer is asked for again is the item's own, but for an outage.
     let is_over = unanswered.failure.class == Class::Deadline && unanswered.trail.calls() > 0;
-    if is_over && is_reask {
+    if is_over && is_reask && !open.is_out(Instant::now()) {
         return None;
     }
-    open?.came_back(unanswered, job.pipeline.steps()[step].deadline, Instant::now())
+    open.came_back(unanswered, job.pipeline.steps()[step].deadline, Instant::now())
 }
 
 /// Asks one request, at once or when it may be sent again.

@@ -30,7 +30,8 @@ impl Run {
         if self.gave_up.is_some_and(|at| now.saturating_duration_since(at) >= GIVING_UP) {
             self.stop.send_replace(true);
         }
-        if self.ended != Ended::Whole && self.gave_up.is_none() {
+        // A run whose input or output has failed goes on with what is under way, and holds as any other.
+        if *self.stop.borrow() {
             return;
         }
         match self.gate.too_long(self.max_hold, now) {
