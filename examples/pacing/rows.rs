@@ -129,7 +129,8 @@ const LEARNED: Goal = Goal { used: Some(90.0), refused: Some(3.0), lost: Some(0)
 const UNNAMED: Goal =
     Goal { used: Some(90.0), refused: Some(5.0), lost: Some(0), attempts: Some(10), ..ANYTHING };
 const SHRUNK: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
-const DARK: Goal = Goal { calls: Some(5), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
+/// A probe leaves at most ten seconds after the last one, and an outage of a minute costs twelve attempts at most.
+const DARK: Goal = Goal { calls: Some(12), seconds: Some(10.0), lost: Some(0), ..ANYTHING };
 
 const FAULTY_GOAL: Goal = Goal { used: Some(90.0), lost: Some(0), ..ANYTHING };
 const LEVEL_GOAL: Goal = Goal { used: Some(80.0), refused: Some(5.0), lost: Some(0), ..ANYTHING };
