@@ -70,8 +70,10 @@ fn is_whole(room: &Room, simulator: &Simulator) {
 fn a_run_whose_reader_has_gone_while_it_holds_ends() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
-    let failing = Fault { contains: Some("thing 3".into()), ..Fault::new(FaultKind::ServerError) };
-    let simulator = play(Settings { faults: vec![failing], ..settings(None) });
+    // Neighbours that always fail: nothing shows that it is their own fault.
+    let failing =
+        |item| Fault { contains: Some(format!("thing {item}")), ..Fault::new(FaultKind::ServerError) };
+    let simulator = play(Settings { faults: [2, 3, 4].map(failing).into(), ..settings(None) });
     let room = room(&simulator, PATIENT);
     let mut program = program(&room, "run pipeline.toml --items items.jsonl --store none");
     let mut running = start({
@@ -79,7 +81,7 @@ fn a_run_whose_reader_has_gone_while_it_holds_ends() {
         program
     });
     drop(running.child.stdout.take());
-    // The others are answered and cannot be written; this one is asked again for as long as the run may hold.
+    // The others are answered and cannot be written; these are asked again for as long as the run may hold.
     assert_eq!(running.end().code, Some(141));
 }
 
