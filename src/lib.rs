@@ -55,7 +55,7 @@
 //! |---|---|
 //! | [`runtime`] | [`Pointsman`], the handle to everything that runs |
 //! | [`config`] | [`Config`]: reads `config.toml` or the environment, and refuses what makes no sense |
-//! | [`pipeline`] | pipelines, runs, [sources](pipeline::source), [sinks](pipeline::sink), reports |
+//! | [`pipeline`] | pipelines, runs, [sources](source), [sinks](sink), reports |
 //! | [`router`] | picks the provider for each question, and another when that one fails |
 //! | [`provider`] | one account at one vendor: its keys, its pacing, its queue, HTTP |
 //! | [`wire`] | prompts to bytes and bytes to replies, one file per format |
@@ -109,10 +109,13 @@ pub mod ledger;
 pub mod pipeline;
 pub mod provider;
 pub mod router;
+pub mod run;
 pub mod runtime;
 mod screen;
 #[cfg(feature = "server")]
 pub mod simulator;
+pub mod sink;
+pub mod source;
 pub mod store;
 pub mod supervisor;
 pub mod types;

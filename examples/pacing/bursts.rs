@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use pointsman::pipeline::source::Source;
+use pointsman::source::Source;
 use tokio::time::Instant;
 
 use super::rows::Row;

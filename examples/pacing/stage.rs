@@ -5,10 +5,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pointsman::pipeline::run::Output;
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::Output;
 use pointsman::simulator::{Settings, Simulator};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::{Config, Pointsman, RunHandle};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};

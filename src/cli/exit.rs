@@ -2,7 +2,7 @@
 
 use std::process::{ExitCode, Termination};
 
-use crate::pipeline::run::{Ended, Report};
+use crate::run::{Ended, Report};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::document::{Fault, Faults};
-use crate::pipeline::run::Progress;
-use crate::pipeline::sink;
+use crate::run::Progress;
 use crate::screen;
+use crate::sink;
 
 use super::exit::Exit;
 use super::print::{Unwritten, is_seen, say_coloured, say_lines};

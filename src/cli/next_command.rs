@@ -1,6 +1,6 @@
 //! Names the command that takes a run further. Pure: it prints nothing.
 
-use crate::pipeline::run::{Ended, Report};
+use crate::run::{Ended, Report};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::{Class, Whose};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{MaxHold, RunSettings};
-use crate::pipeline::run::MaxFailures;
+use crate::run::MaxFailures;
 use crate::runtime::PauseOptions;
 
 /// How long a command holds where neither it nor the configuration says so.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::pipeline::run::Output;
-use crate::pipeline::sink::{self, Owner, ReplaceableFile, Sink, Target};
-use crate::pipeline::source::{self, Source};
 use crate::pipeline::{FileUse, Pipeline};
+use crate::run::Output;
+use crate::sink::{self, Owner, ReplaceableFile, Sink, Target};
+use crate::source::{self, Source};
 use crate::store::StoreUrl;
 use crate::types::StepName;
 

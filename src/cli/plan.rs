@@ -7,9 +7,9 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::{Config, Inputs};
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{Ended, Output, Report};
-use crate::pipeline::sink::{Format, Sink, Target};
+use crate::run::{Ended, Output, Report};
 use crate::runtime::{Counted, Error, Keep, LanePlan, Plan, Pointsman, Range, Sample};
+use crate::sink::{Format, Sink, Target};
 use crate::types::ItemKey;
 
 use super::args::{self, Run};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::pipeline::run::History;
-use crate::pipeline::sink::{self, Sink, Target};
+use crate::run::History;
 use crate::runtime::{Error, note_written, owner_of, retried_by};
+use crate::sink::{self, Sink, Target};
 use crate::store::KnownItem;
 use crate::types::ItemStatus;
 

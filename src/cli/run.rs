@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use crate::config::{Config, Inputs};
 use crate::document::Faults;
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::{History, Report};
-use crate::pipeline::sink::Target;
-use crate::pipeline::source::{Entry, Source};
 use crate::provider::process_env;
+use crate::run::{History, Report};
 use crate::runtime::{
     Error, Keep, Kept, MaxCost, PauseOptions, Pointsman, Retried, RunOptions, note_written,
 };
+use crate::sink::Target;
+use crate::source::{Entry, Source};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::pipeline::run::{pause_of, sums_of_input};
+use crate::run::{pause_of, sums_of_input};
 use crate::screen;
 use crate::store::{self, KnownRun, RunLock, RunNumber, RunState, Sums};
 

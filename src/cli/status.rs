@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::now;
 use crate::guard::BreakerState;
-use crate::pipeline::run::{Cap, CapOf, Holding, Progress};
 use crate::provider::{LimitUse, RestingKey, Snapshot};
+use crate::run::{Cap, CapOf, Holding, Progress};
 use crate::screen;
 use crate::types::NanoUsd;
 

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::pipeline::run::{Cap, CapOf, Ended, ErrorCount, NotBegun, Part, Report};
+use crate::run::{Cap, CapOf, Ended, ErrorCount, NotBegun, Part, Report};
 use crate::screen;
 use crate::types::Class;
 
@@ -365,7 +365,7 @@ fn errors_of<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a Error
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::run::Items;
+    use crate::run::Items;
 
     #[test]
     fn the_rest_of_the_input_is_told_as_far_as_it_is_known() {

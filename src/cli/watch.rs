@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::pipeline::run::Report;
+use crate::run::Report;
 use crate::runtime::{Error, Pointsman, RunHandle};
 
 use super::live::Live;

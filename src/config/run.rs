@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ByteSize;
 use crate::guard::DEFAULT_MEMORY;
-use crate::pipeline::run::MaxFailures;
+use crate::run::MaxFailures;
 use crate::types::duration;
 
 /// How a run works through its items.

@@ -41,13 +41,13 @@ pub enum Next {
 }
 
 /// What a step comes to for one item.
-pub(super) enum Due {
+pub(crate) enum Due {
     Skipped,
     Asked(Ask),
 }
 
 /// Why a step came to nothing yet.
-pub(super) enum Undecided {
+pub(crate) enum Undecided {
     /// Its templates need more than the allowance.
     TooLong,
     /// It has failed.
@@ -59,7 +59,7 @@ const MAX_ATTACHMENT_TEXT: usize = 67 << 20;
 
 impl Pipeline {
     /// Evaluates a step's condition and writes its prompt.
-    pub(super) fn decide(
+    pub(crate) fn decide(
         &self,
         index: usize,
         step: &Step,
@@ -121,7 +121,7 @@ impl Pipeline {
 }
 
 /// Adds attachments to a prompt, before its text: models read a question about a picture better so.
-pub(super) fn with_parts(prompt: &mut Arc<Prompt>, parts: Vec<Part>) {
+pub(crate) fn with_parts(prompt: &mut Arc<Prompt>, parts: Vec<Part>) {
     if let Some(first) = Arc::make_mut(prompt).messages.first_mut() {
         first.parts.splice(0..0, parts);
     }

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::types::{Media, MediaData, Origin, Part};
 
 /// Endings and what they stand for.
-pub(super) const KNOWN: [(&str, &str); 17] = [
+pub(crate) const KNOWN: [(&str, &str); 17] = [
     ("png", "image/png"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
@@ -45,32 +45,32 @@ pub enum Attachment {
 pub struct FileAttachment {
     /// Where it is.
     pub path: PathBuf,
-    pub(super) folders: Folders,
+    pub(crate) folders: Folders,
     /// Whether the pipeline itself writes its path, without an expression.
-    pub(super) is_written_out: bool,
+    pub(crate) is_written_out: bool,
     media_type: Arc<str>,
 }
 
 /// Where attachments may come from: an item's data chooses no folder and no host that the author did not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Folders {
+pub(crate) struct Folders {
     /// The pipeline's own directory, which relative paths start from.
-    pub(super) own: Arc<Path>,
+    pub(crate) own: Arc<Path>,
     /// What `[files] allow` names.
-    pub(super) allowed: Arc<[PathBuf]>,
+    pub(crate) allowed: Arc<[PathBuf]>,
     /// Hosts that an `attach` template writes itself, and those that `[files] allow_hosts` names.
-    pub(super) hosts: Arc<[Origin]>,
+    pub(crate) hosts: Arc<[Origin]>,
 }
 
 impl Folders {
     /// Allows the pipeline's own directory alone.
-    pub(super) fn only(own: &Path) -> Self {
+    pub(crate) fn only(own: &Path) -> Self {
         let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
         Self { own: own.into(), allowed: [].into(), hosts: [].into() }
     }
 
     /// Allows the hosts that templates write themselves, before anything that an item can change.
-    pub(super) fn with_hosts_of<'t>(self, templates: impl Iterator<Item = &'t str>) -> Self {
+    pub(crate) fn with_hosts_of<'t>(self, templates: impl Iterator<Item = &'t str>) -> Self {
         Self { hosts: templates.filter_map(written_host).collect(), ..self }
     }
 
@@ -78,7 +78,7 @@ impl Folders {
         Origin::of(address).is_some_and(|origin| self.hosts.contains(&origin))
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&*self.own).chain(self.allowed.iter().map(PathBuf::as_path))
     }
 }
@@ -97,7 +97,7 @@ impl Attachment {
     ///
     /// # Errors
     /// What is wrong with `text`, when it is none of these.
-    pub(super) fn read(text: &str, folders: &Folders) -> Result<Option<Self>, String> {
+    pub(crate) fn read(text: &str, folders: &Folders) -> Result<Option<Self>, String> {
         let text = text.trim();
         if text.is_empty() || text == "none" {
             return Ok(None);
@@ -131,7 +131,7 @@ impl Attachment {
 
     /// Says that the pipeline itself writes what is attached, without an expression: no item chose it.
     #[must_use]
-    pub(super) fn written_out(self) -> Self {
+    pub(crate) fn written_out(self) -> Self {
         match self {
             Self::File(file) => Self::File(FileAttachment { is_written_out: true, ..file }),
             Self::Ready(part) => Self::Ready(part),

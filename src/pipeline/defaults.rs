@@ -41,7 +41,7 @@ impl Defaults {
     pub const MAX_PROMPT_BYTES: u32 = 4 << 20;
 
     /// Returns the bytes that a rendered prompt may have.
-    pub(super) fn max_prompt_bytes(&self) -> usize {
+    pub(crate) fn max_prompt_bytes(&self) -> usize {
         let most = self.max_prompt_bytes.map_or(Self::MAX_PROMPT_BYTES, NonZeroU32::get);
         usize::try_from(most).unwrap_or(usize::MAX)
     }
@@ -62,7 +62,7 @@ impl Defaults {
 }
 
 /// Reads a duration that may be left out, for serde's `deserialize_with`.
-pub(super) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     duration::deserialize(from).map(Some)
 }
 

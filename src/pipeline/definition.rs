@@ -23,18 +23,18 @@ use super::template::Templates;
 /// What to do with each item.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub(super) name: Arc<str>,
-    pub(super) text: Arc<str>,
-    pub(super) folders: Folders,
+    pub(crate) name: Arc<str>,
+    pub(crate) text: Arc<str>,
+    pub(crate) folders: Folders,
     /// Its own file, the schema files that it names, and what its run is known to use.
-    pub(super) protected: ProtectedFiles,
-    pub(super) names: Arc<[StepName]>,
-    pub(super) steps: Vec<Step>,
+    pub(crate) protected: ProtectedFiles,
+    pub(crate) names: Arc<[StepName]>,
+    pub(crate) steps: Vec<Step>,
     pub(super) graph: Graph,
-    pub(super) templates: Templates,
+    pub(crate) templates: Templates,
     pub(super) input: Option<Schema>,
     /// What is wrong with it where every field of an item is a text.
-    pub(super) for_csv: Faults,
+    pub(crate) for_csv: Faults,
 }
 
 impl Pipeline {
@@ -133,7 +133,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Why it is not accepted, in words for the model.
-    pub(super) fn check_answer(&self, step: usize, text: &str) -> Result<Value, String> {
+    pub(crate) fn check_answer(&self, step: usize, text: &str) -> Result<Value, String> {
         match self.steps.get(step) {
             Some(step) => step.check.accept(text),
             None => Err("there is no such step".to_owned()),
@@ -141,7 +141,7 @@ impl Pipeline {
     }
 
     /// Returns whether checking an answer is short enough for an actor's thread.
-    pub(in crate::pipeline) fn is_quick_answer(&self, step: usize, text: &str) -> bool {
+    pub(crate) fn is_quick_answer(&self, step: usize, text: &str) -> bool {
         self.steps.get(step).is_none_or(|step| step.check.is_quick(text))
     }
 
@@ -183,24 +183,24 @@ pub struct Step {
     /// Sampling temperature.
     pub temperature: Option<f64>,
     /// Bytes that its rendered texts may have together.
-    pub(super) max_prompt_bytes: usize,
+    pub(crate) max_prompt_bytes: usize,
     pub(super) check: Check,
-    pub(super) prompt: Filling,
-    pub(super) system: Option<Filling>,
-    pub(super) when: Option<Box<str>>,
-    pub(super) attach: Vec<Filling>,
+    pub(crate) prompt: Filling,
+    pub(crate) system: Option<Filling>,
+    pub(crate) when: Option<Box<str>>,
+    pub(crate) attach: Vec<Filling>,
 }
 
 impl Pipeline {
     /// Returns how many questions an item has if no answer fails; `None` where conditions decide that.
-    pub(in crate::pipeline) fn questions_per_item(&self) -> Option<u64> {
+    pub(crate) fn questions_per_item(&self) -> Option<u64> {
         let always = self.steps().iter().all(|step| step.when.is_none());
         always.then(|| self.steps().len() as u64)
     }
 
     /// Returns how many requests an item has at once at most: the size of the widest set of steps of which none needs
     /// another, be it through others.
-    pub(in crate::pipeline) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.graph.width().max(1)
     }
 }
@@ -214,14 +214,14 @@ impl Step {
 
 /// A text that is the same for every item, or the name of a template.
 #[derive(Debug, Clone)]
-pub(super) enum Filling {
+pub(crate) enum Filling {
     Fixed(Arc<str>),
     Template(Box<str>),
 }
 
 impl Filling {
     /// Makes one of a template's source; `name` is what the templates call it.
-    pub(super) fn new(name: &str, source: &str) -> Self {
+    pub(crate) fn new(name: &str, source: &str) -> Self {
         if ["{{", "{%", "{#"].iter().any(|open| source.contains(open)) {
             return Self::Template(name.into());
         }

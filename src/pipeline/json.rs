@@ -5,7 +5,7 @@
 
 use serde_json::{Deserializer, Value};
 
-use super::extent;
+use crate::source::extent;
 
 /// Most citations that are passed over in one text, as each costs a look at its line.
 const MAX_CITATIONS: usize = 1_000;

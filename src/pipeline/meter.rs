@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// What a filling may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     /// Operations.
     steps: u64,
     /// Bytes of all texts and lists that are built on the way.
@@ -25,20 +25,20 @@ pub(super) struct Allowance {
 
 impl Allowance {
     /// What an actor's thread can wait for.
-    pub(super) const BRIEF: Self = Self { steps: 20_000, memory: 1 << 20, time: Duration::from_millis(5) };
+    pub(crate) const BRIEF: Self = Self { steps: 20_000, memory: 1 << 20, time: Duration::from_millis(5) };
     /// The most that a template may take. Far more than any prompt needs.
-    pub(super) const WHOLE: Self =
+    pub(crate) const WHOLE: Self =
         Self { steps: 5_000_000, memory: 256 << 20, time: Duration::from_secs(10) };
 
     /// Returns whether a larger one may do where this does not.
-    pub(super) fn is_brief(self) -> bool {
+    pub(crate) fn is_brief(self) -> bool {
         self.steps < Self::WHOLE.steps
     }
 }
 
 /// What a filling has exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Excess {
+pub(crate) enum Excess {
     Steps,
     Memory,
     Time,
@@ -48,7 +48,7 @@ pub(super) enum Excess {
 }
 
 impl Excess {
-    pub(super) fn message(self) -> &'static str {
+    pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Steps => "the template takes too many steps",
             Self::Memory => "the template builds too much: texts and lists of more than 256 MiB in all",
@@ -76,7 +76,7 @@ thread_local! {
 }
 
 /// Does `work` on this thread; once `cancelled` is set, what it fills ends.
-pub(super) fn cancellable<T>(cancelled: Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
+pub(crate) fn cancellable<T>(cancelled: Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
     CANCELLED.set(Some(cancelled));
     let done = work();
     CANCELLED.set(None);
@@ -92,11 +92,11 @@ const STEPS_PER_LOOK: u64 = 256;
 
 /// Meters the fillings of this thread while it lives.
 #[derive(Debug)]
-pub(super) struct Metered(());
+pub(crate) struct Metered(());
 
 impl Metered {
     /// Begins. With `none_is_empty`, `none` is written as nothing.
-    pub(super) fn begin(allowance: Allowance, none_is_empty: bool) -> Self {
+    pub(crate) fn begin(allowance: Allowance, none_is_empty: bool) -> Self {
         let Allowance { steps, memory, time } = allowance;
         let look_at = steps.saturating_sub(STEPS_PER_LOOK);
         let until = Instant::now() + time;
@@ -105,7 +105,7 @@ impl Metered {
     }
 
     /// Returns what has been exceeded.
-    pub(super) fn excess(&self) -> Option<Excess> {
+    pub(crate) fn excess(&self) -> Option<Excess> {
         METER.get().and_then(|meter| meter.excess)
     }
 }
@@ -120,7 +120,7 @@ impl Drop for Metered {
 ///
 /// # Errors
 /// When there is no more.
-pub(super) fn take(bytes: usize) -> Result<(), Error> {
+pub(crate) fn take(bytes: usize) -> Result<(), Error> {
     let bytes = bytes as u64;
     let steps = 1 + bytes / 1024;
     let Some(mut meter) = METER.get() else { return Ok(()) };
@@ -151,24 +151,24 @@ pub(super) fn take(bytes: usize) -> Result<(), Error> {
 }
 
 /// Takes the steps of looking at `count` values.
-pub(super) fn look(count: usize) -> Result<(), Error> {
+pub(crate) fn look(count: usize) -> Result<(), Error> {
     take(count.saturating_mul(8))
 }
 
 /// Returns whether `none` is to be written as nothing.
-pub(super) fn none_is_empty() -> bool {
+pub(crate) fn none_is_empty() -> bool {
     METER.get().is_some_and(|meter| meter.none_is_empty)
 }
 
 /// A text that grows no longer than it may.
 #[derive(Debug)]
-pub(super) struct Bounded {
-    pub(super) text: Vec<u8>,
+pub(crate) struct Bounded {
+    pub(crate) text: Vec<u8>,
     limit: usize,
 }
 
 impl Bounded {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { text: Vec::new(), limit }
     }
 }

@@ -5,26 +5,25 @@
 //! for nothing, send nothing and read no clock. The actors of [`run`] do the waiting and sending:
 //! from a [`source`], through the walks, into a [`sink`].
 
-mod ask;
-mod attach;
+pub(crate) mod ask;
+pub(crate) mod attach;
 mod check;
 mod choice;
 mod compile;
-mod defaults;
-mod definition;
+pub(crate) mod defaults;
+pub(crate) mod definition;
 mod explain;
-mod extent;
 mod facts;
 mod filters;
 mod graph;
-mod grounds;
+pub(crate) mod grounds;
 mod json;
 mod load;
 mod mentions;
-mod meter;
+pub(crate) mod meter;
 mod nesting;
 mod operators;
-mod protected;
+pub(crate) mod protected;
 mod quoted;
 mod raw;
 mod reask;
@@ -33,18 +32,14 @@ mod rewrite_calls;
 mod rewrite_expressions;
 mod rewrite_names;
 mod rewrite_statements;
-pub mod run;
 mod schema;
-mod seen;
-mod shaped;
+pub(crate) mod shaped;
 mod signatures;
-pub mod sink;
-pub mod source;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 mod values;
-mod walk;
+pub(crate) mod walk;
 
 pub use ask::{Ask, Next};
 pub use attach::{Attachment, FileAttachment};

@@ -28,7 +28,7 @@ pub enum FileUse {
 
 impl FileUse {
     /// Returns what a message calls such a file.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Secret => "a file of a key or a header",
             Self::Store => "a file of the store",
@@ -68,7 +68,7 @@ impl ProtectedFiles {
 
     /// Returns what the file that `metadata` describes is used for, where that forbids to attach it. `is_written_out`
     /// says that the pipeline itself writes its path, without an expression.
-    pub(super) fn refuse(&self, metadata: &Metadata, is_written_out: bool) -> Option<FileUse> {
+    pub(crate) fn refuse(&self, metadata: &Metadata, is_written_out: bool) -> Option<FileUse> {
         let id = FileId::of(metadata);
         let is_it = |file: &&ProtectedFile| FileId::at(&file.path).is_ok_and(|at| at == id);
         let mut uses = self.0.iter().filter(is_it).map(|file| file.used_as);

@@ -39,7 +39,7 @@ impl Voice<'_> {
 }
 
 /// Returns the fingerprint of a question of an item's step, whoever answers it.
-pub(super) fn question(item: &ItemKey, step: &StepName, prompt: &Prompt) -> Fingerprint {
+pub(crate) fn question(item: &ItemKey, step: &StepName, prompt: &Prompt) -> Fingerprint {
     let Prompt { system, messages, shape, max_tokens, temperature } = prompt;
     let mut parts: Vec<&[u8]> = vec![item.as_str().as_bytes(), step.as_str().as_bytes()];
     let has_system: &[u8] = if system.is_some() { b"system" } else { b"" };
@@ -71,7 +71,7 @@ pub(super) fn question(item: &ItemKey, step: &StepName, prompt: &Prompt) -> Fing
 }
 
 /// Returns the fingerprint of an answer to `question` by the model of that fingerprint.
-pub(super) fn answer(question: Fingerprint, model: Fingerprint) -> Fingerprint {
+pub(crate) fn answer(question: Fingerprint, model: Fingerprint) -> Fingerprint {
     Fingerprint::of([question.0.as_slice(), model.0.as_slice()])
 }
 

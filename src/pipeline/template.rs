@@ -28,18 +28,18 @@ const FUEL: u64 = 10_000_000;
 const LONGEST_CODE: usize = 100;
 
 /// Functions that every template knows.
-pub(super) const FUNCTIONS: [&str; 3] = ["range", "dict", "namespace"];
+pub(crate) const FUNCTIONS: [&str; 3] = ["range", "dict", "namespace"];
 
 /// A pipeline's templates, by name.
 #[derive(Debug)]
-pub(super) struct Templates {
+pub(crate) struct Templates {
     env: Environment<'static>,
     sources: BTreeMap<String, (Box<str>, Origins)>,
 }
 
 /// Why a template was not filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unfilled {
+pub(crate) enum Unfilled {
     /// It needs more than the allowance, and a larger one may do; or it was cancelled.
     TooLong,
     /// What it needed and did not find, and on which line.
@@ -48,16 +48,16 @@ pub(super) enum Unfilled {
 
 /// How a template is filled.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Filled {
-    pub(super) allowance: Allowance,
+pub(crate) struct Filled {
+    pub(crate) allowance: Allowance,
     /// Bytes that the text may have.
-    pub(super) most: usize,
+    pub(crate) most: usize,
     /// Whether `none` is written as nothing.
-    pub(super) none_is_empty: bool,
+    pub(crate) none_is_empty: bool,
 }
 
 impl Templates {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         env.set_auto_escape_callback(|_| AutoEscape::None);
@@ -121,7 +121,7 @@ impl Templates {
     ///
     /// # Errors
     /// Why it was not filled.
-    pub(super) fn fill(&self, name: &str, scope: &Value, how: Filled) -> Result<String, Unfilled> {
+    pub(crate) fn fill(&self, name: &str, scope: &Value, how: Filled) -> Result<String, Unfilled> {
         let metered = Metered::begin(how.allowance, how.none_is_empty);
         let mut out = Bounded::new(how.most);
         let filled = catch_unwind(AssertUnwindSafe(|| {
@@ -176,7 +176,7 @@ impl Templates {
     ///
     /// # Errors
     /// Why that cannot be known.
-    pub(super) fn holds(&self, name: &str, scope: &Value, allowance: Allowance) -> Result<bool, Unfilled> {
+    pub(crate) fn holds(&self, name: &str, scope: &Value, allowance: Allowance) -> Result<bool, Unfilled> {
         let how = Filled { allowance, most: 1, none_is_empty: false };
         self.fill(name, scope, how).map(|text| text == "1")
     }
@@ -211,7 +211,7 @@ fn meant(path: &str, scope: &Value) -> String {
 const MAX_WHY: usize = 1000;
 
 /// Makes the failure of an item that lacks what a step's template needs.
-pub(super) fn failure(step: &StepName, key: &str, why: &str) -> Failure {
+pub(crate) fn failure(step: &StepName, key: &str, why: &str) -> Failure {
     // It may hold an item's value.
     let shown = &why[..why.floor_char_boundary(MAX_WHY)];
     let why = if shown.len() < why.len() { &format!("{shown}…") } else { why };
@@ -219,7 +219,7 @@ pub(super) fn failure(step: &StepName, key: &str, why: &str) -> Failure {
 }
 
 /// Holds an item for as long as its templates are filled.
-pub(in crate::pipeline) trait Input: Send + Sync {
+pub(crate) trait Input: Send + Sync {
     /// Returns the item.
     fn item(&self) -> &Json;
 }
@@ -238,7 +238,7 @@ impl Input for Json {
 
 /// What the templates of one item know: the item, and the answers as they come.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     names: Arc<[StepName]>,
     item: Arc<dyn Input>,
     /// The item as templates see it, made when the first one asks.
@@ -248,14 +248,14 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    pub(super) fn new(names: Arc<[StepName]>, item: Arc<dyn Input>) -> Self {
+    pub(crate) fn new(names: Arc<[StepName]>, item: Arc<dyn Input>) -> Self {
         let answers = names.iter().map(|_| OnceLock::new()).collect();
         let known = names.iter().map(|_| OnceLock::new()).collect();
         Self { names, item, seen: OnceLock::new(), answers, known }
     }
 
     /// Makes a step's answer known; the first one stays.
-    pub(super) fn answer(&self, step: usize, answer: &Json) {
+    pub(crate) fn answer(&self, step: usize, answer: &Json) {
         if let Some(slot) = self.answers.get(step) {
             // A second answer is refused by the walk before it comes here.
             let _ = slot.set(Arc::new(answer.clone()));
@@ -263,7 +263,7 @@ impl Scope {
     }
 
     /// Returns what a step sees that needs the steps `needs`: the item and their answers.
-    pub(super) fn view(self: &Arc<Self>, needs: &[usize]) -> Value {
+    pub(crate) fn view(self: &Arc<Self>, needs: &[usize]) -> Value {
         Value::from_object(View { scope: self.clone(), needs: needs.into() })
     }
 

@@ -75,7 +75,7 @@ impl Walk {
     }
 
     /// Starts an item that is shared.
-    pub(super) fn with(pipeline: Arc<Pipeline>, item: Arc<dyn Input>) -> Self {
+    pub(crate) fn with(pipeline: Arc<Pipeline>, item: Arc<dyn Input>) -> Self {
         let scope = Arc::new(Scope::new(pipeline.names.clone(), item));
         let states = pipeline.steps.iter().map(|_| State::Waiting).collect();
         Self { pipeline, scope, states, broken: None }
@@ -88,24 +88,24 @@ impl Walk {
 
     /// Returns what to ask now, if that takes so little time that an actor's thread can wait for it. Otherwise
     /// nothing has changed, and [`due`](Self::due) belongs on a thread of its own.
-    pub(super) fn due_briefly(&mut self) -> Option<Vec<Ask>> {
+    pub(crate) fn due_briefly(&mut self) -> Option<Vec<Ask>> {
         self.due_within(Allowance::BRIEF)
     }
 
     /// Returns what to ask now, on a thread of its own; `None` where that was cancelled, and nothing has changed.
-    pub(super) fn due_unless_cancelled(&mut self) -> Option<Vec<Ask>> {
+    pub(crate) fn due_unless_cancelled(&mut self) -> Option<Vec<Ask>> {
         self.due_within(Allowance::WHOLE)
     }
 
     /// Returns how long the steps that are due can wait: the shortest of their deadlines.
-    pub(super) fn time_of_due(&self) -> Duration {
+    pub(crate) fn time_of_due(&self) -> Duration {
         let due = (0..self.states.len()).filter(|step| self.is_due(*step));
         let times = due.filter_map(|step| Some(self.pipeline.steps.get(step)?.deadline));
         times.min().unwrap_or(Duration::MAX)
     }
 
     /// Takes the news that the steps that are due waited for that long, and were not asked.
-    pub(super) fn overdue(&mut self, waited: Duration) {
+    pub(crate) fn overdue(&mut self, waited: Duration) {
         for step in 0..self.states.len() {
             if self.is_due(step) && self.pipeline.steps.get(step).is_some_and(|step| step.deadline <= waited)
             {
@@ -165,7 +165,7 @@ impl Walk {
     }
 
     /// Takes the model's reply to a step that is being asked, with what its check has come to.
-    pub(super) fn checked(&mut self, step: usize, text: &str, checked: Result<Value, String>) -> Next {
+    pub(crate) fn checked(&mut self, step: usize, text: &str, checked: Result<Value, String>) -> Next {
         let pipeline = self.pipeline.clone();
         let asked = (self.states.get_mut(step), pipeline.steps.get(step));
         let (Some(State::Asked { prompt, refusals }), Some(definition)) = asked else {

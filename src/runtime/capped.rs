@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::guard::Purse;
-use crate::pipeline::run::RunPurses;
+use crate::run::RunPurses;
 use crate::store::{self, RunNumber, Store};
 use crate::types::{Booked, Day, NanoUsd, ProviderName};
 

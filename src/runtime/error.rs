@@ -2,8 +2,9 @@
 
 use crate::clock::ClockError;
 use crate::document::Faults;
-use crate::pipeline::{Changes, source};
+use crate::pipeline::Changes;
 use crate::provider;
+use crate::source;
 use crate::store::{self, RunNumber};
 use crate::supervisor;
 use crate::types::ProviderName;

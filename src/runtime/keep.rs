@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
-use crate::pipeline::run::{Keeping, sums_of_input};
-use crate::pipeline::sink::{Owner, ReplaceableFile, WrittenFile};
 use crate::pipeline::{Grounds, LaneGround, Pipeline, Voice};
 use crate::provider::{Model, Settings};
+use crate::run::{Keeping, sums_of_input};
+use crate::sink::{Owner, ReplaceableFile, WrittenFile};
 use crate::store::{self, KnownRun, Outline, RunLock, RunNumber, RunState, Store, Sums};
 use crate::types::{Fingerprint, LaneName, RouteName};
 

@@ -48,7 +48,7 @@ impl Keep {
     /// Keeps the run of that identity in `store`, and goes on with it as long as nothing has changed.
     ///
     /// A run that meets its cap pauses: it takes no more items, lets those calls end that are out, and reports
-    /// [`Ended::Paused`](crate::pipeline::run::Ended::Paused). The same call with a higher cap goes on.
+    /// [`Ended::Paused`](crate::run::Ended::Paused). The same call with a higher cap goes on.
     ///
     /// ```no_run
     /// # use pointsman::runtime::Keep;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::source::{DigestSlot, Source};
+use crate::source::{DigestSlot, Source};
 
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::pipeline::sink::{ReplaceableFile, WrittenFile};
+use crate::sink::{ReplaceableFile, WrittenFile};
 use crate::store::KnownRun;
 use crate::types::Class;
 

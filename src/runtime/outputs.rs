@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::run::Output;
-use crate::pipeline::sink::{Owner, WrittenFile};
+use crate::run::Output;
+use crate::sink::{Owner, WrittenFile};
 use crate::store::{KnownRun, RunNumber, Store};
 
 use super::error::Error;

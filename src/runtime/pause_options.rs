@@ -1,7 +1,7 @@
 //! When a run pauses, as its caller says or the configuration does.
 
 use crate::config::{MaxHold, RunSettings};
-use crate::pipeline::run::{MaxFailures, RunLimits};
+use crate::run::{MaxFailures, RunLimits};
 
 /// When a run pauses. What is `None` is as `[run]` says; where that says nothing either, a run holds without an end, and
 /// pauses when 50 items in a row have failed with none completed between them.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use crate::pipeline::run::History;
-use crate::pipeline::source::{Source, Unreadable};
+use crate::run::History;
+use crate::source::{Source, Unreadable};
 use crate::store::{self, ItemNumber, KnownItem, RunNumber, Store};
 use crate::types::Class;
 

@@ -9,14 +9,14 @@ use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
-use crate::pipeline::run::{
-    Cancel, Ended, Output, Progress, Report, Run, RunLimits, RunPurses, RunRoute, RunSetup, StopIntake,
-    Watched,
-};
-use crate::pipeline::source::Reader;
 use crate::pipeline::{Pipeline, ProtectedFiles};
 use crate::provider;
 use crate::router::Router;
+use crate::run::{
+    Cancel, Ended, Output, Progress, Report, Run, RunLimits, RunPurses, RunRoute, RunSetup, StopIntake,
+    Watched,
+};
+use crate::source::Reader;
 use crate::store::{RunNumber, RunState, Store};
 use crate::supervisor::{self, ChildSpec, Policy, Restart, Slot, Start, Supervisor};
 use crate::types::{Class, Priority};

@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::document::Faults;
 use crate::guard::Purse;
-use crate::pipeline::run::{Output, RunPurses, RunRoute, RunTarget};
-use crate::pipeline::sink::WrittenFile;
-use crate::pipeline::source::Source;
 use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
+use crate::run::{Output, RunPurses, RunRoute, RunTarget};
+use crate::sink::WrittenFile;
+use crate::source::Source;
 use crate::types::{Booked, NanoUsd, ProviderName, RouteName};
 
 use super::capped::{MaxCost, RunOptions};

@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 use serde_json::Value;
 
 use crate::guard::Purse;
-use crate::pipeline::run::{Ended, Keeping, Report};
-use crate::pipeline::sink::WrittenFile;
+use crate::run::{Ended, Keeping, Report};
+use crate::sink::WrittenFile;
 use crate::store::{self, RunLock, RunNumber, RunState, Store};
 use crate::types::{Booked, ProviderName, whole_story};
 

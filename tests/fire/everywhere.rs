@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use pointsman::chaos::{Plan, arm, passed};
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::simulator::{BucketSize, Limits, Settings};
 use pointsman::supervisor::ChildState;
 use pointsman::types::Class;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman::chaos::{Plan, arm, passed};
 use pointsman::guard::BreakerState;
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::simulator::{Fault, FaultKind, Latency, Settings};
 
 use super::everywhere::POINTS;

@@ -1,7 +1,7 @@
 //! Panics in what brings items and in what writes them: they end the run, clearly, and tear no line.
 
 use pointsman::chaos::{Plan, arm};
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::simulator::Settings;
 
 use super::scene::*;

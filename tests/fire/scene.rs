@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Once;
 
 use pointsman::chaos::passed;
-use pointsman::pipeline::run::{Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Output, Report};
 use pointsman::runtime::Pointsman;
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use serde::Deserialize;
 
 /// Restarts that are never too many and come at once.

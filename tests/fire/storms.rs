@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pointsman::chaos::{Plan, arm, passed};
-use pointsman::pipeline::run::{Ended, Items};
+use pointsman::run::{Ended, Items};
 use pointsman::simulator::Settings;
 use pointsman::supervisor::{ChildState, ChildStatus};
 use pointsman::types::Class;

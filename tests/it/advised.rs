@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::simulator::{Fault, FaultKind, Settings, Vendor};
 use pointsman::types::Class;
 

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use pointsman::pipeline::run::{CapOf, Ended, Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{CapOf, Ended, Output, Report};
 use pointsman::runtime::{Keep, Pointsman, RunOptions};
 use pointsman::simulator::{Simulator, Vendor};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store::{RunNumber, RunState, Sqlite, Store};
 use pointsman::types::{Booked, Class, NanoUsd, Price, Tokens, Usage};
 use serde_json::{Value, json};

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use pointsman::Pointsman;
-use pointsman::pipeline::run::{Output, Progress};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Output, Progress};
 use pointsman::runtime::RunHandle;
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

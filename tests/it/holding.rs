@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::simulator::{Fault, FaultKind, Latency, RetryAfter, Settings, Simulator};
 use pointsman::types::Class;
 use tokio::runtime::Handle;

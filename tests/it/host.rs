@@ -7,12 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pointsman::guard::Purse;
-use pointsman::pipeline::run::{Ended, Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
 use pointsman::router::Ask;
+use pointsman::run::{Ended, Output, Report};
 use pointsman::runtime::{Error, Keep, Pointsman, RunHandle};
 use pointsman::simulator::{Simulator, Vendor};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store::{self, RunNumber, RunState, Sqlite, Store};
 use pointsman::supervisor;
 use pointsman::types::{Booked, Class, NanoUsd};
@@ -217,7 +217,7 @@ async fn a_start_that_was_prepared_before_another_process_ran_the_same_items_is_
 async fn stuck(
     pointsman: &Pointsman,
     keep: &Keep,
-) -> (RunHandle, tokio::sync::mpsc::Receiver<pointsman::pipeline::sink::Line>) {
+) -> (RunHandle, tokio::sync::mpsc::Receiver<pointsman::sink::Line>) {
     let (sink, lines) = Sink::channel().unwrap();
     let run = begin(pointsman, keep, 2_000, Output::new(sink)).await.unwrap();
     let mut progress = run.progress();
@@ -226,7 +226,7 @@ async fn stuck(
     (run, lines)
 }
 
-fn assert_counted(report: &Report, mut lines: tokio::sync::mpsc::Receiver<pointsman::pipeline::sink::Line>) {
+fn assert_counted(report: &Report, mut lines: tokio::sync::mpsc::Receiver<pointsman::sink::Line>) {
     let mut taken = 0;
     while lines.try_recv().is_ok() {
         taken += 1;

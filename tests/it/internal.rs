@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pointsman::chaos::{Plan, arm, passed};
-use pointsman::pipeline::run::{Ended, Output, Report};
-use pointsman::pipeline::sink::{Line, Sink};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Ended, Output, Report};
 use pointsman::runtime::{Keep, Pointsman};
 use pointsman::simulator::{Settings, Simulator, Vendor};
+use pointsman::sink::{Line, Sink};
+use pointsman::source::Source;
 use pointsman::store::{ItemNumber, RunNumber, Sqlite, StepState, Store};
 use pointsman::types::{Booked, Class, ItemStatus, Price, Tokens, Usage};
 use serde_json::{Value, json};

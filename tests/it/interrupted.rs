@@ -6,10 +6,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman::pipeline::run::{Ended, Output};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Ended, Output};
 use pointsman::runtime::Keep;
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store::{Sqlite, Store};
 use serde_json::json;
 use sqlx::{Connection, SqliteConnection};

@@ -1,8 +1,8 @@
 //! The library, as a program that embeds it sees it.
 
-use pointsman::pipeline::run::{Ended, Output};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Ended, Output};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::{Config, Pointsman};
 use serde_json::{Value, json};
 

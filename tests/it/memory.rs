@@ -109,9 +109,9 @@ async fn a_reply_that_waits_for_memory_is_neither_late_nor_slow_nor_asked_elsewh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_cancelled_does_not_wait_for_the_memory_of_its_replies() {
-    use pointsman::pipeline::run::Output;
-    use pointsman::pipeline::sink::{Format, Sink, Target};
-    use pointsman::pipeline::source::Source;
+    use pointsman::run::Output;
+    use pointsman::sink::{Format, Sink, Target};
+    use pointsman::source::Source;
     let text = answer(MIB, false);
     let server = Scripted::start(move |_| text.clone()).await;
     let pointsman = start(&config(&server, "2MiB", PATIENT));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman::pipeline::run::Ended;
+use pointsman::run::Ended;
 use pointsman::runtime::{PauseOptions, RunOptions};
 use pointsman::simulator::{Fault, FaultKind, Latency, Settings, Simulator};
 use pointsman::types::Class;

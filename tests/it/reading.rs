@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use pointsman::pipeline::run::Output;
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::Output;
 use pointsman::simulator::{Fault, FaultKind, Settings};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::types::{Class, Tokens};
 
 use super::scripted::{ANSWER, Scripted, response, stream, stream_of_length};

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use pointsman::pipeline::run::{Ended, Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Ended, Output, Report};
 use pointsman::runtime::{Error, Keep, Pointsman};
 use pointsman::simulator::{Settings, Simulator};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store::{Sqlite, Store};
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::config::Config;
-use pointsman::pipeline::run::Ended;
 use pointsman::provider::Patience;
+use pointsman::run::Ended;
 use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
 use pointsman::types::Class;

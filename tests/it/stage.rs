@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::config::Config;
-use pointsman::pipeline::run::{Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
 use pointsman::provider::Snapshot;
 use pointsman::router::Ask;
+use pointsman::run::{Output, Report};
 use pointsman::runtime::{Pointsman, RunHandle, RunOptions};
 use pointsman::simulator::{Fault, Settings, Simulator, Vendor};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::types::{Answer, Asker, Attempt, Class, Outcome, Priority, Prompt, Trail, Unanswered};
 use tempfile::TempDir;
 use tokio::runtime::Handle;

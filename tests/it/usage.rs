@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use pointsman::pipeline::run::{Ended, Output, Report};
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::{Ended, Output, Report};
 use pointsman::runtime::{Keep, Pointsman};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store::{RunNumber, Sqlite, Store};
 use pointsman::types::{Booked, NanoUsd, Tokens, Usage};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::kept::is_dash;
 use crate::cli::next_command::NextCommand;
 use crate::cli::status::{count, numbered};
-use crate::pipeline::run::{Ended, Report, sums_of_input};
+use crate::run::{Ended, Report, sums_of_input};
 use crate::runtime::{Kept, rejected_by};
 use crate::store::RunNumber;
 

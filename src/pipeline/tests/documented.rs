@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::pipeline::Defaults;
 use crate::pipeline::attach::KNOWN;
 use crate::pipeline::raw::{Raw, RawInput, RawStep};
-use crate::pipeline::sink::{Line, LineError, RejectLine, StepError, StepLine};
+use crate::sink::{Line, LineError, RejectLine, StepError, StepLine};
 use crate::types::{Class, ItemStatus};
 
 use super::parse;

@@ -16,8 +16,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::source::{self, Entry, Source};
 use crate::provider::{Model, Settings};
+use crate::source::{self, Entry, Source};
 use crate::types::{ItemKey, LaneName, Price, RouteName, StepName};
 
 use super::error::Error;

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use pointsman::chaos::{self, Plan};
-use pointsman::pipeline::run::Output;
-use pointsman::pipeline::sink::{Format, Sink, Target};
-use pointsman::pipeline::source::Source;
+use pointsman::run::Output;
 use pointsman::runtime::{Error, Keep, Pointsman};
+use pointsman::sink::{Format, Sink, Target};
+use pointsman::source::Source;
 use pointsman::store;
 use pointsman::types::{Booked, NanoUsd};
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use pointsman::pipeline::run::Part;
+use pointsman::run::Part;
 use pointsman::runtime::Pointsman;
 use pointsman::types::{Cause, Charged, Class, Failure, Outcome, Scope, Verdict, Whose};
 use tokio::time::Instant;

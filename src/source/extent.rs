@@ -6,21 +6,21 @@
 use serde_json::Value;
 
 /// Deepest nesting of an item or of an answer. Leaves room for what wraps it below the parser's own limit of 128.
-pub(super) const MAX_DEPTH: usize = 100;
+pub(crate) const MAX_DEPTH: usize = 100;
 
 /// Most values in one item or in one answer.
-pub(super) const MAX_VALUES: usize = 1_000_000;
+pub(crate) const MAX_VALUES: usize = 1_000_000;
 
 /// Most characters of one number. Python reads whole numbers of as many digits. What calculates with a longer one takes
 /// time that grows with the square of its length.
-pub(super) const MAX_NUMBER: usize = 4_300;
+pub(crate) const MAX_NUMBER: usize = 4_300;
 
 /// Characters up to which a number without exponent is within the range of a double.
 const SHORT_NUMBER: usize = 300;
 
 /// Why a JSON text or value is beyond the limits; reads on from "the answer" or "line N".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Excess {
+pub(crate) enum Excess {
     /// Arrays and objects are nested too deeply.
     #[error("is nested deeper than {MAX_DEPTH} levels")]
     Depth,
@@ -39,7 +39,7 @@ pub(super) enum Excess {
 ///
 /// # Errors
 /// The limit that is exceeded.
-pub(super) fn check(text: &[u8]) -> Result<(), Excess> {
+pub(crate) fn check(text: &[u8]) -> Result<(), Excess> {
     let mut depth = 0_usize;
     let mut values = 1_usize;
     let mut bytes = text.iter();
@@ -114,7 +114,7 @@ fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
 ///
 /// # Errors
 /// The limit that is exceeded.
-pub(super) fn check_value(value: &Value) -> Result<(), Excess> {
+pub(crate) fn check_value(value: &Value) -> Result<(), Excess> {
     let mut rest = vec![(value, 0_usize)];
     let mut values = 0_usize;
     while let Some((value, depth)) = rest.pop() {
@@ -146,7 +146,7 @@ pub(super) fn check_value(value: &Value) -> Result<(), Excess> {
 }
 
 /// Drops a value of any depth. The usual drop recurses, and a deep value would overflow the stack.
-pub(super) fn dismantle(value: Value) {
+pub(crate) fn dismantle(value: Value) {
     let mut rest = vec![value];
     while let Some(value) = rest.pop() {
         match value {

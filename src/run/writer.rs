@@ -24,7 +24,7 @@ use super::keeping::Keeping;
 use super::line;
 use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
 use super::report::{Items, UnkeptItems};
-use crate::pipeline::sink::{self, Line, RejectLine, Reorder, Sink};
+use crate::sink::{self, Line, RejectLine, Reorder, Sink};
 
 /// Records that are taken and told of at once.
 const BATCH: usize = 512;

@@ -6,13 +6,13 @@ use actix::prelude::*;
 use tokio::time::Instant;
 
 use super::{InFlight, Paper, Run};
-use crate::pipeline::run::item::{Item, Job};
-use crate::pipeline::run::line;
-use crate::pipeline::run::report::Ended;
-use crate::pipeline::run::writer::Record;
-use crate::pipeline::sink::RejectLine;
-use crate::pipeline::source::Entry;
 use crate::router::StopSignal;
+use crate::run::item::{Item, Job};
+use crate::run::line;
+use crate::run::report::Ended;
+use crate::run::writer::Record;
+use crate::sink::RejectLine;
+use crate::source::Entry;
 use crate::supervisor::{ChildId, spawn_monitored_here};
 
 impl Run {
@@ -28,7 +28,7 @@ impl Run {
         }
         self.pieces += 1;
         match (entry, fit) {
-            (Entry::Rejected(reject), _) => self.reject(RejectLine::from(reject)),
+            (Entry::Rejected(reject), _) => self.reject(line::reject_line(reject)),
             (Entry::Item(item), Err(reason)) => {
                 self.read += 1;
                 self.record(Record::NoLine(item.number));

@@ -30,9 +30,9 @@ use super::walked::Walked;
 use crate::pipeline::ask::{Ask, Next};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
-use crate::pipeline::source;
 use crate::pipeline::template::Input;
 use crate::pipeline::walk::Walk;
+use crate::source;
 
 /// The actor of one item in flight.
 pub(super) struct Item {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::pipeline::source::Reject;
 use crate::types::{
     Attempt, Charged, Class, Failure, ItemKey, ItemStatus, KeyLabel, ModelName, NanoUsd, Outcome,
     ProviderName, StepName, Trail, Usage,
@@ -229,13 +228,6 @@ pub struct RejectLine {
     pub key: Option<ItemKey>,
     /// The beginning of its text.
     pub text: String,
-}
-
-impl From<Reject> for RejectLine {
-    fn from(reject: Reject) -> Self {
-        let Reject { line, reason, text, key } = reject;
-        Self { line, reason, key, text }
-    }
 }
 
 fn as_map<S: Serializer>(steps: &[(StepName, StepLine)], to: S) -> Result<S::Ok, S::Error> {

@@ -9,6 +9,7 @@ mod csv;
 mod digest;
 mod entry;
 mod error;
+pub(crate) mod extent;
 mod format;
 mod handoff;
 mod intake;
@@ -19,6 +20,7 @@ mod layout;
 mod open;
 mod reader;
 mod record;
+mod seen;
 mod separator;
 #[cfg(test)]
 mod tests;

@@ -197,7 +197,7 @@ fn count(counts: &mut BTreeMap<Class, ErrorCount>, class: Class, example: impl F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::run::report::Part;
+    use crate::run::report::Part;
     use crate::types::NanoUsd;
 
     fn attempt(took: u64, cost: Option<u64>, outcome: Outcome) -> Attempt {

@@ -8,11 +8,11 @@ use tracing::{info, warn};
 
 use super::Run;
 use crate::clock;
-use crate::pipeline::run::advice::advice;
-use crate::pipeline::run::hold::Hold;
-use crate::pipeline::run::progress::Holding;
-use crate::pipeline::run::report::Ended;
 use crate::pipeline::walk::Settled;
+use crate::run::advice::advice;
+use crate::run::hold::Hold;
+use crate::run::progress::Holding;
+use crate::run::report::Ended;
 use crate::types::{Failure, ItemStatus};
 
 /// A longer wait is shown as this one.

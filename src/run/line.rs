@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use super::item::Job;
 use super::walked::{Spent, Walked};
-use crate::pipeline::sink::{Line, LineError, RejectLine, StepLine};
-use crate::pipeline::source;
 use crate::pipeline::walk::StepEnd;
+use crate::sink::{Line, LineError, RejectLine, StepLine};
+use crate::source;
 use crate::store::{KnownItem, StepState};
 use crate::types::{Attempt, Failure, StepName, Trail};
 
@@ -85,6 +85,12 @@ fn completed(trail: &Trail, answered_by: Option<&Attempt>, practice: bool) -> St
 
 /// Characters of a rejected item that are kept.
 const REJECTED_CHARACTERS: usize = 2_000;
+
+/// Makes the reject line of a piece of the input that was no valid item.
+pub(super) fn reject_line(reject: source::Reject) -> RejectLine {
+    let source::Reject { line, reason, text, key } = reject;
+    RejectLine { line, reason, key, text }
+}
 
 /// Makes the reject of an item that cannot be processed.
 pub(super) fn rejected(item: &source::Item, reason: String) -> RejectLine {

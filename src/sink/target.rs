@@ -122,7 +122,7 @@ impl Target {
 
     /// Writes through `writer` instead, as a disk that is slow would.
     #[cfg(test)]
-    pub(in crate::pipeline) fn through(self, writer: impl Write + Send + 'static) -> Self {
+    pub(crate) fn through(self, writer: impl Write + Send + 'static) -> Self {
         Self { out: Some(Box::new(writer)), ..self }
     }
 

@@ -174,7 +174,7 @@ impl<T: Send + 'static> Sink<T> {
     }
 
     /// Does the same; `held` is given back once the line is written, or the program has it.
-    pub(in crate::pipeline) async fn write_holding(&self, line: T, held: HeldMemory) -> Result<(), Error> {
+    pub(crate) async fn write_holding(&self, line: T, held: HeldMemory) -> Result<(), Error> {
         match &self.to {
             To::Thread(queue) => queue.send((line, held)).await,
             To::Program(to) => {
@@ -231,7 +231,7 @@ impl<T: Send + 'static> Sink<T> {
     }
 
     /// Does what [`finish`](Self::finish) does, and may be dropped and called again.
-    pub(in crate::pipeline) async fn end(&mut self) -> Result<Written, Error> {
+    pub(crate) async fn end(&mut self) -> Result<Written, Error> {
         match &mut self.to {
             To::Thread(queue) => queue.finish().await,
             To::Program(_) => Ok(Written { lines: self.lines(), ..Written::default() }),

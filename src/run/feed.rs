@@ -14,7 +14,7 @@ use super::messages::{Arrived, LedgerBroken, SourceEnded};
 use crate::chaos;
 use crate::guard::MemoryBudget;
 use crate::ledger::Unkept;
-use crate::pipeline::source::{Entry, Reader, memory_of};
+use crate::source::{Entry, Reader, memory_of};
 use crate::types::{ItemKey, whole_story};
 
 /// Most entries sent at once.

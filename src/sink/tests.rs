@@ -332,13 +332,9 @@ async fn a_step_named_like_a_column_keeps_its_answer_apart() {
 async fn a_reject_line_says_where_why_and_what() {
     let memory = Memory::default();
     let sink = Sink::rejects(Target::writer("memory", memory.clone())).unwrap();
-    let reject = crate::pipeline::source::Reject {
-        line: 7,
-        reason: "is a number, not a JSON object".into(),
-        text: "7".into(),
-        key: None,
-    };
-    sink.write(reject.into()).await.unwrap();
+    let reject =
+        RejectLine { line: 7, reason: "is a number, not a JSON object".into(), text: "7".into(), key: None };
+    sink.write(reject).await.unwrap();
     sink.finish().await.unwrap();
     assert_eq!(
         memory.text(),

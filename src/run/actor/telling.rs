@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::{InFlight, Run};
 use crate::guard::Meter;
-use crate::pipeline::run::forecast::{self, Work};
-use crate::pipeline::run::progress::Progress;
-use crate::pipeline::run::report::{Calls, Ended};
 use crate::router::CallsEnded;
+use crate::run::forecast::{self, Work};
+use crate::run::progress::Progress;
+use crate::run::report::{Calls, Ended};
 
 /// How far back a meter looks, in seconds.
 const METERED: f64 = 10.0;

@@ -8,9 +8,9 @@ use std::io::{self, BufRead, Read};
 use serde_json::Value;
 
 use super::entry::EXCERPT;
+use super::extent::{self, Excess};
 use super::intake::{Intake, Piece, Stop};
 use super::layout::{array_in_lines, json_over_lines};
-use crate::pipeline::extent::{self, Excess};
 
 /// Reads lines from `input`, whose first byte stands at `offset`, until its end.
 pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {

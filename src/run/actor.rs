@@ -46,7 +46,7 @@ use super::window::Window;
 use super::writer::Record;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
-use crate::pipeline::source::Entry;
+use crate::source::Entry;
 
 /// How often progress is told, and the window looked at anew.
 const TICK: Duration = Duration::from_millis(100);

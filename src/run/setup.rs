@@ -25,7 +25,7 @@ use super::report::Report;
 use super::writer::{Output, Record, write};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
-use crate::pipeline::source::Reader;
+use crate::source::Reader;
 
 /// What a run is made from.
 #[derive(Debug)]

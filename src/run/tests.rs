@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use crate::pipeline::sink::{self, Sink, Target};
-use crate::pipeline::source::Source;
 use crate::pipeline::{Defaults, Pipeline};
 use crate::provider::{self, Account};
 use crate::router::{LaneHandle, Policy, RetrySettings, RouteHandle, Router};
+use crate::sink::{self, Sink, Target};
+use crate::source::Source;
 use crate::supervisor::{ChildExited, ChildId, ChildSpec, Exit, GaveUp, Slot, Start, Supervisor};
 use crate::types::Priority;
 

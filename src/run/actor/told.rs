@@ -7,11 +7,11 @@ use actix::prelude::*;
 use tracing::debug;
 
 use super::{Paper, Run};
-use crate::pipeline::run::messages::{
+use crate::run::messages::{
     Arrived, Cancel, ItemLeft, ItemSettled, LedgerBroken, OutputBroken, OutputEnded, SourceEnded, StepAsked,
     StopIntake, Watched, Written,
 };
-use crate::pipeline::run::report::Ended;
+use crate::run::report::Ended;
 use crate::supervisor::{ChildExited, Stop};
 use crate::types::Class;
 

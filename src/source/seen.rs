@@ -24,7 +24,7 @@ type Hash = [u64; 2];
 type NewFile = Box<dyn FnMut() -> io::Result<File> + Send>;
 
 /// Set of keys, each with the line where it first stood.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     memory: HashMap<Hash, u64>,
     table: Option<Table>,
     /// Size of `memory` at which the keys move to a file; `None` once that has failed.
@@ -33,7 +33,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(IN_MEMORY, Box::new(tempfile::tempfile))
     }
 
@@ -42,7 +42,7 @@ impl Seen {
     }
 
     /// Remembers `key`, and returns the line that had it before, if one had. Lines count from 1.
-    pub(super) fn insert(&mut self, key: &str, line: u64) -> Option<u64> {
+    pub(crate) fn insert(&mut self, key: &str, line: u64) -> Option<u64> {
         self.insert_hash(hash(key), line)
     }
 

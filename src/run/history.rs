@@ -12,7 +12,7 @@ use super::money::{Cap, CapOf};
 use super::report::{Ended, Report};
 use super::tally::Tally;
 use crate::pipeline::grounds::Grounds;
-use crate::pipeline::sink::Line;
+use crate::sink::Line;
 use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store, Sums};
 use crate::types::{Class, NanoUsd, StepName};
 

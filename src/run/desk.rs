@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::keeping::Known;
 use super::messages::{ItemSettled, StepAsked};
-use crate::pipeline::source::Entry;
+use crate::source::Entry;
 use crate::supervisor::ChildExited;
 
 /// Panics over one paper after which it is not tried again in the same way.

@@ -6,11 +6,11 @@ use tracing::warn;
 
 use super::{InFlight, Paper, Run};
 use crate::chaos;
-use crate::pipeline::run::line;
-use crate::pipeline::run::report::{Ended, NotBegun};
-use crate::pipeline::run::walked::Walked;
-use crate::pipeline::run::writer::Record;
-use crate::pipeline::sink::Line;
+use crate::run::line;
+use crate::run::report::{Ended, NotBegun};
+use crate::run::walked::Walked;
+use crate::run::writer::Record;
+use crate::sink::Line;
 use crate::supervisor::ChildExited;
 use crate::types::{Class, Failure};
 

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::entry::{Entry, Item, Reject, excerpt};
 use super::error::Error;
+use super::extent;
 use super::handoff::{Gone, Sender};
 use super::key::{Key, key_of};
 use super::open::Fit;
 use super::open::Unreadable;
+use super::seen::Seen;
 use crate::guard::HeldMemory;
-use crate::pipeline::extent;
-use crate::pipeline::seen::Seen;
 use crate::types::ItemKey;
 
 /// What travels from the reading thread to the [`Reader`](super::Reader).

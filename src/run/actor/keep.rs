@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Run;
-use crate::pipeline::run::keeping::{Kept, Known, Standing};
-use crate::pipeline::run::line;
-use crate::pipeline::run::writer::Record;
-use crate::pipeline::source;
+use crate::run::keeping::{Kept, Known, Standing};
+use crate::run::line;
+use crate::run::writer::Record;
+use crate::source;
 use crate::store::{ItemHead, KnownItem};
 
 impl Run {

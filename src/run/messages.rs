@@ -4,7 +4,7 @@ use actix::Message;
 
 use super::report::{Items, UnkeptItems};
 use crate::ledger::Unkept;
-use crate::pipeline::source::Entry;
+use crate::source::Entry;
 use crate::supervisor::ChildId;
 use crate::types::{Failure, Trail};
 
