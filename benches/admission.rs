@@ -1,13 +1,13 @@
-//! What it costs to admit a call while others wait: it must not grow with their number by more than a
-//! logarithm. `cargo bench --features bench --bench admission`
+//! Cost of admitting a call with other calls queued. It must grow at most logarithmically with their number.
+//! `cargo bench --features bench --bench admission`
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot be set up fails")]
 
 use divan::Bencher;
-use pointsman::provider::bench::{Admission, Standing};
+use pointsman::provider::bench::{AdmissionBench, QueueBench};
 use tokio::runtime::Runtime;
 
-/// How many wait, in how many runs.
-const CROWDS: [(usize, usize); 10] = [
+/// Numbers of queued calls and of runs.
+const QUEUE_SIZES: [(usize, usize); 10] = [
     (10, 1),
     (100, 1),
     (1_000, 1),
@@ -24,17 +24,17 @@ fn main() {
     divan::main();
 }
 
-/// The queue alone: one call comes, one is looked at and taken.
-#[divan::bench(args = CROWDS, sample_count = 1000, sample_size = 100)]
-fn push_next_take(bencher: Bencher<'_, '_>, (waiting, runs): (usize, usize)) {
-    let mut queue = Standing::new(waiting, runs);
-    bencher.bench_local(|| queue.turn().unwrap());
+/// The queue alone: one call is pushed, and one is selected and removed.
+#[divan::bench(args = QUEUE_SIZES, sample_count = 1000, sample_size = 100)]
+fn push_next_take(bencher: Bencher<'_, '_>, (queued, runs): (usize, usize)) {
+    let mut queue = QueueBench::new(queued, runs);
+    bencher.bench_local(|| queue.cycle().unwrap());
 }
 
-/// All that a provider does between a call's coming and its leaving, and at its end.
-#[divan::bench(args = CROWDS, sample_count = 1000, sample_size = 100)]
-fn admission(bencher: Bencher<'_, '_>, (waiting, runs): (usize, usize)) {
+/// The work of a provider from the arrival of a call to its dispatch, and at its end.
+#[divan::bench(args = QUEUE_SIZES, sample_count = 1000, sample_size = 100)]
+fn admission(bencher: Bencher<'_, '_>, (queued, runs): (usize, usize)) {
     let runtime = Runtime::new().unwrap();
-    let mut provider = Admission::new(waiting, runs, runtime.handle().clone()).unwrap();
-    bencher.bench_local(|| assert!(provider.turn()));
+    let mut provider = AdmissionBench::new(queued, runs, runtime.handle().clone()).unwrap();
+    bencher.bench_local(|| assert!(provider.cycle()));
 }

@@ -1,27 +1,32 @@
-//! Answers `POST /summary` inside an actix-web app; Pointsman finds the provider, paces and fails over.
+//! Handles `POST /summary` in an actix-web app. Pointsman selects the provider, applies its limits and fails over.
 //!
 //! ```sh
 //! cargo run --example embed
 //! curl --json '{"text": "The points froze at six; trains ran an hour late."}' localhost:8080/summary
 //! ```
 //!
-//! The text may come plain, too. Ctrl-C lets the questions under way end first.
+//! The text may also be plain. After Ctrl-C, requests in flight are completed before the program exits.
 
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
-use pointsman::router::Ask;
-use pointsman::types::{Asker, Class, Priority, Prompt};
+use pointsman::router::Request;
+use pointsman::types::{Class, Priority, Prompt, RequestContext};
 use pointsman::{Config, Pointsman};
 use serde_json::{Value, json};
 use tokio::signal::{ctrl_c, unix};
 use tokio::time::Instant;
 
-const PATIENCE: Duration = Duration::from_secs(30); // of a client
+/// Deadline of a request, and maximum duration of the shutdown.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: web::Bytes) -> HttpResponse {
-    let text = match head.content_type() {
+pub(crate) async fn summary(
+    pointsman: web::Data<Pointsman>,
+    request: HttpRequest,
+    body: web::Bytes,
+) -> HttpResponse {
+    let text = match request.content_type() {
         "application/json" => {
             serde_json::from_slice(&body).ok().and_then(|body: Value| Some(body["text"].as_str()?.to_owned()))
         }
@@ -29,32 +34,32 @@ pub(crate) async fn summary(to: web::Data<Pointsman>, head: HttpRequest, body: w
     };
     let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
         let message = "send a text, plain or as JSON like {\"text\": \"...\"}";
-        return refuse(StatusCode::BAD_REQUEST, "bad_request", message);
+        return error_response(StatusCode::BAD_REQUEST, "bad_request", message);
     };
     let system = Some("Summarise the text in one sentence, in its own language.".into());
     let prompt = Prompt { system, max_tokens: Some(500), ..Prompt::text(text) }.into();
-    let (priority, deadline) = (Priority::Interactive, Instant::now() + PATIENCE);
-    match to
-        .send(Ask {
+    let deadline = Instant::now() + REQUEST_TIMEOUT;
+    match pointsman
+        .send(Request {
             prompt,
             route: "default".into(),
-            priority,
-            asker: Asker::default(),
+            priority: Priority::Interactive,
+            context: RequestContext::default(),
             deadline,
             counts: None,
-            purse: None,
-            held: pointsman::guard::HeldMemory::default(),
+            budget: None,
+            memory: pointsman::guard::HeldMemory::default(),
             stop: None,
         })
         .await
     {
-        Ok(answer) => HttpResponse::Ok()
-            .json(json!({ "summary": answer.reply.text, "lane": answer.lane, "practice": answer.practice })),
-        Err(why) => refuse(status(why.failure.class), why.failure.class.as_str(), &why.failure.message),
+        Ok(response) => HttpResponse::Ok()
+            .json(json!({ "summary": response.completion.text, "target": response.target, "simulated": response.simulated })),
+        Err(error) => error_response(status(error.failure.class), error.failure.class.as_str(), &error.failure.message),
     }
 }
 
-/// No `_` arm: a new class does not compile until someone has decided.
+/// Returns the status for an error class. There is no `_` arm, so a new class is a compile error.
 fn status(class: Class) -> StatusCode {
     use Class::*;
     match class {
@@ -63,17 +68,17 @@ fn status(class: Class) -> StatusCode {
         Timeout | Deadline => StatusCode::GATEWAY_TIMEOUT,
         TooLong | ContentFilter | ValidationError | TemplateError => StatusCode::UNPROCESSABLE_ENTITY,
         ServerError | NetworkError | Unreadable | Truncated => StatusCode::BAD_GATEWAY,
-        // Ours to mend, not the client's: our key, our model, our request.
+        // Errors of this server, not of the client: its key, its model or its request.
         Auth | NotFound | ApiError => StatusCode::BAD_GATEWAY,
         Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn refuse(status: StatusCode, class: &str, message: &str) -> HttpResponse {
+fn error_response(status: StatusCode, class: &str, message: &str) -> HttpResponse {
     HttpResponse::build(status).json(json!({ "error": { "class": class, "message": message } }))
 }
 
-#[expect(clippy::print_stderr, reason = "a program that says where it listens")]
+#[expect(clippy::print_stderr, reason = "prints the address on which it listens")]
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
     let pointsman = Pointsman::start(&Config::load(None, &|name| std::env::var(name).ok())?)?;
@@ -81,12 +86,12 @@ async fn main() -> anyhow::Result<()> {
     eprintln!("POST /summary is answered at http://127.0.0.1:8080");
     let data = web::Data::new(pointsman.clone());
     let app = move || App::new().app_data(data.clone()).route("/summary", web::post().to(summary));
-    // By itself actix-web drops what is under way at a Ctrl-C.
+    // By default actix-web drops requests in flight on Ctrl-C.
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let stop = async move { tokio::select!(_ = ctrl_c() => {}, _ = terminate.recv() => {}) };
-    // Returns when it was told to stop and the last response is out.
-    let server = HttpServer::new(app).shutdown_timeout(PATIENCE.as_secs()).shutdown_signal(stop);
+    // Returns after the shutdown signal, when the last response is sent.
+    let server = HttpServer::new(app).shutdown_timeout(REQUEST_TIMEOUT.as_secs()).shutdown_signal(stop);
     server.bind("127.0.0.1:8080")?.run().await?;
-    pointsman.drain(Instant::now() + PATIENCE).await;
+    pointsman.drain(Instant::now() + REQUEST_TIMEOUT).await;
     Ok(())
 }

@@ -1,23 +1,23 @@
-//! The system's clock, which may be wrong: a time that no calendar of ours has is an error, and never a panic.
+//! The system clock. A time that cannot be written as a date is an error and never a panic.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// The system's clock tells a time that cannot be written as a date.
+/// The system clock has a time that cannot be written as a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system's clock is beyond the year 9999: set it, then run the same command again")]
+#[error("the system clock is beyond the year 9999: set it, then run the same command again")]
 pub struct ClockError;
 
-/// Returns whether the system's clock tells a time that can be written as a date.
+/// Checks that the time of the system clock can be written as a date.
 ///
 /// # Errors
-/// When it does not.
+/// When it cannot.
 pub(crate) fn check() -> Result<(), ClockError> {
     at(SystemTime::now()).map(drop)
 }
 
-/// Returns the time; where the clock was set wrong after the program had started, the last there is.
+/// Returns the time, or the last valid time if the clock was set wrong after the program had started.
 pub(crate) fn now() -> Timestamp {
     at(SystemTime::now()).unwrap_or(Timestamp::MAX)
 }
@@ -27,7 +27,7 @@ pub(crate) fn milliseconds() -> i64 {
     now().as_millisecond()
 }
 
-/// The last day is left out, so that what is an hour from now is a time too.
+/// Converts a time. The last day of the calendar is an error, so that an hour from now is always a valid time.
 fn at(time: SystemTime) -> Result<Timestamp, ClockError> {
     let last = Duration::from_secs(Timestamp::MAX.as_second().unsigned_abs()) - Duration::from_hours(24);
     match time.duration_since(UNIX_EPOCH) {

@@ -1,13 +1,13 @@
-//! How the program makes and recognises its files.
+//! Creates and identifies files.
 //!
-//! What the program creates is for its user alone: mode 0600, and a file that exists keeps its mode. A file is
-//! recognised by its device and inode, since a path may lead to another file a moment later.
+//! The program creates files with mode 0600, for its user alone; an existing file keeps its mode. A file is
+//! identified by its device and inode, because a path may lead to another file a moment later.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Which file it is, whatever its name.
+/// The identity of a file, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -22,7 +22,7 @@ impl FileId {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    /// Elsewhere an open file can be neither removed nor replaced, so its path names it.
+    /// On other systems an open file can be neither removed nor replaced, so its path identifies it.
     #[cfg(not(unix))]
     pub(crate) fn of(_: &Metadata) -> Self {
         Self { device: 0, inode: 0 }
@@ -35,21 +35,21 @@ impl FileId {
 }
 
 /// Returns options that create a file for its owner alone.
-pub(crate) fn private() -> OpenOptions {
+pub(crate) fn owner_only_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
 }
 
-/// Opens the file at `path` to write to it, and to read it where `read` says so. Where there is none it is created for
+/// Opens the file at `path` for writing, and also for reading where `read` is set. A missing file is created for
 /// its owner alone, at `path` itself.
 ///
 /// # Errors
-/// What the system says, or that the path is a link to nothing: the file would be created where the link says.
+/// The system's error, or that the path is a dangling link: the file would be created at the link's target.
 pub(crate) fn open_or_create(path: &Path, read: bool) -> io::Result<File> {
     let options = || {
-        let mut options = private();
+        let mut options = owner_only_options();
         options.read(read).write(true);
         options
     };
@@ -59,43 +59,42 @@ pub(crate) fn open_or_create(path: &Path, read: bool) -> io::Result<File> {
     }
     match options().create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options().open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io::Error::other(DANGLING)),
-            // Another process has created it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(io::Error::other(DANGLING_LINK)),
+            // Another process has created the file meanwhile.
             opened => opened,
         },
         opened => opened,
     }
 }
 
-/// Opens a regular file with `options` where `path` itself is that file: no link to it, and not one of several names
-/// of it.
+/// Opens a regular file with `options`, where `path` is its only name: no symbolic link and no hard link.
 ///
 /// # Errors
-/// What the system says, or that the path is a link or no regular file.
-pub(crate) fn open_no_link(path: &Path, mut options: OpenOptions) -> io::Result<File> {
+/// The system's error, or that the path is a link or not a regular file.
+pub(crate) fn open_unlinked(path: &Path, mut options: OpenOptions) -> io::Result<File> {
     let is_link = || std::fs::symlink_metadata(path).is_ok_and(|file| file.is_symlink());
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
     #[cfg(not(unix))]
     if is_link() {
-        return Err(io::Error::other(LINK));
+        return Err(io::Error::other(IS_LINK));
     }
-    let file = options.open(path).map_err(|error| if is_link() { io::Error::other(LINK) } else { error })?;
+    let file =
+        options.open(path).map_err(|error| if is_link() { io::Error::other(IS_LINK) } else { error })?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if names(&metadata) > 1 {
+    if link_count(&metadata) > 1 {
         return Err(io::Error::other("it is a hard link to another file"));
     }
     Ok(file)
 }
 
-/// Writes the names of the folder that `path` is in to the disk, so that a file which has just been renamed has its name
-/// also after a loss of power.
+/// Syncs the folder of `path` to the disk, so that the new name of a renamed file survives a power loss.
 ///
 /// # Errors
-/// When the disk fails. A folder that cannot be read, or a file system that knows no such thing, is none.
+/// When the disk fails. A folder that cannot be read, or a file system that cannot sync folders, is no error.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(folder) = File::open(folder) else { return Ok(()) };
@@ -120,14 +119,14 @@ pub(crate) fn synced_here() -> usize {
     SYNCED.with(std::cell::Cell::get)
 }
 
-const DANGLING: &str =
+const DANGLING_LINK: &str =
     "it is a link to a file that does not exist; create that file, remove the link, or name another file";
 
-const LINK: &str = "it is a link to another file";
+const IS_LINK: &str = "it is a link to another file";
 
-/// Returns how many names a file has.
+/// Returns the number of hard links to a file.
 #[cfg(unix)]
-fn names(metadata: &Metadata) -> u64 {
+fn link_count(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(metadata)
 }
 
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_created_through_no_link_and_one_that_exists_is_opened_through_it() {
+    fn a_link_can_open_an_existing_file_and_never_creates_one() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         symlink(at("nothing"), at("dangling")).unwrap();
@@ -158,19 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_for_its_owner_and_one_that_exists_keeps_its_mode() {
+    fn a_new_file_is_for_its_owner_and_an_existing_file_keeps_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        private().write(true).create(true).truncate(false).open(&path).unwrap();
+        owner_only_options().write(true).create(true).truncate(false).open(&path).unwrap();
         assert_eq!(mode(), 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        private().write(true).create(true).truncate(false).open(&path).unwrap();
+        owner_only_options().write(true).create(true).truncate(false).open(&path).unwrap();
         assert_eq!(mode(), 0o644);
     }
 
     #[test]
-    fn links_and_what_is_no_regular_file_are_refused() {
+    fn links_and_folders_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("target"), "kept").unwrap();
@@ -179,9 +178,9 @@ mod tests {
         std::fs::hard_link(at("target"), at("hard")).unwrap();
         std::fs::create_dir(at("folder")).unwrap();
         let refused = |name: &str| {
-            let mut options = private();
+            let mut options = owner_only_options();
             options.read(true).write(true).create(true);
-            open_no_link(&at(name), options).unwrap_err().to_string()
+            open_unlinked(&at(name), options).unwrap_err().to_string()
         };
         for name in ["soft", "dangling", "hard"] {
             assert!(refused(name).contains("link to another file"), "{name}: {}", refused(name));

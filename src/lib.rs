@@ -1,17 +1,19 @@
-//! Runs very many AI calls at once and loses none of them.
+//! Processes large numbers of LLM calls concurrently, and loses none of them.
 //!
-//! Work comes as *items*; a *pipeline* says which prompts each item needs and in which order; *providers*
-//! (whatever speaks the formats of OpenAI, Anthropic or Gemini) answer. Actors between them keep every
-//! provider within its limits, move a question to another provider when one fails, and check each answer.
+//! The input is a list of *items*. A *pipeline* defines the prompts for each item and their order. *Providers*
+//! answer: any server with the API of OpenAI, Anthropic or Gemini. Pointsman keeps every provider within its
+//! limits, sends a request to another provider when one fails, and checks each answer.
 //!
 #![cfg_attr(feature = "server", doc = "```")]
 #![cfg_attr(not(feature = "server"), doc = "```no_run")]
-//! use pointsman::pipeline::{run::Output, sink::Sink, source::Source};
+//! use pointsman::run::RunOutput;
+//! use pointsman::sink::Sink;
+//! use pointsman::source::Source;
 //! use pointsman::{Config, Pointsman};
 //! use serde_json::json;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // The simulator on this machine answers, so this runs without a key.
+//!     // The simulator on this machine answers, so this program needs no key.
 //!     let config = Config::load(None, &|name| std::env::var(name).ok())?.simulated();
 //!     let pointsman = Pointsman::start(&config)?;
 //!     let pipeline = pointsman.parse_pipeline(
@@ -33,66 +35,69 @@
 //!     let items = (1..).zip(tickets).map(|(id, text)| json!({ "id": id, "text": text }));
 //!     let (sink, mut lines) = Sink::channel()?;
 //!
-//!     // Any runtime will do.
+//!     // Any runtime works.
 //!     pointsman.runtime().block_on(async {
-//!         let mut run = pointsman.run(pipeline, Source::values("tickets", items), Output::new(sink)).await?;
+//!         let mut run = pointsman.run(pipeline, Source::values("tickets", items), RunOutput::new(sink)).await?;
 //!         while let Some(line) = lines.recv().await {
 //!             println!("{}: {} {}", line.key, line.answers["kind"], line.answers["reply"]);
 //!         }
 //!         let report = run.report().await?;
-//!         assert_eq!((report.items.completed, report.practice), (3, true));
+//!         assert_eq!((report.items.completed, report.simulated), (3, true));
 //!         Ok(())
 //!     })
 //! }
 //! ```
 //!
-//! One question without a pipeline is [`Pointsman::ask`]; actors of your own ask the address that
-//! [`Pointsman::router`] returns. `examples/embed.rs` does that inside an actix-web app.
+//! [`Pointsman::ask`] sends one request without a pipeline. Your own actors can send requests to the address that
+//! [`Pointsman::router`] returns; `examples/embed.rs` does so in an actix-web app.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! | module | what lives there |
+//! | module | contents |
 //! |---|---|
-//! | [`runtime`] | [`Pointsman`], the handle to everything that runs |
-//! | [`config`] | [`Config`]: reads `config.toml` or the environment, and refuses what makes no sense |
-//! | [`pipeline`] | pipelines, runs, [sources](source), [sinks](sink), reports |
-//! | [`router`] | picks the provider for each question, and another when that one fails |
-//! | [`provider`] | one account at one vendor: its keys, its pacing, its queue, HTTP |
-//! | [`wire`] | prompts to bytes and bytes to replies, one file per format |
-//! | [`guard`] | whether a call may leave now: rates, concurrency, breaker, retry budget, back-off |
-//! | [`ledger`] | commits what must survive, many records at a time |
-//! | [`store`] | keeps runs, items, answers and costs; SQLite |
+//! | [`runtime`] | [`Pointsman`], the handle; starting, resuming and estimating runs |
+//! | [`config`] | [`Config`]: reads `config.toml` or the environment, and refuses invalid settings |
+//! | [`run`] | the execution of a run: its items, holds, failures, progress and report |
+//! | [`pipeline`] | pipelines: steps, prompt templates, conditions, answer validation |
+//! | [`source`] | reads items from JSON lines, JSON, CSV or an iterator |
+//! | [`sink`] | writes results as JSON lines or CSV, or sends them to a channel |
+//! | [`router`] | selects the target of each request, with retries, failover and hedging |
+//! | [`provider`] | one account at one vendor: keys, limits, queue, HTTP |
+//! | [`wire`] | converts requests and responses, one file per API format |
+//! | [`guard`] | admission of calls: rate limits, concurrency, circuit breaker, retry budget, back-off |
+//! | [`ledger`] | commits records to the store in batches |
+//! | [`store`] | stores runs, items, answers and costs; SQLite |
 //! | [`supervisor`] | supervision for actix: restarts after panics, drains |
-//! | [`document`] | TOML with the place of every value; [`Faults`](document::Faults) |
-//! | [`types`] | the nouns: [prompts](types::Prompt), [answers](types::Answer), [failures](types::Failure) |
+//! | [`diagnostics`] | TOML with the position of every value; [`Diagnostics`](diagnostics::Diagnostics) |
+//! | [`types`] | shared types: [prompts](types::Prompt), [responses](types::Response), [failures](types::Failure) |
 #![cfg_attr(
     feature = "server",
-    doc = "| [`simulator`] | a server that plays the providers, with limits and faults |"
+    doc = "| [`simulator`] | a server that simulates the providers, with limits and faults |"
 )]
-#![cfg_attr(feature = "chaos", doc = "| [`chaos`] | panics on purpose, for tests |")]
-#![cfg_attr(feature = "cli", doc = "| [`cli`] | the program, and the only room that prints |")]
+#![cfg_attr(feature = "chaos", doc = "| [`chaos`] | fault injection for tests |")]
+#![cfg_attr(feature = "cli", doc = "| [`cli`] | the program; the only module that prints |")]
 //!
-//! `docs/architecture.md` is the map, `docs/guarantees.md` says what can be relied on,
-//! `docs/configuration.md` and `docs/pipelines.md` have every key.
+//! `docs/architecture.md` describes the structure, `docs/guarantees.md` the guarantees, `docs/configuration.md` and
+//! `docs/pipelines.md` every key.
 //!
 //! # Features
 //!
-//! `cli`, `server` and `sqlite` are on by default; a program that embeds Pointsman rarely needs them:
+//! `cli`, `server` and `sqlite` are enabled by default. A program that embeds Pointsman rarely needs them:
 //! `pointsman = { version = "0.1", default-features = false }`.
 //!
-//! - `cli`: the program `pointsman`, with the crates that it prints and parses arguments with.
-//! - `server`: what answers over HTTP: the simulator, and with it `base_url = "simulator"`. Without it such a
-//!   provider, and a [simulated](Config::simulated) configuration, is refused at the start.
-//! - `sqlite`: the store in an SQLite file, with its bundled SQLite. Without it nothing is kept.
-//! - `chaos`: never on by default, and for tests only: lets actors and calls panic where a plan says. Without
-//!   it nothing of that is compiled.
+//! - `cli`: the program `pointsman`, with its crates for arguments and output.
+//! - `server`: the simulator, and with it `base_url = "simulator"`. Without it such a provider, or a
+//!   [simulated](Config::simulated) configuration, is refused at the start.
+//! - `sqlite`: the store in an SQLite file, with bundled SQLite. Without it no run can be stored.
+//! - `chaos`: for tests only: lets actors and calls panic at named failure points. Without it no such code is
+//!   compiled.
 //!
-//! The library takes no signals, installs no logger and ends no process. It logs through `tracing`, and
-//! lives on threads of its own, so the program around it may be actix, plain tokio, or neither. A build with
+//! The library handles no signals, installs no logger and ends no process. It logs through `tracing` and runs on
+//! its own threads, so it works in programs that use actix, plain tokio, or neither. A build with
 //! `panic = "abort"` is refused: a panic costs one call or one actor, never the process.
 
 #[cfg(not(panic = "unwind"))]
-compile_error!("a panic must cost one actor, not the process: build with panic = \"unwind\"");
+compile_error!("pointsman isolates panics and needs panic = \"unwind\"");
 
 #[cfg(feature = "chaos")]
 pub mod chaos;
@@ -102,7 +107,7 @@ mod chaos;
 pub mod cli;
 mod clock;
 pub mod config;
-pub mod document;
+pub mod diagnostics;
 mod files;
 pub mod guard;
 pub mod ledger;
@@ -111,13 +116,13 @@ pub mod provider;
 pub mod router;
 pub mod run;
 pub mod runtime;
-mod screen;
 #[cfg(feature = "server")]
 pub mod simulator;
 pub mod sink;
 pub mod source;
 pub mod store;
 pub mod supervisor;
+mod terminal_text;
 pub mod types;
 pub mod wire;
 

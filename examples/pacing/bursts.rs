@@ -1,4 +1,4 @@
-//! The ad accounts of `examples/ad_accounts`, 600 calls, as fast as the provider lets them through.
+//! The pipeline of `examples/ad_accounts`: 600 calls, as fast as the provider admits them.
 
 use std::path::Path;
 
@@ -8,21 +8,24 @@ use tokio::time::Instant;
 
 use super::rows::Row;
 use super::score::Measured;
-use super::stage::{Stage, nowhere, start};
+use super::setup::{SimulatorHost, discard_output, start};
 
 const ACCOUNTS: u64 = 200;
 
-pub(crate) async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
-    let simulator = stage.play(row)?;
+pub(crate) async fn measure(host: &SimulatorHost, row: &Row) -> anyhow::Result<Measured> {
+    let simulator = host.start_simulator(row)?;
     let pointsman = start(row, &simulator, None)?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ad_accounts");
     let pipeline = pointsman.pipeline(&folder.join("pipeline.toml"))?;
     let accounts = Source::file(folder.join("accounts.jsonl"), None)?;
-    let began = Instant::now();
-    let report = pointsman.run(pipeline, accounts, nowhere()?).await?.report().await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let report = pointsman.run(pipeline, accounts, discard_output()?).await?.report().await?;
+    let seconds = started.elapsed().as_secs_f64();
     let counts = simulator.counts();
-    ensure!(counts.answered >= 3 * report.items.completed, "an account is done without its three answers");
+    ensure!(
+        counts.answered >= 3 * report.items.completed,
+        "a completed account has fewer than three answers"
+    );
     let refused = 100.0 * counts.refused as f64 / (counts.admitted + counts.refused).max(1) as f64;
     Ok(Measured {
         used: None,

@@ -1,22 +1,22 @@
-//! The pacing score: how well limits are used and kept, judged by the books of the provider that has them.
+//! Pacing benchmark: how well Pointsman uses and keeps a provider's limits, measured by the provider's own counts.
 //!
 //! ```sh
-//! cargo run --release --example pacing                      # every row, about 40 minutes
+//! cargo run --release --example pacing                      # all rows, about 40 minutes
 //! cargo run --release --example pacing -- 1 7b --seconds 20
-//! cargo run --release --example pacing -- 9 --repeat 5       # medians, and from the least to the most
+//! cargo run --release --example pacing -- 9 --repeat 5       # median, minimum and maximum
 //! ```
 //!
-//! Each row plays a provider on threads of its own, drives Pointsman against it with more work than the
-//! limit lets through, and prints one line of a table, from the provider's counts. `rows.rs` has what each
-//! row configures, plays and is to reach. Ends with 1 when a row misses its goal. Asks no real provider.
+//! Each row simulates a provider on its own threads, gives Pointsman more work than the limit admits, and prints
+//! one line of a table from the provider's counts. `rows.rs` defines the configuration, the simulated provider and
+//! the goal of each row. The exit code is 1 if a row misses its goal. No real provider is called.
 
 mod bursts;
 mod faulty;
 mod outage;
+mod reduced_limit;
 mod rows;
 mod score;
-mod shrinking;
-mod stage;
+mod setup;
 mod steady;
 
 use std::process::ExitCode;
@@ -25,37 +25,39 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 
-use rows::{ROWS, Row, Scene};
-use score::{Goes, Measured, header};
-use stage::Stage;
+use rows::{ROWS, Row, Scenario};
+use score::{Measured, Repetitions, header};
+use setup::SimulatorHost;
 use tokio::runtime::Builder;
 
 fn main() -> anyhow::Result<ExitCode> {
     let Arguments { rows, measured_for, repeat } = arguments()?;
-    let stage = Stage::new(measured_for)?;
+    let host = SimulatorHost::new(measured_for)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(judge(&stage, &rows, repeat))
+    runtime.block_on(measure_rows(&host, &rows, repeat))
 }
 
-#[expect(clippy::print_stdout, reason = "a program that prints its result")]
-async fn judge(stage: &Stage, rows: &[&Row], repeat: usize) -> anyhow::Result<ExitCode> {
+#[expect(clippy::print_stdout, reason = "prints its result")]
+async fn measure_rows(host: &SimulatorHost, rows: &[&Row], repeat: usize) -> anyhow::Result<ExitCode> {
     println!("{}", header());
     let mut missed = 0;
-    // Those of low limits take long and little work: they are played at one time.
-    for together in rows.chunk_by(|row, next| row.is_idle() && next.is_idle()) {
-        let mut goes = vec![Vec::new(); together.len()];
+    // Rows with low limits take long and use little CPU: they are measured concurrently.
+    for group in rows.chunk_by(|row, next| row.is_idle() && next.is_idle()) {
+        let mut repetitions = vec![Vec::new(); group.len()];
         for _ in 0..repeat {
-            let played = together.iter().map(|row| Box::pin(play(stage, row)));
-            for ((measured, row), goes) in join_all(played).await.into_iter().zip(together).zip(&mut goes) {
-                goes.push(measured.with_context(|| format!("row {} was not measured", row.name))?);
+            let measurements = group.iter().map(|row| Box::pin(measure(host, row)));
+            for ((measured, row), repetitions) in
+                join_all(measurements).await.into_iter().zip(group).zip(&mut repetitions)
+            {
+                repetitions.push(measured.with_context(|| format!("row {} was not measured", row.name))?);
             }
         }
-        for (row, goes) in together.iter().zip(goes) {
-            let goes = Goes::new(goes);
-            let median = goes.median();
+        for (row, repetitions) in group.iter().zip(repetitions) {
+            let repetitions = Repetitions::new(repetitions);
+            let median = repetitions.median();
             missed += usize::from(!row.goal.is_met_by(&median));
             println!("{}", row.goal.line(row, &median));
-            if let Some(range) = goes.range() {
+            if let Some(range) = repetitions.range() {
                 println!("{range}");
             }
         }
@@ -63,30 +65,32 @@ async fn judge(stage: &Stage, rows: &[&Row], repeat: usize) -> anyhow::Result<Ex
     Ok(ExitCode::from(u8::from(missed > 0)))
 }
 
-async fn play(stage: &Stage, row: &Row) -> anyhow::Result<Measured> {
-    match row.scene {
-        Scene::Steady => steady::play(stage, row).await,
-        Scene::Unnamed => steady::play_unnamed(stage, row).await,
-        Scene::Faulty(ideal) => faulty::play(stage, row, ideal).await,
-        Scene::Incident(ideal, share) => faulty::play_incident(stage, row, ideal, share).await,
-        Scene::Bursts => bursts::play(stage, row).await,
-        Scene::Shrinking(how) => shrinking::play(stage, row, how).await,
-        Scene::Outage(how) => outage::play(stage, row, how).await,
+async fn measure(host: &SimulatorHost, row: &Row) -> anyhow::Result<Measured> {
+    match row.scenario {
+        Scenario::Steady => steady::measure(host, row).await,
+        Scenario::UnadvertisedLimit => steady::measure_unadvertised(host, row).await,
+        Scenario::Faulty(ideal) => faulty::measure(host, row, ideal).await,
+        Scenario::Incident(ideal, share) => faulty::measure_incident(host, row, ideal, share).await,
+        Scenario::Bursts => bursts::measure(host, row).await,
+        Scenario::ReducedLimit(kind) => reduced_limit::measure(host, row, kind).await,
+        Scenario::Outage(kind) => outage::measure(host, row, kind).await,
     }
 }
 
-/// What is asked for.
+/// Command-line arguments.
 struct Arguments {
-    /// The rows to play, all if none is named.
+    /// The rows to measure; all rows by default.
     rows: Vec<&'static Row>,
-    /// For how long each is measured.
+    /// Duration of the measurement of each row.
     measured_for: Duration,
-    /// How often each is played.
+    /// Number of measurements of each row.
     repeat: usize,
 }
 
 fn arguments() -> anyhow::Result<Arguments> {
-    let (mut rows, mut seconds, mut repeat) = (Vec::new(), 60, 1);
+    let mut rows = Vec::new();
+    let mut seconds = 60;
+    let mut repeat = 1;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--seconds" {
@@ -97,14 +101,14 @@ fn arguments() -> anyhow::Result<Arguments> {
             rows.push(row);
         } else {
             let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
-            bail!("there is no row {argument}; there are {}", names.join(", "));
+            bail!("there is no row {argument}; known rows: {}", names.join(", "));
         }
     }
     if repeat == 0 {
-        bail!("--repeat 0: nothing to play");
+        bail!("--repeat must be at least 1");
     }
     if seconds < 5 {
-        bail!("--seconds {seconds}: less than 5 seconds tell nothing");
+        bail!("--seconds {seconds}: must be at least 5");
     }
     if rows.is_empty() {
         rows = ROWS.iter().collect();
@@ -112,7 +116,7 @@ fn arguments() -> anyhow::Result<Arguments> {
     Ok(Arguments { rows, measured_for: Duration::from_secs(seconds), repeat: repeat as usize })
 }
 
-fn number(option: &str, given: Option<String>) -> anyhow::Result<u64> {
-    let given = given.with_context(|| format!("{option} needs a number"))?;
-    given.parse().with_context(|| format!("{option} {given}: not a whole number"))
+fn number(option: &str, value: Option<String>) -> anyhow::Result<u64> {
+    let value = value.with_context(|| format!("{option} needs a number"))?;
+    value.parse().with_context(|| format!("{option} {value}: not a whole number"))
 }

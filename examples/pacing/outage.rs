@@ -1,67 +1,68 @@
-//! Two providers, of which the preferred one goes dark for a while: every question is answered all the same.
+//! An outage of the preferred of two providers: all requests are still answered.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use pointsman::Pointsman;
-use pointsman::router::Ask;
+use pointsman::router::Request;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
-use pointsman::types::{Answer, Asker, Attempt, Outcome, Priority, Prompt, Unanswered};
+use pointsman::types::{Attempt, Outcome, Priority, Prompt, RequestContext, RequestError, Response};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::rows::{Dark, Row};
+use super::rows::{OutageKind, Row};
 use super::score::Measured;
-use super::stage::{Stage, start};
+use super::setup::{SimulatorHost, start};
 
-/// Between two questions.
-const EVERY: Duration = Duration::from_secs(4);
+/// Interval between two requests.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(4);
 /// Time before the outage.
-const BEFORE: Duration = Duration::from_secs(12);
-/// How long the provider's return is waited for, and then the last answer.
-const PATIENCE: Duration = Duration::from_secs(180);
+const WARM_UP: Duration = Duration::from_secs(12);
+/// Maximum wait for the first call after the outage, and then for the last response.
+const MAX_WAIT: Duration = Duration::from_secs(180);
 
-type Answered = Result<Answer, Box<Unanswered>>;
+type RequestResult = Result<Response, Box<RequestError>>;
 
-/// A question, and how long it took.
-type Timed = (Answered, Duration);
+/// The result of a request, and its duration.
+type TimedResult = (RequestResult, Duration);
 
-/// What became of the questions.
-struct Answers {
-    /// Calls to the first provider that failed.
+/// Summary of the requests.
+struct Summary {
+    /// Failed calls to the first provider.
     failed: u64,
-    /// Questions without an answer.
+    /// Requests without a response.
     lost: u64,
-    /// Seconds that the slowest question took, from being asked to its end.
+    /// Duration of the slowest request, in seconds.
     slowest: f64,
 }
 
-pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<Measured> {
-    let (first, second) = (stage.play(row)?, stage.play(row)?);
+pub(crate) async fn measure(host: &SimulatorHost, row: &Row, kind: OutageKind) -> anyhow::Result<Measured> {
+    let first = host.start_simulator(row)?;
+    let second = host.start_simulator(row)?;
     let pointsman = start(row, &first, Some(&second))?;
-    let mut asked = VecDeque::new();
-    ask_for(BEFORE, &pointsman, &mut asked).await;
+    let mut requests = VecDeque::new();
+    send_requests_for(WARM_UP, &pointsman, &mut requests).await;
     let address = first.addr();
     let settings = first.settings();
-    let dark = go_dark(first, how);
-    ask_for(stage.measured_for, &pointsman, &mut asked).await;
-    // Whatever still hangs was asked before the return.
-    let dark_calls = dark.as_ref().map(|first| first.counts().by_fault.values().sum::<u64>());
-    let first = match dark {
+    let unavailable = start_outage(first, kind);
+    send_requests_for(host.measured_for, &pointsman, &mut requests).await;
+    // Counted before the provider is available again.
+    let calls_in_outage = unavailable.as_ref().map(|first| first.counts().by_fault.values().sum::<u64>());
+    let first = match unavailable {
         Some(first) => {
             first.set(settings);
             first.reset();
             first
         }
-        None => stage.play_at(settings, address)?,
+        None => host.start_simulator_at(settings, address)?,
     };
-    let seconds = used_again(&first, &pointsman, &mut asked).await;
-    let Answers { failed, lost, slowest } = answers(asked).await;
+    let seconds = recovery_seconds(&first, &pointsman, &mut requests).await;
+    let Summary { failed, lost, slowest } = summarize(requests).await;
     Ok(Measured {
         used: None,
         refused: None,
-        // A provider that is gone counts nothing; there each attempt says by itself where it went.
-        calls: dark_calls.unwrap_or(failed),
+        // A stopped provider counts nothing. Its calls are counted by the attempt logs.
+        calls: calls_in_outage.unwrap_or(failed),
         lost,
         seconds: Some(seconds),
         slowest: Some(slowest),
@@ -69,55 +70,59 @@ pub(crate) async fn play(stage: &Stage, row: &Row, how: Dark) -> anyhow::Result<
     })
 }
 
-fn go_dark(first: Simulator, how: Dark) -> Option<Simulator> {
-    match how {
-        Dark::Silent => {
+fn start_outage(first: Simulator, kind: OutageKind) -> Option<Simulator> {
+    match kind {
+        OutageKind::Silent => {
             first.set(Settings { faults: vec![Fault::new(FaultKind::Silent)], ..first.settings() });
             Some(first)
         }
-        Dark::Gone => None,
+        OutageKind::ConnectionRefused => None,
     }
 }
 
-/// Asks one question after the other for so long.
-async fn ask_for(how_long: Duration, pointsman: &Pointsman, asked: &mut VecDeque<JoinHandle<Timed>>) {
-    let end = Instant::now() + how_long;
+/// Sends a request every interval for `duration`.
+async fn send_requests_for(
+    duration: Duration,
+    pointsman: &Pointsman,
+    requests: &mut VecDeque<JoinHandle<TimedResult>>,
+) {
+    let end = Instant::now() + duration;
     while Instant::now() < end {
-        asked.push_back(ask(pointsman, asked.len()));
-        sleep(EVERY.min(end - Instant::now())).await;
+        requests.push_back(send_request(pointsman, requests.len()));
+        sleep(REQUEST_INTERVAL.min(end - Instant::now())).await;
     }
 }
 
-fn ask(pointsman: &Pointsman, number: usize) -> JoinHandle<Timed> {
-    let ask = Ask {
-        prompt: Prompt::text(format!("Is question {number} answered?")).into(),
+fn send_request(pointsman: &Pointsman, number: usize) -> JoinHandle<TimedResult> {
+    let request = Request {
+        prompt: Prompt::text(format!("Is request {number} answered?")).into(),
         route: "default".into(),
         priority: Priority::Interactive,
-        asker: Asker::default(),
+        context: RequestContext::default(),
         deadline: Instant::now() + Duration::from_secs(600),
         counts: None,
-        purse: None,
-        held: pointsman::guard::HeldMemory::default(),
+        budget: None,
+        memory: pointsman::guard::HeldMemory::default(),
         stop: None,
     };
-    let asking = pointsman.clone();
-    let began = Instant::now();
-    pointsman.runtime().spawn(async move { (asking.send(ask).await, began.elapsed()) })
+    let client = pointsman.clone();
+    let started = Instant::now();
+    pointsman.runtime().spawn(async move { (client.send(request).await, started.elapsed()) })
 }
 
-/// Goes on asking, and returns after how many seconds the provider that is back admitted a call.
-async fn used_again(
+/// Continues sending requests, and returns the seconds until the restored provider admits a call.
+async fn recovery_seconds(
     first: &Simulator,
     pointsman: &Pointsman,
-    asked: &mut VecDeque<JoinHandle<Timed>>,
+    requests: &mut VecDeque<JoinHandle<TimedResult>>,
 ) -> f64 {
-    let returned = Instant::now();
-    while returned.elapsed() < PATIENCE {
-        asked.push_back(ask(pointsman, asked.len()));
-        let next = Instant::now() + EVERY;
+    let restored_at = Instant::now();
+    while restored_at.elapsed() < MAX_WAIT {
+        requests.push_back(send_request(pointsman, requests.len()));
+        let next = Instant::now() + REQUEST_INTERVAL;
         while Instant::now() < next {
             if first.counts().admitted > 0 {
-                return returned.elapsed().as_secs_f64();
+                return restored_at.elapsed().as_secs_f64();
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -125,25 +130,26 @@ async fn used_again(
     f64::INFINITY
 }
 
-async fn answers(asked: VecDeque<JoinHandle<Timed>>) -> Answers {
-    let end = Instant::now() + PATIENCE;
-    let mut sum = Answers { failed: 0, lost: 0, slowest: 0.0 };
-    for question in asked {
-        let Ok(Ok((answered, took))) = timeout_at(end, question).await else {
-            (sum.lost, sum.slowest) = (sum.lost + 1, f64::INFINITY);
+async fn summarize(requests: VecDeque<JoinHandle<TimedResult>>) -> Summary {
+    let end = Instant::now() + MAX_WAIT;
+    let mut summary = Summary { failed: 0, lost: 0, slowest: 0.0 };
+    for request in requests {
+        let Ok(Ok((result, took))) = timeout_at(end, request).await else {
+            summary.lost += 1;
+            summary.slowest = f64::INFINITY;
             continue;
         };
-        sum.slowest = sum.slowest.max(took.as_secs_f64());
-        sum.lost += u64::from(answered.is_err());
-        let trail = match &answered {
-            Ok(answer) => &answer.trail,
-            Err(unanswered) => &unanswered.trail,
+        summary.slowest = summary.slowest.max(took.as_secs_f64());
+        summary.lost += u64::from(result.is_err());
+        let attempts = match &result {
+            Ok(response) => &response.attempts,
+            Err(error) => &error.attempts,
         };
-        sum.failed += trail.0.iter().filter(|attempt| failed_at_first(attempt)).count() as u64;
+        summary.failed += attempts.0.iter().filter(|attempt| failed_at_first(attempt)).count() as u64;
     }
-    sum
+    summary
 }
 
 fn failed_at_first(attempt: &Attempt) -> bool {
-    attempt.lane.provider.as_str() == "first" && matches!(attempt.outcome, Outcome::Failed(_))
+    attempt.target.provider.as_str() == "first" && matches!(attempt.outcome, Outcome::Failed(_))
 }

@@ -1,62 +1,63 @@
-//! The rows: what each configures, what the provider plays, and what is to be reached.
+//! The rows of the table: configuration, simulated provider and goal.
 //!
-//! Nothing here runs. `{first}` and `{second}` stand for the addresses of the played providers.
+//! `{first}` and `{second}` are placeholders for the URLs of the simulated providers.
 
 use pointsman::simulator::Vendor;
 
-use super::score::{ANYTHING, Goal};
+use super::score::{Goal, NO_GOAL};
 
-/// One line of the table.
+/// One row of the table.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    pub(crate) what: &'static str,
-    /// As in a `config.toml`.
+    pub(crate) description: &'static str,
+    /// Contents of `config.toml`.
     pub(crate) config: &'static str,
-    /// As in the `[simulator]` of one.
+    /// Contents of its table `[simulator]`.
     pub(crate) simulator: &'static str,
     pub(crate) vendor: Vendor,
-    /// The one step that every item asks, where the items are made up.
+    /// The step of the pipeline, for rows with generated items.
     pub(crate) step: &'static str,
-    pub(crate) scene: Scene,
+    pub(crate) scenario: Scenario,
     pub(crate) goal: Goal,
 }
 
-/// What happens in a row.
+/// Scenario of a row.
 #[derive(Clone, Copy)]
-pub(crate) enum Scene {
-    /// Endless work under a limit.
+pub(crate) enum Scenario {
+    /// Unlimited work under a limit.
     Steady,
-    /// Endless work under a low limit that nothing names.
-    Unnamed,
+    /// Unlimited work under a low limit that is not advertised.
+    UnadvertisedLimit,
     /// 600 calls at once.
     Bursts,
-    /// The limit falls to a third, and comes back.
-    Shrinking(Shrink),
-    /// The first of two providers goes dark, and comes back.
-    Outage(Dark),
-    /// Endless work for a provider that fails at random, or takes only so many at once; with so many answers a second
-    /// at best.
+    /// The limit is reduced to a third and restored.
+    ReducedLimit(LimitReduction),
+    /// An outage of the first of two providers.
+    Outage(OutageKind),
+    /// Unlimited work for a provider with random failures or limited capacity. The value is the ideal number of
+    /// answers per second.
     Faulty(f64),
-    /// Twenty seconds of refusals, of this share of the calls; with so many answers a second before.
+    /// The provider rejects a share of the calls for 20 seconds. The values are the answers per second before, and
+    /// the share.
     Incident(f64, f64),
 }
 
-/// How a limit gets less.
+/// How a limit is reduced.
 #[derive(Clone, Copy)]
-pub(crate) enum Shrink {
-    /// The vendor lowers it, and says so.
+pub(crate) enum LimitReduction {
+    /// The vendor reduces it and advertises the new limit.
     Lowered,
-    /// Somebody else uses two thirds of the account; no header says so.
+    /// Other clients use two thirds of the account. No header reports it.
     Shared,
 }
 
-/// How a provider is dark.
+/// Kind of an outage.
 #[derive(Clone, Copy)]
-pub(crate) enum Dark {
-    /// It takes calls and never answers.
+pub(crate) enum OutageKind {
+    /// The provider receives calls and never responds.
     Silent,
-    /// Nobody listens.
-    Gone,
+    /// Connections are refused.
+    ConnectionRefused,
 }
 
 const REQUESTS: &str = r#"
@@ -108,7 +109,7 @@ base_url = "{first}"
 limits.concurrency = 128
 models.m = {}
 "#;
-const TWO: &str = r#"
+const TWO_PROVIDERS: &str = r#"
 [provider.first]
 base_url = "{first}"
 models.m = {}
@@ -119,94 +120,99 @@ models.m = {}
 "#;
 
 const STEP: &str = "prompt = 'Name a colour that goes well with number {{ item.id }}.'";
-/// Answers are about 266 tokens long, questions 200; nobody knows the former, and most people say too much:
-/// here four times as much. One answer of 50,000 is longer still, and cut; more would count as lost rows.
+/// Prompts have about 200 tokens and answers about 266. `max_tokens` is four times the length of an answer,
+/// because users typically set it too high. About one answer in 50,000 is longer and is cut; a lower value would
+/// result in lost items.
 const LONG_STEP: &str = "max_tokens = 1_060\n\
     prompt = \"{% for n in range(28) %}Fact {{ n }} of {{ item.id }}: all is well. {% endfor %}Sum that up.\"";
 
-const STEADY: Goal = Goal { used: Some(97.0), refused: Some(0.5), lost: Some(0), ..ANYTHING };
-const LEARNED: Goal = Goal { used: Some(90.0), refused: Some(3.0), lost: Some(0), ..ANYTHING };
-const UNNAMED: Goal =
-    Goal { used: Some(90.0), refused: Some(5.0), lost: Some(0), attempts: Some(10), ..ANYTHING };
-const SHRUNK: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..ANYTHING };
-/// A probe leaves at most ten seconds after the last one, and an outage of a minute costs twelve attempts at most.
-const DARK: Goal = Goal { calls: Some(12), seconds: Some(10.0), lost: Some(0), ..ANYTHING };
+const STEADY_GOAL: Goal = Goal { used: Some(97.0), refused: Some(0.5), lost: Some(0), ..NO_GOAL };
+const ESTIMATED_LIMIT_GOAL: Goal = Goal { used: Some(90.0), refused: Some(3.0), lost: Some(0), ..NO_GOAL };
+const UNADVERTISED_LIMIT_GOAL: Goal =
+    Goal { used: Some(90.0), refused: Some(5.0), lost: Some(0), attempts: Some(10), ..NO_GOAL };
+const REDUCED_LIMIT_GOAL: Goal = Goal { refused: Some(2.0), seconds: Some(30.0), lost: Some(0), ..NO_GOAL };
+/// Probes are sent at most 10 seconds apart, and an outage of one minute costs at most 12 attempts.
+const OUTAGE_GOAL: Goal = Goal { calls: Some(12), seconds: Some(10.0), lost: Some(0), ..NO_GOAL };
 
-const FAULTY_GOAL: Goal = Goal { used: Some(90.0), lost: Some(0), ..ANYTHING };
-const LEVEL_GOAL: Goal = Goal { used: Some(80.0), refused: Some(5.0), lost: Some(0), ..ANYTHING };
-/// A question whose every attempt meets one of two refusals is lost, as it is asked six times.
-const INCIDENT_GOAL: Goal = Goal { seconds: Some(10.0), ..ANYTHING };
+const FAULTY_GOAL: Goal = Goal { used: Some(90.0), lost: Some(0), ..NO_GOAL };
+const CAPACITY_GOAL: Goal = Goal { used: Some(80.0), refused: Some(5.0), lost: Some(0), ..NO_GOAL };
+/// Lost requests are not limited: with a share of 50% some requests fail in all of their six attempts.
+const INCIDENT_GOAL: Goal = Goal { seconds: Some(10.0), ..NO_GOAL };
 
-/// Answers a second of 128 at once that take a second each, where silence of 2 s befalls 1%, 2% and 5% of the calls;
-/// other faults come at once.
-const IDEAL: f64 = 128.0;
-const IDEAL_SILENT: [f64; 3] = [125.5, 123.0, 115.8];
+/// Ideal answers per second with 128 concurrent calls of one second each. In `IDEAL_RATES_SILENT`, 1%, 2% and 5%
+/// of the calls have no response for 2 s; other faults respond at once.
+const IDEAL_RATE: f64 = 128.0;
+const IDEAL_RATES_SILENT: [f64; 3] = [125.5, 123.0, 115.8];
 
-/// Three rows of a fault that befalls 1%, 2% and 5% of the calls.
+/// Three rows with a fault for 1%, 2% and 5% of the calls.
 macro_rules! faulty {
-    ($kind:literal, $name:literal, $words:literal, $vendor:ident, $config:ident, $ideal:expr) => {
+    ($kind:literal, $name:literal, $description:literal, $vendor:ident, $config:ident, $ideal:expr) => {
         [
-            faulty!($kind, $name, $words, $vendor, $config, $ideal[0], "1", "0.01"),
-            faulty!($kind, $name, $words, $vendor, $config, $ideal[1], "2", "0.02"),
-            faulty!($kind, $name, $words, $vendor, $config, $ideal[2], "5", "0.05"),
+            faulty!($kind, $name, $description, $vendor, $config, $ideal[0], "1", "0.01"),
+            faulty!($kind, $name, $description, $vendor, $config, $ideal[1], "2", "0.02"),
+            faulty!($kind, $name, $description, $vendor, $config, $ideal[2], "5", "0.05"),
         ]
     };
-    ($kind:literal, $name:literal, $words:literal, $vendor:ident, $config:ident, $ideal:expr, $percent:literal, $share:literal) => {
+    ($kind:literal, $name:literal, $description:literal, $vendor:ident, $config:ident, $ideal:expr, $percent:literal, $share:literal) => {
         Row {
             name: concat!($name, $percent),
-            what: concat!("128 at once, ", $percent, "% at random ", $words),
+            description: concat!("128 at once, ", $percent, "% random ", $description),
             config: $config,
             simulator: concat!("latency = '1s'\nfaults = [{ kind = '", $kind, "', share = ", $share, " }]"),
             vendor: Vendor::$vendor,
-            scene: Scene::Faulty($ideal),
+            scenario: Scenario::Faulty($ideal),
             goal: FAULTY_GOAL,
-            ..USUAL
+            ..DEFAULT_ROW
         }
     };
 }
 
-/// Rows of faults.
-const FAULTS: [Row; 15] = {
-    let [f0, f1, f2] = faulty!("unavailable", "u", "503", OpenAi, FAULTY, [IDEAL; 3]);
-    let [f3, f4, f5] = faulty!("overloaded", "v", "529", Anthropic, FAULTY_ANTHROPIC, [IDEAL; 3]);
-    let [f6, f7, f8] = faulty!("server_error", "s", "500", OpenAi, FAULTY, [IDEAL; 3]);
-    let [f9, f10, f11] = faulty!("silent", "t", "silent for 2 s", OpenAi, FAULTY, IDEAL_SILENT);
-    let level = Row {
+/// Rows with faults.
+const FAULT_ROWS: [Row; 15] = {
+    let [f0, f1, f2] = faulty!("unavailable", "u", "503", OpenAi, FAULTY, [IDEAL_RATE; 3]);
+    let [f3, f4, f5] = faulty!("overloaded", "v", "529", Anthropic, FAULTY_ANTHROPIC, [IDEAL_RATE; 3]);
+    let [f6, f7, f8] = faulty!("server_error", "s", "500", OpenAi, FAULTY, [IDEAL_RATE; 3]);
+    let [f9, f10, f11] = faulty!("silent", "t", "silences of 2 s", OpenAi, FAULTY, IDEAL_RATES_SILENT);
+    let capacity = Row {
         name: "l",
-        what: "40 at once, 503 above that, 128 possible",
+        description: "40 at once, 503 above that, 128 possible",
         config: FAULTY,
         simulator: "latency = '1s'\nfaults = [{ kind = 'unavailable', above = 40 }]",
-        scene: Scene::Faulty(40.0),
-        goal: LEVEL_GOAL,
-        ..USUAL
+        scenario: Scenario::Faulty(40.0),
+        goal: CAPACITY_GOAL,
+        ..DEFAULT_ROW
     };
     let half = Row {
         name: "ih",
-        what: "20 s of 50% 503, 128 at once",
+        description: "20 s of 50% 503, 128 at once",
         config: FAULTY,
         simulator: "latency = '1s'",
-        scene: Scene::Incident(IDEAL, 0.5),
+        scenario: Scenario::Incident(IDEAL_RATE, 0.5),
         goal: INCIDENT_GOAL,
-        ..USUAL
+        ..DEFAULT_ROW
     };
-    let all =
-        Row { name: "ia", what: "20 s of 503, 128 at once", scene: Scene::Incident(IDEAL, 1.0), ..half };
-    [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, level, half, all]
+    let all = Row {
+        name: "ia",
+        description: "20 s of 503, 128 at once",
+        scenario: Scenario::Incident(IDEAL_RATE, 1.0),
+        ..half
+    };
+    [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, capacity, half, all]
 };
 
-/// Three rows of a vendor, which sends no rate-limit headers: a low limit that only refusals show.
-macro_rules! unnamed {
-    ($vendor:ident, $config:ident, $name:literal, $words:literal, $retry_after:literal) => {
+/// Three rows of a vendor without rate-limit headers, with a low limit that is visible only by 429 responses.
+macro_rules! unadvertised {
+    ($vendor:ident, $config:ident, $name:literal, $description:literal, $retry_after:literal) => {
         [
-            unnamed!($vendor, $config, $name, $words, $retry_after, "15", "15"),
-            unnamed!($vendor, $config, $name, $words, $retry_after, "60", "60"),
-            unnamed!($vendor, $config, $name, $words, $retry_after, "300", "300"),
+            unadvertised!($vendor, $config, $name, $description, $retry_after, "15", "15"),
+            unadvertised!($vendor, $config, $name, $description, $retry_after, "60", "60"),
+            unadvertised!($vendor, $config, $name, $description, $retry_after, "300", "300"),
         ]
     };
-    ($vendor:ident, $config:ident, $name:literal, $words:literal, $retry_after:literal, $limit:literal, $as:literal) => {
+    ($vendor:ident, $config:ident, $name:literal, $description:literal, $retry_after:literal, $limit:literal, $as:literal) => {
         Row {
             name: concat!($name, $as),
-            what: concat!($limit, " requests a minute, no header, ", $words),
+            description: concat!($limit, " requests per minute, no header, ", $description),
             config: $config,
             simulator: concat!(
                 "latency = { median = '1s', p95 = '3s' }\nheaders = false\nretry_after = ",
@@ -216,167 +222,167 @@ macro_rules! unnamed {
                 ", bucket = '60s' }"
             ),
             vendor: Vendor::$vendor,
-            scene: Scene::Unnamed,
-            goal: UNNAMED,
-            ..USUAL
+            scenario: Scenario::UnadvertisedLimit,
+            goal: UNADVERTISED_LIMIT_GOAL,
+            ..DEFAULT_ROW
         }
     };
 }
 
 impl Row {
-    /// Returns whether it leaves the machine nearly idle.
+    /// Returns whether the row uses little CPU.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.scene, Scene::Unnamed)
+        matches!(self.scenario, Scenario::UnadvertisedLimit)
     }
 }
 
-/// What is alike in most rows.
-const USUAL: Row = Row {
+/// Defaults of the rows.
+const DEFAULT_ROW: Row = Row {
     name: "",
-    what: "",
+    description: "",
     config: REQUESTS,
     simulator: "",
     vendor: Vendor::OpenAi,
     step: STEP,
-    scene: Scene::Steady,
-    goal: STEADY,
+    scenario: Scenario::Steady,
+    goal: STEADY_GOAL,
 };
 
-/// Every row, in the order of the table.
+/// All rows in the order of the table.
 pub(crate) const ROWS: [Row; 45] = {
-    let [u0, u1, u2] = unnamed!(OpenAi, NO_LIMIT, "o", "openai, Retry-After", "true");
-    let [u3, u4, u5] = unnamed!(OpenAi, NO_LIMIT, "p", "openai", "false");
-    let [u6, u7, u8] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "a", "anthropic, Retry-After", "true");
-    let [u9, u10, u11] = unnamed!(Anthropic, NO_LIMIT_ANTHROPIC, "b", "anthropic", "false");
-    let [u12, u13, u14] = unnamed!(Gemini, NO_LIMIT_GEMINI, "g", "gemini, RetryInfo", "true");
-    let [u15, u16, u17] = unnamed!(Gemini, NO_LIMIT_GEMINI, "h", "gemini", "false");
-    let [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14] = FAULTS;
-    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12] = NAMED;
+    let [u0, u1, u2] = unadvertised!(OpenAi, NO_LIMIT, "o", "openai, Retry-After", "true");
+    let [u3, u4, u5] = unadvertised!(OpenAi, NO_LIMIT, "p", "openai", "false");
+    let [u6, u7, u8] = unadvertised!(Anthropic, NO_LIMIT_ANTHROPIC, "a", "anthropic, Retry-After", "true");
+    let [u9, u10, u11] = unadvertised!(Anthropic, NO_LIMIT_ANTHROPIC, "b", "anthropic", "false");
+    let [u12, u13, u14] = unadvertised!(Gemini, NO_LIMIT_GEMINI, "g", "gemini, RetryInfo", "true");
+    let [u15, u16, u17] = unadvertised!(Gemini, NO_LIMIT_GEMINI, "h", "gemini", "false");
+    let [f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14] = FAULT_ROWS;
+    let [r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12] = OTHER_ROWS;
     [
         r1, r2, r3, r4, r5, r6, r7, r8, u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11, u12, u13, u14, u15,
         u16, u17, r9, r10, r11, r12, f0, f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12, f13, f14,
     ]
 };
 
-/// The rows whose limit is high, or named, or not what they are about.
-const NAMED: [Row; 12] = [
+/// The rows with a high or advertised limit, and the rows about outages.
+const OTHER_ROWS: [Row; 12] = [
     Row {
         name: "1",
-        what: "1,200 requests a minute, a minute's at once",
+        description: "1,200 requests per minute, bucket of 60 s",
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 1_200, bucket = "60s" }"#,
-        ..USUAL
+        ..DEFAULT_ROW
     },
     Row {
         name: "2",
-        what: "1,200 requests a minute, a second's at once",
+        description: "1,200 requests per minute, bucket of 1 s",
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
-        ..USUAL
+        ..DEFAULT_ROW
     },
     Row {
         name: "3",
-        what: "200,000 tokens a minute, a minute's at once",
+        description: "200,000 tokens per minute, bucket of 60 s",
         config: TOKENS,
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             answer_tokens = { median = 250, p95 = 450 }
             limits = { tokens_per_minute = 200_000, bucket = "60s" }"#,
         step: LONG_STEP,
-        ..USUAL
+        ..DEFAULT_ROW
     },
     Row {
         name: "4",
-        what: "200,000 tokens a minute, a second's at once",
+        description: "200,000 tokens per minute, bucket of 1 s",
         config: TOKENS,
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             answer_tokens = { median = 250, p95 = 450 }
             limits = { tokens_per_minute = 200_000, bucket = "1s" }"#,
         step: LONG_STEP,
-        ..USUAL
+        ..DEFAULT_ROW
     },
     Row {
         name: "5",
-        what: "600 calls at 1,000 a minute, a minute's at once",
+        description: "600 calls at 1,000 per minute, bucket of 60 s",
         config: BURST,
         simulator: r#"
             latency = "1.5s"
             limits = { requests_per_minute = 1_000, bucket = "60s" }"#,
-        scene: Scene::Bursts,
-        goal: Goal { seconds: Some(6.0), lost: Some(0), ..ANYTHING },
-        ..USUAL
+        scenario: Scenario::Bursts,
+        goal: Goal { seconds: Some(6.0), lost: Some(0), ..NO_GOAL },
+        ..DEFAULT_ROW
     },
     Row {
         name: "6",
-        what: "600 calls at 1,000 a minute, a second's at once",
+        description: "600 calls at 1,000 per minute, bucket of 1 s",
         config: BURST,
         simulator: r#"
             latency = "1.5s"
             limits = { requests_per_minute = 1_000, bucket = "1s" }"#,
-        scene: Scene::Bursts,
-        goal: Goal { seconds: Some(36.5 * 1.05), refused: Some(0.0), lost: Some(0), ..ANYTHING },
-        ..USUAL
+        scenario: Scenario::Bursts,
+        goal: Goal { seconds: Some(36.5 * 1.05), refused: Some(0.0), lost: Some(0), ..NO_GOAL },
+        ..DEFAULT_ROW
     },
     Row {
         name: "7",
-        what: "nothing configured, 3,000 requests a minute",
+        description: "no limit configured, 3,000 requests per minute",
         config: NO_LIMIT,
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 3_000, bucket = "1s" }"#,
-        goal: LEARNED,
-        ..USUAL
+        goal: ESTIMATED_LIMIT_GOAL,
+        ..DEFAULT_ROW
     },
     Row {
         name: "7b",
-        what: "likewise, and no header tells (gemini)",
+        description: "the same without headers (gemini)",
         config: NO_LIMIT_GEMINI,
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 3_000, bucket = "1s" }"#,
         vendor: Vendor::Gemini,
-        goal: LEARNED,
-        ..USUAL
+        goal: ESTIMATED_LIMIT_GOAL,
+        ..DEFAULT_ROW
     },
     Row {
         name: "8",
-        what: "the limit falls to a third, and returns",
+        description: "the limit is reduced to a third and restored",
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
-        scene: Scene::Shrinking(Shrink::Lowered),
-        goal: SHRUNK,
-        ..USUAL
+        scenario: Scenario::ReducedLimit(LimitReduction::Lowered),
+        goal: REDUCED_LIMIT_GOAL,
+        ..DEFAULT_ROW
     },
     Row {
         name: "8b",
-        what: "others use two thirds of it, and leave",
+        description: "other clients use two thirds of the limit for a while",
         simulator: r#"
             latency = { median = "1s", p95 = "3s" }
             limits = { requests_per_minute = 1_200, bucket = "1s" }"#,
-        scene: Scene::Shrinking(Shrink::Shared),
-        goal: SHRUNK,
-        ..USUAL
+        scenario: Scenario::ReducedLimit(LimitReduction::Shared),
+        goal: REDUCED_LIMIT_GOAL,
+        ..DEFAULT_ROW
     },
     Row {
         name: "9",
-        what: "the first of two never answers, and returns",
-        config: TWO,
+        description: "the first of two providers is silent for a while",
+        config: TWO_PROVIDERS,
         simulator: r#"latency = "500ms""#,
-        scene: Scene::Outage(Dark::Silent),
-        goal: DARK,
-        ..USUAL
+        scenario: Scenario::Outage(OutageKind::Silent),
+        goal: OUTAGE_GOAL,
+        ..DEFAULT_ROW
     },
     Row {
         name: "9b",
-        what: "the first of two refuses, and returns",
-        config: TWO,
+        description: "the first of two providers refuses connections",
+        config: TWO_PROVIDERS,
         simulator: r#"latency = "500ms""#,
-        scene: Scene::Outage(Dark::Gone),
-        goal: DARK,
-        ..USUAL
+        scenario: Scenario::Outage(OutageKind::ConnectionRefused),
+        goal: OUTAGE_GOAL,
+        ..DEFAULT_ROW
     },
 ];

@@ -1,6 +1,4 @@
-//! What was measured, what was to be reached, and the line that says both.
-//!
-//! Measures nothing and knows no row.
+//! Measurements, goals, and the lines of the table.
 
 use std::ops::Range;
 
@@ -8,30 +6,30 @@ use pointsman::simulator::Counts;
 
 use super::rows::Row;
 
-/// What a row showed; `None` where it is no question.
+/// Measurements of a row. `None` is not measured.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measured {
-    /// Percent of the limit that the provider admitted.
+    /// Percentage of the limit that was used.
     pub(crate) used: Option<f64>,
-    /// Percent of the calls that it answered 429.
+    /// Percentage of the calls that were answered with 429.
     pub(crate) refused: Option<f64>,
-    /// Calls that it admitted; in an outage, those that reached the dark one.
+    /// Calls that the provider admitted; in an outage, calls to the unavailable provider.
     pub(crate) calls: u64,
-    /// Items or questions that failed.
+    /// Failed items or requests.
     pub(crate) lost: u64,
-    /// Until all was done, or as it had been; infinite where that was not waited for any longer.
+    /// Time until all work was done, or until the recovery. Infinite if the maximum wait was exceeded.
     pub(crate) seconds: Option<f64>,
-    /// Seconds that the slowest question took, from being asked to its answer; infinite where there was none.
+    /// Duration of the slowest request in seconds. Infinite if it had no response.
     pub(crate) slowest: Option<f64>,
-    /// Attempts that any request needed at most.
+    /// Maximum number of attempts of a request.
     pub(crate) attempts: Option<u32>,
 }
 
-/// What several goes at one row showed, each figure for itself.
+/// Several measurements of one row. Each figure is evaluated separately.
 #[derive(Debug, Clone)]
-pub(crate) struct Goes(Vec<Measured>);
+pub(crate) struct Repetitions(Vec<Measured>);
 
-/// What is to be reached: at least that share used, at most that much of the others.
+/// Goal of a row: a minimum for `used`, and maxima for the other figures.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Goal {
     pub(crate) used: Option<f64>,
@@ -42,66 +40,69 @@ pub(crate) struct Goal {
     pub(crate) attempts: Option<u32>,
 }
 
-/// The goal that everything reaches.
-pub(crate) const ANYTHING: Goal =
+/// A goal that any measurement meets.
+pub(crate) const NO_GOAL: Goal =
     Goal { used: None, refused: None, calls: None, lost: None, seconds: None, attempts: None };
 
-/// Returns the line above all rows.
+/// Returns the header of the table.
 pub(crate) fn header() -> String {
     let [used, refused, seconds, slowest, attempts] = ["used", "429", "seconds", "slowest", "attempts"];
     format!(
-        "{:3} {:48}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {:8}goal",
-        "row", "what", "calls", "lost", ""
+        "{:4} {:58}{used:>8}{refused:>8}{:>7}{:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {:8}goal",
+        "row", "description", "calls", "lost", ""
     )
 }
 
 impl Goal {
-    /// Says whether all of it is reached.
+    /// Returns whether the goal is met.
     pub(crate) fn is_met_by(&self, measured: &Measured) -> bool {
         let at_most =
-            |most: Option<f64>, is: Option<f64>| most.is_none_or(|most| is.is_some_and(|is| is <= most));
-        self.used.is_none_or(|least| measured.used.is_some_and(|used| used >= least))
+            |max: Option<f64>, is: Option<f64>| max.is_none_or(|max| is.is_some_and(|is| is <= max));
+        self.used.is_none_or(|min| measured.used.is_some_and(|used| used >= min))
             && at_most(self.refused, measured.refused)
             && at_most(self.seconds, measured.seconds)
-            && self.calls.is_none_or(|most| measured.calls <= most)
-            && self.lost.is_none_or(|most| measured.lost <= most)
-            && self.attempts.is_none_or(|most| measured.attempts.is_some_and(|attempts| attempts <= most))
+            && self.calls.is_none_or(|max| measured.calls <= max)
+            && self.lost.is_none_or(|max| measured.lost <= max)
+            && self.attempts.is_none_or(|max| measured.attempts.is_some_and(|attempts| attempts <= max))
     }
 
-    /// Returns a row's line.
+    /// Returns the line of a row.
     pub(crate) fn line(&self, row: &Row, measured: &Measured) -> String {
         let Measured { used, refused, calls, lost, seconds, slowest, attempts } = *measured;
-        let (used, refused) = (shown(used, "%"), shown(refused, "%"));
-        let (seconds, slowest) = (shown(seconds, ""), shown(slowest, ""));
+        let used = formatted(used, "%");
+        let refused = formatted(refused, "%");
+        let seconds = formatted(seconds, "");
+        let slowest = formatted(slowest, "");
         let attempts = attempts.map_or("-".to_owned(), |attempts| attempts.to_string());
         let verdict = if self.is_met_by(measured) { "met" } else { "MISSED" };
-        let (name, what) = (row.name, row.what);
+        let Row { name, description, .. } = row;
         format!(
-            "{name:3} {what:48}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {verdict:8}{}",
+            "{name:4} {description:58}{used:>8}{refused:>8}{calls:>7}{lost:>6}{seconds:>9}{slowest:>9}{attempts:>9}  {verdict:8}{}",
             self.text()
         )
     }
 
     fn text(&self) -> String {
         let parts = [
-            self.used.map(|least| format!("used >= {least}%")),
-            self.refused.map(|most| format!("429 <= {most}%")),
-            self.calls.map(|most| format!("calls <= {most}")),
-            self.lost.map(|most| format!("lost {most}")),
-            self.seconds.map(|most| format!("seconds <= {most:.1}")),
-            self.attempts.map(|most| format!("attempts <= {most}")),
+            self.used.map(|min| format!("used >= {min}%")),
+            self.refused.map(|max| format!("429 <= {max}%")),
+            self.calls.map(|max| format!("calls <= {max}")),
+            self.lost.map(|max| format!("lost {max}")),
+            self.seconds.map(|max| format!("seconds <= {max:.1}")),
+            self.attempts.map(|max| format!("attempts <= {max}")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
-impl Goes {
-    /// Takes what every go showed; at least one.
-    pub(crate) fn new(goes: Vec<Measured>) -> Self {
-        Self(goes)
+impl Repetitions {
+    /// Creates repetitions from at least one measurement.
+    pub(crate) fn new(measurements: Vec<Measured>) -> Self {
+        Self(measurements)
     }
 
-    /// Returns the median of each figure: of an even number of goes the worse one of the two in the middle.
+    /// Returns the median of each figure. For an even number of repetitions it is the worse of the two middle
+    /// values.
     pub(crate) fn median(&self) -> Measured {
         let middle = self.0.len() / 2;
         let low = |figure: fn(&Measured) -> Option<f64>| {
@@ -109,40 +110,39 @@ impl Goes {
         };
         let high = |figure: fn(&Measured) -> Option<f64>| self.sorted(figure).get(middle).copied();
         Measured {
-            used: low(|go| go.used),
-            refused: high(|go| go.refused),
-            calls: high(|go| Some(go.calls as f64)).unwrap_or_default() as u64,
-            lost: high(|go| Some(go.lost as f64)).unwrap_or_default() as u64,
-            seconds: high(|go| go.seconds),
-            slowest: high(|go| go.slowest),
-            attempts: high(|go| go.attempts.map(f64::from)).map(|attempts| attempts as u32),
+            used: low(|measured| measured.used),
+            refused: high(|measured| measured.refused),
+            calls: high(|measured| Some(measured.calls as f64)).unwrap_or_default() as u64,
+            lost: high(|measured| Some(measured.lost as f64)).unwrap_or_default() as u64,
+            seconds: high(|measured| measured.seconds),
+            slowest: high(|measured| measured.slowest),
+            attempts: high(|measured| measured.attempts.map(f64::from)).map(|attempts| attempts as u32),
         }
     }
 
-    /// Returns the line that stands below a row's: from the least to the most of each figure; `None` for a
-    /// single go.
+    /// Returns a line with the minimum and maximum of each figure; `None` for a single repetition.
     pub(crate) fn range(&self) -> Option<String> {
         if self.0.len() < 2 {
             return None;
         }
-        let range = |figure: fn(&Measured) -> Option<f64>, unit: &str| match self.sorted(figure)[..] {
-            [least, .., most] => Some(format!("{least:.1}{unit} to {most:.1}{unit}")),
+        let format_range = |figure: fn(&Measured) -> Option<f64>, unit: &str| match self.sorted(figure)[..] {
+            [min, .., max] => Some(format!("{min:.1}{unit} to {max:.1}{unit}")),
             _ => None,
         };
-        let whole = |figure: fn(&Measured) -> Option<f64>| match self.sorted(figure)[..] {
-            [least, .., most] => Some(format!("{least} to {most}")),
+        let format_integers = |figure: fn(&Measured) -> Option<f64>| match self.sorted(figure)[..] {
+            [min, .., max] => Some(format!("{min} to {max}")),
             _ => None,
         };
         let parts = [
-            range(|go| go.used, "%").map(|range| format!("used {range}")),
-            range(|go| go.refused, "%").map(|range| format!("429 {range}")),
-            whole(|go| Some(go.calls as f64)).map(|range| format!("calls {range}")),
-            whole(|go| Some(go.lost as f64)).map(|range| format!("lost {range}")),
-            range(|go| go.seconds, "").map(|range| format!("seconds {range}")),
-            range(|go| go.slowest, "").map(|range| format!("slowest {range}")),
+            format_range(|measured| measured.used, "%").map(|range| format!("used {range}")),
+            format_range(|measured| measured.refused, "%").map(|range| format!("429 {range}")),
+            format_integers(|measured| Some(measured.calls as f64)).map(|range| format!("calls {range}")),
+            format_integers(|measured| Some(measured.lost as f64)).map(|range| format!("lost {range}")),
+            format_range(|measured| measured.seconds, "").map(|range| format!("seconds {range}")),
+            format_range(|measured| measured.slowest, "").map(|range| format!("slowest {range}")),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
-        Some(format!("    of {} goes: {}", self.0.len(), parts.join(", ")))
+        Some(format!("    of {} repetitions: {}", self.0.len(), parts.join(", ")))
     }
 
     fn sorted(&self, figure: fn(&Measured) -> Option<f64>) -> Vec<f64> {
@@ -152,21 +152,21 @@ impl Goes {
     }
 }
 
-fn shown(value: Option<f64>, unit: &str) -> String {
+fn formatted(value: Option<f64>, unit: &str) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.1}{unit}"))
 }
 
-/// What the provider counted in some of its seconds.
+/// Counts of the provider in a range of seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Window {
     pub(crate) admitted: u64,
     refused: u64,
-    /// Read and written.
+    /// Input and output tokens.
     pub(crate) tokens: u64,
 }
 
 impl Window {
-    /// Sums up what came in these seconds since the provider's start.
+    /// Sums the counts of these seconds since the start of the provider.
     pub(crate) fn of(counts: &Counts, seconds: Range<u64>) -> Self {
         let within = counts.seconds.iter().filter(|second| seconds.contains(&second.second));
         within.fold(Self::default(), |sum, second| Self {
@@ -176,7 +176,7 @@ impl Window {
         })
     }
 
-    /// Returns the percentage of the calls that were answered 429.
+    /// Returns the percentage of the calls that were answered with 429.
     pub(crate) fn refused(&self) -> f64 {
         100.0 * self.refused as f64 / (self.admitted + self.refused).max(1) as f64
     }

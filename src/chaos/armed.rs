@@ -1,7 +1,7 @@
-//! Counts who passes which point, and lets some of them panic.
+//! Counts how often each failure point is passed, and makes some of these passages panic.
 //!
-//! Which passage panics follows from the seed, the point's name and the passage's number alone, whatever the
-//! order in which threads come. Never panics while its thread unwinds already: that would end the process.
+//! Which passage panics depends only on the seed, the point's name and the passage's number, not on the order of
+//! the threads. A point never panics while its thread unwinds, because that would end the process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,22 +12,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Plan {
     seed: u64,
     share: f64,
-    points: BTreeMap<&'static str, When>,
+    points: BTreeMap<&'static str, PanicRule>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum When {
+enum PanicRule {
     Share(f64),
     At(u64),
 }
 
 impl Plan {
-    /// Makes a plan by which nothing panics yet.
+    /// Creates a plan without panics.
     pub fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// Lets this share of the passages of every point panic that is not named.
+    /// Lets this share of the passages of every other point panic.
     #[must_use]
     pub fn everywhere(self, share: f64) -> Self {
         Self { share, ..self }
@@ -36,74 +36,74 @@ impl Plan {
     /// Lets this share of the passages of one point panic.
     #[must_use]
     pub fn share(mut self, point: &'static str, share: f64) -> Self {
-        self.points.insert(point, When::Share(share));
+        self.points.insert(point, PanicRule::Share(share));
         self
     }
 
     /// Lets one passage of one point panic; the first is 1.
     #[must_use]
     pub fn at(mut self, point: &'static str, passage: u64) -> Self {
-        self.points.insert(point, When::At(passage));
+        self.points.insert(point, PanicRule::At(passage));
         self
     }
 
-    fn strikes(&self, point: &'static str, passage: u64) -> bool {
-        match self.points.get(point).copied().unwrap_or(When::Share(self.share)) {
-            When::At(at) => passage == at,
-            When::Share(share) => draw(self.seed, point, passage) < share,
+    fn panics_at(&self, point: &'static str, passage: u64) -> bool {
+        match self.points.get(point).copied().unwrap_or(PanicRule::Share(self.share)) {
+            PanicRule::At(at) => passage == at,
+            PanicRule::Share(share) => unit_hash(self.seed, point, passage) < share,
         }
     }
 }
 
-/// What came of one point.
+/// The counts of one point.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// How often it was passed.
+pub struct PointCounts {
+    /// The number of passages.
     pub times: u64,
-    /// How many of these panicked.
+    /// The number of passages that panicked.
     pub panics: u64,
 }
 
-/// Keeps a plan in force; nothing panics any more once it is dropped.
+/// Keeps a plan active. When it is dropped, no point panics any more.
 #[derive(Debug)]
 pub struct Armed {
-    // The plan is one for the whole process: who wants another one waits.
-    _turn: MutexGuard<'static, ()>,
+    // The process has one active plan at a time: another `arm` waits.
+    _exclusive: MutexGuard<'static, ()>,
 }
 
-static TURN: Mutex<()> = Mutex::new(());
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 static IS_ARMED: AtomicBool = AtomicBool::new(false);
-static STATE: Mutex<State> = Mutex::new(State { plan: None, death: None, passed: BTreeMap::new() });
+static STATE: Mutex<State> = Mutex::new(State { plan: None, abort_at: None, counts: BTreeMap::new() });
 
 struct State {
     plan: Option<Plan>,
-    /// The passage at which the process dies.
-    death: Option<(String, u64)>,
-    passed: BTreeMap<&'static str, Passed>,
+    /// The passage at which the process aborts.
+    abort_at: Option<(String, u64)>,
+    counts: BTreeMap<&'static str, PointCounts>,
 }
 
-/// Puts `plan` in force for the whole process, with all counts at nothing. Waits while another is.
+/// Activates `plan` for the whole process with all counts at zero. Waits while another plan is active.
 pub fn arm(plan: Plan) -> Armed {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    *state() = State { plan: Some(plan), death: None, passed: BTreeMap::new() };
+    let turn = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+    *state() = State { plan: Some(plan), abort_at: None, counts: BTreeMap::new() };
     IS_ARMED.store(true, Relaxed);
-    Armed { _turn: turn }
+    Armed { _exclusive: turn }
 }
 
-/// Lets the process die at the passage that `POINTSMAN_DIES_AT` names, such as `store.commit:3`: at once, as if it
-/// were killed, with nothing unwound, flushed or told.
-pub fn die_as_told() {
-    let told = std::env::var("POINTSMAN_DIES_AT").unwrap_or_default();
-    let Some((name, Ok(passage))) = told.rsplit_once(':').map(|(name, at)| (name, at.parse())) else {
+/// Lets the process abort at the passage in `POINTSMAN_ABORT_AT`, such as `store.commit:3`: at once, as if it were
+/// killed, without unwinding, flushing or messages.
+pub fn abort_at_configured_point() {
+    let setting = std::env::var("POINTSMAN_ABORT_AT").unwrap_or_default();
+    let Some((name, Ok(passage))) = setting.rsplit_once(':').map(|(name, at)| (name, at.parse())) else {
         return;
     };
-    state().death = Some((name.to_owned(), passage));
+    state().abort_at = Some((name.to_owned(), passage));
     IS_ARMED.store(true, Relaxed);
 }
 
-/// Returns what came of every point that was passed since the last [`arm`].
-pub fn passed() -> BTreeMap<&'static str, Passed> {
-    state().passed.clone()
+/// Returns the counts of every point that was passed since the last [`arm`].
+pub fn point_counts() -> BTreeMap<&'static str, PointCounts> {
+    state().counts.clone()
 }
 
 impl Drop for Armed {
@@ -113,30 +113,30 @@ impl Drop for Armed {
     }
 }
 
-/// Panics with `planned at NAME` if the plan in force says so.
-#[expect(clippy::panic, reason = "that is what this room is for")]
+/// Panics with `planned at NAME` where the active plan has a panic.
+#[expect(clippy::panic, reason = "this module exists to panic")]
 pub(crate) fn point(name: &'static str) {
     if !IS_ARMED.load(Relaxed) || std::thread::panicking() {
         return;
     }
-    // The lock is gone before the panic: it must not be poisoned.
-    let strikes = state().pass(name);
-    if strikes {
+    // The lock is released before the panic, so that it is not poisoned.
+    let panics = state().pass(name);
+    if panics {
         panic!("planned at {name}");
     }
 }
 
 impl State {
     fn pass(&mut self, name: &'static str) -> bool {
-        let passed = self.passed.entry(name).or_default();
+        let passed = self.counts.entry(name).or_default();
         passed.times += 1;
-        if self.death.as_ref().is_some_and(|(at, passage)| at == name && *passage == passed.times) {
+        if self.abort_at.as_ref().is_some_and(|(at, passage)| at == name && *passage == passed.times) {
             std::process::abort();
         }
         let Some(plan) = &self.plan else { return false };
-        let strikes = plan.strikes(name, passed.times);
-        passed.panics += u64::from(strikes);
-        strikes
+        let panics = plan.panics_at(name, passed.times);
+        passed.panics += u64::from(panics);
+        panics
     }
 }
 
@@ -144,8 +144,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns a number in `0.0..1.0` that looks random.
-fn draw(seed: u64, point: &str, passage: u64) -> f64 {
+/// Returns a pseudorandom number in `0.0..1.0`.
+fn unit_hash(seed: u64, point: &str, passage: u64) -> f64 {
     let name = point.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -178,26 +178,26 @@ mod tests {
     }
 
     #[test]
-    fn a_point_panics_where_the_plan_says_and_is_counted() {
+    fn a_point_panics_at_the_planned_passage_and_is_counted() {
         let armed = arm(Plan::new(1).at("test.here", 3));
-        let struck: Vec<bool> = (0..5).map(|_| panics("test.here")).collect();
-        assert_eq!(struck, [false, false, true, false, false]);
+        let panicked: Vec<bool> = (0..5).map(|_| panics("test.here")).collect();
+        assert_eq!(panicked, [false, false, true, false, false]);
         assert!(!panics("test.elsewhere"));
-        assert_eq!(passed()["test.here"], Passed { times: 5, panics: 1 });
-        assert_eq!(passed()["test.elsewhere"], Passed { times: 1, panics: 0 });
+        assert_eq!(point_counts()["test.here"], PointCounts { times: 5, panics: 1 });
+        assert_eq!(point_counts()["test.elsewhere"], PointCounts { times: 1, panics: 0 });
         drop(armed);
         assert!(!panics("test.here"));
-        assert_eq!(passed()["test.here"].times, 5, "counts can be read afterwards");
+        assert_eq!(point_counts()["test.here"].times, 5, "counts can be read afterwards");
     }
 
     #[test]
-    fn the_same_seed_strikes_the_same_passages_in_about_the_share_that_was_asked_for() {
-        let struck = |seed| -> Vec<u64> {
+    fn the_same_seed_selects_the_same_passages_in_about_the_requested_share() {
+        let panicked = |seed| -> Vec<u64> {
             let plan = Plan::new(seed).everywhere(0.01);
-            (1..=100_000).filter(|passage| plan.strikes("test.point", *passage)).collect()
+            (1..=100_000).filter(|passage| plan.panics_at("test.point", *passage)).collect()
         };
-        assert_eq!(struck(7), struck(7));
-        assert_ne!(struck(7), struck(8));
-        assert!((900..1_100).contains(&struck(7).len()), "{}", struck(7).len());
+        assert_eq!(panicked(7), panicked(7));
+        assert_ne!(panicked(7), panicked(8));
+        assert!((900..1_100).contains(&panicked(7).len()), "{}", panicked(7).len());
     }
 }

@@ -1,7 +1,7 @@
-//! Panics on purpose, where a test says and how often.
+//! Fault injection: panics and aborts at named failure points, for tests.
 //!
-//! Wherever a panic must cost little, the code passes a `point` of its own name. Only the feature `chaos`,
-//! which nobody but the tests switches on, makes anything of that; without it a point compiles to nothing.
+//! `point` is called with a name wherever the program must survive a panic. With the feature `chaos`, which only
+//! tests enable, a point can panic. Without it, a point compiles to nothing.
 
 #[cfg(feature = "chaos")]
 mod armed;
@@ -9,9 +9,9 @@ mod armed;
 #[cfg(feature = "chaos")]
 pub(crate) use armed::point;
 #[cfg(feature = "chaos")]
-pub use armed::{Armed, Passed, Plan, arm, die_as_told, passed};
+pub use armed::{Armed, Plan, PointCounts, abort_at_configured_point, arm, point_counts};
 
-/// Does nothing, and costs nothing.
+/// Does nothing.
 #[cfg(not(feature = "chaos"))]
 #[inline(always)]
 pub(crate) fn point(_: &'static str) {}

@@ -1,4 +1,4 @@
-//! The arguments, as they are typed.
+//! The command-line arguments.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,41 +15,41 @@ use crate::types::{Class, duration};
 use super::exit;
 use super::pause::PauseArgs;
 
-/// Runs very many AI calls at once and loses none of them.
+/// Processes large numbers of LLM calls concurrently, and loses none of them.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = exit::HELP, disable_help_subcommand = true)]
 pub(super) struct Args {
     #[command(subcommand)]
-    pub(super) verb: Verb,
+    pub(super) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Verb {
+pub(super) enum Command {
     /// Run items through a pipeline.
     Run(Run),
-    /// Foretell a run: calls, tokens, money, time, and the limit that binds.
+    /// Estimate the calls, tokens, cost and duration of a run.
     Plan(Plan),
-    /// Go on with a run: the latest that is not complete, or the one named.
+    /// Resume a run: the latest that is not complete, or the given one.
     Resume(Resume),
-    /// Ask again what has failed in a run, and nothing else.
+    /// Process only the failed items of a run again.
     Retry(Retry),
-    /// List the runs that are kept.
+    /// List the stored runs.
     Runs(Runs),
     /// Show the report of a run, over all of its sessions.
     Report(OneRun),
-    /// Write the results of a run, also while it is at work.
+    /// Write the results of a run, even while it is running.
     Results(Results),
     /// List the failed items of a run, each with its error.
-    Failed(OneRun),
-    /// Stop a run, also one that another process works on, so that the same command begins a new one.
+    Failures(OneRun),
+    /// Cancel a run, even one of another process. The same command then begins a new run.
     Cancel(Cancel),
-    /// Remove runs with all of their answers.
-    Forget(Forget),
-    /// Show what the models cost, and where that is known from.
+    /// Delete runs with all of their answers.
+    Delete(Delete),
+    /// Show the prices of the models and their sources.
     Prices(Prices),
-    /// Check a configuration, and pipelines, without running anything.
+    /// Check a configuration and pipelines without running anything.
     Check(Check),
-    /// Play the providers on this machine, as a server of their own.
+    /// Run a server on this machine that simulates the providers.
     #[cfg(feature = "server")]
     Simulate(Simulate),
 }
@@ -57,113 +57,113 @@ pub(super) enum Verb {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = exit::HELP)]
 pub(super) struct Run {
-    /// What to do with each item, such as examples/email/pipeline.toml.
+    /// The pipeline that processes each item, such as examples/email/pipeline.toml.
     pub(super) pipeline: PathBuf,
     /// The items: a file of JSON lines, CSV with a header row, or one JSON array; `-` is stdin.
     #[arg(long, value_name = "FILE")]
     pub(super) items: PathBuf,
-    /// Where the results go, one line per item; `-` is stdout.
+    /// The file for the results, one line per item; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
-    /// What the items are written in [default: by the file's name, else by its first byte].
+    /// The format of the items [default: by the file's name, else by its first byte].
     #[arg(long, value_name = "FORMAT")]
-    pub(super) from: Option<ItemFormat>,
-    /// What the results are written in [default: by the file's name, else jsonl].
+    pub(super) input_format: Option<ItemFormat>,
+    /// The format of the results [default: by the file's name, else jsonl].
     #[arg(long, value_name = "FORMAT")]
-    pub(super) to: Option<LineFormat>,
+    pub(super) output_format: Option<LineFormat>,
     #[command(flatten)]
     pub(super) csv: Csv,
-    /// Where lines go that are no valid items, each with its number and the reason.
+    /// The file for input records that are not valid items, each with its number and the reason.
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
-    /// Write results in the order of the input instead of that of completion.
+    /// Write results in input order instead of completion order.
     #[arg(long)]
     pub(super) ordered: bool,
-    /// Where the report goes as JSON, too; `-` is stdout.
+    /// Also write the report as JSON to this file; `-` is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// The configuration [default: config.toml if it is there, else the environment].
+    /// The configuration [default: config.toml if it exists, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Let the simulator on this machine answer in place of every configured target; the results are marked.
+    /// Simulate every configured target on this machine; the results are marked.
     #[arg(long)]
     pub(super) simulate: bool,
-    /// Replace files that are there and that this run did not write.
+    /// Replace existing files that this run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
-    pub(super) keep: KeepArgs,
+    pub(super) stored: StoredRunArgs,
     #[command(flatten)]
     pub(super) pause: PauseArgs,
-    /// Begin a new run although the same one is kept, and ask everything again.
+    /// Begin a new run although one for the same files is stored, and process every item again.
     #[arg(long)]
     pub(super) new: bool,
     #[command(flatten)]
     pub(super) show: Show,
 }
 
-/// How a run is kept.
+/// Options of the stored run.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct KeepArgs {
-    /// Where runs are kept, `sqlite:FILE` or `none` [default: `[store] url`, else sqlite:pointsman.db].
+pub(super) struct StoredRunArgs {
+    /// The store for runs, `sqlite:FILE` or `none` [default: `[store] url`, else sqlite:pointsman.db].
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<StoreUrl>,
-    /// Go on although the pipeline, a model or a price is another than before.
+    /// Resume although the pipeline, a model or a price has changed.
     #[arg(long)]
     pub(super) accept_changes: bool,
-    /// Most that all sessions of the run may spend, in US dollars such as 5.00; it pauses then. `none` removes the
-    /// cap [default: the one that was named last for the run, else `[budget] run`].
+    /// Pause the run when all its sessions together have spent this much, in US dollars such as 5.00. `none`
+    /// removes the cap [default: the cap that was last set for the run, else `[budget] run`].
     #[arg(long, value_name = "USD", value_parser = max_cost, allow_negative_numbers = true)]
     pub(super) max_cost: Option<MaxCost>,
 }
 
-/// How a run is shown.
+/// Output options of a run.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Show {
-    /// Show neither progress nor report, only what went wrong.
+    /// Show no progress and no report, only problems.
     #[arg(long, short, conflicts_with = "json")]
     pub(super) quiet: bool,
-    /// Show everything on stderr as JSON lines, for machines: `progress`, `report`, `note`, `error`, `faults`, `log`.
+    /// Write everything to stderr as JSON lines: `progress`, `report`, `note`, `error`, `diagnostics`, `log`.
     #[arg(long)]
     pub(super) json: bool,
-    /// Show what happens inside: -v each failed call, -vv everything.
+    /// Show the log: -v each failed call, -vv everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Plan {
-    /// What would be done with each item, such as examples/email/pipeline.toml.
+    /// The pipeline that would process each item, such as examples/email/pipeline.toml.
     pub(super) pipeline: PathBuf,
     /// The items: a file of JSON lines, CSV with a header row, or one JSON array.
     #[arg(long, value_name = "FILE")]
     pub(super) items: PathBuf,
-    /// What the items are written in [default: by the file's name, else by its first byte].
+    /// The format of the items [default: by the file's name, else by its first byte].
     #[arg(long, value_name = "FORMAT")]
-    pub(super) from: Option<ItemFormat>,
-    /// Ask this many items for real, and foretell by them; they are kept as a part of the run that is to come.
+    pub(super) input_format: Option<ItemFormat>,
+    /// Process this many items and base the estimate on them. They are stored as part of the later run.
     #[arg(long, value_name = "ITEMS")]
     pub(super) sample: Option<usize>,
-    /// The configuration [default: config.toml if it is there, else the environment].
+    /// The configuration [default: config.toml if it exists, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Let the simulator on this machine answer in place of every configured target.
+    /// Simulate every configured target on this machine.
     #[arg(long)]
     pub(super) simulate: bool,
     #[command(flatten)]
-    pub(super) keep: KeepArgs,
+    pub(super) stored: StoredRunArgs,
     /// Write JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// Where the runs are, for commands that work on kept ones.
+/// The store, for commands that work on stored runs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct StoreArgs {
-    /// Where runs are kept, `sqlite:FILE` [default: `[store] url`, else sqlite:pointsman.db].
+    /// The store for runs, `sqlite:FILE` [default: `[store] url`, else sqlite:pointsman.db].
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<StoreUrl>,
-    /// The configuration [default: config.toml if it is there].
+    /// The configuration [default: config.toml if it exists].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
@@ -173,11 +173,11 @@ pub(super) struct StoreArgs {
 pub(super) struct Resume {
     /// The run's number, as `pointsman runs` lists it [default: the latest that is not complete].
     pub(super) run: Option<RunNumber>,
-    /// Replace files that are there and that this run did not write.
+    /// Replace existing files that this run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
-    pub(super) keep: KeepArgs,
+    pub(super) stored: StoredRunArgs,
     #[command(flatten)]
     pub(super) pause: PauseArgs,
     /// The configuration [default: that of the run].
@@ -192,14 +192,14 @@ pub(super) struct Resume {
 pub(super) struct Retry {
     /// The run's number, as `pointsman runs` lists it.
     pub(super) run: RunNumber,
-    /// Only what failed of this class, such as `timeout`; may be repeated.
+    /// Only items that failed with this class, such as `timeout`; may be repeated.
     #[arg(long = "class", value_name = "CLASS", value_parser = class)]
     pub(super) classes: Vec<Class>,
-    /// Replace files that are there and that this run did not write.
+    /// Replace existing files that this run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
-    pub(super) keep: KeepArgs,
+    pub(super) stored: StoredRunArgs,
     #[command(flatten)]
     pub(super) pause: PauseArgs,
     /// The configuration [default: that of the run].
@@ -233,25 +233,25 @@ pub(super) struct OneRun {
 pub(super) struct Results {
     /// The run's number, as `pointsman runs` lists it.
     pub(super) run: RunNumber,
-    /// What the results are written in [default: by the file's name, else jsonl].
+    /// The format of the results [default: by the file's name, else jsonl].
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<LineFormat>,
     #[command(flatten)]
     pub(super) csv: Csv,
-    /// Where they go; `-` is stdout.
+    /// The file for the results; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
-    /// Replace a file that is there and that the run did not write.
+    /// Replace an existing file that the run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }
 
-/// How CSV is written.
+/// Options for CSV output.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Csv {
-    /// What becomes of CSV cells that a spreadsheet would run as formulas, such as `=1+1`.
+    /// How to write CSV cells that a spreadsheet would run as formulas, such as `=1+1`.
     #[arg(long, value_name = "HOW", default_value = "neutral")]
     pub(super) csv_formulas: CsvFormulas,
 }
@@ -259,10 +259,10 @@ pub(super) struct Csv {
 #[derive(Debug, Clone, Copy, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CsvFormulas {
-    /// They begin with an apostrophe, and a spreadsheet shows them as text.
+    /// With a leading apostrophe, so that a spreadsheet shows them as text.
     #[default]
     Neutral,
-    /// They are written as they are.
+    /// Unchanged.
     Keep,
 }
 
@@ -275,12 +275,12 @@ pub(super) struct Cancel {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Forget {
-    /// Runs by number, as `pointsman runs` lists them.
+pub(super) struct Delete {
+    /// The numbers of the runs, as `pointsman runs` lists them.
     #[arg(required_unless_present = "older_than")]
     pub(super) runs: Vec<RunNumber>,
-    /// Every run that was last at work longer ago than this, such as `30d`.
-    #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = long_ago)]
+    /// Every run that was last active longer ago than this, such as `30d`.
+    #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = age)]
     pub(super) older_than: Option<Duration>,
     #[command(flatten)]
     pub(super) store: StoreArgs,
@@ -296,21 +296,21 @@ fn max_cost(text: &str) -> Result<MaxCost, String> {
 fn class(word: &str) -> Result<Class, String> {
     Class::ALL.into_iter().find(|class| class.as_str() == word).ok_or_else(|| {
         let known: Vec<_> = Class::ALL.iter().map(|class| class.as_str()).collect();
-        format!("there is no such class; these are: {}", known.join(", "))
+        format!("unknown class; the classes are: {}", known.join(", "))
     })
 }
 
-/// Reads a time that may be given in days, which other durations may not.
-fn long_ago(text: &str) -> Result<Duration, String> {
+/// Parses an age. Unlike other durations, it may be given in days.
+fn age(text: &str) -> Result<Duration, String> {
     match text.trim().strip_suffix('d').map(|days| days.trim().parse::<u32>()) {
         Some(Ok(days)) => Ok(Duration::from_hours(24 * u64::from(days))),
-        _ => duration::parse(text).map_err(|_| format!("{text:?} is no time such as 30d or 12h")),
+        _ => duration::parse(text).map_err(|_| format!("{text:?} is not a duration such as 30d or 12h")),
     }
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Prices {
-    /// The configuration [default: config.toml if it is there, else the environment].
+    /// The configuration [default: config.toml if it exists, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Show the whole built-in list instead.
@@ -325,7 +325,7 @@ pub(super) struct Check {
     /// Check what `run --simulate` would use, which needs no key.
     #[arg(long)]
     pub(super) simulate: bool,
-    /// The configuration [default: config.toml if it is there, else the environment].
+    /// The configuration [default: config.toml if it exists, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
@@ -336,13 +336,13 @@ pub(super) struct Simulate {
     /// The address to listen at.
     #[arg(long, default_value = "127.0.0.1:8089")]
     pub(super) listen: SocketAddr,
-    /// A configuration whose `[simulator]` says how it behaves [default: config.toml if it is there].
+    /// A configuration whose `[simulator]` table sets the behavior [default: config.toml if it exists].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// A setting of `[simulator]`, such as `latency=1.5s` or `limits.requests_per_minute=1000`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) settings: Vec<String>,
-    /// Show what happens inside.
+    /// Show the log.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
@@ -350,11 +350,11 @@ pub(super) struct Simulate {
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ItemFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// A header row, then one item a record, separated by commas, semicolons or tabs as the header says.
+    /// A header row, then one item per record, separated by commas, semicolons or tabs like the header.
     Csv,
-    /// The same, separated by tabs.
+    /// CSV separated by tabs.
     Tsv,
     /// One JSON array of objects.
     Json,
@@ -363,8 +363,8 @@ pub(super) enum ItemFormat {
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum LineFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// A header row, then one item a record.
+    /// A header row, then one item per record.
     Csv,
 }

@@ -1,30 +1,30 @@
-//! `pointsman check`: everything that is wrong with a configuration and pipelines, at once.
+//! `pointsman check`: all problems of a configuration and pipelines at once.
 
 use crate::provider::process_env;
 use crate::runtime;
 
 use super::args::Check;
+use super::config::load;
 use super::exit::Exit;
-use super::live::{Mode, say};
-use super::run::load;
+use super::progress::{Mode, eprint_line};
 
-/// Checks a configuration and pipelines, and runs nothing: no key is read by command, nothing is called.
+/// Checks a configuration and pipelines. Runs no key command and sends no request.
 pub(super) fn check(args: &Check) -> Exit {
     let mode = Mode::Lines;
     let config = match load(args.config.as_deref(), args.simulate) {
         Ok(config) => config,
-        Err(faults) => return mode.refuse(&faults),
+        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
     let notes = match runtime::check(&config, &args.pipelines, &process_env) {
         Ok(notes) => notes,
-        Err(faults) => return mode.refuse(&faults),
+        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
-    notes.iter().for_each(|note| say(note));
+    notes.iter().for_each(|note| eprint_line(note));
     let pipelines = match args.pipelines.len() {
         0 => String::new(),
         1 => " and 1 pipeline".to_owned(),
-        more => format!(" and {more} pipelines"),
+        count => format!(" and {count} pipelines"),
     };
-    say(&format!("the configuration{pipelines}: no fault found"));
-    Exit::Done
+    eprint_line(&format!("the configuration{pipelines}: no problems found"));
+    Exit::Success
 }

@@ -1,70 +1,73 @@
-//! What the process's exit code means. Each has one meaning, and `--help` lists them.
+//! The exit codes of the program. `--help` lists them.
 
 use std::process::{ExitCode, Termination};
 
-use crate::run::{Ended, Report};
+use crate::run::{Report, RunOutcome};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Every item completed or was skipped as its conditions said.
-    Done,
-    /// Some items failed or were not asked, or some lines of the input were no items.
+    /// Every item completed, or was skipped by its conditions.
+    Success,
+    /// Some items failed or were not processed, or some input records were rejected.
     ItemsFailed,
     /// The arguments are wrong.
     Usage,
-    /// The configuration or the pipeline is wrong; nothing was run.
+    /// The configuration or the pipeline is invalid; nothing was run.
     Configuration,
-    /// The input could not be read, or the output or the store not be written, to its end; or an output file is not the
-    /// run's own.
-    Broken,
-    /// A cap on money was met, no request could be answered for too long, or too many items failed; the run can be resumed.
+    /// The input could not be read, or the output or the store could not be written; or an output file does not
+    /// belong to the run.
+    IoError,
+    /// A spending cap was reached, no provider could answer for too long, or too many items failed; the run can be
+    /// resumed.
     Paused,
-    /// Something that must not fail did; what was done is written.
+    /// Internal error; completed work was saved.
     Internal,
     /// The run was stopped before its end.
     Interrupted,
-    /// Whoever read the output has gone, as `head` does: no fault, and nothing is said.
+    /// The reader of the output has closed it, as `head` does. This is no error, and no message is shown.
     BrokenPipe,
 }
 
 /// The table that `--help` shows.
 pub(super) const HELP: &str = "\
 Exit codes:
-    0  every item completed, or was skipped as its conditions said
-    1  some items failed or were not asked, or some lines were no items
-    2  the arguments are wrong
-    3  the configuration or the pipeline is wrong; nothing was run
-    4  the input, an output or the store failed; or an output file is not the run's own
-    5  paused: a budget is met, no provider could answer, or too many items failed; resume it
-   70  something that must not fail did; what was done is written
+    0  every item completed, or was skipped by its conditions
+    1  some items failed or were not processed, or some input records were rejected
+    2  the arguments are invalid
+    3  the configuration or the pipeline is invalid; nothing was run
+    4  the input, an output or the store failed; or an output file does not belong to the run
+    5  paused: a budget is exhausted, no provider could answer, or too many items failed; resume it
+   70  internal error; completed work was saved
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
-  141  the reader of the output has gone";
+  141  the reader of the output has closed it";
 
 impl Exit {
-    /// Returns how the program ends after a run with this report.
-    pub(super) fn of(report: &Report, gave_up: bool) -> Self {
-        match report.ended {
-            _ if gave_up => Self::Internal,
-            _ if report.reader_gone => Self::BrokenPipe,
-            Ended::Broken => Self::Broken,
-            Ended::Interrupted => Self::Interrupted,
-            Ended::Paused => Self::Paused,
-            Ended::Whole if report.items.failed + report.items.rejected + report.items.left > 0 => {
+    /// Returns the exit code of a run with this report.
+    pub(super) fn of(report: &Report, has_fatal_error: bool) -> Self {
+        match report.outcome {
+            _ if has_fatal_error => Self::Internal,
+            _ if report.output_closed => Self::BrokenPipe,
+            RunOutcome::IoFailed => Self::IoError,
+            RunOutcome::Interrupted => Self::Interrupted,
+            RunOutcome::Paused => Self::Paused,
+            RunOutcome::Completed
+                if report.items.failed + report.items.rejected + report.items.not_processed > 0 =>
+            {
                 Self::ItemsFailed
             }
-            Ended::Whole => Self::Done,
+            RunOutcome::Completed => Self::Success,
         }
     }
 
     /// Returns the number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
-            Self::Done => 0,
+            Self::Success => 0,
             Self::ItemsFailed => 1,
             Self::Usage => 2,
             Self::Configuration => 3,
-            Self::Broken => 4,
+            Self::IoError => 4,
             Self::Paused => 5,
             Self::Internal => 70,
             Self::Interrupted => 130,
@@ -86,11 +89,11 @@ mod tests {
     #[test]
     fn every_code_is_in_the_help() {
         let all = [
-            Exit::Done,
+            Exit::Success,
             Exit::ItemsFailed,
             Exit::Usage,
             Exit::Configuration,
-            Exit::Broken,
+            Exit::IoError,
             Exit::Paused,
             Exit::Internal,
             Exit::Interrupted,

@@ -1,4 +1,4 @@
-//! Sends what the library logs to stderr, around a live display and never through it.
+//! Writes the library's log to stderr without damaging the progress display.
 
 use std::io::{self, Write};
 
@@ -9,11 +9,11 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::live::{Mode, say_json};
-use super::print::say_log;
+use super::print::eprint_log;
+use super::progress::{Mode, eprint_json};
 
-/// Starts logging: warnings, with `verbose` more; `bar` is taken away while a line is written. For
-/// machines a line is JSON, `{"log": ...}`.
+/// Starts logging: warnings, and more with `verbose`. `bar` is suspended while a line is written. In JSON mode a
+/// line is `{"log": ...}`.
 pub(super) fn start(verbose: u8, bar: ProgressBar, mode: Mode) {
     let level = match verbose {
         0 => Level::WARN,
@@ -22,35 +22,35 @@ pub(super) fn start(verbose: u8, bar: ProgressBar, mode: Mode) {
     };
     let ours = Targets::new().with_target("pointsman", level).with_default(Level::ERROR);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Around { bar, json: mode == Mode::Json })
+        .with_writer(LogWriter { bar, json: mode == Mode::Json })
         .with_target(false)
         .without_time()
-        // Colours would be told apart from those that a field holds no more.
+        // If the log had colors, escape sequences in a field could not be recognized and removed.
         .with_ansi(false);
-    // A second start in one process keeps the first.
+    // If logging has started before in this process, the first logger stays.
     drop(tracing_subscriber::registry().with(ours).with(lines).try_init());
 }
 
-struct Around {
+struct LogWriter {
     bar: ProgressBar,
     json: bool,
 }
 
-impl<'a> MakeWriter<'a> for Around {
-    type Writer = Line<'a>;
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { around: self, text: Vec::new() }
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine { around: self, text: Vec::new() }
     }
 }
 
-/// Gathers a line and writes it whole when it is done.
-struct Line<'a> {
-    around: &'a Around,
+/// Collects a line and writes it at once when it is dropped.
+struct LogLine<'a> {
+    around: &'a LogWriter,
     text: Vec<u8>,
 }
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.text.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -61,12 +61,12 @@ impl Write for Line<'_> {
     }
 }
 
-impl Drop for Line<'_> {
+impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         self.around.bar.suspend(|| {
             let text = String::from_utf8_lossy(&self.text);
             let text = text.trim_end();
-            if self.around.json { say_json("log", &text.trim_start()) } else { say_log(text) }
+            if self.around.json { eprint_json("log", &text.trim_start()) } else { eprint_log(text) }
         });
     }
 }

@@ -1,80 +1,85 @@
-//! Names the command that takes a run further. Pure: it prints nothing.
+//! The advice after a run: the command that resumes it or processes its remaining items. Pure: prints nothing.
 
-use crate::run::{Ended, Report};
+use crate::run::{Report, RunOutcome};
 use crate::store::{RunNumber, StoreUrl};
-use crate::types::{Class, Whose};
+use crate::types::{Attribution, Class};
 
 use super::table;
 
-/// A kept run, as far as a command has to name it.
+/// A stored run, as far as a command needs it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NextCommand<'a> {
     /// Its number.
     pub(super) run: RunNumber,
-    /// Where it is kept.
+    /// Its store.
     pub(super) url: &'a StoreUrl,
-    /// The option by which another command finds the same store, where it needs one.
-    pub(super) here: &'a str,
-    /// The classes of failed items that its session asked again, where it asked those alone.
+    /// The option by which another command finds the same store, where one is needed.
+    pub(super) store_option: &'a str,
+    /// The classes of failed items that its session processed again, where it processed only those.
     pub(super) retry: Option<&'a [Class]>,
-    /// Whether its items come from stdin, where no command can read them again.
+    /// Whether its items come from stdin, which no command can read again.
     pub(super) is_from_stdin: bool,
 }
 
 impl NextCommand<'_> {
-    /// Says what can be done about a run that has something left; `None` where nothing has to be done.
+    /// Returns the advice for a run that has items left; `None` where nothing is left.
     pub(super) fn of(&self, report: &Report) -> Option<String> {
-        let Self { run, url, here, .. } = self;
-        let is_of_money = report.paused_class.is_none_or(|class| class == Class::Budget);
-        match report.ended {
-            Ended::Paused if is_of_money && table::is_of_run(report) => Some(format!(
-                "run {run} is kept in {url}: {}",
-                self.how(" --max-cost USD", "goes on with more")
+        let Self { run, url, store_option, .. } = self;
+        let is_budget_pause = report.paused_class.is_none_or(|class| class == Class::Budget);
+        match report.outcome {
+            RunOutcome::Paused if is_budget_pause && table::run_cap_reached(report) => Some(format!(
+                "run {run} is stored in {url}: {}",
+                self.command(" --max-cost USD", "resumes it with a higher cap")
             )),
-            Ended::Paused if is_of_money => {
-                Some(format!("run {run} is kept in {url}: {}", self.how("", "goes on then")))
+            RunOutcome::Paused if is_budget_pause => {
+                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it then")))
             }
-            Ended::Paused if holds_for_its_last(report) => Some(format!(
-                "run {run} is kept in {url}: {}; with `--give-up` the items that it holds for fail",
-                self.how("", "resumes it")
+            RunOutcome::Paused if holds_for_last_items(report) => Some(format!(
+                "run {run} is stored in {url}: {}; with `--give-up` the items that hold fail",
+                self.command("", "resumes it")
             )),
-            Ended::Paused => Some(format!("run {run} is kept in {url}: {}", self.how("", "resumes it"))),
-            Ended::Interrupted | Ended::Broken => {
-                Some(format!("run {run} is kept in {url}: {}", self.how("", "goes on")))
+            RunOutcome::Paused => {
+                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it")))
             }
-            Ended::Whole if report.items.left > 0 => {
-                Some(format!("run {run}: `pointsman resume {run}{here}` asks what was not asked"))
+            RunOutcome::Interrupted | RunOutcome::IoFailed => {
+                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it")))
             }
-            Ended::Whole if report.items.failed > 0 => {
-                Some(format!("run {run}: `pointsman retry {run}{here}` asks again what failed"))
-            }
-            Ended::Whole => None,
+            RunOutcome::Completed if report.items.not_processed > 0 => Some(format!(
+                "run {run}: `pointsman resume {run}{store_option}` processes the remaining items"
+            )),
+            RunOutcome::Completed if report.items.failed > 0 => Some(format!(
+                "run {run}: `pointsman retry {run}{store_option}` processes the failed items again"
+            )),
+            RunOutcome::Completed => None,
         }
     }
 
-    /// Returns the command with these options, and what it does.
-    fn how(&self, options: &str, what: &str) -> String {
-        let Self { run, here, .. } = self;
+    /// Returns the command with these options, and its effect.
+    fn command(&self, options: &str, what: &str) -> String {
+        let Self { run, store_option, .. } = self;
         match self.retry {
             Some(classes) => {
                 let classes: String = classes.iter().map(|class| format!(" --class {class}")).collect();
-                format!("`pointsman retry {run}{classes}{here}{options}` {what}")
+                format!("`pointsman retry {run}{classes}{store_option}{options}` {what}")
             }
             None if self.is_from_stdin => {
                 format!(
-                    "its items came from stdin: the same `pointsman run{options}` with them piped in again {what}"
+                    "its items came from stdin: the same `pointsman run{options}` with the items piped in again {what}"
                 )
             }
-            None => format!("`pointsman resume {run}{here}{options}` {what}"),
+            None => format!("`pointsman resume {run}{store_option}{options}` {what}"),
         }
     }
 }
 
-/// Returns whether a run paused with all of its input begun, for a failure that may be that of the items which are left.
-fn holds_for_its_last(report: &Report) -> bool {
-    let may_be_theirs = report.paused_class.is_some_and(|class| match class.whose() {
-        Whose::Attempt => true,
-        Whose::Request | Whose::Limit | Whose::Account | Whose::Ours => false,
+/// Returns whether a run paused after all of its input had begun, for a failure that the items which are left may
+/// have caused.
+fn holds_for_last_items(report: &Report) -> bool {
+    let may_be_item_failure = report.paused_class.is_some_and(|class| match class.attribution() {
+        Attribution::Attempt => true,
+        Attribution::Request | Attribution::Limit | Attribution::Account | Attribution::Router => false,
     });
-    may_be_theirs && report.items.left == 0 && report.items.completed + report.items.settled_before > 0
+    may_be_item_failure
+        && report.items.not_processed == 0
+        && report.items.completed + report.items.finished_before > 0
 }

@@ -1,156 +1,163 @@
-//! `pointsman plan`: what a run is going to take, before it does.
+//! `pointsman plan`: estimates the calls, tokens, cost and duration of a run.
 
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::config::{Config, Inputs};
+use crate::config::{Config, KeepInputs};
 use crate::pipeline::Pipeline;
-use crate::run::{Ended, Output, Report};
-use crate::runtime::{Counted, Error, Keep, LanePlan, Plan, Pointsman, Range, Sample};
-use crate::sink::{Format, Sink, Target};
+use crate::run::{Report, RunOutcome, RunOutput};
+use crate::runtime::{Error, InputScan, Plan, Pointsman, Range, ResumeOptions, Sample, TargetPlan};
+use crate::sink::{Destination, Format, Sink};
 use crate::types::ItemKey;
 
 use super::args::{self, Run};
+use super::config::load;
 use super::exit::Exit;
-use super::kept::{self, Said};
-use super::live::{Live, Mode, say};
+use super::open_store::store_url;
 use super::pause::PauseArgs;
 use super::print::{print, print_json};
-use super::run::load;
-use super::status::{count, money, numbered, seconds_text};
-use super::watch::{End, watch};
-use super::{log, place};
+use super::progress::{Mode, ProgressDisplay, eprint_line};
+use super::saved_args::SavedArgs;
+use super::status::{count, counted, money, seconds_text};
+use super::watch::{WatchEnd, watch};
+use super::{io, log};
 
-/// Foretells a run.
+/// Estimates a run.
 pub(super) fn plan(args: &args::Plan) -> Exit {
     let mode = if args.json { Mode::Json } else { Mode::Lines };
     let config = match load(args.config.as_deref(), args.simulate) {
         Ok(config) => config,
-        Err(faults) => return mode.refuse(&faults),
+        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let live = Live::new(mode, &title);
-    log::start(0, live.bar(), mode);
+    let display = ProgressDisplay::new(mode, &title);
+    log::start(0, display.bar(), mode);
     // Only a sample needs the keys.
-    let asks = args.sample.is_some_and(|number| number > 0);
-    let pointsman = if asks { Pointsman::start(&config) } else { Pointsman::start_to_plan(&config) };
+    let has_sample = args.sample.is_some_and(|number| number > 0);
+    let pointsman = if has_sample { Pointsman::start(&config) } else { Pointsman::start_to_plan(&config) };
     let pointsman = match pointsman {
         Ok(pointsman) => pointsman,
-        Err(Error::Faults(faults)) => return mode.refuse(&faults),
+        Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
     let pipeline = match pointsman.pipeline(&args.pipeline) {
         Ok(pipeline) => pipeline,
-        Err(faults) => return mode.refuse(&faults),
+        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
     pointsman.notes().iter().for_each(|note| mode.note(note));
-    let planned = pointsman.runtime().block_on(foretell(&pointsman, &config, args, pipeline, live));
+    let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));
     match planned.and_then(|plan| show(&plan, args.json)) {
-        Ok(()) => Exit::Done,
+        Ok(()) => Exit::Success,
         Err(error) => {
-            let exit = error.downcast_ref::<NotSampled>().map_or(Exit::Broken, |error| error.exit);
+            let exit = error.downcast_ref::<SampleIncomplete>().map_or(Exit::IoError, |error| error.exit);
             mode.fail(&error, exit)
         }
     }
 }
 
-/// The sample was not asked to its end.
+/// The run of the sample did not complete.
 #[derive(Debug, thiserror::Error)]
-#[error("the sample was not asked to its end: {why}")]
-struct NotSampled {
+#[error("the sample did not complete: {why}")]
+struct SampleIncomplete {
     why: String,
     exit: Exit,
 }
 
-impl NotSampled {
-    fn of(report: &Report, gave_up: bool) -> Self {
+impl SampleIncomplete {
+    fn of(report: &Report, has_fatal_error: bool) -> Self {
         let errors = [&report.store_error, &report.output_error, &report.input_error];
         let error = errors.into_iter().flatten().next();
         let why = match (&report.paused, report.paused_class, error) {
             (Some(why), class, _) => {
                 let class = class.map_or_else(String::new, |class| format!("{class}: "));
-                format!("paused: {class}{why}; what was answered is kept, and the same command asks the rest")
+                format!(
+                    "paused: {class}{why}; the answers are stored, and the same command processes the rest"
+                )
             }
             (None, _, Some(error)) => error.clone(),
-            (None, _, None) => "it was stopped; the same command asks the rest".to_owned(),
+            (None, _, None) => "it was stopped; the same command processes the rest".to_owned(),
         };
-        Self { why, exit: Exit::of(report, gave_up) }
+        Self { why, exit: Exit::of(report, has_fatal_error) }
     }
 }
 
-async fn foretell(
+async fn estimate(
     pointsman: &Pointsman,
     config: &Config,
     args: &args::Plan,
     pipeline: Pipeline,
-    mut live: Live,
+    mut display: ProgressDisplay,
 ) -> anyhow::Result<Plan> {
-    let (run, number) = (as_run(args), args.sample.unwrap_or(0));
-    let source = place::source(&run).context("--items")?;
+    let run = run_args(args);
+    let number = args.sample.unwrap_or(0);
+    let source = io::source(&run).context("--items")?;
     let pipeline = Arc::new(pipeline);
-    let counted = pointsman.count(&pipeline, source, number).await?;
-    if number == 0 || counted.picked() == 0 {
-        return Ok(pointsman.plan(&pipeline, &counted, None));
+    let scan = pointsman.scan_input(&pipeline, source, number).await?;
+    if number == 0 || scan.sample_size() == 0 {
+        return Ok(pointsman.plan(&pipeline, &scan, None));
     }
-    live.note(&format!("asking {} for a sample", numbered(counted.picked() as u64, "item")));
-    let sample = ask(pointsman, config, args, &pipeline, &counted, &mut live).await?;
-    Ok(pointsman.plan(&pipeline, &counted, Some(&sample)))
+    display.note(&format!("processing {} as a sample", counted(scan.sample_size() as u64, "item")));
+    let sample = run_sample(pointsman, config, args, &pipeline, &scan, &mut display).await?;
+    Ok(pointsman.plan(&pipeline, &scan, Some(&sample)))
 }
 
-/// Asks the sample, as a part of the run that is going to come.
-async fn ask(
+/// Processes the sample, as a part of the later run.
+async fn run_sample(
     pointsman: &Pointsman,
     config: &Config,
     args: &args::Plan,
     pipeline: &Arc<Pipeline>,
-    counted: &Counted,
-    live: &mut Live,
+    scan: &InputScan,
+    display: &mut ProgressDisplay,
 ) -> anyhow::Result<Sample> {
-    let url = kept::url(args.keep.store.as_ref(), config);
+    let url = store_url(args.stored.store.as_ref(), config);
     let Some(store) = url.open().await? else {
-        bail!("a sample that is not kept would be paid for twice: name a store with --store sqlite:FILE");
+        bail!("a sample that is not stored would be paid for twice: name a store with --store sqlite:FILE");
     };
-    let said = Said::of(&as_run(args))?;
-    let keep = Keep {
-        places: serde_json::to_value(&said)?,
-        accept_changes: args.keep.accept_changes,
-        max_cost: args.keep.max_cost,
+    let saved = SavedArgs::of(&run_args(args))?;
+    let options = ResumeOptions {
+        command: serde_json::to_value(&saved)?,
+        accept_changes: args.stored.accept_changes,
+        max_cost: args.stored.max_cost,
         pause: PauseArgs::default().options(&config.run),
-        partly: true,
-        keep_inputs: config.store.inputs == Inputs::All,
-        ..Keep::new(store.clone(), said.identity())
+        partial: true,
+        keep_inputs: config.store.keep_inputs == KeepInputs::All,
+        ..ResumeOptions::new(store.clone(), saved.identity())
     };
-    let again = pointsman.pipeline(&args.pipeline).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let kept = pointsman.keep(&again, keep).await?;
+    let run_pipeline =
+        pointsman.pipeline(&args.pipeline).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    let prepared = pointsman.prepare_run(&run_pipeline, options).await?;
     let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
-    let lines = Sink::results(Target::none(), Format::Jsonl, &steps)?;
-    let mut run = pointsman.run_kept(again, counted.sample(), Output::new(lines), kept).await?;
-    let watched = watch(pointsman, &mut run, live).await;
-    live.clear();
+    let lines = Sink::results(Destination::none(), Format::Jsonl, &steps)?;
+    let mut run = pointsman.run_stored(run_pipeline, scan.sample(), RunOutput::new(lines), prepared).await?;
+    let watched = watch(pointsman, &mut run, display).await;
+    display.clear();
     match watched {
-        End::Reported(report, false) if report.ended == Ended::Whole => {}
-        End::Reported(report, gave_up) => return Err(NotSampled::of(&report, gave_up).into()),
-        End::Left => {
-            return Err(NotSampled { why: "it was stopped".to_owned(), exit: Exit::Interrupted }.into());
+        WatchEnd::Reported(report, false) if report.outcome == RunOutcome::Completed => {}
+        WatchEnd::Reported(report, has_fatal_error) => {
+            return Err(SampleIncomplete::of(&report, has_fatal_error).into());
         }
-        End::Failed(error) => return Err(error.into()),
+        WatchEnd::Abandoned => {
+            return Err(SampleIncomplete { why: "it was stopped".to_owned(), exit: Exit::Interrupted }.into());
+        }
+        WatchEnd::Failed(error) => return Err(error.into()),
     }
-    let number = run.number().context("the sample was not kept")?;
-    let keys: Vec<ItemKey> = counted.keys();
+    let number = run.number().context("the sample was not stored")?;
+    let keys: Vec<ItemKey> = scan.keys();
     Ok(Sample::read(&*store, number, &keys).await?)
 }
 
-/// Returns the command that is planned.
-fn as_run(args: &args::Plan) -> Run {
+/// Returns the arguments of the run that is planned.
+fn run_args(args: &args::Plan) -> Run {
     Run {
         pipeline: args.pipeline.clone(),
         items: args.items.clone(),
         out: "-".into(),
-        from: args.from,
-        to: None,
+        input_format: args.input_format,
+        output_format: None,
         csv: args::Csv::default(),
         rejects: None,
         ordered: false,
@@ -158,7 +165,7 @@ fn as_run(args: &args::Plan) -> Run {
         config: args.config.clone(),
         simulate: args.simulate,
         overwrite: false,
-        keep: args.keep.clone(),
+        stored: args.stored.clone(),
         pause: PauseArgs::default(),
         new: false,
         show: args::Show::default(),
@@ -169,19 +176,19 @@ fn show(plan: &Plan, json: bool) -> anyhow::Result<()> {
     if json {
         return Ok(print_json(&serde_json::to_string_pretty(plan)?)?);
     }
-    print(&words(plan))?;
+    print(&plan_text(plan))?;
     let advice = match plan.sampled {
-        0 => "how long answers are is a guess; --sample 20 asks twenty items, which the run then has already"
+        0 => "the length of the answers is a guess; --sample 20 processes 20 items, which become part of the run"
             .to_owned(),
-        sampled => format!("{} asked for this are a part of the run", numbered(sampled, "item")),
+        sampled => format!("{} of the sample are part of the run", counted(sampled, "item")),
     };
-    say(&advice);
+    eprint_line(&advice);
     Ok(())
 }
 
-fn words(plan: &Plan) -> String {
-    let mut text = vec![format!("{}: {}{}", plan.pipeline, numbered(plan.items, "item"), aside(plan))];
-    text.extend(plan.no_calls.as_ref().map(|why| format!("no call is foreseen: {why}")));
+fn plan_text(plan: &Plan) -> String {
+    let mut text = vec![format!("{}: {}{}", plan.pipeline, counted(plan.items, "item"), input_notes(plan))];
+    text.extend(plan.no_calls.as_ref().map(|why| format!("no call is expected: {why}")));
     text.push(format!(
         "calls {}; tokens {} in, {} out",
         range(plan.calls),
@@ -189,35 +196,37 @@ fn words(plan: &Plan) -> String {
         range(plan.output)
     ));
     text.push(match (plan.cost_usd, plan.spent_usd) {
-        (Some(cost), Some(spent)) => format!("cost {}, of which {} are spent", dollars(cost), money(spent)),
+        (Some(cost), Some(spent)) => format!("cost {}, of which {} is spent", dollars(cost), money(spent)),
         (Some(cost), None) => format!("cost {}", dollars(cost)),
         (None, _) => "cost unknown: not every price or usage is known".to_owned(),
     });
     text.push(match plan.bounds.first() {
-        Some(bound) => format!("time at least {}, by {} of {}", span(bound.seconds), bound.limit, bound.of),
+        Some(bound) => {
+            format!("time at least {}, by {} of {}", span(bound.seconds), bound.limit, bound.limit_of)
+        }
         None => "time unknown: no limit is configured".to_owned(),
     });
     text.extend(
         plan.bounds
             .iter()
             .skip(1)
-            .map(|bound| format!("  {} by {} of {}", span(bound.seconds), bound.limit, bound.of)),
+            .map(|bound| format!("  {} by {} of {}", span(bound.seconds), bound.limit, bound.limit_of)),
     );
-    text.push(steps(plan));
-    for (route, lanes) in &plan.routes {
-        text.push(format!("if one lane of route {route} answered everything:"));
-        text.push(side_by_side(lanes));
+    text.push(step_table(plan));
+    for (route, targets) in &plan.routes {
+        text.push(format!("if one target of route {route} answered all requests:"));
+        text.push(target_table(targets));
     }
     text.join("\n")
 }
 
-fn aside(plan: &Plan) -> String {
+fn input_notes(plan: &Plan) -> String {
     let mut text = String::new();
     if plan.rejected > 0 {
-        text.push_str(&format!(", {} of the input are none", numbered(plan.rejected, "piece")));
+        text.push_str(&format!(", {} of the input rejected", counted(plan.rejected, "record")));
     }
     if plan.sampled > 0 {
-        text.push_str(&format!(", by a sample of {}", count(plan.sampled)));
+        text.push_str(&format!(", from a sample of {}", count(plan.sampled)));
     }
     if plan.sample_failed > 0 {
         text.push_str(&format!(" ({} of them failed)", count(plan.sample_failed)));
@@ -225,7 +234,7 @@ fn aside(plan: &Plan) -> String {
     text
 }
 
-fn steps(plan: &Plan) -> String {
+fn step_table(plan: &Plan) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["step", "route", "calls", "tokens in", "out", "cost: low", "likely", "high"]);
@@ -235,61 +244,61 @@ fn steps(plan: &Plan) -> String {
         table.add_row([
             name.to_string(),
             step.route.to_string(),
-            whole(step.calls.likely),
-            whole(step.input.likely),
-            whole(step.output.likely),
+            rounded(step.calls.likely),
+            rounded(step.input.likely),
+            rounded(step.output.likely),
             cost(|cost| cost.low),
             cost(|cost| cost.likely),
             cost(|cost| cost.high),
         ]);
     }
-    right(&mut table, 2)
+    right_aligned(&mut table, 2)
 }
 
-fn side_by_side(lanes: &[LanePlan]) -> String {
+fn target_table(targets: &[TargetPlan]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["lane", "price in", "out", "cost: low", "likely", "high", "had"]);
-    for lane in lanes {
+    table.set_header(["target", "price in", "out", "cost: low", "likely", "high", "share"]);
+    for target in targets {
         let price =
             |dollars: Option<f64>| dollars.map_or_else(|| "unknown".into(), |dollars| dollars.to_string());
         let cost =
-            |of: fn(Range) -> f64| lane.cost_usd.map_or_else(|| "unknown".into(), |cost| money(of(cost)));
+            |of: fn(Range) -> f64| target.cost_usd.map_or_else(|| "unknown".into(), |cost| money(of(cost)));
         table.add_row([
-            format!("{}{}", lane.lane, mark(lane)),
-            price(lane.price.map(|price| price.input)),
-            price(lane.price.map(|price| price.output)),
+            format!("{}{}", target.target, target_note(target)),
+            price(target.price.map(|price| price.input)),
+            price(target.price.map(|price| price.output)),
             cost(|cost| cost.low),
             cost(|cost| cost.likely),
             cost(|cost| cost.high),
-            lane.share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0)),
+            target.share.map_or_else(String::new, |share| format!("{:.0}%", share * 100.0)),
         ]);
     }
-    right(&mut table, 1)
+    right_aligned(&mut table, 1)
 }
 
-fn mark(lane: &LanePlan) -> &'static str {
-    match lane {
-        LanePlan { practice: true, .. } => " [simulated]",
-        LanePlan { usable: false, .. } => " [no key]",
+fn target_note(target: &TargetPlan) -> &'static str {
+    match target {
+        TargetPlan { simulated: true, .. } => " [simulated]",
+        TargetPlan { usable: false, .. } => " [no key]",
         _ => "",
     }
 }
 
-fn right(table: &mut Table, from: usize) -> String {
+fn right_aligned(table: &mut Table, from: usize) -> String {
     for column in table.column_iter_mut().skip(from) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
 }
 
-fn whole(number: f64) -> String {
+fn rounded(number: f64) -> String {
     count(number.round().max(0.0) as u64)
 }
 
-/// Shows a range of counts; one that is certain as one number.
+/// Formats a range of counts; a certain one as one number.
 fn range(range: Range) -> String {
-    match (whole(range.low), whole(range.likely), whole(range.high)) {
+    match (rounded(range.low), rounded(range.likely), rounded(range.high)) {
         (low, likely, high) if low == high => likely,
         (low, likely, high) => format!("{likely} ({low} to {high})"),
     }

@@ -1,4 +1,4 @@
-//! `pointsman prices`: what the configured models cost, and where that is known from.
+//! `pointsman prices`: the prices of the configured models and their sources.
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -7,52 +7,52 @@ use crate::types::Price;
 use crate::wire::Format;
 
 use super::args::Prices;
+use super::config::load;
 use super::exit::Exit;
-use super::live::{Mode, say};
 use super::print::print;
-use super::run::load;
+use super::progress::{Mode, eprint_line};
 
 /// Shows the prices of the configured models, or the whole built-in list.
 pub(super) fn prices(args: &Prices) -> Exit {
     let rows = if args.all {
-        listed()
+        built_in_prices()
     } else {
         match load(args.config.as_deref(), false) {
-            Ok(config) => configured(&config),
-            Err(faults) => return Mode::Lines.refuse(&faults),
+            Ok(config) => configured_prices(&config),
+            Err(diagnostics) => return Mode::Lines.report_diagnostics(&diagnostics),
         }
     };
     if let Err(error) = print(&table(rows)) {
-        return Mode::Lines.fail(&error.into(), Exit::Broken);
+        return Mode::Lines.fail(&error.into(), Exit::IoError);
     }
     if let Some(list) = PriceList::built_in() {
-        say(&format!(
-            "US dollars per million tokens; over: what a call with a longer prompt costs. The built-in list is of {}: \
+        eprint_line(&format!(
+            "US dollars per million tokens; over: the price of a call with a longer prompt. The built-in list is of {}: \
              prices change, and price = {{ input = .., output = .. }} under a model overrides it",
             list.read
         ));
     }
-    Exit::Done
+    Exit::Success
 }
 
 type Row = (String, Option<Price>, String);
 
-fn configured(config: &Config) -> Vec<Row> {
+fn configured_prices(config: &Config) -> Vec<Row> {
     let models = config.providers.iter().flat_map(|(provider, settings)| {
         settings.models.iter().map(move |(model, known)| {
-            let whence = match known.price {
-                Some(_) if known.is_listed => "built-in list",
+            let source = match known.price {
+                Some(_) if known.has_builtin_price => "built-in list",
                 Some(_) => "configuration",
-                None if settings.is_practice() => "simulated: costs nothing",
-                None => "not known: set price under its model",
+                None if settings.is_simulated() => "simulated: costs nothing",
+                None => "unknown: set price under its model",
             };
-            (format!("{provider}/{model}"), known.price, whence.to_owned())
+            (format!("{provider}/{model}"), known.price, source.to_owned())
         })
     });
     models.collect()
 }
 
-fn listed() -> Vec<Row> {
+fn built_in_prices() -> Vec<Row> {
     let Some(list) = PriceList::built_in() else { return Vec::new() };
     let vendors = [Format::Anthropic, Format::Openai, Format::Gemini].map(|format| list.vendor(format));
     let rows = vendors.into_iter().flat_map(|vendor| {
@@ -69,8 +69,8 @@ fn listed() -> Vec<Row> {
 fn table(rows: Vec<Row>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["model", "input", "output", "cached", "cache write", "over", "known from"]);
-    for (model, price, whence) in rows {
+    table.set_header(["model", "input", "output", "cached", "cache write", "over", "source"]);
+    for (model, price, source) in rows {
         let number =
             |dollars: Option<f64>| dollars.map_or_else(|| "-".to_owned(), |dollars| dollars.to_string());
         let long = price.and_then(|price| price.long);
@@ -84,7 +84,7 @@ fn table(rows: Vec<Row>) -> String {
             number(price.and_then(|price| price.cached)),
             number(price.and_then(|price| price.cache_write)),
             over,
-            whence,
+            source,
         ]);
     }
     for column in 1..5 {

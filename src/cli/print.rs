@@ -1,49 +1,49 @@
-//! Where text leaves to the terminal: nothing else in the program writes to stdout or stderr.
+//! Writes text to stdout and stderr. Nothing else in the program does.
 //!
-//! Whatever it was made of, it is shown without what a terminal would act on (`crate::screen`).
+//! All text is printed without characters that a terminal would act on (`crate::terminal_text`).
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::screen;
+use crate::terminal_text;
 
 use super::exit::Exit;
 use super::stderr;
 
-/// Standard output cannot be written to.
+/// Standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output")]
-pub(super) struct Unwritten(#[from] io::Error);
+pub(super) struct StdoutError(#[from] io::Error);
 
-impl Unwritten {
-    /// Returns whether the process that read it has gone, as `head` does.
+impl StdoutError {
+    /// Returns whether its reader has closed it, as `head` does.
     pub(super) fn is_broken_pipe(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }
 }
 
-/// Writes one line for people to stderr.
-pub(super) fn say(text: &str) {
-    to_stderr(&screen::line(text));
+/// Writes one line of text to stderr.
+pub(super) fn eprint_line(text: &str) {
+    to_stderr(&terminal_text::line(text));
 }
 
-/// Writes several lines for people to stderr.
-pub(super) fn say_lines(text: &str) {
-    to_stderr(&screen::lines(text));
+/// Writes several lines of text to stderr.
+pub(super) fn eprint_lines(text: &str) {
+    to_stderr(&terminal_text::lines(text));
 }
 
-/// Writes a JSON line `{"KIND": ...}` for machines to stderr.
-pub(super) fn say_json(kind: &str, value: &impl Serialize) {
+/// Writes a JSON line `{"KIND": ...}` to stderr.
+pub(super) fn eprint_json(kind: &str, value: &impl Serialize) {
     match serde_json::to_value(value) {
-        Ok(value) => to_stderr(&screen::json(&serde_json::json!({ kind: value }).to_string())),
-        Err(error) => say(&format!("cannot write {kind} as JSON: {error}")),
+        Ok(value) => to_stderr(&terminal_text::json(&serde_json::json!({ kind: value }).to_string())),
+        Err(error) => eprint_line(&format!("cannot write {kind} as JSON: {error}")),
     }
 }
 
-/// Writes a line of the log to stderr, its level coloured.
-pub(super) fn say_log(text: &str) {
-    let text = screen::line(text);
+/// Writes a line of the log to stderr, with its level in color.
+pub(super) fn eprint_log(text: &str) {
+    let text = terminal_text::line(text);
     let start = text.len() - text.trim_start().len();
     let end = text[start..].find(' ').map_or(text.len(), |at| start + at);
     let (level, rest) = text.split_at(end);
@@ -56,8 +56,8 @@ pub(super) fn say_log(text: &str) {
     to_stderr(&format!("{}{rest}", level.for_stderr()));
 }
 
-/// Writes text to stderr in which data was made safe before it was coloured.
-pub(super) fn say_coloured(text: &str) {
+/// Writes colored text to stderr. Its data was made safe before it was colored.
+pub(super) fn eprint_colored(text: &str) {
     to_stderr(text);
 }
 
@@ -65,87 +65,86 @@ fn to_stderr(text: &str) {
     stderr::write_line(text);
 }
 
-/// Writes lines for people to stdout.
+/// Writes lines of text to stdout.
 ///
 /// # Errors
-/// Where standard output cannot be written to.
-pub(super) fn print(text: &str) -> Result<(), Unwritten> {
-    Ok(writeln!(io::stdout(), "{}", screen::lines(text))?)
+/// When standard output cannot be written.
+pub(super) fn print(text: &str) -> Result<(), StdoutError> {
+    Ok(writeln!(io::stdout(), "{}", terminal_text::lines(text))?)
 }
 
 /// Writes JSON to stdout.
 ///
 /// # Errors
-/// Where standard output cannot be written to.
-pub(super) fn print_json(json: &str) -> Result<(), Unwritten> {
-    Ok(writeln!(io::stdout(), "{}", screen::json(json))?)
+/// When standard output cannot be written.
+pub(super) fn print_json(json: &str) -> Result<(), StdoutError> {
+    Ok(writeln!(io::stdout(), "{}", terminal_text::json(json))?)
 }
 
 /// Writes many lines to stdout, in blocks.
 pub(super) struct Listing(io::BufWriter<io::StdoutLock<'static>>);
 
 impl Listing {
-    /// Starts one. Nothing else writes to stdout until it is dropped.
+    /// Locks stdout until the listing is dropped.
     pub(super) fn new() -> Self {
         Self(io::BufWriter::new(io::stdout().lock()))
     }
 
-    /// Writes one line for people.
+    /// Writes one line of text.
     ///
     /// # Errors
-    /// Where standard output cannot be written to.
-    pub(super) fn show(&mut self, text: &str) -> Result<(), Unwritten> {
-        Ok(writeln!(self.0, "{}", screen::line(text))?)
+    /// When standard output cannot be written.
+    pub(super) fn show(&mut self, text: &str) -> Result<(), StdoutError> {
+        Ok(writeln!(self.0, "{}", terminal_text::line(text))?)
     }
 
     /// Writes one line of JSON.
     ///
     /// # Errors
-    /// Where standard output cannot be written to.
-    pub(super) fn show_json(&mut self, json: &str) -> Result<(), Unwritten> {
-        Ok(writeln!(self.0, "{}", screen::json(json))?)
+    /// When standard output cannot be written.
+    pub(super) fn show_json(&mut self, json: &str) -> Result<(), StdoutError> {
+        Ok(writeln!(self.0, "{}", terminal_text::json(json))?)
     }
 
-    /// Writes what is left.
+    /// Writes the rest of the buffer.
     ///
     /// # Errors
-    /// Where standard output cannot be written to.
-    pub(super) fn finish(mut self) -> Result<(), Unwritten> {
+    /// When standard output cannot be written.
+    pub(super) fn finish(mut self) -> Result<(), StdoutError> {
         Ok(self.0.flush()?)
     }
 }
 
-/// Returns whether people see what is written to stderr.
-pub(super) fn is_seen() -> bool {
+/// Returns whether stderr is a terminal.
+pub(super) fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Shows what is wrong with the arguments, or the help that was asked for.
+/// Shows an error in the arguments, or the requested help.
 ///
 /// # Errors
-/// Where standard output cannot be written to.
-pub(super) fn usage(error: &clap::Error) -> Result<Exit, Unwritten> {
+/// When standard output cannot be written.
+pub(super) fn usage(error: &clap::Error) -> Result<Exit, StdoutError> {
     let text = error.render().to_string();
-    // As clap shows it, with its colours.
-    let as_clap_shows_it = || error.print().and_then(|()| io::stdout().flush());
+    let print_with_clap = || error.print().and_then(|()| io::stdout().flush());
     if !error.use_stderr() {
-        as_clap_shows_it()?;
-        return Ok(Exit::Done);
+        print_with_clap()?;
+        return Ok(Exit::Success);
     }
-    if screen::lines(&text) == text {
-        // There is nowhere left to say that stderr is closed.
-        let _ = as_clap_shows_it();
+    if terminal_text::lines(&text) == text {
+        // A closed stderr cannot be reported anywhere.
+        let _ = print_with_clap();
     } else {
-        say_lines(text.trim_end());
+        eprint_lines(text.trim_end());
     }
     Ok(Exit::Usage)
 }
 
-/// Shows panics as everything else is shown: the text of one may repeat data.
-pub(super) fn panics_are_shown() {
+/// Prints panics without characters that a terminal would act on, because their text may have data.
+pub(super) fn install_panic_hook() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.to_string();
-        if screen::lines(&text) == text { before(panic) } else { say_lines(&text) }
+        if terminal_text::lines(&text) == text { before(panic) } else { eprint_lines(&text) }
     }));
 }

@@ -1,4 +1,4 @@
-//! `pointsman results`, `failed` and `report`: what a run has come to, from its store alone.
+//! `pointsman results`, `failures` and `report`: the results of a run, read from its store.
 
 use std::path::{Path, PathBuf};
 
@@ -6,69 +6,71 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::run::History;
-use crate::runtime::{Error, note_written, owner_of, retried_by};
-use crate::sink::{self, Sink, Target};
-use crate::store::KnownItem;
+use crate::runtime::{Error, owner_of, record_written, retried_classes};
+use crate::sink::{self, Destination, Sink};
+use crate::store::StoredItem;
 use crate::types::ItemStatus;
 
 use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
-use super::kept::{Opened, Said, fail, is_dash, state};
-use super::live::{Mode, say};
 use super::next_command::NextCommand;
+use super::open_store::{OpenedStore, fail, state_word};
 use super::print::{Listing, print, print_json};
-use super::status::numbered;
+use super::progress::{Mode, eprint_line};
+use super::saved_args::{SavedArgs, is_dash};
+use super::status::counted;
 use super::table;
 
-/// Writes the lines of all settled items.
+/// Writes the lines of all finished items.
 pub(super) fn results(args: &Results) -> Exit {
-    write(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
+    write(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
 fn write(args: &Results) -> anyhow::Result<()> {
-    let Opened { runtime, store, url } = Opened::to_read(&args.store)?;
+    let OpenedStore { runtime, store, url } = OpenedStore::to_read(&args.store)?;
     runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
-        let mut taken = url.files();
-        taken.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
-        // A run of another program has places of another kind.
-        taken.extend(Said::from_run(history.run()).map(|said| said.reads()).unwrap_or_default());
-        let taken: Vec<&Path> = taken.iter().map(PathBuf::as_path).collect();
+        let mut used_paths = url.files();
+        used_paths.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
+        // A run of another program has stored another kind of command.
+        used_paths.extend(SavedArgs::from_run(history.run()).map(|saved_args| saved_args.input_files()).unwrap_or_default());
+        let used_paths: Vec<&Path> = used_paths.iter().map(PathBuf::as_path).collect();
         let format = format(args.format, args.csv, &args.out);
-        let target = if is_dash(&args.out) {
-            Target::stdout(&taken).context("--out")?
+        let destination = if is_dash(&args.out) {
+            Destination::stdout(&used_paths).context("--out")?
         } else {
-            let target = Target::file(&args.out, &taken).context("--out")?;
+            let destination = Destination::file(&args.out, &used_paths).context("--out")?;
             owner_of(history.run()).overwriting(args.overwrite).check(&args.out).context("--out")?;
-            target
+            destination
         };
-        let outdated = export(&history, target, &args.out, format).await?;
+        let outdated = export(&history, destination, &args.out, format).await?;
         if !is_dash(&args.out) {
-            match note_written(&*store, args.run, &args.out).await {
-                // A run that is at work notes its own files, and a store that is not written stays as it is.
+            match record_written(&*store, args.run, &args.out).await {
+                // An active run records its own files, and a read-only store stays as it is.
                 Ok(()) | Err(Error::Store(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         if outdated > 0 {
-            let (run, lines) = (args.run, numbered(outdated, "line"));
+            let run = args.run;
+            let lines = counted(outdated, "line");
             Mode::Lines.note(&format!(
-                "{lines} of items that settled before the pipeline of run {run} changed; `pointsman resume {run}` asks \
-                 again what the change reaches"
+                "{lines} of items that finished before the pipeline of run {run} changed; `pointsman resume {run}` processes \
+                 the affected items again"
             ));
         }
         Ok(())
     })
 }
 
-pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {
+pub(super) fn format(argument: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {
     let formulas = match csv.csv_formulas {
-        CsvFormulas::Neutral => sink::Formulas::Neutral,
-        CsvFormulas::Keep => sink::Formulas::Kept,
+        CsvFormulas::Neutral => sink::FormulaCells::Escaped,
+        CsvFormulas::Keep => sink::FormulaCells::Verbatim,
     };
-    match said.map_or_else(
+    match argument.map_or_else(
         || sink::Format::of(out),
-        |said| match said {
+        |format| match format {
             LineFormat::Jsonl => sink::Format::Jsonl,
             LineFormat::Csv => sink::Format::Csv(formulas),
         },
@@ -78,19 +80,19 @@ pub(super) fn format(said: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Fo
     }
 }
 
-/// Writes the lines of all settled items of a run to `target`, the file at `path`; a file that was there is
-/// replaced once all is written. There is no line of an item that has left the input. Returns how many lines are older
-/// than the last change of the pipeline.
+/// Writes the lines of all finished items of a run to `destination`, the file at `path`; an existing file is
+/// replaced when everything is written. Items that are not in the input any more have no line. Returns how many
+/// lines are older than the last change of the pipeline.
 pub(super) async fn export(
     history: &History,
-    target: Target,
+    destination: Destination,
     path: &Path,
     format: sink::Format,
 ) -> anyhow::Result<u64> {
     let mut outdated = 0;
-    let sink = Sink::results(target.after(path, u64::MAX), format, history.steps())?;
+    let sink = Sink::results(destination.replacing_after(path, u64::MAX), format, history.steps())?;
     let written = history
-        .items(async |item: &KnownItem| -> anyhow::Result<()> {
+        .items(async |item: &StoredItem| -> anyhow::Result<()> {
             let is_in_input = history.is_in_input(item.head.number);
             let Some(line) = history.line(item).filter(|_| is_in_input) else { return Ok(()) };
             outdated += u64::from(history.is_outdated(item));
@@ -98,32 +100,32 @@ pub(super) async fn export(
         })
         .await;
     if written.is_err() {
-        sink.cut_short();
+        sink.mark_lines_missing();
     }
-    // Why the writing ended is worth more than that the next line could not be handed on.
+    // The error of the writer is more specific than the error of the closed channel.
     let finished = sink.finish().await;
     finished?;
     written.map(|()| outdated)
 }
 
-/// Lists what has failed.
-pub(super) fn failed(args: &OneRun) -> Exit {
-    list(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
+/// Lists the failed items.
+pub(super) fn failures(args: &OneRun) -> Exit {
+    list(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
 fn list(args: &OneRun) -> anyhow::Result<()> {
-    let Opened { runtime, store, .. } = Opened::to_read(&args.store)?;
+    let OpenedStore { runtime, store, .. } = OpenedStore::to_read(&args.store)?;
     let mut out = Listing::new();
     let mut failed = 0;
     runtime.block_on(async {
         let history = History::of(store, args.run).await?;
         history
-            .failed(async |item: &KnownItem| -> anyhow::Result<()> {
-                let Some(settled) = item.settled.as_ref().filter(|it| it.status == ItemStatus::Failed) else {
+            .failed_items(async |item: &StoredItem| -> anyhow::Result<()> {
+                let Some(outcome) = item.outcome.as_ref().filter(|it| it.status == ItemStatus::Failed) else {
                     return Ok(());
                 };
                 failed += 1;
-                let (step, failure) = settled
+                let (step, failure) = outcome
                     .error
                     .as_ref()
                     .map_or((None, None), |(step, failure)| (Some(step.as_str()), Some(failure)));
@@ -137,8 +139,10 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
                     });
                     out.show_json(&line.to_string())?;
                 } else {
-                    let (class, step) = (class.unwrap_or("?"), step.unwrap_or("?"));
-                    let (key, line) = (&item.head.key, item.head.line);
+                    let class = class.unwrap_or("?");
+                    let step = step.unwrap_or("?");
+                    let key = &item.head.key;
+                    let line = item.head.line;
                     out.show(&format!("{key}  line {line}  {class}  step {step}: {message}"))?;
                 }
                 Ok(())
@@ -147,22 +151,25 @@ fn list(args: &OneRun) -> anyhow::Result<()> {
     })?;
     out.finish()?;
     if failed == 0 {
-        say(&format!("no item of run {} has failed", args.run));
+        eprint_line(&format!("no item of run {} has failed", args.run));
     } else if !args.json {
         let run = args.run;
         let them = if failed == 1 { "it" } else { "them" };
-        say(&format!("{} failed; `pointsman retry {run}` asks {them} again", numbered(failed, "item")));
+        eprint_line(&format!(
+            "{} failed; `pointsman retry {run}` processes {them} again",
+            counted(failed, "item")
+        ));
     }
     Ok(())
 }
 
 /// Shows the report over all sessions.
 pub(super) fn report(args: &OneRun) -> Exit {
-    show(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Done)
+    show(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
 fn show(args: &OneRun) -> anyhow::Result<()> {
-    let Opened { runtime, store, url } = Opened::to_read(&args.store)?;
+    let OpenedStore { runtime, store, url } = OpenedStore::to_read(&args.store)?;
     let (history, report) = runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
         let report = history.report().await?;
@@ -172,19 +179,19 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         print_json(&serde_json::to_string_pretty(&report)?)?;
     } else {
         let run = history.run();
-        let sessions = numbered(u64::try_from(run.sessions).unwrap_or(0), "session");
-        let word = state(&*store, run);
-        let retry = retried_by(run);
-        let here = args.store.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default();
+        let sessions = counted(u64::try_from(run.sessions).unwrap_or(0), "session");
+        let word = state_word(&*store, run);
+        let retry = retried_classes(run);
+        let store_option = args.store.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default();
         let next = NextCommand {
             run: run.number,
             url: &url,
-            here: &here,
+            store_option: &store_option,
             retry: retry.as_deref(),
-            is_from_stdin: Said::from_run(run).is_ok_and(|said| is_dash(said.items())),
+            is_from_stdin: SavedArgs::from_run(run).is_ok_and(|saved_args| is_dash(saved_args.items())),
         };
         let mut text = format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report));
-        if let Some(next) = next.of(&report).filter(|_| !store.is_at_work(run.number)) {
+        if let Some(next) = next.of(&report).filter(|_| !store.is_locked(run.number)) {
             text.push_str(&format!("\n{next}"));
         }
         print(&text)?;

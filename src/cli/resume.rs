@@ -1,90 +1,93 @@
-//! `pointsman resume` and `pointsman retry`: a run that is kept goes on, as its command once said.
+//! `pointsman resume` and `pointsman retry`: resume a stored run with the arguments of its first command.
 
 use anyhow::{Context, ensure};
 
-use crate::store::{KnownRun, RunNumber, RunState};
+use crate::store::{RunNumber, RunState, StoredRun};
 
-use super::args::{KeepArgs, Resume, Retry, Run, StoreArgs};
+use super::args::{Resume, Retry, Run, StoreArgs, StoredRunArgs};
 use super::exit::Exit;
-use super::kept::{Opened, Said, fail, is_dash};
-use super::live::Mode;
-use super::run::{Going, go};
+use super::open_store::{OpenedStore, fail};
+use super::progress::Mode;
+use super::run::{ResumeTarget, run_or_resume};
+use super::saved_args::{SavedArgs, is_dash};
 
-/// Goes on with a run.
+/// Resumes a run.
 pub(super) fn resume(args: &Resume) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
-    let found = find(args.run, &args.keep, args.config.clone()).and_then(|(run, keep)| {
-        let said = Said::from_run(&run)?;
+    let found = find_run(args.run, &args.stored, args.config.clone()).and_then(|(run, stored)| {
+        let saved_args = SavedArgs::from_run(&run)?;
         ensure!(
-            !is_dash(said.items()),
-            "the items of run {} came from stdin: pipe them into the same `pointsman run` again, and it goes on",
+            !is_dash(saved_args.items()),
+            "the items of run {} came from stdin: to resume it, pipe them into the same `pointsman run` again",
             run.number
         );
-        move_to(&said)?;
-        let run_args = said.args(&keep, args.config.as_deref(), args.show);
+        enter_directory(&saved_args)?;
+        let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
         Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
     });
     match found {
-        Ok((run, args)) => go(&args, &Going { run: Some(run), retry: None }),
-        Err(error) if error.is::<Nothing>() => {
+        Ok((run, args)) => run_or_resume(&args, &ResumeTarget { run: Some(run), retry: None }),
+        Err(error) if error.is::<NothingToResume>() => {
             mode.note(&error.to_string());
-            Exit::Done
+            Exit::Success
         }
         Err(error) => fail(mode, error),
     }
 }
 
-/// There is no run to go on with.
+/// There is no run to resume.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "nothing is left to go on with: every run is complete, cancelled or at work; `pointsman runs` lists them"
+    "there is no run to resume: every run is complete, cancelled or running; `pointsman runs` lists them"
 )]
-struct Nothing;
+struct NothingToResume;
 
-/// Asks again what has failed.
+/// Processes the failed items of a run again.
 pub(super) fn retry(args: &Retry) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
-    let found = find(Some(args.run), &args.keep, args.config.clone()).and_then(|(run, keep)| {
-        let said = Said::from_run(&run)?;
-        move_to(&said)?;
-        let run_args = said.args(&keep, args.config.as_deref(), args.show);
+    let found = find_run(Some(args.run), &args.stored, args.config.clone()).and_then(|(run, stored)| {
+        let saved_args = SavedArgs::from_run(&run)?;
+        enter_directory(&saved_args)?;
+        let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
         Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
     });
     match found {
-        Ok((run, run_args)) => go(&run_args, &Going { run: Some(run), retry: Some(args.classes.clone()) }),
+        Ok((run, run_args)) => {
+            run_or_resume(&run_args, &ResumeTarget { run: Some(run), retry: Some(args.classes.clone()) })
+        }
         Err(error) => fail(mode, error),
     }
 }
 
-/// Finds the run that is meant: the latest that has something left, if none is named. The store is named by its
-/// whole path from here on.
-fn find(
+/// Finds the run: that of the number, or else the latest that is not complete. The returned arguments have the
+/// absolute path of the store.
+fn find_run(
     run: Option<RunNumber>,
-    keep: &KeepArgs,
+    stored: &StoredRunArgs,
     config: Option<std::path::PathBuf>,
-) -> anyhow::Result<(KnownRun, KeepArgs)> {
-    let opened = Opened::of(&StoreArgs { store: keep.store.clone(), config })?;
-    let Opened { runtime, store, url } = &opened;
+) -> anyhow::Result<(StoredRun, StoredRunArgs)> {
+    let opened = OpenedStore::of(&StoreArgs { store: stored.store.clone(), config })?;
+    let OpenedStore { runtime, store, url } = &opened;
     let run = match run {
         Some(run) => runtime.block_on(store.run(run))?,
         None => {
-            let is_left = |run: &KnownRun| {
+            let is_left = |run: &StoredRun| {
                 run.sessions > 0
-                    && !matches!(run.state, RunState::Complete | RunState::Cancelled)
-                    && !store.is_at_work(run.number)
+                    && !matches!(run.state, RunState::Completed | RunState::Cancelled)
+                    && !store.is_locked(run.number)
             };
             let runs = runtime.block_on(store.runs())?;
             let left = runs.into_iter().find(is_left);
-            left.ok_or(Nothing)?
+            left.ok_or(NothingToResume)?
         }
     };
-    let keep = KeepArgs { store: Some(url.absolute()?), ..keep.clone() };
-    Ok((run, keep))
+    let stored = StoredRunArgs { store: Some(url.absolute()?), ..stored.clone() };
+    Ok((run, stored))
 }
 
-/// Goes where the run was begun: what its files name may be meant from there.
-fn move_to(said: &Said) -> anyhow::Result<()> {
-    let directory = said.directory();
+/// Enters the directory in which the run was started, because its files may have relative paths.
+fn enter_directory(saved_args: &SavedArgs) -> anyhow::Result<()> {
+    let directory = saved_args.directory();
     std::env::set_current_dir(directory)
-        .with_context(|| format!("the run was begun in {}, which cannot be entered", directory.display()))
+        .with_context(|| format!("cannot enter {}, where the run was started", directory.display()))
 }

@@ -1,4 +1,4 @@
-//! Puts a run's progress into words. Pure: it prints nothing.
+//! Formats a run's progress, numbers and costs as text. Pure: it prints nothing.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,19 +8,19 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::now;
 use crate::guard::BreakerState;
-use crate::provider::{LimitUse, RestingKey, Snapshot};
-use crate::run::{Cap, CapOf, Holding, Progress};
-use crate::screen;
+use crate::provider::{KeyCooldown, LimitUtilization, Snapshot};
+use crate::run::{Cap, CapScope, Holding, Progress};
+use crate::terminal_text;
 use crate::types::NanoUsd;
 
-/// Most characters of a provider's message in the display; the report has it whole.
-const MAX_MESSAGE: usize = 120;
+/// The most columns of a provider's message in the display; the report has the complete message.
+const MAX_MESSAGE_WIDTH: usize = 120;
 
 /// A time further away is shown as this one.
 const MAX_SHOWN_SECONDS: f64 = 366.0 * 86_400.0;
 
-/// Returns the lines of the live display: items, calls and money, then a line for each provider. That which says why the
-/// run holds fits into `columns`.
+/// Returns the lines of the progress display: items, pace, calls and costs, the reasons of a hold, and the
+/// providers. The line with the reason of a hold fits into `columns`.
 pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<String> {
     let names = progress.providers.iter().map(|provider| provider.provider.as_str());
     let width = names.map(measure_text_width).max().unwrap_or(0).max(measure_text_width(title));
@@ -28,9 +28,10 @@ pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<Str
     lines.extend(
         [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
     );
-    let room = columns.saturating_sub(width + 2);
-    lines
-        .extend(progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now(), room))));
+    let free_columns = columns.saturating_sub(width + 2);
+    lines.extend(
+        progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now(), free_columns))),
+    );
     lines.extend(
         progress
             .providers
@@ -58,7 +59,7 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
 
 fn items(progress: &Progress) -> String {
     let items = &progress.items;
-    let mut text = format!("{} done", numbered(items.completed + items.skipped, "item"));
+    let mut text = format!("{} done", counted(items.completed + items.skipped, "item"));
     if items.failed > 0 {
         let _ = write!(text, ", {} failed", count(items.failed));
     }
@@ -66,20 +67,21 @@ fn items(progress: &Progress) -> String {
         let _ = write!(text, ", {} rejected", count(items.rejected));
     }
     let _ = write!(text, ", {} in flight", count(progress.in_flight));
-    if let Some((key, seconds)) = &progress.oldest {
+    if let Some((key, seconds)) = &progress.oldest_item {
         let _ = write!(text, " (oldest {}, {})", short(key.as_str()), seconds_text(*seconds));
     }
     if progress.stopping {
         text.push_str(", stopping");
     }
-    if progress.practice {
+    if progress.simulated {
         text.push_str("  [simulated]");
     }
     text
 }
 
-/// Says why a run holds and until when, such as "holding: claude/haiku: quota: spent until 02:00 UTC (retrying in 4m 00s)".
-/// `now` is the time of day in UTC. Where there are fewer `columns` than that takes, the reason is cut and not the time.
+/// Formats why a run holds and until when, such as "holding: claude/haiku: quota: spent until 02:00 UTC (retrying
+/// in 4m 00s)". `now` is the time of day in UTC. If there are too few `columns`, the reason is truncated and not
+/// the time.
 fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
     let target = held.target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
     let until = held.until_in_seconds.map_or_else(String::new, |seconds| {
@@ -89,17 +91,17 @@ fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
     let next = if held.retry_in_seconds > 0.0 {
         format!(" (retrying in {})", seconds_text(held.retry_in_seconds))
     } else {
-        // Nothing more is sent before what was sent has come back.
-        " (waiting for an answer)".to_owned()
+        // No request is sent before the requests in flight have ended.
+        " (waiting for a response)".to_owned()
     };
     let time = until + &next;
     let reason =
-        screen::line(&format!("holding: {target}{}: {}", held.class, cut(&held.message))).into_owned();
-    let room = columns.saturating_sub(measure_text_width(&time));
-    console::truncate_str(&reason, room, "…").into_owned() + &time
+        terminal_text::line(&format!("holding: {target}{}: {}", held.class, cut(&held.message))).into_owned();
+    let free_columns = columns.saturating_sub(measure_text_width(&time));
+    console::truncate_str(&reason, free_columns, "…").into_owned() + &time
 }
 
-/// Shows a time in UTC, with its date where it is a day or more away.
+/// Formats a time in UTC, with its date where it is a day or more away.
 fn time_of_day(at: Timestamp, seconds: f64) -> String {
     let format = if seconds < 86_400.0 { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
     at.strftime(format).to_string()
@@ -107,12 +109,12 @@ fn time_of_day(at: Timestamp, seconds: f64) -> String {
 
 fn pace(progress: &Progress) -> String {
     let mut text = format!(
-        "{:.1} items/s, {:.1} calls/s, {} gone",
+        "{:.1} items/s, {:.1} calls/s, {} elapsed",
         progress.items_per_second,
         progress.calls_per_second,
-        seconds_text(progress.seconds)
+        seconds_text(progress.elapsed_seconds)
     );
-    if let Some(left) = progress.seconds_left.filter(|left| *left >= 0.5) {
+    if let Some(left) = progress.remaining_seconds.filter(|left| *left >= 0.5) {
         let _ = write!(text, ", about {} left", seconds_text(left));
     }
     text
@@ -120,13 +122,13 @@ fn pace(progress: &Progress) -> String {
 
 fn calls(progress: &Progress) -> String {
     let calls = &progress.calls;
-    let mut text = numbered(calls.made, "call");
+    let mut text = counted(calls.sent, "call");
     for (number, what) in [
         (calls.throttled, "throttled (429)"),
         (calls.failed.saturating_sub(calls.throttled), "failed"),
-        (calls.beaten, "not needed"),
+        (calls.superseded, "superseded"),
         (calls.failovers, "failed over"),
-        (calls.reasked, "re-asked"),
+        (calls.validation_retries, "validation retries"),
     ] {
         if number > 0 {
             let _ = write!(text, ", {} {what}", count(number));
@@ -136,8 +138,8 @@ fn calls(progress: &Progress) -> String {
 }
 
 fn spent(progress: &Progress) -> String {
-    if progress.calls.made == 0 {
-        return "nothing answered yet".to_owned();
+    if progress.calls.sent == 0 {
+        return "no response yet".to_owned();
     }
     let mut text = format!(
         "tokens {} in, {} out; cost {}",
@@ -152,9 +154,10 @@ fn spent(progress: &Progress) -> String {
     text
 }
 
-/// Shows the cost so far; where the run has a cap with what its earlier sessions spent, too.
+/// Formats the cost so far. Where the run has a cap, the cost includes its earlier sessions.
 fn so_far(progress: &Progress) -> String {
-    let (own, shared): (Vec<&Cap>, Vec<&Cap>) = progress.caps.iter().partition(|cap| cap.of == CapOf::Run);
+    let (own, shared): (Vec<&Cap>, Vec<&Cap>) =
+        progress.caps.iter().partition(|cap| cap.scope == CapScope::Run);
     let known = || cost(progress.cost_usd, progress.calls_of_unknown_cost);
     let mut text = own.first().map_or_else(known, |cap| spent_of(cap));
     for cap in shared {
@@ -163,13 +166,13 @@ fn so_far(progress: &Progress) -> String {
     text
 }
 
-/// Shows how much of a cap is spent, such as "$0.42 of $1.00".
+/// Formats how much of a cap is spent, such as "$0.42 of $1.00".
 pub(super) fn spent_of(cap: &Cap) -> String {
     let spent = format!("{} of {}", money(cap.spent_usd), money(cap.cap_usd));
-    match (&cap.of, &cap.provider) {
-        (CapOf::Run, _) => spent,
-        (CapOf::Provider, Some(provider)) => format!("{provider} today {spent}"),
-        (CapOf::Day | CapOf::Provider, _) => format!("today {spent}"),
+    match (&cap.scope, &cap.provider) {
+        (CapScope::Run, _) => spent,
+        (CapScope::Provider, Some(provider)) => format!("{provider} today {spent}"),
+        (CapScope::Day | CapScope::Provider, _) => format!("today {spent}"),
     }
 }
 
@@ -178,17 +181,18 @@ fn health(provider: &Snapshot) -> String {
         return "down".to_owned();
     }
     let mut text = String::new();
-    let worst = provider.lanes.iter().filter(|lane| lane.breaker != BreakerState::Closed);
-    let worst: Vec<String> = worst.map(|lane| format!("{} {}", lane.model, lane.breaker.as_str())).collect();
+    let worst = provider.targets.iter().filter(|target| target.breaker != BreakerState::Closed);
+    let worst: Vec<String> =
+        worst.map(|target| format!("{} {}", target.model, target.breaker.as_str())).collect();
     // A breaker is closed when calls flow; a bare "closed" reads like the opposite.
     text.push_str(if worst.is_empty() { "breaker closed" } else { "breaker of " });
     text.push_str(&worst.join(", "));
     let _ = write!(
         text,
-        ", {}/{} calls out, {} waiting",
+        ", {}/{} calls in flight, {} queued",
         provider.in_flight,
         provider.concurrency,
-        count(provider.waiting as u64)
+        count(provider.queued as u64)
     );
     if let Some(used) = &provider.limit {
         let _ = write!(text, ", {}", limit(used));
@@ -197,45 +201,45 @@ fn health(provider: &Snapshot) -> String {
         let _ = write!(text, ", {} throttled (429)", count(provider.throttled));
     }
     if !provider.held_for.is_zero() {
-        let _ = write!(text, ", held back {}", seconds_text(provider.held_for.as_secs_f64()));
+        let _ = write!(text, ", backing off {}", seconds_text(provider.held_for.as_secs_f64()));
     }
-    for RestingKey { key, class, .. } in &provider.resting_keys {
-        // What the provider says may be long; the report has it whole.
-        let _ = write!(text, ", key {key} rests ({class})");
+    for KeyCooldown { key, class, .. } in &provider.keys_in_cooldown {
+        // The provider's message may be long; the report has all of it.
+        let _ = write!(text, ", key {key} cooling down ({class})");
     }
-    if provider.practice {
+    if provider.simulated {
         text.push_str("  [simulated]");
     }
     text
 }
 
-/// Shows how much of a limit the last ten seconds used.
-fn limit(used: &LimitUse) -> String {
-    let of = format!("{} {}/min", count(used.per_minute.round() as u64), used.what);
+/// Formats how much of a limit the last ten seconds used.
+fn limit(used: &LimitUtilization) -> String {
+    let of = format!("{} {}/min", count(used.per_minute.round() as u64), used.limit);
     let whose = used.model.as_ref().map_or_else(String::new, |model| format!(" of {model}"));
-    // What a minute had left may go at once: that is a burst, and no limit broken.
-    match used.share {
+    // The unused rest of a minute may be used at once: that is a burst within the limit.
+    match used.utilization {
         share if share >= 1.25 => format!("a burst at {share:.1} times {of}{whose}"),
         share => format!("{:.0}% of {of}{whose}", (share * 100.0).min(100.0)),
     }
 }
 
-/// Shows a number of things, such as "1 call" and "12 calls".
-pub(super) fn numbered(number: u64, thing: &str) -> String {
+/// Formats a number of things, such as "1 call" and "12 calls".
+pub(super) fn counted(number: u64, thing: &str) -> String {
     format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Cuts a provider's message.
+/// Truncates a provider's message.
 fn cut(message: &str) -> String {
-    console::truncate_str(&screen::line(message), MAX_MESSAGE, "…").into_owned()
+    console::truncate_str(&terminal_text::line(message), MAX_MESSAGE_WIDTH, "…").into_owned()
 }
 
-/// Cuts a long key to 20 columns; those made from an item's content have 64 digits.
+/// Truncates a long key to 20 columns; a key made from an item's content has 64 digits.
 fn short(key: &str) -> String {
-    console::truncate_str(&screen::line(key), 20, "…").into_owned()
+    console::truncate_str(&terminal_text::line(key), 20, "…").into_owned()
 }
 
-/// Shows a number in at most five characters.
+/// Formats a number in at most six characters.
 pub(super) fn count(number: u64) -> String {
     match number {
         0..10_000 => number.to_string(),
@@ -249,7 +253,7 @@ pub(super) fn money(dollars: f64) -> String {
     NanoUsd((dollars * 1e9).round() as u64).to_string()
 }
 
-/// Shows what is known of a cost; what is not known is never shown as zero.
+/// Formats the known part of a cost; an unknown cost is never shown as zero.
 pub(super) fn cost(dollars: Option<f64>, calls_of_unknown_cost: u64) -> String {
     match (dollars, calls_of_unknown_cost) {
         (None, _) => "unknown".to_owned(),
@@ -258,7 +262,7 @@ pub(super) fn cost(dollars: Option<f64>, calls_of_unknown_cost: u64) -> String {
     }
 }
 
-/// Shows a time as a person would say it.
+/// Formats a duration.
 pub(super) fn seconds_text(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -276,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stay_short() {
+    fn numbers_are_short() {
         assert_eq!([count(9_999), count(12_345), count(1_234_567)], ["9999", "12.3k", "1.23M"]);
         assert_eq!([seconds_text(0.0), seconds_text(0.034), seconds_text(0.9)], ["0.0s", "34ms", "900ms"]);
         assert_eq!(
@@ -286,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_shown_with_what_it_counts_and_never_as_more_than_all_of_it() {
-        let used = |share, model: Option<&str>| LimitUse {
+    fn a_limit_is_shown_with_its_unit_and_never_above_100_percent() {
+        let used = |share, model: Option<&str>| LimitUtilization {
             model: model.map(Into::into),
-            what: "requests",
+            limit: "requests",
             per_minute: 600.0,
-            share,
+            utilization: share,
         };
         assert_eq!(limit(&used(0.314, None)), "31% of 600 requests/min");
         assert_eq!(limit(&used(1.2, Some("haiku"))), "100% of 600 requests/min of haiku");
@@ -299,35 +303,35 @@ mod tests {
     }
 
     #[test]
-    fn money_is_shown_with_the_caps_that_hold_it() {
+    fn a_cost_is_shown_with_its_caps() {
         let cap = |of, provider: Option<&str>, cap_usd| Cap {
-            of,
+            scope: of,
             provider: provider.map(Into::into),
             cap_usd,
             spent_usd: 0.42,
-            perhaps_usd: 0.0,
+            uncertain_usd: 0.0,
             reserved_usd: 0.1,
             overshoot_usd: 0.0,
-            met: None,
+            reached: None,
         };
-        let caps = vec![cap(CapOf::Run, None, 1.0), cap(CapOf::Provider, Some("claude"), 10.0)];
+        let caps = vec![cap(CapScope::Run, None, 1.0), cap(CapScope::Provider, Some("claude"), 10.0)];
         let mut progress =
             Progress { caps, cost_usd: Some(0.4), cost_forecast_usd: Some(3.0), ..Progress::default() };
-        progress.calls.made = 7;
+        progress.calls.sent = 7;
         let shown =
             "tokens 0 in, 0 out; cost $0.42 of $1.00, claude today $0.42 of $10.00, in all about $3.00";
         assert_eq!(spent(&progress), shown);
     }
 
     #[test]
-    fn a_run_that_holds_says_for_what_and_until_when() {
+    fn a_holding_run_shows_the_reason_and_the_time() {
         let at: Timestamp = "2026-11-28T22:00:00Z".parse().unwrap();
         let mut held = Holding {
             route: "default".into(),
             target: Some("claude/haiku".to_owned()),
             class: crate::types::Class::Quota,
             message: "You exceeded your current quota".into(),
-            seconds: 3.0,
+            duration_seconds: 3.0,
             retry_in_seconds: 240.0,
             until_in_seconds: Some(4.0 * 3600.0),
         };
@@ -336,19 +340,20 @@ mod tests {
         assert_eq!(shown, expected);
         held.until_in_seconds = Some(30.0 * 3600.0);
         assert!(holding(&held, at, usize::MAX).contains(" until 2026-11-30 04:00 UTC "));
-        (held.until_in_seconds, held.target, held.message) =
-            (Some(f64::MAX), None, "x".repeat(10_000).into());
+        held.until_in_seconds = Some(f64::MAX);
+        held.target = None;
+        held.message = "x".repeat(10_000).into();
         assert!(holding(&held, at, usize::MAX).len() < 250);
     }
 
     #[test]
-    fn a_narrow_display_cuts_the_reason_of_a_hold_and_never_its_time() {
+    fn a_narrow_display_truncates_the_reason_of_a_hold_and_never_its_time() {
         let held = Holding {
             route: "default".into(),
             target: Some("a/m".to_owned()),
             class: crate::types::Class::Quota,
             message: "You exceeded your current quota, please check your plan and billing details".into(),
-            seconds: 3.0,
+            duration_seconds: 3.0,
             retry_in_seconds: 240.0,
             until_in_seconds: Some(4.0 * 3600.0),
         };
@@ -362,28 +367,27 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_waits_for_what_was_sent_says_so() {
+    fn a_hold_that_waits_for_requests_in_flight_is_shown_as_such() {
         let held = Holding {
             route: "default".into(),
             target: Some("a/m".to_owned()),
             class: crate::types::Class::Timeout,
-            message: "it accepts requests and does not answer".into(),
-            seconds: 90.0,
+            message: "the provider accepts requests and does not answer".into(),
+            duration_seconds: 90.0,
             retry_in_seconds: 0.0,
             until_in_seconds: None,
         };
         let shown = holding(&held, Timestamp::UNIX_EPOCH, usize::MAX);
-        let expected =
-            "holding: a/m: timeout: it accepts requests and does not answer (waiting for an answer)";
+        let expected = "holding: a/m: timeout: the provider accepts requests and does not answer (waiting for a response)";
         assert_eq!(shown, expected);
     }
 
     #[test]
-    fn a_run_that_has_just_begun_says_so_without_nonsense() {
+    fn a_run_that_has_just_begun_shows_zeros() {
         let shown = line("email", &Progress::default());
         assert!(
             shown.starts_with(
-                "email: 0 items done, 0 in flight | 0.0 items/s, 0.0 calls/s, 0.0s gone | 0 calls"
+                "email: 0 items done, 0 in flight | 0.0 items/s, 0.0 calls/s, 0.0s elapsed | 0 calls"
             ),
             "{shown}"
         );

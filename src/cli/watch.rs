@@ -1,4 +1,4 @@
-//! Shows a run while it is at work, and stops it when it is told to.
+//! Shows an active run, and stops it on a signal.
 
 use std::time::Duration;
 
@@ -7,65 +7,70 @@ use tokio::time::Instant;
 use crate::run::Report;
 use crate::runtime::{Error, Pointsman, RunHandle};
 
-use super::live::Live;
-use super::stops::{StopSignal, Stops};
+use super::progress::ProgressDisplay;
+use super::signals::{StopSignal, StopSignals};
 
-/// How long items in flight may take once something that must not fail did.
-const LAST_ITEMS: Duration = Duration::from_secs(30);
+/// How long items in flight may take after an internal error.
+const MAX_ITEM_SHUTDOWN: Duration = Duration::from_secs(30);
 
-/// How the watching of a run ended.
-pub(super) enum End {
-    /// With its report, and whether something failed that must not.
+/// How a watched run ended.
+pub(super) enum WatchEnd {
+    /// With its report, and whether there was an internal error.
     Reported(Box<Report>, bool),
-    /// It was told a third time to stop: the output is not read.
-    Left,
+    /// Without its report: after a third signal, the program exits although the output is not read.
+    Abandoned,
     Failed(Error),
 }
 
-/// Shows the run until it ends, and stops it when told to: first gently, then now.
-pub(super) async fn watch(pointsman: &Pointsman, run: &mut RunHandle, live: &mut Live) -> End {
+/// Shows the run until it ends. The first signal stops its intake, the second cancels it, and the third abandons
+/// it.
+pub(super) async fn watch(
+    pointsman: &Pointsman,
+    run: &mut RunHandle,
+    display: &mut ProgressDisplay,
+) -> WatchEnd {
     let mut progress = run.progress();
-    let mut stops = Stops::new();
-    let mut asked = 0;
-    let mut gave_up = false;
-    let mut last = None;
+    let mut stops = StopSignals::new();
+    let mut stop_requests = 0;
+    let mut has_fatal_error = false;
+    let mut cancel_at = None;
     loop {
         tokio::select! {
             biased;
-            // First: the run may end of it, and the exit code is to say why.
-            why = pointsman.gave_up(), if !gave_up => {
-                gave_up = true;
-                live.note(&format!("stopping: {why}"));
+            // First: the run may end because of it, and the exit code depends on it.
+            why = pointsman.fatal_error(), if !has_fatal_error => {
+                has_fatal_error = true;
+                display.note(&format!("stopping: {why}"));
                 run.stop_intake();
-                last = Some(Instant::now() + LAST_ITEMS);
+                cancel_at = Some(Instant::now() + MAX_ITEM_SHUTDOWN);
             }
             report = run.report() => return match report {
-                Ok(report) => End::Reported(Box::new(report), gave_up),
-                Err(error) => End::Failed(error),
+                Ok(report) => WatchEnd::Reported(Box::new(report), has_fatal_error),
+                Err(error) => WatchEnd::Failed(error),
             },
-            Ok(()) = progress.changed() => live.show(&progress.borrow_and_update()),
+            Ok(()) = progress.changed() => display.show(&progress.borrow_and_update()),
             signal = stops.next() => {
-                if signal == StopSignal::HungUp && asked > 0 {
+                if signal == StopSignal::HungUp && stop_requests > 0 {
                     continue;
                 }
-                asked += 1;
-                match asked {
+                stop_requests += 1;
+                match stop_requests {
                     1 => {
-                        live.note(
-                            "stopping: items in flight are finished as far as their calls need not wait; press Ctrl-C \
-                             again to stop now",
+                        display.note(
+                            "stopping: items in flight finish unless their calls have to wait; press Ctrl-C again to stop \
+                             now",
                         );
                         run.stop_intake();
                     }
                     2 => {
-                        live.note("stopping now; press Ctrl-C once more to leave an output that is not read");
+                        display.note("stopping now; press Ctrl-C once more to exit although the output is not read");
                         run.cancel();
                     }
-                    _ => return End::Left,
+                    _ => return WatchEnd::Abandoned,
                 }
             }
-            () = until(last) => {
-                last = None;
+            () = until(cancel_at) => {
+                cancel_at = None;
                 run.cancel();
             }
         }

@@ -1,4 +1,4 @@
-//! What can be set about spending, `[budget]`.
+//! Settings for cost limits, `[budget]`.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Deserializer};
 
 use crate::types::{NanoUsd, ProviderName};
 
-/// The largest cap; beyond it nobody means what he writes.
-const MOST: f64 = 1e9;
+/// Largest accepted cap. A larger number is a typing error.
+const MAX_CAP_USD: f64 = 1e9;
 
-/// Caps on money. Each day is from midnight to midnight, UTC.
+/// Cost caps. A day is from midnight to midnight, UTC.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetSettings {
-    /// Most that a run may spend, all of its sessions together. `None` is as much as it takes.
+    /// Maximum cost of a run, all of its sessions together. `None` is no cap.
     #[serde(deserialize_with = "cap")]
     pub run: Option<NanoUsd>,
-    /// Most that may be spent in a day, by everything together.
+    /// Maximum cost of a day, all runs and requests together.
     #[serde(deserialize_with = "cap")]
     pub day: Option<NanoUsd>,
-    /// Most that may be spent in a day at each of these providers.
+    /// Maximum cost of a day at each of these providers.
     #[serde(deserialize_with = "caps")]
     pub provider: IndexMap<ProviderName, NanoUsd>,
 }
@@ -29,31 +29,31 @@ pub struct BudgetSettings {
 /// Reads a cap in US dollars.
 ///
 /// # Errors
-/// When it is no amount that could be meant.
+/// When the text is not an amount above 0 and at most a billion.
 pub fn parse_cap(text: &str) -> Result<NanoUsd, String> {
-    let wrong = || format!("{text:?} is no cap; write US dollars, such as 5.00");
-    of_dollars(text.trim().trim_start_matches('$').parse().map_err(|_| wrong())?)
+    let number = text.trim().trim_start_matches('$').parse();
+    nano_usd(number.map_err(|_| format!("{text:?} is not a cap; write US dollars, such as 5.00"))?)
 }
 
-fn of_dollars(dollars: f64) -> Result<NanoUsd, String> {
+fn nano_usd(dollars: f64) -> Result<NanoUsd, String> {
     let nanos = (dollars * 1e9).round();
-    if nanos >= 1.0 && dollars <= MOST {
+    if nanos >= 1.0 && dollars <= MAX_CAP_USD {
         return Ok(NanoUsd(nanos as u64));
     }
-    Err(format!("{dollars} is no cap; write US dollars, above 0 and at most a billion"))
+    Err(format!("{dollars} is not a cap; write US dollars, above 0 and at most a billion"))
 }
 
 struct Cap(NanoUsd);
 
 impl<'de> Deserialize<'de> for Cap {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Dollars).map(Self)
+        from.deserialize_any(DollarsVisitor).map(Self)
     }
 }
 
-struct Dollars;
+struct DollarsVisitor;
 
-impl Visitor<'_> for Dollars {
+impl Visitor<'_> for DollarsVisitor {
     type Value = NanoUsd;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +61,7 @@ impl Visitor<'_> for Dollars {
     }
 
     fn visit_f64<E: Error>(self, dollars: f64) -> Result<NanoUsd, E> {
-        of_dollars(dollars).map_err(E::custom)
+        nano_usd(dollars).map_err(E::custom)
     }
 
     fn visit_i64<E: Error>(self, dollars: i64) -> Result<NanoUsd, E> {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn caps_are_read_in_dollars_and_kept_to_the_billionth() {
+    fn caps_are_parsed_in_dollars_and_exact_to_a_billionth() {
         let settings: BudgetSettings =
             toml::from_str("run = 5\nday = 0.000000001\nprovider = { claude = 10.00 }").unwrap();
         assert_eq!((settings.run, settings.day), (Some(NanoUsd(5_000_000_000)), Some(NanoUsd(1))));
@@ -96,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cap_is_refused() {
+    fn an_invalid_cap_is_rejected() {
         for text in ["0", "-1", "nan", "inf", "1e10", "0.0000000001", "five", ""] {
             let error = parse_cap(text).unwrap_err();
-            assert!(error.contains("is no cap; write US dollars"), "{error}");
+            assert!(error.contains("is not a cap; write US dollars"), "{error}");
             let written = toml::from_str::<BudgetSettings>(&format!("run = {text}"));
             let known = toml::from_str::<BudgetSettings>(&format!("provider.a = {text}"));
             assert!(written.is_err() && known.is_err(), "{text}");

@@ -1,4 +1,4 @@
-//! A number of bytes as it is written in a configuration, such as `"512MiB"`.
+//! Sizes in bytes as written in a configuration, such as `"512MiB"`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,13 +16,13 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let split = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+        let parts = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
         let bytes =
-            split.and_then(|(number, bytes)| number.trim().parse::<usize>().ok()?.checked_mul(*bytes));
+            parts.and_then(|(number, bytes)| number.trim().parse::<usize>().ok()?.checked_mul(*bytes));
         match bytes {
             Some(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(format!(
-                "{text:?} is no size; write a whole number of KiB, MiB or GiB, such as \"512MiB\""
+                "{text:?} is not a size; write a whole number of KiB, MiB or GiB, such as \"512MiB\""
             )),
         }
     }

@@ -1,119 +1,134 @@
-//! Finds what is wrong only together: settings that contradict each other, names that nobody has.
+//! Cross-checks of settings: contradictions and undefined names.
 //!
-//! What is wrong with one value alone, its own type has refused before.
+//! Errors of single values are reported earlier, when the value is parsed.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::document::{Fault, Faults, Places, nearest};
+use crate::diagnostics::{Diagnostic, Diagnostics, Spans, nearest};
 use crate::provider::{self, HeaderSource};
 use crate::router::{HedgeAfter, Policy, Route};
-use crate::types::{LaneName, ProviderName, RouteName, duration};
+use crate::types::{ProviderName, RouteName, TargetName, duration};
 use crate::wire::{Format, MaxTokensField};
 
 use super::Config;
 
-/// Checks a configuration that was read from a document.
+/// Checks of a configuration that was parsed from a document.
 pub(super) struct Check<'a> {
     pub(super) config: &'a Config,
-    pub(super) places: &'a Places<'a>,
-    /// What the reading found: what is written there is lost, and must not be missed as well.
-    pub(super) read: &'a Faults,
+    pub(super) spans: &'a Spans<'a>,
+    /// Errors of parsing. A setting with such an error is not reported as missing as well.
+    pub(super) parse_diagnostics: &'a Diagnostics,
 }
 
 impl Check<'_> {
-    /// Returns every fault.
-    pub(super) fn run(&self) -> Faults {
-        let mut faults = Faults::default();
+    /// Runs all checks.
+    pub(super) fn run(&self) -> Diagnostics {
+        let mut diagnostics = Diagnostics::default();
         for (name, settings) in &self.config.providers {
-            self.provider(name, settings, &mut faults);
+            self.provider(name, settings, &mut diagnostics);
         }
         for (name, route) in &self.config.routes {
-            self.route(name, route, &mut faults);
+            self.route(name, route, &mut diagnostics);
         }
         let retry = &self.config.retry;
-        self.order(&["retry"], ("base", retry.base), ("max", retry.max), &mut faults);
+        self.duration_order(
+            &["retry"],
+            ("initial_backoff", retry.initial_backoff),
+            ("max_backoff", retry.max_backoff),
+            &mut diagnostics,
+        );
         let supervisor = &self.config.supervisor;
-        let (pause, max) = (("pause", supervisor.pause), ("max_pause", supervisor.max_pause));
-        self.order(&["supervisor"], pause, max, &mut faults);
-        self.default_route(&mut faults);
-        self.budget(&mut faults);
-        faults
+        self.duration_order(
+            &["supervisor"],
+            ("backoff", supervisor.backoff),
+            ("max_backoff", supervisor.max_backoff),
+            &mut diagnostics,
+        );
+        self.default_route(&mut diagnostics);
+        self.budget(&mut diagnostics);
+        diagnostics
     }
 
-    fn provider(&self, name: &ProviderName, settings: &provider::Settings, faults: &mut Faults) {
+    fn provider(&self, name: &ProviderName, settings: &provider::Settings, diagnostics: &mut Diagnostics) {
         let at = |keys: &[&str], message: String| {
-            self.places.fault(&[&["provider", name.as_str()], keys].concat(), message)
+            self.spans.diagnostic(&[&["provider", name.as_str()], keys].concat(), message)
         };
-        let lost = |key: &str| self.is_lost(&["provider", name.as_str(), key]);
+        let has_error = |key: &str| self.has_parse_error(&["provider", name.as_str(), key]);
         if name.as_str().is_empty() || name.as_str().contains('/') {
-            let advice = "lanes are written provider/model, so a provider's name has no slash";
-            faults.push(at(&[], format!("{:?} cannot name a provider", name.as_str())).advise(advice));
+            let help = "targets are written provider/model, so the name of a provider has no slash";
+            diagnostics.push(at(&[], format!("{:?} cannot name a provider", name.as_str())).with_help(help));
         }
-        if settings.models.is_empty() && !lost("models") && !lost("base_url") {
-            let advice = format!("add [provider.{name}.models.NAME] for each model you want to use");
-            faults.push(at(&[], format!("provider `{name}` has no models")).advise(advice));
+        if settings.models.is_empty() && !has_error("models") && !has_error("base_url") {
+            let help = format!("add [provider.{name}.models.NAME] for each model you want to use");
+            diagnostics.push(at(&[], format!("provider `{name}` has no models")).with_help(help));
         }
         for alias in settings.models.keys() {
             let path = ["models", alias.as_str(), "name"];
-            if self.wrote_nothing(&[&["provider", name.as_str()], &path[..]].concat()) {
-                faults.push(
-                    at(&path, "this name is empty".into()).advise("write what the provider calls the model"),
+            if self.is_empty_string(&[&["provider", name.as_str()], &path[..]].concat()) {
+                diagnostics.push(
+                    at(&path, "this name is empty".into())
+                        .with_help("write what the provider calls the model"),
                 );
             }
         }
-        let unreadable = lost("keys") || lost("base_url") || lost("format");
-        if settings.is_practice() && !settings.keys.is_empty() {
-            let advice = "take `keys` or `base_url` out";
+        let has_source_error = has_error("keys") || has_error("base_url") || has_error("format");
+        if settings.is_simulated() && !settings.keys.is_empty() {
+            let help = "remove `keys` or `base_url`";
             let message = format!("provider `{name}` is simulated and sends no key");
-            faults.push(at(&["keys"], message).advise(advice));
-        } else if settings.keys.is_empty() && settings.needs_key() && !unreadable {
+            diagnostics.push(at(&["keys"], message).with_help(help));
+        } else if settings.keys.is_empty() && settings.needs_key() && !has_source_error {
             let variable = match settings.format {
                 Format::Openai => "OPENAI_API_KEY",
                 Format::Anthropic => "ANTHROPIC_API_KEY",
                 Format::Gemini => "GEMINI_API_KEY",
             };
-            let advice = format!(
-                "say where its key is, such as keys = [\"env:{variable}\"], or give the base_url of a server that needs none"
+            let help = format!(
+                "add the source of its key, such as keys = [\"env:{variable}\"], or give the base_url of a server that needs none"
             );
-            faults.push(at(&[], format!("provider `{name}` has no keys")).advise(advice));
+            diagnostics.push(at(&[], format!("provider `{name}` has no keys")).with_help(help));
         }
-        if settings.rotate_every.is_some() && settings.keys.len() < 2 && !lost("keys") {
-            let fault =
-                at(&["rotate_every"], format!("provider `{name}` has no two keys that could take turns"));
-            faults.push(fault.advise("list several under `keys`, or take this out"));
+        if settings.rotate_every.is_some() && settings.keys.len() < 2 && !has_error("keys") {
+            let diagnostic =
+                at(&["rotate_every"], format!("provider `{name}` has fewer than two keys to rotate"));
+            diagnostics.push(diagnostic.with_help("list several under `keys`, or remove this"));
         }
         for (header, source) in &settings.headers {
             if matches!(source, HeaderSource::Value(_)) && provider::is_secret_header(header) {
-                let message = format!("the header `{header}` carries a secret, which is written out here");
-                let advice = "write env:NAME, file:PATH or command:..., never the secret itself";
-                faults.push(at(&["headers", header.as_str()], message).advise(advice));
+                let message = format!("the header `{header}` contains a secret in plain text");
+                let help = "write env:NAME, file:PATH or command:..., not the secret itself";
+                diagnostics.push(at(&["headers", header.as_str()], message).with_help(help));
             }
         }
         for (number, source) in settings.keys.iter().enumerate() {
             if settings.keys[..number].contains(source) {
-                let twice = at(&["keys", &number.to_string()], "this key is listed twice".into());
-                faults.push(twice.advise("take one of them out"));
+                let diagnostic = at(&["keys", &number.to_string()], "this key is listed twice".into());
+                diagnostics.push(diagnostic.with_help("remove one of them"));
             }
         }
-        if settings.is_practice() && !cfg!(feature = "server") {
-            let fault = at(&["base_url"], "this build has no simulator".into());
-            faults.push(fault.advise("build it with the feature `server`"));
+        if settings.is_simulated() && !cfg!(feature = "server") {
+            let diagnostic = at(&["base_url"], "this build has no simulator".into());
+            diagnostics.push(diagnostic.with_help("build it with the feature `server`"));
         }
-        self.dialect(settings, &at, faults);
+        self.dialect(settings, &at, diagnostics);
         let path = ["provider", name.as_str(), "breaker"];
         let breaker = &settings.breaker;
-        self.order(&path, ("pause", breaker.pause), ("max_open_duration", breaker.max_open_duration), faults);
+        self.duration_order(
+            &path,
+            ("pause", breaker.open_duration),
+            ("max_open_duration", breaker.max_open_duration),
+            diagnostics,
+        );
         let path = ["provider", name.as_str(), "timeouts"];
         let timeouts = &settings.timeouts;
         for (key, limit) in
             [("connect", timeouts.connect), ("first_token", timeouts.first_token), ("idle", timeouts.idle)]
         {
-            // Against a default nobody contradicts himself: the shorter one counts.
-            if self.places.has(&[&path[..], &[key]].concat())
-                && self.places.has(&[&path[..], &["total"]].concat())
+            // If only one of the two is set, the shorter one applies without an error.
+            if self.spans.contains(&[&path[..], &[key]].concat())
+                && self.spans.contains(&[&path[..], &["total"]].concat())
             {
-                self.order(&path, (key, limit), ("total", timeouts.total), faults);
+                self.duration_order(&path, (key, limit), ("total", timeouts.total), diagnostics);
             }
         }
     }
@@ -121,14 +136,14 @@ impl Check<'_> {
     fn dialect(
         &self,
         settings: &provider::Settings,
-        at: &dyn Fn(&[&str], String) -> Fault,
-        faults: &mut Faults,
+        at: &dyn Fn(&[&str], String) -> Diagnostic,
+        diagnostics: &mut Diagnostics,
     ) {
         let dialect = &settings.dialect;
-        let versioned = |url: &String| url.ends_with("/v1") || url.ends_with("/v1beta");
-        if settings.format != Format::Openai && settings.base_url.as_ref().is_some_and(versioned) {
-            let message = "each call of this format adds the version to the address itself".to_owned();
-            faults.push(at(&["base_url"], message).advise("take the version off the end"));
+        let has_version = |url: &String| url.ends_with("/v1") || url.ends_with("/v1beta");
+        if settings.format != Format::Openai && settings.base_url.as_ref().is_some_and(has_version) {
+            let message = "this format appends the version to the URL".to_owned();
+            diagnostics.push(at(&["base_url"], message).with_help("remove the version from the end"));
         }
         let known: &[&str] = match settings.format {
             Format::Openai => &[],
@@ -136,192 +151,198 @@ impl Check<'_> {
             Format::Gemini => &["v1beta", "v1"],
         };
         if let Some(version) = dialect.api_version.as_deref().filter(|version| !known.contains(version)) {
-            let fault = at(&["api_version"], format!("this format has no version {version:?}"));
-            faults.push(match known {
-                [] => fault.advise("take it out: the openai format has one version only"),
-                _ => fault.advise(format!("known versions: {}", known.join(", "))),
+            let diagnostic = at(&["api_version"], format!("this format has no version {version:?}"));
+            diagnostics.push(match known {
+                [] => diagnostic.with_help("remove it: the openai format has only one version"),
+                _ => diagnostic.with_help(format!("known versions: {}", known.join(", "))),
             });
         }
         if dialect.api_version.as_deref() == Some("2026-10-21") && settings.format == Format::Anthropic {
             for (alias, _) in settings.models.iter().filter(|(_, model)| model.temperature.is_some()) {
-                let message = "Anthropic's API version 2026-10-21 takes no temperature".to_owned();
-                let fault = at(&["models", alias.as_str(), "temperature"], message);
-                faults.push(fault.advise("take it out, or write api_version = \"2023-06-01\""));
+                let message = "Anthropic's API version 2026-10-21 does not support temperature".to_owned();
+                let diagnostic = at(&["models", alias.as_str(), "temperature"], message);
+                diagnostics.push(diagnostic.with_help("remove it, or write api_version = \"2023-06-01\""));
             }
         }
         if dialect.max_tokens_field != MaxTokensField::Auto && settings.format != Format::Openai {
-            let message = "this does nothing: only the openai format knows two names".to_owned();
-            faults.push(at(&["max_tokens_field"], message).advise("take it out"));
+            let message = "this does nothing: only the openai format has two names for this field".to_owned();
+            diagnostics.push(at(&["max_tokens_field"], message).with_help("remove it"));
         }
     }
 
-    fn route(&self, name: &RouteName, route: &Route, faults: &mut Faults) {
-        let path = ["route", name.as_str(), "lanes"];
-        if route.lanes.is_empty() && !self.is_lost(&path) {
-            let fault = self.places.fault(&path, format!("route `{name}` has no lanes"));
-            faults.push(fault.advise(format!("list them, best first: {}", self.known_lanes())));
+    fn route(&self, name: &RouteName, route: &Route, diagnostics: &mut Diagnostics) {
+        let path = ["route", name.as_str(), "targets"];
+        if route.targets.is_empty() && !self.has_parse_error(&path) {
+            let diagnostic = self.spans.diagnostic(&path, format!("route `{name}` has no targets"));
+            diagnostics.push(
+                diagnostic.with_help(format!("list them in order of preference: {}", self.example_targets())),
+            );
         }
         let hedges = route.hedge_after.is_some_and(|after| after != HedgeAfter::Off);
-        if hedges && route.lanes.len() == 1 {
-            let message = "this does nothing: there is no second lane to ask".to_owned();
-            let fault = self.places.fault(&["route", name.as_str(), "hedge_after"], message);
-            faults.push(fault.advise("add a lane, or take it out"));
+        if hedges && route.targets.len() == 1 {
+            let message = "this does nothing: there is no second target".to_owned();
+            let diagnostic = self.spans.diagnostic(&["route", name.as_str(), "hedge_after"], message);
+            diagnostics.push(diagnostic.with_help("add a target, or remove it"));
         }
-        self.mixture(name, route, faults);
+        self.simulated_mix(name, route, diagnostics);
         let mut seen = HashSet::new();
-        for (number, lane) in route.lanes.iter().enumerate() {
+        for (number, target) in route.targets.iter().enumerate() {
             let number = number.to_string();
             let path = [&path[..], &[number.as_str()]].concat();
             let part = |key| {
-                let inside = [&path[..], &[key]].concat();
-                if self.places.has(&inside) { inside } else { path.clone() }
+                let key_path = [&path[..], &[key]].concat();
+                if self.spans.contains(&key_path) { key_path } else { path.clone() }
             };
-            if let Some((message, advice)) = self.fault_of_lane(&lane.name) {
-                faults.push(self.places.fault(&part("lane"), message).advise(advice));
+            if let Some((message, help)) = self.check_target(&target.name) {
+                diagnostics.push(self.spans.diagnostic(&part("target"), message).with_help(help));
             }
-            if !seen.insert(&lane.name) {
-                let message = format!("lane `{}` is listed twice", lane.name);
-                faults.push(self.places.fault(&part("lane"), message).advise("take one of them out"));
+            if !seen.insert(&target.name) {
+                let message = format!("target `{}` is listed twice", target.name);
+                diagnostics
+                    .push(self.spans.diagnostic(&part("target"), message).with_help("remove one of them"));
             }
-            let weighs = self.places.has(&[&path[..], &["weight"]].concat());
-            let policy_lost = self.is_lost(&["route", name.as_str(), "policy"]);
-            if weighs && route.policy == Policy::Priority && !policy_lost {
+            let has_weight = self.spans.contains(&[&path[..], &["weight"]].concat());
+            let policy_has_error = self.has_parse_error(&["route", name.as_str(), "policy"]);
+            if has_weight && route.policy == Policy::Priority && !policy_has_error {
                 let message = "a weight does nothing under policy \"priority\"";
-                let advice = "write policy = \"weighted\", or take the weight out";
-                faults.push(self.places.fault(&part("weight"), message).advise(advice));
+                let help = "write policy = \"weighted\", or remove the weight";
+                diagnostics.push(self.spans.diagnostic(&part("weight"), message).with_help(help));
             }
         }
     }
 
-    /// Checks that a route's targets are all simulated or all real: else a real answer's place could be taken by a
-    /// simulated one.
-    fn mixture(&self, name: &RouteName, route: &Route, faults: &mut Faults) {
-        let lanes = || route.lanes.iter().enumerate();
-        let Some((number, lane)) = lanes().find(|(_, lane)| is_simulated(self.config, &lane.name)) else {
+    /// Checks that a route's targets are all simulated or all real. Otherwise a simulated answer could replace a
+    /// real one.
+    fn simulated_mix(&self, name: &RouteName, route: &Route, diagnostics: &mut Diagnostics) {
+        let targets = || route.targets.iter().enumerate();
+        let Some((number, target)) = targets().find(|(_, target)| is_simulated(self.config, &target.name))
+        else {
             return;
         };
-        let is_real = |lane: &LaneName| {
-            self.config.providers.contains_key(&lane.provider) && !is_simulated(self.config, lane)
+        let is_real = |target: &TargetName| {
+            self.config.providers.contains_key(&target.provider) && !is_simulated(self.config, target)
         };
-        if !lanes().any(|(_, lane)| is_real(&lane.name)) {
+        if !targets().any(|(_, target)| is_real(&target.name)) {
             return;
         }
         let number = number.to_string();
-        let path = ["route", name.as_str(), "lanes", number.as_str()];
-        let inside = [&path[..], &["lane"]].concat();
-        let path = if self.places.has(&inside) { &inside } else { &path[..] };
-        let message = format!("route `{name}` mixes real targets with the simulated `{}`", lane.name);
-        faults.push(self.places.fault(path, message).advise(
-            "take it out, or give it a route of its own; `run --simulate` simulates every target without it",
+        let path = ["route", name.as_str(), "targets", number.as_str()];
+        let key_path = [&path[..], &["target"]].concat();
+        let path = if self.spans.contains(&key_path) { &key_path } else { &path[..] };
+        let message = format!("route `{name}` mixes real targets with the simulated `{}`", target.name);
+        diagnostics.push(self.spans.diagnostic(path, message).with_help(
+            "remove it, or give it its own route; `run --simulate` simulates all targets without it",
         ));
     }
 
-    /// Checks the route over every target, which is there where none is written.
-    pub(super) fn implied_route(config: &Config, places: &Places<'_>) -> Faults {
-        let mut faults = Faults::default();
-        let simulated = |settings: &&provider::Settings| settings.is_practice();
-        let all = config.providers.values().filter(simulated).count() == config.providers.len();
-        let one = config.providers.iter().find(|(_, settings)| settings.is_practice());
-        if let Some((name, _)) = one.filter(|_| !all) {
+    /// Checks the default route over all targets, for configurations without a route.
+    pub(super) fn check_default_route(config: &Config, spans: &Spans<'_>) -> Diagnostics {
+        let mut diagnostics = Diagnostics::default();
+        let is_simulated_provider = |settings: &&provider::Settings| settings.is_simulated();
+        let simulated_count = config.providers.values().filter(is_simulated_provider).count();
+        let first_simulated = config.providers.iter().find(|(_, settings)| settings.is_simulated());
+        if let Some((name, _)) = first_simulated.filter(|_| simulated_count < config.providers.len()) {
             let path = ["provider", name.as_str(), "base_url"];
             let message = format!(
-                "provider `{name}` is simulated and others are real, and the one route would mix their targets"
+                "provider `{name}` is simulated and others are real, and the default route would mix their targets"
             );
-            let advice = "write [route.NAME] with the targets of each route, or take this provider out: \
-                          `run --simulate` simulates every target without it";
-            faults.push(places.fault(&path, message).advise(advice));
+            let help = "write [route.NAME] with the targets of each route, or remove this provider: \
+                          `run --simulate` simulates all targets without it";
+            diagnostics.push(spans.diagnostic(&path, message).with_help(help));
         }
-        faults
+        diagnostics
     }
 
-    fn fault_of_lane(&self, lane: &LaneName) -> Option<(String, String)> {
-        let (provider, model) = (&lane.provider, &lane.model);
+    fn check_target(&self, target: &TargetName) -> Option<(String, String)> {
+        let TargetName { provider, model } = target;
         let Some(settings) = self.config.providers.get(provider) else {
-            let written = self.places.has(&["provider", provider.as_str()]);
+            let is_configured = self.spans.contains(&["provider", provider.as_str()]);
             let known = self.config.providers.keys().map(ProviderName::as_str);
-            let advice = meant(provider.as_str(), known, "providers");
-            return (!written).then(|| (format!("there is no provider `{provider}`"), advice));
+            let help = suggest(provider.as_str(), known, "providers");
+            return (!is_configured).then(|| (format!("there is no provider `{provider}`"), help));
         };
         let models = ["provider", provider.as_str(), "models"];
-        let written = self.places.has(&[&models[..], &[model.as_str()]].concat());
-        if settings.models.contains_key(model) || written || settings.models.is_empty() {
+        let is_configured = self.spans.contains(&[&models[..], &[model.as_str()]].concat());
+        if settings.models.contains_key(model) || is_configured || settings.models.is_empty() {
             return None;
         }
-        let advice = meant(model.as_str(), settings.models.keys().map(|known| known.as_str()), "models");
-        Some((format!("provider `{provider}` has no model `{model}`"), advice))
+        let help = suggest(model.as_str(), settings.models.keys().map(|known| known.as_str()), "models");
+        Some((format!("provider `{provider}` has no model `{model}`"), help))
     }
 
-    fn default_route(&self, faults: &mut Faults) {
+    fn default_route(&self, diagnostics: &mut Diagnostics) {
         let path = ["defaults", "route"];
         let Some(route) = &self.config.defaults.route else { return };
-        if self.places.has(&path)
+        if self.spans.contains(&path)
             && !self.config.routes.contains_key(route)
-            && !self.is_lost(&["route", route.as_str()])
+            && !self.has_parse_error(&["route", route.as_str()])
         {
             let known = self.config.routes.keys().map(RouteName::as_str);
-            let fault = self.places.fault(&path, format!("there is no route `{route}`"));
-            faults.push(fault.advise(meant(route.as_str(), known, "routes")));
+            let diagnostic = self.spans.diagnostic(&path, format!("there is no route `{route}`"));
+            diagnostics.push(diagnostic.with_help(suggest(route.as_str(), known, "routes")));
         }
     }
 
-    /// Checks that each cap is somebody's.
-    fn budget(&self, faults: &mut Faults) {
+    /// Checks that each cap belongs to an existing provider.
+    fn budget(&self, diagnostics: &mut Diagnostics) {
         for name in self.config.budget.provider.keys() {
-            let written = self.places.has(&["provider", name.as_str()]);
-            if self.config.providers.contains_key(name) || written {
+            let is_configured = self.spans.contains(&["provider", name.as_str()]);
+            if self.config.providers.contains_key(name) || is_configured {
                 continue;
             }
             let known = self.config.providers.keys().map(ProviderName::as_str);
-            let advice = meant(name.as_str(), known, "providers");
+            let help = suggest(name.as_str(), known, "providers");
             let path = ["budget", "provider", name.as_str()];
-            faults.push(self.places.fault(&path, format!("there is no provider `{name}`")).advise(advice));
+            diagnostics
+                .push(self.spans.diagnostic(&path, format!("there is no provider `{name}`")).with_help(help));
         }
     }
 
-    /// Checks that the second is no shorter than the first.
-    fn order(
+    /// Checks that the second duration is not shorter than the first.
+    fn duration_order(
         &self,
         path: &[&str],
-        (low, least): (&str, Duration),
-        (high, most): (&str, Duration),
-        faults: &mut Faults,
+        (low, low_value): (&str, Duration),
+        (high, high_value): (&str, Duration),
+        diagnostics: &mut Diagnostics,
     ) {
-        if most >= least {
+        if high_value >= low_value {
             return;
         }
         let at = |key| [path, &[key]].concat();
-        let written = if self.places.has(&at(high)) { high } else { low };
+        let key = if self.spans.contains(&at(high)) { high } else { low };
         let message = format!(
             "`{high}` ({}) is shorter than `{low}` ({})",
-            duration::show(&most),
-            duration::show(&least)
+            duration::format(&high_value),
+            duration::format(&low_value)
         );
-        let advice = format!("make `{high}` longer or `{low}` shorter");
-        faults.push(self.places.fault(&at(written), message).advise(advice));
+        let help = format!("make `{high}` longer or `{low}` shorter");
+        diagnostics.push(self.spans.diagnostic(&at(key), message).with_help(help));
     }
 
-    fn is_lost(&self, path: &[&str]) -> bool {
-        self.places.is_faulty(path, self.read)
+    fn has_parse_error(&self, path: &[&str]) -> bool {
+        self.spans.has_diagnostic(path, self.parse_diagnostics)
     }
 
-    fn wrote_nothing(&self, path: &[&str]) -> bool {
-        let is_here =
-            |text: &&crate::document::Text| text.path.iter().map(String::as_str).eq(path.iter().copied());
-        self.places.strings().iter().find(is_here).is_some_and(|text| text.value.trim().is_empty())
+    fn is_empty_string(&self, path: &[&str]) -> bool {
+        let is_here = |text: &&crate::diagnostics::TomlString| {
+            text.path.iter().map(String::as_str).eq(path.iter().copied())
+        };
+        self.spans.strings().iter().find(is_here).is_some_and(|text| text.value.trim().is_empty())
     }
 
-    fn known_lanes(&self) -> String {
-        let lanes = self.config.lanes().take(3).map(|lane| format!("\"{lane}\""));
-        format!("lanes = [{}]", lanes.collect::<Vec<_>>().join(", "))
+    fn example_targets(&self) -> String {
+        let targets = self.config.targets().take(3).map(|target| format!("\"{target}\""));
+        format!("targets = [{}]", targets.collect::<Vec<_>>().join(", "))
     }
 }
 
-fn is_simulated(config: &Config, lane: &LaneName) -> bool {
-    config.providers.get(&lane.provider).is_some_and(provider::Settings::is_practice)
+fn is_simulated(config: &Config, target: &TargetName) -> bool {
+    config.providers.get(&target.provider).is_some_and(provider::Settings::is_simulated)
 }
 
-/// Says which name was probably meant, else which there are.
-pub(super) fn meant<'k>(wrong: &str, known: impl Iterator<Item = &'k str>, what: &str) -> String {
+/// Returns help for an unknown name: a similar name, or the list of known names.
+pub(super) fn suggest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>, what: &str) -> String {
     let known: Vec<&str> = known.collect();
     match nearest(wrong, known.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),

@@ -1,31 +1,31 @@
-//! Makes a configuration out of the environment variables that people already have.
+//! Builds a configuration from the vendors' usual environment variables, such as `OPENAI_API_KEY`.
 //!
-//! Reads no key: it only looks which variables are set.
+//! Does not store keys: it only checks which variables are set.
 
 use std::num::NonZeroU32;
 
 use indexmap::IndexMap;
 
-use crate::document::{Fault, Faults};
+use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::provider::{self, Env, KeySource, Model, parse_base_url};
 use crate::types::ProviderName;
 use crate::wire::Format;
 
-/// What the environment says.
+/// Configuration found in the environment.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     pub(super) providers: IndexMap<ProviderName, provider::Settings>,
-    /// What it almost says, for the user to know.
+    /// Notes for the user about incomplete settings.
     pub(super) notes: Vec<String>,
-    pub(super) faults: Faults,
+    pub(super) diagnostics: Diagnostics,
 }
 
 struct Vendor {
     name: &'static str,
     format: Format,
-    /// What its variables begin with; the first that is set counts.
+    /// Prefixes of the variables' names. The first variable that is set is used.
     prefixes: &'static [&'static str],
-    /// A model for the advice. Never a default: models come and go, and so do their prices.
+    /// A model for the help text. It is never a default, because models and prices change.
     example: &'static str,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn read(env: Env<'_>) -> Environment {
     found
 }
 
-/// Returns the variables of which one vendor's would be enough, for advice.
+/// Returns the alternatives of variables to set, for the help text.
 pub(super) fn variables() -> String {
     let pair = |vendor: &Vendor| format!("{0}_API_KEY and {0}_MODEL", vendor.prefixes[0]);
     let pairs: Vec<String> = VENDORS.iter().map(pair).collect();
@@ -66,31 +66,31 @@ impl Vendor {
         let key = self.variable(env, "_API_KEY");
         let base_url = self.variable(env, "_BASE_URL");
         let model = self.variable(env, "_MODEL");
-        let main = self.prefixes[0];
+        let prefix = self.prefixes[0];
         if key.is_none() && base_url.is_none() {
             if model.is_some() {
-                found.notes.push(format!("{}: skipped, {main}_API_KEY is not set", self.name));
+                found.notes.push(format!("{}: skipped, {prefix}_API_KEY is not set", self.name));
             }
             return;
         }
         if model.is_none() {
-            let advice = format!("say which model to use, such as {main}_MODEL={}", self.example);
-            found.faults.push(Fault::new(format!("{main}_MODEL is not set")).advise(advice));
+            let help = format!("set the model to use, such as {prefix}_MODEL={}", self.example);
+            found.diagnostics.push(Diagnostic::new(format!("{prefix}_MODEL is not set")).with_help(help));
         }
         let base_url = base_url.and_then(|(name, url)| match parse_base_url(&url) {
             Ok(url) => Some(url),
             Err(wrong) => {
-                let fault = Fault::new(format!("{name}: {}", wrong.wrong));
-                found.faults.push(fault.advise(wrong.advice));
+                let diagnostic = Diagnostic::new(format!("{name}: {}", wrong.wrong));
+                found.diagnostics.push(diagnostic.with_help(wrong.advice));
                 None
             }
         });
         let max_tokens =
-            self.parse(env, "_MAX_TOKENS", "a whole number above 0", &mut found.faults, |text| {
+            self.parse(env, "_MAX_TOKENS", "a whole number above 0", &mut found.diagnostics, |text| {
                 text.parse::<NonZeroU32>().ok()
             });
         let temperature =
-            self.parse(env, "_TEMPERATURE", "a number from 0 to 2", &mut found.faults, |text| {
+            self.parse(env, "_TEMPERATURE", "a number from 0 to 2", &mut found.diagnostics, |text| {
                 text.parse::<f64>().ok().filter(|temperature| (0.0..=2.0).contains(temperature))
             });
         let name = model.map(|(_, name)| name).unwrap_or_default();
@@ -105,10 +105,10 @@ impl Vendor {
         found.providers.insert(self.name.into(), settings);
     }
 
-    /// Returns the first of this vendor's variables with this ending that is set, and its value.
-    fn variable(&self, env: Env<'_>, ending: &str) -> Option<(String, String)> {
+    /// Returns the name and value of the first variable with this suffix that is set.
+    fn variable(&self, env: Env<'_>, suffix: &str) -> Option<(String, String)> {
         self.prefixes.iter().find_map(|prefix| {
-            let name = format!("{prefix}{ending}");
+            let name = format!("{prefix}{suffix}");
             let value = env(&name)?.trim().to_owned();
             (!value.is_empty()).then_some((name, value))
         })
@@ -117,15 +117,15 @@ impl Vendor {
     fn parse<T>(
         &self,
         env: Env<'_>,
-        ending: &str,
+        suffix: &str,
         expected: &str,
-        faults: &mut Faults,
+        diagnostics: &mut Diagnostics,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
-        let (name, value) = self.variable(env, ending)?;
+        let (name, value) = self.variable(env, suffix)?;
         let parsed = parse(&value);
         if parsed.is_none() {
-            faults.push(Fault::new(format!("{name}: expected {expected}, found {value:?}")));
+            diagnostics.push(Diagnostic::new(format!("{name}: expected {expected}, found {value:?}")));
         }
         parsed
     }

@@ -1,4 +1,4 @@
-//! What can be set about files that items name, `[files]`.
+//! Settings for files that items attach, `[files]`.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::Origin;
 
-/// Which files an item may name.
+/// Files that an item may attach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FileSettings {
-    /// Folders whose files a pipeline may attach, besides those of its own directory.
+    /// Folders whose files a pipeline may attach, in addition to the pipeline's own directory.
     pub allow: Vec<PathBuf>,
-    /// Hosts whose addresses an item may give as an attachment, besides those that the template itself writes.
+    /// Hosts whose URLs an item may attach, in addition to the hosts written in the template itself.
     pub allow_hosts: Vec<Origin>,
 }

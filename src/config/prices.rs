@@ -1,6 +1,8 @@
-//! What vendors charge for their own models: a table with a date, for whoever writes no price.
+//! Built-in price list: the vendors' prices for their own models, with the date of the list. It applies to models
+//! without a configured price.
 //!
-//! Only for a vendor's own address: elsewhere the same name may cost something else.
+//! The list applies only at a vendor's own address: another server may charge another price for a model of the
+//! same name.
 
 use std::sync::LazyLock;
 
@@ -17,7 +19,7 @@ use crate::wire::Format;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceList {
-    /// When the vendors' lists were last read.
+    /// Date at which the vendors' lists were last read.
     pub read: Date,
     anthropic: Vendor,
     openai: Vendor,
@@ -28,35 +30,35 @@ pub struct PriceList {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vendor {
-    /// Where its own list is.
+    /// URL of the vendor's list.
     pub source: String,
-    /// What its models cost.
+    /// Current price of each model.
     pub models: IndexMap<String, Price>,
-    /// What some of them will cost.
+    /// Announced price changes.
     #[serde(default)]
-    pub then: IndexMap<String, Then>,
+    pub then: IndexMap<String, PriceChange>,
 }
 
-/// A price that comes.
+/// An announced price change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Then {
-    /// From when on.
+pub struct PriceChange {
+    /// First day of the new price.
     pub from: Date,
-    /// What it will be.
+    /// The new price.
     pub price: Price,
 }
 
 static LIST: LazyLock<Option<PriceList>> = LazyLock::new(|| toml::from_str(include_str!("prices.toml")).ok());
 
 impl PriceList {
-    /// Returns the list that this program was built with.
+    /// Returns the list that this program was built with, if it parses.
     pub fn built_in() -> Option<&'static Self> {
-        // That it can be read is tested; a program without it would still be one whose prices are unknown.
+        // A test ensures that the list parses. Without the list, prices would be unknown.
         LIST.as_ref()
     }
 
-    /// Returns the list of the vendor of a format.
+    /// Returns the price list of the vendor of `format`.
     pub fn vendor(&self, format: Format) -> &Vendor {
         match format {
             Format::Anthropic => &self.anthropic,
@@ -65,8 +67,8 @@ impl PriceList {
         }
     }
 
-    /// Returns what the vendor of `format` charges today for the model of this name, or for the one of which it is
-    /// a dated edition.
+    /// Returns today's price of `model` at the vendor of `format`. A dated model name without a price of its own
+    /// has the price of the undated name.
     pub fn price(&self, format: Format, model: &str) -> Option<Price> {
         self.price_on(format, model, clock::now().to_zoned(TimeZone::UTC).date())
     }
@@ -81,51 +83,52 @@ impl PriceList {
     }
 }
 
-/// Returns the name before the date of an edition: `-20251001`, or `-2026-03-05`.
+/// Returns the model name without its date suffix: `-20251001` or `-2026-03-05`.
 fn undated(model: &str) -> Option<&str> {
-    let digits =
+    let has_digits =
         |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     let (name, last) = model.rsplit_once('-')?;
-    if digits(last, 8) {
+    if has_digits(last, 8) {
         return Some(name);
     }
     let (name, month) = name.rsplit_once('-')?;
     let (name, year) = name.rsplit_once('-')?;
-    (digits(last, 2) && digits(month, 2) && digits(year, 4)).then_some(name)
+    (has_digits(last, 2) && has_digits(month, 2) && has_digits(year, 4)).then_some(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn on(day: &str, format: Format, model: &str) -> Option<(f64, f64)> {
+    fn price_on(day: &str, format: Format, model: &str) -> Option<(f64, f64)> {
         let list: PriceList = toml::from_str(include_str!("prices.toml")).unwrap();
         list.price_on(format, model, day.parse().unwrap()).map(|price| (price.input, price.output))
     }
 
     #[test]
-    fn a_model_is_found_by_its_name_and_by_that_of_a_dated_edition() {
-        let (today, anthropic) = ("2026-11-21", Format::Anthropic);
-        assert_eq!(on(today, anthropic, "claude-haiku-4-5"), Some((1.0, 5.0)));
-        assert_eq!(on(today, anthropic, "claude-haiku-4-5-20251001"), Some((1.0, 5.0)));
-        assert_eq!(on(today, Format::Openai, "gpt-5.4-2026-03-05"), Some((2.5, 15.0)));
-        assert_eq!(on(today, Format::Openai, "claude-haiku-4-5"), None);
+    fn a_dated_model_name_has_the_price_of_the_undated_name() {
+        let today = "2026-11-21";
+        let anthropic = Format::Anthropic;
+        assert_eq!(price_on(today, anthropic, "claude-haiku-4-5"), Some((1.0, 5.0)));
+        assert_eq!(price_on(today, anthropic, "claude-haiku-4-5-20251001"), Some((1.0, 5.0)));
+        assert_eq!(price_on(today, Format::Openai, "gpt-5.4-2026-03-05"), Some((2.5, 15.0)));
+        assert_eq!(price_on(today, Format::Openai, "claude-haiku-4-5"), None);
         for unknown in
             ["claude-haiku", "claude-haiku-4-5-latest", "claude-haiku-4-5-2025100", "", "-20251001"]
         {
-            assert_eq!(on(today, anthropic, unknown), None, "{unknown}");
+            assert_eq!(price_on(today, anthropic, unknown), None, "{unknown}");
         }
     }
 
     #[test]
-    fn a_price_that_changes_is_the_one_of_its_day() {
+    fn a_price_change_applies_from_its_date_on() {
         let gemini = Format::Gemini;
-        assert_eq!(on("2026-12-31", gemini, "gemini-3.8-flash"), Some((0.75, 3.75)));
-        assert_eq!(on("2027-01-01", gemini, "gemini-3.8-flash"), Some((1.5, 7.5)));
+        assert_eq!(price_on("2026-12-31", gemini, "gemini-3.8-flash"), Some((0.75, 3.75)));
+        assert_eq!(price_on("2027-01-01", gemini, "gemini-3.8-flash"), Some((1.5, 7.5)));
     }
 
     #[test]
-    fn every_price_of_the_list_is_one() {
+    fn the_prices_of_the_list_are_plausible() {
         let list = PriceList::built_in().unwrap();
         for format in [Format::Anthropic, Format::Openai, Format::Gemini] {
             let vendor = list.vendor(format);

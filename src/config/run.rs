@@ -1,4 +1,4 @@
-//! What can be set about runs, `[run]`.
+//! Settings for runs, `[run]`.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -12,19 +12,20 @@ use crate::guard::DEFAULT_MEMORY;
 use crate::run::MaxFailures;
 use crate::types::duration;
 
-/// How a run works through its items.
+/// How a run processes its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
-    /// Most items under way at once. `None` follows what the providers can take.
+    /// Maximum number of items in progress. `None` follows the capacity of the providers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<NonZeroUsize>,
-    /// About how much memory the items in progress of all runs in this process may take.
+    pub max_in_flight_items: Option<NonZeroUsize>,
+    /// Approximate limit on the memory of the items in progress, for all runs in this process together.
     pub max_memory: ByteSize,
-    /// How long a run holds before it pauses. `None` is 10 minutes for the command line, and no end for a library.
+    /// How long a run holds before it pauses. `None` is 10 minutes in the command line and unlimited in the
+    /// library.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold: Option<MaxHold>,
-    /// How many items of a session may fail before the run pauses.
+    /// Number of failed items in a session after which the run pauses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<MaxFailures>,
 }
@@ -32,21 +33,21 @@ pub struct RunSettings {
 impl Default for RunSettings {
     fn default() -> Self {
         let max_memory = ByteSize(DEFAULT_MEMORY);
-        Self { window: None, max_memory, max_hold: None, max_failures: None }
+        Self { max_in_flight_items: None, max_memory, max_hold: None, max_failures: None }
     }
 }
 
-/// How long a run holds before it pauses: written as a duration such as `"10m"`, or `"none"`.
+/// How long a run holds before it pauses, written as a duration such as `"10m"`, or as `"none"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MaxHold {
-    /// As long as it takes.
+    /// No limit.
     Unlimited,
-    /// So long.
+    /// At most this long.
     For(Duration),
 }
 
 impl MaxHold {
-    /// Returns the time, where there is an end.
+    /// Returns the limit, if there is one.
     pub fn limit(self) -> Option<Duration> {
         match self {
             Self::Unlimited => None,
@@ -66,13 +67,13 @@ impl Serialize for MaxHold {
 
 impl<'de> Deserialize<'de> for MaxHold {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(HoldForm)
+        from.deserialize_str(MaxHoldVisitor)
     }
 }
 
-struct HoldForm;
+struct MaxHoldVisitor;
 
-impl Visitor<'_> for HoldForm {
+impl Visitor<'_> for MaxHoldVisitor {
     type Value = MaxHold;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_holds_for_a_time_or_without_an_end() {
+    fn max_hold_is_a_duration_or_none() {
         let read = |text: &str| toml::from_str::<RunSettings>(&format!("max_hold = {text}"));
         assert_eq!(read("'none'").unwrap().max_hold, Some(MaxHold::Unlimited));
         assert_eq!(read("'90s'").unwrap().max_hold, Some(MaxHold::For(Duration::from_secs(90))));

@@ -1,26 +1,26 @@
-//! What can be set about keeping runs, `[store]`.
+//! Settings for stored runs, `[store]`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreUrl;
 
-/// Where runs are kept, and what of them.
+/// Where runs are stored, and which of their data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// Where.
+    /// Address of the database.
     pub url: StoreUrl,
-    /// Of which items the fields are kept.
-    pub inputs: Inputs,
+    /// Items whose fields are stored.
+    pub keep_inputs: KeepInputs,
 }
 
-/// Of which items the fields are kept beside their answers.
+/// Items whose fields are stored in addition to their answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Inputs {
-    /// Of all of them.
+pub enum KeepInputs {
+    /// All items.
     #[default]
     All,
-    /// Of failed ones only: enough to try those again.
+    /// Failed items only, which is enough to retry them.
     Failed,
 }

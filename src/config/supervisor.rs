@@ -1,55 +1,55 @@
-//! What can be set about restarts, `[supervisor]`.
-//!
-//! Restarts nothing itself: the supervisor does.
+//! Settings for restarts, `[supervisor]`. The supervisor applies them.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::supervisor::{Backoff, Intensity, Policy};
+use crate::supervisor::{Intensity, RestartBackoff, RestartPolicy};
 use crate::types::duration;
 
-/// How often actors that panic are restarted, and how soon.
+/// How often and how soon actors that panic are restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SupervisorSettings {
-    /// Restarts of the router within `window`; one more and it has failed for good.
+    /// Maximum restarts of the router within `window`. The next panic is a permanent failure.
     pub router_restarts: u32,
-    /// Restarts of each provider within `window`; one more and it stays down.
+    /// Maximum restarts of each provider within `window`. After the next panic the provider stays down.
     pub provider_restarts: u32,
-    /// Restarts of each run within `window`; one more and it has failed for good.
+    /// Maximum restarts of each run within `window`. The next panic is a permanent failure.
     pub run_restarts: u32,
-    /// How far back restarts count.
+    /// Period over which restarts are counted.
     #[serde(with = "duration")]
     pub window: Duration,
-    /// Wait before a restart; doubles with each further one until a life was long enough.
+    /// Wait before a restart. It doubles with each further restart, and is reset after an incarnation that ran
+    /// long enough.
     #[serde(with = "duration")]
-    pub pause: Duration,
-    /// Longest wait before a restart.
+    pub backoff: Duration,
+    /// Maximum wait before a restart.
     #[serde(with = "duration")]
-    pub max_pause: Duration,
+    pub max_backoff: Duration,
 }
 
 impl SupervisorSettings {
-    /// Returns what a child is granted that may be restarted `max` times within the window.
-    pub fn policy(&self, max: u32) -> Policy {
-        Policy {
+    /// Returns the restart policy of a child that may be restarted `max` times within the window.
+    pub fn policy(&self, max: u32) -> RestartPolicy {
+        RestartPolicy {
             intensity: Intensity { max, period: self.window },
-            backoff: Backoff { min: self.pause, max: self.max_pause, ..Backoff::default() },
+            backoff: RestartBackoff { min: self.backoff, max: self.max_backoff, ..RestartBackoff::default() },
         }
     }
 }
 
 impl Default for SupervisorSettings {
     fn default() -> Self {
-        let (intensity, backoff) = (Intensity::default(), Backoff::default());
+        let intensity = Intensity::default();
+        let backoff = RestartBackoff::default();
         Self {
             router_restarts: 5,
             provider_restarts: intensity.max,
             run_restarts: intensity.max,
             window: intensity.period,
-            pause: backoff.min,
-            max_pause: backoff.max,
+            backoff: backoff.min,
+            max_backoff: backoff.max,
         }
     }
 }

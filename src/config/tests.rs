@@ -1,34 +1,37 @@
-//! What a whole configuration does: faults, the environment, keys that are missing.
+//! Tests of configurations: diagnostics, environment variables, missing keys.
+
+mod diagnostics;
+mod shipped_config;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::document::Faults;
-use crate::types::{LaneName, RouteName};
+use crate::diagnostics::Diagnostics;
+use crate::types::{RouteName, TargetName};
 
-fn nothing(_: &str) -> Option<String> {
+fn empty_env(_: &str) -> Option<String> {
     None
 }
 
-fn table<'a>(rows: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
+fn env_of<'a>(rows: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
     |name| rows.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
 }
 
-fn faults(text: &str) -> String {
-    Config::parse("config.toml", text, &nothing).unwrap_err().to_string()
+fn error_text(text: &str) -> String {
+    Config::parse("config.toml", text, &empty_env).unwrap_err().to_string()
 }
 
-fn lanes(usable: &Usable, route: &str) -> Vec<String> {
-    let route = usable.route(&RouteName::from(route)).unwrap();
-    route.lanes.iter().map(|lane| lane.name.to_string()).collect()
+fn target_names(resolved: &ResolvedConfig, route: &str) -> Vec<String> {
+    let route = resolved.route(&RouteName::from(route)).unwrap();
+    route.targets.iter().map(|target| target.name.to_string()).collect()
 }
 
-const BAD: &str = r#"[provider.claude]
+const INVALID_CONFIG: &str = r#"[provider.claude]
 format = "antropic"
 keys = ["env:CLAUDE_API_KEY", "sk-ant-live-0123456789"]
 limits = { requests_per_minute = 0, tokens = 5 }
 timeouts = { connect = "10", total = "ten minutes" }
-breaker = { pause = "3m", failure_share = 50 }
+breaker = { open_duration = "3m", failure_rate = 50 }
 
 [provider.claude.models.haiku]
 context = "200k"
@@ -47,59 +50,59 @@ format = "gemini"
 max_tokens_field = "max_tokens"
 api_version = "v2"
 
-[provider.practice]
+[provider.simulated]
 base_url = "simulator"
 keys = ["env:A"]
 
 [route.cheap]
-lanes = ["claude/haiku", "cluade/haiku", "claude/haiku", { lane = "practice/some", weight = 2 }, { weight = 1 }]
+targets = ["claude/haiku", "cluade/haiku", "claude/haiku", { target = "simulated/some", weight = 2 }, { weight = 1 }]
 
 [route.default]
-lanes = ["claude/sonnet", { lane = "practice/some", weight = 2 }, "practice/some"]
+targets = ["claude/sonnet", { target = "simulated/some", weight = 2 }, "simulated/some"]
 
 [route.empty]
 policy = "wieghted"
 
 [retry]
-base = "1m"
+initial_backoff = "1m"
 "#;
 
 #[test]
-fn every_fault_of_a_bad_file_is_shown_with_its_place_and_advice() {
-    let faults = Config::parse("config.toml", BAD, &nothing).unwrap_err();
-    let shown = faults.render(false);
+fn all_errors_of_a_file_are_shown_with_their_positions_and_help() {
+    let diagnostics = Config::parse("config.toml", INVALID_CONFIG, &empty_env).unwrap_err();
+    let shown = diagnostics.render(false);
     assert!(!shown.contains("0123456789") && !shown.contains("9876543210"), "{shown}");
     insta::assert_snapshot!(shown);
 }
 
 #[test]
-fn a_text_that_is_no_toml_is_refused_without_showing_the_key_in_it() {
-    let shown = Config::parse("config.toml", "[provider.a]\nkeys = [sk-live-1]\n", &nothing)
+fn a_syntax_error_does_not_show_a_key() {
+    let shown = Config::parse("config.toml", "[provider.a]\nkeys = [sk-live-1]\n", &empty_env)
         .unwrap_err()
         .render(false);
     assert!(shown.contains("config.toml:2:") && !shown.contains("sk-live-1"), "{shown}");
 }
 
 #[test]
-fn hedging_without_a_second_lane_is_refused_and_off_is_not() {
+fn hedging_without_a_second_target_is_rejected() {
     let route = |after| {
         format!(
-            "[provider.a]\nbase_url = 'http://x'\nmodels.m = {{}}\n[route.r]\nlanes = ['a/m']\nhedge_after = '{after}'"
+            "[provider.a]\nbase_url = 'http://x'\nmodels.m = {{}}\n[route.r]\ntargets = ['a/m']\nhedge_after = '{after}'"
         )
     };
-    assert!(faults(&route("p95")).contains("there is no second lane to ask"));
-    assert!(faults(&route("p99")).contains("write \"p95\", \"off\", or a time"));
-    assert!(Config::parse("config.toml", &route("off"), &nothing).is_ok());
+    assert!(error_text(&route("p95")).contains("there is no second target"));
+    assert!(error_text(&route("p99")).contains("write \"p95\", \"off\", or a time"));
+    assert!(Config::parse("config.toml", &route("off"), &empty_env).is_ok());
 }
 
 #[test]
-fn one_wrong_value_gives_one_fault() {
+fn one_wrong_value_results_in_one_error() {
     for text in [
-        "[provider.a]\nkeys = ['sk-1']\nmodels.m = {}\n[route.r]\nlanes = ['a/m']",
-        "[provider.a]\nkeys = ['env:A']\nmodels.m.context = 0\n[route.r]\nlanes = ['a/m']",
-        "[provider.a]\nkeys = ['env:A']\nmodels = 3\n[route.r]\nlanes = ['a/m']",
-        "[provider.a]\nbase_url = 'x'\nmodels.m = {}\n[route.r]\nlanes = ['a/m']",
-        "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\n[route.r]\nlanes = 'a/m'",
+        "[provider.a]\nkeys = ['sk-1']\nmodels.m = {}\n[route.r]\ntargets = ['a/m']",
+        "[provider.a]\nkeys = ['env:A']\nmodels.m.context = 0\n[route.r]\ntargets = ['a/m']",
+        "[provider.a]\nkeys = ['env:A']\nmodels = 3\n[route.r]\ntargets = ['a/m']",
+        "[provider.a]\nbase_url = 'x'\nmodels.m = {}\n[route.r]\ntargets = ['a/m']",
+        "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\n[route.r]\ntargets = 'a/m'",
         "[provider.a]\nbase_url = 'http://x'\nmodels.m.name = ''",
         "[provider.a]\nkeys = ['env:A', 'env:A']\nmodels.m = {}",
         "[provider.a]\nkeys = ['env:A']\nrotate_every = '1h'\nmodels.m = {}",
@@ -110,36 +113,38 @@ fn one_wrong_value_gives_one_fault() {
         "[provider.a]\nbase_url = 'http://x'\napi_version = '1'\nmodels.m = {}",
         "[provider.a]\nformat = 'gemini'\nbase_url = 'http://x/v1beta/'\nmodels.m = {}",
     ] {
-        let faults = faults(text);
-        assert_eq!(faults.lines().count(), 1, "{text}\n{faults}");
-        assert!(faults.starts_with("config.toml:"), "{faults}");
+        let diagnostics = error_text(text);
+        assert_eq!(diagnostics.lines().count(), 1, "{text}\n{diagnostics}");
+        assert!(diagnostics.starts_with("config.toml:"), "{diagnostics}");
     }
 }
 
 #[test]
-fn a_model_without_a_name_is_sent_as_it_is_called() {
+fn the_default_name_of_a_model_is_its_alias() {
     let text =
         "[provider.local]\nbase_url = 'http://localhost:11434/v1'\nmodels.llama = {}\nmodels.b.name = 'big'";
-    let config = Config::parse("c", text, &nothing).unwrap();
+    let config = Config::parse("c", text, &empty_env).unwrap();
     let names: Vec<_> = config.providers["local"].models.values().map(|model| model.name.as_str()).collect();
     assert_eq!(names, ["llama", "big"]);
 }
 
 #[test]
-fn without_a_route_there_is_one_over_every_lane_in_the_order_of_the_file() {
+fn the_default_route_has_all_targets_in_the_order_of_the_file() {
     let text = "[provider.z]\nbase_url = 'http://z'\nmodels.m = {}\nmodels.a = {}\n[provider.b]\nbase_url = 'http://b'\nmodels.any = {}";
-    let config = Config::parse("c", text, &nothing).unwrap();
-    let lanes: Vec<_> = config.routes["default"].lanes.iter().map(|lane| lane.name.to_string()).collect();
-    assert_eq!(lanes, ["z/m", "z/a", "b/any"]);
+    let config = Config::parse("c", text, &empty_env).unwrap();
+    let targets: Vec<_> =
+        config.routes["default"].targets.iter().map(|target| target.name.to_string()).collect();
+    assert_eq!(targets, ["z/m", "z/a", "b/any"]);
 }
 
 #[test]
-fn steps_use_the_default_route_or_the_only_one() {
+fn steps_use_the_route_default_or_the_only_route() {
     let chosen = |routes: &str| {
         let text = format!("[provider.p]\nbase_url = 'simulator'\n{routes}");
-        Config::parse("c", &text, &nothing).unwrap().defaults.route.map(|route| route.to_string())
+        Config::parse("c", &text, &empty_env).unwrap().defaults.route.map(|route| route.to_string())
     };
-    let (a, b) = ("[route.a]\nlanes = ['p/any']\n", "[route.default]\nlanes = ['p/any']\n");
+    let a = "[route.a]\ntargets = ['p/any']\n";
+    let b = "[route.default]\ntargets = ['p/any']\n";
     assert_eq!(chosen("").as_deref(), Some("default"));
     assert_eq!(chosen(a).as_deref(), Some("a"));
     assert_eq!(chosen(&format!("{a}{b}")).as_deref(), Some("default"));
@@ -148,8 +153,8 @@ fn steps_use_the_default_route_or_the_only_one() {
 }
 
 #[test]
-fn the_environment_makes_a_provider_of_every_vendor_with_a_key() {
-    let env = table(&[
+fn each_vendor_with_a_key_in_the_environment_is_a_provider() {
+    let env = env_of(&[
         ("OPENAI_API_KEY", "sk-1"),
         ("OPENAI_MODEL", "gpt-x"),
         ("OPENAI_BASE_URL", "http://localhost:11434/v1/"),
@@ -169,71 +174,74 @@ fn the_environment_makes_a_provider_of_every_vendor_with_a_key() {
         (model.name.as_str(), model.max_tokens.unwrap().get(), model.temperature),
         ("gpt-x", 500, Some(0.2))
     );
-    let usable = config.usable(&env).unwrap();
-    let keys: Vec<_> = usable
+    let resolved = config.resolve(&env).unwrap();
+    let keys: Vec<_> = resolved
         .providers
         .values()
         .flat_map(|ready| ready.keys.iter().map(|key| key.label.to_string()))
         .collect();
     assert_eq!(keys, ["env:OPENAI_API_KEY", "env:CLAUDE_API_KEY", "env:GOOGLE_API_KEY"]);
-    assert_eq!(lanes(&usable, "default"), ["openai/default", "anthropic/default", "gemini/default"]);
-    assert_eq!(usable.notes, Vec::<String>::new());
+    assert_eq!(target_names(&resolved, "default"), ["openai/default", "anthropic/default", "gemini/default"]);
+    assert_eq!(resolved.notes, Vec::<String>::new());
 }
 
 #[test]
-fn an_environment_without_any_key_is_refused_with_the_variables_and_the_option() {
-    let config = Config::from_environment(&nothing).unwrap();
-    let refused = config.usable(&nothing).unwrap_err().to_string();
+fn an_environment_without_keys_is_rejected_with_help() {
+    let config = Config::from_environment(&empty_env).unwrap();
+    let error = config.resolve(&empty_env).unwrap_err().to_string();
     assert_eq!(
-        refused,
+        error,
         "no provider is configured; add one to config.toml in the directory of this command, or name a \
          configuration with --config, or set OPENAI_API_KEY and OPENAI_MODEL, or \
          ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or GEMINI_API_KEY and GEMINI_MODEL, or add --simulate for \
          simulated answers"
     );
-    let usable = config.simulated().usable(&nothing).unwrap();
-    assert_eq!(lanes(&usable, "default"), ["simulated/any"]);
-    assert_eq!(usable.notes, ["simulated: answers on route default come from the simulator on this machine"]);
+    let resolved = config.simulated().resolve(&empty_env).unwrap();
+    assert_eq!(target_names(&resolved, "default"), ["simulated/any"]);
+    assert_eq!(
+        resolved.notes,
+        ["simulated: answers on route default come from the simulator on this machine"]
+    );
 }
 
 #[test]
 fn a_simulated_configuration_keeps_its_targets_and_reads_no_key() {
-    let text = THREE.replace("env:GEMINI_API_KEY", "command:touch /nowhere/ran; echo key");
-    let config = Config::parse("c", &text, &nothing).unwrap().simulated();
-    let usable = config.usable(&|name| panic!("{name} was read")).unwrap();
-    assert_eq!(lanes(&usable, "cheap"), ["claude/haiku", "gemini/flash"]);
-    for ready in usable.providers.values() {
-        assert!(ready.settings.is_practice() && ready.keys.is_empty() && ready.headers.is_empty());
+    let text = THREE_PROVIDERS.replace("env:GEMINI_API_KEY", "command:touch /nowhere/ran; echo key");
+    let config = Config::parse("c", &text, &empty_env).unwrap().simulated();
+    let resolved = config.resolve(&|name| panic!("{name} was read")).unwrap();
+    assert_eq!(target_names(&resolved, "cheap"), ["claude/haiku", "gemini/flash"]);
+    for ready in resolved.providers.values() {
+        assert!(ready.settings.is_simulated() && ready.keys.is_empty() && ready.headers.is_empty());
         assert!(ready.settings.models.values().all(|model| model.price.is_none()));
     }
     let note =
         "simulated: answers on routes cheap, simulated and real come from the simulator on this machine";
-    assert_eq!(usable.notes, [note]);
+    assert_eq!(resolved.notes, [note]);
 }
 
 #[test]
-fn a_route_that_mixes_real_and_simulated_targets_is_refused_with_its_place() {
+fn a_route_with_real_and_simulated_targets_is_rejected() {
     let providers =
         "[provider.a]\nbase_url = 'http://a'\nmodels.m = {}\n[provider.s]\nbase_url = 'simulator'\n";
-    let mixed = "[route.r]\nlanes = ['a/m', 's/any', { lane = 's/any', weight = 1 }]";
-    let said = faults(&format!("{providers}{mixed}"));
+    let mixed = "[route.r]\ntargets = ['a/m', 's/any', { target = 's/any', weight = 1 }]";
+    let text = error_text(&format!("{providers}{mixed}"));
     assert!(
-        said.starts_with("config.toml:7:17: route `r` mixes real targets with the simulated `s/any`; "),
-        "{said}"
+        text.starts_with("config.toml:7:19: route `r` mixes real targets with the simulated `s/any`; "),
+        "{text}"
     );
-    assert!(said.contains("take it out, or give it a route of its own"), "{said}");
-    let implied = faults(providers);
+    assert!(text.contains("remove it, or give it its own route"), "{text}");
+    let default_route_error = error_text(providers);
     assert!(
-        implied.starts_with("config.toml:5:12: provider `s` is simulated and others are real"),
-        "{implied}"
+        default_route_error.starts_with("config.toml:5:12: provider `s` is simulated and others are real"),
+        "{default_route_error}"
     );
-    let apart = format!("{providers}[route.r]\nlanes = ['a/m']\n[route.s]\nlanes = ['s/any']");
-    assert!(Config::parse("c", &apart, &nothing).is_ok());
+    let separate = format!("{providers}[route.r]\ntargets = ['a/m']\n[route.s]\ntargets = ['s/any']");
+    assert!(Config::parse("c", &separate, &empty_env).is_ok());
 }
 
 #[test]
-fn a_wrong_environment_is_refused_with_every_fault() {
-    let env = table(&[
+fn all_errors_of_the_environment_are_shown() {
+    let env = env_of(&[
         ("OPENAI_API_KEY", "sk-secret"),
         ("ANTHROPIC_BASE_URL", "https://me:sk-secret@host"),
         ("ANTHROPIC_MAX_TOKENS", "0"),
@@ -241,10 +249,10 @@ fn a_wrong_environment_is_refused_with_every_fault() {
         ("ANTHROPIC_MODEL", "claude-x"),
         ("GEMINI_MODEL", "gemini-x"),
     ]);
-    let faults = Config::from_environment(&env).unwrap_err().to_string();
-    insta::assert_snapshot!(faults, @r#"
-    OPENAI_MODEL is not set; say which model to use, such as OPENAI_MODEL=gpt-6-luna
-    ANTHROPIC_BASE_URL: an address shows in logs and may hold no password; put it into `headers` or `keys`
+    let diagnostics = Config::from_environment(&env).unwrap_err().to_string();
+    insta::assert_snapshot!(diagnostics, @r#"
+    OPENAI_MODEL is not set; set the model to use, such as OPENAI_MODEL=gpt-6-luna
+    ANTHROPIC_BASE_URL: the address appears in logs and must not contain a password; put the password into `headers` or `keys`
     ANTHROPIC_MAX_TOKENS: expected a whole number above 0, found "0"
     ANTHROPIC_TEMPERATURE: expected a number from 0 to 2, found "hot"
     "#);
@@ -252,22 +260,23 @@ fn a_wrong_environment_is_refused_with_every_fault() {
 
 #[test]
 fn a_local_server_in_the_environment_needs_no_key() {
-    let env = table(&[("OPENAI_BASE_URL", "http://localhost:11434/v1"), ("OPENAI_MODEL", "llama")]);
-    let usable = Config::from_environment(&env).unwrap().usable(&env).unwrap();
-    assert_eq!(lanes(&usable, "default"), ["openai/default"]);
-    assert!(usable.providers["openai"].keys.is_empty());
+    let env = env_of(&[("OPENAI_BASE_URL", "http://localhost:11434/v1"), ("OPENAI_MODEL", "llama")]);
+    let resolved = Config::from_environment(&env).unwrap().resolve(&env).unwrap();
+    assert_eq!(target_names(&resolved, "default"), ["openai/default"]);
+    assert!(resolved.providers["openai"].keys.is_empty());
 }
 
 #[test]
-fn a_file_without_a_provider_takes_them_from_the_environment() {
-    let env = table(&[("OPENAI_API_KEY", "sk-1"), ("OPENAI_MODEL", "gpt-x")]);
+fn a_file_without_providers_uses_those_of_the_environment() {
+    let env = env_of(&[("OPENAI_API_KEY", "sk-1"), ("OPENAI_MODEL", "gpt-x")]);
     let config =
-        Config::parse("c", "[run]\nwindow = 5\n[route.r]\nlanes = ['openai/default']", &env).unwrap();
-    assert_eq!(config.run.window.unwrap().get(), 5);
-    assert_eq!(lanes(&config.usable(&env).unwrap(), "r"), ["openai/default"]);
+        Config::parse("c", "[run]\nmax_in_flight_items = 5\n[route.r]\ntargets = ['openai/default']", &env)
+            .unwrap();
+    assert_eq!(config.run.max_in_flight_items.unwrap().get(), 5);
+    assert_eq!(target_names(&config.resolve(&env).unwrap(), "r"), ["openai/default"]);
 }
 
-const THREE: &str = "
+const THREE_PROVIDERS: &str = "
 [provider.claude]
 format = 'anthropic'
 keys = ['env:CLAUDE_API_KEY', 'env:CLAUDE_SPARE_KEY']
@@ -280,22 +289,22 @@ models.flash = {}
 [provider.local]
 base_url = 'simulator'
 [route.cheap]
-lanes = ['claude/haiku', 'gemini/flash']
+targets = ['claude/haiku', 'gemini/flash']
 [route.simulated]
-lanes = ['local/any']
+targets = ['local/any']
 [route.real]
-lanes = ['claude/haiku']
+targets = ['claude/haiku']
 ";
 
 #[test]
-fn a_key_that_is_there_leaves_out_what_lacks_one() {
-    let env = table(&[("CLAUDE_SPARE_KEY", "sk-1")]);
-    let usable = Config::parse("c", THREE, &nothing).unwrap().usable(&env).unwrap();
-    assert_eq!(lanes(&usable, "cheap"), ["claude/haiku"]);
+fn providers_without_a_key_are_removed() {
+    let env = env_of(&[("CLAUDE_SPARE_KEY", "sk-1")]);
+    let resolved = Config::parse("c", THREE_PROVIDERS, &empty_env).unwrap().resolve(&env).unwrap();
+    assert_eq!(target_names(&resolved, "cheap"), ["claude/haiku"]);
     assert_eq!(
-        usable.notes,
+        resolved.notes,
         [
-            "claude: CLAUDE_API_KEY is not set, going on with env:CLAUDE_SPARE_KEY",
+            "claude: CLAUDE_API_KEY is not set, using env:CLAUDE_SPARE_KEY",
             "gemini: skipped, TEAM is not set, and GEMINI_API_KEY is not set",
             "simulated: answers on route simulated come from the simulator on this machine",
         ]
@@ -303,79 +312,88 @@ fn a_key_that_is_there_leaves_out_what_lacks_one() {
 }
 
 #[test]
-fn a_provider_without_its_key_is_skipped_with_the_name_of_the_variable() {
-    let usable = Config::parse("c", THREE, &nothing).unwrap().usable(&nothing).unwrap();
+fn a_removed_provider_is_noted_with_its_variables() {
+    let resolved = Config::parse("c", THREE_PROVIDERS, &empty_env).unwrap().resolve(&empty_env).unwrap();
     assert_eq!(
-        usable.notes,
+        resolved.notes,
         [
             "claude: skipped, neither CLAUDE_API_KEY nor CLAUDE_SPARE_KEY is set",
             "gemini: skipped, TEAM is not set, and GEMINI_API_KEY is not set",
-            "route cheap: closed, none of its targets has a usable key",
-            "route real: closed, none of its targets has a usable key",
+            "route cheap: disabled, none of its targets has a usable key",
+            "route real: disabled, none of its targets has a usable key",
             "simulated: answers on route simulated come from the simulator on this machine",
         ]
     );
-    let closed = usable.route(&"real".into()).unwrap_err().to_string();
+    let closed = resolved.route(&"real".into()).unwrap_err().to_string();
     assert_eq!(
         closed,
         "route `real` has no usable key; set CLAUDE_API_KEY or CLAUDE_SPARE_KEY, or add --simulate for simulated answers"
     );
-    let both = [RouteName::from("real"), "cheap".into(), "simulated".into(), "real".into()];
-    let both = usable.check(both.iter()).unwrap_err();
+    let routes = [RouteName::from("real"), "cheap".into(), "simulated".into(), "real".into()];
+    let both = resolved.check(routes.iter()).unwrap_err();
     assert_eq!(both.0.len(), 1, "one message for all of them");
     let both = both.to_string();
     assert!(both.starts_with("routes `real`, `cheap` have no usable key; set CLAUDE_API_KEY or "), "{both}");
     assert!(both.contains("GEMINI_API_KEY") && both.contains("--simulate"), "{both}");
-    let unknown = usable.route(&"cheep".into()).unwrap_err().to_string();
-    assert!(unknown.contains("did you mean `cheap`?"), "{unknown}");
+    let unknown_route = resolved.route(&"cheep".into()).unwrap_err().to_string();
+    assert!(unknown_route.contains("did you mean `cheap`?"), "{unknown_route}");
 }
 
 #[test]
-fn keys_that_look_alike_are_told_apart_and_a_key_counts_once() {
+fn keys_with_the_same_label_are_numbered_and_duplicates_are_skipped() {
     let text = "[provider.a]\nkeys = ['command:echo one', 'command:echo two', 'command: echo  one', 'env:TWO']\nmodels.m = {}";
-    let usable = Config::parse("c", text, &nothing).unwrap().usable(&table(&[("TWO", "two")])).unwrap();
-    let labels: Vec<_> = usable.providers["a"].keys.iter().map(|key| key.label.as_str()).collect();
+    let resolved = Config::parse("c", text, &empty_env).unwrap().resolve(&env_of(&[("TWO", "two")])).unwrap();
+    let labels: Vec<_> = resolved.providers["a"].keys.iter().map(|key| key.label.as_str()).collect();
     assert_eq!(labels, ["command:echo", "command:echo#2"]);
 }
 
 #[test]
-fn a_key_file_that_is_not_there_is_a_fault() {
+fn a_missing_key_file_is_an_error() {
     let text = "[provider.a]\nkeys = ['file:/nowhere/key']\nmodels.m = {}";
-    let faults = Config::parse("c", text, &nothing).unwrap().usable(&nothing).unwrap_err().to_string();
-    assert!(faults.starts_with("c:2:9: provider `a`: cannot read the key file /nowhere/key: "), "{faults}");
+    let diagnostics =
+        Config::parse("c", text, &empty_env).unwrap().resolve(&empty_env).unwrap_err().to_string();
+    assert!(
+        diagnostics.starts_with("c:2:9: provider `a`: cannot read the key file /nowhere/key: "),
+        "{diagnostics}"
+    );
 }
 
 #[test]
-fn advice_is_never_cut_out_of_a_path() {
+fn help_is_separate_from_a_message_with_a_semicolon() {
     let text = "[provider.a]\nkeys = ['file:/nowhere; really/key']\nmodels.m = {}";
-    let config = Config::parse("config.toml", text, &nothing).unwrap();
-    let faults = config.usable(&nothing).unwrap_err();
-    let advice = "put the key into this file, let it be read, or name another under `keys`";
-    assert_eq!(faults.0[0].advice.as_deref(), Some(advice));
-    assert!(faults.0[0].message.contains("/nowhere; really/key"), "{faults}");
+    let config = Config::parse("config.toml", text, &empty_env).unwrap();
+    let diagnostics = config.resolve(&empty_env).unwrap_err();
+    let help = "write the key into this file and make the file readable, or name another source in `keys`";
+    assert_eq!(diagnostics.0[0].help.as_deref(), Some(help));
+    assert!(diagnostics.0[0].message.contains("/nowhere; really/key"), "{diagnostics}");
 }
 
 #[test]
-fn a_file_that_is_not_there_or_no_text_is_a_fault() {
+fn a_missing_file_or_invalid_utf_8_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    let load = || Config::load(Some(&path), &nothing).map(|config| config.lanes().collect::<Vec<LaneName>>());
+    let load =
+        || Config::load(Some(&path), &empty_env).map(|config| config.targets().collect::<Vec<TargetName>>());
     assert!(load().unwrap_err().to_string().contains("cannot read the configuration"));
     std::fs::write(&path, b"\xff\xfe").unwrap();
     assert!(load().unwrap_err().to_string().contains("utf-8"));
     std::fs::write(&path, "provider.p.base_url = 'simulator'").unwrap();
-    assert_eq!(load().unwrap(), ["p/any".parse::<LaneName>().unwrap()]);
+    assert_eq!(load().unwrap(), ["p/any".parse::<TargetName>().unwrap()]);
 }
 
-fn everything_shown(result: &Result<Config, Faults>) -> String {
+fn everything_shown(result: &Result<Config, Diagnostics>) -> String {
     match result {
         Ok(config) => format!("{config:?}"),
-        Err(faults) => format!("{faults}\n{faults:?}\n{}\n{}", faults.render(false), faults.render(true)),
+        Err(diagnostics) => format!(
+            "{diagnostics}\n{diagnostics:?}\n{}\n{}",
+            diagnostics.render(false),
+            diagnostics.render(true)
+        ),
     }
 }
 
 proptest! {
-    /// Wherever a key is written by mistake, and however wrong the rest.
+    /// A key is written at a wrong place, possibly next to another error.
     #[test]
     fn a_key_in_the_file_is_never_shown(
         key in "[A-Za-z0-9]{4}[A-Za-z0-9_\\-]{8,40}",
@@ -395,33 +413,33 @@ proptest! {
         wrong in prop::sample::select(vec!["", "format = 'x'\n", "limits = 3\n", "queue = -1\n"]),
     ) {
         let text = format!("[provider.a]\n{wrong}{}\n", place.replace("KEY", &key));
-        let shown = everything_shown(&Config::parse("config.toml", &text, &nothing));
+        let shown = everything_shown(&Config::parse("config.toml", &text, &empty_env));
         prop_assert!(!shown.contains(&key), "{}", shown);
     }
 
     #[test]
-    fn a_key_that_was_read_is_never_shown(key in "[A-Za-z0-9]{12,40}") {
+    fn a_resolved_key_is_never_shown(key in "[A-Za-z0-9]{12,40}") {
         let env = |name: &str| (name != "TEAM2").then(|| key.clone());
-        let config = Config::parse("c", THREE, &nothing).unwrap();
-        let usable = config.usable(&env).unwrap();
-        prop_assert_eq!(usable.providers["claude"].keys[0].secret.expose(), key.as_str());
-        let shown = format!("{usable:?}{config:?}");
+        let config = Config::parse("c", THREE_PROVIDERS, &empty_env).unwrap();
+        let resolved = config.resolve(&env).unwrap();
+        prop_assert_eq!(resolved.providers["claude"].keys[0].secret.expose(), key.as_str());
+        let shown = format!("{resolved:?}{config:?}");
         prop_assert!(!shown.contains(&key), "{}", shown);
     }
 
     #[test]
-    fn no_text_at_all_makes_it_panic(text in "\\PC{0,200}") {
-        let _ = Config::parse("config.toml", &text, &nothing).map_err(|faults| faults.render(false));
+    fn arbitrary_text_does_not_panic(text in "\\PC{0,200}") {
+        let _ = Config::parse("config.toml", &text, &empty_env).map_err(|diagnostics| diagnostics.render(false));
     }
 
     #[test]
-    fn no_toml_at_all_makes_it_panic(
+    fn arbitrary_toml_does_not_panic(
         lines in prop::collection::vec(prop::sample::select(vec![
-            "[provider.a]", "[provider.a.models.m]", "[route.r]", "[[route.r]]", "lanes = ['a/m', {}]", "lanes = [{ lane = 3 }, {}]",
-            "keys = []", "format = 'gemini'", "provider = 3", "[provider]", "models = {}", "price = {}", "[retry]", "max = '1ms'",
-            "[simulator]", "'' = 1", "[provider.'']", "breaker.pause = '1h'", "[defaults]", "route = 'x'",
+            "[provider.a]", "[provider.a.models.m]", "[route.r]", "[[route.r]]", "targets = ['a/m', {}]", "targets = [{ target = 3 }, {}]",
+            "keys = []", "format = 'gemini'", "provider = 3", "[provider]", "models = {}", "price = {}", "[retry]", "max_backoff = '1ms'",
+            "[simulator]", "'' = 1", "[provider.'']", "breaker.open_duration = '1h'", "[defaults]", "route = 'x'",
         ]), 0..12),
     ) {
-        let _ = Config::parse("config.toml", &lines.join("\n"), &nothing).map_err(|faults| faults.render(false));
+        let _ = Config::parse("config.toml", &lines.join("\n"), &empty_env).map_err(|diagnostics| diagnostics.render(false));
     }
 }

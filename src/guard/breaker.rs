@@ -1,32 +1,32 @@
-//! Stops calling a lane that keeps failing.
+//! Circuit breaker of one target.
 //!
-//! Closed: calls flow. Open: calls are refused. Half-open: one probe decides. A lane that is merely ill
-//! (opened by its share of failures, not by a row of them) still takes the calls that have nowhere else
-//! to go, as forced ones; when nothing but failures comes of those either, it counts as down.
-//! The breaker never sleeps and never reads a clock; its owner passes `now`.
+//! Closed: calls are admitted. Open: calls are rejected. Half-open: one probe is admitted and its result
+//! decides. A target that is only impaired (the breaker tripped by failure rate or as unresponsive, not by
+//! consecutive failures) still admits calls that have no other target, as forced calls; a streak of failed
+//! forced calls marks it as down. The breaker never sleeps and reads no clock; the owner passes `now`.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::outcomes::{Evidence, Outcomes};
-use super::{BreakerSettings, Trouble};
+use super::outcome_window::{Evidence, OutcomeWindow};
+use super::{BreakerSettings, TripReason};
 
-/// Where a breaker stands.
+/// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// Calls flow.
+    /// Calls are admitted.
     Closed,
-    /// Calls are refused.
+    /// Calls are rejected.
     Open,
-    /// One probe is under way, or due.
+    /// One probe is in flight, or due.
     HalfOpen,
 }
 
 impl BreakerState {
-    /// Returns the word used in progress and reports.
+    /// Returns the word used in progress output and reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -36,30 +36,30 @@ impl BreakerState {
     }
 }
 
-/// Permission for one call. Its outcome counts only in the epoch that gave it: an answer that comes
-/// late, after the breaker has moved, says nothing about the lane as it is now.
+/// Permission for one call. Its outcome counts only in the epoch that issued it: an outcome that arrives
+/// after the breaker has changed its state shows nothing about the target as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pass {
+pub struct BreakerToken {
     epoch: u64,
-    kind: Kind,
+    kind: TokenKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     Ordinary,
     Probe,
     Forced,
 }
 
-impl Pass {
-    /// Returns whether the call finds out for all others if the lane is well again.
+impl BreakerToken {
+    /// Returns whether the call tests for all others whether the target has recovered.
     pub fn is_probe(self) -> bool {
-        self.kind == Kind::Probe
+        self.kind == TokenKind::Probe
     }
 
-    /// Returns whether the call passes although the breaker is open, because it has nowhere else to go.
+    /// Returns whether the call was admitted although the breaker is open, because it has no other target.
     pub fn is_forced(self) -> bool {
-        self.kind == Kind::Forced
+        self.kind == TokenKind::Forced
     }
 }
 
@@ -70,26 +70,26 @@ enum State {
     HalfOpen { probing: bool },
 }
 
-/// The breaker of one lane.
+/// The breaker of one target.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
     state: State,
-    /// Grows with every move from state to state.
+    /// Incremented with every state transition.
     epoch: u64,
-    /// The epoch it was last opened in while closed. Forced calls belong to the whole outage: one may
-    /// outlast a probe.
-    outage: u64,
-    /// What it was opened by; `None` while closed.
-    trouble: Option<Trouble>,
-    /// Openings since it was last closed for good.
-    openings: u32,
-    /// The latest that the provider told us to stay away until, during this outage.
-    told: Option<Instant>,
+    /// The epoch in which it last opened from closed. Forced calls belong to the whole outage, because one
+    /// may outlast a probe.
+    outage_epoch: u64,
+    /// Why it opened; `None` while closed.
+    trip_reason: Option<TripReason>,
+    /// Openings since it last closed after a success.
+    consecutive_openings: u32,
+    /// The latest instant until which the provider requested no calls, during this outage.
+    provider_wait_until: Option<Instant>,
     /// Of the ordinary calls of this epoch.
-    outcomes: Outcomes,
+    outcomes: OutcomeWindow,
     /// Of the forced calls of this outage.
-    forced: Outcomes,
+    forced_outcomes: OutcomeWindow,
 }
 
 impl Breaker {
@@ -99,16 +99,16 @@ impl Breaker {
             settings,
             state: State::Closed,
             epoch: 0,
-            outage: 0,
-            trouble: None,
-            openings: 0,
-            told: None,
-            outcomes: Outcomes::default(),
-            forced: Outcomes::default(),
+            outage_epoch: 0,
+            trip_reason: None,
+            consecutive_openings: 0,
+            provider_wait_until: None,
+            outcomes: OutcomeWindow::default(),
+            forced_outcomes: OutcomeWindow::default(),
         }
     }
 
-    /// Returns where it stands at `now`.
+    /// Returns the state at `now`.
     pub fn state(&self, now: Instant) -> BreakerState {
         match self.state {
             State::Closed => BreakerState::Closed,
@@ -117,268 +117,275 @@ impl Breaker {
         }
     }
 
-    /// Returns why it is not closed; `None` while it is.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.trouble
+    /// Returns why it is not closed; `None` while it is closed.
+    pub fn trip_reason(&self) -> Option<TripReason> {
+        self.trip_reason
     }
 
-    /// Returns when its pause ends; `None` while it is closed, or a probe is due or under way.
-    pub fn rests_until(&self, now: Instant) -> Option<Instant> {
+    /// Returns when the open state ends; `None` while it is closed, or a probe is due or in flight.
+    pub fn open_until(&self, now: Instant) -> Option<Instant> {
         match self.state {
             State::Open { until } => Some(until).filter(|until| *until > now),
             State::Closed | State::HalfOpen { .. } => None,
         }
     }
 
-    /// Returns whether a call that could go elsewhere would pass at `now`. False while a probe is under
-    /// way.
+    /// Returns whether a call that has other targets would be admitted at `now`; false while a probe is in
+    /// flight.
     pub fn would_admit(&self, now: Instant) -> bool {
         self.check(now, false).is_ok()
     }
 
-    /// Says whether a call would pass at `now`, and lets none pass. `alone` as for [`Self::admit`].
+    /// Returns what [`Self::admit`] would decide, and admits nothing.
     ///
     /// # Errors
     /// As for [`Self::admit`].
-    pub fn check(&self, now: Instant, alone: bool) -> Result<(), Option<Instant>> {
-        self.decide(now, alone).map(|_| ())
+    pub fn check(&self, now: Instant, is_only_option: bool) -> Result<(), Option<Instant>> {
+        self.decide(now, is_only_option).map(|_| ())
     }
 
-    /// Lets a call pass, or not. `alone` is a call that no other lane is left for: it passes as a forced
-    /// one where the lane still answers at times.
+    /// Admits a call or rejects it. `is_only_option` is whether the call has no other target: it is then
+    /// admitted as a forced call if the target still answers some calls.
     ///
     /// # Errors
-    /// When to ask again: for an open breaker the instant of its probe; `None` while a probe is under
-    /// way, which takes as long as it takes.
-    pub fn admit(&mut self, now: Instant, alone: bool) -> Result<Pass, Option<Instant>> {
-        let kind = self.decide(now, alone)?;
+    /// When to retry: for an open breaker the instant of its probe; `None` while a probe is in flight,
+    /// whose duration is unknown.
+    pub fn admit(&mut self, now: Instant, is_only_option: bool) -> Result<BreakerToken, Option<Instant>> {
+        let kind = self.decide(now, is_only_option)?;
         let epoch = match kind {
-            Kind::Ordinary => {
-                self.outcomes.left();
+            TokenKind::Ordinary => {
+                self.outcomes.record_sent();
                 self.epoch
             }
-            Kind::Probe => {
-                self.move_to(State::HalfOpen { probing: true });
+            TokenKind::Probe => {
+                self.transition_to(State::HalfOpen { probing: true });
                 self.epoch
             }
-            Kind::Forced => {
-                self.forced.left();
-                self.outage
+            TokenKind::Forced => {
+                self.forced_outcomes.record_sent();
+                self.outage_epoch
             }
         };
-        Ok(Pass { epoch, kind })
+        Ok(BreakerToken { epoch, kind })
     }
 
-    /// Returns how many calls count as out.
+    /// Returns the number of calls in flight.
     #[cfg(test)]
-    pub(crate) fn calls_out(&self) -> u32 {
-        self.outcomes.out() + self.forced.out()
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.outcomes.in_flight() + self.forced_outcomes.in_flight()
     }
 
-    fn decide(&self, now: Instant, alone: bool) -> Result<Kind, Option<Instant>> {
-        let refusal = match self.state {
-            State::Closed => return Ok(Kind::Ordinary),
+    fn decide(&self, now: Instant, is_only_option: bool) -> Result<TokenKind, Option<Instant>> {
+        let rejection = match self.state {
+            State::Closed => return Ok(TokenKind::Ordinary),
             State::Open { until } if now < until => Some(until),
             State::HalfOpen { probing: true } => None,
-            State::Open { .. } | State::HalfOpen { probing: false } => return Ok(Kind::Probe),
+            State::Open { .. } | State::HalfOpen { probing: false } => return Ok(TokenKind::Probe),
         };
-        let is_surely_down = !matches!(self.trouble, Some(Trouble::Share | Trouble::Silence));
-        if alone && !is_surely_down { Ok(Kind::Forced) } else { Err(refusal) }
+        let is_down = !matches!(self.trip_reason, Some(TripReason::FailureRate | TripReason::Unresponsive));
+        if is_only_option && !is_down { Ok(TokenKind::Forced) } else { Err(rejection) }
     }
 
-    /// Counts a success, and returns whether it has closed the breaker: that of a probe does.
-    pub fn succeeded(&mut self, pass: Pass, now: Instant) -> bool {
-        if self.is_late(pass) {
+    /// Records a success. Returns whether it closed the breaker, which the success of a probe does.
+    pub fn record_success(&mut self, token: BreakerToken, now: Instant) -> bool {
+        if self.is_stale(token) {
             return false;
         }
-        match pass.kind {
-            Kind::Ordinary => self.outcomes.succeeded(&self.settings, now),
-            Kind::Forced => self.forced.succeeded(&self.settings, now),
-            Kind::Probe => self.close(),
+        match token.kind {
+            TokenKind::Ordinary => self.outcomes.record_success(&self.settings, now),
+            TokenKind::Forced => self.forced_outcomes.record_success(&self.settings, now),
+            TokenKind::Probe => self.close(),
         }
-        pass.is_probe()
+        token.is_probe()
     }
 
-    /// Opens it for a reason that is no failure of the provider's, unless it is open or a probe is under way. Returns
-    /// whether it has opened. `jitter` as for [`Self::failed`].
-    pub fn rest_lane(&mut self, now: Instant, jitter: f64) -> bool {
+    /// Opens it for a reason other than a failure of the provider, unless it is open or a probe is in
+    /// flight. Returns whether it opened. `jitter` as for [`Self::record_failure`].
+    pub fn force_open(&mut self, now: Instant, jitter: f64) -> bool {
         if matches!(self.state, State::Open { .. } | State::HalfOpen { probing: true }) {
             return false;
         }
-        self.trouble = Some(Trouble::Row);
+        self.trip_reason = Some(TripReason::ConsecutiveFailures);
         self.open(now, jitter);
-        self.outage = self.epoch;
+        self.outage_epoch = self.epoch;
         true
     }
 
-    /// Closes it, whatever it was open for, because the provider has shown that it works. Returns whether it was open.
-    pub fn works_again(&mut self) -> bool {
-        let was_open = self.trouble.is_some();
+    /// Closes it, whatever the reason for opening, because the provider has shown that it works. Returns
+    /// whether it was open.
+    pub fn force_close(&mut self) -> bool {
+        let was_open = self.trip_reason.is_some();
         if was_open {
             self.close();
         }
         was_open
     }
 
-    /// Returns whether the calls that are out are enough to tell if the lane has failed: the last one did, and nothing
-    /// has been decided yet.
-    pub fn is_doubtful(&self) -> bool {
-        matches!(self.state, State::Closed) && self.outcomes.is_doubtful(&self.settings)
+    /// Returns whether the last call failed and the calls in flight are enough to trip the breaker if they
+    /// fail too.
+    pub fn could_trip(&self) -> bool {
+        matches!(self.state, State::Closed) && self.outcomes.could_trip(&self.settings)
     }
 
-    /// Counts a failure of the provider. `jitter` lies in `0.0..1.0` and spreads the pause.
-    pub fn failed(&mut self, pass: Pass, now: Instant, jitter: f64) {
-        self.count_failure(pass, Evidence::Whole, now, jitter);
+    /// Records a failure of the provider. `jitter` lies in `0.0..1.0` and spreads the open duration.
+    pub fn record_failure(&mut self, token: BreakerToken, now: Instant, jitter: f64) {
+        self.count_failure(token, Evidence::Full, now, jitter);
     }
 
-    /// Counts a failure that says no more than that the provider has too many calls. `jitter` as for
-    /// [`Self::failed`].
-    pub fn overloaded(&mut self, pass: Pass, now: Instant, jitter: f64) {
-        self.count_failure(pass, Evidence::Overload, now, jitter);
+    /// Records a failure that shows only that the provider has too many calls. `jitter` as for
+    /// [`Self::record_failure`].
+    pub fn record_overload(&mut self, token: BreakerToken, now: Instant, jitter: f64) {
+        self.count_failure(token, Evidence::Overload, now, jitter);
     }
 
-    /// Counts a failure of a call while the lane has answered others that left later: it belongs to no row. `jitter`
-    /// as for [`Self::failed`].
-    pub fn failed_alone(&mut self, pass: Pass, now: Instant, jitter: f64) {
-        self.count_failure(pass, Evidence::Alone, now, jitter);
+    /// Records a failure of a call although the target has answered others that were sent later: it belongs
+    /// to no streak. `jitter` as for [`Self::record_failure`].
+    pub fn record_isolated_failure(&mut self, token: BreakerToken, now: Instant, jitter: f64) {
+        self.count_failure(token, Evidence::Isolated, now, jitter);
     }
 
-    fn count_failure(&mut self, pass: Pass, evidence: Evidence, now: Instant, jitter: f64) {
-        if self.is_late(pass) {
+    fn count_failure(&mut self, token: BreakerToken, evidence: Evidence, now: Instant, jitter: f64) {
+        if self.is_stale(token) {
             return;
         }
-        match pass.kind {
-            Kind::Ordinary => {
-                self.outcomes.failed(&self.settings, evidence, now);
-                if let Some(trouble) = self.outcomes.trouble(&self.settings) {
-                    self.trouble = Some(trouble);
+        match token.kind {
+            TokenKind::Ordinary => {
+                self.outcomes.record_failure(&self.settings, evidence, now);
+                if let Some(reason) = self.outcomes.trip_reason(&self.settings) {
+                    self.trip_reason = Some(reason);
                     self.open(now, jitter);
-                    self.outage = self.epoch;
+                    self.outage_epoch = self.epoch;
                 }
             }
-            Kind::Forced => {
-                self.forced.failed(&self.settings, evidence, now);
-                if self.forced.is_row(&self.settings) {
-                    self.trouble = Some(Trouble::Row);
+            TokenKind::Forced => {
+                self.forced_outcomes.record_failure(&self.settings, evidence, now);
+                if self.forced_outcomes.has_failure_streak(&self.settings) {
+                    self.trip_reason = Some(TripReason::ConsecutiveFailures);
                 }
             }
-            // A silent one has been counted.
-            Kind::Probe if self.is_probing() => self.open(now, jitter),
-            Kind::Probe => {}
+            // A probe that was recorded as unresponsive is counted already.
+            TokenKind::Probe if self.is_probing() => self.open(now, jitter),
+            TokenKind::Probe => {}
         }
     }
 
-    /// Notes that a call that left at `left` has been out for much longer than usual without a word, and no other
-    /// has had one since. That is no failure yet, but others do better elsewhere until a probe has come back.
-    pub fn silent(&mut self, pass: Pass, left: Instant, now: Instant, jitter: f64) {
-        if self.is_late(pass) {
+    /// Records that a call sent at `sent_at` has had no response for much longer than usual, and that no
+    /// other call has had one since. This is no failure yet, but other calls use other targets until a
+    /// probe is answered.
+    pub fn record_unresponsive(&mut self, token: BreakerToken, sent_at: Instant, now: Instant, jitter: f64) {
+        if self.is_stale(token) {
             return;
         }
-        match pass.kind {
-            Kind::Ordinary => {
-                self.trouble = Some(Trouble::Silence);
+        match token.kind {
+            TokenKind::Ordinary => {
+                self.trip_reason = Some(TripReason::Unresponsive);
                 self.open(now, jitter);
-                self.outage = self.epoch;
+                self.outage_epoch = self.epoch;
             }
-            // Another probe is due some time after this one left: a provider that is back is not waited for until
-            // its silence has been noticed once more. If this one succeeds before that, so much the better.
-            Kind::Probe if self.is_probing() => {
-                self.openings = self.openings.saturating_add(1);
-                self.state = State::Open { until: (left + self.pause(jitter)).max(now) };
-                self.state = self.rest().unwrap_or(self.state);
+            // The next probe is due at a fixed time after this one was sent, so that the recovery of the
+            // provider is noticed without waiting for another detection. This probe may still
+            // succeed before.
+            TokenKind::Probe if self.is_probing() => {
+                self.consecutive_openings = self.consecutive_openings.saturating_add(1);
+                self.state = State::Open { until: (sent_at + self.open_duration(jitter)).max(now) };
+                self.state = self.open_until_provider_wait().unwrap_or(self.state);
             }
-            Kind::Probe | Kind::Forced => {}
+            TokenKind::Probe | TokenKind::Forced => {}
         }
     }
 
-    /// Returns whether a probe is under way.
+    /// Returns whether a probe is in flight.
     pub fn is_probing(&self) -> bool {
         matches!(self.state, State::HalfOpen { probing: true })
     }
 
-    /// Notes that the lane has said something, which closes a breaker that was open for its silence. Returns
-    /// whether that had been more than a pause: a probe had found it silent, too.
-    pub fn spoke(&mut self) -> bool {
-        let was_long = self.openings > 1;
-        let was_silent = self.trouble == Some(Trouble::Silence);
-        if was_silent {
+    /// Records that the target has sent a response, which closes a breaker that was open as unresponsive.
+    /// Returns whether a probe had also found it unresponsive.
+    pub fn record_response(&mut self) -> bool {
+        let failed_a_probe = self.consecutive_openings > 1;
+        let was_unresponsive = self.trip_reason == Some(TripReason::Unresponsive);
+        if was_unresponsive {
             self.close();
         }
-        was_silent && was_long
+        was_unresponsive && failed_a_probe
     }
 
-    /// Takes back a pass whose call says nothing about the provider: it never left, or the caller was
-    /// at fault, or it was cancelled.
-    pub fn said_nothing(&mut self, pass: Pass) {
-        if self.is_late(pass) {
+    /// Returns a token whose call shows nothing about the provider: it was not sent, the caller was at
+    /// fault, or it was cancelled.
+    pub fn release(&mut self, token: BreakerToken) {
+        if self.is_stale(token) {
             return;
         }
-        match pass.kind {
-            Kind::Ordinary => self.outcomes.came_back(),
-            Kind::Forced => self.forced.came_back(),
-            Kind::Probe if self.is_probing() => {
-                self.state = self.rest().unwrap_or(State::HalfOpen { probing: false });
+        match token.kind {
+            TokenKind::Ordinary => self.outcomes.release(),
+            TokenKind::Forced => self.forced_outcomes.release(),
+            TokenKind::Probe if self.is_probing() => {
+                self.state = self.open_until_provider_wait().unwrap_or(State::HalfOpen { probing: false });
             }
-            Kind::Probe => {}
+            TokenKind::Probe => {}
         }
     }
 
-    /// Obeys a provider that told us, during an outage, to stay away `until` then: it only ever makes
-    /// the wait longer. A closed breaker takes no notice; neither does a probe that is under way, but if
-    /// it does not succeed the next one waits.
-    pub fn not_before(&mut self, until: Instant) {
+    /// Applies a wait that the provider requested during an outage. It can only extend the open state. A
+    /// closed breaker ignores it; a probe in flight does too, but if it does not succeed the next probe
+    /// waits.
+    pub fn extend_open_until(&mut self, until: Instant) {
         if matches!(self.state, State::Closed) {
             return;
         }
-        self.told = self.told.max(Some(until));
+        self.provider_wait_until = self.provider_wait_until.max(Some(until));
         if !matches!(self.state, State::HalfOpen { probing: true }) {
-            self.state = self.rest().unwrap_or(self.state);
+            self.state = self.open_until_provider_wait().unwrap_or(self.state);
         }
     }
 
-    /// Returns whether the breaker has moved on since it gave `pass`.
-    fn is_late(&self, pass: Pass) -> bool {
-        match pass.kind {
-            Kind::Ordinary | Kind::Probe => pass.epoch != self.epoch,
-            Kind::Forced => self.trouble.is_none() || pass.epoch != self.outage,
+    /// Returns whether the breaker has changed its state since it issued the token.
+    fn is_stale(&self, token: BreakerToken) -> bool {
+        match token.kind {
+            TokenKind::Ordinary | TokenKind::Probe => token.epoch != self.epoch,
+            TokenKind::Forced => self.trip_reason.is_none() || token.epoch != self.outage_epoch,
         }
     }
 
-    /// Returns the rest that the provider asked for, where that is the longer one.
-    fn rest(&self) -> Option<State> {
+    /// Returns the open state that the provider's wait demands, if that is the longer one.
+    fn open_until_provider_wait(&self) -> Option<State> {
         let until = match self.state {
-            State::Open { until } => self.told?.max(until),
-            State::Closed | State::HalfOpen { .. } => self.told?,
+            State::Open { until } => self.provider_wait_until?.max(until),
+            State::Closed | State::HalfOpen { .. } => self.provider_wait_until?,
         };
         Some(State::Open { until })
     }
 
     fn open(&mut self, now: Instant, jitter: f64) {
-        self.openings = self.openings.saturating_add(1);
-        self.move_to(State::Open { until: now + self.pause(jitter) });
-        self.state = self.rest().unwrap_or(self.state);
+        self.consecutive_openings = self.consecutive_openings.saturating_add(1);
+        self.transition_to(State::Open { until: now + self.open_duration(jitter) });
+        self.state = self.open_until_provider_wait().unwrap_or(self.state);
     }
 
-    /// Returns how long it rests after so many openings.
-    fn pause(&self, jitter: f64) -> Duration {
-        let tripled =
-            self.settings.pause.saturating_mul(3u32.saturating_pow(self.openings.saturating_sub(1)));
-        // Over the last tenth: those who failed together do not return together, and an outage is probed no more
-        // often than the settings say.
+    /// Returns the open duration after so many openings.
+    fn open_duration(&self, jitter: f64) -> Duration {
+        let tripled = self
+            .settings
+            .open_duration
+            .saturating_mul(3u32.saturating_pow(self.consecutive_openings.saturating_sub(1)));
+        // Spread over the last tenth, so that targets that failed together are not probed together, and an
+        // outage is probed no more often than the settings allow.
         let spread = 0.9 + jitter.clamp(0.0, 1.0) / 10.0;
         tripled.min(self.settings.max_open_duration).mul_f64(spread)
     }
 
     fn close(&mut self) {
-        self.move_to(State::Closed);
-        (self.openings, self.trouble, self.told) = (0, None, None);
-        self.forced = Outcomes::default();
+        self.transition_to(State::Closed);
+        self.consecutive_openings = 0;
+        self.trip_reason = None;
+        self.provider_wait_until = None;
+        self.forced_outcomes = OutcomeWindow::default();
     }
 
-    fn move_to(&mut self, state: State) {
+    fn transition_to(&mut self, state: State) {
         self.epoch += 1;
         self.state = state;
-        self.outcomes = Outcomes::default();
+        self.outcomes = OutcomeWindow::default();
     }
 }
 

@@ -1,92 +1,94 @@
-//! Holds calls to a cap on money: what a call is likely to cost is reserved before it leaves, and settled with
-//! what it did cost.
+//! Money budget: a call's estimated cost is reserved before it is sent, and settled with its real cost.
 //!
-//! A call leaves only if it fits beside everything that is reserved. So no more is spent than the cap and what
-//! the calls in flight cost beyond what was reserved for them. Once a call was refused for good the cap is met,
-//! and stays so. Pure; knows neither prices nor whose money it is.
+//! A call is sent only if the spend, all reservations and its own estimate fit under the cap together. So
+//! the total spend is at most the cap plus what calls in flight cost beyond their reservations. Once a call
+//! is rejected because it can never fit, the cap is reached and stays so. Pure; independent of prices.
 
-use crate::types::{Booked, NanoUsd};
+use crate::types::{NanoUsd, Spend};
 
-/// A cap, and what counts against it.
+/// A cap and what counts against it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Budget {
     cap: Option<NanoUsd>,
-    spent: Booked,
+    spent: Spend,
     reserved: NanoUsd,
-    calls: u64,
-    met: Option<Met>,
+    in_flight: u64,
+    cap_reached: Option<CapReached>,
 }
 
 /// Why nothing can be reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreserved {
-    /// It may fit once calls that are out have cost less than was reserved for them.
-    Busy,
-    /// It does not fit, whatever becomes of the calls that are out.
-    Met,
+pub enum ReserveError {
+    /// The call may fit once calls in flight have cost less than reserved.
+    Contended,
+    /// The call does not fit, whatever the calls in flight cost.
+    Exhausted,
 }
 
-/// How things were when a cap was met: when a call did not fit any more, or one that came back had cost more than was
+/// The state when a cap was reached: when a call no longer fitted, or when one had cost more than what was
 /// left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Met {
-    /// What that call was likely to cost.
-    pub likely: NanoUsd,
-    /// Calls that were out, the one that came back among them.
-    pub calls: u64,
+pub struct CapReached {
+    /// Estimated cost of that call.
+    pub estimate: NanoUsd,
+    /// Calls in flight, the one that had cost too much included.
+    pub in_flight: u64,
     /// What was reserved for them.
     pub reserved: NanoUsd,
 }
 
 impl Budget {
-    /// Makes a budget of which `spent` is gone already; without a cap it only counts.
-    pub fn new(cap: Option<NanoUsd>, spent: Booked) -> Self {
+    /// Makes a budget of which `spent` is used already; without a cap it only counts.
+    pub fn new(cap: Option<NanoUsd>, spent: Spend) -> Self {
         Self { cap, spent, ..Self::default() }
     }
 
-    /// Reserves what a call is likely to cost.
+    /// Reserves the estimated cost of a call.
     ///
     /// # Errors
-    /// When it does not fit now, or not at all.
-    pub fn reserve(&mut self, likely: NanoUsd) -> Result<(), Unreserved> {
+    /// If it does not fit now, or not at all.
+    pub fn reserve(&mut self, estimate: NanoUsd) -> Result<(), ReserveError> {
         if let Some(cap) = self.cap {
-            let least = self.spent.all() + likely;
-            if self.met.is_some() {
-                return Err(Unreserved::Met);
+            let min_total = self.spent.total() + estimate;
+            if self.cap_reached.is_some() {
+                return Err(ReserveError::Exhausted);
             }
-            if least > cap {
-                self.met = Some(Met { likely, calls: self.calls, reserved: self.reserved });
-                return Err(Unreserved::Met);
+            if min_total > cap {
+                self.cap_reached =
+                    Some(CapReached { estimate, in_flight: self.in_flight, reserved: self.reserved });
+                return Err(ReserveError::Exhausted);
             }
-            if least + self.reserved > cap {
-                return Err(Unreserved::Busy);
+            if min_total + self.reserved > cap {
+                return Err(ReserveError::Contended);
             }
         }
-        self.reserved += likely;
-        self.calls += 1;
+        self.reserved += estimate;
+        self.in_flight += 1;
         Ok(())
     }
 
-    /// Gives back what was reserved for a call, and books what it cost: nothing if it did not leave.
-    pub fn settle(&mut self, likely: NanoUsd, cost: Booked) {
-        let all = self.spent.all() + cost.all();
-        if self.met.is_none() && self.cap.is_some_and(|cap| all > cap) {
-            self.met = Some(Met { likely, calls: self.calls, reserved: self.reserved });
+    /// Releases the reservation of a call and adds its cost: nothing if it was not sent.
+    pub fn settle(&mut self, estimate: NanoUsd, cost: Spend) {
+        let total = self.spent.total() + cost.total();
+        if self.cap_reached.is_none() && self.cap.is_some_and(|cap| total > cap) {
+            self.cap_reached =
+                Some(CapReached { estimate, in_flight: self.in_flight, reserved: self.reserved });
         }
-        self.reserved = self.reserved.less(likely);
-        self.calls = self.calls.saturating_sub(1);
+        self.reserved = self.reserved.saturating_sub(estimate);
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.spent += cost;
     }
 
-    /// Learns that at least so much is gone.
-    pub fn spent_at_least(&mut self, booked: Booked) {
-        self.spent.cost = self.spent.cost.max(booked.cost);
-        self.spent.perhaps = self.spent.perhaps.max(booked.perhaps);
+    /// Raises the spend to at least `recorded`.
+    pub fn spent_at_least(&mut self, recorded: Spend) {
+        self.spent.cost = self.spent.cost.max(recorded.cost);
+        self.spent.uncertain_cost = self.spent.uncertain_cost.max(recorded.uncertain_cost);
     }
 
-    /// Begins anew, as a day does; calls that are out stay out.
-    pub fn restart(&mut self) {
-        (self.spent, self.met) = (Booked::default(), None);
+    /// Starts again with nothing spent, as at the start of a day; reservations of calls in flight stay.
+    pub fn reset(&mut self) {
+        self.spent = Spend::default();
+        self.cap_reached = None;
     }
 
     /// Returns the cap, if there is one.
@@ -94,24 +96,24 @@ impl Budget {
         self.cap
     }
 
-    /// Returns what is gone.
-    pub fn spent(&self) -> Booked {
+    /// Returns the spend.
+    pub fn spent(&self) -> Spend {
         self.spent
     }
 
-    /// Returns what is reserved for calls that are out.
+    /// Returns what is reserved for calls in flight.
     pub fn reserved(&self) -> NanoUsd {
         self.reserved
     }
 
-    /// Returns how things were when the cap was met; `None` while it is not.
-    pub fn met(&self) -> Option<Met> {
-        self.met
+    /// Returns the state when the cap was reached; `None` while it is not reached.
+    pub fn cap_reached(&self) -> Option<CapReached> {
+        self.cap_reached
     }
 
-    /// Returns how much more than the cap is gone.
+    /// Returns by how much the spend exceeds the cap.
     pub fn overshoot(&self) -> NanoUsd {
-        self.cap.map_or(NanoUsd(0), |cap| self.spent.all().less(cap))
+        self.cap.map_or(NanoUsd(0), |cap| self.spent.total().saturating_sub(cap))
     }
 }
 
@@ -122,108 +124,118 @@ mod tests {
     use super::*;
 
     fn capped(cap: u64) -> Budget {
-        Budget::new(Some(NanoUsd(cap)), Booked::default())
+        Budget::new(Some(NanoUsd(cap)), Spend::default())
     }
 
-    fn cost(cost: u64) -> Booked {
-        Booked { cost: NanoUsd(cost), ..Booked::default() }
+    fn cost(cost: u64) -> Spend {
+        Spend { cost: NanoUsd(cost), ..Spend::default() }
     }
 
     #[test]
-    fn a_call_waits_while_those_that_are_out_may_cost_less_and_is_refused_when_they_have_not() {
+    fn a_call_waits_while_calls_in_flight_may_cost_less_and_is_rejected_if_they_did_not() {
         let mut budget = capped(100);
         assert_eq!(budget.reserve(NanoUsd(60)), Ok(()));
-        assert_eq!(budget.reserve(NanoUsd(60)), Err(Unreserved::Busy));
+        assert_eq!(budget.reserve(NanoUsd(60)), Err(ReserveError::Contended));
         budget.settle(NanoUsd(60), cost(30));
         assert_eq!(budget.reserve(NanoUsd(60)), Ok(()));
         budget.settle(NanoUsd(60), cost(50));
-        assert_eq!(budget.reserve(NanoUsd(21)), Err(Unreserved::Met));
-        // It would fit, and yet no new call leaves once the cap was met.
-        assert_eq!(budget.reserve(NanoUsd(20)), Err(Unreserved::Met));
-        assert_eq!((budget.spent().all(), budget.overshoot()), (NanoUsd(80), NanoUsd(0)));
+        assert_eq!(budget.reserve(NanoUsd(21)), Err(ReserveError::Exhausted));
+        // It would fit, but no call is sent once the cap is reached.
+        assert_eq!(budget.reserve(NanoUsd(20)), Err(ReserveError::Exhausted));
+        assert_eq!((budget.spent().total(), budget.overshoot()), (NanoUsd(80), NanoUsd(0)));
     }
 
     #[test]
-    fn what_was_perhaps_charged_counts_and_is_told_apart() {
+    fn an_uncertain_cost_counts_and_is_reported_separately() {
         let mut budget = capped(100);
         budget.reserve(NanoUsd(60)).unwrap();
-        budget.settle(NanoUsd(60), Booked { cost: NanoUsd(0), perhaps: NanoUsd(60) });
-        assert_eq!(budget.reserve(NanoUsd(60)), Err(Unreserved::Met));
-        assert_eq!(budget.spent(), Booked { cost: NanoUsd(0), perhaps: NanoUsd(60) });
+        budget.settle(NanoUsd(60), Spend { cost: NanoUsd(0), uncertain_cost: NanoUsd(60) });
+        assert_eq!(budget.reserve(NanoUsd(60)), Err(ReserveError::Exhausted));
+        assert_eq!(budget.spent(), Spend { cost: NanoUsd(0), uncertain_cost: NanoUsd(60) });
     }
 
     #[test]
-    fn a_new_day_begins_with_nothing_but_the_calls_that_are_out() {
+    fn a_new_day_starts_with_only_the_reservations_of_calls_in_flight() {
         let mut budget = capped(100);
         budget.reserve(NanoUsd(90)).unwrap();
         budget.settle(NanoUsd(90), cost(90));
         budget.reserve(NanoUsd(10)).unwrap();
-        assert_eq!(budget.reserve(NanoUsd(11)), Err(Unreserved::Met));
-        assert_eq!(budget.met(), Some(Met { likely: NanoUsd(11), calls: 1, reserved: NanoUsd(10) }));
-        budget.restart();
-        assert_eq!((budget.met(), budget.reserved()), (None, NanoUsd(10)));
-        assert_eq!(budget.reserve(NanoUsd(91)), Err(Unreserved::Busy));
+        assert_eq!(budget.reserve(NanoUsd(11)), Err(ReserveError::Exhausted));
+        assert_eq!(
+            budget.cap_reached(),
+            Some(CapReached { estimate: NanoUsd(11), in_flight: 1, reserved: NanoUsd(10) })
+        );
+        budget.reset();
+        assert_eq!((budget.cap_reached(), budget.reserved()), (None, NanoUsd(10)));
+        assert_eq!(budget.reserve(NanoUsd(91)), Err(ReserveError::Contended));
     }
 
     #[test]
-    fn a_call_that_costs_more_than_is_left_meets_the_cap_with_those_that_are_out_beside_it() {
+    fn a_call_that_costs_more_than_what_is_left_reaches_the_cap() {
         let mut budget = capped(100);
         (0..3).for_each(|_| budget.reserve(NanoUsd(30)).unwrap());
         budget.settle(NanoUsd(30), cost(101));
-        assert_eq!(budget.met(), Some(Met { likely: NanoUsd(30), calls: 3, reserved: NanoUsd(90) }));
-        assert_eq!(budget.reserve(NanoUsd(0)), Err(Unreserved::Met));
+        assert_eq!(
+            budget.cap_reached(),
+            Some(CapReached { estimate: NanoUsd(30), in_flight: 3, reserved: NanoUsd(90) })
+        );
+        assert_eq!(budget.reserve(NanoUsd(0)), Err(ReserveError::Exhausted));
         (0..2).for_each(|_| budget.settle(NanoUsd(30), cost(20)));
         assert_eq!((budget.reserved(), budget.overshoot()), (NanoUsd(0), NanoUsd(41)));
     }
 
     #[test]
-    fn without_a_cap_everything_fits_and_is_counted() {
+    fn without_a_cap_every_call_fits_and_is_counted() {
         let mut budget = Budget::new(None, cost(5));
         budget.reserve(NanoUsd(u64::MAX)).unwrap();
         budget.settle(NanoUsd(u64::MAX), cost(7));
-        assert_eq!((budget.spent().all(), budget.overshoot()), (NanoUsd(12), NanoUsd(0)));
+        assert_eq!((budget.spent().total(), budget.overshoot()), (NanoUsd(12), NanoUsd(0)));
     }
 
     proptest! {
-        /// Calls leave and end in any order, and cost anything.
+        /// Calls are sent and end in any order, and cost any amount.
         #[test]
-        fn no_more_is_spent_than_the_cap_and_what_calls_cost_beyond_their_reservations(
+        fn the_spend_is_at_most_the_cap_and_what_calls_cost_beyond_their_reservations(
             cap in 0u64..5_000,
             before in 0u64..1_000,
             steps in proptest::collection::vec((1u64..500, 0u64..900, 0usize..6, any::<bool>()), 1..200),
         ) {
             let mut budget = Budget::new(Some(NanoUsd(cap)), cost(before));
-            let (mut out, mut beyond, mut spent) = (Vec::new(), 0, before);
-            let mut end = |budget: &mut Budget, (likely, real): (u64, u64), perhaps: bool| {
-                let booked = if perhaps {
-                    Booked { cost: NanoUsd(0), perhaps: NanoUsd(likely) }
+            let mut in_flight = Vec::new();
+            let mut excess = 0;
+            let mut spent = before;
+            let mut settle = |budget: &mut Budget, (estimate, real): (u64, u64), is_uncertain: bool| {
+                let settled = if is_uncertain {
+                    Spend { cost: NanoUsd(0), uncertain_cost: NanoUsd(estimate) }
                 } else {
                     cost(real)
                 };
-                beyond += booked.all().0.saturating_sub(likely);
-                spent += booked.all().0;
-                budget.settle(NanoUsd(likely), booked);
-                (beyond, spent)
+                excess += settled.total().0.saturating_sub(estimate);
+                spent += settled.total().0;
+                budget.settle(NanoUsd(estimate), settled);
+                (excess, spent)
             };
             let mut sums = (0, before);
-            for (likely, real, which, perhaps) in steps {
-                let was_met = budget.met().is_some();
-                match budget.reserve(NanoUsd(likely)) {
+            for (estimate, real, index, is_uncertain) in steps {
+                let was_reached = budget.cap_reached().is_some();
+                match budget.reserve(NanoUsd(estimate)) {
                     Ok(()) => {
-                        prop_assert!(!was_met);
-                        out.push((likely, real));
+                        prop_assert!(!was_reached);
+                        in_flight.push((estimate, real));
                     }
-                    Err(Unreserved::Busy) => prop_assert!(!out.is_empty(), "nothing would ever wake it"),
-                    Err(Unreserved::Met) => prop_assert!(budget.met().is_some()),
+                    Err(ReserveError::Contended) => {
+                        prop_assert!(!in_flight.is_empty(), "nothing would ever wake the call")
+                    }
+                    Err(ReserveError::Exhausted) => prop_assert!(budget.cap_reached().is_some()),
                 }
-                if which < out.len() {
-                    sums = end(&mut budget, out.swap_remove(which), perhaps);
+                if index < in_flight.len() {
+                    sums = settle(&mut budget, in_flight.swap_remove(index), is_uncertain);
                 }
             }
-            for call in out {
-                sums = end(&mut budget, call, false);
+            for call in in_flight {
+                sums = settle(&mut budget, call, false);
             }
-            prop_assert_eq!((budget.reserved(), budget.spent().all().0), (NanoUsd(0), sums.1));
+            prop_assert_eq!((budget.reserved(), budget.spent().total().0), (NanoUsd(0), sums.1));
             prop_assert!(sums.1 <= cap.max(before) + sums.0, "{sums:?} of {cap}");
             prop_assert_eq!(budget.overshoot().0, sums.1.saturating_sub(cap));
         }

@@ -1,79 +1,83 @@
-//! Where a provider objected to so many attempts in flight, and for how long that is believed.
+//! The ceiling: the number of attempts in flight at which the provider signals overload, and the time for
+//! which that number is trusted.
 //!
-//! A ceiling holds for a part of the time for which it has been there: what an incident of seconds took is tried again
-//! within seconds, and a ceiling that lasts ever more rarely.
+//! A ceiling is trusted for a fraction of its age. After an incident of a few seconds the limit therefore
+//! grows again within seconds, and a ceiling that persists is exceeded less and less often.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long a ceiling holds: this part of its age, within these bounds; and for two first words of the provider,
-/// if they come within this time.
-const HOLDS_PART: u32 = 4;
-const HOLDS_AT_LEAST: Duration = Duration::from_secs(1);
-const HOLDS_AT_MOST: Duration = Duration::from_secs(240);
-const TWO_WORDS_AT_MOST: Duration = Duration::from_secs(8);
+/// A ceiling is trusted for its age divided by this, within `MIN_HOLD` and `MAX_HOLD`, and for at least
+/// twice the provider's time to headers, of which at most `MAX_HOLD_FOR_HEADERS` counts.
+const AGE_DIVISOR: u32 = 4;
+const MIN_HOLD: Duration = Duration::from_secs(1);
+const MAX_HOLD: Duration = Duration::from_secs(240);
+const MAX_HOLD_FOR_HEADERS: Duration = Duration::from_secs(8);
 
-/// A ceiling that has been there for less than this may be that of an outage which began before its breaker opened.
-const YOUNG: Duration = Duration::from_secs(60);
+/// A younger ceiling may belong to an outage that began before the breaker opened.
+const MAX_AGE_OF_OUTAGE_CEILING: Duration = Duration::from_secs(60);
 
-/// A limit has passed a ceiling where it is a quarter and this many beyond it, and is near it from a fifth below.
-const PAST: usize = 5;
+/// A limit has passed a ceiling when it is a quarter and at least this many above it; it is near the
+/// ceiling from a fifth below it.
+const TOLERANCE: usize = 5;
 
-/// Where the provider objected.
+/// The fewest attempts in flight that caused overload, and how long this is trusted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ceiling {
-    /// The fewest in flight that it objected to.
+    /// Fewest attempts in flight that the provider rejected as overload.
     pub(super) at: usize,
     since: Instant,
     until: Instant,
 }
 
 impl Ceiling {
-    /// Makes the ceiling of a cut from `from` to `to`, where `fewest` in flight were objected to; `known` is the one
-    /// there was, and `word` how long the provider's first word takes.
-    pub(super) fn found(
+    /// Returns the ceiling after a reduction from `from` to `to`, where an attempt sent as the `fewest`th
+    /// in flight was rejected. `known` is the previous ceiling; `time_to_headers` is the provider's mean
+    /// time to response headers.
+    pub(super) fn after_reduction(
         known: Option<Self>,
         (from, to, fewest): (usize, usize, usize),
-        word: Option<Duration>,
+        time_to_headers: Option<Duration>,
         now: Instant,
     ) -> Self {
         let (at, since) = match known.filter(|ceiling| ceiling.is_near(from)) {
-            // Below a ceiling that holds nothing was objected to before: this is another one.
+            // The limit was below a trusted ceiling, and this was not rejected before: it is a different
+            // ceiling.
             Some(ceiling) if from < ceiling.at && ceiling.holds(now) => (to + 1, now),
             Some(ceiling) => (ceiling.at.min(fewest), ceiling.since),
             None => (fewest, now),
         };
-        let least = HOLDS_AT_LEAST.max((word.unwrap_or_default() * 2).min(TWO_WORDS_AT_MOST));
-        let holds = now.saturating_duration_since(since) / HOLDS_PART;
-        Self { at, since, until: now + holds.clamp(least, HOLDS_AT_MOST) }
+        let min_hold = MIN_HOLD.max((time_to_headers.unwrap_or_default() * 2).min(MAX_HOLD_FOR_HEADERS));
+        let hold = now.saturating_duration_since(since) / AGE_DIVISOR;
+        Self { at, since, until: now + hold.clamp(min_hold, MAX_HOLD) }
     }
 
-    /// Returns the largest limit that does not touch it.
+    /// Returns the largest limit below the ceiling.
     pub(super) fn below(self) -> usize {
         self.at.saturating_sub(1)
     }
 
-    /// Returns whether it is believed.
+    /// Returns whether the ceiling is still trusted.
     pub(super) fn holds(self, now: Instant) -> bool {
         now < self.until
     }
 
-    /// Returns whether it has not been there for long.
-    pub(super) fn is_young(self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < YOUNG
+    /// Returns whether the ceiling is young enough to belong to an outage.
+    pub(super) fn is_recent(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < MAX_AGE_OF_OUTAGE_CEILING
     }
 
-    /// Returns whether so many in flight show that there is none any more.
+    /// Returns whether this limit shows that the ceiling no longer exists.
     pub(super) fn is_passed_by(self, limit: usize) -> bool {
-        limit * (PAST - 1) > self.at * PAST && limit >= self.at + PAST
+        limit * (TOLERANCE - 1) > self.at * TOLERANCE && limit >= self.at + TOLERANCE
     }
 
     fn is_near(self, limit: usize) -> bool {
-        limit * PAST >= self.at * (PAST - 1) && !self.is_passed_by(limit)
+        limit * TOLERANCE >= self.at * (TOLERANCE - 1) && !self.is_passed_by(limit)
     }
 
-    /// Returns for how long it is believed.
+    /// Returns how much longer the ceiling is trusted.
     #[cfg(test)]
     pub(super) fn held_for(self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)

@@ -1,30 +1,33 @@
-//! How many attempts to one target may be in flight at once: found by trying.
+//! Adaptive concurrency limit of one target.
 //!
-//! A loss-based limiter. It doubles with every round trip until the provider first objects (429 without a known limit,
-//! 503, 529, silence). It decreases in proportion to the share of objections, as DCTCP does (RFC 8257): not whether a
-//! round trip had an objection counts, but how many. Once a round has more of them than chance brings, each takes one
-//! place; so a provider that takes 40 of 512 is found by its 472 refusals, and one that refuses 2% at random, whatever
-//! is in flight, costs nothing. `objections.rs` tells one from the other.
+//! A loss-based limiter. The limit doubles with every round trip until the provider first signals overload
+//! (429 without a known limit, 503, 529, no response). It decreases in proportion to the share of overload
+//! responses, as DCTCP does (RFC 8257): the number of overload responses in a round trip counts, not merely
+//! their presence. Once a round has more of them than chance explains, each lowers the limit by one. If a
+//! provider accepts 40 of 512 attempts, its 472 rejections lower the limit to 40. If a provider rejects 2%
+//! at random at any concurrency, the limit stays. `overload_detector.rs` distinguishes the two cases.
 //!
-//! The fewest in flight that were objected to are a *ceiling*. Up to just below it, or to where the limit has been
-//! before, it returns within a few round trips. The ceiling holds for a quarter of the time for which it has been
-//! there: what an incident of seconds took is back within seconds, and one that lasts is tried ever more rarely, in
-//! steps of 1, 2, 4 and so on. Growth stops as well where it brings no more answers (`payoff.rs`, a gradient by
-//! goodput). Answers that take long lower nothing by themselves.
+//! The fewest attempts in flight that caused overload are the *ceiling*. The limit returns to just below
+//! it, or to where it has been before, within a few round trips. The ceiling is trusted for a quarter of
+//! its age: after an incident of a few seconds the limit is restored within seconds, and a ceiling that
+//! persists is exceeded less and less often, in steps of 1, 2, 4 and so on. Growth also stops where it
+//! brings no more throughput (`throughput_probe.rs`, a gradient by goodput). Long latencies alone do not
+//! lower the limit.
 //!
-//! Why none of the usual ones as it is:
+//! Why none of the usual algorithms is used as it is:
 //!
-//! - AIMD of Netflix' concurrency-limits (`AIMDLimit`: times 0.9 for any drop) and of vector's adaptive request
-//!   concurrency (`controller.rs`: times 0.9 for any round with back pressure, plus one for one without) is a ratchet
-//!   under random refusals: at 2% of them and 512 in flight hardly a round is without. So was this one.
-//! - Gradients by latency (Netflix' `Gradient2Limit` and `VegasLimit`, Envoy's adaptive concurrency filter) compare
-//!   the times of now with those of little load. Answers of models take a second or a minute by what is asked; Envoy
-//!   measures its base by letting three requests through at a time, every minute. Neither counts refusals as such.
-//! - DCTCP halves the share: its marks come before the queue is full. Here an objection is an attempt that is lost, and
-//!   the places that are too many are exactly those that were refused.
+//! - AIMD of Netflix' concurrency-limits (`AIMDLimit`: times 0.9 for any drop) and of vector's adaptive
+//!   request concurrency (`controller.rs`: times 0.9 for any round with back pressure, plus one for one
+//!   without) only ever decreases under random rejections: with 2% of them and 512 in flight, almost every
+//!   round has one. The first version here had this defect.
+//! - Gradients by latency (Netflix' `Gradient2Limit` and `VegasLimit`, Envoy's adaptive concurrency filter)
+//!   compare the current latency with that under little load. A model takes a second or a minute to answer,
+//!   depending on the request. Envoy also measures its base by admitting only three requests at a time,
+//!   every minute. Neither counts rejections as such.
+//! - DCTCP halves the share, because its marks arrive before the queue is full. Here an overload response
+//!   is a lost attempt, and the excess is exactly the number of rejected attempts.
 //!
-//! Counts the attempts in flight itself. Never reads a clock, and knows neither why an attempt may have to wait for
-//! other reasons nor that there are other targets; its owner passes `now`.
+//! The limiter counts the attempts in flight itself. It reads no clock; the owner passes `now`.
 
 use std::time::Duration;
 
@@ -32,100 +35,102 @@ use tokio::time::Instant;
 
 use super::ConcurrencySettings;
 use super::ceiling::Ceiling;
-use super::objections::{Objections, Telling};
-use super::payoff::{Member, Payoff};
+use super::overload_detector::{OverloadDetector, OverloadVerdict};
+use super::throughput_probe::{SampleSlot, ThroughputProbe};
 
-/// Calls out from which a limit counts as used, in tenths of it.
-const USED: usize = 9;
+/// The limit counts as used from this many tenths of it in flight.
+const MIN_USED_TENTHS: usize = 9;
 
-/// Calls out below which a limit counts as idle, in tenths of it: they say nothing of what is done at the limit.
-const IDLE: usize = 5;
+/// The target counts as idle below this many tenths of the limit in flight: such calls say nothing about
+/// the throughput at the limit.
+const MIN_BUSY_TENTHS: usize = 5;
 
-/// Attempts in flight after an outage: this part of what there were, and at least so many.
-const PART_AFTER_AN_OUTAGE: usize = 8;
-const AFTER_AN_OUTAGE: usize = 2;
+/// The limit after an outage: the limit before divided by `OUTAGE_DIVISOR`, and at least
+/// `MIN_LIMIT_AFTER_OUTAGE`.
+const OUTAGE_DIVISOR: usize = 8;
+const MIN_LIMIT_AFTER_OUTAGE: usize = 2;
 
-/// By how much it grows for each call that is taken, on the way back to where it was.
-const RECOVERS: usize = 3;
+/// Growth for each accepted call on the way back to a former limit.
+const RECOVERY_STEP: usize = 3;
 
-/// Calls that must have been taken since the last step before the next one: this part of the limit.
-const ENOUGH_TO_STEP: usize = 8;
+/// A step requires that the limit divided by this many calls were accepted since the last one.
+const STEP_CREDIT_DIVISOR: usize = 8;
 
-/// Until the next step at the latest, however long objections take.
-const STEP_AT_LATEST: Duration = Duration::from_secs(2);
+/// Longest time until the next step, however long overload responses take.
+const MAX_STEP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A call that has left. It has to be given back once, with [`Concurrency::ended`].
+/// A call that was sent. It must be returned once, with [`ConcurrencyLimit::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    left: Instant,
-    /// Calls that were out when it left, itself included.
-    out: usize,
-    /// The limit then.
+pub struct InFlightToken {
+    sent_at: Instant,
+    /// Calls in flight when it was sent, itself included.
+    in_flight: usize,
+    /// The limit at that time.
     limit: usize,
     epoch: u64,
-    /// Its round, see [`Objections`].
+    /// Its round, see [`OverloadDetector`].
     round: u64,
-    member: Option<Member>,
+    sample_slot: Option<SampleSlot>,
 }
 
-impl Ticket {
-    /// Returns when the call left.
-    pub fn left(&self) -> Instant {
-        self.left
+impl InFlightToken {
+    /// Returns when the call was sent.
+    pub fn sent_at(&self) -> Instant {
+        self.sent_at
     }
 }
 
-/// How a call ended, as far as it says something of how many may be out.
+/// How a call ended, as far as it matters for the concurrency limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// Its answer is there, whole.
+pub enum ConcurrencyOutcome {
+    /// It was answered completely.
     Answered,
-    /// The provider asked us to slow down: 429, 529.
+    /// The provider signaled overload: 429, 529.
     Throttled,
-    /// It stayed silent for too long.
+    /// It had no response for too long.
     TimedOut,
     /// Anything else.
     Other,
 }
 
-/// The concurrency of one lane.
+/// The concurrency limit of one target.
 #[derive(Debug)]
-pub struct Concurrency {
+pub struct ConcurrencyLimit {
     min: usize,
     max: usize,
     limit: usize,
     in_flight: usize,
-    /// Those of them that hang: nothing is to be expected of them, and they take no room from others.
-    hung: usize,
-    /// Grows whenever the limit is lowered: calls that left before left under another.
+    /// Those of them that are stalled: they probably never end and use no capacity.
+    stalled: usize,
+    /// Incremented when the limit is lowered: calls sent before were sent under another limit.
     epoch: u64,
-    /// Whether the provider has never objected.
-    is_new: bool,
-    /// What the limit was before an outage, until it is there again. Zero where there was none.
-    before: usize,
-    /// The largest number in flight that the provider did not object to.
-    reached: usize,
-    /// Accepted calls since the limit last grew.
-    credit: usize,
-    /// By how much it grows next where it does not grow with every call.
-    step: usize,
-    /// When it did so last.
-    stepped: Option<Instant>,
-    objections: Objections,
+    /// Whether the provider has never signalled overload.
+    is_unchallenged: bool,
+    /// The limit before an outage, until it is reached again; zero without an outage.
+    limit_before_outage: usize,
+    /// The largest number in flight without overload.
+    max_accepted_in_flight: usize,
+    /// Accepted calls since the limit last grew by a step.
+    accepted_since_step: usize,
+    /// Size of the next step, where the limit does not grow with every call.
+    next_step: usize,
+    /// When it last grew by a step.
+    stepped_at: Option<Instant>,
+    overload_detector: OverloadDetector,
     ceiling: Option<Ceiling>,
-    payoff: Payoff,
-    /// How long the provider's first word takes.
-    word: Option<Duration>,
-    /// How long its latest objection took, twice: no step follows another sooner.
-    objects_after: Duration,
+    throughput_probe: ThroughputProbe,
+    /// Mean time to response headers.
+    time_to_headers: Option<Duration>,
+    /// Twice the time that the latest overload response took: steps are at least this far apart.
+    min_step_interval: Duration,
 }
 
-impl Concurrency {
-    /// Makes one that has seen nothing.
+impl ConcurrencyLimit {
+    /// Makes a limit at its start value.
     pub fn new(settings: ConcurrencySettings) -> Self {
         let [min, start, max] =
             [settings.min, settings.start, settings.max].map(|number| number.get() as usize);
-        // The settings as read are in order; those that a program makes need not be.
+        // Parsed settings are consistent; settings built by a program may not be.
         let max = max.max(min);
         let limit = start.clamp(min, max);
         Self {
@@ -133,243 +138,267 @@ impl Concurrency {
             max,
             limit,
             in_flight: 0,
-            hung: 0,
+            stalled: 0,
             epoch: 0,
-            is_new: true,
-            before: 0,
-            reached: 0,
-            credit: 0,
-            step: 1,
-            stepped: None,
-            objections: Objections::new(),
+            is_unchallenged: true,
+            limit_before_outage: 0,
+            max_accepted_in_flight: 0,
+            accepted_since_step: 0,
+            next_step: 1,
+            stepped_at: None,
+            overload_detector: OverloadDetector::new(),
             ceiling: None,
-            payoff: Payoff::new(limit),
-            word: None,
-            objects_after: Duration::ZERO,
+            throughput_probe: ThroughputProbe::new(limit),
+            time_to_headers: None,
+            min_step_interval: Duration::ZERO,
         }
     }
 
-    /// Returns how many calls may be out at once.
+    /// Returns the current limit.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Returns how many may be out at most, however well it goes.
+    /// Returns the upper bound of the limit.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// Returns how many are out: more than the limit for a while after it was lowered.
+    /// Returns the number of calls in flight; above the limit for a while after it was lowered.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Returns how many are out that do not hang.
-    pub fn counted(&self) -> usize {
-        self.in_flight.saturating_sub(self.hung)
+    /// Returns the number of calls in flight that are not stalled.
+    pub fn active(&self) -> usize {
+        self.in_flight.saturating_sub(self.stalled)
     }
 
-    /// Notes that so many of the attempts in flight hang.
-    pub fn hang(&mut self, attempts: usize) {
-        self.hung += attempts;
+    /// Records that this many of the attempts in flight are stalled.
+    pub fn mark_stalled(&mut self, attempts: usize) {
+        self.stalled += attempts;
     }
 
-    /// Takes back that one attempt hangs: it has ended, or had a word after all.
-    pub fn hangs_no_more(&mut self) {
-        self.hung = self.hung.saturating_sub(1);
+    /// Records that one attempt is no longer stalled: it has ended or had a response.
+    pub fn unmark_stalled(&mut self) {
+        self.stalled = self.stalled.saturating_sub(1);
     }
 
-    /// Returns whether one more may leave. `paced` is whether a limit is known that calls keep to.
-    pub fn has_room(&self, paced: bool) -> bool {
-        self.counted() < self.reachable(paced)
+    /// Returns whether one more call may be sent. `rate_limited` is whether a rate limit is known that
+    /// calls respect.
+    pub fn has_capacity(&self, rate_limited: bool) -> bool {
+        self.active() < self.effective_limit(rate_limited)
     }
 
-    /// Returns how many calls may be out. Where calls keep to a known limit that is their pace, and trying
-    /// begins with the provider's first objection: a burst that the limit has room for must not wait for it.
-    pub fn reachable(&self, paced: bool) -> usize {
-        if paced && self.is_new && self.before == 0 { self.max } else { self.limit }
-    }
-
-    /// Counts a call that leaves. Does not ask whether there is room: a probe or a forced call may leave
-    /// without. `paced` as for [`Self::has_room`].
-    pub fn left(&mut self, paced: bool, now: Instant) -> Ticket {
-        self.in_flight += 1;
-        if paced && self.is_new && self.before == 0 {
-            // More than were tried, because a known limit let them: that is what an objection is about.
-            self.limit = self.limit.max(self.counted().min(self.max));
+    /// Returns how many calls may be in flight. Where calls respect a known rate limit, that limit holds
+    /// them back and this one applies only from the provider's first overload response on: a burst that the
+    /// rate limit allows must not wait for it.
+    pub fn effective_limit(&self, rate_limited: bool) -> usize {
+        if rate_limited && self.is_unchallenged && self.limit_before_outage == 0 {
+            self.max
+        } else {
+            self.limit
         }
-        let (out, limit) = (self.counted(), self.limit);
-        // What leaves into an idle lane says nothing about how much it gets done at the limit.
-        let is_told = !is_idle(out, limit) && self.limit >= self.before;
-        let member = if is_told { self.payoff.left() } else { None };
-        let round = self.objections.left(limit, out);
-        Ticket { left: now, out, limit, epoch: self.epoch, round, member }
     }
 
-    /// Learns that the provider took a call: the headers of a success are there, or all of it where there
-    /// are none to be seen before. At most once for each call, before [`Self::ended`].
-    pub fn accepted(&mut self, ticket: Ticket, now: Instant) {
-        let took = now.saturating_duration_since(ticket.left);
-        self.word = Some(self.word.map_or(took, |word| (word * 7 + took) / 8));
-        let was_used = self.busiest(ticket) * 10 >= ticket.limit * USED;
-        let most = self.most(now);
-        if ticket.epoch != self.epoch || !was_used || self.limit >= most || self.objections.is_trying() {
+    /// Counts a call that is being sent. A probe or a forced call is sent even without free capacity.
+    /// `rate_limited` as for [`Self::has_capacity`].
+    pub fn record_sent(&mut self, rate_limited: bool, now: Instant) -> InFlightToken {
+        self.in_flight += 1;
+        if rate_limited && self.is_unchallenged && self.limit_before_outage == 0 {
+            // A known rate limit admitted more than this limit: an overload response is about that number.
+            self.limit = self.limit.max(self.active().min(self.max));
+        }
+        let in_flight = self.active();
+        let limit = self.limit;
+        // A call to an idle target shows nothing about the throughput at the limit.
+        let is_informative = !is_idle(in_flight, limit) && limit >= self.limit_before_outage;
+        let sample_slot = if is_informative { self.throughput_probe.reserve_slot() } else { None };
+        let round = self.overload_detector.record_sent(limit, in_flight);
+        InFlightToken { sent_at: now, in_flight, limit, epoch: self.epoch, round, sample_slot }
+    }
+
+    /// Records that the provider accepted a call: the headers of a success have arrived, or the whole
+    /// response where headers cannot be seen before it. At most once per call, before [`Self::release`].
+    pub fn record_accepted(&mut self, token: InFlightToken, now: Instant) {
+        let latency = now.saturating_duration_since(token.sent_at);
+        self.time_to_headers = Some(self.time_to_headers.map_or(latency, |mean| (mean * 7 + latency) / 8));
+        let was_used = self.max_in_flight_with(token) * 10 >= token.limit * MIN_USED_TENTHS;
+        let cap = self.growth_cap(now);
+        let may_grow = was_used && self.limit < cap && !self.overload_detector.is_trial_pending();
+        if token.epoch != self.epoch || !may_grow {
             return;
         }
-        if self.is_new {
+        if self.is_unchallenged {
             self.limit += 1;
-        } else if self.limit < self.known_good(now) {
-            self.limit = (self.limit + RECOVERS).min(self.known_good(now));
-        } else if self
-            .stepped
-            .is_none_or(|stepped| ticket.left >= stepped && now >= stepped + self.objects_after)
-        {
-            self.credit += 1;
-            if self.credit * ENOUGH_TO_STEP >= self.limit && self.credit >= self.step / 2 {
-                self.take_step(most, now);
+        } else if self.limit < self.known_good_limit(now) {
+            self.limit = (self.limit + RECOVERY_STEP).min(self.known_good_limit(now));
+        } else if self.stepped_at.is_none_or(|stepped_at| {
+            token.sent_at >= stepped_at && now >= stepped_at + self.min_step_interval
+        }) {
+            self.accepted_since_step += 1;
+            if self.accepted_since_step * STEP_CREDIT_DIVISOR >= self.limit
+                && self.accepted_since_step >= self.next_step / 2
+            {
+                self.take_step(cap, now);
             }
         }
-        if self.limit >= self.before && self.before > 0 {
-            self.before = 0;
-            self.payoff.forget(self.limit);
+        if self.limit >= self.limit_before_outage && self.limit_before_outage > 0 {
+            self.limit_before_outage = 0;
+            self.throughput_probe.reset(self.limit);
         }
     }
 
-    /// Takes a call back that has ended, however it did. Returns whether it was one of too many, and its place has
-    /// been taken away.
-    pub fn ended(&mut self, ticket: Ticket, how: Ended, now: Instant) -> bool {
-        let was_too_many = match how {
-            Ended::Throttled | Ended::TimedOut => self.objected(ticket, now),
-            Ended::Answered | Ended::Other => false,
+    /// Returns the token of a call that ended. Returns whether the call was an excess call that lowered the
+    /// limit.
+    pub fn release(&mut self, token: InFlightToken, outcome: ConcurrencyOutcome, now: Instant) -> bool {
+        let lowered_limit = match outcome {
+            ConcurrencyOutcome::Throttled | ConcurrencyOutcome::TimedOut => self.on_overload(token, now),
+            ConcurrencyOutcome::Answered | ConcurrencyOutcome::Other => false,
         };
-        self.is_back(ticket, how, now);
-        was_too_many
+        self.record_end(token, outcome, now);
+        lowered_limit
     }
 
-    fn is_back(&mut self, ticket: Ticket, how: Ended, now: Instant) {
-        if let Some(taken) = self.objections.ended(ticket.round, self.ceiling.map(|ceiling| ceiling.at)) {
-            self.reached = self.reached.max(taken);
-            self.ceiling = self.ceiling.filter(|ceiling| taken < self.max && !ceiling.is_passed_by(taken));
+    fn record_end(&mut self, token: InFlightToken, outcome: ConcurrencyOutcome, now: Instant) {
+        let ceiling = self.ceiling.map(|ceiling| ceiling.at);
+        if let Some(accepted) = self.overload_detector.record_end(token.round, ceiling) {
+            self.max_accepted_in_flight = self.max_accepted_in_flight.max(accepted);
+            self.ceiling =
+                self.ceiling.filter(|ceiling| accepted < self.max && !ceiling.is_passed_by(accepted));
         }
         self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(member) = ticket.member else { return };
-        if how != Ended::Answered {
-            return self.payoff.gone(member);
+        let Some(slot) = token.sample_slot else { return };
+        if outcome != ConcurrencyOutcome::Answered {
+            return self.throughput_probe.release_slot(slot);
         }
-        let (took, then) = (now.saturating_duration_since(ticket.left), (ticket.out, ticket.limit));
-        if let Some(limit) = self.payoff.answered(member, then, took, self.limit, self.max, now) {
-            self.lower(limit);
+        let latency = now.saturating_duration_since(token.sent_at);
+        let then = (token.in_flight, token.limit);
+        if let Some(limit) =
+            self.throughput_probe.record_answer(slot, then, latency, self.limit, self.max, now)
+        {
+            self.lower_to(limit);
         }
     }
 
-    /// Starts anew after an outage, when the breaker has closed: with a part of the calls, which multiplies with
-    /// every round trip until there are as many as before.
-    pub fn restart(&mut self, now: Instant) {
-        // A young one is the outage's.
-        self.ceiling = self.ceiling.filter(|ceiling| !ceiling.is_young(now));
-        let known = self.ceiling.map_or(usize::MAX, Ceiling::below);
-        let before = self.before.max(self.limit).max(self.reached.min(known));
-        // The outage may have cut it further.
-        self.limit = (before / PART_AFTER_AN_OUTAGE).max(AFTER_AN_OUTAGE).clamp(self.min, self.max);
+    /// Restarts after an outage, when the breaker has closed: with a fraction of the limit, which
+    /// multiplies with every round trip until the former limit is reached.
+    pub fn restart_after_outage(&mut self, now: Instant) {
+        // A recent ceiling was caused by the outage.
+        self.ceiling = self.ceiling.filter(|ceiling| !ceiling.is_recent(now));
+        let below_ceiling = self.ceiling.map_or(usize::MAX, Ceiling::below);
+        let proven = self.max_accepted_in_flight.min(below_ceiling);
+        let before = self.limit_before_outage.max(self.limit).max(proven);
+        // The outage may have lowered the limit below this already.
+        self.limit = (before / OUTAGE_DIVISOR).max(MIN_LIMIT_AFTER_OUTAGE).clamp(self.min, self.max);
         self.epoch += 1;
-        (self.credit, self.step) = (0, 1);
-        self.before = if self.limit < before { before } else { 0 };
-        self.objections.forget();
-        self.payoff.forget(before);
+        self.accepted_since_step = 0;
+        self.next_step = 1;
+        self.limit_before_outage = if self.limit < before { before } else { 0 };
+        self.overload_detector.reset();
+        self.throughput_probe.reset(before);
     }
 
-    /// Returns the limit before the cut or the outage that it has not made up for; `None` where there is none.
+    /// Returns the limit before a reduction or outage that is not reached again yet; `None` if there is
+    /// none.
     pub fn reduced_from(&self) -> Option<usize> {
-        Some(self.before.max(self.reached)).filter(|before| *before > self.limit)
+        Some(self.limit_before_outage.max(self.max_accepted_in_flight)).filter(|before| *before > self.limit)
     }
 
-    /// Returns whether the limit is on its way back after an outage, and no objection has lowered it.
+    /// Returns whether the limit is growing back after an outage without a reduction since.
     pub fn is_recovering(&self) -> bool {
-        self.before > 0 && self.ceiling.is_none()
+        self.limit_before_outage > 0 && self.ceiling.is_none()
     }
 
-    /// Grows beyond what is known to be good. As long as nothing is objected to, each step is twice as large as the one
-    /// before.
-    fn take_step(&mut self, most: usize, now: Instant) {
+    /// Grows beyond the known good limit. While there is no overload, each step is twice as large as the
+    /// one before.
+    fn take_step(&mut self, cap: usize, now: Instant) {
         self.ceiling = self.ceiling.filter(|ceiling| !ceiling.is_passed_by(self.limit));
-        self.limit = (self.limit + self.step).min(most);
-        self.step = (self.step * 2).min(self.limit);
-        (self.credit, self.stepped) = (0, Some(now));
+        self.limit = (self.limit + self.next_step).min(cap);
+        self.next_step = (self.next_step * 2).min(self.limit);
+        self.accepted_since_step = 0;
+        self.stepped_at = Some(now);
     }
 
-    /// Takes a place away for an objection, if it is one of too many. Returns whether it was.
-    fn objected(&mut self, ticket: Ticket, now: Instant) -> bool {
-        let had_places = self.limit > self.min;
-        self.objects_after = (now.saturating_duration_since(ticket.left) * 2).min(STEP_AT_LATEST);
+    /// Lowers the limit by one for an overload response, if it belongs to an excess call. Returns whether
+    /// it did.
+    fn on_overload(&mut self, token: InFlightToken, now: Instant) -> bool {
+        let can_shrink = self.limit > self.min;
+        self.min_step_interval = (now.saturating_duration_since(token.sent_at) * 2).min(MAX_STEP_INTERVAL);
         let ceiling = self.ceiling.map(|ceiling| ceiling.at);
-        let Some(telling) = self.objections.objected(ticket.round, ticket.out, ceiling) else { return false };
-        let to = match telling {
-            Telling::TooMany { at, by, fewest, is_new } => {
-                let to = at.saturating_sub(by);
-                if is_new {
-                    self.cut(at, to, fewest, now);
+        let verdict = self.overload_detector.record_overload(token.round, token.in_flight, ceiling);
+        let Some(verdict) = verdict else { return false };
+        let to = match verdict {
+            OverloadVerdict::TooMany { in_flight, excess, min_overloaded_at, is_first_of_round } => {
+                let to = in_flight.saturating_sub(excess);
+                if is_first_of_round {
+                    self.reduce(in_flight, to, min_overloaded_at, now);
                 } else if let Some(ceiling) = &mut self.ceiling {
-                    ceiling.at = ceiling.at.min(fewest.max(to + 1));
+                    ceiling.at = ceiling.at.min(min_overloaded_at.max(to + 1));
                 }
                 to
             }
-            Telling::TryHalf { at } => {
-                self.cut(at, at, at, now);
-                at / 2
+            OverloadVerdict::TryHalf { in_flight } => {
+                self.reduce(in_flight, in_flight, in_flight, now);
+                in_flight / 2
             }
-            Telling::Unrelated => {
+            OverloadVerdict::Unrelated => {
                 self.ceiling = None;
-                self.limit = self.limit.max(self.known_good(now));
+                self.limit = self.limit.max(self.known_good_limit(now));
                 return false;
             }
         };
         self.limit = to.clamp(self.min, self.max).min(self.limit);
-        had_places
+        can_shrink
     }
 
-    /// Begins a cut from `from` to `to`, where `fewest` in flight were objected to.
-    fn cut(&mut self, from: usize, to: usize, fewest: usize, now: Instant) {
-        self.is_new = false;
+    /// Begins a reduction from `from` to `to`, where the `fewest`th attempt in flight was rejected.
+    fn reduce(&mut self, from: usize, to: usize, fewest: usize, now: Instant) {
+        self.is_unchallenged = false;
         self.epoch += 1;
-        (self.credit, self.step) = (0, 1);
-        self.ceiling = Some(Ceiling::found(self.ceiling, (from, to, fewest), self.word, now));
-        self.payoff.forget(self.limit.max(self.reached));
+        self.accepted_since_step = 0;
+        self.next_step = 1;
+        self.ceiling =
+            Some(Ceiling::after_reduction(self.ceiling, (from, to, fewest), self.time_to_headers, now));
+        self.throughput_probe.reset(self.limit.max(self.max_accepted_in_flight));
     }
 
-    /// Returns the limit up to which nothing needs to be tried: below the ceiling, else where it has been.
-    fn known_good(&self, now: Instant) -> usize {
-        let known = self.ceiling.map_or(self.reached, Ceiling::below).max(self.before);
-        known.min(self.most(now))
+    /// Returns the limit up to which growth needs no trial: below the ceiling, else where the limit has
+    /// been before.
+    fn known_good_limit(&self, now: Instant) -> usize {
+        let proven = self.ceiling.map_or(self.max_accepted_in_flight, Ceiling::below);
+        proven.max(self.limit_before_outage).min(self.growth_cap(now))
     }
 
-    fn lower(&mut self, limit: usize) {
+    fn lower_to(&mut self, limit: usize) {
         self.limit = limit.clamp(self.min, self.max).min(self.limit);
         self.epoch += 1;
-        (self.credit, self.step) = (0, 1);
+        self.accepted_since_step = 0;
+        self.next_step = 1;
     }
 
     /// Returns how far the limit may grow at `now`.
-    fn most(&self, now: Instant) -> usize {
+    fn growth_cap(&self, now: Instant) -> usize {
         let ceiling = self.ceiling.filter(|ceiling| ceiling.holds(now));
         let up_to_ceiling = ceiling.map_or(usize::MAX, Ceiling::below);
-        // Up to where it was before an outage growing has paid once.
-        let worth = self.payoff.most().max(self.before);
-        self.max.min(up_to_ceiling).min(worth)
+        // Up to the limit before an outage, growth was worthwhile once.
+        let worthwhile = self.throughput_probe.max_limit().max(self.limit_before_outage);
+        self.max.min(up_to_ceiling).min(worthwhile)
     }
 
-    /// Returns the most calls that are known to have been out with a call, itself included. Those that
-    /// leave first in a burst leave alone, and are not alone for long.
-    fn busiest(&self, ticket: Ticket) -> usize {
-        ticket.out.max(self.counted())
+    /// Returns the largest number of calls known to have been in flight together with this one, itself
+    /// included. The first calls of a burst are sent alone but do not stay alone.
+    fn max_in_flight_with(&self, token: InFlightToken) -> usize {
+        token.in_flight.max(self.active())
     }
 }
 
-fn is_idle(out: usize, limit: usize) -> bool {
-    out * 10 < limit * IDLE
+fn is_idle(in_flight: usize, limit: usize) -> bool {
+    in_flight * 10 < limit * MIN_BUSY_TENTHS
 }
 
 #[cfg(test)]
-mod refusals;
+mod overload_tests;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]

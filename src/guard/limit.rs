@@ -1,217 +1,237 @@
-//! One limit of an account: how many requests, or tokens, a minute may bring.
+//! One rate limit of an account or model: requests, or tokens, per minute.
 //!
-//! Four things make the pace: what the configuration allows, what the provider's headers say, how large a
-//! burst has proved to go through, and how much of the rate is really granted. Each is a page of its own;
-//! here they are put together. Pure.
+//! Four inputs determine the rate: the configured limit, the provider's headers, the burst size that the
+//! provider has accepted, and the factor by which 429 responses have reduced the rate. Each is in a file of
+//! its own; this file combines them. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Rate;
-use super::burst::{Burst, BurstSettings, Room};
-use super::share::Share;
-use super::standing::Standing;
-use super::told::{Mark, Told};
+use super::GcraLimiter;
+use super::advertised::{AdvertisedLimit, SendMark};
+use super::burst::{Burst, BurstHeadroom, BurstSettings};
+use super::rate_backoff::RateBackoff;
+use crate::types::RateLimitStatus;
 
-/// How often the pace follows a share that grows by itself.
-const FOLLOW: Duration = Duration::from_millis(250);
+/// How often the rate follows a reduction factor that grows back by itself.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// One limit.
+/// One rate limit.
 #[derive(Debug)]
 pub(super) struct Limit {
-    /// `None` as long as nobody has named a limit: then nothing is held back.
-    rate: Option<Rate>,
+    /// `None` while no limit is known: then nothing is held back.
+    limiter: Option<GcraLimiter>,
     configured: Option<f64>,
-    /// How many a minute are let through at most because more have been refused, whatever the limit is.
+    /// Upper bound per minute estimated from 429 responses that no known limit explains.
     estimated: Option<f64>,
-    told: Told,
+    advertised: AdvertisedLimit,
     burst: Burst,
-    share: Share,
-    /// When a burst was last refused: calls that left before that say nothing of the pace.
-    burst_ended: Option<Instant>,
-    followed: Instant,
+    backoff: RateBackoff,
+    /// When a burst was last rejected: 429 responses to calls sent before that say nothing about the rate.
+    burst_ended_at: Option<Instant>,
+    refreshed_at: Instant,
 }
 
 impl Limit {
-    /// Makes a limit of so many a minute; `None` is learned from the provider's headers, if they say.
+    /// Makes a limit per minute; `None` is learned from the provider's headers, if it sends them.
     pub(super) fn new(per_minute: Option<f64>, burst: BurstSettings, now: Instant) -> Self {
         let mut limit = Self {
-            rate: None,
+            limiter: None,
             configured: per_minute,
             estimated: None,
-            told: Told::default(),
+            advertised: AdvertisedLimit::default(),
             burst: Burst::new(burst),
-            share: Share::new(now),
-            burst_ended: None,
-            followed: now,
+            backoff: RateBackoff::new(now),
+            burst_ended_at: None,
+            refreshed_at: now,
         };
-        limit.follow(now);
+        limit.refresh(now);
         limit
     }
 
-    /// Returns how many a minute are let through now; `None` without a limit.
+    /// Returns the rate now; `None` without a limit.
     pub(super) fn per_minute(&self) -> Option<f64> {
-        self.rate.as_ref().map(Rate::per_minute)
+        self.limiter.as_ref().map(GcraLimiter::per_minute)
     }
 
-    /// Returns how many may go now; below zero, how many are owed.
+    /// Returns the permits available now; below zero, the debt.
     #[cfg(test)]
     pub(super) fn level(&self, now: Instant) -> f64 {
-        self.rate.as_ref().map_or(f64::MAX, |rate| rate.level(now))
+        self.limiter.as_ref().map_or(f64::MAX, |limiter| limiter.level(now))
     }
 
-    /// Returns how many may go at once after a pause.
+    /// Returns the burst size.
     #[cfg(test)]
     pub(super) fn burst(&self) -> u64 {
-        self.rate.as_ref().map_or(u64::MAX, Rate::burst)
+        self.limiter.as_ref().map_or(u64::MAX, GcraLimiter::burst)
     }
 
-    /// Returns the limit that counts, whatever is granted of it: the smaller one of ours and theirs.
+    /// Returns the effective limit before any reduction: the smaller of the configured and the advertised
+    /// one.
     pub(super) fn nominal(&self) -> Option<f64> {
-        let told = self.told.per_minute().map(|limit| limit as f64);
-        self.configured.into_iter().chain(told).reduce(f64::min)
+        let advertised = self.advertised.per_minute().map(|limit| limit as f64);
+        self.configured.into_iter().chain(advertised).reduce(f64::min)
     }
 
-    /// Lets no more than so many a minute through; `None` is what the limit allows.
-    pub(super) fn estimate(&mut self, per_minute: Option<f64>, now: Instant) {
+    /// Sets the estimated upper bound per minute; `None` removes it.
+    pub(super) fn set_estimate(&mut self, per_minute: Option<f64>, now: Instant) {
         let is_new = self.estimated.is_some() != per_minute.is_some();
         self.estimated = per_minute;
         if is_new {
-            self.follow(now);
+            self.refresh(now);
         }
     }
 
-    /// Returns the limit that counts, or as much as is let through where it is not known.
-    pub(super) fn assumed(&self) -> Option<f64> {
+    /// Returns the effective limit, or the estimate where no limit is known.
+    pub(super) fn nominal_or_estimated(&self) -> Option<f64> {
         self.nominal().or(self.estimated)
     }
 
-    /// Returns whether a burst beyond one second's worth may have been refused, or the limit is in use.
-    pub(super) fn explains(&self, in_use: bool) -> bool {
+    /// Returns whether this limit can be the reason of a 429 response: it was in use, or its burst was
+    /// larger than one second's worth.
+    pub(super) fn explains_throttle(&self, in_use: bool) -> bool {
         self.nominal().is_some() && (in_use || self.burst.is_grown())
     }
 
-    /// Takes `cells`.
+    /// Takes `permits`.
     ///
     /// # Errors
-    /// The instant from which it is worth asking again; nothing was taken then.
-    pub(super) fn take(&mut self, cells: u64, now: Instant) -> Result<(), Instant> {
-        if now.saturating_duration_since(self.followed) >= FOLLOW {
-            self.follow(now);
+    /// The instant from which a retry is worthwhile; nothing was taken.
+    pub(super) fn take(&mut self, permits: u64, now: Instant) -> Result<(), Instant> {
+        if now.saturating_duration_since(self.refreshed_at) >= REFRESH_INTERVAL {
+            self.refresh(now);
         }
-        self.rate.as_ref().map_or(Ok(()), |rate| rate.take(cells, now))
+        self.limiter.as_ref().map_or(Ok(()), |limiter| limiter.take(permits, now))
     }
 
-    /// Notes that a call leaves that usually takes so many. Returns its mark, and whether the limit was in
-    /// use then: only that says anything about it.
-    pub(super) fn left(&mut self, usual: u64, now: Instant) -> (Mark, bool) {
-        let in_use = self.rate.as_ref().is_some_and(|rate| rate.level(now) < rate.burst() as f64 / 2.0);
-        self.share.left(usual);
-        (self.told.took(usual), in_use)
+    /// Records a call that is being sent and typically consumes `amount`. Returns its mark, and whether the
+    /// limit was in use: only then does the response say anything about the limit.
+    pub(super) fn record_sent(&mut self, amount: u64, now: Instant) -> (SendMark, bool) {
+        let in_use =
+            self.limiter.as_ref().is_some_and(|limiter| limiter.level(now) < limiter.burst() as f64 / 2.0);
+        self.backoff.record_sent(amount);
+        (self.advertised.record_sent(amount), in_use)
     }
 
-    /// Takes back a call that did not leave after all.
-    pub(super) fn stayed(&mut self, usual: u64) {
-        self.share.stayed(usual);
-        self.told.took_back(usual);
+    /// Undoes [`Self::record_sent`] for a call that was not sent.
+    pub(super) fn rollback(&mut self, amount: u64) {
+        self.backoff.rollback(amount);
+        self.advertised.rollback(amount);
     }
 
-    /// Gives back what was taken and not used.
-    pub(super) fn give_back(&self, cells: u64) {
-        if let Some(rate) = &self.rate {
-            rate.give_back(cells);
-        }
-    }
-
-    /// Takes what was used without having been taken.
-    pub(super) fn owe(&self, cells: u64, now: Instant) {
-        if let Some(rate) = &self.rate {
-            rate.owe(cells, now);
+    /// Returns permits that were taken and not used.
+    pub(super) fn give_back(&self, permits: u64) {
+        if let Some(limiter) = &self.limiter {
+            limiter.give_back(permits);
         }
     }
 
-    /// Believes what a response to the call of this mark said that left at that instant.
-    pub(super) fn hear(&mut self, standing: &Standing, (mark, left): (Mark, Instant), now: Instant) {
+    /// Takes permits that were used without having been taken.
+    pub(super) fn add_debt(&self, permits: u64, now: Instant) {
+        if let Some(limiter) = &self.limiter {
+            limiter.add_debt(permits, now);
+        }
+    }
+
+    /// Applies the headers of the response to the call with this mark, which was sent at that instant.
+    pub(super) fn apply_headers(
+        &mut self,
+        status: &RateLimitStatus,
+        (mark, sent_at): (SendMark, Instant),
+        now: Instant,
+    ) {
         let nominal = self.nominal();
-        self.told.hear(standing, mark, left);
+        self.advertised.apply_headers(status, mark, sent_at);
         if nominal != self.nominal() {
-            // What was refused was refused for the limit that we now know.
-            self.share.forget(now);
+            // Earlier 429 responses are explained by the limit that is known now.
+            self.backoff.reset(now);
         }
-        self.follow(now);
-        let Some(rate) = &self.rate else { return };
-        if let Some(left) = self.told.left(rate.per_minute(), now) {
-            rate.cap(left, now);
-        }
-    }
-
-    /// Notes that the provider took a call of `cells` that left while the limit was in use.
-    pub(super) fn went_through(&mut self, cells: u64, in_use: bool, now: Instant) {
-        self.share.went_through(cells, now);
-        let Some(rate) = &self.rate else { return };
-        let Some(left) = self.told.left(rate.per_minute(), now) else { return };
-        let room = Room { level: rate.level(now), left, most_left: self.told.most() };
-        // What the provider has left is ours only where its limit is the one that counts.
-        let is_theirs = self.told.per_minute().is_some_and(|told| self.nominal() == Some(told as f64));
-        let Some(nominal) = self.nominal().filter(|_| in_use && is_theirs) else { return };
-        if self.burst.went_through(cells, nominal, room, now) {
-            self.follow(now);
+        self.refresh(now);
+        let Some(limiter) = &self.limiter else { return };
+        if let Some(remaining) = self.advertised.remaining(limiter.per_minute(), now) {
+            limiter.cap_level(remaining, now);
         }
     }
 
-    /// Learns that the provider refused a call of `cells` that left at `left`, and wants none before `until`. Only a
-    /// limit that was in use can have been the reason.
-    pub(super) fn refused(&mut self, cells: u64, in_use: bool, left: Instant, until: Instant, now: Instant) {
-        let (Some(nominal), Some(_)) = (self.nominal(), &self.rate) else { return self.hold(until) };
-        if self.burst.refused(nominal, now) {
-            self.burst_ended = Some(now);
-            self.follow(now);
-            // The burst was ours to try; the provider names the time from which it is forgiven.
-            if let Some(rate) = &self.rate {
-                rate.begin_again(until);
+    /// Records that the provider accepted a call of `permits`. `in_use` is whether the limit was in use
+    /// when the call was sent.
+    pub(super) fn record_accepted(&mut self, permits: u64, in_use: bool, now: Instant) {
+        self.backoff.record_accepted(permits, now);
+        let Some(limiter) = &self.limiter else { return };
+        let Some(remaining) = self.advertised.remaining(limiter.per_minute(), now) else { return };
+        let max_remaining = self.advertised.max_remaining();
+        let headroom = BurstHeadroom { level: limiter.level(now), remaining, max_remaining };
+        // The advertised remainder is available to us only where the advertised limit is the effective one.
+        let is_advertised =
+            self.advertised.per_minute().is_some_and(|advertised| self.nominal() == Some(advertised as f64));
+        let Some(nominal) = self.nominal().filter(|_| in_use && is_advertised) else { return };
+        if self.burst.record_accepted(permits, nominal, headroom, now) {
+            self.refresh(now);
+        }
+    }
+
+    /// Records a 429 response to a call of `permits` that was sent at `sent_at`; the provider accepts none
+    /// before `until`. Only a limit that was in use can be the reason.
+    pub(super) fn record_throttled(
+        &mut self,
+        permits: u64,
+        in_use: bool,
+        sent_at: Instant,
+        until: Instant,
+        now: Instant,
+    ) {
+        let Some(nominal) = self.nominal().filter(|_| self.limiter.is_some()) else {
+            return self.hold(until);
+        };
+        if self.burst.record_throttled(nominal, now) {
+            self.burst_ended_at = Some(now);
+            self.refresh(now);
+            // We chose to try the burst; the provider names the time from which calls are accepted again.
+            if let Some(limiter) = &self.limiter {
+                limiter.reset(until);
             }
-        } else if in_use && self.burst_ended.is_none_or(|ended| left > ended) {
-            self.share.refused(cells, nominal / 60.0, left, now);
-            self.follow(now);
+        } else if in_use && self.burst_ended_at.is_none_or(|ended| sent_at > ended) {
+            self.backoff.record_throttled(permits, nominal / 60.0, sent_at, now);
+            self.refresh(now);
         }
         self.hold(until);
     }
 
-    /// Lets nothing through before `until`.
+    /// Takes no permits before `until`.
     pub(super) fn hold(&self, until: Instant) {
-        if let Some(rate) = &self.rate {
-            rate.hold(until);
+        if let Some(limiter) = &self.limiter {
+            limiter.hold(until);
         }
     }
 
-    /// Returns when `cells` more than those already promised could leave.
-    pub(super) fn expected(&self, cells: u64, now: Instant) -> Instant {
-        self.rate.as_ref().map_or(now, |rate| rate.expected(cells, now))
+    /// Returns when `permits` more than those already taken would be available.
+    pub(super) fn expected_at(&self, permits: u64, now: Instant) -> Instant {
+        self.limiter.as_ref().map_or(now, |limiter| limiter.expected_at(permits, now))
     }
 
-    /// Returns how many cells could go at once before long: what is there, or what the provider has left
-    /// for a burst to grow into.
-    pub(super) fn at_once(&self, now: Instant) -> f64 {
-        let Some(rate) = &self.rate else { return f64::MAX };
-        let left = self.told.left(rate.per_minute(), now).unwrap_or_default();
-        rate.level(now).max(left).max(0.0)
+    /// Returns how many permits could be taken at once before long: the level, or the advertised remainder,
+    /// into which the burst grows.
+    pub(super) fn available(&self, now: Instant) -> f64 {
+        let Some(limiter) = &self.limiter else { return f64::MAX };
+        let remaining = self.advertised.remaining(limiter.per_minute(), now).unwrap_or_default();
+        limiter.level(now).max(remaining).max(0.0)
     }
 
-    /// Brings the pace in line with what is known.
-    fn follow(&mut self, now: Instant) {
-        self.followed = now;
-        let granted = self.nominal().map(|nominal| nominal * self.share.value(now));
-        let Some(per_minute) = granted.into_iter().chain(self.estimated).reduce(f64::min) else {
-            self.rate = None;
+    /// Updates rate and burst from everything that is known.
+    fn refresh(&mut self, now: Instant) {
+        self.refreshed_at = now;
+        let reduced = self.nominal().map(|nominal| nominal * self.backoff.factor(now));
+        let Some(per_minute) = reduced.into_iter().chain(self.estimated).reduce(f64::min) else {
+            self.limiter = None;
             return;
         };
-        let of_limit = self.nominal().unwrap_or(per_minute);
-        let burst = self.burst.size(self.estimated.map_or(of_limit, |estimated| estimated.min(of_limit)));
-        match &mut self.rate {
-            Some(rate) if rate.per_minute() == per_minute && rate.burst() == burst => {}
-            Some(rate) => rate.set(per_minute, burst, now),
-            None => self.rate = Some(Rate::new(per_minute, burst, now)),
+        let limit = self.nominal().unwrap_or(per_minute);
+        let burst = self.burst.size(self.estimated.map_or(limit, |estimated| estimated.min(limit)));
+        match &mut self.limiter {
+            Some(limiter) if limiter.per_minute() == per_minute && limiter.burst() == burst => {}
+            Some(limiter) => limiter.set(per_minute, burst, now),
+            None => self.limiter = Some(GcraLimiter::new(per_minute, burst, now)),
         }
     }
 }

@@ -1,25 +1,25 @@
-//! Measures how much happened lately, in slots of one second.
+//! Event rate over the last ten seconds, counted in slots of one second.
 //!
-//! Never reads a clock; its owner passes `now`.
+//! The caller passes `now`.
 
 use tokio::time::Instant;
 
-/// How many seconds a meter looks back.
-const SECONDS: u64 = 10;
+/// Length of the window in seconds.
+const WINDOW_SECONDS: u64 = 10;
 
-/// One more than the seconds that are looked at: the one under way has its slot, too.
-const SLOTS: usize = SECONDS as usize + 1;
+/// One slot more than the window has seconds: the current second has its own slot.
+const SLOTS: usize = WINDOW_SECONDS as usize + 1;
 
 /// Counts over the last ten seconds.
 #[derive(Debug)]
 pub struct Meter {
     origin: Instant,
-    /// The second a slot was last used for, and its count.
+    /// For each slot, the second it was last used for and its count.
     slots: [(u64, u64); SLOTS],
 }
 
 impl Meter {
-    /// Makes a meter that has seen nothing.
+    /// Makes an empty meter.
     pub fn new(now: Instant) -> Self {
         Self { origin: now, slots: [(0, 0); SLOTS] }
     }
@@ -35,18 +35,18 @@ impl Meter {
         }
     }
 
-    /// Returns how much there was a second, over the ten seconds before `now` (or since the start,
-    /// when that is shorter). The second under way is left out: it is not over.
+    /// Returns the mean count per second over the ten seconds before `now`, or since the start if that is
+    /// shorter. The current second is excluded because it is incomplete.
     pub fn per_second(&self, now: Instant) -> f64 {
         let second = self.second(now);
-        let seen = self.slots.iter().filter(|(at, _)| *at < second && second - at <= SECONDS);
+        let seen = self.slots.iter().filter(|(at, _)| *at < second && second - at <= WINDOW_SECONDS);
         let sum: u64 = seen.map(|(_, count)| count).sum();
-        let over = (second - 1).clamp(1, SECONDS);
+        let over = (second - 1).clamp(1, WINDOW_SECONDS);
         sum as f64 / over as f64
     }
 
     fn second(&self, now: Instant) -> u64 {
-        // From 1, so that an untouched slot is never the present one.
+        // Seconds count from 1, so that an unused slot never matches the current second.
         now.saturating_duration_since(self.origin).as_secs() + 1
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seconds_before_the_start_do_not_count_as_empty() {
+    fn the_seconds_before_the_start_are_not_counted() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
         for second in 0..3 {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_ten_seconds_is_forgotten() {
+    fn counts_older_than_ten_seconds_expire() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
         for second in 0..30 {

@@ -1,43 +1,44 @@
-//! May this call leave now?
+//! Admission control for calls to providers: rate limits, concurrency limit, circuit breaker, money budget,
+//! retry budget, back-off and memory budget.
 //!
-//! Limits, concurrency, breaker, budgets of money and retries, and back-off are plain structs: they are given `now`, and
-//! hold no clock, no socket and no actor. Whoever owns one asks it and does the waiting.
+//! Every guard is a plain struct. The caller passes `now`; a guard holds no clock, no socket and no actor.
+//! The owner of a guard calls it and does the waiting.
 
+mod advertised;
 mod backoff;
 mod breaker;
 mod budget;
 mod burst;
 mod ceiling;
 mod concurrency;
-mod daily;
+mod daily_quota;
+mod gcra;
 mod limit;
-mod limits;
 mod memory;
 mod meter;
-mod objections;
-mod outcomes;
-mod payoff;
-mod purse;
-mod rate;
+mod outcome_window;
+mod overload_detector;
+mod rate_backoff;
 mod rate_estimate;
+mod rate_limiter;
+mod rate_limits;
 mod retry_budget;
 mod settings;
-mod share;
-mod standing;
-mod told;
-mod windows;
+mod shared_budget;
+mod throughput_probe;
+mod window_detector;
 
 pub use backoff::Backoff;
-pub use breaker::{Breaker, BreakerState, Pass};
-pub use budget::{Budget, Met, Unreserved};
+pub use breaker::{Breaker, BreakerState, BreakerToken};
+pub use budget::{Budget, CapReached, ReserveError};
 pub use burst::BurstSettings;
-pub use concurrency::{Concurrency, Ended, Ticket};
-pub use limits::{Hearing, Left, Limits, Need, NeverFits, RateLimits, Standings};
-pub use memory::{DEFAULT_TOTAL as DEFAULT_MEMORY, HeldMemory, MemoryBudget, ReplyMemory};
+pub use concurrency::{ConcurrencyLimit, ConcurrencyOutcome, InFlightToken};
+pub use gcra::GcraLimiter;
+pub use memory::{DEFAULT_TOTAL as DEFAULT_MEMORY, HeldMemory, MemoryBudget, ResponseMemory};
 pub use meter::Meter;
-pub use outcomes::Trouble;
-pub use purse::{Purse, PurseOf, PurseState};
-pub use rate::Rate;
+pub use outcome_window::TripReason;
+pub use rate_limiter::{HeaderScope, NeverFits, RateLimiter, SentCall, TokenCost};
+pub use rate_limits::{RateLimitStatuses, RateLimits};
 pub use retry_budget::RetryBudget;
 pub use settings::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
-pub use standing::Standing;
+pub use shared_budget::{BudgetScope, BudgetStatus, SharedBudget};

@@ -1,6 +1,6 @@
-//! What can be set about the guards of a provider: breaker, calls at once, retries.
+//! Settings of a provider's guards: breaker, concurrency limit and retry budget.
 //!
-//! Decides nothing itself: the guards do.
+//! This file only parses and validates; the guards themselves are in the files beside it.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -16,150 +16,152 @@ use crate::types::duration;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerSettings {
-    /// Failures in a row that open the breaker.
-    pub failures: NonZeroU32,
+    /// Consecutive failures that open the breaker.
+    pub consecutive_failures: NonZeroU32,
     /// Share of failed calls within `window` that opens the breaker; above 0, at most 1.
-    #[serde(deserialize_with = "share")]
-    pub failure_share: f64,
-    /// How far back `failure_share` looks.
+    #[serde(deserialize_with = "failure_rate")]
+    pub failure_rate: f64,
+    /// Sliding window over which `failure_rate` is measured.
     #[serde(with = "duration")]
     pub window: Duration,
-    /// Calls that `window` must hold before `failure_share` counts; at most [`Self::MOST_CALLS`].
-    #[serde(deserialize_with = "min_calls")]
-    pub min_calls: NonZeroU32,
-    /// Wait before the first probe.
+    /// Calls that `window` must contain before `failure_rate` counts; at most [`Self::MAX_REMEMBERED`].
+    #[serde(deserialize_with = "min_requests")]
+    pub min_requests: NonZeroU32,
+    /// Time from opening to the first probe.
     #[serde(with = "duration")]
-    pub pause: Duration,
-    /// Longest wait before a probe, however often probes have failed.
+    pub open_duration: Duration,
+    /// Longest time from opening to a probe, whatever the number of failed probes.
     #[serde(with = "duration")]
     pub max_open_duration: Duration,
 }
 
 impl BreakerSettings {
-    /// Calls that a window remembers at most.
-    pub const MOST_CALLS: u32 = 1_000;
+    /// Maximum number of calls that a window stores.
+    pub const MAX_REMEMBERED: u32 = 1_000;
 }
 
-fn min_calls<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
+fn min_requests<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
     let calls = NonZeroU32::deserialize(from)?;
-    if calls.get() <= BreakerSettings::MOST_CALLS {
+    if calls.get() <= BreakerSettings::MAX_REMEMBERED {
         return Ok(calls);
     }
-    let most = BreakerSettings::MOST_CALLS;
-    let wrong = format!("a window remembers its latest {most} calls, so it never holds {calls}");
-    Err(D::Error::custom(format!("{wrong}; write min_calls = {most} or less")))
+    let max = BreakerSettings::MAX_REMEMBERED;
+    let problem = format!("{calls} is more than the {max} calls that a window can store");
+    Err(D::Error::custom(format!("{problem}; write min_requests = {max} or less")))
 }
 
 impl Default for BreakerSettings {
     fn default() -> Self {
         Self {
-            failures: const { NonZeroU32::new(5).unwrap() },
-            failure_share: 0.5,
+            consecutive_failures: const { NonZeroU32::new(5).unwrap() },
+            failure_rate: 0.5,
             window: Duration::from_secs(30),
-            min_calls: const { NonZeroU32::new(20).unwrap() },
-            pause: Duration::from_secs(5),
+            min_requests: const { NonZeroU32::new(20).unwrap() },
+            open_duration: Duration::from_secs(5),
             max_open_duration: Duration::from_secs(10),
         }
     }
 }
 
-fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let share = f64::deserialize(from)?;
-    if share > 0.0 && share <= 1.0 {
-        return Ok(share);
+fn failure_rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let rate = f64::deserialize(from)?;
+    if rate > 0.0 && rate <= 1.0 {
+        return Ok(rate);
     }
-    Err(D::Error::custom(format!("{share} is no share; write a number above 0 and up to 1, such as 0.5")))
+    Err(D::Error::custom(format!(
+        "{rate} is not a valid rate; write a number above 0 and up to 1, such as 0.5"
+    )))
 }
 
-/// Calls of one lane under way at once, `concurrency` in `[provider.NAME.limits]`: a table, or a bare
-/// number, which is the most.
+/// Attempts of one target in flight at once, `concurrency` in `[provider.NAME.limits]`: a table, or a bare
+/// number, which is the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Calls")]
+#[serde(from = "NumberOrTable")]
 pub struct ConcurrencySettings {
-    /// Fewest, however often the provider objects.
+    /// Lower bound of the concurrency limit.
     pub min: NonZeroU32,
-    /// How many it begins with; never below `min`, never above `max`.
+    /// Initial concurrency limit; never below `min`, never above `max`.
     pub start: NonZeroU32,
-    /// Most, however well it goes.
+    /// Upper bound of the concurrency limit.
     pub max: NonZeroU32,
 }
 
 impl Default for ConcurrencySettings {
     fn default() -> Self {
-        Table::default().into()
+        ConcurrencyTable::default().into()
     }
 }
 
-impl From<Calls> for ConcurrencySettings {
-    fn from(Calls(table): Calls) -> Self {
+impl From<NumberOrTable> for ConcurrencySettings {
+    fn from(NumberOrTable(table): NumberOrTable) -> Self {
         table.into()
     }
 }
 
-impl From<Table> for ConcurrencySettings {
-    fn from(Table { min, start, max }: Table) -> Self {
-        // Whoever lowers `max` has said nothing about a start that he never wrote.
-        Self { min, start: start.unwrap_or(START).max(min).min(max), max }
+impl From<ConcurrencyTable> for ConcurrencySettings {
+    fn from(ConcurrencyTable { min, start, max }: ConcurrencyTable) -> Self {
+        // The default of `start` is clamped, so that a file may set only `max` to a small number.
+        Self { min, start: start.unwrap_or(DEFAULT_START).max(min).min(max), max }
     }
 }
 
-/// The table as it stands in the file.
+/// The table as written in the configuration file.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename = "concurrency")]
-struct Table {
+struct ConcurrencyTable {
     min: NonZeroU32,
     start: Option<NonZeroU32>,
     max: NonZeroU32,
 }
 
-const START: NonZeroU32 = const { NonZeroU32::new(32).unwrap() };
+const DEFAULT_START: NonZeroU32 = const { NonZeroU32::new(32).unwrap() };
 
-impl Default for Table {
+impl Default for ConcurrencyTable {
     fn default() -> Self {
         Self { min: NonZeroU32::MIN, start: None, max: const { NonZeroU32::new(512).unwrap() } }
     }
 }
 
-/// A table, or a number. A visitor, because an untagged enum would say of every mistake only that
-/// nothing fits.
-struct Calls(Table);
+/// A table or a number. This is a visitor, because the error of an untagged enum states only that no variant
+/// matches.
+struct NumberOrTable(ConcurrencyTable);
 
-impl<'de> Deserialize<'de> for Calls {
+impl<'de> Deserialize<'de> for NumberOrTable {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(CallsVisitor).map(Self)
+        from.deserialize_any(NumberOrTableVisitor).map(Self)
     }
 }
 
-struct CallsVisitor;
+struct NumberOrTableVisitor;
 
-impl<'de> Visitor<'de> for CallsVisitor {
-    type Value = Table;
+impl<'de> Visitor<'de> for NumberOrTableVisitor {
+    type Value = ConcurrencyTable;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("a number of calls, or a table such as { min = 1, start = 32, max = 512 }")
     }
 
-    fn visit_i64<E: Error>(self, max: i64) -> Result<Table, E> {
+    fn visit_i64<E: Error>(self, max: i64) -> Result<ConcurrencyTable, E> {
         let max = NonZeroU32::deserialize(max.into_deserializer())?;
-        Ok(Table { max, ..Table::default() })
+        Ok(ConcurrencyTable { max, ..ConcurrencyTable::default() })
     }
 
-    fn visit_u64<E: Error>(self, max: u64) -> Result<Table, E> {
+    fn visit_u64<E: Error>(self, max: u64) -> Result<ConcurrencyTable, E> {
         let max = NonZeroU32::deserialize(max.into_deserializer())?;
-        Ok(Table { max, ..Table::default() })
+        Ok(ConcurrencyTable { max, ..ConcurrencyTable::default() })
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Table, M::Error> {
-        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<ConcurrencyTable, M::Error> {
+        let table = ConcurrencyTable::deserialize(MapAccessDeserializer::new(map))?;
         if table.min > table.max {
-            let Table { min, max, .. } = table;
+            let ConcurrencyTable { min, max, .. } = table;
             return Err(M::Error::custom(format!(
                 "`min` is {min} and `max` is {max}; write a `min` that is not above `max`"
             )));
         }
         let outside = |start: &NonZeroU32| *start < table.min || *start > table.max;
         if let Some(start) = table.start.filter(outside) {
-            let Table { min, max, .. } = table;
+            let ConcurrencyTable { min, max, .. } = table;
             return Err(M::Error::custom(format!(
                 "`start` is {start}; write one from {min} (`min`) to {max} (`max`)"
             )));
@@ -168,41 +170,43 @@ impl<'de> Visitor<'de> for CallsVisitor {
     }
 }
 
-/// How many retries a provider is asked for, `[provider.NAME.retries]`.
+/// Limit on the retries sent to a provider, `[provider.NAME.retries]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryBudgetSettings {
-    /// Retries for each call made; from 0 to 1.
-    #[serde(deserialize_with = "share_or_none")]
-    pub share: f64,
-    /// Retries a second that are there even when there were few calls; may be a fraction, or 0.
-    #[serde(deserialize_with = "rate")]
-    pub floor_per_second: f64,
-    /// For how long what was not used is kept.
+    /// Retries earned by each first call; from 0 to 1.
+    #[serde(deserialize_with = "retry_ratio")]
+    pub ratio: f64,
+    /// Retries a second that are allowed even with few calls; may be a fraction, or 0.
+    #[serde(deserialize_with = "retries_per_second")]
+    pub min_per_second: f64,
+    /// Time for which unused retries are kept.
     #[serde(with = "duration")]
-    pub window: Duration,
+    pub ttl: Duration,
 }
 
 impl Default for RetryBudgetSettings {
     fn default() -> Self {
-        Self { share: 0.1, floor_per_second: 5.0, window: Duration::from_secs(10) }
+        Self { ratio: 0.1, min_per_second: 5.0, ttl: Duration::from_secs(10) }
     }
 }
 
-fn share_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let share = f64::deserialize(from)?;
-    if (0.0..=1.0).contains(&share) {
-        return Ok(share);
+fn retry_ratio<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let ratio = f64::deserialize(from)?;
+    if (0.0..=1.0).contains(&ratio) {
+        return Ok(ratio);
     }
-    Err(D::Error::custom(format!("{share} is no share; write a number from 0 to 1, such as 0.1")))
+    Err(D::Error::custom(format!("{ratio} is not a valid ratio; write a number from 0 to 1, such as 0.1")))
 }
 
-fn rate<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+fn retries_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     let rate = f64::deserialize(from)?;
     if (0.0..=1_000_000.0).contains(&rate) {
         return Ok(rate);
     }
-    Err(D::Error::custom(format!("{rate} is no number a second; write 0 or more, such as 5.0")))
+    Err(D::Error::custom(format!(
+        "{rate} is not a valid rate; write a number from 0 to 1000000, such as 5.0"
+    )))
 }
 
 #[cfg(test)]
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_is_the_most_calls_at_once() {
+    fn a_bare_number_is_the_maximum_concurrency() {
         assert_eq!(read("64"), Ok([1, 32, 64]));
         assert_eq!(read("5"), Ok([1, 5, 5]));
         assert_eq!(read("{}"), Ok([1, 32, 512]));
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrency_that_makes_no_sense_is_refused_by_what_is_wrong_with_it() {
+    fn invalid_concurrency_is_rejected_with_the_reason() {
         for (written, wrong) in [
             ("0", "nonzero"),
             ("-3", "nonzero"),
@@ -239,7 +243,7 @@ mod tests {
             ("{ most = 3 }", "unknown field `most`"),
             ("{ max = 0 }", "nonzero"),
             ("{ min = 9, max = 8 }", "`min` is 9 and `max` is 8; write a `min` that is not above `max`"),
-            // `max` has a default, which counts.
+            // The default of `max` is taken into account.
             ("{ min = 600 }", "`min` is 600 and `max` is 512"),
             ("{ start = 900 }", "`start` is 900; write one from 1 (`min`) to 512 (`max`)"),
             ("{ min = 8, start = 4 }", "`start` is 4; write one from 8 (`min`) to 512 (`max`)"),
@@ -250,18 +254,23 @@ mod tests {
     }
 
     #[test]
-    fn a_window_holds_as_many_calls_as_the_share_waits_for() {
+    fn min_requests_is_at_most_the_capacity_of_the_window() {
         let read = toml::from_str::<BreakerSettings>;
-        assert_eq!(read("min_calls = 1000").unwrap().min_calls.get(), 1_000);
-        assert!(read("min_calls = 1001").unwrap_err().message().contains("; write min_calls = 1000 or less"));
+        assert_eq!(read("min_requests = 1000").unwrap().min_requests.get(), 1_000);
+        assert!(
+            read("min_requests = 1001")
+                .unwrap_err()
+                .message()
+                .contains("; write min_requests = 1000 or less")
+        );
     }
 
     #[test]
-    fn a_retry_budget_is_a_share_and_a_floor() {
+    fn a_retry_budget_has_a_ratio_and_a_minimum_rate() {
         let read = toml::from_str::<RetryBudgetSettings>;
         assert_eq!(read("").unwrap(), RetryBudgetSettings::default());
-        assert_eq!(read("share = 0\nfloor_per_second = 0.1").unwrap().floor_per_second, 0.1);
-        for wrong in ["share = 1.5", "share = nan", "floor_per_second = -1.0", "floor_per_second = inf"] {
+        assert_eq!(read("ratio = 0\nmin_per_second = 0.1").unwrap().min_per_second, 0.1);
+        for wrong in ["ratio = 1.5", "ratio = nan", "min_per_second = -1.0", "min_per_second = inf"] {
             assert!(read(wrong).unwrap_err().message().contains("; write "), "{wrong}");
         }
     }

@@ -1,9 +1,10 @@
-//! Commits what must survive: many records at a time, in the order in which they came.
+//! Commits records to the store in batches, in the order in which they arrive.
 //!
-//! While one commit is under way the next one gathers, so that a fast run pays for few and a slow one waits for
-//! none. A commit is a task of its own: its panic costs a second try, no record. Whoever hands in records is
-//! told when they are durable, or that they never will be; after the first failure nothing more is taken, so
-//! that nobody pays for answers that cannot be kept. Knows nothing of what it keeps.
+//! While a commit is under way, the next batch collects records. A fast run therefore makes few commits, and a
+//! slow run does not wait for a batch to fill. Each commit is a task of its own: if it panics, it is tried again
+//! and no record is lost. The caller that submits records gets a future. It resolves when they are durable, or
+//! with an error if they never will be. After the first failure no record is accepted, so that no call is paid for
+//! whose answer cannot be stored.
 //!
 //! A task is spawned only after the lock is released: a runtime that is shutting down drops the task within the
 //! call that spawns it, and the task's drop takes the lock.
@@ -24,77 +25,77 @@ use tracing::error;
 
 use crate::chaos;
 use crate::store::{self, Record, Store};
-use crate::types::{LaneName, whole_story};
+use crate::types::{TargetName, error_chain};
 
-/// Panics in a row of the task that commits after which it is given up.
-const PANICS: u32 = 3;
+/// After this many consecutive panics a commit fails.
+const MAX_CONSECUTIVE_PANICS: u32 = 3;
 
-/// Why nothing can be kept any more.
+/// Why records cannot be stored any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unkept(pub Arc<str>);
+pub struct CommitError(pub Arc<str>);
 
-/// Returns the calls to each target that have left since it was last called.
-pub type LeftCalls = Box<dyn Fn() -> BTreeMap<LaneName, u64> + Send + Sync>;
+/// Returns the number of calls to each target that were sent since the last call of this function.
+pub type SentCalls = Box<dyn Fn() -> BTreeMap<TargetName, u64> + Send + Sync>;
 
-/// Where records are handed in. Clones are the same ledger.
+/// A queue of records for one store. Clones share the queue.
 #[derive(Clone)]
 pub struct Ledger(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn Store>,
     runtime: Handle,
-    /// What the store counts with each commit.
-    left_calls: Option<LeftCalls>,
+    /// The sent calls, which each commit adds to the store's counts.
+    sent_calls: Option<SentCalls>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     next: Batch,
-    /// Whether a commit is under way; it looks for the next batch when it ends.
+    /// Whether a commit is under way. When it ends, it starts the next one.
     committing: bool,
-    broken: Option<Unkept>,
+    broken: Option<CommitError>,
 }
 
-/// Records that are committed together, and who waits for that.
+/// Records that are committed together, and the callers that wait for the commit.
 #[derive(Default)]
 struct Batch {
     records: Vec<Record>,
-    waiting: Vec<oneshot::Sender<Result<(), Unkept>>>,
+    waiters: Vec<oneshot::Sender<Result<(), CommitError>>>,
 }
 
 impl Ledger {
-    /// Makes the ledger of `store`; commits run on `runtime`.
+    /// Creates the ledger of `store`; commits run on `runtime`.
     pub fn new(store: Arc<dyn Store>, runtime: Handle) -> Self {
         Self::counting(store, runtime, None)
     }
 
-    /// As [`new`](Self::new), and each commit has the store count the calls that `left_calls` returns.
-    pub fn counting(store: Arc<dyn Store>, runtime: Handle, left_calls: Option<LeftCalls>) -> Self {
-        Self(Arc::new(Shared { store, runtime, left_calls, inner: Mutex::default() }))
+    /// As [`new`](Self::new); each commit also adds the calls that `sent_calls` returns to the store's counts.
+    pub fn counting(store: Arc<dyn Store>, runtime: Handle, sent_calls: Option<SentCalls>) -> Self {
+        Self(Arc::new(Shared { store, runtime, sent_calls, inner: Mutex::default() }))
     }
 
-    /// Returns the store that it writes to, for reading.
+    /// Returns the store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 
-    /// Hands in records that belong together, and returns when they are durable. They are kept also if nobody
-    /// waits for that.
+    /// Hands in records that belong together, and returns when they are durable. They are committed also if the
+    /// returned future is dropped.
     ///
     /// # Errors
-    /// When they are not, and never will be.
+    /// When they will never be durable.
     pub fn record(
         &self,
         records: Vec<Record>,
-    ) -> impl Future<Output = Result<(), Unkept>> + Send + 'static + use<> {
-        let (told, durable) = oneshot::channel();
+    ) -> impl Future<Output = Result<(), CommitError>> + Send + 'static + use<> {
+        let (durable_tx, durable) = oneshot::channel();
         let mut inner = self.0.lock();
         let broken = inner.broken.clone();
         if broken.is_none() {
             inner.next.records.extend(records);
-            inner.next.waiting.push(told);
+            inner.next.waiters.push(durable_tx);
         }
         let next = self.0.next_commit(&mut inner);
         drop(inner);
@@ -102,21 +103,21 @@ impl Ledger {
         async move {
             match broken {
                 Some(why) => Err(why),
-                None => durable.await.unwrap_or_else(|_| Err(Unkept("the ledger has stopped".into()))),
+                None => durable.await.unwrap_or_else(|_| Err(CommitError("the ledger has stopped".into()))),
             }
         }
     }
 
-    /// Returns when everything is durable that was handed in before.
+    /// Returns when all records that were handed in before are durable.
     ///
     /// # Errors
     /// As [`record`](Self::record).
-    pub async fn settle(&self) -> Result<(), Unkept> {
+    pub async fn flush(&self) -> Result<(), CommitError> {
         self.record(Vec::new()).await
     }
 
-    /// Returns why nothing can be kept any more; `None` while all is well.
-    pub fn broken(&self) -> Option<Unkept> {
+    /// Returns why records cannot be stored any more; `None` before the first failure.
+    pub fn broken(&self) -> Option<CommitError> {
         self.0.lock().broken.clone()
     }
 }
@@ -128,9 +129,9 @@ impl fmt::Debug for Ledger {
 }
 
 impl Shared {
-    /// Returns the next commit, if there is anything to commit and none is under way.
+    /// Returns the next commit, if there is a batch to commit and no commit is under way.
     fn next_commit(self: &Arc<Self>, inner: &mut Inner) -> Option<Commit> {
-        if inner.committing || inner.next.waiting.is_empty() || inner.broken.is_some() {
+        if inner.committing || inner.next.waiters.is_empty() || inner.broken.is_some() {
             return None;
         }
         inner.committing = true;
@@ -138,7 +139,7 @@ impl Shared {
         Some(Commit { shared: self.clone(), batch, calls: BTreeMap::new(), result: None })
     }
 
-    /// Begins a commit. The caller does not hold the lock: a runtime that has stopped drops the commit here.
+    /// Starts a commit. The caller must not hold the lock: a runtime that has stopped drops the commit here.
     fn begin(&self, commit: Option<Commit>) {
         if let Some(commit) = commit {
             drop(self.runtime.spawn(commit.run()));
@@ -150,44 +151,44 @@ impl Shared {
     }
 }
 
-/// A commit under way. However its task ends, its batch is dealt with.
+/// A commit under way. Its drop sends the result to the waiting callers, however the task ends.
 struct Commit {
     shared: Arc<Shared>,
     batch: Batch,
-    /// Calls that the store has yet to count.
-    calls: BTreeMap<LaneName, u64>,
-    /// `None` until the store has said something: a commit that is dropped before was dropped with its runtime.
-    result: Option<Result<(), Unkept>>,
+    /// Sent calls that the store has not counted yet.
+    calls: BTreeMap<TargetName, u64>,
+    /// `None` until the store has answered: a commit that is dropped before was dropped with its runtime.
+    result: Option<Result<(), CommitError>>,
 }
 
 impl Commit {
     async fn run(mut self) {
         let mut panics = 0;
         let result = loop {
-            // Written twice is as good as once: a record says everything that its session knows.
+            // Writing a record twice is safe: each record has the complete state of its session.
             match AssertUnwindSafe(self.write()).catch_unwind().await {
                 Ok(result) => break result,
-                Err(_) if panics + 1 < PANICS => panics += 1,
+                Err(_) if panics + 1 < MAX_CONSECUTIVE_PANICS => panics += 1,
                 Err(_) => {
-                    break Err(Unkept("the task that writes down answers panicked again and again".into()));
+                    break Err(CommitError("the task that commits answers panicked repeatedly".into()));
                 }
             }
         };
         self.result = Some(result);
     }
 
-    async fn write(&mut self) -> Result<(), Unkept> {
-        let unkept = |error: store::Error| Unkept(whole_story(&error).into());
+    async fn write(&mut self) -> Result<(), CommitError> {
+        let unkept = |error: store::Error| CommitError(error_chain(&error).into());
         chaos::point("ledger.commit");
-        for (target, calls) in self.shared.left_calls.iter().flat_map(|left_calls| left_calls()) {
+        for (target, calls) in self.shared.sent_calls.iter().flat_map(|sent_calls| sent_calls()) {
             *self.calls.entry(target).or_default() += calls;
         }
         if !self.calls.is_empty() {
             self.shared.store.count_calls(&self.calls).await.map_err(unkept)?;
-            // Before anything can panic: a second try must not count them twice.
+            // Cleared before anything can panic: a second try must not count the calls twice.
             self.calls.clear();
         }
-        let written = self.shared.store.write(&self.batch.records).await;
+        let written = self.shared.store.write_records(&self.batch.records).await;
         chaos::point("ledger.committed");
         written.map_err(unkept)
     }
@@ -195,21 +196,21 @@ impl Commit {
 
 impl Drop for Commit {
     fn drop(&mut self) {
-        let stopped = || Err(Unkept("everything was stopped before the answers were written down".into()));
+        let stopped = || Err(CommitError("pointsman stopped before the answers were committed".into()));
         let result = self.result.take().unwrap_or_else(stopped);
-        let mut told = std::mem::take(&mut self.batch.waiting);
+        let mut waiters = std::mem::take(&mut self.batch.waiters);
         let mut inner = self.shared.lock();
         inner.committing = false;
         if let Err(why) = &result {
-            error!(%why, "answers cannot be kept any more");
+            error!(%why, "answers cannot be stored any more");
             inner.broken = Some(why.clone());
-            // What was handed in meanwhile is not kept either.
-            told.append(&mut std::mem::take(&mut inner.next).waiting);
+            // The records that were handed in meanwhile fail, too.
+            waiters.append(&mut std::mem::take(&mut inner.next).waiters);
         }
         let next = self.shared.next_commit(&mut inner);
         drop(inner);
         self.shared.begin(next);
-        // Whoever does not wait has gone.
-        told.into_iter().for_each(|one| drop(one.send(result.clone())));
+        // A caller that does not wait has dropped its receiver.
+        waiters.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
     }
 }

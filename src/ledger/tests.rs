@@ -1,4 +1,5 @@
-//! Records are durable before anybody is told so, in few commits, and a broken store takes no more.
+//! Records are durable before their caller is notified, commits are few, and a failed store accepts no more
+//! records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,10 +10,10 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::store::{
-    Answer, CallCount, Error, ItemHead, ItemNumber, KnownItem, KnownRun, Outline, RunLock, RunNumber,
-    RunState, Session, Sqlite, Sums,
+    CallCount, Error, ItemHead, ItemNumber, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Session,
+    Sqlite, StoreFuture, StoredItem, StoredRun,
 };
-use crate::types::{Booked, Day, Fingerprint, ItemKey, LaneName, ProviderName, StepName};
+use crate::types::{Day, Fingerprint, ItemKey, ProviderName, Spend, StepName, TargetName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ fn one_less(count: &AtomicUsize) -> bool {
 }
 
 impl Store for Gated {
-    fn write<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+    fn write_records<'a>(&'a self, records: &'a [Record]) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             self.gate.acquire().await.unwrap().forget();
             self.commits.fetch_add(1, SeqCst);
@@ -46,86 +47,100 @@ impl Store for Gated {
                 let why = "disk full".into();
                 return Err(Error::Io { path: "a.db".into(), doing: "write", why });
             }
-            self.inner.write(records).await
+            self.inner.write_records(records).await
         })
     }
-    fn runs(&self) -> Answer<'_, Vec<KnownRun>> {
+    fn runs(&self) -> StoreFuture<'_, Vec<StoredRun>> {
         self.inner.runs()
     }
-    fn run(&self, run: RunNumber) -> Answer<'_, KnownRun> {
+    fn run(&self, run: RunNumber) -> StoreFuture<'_, StoredRun> {
         self.inner.run(run)
     }
-    fn find<'a>(&'a self, identity: &'a str) -> Answer<'a, Option<KnownRun>> {
-        self.inner.find(identity)
+    fn find_latest<'a>(&'a self, identity: &'a str) -> StoreFuture<'a, Option<StoredRun>> {
+        self.inner.find_latest(identity)
     }
-    fn create<'a>(&'a self, identity: &'a str, outline: &'a Outline) -> Answer<'a, RunNumber> {
+    fn create<'a>(&'a self, identity: &'a str, outline: &'a RunMetadata) -> StoreFuture<'a, RunNumber> {
         self.inner.create(identity, outline)
     }
     fn lock(&self, run: RunNumber) -> Result<RunLock, Error> {
         self.inner.lock(run)
     }
-    fn is_at_work(&self, run: RunNumber) -> bool {
-        self.inner.is_at_work(run)
+    fn is_locked(&self, run: RunNumber) -> bool {
+        self.inner.is_locked(run)
     }
-    fn begin<'a>(&'a self, run: RunNumber, outline: Option<&'a Outline>, anew: bool) -> Answer<'a, Session> {
-        self.inner.begin(run, outline, anew)
+    fn begin_session<'a>(
+        &'a self,
+        run: RunNumber,
+        outline: Option<&'a RunMetadata>,
+        restarts_items: bool,
+    ) -> StoreFuture<'a, Session> {
+        self.inner.begin_session(run, outline, restarts_items)
     }
-    fn touch<'a>(&'a self, run: RunNumber, state: RunState, outcome: &'a Value) -> Answer<'a, ()> {
-        self.inner.touch(run, state, outcome)
+    fn finish_session<'a>(
+        &'a self,
+        run: RunNumber,
+        state: RunState,
+        outcome: &'a Value,
+    ) -> StoreFuture<'a, ()> {
+        self.inner.finish_session(run, state, outcome)
     }
-    fn note<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> Answer<'a, ()> {
-        self.inner.note(run, outcome)
+    fn record_outcome<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> StoreFuture<'a, ()> {
+        self.inner.record_outcome(run, outcome)
     }
-    fn look_up<'a>(&'a self, run: RunNumber, keys: &'a [ItemKey]) -> Answer<'a, Vec<Option<KnownItem>>> {
+    fn look_up<'a>(
+        &'a self,
+        run: RunNumber,
+        keys: &'a [ItemKey],
+    ) -> StoreFuture<'a, Vec<Option<StoredItem>>> {
         self.inner.look_up(run, keys)
     }
-    fn items(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
-        self.inner.items(run, after, most)
+    fn items(&self, run: RunNumber, after: ItemNumber, limit: u32) -> StoreFuture<'_, Vec<StoredItem>> {
+        self.inner.items(run, after, limit)
     }
-    fn failed(&self, run: RunNumber, after: ItemNumber, most: u32) -> Answer<'_, Vec<KnownItem>> {
-        self.inner.failed(run, after, most)
+    fn failed(&self, run: RunNumber, after: ItemNumber, limit: u32) -> StoreFuture<'_, Vec<StoredItem>> {
+        self.inner.failed(run, after, limit)
     }
-    fn sums(&self, run: RunNumber) -> Answer<'_, Sums> {
-        self.inner.sums(run)
+    fn totals(&self, run: RunNumber) -> StoreFuture<'_, RunTotals> {
+        self.inner.totals(run)
     }
 
-    fn counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> Answer<'a, Sums> {
-        self.inner.counts(run, groups)
+    fn item_counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> StoreFuture<'a, RunTotals> {
+        self.inner.item_counts(run, groups)
     }
-    fn forget<'a>(&'a self, runs: &'a [RunNumber]) -> Answer<'a, ()> {
-        self.inner.forget(runs)
+    fn delete_runs<'a>(&'a self, runs: &'a [RunNumber]) -> StoreFuture<'a, ()> {
+        self.inner.delete_runs(runs)
     }
-    fn shrink(&self) -> Answer<'_, ()> {
-        self.inner.shrink()
+    fn vacuum(&self) -> StoreFuture<'_, ()> {
+        self.inner.vacuum()
     }
-    fn state(&self, run: RunNumber) -> Answer<'_, RunState> {
+    fn state(&self, run: RunNumber) -> StoreFuture<'_, RunState> {
         self.inner.state(run)
     }
-    fn set(&self, run: RunNumber, state: RunState) -> Answer<'_, ()> {
-        self.inner.set(run, state)
+    fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()> {
+        self.inner.set_state(run, state)
     }
-    fn answers(&self, run: RunNumber) -> Answer<'_, BTreeMap<StepName, u64>> {
-        self.inner.answers(run)
+    fn answer_counts(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<StepName, u64>> {
+        self.inner.answer_counts(run)
     }
-    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<LaneName, u64>) -> Answer<'a, ()> {
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<TargetName, u64>) -> StoreFuture<'a, ()> {
         self.inner.count_calls(calls)
     }
-    fn calls_of_day(&self) -> Answer<'_, Vec<CallCount>> {
-        self.inner.calls_of_day()
+    fn calls_of_last_day(&self) -> StoreFuture<'_, Vec<CallCount>> {
+        self.inner.calls_of_last_day()
     }
-    fn spent_on(&self, day: Day) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+    fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_on(day)
     }
-    fn spent_by(&self, run: RunNumber) -> Answer<'_, BTreeMap<ProviderName, Booked>> {
+    fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_by(run)
     }
-    fn book<'a>(
+    fn add_spend<'a>(
         &'a self,
         run: RunNumber,
         day: Day,
-        spent: &'a BTreeMap<ProviderName, Booked>,
-    ) -> Answer<'a, ()> {
-        self.inner.book(run, day, spent)
+        spent: &'a BTreeMap<ProviderName, Spend>,
+    ) -> StoreFuture<'a, ()> {
+        self.inner.add_spend(run, day, spent)
     }
 }
 
@@ -137,16 +152,16 @@ fn record(item: i64) -> Record {
         line: 1,
         input: None,
     };
-    Record { run: RunNumber(1), session: 1, item: Arc::new(head), steps: Vec::new(), settled: None }
+    Record { run: RunNumber(1), session: 1, item: Arc::new(head), steps: Vec::new(), outcome: None }
 }
 
-async fn kept(store: &Gated) -> Vec<i64> {
+async fn stored_items(store: &Gated) -> Vec<i64> {
     let items = store.items(RunNumber(1), ItemNumber(0), 1_000).await.unwrap();
     items.iter().map(|item| item.head.number.0).collect()
 }
 
 #[tokio::test]
-async fn what_comes_during_a_commit_shares_the_next_one() {
+async fn records_that_arrive_during_a_commit_share_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::open(folder.path()).await;
     let ledger = Ledger::new(store.clone(), Handle::current());
@@ -155,39 +170,40 @@ async fn what_comes_during_a_commit_shares_the_next_one() {
     for durable in handed {
         durable.await.unwrap();
     }
-    assert_eq!((kept(&store).await.len(), store.commits.load(SeqCst)), (100, 2));
+    assert_eq!((stored_items(&store).await.len(), store.commits.load(SeqCst)), (100, 2));
 }
 
 #[tokio::test]
-async fn nobody_is_told_before_the_commit_and_a_record_is_kept_though_nobody_waits() {
+async fn a_caller_is_notified_after_the_commit_and_a_record_without_a_waiting_caller_is_stored() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::open(folder.path()).await;
     let ledger = Ledger::new(store.clone(), Handle::current());
     drop(ledger.record(vec![record(1)]));
     let mut second = std::pin::pin!(ledger.record(vec![record(2)]));
     assert!(futures_util::poll!(&mut second).is_pending());
-    assert!(kept(&store).await.is_empty());
+    assert!(stored_items(&store).await.is_empty());
     store.gate.add_permits(2);
     second.await.unwrap();
-    assert_eq!(kept(&store).await, [1, 2]);
+    assert_eq!(stored_items(&store).await, [1, 2]);
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_told_to_all_who_wait_and_takes_no_more() {
+async fn a_store_failure_is_reported_to_all_waiting_callers_and_later_records_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::open(folder.path()).await;
     store.fails.store(1, SeqCst);
     let ledger = Ledger::new(store.clone(), Handle::current());
-    let (first, second) = (ledger.record(vec![record(1)]), ledger.record(vec![record(2)]));
+    let first = ledger.record(vec![record(1)]);
+    let second = ledger.record(vec![record(2)]);
     store.gate.add_permits(10);
-    let why = Unkept("cannot write the database a.db: disk full".into());
+    let why = CommitError("cannot write the database a.db: disk full".into());
     assert_eq!((first.await, second.await), (Err(why.clone()), Err(why.clone())));
     assert_eq!(ledger.record(vec![record(3)]).await, Err(why.clone()));
     assert_eq!((ledger.broken(), store.commits.load(SeqCst)), (Some(why), 1));
 }
 
 #[tokio::test]
-async fn a_commit_that_panics_is_made_again_and_loses_nothing() {
+async fn a_commit_that_panics_is_repeated_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::open(folder.path()).await;
     store.panics.store(2, SeqCst);
@@ -197,18 +213,18 @@ async fn a_commit_that_panics_is_made_again_and_loses_nothing() {
     for durable in handed {
         durable.await.unwrap();
     }
-    assert_eq!(kept(&store).await, (1..=10).collect::<Vec<_>>());
+    assert_eq!(stored_items(&store).await, (1..=10).collect::<Vec<_>>());
 
     store.panics.store(9, SeqCst);
-    let given_up = ledger.record(vec![record(11)]).await.unwrap_err();
-    assert!(given_up.to_string().contains("panicked again and again"), "{given_up}");
+    let failed = ledger.record(vec![record(11)]).await.unwrap_err();
+    assert!(failed.to_string().contains("panicked repeatedly"), "{failed}");
 }
 
 #[test]
-fn a_ledger_whose_runtime_has_stopped_says_so_and_never_blocks() {
+fn a_ledger_whose_runtime_has_stopped_returns_an_error_and_never_blocks() {
     let folder = tempfile::tempdir().unwrap();
-    let (runtime, reading) =
-        (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let reading = tokio::runtime::Runtime::new().unwrap();
     let store = reading.block_on(Gated::open(folder.path()));
     let ledger = Ledger::new(store, runtime.handle().clone());
     let first = ledger.record(vec![record(1)]);
@@ -218,20 +234,22 @@ fn a_ledger_whose_runtime_has_stopped_says_so_and_never_blocks() {
     std::thread::spawn(move || {
         runtime.shutdown_background();
         drop(ledger.record(vec![record(3)]));
-        let told = reading.block_on(async { (first.await, second.await, ledger.record(Vec::new()).await) });
-        let _ = ended.send((told, ledger.broken()));
+        let results =
+            reading.block_on(async { (first.await, second.await, ledger.record(Vec::new()).await) });
+        // The receiver is dropped only if the test has failed.
+        let _ = ended.send((results, ledger.broken()));
     });
-    let (told, broken) = end.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+    let (results, broken) = end.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
     let stopped = broken.unwrap();
     assert!(stopped.to_string().contains("stopped"), "{stopped}");
-    assert_eq!(told, (Err(stopped.clone()), Err(stopped.clone()), Err(stopped)));
+    assert_eq!(results, (Err(stopped.clone()), Err(stopped.clone()), Err(stopped)));
 }
 
 #[tokio::test]
-async fn calls_that_left_are_counted_once_with_the_next_commit_however_often_it_panics() {
+async fn sent_calls_are_counted_once_with_the_next_commit_however_often_it_panics() {
     let folder = tempfile::tempdir().unwrap();
     let store = Gated::open(folder.path()).await;
-    let target: LaneName = "a/m".parse().unwrap();
+    let target: TargetName = "a/m".parse().unwrap();
     let left = Mutex::new(BTreeMap::new());
     let left = Arc::new(left);
     let source = left.clone();
@@ -241,9 +259,9 @@ async fn calls_that_left_are_counted_once_with_the_next_commit_however_often_it_
     for calls in [3, 4] {
         store.panics.store(2, SeqCst);
         left.lock().unwrap().insert(target.clone(), calls);
-        ledger.settle().await.unwrap();
+        ledger.flush().await.unwrap();
     }
-    let counted = store.calls_of_day().await.unwrap();
+    let counted = store.calls_of_last_day().await.unwrap();
     assert!(counted.iter().all(|count| count.target == target));
     assert_eq!(counted.iter().map(|count| count.calls).sum::<u64>(), 7);
 }

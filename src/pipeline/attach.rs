@@ -1,6 +1,6 @@
-//! Tells what an attachment is, from the text that its template gave.
+//! Parses the rendered text of an attachment template.
 //!
-//! Opens no file: a [`FileAttachment`] says which one to read.
+//! Opens no file: a [`FileAttachment`] contains the path of the file to read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::types::{Media, MediaData, Origin, Part};
 
-/// Endings and what they stand for.
-pub(crate) const KNOWN: [(&str, &str); 17] = [
+/// File extensions and their media types.
+pub(crate) const MEDIA_TYPES: [(&str, &str); 17] = [
     ("png", "image/png"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
@@ -34,57 +34,58 @@ pub(crate) const KNOWN: [(&str, &str); 17] = [
 /// Something to send with a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attachment {
-    /// Ready to be sent: an address, or content that the item itself carried.
+    /// Ready to be sent: a URL, or content from the item itself.
     Ready(Part),
-    /// A file to read first.
+    /// A file that must be read first.
     File(FileAttachment),
 }
 
 /// A file to send with a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileAttachment {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    pub(crate) folders: Folders,
-    /// Whether the pipeline itself writes its path, without an expression.
-    pub(crate) is_written_out: bool,
+    pub(crate) sources: AttachmentSources,
+    /// Whether the path is a literal in the pipeline, without an expression.
+    pub(crate) is_literal: bool,
     media_type: Arc<str>,
 }
 
-/// Where attachments may come from: an item's data chooses no folder and no host that the author did not allow.
+/// Folders and hosts that attachments may come from. The data of an item cannot select others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Folders {
-    /// The pipeline's own directory, which relative paths start from.
-    pub(crate) own: Arc<Path>,
-    /// What `[files] allow` names.
-    pub(crate) allowed: Arc<[PathBuf]>,
-    /// Hosts that an `attach` template writes itself, and those that `[files] allow_hosts` names.
-    pub(crate) hosts: Arc<[Origin]>,
+pub(crate) struct AttachmentSources {
+    /// The pipeline's directory. Relative paths are relative to it.
+    pub(crate) directory: Arc<Path>,
+    /// The folders of `[files] allow`.
+    pub(crate) allowed_folders: Arc<[PathBuf]>,
+    /// Hosts that are literals in `attach` templates, and those of `[files] allow_hosts`.
+    pub(crate) allowed_hosts: Arc<[Origin]>,
 }
 
-impl Folders {
-    /// Allows the pipeline's own directory alone.
-    pub(crate) fn only(own: &Path) -> Self {
-        let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
-        Self { own: own.into(), allowed: [].into(), hosts: [].into() }
+impl AttachmentSources {
+    /// Allows only the pipeline's directory.
+    pub(crate) fn of_directory(directory: &Path) -> Self {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        Self { directory: directory.into(), allowed_folders: [].into(), allowed_hosts: [].into() }
     }
 
-    /// Allows the hosts that templates write themselves, before anything that an item can change.
+    /// Allows the hosts that are literals in `templates`, before the first expression.
     pub(crate) fn with_hosts_of<'t>(self, templates: impl Iterator<Item = &'t str>) -> Self {
-        Self { hosts: templates.filter_map(written_host).collect(), ..self }
+        Self { allowed_hosts: templates.filter_map(literal_origin).collect(), ..self }
     }
 
-    fn allow_host_of(&self, address: &str) -> bool {
-        Origin::of(address).is_some_and(|origin| self.hosts.contains(&origin))
+    fn allows_host_of(&self, url: &str) -> bool {
+        Origin::of(url).is_some_and(|origin| self.allowed_hosts.contains(&origin))
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(&*self.own).chain(self.allowed.iter().map(PathBuf::as_path))
+    /// Returns all folders whose files may be attached.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&*self.directory).chain(self.allowed_folders.iter().map(PathBuf::as_path))
     }
 }
 
 impl FileAttachment {
-    /// Makes the part of a prompt from the file's content.
+    /// Creates the part of a prompt from the content of the file.
     pub fn part(&self, content: &[u8]) -> Part {
         let name = self.path.file_name().map(|name| name.to_string_lossy().into());
         part(self.media_type.clone(), name, MediaData::Base64(STANDARD.encode(content).into()))
@@ -92,12 +93,12 @@ impl FileAttachment {
 }
 
 impl Attachment {
-    /// Reads what a template gave: an http(s) or `data:` URL, or the path of a file, which is
-    /// relative to the pipeline's directory. `None` when it gave nothing.
+    /// Parses the rendered text of a template: an http(s) or `data:` URL, or the path of a file, relative to the
+    /// pipeline's directory. `None` if the text is empty or `none`.
     ///
     /// # Errors
-    /// What is wrong with `text`, when it is none of these.
-    pub(crate) fn read(text: &str, folders: &Folders) -> Result<Option<Self>, String> {
+    /// Why `text` is none of these, or its host is not allowed.
+    pub(crate) fn parse(text: &str, sources: &AttachmentSources) -> Result<Option<Self>, String> {
         let text = text.trim();
         if text.is_empty() || text == "none" {
             return Ok(None);
@@ -106,11 +107,12 @@ impl Attachment {
             return inline_part(inline).map(|part| Some(Self::Ready(part)));
         }
         if text.starts_with("https://") || text.starts_with("http://") {
-            if !folders.allow_host_of(text) {
+            if !sources.allows_host_of(text) {
                 return Err(format!(
-                    "cannot attach {:?}: an item chooses no host; write it before the first expression of the template, \
-                     as in \"https://HOST/{{{{ item.file }}}}\", or add it to `allow_hosts` of the configuration's [files]",
-                    short(text)
+                    "cannot attach {:?}: an item cannot choose the host; write it before the first expression \
+                     of the template, as in \"https://HOST/{{{{ item.file }}}}\", or add it to \
+                     `allow_hosts` of the configuration's [files]",
+                    excerpt(text)
                 ));
             }
             let path = text.split(['?', '#']).next().unwrap_or(text);
@@ -119,28 +121,28 @@ impl Attachment {
         }
         if text.contains("://") {
             return Err(format!(
-                "cannot attach {:?}: give a file, an http(s) URL or a data: URL",
-                short(text)
+                "cannot attach {:?}: use the path of a file, an http(s) URL or a data: URL",
+                excerpt(text)
             ));
         }
         let media_type = media_type(text)?;
-        let path = folders.own.join(text);
-        let folders = folders.clone();
-        Ok(Some(Self::File(FileAttachment { path, folders, is_written_out: false, media_type })))
+        let path = sources.directory.join(text);
+        let sources = sources.clone();
+        Ok(Some(Self::File(FileAttachment { path, sources, is_literal: false, media_type })))
     }
 
-    /// Says that the pipeline itself writes what is attached, without an expression: no item chose it.
+    /// Marks the path as a literal in the pipeline, without an expression: no item chose it.
     #[must_use]
-    pub(crate) fn written_out(self) -> Self {
+    pub(crate) fn into_literal(self) -> Self {
         match self {
-            Self::File(file) => Self::File(FileAttachment { is_written_out: true, ..file }),
+            Self::File(file) => Self::File(FileAttachment { is_literal: true, ..file }),
             Self::Ready(part) => Self::Ready(part),
         }
     }
 }
 
-/// Returns where a template's address leads whatever its expressions give.
-fn written_host(template: &str) -> Option<Origin> {
+/// Returns the origin of a template's URL, if it is the same for all values of its expressions.
+fn literal_origin(template: &str) -> Option<Origin> {
     let literal = ["{{", "{%", "{#"].iter().filter_map(|tag| template.find(tag)).min();
     Origin::of(template[..literal.unwrap_or(template.len())].trim_start())
 }
@@ -152,21 +154,21 @@ fn inline_part(inline: &str) -> Result<Part, String> {
     };
     let media_type = kind.split(';').next().unwrap_or_default();
     if !media_type.contains('/') {
-        return Err(format!("the data: URL names no media type, but {:?}", short(kind)));
+        return Err(format!("the data: URL names no media type, but {:?}", excerpt(kind)));
     }
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     if data.is_empty() || data.len() % 4 != 0 || !data.bytes().all(is_base64) {
-        return Err("the content of the data: URL is no base64".to_owned());
+        return Err("the content of the data: URL is not base64".to_owned());
     }
     Ok(part(media_type.into(), None, MediaData::Base64(data.into())))
 }
 
 fn media_type(path: &str) -> Result<Arc<str>, String> {
-    let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let known = KNOWN.iter().find(|(known, _)| known.eq_ignore_ascii_case(ending));
+    let extension = Path::new(path).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let known = MEDIA_TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
     known.map(|(_, media_type)| (*media_type).into()).ok_or_else(|| {
-        let endings: Vec<&str> = KNOWN.iter().map(|(ending, _)| *ending).collect();
-        format!("cannot tell what {:?} is; known endings are {}", short(path), endings.join(", "))
+        let extensions: Vec<&str> = MEDIA_TYPES.iter().map(|(extension, _)| *extension).collect();
+        format!("unknown type of {:?}; known extensions are {}", excerpt(path), extensions.join(", "))
     })
 }
 
@@ -179,7 +181,7 @@ fn part(media_type: Arc<str>, name: Option<Arc<str>>, data: MediaData) -> Part {
     }
 }
 
-fn short(text: &str) -> String {
+fn excerpt(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
@@ -187,14 +189,14 @@ fn short(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Option<Attachment>, String> {
-        let folders = Folders::only(Path::new("/pipelines/photos"));
-        Attachment::read(text, &folders.with_hosts_of(["https://a.example/{{ item.file }}"].into_iter()))
+    fn parse(text: &str) -> Result<Option<Attachment>, String> {
+        let folders = AttachmentSources::of_directory(Path::new("/pipelines/photos"));
+        Attachment::parse(text, &folders.with_hosts_of(["https://a.example/{{ item.file }}"].into_iter()))
     }
 
     #[test]
-    fn a_path_is_relative_to_the_pipeline_and_its_ending_decides() {
-        let Ok(Some(Attachment::File(file))) = read(" cats/one.JPG\n") else { panic!("no file") };
+    fn a_path_is_relative_to_the_pipeline_and_its_extension_determines_the_type() {
+        let Ok(Some(Attachment::File(file))) = parse(" cats/one.JPG\n") else { panic!("no file") };
         assert_eq!(file.path, Path::new("/pipelines/photos/cats/one.JPG"));
         let Part::Image(media) = file.part(b"abc") else { panic!("no image") };
         assert_eq!((&*media.media_type, media.name.as_deref()), ("image/jpeg", Some("one.JPG")));
@@ -202,19 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_sent_as_they_are() {
-        let Ok(Some(Attachment::Ready(Part::Document(media)))) = read("https://a.example/b.pdf?sig=1") else {
+    fn urls_are_sent_unchanged() {
+        let Ok(Some(Attachment::Ready(Part::Document(media)))) = parse("https://a.example/b.pdf?sig=1")
+        else {
             panic!("no document")
         };
         assert_eq!(media.data, MediaData::Url("https://a.example/b.pdf?sig=1".into()));
-        let Ok(Some(Attachment::Ready(Part::Audio(media)))) = read("data:audio/wav;base64,YWJj") else {
+        let Ok(Some(Attachment::Ready(Part::Audio(media)))) = parse("data:audio/wav;base64,YWJj") else {
             panic!("no audio")
         };
         assert_eq!(media.data, MediaData::Base64("YWJj".into()));
     }
 
     #[test]
-    fn an_item_chooses_no_host() {
+    fn an_item_cannot_choose_the_host() {
         for address in [
             "https://b.example/b.pdf",
             "http://a.example/b.pdf",
@@ -223,7 +226,7 @@ mod tests {
             "https://b.example\\@a.example/b.pdf",
             "http://169.254.169.254/latest/meta-data/x.txt",
         ] {
-            let refusal = read(address).unwrap_err();
+            let refusal = parse(address).unwrap_err();
             assert!(refusal.contains("allow_hosts"), "{address}: {refusal}");
         }
         for (template, host) in [
@@ -234,16 +237,16 @@ mod tests {
             ("{% if item.x %}https://a.example/x.png{% endif %}", None),
             ("{{ item.url }}", None),
         ] {
-            assert_eq!(written_host(template).map(String::from).as_deref(), host, "{template}");
+            assert_eq!(literal_origin(template).map(String::from).as_deref(), host, "{template}");
         }
     }
 
     #[test]
-    fn nothing_is_nothing_and_nonsense_is_refused() {
-        assert_eq!(read("  "), Ok(None));
-        assert_eq!(read("none"), Ok(None));
+    fn an_empty_text_attaches_nothing_and_an_invalid_one_is_refused() {
+        assert_eq!(parse("  "), Ok(None));
+        assert_eq!(parse("none"), Ok(None));
         for wrong in ["photo", "ftp://a/b.png", "data:image/png,abc", "data:image/png;base64,a~~=", "x.exe"] {
-            assert!(read(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 }

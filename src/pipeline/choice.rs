@@ -1,85 +1,89 @@
-//! Recognises which choice an answer means.
+//! Recognizes which choice a response means.
 //!
-//! Case, quotes, punctuation, a short label before it and a reason on another line do not count. Prose decides
-//! nothing: "not urgent" holds "urgent" too.
+//! Case, quotes, punctuation, a short label before the choice and a reason on another line are ignored. A choice
+//! within prose is not recognized: "not urgent" contains "urgent" too.
 
 use std::sync::Arc;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 use serde_json::Value;
 
-use super::json::without_fence;
+use super::extract_json::without_fence;
 
-/// Longest answer that is read, in bytes. A choice with its reasons is far shorter.
-pub(super) const MAX_ANSWER: usize = 64 << 10;
+/// Longest response that is parsed, in bytes. A choice with its reasons is far shorter.
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// The answers that a step allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choices {
-    given: Arc<[String]>,
-    forms: Vec<String>,
+    choices: Arc<[String]>,
+    normalized: Vec<String>,
 }
 
 impl Choices {
     pub(super) fn new(given: Vec<String>) -> Self {
-        let forms = given.iter().map(|choice| form(choice)).collect();
-        Self { given: given.into(), forms }
+        let normalized = given.iter().map(|choice| normalize(choice)).collect();
+        Self { choices: given.into(), normalized }
     }
 
     /// Returns the choices as they were configured.
-    pub(super) fn given(&self) -> &Arc<[String]> {
-        &self.given
+    pub(super) fn choices(&self) -> &Arc<[String]> {
+        &self.choices
     }
 
-    /// Returns the places of choices that cannot be told from an earlier one, each with that one.
-    pub(super) fn twins(&self) -> Vec<(usize, usize)> {
-        let earlier = |at: usize| self.forms[..at].iter().position(|form| *form == self.forms[at]);
-        (0..self.forms.len()).filter_map(|at| Some((at, earlier(at)?))).collect()
+    /// Returns the indices of choices that are equal to an earlier one after normalization, each with that of the
+    /// earlier.
+    pub(super) fn duplicates(&self) -> Vec<(usize, usize)> {
+        let earlier =
+            |index: usize| self.normalized[..index].iter().position(|other| *other == self.normalized[index]);
+        (0..self.normalized.len()).filter_map(|index| Some((index, earlier(index)?))).collect()
     }
 
-    /// Returns the choice that `answer` means, as it was configured.
+    /// Returns the choice that the response `answer` means, as it was configured.
     ///
     /// # Errors
     /// Why it means none, in words for the model.
-    pub(super) fn pick(&self, answer: &str) -> Result<&str, String> {
-        if answer.len() > MAX_ANSWER {
+    pub(super) fn find_choice(&self, answer: &str) -> Result<&str, String> {
+        if answer.len() > MAX_ANSWER_BYTES {
             return Err(format!(
                 "it is longer than {} KiB, where one of the allowed choices is enough: {}",
-                MAX_ANSWER >> 10,
-                self.given.join(", ")
+                MAX_ANSWER_BYTES >> 10,
+                self.choices.join(", ")
             ));
         }
         let answer = without_fence(answer.trim());
-        self.whole(answer)
-            .or_else(|| self.in_object(answer))
-            .or_else(|| self.on_a_line(answer))
-            .ok_or_else(|| format!("it is not exactly one of the allowed choices: {}", self.given.join(", ")))
+        self.match_text(answer)
+            .or_else(|| self.read_object(answer))
+            .or_else(|| self.find_line(answer))
+            .ok_or_else(|| {
+                format!("it is not exactly one of the allowed choices: {}", self.choices.join(", "))
+            })
     }
 
-    fn whole(&self, text: &str) -> Option<&str> {
-        let exact = self.given.iter().position(|choice| choice == text);
-        let at = exact.or_else(|| {
-            let wanted = form(text);
-            self.forms.iter().position(|form| *form == wanted)
+    fn match_text(&self, text: &str) -> Option<&str> {
+        let exact = self.choices.iter().position(|choice| choice == text);
+        let index = exact.or_else(|| {
+            let wanted = normalize(text);
+            self.normalized.iter().position(|normalized| *normalized == wanted)
         })?;
-        Some(&self.given[at])
+        Some(&self.choices[index])
     }
 
-    /// Reads `{"answer": "URGENT"}`, whatever its one key is called.
-    fn in_object(&self, text: &str) -> Option<&str> {
+    /// Reads `{"answer": "URGENT"}`, or an object with one key of any name.
+    fn read_object(&self, text: &str) -> Option<&str> {
         if !text.starts_with('{') {
             return None;
         }
         let Ok(Value::Object(object)) = serde_json::from_str(text) else { return None };
-        let only = if object.len() == 1 { object.values().next() } else { object.get("answer") };
-        self.whole(only?.as_str()?)
+        let value = if object.len() == 1 { object.values().next() } else { object.get("answer") };
+        self.match_text(value?.as_str()?)
     }
 
-    /// Reads a line of its own that is a choice, or a short label and a choice. Two such lines with different
-    /// choices decide nothing. The text is trimmed.
-    fn on_a_line(&self, text: &str) -> Option<&str> {
+    /// Reads a line that is a choice, or a short label and a choice. If two such lines have different choices, the
+    /// result is `None`. The text must be trimmed.
+    fn find_line(&self, text: &str) -> Option<&str> {
         let mut lines = text.lines().map(str::trim).peekable();
-        let mut above: Option<&str> = None;
+        let mut previous: Option<&str> = None;
         let mut is_after_blank = false;
         let mut found = None;
         while let Some(line) = lines.next() {
@@ -87,40 +91,40 @@ impl Choices {
                 is_after_blank = true;
                 continue;
             }
-            let is_first = above.is_none();
+            let is_first = previous.is_none();
             let is_last = lines.peek().is_none();
             if let Some((choice, label)) = self.read_line(line) {
-                let stands_out = match label {
-                    // `Ruled out: A` is a line like any other of a paragraph.
+                let is_answer = match label {
+                    // `Ruled out: A` is not an answer.
                     Some(label) => is_answer_label(label) || is_first && is_last && is_plain_label(label),
-                    // `Ruled out:` may stand on the line before.
-                    None => above.is_none_or(|above| match above.strip_suffix([':', '：']) {
+                    // The line before may be `Ruled out:`.
+                    None => previous.is_none_or(|previous| match previous.strip_suffix([':', '：']) {
                         Some(label) => is_answer_label(label),
                         None => is_last || is_after_blank,
                     }),
                 };
-                if !stands_out || found.is_some_and(|other| other != choice) {
+                if !is_answer || found.is_some_and(|other| other != choice) {
                     return None;
                 }
                 found = Some(choice);
             }
-            above = Some(line);
+            previous = Some(line);
             is_after_blank = false;
         }
         found
     }
 
-    /// Returns the choice on a line, with the label before it if it has one.
+    /// Returns the choice on a line, and the label before it if there is one.
     fn read_line<'t>(&self, line: &'t str) -> Option<(&str, Option<&'t str>)> {
-        if let Some(choice) = self.whole(line) {
+        if let Some(choice) = self.match_text(line) {
             return Some((choice, None));
         }
         let (label, rest) = line.split_once([':', '：'])?;
-        Some((self.whole(rest)?, Some(label)))
+        Some((self.match_text(rest)?, Some(label)))
     }
 }
 
-/// Words of labels that announce the answer.
+/// Words of labels that introduce the answer.
 const ANSWER_WORDS: [&str; 24] = [
     "answer",
     "assessment",
@@ -148,38 +152,39 @@ const ANSWER_WORDS: [&str; 24] = [
     "verdict",
 ];
 
-/// Words of labels that reject what follows.
+/// Words of labels that reject the choice that follows.
 const REJECTING_WORDS: [&str; 10] =
     ["avoid", "discarded", "except", "excluded", "excluding", "never", "no", "not", "rejected", "without"];
 
-/// Returns whether a label announces the answer: one to three words, all of them for that.
+/// Returns whether a label introduces the answer: it has one to three words, all of them in [`ANSWER_WORDS`].
 fn is_answer_label(label: &str) -> bool {
-    let label = form(label);
+    let label = normalize(label);
     let words = label.split(' ');
     words.clone().count() <= 3 && words.into_iter().all(|word| ANSWER_WORDS.contains(&word))
 }
 
-/// Returns whether a label is one word that does not reject what follows.
+/// Returns whether a label is one word that does not reject the choice that follows.
 fn is_plain_label(label: &str) -> bool {
-    let label = form(label);
+    let label = normalize(label);
     !label.contains(' ') && !REJECTING_WORDS.contains(&label.as_str())
 }
 
-/// Marks around a choice that do not count, besides blanks: of Latin, Arabic, Hebrew, Armenian, Indian and East
-/// Asian scripts.
-const MARKS: &str =
+/// Characters around a choice that are ignored, besides white space: punctuation of Latin, Arabic, Hebrew,
+/// Armenian, Indian and East Asian scripts.
+const IGNORED_MARKS: &str =
     "\"'`“”‘’„‚‹›«»*_.,;:!?()[]{}¡¿…‥·・。、，．：；！？｡､「」『』【】〈〉《》〔〕（）［］｛｝؟،؛۔׃՝՞։।॥჻።";
 
-/// Returns what makes a choice itself: its words in lower case and composed letters (NFC), without marks around them.
-fn form(text: &str) -> String {
+/// Returns the form in which choices are compared: the words in lower case and NFC, without [`IGNORED_MARKS`]
+/// around them.
+fn normalize(text: &str) -> String {
     let text = ComposingNormalizerBorrowed::new_nfc().normalize(text);
-    let is_mark = |mark: char| mark.is_whitespace() || MARKS.contains(mark);
-    let bare = match text.trim_matches(is_mark) {
+    let is_mark = |mark: char| mark.is_whitespace() || IGNORED_MARKS.contains(mark);
+    let trimmed = match text.trim_matches(is_mark) {
         "" => text.trim(),
-        bare => bare,
+        trimmed => trimmed,
     };
     let words =
-        bare.split(|space: char| space.is_whitespace() || space == '_').filter(|word| !word.is_empty());
+        trimmed.split(|space: char| space.is_whitespace() || space == '_').filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
 }
 
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_is_recognised_however_it_is_written() {
+    fn a_choice_is_recognized_in_any_notation() {
         for answer in [
             "URGENT",
             " urgent.\n",
@@ -208,21 +213,21 @@ mod tests {
             "URGENT\n\nThe sender needs it today.",
             "Let me think.\n\nAnswer: urgent",
         ] {
-            assert_eq!(choices().pick(answer), Ok("URGENT"), "{answer}");
+            assert_eq!(choices().find_choice(answer), Ok("URGENT"), "{answer}");
         }
-        assert_eq!(choices().pick("FOLLOW_UP"), Ok("Follow up"));
+        assert_eq!(choices().find_choice("FOLLOW_UP"), Ok("Follow up"));
     }
 
     #[test]
-    fn what_is_none_or_several_is_refused_with_the_choices() {
+    fn a_response_with_no_choice_or_several_is_refused_with_the_list_of_choices() {
         for answer in ["", "This is not urgent", "URGENT\nOTHER", "URGENT, OTHER", "{\"a\": 1}", "maybe"] {
-            let reason = choices().pick(answer).unwrap_err();
+            let reason = choices().find_choice(answer).unwrap_err();
             assert!(reason.ends_with("URGENT, Follow up, OTHER"), "{answer}: {reason}");
         }
     }
 
     #[test]
-    fn a_choice_is_read_from_a_sole_line_or_a_short_label_and_not_from_a_paragraph() {
+    fn a_choice_is_read_from_its_own_line_or_after_a_short_label_and_not_from_a_paragraph() {
         let choices = Choices::new(["A", "B"].map(str::to_owned).to_vec());
         for unclear in [
             "Ruled out: A\nBest fit is B",
@@ -233,20 +238,20 @@ mod tests {
             "I looked at both.\nRejected: A\nThe rest fits.",
             "Some text\nA\nmore text",
         ] {
-            assert!(choices.pick(unclear).is_err(), "{unclear}");
+            assert!(choices.find_choice(unclear).is_err(), "{unclear}");
         }
         for clear in
             ["It is B, I think.\n\nB", "**Final answer:** B", "B\nbecause of A", "Answer:\nB", "Kategorie: B"]
         {
-            assert_eq!(choices.pick(clear), Ok("B"), "{clear}");
+            assert_eq!(choices.find_choice(clear), Ok("B"), "{clear}");
         }
     }
 
     #[test]
-    fn an_answer_longer_than_64_kib_is_refused_unread() {
+    fn a_response_longer_than_64_kib_is_refused_without_parsing() {
         let padded = |blanks: usize| format!("URGENT{}", "\n".repeat(blanks));
-        assert_eq!(choices().pick(&padded(MAX_ANSWER - 6)), Ok("URGENT"));
-        let reason = choices().pick(&padded(MAX_ANSWER - 5)).unwrap_err();
+        assert_eq!(choices().find_choice(&padded(MAX_ANSWER_BYTES - 6)), Ok("URGENT"));
+        let reason = choices().find_choice(&padded(MAX_ANSWER_BYTES - 5)).unwrap_err();
         assert!(
             reason.contains("longer than 64 KiB") && reason.ends_with("URGENT, Follow up, OTHER"),
             "{reason}"
@@ -254,29 +259,29 @@ mod tests {
     }
 
     #[test]
-    fn composed_letters_and_the_punctuation_of_other_scripts_do_not_count() {
+    fn unicode_composition_and_punctuation_of_other_scripts_are_ignored() {
         let choices = Choices::new(["Überfällig", "緊急", "عاجل", "तत्काल"].map(str::to_owned).to_vec());
-        assert_eq!(choices.pick("U\u{308}berfa\u{308}llig"), Ok("Überfällig"));
-        assert_eq!(choices.pick("「緊急」。"), Ok("緊急"));
-        assert_eq!(choices.pick("答え：緊急"), Ok("緊急"));
-        assert_eq!(choices.pick("عاجل؟"), Ok("عاجل"));
-        assert_eq!(choices.pick("तत्काल।"), Ok("तत्काल"));
+        assert_eq!(choices.find_choice("U\u{308}berfa\u{308}llig"), Ok("Überfällig"));
+        assert_eq!(choices.find_choice("「緊急」。"), Ok("緊急"));
+        assert_eq!(choices.find_choice("答え：緊急"), Ok("緊急"));
+        assert_eq!(choices.find_choice("عاجل؟"), Ok("عاجل"));
+        assert_eq!(choices.find_choice("तत्काल।"), Ok("तत्काल"));
     }
 
     #[test]
-    fn choices_that_read_the_same_are_twins_and_numbers_are_not() {
-        assert_eq!(Choices::new(["a", "b", "A."].map(str::to_owned).to_vec()).twins(), [(2, 0)]);
+    fn choices_that_differ_only_in_ignored_marks_are_duplicates_and_numbers_are_not() {
+        assert_eq!(Choices::new(["a", "b", "A."].map(str::to_owned).to_vec()).duplicates(), [(2, 0)]);
         let numbers = Choices::new(["-1", "1", "<1", "C", "C++", "?", "!"].map(str::to_owned).to_vec());
-        assert_eq!(numbers.twins(), []);
-        assert_eq!(numbers.pick("c++"), Ok("C++"));
+        assert_eq!(numbers.duplicates(), []);
+        assert_eq!(numbers.find_choice("c++"), Ok("C++"));
     }
 
     proptest! {
         #[test]
-        fn every_choice_is_its_own_answer(given in proptest::collection::vec("\\PC{1,12}", 1..6)) {
+        fn every_choice_is_recognized_as_itself(given in proptest::collection::vec("\\PC{1,12}", 1..6)) {
             let choices = Choices::new(given.clone());
             for choice in given.iter().filter(|choice| choice.trim() == *choice && !choice.starts_with("```")) {
-                prop_assert_eq!(choices.pick(choice), Ok(choice.as_str()));
+                prop_assert_eq!(choices.find_choice(choice), Ok(choice.as_str()));
             }
         }
     }

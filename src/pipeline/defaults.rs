@@ -1,7 +1,7 @@
-//! What steps share unless they say otherwise.
+//! Default settings of steps.
 //!
-//! A step's own word goes first, then the pipeline's `[defaults]`, then those of the configuration.
-//! Looks nothing up: whether a route exists is for its readers.
+//! A step's own setting takes precedence over the pipeline's `[defaults]`, and these over those of the
+//! configuration. Whether a route exists is checked elsewhere.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,59 +10,58 @@ use serde::{Deserialize, Deserializer};
 
 use crate::types::{RouteName, duration};
 
-/// Settings of steps that do not set them themselves; the `[defaults]` of a configuration or of a pipeline.
+/// The `[defaults]` of a configuration or of a pipeline: settings of steps that do not set them.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
-    /// The route that answers. May be left out when only one route is configured.
+    /// The route of requests. Optional if only one route is configured.
     pub route: Option<RouteName>,
-    /// Most tokens an answer may have, reasoning included. Left to the provider by default.
+    /// Maximum number of output tokens, including reasoning. The provider's default if not set.
     pub max_tokens: Option<NonZeroU32>,
-    /// Sampling temperature, from 0 to 2. Left to the provider by default.
+    /// Sampling temperature, from 0 to 2. The provider's default if not set.
     pub temperature: Option<Temperature>,
-    /// Most bytes that a rendered prompt may have, with its system prompt and without attachments. 4 MiB by default.
+    /// Longest rendered prompt, in bytes, including the system prompt but not attachments. 4 MiB by default.
     pub max_prompt_bytes: Option<NonZeroU32>,
-    /// Instructions that stand above the conversation; a template that knows `item`.
+    /// The system prompt: a template that can use `item`.
     pub system: Option<String>,
-    /// How many times an answer that fails its check is asked for again. 2 by default.
-    pub reasks: Option<u32>,
-    /// How long a step may take, waiting and every attempt included. 10 minutes by default.
-    #[serde(deserialize_with = "some_duration")]
+    /// How many times a request is repeated after an invalid response. 2 by default.
+    pub max_validation_retries: Option<u32>,
+    /// How long a step may take, including queueing and all attempts. 10 minutes by default.
+    #[serde(deserialize_with = "optional_duration")]
     pub deadline: Option<Duration>,
 }
 
 impl Defaults {
-    /// Used when nobody says how many times to ask again.
-    pub const REASKS: u32 = 2;
-    /// Used when nobody says how long a step may take.
+    /// The default of `max_validation_retries`.
+    pub const MAX_VALIDATION_RETRIES: u32 = 2;
+    /// The default of `deadline`.
     pub const DEADLINE: Duration = Duration::from_secs(600);
-
-    /// Used when no `max_prompt_bytes` is set.
+    /// The default of `max_prompt_bytes`.
     pub const MAX_PROMPT_BYTES: u32 = 4 << 20;
 
-    /// Returns the bytes that a rendered prompt may have.
+    /// Returns the longest rendered prompt, in bytes.
     pub(crate) fn max_prompt_bytes(&self) -> usize {
-        let most = self.max_prompt_bytes.map_or(Self::MAX_PROMPT_BYTES, NonZeroU32::get);
-        usize::try_from(most).unwrap_or(usize::MAX)
+        let bytes = self.max_prompt_bytes.map_or(Self::MAX_PROMPT_BYTES, NonZeroU32::get);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Returns these, with what they leave open taken from `below`.
+    /// Returns these settings, with those that are not set taken from `fallback`.
     #[must_use]
-    pub fn over(self, below: &Self) -> Self {
+    pub fn or_else(self, fallback: &Self) -> Self {
         Self {
-            route: self.route.or_else(|| below.route.clone()),
-            max_tokens: self.max_tokens.or(below.max_tokens),
-            temperature: self.temperature.or(below.temperature),
-            max_prompt_bytes: self.max_prompt_bytes.or(below.max_prompt_bytes),
-            system: self.system.or_else(|| below.system.clone()),
-            reasks: self.reasks.or(below.reasks),
-            deadline: self.deadline.or(below.deadline),
+            route: self.route.or_else(|| fallback.route.clone()),
+            max_tokens: self.max_tokens.or(fallback.max_tokens),
+            temperature: self.temperature.or(fallback.temperature),
+            max_prompt_bytes: self.max_prompt_bytes.or(fallback.max_prompt_bytes),
+            system: self.system.or_else(|| fallback.system.clone()),
+            max_validation_retries: self.max_validation_retries.or(fallback.max_validation_retries),
+            deadline: self.deadline.or(fallback.deadline),
         }
     }
 }
 
-/// Reads a duration that may be left out, for serde's `deserialize_with`.
-pub(crate) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+/// Deserializes an optional duration, for serde's `deserialize_with`.
+pub(crate) fn optional_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     duration::deserialize(from).map(Some)
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn some_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option
 pub struct Temperature(f64);
 
 impl Temperature {
-    /// Returns the number.
+    /// Returns the temperature as a number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -94,17 +93,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_upper_word_goes_first_and_gaps_are_filled_from_below() {
-        let upper: Defaults = toml::from_str("route = 'a'\nreasks = 0\ndeadline = '30s'").unwrap();
-        let lower: Defaults = toml::from_str("route = 'b'\nmax_tokens = 9\ntemperature = 0").unwrap();
-        let both = upper.over(&lower);
+    fn own_settings_take_precedence_and_missing_ones_come_from_the_fallback() {
+        let own: Defaults =
+            toml::from_str("route = 'a'\nmax_validation_retries = 0\ndeadline = '30s'").unwrap();
+        let fallback: Defaults = toml::from_str("route = 'b'\nmax_tokens = 9\ntemperature = 0").unwrap();
+        let both = own.or_else(&fallback);
         assert_eq!(both.route, Some(RouteName::from("a")));
-        assert_eq!((both.reasks, both.deadline), (Some(0), Some(Duration::from_secs(30))));
+        assert_eq!((both.max_validation_retries, both.deadline), (Some(0), Some(Duration::from_secs(30))));
         assert_eq!((both.max_tokens, both.temperature), (NonZeroU32::new(9), Some(Temperature(0.0))));
     }
 
     #[test]
-    fn nonsense_is_refused_by_its_type() {
+    fn invalid_settings_are_refused() {
         for text in
             ["temperature = 2.1", "temperature = nan", "max_tokens = 0", "deadline = 30", "rout = 'x'"]
         {

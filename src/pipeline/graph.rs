@@ -1,6 +1,6 @@
-//! Which step needs which, and in what order they can go.
+//! Dependency graph of steps, and its topological order.
 //!
-//! Knows numbers only, never what a step does.
+//! Steps are represented by their indices.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,7 +14,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Makes a graph in which step `n` needs the steps `needs[n]`.
+    /// Creates a graph in which step `n` needs the steps `needs[n]`.
     ///
     /// # Errors
     /// The cycles, each as the steps on it: every step needs the next, the last needs the first.
@@ -30,10 +30,10 @@ impl Graph {
         let mut sorter = Sorter::new(&needs);
         let mut cycles = Vec::new();
         loop {
-            sorter.run();
-            let Some(stuck) = sorter.open.iter().position(|open| *open) else { break };
+            sorter.sort();
+            let Some(stuck) = sorter.remaining.iter().position(|remaining| *remaining) else { break };
             let cycle = sorter.cycle_from(stuck);
-            // As if it were cut, to find what else is wrong.
+            // Remove the cycle, to find further cycles.
             cycle.iter().for_each(|step| sorter.release(*step));
             cycles.push(cycle);
         }
@@ -51,44 +51,49 @@ impl Graph {
         self.needed.get(step).copied().unwrap_or(false)
     }
 
-    /// Returns the size of the largest set of steps of which none needs another, be it through others.
+    /// Returns the size of the largest set of steps that do not need each other, directly or through other steps.
     ///
-    /// By Dilworth's theorem that is the number of steps less the size of a largest matching between steps and those
-    /// that they need (Fulkerson 1956).
+    /// By Dilworth's theorem, this is the number of steps minus the size of a maximum matching between steps and
+    /// the steps that they need (Fulkerson 1956).
     pub(super) fn width(&self) -> usize {
         let count = self.needs.len();
         let mut all_needs = vec![vec![false; count]; count];
         for step in &self.order {
             for need in self.needs(*step) {
                 let of_need = all_needs[*need].clone();
-                for (has, also) in all_needs[*step].iter_mut().zip(of_need) {
-                    *has |= also;
+                for (needs, needs_of_need) in all_needs[*step].iter_mut().zip(of_need) {
+                    *needs |= needs_of_need;
                 }
                 all_needs[*step][*need] = true;
             }
         }
         let mut matched = vec![None; count];
-        let paired = (0..count).filter(|step| {
-            let mut tried = vec![false; count];
-            pair(*step, &all_needs, &mut matched, &mut tried)
+        let matches = (0..count).filter(|step| {
+            let mut visited = vec![false; count];
+            find_augmenting_path(*step, &all_needs, &mut matched, &mut visited)
         });
-        count - paired.count()
+        count - matches.count()
     }
 
-    /// Returns all steps, each after those it needs; otherwise in the order of the file.
+    /// Returns all steps, each after the steps it needs, and otherwise in the order of the file.
     pub(super) fn order(&self) -> &[usize] {
         &self.order
     }
 }
 
-/// Finds a step for `step` to be paired with, and moves others if that makes room (an augmenting path).
-fn pair(step: usize, all_needs: &[Vec<bool>], matched: &mut [Option<usize>], tried: &mut [bool]) -> bool {
+/// Matches `step` with a step that it needs, and rematches others if necessary. Returns whether that succeeded.
+fn find_augmenting_path(
+    step: usize,
+    all_needs: &[Vec<bool>],
+    matched: &mut [Option<usize>],
+    visited: &mut [bool],
+) -> bool {
     for need in 0..matched.len() {
-        if !all_needs[step][need] || std::mem::replace(&mut tried[need], true) {
+        if !all_needs[step][need] || std::mem::replace(&mut visited[need], true) {
             continue;
         }
         let is_free = match matched[need] {
-            Some(other) => pair(other, all_needs, matched, tried),
+            Some(other) => find_augmenting_path(other, all_needs, matched, visited),
             None => true,
         };
         if is_free {
@@ -99,13 +104,14 @@ fn pair(step: usize, all_needs: &[Vec<bool>], matched: &mut [Option<usize>], tri
     false
 }
 
-/// Takes steps whose needs are met, lowest first, until none is left or all that are left are stuck.
+/// Sorts steps topologically, lowest index first, until none is left or the remaining steps are in or behind
+/// cycles.
 struct Sorter<'n> {
     needs: &'n [Vec<usize>],
     needed_by: Vec<Vec<usize>>,
     unmet: Vec<usize>,
     ready: BinaryHeap<Reverse<usize>>,
-    open: Vec<bool>,
+    remaining: Vec<bool>,
     order: Vec<usize>,
 }
 
@@ -117,12 +123,19 @@ impl<'n> Sorter<'n> {
         }
         let unmet: Vec<usize> = needs.iter().map(Vec::len).collect();
         let ready = unmet.iter().enumerate().filter(|(_, unmet)| **unmet == 0).map(|(step, _)| Reverse(step));
-        Self { needs, needed_by, ready: ready.collect(), unmet, open: vec![true; needs.len()], order: vec![] }
+        Self {
+            needs,
+            needed_by,
+            ready: ready.collect(),
+            unmet,
+            remaining: vec![true; needs.len()],
+            order: vec![],
+        }
     }
 
-    fn run(&mut self) {
+    fn sort(&mut self) {
         while let Some(Reverse(step)) = self.ready.pop() {
-            if self.open[step] {
+            if self.remaining[step] {
                 self.order.push(step);
                 self.release(step);
             }
@@ -130,7 +143,7 @@ impl<'n> Sorter<'n> {
     }
 
     fn release(&mut self, step: usize) {
-        self.open[step] = false;
+        self.remaining[step] = false;
         for waiting in &self.needed_by[step] {
             self.unmet[*waiting] = self.unmet[*waiting].saturating_sub(1);
             if self.unmet[*waiting] == 0 {
@@ -139,12 +152,12 @@ impl<'n> Sorter<'n> {
         }
     }
 
-    /// Follows needs from a stuck step until one comes back. Every stuck step has a stuck need.
+    /// Follows needs from a stuck step until a step repeats. Every stuck step needs a stuck step.
     fn cycle_from(&self, stuck: usize) -> Vec<usize> {
         let mut path = vec![stuck];
         loop {
             let last = path[path.len() - 1];
-            let Some(next) = self.needs[last].iter().copied().find(|need| self.open[*need]) else {
+            let Some(next) = self.needs[last].iter().copied().find(|need| self.remaining[*need]) else {
                 return path;
             };
             if let Some(start) = path.iter().position(|step| *step == next) {
@@ -170,24 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn every_cycle_is_found_whole() {
+    fn every_cycle_is_found_completely() {
         let cycles = Graph::new(vec![vec![1], vec![2], vec![0], vec![3], vec![0], vec![]]).unwrap_err();
         assert_eq!(cycles, [vec![0, 1, 2], vec![3]]);
     }
 
     #[test]
-    fn a_step_that_only_waits_for_a_cycle_is_not_blamed() {
+    fn a_step_that_needs_a_cycle_is_not_part_of_the_reported_cycle() {
         let cycles = Graph::new(vec![vec![1], vec![2], vec![1]]).unwrap_err();
         assert_eq!(cycles, [vec![1, 2]]);
     }
 
     proptest! {
         #[test]
-        fn any_needs_give_an_order_or_true_cycles(
+        fn any_needs_give_an_order_or_real_cycles(
             needs in proptest::collection::vec(proptest::collection::vec(0_usize..12, 0..4), 0..12)
         ) {
             let count = needs.len();
-            let kept = |step: usize| needs[step].iter().filter(move |need| **need < count);
+            let valid_needs = |step: usize| needs[step].iter().filter(move |need| **need < count);
             match Graph::new(needs.clone()) {
                 Ok(graph) => {
                     let mut sorted = graph.order().to_vec();
@@ -195,14 +208,14 @@ mod tests {
                     prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
                     let rank = |step: usize| graph.order().iter().position(|other| *other == step);
                     for step in 0..count {
-                        for need in kept(step) {
+                        for need in valid_needs(step) {
                             prop_assert!(rank(*need) < rank(step));
                         }
                     }
                 }
                 Err(cycles) => for cycle in cycles {
-                    for (at, step) in cycle.iter().enumerate() {
-                        prop_assert!(kept(*step).any(|need| *need == cycle[(at + 1) % cycle.len()]));
+                    for (position, step) in cycle.iter().enumerate() {
+                        prop_assert!(valid_needs(*step).any(|need| *need == cycle[(position + 1) % cycle.len()]));
                     }
                 },
             }

@@ -1,8 +1,8 @@
-//! What one filling of a template may take: steps, memory, output and time.
+//! Limits on the rendering of a template: steps, memory, output and time.
 //!
 //! The engine counts instructions, but one instruction can build a text of any size. So every operator, filter and
-//! output of a rewritten template reports here what it builds, before it builds it where that can be known. A filling
-//! runs on one thread from its beginning to its end, so the meter belongs to the thread while a [`Metered`] lives.
+//! output of a rewritten template charges the meter for what it builds, in advance if the size is known. A
+//! template is rendered on one thread, so the meter is thread-local and exists as long as a [`MeterGuard`].
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,44 +13,43 @@ use std::time::Duration;
 use minijinja::{Error, ErrorKind};
 use tokio::time::Instant;
 
-/// What a filling may take.
+/// What the rendering of one template may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     /// Operations.
     steps: u64,
-    /// Bytes of all texts and lists that are built on the way.
+    /// Bytes of all texts and lists that are built.
     memory: u64,
     time: Duration,
 }
 
 impl Allowance {
-    /// What an actor's thread can wait for.
-    pub(crate) const BRIEF: Self = Self { steps: 20_000, memory: 1 << 20, time: Duration::from_millis(5) };
-    /// The most that a template may take. Far more than any prompt needs.
-    pub(crate) const WHOLE: Self =
-        Self { steps: 5_000_000, memory: 256 << 20, time: Duration::from_secs(10) };
+    /// What may run on an actor's thread.
+    pub(crate) const QUICK: Self = Self { steps: 20_000, memory: 1 << 20, time: Duration::from_millis(5) };
+    /// The limit for any template. Far more than a prompt needs.
+    pub(crate) const MAX: Self = Self { steps: 5_000_000, memory: 256 << 20, time: Duration::from_secs(10) };
 
-    /// Returns whether a larger one may do where this does not.
-    pub(crate) fn is_brief(self) -> bool {
-        self.steps < Self::WHOLE.steps
+    /// Returns whether a template that exceeds this allowance may succeed with a larger one.
+    pub(crate) fn is_below_max(self) -> bool {
+        self.steps < Self::MAX.steps
     }
 }
 
-/// What a filling has exceeded.
+/// The limit that a template exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Excess {
     Steps,
     Memory,
     Time,
     Prompt,
-    /// Nothing waits for the text any more.
+    /// The text is not needed any more.
     Cancelled,
 }
 
 impl Excess {
     pub(crate) fn message(self) -> &'static str {
         match self {
-            Self::Steps => "the template takes too many steps",
+            Self::Steps => "the template needs too many steps",
             Self::Memory => "the template builds too much: texts and lists of more than 256 MiB in all",
             Self::Time => "the template takes longer than 10 seconds",
             Self::Cancelled => "the run stops",
@@ -63,9 +62,9 @@ impl Excess {
 struct Meter {
     steps: u64,
     memory: u64,
-    until: Instant,
-    /// Steps left when the clock is read next.
-    look_at: u64,
+    deadline: Instant,
+    /// The clock is read when this many steps are left.
+    check_clock_at: u64,
     none_is_empty: bool,
     excess: Option<Excess>,
 }
@@ -75,52 +74,52 @@ thread_local! {
     static CANCELLED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
-/// Does `work` on this thread; once `cancelled` is set, what it fills ends.
+/// Runs `work` on this thread. Once `cancelled` is set, a template that it renders fails.
 pub(crate) fn cancellable<T>(cancelled: Arc<AtomicBool>, work: impl FnOnce() -> T) -> T {
     CANCELLED.set(Some(cancelled));
-    let done = work();
+    let result = work();
     CANCELLED.set(None);
-    done
+    result
 }
 
 fn is_cancelled() -> bool {
     CANCELLED.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)))
 }
 
-/// Steps between two looks at the clock.
-const STEPS_PER_LOOK: u64 = 256;
+/// Steps between two reads of the clock.
+const STEPS_PER_CLOCK_CHECK: u64 = 256;
 
-/// Meters the fillings of this thread while it lives.
+/// Meters the templates that this thread renders, until the guard is dropped.
 #[derive(Debug)]
-pub(crate) struct Metered(());
+pub(crate) struct MeterGuard(());
 
-impl Metered {
-    /// Begins. With `none_is_empty`, `none` is written as nothing.
-    pub(crate) fn begin(allowance: Allowance, none_is_empty: bool) -> Self {
+impl MeterGuard {
+    /// Starts the meter. With `none_is_empty`, `none` is rendered as an empty text.
+    pub(crate) fn start(allowance: Allowance, none_is_empty: bool) -> Self {
         let Allowance { steps, memory, time } = allowance;
-        let look_at = steps.saturating_sub(STEPS_PER_LOOK);
-        let until = Instant::now() + time;
-        METER.set(Some(Meter { steps, memory, until, look_at, none_is_empty, excess: None }));
+        let check_clock_at = steps.saturating_sub(STEPS_PER_CLOCK_CHECK);
+        let deadline = Instant::now() + time;
+        METER.set(Some(Meter { steps, memory, deadline, check_clock_at, none_is_empty, excess: None }));
         Self(())
     }
 
-    /// Returns what has been exceeded.
+    /// Returns the limit that was exceeded.
     pub(crate) fn excess(&self) -> Option<Excess> {
         METER.get().and_then(|meter| meter.excess)
     }
 }
 
-impl Drop for Metered {
+impl Drop for MeterGuard {
     fn drop(&mut self) {
         METER.set(None);
     }
 }
 
-/// Takes `bytes` of memory and the steps that so many take.
+/// Charges `bytes` of memory and the steps to build them.
 ///
 /// # Errors
-/// When there is no more.
-pub(crate) fn take(bytes: usize) -> Result<(), Error> {
+/// If a limit is exceeded.
+pub(crate) fn charge(bytes: usize) -> Result<(), Error> {
     let bytes = bytes as u64;
     let steps = 1 + bytes / 1024;
     let Some(mut meter) = METER.get() else { return Ok(()) };
@@ -133,9 +132,9 @@ pub(crate) fn take(bytes: usize) -> Result<(), Error> {
         Some(left) => meter.memory = left,
         None => excess = Some(Excess::Memory),
     }
-    if meter.steps <= meter.look_at {
-        meter.look_at = meter.steps.saturating_sub(STEPS_PER_LOOK);
-        if Instant::now() >= meter.until {
+    if meter.steps <= meter.check_clock_at {
+        meter.check_clock_at = meter.steps.saturating_sub(STEPS_PER_CLOCK_CHECK);
+        if Instant::now() >= meter.deadline {
             excess = Some(Excess::Time);
         }
         if is_cancelled() {
@@ -150,30 +149,30 @@ pub(crate) fn take(bytes: usize) -> Result<(), Error> {
     }
 }
 
-/// Takes the steps of looking at `count` values.
-pub(crate) fn look(count: usize) -> Result<(), Error> {
-    take(count.saturating_mul(8))
+/// Charges the steps to visit `count` values.
+pub(crate) fn charge_visits(count: usize) -> Result<(), Error> {
+    charge(count.saturating_mul(8))
 }
 
-/// Returns whether `none` is to be written as nothing.
+/// Returns whether `none` is rendered as an empty text.
 pub(crate) fn none_is_empty() -> bool {
     METER.get().is_some_and(|meter| meter.none_is_empty)
 }
 
-/// A text that grows no longer than it may.
+/// A writer into memory that fails beyond a limit.
 #[derive(Debug)]
-pub(crate) struct Bounded {
+pub(crate) struct BoundedWriter {
     pub(crate) text: Vec<u8>,
     limit: usize,
 }
 
-impl Bounded {
+impl BoundedWriter {
     pub(crate) fn new(limit: usize) -> Self {
         Self { text: Vec::new(), limit }
     }
 }
 
-impl io::Write for Bounded {
+impl io::Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.len() > self.limit - self.text.len() {
             if let Some(meter) = METER.get() {

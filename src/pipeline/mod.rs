@@ -1,51 +1,49 @@
-//! What to do with each item, and doing it for all of them.
+//! Pipelines: the steps to run for each item.
 //!
-//! A [`Pipeline`] is read from a TOML file, with every fault found at once. A [`Walk`] takes one item
-//! through it: it says what to ask next and is told what came back. Both are plain structs that wait
-//! for nothing, send nothing and read no clock. The actors of [`run`] do the waiting and sending:
-//! from a [`source`], through the walks, into a [`sink`].
+//! A [`Pipeline`] is loaded from a TOML file, with all errors reported at once. An [`ItemState`] is the state
+//! machine of one item: it returns the requests to send next, and records their responses. Both are plain structs:
+//! they wait for nothing, send nothing and read no clock. The actors of the module `run` read items from a
+//! `source`, send the requests, and write the outcomes to a `sink`.
 
-pub(crate) mod ask;
 pub(crate) mod attach;
-mod check;
+pub(crate) mod cache_key;
 mod choice;
 mod compile;
 pub(crate) mod defaults;
 pub(crate) mod definition;
-mod explain;
-mod facts;
+mod extract_json;
 mod filters;
 mod graph;
-pub(crate) mod grounds;
-mod json;
+pub(crate) mod item_state;
 mod load;
-mod mentions;
+pub(crate) mod manifest;
 pub(crate) mod meter;
 mod nesting;
 mod operators;
 pub(crate) mod protected;
-mod quoted;
 mod raw;
-mod reask;
+mod resolve;
 mod rewrite;
-mod rewrite_calls;
-mod rewrite_expressions;
-mod rewrite_names;
-mod rewrite_statements;
 mod schema;
-pub(crate) mod shaped;
+mod schema_errors;
 mod signatures;
+mod source_diagnostics;
+mod step_names;
+pub(crate) mod step_request;
+mod symbols;
 pub(crate) mod template;
 #[cfg(test)]
 mod tests;
+mod toml_string_span;
+mod validate;
+mod validation_retry;
 mod values;
-pub(crate) mod walk;
 
-pub use ask::{Ask, Next};
 pub use attach::{Attachment, FileAttachment};
+pub use cache_key::ModelIdentity;
 pub use defaults::{Defaults, Temperature};
 pub use definition::{Pipeline, Step};
-pub use grounds::{Changes, Grounds, LaneGround, StepGround};
+pub use item_state::{ItemOutcome, ItemState, StepOutcome};
+pub use manifest::{ManifestDiff, RunManifest, StepManifest, TargetManifest};
 pub use protected::{FileUse, ProtectedFiles};
-pub use shaped::Voice;
-pub use walk::{Settled, StepEnd, Walk};
+pub use step_request::{AnswerCheck, StepRequest};

@@ -1,26 +1,28 @@
-//! Refuses template source that is nested so deeply that parsing it, or dropping what was parsed, could overflow
-//! the stack.
+//! Limits the nesting of template source, so that parsing it or dropping its syntax tree cannot overflow the
+//! stack.
 //!
-//! A chain such as `a + b + c` is a tree as deep as it is long, which the engine's parser does not count.
+//! The syntax tree of a chain such as `a + b + c` is as deep as the chain is long. The engine's parser does not
+//! limit that.
 
 use minijinja::machinery::{Token, tokenize};
 
-use super::facts::Flaw;
+use super::symbols::CompileError;
 
-/// Operators and brackets around one another.
-const DEEPEST: usize = 100;
-/// Statements around one another, with every `elif` of an `if`.
-const DEEPEST_BLOCKS: usize = 100;
+/// Maximum nesting of operators and brackets.
+const MAX_OPERATION_DEPTH: usize = 100;
+
+/// Maximum nesting of statements; every `elif` of an `if` counts.
+const MAX_STATEMENT_DEPTH: usize = 100;
 
 /// Checks a template, or an expression.
-pub(super) fn check(source: &str, is_expression: bool) -> Result<(), Flaw> {
+pub(super) fn check(source: &str, is_expression: bool) -> Result<(), CompileError> {
     // For each open bracket, the operators in it since the last comma.
     let mut levels: Vec<usize> = vec![0];
     let mut operators: usize = 0;
     let mut blocks: Vec<usize> = Vec::new();
-    let mut opened = false;
+    let mut is_statement_start = false;
     for token in tokenize(source, is_expression, Default::default()) {
-        // A token that is none is the parser's to explain.
+        // The parser reports invalid tokens.
         let Ok((token, span)) = token else { return Ok(()) };
         let range = span.start_offset as usize..span.end_offset as usize;
         match &token {
@@ -33,7 +35,7 @@ pub(super) fn check(source: &str, is_expression: bool) -> Result<(), Flaw> {
                 operators += 1;
             }
             Token::ParenClose | Token::BracketClose | Token::BraceClose => {
-                // A call or a subscript is one more operation on what stands before it.
+                // A call or a subscript is one more operation on the expression before it.
                 let closed = levels.pop().unwrap_or(0);
                 operators = operators.saturating_sub(closed) + 1;
                 if let Some(level) = levels.last_mut() {
@@ -69,7 +71,7 @@ pub(super) fn check(source: &str, is_expression: bool) -> Result<(), Flaw> {
             }
             _ => {}
         }
-        if opened {
+        if is_statement_start {
             match &token {
                 Token::Ident(
                     "for" | "if" | "with" | "autoescape" | "filter" | "block" | "macro" | "call" | "set",
@@ -87,26 +89,26 @@ pub(super) fn check(source: &str, is_expression: bool) -> Result<(), Flaw> {
                 _ => {}
             }
         }
-        // A `set` with a value has no end.
+        // A `set` with a value has no `endset`.
         if matches!(token, Token::Assign) && levels.len() == 1 && !is_expression {
-            set_is_no_block(&mut blocks, source, &range);
+            remove_inline_set(&mut blocks, source, &range);
         }
-        opened = matches!(token, Token::BlockStart);
-        if operators > DEEPEST {
+        is_statement_start = matches!(token, Token::BlockStart);
+        if operators > MAX_OPERATION_DEPTH {
             let message =
-                format!("more than {DEEPEST} operations in one another; use {{% set %}} for parts of it");
-            return Err(Flaw { message, range: Some(range) });
+                format!("more than {MAX_OPERATION_DEPTH} nested operations; use {{% set %}} for parts of it");
+            return Err(CompileError { message, range: Some(range) });
         }
-        if blocks.iter().sum::<usize>() > DEEPEST_BLOCKS {
-            let message = format!("more than {DEEPEST_BLOCKS} statements in one another");
-            return Err(Flaw { message, range: Some(range) });
+        if blocks.iter().sum::<usize>() > MAX_STATEMENT_DEPTH {
+            let message = format!("more than {MAX_STATEMENT_DEPTH} nested statements");
+            return Err(CompileError { message, range: Some(range) });
         }
     }
     Ok(())
 }
 
-/// Takes back the block of `{% set x = .. %}`.
-fn set_is_no_block(blocks: &mut Vec<usize>, source: &str, assign: &std::ops::Range<usize>) {
+/// Removes the block that was counted for `{% set x = .. %}`.
+fn remove_inline_set(blocks: &mut Vec<usize>, source: &str, assign: &std::ops::Range<usize>) {
     let before = source.get(..assign.start).unwrap_or_default();
     let statement =
         before.rfind("{%").map_or("", |at| before[at + 2..].trim_start_matches(['-', '+']).trim_start());
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn source_that_is_nested_too_deeply_is_refused_and_long_lists_are_not() {
+    fn deeply_nested_source_is_refused_and_long_lists_are_accepted() {
         let many = |part: &str, join: &str, count: usize| vec![part; count].join(join);
         for deep in [
             many("a", "+", 100_000),

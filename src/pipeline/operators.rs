@@ -1,7 +1,7 @@
-//! The operators of templates, where the engine's own would decide silently or build without a bound.
+//! Operators of templates, in place of the engine's own, which compare any values and build results of any size.
 //!
-//! Values of different kinds are not compared: the engine would order them by kind, so that the text "7" is
-//! greater than every number. `none` is equal to `none` and compared with nothing else.
+//! Comparing values of different types is an error: the engine would order them by type, so that the text "7" is
+//! greater than every number. `none` is equal to `none`; comparing it with any other value is an error.
 
 use std::cmp::Ordering;
 
@@ -9,9 +9,9 @@ use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 
 use super::meter;
-use super::values::{self, Kind, LongNumber};
+use super::values::{self, BigInteger, Kind};
 
-/// A comparison that an operator or a test makes.
+/// A comparison operator or test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Equal,
@@ -25,7 +25,7 @@ pub(super) enum Comparison {
 }
 
 impl Comparison {
-    /// Every comparison, with the filter that makes it and the tests that do.
+    /// Every comparison, with the filter that implements it and its tests.
     const ALL: [(Self, &'static str, &'static [&'static str]); 8] = [
         (Self::Equal, "__eq", &["eq", "equalto", "=="]),
         (Self::Unequal, "__ne", &["ne", "!="]),
@@ -37,17 +37,17 @@ impl Comparison {
         (Self::NotIn, "__not_in", &[]),
     ];
 
-    /// Returns the name of the filter that makes it.
-    pub(super) fn filter(self) -> &'static str {
+    /// Returns the name of the filter that implements it.
+    pub(super) fn filter_name(self) -> &'static str {
         Self::ALL.iter().find(|(comparison, ..)| *comparison == self).map_or("__eq", |(_, filter, _)| filter)
     }
 
-    /// Returns the comparison that a test makes.
+    /// Returns the comparison of a test.
     pub(super) fn of_test(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(.., tests)| tests.contains(&name)).map(|(comparison, ..)| *comparison)
     }
 
-    /// Returns whether values of these kinds can be compared so.
+    /// Returns whether values of these types can be compared.
     pub(super) fn accepts(self, left: Kind, right: Kind) -> bool {
         match self {
             Self::Equal | Self::Unequal => left == right,
@@ -62,10 +62,10 @@ impl Comparison {
         }
     }
 
-    /// Says why values of these kinds cannot be compared so, and what to do.
-    pub(super) fn refusal(self, left: Kind, right: Kind) -> String {
-        let advice = match (left, right) {
-            (Kind::None, _) | (_, Kind::None) => "; ask `is none` or `is not none` first",
+    /// Returns the error message for values of these types, with what to do.
+    pub(super) fn error_message(self, left: Kind, right: Kind) -> String {
+        let help = match (left, right) {
+            (Kind::None, _) | (_, Kind::None) => "; test `is none` or `is not none` first",
             (Kind::Text, Kind::Number) | (Kind::Number, Kind::Text) => {
                 "; make the text a number with `| float` or `| int`, or write the number in quotes"
             }
@@ -73,18 +73,18 @@ impl Comparison {
         };
         match self {
             Self::In | Self::NotIn => {
-                format!("cannot look for {} in {}{advice}", left.named(), right.named())
+                format!("cannot look for {} in {}{help}", left.description(), right.description())
             }
-            _ => format!("cannot compare {} with {}{advice}", left.named(), right.named()),
+            _ => format!("cannot compare {} with {}{help}", left.description(), right.description()),
         }
     }
 
     /// Compares two values.
     ///
     /// # Errors
-    /// When they cannot be compared so.
-    pub(super) fn holds(self, left: &Value, right: &Value) -> Result<bool, Error> {
-        meter::take(0)?;
+    /// If they cannot be compared.
+    pub(super) fn evaluate(self, left: &Value, right: &Value) -> Result<bool, Error> {
+        meter::charge(0)?;
         match self {
             Self::Equal => equal(left, right),
             Self::Unequal => equal(left, right).map(|equal| !equal),
@@ -98,9 +98,9 @@ impl Comparison {
     }
 }
 
-fn refuse(comparison: Comparison, left: &Value, right: &Value) -> Error {
-    let refusal = comparison.refusal(Kind::of(left), Kind::of(right));
-    Error::new(ErrorKind::InvalidOperation, refusal)
+fn comparison_error(comparison: Comparison, left: &Value, right: &Value) -> Error {
+    let message = comparison.error_message(Kind::of(left), Kind::of(right));
+    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 fn is_nan(value: &Value) -> bool {
@@ -108,15 +108,15 @@ fn is_nan(value: &Value) -> bool {
 }
 
 fn equal(left: &Value, right: &Value) -> Result<bool, Error> {
-    let kinds = (Kind::of(left), Kind::of(right));
-    if !Comparison::Equal.accepts(kinds.0, kinds.1) {
-        return Err(refuse(Comparison::Equal, left, right));
+    let kind = Kind::of(left);
+    if !Comparison::Equal.accepts(kind, Kind::of(right)) {
+        return Err(comparison_error(Comparison::Equal, left, right));
     }
-    match kinds.0 {
+    match kind {
         Kind::Number => Ok(order(Comparison::Equal, left, right)?.is_eq()),
         Kind::List | Kind::Map => {
             let size = values::extent(left)?.size.min(values::extent(right)?.size);
-            meter::look(usize::try_from(size).unwrap_or(usize::MAX) / 16)?;
+            meter::charge_visits(usize::try_from(size).unwrap_or(usize::MAX) / 16)?;
             Ok(left == right)
         }
         _ => Ok(left == right),
@@ -129,72 +129,73 @@ pub(super) fn order(comparison: Comparison, left: &Value, right: &Value) -> Resu
         return Ok(left.cmp(right));
     }
     if Kind::of(left) != Kind::Number || Kind::of(right) != Kind::Number {
-        return Err(refuse(comparison, left, right));
+        return Err(comparison_error(comparison, left, right));
     }
     if is_nan(left) || is_nan(right) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "cannot compare what is not a number (nan)"));
+        return Err(Error::new(ErrorKind::InvalidOperation, "cannot compare nan (not a number)"));
     }
-    let long = |value: &Value| value.downcast_object::<LongNumber>();
+    let long = |value: &Value| value.downcast_object::<BigInteger>();
     let ordering = match (long(left), long(right)) {
         (None, None) => Some(left.cmp(right)),
         (Some(left), Some(right)) => Some(left.compare(&right)),
-        (Some(left), None) => left.compare_short(right),
-        (None, Some(right)) => right.compare_short(left).map(Ordering::reverse),
+        (Some(left), None) => left.compare_number(right),
+        (None, Some(right)) => right.compare_number(left).map(Ordering::reverse),
     };
     ordering.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "cannot compare these numbers exactly"))
 }
 
-/// Returns whether a text, a list or a map contains a value. A list in which nothing is of its kind decides nothing.
+/// Returns whether a text, a list or a map contains a value. For a list without any element of the value's type,
+/// this is an error.
 fn contains(container: &Value, value: &Value) -> Result<bool, Error> {
-    let refused = || refuse(Comparison::In, value, container);
+    let error = || comparison_error(Comparison::In, value, container);
     if let Some(text) = container.as_str() {
-        return value.as_str().map(|part| text.contains(part)).ok_or_else(refused);
+        return value.as_str().map(|part| text.contains(part)).ok_or_else(error);
     }
     match Kind::of(container) {
         Kind::Map if value.as_str().is_some() => {
             Ok(container.as_object().is_some_and(|map| map.get_value(value).is_some()))
         }
         Kind::List => {
-            let mut other = None;
-            let mut comparable = false;
+            let mut incomparable = None;
+            let mut has_comparable = false;
             for element in container.try_iter()? {
-                meter::take(0)?;
+                meter::charge(0)?;
                 if Kind::of(&element) != Kind::of(value) {
-                    other = Some(element);
+                    incomparable = Some(element);
                 } else if equal(value, &element)? {
                     return Ok(true);
                 } else {
-                    comparable = true;
+                    has_comparable = true;
                 }
             }
-            match other {
-                Some(other) if !comparable => Err(refuse(Comparison::Equal, value, &other)),
+            match incomparable {
+                Some(element) if !has_comparable => Err(comparison_error(Comparison::Equal, value, &element)),
                 _ => Ok(false),
             }
         }
-        _ => Err(refused()),
+        _ => Err(error()),
     }
 }
 
-/// Gives `env` the operators that a rewritten template calls, and the tests that compare.
+/// Registers the operators that rewritten templates call, and the comparison tests.
 pub(super) fn install(env: &mut Environment<'_>) {
     for (comparison, filter, tests) in Comparison::ALL {
-        env.add_filter(filter, move |left: Value, right: Value| comparison.holds(&left, &right));
+        env.add_filter(filter, move |left: Value, right: Value| comparison.evaluate(&left, &right));
         for test in tests {
-            env.add_test(*test, move |left: Value, right: Value| comparison.holds(&left, &right));
+            env.add_test(*test, move |left: Value, right: Value| comparison.evaluate(&left, &right));
         }
     }
-    env.add_filter("__chain", chain);
-    env.add_filter("__kept", |value: Value| values::kept(&value));
-    env.add_filter("__part", |value: Value| values::part(&value));
+    env.add_filter("__chain", compare_chain);
+    env.add_filter("__kept", |value: Value| values::variable_value(&value));
+    env.add_filter("__part", |value: Value| values::namespace_value(&value));
     env.add_filter("__v", defined);
     env.add_filter("__add", add);
     env.add_filter("__mul", multiply);
     env.add_filter("__cat", concatenate);
-    env.add_test("divisibleby", divisible);
+    env.add_test("divisibleby", is_divisible);
 }
 
-/// Passes a value on, and refuses one that is missing.
+/// Returns `value`, or an error if it is undefined.
 fn defined(value: Value) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
@@ -202,12 +203,12 @@ fn defined(value: Value) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// Makes the comparisons of `a < b <= c` from left to right.
-fn chain(first: Value, rest: Rest<Value>) -> Result<bool, Error> {
+/// Evaluates a chained comparison such as `a < b <= c` from left to right.
+fn compare_chain(first: Value, rest: Rest<Value>) -> Result<bool, Error> {
     let mut left = &first;
     for pair in rest.0.chunks_exact(2) {
-        let comparison = pair[0].as_str().and_then(Comparison::of_chain).unwrap_or(Comparison::Equal);
-        if !comparison.holds(left, &pair[1])? {
+        let comparison = pair[0].as_str().and_then(Comparison::of_filter).unwrap_or(Comparison::Equal);
+        if !comparison.evaluate(left, &pair[1])? {
             return Ok(false);
         }
         left = &pair[1];
@@ -216,20 +217,21 @@ fn chain(first: Value, rest: Rest<Value>) -> Result<bool, Error> {
 }
 
 impl Comparison {
-    fn of_chain(name: &str) -> Option<Self> {
+    fn of_filter(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, filter, _)| *filter == name).map(|(comparison, ..)| *comparison)
     }
 }
 
-fn impossible(sign: &str, left: &Value, right: &Value) -> Error {
-    let (left, right) = (Kind::of(left).named(), Kind::of(right).named());
+fn arithmetic_error(sign: &str, left: &Value, right: &Value) -> Error {
+    let left = Kind::of(left).description();
+    let right = Kind::of(right).description();
     Error::new(ErrorKind::InvalidOperation, format!("cannot calculate {left} {sign} {right}"))
 }
 
 /// Adds numbers, texts or lists.
 fn add(left: Value, right: Value) -> Result<Value, Error> {
     if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
-        meter::take(left.len() + right.len())?;
+        meter::charge(left.len() + right.len())?;
         return Ok(Value::from([left, right].concat()));
     }
     if Kind::of(&left) == Kind::List
@@ -238,69 +240,66 @@ fn add(left: Value, right: Value) -> Result<Value, Error> {
         && !right.is_tuple()
     {
         let length = left.len().unwrap_or_default() + right.len().unwrap_or_default();
-        meter::take(length.saturating_mul(size_of::<Value>()))?;
+        meter::charge(length.saturating_mul(size_of::<Value>()))?;
         return values::list(left.try_iter()?.chain(right.try_iter()?).collect());
     }
     match (Kind::of(&left), Kind::of(&right)) {
-        (Kind::Number | Kind::Truth, Kind::Number | Kind::Truth) => calculate("+", &left, &right),
-        _ => Err(impossible("+", &left, &right)),
+        (Kind::Number | Kind::Bool, Kind::Number | Kind::Bool) => calculate("+", &left, &right),
+        _ => Err(arithmetic_error("+", &left, &right)),
     }
 }
 
 /// Multiplies numbers, or repeats a text or a list.
 fn multiply(left: Value, right: Value) -> Result<Value, Error> {
-    let (many, times) = match (Kind::of(&left), Kind::of(&right)) {
+    let (repeated, times) = match (Kind::of(&left), Kind::of(&right)) {
         (Kind::Text | Kind::List, Kind::Number) => (&left, &right),
         (Kind::Number, Kind::Text | Kind::List) => (&right, &left),
-        (Kind::Number | Kind::Truth, Kind::Number | Kind::Truth) => return calculate("*", &left, &right),
-        _ => return Err(impossible("*", &left, &right)),
+        (Kind::Number | Kind::Bool, Kind::Number | Kind::Bool) => return calculate("*", &left, &right),
+        _ => return Err(arithmetic_error("*", &left, &right)),
     };
-    let times = times.as_i64().ok_or_else(|| impossible("*", &left, &right))?;
+    let times = times.as_i64().ok_or_else(|| arithmetic_error("*", &left, &right))?;
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
-    if let Some(text) = many.as_str() {
-        meter::take(text.len().saturating_mul(times))?;
+    if let Some(text) = repeated.as_str() {
+        meter::charge(text.len().saturating_mul(times))?;
         return Ok(Value::from(text.repeat(times)));
     }
-    let items: Vec<Value> = many.try_iter()?.collect();
-    meter::take(items.len().saturating_mul(times).saturating_mul(size_of::<Value>()))?;
+    let items: Vec<Value> = repeated.try_iter()?.collect();
+    meter::charge(items.len().saturating_mul(times).saturating_mul(size_of::<Value>()))?;
     values::list(items.iter().cycle().take(items.len() * times).cloned().collect())
 }
 
-/// Adds or multiplies numbers as the engine does: whole ones exactly.
+/// Adds or multiplies numbers like the engine: integers exactly.
 fn calculate(sign: &str, left: &Value, right: &Value) -> Result<Value, Error> {
-    let whole = |value: &Value| {
-        i128::try_from(value.clone()).ok().filter(|_| value.is_integer() || Kind::of(value) == Kind::Truth)
+    let integer = |value: &Value| {
+        i128::try_from(value.clone()).ok().filter(|_| value.is_integer() || Kind::of(value) == Kind::Bool)
     };
-    if let (Some(a), Some(b)) = (whole(left), whole(right)) {
+    if let (Some(a), Some(b)) = (integer(left), integer(right)) {
         let result = if sign == "+" { a.checked_add(b) } else { a.checked_mul(b) };
-        let result = result.ok_or_else(|| impossible(sign, left, right))?;
+        let result = result.ok_or_else(|| arithmetic_error(sign, left, right))?;
         return Ok(i64::try_from(result).map_or_else(|_| Value::from(result), Value::from));
     }
     match (f64::try_from(left.clone()), f64::try_from(right.clone())) {
         (Ok(a), Ok(b)) => Ok(Value::from(if sign == "+" { a + b } else { a * b })),
-        _ => Err(impossible(sign, left, right)),
+        _ => Err(arithmetic_error(sign, left, right)),
     }
 }
 
 fn concatenate(left: Value, right: Value) -> Result<Value, Error> {
     let size = values::extent(&left)?.size.saturating_add(values::extent(&right)?.size);
-    meter::take(usize::try_from(size).unwrap_or(usize::MAX))?;
+    meter::charge(usize::try_from(size).unwrap_or(usize::MAX))?;
     Ok(Value::from(format!("{left}{right}")))
 }
 
-fn divisible(value: Value, by: Value) -> Result<bool, Error> {
-    let whole = |value: &Value| i128::try_from(value.clone()).ok().filter(|_| value.is_integer());
-    let Some(by) = whole(&by).filter(|by| *by != 0) else {
+fn is_divisible(value: Value, divisor: Value) -> Result<bool, Error> {
+    let integer = |value: &Value| i128::try_from(value.clone()).ok().filter(|_| value.is_integer());
+    let Some(divisor) = integer(&divisor).filter(|divisor| *divisor != 0) else {
         return Err(Error::new(
             ErrorKind::InvalidOperation,
             "`divisibleby` needs a whole number other than 0",
         ));
     };
-    let Some(value) = whole(&value) else {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "`divisibleby` asks this of whole numbers alone",
-        ));
+    let Some(value) = integer(&value) else {
+        return Err(Error::new(ErrorKind::InvalidOperation, "`divisibleby` needs a whole number"));
     };
-    Ok(value.checked_rem(by).unwrap_or(0) == 0)
+    Ok(value.checked_rem(divisor).unwrap_or(0) == 0)
 }

@@ -1,8 +1,8 @@
-//! The files that items may not attach, because the program itself uses them.
+//! Files that items must not attach, because the program itself uses them.
 //!
-//! They may lie in the pipeline's directory, from which items attach files. A file is recognised by its device and
-//! inode, so another name or a link does not hide it. They are looked up each time: a key file is replaced, and a
-//! journal is removed and made again, while a run is at work.
+//! They may be in the pipeline's directory, from which items attach files. A file is identified by its device and
+//! inode, so it is recognized under other names and through links. The identities are read for each attachment,
+//! because a key file may be replaced, and a journal may be deleted and created again, during a run.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::files::FileId;
 /// What the program uses a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileUse {
-    /// It holds a key or the value of a header.
+    /// It contains an API key or the value of a header.
     Secret,
     /// It is a file of the store: the database, its journal, or a lock.
     Store,
@@ -27,7 +27,7 @@ pub enum FileUse {
 }
 
 impl FileUse {
-    /// Returns what a message calls such a file.
+    /// Returns the term for such a file in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Secret => "a file of a key or a header",
@@ -39,8 +39,8 @@ impl FileUse {
         }
     }
 
-    /// Returns whether a path that the pipeline itself writes out attaches it: the author chooses it then, not an item.
-    fn may_be_written_out(self) -> bool {
+    /// Returns whether the pipeline may attach it by a literal path, which the author chose and not an item.
+    fn allows_literal_path(self) -> bool {
         match self {
             Self::Secret | Self::Store => false,
             Self::Configuration | Self::Pipeline | Self::Input | Self::Output => true,
@@ -48,7 +48,7 @@ impl FileUse {
     }
 }
 
-/// The files that items may not attach.
+/// Files that items must not attach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProtectedFiles(Vec<ProtectedFile>);
 
@@ -59,20 +59,20 @@ struct ProtectedFile {
 }
 
 impl ProtectedFiles {
-    /// Adds the file that is at `path`, now or later.
+    /// Adds the file at `path`, which may not exist yet.
     pub fn add(&mut self, used_as: FileUse, path: &Path) {
-        // A later change of the working directory changes nothing.
+        // The path stays valid if the working directory changes.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         self.0.push(ProtectedFile { used_as, path });
     }
 
-    /// Returns what the file that `metadata` describes is used for, where that forbids to attach it. `is_written_out`
-    /// says that the pipeline itself writes its path, without an expression.
-    pub(crate) fn refuse(&self, metadata: &Metadata, is_written_out: bool) -> Option<FileUse> {
+    /// Returns the use that forbids attaching the file of `metadata`; `None` if it may be attached. `is_literal`
+    /// is whether its path is a literal in the pipeline, without an expression.
+    pub(crate) fn forbidden_use(&self, metadata: &Metadata, is_literal: bool) -> Option<FileUse> {
         let id = FileId::of(metadata);
-        let is_it = |file: &&ProtectedFile| FileId::at(&file.path).is_ok_and(|at| at == id);
-        let mut uses = self.0.iter().filter(is_it).map(|file| file.used_as);
-        uses.find(|used_as| !(is_written_out && used_as.may_be_written_out()))
+        let is_same = |file: &&ProtectedFile| FileId::at(&file.path).is_ok_and(|at| at == id);
+        let mut uses = self.0.iter().filter(is_same).map(|file| file.used_as);
+        uses.find(|used_as| !(is_literal && used_as.allows_literal_path()))
     }
 }
 
@@ -83,28 +83,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_protected_file_is_recognised_by_every_name_and_after_it_is_replaced() {
+    fn a_protected_file_is_recognized_by_every_name_and_after_it_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let refused =
-            |files: &ProtectedFiles, name: &str| files.refuse(&fs::metadata(at(name)).unwrap(), false);
+        let forbidden =
+            |files: &ProtectedFiles, name: &str| files.forbidden_use(&fs::metadata(at(name)).unwrap(), false);
         fs::write(at("key.txt"), "old").unwrap();
         fs::hard_link(at("key.txt"), at("photo.png")).unwrap();
         let mut files = ProtectedFiles::default();
         files.add(FileUse::Secret, &at("key.txt"));
         files.add(FileUse::Output, &at("out.csv"));
-        assert_eq!(refused(&files, "key.txt"), Some(FileUse::Secret));
-        assert_eq!(refused(&files, "photo.png"), Some(FileUse::Secret));
+        assert_eq!(forbidden(&files, "key.txt"), Some(FileUse::Secret));
+        assert_eq!(forbidden(&files, "photo.png"), Some(FileUse::Secret));
         fs::write(at("new"), "new").unwrap();
-        assert_eq!(refused(&files, "new"), None);
+        assert_eq!(forbidden(&files, "new"), None);
         fs::rename(at("new"), at("key.txt")).unwrap();
-        assert_eq!(refused(&files, "key.txt"), Some(FileUse::Secret), "the key was replaced");
-        fs::write(at("out.csv"), "made later").unwrap();
-        assert_eq!(refused(&files, "out.csv"), Some(FileUse::Output));
+        assert_eq!(forbidden(&files, "key.txt"), Some(FileUse::Secret), "the key was replaced");
+        fs::write(at("out.csv"), "created later").unwrap();
+        assert_eq!(forbidden(&files, "out.csv"), Some(FileUse::Output));
     }
 
     #[test]
-    fn a_path_that_the_pipeline_writes_out_attaches_everything_but_secrets_and_the_store() {
+    fn a_literal_path_attaches_all_files_except_secrets_and_the_store() {
         let folder = tempfile::tempdir().unwrap();
         let uses = [
             (FileUse::Secret, false),
@@ -120,8 +120,8 @@ mod tests {
             let mut files = ProtectedFiles::default();
             files.add(used_as, &path);
             let metadata = fs::metadata(&path).unwrap();
-            assert_eq!(files.refuse(&metadata, false), Some(used_as));
-            assert_eq!(files.refuse(&metadata, true).is_none(), is_allowed, "{used_as:?}");
+            assert_eq!(files.forbidden_use(&metadata, false), Some(used_as));
+            assert_eq!(files.forbidden_use(&metadata, true).is_none(), is_allowed, "{used_as:?}");
         }
     }
 }

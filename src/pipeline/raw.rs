@@ -1,6 +1,6 @@
-//! The keys of a pipeline file, as written.
+//! The keys of a pipeline file, as they are written.
 //!
-//! Every key is optional here, so that one missing or wrong key hides no other fault.
+//! All keys are optional here, so that a missing or invalid key does not hide other errors.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::types::RouteName;
 
 use super::Defaults;
 use super::Temperature;
-use super::defaults::some_duration;
+use super::defaults::optional_duration;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Raw {
+pub(super) struct RawPipeline {
     pub(super) name: Option<String>,
     pub(super) input: RawInput,
     pub(super) defaults: Defaults,
@@ -43,7 +43,7 @@ pub(super) struct RawStep {
     pub(super) max_tokens: Option<NonZeroU32>,
     pub(super) temperature: Option<Temperature>,
     pub(super) optional: bool,
-    pub(super) reasks: Option<u32>,
-    #[serde(deserialize_with = "some_duration")]
+    pub(super) max_validation_retries: Option<u32>,
+    #[serde(deserialize_with = "optional_duration")]
     pub(super) deadline: Option<Duration>,
 }

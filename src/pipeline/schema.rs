@@ -1,13 +1,13 @@
-//! JSON Schemas: read from TOML, compiled once, and what they say about a value in words.
+//! JSON Schemas: converted from TOML, compiled once, and used to validate values with readable errors.
 //!
-//! Fetches nothing: a schema that refers to another file or address is refused.
+//! Fetches nothing: a schema that refers to another file or URL is an error.
 
 use std::sync::Arc;
 
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use super::explain;
+use super::schema_errors;
 use super::values::Kind;
 
 /// A compiled JSON Schema.
@@ -15,47 +15,47 @@ use super::values::Kind;
 pub(super) struct Schema {
     value: Arc<Value>,
     validator: Arc<Validator>,
-    /// Whether the work of a check grows no faster than the schema times the value.
+    /// Whether the work of a check is at most proportional to the size of the schema times that of the value.
     is_linear: bool,
 }
 
-/// Complaints told at once; a model mends a few and then more of them.
-pub(super) const MOST_COMPLAINTS: usize = 8;
-/// Characters of one complaint: it repeats the value, which can be large.
-const LONGEST_COMPLAINT: usize = 300;
+/// Longest error message, in characters. It contains the value, which can be large.
+const MAX_ERROR_CHARS: usize = 300;
 
-/// Longest text whose value is checked on an actor's thread.
+/// Longest response whose value is checked on an actor's thread.
 pub(super) const MAX_QUICK_BYTES: usize = 8 << 10;
 
-/// Keywords whose checks the validator does not remember, so that they can be repeated many times.
-const NOT_LINEAR: [&str; 4] = ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"];
+/// Keywords whose results the validator does not memoize, so that they can be checked many times.
+const UNMEMOIZED_KEYWORDS: [&str; 4] =
+    ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"];
 
-/// Most subschemas that one plain value is held against on an actor's thread. The validator remembers what it decided
-/// of lists and objects, and not of texts and numbers.
-const MAX_QUICK_VISITS: usize = 500;
+/// Maximum number of subschemas that one scalar value is checked against on an actor's thread. The validator
+/// memoizes results for lists and objects, but not for scalars.
+const MAX_QUICK_SUBSCHEMA_VISITS: usize = 500;
 
-const TYPES: &str = "types are array, boolean, integer, null, number, object and string";
+const TYPE_NAMES: &str = "types are array, boolean, integer, null, number, object and string";
 
 impl Schema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error of the schema, in words.
     pub(super) fn new(value: Value) -> Result<Self, String> {
-        // An engine that takes linear time: a pattern is the author's, but the text it is held against is not.
+        // This engine matches in linear time. The pattern is trusted, but the text that it is matched against is
+        // not.
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         let compiled = options.should_validate_formats(true).build(&value);
-        let validator = compiled.map_err(|error| fault(&error))?;
-        let visits = explain::visits_of_scalar(&value);
-        if visits.is_some_and(|visits| visits > explain::MAX_VISITS) {
+        let validator = compiled.map_err(|error| schema_error(&error))?;
+        let visits = schema_errors::visits_of_scalar(&value);
+        if visits.is_some_and(|visits| visits > schema_errors::MAX_SUBSCHEMA_VISITS) {
             return Err(format!(
                 "its references multiply: a single value is checked against more than {} subschemas; name each of \
                  them once",
-                explain::MAX_VISITS
+                schema_errors::MAX_SUBSCHEMA_VISITS
             ));
         }
-        let is_linear =
-            visits.is_some_and(|visits| visits <= MAX_QUICK_VISITS) && !mentions(&value, &NOT_LINEAR);
+        let is_linear = visits.is_some_and(|visits| visits <= MAX_QUICK_SUBSCHEMA_VISITS)
+            && !contains_keyword(&value, &UNMEMOIZED_KEYWORDS);
         Ok(Self { value: Arc::new(value), validator: Arc::new(validator), is_linear })
     }
 
@@ -64,15 +64,15 @@ impl Schema {
         self.is_linear && bytes <= MAX_QUICK_BYTES
     }
 
-    /// Returns the schema as it was given.
+    /// Returns the schema as JSON.
     pub(super) fn value(&self) -> &Arc<Value> {
         &self.value
     }
 
-    /// Checks a value. Decides first, which takes little memory; explains within a budget.
+    /// Checks a value. The decision takes little memory, and the explanation is bounded.
     ///
     /// # Errors
-    /// The first few things that are wrong with it, in words.
+    /// The first few errors, in words.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
         match self.is_valid(value) {
             true => Ok(()),
@@ -80,32 +80,35 @@ impl Schema {
         }
     }
 
-    /// Returns whether a value matches. References that recurse are decided once per value, so that the work is
-    /// bounded by the schema times the value.
+    /// Returns whether a value matches. Recursive references are decided once per value, so the work is bounded by
+    /// the size of the schema times that of the value.
     pub(super) fn is_valid(&self, value: &Value) -> bool {
         self.validator.is_valid(value)
     }
 
-    /// Says what is wrong with a value that does not match.
+    /// Returns the errors of a value that does not match.
     fn explain(&self, value: &Value) -> String {
-        if !explain::is_cheap(&self.value, value) {
-            let faults = explain::faults(&self.value, value);
-            return match faults.is_empty() {
-                true => "too much of it differs to say where".to_owned(),
-                false => faults.join("; "),
+        if !schema_errors::is_cheap(&self.value, value) {
+            let errors = schema_errors::basic_errors(&self.value, value);
+            return match errors.is_empty() {
+                true => "it differs in too many ways to list them".to_owned(),
+                false => errors.join("; "),
             };
         }
         let mut errors = self.validator.iter_errors(value);
-        let mut said: Vec<String> =
-            errors.by_ref().take(MOST_COMPLAINTS).map(|error| complaint(&error)).collect();
+        let mut messages: Vec<String> = errors
+            .by_ref()
+            .take(schema_errors::MAX_REPORTED_ERRORS)
+            .map(|error| error_message(&error))
+            .collect();
         match errors.count() {
             0 => {}
-            more => said.push(format!("and {more} more")),
+            more => messages.push(format!("and {more} more")),
         }
-        said.join("; ")
+        messages.join("; ")
     }
 
-    /// Returns what kind of value stands at `path` in every value of this schema that has it, where that is certain.
+    /// Returns the type of the value at `path`, if it is the same in all values of this schema that have it.
     pub(super) fn kind(&self, path: &[&str]) -> Option<Kind> {
         let mut schema = &*self.value;
         for key in path {
@@ -114,7 +117,7 @@ impl Schema {
         Some(match schema.get("type")?.as_str()? {
             "string" => Kind::Text,
             "number" | "integer" => Kind::Number,
-            "boolean" => Kind::Truth,
+            "boolean" => Kind::Bool,
             "array" => Kind::List,
             "object" => Kind::Map,
             "null" => Kind::None,
@@ -122,13 +125,13 @@ impl Schema {
         })
     }
 
-    /// Returns whether the schema itself names a property of this name.
+    /// Returns whether the schema defines a property of this name at its top level.
     pub(super) fn has_property(&self, name: &str) -> bool {
         self.value.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
-    /// Finds the first key of `path` that no value of this schema can have, with the keys it could be.
-    pub(super) fn unknown<'p, 's>(&'s self, path: &[&'p str]) -> Option<(&'p str, Vec<&'s str>)> {
+    /// Returns the first key of `path` that no value of this schema can have, with the valid keys.
+    pub(super) fn unknown_key<'p, 's>(&'s self, path: &[&'p str]) -> Option<(&'p str, Vec<&'s str>)> {
         let mut schema = &*self.value;
         for key in path {
             let properties = closed_properties(schema)?;
@@ -141,66 +144,68 @@ impl Schema {
     }
 }
 
-/// Returns the properties of a schema that allows no others.
+/// Returns the properties of a schema that forbids others.
 fn closed_properties(schema: &Value) -> Option<&Map<String, Value>> {
-    let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
-    let open = ["patternProperties", "$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"];
-    if !closed || open.iter().any(|keyword| schema.get(keyword).is_some()) {
+    let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+    let opening_keywords = ["patternProperties", "$ref", "$dynamicRef", "allOf", "anyOf", "oneOf"];
+    if !is_closed || opening_keywords.iter().any(|keyword| schema.get(keyword).is_some()) {
         return None;
     }
     schema.get("properties")?.as_object()
 }
 
-/// Returns whether any of these keywords stands anywhere in a schema.
-fn mentions(schema: &Value, keywords: &[&str]) -> bool {
+/// Returns whether a schema contains any of `keywords`, at any depth.
+fn contains_keyword(schema: &Value, keywords: &[&str]) -> bool {
     match schema {
-        Value::Object(fields) => {
-            fields.iter().any(|(name, inner)| keywords.contains(&name.as_str()) || mentions(inner, keywords))
-        }
-        Value::Array(elements) => elements.iter().any(|element| mentions(element, keywords)),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(name, inner)| keywords.contains(&name.as_str()) || contains_keyword(inner, keywords)),
+        Value::Array(elements) => elements.iter().any(|element| contains_keyword(element, keywords)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
-/// Says what is wrong with a schema.
-fn fault(error: &ValidationError<'_>) -> String {
-    let place = error.instance_path().as_str();
-    // The rules for schemas say this in a way that helps nobody.
-    if place.ends_with("/type") {
-        return format!("{place}: {} is no type; {TYPES}", error.instance());
+/// Returns the error message for an invalid schema.
+fn schema_error(error: &ValidationError<'_>) -> String {
+    let path = error.instance_path().as_str();
+    // The validator's message for an unknown type is hard to understand.
+    if path.ends_with("/type") {
+        return format!("{path}: {} is not a type; {TYPE_NAMES}", error.instance());
     }
-    let is_pattern = place.ends_with("/pattern") || error.schema_path().as_str().ends_with("/format");
+    let is_pattern = path.ends_with("/pattern") || error.schema_path().as_str().ends_with("/format");
     match is_pattern {
         true => format!(
             "{}; a pattern is matched in linear time, so it cannot use look-around or back-references",
-            complaint(error)
+            error_message(error)
         ),
-        false => complaint(error),
+        false => error_message(error),
     }
 }
 
-fn complaint(error: &ValidationError<'_>) -> String {
-    let mut said = error.to_string();
-    if let Some((end, _)) = said.char_indices().nth(LONGEST_COMPLAINT) {
-        said.truncate(end);
-        said.push('…');
+fn error_message(error: &ValidationError<'_>) -> String {
+    let mut message = error.to_string();
+    if let Some((end, _)) = message.char_indices().nth(MAX_ERROR_CHARS) {
+        message.truncate(end);
+        message.push('…');
     }
     match error.instance_path().as_str() {
-        "" => said,
-        path => format!("at {path}: {said}"),
+        "" => message,
+        path => format!("at {path}: {message}"),
     }
 }
 
-/// Turns a TOML value into JSON; a date becomes a string.
-pub(super) fn json_of(value: toml::Value) -> Value {
+/// Converts a TOML value into JSON; a date becomes a string.
+pub(super) fn json_from_toml(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => text.into(),
         toml::Value::Integer(number) => number.into(),
         toml::Value::Float(number) => number.into(),
         toml::Value::Boolean(truth) => truth.into(),
         toml::Value::Datetime(date) => date.to_string().into(),
-        toml::Value::Array(list) => list.into_iter().map(json_of).collect(),
-        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, json_of(value))).collect(),
+        toml::Value::Array(list) => list.into_iter().map(json_from_toml).collect(),
+        toml::Value::Table(table) => {
+            table.into_iter().map(|(key, value)| (key, json_from_toml(value))).collect()
+        }
     }
 }
 
@@ -211,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_complaint_has_its_path_and_their_number_is_bounded() {
+    fn every_error_has_its_path_and_the_number_and_length_of_errors_are_bounded() {
         let schema = Schema::new(json!({ "type": "array", "items": { "type": "string" } })).unwrap();
         assert_eq!(schema.check(&json!(["a"])), Ok(()));
         assert_eq!(schema.check(&json!(["a", 5])).unwrap_err(), r#"at /1: 5 is not of type "string""#);
@@ -221,7 +226,7 @@ mod tests {
         assert!(long.len() < 400, "{}", long.len());
     }
 
-    /// A node is a text, or a list of nodes in one of two spellings.
+    /// A node is a text, or a list of nodes. The list branch occurs three times.
     fn recursive() -> Schema {
         let branch = json!({ "type": "array", "items": { "$ref": "#/$defs/node" } });
         let node = json!({ "anyOf": [{ "type": "string" }, branch, branch, branch] });
@@ -229,25 +234,25 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_answer_to_a_recursive_schema_is_refused_in_bounded_work() {
-        // Gathering every branch's errors would build 3^90 of them.
+    fn a_value_that_does_not_match_a_recursive_schema_is_refused_with_bounded_work() {
+        // Collecting the errors of all branches would build 3^90 of them.
         let deep = (0..90).fold(json!(1), |inner, _| json!([inner]));
-        assert_eq!(recursive().check(&deep).unwrap_err(), "too much of it differs to say where");
-        let fine = (0..90).fold(json!("x"), |inner, _| json!([inner]));
-        assert_eq!(recursive().check(&fine), Ok(()));
+        assert_eq!(recursive().check(&deep).unwrap_err(), "it differs in too many ways to list them");
+        let valid = (0..90).fold(json!("x"), |inner, _| json!([inner]));
+        assert_eq!(recursive().check(&valid), Ok(()));
         let wide = json!([["a", "b", ["c", "d", "e", ["f", ["g", 1]]]], "h"]);
         assert!(recursive().check(&wide).is_err());
     }
 
     #[test]
-    fn a_long_wrong_list_is_refused_with_its_first_faults() {
+    fn a_long_invalid_list_is_refused_with_its_first_errors() {
         let schema = Schema::new(json!({ "type": "array", "items": { "type": "string" } })).unwrap();
         let reason = schema.check(&json!(vec![1; 500_000])).unwrap_err();
         assert!(reason.starts_with(r#"at /0: 1 is not of type "string"; at /1: "#), "{reason}");
         assert!(reason.len() < 1_000, "{}", reason.len());
     }
 
-    /// Every level holds the next one twice.
+    /// A schema in which each level references the next level twice.
     fn doubling(levels: usize) -> Value {
         let level = |number: usize| {
             let next = json!({ "$ref": format!("#/$defs/l{}", number + 1) });
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_whose_references_multiply_is_checked_off_the_actors_threads_or_refused() {
+    fn a_schema_with_multiplying_references_is_slow_or_refused() {
         assert!(Schema::new(doubling(5)).unwrap().is_quick(10));
         let slow = Schema::new(doubling(11)).unwrap();
         assert!(!slow.is_quick(10));
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_takes_linear_time() {
+    fn a_pattern_is_matched_in_linear_time() {
         let schema = Schema::new(json!({ "pattern": "^(a+)+$" })).unwrap();
         assert!(schema.check(&json!("a".repeat(50_000) + "b")).is_err());
         let reason = Schema::new(json!({ "pattern": "^(?=a)b" })).unwrap_err();
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_is_none_or_refers_elsewhere_is_refused() {
+    fn an_invalid_schema_and_an_external_reference_are_refused() {
         for wrong in [
             json!({ "type": "strin" }),
             json!({ "properties": { "a": { "minimum": "x" } } }),
@@ -290,21 +295,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_unknown_only_where_the_schema_is_closed() {
+    fn a_key_is_unknown_only_if_the_schema_forbids_other_keys() {
         let inner = json!({ "properties": { "city": {} }, "additionalProperties": false });
         let closed = json!({ "properties": { "name": {}, "home": inner }, "additionalProperties": false });
         let closed = Schema::new(closed).unwrap();
-        assert_eq!(closed.unknown(&["nmae"]), Some(("nmae", vec!["name", "home"])));
-        assert_eq!(closed.unknown(&["home", "town"]), Some(("town", vec!["city"])));
-        assert_eq!(closed.unknown(&["home", "city"]), None);
-        assert_eq!(closed.unknown(&["name", "anything"]), None);
-        assert_eq!(Schema::new(json!({ "properties": { "a": {} } })).unwrap().unknown(&["b"]), None);
+        assert_eq!(closed.unknown_key(&["nmae"]), Some(("nmae", vec!["name", "home"])));
+        assert_eq!(closed.unknown_key(&["home", "town"]), Some(("town", vec!["city"])));
+        assert_eq!(closed.unknown_key(&["home", "city"]), None);
+        assert_eq!(closed.unknown_key(&["name", "anything"]), None);
+        assert_eq!(Schema::new(json!({ "properties": { "a": {} } })).unwrap().unknown_key(&["b"]), None);
     }
 
     #[test]
-    fn toml_becomes_json_in_its_order() {
+    fn toml_is_converted_to_json_in_its_order() {
         let table: toml::Table = toml::from_str("z = 1\na = [1.5, true, 'x', 1979-05-27]").unwrap();
-        let json = json_of(toml::Value::Table(table));
+        let json = json_from_toml(toml::Value::Table(table));
         assert_eq!(json.to_string(), r#"{"z":1,"a":[1.5,true,"x","1979-05-27"]}"#);
     }
 }

@@ -1,31 +1,39 @@
-//! The filters, tests and methods that templates may call: their names, and the arguments that each takes.
+//! Names and arguments of the filters, tests and methods that templates may call.
 
 use minijinja::filters as engine;
 use minijinja::value::Value;
 
 use super::values::Kind;
 
-/// A filter: its name, how many arguments it takes besides the value, and which it knows by name.
+/// The signature of a filter. The value that it is applied to is not counted as an argument.
 pub(super) struct Signature {
     pub(super) name: &'static str,
-    pub(super) least: usize,
-    pub(super) most: usize,
-    pub(super) named: &'static [&'static str],
-    /// What it makes, if that is always the same.
-    pub(super) makes: Option<Kind>,
+    pub(super) min_args: usize,
+    pub(super) max_args: usize,
+    /// Names of its keyword arguments.
+    pub(super) keywords: &'static [&'static str],
+    /// The type of its result, if that is always the same.
+    pub(super) result: Option<Kind>,
 }
 
-const MANY: usize = usize::MAX;
+/// The number of arguments is not limited.
+const UNLIMITED: usize = usize::MAX;
 
 macro_rules! filters {
-    ($($name:literal $least:tt..$most:tt [$($named:literal),*] $makes:expr, $function:expr;)*) => {
+    ($($name:literal $min:tt..$max:tt [$($keyword:literal),*] $result:expr, $function:expr;)*) => {
         /// Every filter.
         pub(super) const FILTERS: &[Signature] = &[
-            $(Signature { name: $name, least: $least, most: $most, named: &[$($named),*], makes: $makes }),*
+            $(Signature {
+                name: $name,
+                min_args: $min,
+                max_args: $max,
+                keywords: &[$($keyword),*],
+                result: $result,
+            }),*
         ];
 
-        /// Returns the engine's own filters by name.
-        pub(super) fn originals() -> Vec<(&'static str, Value)> {
+        /// Returns the engine's filters by name.
+        pub(super) fn engine_filters() -> Vec<(&'static str, Value)> {
             vec![$(($name, Value::from_function($function))),*]
         }
     };
@@ -67,26 +75,26 @@ filters! {
     "sort" 0..0 ["case_sensitive", "reverse", "attribute"] LIST, engine::sort;
     "list" 0..0 [] LIST, engine::list;
     "string" 0..0 [] TEXT, engine::string;
-    "bool" 0..0 [] Some(Kind::Truth), engine::bool;
+    "bool" 0..0 [] Some(Kind::Bool), engine::bool;
     "batch" 1..2 [] LIST, engine::batch;
     "slice" 1..2 [] LIST, engine::slice;
     "sum" 0..2 ["attribute", "start"] None, engine::sum;
     "indent" 0..3 ["width", "first", "blank"] TEXT, engine::indent;
-    "select" 0..MANY [] LIST, engine::select;
-    "reject" 0..MANY [] LIST, engine::reject;
-    "selectattr" 1..MANY [] LIST, engine::selectattr;
-    "rejectattr" 1..MANY [] LIST, engine::rejectattr;
-    "map" 0..MANY ["attribute", "default"] LIST, engine::map;
+    "select" 0..UNLIMITED [] LIST, engine::select;
+    "reject" 0..UNLIMITED [] LIST, engine::reject;
+    "selectattr" 1..UNLIMITED [] LIST, engine::selectattr;
+    "rejectattr" 1..UNLIMITED [] LIST, engine::rejectattr;
+    "map" 0..UNLIMITED ["attribute", "default"] LIST, engine::map;
     "groupby" 0..1 ["attribute", "default", "case_sensitive"] LIST, engine::groupby;
     "unique" 0..0 ["case_sensitive", "attribute"] LIST, engine::unique;
-    "chain" 1..MANY [] None, engine::chain;
-    "zip" 1..MANY [] LIST, engine::zip;
+    "chain" 1..UNLIMITED [] None, engine::chain;
+    "zip" 1..UNLIMITED [] LIST, engine::zip;
     "pprint" 0..0 [] TEXT, engine::pprint;
-    "format" 0..MANY [] TEXT, engine::format;
+    "format" 0..UNLIMITED [] TEXT, engine::format;
     "tojson" 0..1 ["indent"] TEXT, engine::tojson;
 }
 
-/// Every test, with how many arguments it takes.
+/// Every test and its number of arguments.
 pub(super) const TESTS: &[(&str, usize)] = &[
     ("undefined", 0),
     ("defined", 0),
@@ -132,7 +140,7 @@ pub(super) const TESTS: &[(&str, usize)] = &[
     ("test", 0),
 ];
 
-/// Every method of texts, lists and maps, as Python knows them, with how many arguments it takes.
+/// Every method of texts, lists and maps, as in Python, with the minimum and maximum number of arguments.
 pub(super) const METHODS: &[(&str, usize, usize)] = &[
     ("upper", 0, 0),
     ("lower", 0, 0),
@@ -154,7 +162,7 @@ pub(super) const METHODS: &[(&str, usize, usize)] = &[
     ("capitalize", 0, 0),
     ("count", 1, 1),
     ("find", 1, 1),
-    ("format", 0, MANY),
+    ("format", 0, UNLIMITED),
     ("rfind", 1, 1),
     ("startswith", 1, 1),
     ("endswith", 1, 1),
@@ -165,7 +173,7 @@ pub(super) const METHODS: &[(&str, usize, usize)] = &[
     ("get", 1, 2),
 ];
 
-/// Returns a filter by its name.
-pub(super) fn signature(name: &str) -> Option<&'static Signature> {
+/// Returns the signature of a filter.
+pub(super) fn filter(name: &str) -> Option<&'static Signature> {
     FILTERS.iter().find(|filter| filter.name == name)
 }

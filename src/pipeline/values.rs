@@ -1,8 +1,8 @@
-//! The values that templates see: those of items and answers, and what templates build.
+//! Values of templates: those of items and answers, and those that templates build.
 //!
-//! A list or map of these knows how deep it is nested and how much text it would make, so that writing, comparing
-//! and dropping it have a bound although a template can put one list into another many times. Whole numbers show
-//! as they are written, however long they are.
+//! Lists and maps store how deep they are nested and how many bytes of text they represent. A template can put one
+//! list into another many times, and these limits bound the work of rendering, comparing and dropping it. Integers
+//! are rendered as they are written, at any length.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,12 +15,13 @@ use serde_json::Value as Json;
 
 use super::meter;
 
-/// Levels that a value may be nested. Readers of JSON allow 128, and a template may add its own.
-const DEEPEST: u32 = 200;
-/// Bytes of text that one value may stand for.
-const LARGEST: u64 = 256 << 20;
+/// Maximum nesting of a value. JSON parsers allow 128 levels, and a template may add its own.
+const MAX_DEPTH: u32 = 200;
 
-/// How deep a value is nested, and about how many bytes of text it makes.
+/// Maximum text that one value may represent, in bytes.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// How deep a value is nested, and about how many bytes of text it represents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     depth: u32,
@@ -28,26 +29,26 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    fn around(parts: impl Iterator<Item = Result<Self, Error>>) -> Result<Self, Error> {
-        let mut whole = Self::default();
+    fn of_container(parts: impl Iterator<Item = Result<Self, Error>>) -> Result<Self, Error> {
+        let mut total = Self::default();
         for part in parts {
             let part = part?;
-            whole.depth = whole.depth.max(part.depth);
-            whole.size = whole.size.saturating_add(part.size + 4);
-            if whole.depth >= DEEPEST {
-                return Err(refused("a value is nested too deeply: more than 200 levels"));
+            total.depth = total.depth.max(part.depth);
+            total.size = total.size.saturating_add(part.size + 4);
+            if total.depth >= MAX_DEPTH {
+                return Err(invalid_operation("a value is nested too deeply: more than 200 levels"));
             }
-            if whole.size > LARGEST {
-                return Err(refused("a value is too large: its text would have more than 256 MiB"));
+            if total.size > MAX_TEXT_BYTES {
+                return Err(invalid_operation("a value is too large: its text would have more than 256 MiB"));
             }
         }
-        whole.depth += 1;
-        Ok(whole)
+        total.depth += 1;
+        Ok(total)
     }
 }
 
-fn refused(why: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, why)
+fn invalid_operation(reason: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, reason)
 }
 
 /// Returns the extent of any value.
@@ -66,21 +67,21 @@ fn inner_extent(value: &Value, level: u32) -> Result<Extent, Error> {
     if let Some(map) = object.downcast_ref::<Map>() {
         return Ok(map.extent);
     }
-    if level > DEEPEST {
-        return Err(refused("a value is nested too deeply: more than 200 levels"));
+    if level > MAX_DEPTH {
+        return Err(invalid_operation("a value is nested too deeply: more than 200 levels"));
     }
     if level > 0 && is_namespace(value) {
-        return Err(refused(IN_ITSELF));
+        return Err(invalid_operation(NESTED_NAMESPACE));
     }
-    meter::look(object.enumerator_len().unwrap_or(1))?;
+    meter::charge_visits(object.enumerator_len().unwrap_or(1))?;
     match object.repr() {
         ObjectRepr::Seq | ObjectRepr::Iterable => {
             let parts = object.try_iter().into_iter().flatten();
-            Extent::around(parts.map(|part| inner_extent(&part, level + 1)))
+            Extent::of_container(parts.map(|part| inner_extent(&part, level + 1)))
         }
         ObjectRepr::Map => {
             let parts = object.try_iter_pairs().into_iter().flatten();
-            Extent::around(
+            Extent::of_container(
                 parts.flat_map(|(key, part)| [key, part]).map(|part| inner_extent(&part, level + 1)),
             )
         }
@@ -88,11 +89,11 @@ fn inner_extent(value: &Value, level: u32) -> Result<Extent, Error> {
     }
 }
 
-/// Returns what a variable keeps of a value: the value, with its extent known.
+/// Returns `value` in the form that is assigned to a variable: iterators are collected, and the extent is checked.
 ///
 /// # Errors
-/// When it is nested too deeply or too large.
-pub(super) fn kept(value: &Value) -> Result<Value, Error> {
+/// If it is nested too deeply or too large.
+pub(super) fn variable_value(value: &Value) -> Result<Value, Error> {
     let Some(object) = value.as_object() else { return Ok(value.clone()) };
     if object.downcast_ref::<List>().is_some() || object.downcast_ref::<Map>().is_some() {
         return Ok(value.clone());
@@ -108,72 +109,72 @@ pub(super) fn kept(value: &Value) -> Result<Value, Error> {
     Ok(value.clone())
 }
 
-/// Returns what a namespace keeps of a value, as [`kept`] does.
+/// Returns `value` in the form that is stored in a namespace, like [`variable_value`].
 ///
 /// # Errors
-/// Also for a namespace, which could be put into itself.
-pub(super) fn part(value: &Value) -> Result<Value, Error> {
+/// Also for a namespace, because it could then contain itself.
+pub(super) fn namespace_value(value: &Value) -> Result<Value, Error> {
     if is_namespace(value) {
-        return Err(refused(IN_ITSELF));
+        return Err(invalid_operation(NESTED_NAMESPACE));
     }
-    kept(value)
+    variable_value(value)
 }
 
-const IN_ITSELF: &str = "a namespace cannot be put into a list, a map or another namespace";
+const NESTED_NAMESPACE: &str = "a namespace cannot be put into a list, a map or another namespace";
 
-/// Returns whether a value is a namespace: the one map that changes.
+/// Returns whether a value is a namespace, the only map that templates can modify.
 fn is_namespace(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"))
 }
 
-/// Makes a list.
+/// Creates a list.
 pub(super) fn list(items: Vec<Value>) -> Result<Value, Error> {
-    meter::look(items.len())?;
-    let extent = Extent::around(items.iter().map(|item| inner_extent(item, 1)))?;
+    meter::charge_visits(items.len())?;
+    let extent = Extent::of_container(items.iter().map(|item| inner_extent(item, 1)))?;
     Ok(Value::from_object(List { items, extent }))
 }
 
-/// Turns JSON into a value.
+/// Converts JSON into a value.
 ///
 /// # Errors
-/// When it takes more than the filling may.
-pub(super) fn of_json(json: &Json) -> Result<Value, Error> {
+/// If the meter's limits are exceeded.
+pub(super) fn from_json(json: &Json) -> Result<Value, Error> {
     Ok(match json {
         Json::Null => Value::from(()),
-        Json::Bool(truth) => Value::from(*truth),
-        Json::Number(number) => of_number(number),
+        Json::Bool(value) => Value::from(*value),
+        Json::Number(number) => from_number(number),
         Json::String(text) => {
-            meter::look(text.len() / 64)?;
+            meter::charge_visits(text.len() / 64)?;
             Value::from(text.as_str())
         }
         Json::Array(elements) => {
-            meter::look(elements.len())?;
-            let items: Vec<Value> = elements.iter().map(of_json).collect::<Result<_, _>>()?;
-            let extent = data_extent(items.iter());
+            meter::charge_visits(elements.len())?;
+            let items: Vec<Value> = elements.iter().map(from_json).collect::<Result<_, _>>()?;
+            let extent = json_extent(items.iter());
             Value::from_object(List { items, extent })
         }
         Json::Object(fields) => {
-            meter::look(fields.len())?;
+            meter::charge_visits(fields.len())?;
             let entries =
-                fields.iter().map(|(name, field)| Ok((Value::from(name.as_str()), of_json(field)?)));
+                fields.iter().map(|(name, field)| Ok((Value::from(name.as_str()), from_json(field)?)));
             let entries: IndexMap<Value, Value> = entries.collect::<Result<_, Error>>()?;
-            let extent = data_extent(entries.iter().flat_map(|(name, field)| [name, field]));
+            let extent = json_extent(entries.iter().flat_map(|(name, field)| [name, field]));
             Value::from_object(Map { entries, extent })
         }
     })
 }
 
-/// Returns the extent of what has come from JSON, which has limits of its own.
-fn data_extent<'v>(parts: impl Iterator<Item = &'v Value>) -> Extent {
+/// Returns the extent of values from JSON, which has its own limits.
+fn json_extent<'v>(parts: impl Iterator<Item = &'v Value>) -> Extent {
     let extents = parts.map(|part| inner_extent(part, 0).unwrap_or_default());
-    let whole = extents.fold(Extent::default(), |whole, part| Extent {
-        depth: whole.depth.max(part.depth),
-        size: whole.size.saturating_add(part.size + 4),
+    let total = extents.fold(Extent::default(), |total, part| Extent {
+        depth: total.depth.max(part.depth),
+        size: total.size.saturating_add(part.size + 4),
     });
-    Extent { depth: whole.depth + 1, ..whole }
+    Extent { depth: total.depth + 1, ..total }
 }
 
-fn of_number(number: &serde_json::Number) -> Value {
+fn from_number(number: &serde_json::Number) -> Value {
     if let Some(number) = number.as_i64() {
         return Value::from(number);
     }
@@ -181,14 +182,14 @@ fn of_number(number: &serde_json::Number) -> Value {
         return Value::from(number);
     }
     let text = number.to_string();
-    if let Some(number) = whole(&text) {
+    if let Some(number) = parse_integer(&text) {
         return number;
     }
     number.as_f64().map_or_else(|| Value::from(text.as_str()), Value::from)
 }
 
-/// Returns the whole number that `text` is, as it is written.
-pub(super) fn whole(text: &str) -> Option<Value> {
+/// Parses an integer of any length. It is rendered as it is written.
+pub(super) fn parse_integer(text: &str) -> Option<Value> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
@@ -196,7 +197,7 @@ pub(super) fn whole(text: &str) -> Option<Value> {
     if let Ok(number) = text.parse::<i128>() {
         return Some(Value::from(number));
     }
-    Some(Value::from_object(LongNumber(text.into())))
+    Some(Value::from_object(BigInteger(text.into())))
 }
 
 /// A list whose extent is known.
@@ -243,11 +244,11 @@ impl Object for Map {
     }
 }
 
-/// A whole number of more than 128 bits, as it was written.
+/// An integer of more than 128 bits, as it was written.
 #[derive(Debug)]
-pub(super) struct LongNumber(Box<str>);
+pub(super) struct BigInteger(Box<str>);
 
-impl LongNumber {
+impl BigInteger {
     fn is_negative(&self) -> bool {
         self.0.starts_with('-')
     }
@@ -256,33 +257,33 @@ impl LongNumber {
         self.0.trim_start_matches('-').trim_start_matches('0')
     }
 
-    fn magnitude(&self, other: &Self) -> Ordering {
+    fn compare_magnitude(&self, other: &Self) -> Ordering {
         let length = self.digits().len().cmp(&other.digits().len());
         length.then_with(|| self.digits().cmp(other.digits()))
     }
 
-    /// Compares two of them.
+    /// Compares it with another integer of more than 128 bits.
     pub(super) fn compare(&self, other: &Self) -> Ordering {
         match (self.is_negative(), other.is_negative()) {
             (true, false) => Ordering::Less,
             (false, true) => Ordering::Greater,
-            (false, false) => self.magnitude(other),
-            (true, true) => other.magnitude(self),
+            (false, false) => self.compare_magnitude(other),
+            (true, true) => other.compare_magnitude(self),
         }
     }
 
-    /// Compares it with a number of at most 128 bits, or with a float; `None` where that cannot be known.
-    pub(super) fn compare_short(&self, other: &Value) -> Option<Ordering> {
-        let beyond = if self.is_negative() { Ordering::Less } else { Ordering::Greater };
+    /// Compares it with an integer of at most 128 bits, or with a float; `None` if the order cannot be determined.
+    pub(super) fn compare_number(&self, other: &Value) -> Option<Ordering> {
+        let ordering = if self.is_negative() { Ordering::Less } else { Ordering::Greater };
         if other.is_integer() {
-            return Some(beyond);
+            return Some(ordering);
         }
         let own = self.0.parse::<f64>().ok()?;
         own.partial_cmp(&f64::try_from(other.clone()).ok()?).filter(|order| *order != Ordering::Equal)
     }
 }
 
-impl Object for LongNumber {
+impl Object for BigInteger {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Plain
     }
@@ -300,11 +301,11 @@ impl Object for LongNumber {
     }
 }
 
-/// What a value is, as far as comparisons care.
+/// The type of a value, as far as comparisons distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     None,
-    Truth,
+    Bool,
     Number,
     Text,
     List,
@@ -316,20 +317,20 @@ impl Kind {
     pub(super) fn of(value: &Value) -> Self {
         match value.kind() {
             ValueKind::None => Self::None,
-            ValueKind::Bool => Self::Truth,
+            ValueKind::Bool => Self::Bool,
             ValueKind::Number => Self::Number,
             ValueKind::String => Self::Text,
             ValueKind::Seq | ValueKind::Iterable => Self::List,
             ValueKind::Map => Self::Map,
-            _ if value.downcast_object_ref::<LongNumber>().is_some() => Self::Number,
+            _ if value.downcast_object_ref::<BigInteger>().is_some() => Self::Number,
             _ => Self::Other,
         }
     }
 
-    pub(super) fn named(self) -> &'static str {
+    pub(super) fn description(self) -> &'static str {
         match self {
             Self::None => "none",
-            Self::Truth => "true or false",
+            Self::Bool => "true or false",
             Self::Number => "a number",
             Self::Text => "a text",
             Self::List => "a list",

@@ -1,7 +1,8 @@
-//! Looks at calls that have come, lets them leave when they may, and tells the router how the provider is doing.
+//! The actor of one provider: queues the calls of its inbox, dispatches them when they may be sent, and reports
+//! the provider's health to the router.
 //!
-//! Makes no call itself: they are tasks on threads of their own, which outlive the actor. Holds no call and no
-//! number that must survive it: those are in its [`State`].
+//! The calls themselves run in tasks on I/O threads, which outlive the actor. Everything that must survive a
+//! restart of the actor is in its [`State`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,104 +13,83 @@ use tokio::time::Instant;
 use crate::chaos;
 use crate::supervisor::Stop;
 
-use super::arrivals::Arrived;
-use super::call::HealthChanged;
-use super::outgoing::leave;
-use super::state::{Next, State};
+use super::admission::decision::NextCall;
+use super::admission::inbox::CallsArrived;
+use super::dispatch::worker::dispatch;
+use super::state::{CapacityReleased, HealthSink, Provider, State};
 
-/// How often waiting calls whose askers have gone are looked for, and health is told anew.
-const TICK: Duration = Duration::from_secs(1);
+/// How often abandoned calls are removed from the queue, and health is reported again.
+const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many calls that have come are looked at before anything else has its turn.
-const AT_ONCE: usize = 64;
-
-/// Tells whoever plans how the provider is doing.
-pub type TellHealth = Arc<dyn Fn(HealthChanged) + Send + Sync>;
-
-/// The actor of one provider.
-pub struct Provider {
-    state: Arc<State>,
-    tell: TellHealth,
-    told: Option<HealthChanged>,
-    alarm: Option<(Instant, SpawnHandle)>,
-    /// When health changes by time alone, and is told.
-    recovery: Option<SpawnHandle>,
-}
-
-/// Tells the actor that another call may leave, where no call that ends hands its place on.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(super) struct Released {
-    /// Whether the end of that call changed how the provider is doing.
-    pub(super) health_changed: bool,
-}
+/// Calls that are taken from the inbox before the actor handles other messages.
+const MAX_CALLS_PER_TURN: usize = 64;
 
 impl Provider {
-    /// Makes a life of the provider whose knowledge is `state`.
-    pub fn new(state: Arc<State>, tell: TellHealth) -> Self {
-        Self { state, tell, told: None, alarm: None, recovery: None }
+    /// Creates an incarnation of the provider with this `state`.
+    pub fn new(state: Arc<State>, health_sink: HealthSink) -> Self {
+        Self { state, health_sink, last_reported: None, dispatch_timer: None, health_timer: None }
     }
 
-    /// Puts those that have come into the queue, one by one: a panic costs no more than the one it comes at.
-    fn receive(&mut self, ctx: &mut Context<Self>) {
-        for _ in 0..AT_ONCE {
-            let Some(arrival) = self.state.arrivals.next() else { return };
+    /// Moves the calls of the inbox into the queue one at a time, so that a panic loses only the current call.
+    fn drain_inbox(&mut self, ctx: &mut Context<Self>) {
+        for _ in 0..MAX_CALLS_PER_TURN {
+            let Some(call) = self.state.inbox.next() else { return };
             chaos::point("provider.call");
-            self.state.enqueue(arrival, Instant::now());
+            self.state.enqueue(call, Instant::now());
             chaos::point("provider.queued");
-            self.pump(ctx);
-            chaos::point("provider.pumped");
+            self.dispatch_ready_calls(ctx);
+            chaos::point("provider.dispatched");
         }
-        ctx.address().do_send(Arrived);
+        ctx.address().do_send(CallsArrived);
     }
 
-    fn pump(&mut self, ctx: &mut Context<Self>) {
+    fn dispatch_ready_calls(&mut self, ctx: &mut Context<Self>) {
         loop {
             match self.state.next(Instant::now()) {
-                Next::Leave(departure) => {
-                    chaos::point("provider.leave");
-                    let probe = departure.permit.is_probe();
-                    leave(&self.state, *departure);
-                    // Until the probe has come back the others do better elsewhere.
-                    if probe {
-                        self.tell_health(ctx);
+                NextCall::Ready(call) => {
+                    chaos::point("provider.dispatch");
+                    let is_probe = call.permit.is_probe();
+                    dispatch(&self.state, *call);
+                    // Until the probe ends, the router prefers other targets for all other requests.
+                    if is_probe {
+                        self.report_health(ctx);
                     }
                 }
-                Next::Wait(until) => return self.wake_at(until, ctx),
-                Next::Nothing => return,
+                NextCall::WaitUntil(until) => return self.dispatch_at(until, ctx),
+                NextCall::Idle => return,
             }
         }
     }
 
-    fn wake_at(&mut self, at: Instant, ctx: &mut Context<Self>) {
-        if let Some((set, alarm)) = self.alarm {
-            if set <= at && set > Instant::now() {
+    fn dispatch_at(&mut self, at: Instant, ctx: &mut Context<Self>) {
+        if let Some((due, timer)) = self.dispatch_timer {
+            if due <= at && due > Instant::now() {
                 return;
             }
-            ctx.cancel_future(alarm);
+            ctx.cancel_future(timer);
         }
         let wait = at.saturating_duration_since(Instant::now());
-        let alarm = ctx.run_later(wait, |provider, ctx| {
-            chaos::point("provider.alarm");
-            provider.alarm = None;
-            provider.pump(ctx);
+        let timer = ctx.run_later(wait, |provider, ctx| {
+            chaos::point("provider.timer");
+            provider.dispatch_timer = None;
+            provider.dispatch_ready_calls(ctx);
         });
-        self.alarm = Some((at, alarm));
+        self.dispatch_timer = Some((at, timer));
     }
 
-    fn tell_health(&mut self, ctx: &mut Context<Self>) {
+    fn report_health(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        // What changes by time alone is told when it does, and not only at the next tick.
-        let soon = self.state.recovers(now).map(|at| at - now).filter(|wait| *wait < TICK);
-        let next = soon.map(|wait| ctx.run_later(wait, |provider, ctx| provider.tell_health(ctx)));
-        // One alarm at a time, however often it is told.
-        if let Some(before) = std::mem::replace(&mut self.recovery, next) {
-            ctx.cancel_future(before);
+        // Health that changes by the passage of time alone is reported at that time, before the next tick.
+        let wait = self.state.recovers_at(now).map(|at| at - now).filter(|wait| *wait < TICK_INTERVAL);
+        let timer = wait.map(|wait| ctx.run_later(wait, |provider, ctx| provider.report_health(ctx)));
+        // There is at most one health timer.
+        if let Some(previous) = std::mem::replace(&mut self.health_timer, timer) {
+            ctx.cancel_future(previous);
         }
         let health = self.state.health(now);
-        if self.told.as_ref() != Some(&health) {
-            (self.tell)(health.clone());
-            self.told = Some(health);
+        if self.last_reported.as_ref() != Some(&health) {
+            (self.health_sink)(health.clone());
+            self.last_reported = Some(health);
         }
     }
 }
@@ -119,45 +99,45 @@ impl Actor for Provider {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         chaos::point("provider.started");
-        self.state.life_began(Arc::new(ctx.address()));
-        self.tell_health(ctx);
-        self.pump(ctx);
-        self.receive(ctx);
-        ctx.run_interval(TICK, |provider, ctx| {
+        self.state.incarnation_started(Arc::new(ctx.address().recipient()));
+        self.report_health(ctx);
+        self.dispatch_ready_calls(ctx);
+        self.drain_inbox(ctx);
+        ctx.run_interval(TICK_INTERVAL, |provider, ctx| {
             chaos::point("provider.tick");
             provider.state.sweep(Instant::now());
             provider.state.read_key_files(Instant::now());
-            // Told anew even if nothing has changed: the router forgets everything when it panics.
-            provider.told = None;
-            provider.tell_health(ctx);
-            provider.pump(ctx);
+            // Reported again even if unchanged: the router loses all reported health when it panics.
+            provider.last_reported = None;
+            provider.report_health(ctx);
+            provider.dispatch_ready_calls(ctx);
         });
     }
 }
 
 impl Drop for Provider {
     fn drop(&mut self) {
-        self.state.life_ended();
+        self.state.incarnation_ended();
     }
 }
 
-impl Handler<Arrived> for Provider {
+impl Handler<CallsArrived> for Provider {
     type Result = ();
 
-    fn handle(&mut self, _: Arrived, ctx: &mut Self::Context) {
-        chaos::point("provider.told");
-        self.receive(ctx);
+    fn handle(&mut self, _: CallsArrived, ctx: &mut Self::Context) {
+        chaos::point("provider.notified");
+        self.drain_inbox(ctx);
     }
 }
 
-impl Handler<Released> for Provider {
+impl Handler<CapacityReleased> for Provider {
     type Result = ();
 
-    fn handle(&mut self, released: Released, ctx: &mut Self::Context) {
+    fn handle(&mut self, released: CapacityReleased, ctx: &mut Self::Context) {
         chaos::point("provider.released");
-        self.pump(ctx);
+        self.dispatch_ready_calls(ctx);
         if released.health_changed {
-            self.tell_health(ctx);
+            self.report_health(ctx);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Lets `benches/admission.rs` admit calls while many wait, without a network.
+//! Admission with many queued calls and without a network, for `benches/admission.rs`.
 //!
-//! No part of the API: it is there only under the feature `bench`.
+//! Not part of the API: compiled only with the feature `bench`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,135 +10,136 @@ use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::supervisor::Reply as ReplyTo;
-use crate::types::{Asker, ModelName, Priority, Prompt, RunId};
+use crate::supervisor::Responder;
+use crate::types::{ModelName, Priority, Prompt, RequestContext, RunId};
 
-use super::arrivals::{Arrival, Awaited};
+use super::admission::decision::NextCall;
+use super::admission::queue::{Queue, QueueKey};
+use super::admission::queued_call::{CallReceiver, IncomingCall};
 use super::call::Call;
+use super::dispatch::transport;
 use super::model::Model;
-use super::queue::{Place, Queue};
 use super::settings::Settings;
-use super::state::{Account, Next, State};
-use super::transport;
+use super::state::{Account, State};
 
-/// The names of the lanes that calls wait for.
-const LANES: [&str; 3] = ["a", "b", "c"];
+/// The models of the queued calls.
+const MODELS: [&str; 3] = ["a", "b", "c"];
 
-/// A queue in which a number of calls always wait.
+/// A queue with a constant number of calls.
 #[derive(Debug)]
-pub struct Standing {
+pub struct QueueBench {
     queue: Queue<usize>,
-    crowd: Crowd,
+    source: CallSource,
 }
 
-impl Standing {
-    /// Makes a queue in which so many calls of so many runs wait.
-    pub fn new(waiting: usize, runs: usize) -> Self {
-        let mut standing = Self { queue: Queue::new(waiting + 1), crowd: Crowd::new(runs) };
-        (0..waiting).for_each(|_| standing.push());
-        standing
+impl QueueBench {
+    /// Creates a queue with `queued` calls of `runs` runs.
+    pub fn new(queued: usize, runs: usize) -> Self {
+        let mut bench = Self { queue: Queue::new(queued + 1), source: CallSource::new(runs) };
+        (0..queued).for_each(|_| bench.push());
+        bench
     }
 
-    /// Lets one call come and one go; returns the one that goes.
-    pub fn turn(&mut self) -> Option<usize> {
+    /// Adds one call and removes the next one, which is returned.
+    pub fn cycle(&mut self) -> Option<usize> {
         self.push();
         let (ticket, _) = self.queue.next(|_| true)?;
         self.queue.take(ticket)
     }
 
     fn push(&mut self) {
-        let place = self.crowd.next();
-        self.queue.push(place, self.crowd.came);
+        let key = self.source.next();
+        self.queue.push(key, self.source.created);
     }
 }
 
-/// A provider for which a number of calls always wait.
+/// A provider with a constant number of queued calls.
 #[derive(Debug)]
-pub struct Admission {
+pub struct AdmissionBench {
     state: Arc<State>,
-    crowd: Crowd,
+    source: CallSource,
     prompt: Arc<Prompt>,
-    /// Those who ask, in the order in which their calls leave.
-    askers: VecDeque<Awaited>,
+    /// The receivers of the queued calls, in the order in which the calls are sent.
+    receivers: VecDeque<CallReceiver>,
 }
 
-impl Admission {
-    /// Makes a provider for which so many calls of so many runs wait; it calls nobody.
+impl AdmissionBench {
+    /// Creates a provider with `queued` queued calls of `runs` runs. It sends no HTTP requests.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
-    pub fn new(waiting: usize, runs: usize, runtime: Handle) -> Result<Self, transport::Error> {
-        let models = LANES.map(|lane| (ModelName::from(lane), Model::default())).into();
-        let queue = std::num::NonZeroUsize::MIN.saturating_add(waiting);
+    /// When the HTTP client cannot be created.
+    pub fn new(queued: usize, runs: usize, runtime: Handle) -> Result<Self, transport::Error> {
+        let models = MODELS.map(|name| (ModelName::from(name), Model::default())).into();
+        let queue = std::num::NonZeroUsize::MIN.saturating_add(queued);
         let settings = Settings { models, queue, ..Settings::default() };
-        let (name, base_url) = ("bench".into(), "http://127.0.0.1:9".to_owned());
         let account = Account {
-            name,
+            name: "bench".into(),
             settings,
-            base_url,
+            base_url: "http://127.0.0.1:9".to_owned(),
             keys: Vec::new(),
             headers: HeaderMap::new(),
-            purses: Vec::new(),
+            budgets: Vec::new(),
         };
         let state = State::new(account, runtime)?;
-        let prompt = Arc::new(Prompt::text("How long does it take until you may be asked?"));
-        let mut admission = Self { state, crowd: Crowd::new(runs), prompt, askers: VecDeque::new() };
-        (0..waiting).for_each(|_| admission.ask());
-        Ok(admission)
+        let prompt = Arc::new(Prompt::text("How long is the queue?"));
+        let mut bench = Self { state, source: CallSource::new(runs), prompt, receivers: VecDeque::new() };
+        (0..queued).for_each(|_| bench.submit());
+        Ok(bench)
     }
 
-    /// Lets one call come, another leave, and that one end. Returns whether one left.
-    pub fn turn(&mut self) -> bool {
-        self.ask();
-        let left = matches!(self.state.next(Instant::now()), Next::Leave(_));
-        self.askers.pop_front();
-        left
+    /// Adds one call, dispatches another one and drops it. Returns whether one was dispatched.
+    pub fn cycle(&mut self) -> bool {
+        self.submit();
+        let is_dispatched = matches!(self.state.next(Instant::now()), NextCall::Ready(_));
+        self.receivers.pop_front();
+        is_dispatched
     }
 
-    fn ask(&mut self) {
-        let (Place { lane: model, priority, run, rank: _ }, now) = (self.crowd.next(), Instant::now());
-        let asker = Asker { run, ..Asker::default() };
-        let (prompt, deadline) = (self.prompt.clone(), now + Duration::from_hours(24));
-        let (retry, alone, stay, departure, not_with) = (false, false, true, None, Vec::new());
-        let purse = None;
-        let held = crate::guard::HeldMemory::default();
+    fn submit(&mut self) {
+        let QueueKey { model, priority, run, rank: _ } = self.source.next();
+        let now = Instant::now();
+        let context = RequestContext { run, ..RequestContext::default() };
         let call = Call {
-            prompt,
+            prompt: self.prompt.clone(),
             model,
             priority,
-            asker,
-            retry,
-            alone,
-            stay,
-            not_with,
-            departure,
-            purse,
-            held,
-            deadline,
+            context,
+            is_retry: false,
+            only_option_now: false,
+            only_option: true,
+            excluded_keys: Vec::new(),
+            dispatch_signal: None,
+            budget: None,
+            memory: crate::guard::HeldMemory::default(),
+            deadline: now + Duration::from_hours(24),
         };
-        let (reply, awaited) = ReplyTo::awaited();
-        self.state.enqueue(Arrival { call, reply, asked: now }, now);
-        self.askers.push_back(awaited);
+        let (responder, receiver) = Responder::channel();
+        self.state.enqueue(IncomingCall { call, responder, requested_at: now }, now);
+        self.receivers.push_back(receiver);
     }
 }
 
-/// Runs that ask in turn, so that their calls leave in the order in which they came.
+/// Creates calls of several runs in rotation, so that they are sent in the order of their creation.
 #[derive(Debug)]
-struct Crowd {
+struct CallSource {
     runs: Vec<RunId>,
-    lanes: [ModelName; 3],
-    came: usize,
+    models: [ModelName; 3],
+    created: usize,
 }
 
-impl Crowd {
+impl CallSource {
     fn new(runs: usize) -> Self {
-        Self { runs: (0..runs).map(|_| RunId::next()).collect(), lanes: LANES.map(ModelName::from), came: 0 }
+        Self {
+            runs: (0..runs).map(|_| RunId::next()).collect(),
+            models: MODELS.map(ModelName::from),
+            created: 0,
+        }
     }
 
-    fn next(&mut self) -> Place {
-        let run = self.runs[self.came % self.runs.len()];
-        let lane = self.lanes[self.came % self.lanes.len()].clone();
-        self.came += 1;
-        Place { lane, priority: Priority::Batch, run, rank: 0 }
+    fn next(&mut self) -> QueueKey {
+        let run = self.runs[self.created % self.runs.len()];
+        let model = self.models[self.created % self.models.len()].clone();
+        self.created += 1;
+        QueueKey { model, priority: Priority::Batch, run, rank: 0 }
     }
 }

@@ -1,4 +1,4 @@
-//! What is said to a provider and what it says back.
+//! Messages between the router and a provider: calls, results, rejections and health.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,251 +8,254 @@ use actix::Message;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-use crate::guard::{HeldMemory, Purse};
-use crate::types::{Asker, Failure, KeyLabel, LaneName, ModelName, NanoUsd, Priority, Prompt, Reply};
+use crate::guard::{HeldMemory, SharedBudget};
+use crate::types::{
+    Completion, Failure, KeyLabel, ModelName, NanoUsd, Priority, Prompt, RequestContext, TargetName,
+};
 
-use super::key::KeyId;
-use super::queue::Place;
+use super::admission::queue::QueueKey;
+use super::keys::key::KeyId;
 
-/// One call that a provider is to make, when it may.
+/// One call, which the provider sends when its limits admit it.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What to ask.
+    /// The prompt.
     pub prompt: Arc<Prompt>,
-    /// Whom to ask, by the configuration's name.
+    /// The model, by its name in the configuration.
     pub model: ModelName,
-    /// Who is waiting.
+    /// The priority of the request.
     pub priority: Priority,
-    /// For what.
-    pub asker: Asker,
-    /// Whether this provider has already failed the same question: the call then counts against its
-    /// retry budget.
-    pub retry: bool,
-    /// Whether no other lane is left for the question: a breaker that is open by statistics alone then
-    /// lets it through.
-    pub alone: bool,
-    /// Whether there is nowhere else to go, now or later: the call then waits here even while the
-    /// provider has asked us to stay away for long. Else it is refused, to be taken elsewhere.
-    pub stay: bool,
-    /// The keys that were refused for the same request: another one is used if there is any.
-    pub not_with: Vec<KeyId>,
-    /// Who is told that the call has left; `None` where nobody cares.
-    pub departure: Option<Arc<Departure>>,
-    /// Whose money it spends; `None` where nobody's in particular is counted.
-    pub purse: Option<Arc<Purse>>,
-    /// Whose memory its reply takes; empty where that is the process's.
-    pub held: HeldMemory,
-    /// When the answer is of no use any more.
+    /// The run, item and step of the request.
+    pub context: RequestContext,
+    /// Whether this provider has already failed the same request. The call then takes from the retry budget.
+    pub is_retry: bool,
+    /// Whether no other target is usable for the request now. A breaker that is open because of its failure rate
+    /// then admits the call.
+    pub only_option_now: bool,
+    /// Whether no other target is usable for the request, now or later. The call then stays queued even if the
+    /// provider has requested a long wait. Otherwise it is rejected, and the router uses another target.
+    pub only_option: bool,
+    /// The keys that the provider refused for the same request. They are used only if there is no other key.
+    pub excluded_keys: Vec<KeyId>,
+    /// Records that the call is sent; `None` if the caller does not need it.
+    pub dispatch_signal: Option<Arc<DispatchSignal>>,
+    /// The budget of the run; `None` if spending is not counted for a run.
+    pub budget: Option<Arc<SharedBudget>>,
+    /// The memory allowance that the response takes from; empty for that of the process.
+    pub memory: HeldMemory,
+    /// The time after which the answer is useless.
     pub deadline: Instant,
 }
 
 impl Call {
-    /// Returns where it waits.
-    pub(super) fn place(&self) -> Place {
-        Place {
-            lane: self.model.clone(),
+    /// Returns the key by which the call is queued.
+    pub(super) fn queue_key(&self) -> QueueKey {
+        QueueKey {
+            model: self.model.clone(),
             priority: self.priority,
-            run: self.asker.run,
-            rank: self.asker.rank,
+            run: self.context.run,
+            rank: self.context.rank,
         }
     }
 }
 
-/// Whether a call has left, or was withdrawn before: one of them, and once.
+/// Whether a call was sent, or withdrawn before it was sent. The first of the two is final.
 #[derive(Debug, Default)]
-pub struct Departure {
-    left: SetOnce<Option<Left>>,
-    /// Whether response headers have come.
-    word: AtomicBool,
-    /// Whether one that left later has shown that the model works again after an outage.
-    hangs: AtomicBool,
-    pauses: Mutex<Pauses>,
+pub struct DispatchSignal {
+    dispatched: SetOnce<Option<Dispatched>>,
+    /// Whether response headers were received.
+    headers_received: AtomicBool,
+    /// Whether a later call has shown that the model works again after an outage.
+    hanging: AtomicBool,
+    pauses: Mutex<ReadPauses>,
 }
 
-/// How long the call itself has not read its reply, because there was no memory for it.
+/// Time in which the call did not read its response because no memory was available.
 #[derive(Debug, Default)]
-struct Pauses {
-    ended: Duration,
+struct ReadPauses {
+    past: Duration,
     since: Option<Instant>,
 }
 
-impl Departure {
-    /// Makes that of a call of which neither is known.
+impl DispatchSignal {
+    /// Creates the signal of a call that is neither sent nor withdrawn.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes that the call leaves. Returns whether it may: one that was withdrawn may not.
-    pub fn leave(&self, left: Left) -> bool {
-        self.left.set(Some(left)).is_ok()
+    /// Records that the call is sent. Returns `false` if it was withdrawn; then it must not be sent.
+    pub fn try_dispatch(&self, call: Dispatched) -> bool {
+        self.dispatched.set(Some(call)).is_ok()
     }
 
-    /// Withdraws the call. Returns whether that was in time: one that has left stays out.
+    /// Withdraws the call. Returns `false` if it was already sent; then it stays in flight.
     pub fn withdraw(&self) -> bool {
-        self.left.set(None).is_ok() || self.left().is_none()
+        self.dispatched.set(None).is_ok() || self.dispatched().is_none()
     }
 
-    /// Returns what is known of the call if it has left.
-    pub fn left(&self) -> Option<&Left> {
-        self.left.get().and_then(Option::as_ref)
+    /// Returns the data of the sent call; `None` if it was not sent.
+    pub fn dispatched(&self) -> Option<&Dispatched> {
+        self.dispatched.get().and_then(Option::as_ref)
     }
 
-    /// Notes that response headers have come.
-    pub fn had_word(&self) {
-        self.word.store(true, Relaxed);
+    /// Records that response headers were received.
+    pub fn mark_headers_received(&self) {
+        self.headers_received.store(true, Relaxed);
     }
 
-    /// Returns whether response headers have come.
-    pub fn has_word(&self) -> bool {
-        self.word.load(Relaxed)
+    /// Returns whether response headers were received.
+    pub fn has_headers(&self) -> bool {
+        self.headers_received.load(Relaxed)
     }
 
-    /// Notes that a call that left later has shown that the model works again: this one is not likely to be answered.
-    pub fn hang(&self) {
-        self.hangs.store(true, Relaxed);
+    /// Records that a later call has shown that the model works again: this call will probably not be answered.
+    pub fn mark_hanging(&self) {
+        self.hanging.store(true, Relaxed);
     }
 
-    /// Returns whether it hangs.
-    pub fn hangs(&self) -> bool {
-        self.hangs.load(Relaxed) && !self.has_word()
+    /// Returns whether the call hangs: marked as hanging and without response headers.
+    pub fn is_hanging(&self) -> bool {
+        self.hanging.load(Relaxed) && !self.has_headers()
     }
 
-    /// Notes that the call does not read its reply until the guard is dropped.
-    pub(crate) fn pause(&self) -> Pause<'_> {
+    /// Records that the call does not read its response until the guard is dropped.
+    pub(crate) fn pause(&self) -> ReadPause<'_> {
         self.pauses.lock().unwrap_or_else(PoisonError::into_inner).since = Some(Instant::now());
-        Pause(self)
+        ReadPause(self)
     }
 
-    /// Returns how long the call has not read its reply, until now. The provider was not waited for in that time.
-    pub fn paused(&self) -> Duration {
+    /// Returns the time until now in which the call did not read its response. In that time it did not wait for
+    /// the provider.
+    pub fn paused_for(&self) -> Duration {
         let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        pauses.ended + pauses.since.map_or(Duration::ZERO, |since| since.elapsed())
+        pauses.past + pauses.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Waits until the call leaves; for ever where it was withdrawn.
-    pub async fn has_left(&self) -> &Left {
-        match self.left.wait().await {
-            Some(left) => left,
+    /// Waits until the call is sent; forever if it was withdrawn.
+    pub async fn wait_dispatched(&self) -> &Dispatched {
+        match self.dispatched.wait().await {
+            Some(call) => call,
             None => std::future::pending().await,
         }
     }
 }
 
-/// A call that does not read its reply.
-pub(crate) struct Pause<'a>(&'a Departure);
+/// A pause in which a call does not read its response.
+pub(crate) struct ReadPause<'a>(&'a DispatchSignal);
 
-impl Drop for Pause<'_> {
+impl Drop for ReadPause<'_> {
     fn drop(&mut self) {
         let mut pauses = self.0.pauses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = pauses.since.take() {
-            pauses.ended += since.elapsed();
+            pauses.past += since.elapsed();
         }
     }
 }
 
-/// A call that has left.
+/// A call that was sent.
 #[derive(Debug, Clone)]
-pub struct Left {
-    /// When.
+pub struct Dispatched {
+    /// The time of dispatch.
     pub at: Instant,
-    /// Its number among the provider's calls.
+    /// Its sequence number at the provider.
     pub number: u64,
-    /// With which key.
+    /// The key that was used.
     pub key: KeyLabel,
-    /// What it is likely to cost.
-    pub likely: NanoUsd,
+    /// Its expected cost.
+    pub expected_cost: NanoUsd,
 }
 
-/// A call that left, and how it ended.
+/// The result of a call that was sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Replied {
-    /// Its number among the provider's calls.
+pub struct CallResult {
+    /// Its sequence number at the provider.
     pub number: u64,
-    /// The key it used.
+    /// The key that was used.
     pub key: KeyId,
-    /// From asking until the call left.
+    /// Time from submission to dispatch.
     pub waited: Duration,
-    /// Whether it was the one call that finds out if the lane is well again.
-    pub probe: bool,
-    /// Whether it left although the breaker was open, because no other lane was left.
-    pub forced: bool,
-    /// From leaving until its end.
+    /// Whether it was a probe of a breaker.
+    pub is_probe: bool,
+    /// Whether an open breaker admitted it because no other target was usable.
+    pub is_forced: bool,
+    /// Time from dispatch to its end.
     pub took: Duration,
-    /// From leaving until the first piece of the answer.
+    /// Time from dispatch to the first part of the answer.
     pub first_token: Option<Duration>,
-    /// What it cost; `None` when the price or the usage is unknown.
+    /// Its cost; `None` if the price or the usage is unknown.
     pub cost: Option<NanoUsd>,
-    /// What it is booked with because it may have cost something and nobody knows what.
-    pub perhaps: NanoUsd,
-    /// What came back.
-    pub result: Result<Reply, Failure>,
+    /// Cost that the provider may have charged, booked as an estimate because the real cost is unknown.
+    pub uncertain_cost: NanoUsd,
+    /// The completion or the failure.
+    pub result: Result<Completion, Failure>,
 }
 
-/// A call that did not leave; nothing was spent on it.
+/// Why a call was not sent. It cost nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Refused {
-    /// The wait for its turn would outlast its deadline, or the queue is full.
-    #[error("its turn would come too late")]
+pub enum Rejection {
+    /// The wait would exceed the deadline, or the queue is full.
+    #[error("the wait would exceed the deadline")]
     Busy {
-        /// When its turn would come.
+        /// When the call could be sent.
         until: Instant,
     },
-    /// Too many of its calls are second attempts already.
-    #[error("its retries are used up for the moment")]
-    RetriesSpent {
-        /// When there is room for one again.
+    /// The retry budget is exhausted.
+    #[error("its retry budget is exhausted")]
+    RetryBudgetExhausted {
+        /// When the budget admits a retry again.
         until: Instant,
     },
     /// The breaker is open.
     #[error("its breaker is open")]
-    Open {
-        /// When it will let a probe through; `None` while a probe is under way.
+    BreakerOpen {
+        /// When it will admit a probe; `None` while a probe is in flight.
         until: Option<Instant>,
     },
-    /// The breaker is open, and the lane has not answered once since the start: its address is wrong,
-    /// rather than its provider out for a while.
+    /// The breaker is open, and no target has answered since the start. Probably the address is wrong, and the
+    /// provider is not just temporarily unavailable.
     #[error("it has never answered: {0}")]
     NeverAnswered(Failure),
-    /// The provider has answered no request yet, and refused several because there is no such model.
-    #[error("there is no such model: {0}")]
-    NoModel(Failure),
-    /// No key is left: each was refused, or its quota is spent.
-    #[error("no key is left: {0}")]
-    NoKey(Failure),
-    /// The call is larger than the model or a whole minute's limit.
+    /// The model has not answered a request yet, and the provider refused several because the model does not
+    /// exist.
+    #[error("the model does not exist: {0}")]
+    ModelNotFound(Failure),
+    /// No key is usable: the provider refused it, or its quota is exhausted.
+    #[error("no key is usable: {0}")]
+    NoUsableKey(Failure),
+    /// The call exceeds the context of the model or the limit of a whole minute.
     #[error("{0}")]
     TooLarge(Failure),
-    /// A cap on money is met, or holds what has no price.
+    /// A spending cap is reached, or spending is capped and the target has no price.
     #[error("{failure}")]
     Budget {
-        /// Which cap.
+        /// The cap and its state.
         failure: Failure,
-        /// Whether no other lane has money left either.
-        all: bool,
+        /// Whether the cap applies to all other targets, too.
+        for_all_targets: bool,
     },
-    /// The actor is not there: it is being restarted, and back in a moment.
-    #[error("it is down")]
-    Down,
-    /// The actor has been down for long, or used up its restarts: nobody knows when it comes back.
+    /// The actor is restarting and will be back soon.
+    #[error("its actor is restarting")]
+    ActorRestarting,
+    /// The actor has been down for a long time, or its restarts are exhausted.
     #[error("{0}")]
-    Gone(Failure),
+    ActorDown(Failure),
 }
 
-/// Tells the router how a provider is doing.
+/// Reports the health of a provider to the router.
 #[derive(Debug, Clone, PartialEq, Message)]
 #[rtype(result = "()")]
 pub struct HealthChanged {
-    /// Every lane of the provider.
-    pub lanes: Vec<(LaneName, LaneHealth)>,
+    /// All targets of the provider.
+    pub targets: Vec<(TargetName, TargetHealth)>,
 }
 
-/// How one lane is doing.
+/// The health of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LaneHealth {
-    /// It takes calls.
-    Good,
-    /// It refuses calls, or would let them wait for long.
-    Poor,
-    /// It cannot take any: no key is left.
-    Out,
+pub enum TargetHealth {
+    /// It admits calls.
+    Healthy,
+    /// It rejects calls, or they would wait for a long time.
+    Degraded,
+    /// It cannot admit calls: no key is usable.
+    Unavailable,
 }

@@ -1,6 +1,7 @@
-//! What an account allows, `[provider.NAME.limits]`, and one model of it, `limits` of a model.
+//! Configured rate and concurrency limits: `[provider.NAME.limits]` for an account, `limits` for one of its
+//! models.
 //!
-//! Counts nothing itself: the guards do.
+//! Configuration only. The guards count and enforce.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -10,36 +11,36 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BurstSettings, ConcurrencySettings, RateLimits};
 
-/// What an account allows, or a model of it.
+/// The limits of an account, or of one of its models.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Calls a minute. `None` is no limit, as in the next five.
+    /// Requests per minute. `None` means no limit; the same holds for the next five fields.
     #[serde(deserialize_with = "limit")]
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Calls a second.
-    #[serde(deserialize_with = "by_second")]
+    /// Requests per second.
+    #[serde(deserialize_with = "limit_per_second")]
     pub requests_per_second: Option<NonZeroU32>,
-    /// Calls in any 24 hours.
+    /// Requests in any 24 hours.
     #[serde(deserialize_with = "limit")]
     pub requests_per_day: Option<NonZeroU32>,
-    /// Tokens a minute, read and written together.
+    /// Tokens per minute, input and output together.
     #[serde(deserialize_with = "limit")]
     pub tokens_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute that the models read.
+    /// Input tokens per minute.
     #[serde(deserialize_with = "limit")]
     pub input_tokens_per_minute: Option<NonZeroU32>,
-    /// Tokens a minute that the models write.
+    /// Output tokens per minute.
     #[serde(deserialize_with = "limit")]
     pub output_tokens_per_minute: Option<NonZeroU32>,
-    /// How much of a minute's limits may go at once.
+    /// How much of a per-minute limit may be used at once.
     pub burst: BurstSettings,
-    /// Calls of one model under way at once. An account's holds for each of its models by itself.
+    /// Concurrent attempts at one model. The limit of an account applies to each of its models separately.
     pub concurrency: ConcurrencySettings,
 }
 
 impl Limits {
-    /// Returns those that are counted, not what may be under way at once.
+    /// Returns the rate limits, without the concurrency limit.
     pub(super) fn rates(&self) -> RateLimits {
         let wide = |limit: Option<NonZeroU32>| limit.map(NonZeroU64::from);
         RateLimits {
@@ -55,19 +56,20 @@ impl Limits {
 }
 
 fn limit<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
-    from.deserialize_any(Limit { by_second: false }).map(Some)
+    from.deserialize_any(LimitVisitor { is_per_second: false }).map(Some)
 }
 
-fn by_second<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
-    from.deserialize_any(Limit { by_second: true }).map(Some)
+fn limit_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
+    from.deserialize_any(LimitVisitor { is_per_second: true }).map(Some)
 }
 
-/// A visitor, because a limit of nothing means something to people: none, or less than one a second.
-struct Limit {
-    by_second: bool,
+/// Visitor that refuses 0 and fractions with advice: users write 0 to mean "no limit" and a fraction to mean
+/// "less than one per second".
+struct LimitVisitor {
+    is_per_second: bool,
 }
 
-impl Visitor<'_> for Limit {
+impl Visitor<'_> for LimitVisitor {
     type Value = NonZeroU32;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +78,7 @@ impl Visitor<'_> for Limit {
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<NonZeroU32, E> {
         if number == 0 {
-            return Err(E::custom("a limit of 0 lets no call through; leave the key out for no limit"));
+            return Err(E::custom("a limit of 0 admits no request; leave the key out for no limit"));
         }
         let fit = u32::try_from(number).ok().and_then(NonZeroU32::new);
         fit.ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
@@ -87,11 +89,11 @@ impl Visitor<'_> for Limit {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<NonZeroU32, E> {
-        let by_minute = number * 60.0;
-        if self.by_second && number.fract() != 0.0 && (1.0..f64::from(u32::MAX)).contains(&by_minute) {
+        let per_minute = number * 60.0;
+        if self.is_per_second && number.fract() != 0.0 && (1.0..f64::from(u32::MAX)).contains(&per_minute) {
             return Err(E::custom(format!(
-                "{number} is no whole number; write requests_per_minute = {} instead",
-                by_minute.round()
+                "{number} is not a whole number; write requests_per_minute = {} instead",
+                per_minute.round()
             )));
         }
         Err(E::invalid_type(Unexpected::Float(number), &self))
@@ -103,8 +105,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_is_none_is_refused_with_what_was_meant() {
-        for (written, says) in [
+    fn a_limit_of_zero_or_a_fraction_is_refused_with_advice() {
+        for (written, expected) in [
             ("requests_per_second = 0.5", "; write requests_per_minute = 30 instead"),
             ("requests_per_second = 0", "; leave the key out for no limit"),
             ("tokens_per_minute = 0", "; leave the key out for no limit"),
@@ -113,7 +115,7 @@ mod tests {
             ("requests_per_minute = 4294967296", "expected a nonzero u32"),
         ] {
             let error = toml::from_str::<Limits>(written).unwrap_err();
-            assert!(error.message().contains(says), "{written}: {error}");
+            assert!(error.message().contains(expected), "{written}: {error}");
         }
         let limits: Limits = toml::from_str("requests_per_second = 3").unwrap();
         assert_eq!(limits.requests_per_second, NonZeroU32::new(3));

@@ -1,10 +1,10 @@
-//! A model of a provider, as `[provider.X.models.NAME]` describes it.
+//! A model of a provider: `[provider.X.models.NAME]`.
 
 use std::num::{NonZeroU32, NonZeroU64};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::types::{LongPrice, Price};
+use crate::types::{LongPromptPrice, Price};
 
 use super::Limits;
 
@@ -12,38 +12,38 @@ use super::Limits;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
-    /// What is sent to the provider; written only where it differs from the model's own key, from
-    /// which the configuration fills it in.
+    /// The model name that is sent to the provider. The user sets it only if it differs from the model's own
+    /// key; the configuration fills it in from there.
     pub name: String,
-    /// Most tokens of prompt and answer together; a prompt that is estimated larger is not sent here.
-    /// `None` when it is not known.
+    /// Maximum tokens of prompt and answer together. A prompt that is estimated larger is not sent to this
+    /// model. `None` if unknown.
     pub context: Option<NonZeroU64>,
-    /// What the tokens cost. `None` when it is not known: the call's cost is then unknown, not zero.
+    /// The price of tokens. `None` if unknown: the cost of a call is then unknown, not zero.
     #[serde(deserialize_with = "price")]
     pub price: Option<Price>,
-    /// What the account allows of this model alone, beside the account's own limits.
+    /// The limits of this model, in addition to the account's own limits.
     pub limits: Option<Limits>,
-    /// Most tokens of an answer, where neither the step nor `[defaults]` says.
+    /// Maximum tokens of an answer, if neither the step nor `[defaults]` sets it.
     pub max_tokens: Option<NonZeroU32>,
-    /// Sampling temperature from 0 to 2, where neither the step nor `[defaults]` says.
+    /// Sampling temperature from 0 to 2, if neither the step nor `[defaults]` sets it.
     #[serde(deserialize_with = "temperature")]
     pub temperature: Option<f64>,
-    /// Whether its price is that of the built-in list, because none was written.
+    /// Whether the price comes from the built-in list because the configuration has none.
     #[serde(skip)]
-    pub is_listed: bool,
+    pub has_builtin_price: bool,
 }
 
 impl Model {
-    /// Returns whether it is known what its tokens cost.
+    /// Returns whether the price is known.
     pub fn has_price(&self) -> bool {
         self.price.is_some()
     }
 }
 
-/// A price as it is written.
+/// A price as written in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "price")]
-struct Written {
+struct RawPrice {
     input: Dollars,
     output: Dollars,
     #[serde(default)]
@@ -51,13 +51,13 @@ struct Written {
     #[serde(default)]
     cache_write: Option<Dollars>,
     #[serde(default)]
-    long: Option<WrittenLong>,
+    long: Option<RawLongPrice>,
 }
 
-/// The price of calls with long prompts, as it is written.
+/// The price of calls with long prompts, as written in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "long")]
-struct WrittenLong {
+struct RawLongPrice {
     over: NonZeroU64,
     input: Dollars,
     output: Dollars,
@@ -76,23 +76,28 @@ impl<'de> Deserialize<'de> for Dollars {
         if dollars >= 0.0 && dollars.is_finite() {
             return Ok(Self(dollars));
         }
-        let wrong = format!("{dollars} is no price; write US dollars per million tokens, 0 or more");
-        Err(serde::de::Error::custom(wrong))
+        let message = format!("{dollars} is not a price; write US dollars per million tokens, 0 or more");
+        Err(serde::de::Error::custom(message))
     }
 }
 
 fn price<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Price>, D::Error> {
-    let Written { input, output, cached, cache_write, long } = Written::deserialize(from)?;
-    let dollars = |written: Option<Dollars>| written.map(|Dollars(dollars)| dollars);
-    let long = long.map(|long| LongPrice {
+    let RawPrice { input, output, cached, cache_write, long } = RawPrice::deserialize(from)?;
+    let dollars = |price: Option<Dollars>| price.map(|Dollars(dollars)| dollars);
+    let long = long.map(|long| LongPromptPrice {
         over: long.over.get(),
         input: long.input.0,
         output: long.output.0,
         cached: dollars(long.cached),
         cache_write: dollars(long.cache_write),
     });
-    let (cached, cache_write) = (dollars(cached), dollars(cache_write));
-    Ok(Some(Price { input: input.0, output: output.0, cached, cache_write, long }))
+    Ok(Some(Price {
+        input: input.0,
+        output: output.0,
+        cached: dollars(cached),
+        cache_write: dollars(cache_write),
+        long,
+    }))
 }
 
 fn temperature<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
@@ -100,7 +105,7 @@ fn temperature<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Err
     if (0.0..=2.0).contains(&temperature) {
         return Ok(Some(temperature));
     }
-    Err(serde::de::Error::custom(format!("{temperature} is no temperature; write a number from 0 to 2")))
+    Err(serde::de::Error::custom(format!("{temperature} is not a temperature; write a number from 0 to 2")))
 }
 
 #[cfg(test)]
@@ -121,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_below_zero_and_a_temperature_above_two_are_refused() {
+    fn a_negative_price_and_a_temperature_above_two_are_refused() {
         for text in [
             "price = { input = -1.0, output = 1 }",
             "price = { input = 1, output = nan }",

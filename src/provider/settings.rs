@@ -1,6 +1,6 @@
-//! What can be set about a provider, `[provider.NAME]`.
+//! The settings of a provider: `[provider.NAME]`.
 //!
-//! Holds where keys are, never a key.
+//! Contains the sources of keys, never a key.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -12,74 +12,74 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BreakerSettings, RetryBudgetSettings};
 use crate::types::{ModelName, duration};
-use crate::wire::{Dialect, Format, LeftOut, MaxTokensField, ReasoningTags, Structured};
+use crate::wire::{Dialect, Format, MaxTokensField, ReasoningTags, StructuredOutput, UnsupportedParameters};
 
-use super::base_url::{SIMULATOR, parse_base_url};
-use super::this_machine::is_this_machine;
-use super::{HeaderSource, KeySource, Limits, Model, Patience};
+use super::dispatch::base_url::{SIMULATOR, parse_base_url};
+use super::dispatch::loopback::is_loopback_host;
+use super::{HeaderSource, KeySource, Limits, Model, UnresponsiveTimeouts};
 
 /// One provider.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "RawSettings")]
 pub struct Settings {
-    /// The format it speaks.
+    /// The API format of the provider.
     pub format: Format,
-    /// Its address without a slash at the end; `None` is the vendor's own, `simulator` is played on
-    /// this machine.
+    /// The base URL, without a trailing slash. `None` is the vendor's own address; `simulator` is a simulated
+    /// provider on this machine.
     pub base_url: Option<String>,
-    /// How its format differs from the vendor's.
+    /// Differences from the vendor's own format.
     pub dialect: Dialect,
-    /// Headers sent with every call, beside those of the format.
+    /// Headers that are sent with every call, in addition to those of the format.
     pub headers: IndexMap<HeaderName, HeaderSource>,
-    /// Where its keys are, best first.
+    /// The sources of its keys, preferred first.
     pub keys: Vec<KeySource>,
-    /// After how long the next of its keys is used first; `None` is always the best.
+    /// How often the next key becomes the preferred one; `None` always prefers the first usable key.
     pub rotate_every: Option<Duration>,
-    /// What it allows.
+    /// The account's limits.
     pub limits: Limits,
-    /// What a call reserves for its answer.
-    pub reserve: Reserve,
-    /// How long it may stay silent.
+    /// How many output tokens a call reserves.
+    pub output_reservation: OutputReservation,
+    /// Timeouts of its calls.
     pub timeouts: Timeouts,
-    /// When it counts as failing.
+    /// Settings of its circuit breakers.
     pub breaker: BreakerSettings,
-    /// How many retries it is asked for.
-    pub retries: RetryBudgetSettings,
-    /// Most attempts in flight to all of its models together; `None` is no bound beside each model's own.
+    /// Settings of its retry budget.
+    pub retry_budget: RetryBudgetSettings,
+    /// Maximum attempts in flight to all models together; `None` leaves only the limit of each model.
     pub max_concurrency: Option<NonZeroU32>,
-    /// Most calls that may wait for it.
+    /// Maximum number of queued calls.
     pub queue: NonZeroUsize,
-    /// How long a model may say nothing before it counts as silent. No key of the file.
-    pub patience: Patience,
-    /// Its models, in the order of the file.
+    /// How long a model may send nothing before it counts as unresponsive. Not a configuration key.
+    pub unresponsive_after: UnresponsiveTimeouts,
+    /// Its models, in the order of the configuration file.
     pub models: IndexMap<ModelName, Model>,
 }
 
 impl Settings {
-    /// Returns whether the simulator plays it, on this machine.
-    pub fn is_practice(&self) -> bool {
+    /// Returns whether it is a simulated provider.
+    pub fn is_simulated(&self) -> bool {
         self.base_url.as_deref() == Some(SIMULATOR)
     }
 
-    /// Returns whether no call can leave without a key: only a server of one's own may need none.
+    /// Returns whether calls need a key: only a server at a configured address may need none.
     pub fn needs_key(&self) -> bool {
-        self.base_url.is_none() || !self.keys.is_empty() && !self.is_practice()
+        self.base_url.is_none() || !self.keys.is_empty() && !self.is_simulated()
     }
 
-    /// Returns what becomes of reasoning in its answers, unless that is the default at its address.
-    pub fn unusual_reasoning_tags(&self) -> Option<&'static str> {
+    /// Returns the handling of reasoning in its answers, if it is not the default at its address.
+    pub fn non_default_reasoning_tags(&self) -> Option<&'static str> {
         let real_url = self.base_url.as_deref().filter(|url| *url != SIMULATOR);
         let tags = self.dialect.reasoning_tags;
         (tags != ReasoningTags::default_for(self.format, real_url)).then(|| tags.as_str())
     }
 
-    /// Returns the host that its calls go to over plain `http://`, where that is another machine: what they carry
-    /// can be read on the way.
+    /// Returns the host that its calls go to over plain `http://`, if that is another machine: their contents
+    /// can be read in transit.
     pub fn plain_remote_host(&self) -> Option<String> {
         self.remote().filter(|remote| !remote.is_https).map(|remote| remote.host)
     }
 
-    /// Returns how many attempts may be in flight at most, to all of its models together.
+    /// Returns the maximum number of attempts in flight to all models together.
     pub(super) fn max_in_flight(&self) -> usize {
         let account = self.limits.concurrency;
         let of = |model: &Model| model.limits.as_ref().map_or(account, |own| own.concurrency);
@@ -89,17 +89,17 @@ impl Settings {
         self.max_concurrency.map_or(all, |bound| all.min(bound.get() as usize))
     }
 
-    /// Returns where its calls go; `None` where that is this machine.
+    /// Returns the host that its calls go to; `None` if that is this machine.
     pub(super) fn remote(&self) -> Option<Remote> {
         let url: Uri = match &self.base_url {
             None => return Some(Remote { host: String::new(), is_https: true }),
             Some(url) => url.parse().ok()?,
         };
-        let host = url.host().filter(|host| !is_this_machine(host))?.trim_matches(['[', ']']).to_owned();
+        let host = url.host().filter(|host| !is_loopback_host(host))?.trim_matches(['[', ']']).to_owned();
         Some(Remote { host, is_https: url.scheme_str()? == "https" })
     }
 
-    /// Returns the settings of a simulated provider, which knows one model, `any`.
+    /// Returns the settings of a simulated provider with one model, `any`.
     pub fn simulated() -> Self {
         Self {
             base_url: Some(SIMULATOR.to_owned()),
@@ -111,7 +111,7 @@ impl Settings {
 
 /// Another machine that calls go to.
 pub(super) struct Remote {
-    /// Its name or address; empty where it is the vendor's own.
+    /// The host name or address; empty for the vendor's own.
     pub(super) host: String,
     pub(super) is_https: bool,
 }
@@ -126,40 +126,40 @@ impl Default for Settings {
             keys: Vec::new(),
             rotate_every: None,
             limits: Limits::default(),
-            reserve: Reserve::default(),
+            output_reservation: OutputReservation::default(),
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
-            retries: RetryBudgetSettings::default(),
+            retry_budget: RetryBudgetSettings::default(),
             max_concurrency: None,
             queue: const { NonZeroUsize::new(10_000).unwrap() },
-            patience: Patience::default(),
+            unresponsive_after: UnresponsiveTimeouts::default(),
             models: IndexMap::new(),
         }
     }
 }
 
-/// What a call reserves of the token limits for its answer, before anybody knows how long that will be.
+/// How many output tokens a call reserves from the token limits before the length of its answer is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reserve {
-    /// What nearly all answers of its step stay within; what was not used is given back.
+pub enum OutputReservation {
+    /// The 95th percentile of the answers of its step; what is not used is returned.
     #[default]
-    Learned,
-    /// Its `max_tokens`, and nothing is given back: for providers that count so themselves.
+    P95,
+    /// The call's `max_tokens`, and nothing is returned: for providers that count so.
     MaxTokens,
 }
 
-/// How long a provider may stay silent.
+/// Timeouts of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// Until a connection stands.
+    /// Until the connection is established.
     #[serde(with = "duration")]
     pub connect: Duration,
-    /// From sending the call until the first piece of the answer.
+    /// From sending the call until the first part of the answer.
     #[serde(with = "duration")]
     pub first_token: Duration,
-    /// Between two pieces of the answer.
+    /// Between two parts of the answer.
     #[serde(with = "duration")]
     pub idle: Duration,
     /// For the whole call.
@@ -178,15 +178,15 @@ impl Default for Timeouts {
     }
 }
 
-/// The keys as they stand in the file: the dialect's are among the provider's own.
+/// The keys as in the configuration file: the dialect's are among the provider's own.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename = "provider")]
-struct Written {
+struct RawSettings {
     format: Format,
     #[serde(deserialize_with = "base_url")]
     base_url: Option<String>,
     api_version: Option<String>,
-    structured: Structured,
+    structured_output: StructuredOutput,
     max_tokens_field: MaxTokensField,
     #[serde(deserialize_with = "some_tags")]
     reasoning_tags: Option<ReasoningTags>,
@@ -196,38 +196,54 @@ struct Written {
     #[serde(deserialize_with = "some_duration")]
     rotate_every: Option<Duration>,
     limits: Limits,
-    reserve: Reserve,
+    output_reservation: OutputReservation,
     timeouts: Timeouts,
     breaker: BreakerSettings,
-    retries: RetryBudgetSettings,
+    retry_budget: RetryBudgetSettings,
     #[serde(deserialize_with = "some_count")]
     max_concurrency: Option<NonZeroU32>,
     queue: NonZeroUsize,
     models: IndexMap<ModelName, Model>,
 }
 
-impl Default for Written {
+impl Default for RawSettings {
     fn default() -> Self {
         let default = Settings::default();
-        let Settings { format, base_url, dialect, headers, keys, rotate_every, limits, reserve, .. } =
+        let Settings {
+            format,
+            base_url,
+            dialect,
+            headers,
+            keys,
+            rotate_every,
+            limits,
+            output_reservation: reserve,
+            ..
+        } = default;
+        let Settings { timeouts, breaker, retry_budget: retries, max_concurrency, queue, models, .. } =
             default;
-        let Settings { timeouts, breaker, retries, max_concurrency, queue, models, .. } = default;
-        let Dialect { api_version, structured, max_tokens_field, reasoning_tags: _, left_out: _ } = dialect;
+        let Dialect {
+            api_version,
+            structured_output: structured,
+            max_tokens_field,
+            reasoning_tags: _,
+            unsupported: _,
+        } = dialect;
         Self {
             format,
             base_url,
             api_version,
-            structured,
+            structured_output: structured,
             max_tokens_field,
             reasoning_tags: None,
             headers,
             keys,
             rotate_every,
             limits,
-            reserve,
+            output_reservation: reserve,
             timeouts,
             breaker,
-            retries,
+            retry_budget: retries,
             max_concurrency,
             queue,
             models,
@@ -235,15 +251,33 @@ impl Default for Written {
     }
 }
 
-impl From<Written> for Settings {
-    fn from(written: Written) -> Self {
-        let Written { format, base_url, headers, keys, rotate_every, limits, reserve, .. } = written;
-        let Written { timeouts, breaker, retries, max_concurrency, queue, models, .. } = written;
-        let Written { api_version, structured, max_tokens_field, reasoning_tags, .. } = written;
+impl From<RawSettings> for Settings {
+    fn from(raw: RawSettings) -> Self {
+        let RawSettings {
+            format,
+            base_url,
+            headers,
+            keys,
+            rotate_every,
+            limits,
+            output_reservation: reserve,
+            ..
+        } = raw;
+        let RawSettings { timeouts, breaker, retry_budget: retries, max_concurrency, queue, models, .. } =
+            raw;
+        let RawSettings {
+            api_version, structured_output: structured, max_tokens_field, reasoning_tags, ..
+        } = raw;
         let real_url = base_url.as_deref().filter(|url| *url != SIMULATOR);
         let reasoning_tags = reasoning_tags.unwrap_or_else(|| ReasoningTags::default_for(format, real_url));
-        let left_out = LeftOut::default();
-        let dialect = Dialect { api_version, structured, max_tokens_field, reasoning_tags, left_out };
+        let unsupported = UnsupportedParameters::default();
+        let dialect = Dialect {
+            api_version,
+            structured_output: structured,
+            max_tokens_field,
+            reasoning_tags,
+            unsupported,
+        };
         Self {
             format,
             base_url,
@@ -252,13 +286,13 @@ impl From<Written> for Settings {
             keys,
             rotate_every,
             limits,
-            reserve,
+            output_reservation: reserve,
             timeouts,
             breaker,
-            retries,
+            retry_budget: retries,
             max_concurrency,
             queue,
-            patience: Patience::default(),
+            unresponsive_after: UnresponsiveTimeouts::default(),
             models,
         }
     }
@@ -281,11 +315,11 @@ fn base_url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
 }
 
 fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<HeaderName, HeaderSource>, D::Error> {
-    let written = IndexMap::<Header, HeaderSource>::deserialize(from)?;
-    Ok(written.into_iter().map(|(Header(name), source)| (name, source)).collect())
+    let raw = IndexMap::<Header, HeaderSource>::deserialize(from)?;
+    Ok(raw.into_iter().map(|(Header(name), source)| (name, source)).collect())
 }
 
-/// The name of a header that may be set.
+/// The name of a header that may be configured.
 #[derive(PartialEq, Eq, Hash)]
 struct Header(HeaderName);
 
@@ -296,13 +330,12 @@ impl<'de> Deserialize<'de> for Header {
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {
-    let name: HeaderName = text
-        .parse()
-        .map_err(|_| format!("`{text}` is no name of a header; use letters, digits and dashes"))?;
+    let name: HeaderName =
+        text.parse().map_err(|_| format!("`{text}` is not a header name; use letters, digits and dashes"))?;
     match name.as_str() {
-        "anthropic-version" => Err(format!("`{name}` has a setting of its own; write `api_version`")),
+        "anthropic-version" => Err(format!("`{name}` has its own setting; write `api_version`")),
         "connection" | "content-encoding" | "content-length" | "content-type" | "host"
-        | "transfer-encoding" => Err(format!("`{name}` belongs to the call itself; leave it out")),
+        | "transfer-encoding" => Err(format!("`{name}` is set by each call itself; leave it out")),
         _ => Ok(name),
     }
 }
@@ -312,28 +345,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_written_is_as_in_the_default() {
+    fn a_missing_key_has_its_default() {
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
     }
 
     #[test]
-    fn every_key_of_a_provider_arrives() {
+    fn every_key_of_a_provider_is_read() {
         let settings: Settings = toml::from_str(
             r#"
             format = "gemini"
             base_url = "http://localhost:8000/v1/"
             api_version = "v1"
-            structured = "prompt"
+            structured_output = "prompt"
             max_tokens_field = "max_tokens"
             reasoning_tags = "strip"
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
             rotate_every = "1h"
             limits = { requests_per_minute = 1000, concurrency = 8 }
-            reserve = "max_tokens"
+            output_reservation = "max_tokens"
             timeouts = { idle = "5s" }
-            breaker = { pause = "1s" }
-            retries = { share = 0.5 }
+            breaker = { open_duration = "1s" }
+            retry_budget = { ratio = 0.5 }
             max_concurrency = 24
             queue = 7
             models.b.name = "x"
@@ -344,18 +377,18 @@ mod tests {
         assert_eq!(settings.format, Format::Gemini);
         assert_eq!(settings.base_url.as_deref(), Some("http://localhost:8000/v1"));
         assert_eq!(settings.dialect.api_version.as_deref(), Some("v1"));
-        assert_eq!(settings.dialect.structured, Structured::Prompt);
+        assert_eq!(settings.dialect.structured_output, StructuredOutput::Prompt);
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
         assert_eq!(settings.dialect.reasoning_tags, ReasoningTags::Strip);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));
         assert_eq!(settings.limits.concurrency.max.get(), 8);
-        assert_eq!(settings.reserve, Reserve::MaxTokens);
+        assert_eq!(settings.output_reservation, OutputReservation::MaxTokens);
         assert_eq!(settings.rotate_every, Some(Duration::from_secs(3600)));
         assert_eq!(settings.timeouts, Timeouts { idle: Duration::from_secs(5), ..Timeouts::default() });
-        assert_eq!(settings.breaker.pause, Duration::from_secs(1));
-        assert_eq!(settings.retries.share, 0.5);
+        assert_eq!(settings.breaker.open_duration, Duration::from_secs(1));
+        assert_eq!(settings.retry_budget.ratio, 0.5);
         assert_eq!(settings.max_concurrency, NonZeroU32::new(24));
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
@@ -363,14 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_belongs_to_the_call_is_refused() {
+    fn a_header_that_each_call_sets_itself_is_refused() {
         for name in ["Content-Type", "anthropic-version", "'x y'"] {
             assert!(toml::from_str::<Settings>(&format!("headers = {{ {name} = 'x' }}")).is_err(), "{name}");
         }
     }
 
     #[test]
-    fn only_another_machine_is_called_in_the_clear() {
+    fn only_another_machine_counts_as_a_plain_http_host() {
         for (url, host) in [
             ("http://10.0.0.7:8000/v1", Some("10.0.0.7")),
             ("http://models.example.com", Some("models.example.com")),
@@ -389,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_of_ones_own_needs_no_key() {
+    fn only_a_server_at_a_configured_address_needs_no_key() {
         let own = Settings { base_url: Some("http://localhost:1".to_owned()), ..Settings::default() };
         let keyed = Settings { keys: vec!["env:A".parse().unwrap()], ..own.clone() };
         assert!(Settings::default().needs_key() && keyed.needs_key());

@@ -1,13 +1,14 @@
-//! What a provider knows: its arrivals, queue, limits, keys, breakers and counts.
+//! Shared state of a provider (its inbox, queue, limits, keys, breakers and counters), and the fields of its actor.
 //!
-//! Every life of the actor shares it, so that a restart forgets nothing, and calls that outlive a
-//! life still count. Holds its lock only for as long as it takes to decide.
+//! All incarnations of the actor share the state, so that a restart loses nothing, and calls that outlive an
+//! incarnation still count. The lock is held only while a decision is made.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actix::{Message, SpawnHandle};
 use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -15,32 +16,30 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::chaos;
-use crate::guard::{BreakerState, Purse};
-use crate::supervisor::{Reply as ReplyTo, Slot};
+use crate::guard::{BreakerState, SharedBudget};
+use crate::supervisor::Slot;
 use crate::types::{
-    AttemptCounts, Class, Failure, KeyLabel, LaneName, ModelName, Parameter, ProviderName, StepName,
+    AttemptCounts, Class, Failure, KeyLabel, ModelName, Parameter, ProviderName, StepName, TargetName,
 };
-use crate::wire::{Hints, LeftOut};
+use crate::wire::{RateLimitHeaders, UnsupportedParameters};
 
-use super::actor::{Provider, Released};
-use super::arrivals::{Arrival, Arrivals};
-use super::book::{Book, Turn};
-use super::call::{Call, HealthChanged, Refused, Replied};
-use super::estimate::Estimate;
-use super::first_attempts::FirstAttempts;
-use super::key::{KeyId, ReadyKey};
-use super::key_source::Key;
-use super::keys::{Blame, Keys};
-use super::lane::{ConcurrencyNews, Lane};
-use super::money::Spending;
-use super::outage::Outage;
-use super::outcome::News;
-use super::outlet::{CallThreads, Outlets};
-use super::permit::{Ended, Permit, Taken};
+use super::admission::budget::Budgets;
+use super::admission::grant::{CallOutcome, Grant};
+use super::admission::inbox::Inbox;
+use super::admission::outcome::StateChange;
+use super::admission::scheduler::Scheduler;
+use super::call::HealthChanged;
+use super::dispatch::client_pool::{ClientPool, IoThreads};
+use super::dispatch::transport;
+use super::health::first_attempts::FirstAttempts;
+use super::health::header_latency::HeaderLatency;
+use super::health::outage::Outage;
+use super::health::snapshot::{KeyCooldown, Snapshot, TargetSnapshot};
+use super::keys::key::KeyId;
+use super::keys::key_set::{KeyFault, Keys};
+use super::keys::key_source::Key;
 use super::settings::Settings;
-use super::silence::Silence;
-use super::snapshot::{LaneSnapshot, RestingKey, Snapshot};
-use super::transport;
+use super::target::{ConcurrencyChange, Target};
 
 /// What a provider's state is made from.
 #[derive(Debug, Clone)]
@@ -49,86 +48,82 @@ pub struct Account {
     pub name: ProviderName,
     /// Its settings.
     pub settings: Settings,
-    /// Where it is; a played provider's address is known only once it listens.
+    /// Its base URL; the address of a simulated provider is known only once it listens.
     pub base_url: String,
-    /// Its keys, best first; none for a server that wants none.
+    /// Its keys, preferred first; none for a server that needs none.
     pub keys: Vec<Key>,
-    /// Headers sent with every call.
+    /// Headers that are sent with every call.
     pub headers: HeaderMap,
-    /// What its calls spend beside their runs' money: its own of the day, and everybody's.
-    pub purses: Vec<Arc<Purse>>,
+    /// The budgets that its calls spend, in addition to their runs': its own daily budget and the global one.
+    pub budgets: Vec<Arc<SharedBudget>>,
 }
 
 /// The state of one provider.
 #[derive(Debug)]
 pub struct State {
     name: ProviderName,
-    practice: bool,
+    is_simulated: bool,
     base_url: String,
     settings: Settings,
-    pub(super) outlets: Outlets,
+    pub(super) clients: ClientPool,
     slot: Slot<Provider>,
-    pub(super) arrivals: Arrivals,
-    pub(super) silence: Silence,
-    inner: Mutex<Book>,
-    /// One reader of key files at a time: a disk that hangs must not gather threads.
-    pub(super) reader: Arc<Semaphore>,
-    /// Runs that share its capacity.
-    pub(super) runs: Arc<AtomicUsize>,
+    pub(super) inbox: Inbox,
+    pub(super) header_latency: HeaderLatency,
+    scheduler: Mutex<Scheduler>,
+    /// At most one task reads key files: a disk that hangs must not accumulate threads.
+    pub(super) key_file_reader: Arc<Semaphore>,
+    /// The number of runs that share its capacity.
+    pub(super) active_runs: Arc<AtomicUsize>,
 }
 
-/// A call in the queue.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) call: Call,
-    pub(super) reply: ReplyTo<Result<Replied, Refused>>,
-    pub(super) asked: Instant,
-    pub(super) estimate: Estimate,
+/// Receives the health of the provider's targets, for the router.
+pub type HealthSink = Arc<dyn Fn(HealthChanged) + Send + Sync>;
+
+/// The actor of one provider; `actor.rs` has its handlers. It is defined beside the state because the state holds
+/// the slot of its actor.
+pub struct Provider {
+    pub(super) state: Arc<State>,
+    pub(super) health_sink: HealthSink,
+    pub(super) last_reported: Option<HealthChanged>,
+    pub(super) dispatch_timer: Option<(Instant, SpawnHandle)>,
+    /// Reports health when it changes by the passage of time alone.
+    pub(super) health_timer: Option<SpawnHandle>,
 }
 
-/// A call that may leave.
-#[derive(Debug)]
-pub(super) struct Departure {
-    pub(super) waiting: Waiting,
-    pub(super) key: ReadyKey,
-    pub(super) permit: Permit,
-}
-
-/// What the queue allows now.
-pub(super) enum Next {
-    /// This call leaves.
-    Leave(Box<Departure>),
-    /// The call whose turn it is may leave at that instant.
-    Wait(Instant),
-    /// There is nothing to do before a call comes, or one that is out ends.
-    Nothing,
+/// Reports that another call may be sent, where no dispatch worker continues with the next call.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct CapacityReleased {
+    /// Whether the end of that call changed the provider's health.
+    pub(super) health_changed: bool,
 }
 
 impl State {
-    /// Makes the state of a provider; its calls run on `threads`.
+    /// Creates the state of a provider; its calls run on `threads`.
     ///
     /// # Errors
-    /// When no HTTP client can be made, or a key is not fit to be sent.
-    pub fn new(account: Account, threads: impl Into<CallThreads>) -> Result<Arc<Self>, transport::Error> {
-        let Account { name, settings, base_url, keys, headers, purses } = account;
-        let outlets = Outlets::new(threads.into(), &settings, &base_url, &headers)?;
+    /// If no HTTP client can be created, or a key is not a valid header value.
+    pub fn new(account: Account, threads: impl Into<IoThreads>) -> Result<Arc<Self>, transport::Error> {
+        let Account { name, settings, base_url, keys, headers, budgets } = account;
+        let clients = ClientPool::new(threads.into(), &settings, &base_url, &headers)?;
         let now = Instant::now();
         let keys = Keys::new(settings.format, &keys, settings.rotate_every, now);
-        let mut book = Book::new(&settings, keys.map_err(transport::Error::Key)?, now);
-        let (slot, practice) = (Slot::default(), settings.is_practice());
-        book.spending = Spending::new(name.clone(), practice, purses);
+        let mut scheduler = Scheduler::new(&settings, keys.map_err(transport::Error::Key)?, now);
+        let slot = Slot::default();
+        let is_simulated = settings.is_simulated();
+        scheduler.budgets = Budgets::new(name.clone(), is_simulated, budgets);
         Ok(Arc::new(Self {
             name,
-            practice,
+            is_simulated,
             base_url,
             settings,
-            outlets,
+            clients,
             slot,
-            arrivals: Arrivals::default(),
-            silence: Silence::default(),
-            inner: Mutex::new(book),
-            reader: Arc::new(Semaphore::new(1)),
-            runs: Arc::default(),
+            inbox: Inbox::default(),
+            header_latency: HeaderLatency::default(),
+            scheduler: Mutex::new(scheduler),
+            key_file_reader: Arc::new(Semaphore::new(1)),
+            active_runs: Arc::default(),
         }))
     }
 
@@ -137,12 +132,12 @@ impl State {
         &self.name
     }
 
-    /// Returns whether the provider is played.
-    pub fn is_practice(&self) -> bool {
-        self.practice
+    /// Returns whether the provider is simulated.
+    pub fn is_simulated(&self) -> bool {
+        self.is_simulated
     }
 
-    /// Returns where the living actor is found.
+    /// Returns the slot with the address of the running actor.
     pub fn slot(&self) -> &Slot<Provider> {
         &self.slot
     }
@@ -156,302 +151,245 @@ impl State {
     }
 
     pub(super) fn runtime(&self) -> &Handle {
-        self.outlets.runtime()
+        self.clients.runtime()
     }
 
-    /// Puts a call into the queue, or tells it at once why not.
-    pub(super) fn enqueue(&self, arrival: Arrival, now: Instant) {
-        let Arrival { call, reply, asked } = arrival;
-        if reply.is_abandoned() {
-            return;
-        }
-        // Before the lock: a long prompt takes a millisecond to read.
-        let (model, format) = (self.settings.models.get(&call.model), self.settings.format);
-        let estimate = Estimate::of(&call.prompt, model, format);
-        let mut inner = self.lock();
-        chaos::point("state.enqueue");
-        inner.spending.turn_to_today();
-        match inner.admissible(&self.name, &self.settings, &call, estimate, now) {
-            Ok(()) => inner.queue.push(call.place(), Waiting { call, reply, asked, estimate }),
-            Err(refused) => {
-                drop(inner);
-                reply.send(Err(refused));
-            }
+    /// Applies the response headers of a call; other calls may become ready.
+    pub(super) fn on_headers(&self, grant: &Grant, headers: &RateLimitHeaders, accepted: bool, now: Instant) {
+        let mut scheduler = self.lock();
+        let effects = scheduler.on_headers(grant, headers, accepted, now);
+        drop(scheduler);
+        if effects.wakes_queue || effects.health_changed {
+            self.notify_actor(effects.health_changed);
         }
     }
 
-    /// Decides about the call whose turn it is.
-    pub(super) fn next(self: &Arc<Self>, now: Instant) -> Next {
-        // Made before the lock is taken, so that it is dropped after the lock is released: it takes it again.
-        let mut permit = Permit::empty(self.clone());
-        let mut inner = self.lock();
-        inner.spending.turn_to_today();
-        loop {
-            chaos::point("state.next");
-            match inner.next(now) {
-                Turn::Leave(leaving) => {
-                    let (waiting, key, taken, money) = *leaving;
-                    permit.hold(taken, money);
-                    chaos::point("state.admitted");
-                    return Next::Leave(Box::new(Departure { waiting, key, permit }));
-                }
-                Turn::Refuse(waiting, refused) => {
-                    if matches!(refused, Refused::RetriesSpent { .. }) && !inner.retries_ran_out {
-                        inner.retries_ran_out = true;
-                        warn!(provider = %self.name, "retries have run out, calls that failed wait for more");
-                    }
-                    waiting.reply.send(Err(refused));
-                }
-                Turn::Wait(until) => return Next::Wait(until),
-                Turn::Nothing => return Next::Nothing,
-            }
-        }
-    }
-
-    /// Believes what the headers of a response say; others may leave at once for it.
-    pub(super) fn heard(&self, taken: &Taken, hints: &Hints, accepted: bool, now: Instant) {
-        let mut inner = self.lock();
-        let heard = inner.heard(taken, hints, accepted, now);
-        drop(inner);
-        if heard.calls || heard.health {
-            self.tell_actor(heard.health);
-        }
-    }
-
-    /// Takes back what a call took, if that has not been done; `None` is a call that died without an outcome.
-    /// Returns whether its key is to blame for its failure.
-    pub(super) fn settle(
+    /// Releases the grant of a call unless that is done; `None` is a call that died without an outcome. Returns
+    /// whether its key is at fault.
+    pub(super) fn release_grant(
         self: &Arc<Self>,
-        taken: &mut Option<Taken>,
-        ended: Option<&Ended<'_>>,
+        grant: &mut Option<Grant>,
+        outcome: Option<&CallOutcome<'_>>,
         now: Instant,
-    ) -> Blame {
-        let mut inner = self.lock();
-        if ended.is_some() {
+    ) -> KeyFault {
+        let mut scheduler = self.lock();
+        if outcome.is_some() {
             chaos::point("state.settle");
         }
-        let Some(taken) = &taken.take() else { return Blame::NotTheKey };
-        let news = inner.settle(taken, ended, now);
-        let failed = ended.is_some_and(|ended| ended.result.is_err());
-        let away = if failed || news.health { inner.turn_away(now) } else { Vec::new() };
-        // After a call that has come to its own end its task looks at what waits.
-        let wake = news.health || ended.is_none() && !inner.queue.is_empty();
-        let doubtful = inner.keys.are_in_doubt(now);
-        drop(inner);
-        away.into_iter().for_each(|(waiting, refused)| waiting.reply.send(Err(refused)));
-        self.announce(news, taken, ended);
-        if doubtful {
+        let Some(grant) = &grant.take() else { return KeyFault::NotAtFault };
+        let change = scheduler.release(grant, outcome, fastrand::f64, now);
+        let failed = outcome.is_some_and(|outcome| outcome.result.is_err());
+        let evicted = if failed || change.health_changed { scheduler.evict(now) } else { Vec::new() };
+        // After a call that has ended normally, its worker checks the queue.
+        let wake = change.health_changed || outcome.is_none() && !scheduler.queue.is_empty();
+        let are_keys_doubtful = scheduler.keys.needs_recheck(now);
+        drop(scheduler);
+        evicted.into_iter().for_each(|(waiting, rejection)| waiting.responder.send(Err(rejection)));
+        self.log_changes(change, grant, outcome);
+        if are_keys_doubtful {
             self.read_key_files(now);
         }
         if wake {
-            self.tell_actor(news.health);
+            self.notify_actor(change.health_changed);
         }
-        news.blame
+        change.key_fault
     }
 
-    /// Tells the actor that calls that wait may leave, or that the provider is doing otherwise than before.
-    pub(super) fn tell_actor(&self, health_changed: bool) {
+    /// Notifies the actor that queued calls may be ready, or that the provider's health has changed.
+    pub(super) fn notify_actor(&self, health_changed: bool) {
         if let Some(actor) = self.slot.shared() {
-            actor.do_send(Released { health_changed });
+            actor.do_send(CapacityReleased { health_changed });
         }
     }
 
-    fn announce(&self, news: News, taken: &Taken, ended: Option<&Ended<'_>>) {
-        let (provider, model, key) = (&self.name, &taken.model, &taken.key.label);
-        let failure = ended.and_then(|ended| ended.result.as_ref().err());
-        match (news.moved_to, failure) {
-            (_, Some(failure)) if news.model_is_missing => {
+    fn log_changes(&self, change: StateChange, grant: &Grant, outcome: Option<&CallOutcome<'_>>) {
+        let provider = &self.name;
+        let model = &grant.model;
+        let key = &grant.key.label;
+        let failure = outcome.and_then(|outcome| outcome.result.as_ref().err());
+        match (change.breaker_moved_to, failure) {
+            (_, Some(failure)) if change.model_not_found => {
                 warn!(
                     %provider, %model, %failure,
-                    "the provider refuses this model to every request, resting the lane; check the model's name and \
-                     what the key may use"
+                    "the provider refuses this model for every request, opening its breaker; check the model's \
+                     name and what the key may use"
                 );
             }
             (Some(BreakerState::Open), Some(failure)) if failure.class != Class::NotFound => {
-                warn!(%provider, %model, %failure, "lane keeps failing, resting it");
+                warn!(%provider, %model, %failure, "target keeps failing, opening its breaker");
             }
-            (Some(BreakerState::Closed), _) => info!(%provider, %model, "lane is well again"),
+            (Some(BreakerState::Closed), _) => info!(%provider, %model, "target is healthy again"),
             _ => {}
         }
-        if news.counts_max_tokens {
+        if change.counts_max_tokens {
             warn!(
                 %provider, %model,
-                "provider counts max_tokens when a call arrives: reserving them from now on; write \
-                 reserve = \"max_tokens\" to do so from the start, or lower max_tokens"
+                "provider counts max_tokens when a call arrives: reserving it from now on; write \
+                 output_reservation = \"max_tokens\" to do so from the start, or lower max_tokens"
             );
         }
-        match news.concurrency {
-            Some(ConcurrencyNews::Reduced { to, from }) => {
-                warn!(%provider, %model, to, from, "provider objects to so many calls at once, making fewer");
+        match change.concurrency {
+            Some(ConcurrencyChange::Reduced { to, from }) => {
+                warn!(%provider, %model, to, from, "provider objects to the concurrency, lowering the limit");
             }
-            Some(ConcurrencyNews::Restored(to)) => {
-                info!(%provider, %model, to, "as many calls at once as before")
+            Some(ConcurrencyChange::Restored(to)) => {
+                info!(%provider, %model, to, "concurrency limit restored")
             }
             None => {}
         }
-        if news.retries_are_back {
-            info!(%provider, "retries are there again");
+        if change.retry_budget_recovered {
+            info!(%provider, "retry budget recovered");
         }
-        if let (true, Some(failure)) = (news.key_rests, failure) {
-            warn!(%provider, %key, %failure, "key was refused, resting it");
-        }
-    }
-
-    /// Sends waiting calls away whose asker has gone, whose time is up or whose money is spent, and lets silent
-    /// lanes rest; what waits for them goes elsewhere.
-    pub(super) fn sweep(&self, now: Instant) {
-        let worth_waiting = |waiting: &Waiting| !waiting.reply.is_abandoned() && waiting.call.deadline > now;
-        let mut guard = self.lock();
-        let inner = &mut *guard;
-        inner.spending.turn_to_today();
-        let met = |call: &Call| inner.spending.met(call);
-        let over = inner.queue.take_unless(|waiting| worth_waiting(waiting) && met(&waiting.call).is_none());
-        let why = |waiting: Waiting| (met(&waiting.call).unwrap_or(Refused::Busy { until: now }), waiting);
-        let over: Vec<_> = over.into_iter().map(why).collect();
-        let silent = inner.look_for_silence(now);
-        let away = inner.turn_away(now);
-        drop(guard);
-        for model in silent {
-            warn!(provider = %self.name, %model, "lane has fallen silent, asking others meanwhile");
-        }
-        for (refused, waiting) in over {
-            waiting.reply.send(Err(refused));
-        }
-        for (waiting, refused) in away {
-            waiting.reply.send(Err(refused));
+        if let (true, Some(failure)) = (change.key_cools_down, failure) {
+            warn!(%provider, %key, %failure, "key was rejected, starting its cool-down");
         }
     }
 
-    /// Returns what requests to `model` leave out.
-    pub(super) fn left_out(&self, model: &ModelName) -> LeftOut {
-        self.lock().lanes.get(model).map(|lane| lane.left_out).unwrap_or_default()
+    /// Returns the parameters that requests to `model` leave out.
+    pub(super) fn unsupported_parameters(&self, model: &ModelName) -> UnsupportedParameters {
+        self.lock().targets.get(model).map(|target| target.unsupported_parameters).unwrap_or_default()
     }
 
-    /// Learns that a model does not take a parameter. Returns whether another request than one that left out
-    /// `sent` may be taken.
-    pub(super) fn leave_out(&self, model: &ModelName, parameter: Parameter, sent: LeftOut) -> bool {
-        let mut inner = self.lock();
-        let Some(lane) = inner.lanes.get_mut(model) else { return false };
-        if lane.left_out != sent {
+    /// Records that a model does not accept a parameter. Returns whether a request may be accepted, other than
+    /// one that left out `omitted`.
+    pub(super) fn record_unsupported_parameter(
+        &self,
+        model: &ModelName,
+        parameter: Parameter,
+        omitted: UnsupportedParameters,
+    ) -> bool {
+        let mut scheduler = self.lock();
+        let Some(target) = scheduler.targets.get_mut(model) else { return false };
+        if target.unsupported_parameters != omitted {
             return true;
         }
-        let is_new = lane.left_out.learn(parameter);
-        drop(inner);
+        let is_new = target.unsupported_parameters.record(parameter);
+        drop(scheduler);
         if is_new {
-            let (provider, parameter) = (&self.name, parameter.as_str());
-            warn!(%provider, %model, parameter, "the model does not take this parameter, asking without it");
+            let provider = &self.name;
+            let parameter = parameter.as_str();
+            warn!(%provider, %model, parameter, "the model does not accept this parameter, leaving it out");
         }
         is_new
     }
 
-    /// Returns whether there is a key for `model` beside those that a request was refused with.
-    pub fn has_other_key(&self, model: &ModelName, not_with: &[KeyId], now: Instant) -> bool {
-        self.lock().keys.has_other(model, not_with, now)
+    /// Returns whether there is a key for `model` other than those that a request was refused with.
+    pub fn has_other_key(&self, model: &ModelName, excluded_keys: &[KeyId], now: Instant) -> bool {
+        self.lock().keys.has_other(model, excluded_keys, now)
     }
 
-    /// Returns why no request can be answered by `model` within `patience`; `None` where some may.
-    pub fn outage(&self, model: &ModelName, patience: Duration, now: Instant) -> Option<Outage> {
-        self.lock().outage(model, patience, now)
+    /// Returns why `model` can answer no request within `max_wait`; `None` if it may answer some.
+    pub fn outage(&self, model: &ModelName, max_wait: Duration, now: Instant) -> Option<Outage> {
+        self.lock().outage(model, max_wait, now)
     }
 
-    /// Returns whether `model` has fallen silent, its probe is due, and no call waits to be it.
-    pub fn wants_probe(&self, model: &ModelName, now: Instant) -> bool {
-        let inner = self.lock();
-        let waits = inner.queue.lanes_waiting().any(|(waiting, _)| waiting == model);
-        !waits && inner.lanes.get(model).is_some_and(|lane| lane.is_silent() && lane.breaker.would_admit(now))
+    /// Returns whether `model` is unresponsive, its probe is due, and no queued call could be that probe.
+    pub fn needs_probe(&self, model: &ModelName, now: Instant) -> bool {
+        let scheduler = self.lock();
+        let has_queued_call = scheduler.queue.waiting_by_model().any(|(waiting, _)| waiting == model);
+        !has_queued_call
+            && scheduler
+                .targets
+                .get(model)
+                .is_some_and(|target| target.is_unresponsive() && target.breaker.would_admit(now))
     }
 
-    /// Returns whether `model` has fallen silent. Then it has said nothing yet to any call that has had no word: one
-    /// that left earlier than the others has waited for longer.
-    pub fn is_silent(&self, model: &ModelName) -> bool {
-        self.lock().lanes.get(model).is_some_and(Lane::is_silent)
+    /// Returns whether `model` is unresponsive. Then no call without response headers has had a response; a
+    /// call that was sent earlier than the others has waited longer.
+    pub fn is_unresponsive(&self, model: &ModelName) -> bool {
+        self.lock().targets.get(model).is_some_and(Target::is_unresponsive)
     }
 
-    /// Returns how the attempts at `model` have ended.
+    /// Returns the counts of attempts at `model` by result.
     pub fn attempt_counts(&self, model: &ModelName) -> AttemptCounts {
-        self.lock().lanes.get(model).map(|lane| lane.counts).unwrap_or_default()
+        self.lock().targets.get(model).map(|target| target.counts).unwrap_or_default()
     }
 
-    /// Looks at how the first attempts of requests at `model` have ended.
+    /// Reads the results of the first attempts of requests at `model`.
     pub fn with_first_attempts<T>(
         &self,
         model: &ModelName,
         look: impl FnOnce(&FirstAttempts) -> T,
     ) -> Option<T> {
-        self.lock().lanes.get(model).map(|lane| look(&lane.first_attempts))
+        self.lock().targets.get(model).map(|target| look(&target.first_attempts))
     }
 
-    /// Returns when the oldest of the attempts at `model` left that have had no word yet.
-    pub fn oldest_unheard(&self, model: &ModelName) -> Option<Instant> {
-        self.lock().lanes.get(model)?.oldest_unheard()
+    /// Returns when the oldest attempt at `model` without response headers was sent.
+    pub fn oldest_pending_sent_at(&self, model: &ModelName) -> Option<Instant> {
+        self.lock().targets.get(model)?.oldest_pending_sent_at()
     }
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {
-        let inner = self.lock();
-        let health = inner.health(now).into_iter();
-        let lane = |model| LaneName { provider: self.name.clone(), model };
-        HealthChanged { lanes: health.map(|(model, health)| (lane(model), health)).collect() }
+        let scheduler = self.lock();
+        let health = scheduler.health(now).into_iter();
+        let target = |model| TargetName { provider: self.name.clone(), model };
+        HealthChanged { targets: health.map(|(model, health)| (target(model), health)).collect() }
     }
 
-    /// Returns how the provider is doing.
+    /// Returns the current state for display.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let arrived = self.arrivals.len();
-        let inner = self.lock();
-        let waiting: HashMap<_, _> = inner.queue.lanes_waiting().collect();
-        let lanes = inner.lanes.iter().map(|(model, lane)| LaneSnapshot {
+        let in_inbox = self.inbox.len();
+        let scheduler = self.lock();
+        let waiting: HashMap<_, _> = scheduler.queue.waiting_by_model().collect();
+        let targets = scheduler.targets.iter().map(|(model, target)| TargetSnapshot {
             model: model.clone(),
-            breaker: inner.breaker_of(model, now).unwrap_or(BreakerState::Closed),
-            in_flight: lane.concurrency.in_flight(),
-            concurrency: lane.concurrency.reachable(lane.is_paced(&inner.limits)),
-            waiting: waiting.get(model).copied().unwrap_or(0),
-            reduced_from: lane.concurrency.reduced_from(),
-            probed_in: inner.rests_for(lane, now),
-            last_failure: inner.last_failure_of(lane).map(|last| (last.class, last.message.clone())),
+            breaker: scheduler.breaker_state(model, now).unwrap_or(BreakerState::Closed),
+            in_flight: target.concurrency.in_flight(),
+            concurrency: target.concurrency.effective_limit(target.is_rate_limited(&scheduler.limits)),
+            queued: waiting.get(model).copied().unwrap_or(0),
+            reduced_from: target.concurrency.reduced_from(),
+            probed_in: scheduler.open_for(target, now),
+            last_failure: scheduler.last_failure_of(target).map(|last| (last.class, last.message.clone())),
         });
         Snapshot {
             provider: self.name.clone(),
-            practice: self.practice,
+            simulated: self.is_simulated,
             up: self.is_up(),
-            in_flight: inner.in_flight,
-            concurrency: inner.concurrency(),
-            waiting: inner.queue.len() + arrived,
-            capacity: inner.capacity(Duration::MAX, now),
-            calls: inner.calls,
-            throttled: inner.throttled,
-            limit: inner.limit_use(now),
-            held_for: inner.longest_hold(now),
-            retries_wait_for: inner.retries.wait(now),
-            lanes: lanes.collect(),
-            resting_keys: inner.keys.resting(now).map(resting).collect(),
+            in_flight: scheduler.in_flight,
+            concurrency: scheduler.concurrency(),
+            queued: scheduler.queue.len() + in_inbox,
+            capacity: scheduler.capacity(Duration::MAX, now),
+            calls: scheduler.calls_sent,
+            throttled: scheduler.throttled,
+            limit: scheduler.limit_utilization(now),
+            held_for: scheduler.longest_hold(now),
+            retry_budget_wait: scheduler.retry_budget.wait(now),
+            targets: targets.collect(),
+            keys_in_cooldown: scheduler.keys.cooling_down(now).map(key_cooldown).collect(),
         }
     }
 
-    /// Returns until when a call of that size would wait.
+    /// Returns until when a call with these tokens would wait.
     #[cfg(test)]
-    pub(super) fn expected(&self, need: crate::guard::Need, now: Instant) -> Instant {
-        self.lock().limits.expected(0, need, now)
+    pub(super) fn expected(&self, need: crate::guard::TokenCost, now: Instant) -> Instant {
+        self.lock().limits.expected_at(0, need, now)
     }
 
-    /// Takes over what an earlier session of a run learned: the tokens of the answers of a step by a model.
-    pub fn restore(&self, model: &ModelName, step: &StepName, written: impl IntoIterator<Item = u64>) {
-        if let Some(lane) = self.lock().lanes.get_mut(model) {
-            lane.sizes.restore(step, written);
+    /// Restores the output tokens of a step's answers by a model from an earlier session.
+    pub fn restore_token_stats(
+        &self,
+        model: &ModelName,
+        step: &StepName,
+        outputs: impl IntoIterator<Item = u64>,
+    ) {
+        if let Some(target) = self.lock().targets.get_mut(model) {
+            target.token_stats.restore(step, outputs);
         }
     }
 
-    /// A panic while the lock was held leaves numbers, not broken promises: go on with them.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic while the lock was held leaves valid numbers, so a poisoned lock is used as it is.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Scheduler> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn resting((key, why): (&KeyLabel, &Failure)) -> RestingKey {
-    RestingKey { key: key.clone(), class: why.class, message: why.message.clone() }
+fn key_cooldown((key, failure): (&KeyLabel, &Failure)) -> KeyCooldown {
+    KeyCooldown { key: key.clone(), class: failure.class, message: failure.message.clone() }
 }
 
-#[cfg(test)]
-mod silent;
 #[cfg(test)]
 pub(super) mod tests;
 #[cfg(test)]
 mod unreachable;
+#[cfg(test)]
+mod unresponsive;

@@ -1,8 +1,8 @@
-//! Orders the lanes for every ask and sets it on its way.
+//! The router actor: orders the targets for every request and starts its execution.
 //!
-//! Holds no future: an ask under way is its asker's (or, where an actor has sent it, a task on the shared runtime),
-//! so that ten thousand of them cost the actor nothing, and a panic in one costs that one. In a drain it takes no
-//! more asks and stays until those under way have ended.
+//! It holds no futures. An execution runs in the task of its caller; that of a request sent by an actor runs in a
+//! task on the shared runtime. So ten thousand executions cost the actor nothing, and a panic in one affects only
+//! that one. While draining, it accepts no more requests and runs until all executions have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,92 +10,113 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use actix::prelude::*;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::debug;
 
 use crate::chaos;
-use crate::provider::{HealthChanged, LaneHealth};
-use crate::supervisor::{Later, Stop};
-use crate::types::{Class, Failure, LaneName, RouteName};
+use crate::provider::{CallResponder, HealthChanged, TargetHealth};
+use crate::supervisor::{Deferred, Stop};
+use crate::types::{Class, Failure, RouteName, TargetName};
 
-use super::ask::{Ask, Begin};
-use super::flow::{FirstCall, Flow};
-use super::hedge::Hedges;
-use super::lane::{LaneHandle, RouteHandle};
-use super::policy::Chooser;
+use super::execution::{DelegatedCall, Execution};
+use super::hedge::HedgeLimiter;
+use super::policy::TargetSelector;
+use super::request::{Request, STOPPING_MESSAGE};
 use super::settings::RetrySettings;
+use super::target::{RouteHandle, TargetHandle};
 
 /// The router.
 #[derive(Debug)]
 pub struct Router {
     setup: Arc<Setup>,
-    choosers: HashMap<RouteName, Chooser>,
-    health: HashMap<LaneName, LaneHealth>,
+    selectors: HashMap<RouteName, TargetSelector>,
+    health: HashMap<TargetName, TargetHealth>,
     stopping: bool,
 }
 
-/// What the router is made from, and made from again after a panic.
+/// What the router is created from, also after a panic.
 #[derive(Debug)]
 struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
-    hedges: Arc<Hedges>,
+    hedges: Arc<HedgeLimiter>,
     runtime: Runtime,
-    /// Whether a stop is for good, and no restart.
+    /// Whether a stop is final and not a restart.
     draining: Arc<AtomicBool>,
-    /// Every ask under way holds the other end. When this one goes, they give up.
-    open: watch::Sender<()>,
+    /// Every execution holds a receiver. If this sender is dropped, the executions end.
+    shutdown_tx: watch::Sender<()>,
 }
 
 impl Router {
-    /// Makes a router over `routes`; asks of other actors run on `runtime`. Once `draining` is set, a stop waits for them.
+    /// Creates a router over `routes`. Requests of actors run on `runtime`. Once `draining` is set, a stop waits
+    /// for all executions.
     pub fn new(
         routes: HashMap<RouteName, RouteHandle>,
         retry: RetrySettings,
         runtime: Runtime,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        let hedges = Arc::new(Hedges::new(retry.hedge_share, draining.clone()));
-        let open = watch::Sender::new(());
-        Self::from_setup(Arc::new(Setup { routes, retry, hedges, runtime, draining, open }))
+        let hedges = Arc::new(HedgeLimiter::new(retry.hedge_ratio, draining.clone()));
+        let shutdown_tx = watch::Sender::new(());
+        Self::from_setup(Arc::new(Setup { routes, retry, hedges, runtime, draining, shutdown_tx }))
     }
 
-    /// Makes the router's next life, should this one be killed: the asks of both are under way together.
-    pub fn next_life(&self) -> Self {
+    /// Creates the next incarnation, for the case that this one is terminated. Executions of both may run at the
+    /// same time.
+    pub fn next_incarnation(&self) -> Self {
         Self::from_setup(self.setup.clone())
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
-        let chooser = |route: &RouteHandle| {
-            let weights = route.lanes.iter().map(|lane| lane.weight).collect();
-            Chooser::new(route.policy, weights)
+        let new_selector = |route: &RouteHandle| {
+            let weights = route.targets.iter().map(|target| target.weight).collect();
+            TargetSelector::new(route.policy, weights)
         };
-        let choosers = setup.routes.iter().map(|(name, route)| (name.clone(), chooser(route))).collect();
-        Self { setup, choosers, health: HashMap::new(), stopping: false }
+        let selectors =
+            setup.routes.iter().map(|(name, route)| (name.clone(), new_selector(route))).collect();
+        Self { setup, selectors, health: HashMap::new(), stopping: false }
     }
 
-    /// Returns the lanes of a route in the order in which they should be tried, and how often.
-    fn lanes(&mut self, route: &RouteName) -> Option<(Vec<LaneHandle>, RetrySettings)> {
-        let (route, chooser) = (self.setup.routes.get(route)?, self.choosers.get_mut(route)?);
-        let lanes = &route.lanes;
-        let healthy = |lane: &LaneHandle| self.health.get(&lane.name).copied().unwrap_or(LaneHealth::Good);
-        let health: Vec<LaneHealth> = lanes.iter().map(healthy).collect();
-        let ordered = chooser.order(&health).into_iter().map(|lane| lanes[lane].clone());
-        Some((ordered.collect(), self.setup.retry.along(route)))
+    /// Returns the targets of a route in the order in which they should be tried, and its retry settings.
+    fn ordered_targets(&mut self, route: &RouteName) -> Option<(Vec<TargetHandle>, RetrySettings)> {
+        let selector = self.selectors.get_mut(route)?;
+        let route = self.setup.routes.get(route)?;
+        let targets = &route.targets;
+        let health_of =
+            |target: &TargetHandle| self.health.get(&target.name).copied().unwrap_or(TargetHealth::Healthy);
+        let health: Vec<TargetHealth> = targets.iter().map(health_of).collect();
+        let ordered = selector.order(&health).into_iter().map(|index| targets[index].clone());
+        Some((ordered.collect(), route.retry_settings(&self.setup.retry)))
     }
 
-    /// Begins an ask, unless it comes too late or nobody knows its route.
-    fn begin(&mut self, ask: Ask, brought: bool) -> Result<(Flow, Option<FirstCall>), Failure> {
+    /// Starts the execution of a request, unless the router is stopping or the route does not exist.
+    fn start(
+        &mut self,
+        request: Request,
+        caller_awaits: bool,
+    ) -> Result<(Execution, Option<DelegatedCall>), Failure> {
         if self.stopping {
-            return Err(Failure::new(Class::Cancelled, super::STOPPED));
+            return Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE));
         }
-        let Some((lanes, retry)) = self.lanes(&ask.route) else {
-            let message = format!("there is no route called {}", ask.route);
+        let Some((targets, retry)) = self.ordered_targets(&request.route) else {
+            let message = format!("there is no route called {}", request.route);
             return Err(Failure::new(Class::ApiError, message));
         };
-        let open = self.setup.open.subscribe();
-        Ok(Flow::begin(ask, lanes, retry, (&self.setup.hedges, open), brought))
+        let shutdown_rx = self.setup.shutdown_tx.subscribe();
+        Ok(Execution::start(request, targets, retry, (&self.setup.hedges, shutdown_rx), caller_awaits))
     }
+}
+
+/// Starts a request whose caller completes the execution itself, which needs no task and no wake-up.
+///
+/// The router sends `execution` first, then submits the first call with the responder `first_call`. If there is no
+/// first call, or the execution awaits it itself, the responder is dropped at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct StartRequest {
+    pub(super) request: Request,
+    pub(super) first_call: CallResponder,
+    pub(super) execution: oneshot::Sender<Result<Box<Execution>, Failure>>,
 }
 
 impl Actor for Router {
@@ -103,46 +124,51 @@ impl Actor for Router {
 }
 
 impl Supervised for Router {
-    /// Health is told anew within a second.
+    /// The providers report their health again within a second.
     fn restarting(&mut self, _: &mut Self::Context) {
         *self = Self::from_setup(self.setup.clone());
     }
 }
 
-impl Handler<Ask> for Router {
-    type Result = Later<<Ask as Message>::Result>;
+impl Handler<Request> for Router {
+    type Result = Deferred<<Request as Message>::Result>;
 
-    fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
-        chaos::point("router.ask");
-        let begun = self.begin(ask, false);
-        chaos::point("router.begun");
+    fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
+        chaos::point("router.request");
+        let started = self.start(request, false);
+        chaos::point("router.request_started");
         let setup = self.setup.clone();
-        Later::new(move |mut reply| match begun {
-            Ok((flow, _)) => drop(setup.runtime.spawn(async move {
+        Deferred::new(move |mut responder| match started {
+            Ok((execution, _)) => drop(setup.runtime.spawn(async move {
                 tokio::select! {
-                    answered = flow.answer(None) => reply.send(answered),
-                    () = reply.abandoned() => debug!("nobody waits for the answer any more"),
+                    result = execution.complete(None) => responder.send(result),
+                    () = responder.closed() => debug!("the caller dropped the request"),
                 }
             })),
-            Err(failure) => reply.send(Err(Box::new(failure.into()))),
+            Err(failure) => responder.send(Err(Box::new(failure.into()))),
         })
     }
 }
 
-impl Handler<Begin> for Router {
+impl Handler<StartRequest> for Router {
     type Result = ();
 
-    fn handle(&mut self, Begin { ask, first, flow }: Begin, _: &mut Self::Context) {
-        chaos::point("router.ask");
-        let begun = self.begin(ask, true);
-        chaos::point("router.begun");
-        let (begun, call) = match begun {
-            Ok((begun, call)) => (Ok(Box::new(begun)), call),
+    fn handle(
+        &mut self,
+        StartRequest { request, first_call, execution }: StartRequest,
+        _: &mut Self::Context,
+    ) {
+        chaos::point("router.request");
+        let started = self.start(request, true);
+        chaos::point("router.request_started");
+        let (started, call) = match started {
+            Ok((started, call)) => (Ok(Box::new(started)), call),
             Err(failure) => (Err(failure), None),
         };
-        // The call goes last: whatever panics before it costs none. An asker that has gone needs none.
-        if let (Ok(()), Some((to, call))) = (flow.send(begun), call) {
-            to.call_for(call, first);
+        // The call is submitted last, so that a panic before it loses no call. If the caller is gone, no call is
+        // sent.
+        if let (Ok(()), Some((provider, call))) = (execution.send(started), call) {
+            provider.submit_with(call, first_call);
         }
     }
 }
@@ -152,7 +178,7 @@ impl Handler<HealthChanged> for Router {
 
     fn handle(&mut self, changed: HealthChanged, _: &mut Self::Context) {
         chaos::point("router.health");
-        self.health.extend(changed.lanes);
+        self.health.extend(changed.targets);
     }
 }
 
@@ -161,12 +187,12 @@ impl Handler<Stop> for Router {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         if !self.setup.draining.load(Relaxed) {
-            // It lives again at once, with the same mailbox, and its asks go on meanwhile.
+            // The supervisor restarts it at once with the same mailbox. The executions continue meanwhile.
             return ctx.stop();
         }
         self.stopping = true;
         let setup = self.setup.clone();
-        let ended = async move { setup.open.closed().await };
+        let ended = async move { setup.shutdown_tx.closed().await };
         ctx.spawn(ended.into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }

@@ -1,76 +1,114 @@
-//! What is written into the trail of an ask.
+//! Entries of the attempt log of a request.
 //!
-//! Plain data; decides nothing.
+//! Plain data, no decisions.
 
 use std::time::Duration;
 
-use crate::provider::{Refused, Replied};
-use crate::types::{Attempt, Class, Failure, KeyLabel, LaneName, NanoUsd, Outcome, Reply, Trail};
+use crate::provider::{CallResult, Rejection};
+use crate::types::{Attempt, AttemptLog, Class, Completion, Failure, KeyLabel, NanoUsd, Outcome, TargetName};
 
-use super::out::Gone;
+use super::pending_call::AbortedCall;
 
-/// Splits a call that came back into its line and what it brought.
-pub(super) fn came_back(lane: &LaneName, hedge: bool, replied: Replied) -> (Attempt, Result<Reply, Failure>) {
-    let Replied { number: _, key, waited, probe: _, forced, took, first_token, cost, perhaps, result } =
-        replied;
+/// Splits the result of a call into its log entry and its completion or failure.
+pub(super) fn record_reply(
+    target: &TargetName,
+    hedge: bool,
+    call: CallResult,
+) -> (Attempt, Result<Completion, Failure>) {
+    let CallResult {
+        number: _,
+        key,
+        waited,
+        is_probe: _,
+        is_forced,
+        took,
+        first_token,
+        cost,
+        uncertain_cost,
+        result,
+    } = call;
     let (usage, outcome) = match &result {
-        Ok(reply) => (reply.usage, Outcome::Answered),
+        Ok(completion) => (completion.usage, Outcome::Answered),
         Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone())),
     };
-    let blank = attempt(lane, Some(key.label().clone()), waited, outcome);
-    (Attempt { took, first_token, usage, cost, perhaps, forced, hedge, ..blank }, result)
+    let base = new_attempt(target, Some(key.label().clone()), waited, outcome);
+    (
+        Attempt {
+            duration: took,
+            first_token,
+            usage,
+            cost,
+            uncertain_cost,
+            forced: is_forced,
+            hedged: hedge,
+            ..base
+        },
+        result,
+    )
 }
 
-/// Writes down a call that was broken off because another lane had answered.
-pub(super) fn beaten(lane: &LaneName, hedge: bool, gone: Gone) -> Attempt {
-    left(lane, hedge, gone, Outcome::Superseded)
+/// Returns the entry of a call that was aborted because another target answered first.
+pub(super) fn record_superseded(target: &TargetName, hedge: bool, call: AbortedCall) -> Attempt {
+    record_aborted(target, hedge, call, Outcome::Superseded)
 }
 
-/// Writes down a call that was out when its time was up, and did not come back a moment later either.
-pub(super) fn late(lane: &LaneName, hedge: bool, gone: Gone) -> (Attempt, Failure) {
-    let failure = Failure::new(Class::Deadline, "no answer came before the deadline").maybe_charged();
-    (left(lane, hedge, gone, Outcome::Failed(failure.clone())), failure)
+/// Returns the entry and the failure of a call that was in flight at its deadline and for the grace period after
+/// it.
+pub(super) fn record_timed_out(target: &TargetName, hedge: bool, call: AbortedCall) -> (Attempt, Failure) {
+    let failure =
+        Failure::new(Class::Deadline, "no response was received before the deadline").maybe_charged();
+    (record_aborted(target, hedge, call, Outcome::Failed(failure.clone())), failure)
 }
 
-/// Writes down a call that was broken off because its asker stops.
-pub(super) fn stopped(lane: &LaneName, hedge: bool, gone: Gone, failure: &Failure) -> Attempt {
-    left(lane, hedge, gone, Outcome::Failed(failure.clone()))
+/// Returns the entry of a call that was aborted because the caller stops.
+pub(super) fn record_stopped(
+    target: &TargetName,
+    hedge: bool,
+    call: AbortedCall,
+    failure: &Failure,
+) -> Attempt {
+    record_aborted(target, hedge, call, Outcome::Failed(failure.clone()))
 }
 
-/// Writes down a call that has left and of whose end nothing is known.
-fn left(lane: &LaneName, hedge: bool, gone: Gone, outcome: Outcome) -> Attempt {
-    let blank = attempt(lane, Some(gone.key), gone.waited, outcome);
-    Attempt { took: gone.took, perhaps: gone.likely, hedge, ..blank }
+/// Returns the entry of a call that was sent and whose end is unknown.
+fn record_aborted(target: &TargetName, hedge: bool, call: AbortedCall, outcome: Outcome) -> Attempt {
+    let base = new_attempt(target, Some(call.key), call.waited, outcome);
+    Attempt { duration: call.took, uncertain_cost: call.expected_cost, hedged: hedge, ..base }
 }
 
-/// Writes down a call that a panic cost before it left.
-pub(super) fn lost(lane: &LaneName, hedge: bool, waited: Duration, failure: &Failure) -> Attempt {
-    Attempt { hedge, ..attempt(lane, None, waited, Outcome::Lost(failure.clone())) }
+/// Returns the entry of a call that was lost in a panic before it was sent.
+pub(super) fn record_lost(target: &TargetName, hedge: bool, waited: Duration, failure: &Failure) -> Attempt {
+    Attempt { hedged: hedge, ..new_attempt(target, None, waited, Outcome::Lost(failure.clone())) }
 }
 
-/// Writes down a refusal. A lane that refuses again and again while an ask waits for it is one line of the
-/// trail.
-pub(super) fn note_refusal(trail: &mut Trail, lane: &LaneName, refused: &Refused, waited: Duration) {
-    let outcome = Outcome::Refused(refused.to_string().into());
-    let same = |known: &&mut Attempt| known.lane == *lane && known.outcome == outcome;
-    match trail.0.iter_mut().rev().find(same) {
-        Some(known) => known.waited += waited,
-        None => trail.0.push(attempt(lane, None, waited, outcome)),
+/// Records a rejection. Repeated rejections by one target for the same reason are one entry, with the sum of their
+/// waits.
+pub(super) fn record_rejection(
+    log: &mut AttemptLog,
+    target: &TargetName,
+    rejection: &Rejection,
+    waited: Duration,
+) {
+    let outcome = Outcome::Refused(rejection.to_string().into());
+    let is_same = |entry: &&mut Attempt| entry.target == *target && entry.outcome == outcome;
+    match log.0.iter_mut().rev().find(is_same) {
+        Some(entry) => entry.queue_time += waited,
+        None => log.0.push(new_attempt(target, None, waited, outcome)),
     }
 }
 
-fn attempt(lane: &LaneName, key: Option<KeyLabel>, waited: Duration, outcome: Outcome) -> Attempt {
+fn new_attempt(target: &TargetName, key: Option<KeyLabel>, waited: Duration, outcome: Outcome) -> Attempt {
     Attempt {
-        lane: lane.clone(),
+        target: target.clone(),
         key,
-        waited,
-        took: Duration::ZERO,
+        queue_time: waited,
+        duration: Duration::ZERO,
         first_token: None,
         usage: None,
         cost: None,
-        perhaps: NanoUsd(0),
+        uncertain_cost: NanoUsd(0),
         forced: false,
-        hedge: false,
+        hedged: false,
         outcome,
     }
 }
@@ -83,35 +121,36 @@ mod tests {
     use crate::provider::KeyId;
 
     #[test]
-    fn a_call_that_left_through_an_open_breaker_says_so() {
-        let replied = Replied {
+    fn a_call_that_an_open_breaker_admitted_has_a_note() {
+        let call = CallResult {
             number: 1,
             key: KeyId::first("k".into()),
             waited: Duration::ZERO,
-            probe: false,
-            forced: true,
+            is_probe: false,
+            is_forced: true,
             took: Duration::from_secs(1),
             first_token: None,
             cost: None,
-            perhaps: NanoUsd(0),
+            uncertain_cost: NanoUsd(0),
             result: Err(Failure::new(Class::ServerError, "still down")),
         };
-        let (attempt, _) = came_back(&"a/m".parse().unwrap(), false, replied);
-        let told = "a/m: left although its breaker was open: no other lane was left";
-        assert_eq!((attempt.forced, attempt.note().as_deref()), (true, Some(told)));
+        let (attempt, _) = record_reply(&"a/m".parse().unwrap(), false, call);
+        let note = "a/m: sent although its breaker was open: no other target was left";
+        assert_eq!((attempt.forced, attempt.note().as_deref()), (true, Some(note)));
     }
 
     #[test]
-    fn a_lane_whose_retries_are_spent_is_told_once_whatever_comes_between() {
-        let (mut trail, lane) = (Trail::default(), "a/m".parse().unwrap());
-        let other: LaneName = "b/m".parse().unwrap();
+    fn repeated_rejections_of_one_target_are_one_entry_even_with_others_between() {
+        let mut log = AttemptLog::default();
+        let target: TargetName = "a/m".parse().unwrap();
+        let other: TargetName = "b/m".parse().unwrap();
         for _ in 0..10 {
-            let spent = Refused::RetriesSpent { until: Instant::now() };
-            note_refusal(&mut trail, &lane, &spent, Duration::from_secs(1));
+            let rejection = Rejection::RetryBudgetExhausted { until: Instant::now() };
+            record_rejection(&mut log, &target, &rejection, Duration::from_secs(1));
             let failed = Outcome::Failed(Failure::new(Class::ServerError, "down"));
-            trail.0.push(attempt(&other, Some("k".into()), Duration::ZERO, failed));
+            log.0.push(new_attempt(&other, Some("k".into()), Duration::ZERO, failed));
         }
-        let refusals: Vec<_> = trail.0.iter().filter(|attempt| attempt.lane == lane).collect();
-        assert_eq!((refusals.len(), refusals[0].waited), (1, Duration::from_secs(10)));
+        let rejections: Vec<_> = log.0.iter().filter(|attempt| attempt.target == target).collect();
+        assert_eq!((rejections.len(), rejections[0].queue_time), (1, Duration::from_secs(10)));
     }
 }

@@ -1,62 +1,62 @@
-//! Counts the calls of an asker as they end, which is before its questions do.
+//! Counts the calls of a caller when they end, which is before its requests end.
 //!
-//! Forgets which call it was: what became of each stands in the trail of its question.
+//! Only totals: the outcome of each call is in the attempt log of its request.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::types::{Attempt, Class, Outcome};
 
-/// The calls of one asker that have ended so far.
+/// The ended calls of one caller.
 #[derive(Debug, Default)]
 pub struct CallCounts {
     answered: AtomicU64,
     failed: AtomicU64,
     throttled: AtomicU64,
-    beaten: AtomicU64,
+    superseded: AtomicU64,
 }
 
-/// What [`CallCounts`] had counted at one instant.
+/// A snapshot of [`CallCounts`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallsEnded {
-    /// Calls that brought a whole reply.
+    /// Calls that returned a complete response.
     pub answered: u64,
-    /// Calls that failed, those that were throttled left out.
+    /// Calls that failed for another reason than a rate limit.
     pub failed: u64,
-    /// Calls that were answered with a rate limit.
+    /// Calls that failed because of a rate limit.
     pub throttled: u64,
-    /// Calls broken off because another lane had answered.
-    pub beaten: u64,
+    /// Calls aborted because another target answered first.
+    pub superseded: u64,
 }
 
 impl CallCounts {
-    /// Counts a call that has left and ended.
+    /// Counts a call that has ended. A call that was not sent is ignored.
     pub(super) fn count(&self, attempt: &Attempt) {
         let counter = match &attempt.outcome {
             _ if attempt.key.is_none() => return,
             Outcome::Refused(_) | Outcome::Lost(_) => return,
             Outcome::Answered => &self.answered,
-            Outcome::Superseded => &self.beaten,
+            Outcome::Superseded => &self.superseded,
             Outcome::Failed(failure) if failure.class == Class::RateLimit => &self.throttled,
             Outcome::Failed(_) | Outcome::BrokenOff => &self.failed,
         };
         counter.fetch_add(1, Relaxed);
     }
 
-    /// Returns what was counted so far.
-    pub fn so_far(&self) -> CallsEnded {
+    /// Returns the current counts.
+    pub fn snapshot(&self) -> CallsEnded {
         CallsEnded {
             answered: self.answered.load(Relaxed),
             failed: self.failed.load(Relaxed),
             throttled: self.throttled.load(Relaxed),
-            beaten: self.beaten.load(Relaxed),
+            superseded: self.superseded.load(Relaxed),
         }
     }
 }
 
 impl CallsEnded {
-    /// Returns how many calls there were.
-    pub fn all(&self) -> u64 {
-        self.answered + self.failed + self.throttled + self.beaten
+    /// Returns the number of calls.
+    pub fn total(&self) -> u64 {
+        self.answered + self.failed + self.throttled + self.superseded
     }
 }
 
@@ -69,33 +69,33 @@ mod tests {
 
     fn attempt(key: Option<&str>, outcome: Outcome) -> Attempt {
         Attempt {
-            lane: "a/m".parse().unwrap(),
+            target: "a/m".parse().unwrap(),
             key: key.map(Into::into),
-            waited: Duration::ZERO,
-            took: Duration::ZERO,
+            queue_time: Duration::ZERO,
+            duration: Duration::ZERO,
             first_token: None,
             usage: None,
             cost: None,
-            perhaps: crate::types::NanoUsd(0),
+            uncertain_cost: crate::types::NanoUsd(0),
             forced: false,
-            hedge: false,
+            hedged: false,
             outcome,
         }
     }
 
     #[test]
-    fn a_call_that_left_is_counted_once_by_how_it_ended() {
+    fn a_sent_call_is_counted_once_by_its_outcome() {
         let counts = CallCounts::default();
         let failed = |class| Outcome::Failed(Failure::new(class, "no"));
         for outcome in [Outcome::Answered, failed(Class::RateLimit), failed(Class::Timeout)] {
             counts.count(&attempt(Some("k"), outcome));
         }
         counts.count(&attempt(Some("k"), Outcome::Superseded));
-        // One of whom nobody knows, and one that did not leave.
+        // A lost call and a rejected call were not sent.
         counts.count(&attempt(None, Outcome::Lost(Failure::new(Class::NetworkError, "no"))));
         counts.count(&attempt(None, Outcome::Refused("its breaker is open".into())));
-        let ended = counts.so_far();
-        assert_eq!(ended, CallsEnded { answered: 1, failed: 1, throttled: 1, beaten: 1 });
-        assert_eq!(ended.all(), 4);
+        let ended = counts.snapshot();
+        assert_eq!(ended, CallsEnded { answered: 1, failed: 1, throttled: 1, superseded: 1 });
+        assert_eq!(ended.total(), 4);
     }
 }

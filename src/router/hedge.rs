@@ -1,7 +1,7 @@
-//! Whether the same question may go to a second lane while the first still works on it, and when.
+//! Hedging of slow calls: when a second call is sent to another target, and how many such calls are allowed.
 //!
-//! Such calls are paid for and mostly thrown away, so they are a small share of all calls and never sent
-//! once everything is stopping. Picks no lane and calls nobody.
+//! Hedges are charged, and most of their results are discarded. So they are limited to a ratio of all calls, and
+//! none is sent while the program stops. This module selects no target and sends nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,35 +14,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::duration;
 
-use super::lane::LaneHandle;
+/// Maximum number of calls whose ratio accumulates in the budget. A target that becomes unresponsive usually
+/// affects many requests at once.
+const MAX_CREDITED_CALLS: f64 = 1_000.0;
 
-/// The share of a lane's calls that end within what [`HedgeAfter::P95`] waits for.
-const P95: f64 = 0.95;
-
-/// Calls whose share may be saved up: a lane that falls silent is mostly met by many asks at once.
-const REMEMBERED: f64 = 1_000.0;
-
-/// How long a call is out before another lane is asked beside it. Written `"off"`, `"p95"` or as a duration.
+/// The time in flight after which a call is hedged. Written `"off"`, `"p95"` or as a duration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum HedgeAfter {
-    /// No other lane is.
+    /// Calls are not hedged.
     #[default]
     Off,
-    /// Longer than nineteen in twenty of the lane's latest calls took; never while too few are known.
+    /// The 95th percentile of the latencies of the target's latest calls. No hedge while too few calls are known.
     P95,
-    /// So long.
+    /// This time.
     Time(Duration),
-}
-
-impl HedgeAfter {
-    /// Returns how long to wait for a call to `lane`; `None` when for as long as it takes.
-    pub(super) fn wait(self, lane: &LaneHandle) -> Option<Duration> {
-        match self {
-            Self::Off => None,
-            Self::P95 => lane.provider.usual_time(&lane.name.model, P95),
-            Self::Time(time) => Some(time),
-        }
-    }
 }
 
 impl fmt::Display for HedgeAfter {
@@ -50,7 +35,7 @@ impl fmt::Display for HedgeAfter {
         match self {
             Self::Off => out.write_str("off"),
             Self::P95 => out.write_str("p95"),
-            Self::Time(time) => out.write_str(&duration::show(time)),
+            Self::Time(time) => out.write_str(&duration::format(time)),
         }
     }
 }
@@ -63,7 +48,7 @@ impl FromStr for HedgeAfter {
             "off" => Ok(Self::Off),
             "p95" => Ok(Self::P95),
             text => duration::parse(text).map(Self::Time).map_err(|_| {
-                format!(r#"{text:?} is no time to wait; write "p95", "off", or a time such as "4s""#)
+                format!(r#"{text:?} is not a duration; write "p95", "off", or a time such as "4s""#)
             }),
         }
     }
@@ -77,13 +62,13 @@ impl Serialize for HedgeAfter {
 
 impl<'de> Deserialize<'de> for HedgeAfter {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(OffOrTime)
+        from.deserialize_any(HedgeAfterVisitor)
     }
 }
 
-struct OffOrTime;
+struct HedgeAfterVisitor;
 
-impl Visitor<'_> for OffOrTime {
+impl Visitor<'_> for HedgeAfterVisitor {
     type Value = HedgeAfter;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,63 +90,65 @@ impl Visitor<'_> for OffOrTime {
 
     fn visit_bool<E: Error>(self, on: bool) -> Result<HedgeAfter, E> {
         let word = if on { "p95" } else { "off" };
-        Err(E::custom(format!(r#"`{on}` is no time; write hedge_after = {word:?}, or a time such as "4s""#)))
+        Err(E::custom(format!(
+            r#"`{on}` is not a duration; write hedge_after = {word:?}, or a time such as "4s""#
+        )))
     }
 }
 
-/// What all asks of a router share about hedging.
+/// Limits the hedges of all requests of a router.
 #[derive(Debug)]
-pub(super) struct Hedges {
-    budget: Mutex<Budget>,
+pub(super) struct HedgeLimiter {
+    budget: Mutex<HedgeBudget>,
     draining: Arc<AtomicBool>,
 }
 
-impl Hedges {
-    /// Allows this share of the calls, and none once `draining` is set.
-    pub(super) fn new(share: f64, draining: Arc<AtomicBool>) -> Self {
-        Self { budget: Mutex::new(Budget::new(share)), draining }
+impl HedgeLimiter {
+    /// Allows hedges for this ratio of the calls, and none as soon as `draining` is set.
+    pub(super) fn new(ratio: f64, draining: Arc<AtomicBool>) -> Self {
+        Self { budget: Mutex::new(HedgeBudget::new(ratio)), draining }
     }
 
-    /// Counts a call that another might be sent beside.
-    pub(super) fn called(&self) {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).called();
+    /// Counts a call that may be hedged.
+    pub(super) fn record_call(&self) {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).record_call();
     }
 
-    /// Returns whether everything is stopping.
+    /// Returns whether the program stops.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    /// Returns whether one more may be sent, and takes it.
-    pub(super) fn take(&self) -> bool {
-        !self.is_draining() && self.budget.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Takes one hedge from the budget. Returns `false` if none is available.
+    pub(super) fn try_take(&self) -> bool {
+        !self.is_draining() && self.budget.lock().unwrap_or_else(PoisonError::into_inner).try_take()
     }
 }
 
-/// How many calls may still be sent beside others: a share of the latest calls, none before there were any.
+/// The number of hedges that may be sent: a ratio of the latest calls, initially zero.
 #[derive(Debug)]
-struct Budget {
-    share: f64,
-    left: f64,
+struct HedgeBudget {
+    ratio: f64,
+    available: f64,
 }
 
-impl Budget {
-    fn new(share: f64) -> Self {
-        Self { share, left: 0.0 }
+impl HedgeBudget {
+    fn new(ratio: f64) -> Self {
+        Self { ratio, available: 0.0 }
     }
 
-    fn called(&mut self) {
-        let most = (self.share * REMEMBERED).max(1.0);
-        self.left = (self.left + self.share).min(most);
+    fn record_call(&mut self) {
+        let max = (self.ratio * MAX_CREDITED_CALLS).max(1.0);
+        self.available = (self.available + self.ratio).min(max);
     }
 
-    fn take(&mut self) -> bool {
-        // A twentieth added twenty times is a little less than one.
-        let enough = self.left > 1.0 - 1e-6;
-        if enough {
-            self.left -= 1.0;
+    fn try_take(&mut self) -> bool {
+        // 0.05 added 20 times is slightly less than 1.
+        let is_available = self.available > 1.0 - 1e-6;
+        if is_available {
+            self.available -= 1.0;
         }
-        enough
+        is_available
     }
 }
 
@@ -172,36 +159,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_is_allowed_once_its_share_of_calls_was_made() {
-        let mut budget = Budget::new(0.05);
+    fn one_hedge_is_allowed_per_twenty_calls_at_a_ratio_of_a_twentieth() {
+        let mut budget = HedgeBudget::new(0.05);
         let allowed: Vec<usize> = (1..=60)
             .filter(|_| {
-                budget.called();
-                budget.take()
+                budget.record_call();
+                budget.try_take()
             })
             .collect();
         assert_eq!(allowed, [20, 40, 60]);
     }
 
     #[test]
-    fn what_is_saved_up_is_the_share_of_the_last_thousand_calls() {
-        let mut budget = Budget::new(0.05);
-        (0..1_000_000).for_each(|_| budget.called());
-        assert_eq!((0..100).filter(|_| budget.take()).count(), 50);
+    fn the_budget_accumulates_the_ratio_of_at_most_a_thousand_calls() {
+        let mut budget = HedgeBudget::new(0.05);
+        (0..1_000_000).for_each(|_| budget.record_call());
+        assert_eq!((0..100).filter(|_| budget.try_take()).count(), 50);
     }
 
     #[test]
-    fn none_is_sent_once_everything_is_stopping() {
+    fn no_hedge_is_sent_while_draining() {
         let draining = Arc::new(AtomicBool::new(false));
-        let hedges = Hedges::new(1.0, draining.clone());
-        (0..3).for_each(|_| hedges.called());
-        assert!(hedges.take());
+        let hedges = HedgeLimiter::new(1.0, draining.clone());
+        (0..3).for_each(|_| hedges.record_call());
+        assert!(hedges.try_take());
         draining.store(true, Relaxed);
-        assert!(!hedges.take());
+        assert!(!hedges.try_take());
     }
 
     #[test]
-    fn it_is_written_as_people_say_it() {
+    fn hedge_after_is_parsed_and_displayed_as_a_keyword_or_a_duration() {
         for (text, after) in [
             ("off", HedgeAfter::Off),
             ("p95", HedgeAfter::P95),
@@ -211,20 +198,23 @@ mod tests {
         }
         let error = "p50".parse::<HedgeAfter>().unwrap_err();
         assert!(error.ends_with("; write \"p95\", \"off\", or a time such as \"4s\""), "{error}");
-        let read = |written: &str| serde_json::from_str::<HedgeAfter>(written).unwrap_err().to_string();
-        assert!(read("4").contains("write hedge_after = \"4s\""));
-        assert!(read("false").contains("write hedge_after = \"off\""));
+        let error_of = |json: &str| serde_json::from_str::<HedgeAfter>(json).unwrap_err().to_string();
+        assert!(error_of("4").contains("write hedge_after = \"4s\""));
+        assert!(error_of("false").contains("write hedge_after = \"off\""));
     }
 
     proptest! {
         #[test]
-        fn never_more_than_the_share_of_all_calls(share in 0.001_f64..=1.0, takes in prop::collection::vec(any::<bool>(), 0..3_000)) {
-            let mut budget = Budget::new(share);
+        fn hedges_never_exceed_the_ratio_of_all_calls(
+            ratio in 0.001_f64..=1.0,
+            takes in prop::collection::vec(any::<bool>(), 0..3_000),
+        ) {
+            let mut budget = HedgeBudget::new(ratio);
             let mut taken = 0;
             for (calls, take) in takes.into_iter().enumerate() {
-                budget.called();
-                taken += usize::from(take && budget.take());
-                prop_assert!(taken as f64 <= share * (calls + 1) as f64 + 1e-3, "{taken} of {}", calls + 1);
+                budget.record_call();
+                taken += usize::from(take && budget.try_take());
+                prop_assert!(taken as f64 <= ratio * (calls + 1) as f64 + 1e-3, "{taken} of {}", calls + 1);
             }
         }
     }

@@ -1,31 +1,29 @@
-//! The Router actor: picks the provider for every [`Ask`], and another when that one fails.
+//! The router: selects the target of every [`Request`], retries it, and fails over to other targets.
 //!
-//! It plans from its own picture of the providers' health and asks nobody. What happens to one ask
-//! (which lane next, when, when to give up) is a [`Plan`], a plain struct.
+//! The [`Router`] actor orders the targets of a route by the health that the providers report. What happens to one
+//! request (which target is called next, when, and when the request fails) is decided by a [`RetryPlan`], a plain
+//! struct. The sequence of messages is described in `client.rs`.
 
 mod actor;
-mod ask;
 mod attempt;
+mod client;
 mod counts;
-mod flow;
+mod execution;
 mod hedge;
-mod lane;
-mod others;
-mod out;
-mod plan;
+mod other_requests;
+mod outage;
+mod pending_call;
 mod policy;
-mod question;
+mod request;
+mod retry_plan;
 mod settings;
-mod unusable;
-
-/// What an ask hears that comes too late.
-const STOPPED: &str = "pointsman is stopping and takes no more questions";
+mod target;
 
 pub use actor::Router;
-pub use ask::{Ask, StopSignal};
+pub use client::send_request;
 pub use counts::{CallCounts, CallsEnded};
 pub use hedge::HedgeAfter;
-pub use lane::{LaneHandle, RouteHandle};
-pub use plan::{Candidate, KeyLeft, Plan, Probe, Step};
-pub use question::question;
-pub use settings::{Lane, Policy, RetrySettings, Route};
+pub use request::{Request, StopSignal};
+pub use retry_plan::{Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};
+pub use settings::{Policy, RetrySettings, Route, Target};
+pub use target::{RouteHandle, TargetHandle};

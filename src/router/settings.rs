@@ -1,6 +1,4 @@
-//! What a route is, and how often a question may be asked again.
-//!
-//! Picks nothing itself: the policy does.
+//! Settings of routes and retries.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -10,157 +8,144 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::types::{LaneName, duration};
+use crate::types::{TargetName, duration};
 
 use super::hedge::HedgeAfter;
-use super::lane::RouteHandle;
 
-/// How often a question is asked again after a failure, and where, `[retry]`.
+/// How often a request is retried after a failure, and at which targets: `[retry]`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrySettings {
-    /// Calls to one lane for one question, the first included.
-    pub attempts_per_lane: NonZeroU32,
-    /// Lanes that one question may try.
-    pub lanes_per_ask: NonZeroU32,
-    /// Times that one question goes through all of them, with growing waits between.
-    pub rounds: NonZeroU32,
-    /// Longest wait before the second attempt at a lane; doubles with each further one.
+    /// Maximum number of attempts at one target per request and round, including the first.
+    pub attempts_per_target: NonZeroU32,
+    /// Maximum number of targets per request.
+    pub max_targets: NonZeroU32,
+    /// Maximum number of rounds over the targets of a request, with increasing waits between them.
+    pub max_rounds: NonZeroU32,
+    /// Maximum wait before the second attempt at a target; doubles with each further attempt.
     #[serde(with = "duration")]
-    pub base: Duration,
-    /// Longest wait before any attempt, unless the provider asked for more.
+    pub initial_backoff: Duration,
+    /// Maximum wait before any attempt, unless the provider requests a longer one.
     #[serde(with = "duration")]
-    pub max: Duration,
-    /// Whether another lane is asked when the safety systems of one, or its model, have refused.
+    pub max_backoff: Duration,
+    /// Whether a request fails over to another target if the model or the safety system of a target refuses it.
     pub failover_refusals: bool,
-    /// How long a call is out before another lane is asked beside it; the first answer counts.
+    /// The time in flight after which a call is hedged. The first answer is used.
     pub hedge_after: HedgeAfter,
-    /// Most calls that are sent beside others, as a share of the calls that they could be sent beside;
-    /// above 0, at most 1.
-    #[serde(deserialize_with = "share")]
-    pub hedge_share: f64,
-    /// How long a call is out without response headers before another lane is asked beside it, once for each provider
-    /// until it has answered. No key of the file.
-    #[serde(skip, default = "silent_after")]
-    pub silent_after: Duration,
+    /// Maximum ratio of hedges to the calls that may be hedged; above 0, at most 1.
+    #[serde(deserialize_with = "ratio")]
+    pub hedge_ratio: f64,
+    /// The time in flight without response headers after which a call is hedged, once per provider until the
+    /// provider has answered. It is not a configuration key.
+    #[serde(skip, default = "unresponsive_after")]
+    pub unresponsive_after: Duration,
 }
 
-fn silent_after() -> Duration {
-    RetrySettings::default().silent_after
+fn unresponsive_after() -> Duration {
+    RetrySettings::default().unresponsive_after
 }
 
-impl RetrySettings {
-    /// Returns what holds along `route`, which may say otherwise.
-    pub(super) fn along(&self, route: &RouteHandle) -> Self {
-        Self {
-            failover_refusals: route.failover_refusals.unwrap_or(self.failover_refusals),
-            hedge_after: route.hedge_after.unwrap_or(self.hedge_after),
-            ..*self
-        }
+fn ratio<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let ratio = f64::deserialize(from)?;
+    if ratio > 0.0 && ratio <= 1.0 {
+        return Ok(ratio);
     }
-}
-
-fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let share = f64::deserialize(from)?;
-    if share > 0.0 && share <= 1.0 {
-        return Ok(share);
-    }
-    let wrong = format!("{share} is no share; write a number above 0 and up to 1, such as 0.05");
-    Err(Error::custom(wrong))
+    let message = format!("{ratio} is out of range; write a number above 0 and up to 1, such as 0.05");
+    Err(Error::custom(message))
 }
 
 impl Default for RetrySettings {
     fn default() -> Self {
         Self {
-            attempts_per_lane: const { NonZeroU32::new(2).unwrap() },
-            lanes_per_ask: const { NonZeroU32::new(4).unwrap() },
-            rounds: const { NonZeroU32::new(3).unwrap() },
-            base: Duration::from_millis(500),
-            max: Duration::from_secs(20),
+            attempts_per_target: const { NonZeroU32::new(2).unwrap() },
+            max_targets: const { NonZeroU32::new(4).unwrap() },
+            max_rounds: const { NonZeroU32::new(3).unwrap() },
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(20),
             failover_refusals: false,
             hedge_after: HedgeAfter::Off,
-            hedge_share: 0.05,
-            silent_after: Duration::from_secs(20),
+            hedge_ratio: 0.05,
+            unresponsive_after: Duration::from_secs(20),
         }
     }
 }
 
-/// The lanes that may answer a question, `[route.NAME]`.
+/// The targets that may answer a request: `[route.NAME]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// In which order the lanes are asked.
+    /// The order in which the targets are called.
     pub policy: Policy,
-    /// The lanes, best first.
-    pub lanes: Vec<Lane>,
+    /// The targets, best first.
+    pub targets: Vec<Target>,
     /// As [`RetrySettings::hedge_after`], for this route.
     pub hedge_after: Option<HedgeAfter>,
     /// As [`RetrySettings::failover_refusals`], for this route.
     pub failover_refusals: Option<bool>,
 }
 
-/// In which order a [`Route`] asks its lanes.
+/// The order in which the targets of a [`Route`] are called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// The first lane that can answer, as written.
+    /// The first available target, in the order of the configuration.
     #[default]
     Priority,
-    /// Each lane in proportion to its weight.
+    /// Each target in proportion to its weight.
     Weighted,
 }
 
-/// One lane of a [`Route`]: written `"provider/model"` or `{ lane = "provider/model", weight = 3 }`.
+/// A target of a [`Route`]: written `"provider/model"` or `{ target = "provider/model", weight = 3 }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lane {
-    /// Where calls go.
-    #[serde(rename = "lane")]
-    pub name: LaneName,
-    /// Share of the questions under [`Policy::Weighted`], against the other lanes' weights.
+pub struct Target {
+    /// The provider and the model.
+    #[serde(rename = "target")]
+    pub name: TargetName,
+    /// Weight under [`Policy::Weighted`], relative to the weights of the other targets.
     pub weight: NonZeroU32,
 }
 
-impl From<LaneName> for Lane {
-    fn from(name: LaneName) -> Self {
+impl From<TargetName> for Target {
+    fn from(name: TargetName) -> Self {
         Self { name, weight: NonZeroU32::MIN }
     }
 }
 
-/// The long form of a [`Lane`].
+/// The long form of a [`Target`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    lane: LaneName,
-    #[serde(default = "one")]
+struct TargetTable {
+    target: TargetName,
+    #[serde(default = "default_weight")]
     weight: NonZeroU32,
 }
 
-fn one() -> NonZeroU32 {
+fn default_weight() -> NonZeroU32 {
     NonZeroU32::MIN
 }
 
-impl<'de> Deserialize<'de> for Lane {
+impl<'de> Deserialize<'de> for Target {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(EitherForm)
+        from.deserialize_any(TargetVisitor)
     }
 }
 
-struct EitherForm;
+struct TargetVisitor;
 
-impl<'de> Visitor<'de> for EitherForm {
-    type Value = Lane;
+impl<'de> Visitor<'de> for TargetVisitor {
+    type Value = Target;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(r#""provider/model" or { lane = "provider/model", weight = 3 }"#)
+        out.write_str(r#""provider/model" or { target = "provider/model", weight = 3 }"#)
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Lane, E> {
-        text.parse::<LaneName>().map(Lane::from).map_err(E::custom)
+    fn visit_str<E: Error>(self, text: &str) -> Result<Target, E> {
+        text.parse::<TargetName>().map(Target::from).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Lane, A::Error> {
-        let Written { lane, weight } = Written::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Lane { name: lane, weight })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Target, A::Error> {
+        let TargetTable { target: name, weight } = TargetTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Target { name, weight })
     }
 }
 
@@ -169,23 +154,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_written_short_or_with_its_weight() {
+    fn a_target_is_a_string_or_a_table_with_a_weight() {
         let route: Route = toml::from_str(
-            "policy = 'weighted'\nlanes = ['claude/haiku', { lane = 'gemini/flash', weight = 3 }]",
+            "policy = 'weighted'\ntargets = ['claude/haiku', { target = 'gemini/flash', weight = 3 }]",
         )
         .unwrap();
         assert_eq!(route.policy, Policy::Weighted);
-        let lanes: Vec<_> =
-            route.lanes.iter().map(|lane| (lane.name.to_string(), lane.weight.get())).collect();
-        assert_eq!(lanes, [("claude/haiku".to_owned(), 1), ("gemini/flash".to_owned(), 3)]);
+        let targets: Vec<_> =
+            route.targets.iter().map(|target| (target.name.to_string(), target.weight.get())).collect();
+        assert_eq!(targets, [("claude/haiku".to_owned(), 1), ("gemini/flash".to_owned(), 3)]);
     }
 
     #[test]
-    fn a_lane_that_is_none_is_refused() {
-        for lane in
-            ["'haiku'", "3", "{ lane = 'a/b', weight = 0 }", "{ lane = 'a/b', wieght = 2 }", "{ weight = 2 }"]
-        {
-            assert!(toml::from_str::<Route>(&format!("lanes = [{lane}]")).is_err(), "{lane}");
+    fn an_invalid_target_is_rejected() {
+        for target in [
+            "'haiku'",
+            "3",
+            "{ target = 'a/b', weight = 0 }",
+            "{ target = 'a/b', wieght = 2 }",
+            "{ weight = 2 }",
+        ] {
+            assert!(toml::from_str::<Route>(&format!("targets = [{target}]")).is_err(), "{target}");
         }
     }
 }

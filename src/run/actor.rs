@@ -1,15 +1,16 @@
-//! Keeps a bounded window of items in flight, counts, and hands one line per item to the writer.
+//! The actor of a run: keeps a bounded window of items in flight, collects the statistics, and sends one line per
+//! item to the writer.
 //!
-//! An item is settled when its run has taken its settlement; a second one is not taken, so that an
-//! item which dies after settling and is born again has one line all the same. What it is told lies on its
-//! [`Desk`] until it is dealt with, so a panic loses nothing. Reads no file and writes none itself.
+//! An item is finished when its run has accepted its result. A second result is ignored, so an item whose actor
+//! dies after sending its result and is started again still has one line. Events stay in the run's [`Inbox`]
+//! until they are handled, so a panic loses none. Reads and writes no file itself.
 
-mod beginning;
-mod ending;
+mod completion;
+mod handlers;
 mod holding;
-mod keep;
-mod telling;
-mod told;
+mod item_start;
+mod progress;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,260 +22,278 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::guard::Meter;
-use crate::ledger::Unkept;
+use crate::ledger::CommitError;
 use crate::provider::{self, CapacityShare};
 use crate::router::{CallCounts, Router};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, Slot};
 use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
 
-use super::desk::{Desk, Paper};
-use super::failures::FailureLimit;
+use super::caps::RunBudgets;
+use super::failure_limit::FailureLimit;
 use super::forecast::Forecast;
 use super::gate::Gate;
-use super::item::Job;
-use super::keeping::Keeping;
-use super::line;
-use super::messages::{ItemSettled, OutputEnded};
-use super::money::RunPurses;
+use super::inbox::{Event, Inbox};
+use super::item_result::ItemResult;
+use super::job::Job;
+use super::messages::{ItemFinished, ItemRecipients, OutputEnded};
+use super::output_line;
+use super::persistence::RunPersistence;
 use super::progress::Progress;
-use super::report::{Ended, Report};
+use super::report::{Report, RunOutcome};
 use super::setup::RunSetup;
-use super::tally::Tally;
-use super::walked::Walked;
+use super::stats::RunStats;
 use super::window::Window;
-use super::writer::Record;
+use super::writer::OutputRecord;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
 use crate::source::Entry;
 
-/// How often progress is told, and the window looked at anew.
+/// Interval at which progress is published and the window is updated.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Items whose requests wait until they may be sent again, for each that has a place: so many let others begin.
-const WAITING_ITEMS: usize = 4;
+/// Items whose requests wait to be sent again do not count against the window, up to this many per item of the
+/// window.
+const MAX_PARKED_PER_WINDOW_ITEM: usize = 4;
 
-/// How often a run looks whose items have all ended, and that nobody watches.
+/// The same interval for a run without items in flight whose progress is not watched.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 
 /// The actor of one run.
 pub struct Run {
     pipeline: Arc<Pipeline>,
-    /// The files that its items may not attach.
+    /// Files that its items may not attach.
     protected: Arc<ProtectedFiles>,
     router: Slot<Router>,
     providers: Vec<Arc<provider::State>>,
-    /// Its parts of their capacity, while it has work.
-    shares: Vec<CapacityShare>,
+    /// Its shares of the providers' capacity, while it has work.
+    capacity_shares: Vec<CapacityShare>,
     priority: Priority,
     id: RunId,
     window: Window,
-    /// Where entries are asked for; `None` once no more are.
-    wanted: Option<mpsc::UnboundedSender<usize>>,
-    /// Where lines go; `None` once no more will.
-    records: Option<mpsc::UnboundedSender<Record>>,
-    /// Tells the writer that lines which nobody takes are not waited for any more.
-    give_up: watch::Sender<bool>,
+    /// Requests entries from the source; `None` once no more are needed.
+    demand: Option<mpsc::UnboundedSender<usize>>,
+    /// Sends records to the writer; `None` once there will be no more.
+    records: Option<mpsc::UnboundedSender<OutputRecord>>,
+    /// Signals the writer to stop waiting for lines that the reader of the output does not take.
+    abort_writer: watch::Sender<bool>,
     progress: Arc<watch::Sender<Progress>>,
     report: Option<oneshot::Sender<Report>>,
-    /// Where items report, and where their ends are.
-    own: Option<(Arc<Addr<Self>>, Recipient<ChildExited>)>,
-    desk: Desk,
-    in_flight: BTreeMap<u64, InFlight>,
+    /// Itself, as the recipient of the messages and the exits of items.
+    own: Option<(Arc<ItemRecipients>, Recipient<ChildExited>)>,
+    inbox: Inbox,
+    in_flight: BTreeMap<u64, ActiveItem>,
     next_id: u64,
-    /// Entries asked for and not yet here.
-    owed: usize,
-    /// Lines handed to the writer and not yet written.
+    /// Entries that were requested and have not arrived.
+    outstanding: usize,
+    /// Lines that were sent to the writer and are not written yet.
     unwritten: usize,
-    read: u64,
-    /// Pieces of the input that were begun or rejected.
-    pieces: u64,
+    items_read: u64,
+    /// Entries of the input that were started or rejected.
+    entries: u64,
     input_read: Option<f64>,
-    /// Whether the input has come to its own end.
+    /// Whether the input was read to its end.
     input_ended: bool,
-    /// Where answers and settlements are kept, if they are.
-    keeping: Option<Arc<Keeping>>,
+    /// Where answers and results are stored, if they are.
+    persistence: Option<Arc<RunPersistence>>,
     /// The last item that has a number in the store.
     last_item: ItemNumber,
-    /// Items that the store knew when they came.
-    met_again: u64,
-    /// Whose money it spends.
-    purses: RunPurses,
+    /// Items of this session's input that the store already had.
+    known_items_seen: u64,
+    /// The budgets that it spends from.
+    budgets: RunBudgets,
     /// Why it is paused.
     paused: Option<Failure>,
     /// Where requests wait while it holds.
     gate: Arc<Gate>,
-    /// Whether the log says that it holds.
-    logs_hold: bool,
+    /// Whether the current hold was logged.
+    is_hold_logged: bool,
     /// How long it may hold.
     max_hold: Option<Duration>,
-    /// Whether the requests of a longer hold fail, and since when they do.
-    gives_up: bool,
-    gave_up: Option<Instant>,
+    /// Whether requests that hold for longer fail.
+    fails_held_items: bool,
+    /// When requests in holds began to fail.
+    held_items_failed_at: Option<Instant>,
     /// How many items may fail.
-    failures: FailureLimit,
-    /// That too many have failed, and that it pauses if another item comes.
-    too_many: Option<Failure>,
-    /// Why nothing can be kept any more.
-    unkept: Option<Unkept>,
-    tally: Tally,
-    items_met: Meter,
-    calls_met: Meter,
-    /// Calls as they end.
+    failure_limit: FailureLimit,
+    /// Set if too many have failed: the run pauses if there is another item.
+    pending_pause: Option<Failure>,
+    /// Why nothing can be stored any more.
+    store_failure: Option<CommitError>,
+    stats: RunStats,
+    items_meter: Meter,
+    calls_meter: Meter,
+    /// Counts of attempts, updated as they end.
     counts: Arc<CallCounts>,
-    /// Tells questions that wait for their turn that the run stops.
+    /// Signals waiting requests that the run stops.
     stop: watch::Sender<bool>,
-    /// Calls that `calls_met` has met.
-    met: u64,
+    /// Attempts that `calls_meter` has counted.
+    metered_calls: u64,
     forecast: Forecast,
-    /// What questions and money the items that have ended had.
-    of_ended: (u64, NanoUsd),
-    /// Questions that came back.
-    questions: u64,
-    /// The next look at the window.
+    /// Requests and cost of the finished items.
+    finished_totals: (u64, NanoUsd),
+    /// Requests that have ended.
+    requests: u64,
+    /// The next tick.
     tick: Option<SpawnHandle>,
-    /// Whether that is a long way off, because there was nothing to see.
-    rests: bool,
+    /// Whether the next tick is an [`IDLE_TICK`] away.
+    is_tick_idle: bool,
     started: Instant,
-    ended: Ended,
+    outcome: RunOutcome,
     input_error: Option<String>,
-    /// How the output ended; the run has nothing more to do then.
+    /// How the output ended. The run has nothing more to do then.
     output: Option<OutputEnded>,
 }
 
 /// An item that has an actor.
-struct InFlight {
+struct ActiveItem {
     job: Arc<Job>,
     started: Instant,
-    life: u64,
+    incarnation: u64,
     abort: Abort,
 }
 
 impl Run {
     pub(super) fn new(
         setup: RunSetup,
-        wanted: mpsc::UnboundedSender<usize>,
-        records: mpsc::UnboundedSender<Record>,
-        give_up: watch::Sender<bool>,
+        demand: mpsc::UnboundedSender<usize>,
+        records: mpsc::UnboundedSender<OutputRecord>,
+        abort_writer: watch::Sender<bool>,
         ordered: bool,
     ) -> Self {
         let now = Instant::now();
-        let had_answers = setup.keeping.as_ref().is_some_and(|keeping| keeping.had_answers);
+        let has_earlier_answers =
+            setup.persistence.as_ref().is_some_and(|persistence| persistence.has_earlier_answers);
         let steps = setup.pipeline.steps().iter().map(|step| step.name.clone());
-        let width = setup.pipeline.width();
-        let patience = setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
+        let width = setup.pipeline.max_parallel_steps();
+        let min_step_deadline =
+            setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
         Self {
-            tally: Tally::new(steps),
+            stats: RunStats::new(steps),
             pipeline: setup.pipeline,
             protected: setup.protected,
-            last_item: setup.keeping.as_ref().map(|keeping| keeping.session.last_item).unwrap_or_default(),
-            keeping: setup.keeping,
-            purses: setup.purses,
+            last_item: setup
+                .persistence
+                .as_ref()
+                .map(|persistence| persistence.session.last_item)
+                .unwrap_or_default(),
+            persistence: setup.persistence,
+            budgets: setup.budgets,
             paused: None,
-            gate: Gate::new(setup.routes, had_answers),
+            gate: Gate::new(setup.routes, has_earlier_answers),
             max_hold: setup.limits.max_hold,
-            gives_up: setup.limits.give_up,
-            gave_up: None,
-            logs_hold: false,
-            failures: FailureLimit::new(setup.limits.max_failures),
-            too_many: None,
-            unkept: None,
-            met_again: 0,
+            fails_held_items: setup.limits.fail_held_items,
+            held_items_failed_at: None,
+            is_hold_logged: false,
+            failure_limit: FailureLimit::new(setup.limits.max_failures),
+            pending_pause: None,
+            store_failure: None,
+            known_items_seen: 0,
             router: setup.router,
-            shares: Vec::new(),
+            capacity_shares: Vec::new(),
             providers: setup.providers,
             priority: setup.priority,
             id: RunId::next(),
-            window: Window::new(setup.window, ordered, patience, width),
-            wanted: Some(wanted),
+            window: Window::new(setup.window, ordered, min_step_deadline, width),
+            demand: Some(demand),
             records: Some(records),
-            give_up,
+            abort_writer,
             progress: setup.progress,
             report: Some(setup.report),
             own: None,
-            desk: Desk::default(),
+            inbox: Inbox::default(),
             in_flight: BTreeMap::new(),
             next_id: 0,
-            owed: 0,
+            outstanding: 0,
             unwritten: 0,
-            read: 0,
-            pieces: 0,
+            items_read: 0,
+            entries: 0,
             input_read: None,
             input_ended: false,
-            items_met: Meter::new(now),
-            calls_met: Meter::new(now),
+            items_meter: Meter::new(now),
+            calls_meter: Meter::new(now),
             counts: Arc::default(),
             stop: watch::Sender::new(false),
-            met: 0,
+            metered_calls: 0,
             forecast: Forecast::default(),
-            of_ended: (0, NanoUsd(0)),
-            questions: 0,
+            finished_totals: (0, NanoUsd(0)),
+            requests: 0,
             tick: None,
-            rests: false,
+            is_tick_idle: false,
             started: now,
-            ended: Ended::Whole,
+            outcome: RunOutcome::Completed,
             input_error: None,
             output: None,
         }
     }
 
-    /// Looks at the window and tells progress in a while: soon while there is something to see.
-    fn tick_later(&mut self, ctx: &mut Context<Self>) {
+    /// Schedules the next tick: soon while there is work or a watcher.
+    fn schedule_tick(&mut self, ctx: &mut Context<Self>) {
         if let Some(tick) = self.tick.take() {
             ctx.cancel_future(tick);
         }
-        let is_idle = self.in_flight.is_empty() && self.desk.is_empty() && self.unwritten == 0;
+        let is_idle = self.in_flight.is_empty() && self.inbox.is_empty() && self.unwritten == 0;
         if is_idle {
-            self.shares.clear();
+            self.capacity_shares.clear();
         }
-        self.rests = is_idle && self.progress.is_closed();
-        let pause = if self.rests { IDLE_TICK } else { TICK };
+        self.is_tick_idle = is_idle && self.progress.is_closed();
+        let pause = if self.is_tick_idle { IDLE_TICK } else { TICK };
         let tick = ctx.run_later(pause, |run, ctx| {
-            // First: a panic must not be the last tick.
+            // First, so that a panic cannot end the ticks.
             run.tick = None;
-            run.tick_later(ctx);
+            run.schedule_tick(ctx);
             chaos::point("run.tick");
-            run.window.fit(&run.providers);
-            run.look_at_holds();
-            run.work(ctx);
+            run.window.fit_to(&run.providers);
+            run.update_holds();
+            run.handle_events(ctx);
             if !run.progress.is_closed() {
-                run.tell();
+                run.publish_progress();
             }
         });
         self.tick = Some(tick);
     }
 
-    /// Asks for as many entries as the window has room for, or ends when there is nothing left.
-    fn go_on(&mut self) {
-        chaos::point("run.goes_on");
-        let busy = self.in_flight.len() + self.owed + self.desk.len();
+    /// Requests as many entries as the window has free slots, or ends the output when there are none left.
+    fn request_items(&mut self) {
+        chaos::point("run.resumes");
+        let busy = self.in_flight.len() + self.outstanding + self.inbox.len();
         let oldest = self.in_flight.values().next().map(|item| item.job.item.number);
-        // Requests that wait until they may be sent again ask nothing of the providers, and take no place from others.
-        let at_most = self.window.size().saturating_mul(WAITING_ITEMS);
-        let busy = busy - self.gate.resting().min(self.in_flight.len()).min(at_most);
-        let more = self.wanted.is_some() && self.in_flight.len() <= at_most;
-        self.gate.set_more(more);
-        let is_idle = self.owed == 0 && self.desk.is_empty();
-        let room = match self.gate.is_holding() {
-            true => usize::from(more && is_idle && self.gate.wants_another(Instant::now())),
-            false => self.window.room(busy, self.unwritten, oldest, self.read + self.owed as u64),
+        // Requests that wait to be sent again use no provider capacity, so they do not count against the
+        // window.
+        let max_parked = self.window.size().saturating_mul(MAX_PARKED_PER_WINDOW_ITEM);
+        let busy = busy - self.gate.parked().min(self.in_flight.len()).min(max_parked);
+        let can_start_items = self.demand.is_some() && self.in_flight.len() <= max_parked;
+        self.gate.set_can_start_items(can_start_items);
+        let is_idle = self.outstanding == 0 && self.inbox.is_empty();
+        let free_slots = match self.gate.is_holding() {
+            true => usize::from(can_start_items && is_idle && self.gate.should_start_item(Instant::now())),
+            false => self.window.free_slots(
+                busy,
+                self.unwritten,
+                oldest,
+                self.items_read + self.outstanding as u64,
+            ),
         };
-        match &self.wanted {
-            Some(wanted) if room > 0 => {
-                self.owed += room;
-                // The feeder is gone only when the source has ended, which it has told.
-                let _ = wanted.send(room);
+        match &self.demand {
+            Some(demand) if free_slots > 0 => {
+                self.outstanding += free_slots;
+                // The source task ends only when the source has ended, which it has reported.
+                let _ = demand.send(free_slots);
             }
             Some(_) => {}
-            // The writer ends when it is told that no more will come, and then tells us.
-            None if self.in_flight.is_empty() && self.owed == 0 && self.desk.is_empty() => {
-                if self.ended != Ended::Whole && !self.has_dealt_with_all() {
-                    // What was settled before and has not come has its line in the store.
-                    // Where no item came, the output stays as it was.
-                    let has_rest = self.unkept.is_none()
-                        && self.read > 0
-                        && self.keeping.as_ref().is_some_and(|it| !it.partly);
-                    self.record(if has_rest { Record::Rest } else { Record::CutShort });
+            // The writer ends when the channel of records is closed, and then reports to the run.
+            None if self.in_flight.is_empty() && self.outstanding == 0 && self.inbox.is_empty() => {
+                if self.outcome != RunOutcome::Completed && !self.has_processed_input() {
+                    // Items that finished before and were not read in this session have their lines in the
+                    // store. If no item was read, the output stays unchanged.
+                    let has_stored_lines = self.store_failure.is_none()
+                        && self.items_read > 0
+                        && self.persistence.as_ref().is_some_and(|persistence| !persistence.is_partial_input);
+                    self.record(if has_stored_lines {
+                        OutputRecord::StoredLines
+                    } else {
+                        OutputRecord::LinesMissing
+                    });
                 }
                 self.records = None;
             }
@@ -282,86 +301,89 @@ impl Run {
         }
     }
 
-    /// Returns whether the input has ended, and nothing of it was given up.
-    fn has_dealt_with_all(&self) -> bool {
-        self.input_ended && self.tally.items.unfinished + self.tally.items.paused == 0
+    /// Returns whether the input was read to its end and no item was left unfinished.
+    fn has_processed_input(&self) -> bool {
+        self.input_ended && self.stats.items.unfinished + self.stats.items.paused == 0
     }
 
-    fn stop_intake(&mut self, ended: Ended) {
-        self.wanted = None;
-        self.owed = 0;
-        if ended == Ended::Interrupted {
+    fn stop_intake(&mut self, outcome: RunOutcome) {
+        self.demand = None;
+        self.outstanding = 0;
+        if outcome == RunOutcome::Interrupted {
             self.stop.send_replace(true);
         }
-        if self.ended == Ended::Whole {
-            self.ended = ended;
+        if self.outcome == RunOutcome::Completed {
+            self.outcome = outcome;
         }
     }
 
-    fn give_up(&mut self) {
-        self.give_up.send_replace(true);
+    fn abort(&mut self) {
+        self.abort_writer.send_replace(true);
         for item in std::mem::take(&mut self.in_flight).into_values() {
-            self.tally.items.unfinished += 1;
+            self.stats.items.unfinished += 1;
             item.abort.abort();
         }
-        self.go_on();
+        self.request_items();
     }
 
-    fn record(&mut self, record: Record) {
+    fn record(&mut self, record: OutputRecord) {
         if let Some(records) = &self.records {
             self.unwritten += 1;
-            // The writer lives until it is told that no more will come.
+            // The writer runs until the channel is closed.
             drop(records.send(record));
         }
     }
 
-    /// Deals with everything on the desk. Until a paper is taken off it, nothing has come of it.
-    fn work(&mut self, ctx: &mut Context<Self>) {
-        while let Some((paper, hopeless)) = self.desk.open() {
-            match paper {
-                Paper::Entry(Entry::Item(_), _) => {
-                    let fit = if hopeless {
-                        Err("the run panicked over it".to_owned())
+    /// Handles all events of the inbox. An event takes effect only when it is removed.
+    fn handle_events(&mut self, ctx: &mut Context<Self>) {
+        while let Some((event, is_poisoned)) = self.inbox.first() {
+            match event {
+                Event::Entry(Entry::Item(_), _) => {
+                    let validity = if is_poisoned {
+                        Err("the run panicked while handling the item".to_owned())
                     } else {
                         chaos::point("run.entry");
                         Ok(())
                     };
-                    self.arrived(fit, ctx);
+                    self.start_or_reject(validity, ctx);
                 }
-                Paper::Entry(Entry::Rejected(_), _) => self.arrived(Ok(()), ctx),
-                Paper::Asked(_) => self.asked(),
-                Paper::Settled(ItemSettled { id, walked }) => {
+                Event::Entry(Entry::Rejected(_), _) => self.start_or_reject(Ok(()), ctx),
+                Event::RequestEnded(_) => self.count_request(),
+                Event::ItemFinished(ItemFinished { id, result }) => {
                     let line = self.in_flight.get(&id.0).map(|item| {
-                        if hopeless {
-                            let failure = Failure::new(Class::Internal, "the run panicked over its line");
-                            **walked = Walked::died(&item.job, failure.maybe_charged(), walked.took);
+                        if is_poisoned {
+                            let failure = Failure::new(
+                                Class::Internal,
+                                "the run panicked while writing the item's line",
+                            );
+                            **result = ItemResult::died(&item.job, failure.maybe_charged(), result.took);
                         } else {
-                            chaos::point("run.settled");
+                            chaos::point("run.item_finished");
                         }
-                        Box::new(line::line(&item.job, walked))
+                        Box::new(output_line::line(&item.job, result))
                     });
-                    self.walked(line);
+                    self.finish_item(line);
                 }
-                Paper::Exited(_) => {
+                Event::ItemExited(_) => {
                     chaos::point("run.exited");
-                    self.exited(ctx);
+                    self.restart_or_fail(ctx);
                 }
             }
         }
-        self.go_on();
+        self.request_items();
     }
 
-    /// Counts a question. It is counted at most once: a number that is too small beats one that is too large.
-    fn asked(&mut self) {
-        let Some(Paper::Asked(asked)) = self.desk.take() else { return };
-        self.questions += u64::from(!asked.held);
-        if let Some(step) = self.pipeline.steps().get(asked.step) {
-            self.tally.question(&step.name, &asked.trail, asked.practice);
+    /// Counts a request, at most once: a count that is too low is better than one that is too high.
+    fn count_request(&mut self) {
+        let Some(Event::RequestEnded(request)) = self.inbox.pop() else { return };
+        self.requests += u64::from(!request.will_resend);
+        if let Some(step) = self.pipeline.steps().get(request.step) {
+            self.stats.count_request(&step.name, &request.attempts, request.simulated);
         }
-        if asked.reasked {
-            self.tally.reasked();
+        if request.needs_validation_retry {
+            self.stats.count_validation_retry();
         }
-        self.tally.lost(asked.lost);
+        self.stats.count_lost(request.lost);
     }
 }
 
@@ -369,24 +391,24 @@ impl Actor for Run {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.tick_later(ctx);
-        self.window.fit(&self.providers);
-        self.work(ctx);
-        self.end(ctx);
+        self.schedule_tick(ctx);
+        self.window.fit_to(&self.providers);
+        self.handle_events(ctx);
+        self.report_end(ctx);
     }
 }
 
 impl Supervised for Run {
-    /// What was counted stays: each count is whole. What lies on the desk is dealt with by the next life.
+    /// Counts are kept: each is complete. The next incarnation handles the events in the inbox.
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.desk.panicked();
-        // It died with its life.
+        self.inbox.panicked();
+        // The tick ended with the previous incarnation.
         self.tick = None;
     }
 }
 
 impl Drop for Run {
-    /// Its items do not outlive it: they would go on to ask questions, and no one would get their answers.
+    /// Stops its items: they would continue to send requests whose answers nothing receives.
     fn drop(&mut self) {
         self.in_flight.values().for_each(|item| item.abort.abort());
     }

@@ -1,13 +1,16 @@
-//! Whether a request fails for its own reasons, or for those of the provider, the limit or the account.
+//! Decides whether a request fails for its own reasons, or for those of the provider, the limit or the account.
 //!
-//! A request that fails while others are answered at the same targets fails for its own reasons, unless chance explains it.
-//! A failed attempt of it says so only where first attempts of other items that left just before and just after it were
-//! answered (one of the nearest two on each side), and another one after it came back: then the target worked. With a share `f` of the others' first attempts failing, a request that has nothing wrong
-//! with it fails in that way `n` more times after the first with the probability `f^n`. Below one in a billion it is taken
-//! for the request's. `f` is estimated as `(failed + 1) / (failed + answered + 2)` (Laplace's rule of succession), so that few
-//! attempts prove little. Repeated attempts of others do not count: a few requests that fail each time would look like a
-//! target that fails often. Without a single success of others nothing is proven: that is how an outage looks. What is known
-//! of a request is kept for as long as it has no end.
+//! A request that fails while others are answered at the same targets fails for its own reasons, unless chance
+//! explains it. A failed attempt of the request counts as evidence only if the target worked at that time: first
+//! attempts of other items that were sent just before and just after it were answered (one of the nearest two on
+//! each side), and another attempt after it was answered.
+//!
+//! If a fraction `f` of the others' first attempts fails, a request with nothing wrong fails `n` more times after
+//! its first failure with the probability `f^n`. If this is below one in a billion, the failure is attributed to
+//! the request. `f` is estimated as `(failed + 1) / (failed + answered + 2)` (Laplace's rule of succession), so
+//! few attempts prove little. Repeated attempts of others do not count: a few requests that fail every time
+//! would look like a target that fails often. Without a single success of others nothing is proven, because an
+//! outage looks the same. The evidence of a request is kept until it has its final result.
 //!
 //! Pure.
 
@@ -15,96 +18,106 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::provider::{FirstAttempts, Neighbours};
-use crate::types::{Attempt, AttemptCounts, Class, ItemOfRun, LaneName, Outcome, Scope, Unanswered, Whose};
+use crate::types::{
+    Attempt, AttemptCounts, Attribution, Class, Outcome, RequestError, RunItem, Scope, TargetName,
+};
 
-/// The probability below which a row of failures is no chance any more. A run of a million requests judges each of them.
-const CHANCE: f64 = 1e-9;
+/// The probability below which repeated failures are not explained by chance. A run of a million requests tests
+/// each of them.
+const MAX_CHANCE_PROBABILITY: f64 = 1e-9;
 
-/// First attempts of others that left before a request failed first and tell how often the target fails.
-const BEFORE: u64 = 200;
+/// First attempts of others, sent before the first failure of the request, that count for the failure rate of
+/// the target.
+const OTHERS_BEFORE_FIRST_FAILURE: u64 = 200;
 
-/// First attempts of others that tell at most how often a target fails.
-const MOST_OTHERS: usize = 2_000;
+/// Most first attempts of others that count for the failure rate of a target.
+const MAX_OTHER_ATTEMPTS: usize = 2_000;
 
-/// What is known of one request that has come back without an answer.
+/// Evidence about one request that has failed.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    item: ItemOfRun,
-    /// How often it came back.
-    lives: u32,
-    /// Its attempts that failed, of each target.
-    failed: BTreeMap<LaneName, Vec<FailedAttempt>>,
-    /// How the first attempts of others have ended.
-    others: BTreeMap<LaneName, AttemptCounts>,
+    item: RunItem,
+    /// How often it failed.
+    returns: u32,
+    /// Its failed attempts, by target.
+    failed: BTreeMap<TargetName, Vec<FailedAttempt>>,
+    /// Results of the first attempts of others, by target.
+    others: BTreeMap<TargetName, AttemptCounts>,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 #[derive(Debug)]
 struct FailedAttempt {
-    /// Its number among those that have left for its provider.
+    /// Its number among the attempts sent to its provider.
     number: u64,
-    /// Whether it had no answer in its time, rather than a failure.
-    hung: bool,
-    /// The first attempts of others that left next to it, once they are known.
-    around: Option<Neighbours>,
+    /// Whether it timed out instead of returning a failure.
+    timed_out: bool,
+    /// The first attempts of others that were sent next to it, once they are known.
+    neighbours: Option<Neighbours>,
 }
 
 impl Evidence {
-    /// Makes that of a request of this item, of which nothing is known.
-    pub(super) fn new(item: ItemOfRun) -> Self {
-        Self { item, lives: 0, failed: BTreeMap::new(), others: BTreeMap::new() }
+    /// Creates the evidence of a request of this item, with nothing known.
+    pub(super) fn new(item: RunItem) -> Self {
+        Self { item, returns: 0, failed: BTreeMap::new(), others: BTreeMap::new() }
     }
 
-    /// Learns that the request came back with `unanswered`; `time` is how long the request may take. Returns whether the
-    /// failure is of a class that is the request's own, whatever becomes of others.
-    pub(super) fn add(&mut self, unanswered: &Unanswered, time: Duration) -> bool {
-        self.lives = self.lives.saturating_add(1);
-        let class = unanswered.failure.class;
-        match class.whose() {
-            // The router has found that others are answered, and that no wait makes room for it.
-            Whose::Limit if unanswered.failure.scope == Scope::Target => true,
-            Whose::Request if class != Class::NotFound => true,
-            Whose::Ours if class != Class::Deadline => {
-                // An actor that is gone takes no request, whichever it is.
-                unanswered.trail.calls() > 0 || unanswered.trail.lost() > 0 || unanswered.lane.is_none()
+    /// Records that the request failed with `error`; `time_limit` is how long the request may take. Returns
+    /// whether the class of the failure is the request's own in any case.
+    pub(super) fn record_failure(&mut self, error: &RequestError, time_limit: Duration) -> bool {
+        self.returns = self.returns.saturating_add(1);
+        let class = error.failure.class;
+        match class.attribution() {
+            // The router has found that others are answered and that the request is refused after any wait.
+            Attribution::Limit if error.failure.scope == Scope::Target => true,
+            Attribution::Request if class != Class::NotFound => true,
+            Attribution::Router if class != Class::Deadline => {
+                // If an actor is gone, every request fails.
+                error.attempts.calls() > 0 || error.attempts.lost() > 0 || error.target.is_none()
             }
-            Whose::Request | Whose::Ours | Whose::Attempt | Whose::Limit | Whose::Account => {
-                self.note(unanswered, time);
+            Attribution::Request
+            | Attribution::Router
+            | Attribution::Attempt
+            | Attribution::Limit
+            | Attribution::Account => {
+                self.record_attempts(error, time_limit);
                 false
             }
         }
     }
 
-    fn note(&mut self, unanswered: &Unanswered, time: Duration) {
-        let in_trail =
-            unanswered.trail.0.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Failed(_)));
-        for (attempt, failed) in in_trail.zip(&unanswered.failed) {
-            if says_something(attempt, time) {
-                let hung = matches!(&attempt.outcome, Outcome::Failed(failure)
+    fn record_attempts(&mut self, error: &RequestError, time_limit: Duration) {
+        let failed_outcomes =
+            error.attempts.0.iter().filter(|attempt| matches!(attempt.outcome, Outcome::Failed(_)));
+        for (attempt, failed) in failed_outcomes.zip(&error.failed_attempts) {
+            if is_evidence(attempt, time_limit) {
+                let timed_out = matches!(&attempt.outcome, Outcome::Failed(failure)
                     if matches!(failure.class, Class::Timeout | Class::Deadline));
-                let failed_attempt = FailedAttempt { number: failed.number, hung, around: None };
+                let failed_attempt = FailedAttempt { number: failed.number, timed_out, neighbours: None };
                 self.failed.entry(failed.target.clone()).or_default().push(failed_attempt);
             }
         }
     }
 
     /// Returns the targets that have failed the request.
-    pub(super) fn targets(&self) -> impl Iterator<Item = LaneName> + use<> {
+    pub(super) fn targets(&self) -> impl Iterator<Item = TargetName> + use<> {
         self.failed.keys().cloned().collect::<Vec<_>>().into_iter()
     }
 
-    /// Learns how others have fared at a target. What was known before stays.
-    pub(super) fn compare(&mut self, target: &LaneName, first: &FirstAttempts) {
+    /// Updates the evidence with the results of others at a target. What was known before is kept.
+    pub(super) fn compare(&mut self, target: &TargetName, first: &FirstAttempts) {
         let Some(failed) = self.failed.get_mut(target) else { return };
         let Some(earliest) = failed.iter().map(|attempt| attempt.number).min() else { return };
-        let others = first.since(earliest.saturating_sub(BEFORE), MOST_OTHERS);
+        let others =
+            first.counts_since(earliest.saturating_sub(OTHERS_BEFORE_FIRST_FAILURE), MAX_OTHER_ATTEMPTS);
         if others.answered + others.failed > 0 {
             self.others.insert(target.clone(), others);
         }
-        for attempt in failed.iter_mut().filter(|attempt| attempt.around.is_none()) {
-            // A target that goes down breaks off what was long under way: what left next to it was answered before.
-            if attempt.hung || first.was_answered_after(attempt.number) {
-                attempt.around = first.around(attempt.number, self.item);
+        for attempt in failed.iter_mut().filter(|attempt| attempt.neighbours.is_none()) {
+            // When a target goes down, it breaks off attempts that were sent long before; attempts sent next to
+            // them were already answered.
+            if attempt.timed_out || first.was_answered_after(attempt.number) {
+                attempt.neighbours = first.neighbours_of(attempt.number, self.item);
             }
         }
     }
@@ -113,45 +126,46 @@ impl Evidence {
     pub(super) fn is_proven(&self) -> bool {
         let others = self.others.values().copied().fold(AttemptCounts::default(), AttemptCounts::plus);
         let AttemptCounts { answered, failed } = others;
-        let own = self.failed_while_others_were_answered();
-        if answered == 0 || own < 2 {
+        let own_failures = self.failed_while_others_were_answered();
+        if answered == 0 || own_failures < 2 {
             return false;
         }
-        let share = (failed + 1) as f64 / (failed.saturating_add(answered) + 2) as f64;
-        share.powi(i32::try_from(own - 1).unwrap_or(i32::MAX)) < CHANCE
+        let failure_rate = (failed + 1) as f64 / (failed.saturating_add(answered) + 2) as f64;
+        failure_rate.powi(i32::try_from(own_failures - 1).unwrap_or(i32::MAX)) < MAX_CHANCE_PROBABILITY
     }
 
-    /// Returns whether others were answered when the request failed: the provider was well then.
+    /// Returns whether others were answered when the request failed, so that the provider worked then.
     pub(super) fn is_suspected(&self) -> bool {
         self.failed_while_others_were_answered() > 0
     }
 
-    /// Returns how often it came back.
-    pub(super) fn lives(&self) -> u32 {
-        self.lives
+    /// Returns how often it failed.
+    pub(super) fn returns(&self) -> u32 {
+        self.returns
     }
 
     fn failed_while_others_were_answered(&self) -> usize {
         let of_target = |failed: &Vec<FailedAttempt>| {
-            // Of those between the same two only one says something: the provider may have been out between them.
-            let apart: BTreeSet<u64> = failed
+            // Of several failures between the same two answers only one counts: the provider may have been out
+            // between them.
+            let distinct_gaps: BTreeSet<u64> = failed
                 .iter()
-                .filter_map(|attempt| match attempt.around? {
+                .filter_map(|attempt| match attempt.neighbours? {
                     Neighbours::Answered { before } => Some(before),
                     Neighbours::Failed => None,
                 })
                 .collect();
-            apart.len()
+            distinct_gaps.len()
         };
         self.failed.values().map(of_target).sum()
     }
 }
 
-/// Returns whether an attempt failed, and not for want of time that was spent on waiting for its turn. What a target says of
-/// the request itself says nothing of whether another one is out.
-fn says_something(attempt: &Attempt, time: Duration) -> bool {
+/// Returns whether an attempt counts as evidence: it failed, and not because most of its time was spent in the
+/// queue. A request that is too long for one target shows nothing about whether another target is out.
+fn is_evidence(attempt: &Attempt, time_limit: Duration) -> bool {
     match &attempt.outcome {
-        Outcome::Failed(failure) if failure.class == Class::Deadline => attempt.took * 2 >= time,
+        Outcome::Failed(failure) if failure.class == Class::Deadline => attempt.duration * 2 >= time_limit,
         Outcome::Failed(failure) if failure.class == Class::TooLong => false,
         Outcome::Failed(_) => attempt.key.is_some(),
         _ => false,
@@ -163,52 +177,53 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{self, Asker, Failure, NanoUsd, Trail};
+    use crate::types::{self, AttemptLog, Failure, NanoUsd, RequestContext};
 
     const TIME: Duration = Duration::from_mins(10);
 
-    fn target() -> LaneName {
+    fn target() -> TargetName {
         "a/m".parse().unwrap()
     }
 
-    /// Comes back with attempts that failed, by their numbers.
-    fn unanswered(class: Class, numbers: &[u64]) -> Unanswered {
+    /// A request error with failed attempts of these numbers.
+    fn failed_request(class: Class, numbers: &[u64]) -> RequestError {
         let failure = Failure::new(class, "x");
         let attempt = Attempt {
-            lane: target(),
+            target: target(),
             key: Some("k".into()),
-            waited: Duration::ZERO,
-            took: Duration::ZERO,
+            queue_time: Duration::ZERO,
+            duration: Duration::ZERO,
             first_token: None,
             usage: None,
             cost: None,
-            perhaps: NanoUsd(0),
+            uncertain_cost: NanoUsd(0),
             forced: false,
-            hedge: false,
+            hedged: false,
             outcome: Outcome::Failed(failure.clone()),
         };
         let failed = numbers.iter().map(|number| types::FailedAttempt { target: target(), number: *number });
-        Unanswered {
-            lane: Some(target()),
-            trail: Trail(vec![attempt; numbers.len()]),
-            failed: failed.collect(),
-            ..Unanswered::from(failure)
+        RequestError {
+            target: Some(target()),
+            attempts: AttemptLog(vec![attempt; numbers.len()]),
+            failed_attempts: failed.collect(),
+            ..RequestError::from(failure)
         }
     }
 
-    /// The item of the request that is looked at.
-    fn own_item() -> ItemOfRun {
-        ItemOfRun::default()
+    /// The item of the request under test.
+    fn own_item() -> RunItem {
+        RunItem::default()
     }
 
-    /// Notes the first attempt of another item.
+    /// Records the first attempt of another item.
     fn end(first: &mut FirstAttempts, number: u64, failure: Option<Class>) {
-        let of_another = Asker { rank: number + 1, ..Asker::default() };
-        first.left(number, of_another.item());
-        first.ended(number, failure);
+        let of_another = RequestContext { rank: number + 1, ..RequestContext::default() };
+        first.record_sent(number, of_another.item());
+        first.record_end(number, failure);
     }
 
-    /// First attempts of others: of each hundred this many fail, evenly spread; those of `left_out` are not theirs.
+    /// First attempts of others: of each hundred this many fail, evenly spread. The numbers in `left_out`
+    /// belong to the request itself.
     fn others(numbers: std::ops::Range<u64>, fail_of_hundred: u64, left_out: &[u64]) -> FirstAttempts {
         let mut first = FirstAttempts::default();
         for number in numbers.filter(|number| !left_out.contains(number)) {
@@ -218,10 +233,10 @@ mod tests {
         first
     }
 
-    fn is_proven(evidence: &mut Evidence, unanswered: &Unanswered, first: &FirstAttempts) -> bool {
-        let own = evidence.add(unanswered, TIME);
+    fn is_proven(evidence: &mut Evidence, error: &RequestError, first: &FirstAttempts) -> bool {
+        let is_own = evidence.record_failure(error, TIME);
         evidence.compare(&target(), first);
-        own || evidence.is_proven()
+        is_own || evidence.is_proven()
     }
 
     #[test]
@@ -230,7 +245,7 @@ mod tests {
         for class in [Class::ServerError, Class::Timeout, Class::Unreadable, Class::RateLimit, Class::Auth] {
             let others = others(1..70, 0, &numbers);
             assert!(
-                is_proven(&mut Evidence::new(own_item()), &unanswered(class, &numbers), &others),
+                is_proven(&mut Evidence::new(own_item()), &failed_request(class, &numbers), &others),
                 "{class}"
             );
         }
@@ -241,93 +256,95 @@ mod tests {
         // Twenty of 500 fail, each eight times; of each only the first attempt counts for the others.
         let numbers = [30, 90, 150, 210, 270, 330, 390, 450];
         let first = others(1..500, 4, &numbers);
-        let own = unanswered(Class::ServerError, &numbers);
-        assert!(is_proven(&mut Evidence::new(own_item()), &own, &first));
+        let error = failed_request(Class::ServerError, &numbers);
+        assert!(is_proven(&mut Evidence::new(own_item()), &error, &first));
     }
 
     #[test]
-    fn a_request_that_fails_while_all_others_fail_does_not() {
+    fn a_request_that_fails_while_all_others_fail_is_not_blamed() {
         let mut evidence = Evidence::new(own_item());
-        for life in 1..100 {
-            let numbers: Vec<u64> = (0..6).map(|attempt| life * 100 + attempt * 10).collect();
-            let others = others(0..life * 100 + 90, 100, &numbers);
-            assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &numbers), &others));
+        for round in 1..100 {
+            let numbers: Vec<u64> = (0..6).map(|attempt| round * 100 + attempt * 10).collect();
+            let others = others(0..round * 100 + 90, 100, &numbers);
+            assert!(!is_proven(&mut evidence, &failed_request(Class::ServerError, &numbers), &others));
         }
     }
 
     #[test]
-    fn what_fails_when_an_outage_begins_is_not_suspected_for_what_was_answered_before_and_after() {
-        // Up to 100 all are answered, then ten fail before the breaker opens, and from 200 on all are answered again.
+    fn a_request_that_fails_when_an_outage_begins_is_not_suspected_for_answers_before_and_after_it() {
+        // Up to 100 all are answered, then ten fail before the breaker opens, and from 200 on all are answered
+        // again.
         let mut first = others(1..100, 0, &[]);
         (100..110)
             .filter(|number| *number != 104)
             .for_each(|number| end(&mut first, number, Some(Class::ServerError)));
         (200..400).for_each(|number| end(&mut first, number, None));
         let mut evidence = Evidence::new(own_item());
-        // It finds out twice meanwhile.
-        assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[104, 111, 112]), &first));
+        // In the meantime it is sent as the probe twice.
+        assert!(!is_proven(&mut evidence, &failed_request(Class::ServerError, &[104, 111, 112]), &first));
         assert!(!evidence.is_suspected());
     }
 
     #[test]
-    fn what_a_target_breaks_off_when_it_goes_down_is_not_suspected_for_what_was_answered_before() {
+    fn an_attempt_that_is_broken_off_when_a_target_goes_down_is_not_suspected() {
         let mut first = others(1..100, 0, &[95]);
-        first.failed(95);
+        first.record_failure(95);
         let is_suspected = |first: &FirstAttempts, class| {
             let mut evidence = Evidence::new(own_item());
-            assert!(!is_proven(&mut evidence, &unanswered(class, &[95]), first));
+            assert!(!is_proven(&mut evidence, &failed_request(class, &[95]), first));
             evidence.is_suspected()
         };
         assert!(!is_suspected(&first, Class::NetworkError));
-        // One that hung was not answered beside others that were.
+        // An attempt that timed out was not answered while others next to it were.
         assert!(is_suspected(&first, Class::Timeout));
         end(&mut first, 200, None);
         assert!(is_suspected(&first, Class::NetworkError));
     }
 
     #[test]
-    fn nothing_is_proven_while_no_other_is_asked_and_what_was_known_before_is_kept() {
+    fn nothing_is_proven_without_other_requests_and_earlier_evidence_is_kept() {
         let mut evidence = Evidence::new(own_item());
         let mut first = others(1..40, 0, &[10, 20]);
-        assert!(!is_proven(&mut evidence, &unanswered(Class::ServerError, &[10, 20]), &first));
+        assert!(!is_proven(&mut evidence, &failed_request(Class::ServerError, &[10, 20]), &first));
         assert!(evidence.is_suspected());
-        for life in 0..50 {
-            let alone = unanswered(Class::ServerError, &[100 + life]);
-            assert!(!is_proven(&mut evidence, &alone, &first), "{life}");
+        for round in 0..50 {
+            let single_failure = failed_request(Class::ServerError, &[100 + round]);
+            assert!(!is_proven(&mut evidence, &single_failure, &first), "{round}");
         }
-        // However often it failed between two of others, that is one failure.
+        // Failures between the same two answers of others count as one.
         end(&mut first, 200, None);
         assert!(!is_proven(
             &mut Evidence::new(own_item()),
-            &unanswered(Class::ServerError, &[100, 101, 102]),
+            &failed_request(Class::ServerError, &[100, 101, 102]),
             &first
         ));
         (201..300).filter(|number| number % 10 > 0).for_each(|number| end(&mut first, number, None));
-        assert!(is_proven(&mut evidence, &unanswered(Class::ServerError, &[210, 220, 230]), &first));
+        assert!(is_proven(&mut evidence, &failed_request(Class::ServerError, &[210, 220, 230]), &first));
     }
 
     #[test]
-    fn what_is_too_long_for_a_busy_target_proves_nothing_while_another_is_out() {
+    fn a_request_too_long_for_a_busy_target_proves_nothing_while_another_target_is_out() {
         let mut evidence = Evidence::new(own_item());
-        for life in 1..100 {
-            let mut one = unanswered(Class::NetworkError, &[life * 10, life * 10 + 5]);
-            one.trail.0.iter_mut().for_each(|attempt| {
+        for round in 1..100 {
+            let mut error = failed_request(Class::NetworkError, &[round * 10, round * 10 + 5]);
+            error.attempts.0.iter_mut().for_each(|attempt| {
                 attempt.outcome = Outcome::Failed(Failure::new(Class::TooLong, "x"));
             });
-            assert!(!is_proven(&mut evidence, &one, &others(0..2_000, 0, &[])), "{life}");
+            assert!(!is_proven(&mut evidence, &error, &others(0..2_000, 0, &[])), "{round}");
         }
     }
 
     #[test]
-    fn an_attempt_that_was_cut_off_because_it_had_waited_long_proves_nothing() {
+    fn an_attempt_cut_off_after_a_long_wait_in_the_queue_proves_nothing() {
         let at_deadline = |number: u64, took: Duration| {
-            let mut one = unanswered(Class::Deadline, &[number]);
-            one.trail.0[0].took = took;
-            one
+            let mut error = failed_request(Class::Deadline, &[number]);
+            error.attempts.0[0].duration = took;
+            error
         };
-        let (mut evidence, others) = (Evidence::new(own_item()), others(0..2_000, 0, &[]));
-        for life in 1..9 {
-            assert!(!is_proven(&mut evidence, &at_deadline(life * 10, Duration::from_mins(4)), &others));
+        let mut evidence = Evidence::new(own_item());
+        let others = others(0..2_000, 0, &[]);
+        for round in 1..9 {
+            assert!(!is_proven(&mut evidence, &at_deadline(round * 10, Duration::from_mins(4)), &others));
         }
         for number in [100, 110, 120] {
             assert!(!is_proven(&mut evidence, &at_deadline(number, Duration::from_mins(6)), &others));
@@ -336,46 +353,52 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_asked_proves_nothing_and_the_requests_own_classes_prove_it_at_once() {
-        let (mut evidence, none) = (Evidence::new(own_item()), FirstAttempts::default());
-        assert!(!is_proven(&mut evidence, &unanswered(Class::Deadline, &[]), &none));
-        assert!(!is_proven(&mut evidence, &unanswered(Class::Auth, &[]), &none));
+    fn a_request_that_was_never_sent_proves_nothing_and_its_own_failure_classes_prove_it_at_once() {
+        let mut evidence = Evidence::new(own_item());
+        let none = FirstAttempts::default();
+        assert!(!is_proven(&mut evidence, &failed_request(Class::Deadline, &[]), &none));
+        assert!(!is_proven(&mut evidence, &failed_request(Class::Auth, &[]), &none));
         for class in [Class::TooLong, Class::ApiError, Class::ContentFilter, Class::Truncated] {
-            assert!(is_proven(&mut Evidence::new(own_item()), &unanswered(class, &[1]), &none));
+            assert!(is_proven(&mut Evidence::new(own_item()), &failed_request(class, &[1]), &none));
         }
     }
 
     proptest! {
-        /// Of requests with nothing wrong, at targets that fail at random, next to none is taken for its own failure.
+        /// Requests with nothing wrong, at targets that fail at random, are hardly ever judged to fail for
+        /// their own reasons.
         #[test]
-        fn chance_alone_is_seldom_taken_for_a_requests_own_failure(seed in any::<u64>(), share in 0.0..0.9_f64) {
+        fn chance_alone_is_rarely_judged_as_a_requests_own_failure(seed in any::<u64>(), failure_rate in 0.0..0.9_f64) {
             let mut random = fastrand::Rng::with_seed(seed);
-            let (mut first, mut number, mut wrong) = (FirstAttempts::default(), 0, 0);
+            let mut first = FirstAttempts::default();
+            let mut number = 0;
+            let mut misjudged = 0;
             for _ in 0..1_000 {
                 let mut evidence = Evidence::new(own_item());
                 loop {
-                    // One life: until an answer, or six failures; others make ten first attempts for each of its.
-                    let (mut failed, mut answered) = (Vec::new(), false);
+                    // One round: until an answer or six failures. Others make ten first attempts for each of
+                    // its attempts.
+                    let mut failed = Vec::new();
+                    let mut answered = false;
                     while failed.len() < 6 && !answered {
                         number += 1;
-                        let own = number;
-                        answered = random.f64() >= share;
-                        failed.push(own);
+                        let own_number = number;
+                        answered = random.f64() >= failure_rate;
+                        failed.push(own_number);
                         for _ in 0..10 {
                             number += 1;
-                            end(&mut first, number, (random.f64() < share).then_some(Class::ServerError));
+                            end(&mut first, number, (random.f64() < failure_rate).then_some(Class::ServerError));
                         }
                     }
                     if answered {
                         break;
                     }
-                    if is_proven(&mut evidence, &unanswered(Class::ServerError, &failed), &first) {
-                        wrong += 1;
+                    if is_proven(&mut evidence, &failed_request(Class::ServerError, &failed), &first) {
+                        misjudged += 1;
                         break;
                     }
                 }
             }
-            prop_assert!(wrong <= 3, "{wrong} of 1,000 at {share}");
+            prop_assert!(misjudged <= 3, "{misjudged} of 1,000 at {failure_rate}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Where the requests of a run wait while it holds.
+//! The place where the requests of a run wait while it holds.
 //!
-//! Shared by the run and its items. What a hold is, `hold.rs` decides.
+//! Shared by the run and its items. `hold.rs` decides when a hold begins and ends.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,27 +11,27 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::evidence::Evidence;
-use super::hold::{Back, Hold, Member, Place, RouteHold, Turn};
+use super::hold::{FailureReport, Hold, RequestState, ResendDecision, ResendPosition, RouteHold};
 use crate::provider::{self, Outage};
-use crate::types::{AttemptCounts, Cause, Class, ItemOfRun, LaneName, RouteName, Unanswered};
+use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, TargetName};
 
-/// A route of a run, with the targets that it leads to.
+/// A route of a run, with its targets.
 #[derive(Debug, Clone)]
 pub struct RunRoute {
     /// Its name.
     pub name: RouteName,
     /// Its targets.
     pub targets: Vec<RunTarget>,
-    /// The shortest time that a step has which takes it.
-    pub patience: Duration,
+    /// The shortest deadline of the steps that use it.
+    pub min_step_deadline: Duration,
 }
 
 /// A target of a route.
 #[derive(Debug, Clone)]
 pub struct RunTarget {
     /// Its name.
-    pub name: LaneName,
-    /// The provider that it belongs to.
+    pub name: TargetName,
+    /// The provider of the target.
     pub provider: Arc<provider::State>,
 }
 
@@ -39,68 +39,69 @@ pub struct RunTarget {
 #[derive(Debug)]
 pub(super) struct Gate {
     routes: Vec<RunRoute>,
-    requests: Mutex<Vec<Requests>>,
-    /// Whether any is in force.
-    holding: AtomicBool,
-    /// Whether items can begin that have not.
-    more: AtomicBool,
+    requests: Mutex<Vec<RouteRequests>>,
+    /// Whether any hold is in force.
+    is_any_holding: AtomicBool,
+    /// Whether the run has items that have not started.
+    can_start_items: AtomicBool,
     /// Whether the run had answers in an earlier session.
-    had_answers: bool,
+    has_earlier_answers: bool,
     changed: Notify,
 }
 
 /// The requests of a route.
 #[derive(Debug, Default)]
-struct Requests {
+struct RouteRequests {
     hold: RouteHold,
-    /// Those that have no answer yet, by their numbers.
-    open: BTreeMap<u64, (Member, Evidence)>,
-    opened: u64,
+    /// Requests without a final result, by number.
+    open: BTreeMap<u64, (RequestState, Evidence)>,
+    last_number: u64,
 }
 
-/// A request that has no answer yet.
-pub(super) struct Open {
+/// A request without a final result.
+pub(super) struct OpenRequest {
     gate: Arc<Gate>,
     route: usize,
     number: u64,
 }
 
 /// A request that was sent again.
-pub(super) struct SentAgain {
+pub(super) struct ResentRequest {
     gate: Arc<Gate>,
     route: usize,
-    turn: Turn,
+    decision: ResendDecision,
     answered: bool,
 }
 
-/// A request that is to be sent again as soon as it may.
-struct Waits<'a> {
+/// A request that is queued to be sent again.
+struct QueuedRequest<'a> {
     gate: &'a Gate,
     route: usize,
-    place: Place,
+    position: ResendPosition,
 }
 
 impl Gate {
-    /// Makes the gate of a run that leads to `routes`; `had_answers` is whether an earlier session of it was answered.
-    pub(super) fn new(routes: Vec<RunRoute>, had_answers: bool) -> Arc<Self> {
-        let requests = routes.iter().map(|_| Requests::default()).collect();
+    /// Creates the gate of a run with these routes. `has_earlier_answers` is whether an earlier session of it
+    /// was answered.
+    pub(super) fn new(routes: Vec<RunRoute>, has_earlier_answers: bool) -> Arc<Self> {
+        let requests = routes.iter().map(|_| RouteRequests::default()).collect();
         Arc::new(Self {
             routes,
             requests: Mutex::new(requests),
-            holding: AtomicBool::new(false),
-            more: AtomicBool::new(true),
-            had_answers,
+            is_any_holding: AtomicBool::new(false),
+            can_start_items: AtomicBool::new(true),
+            has_earlier_answers,
             changed: Notify::new(),
         })
     }
 
     /// Returns whether any route holds.
     pub(super) fn is_holding(&self) -> bool {
-        self.holding.load(Relaxed)
+        self.is_any_holding.load(Relaxed)
     }
 
     /// Returns the hold that began first, and its route.
-    pub(super) fn holding(&self) -> Option<(RouteName, Hold)> {
+    pub(super) fn oldest_hold(&self) -> Option<(RouteName, Hold)> {
         let requests = self.lock();
         let held = self.routes.iter().zip(requests.iter());
         let held = held.filter_map(|(route, requests)| Some((&route.name, requests.hold.hold()?)));
@@ -108,65 +109,67 @@ impl Gate {
         first.map(|(route, hold)| (route.clone(), hold.clone()))
     }
 
-    /// Returns the hold that is to end the session, if there is one.
-    pub(super) fn too_long(&self, max_hold: Option<Duration>, now: Instant) -> Option<Hold> {
+    /// Returns a hold that must end the session, if there is one.
+    pub(super) fn hold_to_end_session(&self, max_hold: Option<Duration>, now: Instant) -> Option<Hold> {
         let requests = self.lock();
         let mut holds = requests.iter().filter_map(|requests| requests.hold.hold());
-        holds.find(|hold| hold.is_too_long(max_hold, now)).cloned()
+        holds.find(|hold| hold.must_end_session(max_hold, now)).cloned()
     }
 
-    /// Notes whether items can begin that have not.
-    pub(super) fn set_more(&self, more: bool) {
-        if self.more.swap(more, Relaxed) != more {
+    /// Records whether the run has items that have not started.
+    pub(super) fn set_can_start_items(&self, can_start_items: bool) {
+        if self.can_start_items.swap(can_start_items, Relaxed) != can_start_items {
             self.changed.notify_waiters();
         }
     }
 
-    /// Returns whether an item is to begin that has not, to find out whether a hold is over. Once for each time.
-    pub(super) fn wants_another(&self, now: Instant) -> bool {
-        self.lock().iter_mut().any(|requests| requests.hold.wants_another(now))
+    /// Returns whether another item should start to probe whether a hold is over. Returns true once per retry
+    /// time.
+    pub(super) fn should_start_item(&self, now: Instant) -> bool {
+        self.lock().iter_mut().any(|requests| requests.hold.should_start_item(now))
     }
 
-    /// Returns how many requests have come back and are not under way.
-    pub(super) fn resting(&self) -> usize {
-        self.lock().iter().map(|requests| requests.hold.resting()).sum()
+    /// Returns how many failed requests are not in flight.
+    pub(super) fn parked(&self) -> usize {
+        self.lock().iter().map(|requests| requests.hold.parked()).sum()
     }
 
-    /// Fails the requests that wait in holds, and returns whether there were any.
-    pub(super) fn give_up(&self) -> bool {
-        let gives_up = self.lock().iter_mut().fold(false, |any, requests| requests.hold.give_up() | any);
+    /// Fails the requests that wait in holds. Returns whether there were any.
+    pub(super) fn fail_held(&self) -> bool {
+        let any_failed = self.lock().iter_mut().fold(false, |any, requests| requests.hold.fail_held() | any);
         self.changed.notify_waiters();
-        gives_up
+        any_failed
     }
 
-    /// Notes a request of an item that is to be sent by a route; its end is when what is returned goes.
-    pub(super) fn open(self: &Arc<Self>, route: &RouteName, item: ItemOfRun) -> Option<Open> {
-        let route = self.number(route)?;
+    /// Adds a request of an item that is about to be sent by a route. The request ends when the returned value
+    /// is dropped.
+    pub(super) fn open_request(self: &Arc<Self>, route: &RouteName, item: RunItem) -> Option<OpenRequest> {
+        let route = self.route_index(route)?;
         let mut requests = self.lock();
-        let Requests { hold, open, opened } = &mut requests[route];
-        *opened += 1;
-        open.insert(*opened, (hold.opened(), Evidence::new(item)));
-        Some(Open { gate: self.clone(), route, number: *opened })
+        let RouteRequests { hold, open, last_number } = &mut requests[route];
+        *last_number += 1;
+        open.insert(*last_number, (hold.open_request(), Evidence::new(item)));
+        Some(OpenRequest { gate: self.clone(), route, number: *last_number })
     }
 
-    /// Waits until `not_before`, or a hold begins, and until a request of the route may be sent that has come back `lives`
-    /// times. Keep what is returned until the request is back.
+    /// Waits until `not_before`, or until a hold begins, and then until a request of the route that has failed
+    /// `returns` times may be sent. Keep the returned value until the request has finished.
     ///
     /// # Errors
-    /// When it is not to be sent any more.
-    pub(super) async fn turn(
+    /// If the request must not be sent any more.
+    pub(super) async fn wait_to_resend(
         self: Arc<Self>,
         route: RouteName,
-        lives: u32,
+        returns: u32,
         not_before: Instant,
-    ) -> Result<Option<SentAgain>, GivenUp> {
-        let Some(route) = self.number(&route) else { return Ok(None) };
+    ) -> Result<Option<ResentRequest>, ResendRefused> {
+        let Some(route) = self.route_index(&route) else { return Ok(None) };
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Before looking: what changes after that is not missed.
+            // Before the check, so that no later change is missed.
             changed.as_mut().enable();
-            // A hold says by itself when requests are sent again.
+            // During a hold, the hold decides when requests are sent again.
             if Instant::now() >= not_before || self.lock()[route].hold.hold().is_some() {
                 break;
             }
@@ -175,22 +178,23 @@ impl Gate {
                 () = sleep_until(not_before) => {}
             }
         }
-        let place = self.lock()[route].hold.wait(lives);
-        let waits = Waits { gate: &self, route, place };
+        let position = self.lock()[route].hold.enqueue(returns);
+        let queued = QueuedRequest { gate: &self, route, position };
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let turn = self.lock()[route].hold.turn(place, self.more.load(Relaxed), Instant::now());
-            match turn {
-                Turn::Send | Turn::Probe => {
-                    // It has left the line, and another may be first.
-                    drop(waits);
-                    return Ok(Some(SentAgain { gate: self.clone(), route, turn, answered: false }));
+            let decision =
+                self.lock()[route].hold.decide(position, self.can_start_items.load(Relaxed), Instant::now());
+            match decision {
+                ResendDecision::Send | ResendDecision::Probe => {
+                    // It has left the queue, and another request may be first.
+                    drop(queued);
+                    return Ok(Some(ResentRequest { gate: self.clone(), route, decision, answered: false }));
                 }
-                Turn::GiveUp => return Err(GivenUp),
-                Turn::Await => changed.await,
-                Turn::Wait(until) => tokio::select! {
+                ResendDecision::Fail => return Err(ResendRefused),
+                ResendDecision::WaitForChange => changed.await,
+                ResendDecision::WaitUntil(until) => tokio::select! {
                     () = changed => {}
                     () = sleep_until(until) => {}
                 },
@@ -198,38 +202,39 @@ impl Gate {
         }
     }
 
-    /// Looks how the targets are doing, and lets requests go on whose hold has ended.
-    pub(super) fn look(&self, max_hold: Option<Duration>, now: Instant) {
-        let mut all = self.lock();
-        let (mut changed, more) = (false, self.more.load(Relaxed));
-        for (route, requests) in self.routes.iter().zip(all.iter_mut()) {
-            let Requests { hold, open, .. } = requests;
-            if !hold.is_asked() && hold.hold().is_none() {
+    /// Updates the holds from the state of the targets and releases requests whose hold has ended.
+    pub(super) fn update(&self, max_hold: Option<Duration>, now: Instant) {
+        let mut routes = self.lock();
+        let mut changed = false;
+        let can_start_items = self.can_start_items.load(Relaxed);
+        for (route, requests) in self.routes.iter().zip(routes.iter_mut()) {
+            let RouteRequests { hold, open, .. } = requests;
+            if !hold.has_open_requests() && hold.hold().is_none() {
                 continue;
             }
             let retry_at = hold.hold().map(|hold| hold.retry_at);
-            changed |= hold.look(route.outage(now), route.answered(), now);
-            if hold.would_give_up(more, max_hold, now) {
-                // Attempts that left next to theirs may have ended since they came back.
-                for (member, evidence) in open.values_mut().filter(|(member, _)| !member.is_suspected()) {
+            changed |= hold.update(route.outage(now), route.answered(), now);
+            if hold.may_fail_suspected(can_start_items, max_hold, now) {
+                // Attempts that were sent next to its attempts may have ended since it failed.
+                for (request, evidence) in open.values_mut().filter(|(request, _)| !request.is_suspected()) {
                     self.compare(evidence);
-                    hold.suspects(member, evidence.is_suspected());
-                    if !member.is_suspected() {
+                    hold.set_suspected(request, evidence.is_suspected());
+                    if !request.is_suspected() {
                         break;
                     }
                 }
             }
-            changed |= hold.give_up_suspected(more, max_hold, now);
+            changed |= hold.fail_suspected(can_start_items, max_hold, now);
             changed |= hold.hold().map(|hold| hold.retry_at) != retry_at;
         }
-        self.holding.store(all.iter().any(|requests| requests.hold.hold().is_some()), Relaxed);
-        drop(all);
+        self.is_any_holding.store(routes.iter().any(|requests| requests.hold.hold().is_some()), Relaxed);
+        drop(routes);
         if changed {
             self.changed.notify_waiters();
         }
     }
 
-    /// Lets a request learn how others fare at the targets that have failed it.
+    /// Updates the evidence of a request with the results of other requests at the targets that failed it.
     fn compare(&self, evidence: &mut Evidence) {
         for name in evidence.targets() {
             let mut targets = self.routes.iter().flat_map(|route| &route.targets);
@@ -239,89 +244,107 @@ impl Gate {
         }
     }
 
-    fn number(&self, route: &RouteName) -> Option<usize> {
+    fn route_index(&self, route: &RouteName) -> Option<usize> {
         self.routes.iter().position(|known| known.name == *route)
     }
 
-    /// A panic while the lock was held leaves numbers: go on with them.
-    fn lock(&self) -> MutexGuard<'_, Vec<Requests>> {
+    /// A panic while the lock was held leaves only counts, which stay usable.
+    fn lock(&self) -> MutexGuard<'_, Vec<RouteRequests>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
-    /// Returns whether no target of its route can be used.
-    pub(super) fn is_out(&self, now: Instant) -> bool {
+impl OpenRequest {
+    /// Returns whether no target of its route is usable.
+    pub(super) fn has_outage(&self, now: Instant) -> bool {
         self.gate.routes[self.route].outage(now).is_some()
     }
 
-    /// Learns that the request came back with `unanswered`; `time` is how long it may take. Returns how often it came back
-    /// so far, or `None` where the failure is its own.
-    pub(super) fn came_back(&self, unanswered: &Unanswered, time: Duration, now: Instant) -> Option<u32> {
-        let (gate, route) = (&self.gate, &self.gate.routes[self.route]);
-        let Unanswered { failure, lane, .. } = unanswered;
-        // Asked before the lock is taken.
-        let (answered, oldest_unheard) = (route.answered(), route.oldest_unheard());
+    /// Records that the request failed with `error`; `time_limit` is how long it may take. Returns how often it
+    /// has failed so far, or `None` if the failure is its own.
+    pub(super) fn record_failure(
+        &self,
+        error: &RequestError,
+        time_limit: Duration,
+        now: Instant,
+    ) -> Option<u32> {
+        let gate = &self.gate;
+        let route = &gate.routes[self.route];
+        let RequestError { failure, target, .. } = error;
+        // Determined before the lock is taken.
+        let answered = route.answered();
+        let oldest_pending = route.oldest_pending();
         let is_lasting = answered == 0
-            && !gate.had_answers
+            && !gate.has_earlier_answers
             && (failure.class == Class::NotFound
-                || failure.class == Class::Unreadable && failure.cause.is_some_and(Cause::is_of_no_api));
+                || failure.class == Class::Unreadable && failure.cause.is_some_and(Cause::is_not_an_api));
         let mut requests = gate.lock();
-        let Requests { hold, open, .. } = &mut requests[self.route];
-        let (member, evidence) = open.get_mut(&self.number)?;
-        if evidence.add(unanswered, time) {
+        let RouteRequests { hold, open, .. } = &mut requests[self.route];
+        let (request, evidence) = open.get_mut(&self.number)?;
+        if evidence.record_failure(error, time_limit) {
             return None;
         }
         gate.compare(evidence);
         if evidence.is_proven() {
             return None;
         }
-        let lives = Some(evidence.lives());
-        hold.returned(member);
-        hold.suspects(member, evidence.is_suspected());
-        // A request that could not be sent in time says nothing of its targets: what they say themselves counts.
-        if failure.class == Class::Deadline && unanswered.trail.calls() == 0 {
-            return lives;
+        let returns = Some(evidence.returns());
+        hold.mark_returned(request);
+        hold.set_suspected(request, evidence.is_suspected());
+        // A request that was not sent before its deadline shows nothing about its targets; the targets' own
+        // state counts.
+        if failure.class == Class::Deadline && error.attempts.calls() == 0 {
+            return returns;
         }
-        let more = gate.more.load(Relaxed);
-        let back = Back { why: failure, target: lane.as_ref(), is_lasting, answered, oldest_unheard, more };
-        hold.came_back(member, back, (now, fastrand::f64()));
+        let can_start_items = gate.can_start_items.load(Relaxed);
+        let report = FailureReport {
+            failure,
+            target: target.as_ref(),
+            is_lasting,
+            answered,
+            oldest_pending,
+            can_start_items,
+        };
+        hold.record_failure(request, report, (now, fastrand::f64()));
         let holds_now = hold.hold().is_some();
         drop(requests);
-        if holds_now && !gate.holding.swap(true, Relaxed) {
+        if holds_now && !gate.is_any_holding.swap(true, Relaxed) {
             gate.changed.notify_waiters();
         }
-        lives
+        returns
     }
 }
 
-/// A request is not sent any more.
-pub(super) struct GivenUp;
+/// The request must not be sent any more.
+pub(super) struct ResendRefused;
 
-impl SentAgain {
-    /// Notes that the request was answered.
-    pub(super) fn answered(&mut self) {
+impl ResentRequest {
+    /// Records that the request was answered.
+    pub(super) fn mark_answered(&mut self) {
         self.answered = true;
     }
 }
 
 impl RunRoute {
-    /// Returns why none of the targets can be used, of the one that is worth trying first.
-    fn outage(&self, now: Instant) -> Option<(Outage, LaneName)> {
+    /// Returns why none of the targets is usable, for the one to try first.
+    fn outage(&self, now: Instant) -> Option<(Outage, TargetName)> {
         let mut outages = Vec::new();
         for RunTarget { name, provider } in &self.targets {
-            let outage = provider.outage(&name.model, self.patience, now)?;
+            let outage = provider.outage(&name.model, self.min_step_deadline, now)?;
             outages.push((outage, name.clone()));
         }
-        let can_mend = outages.iter().any(|(outage, _)| outage.can_mend);
-        // One that waiting cannot mend is not worth trying while another is.
-        outages.retain(|(outage, _)| outage.can_mend == can_mend);
+        let can_mend = outages.iter().any(|(outage, _)| outage.can_recover);
+        // A target for which waiting does not help is not worth trying if there is another.
+        outages.retain(|(outage, _)| outage.can_recover == can_mend);
         outages.into_iter().min_by_key(|(outage, _)| outage.retry_at)
     }
 
-    /// Returns when the oldest attempt left that has had no word yet.
-    fn oldest_unheard(&self) -> Option<Instant> {
-        self.targets.iter().filter_map(|target| target.provider.oldest_unheard(&target.name.model)).min()
+    /// Returns when the oldest attempt was sent that has had no response yet.
+    fn oldest_pending(&self) -> Option<Instant> {
+        self.targets
+            .iter()
+            .filter_map(|target| target.provider.oldest_pending_sent_at(&target.name.model))
+            .min()
     }
 
     fn answered(&self) -> u64 {
@@ -335,26 +358,26 @@ impl RunTarget {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut requests = self.gate.lock();
-        let Requests { hold, open, .. } = &mut requests[self.route];
-        if let Some((member, _)) = open.remove(&self.number) {
-            hold.closed(&member);
+        let RouteRequests { hold, open, .. } = &mut requests[self.route];
+        if let Some((request, _)) = open.remove(&self.number) {
+            hold.close_request(&request);
         }
     }
 }
 
-impl Drop for SentAgain {
+impl Drop for ResentRequest {
     fn drop(&mut self) {
-        self.gate.lock()[self.route].hold.is_back(self.turn, self.answered);
+        self.gate.lock()[self.route].hold.resend_finished(self.decision, self.answered);
         self.gate.changed.notify_waiters();
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
-        self.gate.lock()[self.route].hold.waits_no_more(self.place);
+        self.gate.lock()[self.route].hold.dequeue(self.position);
         self.gate.changed.notify_waiters();
     }
 }

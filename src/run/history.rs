@@ -1,82 +1,93 @@
-//! Reads a kept run again: its lines, its report, its failures.
+//! Reads a stored run: its lines, its report, its failures.
 //!
-//! Everything comes from the store, so it can be read at any time, also while the run is at work. Asks nobody.
+//! Everything comes from the store, so it can be read at any time, even while the run is in progress. Sends no
+//! requests.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::line;
-use super::money::{Cap, CapOf};
-use super::report::{Ended, Report};
-use super::tally::Tally;
-use crate::pipeline::grounds::Grounds;
+use super::caps::{Cap, CapScope};
+use super::output_line;
+use super::report::{Report, RunOutcome};
+use super::stats::RunStats;
+use crate::pipeline::manifest::RunManifest;
 use crate::sink::Line;
-use crate::store::{Error, ItemNumber, KnownItem, KnownRun, KnownStep, RunNumber, RunState, Store, Sums};
+use crate::store::{
+    Error, ItemNumber, RunNumber, RunState, RunTotals, Store, StoredItem, StoredRun, StoredStep,
+};
 use crate::types::{Class, NanoUsd, StepName};
 
 /// Items that are read at once.
-const PAGE: u32 = 500;
+const PAGE_ITEMS: u32 = 500;
 
-/// Returns how many items of its input a run has; those that have left the input count for nothing but what they took.
+/// Returns the counts of a run's items that are in its input. Items that were removed from the input count only
+/// for what they used.
 ///
 /// # Errors
-/// When the store cannot be read.
-pub async fn sums_of_input(store: &dyn Store, run: &KnownRun) -> Result<Sums, Error> {
-    let all = store.sums(run.number).await?;
-    let absent = absent_from_input(run);
-    if absent.is_empty() {
+/// If the store cannot be read.
+pub async fn input_totals(store: &dyn Store, run: &StoredRun) -> Result<RunTotals, Error> {
+    let all = store.totals(run.number).await?;
+    let missing_items = missing_ranges(run);
+    if missing_items.is_empty() {
         return Ok(all);
     }
-    Ok(all.without(store.counts(run.number, &absent).await?))
+    Ok(all.without(store.item_counts(run.number, &missing_items).await?))
 }
 
-/// Returns the items that the input did not have when it was last read to its end: the first and the last of each group.
-fn absent_from_input(run: &KnownRun) -> Vec<(i64, i64)> {
-    let absent = run.outcome.get("absent").cloned().map(serde_json::from_value).transpose();
-    absent.ok().flatten().unwrap_or_default()
+/// Returns the items that were not in the input when it was last read to its end, as ranges with both ends
+/// included.
+fn missing_ranges(run: &StoredRun) -> Vec<(i64, i64)> {
+    let missing_items =
+        outcome_field(run, "missing_items", "absent").cloned().map(serde_json::from_value).transpose();
+    missing_items.ok().flatten().unwrap_or_default()
 }
 
-/// Returns why the last session of a run paused, and the class of that, if it did.
-pub fn pause_of(run: &KnownRun) -> (Option<String>, Option<Class>) {
+/// Returns why the last session of a run paused, and the class of the reason, if it paused.
+pub fn pause_reason(run: &StoredRun) -> (Option<String>, Option<Class>) {
     if run.state != RunState::Paused {
         return (None, None);
     }
-    let why = last(run, "paused").and_then(|why| serde_json::from_value(why).ok());
-    let class = last(run, "paused_class").and_then(|class| serde_json::from_value(class).ok());
+    let why = last_report_field(run, "paused").and_then(|why| serde_json::from_value(why).ok());
+    let class = last_report_field(run, "paused_class").and_then(|class| serde_json::from_value(class).ok());
     (why, class)
 }
 
-/// Returns a part of the report of a run's last session.
-fn last(run: &KnownRun, key: &str) -> Option<Value> {
+/// Returns a field of the stored outcome by its name, or by its name before version 0.2.
+fn outcome_field<'a>(run: &'a StoredRun, name: &str, old_name: &str) -> Option<&'a Value> {
+    run.outcome.get(name).or_else(|| run.outcome.get(old_name))
+}
+
+/// Returns a field of the report of a run's last session.
+fn last_report_field(run: &StoredRun, key: &str) -> Option<Value> {
     run.outcome.get("report").and_then(|report| report.get(key)).cloned()
 }
 
-/// A kept run, to be read.
+/// A stored run, for reading.
 #[derive(Debug)]
 pub struct History {
     store: Arc<dyn Store>,
-    run: KnownRun,
+    run: StoredRun,
     steps: Vec<StepName>,
-    /// Items that the input did not have when it was last read to its end.
-    absent: Vec<(i64, i64)>,
+    /// Items that were not in the input when it was last read to its end.
+    missing_items: Vec<(i64, i64)>,
 }
 
 impl History {
     /// Looks a run up.
     ///
     /// # Errors
-    /// When there is no such run, or the store cannot be read.
+    /// If there is no such run, or the store cannot be read.
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
-        let grounds = Grounds::of_run(&run)?;
-        let absent = absent_from_input(&run);
-        Ok(Self { store, run, steps: grounds.steps.into_keys().collect(), absent })
+        let manifest = RunManifest::of_run(&run)?;
+        let missing_items = missing_ranges(&run);
+        Ok(Self { store, run, steps: manifest.steps.into_keys().collect(), missing_items })
     }
 
     /// Returns the run.
-    pub fn run(&self) -> &KnownRun {
+    pub fn run(&self) -> &StoredRun {
         &self.run
     }
 
@@ -85,110 +96,119 @@ impl History {
         &self.steps
     }
 
-    /// Gives `take` every item that was begun, in that order, until it wants no more.
+    /// Calls `visit` with every started item, in the order in which they started, until it returns an error.
     ///
     /// # Errors
-    /// Those of the store, and of `take`.
+    /// Those of the store and of `visit`.
     pub async fn items<E: From<Error>>(
         &self,
-        mut take: impl AsyncFnMut(&KnownItem) -> Result<(), E>,
+        mut visit: impl AsyncFnMut(&StoredItem) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut after = ItemNumber::default();
         loop {
-            let page = self.store.items(self.run.number, after, PAGE).await?;
+            let page = self.store.items(self.run.number, after, PAGE_ITEMS).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
             for item in &page {
-                take(item).await?;
+                visit(item).await?;
             }
         }
     }
 
-    /// Makes the output line of an item; `None` when it has not settled. One that settled before the pipeline
-    /// changed keeps its line until it settles again.
-    pub fn line(&self, item: &KnownItem) -> Option<Line> {
-        line::earlier(self.steps.iter(), item, item.head.line)
+    /// Creates the output line of an item; `None` if it has not finished. An item that finished before the
+    /// pipeline changed keeps its line until it finishes again.
+    pub fn line(&self, item: &StoredItem) -> Option<Line> {
+        output_line::from_stored(self.steps.iter(), item, item.head.line)
     }
 
-    /// Returns whether an item settled before the pipeline changed: the next run asks again what that reaches.
-    pub fn is_outdated(&self, item: &KnownItem) -> bool {
-        item.settled.as_ref().is_some_and(|settled| settled.edition != self.run.edition)
+    /// Returns whether an item finished before the pipeline changed. The next run repeats the requests that the
+    /// change affects.
+    pub fn is_outdated(&self, item: &StoredItem) -> bool {
+        item.outcome.as_ref().is_some_and(|outcome| outcome.revision != self.run.revision)
     }
 
-    /// Returns whether the input had an item when it was last read to its end, or it settled since.
+    /// Returns whether an item was in the input when it was last read to its end, or finished since.
     pub fn is_in_input(&self, item: ItemNumber) -> bool {
-        let after = self.absent.partition_point(|(first, _)| *first <= item.0);
-        self.absent[..after].last().is_none_or(|(_, last)| item.0 > *last)
+        let after = self.missing_items.partition_point(|(first, _)| *first <= item.0);
+        self.missing_items[..after].last().is_none_or(|(_, last)| item.0 > *last)
     }
 
-    /// Gives `take` every item of the input that has failed, in the order in which they were begun, until it wants no more.
+    /// Calls `visit` with every failed item of the input, in the order in which they started, until it returns
+    /// an error.
     ///
     /// # Errors
-    /// Those of the store, and of `take`.
-    pub async fn failed<E: From<Error>>(
+    /// Those of the store and of `visit`.
+    pub async fn failed_items<E: From<Error>>(
         &self,
-        mut take: impl AsyncFnMut(&KnownItem) -> Result<(), E>,
+        mut visit: impl AsyncFnMut(&StoredItem) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut after = ItemNumber::default();
         loop {
-            let page = self.store.failed(self.run.number, after, PAGE).await?;
+            let page = self.store.failed(self.run.number, after, PAGE_ITEMS).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
             for item in page.iter().filter(|item| self.is_in_input(item.head.number)) {
-                take(item).await?;
+                visit(item).await?;
             }
         }
     }
 
-    /// Makes the report of all of its sessions together.
+    /// Creates the report of all its sessions together.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn report(&self) -> Result<Report, Error> {
-        let mut tally = Tally::new(self.steps.iter().cloned());
-        self.items(async |item: &KnownItem| {
-            for KnownStep { record, .. } in &item.steps {
-                tally.question(&record.step, &record.trail, record.practice);
+        let mut stats = RunStats::new(self.steps.iter().cloned());
+        self.items(async |item: &StoredItem| {
+            for StoredStep { record, .. } in &item.steps {
+                stats.count_request(&record.step, &record.attempts, record.simulated);
             }
             if !self.is_in_input(item.head.number) {
-                tally.items.gone += 1;
+                stats.items.missing_from_input += 1;
                 return Ok(());
             }
-            match item.settled.as_ref().filter(|settled| settled.edition == self.run.edition) {
-                Some(settled) => {
-                    let error = settled.error.as_ref().map(|(step, failure)| (step, failure));
-                    tally.settled(settled.status, error, settled.took);
+            match item.outcome.as_ref().filter(|outcome| outcome.revision == self.run.revision) {
+                Some(outcome) => {
+                    let error = outcome.error.as_ref().map(|(step, failure)| (step, failure));
+                    stats.count_item(outcome.status, error, outcome.duration);
                 }
-                None if self.run.state == RunState::Paused => tally.items.paused += 1,
-                None => tally.items.unfinished += 1,
+                None if self.run.state == RunState::Paused => stats.items.paused += 1,
+                None => stats.items.unfinished += 1,
             }
             Ok::<_, Error>(())
         })
         .await?;
-        let ended = match self.run.state {
-            RunState::Complete => Ended::Whole,
-            RunState::Paused => Ended::Paused,
-            RunState::Open | RunState::Stopped | RunState::Cancelled => Ended::Interrupted,
-            RunState::Broken => Ended::Broken,
+        let run_outcome = match self.run.state {
+            RunState::Completed => RunOutcome::Completed,
+            RunState::Paused => RunOutcome::Paused,
+            RunState::Running | RunState::Stopped | RunState::Cancelled => RunOutcome::Interrupted,
+            RunState::IoFailed => RunOutcome::IoFailed,
         };
-        // The time that it was not at work is none of it. One that never ended a session has no other.
-        let worked = self.run.outcome.get("seconds").and_then(Value::as_f64).filter(|seconds| *seconds > 0.0);
-        let took = worked.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let span = Duration::from_millis(self.run.touched.abs_diff(self.run.begun));
-        let mut report = tally.report(&self.run.outline.name, ended, took.unwrap_or(span));
-        let booked = self.store.spent_by(self.run.number).await?;
-        let perhaps: u64 = booked.values().map(|booked| booked.perhaps.0).sum();
-        (report.kept, report.perhaps_cost_usd) = (true, NanoUsd(perhaps).dollars());
-        if ended == Ended::Paused {
-            self.tell_pause(&mut report);
+        // Time between sessions does not count. A run that never ended a session has no other time.
+        let active_seconds = outcome_field(&self.run, "duration_seconds", "seconds")
+            .and_then(Value::as_f64)
+            .filter(|seconds| *seconds > 0.0);
+        let took = active_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let span = Duration::from_millis(self.run.updated_at.abs_diff(self.run.created_at));
+        let mut report = stats.report(&self.run.metadata.name, run_outcome, took.unwrap_or(span));
+        let recorded = self.store.spent_by(self.run.number).await?;
+        let uncertain: u64 = recorded.values().map(|spend| spend.uncertain_cost.0).sum();
+        report.stored = true;
+        report.uncertain_cost_usd = NanoUsd(uncertain).dollars();
+        if run_outcome == RunOutcome::Paused {
+            self.add_pause(&mut report);
         }
         Ok(report)
     }
 
-    /// Tells why the last session paused, and the run's own cap: those of a day belong to the day of that session.
-    fn tell_pause(&self, report: &mut Report) {
-        (report.paused, report.paused_class) = pause_of(&self.run);
-        let caps = last(&self.run, "caps").and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
-        report.caps = caps.into_iter().flatten().filter(|cap| cap.of == CapOf::Run).collect();
+    /// Adds why the last session paused, and the run's own cap. The caps of a day belong to the day of that
+    /// session.
+    fn add_pause(&self, report: &mut Report) {
+        let (reason, class) = pause_reason(&self.run);
+        report.paused = reason;
+        report.paused_class = class;
+        let caps = last_report_field(&self.run, "caps")
+            .and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
+        report.caps = caps.into_iter().flatten().filter(|cap| cap.scope == CapScope::Run).collect();
     }
 }

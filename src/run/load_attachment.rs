@@ -1,9 +1,10 @@
 //! Reads the files that a step attaches to its prompt.
 //!
-//! Only when the step is asked, so that a run of a million photos holds a few. An item's data names the file, so it
-//! must lie in a folder that the pipeline's author allowed, and be none that the program itself uses. Links are resolved
-//! name by name, and nothing outside these folders is looked at: an item learns not even whether it is there. The file
-//! is then opened from its folder, directory by directory, without following a link.
+//! A file is read only when the request is sent, so a run of a million photos holds only a few in memory. The
+//! data of an item names the file, so the file must be in a folder that the pipeline's author has allowed, and
+//! must not be a file that the program itself uses. Links are resolved component by component, and nothing
+//! outside the allowed folders is accessed: an item cannot find out whether a file outside exists. The file is
+//! then opened from its folder, directory by directory, without following a link.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -15,36 +16,37 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::pipeline::attach::{Attachment, FileAttachment, Folders};
+use crate::pipeline::attach::{Attachment, AttachmentSources, FileAttachment};
 use crate::pipeline::protected::{FileUse, ProtectedFiles};
 use crate::store::FileStamp;
 use crate::types::{Class, Failure, Media, MediaData, Part};
 
-/// Most bytes of one attachment; providers refuse larger ones.
+/// Most bytes of one attachment; providers reject larger ones.
 const MAX_FILE_BYTES: u64 = 50 << 20;
 
 /// Most bytes of all attachments of one request.
 const MAX_REQUEST_BYTES: u64 = 100 << 20;
 
-/// Longest path that is looked for, in bytes; no system opens a longer one.
-const MAX_PATH: usize = 4096;
+/// Longest path that is looked up, in bytes; no system opens a longer one.
+const MAX_PATH_BYTES: usize = 4096;
 
-/// Longest path that a message shows, in characters.
-const MAX_SHOWN: usize = 200;
+/// Longest path that a message contains, in characters.
+const MAX_SHOWN_CHARACTERS: usize = 200;
 
-/// Returns the parts of a prompt that `attachments` stand for, and the files that were read for them as they were then.
+/// Returns the parts of a prompt for `attachments`, and the files that were read for them, in their state at
+/// that time.
 pub(super) async fn load_all(
     attachments: &[Attachment],
     protected: &Arc<ProtectedFiles>,
 ) -> Result<(Vec<Part>, Vec<FileStamp>), Failure> {
     let mut parts = Vec::with_capacity(attachments.len());
     let mut files = Vec::new();
-    let mut left = MAX_REQUEST_BYTES;
+    let mut remaining = MAX_REQUEST_BYTES;
     for attachment in attachments {
         let (part, bytes) = match attachment {
             Attachment::Ready(part) => {
-                if !is_readable(part) {
-                    return Err(no_utf8("the content of the data: URL"));
+                if !is_valid_text(part) {
+                    return Err(not_utf8("the content of the data: URL"));
                 }
                 (part.clone(), inline_bytes(part))
             }
@@ -53,12 +55,12 @@ pub(super) async fn load_all(
                 files.push(stamp);
                 let part = file.part(&content);
                 if is_text(&part) && str::from_utf8(&content).is_err() {
-                    return Err(no_utf8(&shown(&file.path)));
+                    return Err(not_utf8(&display(&file.path)));
                 }
                 (part, content.len() as u64)
             }
         };
-        left = left.checked_sub(bytes).ok_or_else(too_much)?;
+        remaining = remaining.checked_sub(bytes).ok_or_else(too_many_bytes)?;
         parts.push(part);
     }
     Ok((parts, files))
@@ -68,8 +70,8 @@ fn is_text(part: &Part) -> bool {
     matches!(part, Part::Document(media) if media.is_text())
 }
 
-/// Returns whether a part that the item carried is UTF-8 where it is a text.
-fn is_readable(part: &Part) -> bool {
+/// Returns whether a part that the item contained is UTF-8 if it is a text.
+fn is_valid_text(part: &Part) -> bool {
     match part {
         Part::Document(Media { data: MediaData::Base64(data), .. }) if is_text(part) => {
             BASE64_STANDARD.decode(&**data).is_ok_and(|bytes| str::from_utf8(&bytes).is_ok())
@@ -78,23 +80,23 @@ fn is_readable(part: &Part) -> bool {
     }
 }
 
-fn no_utf8(what: &str) -> Failure {
+fn not_utf8(what: &str) -> Failure {
     let advice = "an attached text must be UTF-8; convert it, for example with iconv";
     Failure::new(Class::TemplateError, format!("cannot attach {what}: {advice}"))
 }
 
-/// Returns a path as a literal: it is an item's, and may hold what a terminal obeys.
-fn shown(path: &Path) -> String {
-    let start: String = path.to_string_lossy().chars().take(MAX_SHOWN).collect();
+/// Returns a path as a string literal: it comes from an item and may contain terminal control characters.
+fn display(path: &Path) -> String {
+    let start: String = path.to_string_lossy().chars().take(MAX_SHOWN_CHARACTERS).collect();
     format!("{start:?}")
 }
 
-fn too_much() -> Failure {
+fn too_many_bytes() -> Failure {
     let message = format!("the attachments of one request may have {} MiB together", MAX_REQUEST_BYTES >> 20);
     Failure::new(Class::TemplateError, message)
 }
 
-/// Returns how many bytes an attachment has that the item itself carried.
+/// Returns the size of an attachment that the item itself contained.
 fn inline_bytes(part: &Part) -> u64 {
     let (Part::Image(media) | Part::Audio(media) | Part::Document(media)) = part else { return 0 };
     match &media.data {
@@ -111,11 +113,11 @@ async fn load(
     let protected = protected.clone();
     let content = tokio::task::spawn_blocking(move || {
         read(&file, &protected, MAX_FILE_BYTES).map_err(|why| {
-            Failure::new(Class::TemplateError, format!("cannot attach {}: {why}", shown(&file.path)))
+            Failure::new(Class::TemplateError, format!("cannot attach {}: {why}", display(&file.path)))
         })
     });
-    let broken = |_| Err(Failure::new(Class::Internal, "reading an attachment panicked"));
-    content.await.unwrap_or_else(broken)
+    let panicked = |_| Err(Failure::new(Class::Internal, "reading an attachment panicked"));
+    content.await.unwrap_or_else(panicked)
 }
 
 /// Why a file is not attached.
@@ -127,11 +129,11 @@ enum Refusal {
     Outside,
     #[error("it is {}, which {}", .0.name(), if *.1 { "is never attached" } else { "no item may attach" })]
     Protected(FileUse, bool),
-    #[error("its path is longer than {MAX_PATH} bytes")]
+    #[error("its path is longer than {MAX_PATH_BYTES} bytes")]
     LongPath,
-    #[error("it is no regular file")]
-    NoFile,
-    #[error("it has more than {} MiB, which is the most", MAX_FILE_BYTES >> 20)]
+    #[error("it is not a regular file")]
+    NotAFile,
+    #[error("it is larger than the limit of {} MiB", MAX_FILE_BYTES >> 20)]
     TooLarge,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -143,25 +145,26 @@ fn read(
     limit: u64,
 ) -> Result<(Vec<u8>, FileStamp), Refusal> {
     let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
-    let refuse = |metadata: &Metadata| match protected.refuse(metadata, file.is_written_out) {
-        Some(used_as) => Err(Refusal::Protected(used_as, file.is_written_out)),
+    let refuse = |metadata: &Metadata| match protected.forbidden_use(metadata, file.is_literal) {
+        Some(used_as) => Err(Refusal::Protected(used_as, file.is_literal)),
         None => Ok(()),
     };
     let (folder, inside) = find(file)?;
-    // Before it is opened: to close a database's file would free the locks that this process has on it.
+    // Checked before the file is opened: closing a database file would release the locks that this process has
+    // on it.
     refuse(&std::fs::metadata(folder.join(&inside))?)?;
     let file = open_beneath(&folder, &inside)?;
-    // Of the file that is read, and before it is: what is written to it meanwhile is noticed by the next run.
+    // From the opened file, before it is read: the next run detects a change during the read.
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(Refusal::NoFile);
+        return Err(Refusal::NotAFile);
     }
     // It may have been renamed meanwhile.
     refuse(&metadata)?;
     if metadata.len() > limit {
         return Err(Refusal::TooLarge);
     }
-    // Its length is no promise: it may grow, and some files have none.
+    // The length is not reliable: the file may grow, and some files have none.
     let mut content = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
     file.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
@@ -170,8 +173,8 @@ fn read(
     Ok((content, stamp(path, &metadata)))
 }
 
-/// Returns whether a file is what it was when it was attached, as far as that is known without reading it.
-pub(super) fn is_as_it_was(file: &FileStamp) -> bool {
+/// Returns whether a file is unchanged since it was attached, as far as that is known without reading it.
+pub(super) fn is_unchanged(file: &FileStamp) -> bool {
     std::fs::metadata(&file.path).is_ok_and(|now| stamp(file.path.clone(), &now) == *file)
 }
 
@@ -197,32 +200,33 @@ fn changed(_: &Metadata) -> i64 {
     0
 }
 
-/// Finds a file that lies in an allowed folder. Returns the folder, and the file's path from there without links.
+/// Finds a file in an allowed folder. Returns the folder, and the path of the file relative to it, without
+/// links.
 fn find(file: &FileAttachment) -> Result<(PathBuf, PathBuf), Refusal> {
-    if file.path.as_os_str().len() > MAX_PATH {
+    if file.path.as_os_str().len() > MAX_PATH_BYTES {
         return Err(Refusal::LongPath);
     }
-    Allowed::of(&file.folders).resolve(&file.path, &file.folders.own)
+    AllowedFolders::of(&file.sources).resolve(&file.path, &file.sources.directory)
 }
 
 /// The folders that attachments may come from.
-struct Allowed {
-    /// Without links.
+struct AllowedFolders {
+    /// Paths without links.
     real: Vec<PathBuf>,
-    /// By the names that paths may use for them.
+    /// Paths by which attachments may name them.
     named: Vec<PathBuf>,
 }
 
-impl Allowed {
-    fn of(folders: &Folders) -> Self {
-        let real: Vec<PathBuf> = folders.all().filter_map(|folder| folder.canonicalize().ok()).collect();
-        let absolute = folders.all().filter_map(|folder| std::path::absolute(folder).ok());
+impl AllowedFolders {
+    fn of(folders: &AttachmentSources) -> Self {
+        let real: Vec<PathBuf> = folders.folders().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let absolute = folders.folders().filter_map(|folder| std::path::absolute(folder).ok());
         let named = absolute.map(|folder| without_parents(&folder)).chain(real.iter().cloned()).collect();
         Self { real, named }
     }
 
-    /// Returns the folder that the file at `path` is in, and its path from there, both without links. Looks at nothing
-    /// but the allowed folders, what is above them, and the targets of links in them.
+    /// Returns the folder of the file at `path`, and the path relative to it, both without links. Accesses only
+    /// the allowed folders, the folders above them, and the targets of links in them.
     fn resolve(&self, path: &Path, own: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
         let (mut at, rest) = match path.strip_prefix(own) {
             Ok(rest) => (own.canonicalize()?, rest),
@@ -232,11 +236,11 @@ impl Allowed {
             match component {
                 Component::Prefix(_) | Component::RootDir => at.push(component),
                 Component::CurDir => {}
-                // It has no links, so this is the folder above.
+                // `at` has no links, so this is the parent folder.
                 Component::ParentDir => drop(at.pop()),
                 Component::Normal(name) => {
                     let next = at.join(name);
-                    if !self.named.iter().any(|folder| is_on_the_way(&next, folder)) {
+                    if !self.named.iter().any(|folder| is_within_or_above(&next, folder)) {
                         return Err(Refusal::Outside);
                     }
                     at = next.canonicalize()?;
@@ -248,12 +252,12 @@ impl Allowed {
     }
 }
 
-/// Returns whether `path` is in `folder`, is it, or is above it.
-fn is_on_the_way(path: &Path, folder: &Path) -> bool {
+/// Returns whether `path` is in `folder`, is equal to it, or is above it.
+fn is_within_or_above(path: &Path, folder: &Path) -> bool {
     path.starts_with(folder) || folder.starts_with(path)
 }
 
-/// Returns an absolute path without its `..`, as it is written: no link is looked at.
+/// Returns an absolute path with its `..` removed lexically: no link is resolved.
 fn without_parents(path: &Path) -> PathBuf {
     let mut written = PathBuf::new();
     for component in path.components() {
@@ -266,8 +270,8 @@ fn without_parents(path: &Path) -> PathBuf {
     written
 }
 
-/// Opens `inside`, which has no links, from `folder`. What has become a link meanwhile is not followed, and a pipe
-/// does not block.
+/// Opens `inside`, which has no links, from `folder`. A component that has become a link meanwhile is not
+/// followed, and a pipe does not block.
 fn open_beneath(folder: &Path, inside: &Path) -> io::Result<File> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, folder, directory, Mode::empty())?;
@@ -289,24 +293,24 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::pipeline::attach::Folders;
+    use crate::pipeline::attach::AttachmentSources;
 
-    /// A folder of pictures beside a secret, as an item that names `path` from there would have it.
-    struct Place(tempfile::TempDir);
+    /// A folder of pictures next to a secret file; items name paths relative to it.
+    struct Fixture(tempfile::TempDir);
 
-    impl Place {
+    impl Fixture {
         fn new() -> Self {
-            let place = Self(tempfile::tempdir().unwrap());
-            fs::create_dir_all(place.0.path().join("photos/cats")).unwrap();
-            fs::write(place.0.path().join("photos/cats/one.png"), "cat").unwrap();
-            fs::write(place.0.path().join("secret.json"), "key").unwrap();
-            place
+            let fixture = Self(tempfile::tempdir().unwrap());
+            fs::create_dir_all(fixture.0.path().join("photos/cats")).unwrap();
+            fs::write(fixture.0.path().join("photos/cats/one.png"), "cat").unwrap();
+            fs::write(fixture.0.path().join("secret.json"), "key").unwrap();
+            fixture
         }
 
         fn attach(&self, path: &str, allowed: &[&str]) -> Result<String, String> {
-            let mut folders = Folders::only(&self.0.path().join("photos"));
-            folders.allowed = allowed.iter().map(|folder| self.0.path().join(folder)).collect();
-            let Ok(Some(Attachment::File(file))) = Attachment::read(path, &folders) else {
+            let mut folders = AttachmentSources::of_directory(&self.0.path().join("photos"));
+            folders.allowed_folders = allowed.iter().map(|folder| self.0.path().join(folder)).collect();
+            let Ok(Some(Attachment::File(file))) = Attachment::parse(path, &folders) else {
                 panic!("no file")
             };
             read(&file, &ProtectedFiles::default(), 10)
@@ -316,31 +320,31 @@ mod tests {
     }
 
     #[test]
-    fn an_attachment_outside_every_allowed_folder_is_refused() {
-        let place = Place::new();
-        assert_eq!(place.attach("cats/one.png", &[]), Ok("cat".into()));
-        assert_eq!(place.attach("cats/../cats/one.png", &[]), Ok("cat".into()));
-        let absolute = place.0.path().join("secret.json");
-        symlink(&absolute, place.0.path().join("photos/link.json")).unwrap();
-        symlink(place.0.path(), place.0.path().join("photos/up")).unwrap();
+    fn an_attachment_outside_the_allowed_folders_is_refused() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.attach("cats/one.png", &[]), Ok("cat".into()));
+        assert_eq!(fixture.attach("cats/../cats/one.png", &[]), Ok("cat".into()));
+        let absolute = fixture.0.path().join("secret.json");
+        symlink(&absolute, fixture.0.path().join("photos/link.json")).unwrap();
+        symlink(fixture.0.path(), fixture.0.path().join("photos/up")).unwrap();
         for path in ["../secret.json", absolute.to_str().unwrap(), "link.json", "up/secret.json"] {
-            let refusal = place.attach(path, &[]).unwrap_err();
+            let refusal = fixture.attach(path, &[]).unwrap_err();
             assert!(refusal.contains("outside") && refusal.contains("[files]"), "{path}: {refusal}");
-            assert_eq!(place.attach(path, &["."]), Ok("key".into()), "{path}");
+            assert_eq!(fixture.attach(path, &["."]), Ok("key".into()), "{path}");
         }
-        // A folder whose name only begins like an allowed one.
-        fs::create_dir(place.0.path().join("photos-private")).unwrap();
-        fs::write(place.0.path().join("photos-private/a.txt"), "no").unwrap();
-        assert!(place.attach("../photos-private/a.txt", &[]).unwrap_err().contains("outside"));
+        // A folder whose name has the name of an allowed folder as a prefix.
+        fs::create_dir(fixture.0.path().join("photos-private")).unwrap();
+        fs::write(fixture.0.path().join("photos-private/a.txt"), "no").unwrap();
+        assert!(fixture.attach("../photos-private/a.txt", &[]).unwrap_err().contains("outside"));
     }
 
     #[test]
-    fn nothing_outside_the_allowed_folders_is_looked_at() {
-        let place = Place::new();
-        let photos = place.0.path().join("photos");
-        symlink(place.0.path().join("away"), photos.join("up")).unwrap();
-        fs::create_dir_all(place.0.path().join("away/deep")).unwrap();
-        let absolute = |name: &str| place.0.path().join(name).to_str().unwrap().to_owned();
+    fn nothing_outside_the_allowed_folders_is_accessed() {
+        let fixture = Fixture::new();
+        let photos = fixture.0.path().join("photos");
+        symlink(fixture.0.path().join("away"), photos.join("up")).unwrap();
+        fs::create_dir_all(fixture.0.path().join("away/deep")).unwrap();
+        let absolute = |name: &str| fixture.0.path().join(name).to_str().unwrap().to_owned();
         for missing in [
             "../none.json".to_owned(),
             "../photos-none/../secret.json".to_owned(),
@@ -353,78 +357,80 @@ mod tests {
             "/none/none.json".to_owned(),
             format!("{}/../none.json", photos.display()),
         ] {
-            let refusal = place.attach(&missing, &[]).unwrap_err();
+            let refusal = fixture.attach(&missing, &[]).unwrap_err();
             assert!(refusal.contains("outside"), "{missing}: {refusal}");
         }
-        assert!(place.attach("none.json", &[]).unwrap_err().contains("No such file"));
-        assert_eq!(place.attach(&absolute("photos/cats/one.png"), &[]), Ok("cat".into()));
-        assert_eq!(place.attach("../photos/cats/../../photos/cats/one.png", &[]), Ok("cat".into()));
+        assert!(fixture.attach("none.json", &[]).unwrap_err().contains("No such file"));
+        assert_eq!(fixture.attach(&absolute("photos/cats/one.png"), &[]), Ok("cat".into()));
+        assert_eq!(fixture.attach("../photos/cats/../../photos/cats/one.png", &[]), Ok("cat".into()));
         let long = format!("{}a.png", "a/".repeat(3000));
-        assert!(place.attach(&long, &[]).unwrap_err().contains("longer than 4096 bytes"));
+        assert!(fixture.attach(&long, &[]).unwrap_err().contains("longer than 4096 bytes"));
     }
 
     #[test]
     fn an_allowed_folder_is_found_by_each_of_its_names() {
-        let place = Place::new();
-        fs::create_dir(place.0.path().join("real")).unwrap();
-        fs::write(place.0.path().join("real/a.png"), "a").unwrap();
-        symlink(place.0.path().join("real"), place.0.path().join("linked")).unwrap();
-        let path = |name: &str| place.0.path().join(name).to_str().unwrap().to_owned();
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.0.path().join("real")).unwrap();
+        fs::write(fixture.0.path().join("real/a.png"), "a").unwrap();
+        symlink(fixture.0.path().join("real"), fixture.0.path().join("linked")).unwrap();
+        let path = |name: &str| fixture.0.path().join(name).to_str().unwrap().to_owned();
         for allowed in ["linked", "photos/../linked"] {
             for named in ["../linked/a.png".to_owned(), path("linked/a.png"), path("real/a.png")] {
-                assert_eq!(place.attach(&named, &[allowed]), Ok("a".into()), "{named} in {allowed}");
+                assert_eq!(fixture.attach(&named, &[allowed]), Ok("a".into()), "{named} in {allowed}");
             }
         }
     }
 
     #[test]
-    fn what_has_become_a_link_since_it_was_resolved_is_not_followed() {
-        let place = Place::new();
-        let photos = place.0.path().join("photos");
-        symlink(place.0.path(), photos.join("swapped")).unwrap();
-        symlink(place.0.path().join("secret.json"), photos.join("cats/two.png")).unwrap();
+    fn a_component_that_became_a_link_after_resolution_is_not_followed() {
+        let fixture = Fixture::new();
+        let photos = fixture.0.path().join("photos");
+        symlink(fixture.0.path(), photos.join("swapped")).unwrap();
+        symlink(fixture.0.path().join("secret.json"), photos.join("cats/two.png")).unwrap();
         assert!(open_beneath(&photos, Path::new("cats/one.png")).is_ok());
         assert!(open_beneath(&photos, Path::new("swapped/secret.json")).is_err());
         assert!(open_beneath(&photos, Path::new("cats/two.png")).is_err());
     }
 
     #[test]
-    fn pipes_devices_and_directories_are_refused_and_never_waited_for() {
-        let place = Place::new();
-        let pipe = place.0.path().join("photos/pipe.png");
+    fn pipes_devices_and_directories_are_refused_without_blocking() {
+        let fixture = Fixture::new();
+        let pipe = fixture.0.path().join("photos/pipe.png");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        fs::create_dir(place.0.path().join("photos/folder.png")).unwrap();
+        fs::create_dir(fixture.0.path().join("photos/folder.png")).unwrap();
         for path in ["pipe.png", "folder.png"] {
-            assert_eq!(place.attach(path, &[]).unwrap_err(), "it is no regular file", "{path}");
+            assert_eq!(fixture.attach(path, &[]).unwrap_err(), "it is not a regular file", "{path}");
         }
-        let (folders, none) = (Folders::only(Path::new("/dev")), ProtectedFiles::default());
-        let Ok(Some(Attachment::File(mut file))) = Attachment::read("zero.txt", &folders) else { panic!() };
+        let folders = AttachmentSources::of_directory(Path::new("/dev"));
+        let none = ProtectedFiles::default();
+        let Ok(Some(Attachment::File(mut file))) = Attachment::parse("zero.txt", &folders) else { panic!() };
         file.path = "/dev/zero".into();
-        assert_eq!(read(&file, &none, 10).unwrap_err().to_string(), "it is no regular file");
+        assert_eq!(read(&file, &none, 10).unwrap_err().to_string(), "it is not a regular file");
     }
 
     #[test]
     fn the_size_is_bounded_while_reading() {
-        let place = Place::new();
-        fs::write(place.0.path().join("photos/large.png"), "12345678901").unwrap();
-        assert!(place.attach("large.png", &[]).unwrap_err().contains("50 MiB"));
-        // A file of the system without a length.
-        let (folders, none) = (Folders::only(Path::new("/proc/self")), ProtectedFiles::default());
-        let Ok(Some(Attachment::File(mut file))) = Attachment::read("maps.txt", &folders) else { panic!() };
+        let fixture = Fixture::new();
+        fs::write(fixture.0.path().join("photos/large.png"), "12345678901").unwrap();
+        assert!(fixture.attach("large.png", &[]).unwrap_err().contains("50 MiB"));
+        // A system file without a length.
+        let folders = AttachmentSources::of_directory(Path::new("/proc/self"));
+        let none = ProtectedFiles::default();
+        let Ok(Some(Attachment::File(mut file))) = Attachment::parse("maps.txt", &folders) else { panic!() };
         file.path = "/proc/self/maps".into();
         assert!(matches!(read(&file, &none, 10), Err(Refusal::TooLarge)));
     }
 
     #[tokio::test]
-    async fn an_attached_text_that_is_no_utf8_is_refused_before_it_is_sent() {
-        let place = Place::new();
-        let folders = Folders::only(&place.0.path().join("photos"));
+    async fn an_attached_text_that_is_not_utf8_is_refused_before_it_is_sent() {
+        let fixture = Fixture::new();
+        let folders = AttachmentSources::of_directory(&fixture.0.path().join("photos"));
         let load = async |path: &str| {
-            let Ok(Some(one)) = Attachment::read(path, &folders) else { panic!("none") };
+            let Ok(Some(one)) = Attachment::parse(path, &folders) else { panic!("none") };
             load_all(&[one], &Arc::default()).await.map_err(|failure| (failure.class, failure.message))
         };
         for name in ["latin.txt", "latin.json", "latin.png"] {
-            fs::write(place.0.path().join("photos").join(name), b"d\xeda").unwrap();
+            fs::write(fixture.0.path().join("photos").join(name), b"d\xeda").unwrap();
         }
         assert!(load("latin.png").await.is_ok());
         for text in ["latin.txt", "latin.json", "data:text/plain;base64,ZO1h"] {
@@ -436,9 +442,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_attachments_of_a_request_are_bounded_together() {
+    async fn the_total_size_of_the_attachments_of_a_request_is_bounded() {
         let text = format!("data:image/png;base64,{}", "A".repeat(80 << 20));
-        let Ok(Some(one)) = Attachment::read(&text, &Folders::only(Path::new("."))) else { panic!("none") };
+        let Ok(Some(one)) = Attachment::parse(&text, &AttachmentSources::of_directory(Path::new("."))) else {
+            panic!("none")
+        };
         let none = Arc::default();
         assert!(load_all(std::slice::from_ref(&one), &none).await.is_ok());
         let failure = load_all(&[one.clone(), one], &none).await.unwrap_err();

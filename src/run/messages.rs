@@ -1,105 +1,128 @@
-//! What is said to a run: by its items, by what feeds it, by what writes for it, and by its owner.
+//! Messages to a run, from its items, its source task, its writer and its owner.
 
-use actix::Message;
+use actix::{Message, Recipient};
 
-use super::report::{Items, UnkeptItems};
-use crate::ledger::Unkept;
+use super::report::{Items, UnsavedItems};
+use crate::ledger::CommitError;
 use crate::source::Entry;
 use crate::supervisor::ChildId;
-use crate::types::{Failure, Trail};
+use crate::types::{AttemptLog, Failure};
 
-use super::keeping::Known;
-use super::walked::Walked;
+use super::item_result::ItemResult;
+use super::persistence::EarlierItem;
 
-/// Entries of the source, as many as were asked for.
+/// Entries of the source, as many as were requested.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Arrived {
-    /// Each with what earlier sessions left of it.
-    pub(super) entries: Vec<(Entry, Option<Box<Known>>)>,
+pub(super) struct EntriesRead {
+    /// Each with what earlier sessions have stored about it.
+    pub(super) entries: Vec<(Entry, Option<Box<EarlierItem>>)>,
     pub(super) input_read: Option<f64>,
 }
 
-/// The source has no more entries, or broke.
+/// The source has no more entries, or it failed.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SourceEnded {
     pub(super) error: Option<String>,
 }
 
-/// One question of a step was answered, or was not.
+/// One request of a step has ended, or has failed and will be sent again.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct StepAsked {
+pub(super) struct RequestEnded {
     pub(super) step: usize,
-    pub(super) trail: Trail,
-    pub(super) practice: bool,
-    pub(super) reasked: bool,
-    /// Whether it has no end yet: it came back for a reason that is not its own, and is sent again.
-    pub(super) held: bool,
-    /// How often it was lost with the router, or on its way by a panic.
+    pub(super) attempts: AttemptLog,
+    pub(super) simulated: bool,
+    pub(super) needs_validation_retry: bool,
+    /// Whether the request will be sent again: it failed for a reason that is not its own.
+    pub(super) will_resend: bool,
+    /// How often it was lost with the router, or by a panic before it was sent.
     pub(super) lost: u64,
 }
 
-/// An item has walked to its end.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(super) struct ItemSettled {
-    pub(super) id: ChildId,
-    pub(super) walked: Box<Walked>,
+impl RequestEnded {
+    /// Creates the message for a request that was not answered and will not be sent again.
+    pub(super) fn failed(step: usize, attempts: AttemptLog, lost: u32) -> Self {
+        Self {
+            step,
+            attempts,
+            simulated: false,
+            needs_validation_retry: false,
+            will_resend: false,
+            lost: lost.into(),
+        }
+    }
 }
 
-/// An item is left as it is: nothing more can be asked for it now, and what it has is kept.
+/// An item has finished.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct ItemLeft {
+pub(super) struct ItemFinished {
     pub(super) id: ChildId,
-    /// Which cap was met, or that everything is being stopped.
+    pub(super) result: Box<ItemResult>,
+}
+
+/// An item is deferred: nothing more can be requested for it now, and what it has is stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct ItemDeferred {
+    pub(super) id: ChildId,
+    /// Which cap was reached, or that everything is being stopped.
     pub(super) why: Box<Failure>,
 }
 
-/// Answers cannot be kept any more.
+/// The run, as the recipient of the messages of its items. They share it, because a clone of a recipient
+/// allocates.
+pub(super) struct ItemRecipients {
+    pub(super) request_ended: Recipient<RequestEnded>,
+    pub(super) finished: Recipient<ItemFinished>,
+    pub(super) deferred: Recipient<ItemDeferred>,
+    pub(super) ledger_failed: Recipient<LedgerFailed>,
+}
+
+/// Answers cannot be stored any more.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct LedgerBroken(pub(super) Unkept);
+pub(super) struct LedgerFailed(pub(super) CommitError);
 
-/// The writer has dealt with so many records.
+/// The writer has processed this many records.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Written(pub(super) usize);
+pub(super) struct RecordsWritten(pub(super) usize);
 
-/// The writer cannot write any more; what it still gets is lost.
+/// The writer cannot write any more; further records are lost.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct OutputBroken;
+pub(super) struct OutputFailed;
 
-/// The writer has ended, after everything it was given.
+/// The writer has ended, after all its records.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct OutputEnded {
     pub(super) error: Option<String>,
-    pub(super) reader_gone: bool,
-    /// The output, or else the rejects, where the file that was there before has been left in its place.
-    pub(super) left_before: Option<String>,
+    pub(super) output_closed: bool,
+    /// The output, or else the rejects file, if the original file was kept instead of being replaced.
+    pub(super) kept_file: Option<String>,
     /// Items whose line was not written.
     pub(super) unwritten: u64,
-    /// Items that had settled before and that the run has not come to, whose line was written again.
-    pub(super) rest: Items,
-    /// Items that have settled and that the store could not keep.
-    pub(super) unkept: Option<UnkeptItems>,
+    /// Items that had finished before, were not read in this session, and whose line was written again.
+    pub(super) rewritten: Items,
+    /// Items that have finished and that the store could not save.
+    pub(super) unsaved: Option<UnsavedItems>,
 }
 
-/// Asks the run to take no more items and finish those in flight.
+/// Tells the run to read no more items and to finish those in flight.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct StopIntake;
 
-/// Tells the run that somebody looks at its progress from now on.
+/// Tells the run that its progress is watched from now on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Watched;
+pub struct ProgressWatched;
 
-/// Asks the run to give up the items in flight, too.
+/// Tells the run to abort the items in flight, too.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Cancel;

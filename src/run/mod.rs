@@ -1,50 +1,70 @@
-//! The Run and Item actors, and what stands around them.
+//! Executes a pipeline over the items of a source.
 //!
-//! A [`Run`] keeps a window of items in flight, each an actor of its own; a task feeds it from the
-//! source and another writes its lines. What it counted becomes a [`Report`].
+//! A [`Run`] is an actor that keeps a window of items in flight, each with its own actor. A source task reads
+//! items for it and a writer task writes its lines. When the run ends, its counts become a [`Report`].
+//!
+//! ```text
+//! source task            Run                  ItemActor             writer task
+//!     |<----- demand -----|                       |                      |
+//!     |--- EntriesRead -->|-------- starts ------>|                      |
+//!     |                   |<---- RequestEnded ----| (one per request)    |
+//!     |                   |<---- ItemFinished ----|                      |
+//!     |                   |---------------- OutputRecord --------------->|
+//!     |                   |<--------------- RecordsWritten --------------|
+//!     |--- SourceEnded -->|            (all records are written)         |
+//!     |                   |<---------------- OutputEnded ----------------|
+//! ```
 
 mod actor;
 mod advice;
-mod desk;
+mod answer_check;
+mod caps;
 mod evidence;
-mod failures;
-mod feed;
+mod failure_limit;
 mod forecast;
 mod gate;
+mod group_stats;
 mod history;
 mod hold;
+mod in_flight;
+mod inbox;
 mod item;
-mod keeping;
-mod line;
+mod item_process;
+mod item_result;
+mod item_set;
+mod job;
 mod load_attachment;
 mod messages;
-mod met;
-mod money;
-mod off_thread;
+mod output_line;
+mod persistence;
 mod progress;
-mod questions;
+mod prompt_memory;
 mod rendering;
 mod report;
 mod setup;
-mod share;
+mod source_task;
+mod stats;
+mod step_log;
 mod step_request;
-mod steps;
-mod tally;
+mod step_tracker;
+mod tasks;
 #[cfg(test)]
 mod tests;
-mod walked;
 mod window;
 mod writer;
 
 pub use actor::Run;
-pub use failures::MaxFailures;
+pub use caps::{Cap, CapHit, CapScope, RunBudgets};
+pub use failure_limit::MaxFailures;
 pub use gate::{RunRoute, RunTarget};
-pub use history::{History, pause_of, sums_of_input};
-pub use keeping::Keeping;
-pub use messages::{Cancel, StopIntake, Watched};
-pub use met::MetItems;
-pub use money::{Cap, CapMet, CapOf, RunPurses};
+pub use history::{History, input_totals, pause_reason};
+pub use item_set::ItemSet;
+pub use messages::{Cancel, ProgressWatched, StopIntake};
+pub use persistence::RunPersistence;
 pub use progress::{Holding, Progress};
-pub use report::{Calls, Ended, ErrorCount, Items, NotBegun, Part, Report, Times, UnkeptItems};
-pub use setup::{RunLimits, RunSetup, RunTasks};
-pub use writer::Output;
+pub use report::{
+    Calls, ErrorCount, GroupReport, Items, LatencySummary, Report, RunOutcome, Unprocessed, UnsavedItems,
+};
+pub use setup::{RunLimits, RunSetup};
+pub use tasks::RunTasks;
+pub use writer::RunOutput;

@@ -1,4 +1,4 @@
-//! How a run is doing, several times a second.
+//! Progress of a run, published several times a second.
 
 use std::time::Duration;
 
@@ -7,75 +7,76 @@ use serde::Serialize;
 use crate::provider::Snapshot;
 use crate::types::{Class, ItemKey, RouteName, Usage};
 
-use super::money::Cap;
+use super::caps::Cap;
 use super::report::{Calls, Items};
 
 /// A run at one instant. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Progress {
-    /// Where the items went so far.
+    /// Counts of items so far.
     pub items: Items,
-    /// Items being worked on.
+    /// Items in progress.
     pub in_flight: u64,
-    /// Most items that are worked on at once, as of now.
-    pub window: usize,
-    /// The item that has been in flight for longest, and for how long.
-    pub oldest: Option<(ItemKey, f64)>,
-    /// The calls so far. `made`, `answered`, `failed`, `beaten` and `throttled` count a call as it ends, the
-    /// others when its question does.
+    /// Most items in progress at once, as of now.
+    pub max_in_flight: usize,
+    /// The item that has been in flight longest, and for how long.
+    pub oldest_item: Option<(ItemKey, f64)>,
+    /// Attempts so far. `sent`, `answered`, `failed`, `superseded` and `throttled` count an attempt when it ends,
+    /// the others when its request ends.
     pub calls: Calls,
-    /// Items that ended, a second, over the last ten seconds.
+    /// Finished items per second, over the last ten seconds.
     pub items_per_second: f64,
-    /// Calls that ended, a second, over the last ten seconds.
+    /// Ended attempts per second, over the last ten seconds.
     pub calls_per_second: f64,
     /// Tokens so far.
     pub tokens: Usage,
-    /// Money so far; at least, or `None`, as in [`Report::cost_usd`](super::Report::cost_usd).
+    /// Cost so far; a lower bound, or `None`, as in [`Report::cost_usd`](super::Report::cost_usd).
     pub cost_usd: Option<f64>,
-    /// The caps that hold the run, its own first, and what is spent of each.
+    /// The caps of the run, its own first, and what is spent of each.
     pub caps: Vec<Cap>,
-    /// Calls so far whose cost is not known.
+    /// Attempts so far whose cost is unknown.
     pub calls_of_unknown_cost: u64,
-    /// What the whole run will have cost, by the items that have ended; `None` while that would be a guess.
+    /// Forecast of the cost of the whole run; `None` while that would be a guess.
     pub cost_forecast_usd: Option<f64>,
-    /// Since the start.
-    pub seconds: f64,
-    /// Until the end, at the speed of the last stretch; `None` while that would be a guess.
-    pub seconds_left: Option<f64>,
-    /// Share of the input that has been read; `None` when its size is not known.
-    pub input_read: Option<f64>,
-    /// Whether any answer so far is made up.
-    pub practice: bool,
-    /// Whether the run takes no more items.
+    /// Seconds since the start.
+    pub elapsed_seconds: f64,
+    /// Forecast of the seconds until the end; `None` while that would be a guess.
+    pub remaining_seconds: Option<f64>,
+    /// Fraction of the input that has been read; `None` if its size is unknown.
+    pub input_fraction: Option<f64>,
+    /// Whether any answer so far is simulated.
+    pub simulated: bool,
+    /// Whether the run reads no more items.
     pub stopping: bool,
-    /// Why no item begins at present, where every target of a route is unusable for a reason that is not the items'.
+    /// Set if the run holds: every target of a route is unusable for a reason that is not the items'.
     pub holding: Option<Holding>,
-    /// How the providers are doing.
+    /// State of the providers.
     pub providers: Vec<Snapshot>,
 }
 
 /// Why a run holds, and until when. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Holding {
-    /// The route of which no target can be used.
+    /// The route without a usable target.
     pub route: RouteName,
-    /// The target that it waits for, `provider/model`; `None` where the failure is not that of one target.
+    /// The target that it waits for, `provider/model`; `None` if the failure is not that of a single target.
     pub target: Option<String>,
     /// The class of the failure.
     pub class: Class,
-    /// What the provider said.
+    /// The provider's message.
     pub message: Box<str>,
-    /// Since it holds.
-    pub seconds: f64,
-    /// Until the next request finds out.
+    /// Seconds since the hold began.
+    pub duration_seconds: f64,
+    /// Seconds until the next probe.
     pub retry_in_seconds: f64,
-    /// Until the time that the provider named, before which no request can succeed; `None` where it named none.
+    /// Seconds until the time that the provider named, before which no request can succeed; `None` if it named
+    /// none.
     pub until_in_seconds: Option<f64>,
 }
 
 impl Progress {
     /// Returns the time since the start.
     pub fn elapsed(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
+        Duration::try_from_secs_f64(self.elapsed_seconds).unwrap_or_default()
     }
 }

@@ -1,4 +1,4 @@
-//! Fills templates that take longer than an actor's thread can wait, on threads of their own and two at a time.
+//! Renders templates that take too long for an actor's thread, on separate threads and at most two at a time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,59 +7,64 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use crate::pipeline::ask::Ask;
+use crate::pipeline::item_state::ItemState;
 use crate::pipeline::meter;
-use crate::pipeline::walk::Walk;
+use crate::pipeline::step_request::StepRequest;
 use crate::router::StopSignal;
 
-/// Threads that fill templates at once: each may take the memory that one template may.
+/// Threads that render templates at once: each may use the memory that one template may.
 static THREADS: Semaphore = Semaphore::const_new(2);
 
-/// Ends the filling when nothing waits for it any more.
-struct Cancel(Arc<AtomicBool>);
+/// Cancels rendering when it is dropped.
+struct CancelOnDrop(Arc<AtomicBool>);
 
-impl Drop for Cancel {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// What came of filling the templates of the steps that are due.
+/// Result of rendering the templates of the steps that are ready.
 pub(super) enum Rendered {
-    /// What is asked now.
-    Asks(Vec<Ask>),
-    /// A step waited for its turn until its deadline, and has failed.
-    Overdue,
-    /// The run stops.
+    /// The requests to send.
+    Requests(Vec<StepRequest>),
+    /// A step waited for its turn until its deadline and has failed.
+    DeadlinePassed,
+    /// The run is stopping.
     Stopped,
 }
 
-/// Returns what `walk` asks now, and the walk. Dropped, it ends the filling soon.
-pub(super) async fn due(walk: Walk, stop: StopSignal) -> (Walk, Rendered) {
-    within_limits(&THREADS, walk, stop).await
+/// Renders the templates of the ready steps and returns the state and the requests. If it is dropped, rendering
+/// is cancelled soon.
+pub(super) async fn render_ready_steps(state: ItemState, stop: StopSignal) -> (ItemState, Rendered) {
+    within_limits(&THREADS, state, stop).await
 }
 
-async fn within_limits(threads: &'static Semaphore, mut walk: Walk, stop: StopSignal) -> (Walk, Rendered) {
-    let mut stopped = pin!(stop.given());
-    let time = walk.time_of_due();
+async fn within_limits(
+    threads: &'static Semaphore,
+    mut state: ItemState,
+    stop: StopSignal,
+) -> (ItemState, Rendered) {
+    let mut stopped = pin!(stop.wait());
+    let time = state.shortest_ready_deadline();
     let permit = tokio::select! {
         biased;
-        () = &mut stopped => return (walk, Rendered::Stopped),
+        () = &mut stopped => return (state, Rendered::Stopped),
         // The semaphore is never closed.
         permit = threads.acquire() => permit.ok(),
         () = sleep(time) => {
-            walk.overdue(time);
-            return (walk, Rendered::Overdue);
+            state.fail_overdue_steps(time);
+            return (state, Rendered::DeadlinePassed);
         }
     };
     let cancelled = Arc::new(AtomicBool::new(false));
-    let cancel = Cancel(cancelled.clone());
+    let cancel = CancelOnDrop(cancelled.clone());
     let work = move || {
-        let due = meter::cancellable(cancelled, || walk.due_unless_cancelled());
-        let due = due.map_or(Rendered::Stopped, Rendered::Asks);
-        // Held until the memory is free again, also when nothing waits any more.
+        let requests = meter::cancellable(cancelled, || state.ready_steps_unless_cancelled());
+        let requests = requests.map_or(Rendered::Stopped, Rendered::Requests);
+        // Held until the memory is free again, even if nothing waits for the result any more.
         drop(permit);
-        (walk, due)
+        (state, requests)
     };
     let mut working = tokio::task::spawn_blocking(work);
     let done = tokio::select! {
@@ -73,7 +78,7 @@ async fn within_limits(threads: &'static Semaphore, mut walk: Walk, stop: StopSi
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends.
+            // The runtime is shutting down.
             Err(_) => std::future::pending().await,
         },
     }
@@ -93,7 +98,7 @@ mod tests {
     use crate::types::Class;
 
     #[tokio::test(start_paused = true)]
-    async fn a_template_that_waits_for_its_turn_fails_its_step_at_the_deadline() {
+    async fn a_template_that_waits_for_a_thread_fails_its_step_at_the_deadline() {
         static THREADS: Semaphore = Semaphore::const_new(1);
         let text = "name = \"p\"\n[[step]]\nname = \"soon\"\nprompt = \"{{ item.id }}\"\ndeadline = \"10s\"\n\
                     optional = true\n[[step]]\nname = \"late\"\nprompt = \"{{ item.id }}\"\ndeadline = \"1h\"\n";
@@ -101,20 +106,24 @@ mod tests {
         let pipeline =
             Pipeline::parse("p.toml", text, Path::new("."), &defaults, &["default".into()]).unwrap();
         let stop = watch::Sender::new(false);
-        let place = THREADS.acquire().await.unwrap();
-        let began = Instant::now();
-        let walk = Walk::new(Arc::new(pipeline), &json!({ "id": 1 }));
-        let (walk, rendered) = within_limits(&THREADS, walk, StopSignal::of(&stop)).await;
-        assert!(matches!(rendered, Rendered::Overdue));
-        assert_eq!(began.elapsed(), Duration::from_secs(10));
-        drop(place);
-        let (mut walk, rendered) = within_limits(&THREADS, walk, StopSignal::of(&stop)).await;
-        let Rendered::Asks(asks) = rendered else { panic!("not asked") };
-        assert_eq!(asks.iter().map(|ask| ask.step).collect::<Vec<_>>(), [1], "the other step has time");
-        walk.answered(1, "yes");
-        let settled = walk.settle();
-        let crate::pipeline::walk::StepEnd::Failed(failure) = &settled.steps[0] else {
-            panic!("{settled:?}")
+        let permit = THREADS.acquire().await.unwrap();
+        let started = Instant::now();
+        let state = ItemState::new(Arc::new(pipeline), &json!({ "id": 1 }));
+        let (state, rendered) = within_limits(&THREADS, state, StopSignal::new(&stop)).await;
+        assert!(matches!(rendered, Rendered::DeadlinePassed));
+        assert_eq!(started.elapsed(), Duration::from_secs(10));
+        drop(permit);
+        let (mut state, rendered) = within_limits(&THREADS, state, StopSignal::new(&stop)).await;
+        let Rendered::Requests(requests) = rendered else { panic!("no requests") };
+        assert_eq!(
+            requests.iter().map(|request| request.step).collect::<Vec<_>>(),
+            [1],
+            "the other step has time"
+        );
+        state.record_response(1, "yes");
+        let outcome = state.finish();
+        let crate::pipeline::item_state::StepOutcome::Failed(failure) = &outcome.steps[0] else {
+            panic!("{outcome:?}")
         };
         assert_eq!(failure.class, Class::Deadline);
     }

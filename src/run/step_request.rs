@@ -1,150 +1,168 @@
-//! The requests of an item: sent at once, and sent again where they came back for a reason that is not theirs.
+//! The requests of an item: sent at once, and sent again if they failed for a reason that is not their own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::gate::{GivenUp, Open, SentAgain};
-use super::item::Job;
+use super::gate::{OpenRequest, ResendRefused, ResentRequest};
+use super::job::Job;
 use crate::guard::Backoff;
 use crate::router;
-use crate::types::{Answer, Asker, Class, Failure, LaneName, Prompt, Unanswered};
+use crate::types::{Class, Failure, Prompt, RequestContext, RequestError, Response, TargetName};
 
-/// How long a request waits that has come back for a reason that is not its own, where nothing says how long.
-const AGAIN: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
+/// How long a request waits that failed for a reason that is not its own, if the provider names no time.
+const RESEND_BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
 
-/// A request of a step.
-pub(super) struct Request {
+/// A request of a step that is being sent.
+pub(super) struct SentRequest {
     pub(super) step: usize,
     pub(super) prompt: Arc<Prompt>,
     pub(super) deadline: Instant,
-    /// How long replies of its item had waited for memory when that deadline was set.
+    /// How long responses for its item had waited for memory when the deadline was set.
     pub(super) waited: Duration,
-    /// Whether its step was answered before, and that answer was refused.
-    pub(super) is_reask: bool,
+    /// Whether its step was answered before, and that answer was rejected.
+    pub(super) is_validation_retry: bool,
 }
 
-impl Request {
-    /// Returns the same request with a new deadline: the time in which its run held does not count.
-    pub(super) fn again(self, job: &Job) -> Self {
+impl SentRequest {
+    /// Returns the same request with a new deadline: time during which the run held does not count.
+    pub(super) fn with_new_deadline(self, job: &Job) -> Self {
         let deadline = Instant::now() + job.pipeline.steps()[self.step].deadline;
         Self { deadline, waited: job.item.held.waited(), ..self }
     }
 }
 
-/// A request that has come back.
-pub(super) struct Asked {
-    pub(super) request: Request,
-    pub(super) outcome: Result<Answer, Box<Unanswered>>,
-    pub(super) open: Option<Open>,
-    pub(super) sent_again: Option<SentAgain>,
-    /// Whether it is not to be sent again, whatever its failure is.
-    pub(super) given_up: bool,
+/// A request that has returned.
+pub(super) struct ReturnedRequest {
+    pub(super) request: SentRequest,
+    pub(super) outcome: Result<Response, Box<RequestError>>,
+    pub(super) open: Option<OpenRequest>,
+    pub(super) resent: Option<ResentRequest>,
+    /// Whether it must not be sent again, whatever its failure is.
+    pub(super) is_final: bool,
 }
 
-/// How a request is sent that has come back before.
-pub(super) struct Again {
-    lives: u32,
+/// How a request is sent again.
+pub(super) struct Resend {
+    returns: u32,
     not_before: Instant,
-    open: Option<Open>,
+    open: Option<OpenRequest>,
     /// How it failed.
     failure: Failure,
-    target: Option<LaneName>,
+    target: Option<TargetName>,
 }
 
-impl Again {
-    /// Sends it as its failure says, or else after a wait that grows with how often it came back.
+impl Resend {
+    /// Schedules it after the wait that its failure names, or else after a wait that grows with the number of
+    /// failures.
     pub(super) fn after(
-        lives: u32,
-        (failure, target): (Failure, Option<LaneName>),
-        open: Option<Open>,
+        returns: u32,
+        (failure, target): (Failure, Option<TargetName>),
+        open: Option<OpenRequest>,
     ) -> Self {
-        let wait = AGAIN.wait(lives, fastrand::f64());
-        let told = failure.retry_after.unwrap_or_default().min(AGAIN.max);
-        Self { lives, not_before: Instant::now() + wait.max(told), open, failure, target }
+        let wait = RESEND_BACKOFF.wait(returns, fastrand::f64());
+        let provider_wait = failure.retry_after.unwrap_or_default().min(RESEND_BACKOFF.max);
+        Self { returns, not_before: Instant::now() + wait.max(provider_wait), open, failure, target }
     }
 }
 
-/// Returns how often a request has come back, where it came back for a reason that is not its own; `None` where it was
-/// answered, has failed for its own reasons, or is left for later.
-pub(super) fn lives_without_own_failure(
+/// Returns how often a request has failed if it is to be sent again. `None` if it was answered, has failed for
+/// its own reasons, or is deferred.
+pub(super) fn returns_if_resendable(
     job: &Job,
-    (step, is_reask): (usize, bool),
-    outcome: &Result<Answer, Box<Unanswered>>,
-    open: Option<&Open>,
+    (step, is_validation_retry): (usize, bool),
+    outcome: &Result<Response, Box<RequestError>>,
+    open: Option<&OpenRequest>,
 ) -> Option<u32> {
-    let unanswered = outcome.as_ref().err().filter(|unanswered| !is_for_later(&unanswered.failure))?;
+    let error = outcome.as_ref().err().filter(|error| !is_deferred(&error.failure))?;
     let open = open?;
-    // A deadline that passes while an answer is asked for again is the item's own, but for an outage.
-    let is_over = unanswered.failure.class == Class::Deadline && unanswered.trail.calls() > 0;
-    if is_over && is_reask && !open.is_out(Instant::now()) {
+    // A deadline that passes during a validation retry is the item's own failure, except in an outage.
+    let deadline_passed = error.failure.class == Class::Deadline && error.attempts.calls() > 0;
+    if deadline_passed && is_validation_retry && !open.has_outage(Instant::now()) {
         return None;
     }
-    open.came_back(unanswered, job.pipeline.steps()[step].deadline, Instant::now())
+    open.record_failure(error, job.pipeline.steps()[step].deadline, Instant::now())
 }
 
-/// Asks one request, at once or when it may be sent again.
-pub(super) fn question(
+/// Sends a request, at once or when it may be sent again.
+pub(super) fn send(
     job: &Job,
-    request: Request,
-    again: Option<Again>,
-) -> impl Future<Output = Asked> + use<> {
+    request: SentRequest,
+    resend: Option<Resend>,
+) -> impl Future<Output = ReturnedRequest> + use<> {
     let definition = &job.pipeline.steps()[request.step];
-    let (step, rank) = (Some(definition.name.clone()), job.item.number);
-    let asker = Asker { run: job.run, step, rank, has_failed: again.is_some() };
-    let item = asker.item();
-    let (route, priority) = (definition.route.clone(), job.priority);
+    let context = RequestContext {
+        run: job.run,
+        step: Some(definition.name.clone()),
+        rank: job.item.number,
+        has_failed: resend.is_some(),
+    };
+    let item = context.item();
+    let route = definition.route.clone();
+    let priority = job.priority;
     let counts = Some(job.counts.clone());
-    let purse = Some(job.purse.clone());
+    let budget = Some(job.budget.clone());
     let stop = Some(job.stop.clone());
     let held = job.item.held.clone();
-    let (prompt, deadline) = (request.prompt.clone(), request.deadline);
-    let ask =
-        router::Ask { prompt, route: route.clone(), priority, asker, deadline, counts, purse, held, stop };
-    let (router, gate, stop, time) =
-        (job.router.clone(), job.gate.clone(), job.stop.clone(), definition.deadline);
-    // The first time it is sent before this returns.
-    let first = match again {
-        None => Ok((router::question(&router, ask), gate.open(&route, item))),
-        Some(again) => Err((again, ask)),
+    let prompt = request.prompt.clone();
+    let deadline = request.deadline;
+    let router_request = router::Request {
+        prompt,
+        route: route.clone(),
+        priority,
+        context,
+        deadline,
+        counts,
+        budget,
+        memory: held,
+        stop,
+    };
+    let router = job.router.clone();
+    let gate = job.gate.clone();
+    let stop = job.stop.clone();
+    let time = definition.deadline;
+    // The first time it is sent before this function returns.
+    let first = match resend {
+        None => Ok((router::send_request(&router, router_request), gate.open_request(&route, item))),
+        Some(resend) => Err((resend, router_request)),
     };
     async move {
-        let (answered, open, mut sent_again) = match first {
+        let (answered, open, mut resent) = match first {
             Ok((answered, open)) => (answered, open, None),
-            Err((Again { lives, not_before, open, failure, target }, ask)) => {
+            Err((Resend { returns, not_before, open, failure, target }, router_request)) => {
                 let turn = tokio::select! {
                     biased;
-                    () = stop.given() => None,
-                    turn = gate.turn(route, lives, not_before) => Some(turn),
+                    () = stop.wait() => None,
+                    turn = gate.wait_to_resend(route, returns, not_before) => Some(turn),
                 };
-                let sent_again = match turn {
-                    Some(Ok(sent_again)) => sent_again,
-                    Some(Err(GivenUp)) => {
-                        let outcome = Err(Box::new(Unanswered { lane: target, ..failure.into() }));
-                        return Asked { request, outcome, open, sent_again: None, given_up: true };
+                let resent = match turn {
+                    Some(Ok(resent)) => resent,
+                    Some(Err(ResendRefused)) => {
+                        let outcome = Err(Box::new(RequestError { target, ..failure.into() }));
+                        return ReturnedRequest { request, outcome, open, resent: None, is_final: true };
                     }
                     None => {
                         let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
                         let outcome = Err(Box::new(failure.into()));
-                        return Asked { request, outcome, open, sent_again: None, given_up: false };
+                        return ReturnedRequest { request, outcome, open, resent: None, is_final: false };
                     }
                 };
                 // The wait does not count.
-                let ask = router::Ask { deadline: Instant::now() + time, ..ask };
-                (router::question(&router, ask), open, sent_again)
+                let ask = router::Request { deadline: Instant::now() + time, ..router_request };
+                (router::send_request(&router, ask), open, resent)
             }
         };
         let outcome = answered.await;
-        if let (Ok(_), Some(sent_again)) = (&outcome, &mut sent_again) {
-            sent_again.answered();
+        if let (Ok(_), Some(resent)) = (&outcome, &mut resent) {
+            resent.mark_answered();
         }
-        Asked { request, outcome, open, sent_again, given_up: false }
+        ReturnedRequest { request, outcome, open, resent, is_final: false }
     }
 }
 
-/// Returns whether the question may be answered when the run goes on: a cap on money was met, or everything is
-/// being stopped.
-pub(super) fn is_for_later(failure: &Failure) -> bool {
+/// Returns whether the request may be answered when the run is resumed: a cap on money was reached, or
+/// everything is being stopped.
+pub(super) fn is_deferred(failure: &Failure) -> bool {
     matches!(failure.class, Class::Budget | Class::Cancelled)
 }

@@ -1,6 +1,6 @@
-//! How many items may be in flight: as many as the providers can take, and no more.
+//! The window: how many items may be in flight, as many as the providers have capacity for.
 //!
-//! So memory is the same for a thousand items and for a million. Pure.
+//! So memory use is the same for a thousand items and for a million. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,77 +9,97 @@ use tokio::time::Instant;
 
 use crate::provider;
 
-/// Fewest items in flight: below this, chance would leave providers idle.
-const LEAST: usize = 4;
+/// Fewest items in flight: with fewer, providers would be idle by chance.
+const MIN_WINDOW: usize = 4;
 
-/// Most items in flight; beyond this they only wait.
-const MOST: usize = 10_000;
+/// Most items in flight: more would only wait.
+const MAX_WINDOW: usize = 10_000;
 
-/// How far an item may be ahead of the oldest one in flight when lines are to keep the order of the
-/// input, in windows. Lines that are done earlier wait in memory.
-const WINDOWS_AHEAD: u64 = 16;
+/// How far an item may be ahead of the oldest one in flight if lines keep the order of the input, in windows.
+/// Lines that are ready earlier wait in memory.
+const MAX_WINDOWS_AHEAD: u64 = 16;
 
-/// Items that have ended and wait for the disk which take no place from others, where nobody has set a window:
-/// each commit takes some milliseconds, and providers would be idle meanwhile. No more than the window holds: what
-/// waits is lost if the store fails.
-const SETTLING: usize = 512;
+/// Finished items that wait to be committed and do not count against the window, if no window is configured. A
+/// commit takes some milliseconds, and providers would be idle meanwhile. Never more than the window, because
+/// items that wait are lost if the store fails.
+const MAX_UNCOMMITTED_ITEMS: usize = 512;
 
-/// The part of the window that is asked for at once, at least, where nobody has set one: every asking wakes the
-/// source and then the run, and some of such a window only waits in the providers' queues anyway.
-const PART: usize = 16;
+/// If no window is configured, at least the window divided by this is requested at once: each request wakes the
+/// source and then the run, and some items of such a window only wait in the providers' queues anyway.
+const MIN_REQUEST_DIVISOR: usize = 16;
 
-/// The size of the window, and what bounds it.
+/// The size of the window, and its bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     size: usize,
-    most: usize,
-    settling: usize,
-    /// At least the window's size divided by this is asked for at once; `usize::MAX` asks for each item by itself.
-    part: usize,
+    max_size: usize,
+    max_uncommitted: usize,
+    /// At least the size divided by this is requested at once; `usize::MAX` requests each item separately.
+    min_request_divisor: usize,
     ordered: bool,
-    patience: Duration,
-    /// Most requests that an item has at once.
+    min_step_deadline: Duration,
+    /// Most requests of an item at the same time.
     width: usize,
 }
 
 impl Window {
-    /// Makes a window of at most `most` items; `None` leaves it to the providers. `patience` is the shortest
-    /// time that a step has, `width` the requests that an item has at once.
-    pub(super) fn new(most: Option<usize>, ordered: bool, patience: Duration, width: usize) -> Self {
-        let (settling, part) = if most.is_some() { (0, usize::MAX) } else { (SETTLING, PART) };
-        Self { size: LEAST, most: most.unwrap_or(MOST).max(1), settling, part, ordered, patience, width }
+    /// Creates a window of at most `max_size` items; `None` leaves the size to the providers.
+    /// `min_step_deadline` is the shortest deadline of the steps, `width` the most requests of an item at the
+    /// same time.
+    pub(super) fn new(
+        max_size: Option<usize>,
+        ordered: bool,
+        min_step_deadline: Duration,
+        width: usize,
+    ) -> Self {
+        Self {
+            size: MIN_WINDOW,
+            max_size: max_size.unwrap_or(MAX_WINDOW).max(1),
+            max_uncommitted: if max_size.is_some() { 0 } else { MAX_UNCOMMITTED_ITEMS },
+            min_request_divisor: if max_size.is_some() { usize::MAX } else { MIN_REQUEST_DIVISOR },
+            ordered,
+            min_step_deadline,
+            width,
+        }
     }
 
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Takes on the size that these providers can take together.
-    pub(super) fn fit(&mut self, providers: &[Arc<provider::State>]) {
+    /// Sets the size to the total capacity of these providers.
+    pub(super) fn fit_to(&mut self, providers: &[Arc<provider::State>]) {
         let now = Instant::now();
-        let capacity = providers.iter().map(|provider| provider.capacity(self.patience, now)).sum();
+        let capacity = providers.iter().map(|provider| provider.capacity(self.min_step_deadline, now)).sum();
         self.resize(capacity);
     }
 
     fn resize(&mut self, capacity: usize) {
         let width = self.width.max(1);
-        self.size = (capacity / width).max(LEAST.div_ceil(width)).min(self.most);
+        self.size = (capacity / width).max(MIN_WINDOW.div_ceil(width)).min(self.max_size);
     }
 
-    /// Returns how many more items may come, when `busy` are under way and `settling` have ended and wait for the
-    /// disk, the one with the number `oldest` is the first of them, and the next to come would have the number
-    /// `next`.
-    pub(super) fn room(&self, busy: usize, settling: usize, oldest: Option<u64>, next: u64) -> usize {
-        let room = self.size.saturating_sub(busy + settling.saturating_sub(self.settling.min(self.size)));
-        let room = match oldest {
+    /// Returns how many more items may be requested, if `busy` are in flight and `uncommitted` have finished
+    /// and wait to be committed. `oldest` is the number of the oldest item in flight, `next` the number of the
+    /// next item.
+    pub(super) fn free_slots(
+        &self,
+        busy: usize,
+        uncommitted: usize,
+        oldest: Option<u64>,
+        next: u64,
+    ) -> usize {
+        let free =
+            self.size.saturating_sub(busy + uncommitted.saturating_sub(self.max_uncommitted.min(self.size)));
+        let free = match oldest {
             Some(oldest) if self.ordered => {
-                let most_ahead = WINDOWS_AHEAD * self.size as u64;
-                room.min(usize::try_from((oldest + most_ahead).saturating_sub(next)).unwrap_or(room))
+                let max_ahead = MAX_WINDOWS_AHEAD * self.size as u64;
+                free.min(usize::try_from((oldest + max_ahead).saturating_sub(next)).unwrap_or(free))
             }
-            _ => room,
+            _ => free,
         };
-        // What is left out now is asked for when one of those under way has ended.
-        if room < self.size / self.part { 0 } else { room }
+        // The remaining slots are used when an item in flight has ended.
+        if free < self.size / self.min_request_divisor { 0 } else { free }
     }
 }
 
@@ -88,17 +108,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_window_follows_the_providers_within_its_bounds() {
+    fn the_window_follows_the_capacity_of_the_providers_within_its_bounds() {
         let mut window = Window::new(Some(100), false, Duration::MAX, 1);
         for (capacity, size) in [(0, 4), (50, 50), (5_000, 100)] {
             window.resize(capacity);
             assert_eq!(window.size(), size);
         }
-        assert_eq!(window.room(60, 10, Some(3), 1_000_000), 30, "a window that is set is not exceeded");
+        assert_eq!(window.free_slots(60, 10, Some(3), 1_000_000), 30, "a configured window is not exceeded");
     }
 
     #[test]
-    fn items_with_many_requests_at_once_are_as_many_fewer() {
+    fn items_with_many_concurrent_requests_make_the_window_smaller() {
         let mut window = Window::new(None, false, Duration::MAX, 8);
         for (capacity, size) in [(0, 1), (64, 8), (70, 8), (8_000, 1_000)] {
             window.resize(capacity);
@@ -107,32 +127,37 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_disk_takes_no_place_until_it_is_much() {
+    fn items_waiting_to_be_committed_do_not_count_until_they_are_many() {
         let mut window = Window::new(None, false, Duration::MAX, 1);
         window.resize(100);
-        assert_eq!(window.room(60, 0, None, 0), 40);
-        assert_eq!(window.room(60, 100, None, 0), 40);
-        assert_eq!(window.room(60, 130, None, 0), 10);
-        assert_eq!([window.room(94, 0, None, 0), window.room(95, 0, None, 0)], [6, 0], "one by one is dear");
-        assert_eq!(window.room(60, 1_000, None, 0), 0);
+        assert_eq!(window.free_slots(60, 0, None, 0), 40);
+        assert_eq!(window.free_slots(60, 100, None, 0), 40);
+        assert_eq!(window.free_slots(60, 130, None, 0), 10);
+        assert_eq!(
+            [window.free_slots(94, 0, None, 0), window.free_slots(95, 0, None, 0)],
+            [6, 0],
+            "single items are not requested"
+        );
+        assert_eq!(window.free_slots(60, 1_000, None, 0), 0);
     }
 
     #[test]
-    fn no_item_begins_while_a_window_of_others_waits_for_the_disk_beside_those_in_flight() {
+    fn no_item_starts_while_a_whole_window_of_others_waits_to_be_committed() {
         let mut window = Window::new(None, false, Duration::MAX, 1);
         for size in [4, 100, 600, 5_000] {
             window.resize(size);
-            let at_once = (0..).find(|settling| window.room(0, *settling, None, 0) == 0).unwrap();
-            assert!(at_once <= 2 * size, "{at_once} of a window of {size}");
+            let max_uncommitted =
+                (0..).find(|uncommitted| window.free_slots(0, *uncommitted, None, 0) == 0).unwrap();
+            assert!(max_uncommitted <= 2 * size, "{max_uncommitted} of a window of {size}");
         }
     }
 
     #[test]
-    fn a_slow_item_holds_back_those_far_ahead_of_it_only_in_order() {
+    fn a_slow_item_delays_items_far_ahead_of_it_only_in_input_order() {
         let mut window = Window::new(None, true, Duration::MAX, 1);
         window.resize(10);
-        assert_eq!(window.room(1, 0, Some(5), 100), 9);
-        assert_eq!(window.room(1, 0, Some(5), 163), 2);
-        assert_eq!(window.room(1, 0, Some(5), 165), 0);
+        assert_eq!(window.free_slots(1, 0, Some(5), 100), 9);
+        assert_eq!(window.free_slots(1, 0, Some(5), 163), 2);
+        assert_eq!(window.free_slots(1, 0, Some(5), 165), 0);
     }
 }

@@ -1,7 +1,7 @@
-//! Writes a run's lines, in the order of their completion or of the input, and tells what is written.
+//! Writes a run's lines, in the order of completion or of the input, and reports what is written.
 //!
-//! A task of its own, so that a slow disk never stops the run's actor; the run starts no more items
-//! than its window has room for unwritten lines.
+//! A separate task, so that a slow disk never blocks the run's actor. The run starts no
+//! more items while too many lines are unwritten.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,93 +17,101 @@ use crate::chaos;
 use crate::guard::HeldMemory;
 use crate::store::{self, ItemNumber};
 use crate::supervisor::panic_text;
-use crate::types::{NanoUsd, StepName, whole_story};
+use crate::types::{NanoUsd, StepName, error_chain};
 
-use super::actor::Run;
-use super::keeping::Keeping;
-use super::line;
-use super::messages::{LedgerBroken, OutputBroken, OutputEnded, Written};
-use super::report::{Items, UnkeptItems};
-use crate::sink::{self, Line, RejectLine, Reorder, Sink};
+use super::messages::{LedgerFailed, OutputEnded, OutputFailed, RecordsWritten};
+use super::output_line;
+use super::persistence::RunPersistence;
+use super::report::{Items, UnsavedItems};
+use crate::sink::{self, Line, RejectLine, ReorderBuffer, Sink};
 
-/// Records that are taken and told of at once.
-const BATCH: usize = 512;
+/// Most records that are processed and reported at once.
+const MAX_BATCH_RECORDS: usize = 512;
 
-/// How long records gather, where they do.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long records are gathered, if they are.
+const GATHER_TIME: Duration = Duration::from_millis(1);
 
-/// How long lines may take to be written once the run is given up. A file takes them in less; a reader that takes
-/// nothing by then takes nothing.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long lines may take to be written once the run is aborted. A file takes less; a reader that has taken
+/// nothing by then is not waited for.
+const MAX_WAIT_AFTER_ABORT: Duration = Duration::from_secs(1);
 
 /// Items that are read from the store at once.
-const PAGE: u32 = 200;
+const PAGE_ITEMS: u32 = 200;
 
-/// What is to be written.
-pub(super) enum Record {
-    /// An item's line, the item's number, what is to be kept of it before the line is written, and the memory that
-    /// it holds until then.
+/// A record for the writer.
+pub(super) enum OutputRecord {
+    /// The line of an item: the item's number, the line, the record to store before the line is written, and
+    /// the memory that is reserved until then.
     Line(u64, Box<Line>, Option<Box<store::Record>>, HeldMemory),
-    /// A piece of the input that is no item.
+    /// A piece of the input that is not an item.
     Reject(RejectLine),
-    /// The item of this number has no line: it was rejected.
+    /// The item with this number has no line: it was rejected.
     NoLine(u64),
-    /// The run ends before its input does: lines are missing.
-    CutShort,
-    /// The run ends before its input does, and its store has the lines of the items that it has not come to.
-    Rest,
+    /// The run ends before its input: lines are missing.
+    LinesMissing,
+    /// The run ends before its input, and the store has the lines of the items that it has not read.
+    StoredLines,
 }
 
-/// Where a run writes.
-pub struct Output {
+/// The output of a run.
+pub struct RunOutput {
     /// The results.
     pub lines: Sink<Line>,
-    /// What of the input is no item; `None` only counts it.
+    /// The rejected pieces of the input; `None` only counts them.
     pub rejects: Option<Sink<RejectLine>>,
-    /// Whether lines come in the order of the input.
+    /// Whether lines are in the order of the input.
     pub ordered: bool,
 }
 
-impl Output {
-    /// Writes results to `lines` as they come, and only counts what is no item.
+impl RunOutput {
+    /// Writes results to `lines` as they complete, and only counts rejects.
     pub fn new(lines: Sink<Line>) -> Self {
         Self { lines, rejects: None, ordered: false }
     }
 }
 
-/// Writes what comes until nothing more will. Ends like a broken output when it panics: what it held then is
-/// lost, and everything before is whole. Once the run is given up, lines that nobody takes are only counted.
+/// The run, as the recipient of the writer's messages.
+pub(super) struct WriterRecipients {
+    pub(super) records_written: Recipient<RecordsWritten>,
+    pub(super) ledger_failed: Recipient<LedgerFailed>,
+    pub(super) output_failed: Recipient<OutputFailed>,
+    pub(super) output_ended: Recipient<OutputEnded>,
+}
+
+/// Writes records until there are no more. If it panics, it ends like a failed output: the records of that
+/// batch are lost, and everything before is complete. Once the run is aborted, lines that the reader does not
+/// take are only counted.
 pub(super) async fn write(
-    output: Output,
-    mut records: mpsc::UnboundedReceiver<Record>,
-    keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
+    output: RunOutput,
+    mut records: mpsc::UnboundedReceiver<OutputRecord>,
+    persistence: Option<(Arc<RunPersistence>, Vec<StepName>)>,
     gathers: bool,
-    given_up: watch::Receiver<bool>,
-    run: Addr<Run>,
+    aborted: watch::Receiver<bool>,
+    run: WriterRecipients,
 ) {
-    let Output { mut lines, mut rejects, ordered } = output;
-    let order = ordered.then(Reorder::new);
+    let RunOutput { mut lines, mut rejects, ordered } = output;
+    let order = ordered.then(ReorderBuffer::new);
     let mut writer = Writer {
         lines: &lines,
         rejects: rejects.as_ref(),
         order,
-        taken: 0,
-        broken: None,
-        keeping,
+        received: 0,
+        failure: None,
+        persistence,
         gathers,
-        rest: Items::default(),
-        unkept: None,
-        patience: Patience { given_up, end: None },
+        rewritten: Items::default(),
+        unsaved: None,
+        abort_deadline: AbortDeadline { aborted, end: None },
         run,
     };
-    // Records still come when it cannot write any more: they are taken and counted until none will.
+    // After a failure records still arrive: they are received and counted until the channel is closed.
     while let Err(payload) = AssertUnwindSafe(writer.work(&mut records)).catch_unwind().await {
-        writer.breaks(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
+        writer.record_failure(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
-    let Writer { taken, mut broken, mut patience, run, rest, unkept, .. } = writer;
-    let written = patience.unless_over(lines.end()).await;
-    let safe = match &written {
-        // What waits is not written later either.
+    let Writer { received, mut failure, mut abort_deadline, run, rewritten, unsaved, .. } = writer;
+    let written = abort_deadline.within_deadline(lines.end()).await;
+    let written_lines = match &written {
+        // Lines that are still queued are not written later either.
         None => {
             lines.abandon();
             lines.lines()
@@ -112,245 +120,257 @@ pub(super) async fn write(
         Some(Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. })) => *lines,
         Some(Err(_)) => 0,
     };
-    broken = broken.or(written.and_then(Result::err).map(|error| Broken::from(&error)));
+    failure = failure.or(written.and_then(Result::err).map(|error| OutputFailure::from(&error)));
     if let Some(rejects) = &mut rejects {
-        match patience.unless_over(rejects.end()).await {
-            Some(ended) => broken = broken.or(ended.err().map(|error| Broken::from(&error))),
+        match abort_deadline.within_deadline(rejects.end()).await {
+            Some(ended) => failure = failure.or(ended.err().map(|error| OutputFailure::from(&error))),
             None => rejects.abandon(),
         }
     }
-    let left = lines.leaves_before().then(|| lines.name());
-    let left = left.or(rejects.as_ref().filter(|rejects| rejects.leaves_before()).map(Sink::name));
-    let left_before = left.map(str::to_owned);
-    let reader_gone = broken.as_ref().is_some_and(|broken| broken.reader_gone);
-    let error = broken.filter(|_| !reader_gone).map(|broken| broken.why);
-    run.do_send(OutputEnded {
+    let kept_name = lines.keeps_original().then(|| lines.name());
+    let kept_name = kept_name.or(rejects.as_ref().filter(|rejects| rejects.keeps_original()).map(Sink::name));
+    let kept_file = kept_name.map(str::to_owned);
+    let output_closed = failure.as_ref().is_some_and(|failure| failure.output_closed);
+    let error = failure.filter(|_| !output_closed).map(|failure| failure.message);
+    run.output_ended.do_send(OutputEnded {
         error,
-        reader_gone,
-        left_before,
-        unwritten: taken.saturating_sub(safe),
-        rest,
-        unkept,
+        output_closed,
+        kept_file,
+        unwritten: received.saturating_sub(written_lines),
+        rewritten,
+        unsaved,
     });
 }
 
-/// What is known while a run is written.
+/// State of the writer task.
 struct Writer<'a> {
     lines: &'a Sink<Line>,
     rejects: Option<&'a Sink<RejectLine>>,
-    order: Option<Reorder<(Box<Line>, HeldMemory)>>,
-    /// Lines that have come.
-    taken: u64,
-    /// The first thing that went wrong.
-    broken: Option<Broken>,
-    /// Where what is settled is kept before its line is written, and the steps that a line has.
-    keeping: Option<(Arc<Keeping>, Vec<StepName>)>,
-    /// Whether records gather before they are dealt with.
+    order: Option<ReorderBuffer<(Box<Line>, HeldMemory)>>,
+    /// Lines that were received.
+    received: u64,
+    /// The first failure.
+    failure: Option<OutputFailure>,
+    /// Where results are stored before their line is written, and the steps of a line.
+    persistence: Option<(Arc<RunPersistence>, Vec<StepName>)>,
+    /// Whether records are gathered before they are processed.
     gathers: bool,
-    /// Items that had settled before and that the run has not come to.
-    rest: Items,
-    /// What the store could not keep.
-    unkept: Option<UnkeptItems>,
-    patience: Patience,
-    run: Addr<Run>,
+    /// Items that had finished before and were not read in this session.
+    rewritten: Items,
+    /// Items that the store could not save.
+    unsaved: Option<UnsavedItems>,
+    abort_deadline: AbortDeadline,
+    run: WriterRecipients,
 }
 
-/// Returns what the calls of a record cost, as far as that is known.
+/// Returns the known cost of the attempts of a record.
 fn cost(record: &store::Record) -> NanoUsd {
-    let attempts = record.steps.iter().flat_map(|step| &step.trail.0);
+    let attempts = record.steps.iter().flat_map(|step| &step.attempts.0);
     attempts.filter_map(|attempt| attempt.cost).sum()
 }
 
-/// How long lines are waited for that nobody takes: without an end, until the run is given up.
-struct Patience {
-    given_up: watch::Receiver<bool>,
+/// How long to wait for lines that the reader does not take: without limit, until the run is aborted.
+struct AbortDeadline {
+    aborted: watch::Receiver<bool>,
     end: Option<Instant>,
 }
 
-impl Patience {
-    /// Returns what `work` gives; `None` when it was not done in time.
-    async fn unless_over<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+impl AbortDeadline {
+    /// Returns the result of `work`; `None` if it was not done in time.
+    async fn within_deadline<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = self.over() => None,
+            () = self.passed() => None,
         }
     }
 
-    /// Returns whether nothing is waited for any more.
-    fn is_over(&self) -> bool {
+    /// Returns whether the deadline has passed.
+    fn has_passed(&self) -> bool {
         self.end.is_some_and(|end| end <= Instant::now())
     }
 
-    async fn over(&mut self) {
+    async fn passed(&mut self) {
         let end = match self.end {
             Some(end) => end,
             None => {
-                // A run whose actor has gone is given up, too.
-                let _ = self.given_up.wait_for(|given_up| *given_up).await;
-                *self.end.insert(Instant::now() + LAST_LINES)
+                // A run whose actor is gone counts as aborted.
+                let _ = self.aborted.wait_for(|aborted| *aborted).await;
+                *self.end.insert(Instant::now() + MAX_WAIT_AFTER_ABORT)
             }
         };
         sleep_until(end).await;
     }
 }
 
-struct Broken {
-    why: String,
-    reader_gone: bool,
+struct OutputFailure {
+    message: String,
+    output_closed: bool,
 }
 
-impl From<&sink::Error> for Broken {
+impl From<&sink::Error> for OutputFailure {
     fn from(error: &sink::Error) -> Self {
-        Self { why: whole_story(error), reader_gone: error.is_broken_pipe() }
+        Self { message: error_chain(error), output_closed: error.is_broken_pipe() }
     }
 }
 
 impl Writer<'_> {
-    async fn work(&mut self, records: &mut mpsc::UnboundedReceiver<Record>) {
-        let mut batch = Vec::with_capacity(BATCH);
+    async fn work(&mut self, records: &mut mpsc::UnboundedReceiver<OutputRecord>) {
+        let mut batch = Vec::with_capacity(MAX_BATCH_RECORDS);
         while let Some(first) = records.recv().await {
             batch.push(first);
             if self.gathers && !records.is_closed() {
-                // While the ledger commits, others gather. Where nothing is kept they would come one by one, and
-                // to be woken for each costs more than to write it.
-                sleep(GATHER).await;
+                // While the ledger commits, more records gather. Without a store they would arrive one by one,
+                // and a wake-up for each costs more than writing it.
+                sleep(GATHER_TIME).await;
             }
-            records.recv_many(&mut batch, BATCH - 1).now_or_never();
+            records.recv_many(&mut batch, MAX_BATCH_RECORDS - 1).now_or_never();
             let count = batch.len();
-            self.keep(&mut batch).await;
-            self.taken += batch.iter().filter(|record| matches!(record, Record::Line(..))).count() as u64;
+            self.store_results(&mut batch).await;
+            self.received +=
+                batch.iter().filter(|record| matches!(record, OutputRecord::Line(..))).count() as u64;
             for record in batch.drain(..) {
                 chaos::point("writer.record");
-                for (line, held) in self.due(record).await {
-                    self.write(*line, held).await;
+                for (line, memory) in self.ready_lines(record).await {
+                    self.write(*line, memory).await;
                 }
             }
-            self.run.do_send(Written(count));
+            self.run.records_written.do_send(RecordsWritten(count));
         }
-        // Items given up leave gaps: what waits behind them is due now.
-        for (line, held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
-            self.write(*line, held).await;
+        // Aborted items leave gaps: the lines after them are written now.
+        for (line, memory) in self.order.as_mut().map(ReorderBuffer::finish).unwrap_or_default() {
+            self.write(*line, memory).await;
         }
     }
 
-    /// Makes what is settled durable: a line that is written before could be one that the store does not know.
-    async fn keep(&mut self, batch: &mut [Record]) {
-        let kept = |record: &mut Record| match record {
-            Record::Line(_, _, kept, _) => kept.take().map(|kept| *kept),
-            Record::Reject(_) | Record::NoLine(_) | Record::CutShort | Record::Rest => None,
+    /// Stores results durably before their lines are written, so that every written line is known to the store.
+    async fn store_results(&mut self, batch: &mut [OutputRecord]) {
+        let take_record = |record: &mut OutputRecord| match record {
+            OutputRecord::Line(_, _, record, _) => record.take().map(|record| *record),
+            OutputRecord::Reject(_)
+            | OutputRecord::NoLine(_)
+            | OutputRecord::LinesMissing
+            | OutputRecord::StoredLines => None,
         };
-        let kept: Vec<_> = batch.iter_mut().filter_map(kept).collect();
-        let Some((keeping, _)) = self.keeping.as_ref().filter(|_| !kept.is_empty()) else { return };
-        let (items, cost) = (kept.len() as u64, kept.iter().map(cost).sum::<NanoUsd>());
-        let Err(unkept) = keeping.ledger.record(kept).await else { return };
-        let is_first = self.unkept.is_none();
-        let all = self.unkept.get_or_insert_default();
-        all.items += items;
-        all.cost_usd += cost.dollars();
+        let to_store: Vec<_> = batch.iter_mut().filter_map(take_record).collect();
+        let Some((persistence, _)) = self.persistence.as_ref().filter(|_| !to_store.is_empty()) else {
+            return;
+        };
+        let items = to_store.len() as u64;
+        let cost = to_store.iter().map(cost).sum::<NanoUsd>();
+        let Err(error) = persistence.ledger.record(to_store).await else { return };
+        let is_first = self.unsaved.is_none();
+        let total = self.unsaved.get_or_insert_default();
+        total.items += items;
+        total.cost_usd += cost.dollars();
         if is_first {
-            // The lines of items that are not stored are not written: the file that was there stays, if it holds more.
-            self.lines.cut_short();
-            self.run.do_send(LedgerBroken(unkept));
+            // The lines of items that are not stored are not written: an original file is kept if it holds
+            // more.
+            self.lines.mark_lines_missing();
+            self.run.ledger_failed.do_send(LedgerFailed(error));
         }
     }
 
-    /// Returns the lines whose turn has come with `record`; writes it if it is a reject.
-    async fn due(&mut self, record: Record) -> Vec<(Box<Line>, HeldMemory)> {
+    /// Returns the lines that can be written after `record`. Writes it if it is a reject.
+    async fn ready_lines(&mut self, record: OutputRecord) -> Vec<(Box<Line>, HeldMemory)> {
         match record {
-            Record::Reject(reject) => {
-                if let (Some(rejects), None) = (self.rejects, &self.broken)
-                    && let Some(result) = self.patience.unless_over(rejects.write(reject)).await
+            OutputRecord::Reject(reject) => {
+                if let (Some(rejects), None) = (self.rejects, &self.failure)
+                    && let Some(result) = self.abort_deadline.within_deadline(rejects.write(reject)).await
                 {
-                    self.note(result);
+                    self.record_result(result);
                 }
                 Vec::new()
             }
-            Record::Line(number, line, _, held) => match &mut self.order {
+            OutputRecord::Line(number, line, _, memory) => match &mut self.order {
                 Some(order) => {
-                    let due = order.push(number, (line, held.clone()));
-                    if due.is_empty() {
-                        // It waits for lines whose items may wait for memory.
-                        held.park();
+                    let ready = order.push(number, (line, memory.clone()));
+                    if ready.is_empty() {
+                        // It waits for the lines of other items, which may wait for memory.
+                        memory.park();
                     }
-                    due
+                    ready
                 }
-                None => vec![(line, held)],
+                None => vec![(line, memory)],
             },
-            Record::CutShort => {
-                self.lines.cut_short();
-                self.rejects.inspect(|rejects| rejects.cut_short());
+            OutputRecord::LinesMissing => {
+                self.lines.mark_lines_missing();
+                self.rejects.inspect(|rejects| rejects.mark_lines_missing());
                 Vec::new()
             }
-            Record::Rest => {
-                self.lines.partial();
-                // What of the rest of the input is no item is not known.
-                self.rejects.inspect(|rejects| rejects.cut_short());
-                self.rest().await;
+            OutputRecord::StoredLines => {
+                self.lines.mark_input_incomplete();
+                // Rejects in the rest of the input are not known.
+                self.rejects.inspect(|rejects| rejects.mark_lines_missing());
+                self.write_stored_lines().await;
                 Vec::new()
             }
-            Record::NoLine(number) => self.order.as_mut().map(|order| order.skip(number)).unwrap_or_default(),
+            OutputRecord::NoLine(number) => {
+                self.order.as_mut().map(|order| order.skip(number)).unwrap_or_default()
+            }
         }
     }
 
-    /// Writes the lines of all items that had settled before and that the run has not come to: an execution that ends
-    /// early leaves an output with no fewer items than have settled.
-    async fn rest(&mut self) {
-        // Items that were given up leave gaps: what waits behind them comes first.
-        for (line, held) in self.order.as_mut().map(Reorder::finish).unwrap_or_default() {
-            self.write(*line, held).await;
+    /// Writes the lines of all items that had finished before and were not read in this session, so that a
+    /// session that ends early leaves an output with all finished items.
+    async fn write_stored_lines(&mut self) {
+        // Aborted items leave gaps: the lines after them are written first.
+        for (line, memory) in self.order.as_mut().map(ReorderBuffer::finish).unwrap_or_default() {
+            self.write(*line, memory).await;
         }
-        let Some((keeping, steps)) = self.keeping.clone() else { return self.lines.cut_short() };
+        let Some((persistence, steps)) = self.persistence.clone() else {
+            return self.lines.mark_lines_missing();
+        };
         let mut after = ItemNumber::default();
         loop {
-            if self.broken.is_some() || self.unkept.is_some() || self.patience.is_over() {
-                return self.lines.cut_short();
+            if self.failure.is_some() || self.unsaved.is_some() || self.abort_deadline.has_passed() {
+                return self.lines.mark_lines_missing();
             }
-            let page = match keeping.ledger.store().items(keeping.run, after, PAGE).await {
+            let page = match persistence.ledger.store().items(persistence.run, after, PAGE_ITEMS).await {
                 Ok(page) => page,
                 Err(error) => {
-                    warn!(error = %whole_story(&error), "the lines of items that settled before cannot be read");
-                    return self.lines.cut_short();
+                    warn!(error = %error_chain(&error), "cannot read the stored lines of finished items");
+                    return self.lines.mark_lines_missing();
                 }
             };
             let Some(last) = page.last() else { return };
             after = last.head.number;
-            for item in page.iter().filter(|item| keeping.lacks_line(item.head.number)) {
-                if let Some(line) = line::earlier(steps.iter(), item, item.head.line) {
-                    self.taken += 1;
-                    self.rest.count_settled_before(line.status);
+            for item in page.iter().filter(|item| persistence.needs_line(item.head.number)) {
+                if let Some(line) = output_line::from_stored(steps.iter(), item, item.head.line) {
+                    self.received += 1;
+                    self.rewritten.count_finished_before(line.status);
                     self.write(line, HeldMemory::default()).await;
                 }
             }
         }
     }
 
-    /// Hands a line over, with the memory that is held until it is written.
-    async fn write(&mut self, line: Line, held: HeldMemory) {
-        if self.broken.is_some() || self.unkept.is_some() {
+    /// Writes a line. Its memory is released when it is written.
+    async fn write(&mut self, line: Line, memory: HeldMemory) {
+        if self.failure.is_some() || self.unsaved.is_some() {
             return;
         }
-        match self.patience.unless_over(self.lines.write_holding(line, held)).await {
-            Some(result) => self.note(result),
-            // A line is missing then: the file that was there stays, if it holds more.
-            None => self.lines.cut_short(),
+        match self.abort_deadline.within_deadline(self.lines.write_with_memory(line, memory)).await {
+            Some(result) => self.record_result(result),
+            // A line is missing: an original file is kept if it holds more.
+            None => self.lines.mark_lines_missing(),
         }
     }
 
-    fn note(&mut self, result: Result<(), sink::Error>) {
+    fn record_result(&mut self, result: Result<(), sink::Error>) {
         if let Err(error) = result {
-            let Broken { why, reader_gone } = Broken::from(&error);
-            self.breaks(why, reader_gone);
+            let OutputFailure { message, output_closed } = OutputFailure::from(&error);
+            self.record_failure(message, output_closed);
         }
     }
 
-    /// Remembers the first thing that went wrong, and tells the run.
-    fn breaks(&mut self, why: String, reader_gone: bool) {
-        // The lines that come now are not written: the file that was there stays, if it holds more.
-        self.lines.cut_short();
-        if self.broken.is_none() {
-            self.broken = Some(Broken { why, reader_gone });
-            self.run.do_send(OutputBroken);
+    /// Records the first failure and reports it to the run.
+    fn record_failure(&mut self, message: String, output_closed: bool) {
+        // Further lines are not written: an original file is kept if it holds more.
+        self.lines.mark_lines_missing();
+        if self.failure.is_none() {
+            self.failure = Some(OutputFailure { message, output_closed });
+            self.run.output_failed.do_send(OutputFailed);
         }
     }
 }

@@ -1,66 +1,70 @@
-//! What the supervised actors are made from: the providers' accounts, and a spec for each child.
-//!
-//! Starts nothing.
+//! Builds the providers' accounts and the specs of the supervised actors. Starts nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use actix::prelude::*;
+use indexmap::IndexMap;
 
-use crate::config::{Config, ReadyProvider, SupervisorSettings, Usable};
-use crate::provider::{self, Account, Provider, TellHealth};
-use crate::router::{LaneHandle, Route, RouteHandle, Router};
+use crate::config::{Config, ResolvedConfig, ResolvedProvider, SupervisorSettings};
+use crate::provider::{self, Account, HealthSink, Provider};
+use crate::router::{Route, RouteHandle, Router, TargetHandle};
 use crate::supervisor::{ChildSpec, Slot, WhenExhausted};
 use crate::types::{ProviderName, RouteName};
 
+use super::budgets::DayBudgets;
 use super::error::Error;
-use super::played::Played;
-use super::pointsman::Providers;
-use super::purses::Purses;
+use super::simulated_provider::SimulatedProviders;
 use super::threads::Arbiters;
+
+/// The state of each provider that has an account.
+pub(super) type Providers = IndexMap<ProviderName, Arc<provider::State>>;
 
 pub(super) fn account(
     name: &ProviderName,
-    ready: &ReadyProvider,
-    played: &Played,
-    purses: &Purses,
+    ready: &ResolvedProvider,
+    simulated: &SimulatedProviders,
+    budgets: &DayBudgets,
 ) -> Result<Account, Error> {
     let settings = ready.settings.clone();
     let base_url = match &settings.base_url {
-        _ if settings.is_practice() => {
-            played.base_url(settings.format).ok_or_else(|| Error::NoSimulator(name.clone()))?
+        _ if settings.is_simulated() => {
+            simulated.base_url(settings.format).ok_or_else(|| Error::NoSimulator(name.clone()))?
         }
         Some(base_url) => base_url.clone(),
         None => settings.format.default_base_url().to_owned(),
     };
-    let (keys, headers) = (ready.keys.clone(), ready.headers.clone());
-    Ok(Account { name: name.clone(), settings, base_url, keys, headers, purses: purses.of(name) })
+    let keys = ready.keys.clone();
+    let headers = ready.headers.clone();
+    Ok(Account { name: name.clone(), settings, base_url, keys, headers, budgets: budgets.of_provider(name) })
 }
 
 pub(super) fn router_spec(
     config: &Config,
-    usable: &Usable,
+    usable: &ResolvedConfig,
     providers: &Providers,
     (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
     arbiters: &Arbiters,
 ) -> ChildSpec {
-    let lane = |lane: &crate::router::Lane| {
-        let provider = providers.get(&lane.name.provider)?.clone();
-        Some(LaneHandle { name: lane.name.clone(), weight: lane.weight.get(), provider })
+    let target = |target: &crate::router::Target| {
+        let provider = providers.get(&target.name.provider)?.clone();
+        Some(TargetHandle { name: target.name.clone(), weight: target.weight.get(), provider })
     };
     let routes: HashMap<RouteName, RouteHandle> = usable
         .routes
         .iter()
         .map(|(name, route)| {
-            let lanes = route.lanes.iter().filter_map(lane).collect();
+            let targets = route.targets.iter().filter_map(target).collect();
             let Route { policy, hedge_after, failover_refusals, .. } = *route;
-            (name.clone(), RouteHandle { policy, lanes, hedge_after, failover_refusals })
+            (name.clone(), RouteHandle { policy, targets, hedge_after, failover_refusals })
         })
         .collect();
-    let (retry, runtime, draining) = (config.retry, arbiters.runtime.clone(), draining.clone());
+    let retry = config.retry;
+    let runtime = arbiters.runtime.clone();
+    let draining = draining.clone();
     let first = Router::new(routes, retry, runtime, draining);
-    let make = move |_: &mut Context<Router>| first.next_life();
+    let make = move |_: &mut Context<Router>| first.next_incarnation();
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
         .policy(config.supervisor.policy(config.supervisor.router_restarts))
@@ -73,15 +77,17 @@ pub(super) fn provider_spec(
     router: &Slot<Router>,
     arbiters: &Arbiters,
 ) -> ChildSpec {
-    let (name, slot) = (format!("provider {}", state.name()), state.slot().clone());
-    let (state, router) = (state.clone(), router.clone());
-    let tell: TellHealth = Arc::new(move |health| {
-        // Who is not there yet is told again within a second.
+    let name = format!("provider {}", state.name());
+    let slot = state.slot().clone();
+    let state = state.clone();
+    let router = router.clone();
+    let health_sink: HealthSink = Arc::new(move |health| {
+        // A router that has not started gets the next report within a second.
         if let Some(router) = router.shared() {
             router.do_send(health);
         }
     });
-    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), tell.clone());
+    let make = move |_: &mut Context<Provider>| Provider::new(state.clone(), health_sink.clone());
     ChildSpec::new(name, slot, make)
         .on([arbiters.core.clone()])
         .policy(settings.policy(settings.provider_restarts))

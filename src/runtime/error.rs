@@ -1,8 +1,8 @@
-//! Why something could not be started.
+//! Errors of the runtime.
 
 use crate::clock::ClockError;
-use crate::document::Faults;
-use crate::pipeline::Changes;
+use crate::diagnostics::Diagnostics;
+use crate::pipeline::ManifestDiff;
 use crate::provider;
 use crate::source;
 use crate::store::{self, RunNumber};
@@ -14,21 +14,21 @@ use crate::types::ProviderName;
 pub enum Error {
     /// The configuration or a pipeline is wrong.
     #[error("{0}")]
-    Faults(Faults),
+    Diagnostics(Diagnostics),
     /// A provider cannot be set up.
     #[error("cannot set up {provider}")]
     Provider {
-        /// Which.
+        /// The provider.
         provider: ProviderName,
-        /// Why.
+        /// The cause.
         source: provider::Error,
     },
-    /// No thread, or no socket for the simulator, could be had.
+    /// The system refused a thread, a socket or a file.
     #[error("cannot start {what}")]
     System {
-        /// What was to be started.
+        /// What could not be started.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// An actor was not started.
@@ -40,63 +40,67 @@ pub enum Error {
     /// The source cannot be read.
     #[error("cannot read the items")]
     Source(#[source] source::Error),
-    /// The store refuses, or cannot be used.
+    /// The store refused an operation, or cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// A run is not what it was when it began.
+    /// The pipeline, models or prices of a run have changed since it began.
     #[error(
-        "run {run} has changed since it began: {changes}. It has {settled} settled items; of {answers} answers {} stay \
-         valid. Accept the changes (--accept-changes) to go on with it and to ask only what they reach, or begin a new \
+        "run {run} has changed since it began: {changes}. It has {finished} finished items; of {answers} answers {} stay \
+         valid. Accept the changes (--accept-changes) to resume it and to process only what they affect, or begin a new \
          run (--new)",
-        if changes.models_gone.is_empty() || *stay == 0 { stay.to_string() } else { format!("{stay} at most") }
+        if changes.removed_models.is_empty() || *still_valid == 0 {
+            still_valid.to_string()
+        } else {
+            format!("{still_valid} at most")
+        }
     )]
     Changed {
         /// The run.
         run: RunNumber,
-        /// What is another.
-        changes: Box<Changes>,
-        /// Items that it has settled.
-        settled: u64,
-        /// Answers that it has.
+        /// The changes.
+        changes: Box<ManifestDiff>,
+        /// Finished items of the run.
+        finished: u64,
+        /// Stored answers of the run.
         answers: u64,
-        /// Those of them that no changed step reaches.
-        stay: u64,
+        /// Stored answers that no change affects.
+        still_valid: u64,
     },
-    /// Another process began the run after this start was prepared, and items of it have settled.
+    /// Another process began the run after it was prepared here, and items of it have finished.
     #[error(
-        "another process has begun run {run} since this start of it was prepared, and {settled} of its items have settled: \
+        "another process began run {run} after it was prepared here, and {finished} of its items have finished: \
          run the same command again to resume it"
     )]
-    BegunMeanwhile {
+    StartedElsewhere {
         /// The run.
         run: RunNumber,
-        /// Items that have settled.
-        settled: u64,
+        /// Finished items.
+        finished: u64,
     },
-    /// A run of real answers was to go on with simulated ones.
+    /// A run with real answers cannot be resumed as a simulated run.
     #[error(
-        "run {0} has real answers, and a simulated run never goes on with it: leave --simulate out, or begin a run of its own"
+        "run {0} has real answers and cannot be resumed with simulated ones: leave --simulate out, or begin a new run"
     )]
     RealRun(RunNumber),
-    /// A simulated run was to go on with real answers.
-    #[error("run {0} is simulated, and real answers never go on with it: begin a run of its own")]
+    /// A simulated run cannot be resumed with real answers.
+    #[error("run {0} is simulated and cannot be resumed with real answers: begin a new run")]
     SimulatedRun(RunNumber),
-    /// What a run depends on could not be written down.
-    #[error("cannot write down what the run depends on: {0}")]
-    Grounds(String),
+    /// The manifest of a run cannot be serialized.
+    #[error("cannot serialize the run's manifest: {0}")]
+    Manifest(String),
     /// A simulated provider is configured, and this build has no simulator.
-    #[error("{0} is simulated by the simulator, which this build lacks; build with the feature `server`")]
+    #[error("{0} is simulated, and this build has no simulator; build with the feature `server`")]
     NoSimulator(ProviderName),
-    /// The system's clock is wrong beyond use.
+    /// The system clock is out of range.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// The threads have ended.
+    /// Pointsman has stopped.
     #[error("pointsman has stopped")]
     Stopped,
 }
 
-impl From<Faults> for Error {
-    fn from(faults: Faults) -> Self {
-        Self::Faults(faults)
+impl From<Diagnostics> for Error {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Diagnostics(diagnostics)
     }
 }

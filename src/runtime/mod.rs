@@ -1,4 +1,4 @@
-//! Starts everything and hands out the handle: the face of the library.
+//! Starts all parts and returns their handle, [`Pointsman`].
 //!
 //! ```no_run
 //! use pointsman::types::Prompt;
@@ -7,48 +7,48 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = Config::load(None, &|name| std::env::var(name).ok())?;
 //! let pointsman = Pointsman::start(&config)?;
-//! let answer = pointsman.ask("default", Prompt::text("Say hello.")).await?;
-//! println!("{} says: {}", answer.lane, answer.reply.text);
+//! let response = pointsman.ask("default", Prompt::text("Say hello.")).await?;
+//! println!("{}: {}", response.target, response.completion.text);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! It lives on threads of its own, so it does not matter whether the program around it is actix,
-//! plain tokio, or neither. It takes no signals and ends no process.
+//! It runs on its own threads, so it works in programs that use actix, plain tokio, or neither. It handles no
+//! signals and ends no process.
 
-mod capped;
+mod budgets;
 mod check;
 mod children;
-mod day_limits;
+mod daily_quotas;
 mod error;
-mod keep;
-mod keep_options;
-mod learned;
-mod marks;
+mod existing_run;
+mod failed_items;
+mod file_digest;
 mod open_runs;
 mod outcome;
 mod outputs;
 mod pause_options;
 mod plan;
-mod played;
 mod pointsman;
-mod purses;
-mod retry;
+mod resume;
+mod resume_options;
 mod run;
 mod runs;
 mod session;
+mod simulated_provider;
 mod threads;
+mod token_stats;
 
 pub use crate::clock::ClockError;
-pub use capped::{MaxCost, RunOptions};
+pub use budgets::{MaxCost, RunOptions};
 pub use check::check;
 pub use error::Error;
-pub use keep::Kept;
-pub use keep_options::Keep;
-pub use outcome::{rejected_by, retried_by};
-pub use outputs::{note_written, owner_of};
+pub use failed_items::FailedItems;
+pub use outcome::{rejected_count, retried_classes};
+pub use outputs::{owner_of, record_written};
 pub use pause_options::PauseOptions;
-pub use plan::{Bound, Counted, LanePlan, NoCalls, Plan, Range, Sample, StepPlan};
+pub use plan::{Bound, InputScan, NoCalls, Plan, Range, Sample, StepPlan, TargetPlan};
 pub use pointsman::Pointsman;
-pub use retry::Retried;
+pub use resume::PreparedRun;
+pub use resume_options::ResumeOptions;
 pub use run::RunHandle;

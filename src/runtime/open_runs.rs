@@ -1,6 +1,7 @@
-//! The runs of a process that are open: none begins once everything stops, and a drain waits until each is closed.
+//! The open runs of a process. No run begins after the shutdown has started, and a drain waits until each is
+//! closed.
 //!
-//! Knows nothing of a run but that it is there: what a phase means for it, the run's own task decides.
+//! This module only counts runs: each run's task decides what a phase means for it.
 
 use std::time::Duration;
 
@@ -9,60 +10,63 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::Error;
 
-/// How long runs whose items were given up may take to be closed: calls that were broken off are booked, lines
-/// that somebody takes are written, and the last commit reaches the disk.
-const CLOSING: Duration = Duration::from_secs(10);
+/// How long runs may take to close after their items were cancelled: cancelled calls are recorded, lines are
+/// written, and the last commit reaches the disk.
+const MAX_CLOSING_TIME: Duration = Duration::from_secs(10);
 
 /// What runs may still do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(super) enum ShutdownPhase {
     /// Everything.
-    Open,
-    /// No item begins; those in flight may end.
+    Running,
+    /// No item begins; items in flight may end.
     Draining,
-    /// Items in flight are given up.
-    GivingUp,
+    /// Items in flight are cancelled.
+    Aborting,
 }
 
 /// The open runs.
 #[derive(Debug)]
-pub(super) struct OpenRuns(watch::Sender<Phase>);
+pub(super) struct OpenRuns(watch::Sender<ShutdownPhase>);
 
-/// A run that is open. It counts until it is dropped.
+/// An open run. It counts as open until it is dropped.
 #[derive(Debug)]
-pub(super) struct OpenRun(watch::Receiver<Phase>);
+pub(super) struct OpenRun(watch::Receiver<ShutdownPhase>);
 
 impl OpenRuns {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Phase::Open))
+        Self(watch::Sender::new(ShutdownPhase::Running))
     }
 
-    /// Counts a run that is to begin.
+    /// Registers a run that is about to begin.
     ///
     /// # Errors
-    /// When everything is being stopped.
-    pub(super) fn enter(&self) -> Result<OpenRun, Error> {
+    /// When the shutdown has started.
+    pub(super) fn register(&self) -> Result<OpenRun, Error> {
         let phase = self.0.subscribe();
-        // Looked at only once it counts: a drain that begins in between waits for it.
-        let is_open = *phase.borrow() == Phase::Open;
+        // The phase is read after the run was counted, so that a drain which begins in between waits for it.
+        let is_open = *phase.borrow() == ShutdownPhase::Running;
         if is_open { Ok(OpenRun(phase)) } else { Err(Error::Stopped) }
     }
 
-    /// Lets no run begin any more, gives up at `by` what is in flight then, and returns when every run is closed.
-    /// One that cannot be closed is waited for no longer than that may take.
+    /// Lets no run begin any more, cancels at `by` what is then in flight, and returns when every run is closed,
+    /// or `MAX_CLOSING_TIME` after `by`.
     pub(super) async fn close(&self, by: Instant) {
-        self.turn_to(Phase::Draining);
+        self.advance_to(ShutdownPhase::Draining);
         if timeout_at(by, self.0.closed()).await.is_ok() {
             return;
         }
-        self.turn_to(Phase::GivingUp);
-        if timeout(CLOSING, self.0.closed()).await.is_err() {
+        self.advance_to(ShutdownPhase::Aborting);
+        if timeout(MAX_CLOSING_TIME, self.0.closed()).await.is_err() {
             let runs = self.0.receiver_count();
-            tracing::error!(runs, "runs could not be closed in time; what they spent may not be booked");
+            tracing::error!(
+                runs,
+                "runs could not be closed in time; some of their spend may not be recorded"
+            );
         }
     }
 
-    fn turn_to(&self, next: Phase) {
+    fn advance_to(&self, next: ShutdownPhase) {
         self.0.send_if_modified(|phase| {
             let later = next > *phase;
             *phase = next.max(*phase);
@@ -72,19 +76,19 @@ impl OpenRuns {
 }
 
 impl OpenRun {
-    /// Waits for a later phase than `now`, and returns it; never when nothing stops.
-    pub(super) async fn after(&mut self, now: Phase) -> Phase {
+    /// Waits for a later phase than `now`, and returns it. Does not return without a shutdown.
+    pub(super) async fn next_phase(&mut self, now: ShutdownPhase) -> ShutdownPhase {
         let later = self.0.wait_for(|phase| *phase > now).await.map(|phase| *phase);
         match later {
             Ok(later) => later,
-            // Everything that could stop it has gone: it goes on to its own end.
+            // The sender is dropped, so nothing can stop the run any more: it runs to its end.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Returns whether everything is being stopped.
+    /// Returns whether the shutdown has started.
     pub(super) fn is_stopping(&self) -> bool {
-        *self.0.borrow() > Phase::Open
+        *self.0.borrow() > ShutdownPhase::Running
     }
 }
 
@@ -93,38 +97,38 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_waits_for_what_is_open_gives_it_up_in_time_and_lets_nothing_begin() {
+    async fn a_drain_waits_for_open_runs_cancels_them_in_time_and_lets_no_run_begin() {
         let runs = OpenRuns::new();
-        let mut run = runs.enter().unwrap();
-        let began = Instant::now();
+        let mut run = runs.register().unwrap();
+        let started = Instant::now();
         let closed = async {
-            runs.close(began + Duration::from_secs(30)).await;
-            began.elapsed()
+            runs.close(started + Duration::from_secs(30)).await;
+            started.elapsed()
         };
-        let told = async {
-            let first = run.after(Phase::Open).await;
-            assert!(matches!(runs.enter(), Err(Error::Stopped)));
-            let second = run.after(first).await;
-            let at = began.elapsed();
+        let observed = async {
+            let first = run.next_phase(ShutdownPhase::Running).await;
+            assert!(matches!(runs.register(), Err(Error::Stopped)));
+            let second = run.next_phase(first).await;
+            let at = started.elapsed();
             drop(run);
             (first, second, at)
         };
-        let (closed, told) = tokio::join!(closed, told);
+        let (closed, observed) = tokio::join!(closed, observed);
         let thirty = Duration::from_secs(30);
-        assert_eq!((told, closed), ((Phase::Draining, Phase::GivingUp, thirty), thirty));
+        assert_eq!((observed, closed), ((ShutdownPhase::Draining, ShutdownPhase::Aborting, thirty), thirty));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_later_drain_brings_the_end_forward_and_one_that_hangs_is_left_behind() {
+    async fn a_second_drain_shortens_the_first_and_a_run_that_hangs_is_abandoned() {
         let runs = OpenRuns::new();
-        let _hangs = runs.enter().unwrap();
-        let began = Instant::now();
-        let late = runs.close(began + Duration::from_secs(3_600));
-        let soon = runs.close(began);
+        let _hangs = runs.register().unwrap();
+        let started = Instant::now();
+        let close_later = runs.close(started + Duration::from_secs(3_600));
+        let close_now = runs.close(started);
         let ended = tokio::select! {
-            () = late => "late",
-            () = soon => "soon",
+            () = close_later => "late",
+            () = close_now => "soon",
         };
-        assert_eq!((ended, began.elapsed()), ("soon", CLOSING));
+        assert_eq!((ended, started.elapsed()), ("soon", MAX_CLOSING_TIME));
     }
 }

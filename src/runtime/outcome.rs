@@ -1,82 +1,88 @@
-//! What is kept of a run's sessions beside its items: the last report, and the files that the run reads and writes.
+//! What is stored of a run's sessions besides its items: the last report, and the files that the run reads and
+//! writes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::sink::{ReplaceableFile, WrittenFile};
-use crate::store::KnownRun;
+use crate::store::StoredRun;
 use crate::types::Class;
 
-use super::capped::MaxCost;
-use super::marks::Mark;
+use super::budgets::MaxCost;
+use super::file_digest::FileDigest;
 
-/// What is kept of a session's end.
+/// The stored outcome of a run's sessions.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Outcome {
+pub(super) struct StoredOutcome {
     pub(super) report: Value,
-    /// How long all sessions together were at work.
-    pub(super) seconds: f64,
-    /// What the files held of a run that is complete.
-    pub(super) files: Vec<Mark>,
-    /// Items that the input did not have when it was last read to its end: the first and the last of each group.
-    pub(super) absent: Vec<(i64, i64)>,
-    /// Pieces of the input that were no items, when it was last read to its end.
+    /// The duration of all sessions together.
+    #[serde(alias = "seconds")]
+    pub(super) duration_seconds: f64,
+    /// The digests of the files of a completed run.
+    pub(super) files: Vec<FileDigest>,
+    /// Items that were missing from the input when it was last read to its end: the first and the last of each
+    /// range.
+    #[serde(alias = "absent")]
+    pub(super) missing_items: Vec<(i64, i64)>,
+    /// Lines of the input that were not valid items, when it was last read to its end.
     pub(super) rejected: u64,
-    /// The files that its sessions have written.
+    /// The files that the sessions have written.
     pub(super) outputs: Vec<WrittenFile>,
-    /// The files that its sessions did not write and were allowed to replace.
+    /// The files that the sessions did not write and may replace.
     pub(super) replaceable: Vec<ReplaceableFile>,
-    /// The cap that was named last for the run.
+    /// The cap that was last set for the run.
     pub(super) max_cost: Option<MaxCost>,
-    /// The classes of failed items that the last session asked again, where it asked those alone.
+    /// The classes of failed items that the last session processed again, where it processed only those.
     pub(super) retry: Option<Vec<Class>>,
 }
 
-/// Returns what the last session noted; what cannot be read was written by another version.
-pub(super) fn outcome_of(run: &KnownRun) -> Outcome {
+/// Returns the stored outcome of a run; the default where another version wrote it in a form that cannot be read.
+pub(super) fn stored_outcome(run: &StoredRun) -> StoredOutcome {
     serde_json::from_value(run.outcome.clone()).unwrap_or_default()
 }
 
-/// Returns how many pieces of a run's input were no items, when that was last read to its end.
-pub fn rejected_by(run: &KnownRun) -> u64 {
-    outcome_of(run).rejected
+/// Returns how many lines of a run's input were rejected, when it was last read to its end.
+pub fn rejected_count(run: &StoredRun) -> u64 {
+    stored_outcome(run).rejected
 }
 
-/// Returns which failed items the last session of a run asked again, where it asked those alone.
-pub fn retried_by(run: &KnownRun) -> Option<Vec<Class>> {
-    outcome_of(run).retry
+/// Returns the classes of failed items that the last session of a run processed again, where it processed only
+/// those.
+pub fn retried_classes(run: &StoredRun) -> Option<Vec<Class>> {
+    stored_outcome(run).retry
 }
 
-impl Outcome {
-    /// Notes files that a session opens. What was known before stays known: until a successor takes its place, an
-    /// earlier file is there.
-    pub(super) fn open(&mut self, files: &[WrittenFile]) {
+impl StoredOutcome {
+    /// Records files that a session opens. The files of earlier sessions stay recorded: an earlier file exists
+    /// until it is replaced.
+    pub(super) fn record_opened(&mut self, files: &[WrittenFile]) {
         for file in files {
             self.outputs.retain(|known| !known.is_same_file(file));
             self.outputs.push(file.clone());
         }
     }
 
-    /// Notes files that a session may replace. A session that ends before it has replaced them leaves that to a later one.
-    pub(super) fn allow(&mut self, files: Vec<ReplaceableFile>) {
+    /// Records files that a session may replace. If it ends before it has replaced them, a later session may.
+    pub(super) fn record_replaceable(&mut self, files: Vec<ReplaceableFile>) {
         self.replaceable.retain(|known| files.iter().all(|file| file.path() != known.path()));
         self.replaceable.extend(files);
     }
 
-    /// Notes the run's files at the end of a session that has opened `files`: one that was removed meanwhile is another
-    /// now. Where a file could not be written, or was left as it was, only what was known before is the run's.
-    pub(super) fn close(&mut self, files: &[WrittenFile], is_written: bool) {
+    /// Records the run's files at the end of a session that has opened `files`; a file that was removed in the
+    /// meantime has another identity now. Where a file was not written, only a file that was recorded before
+    /// belongs to the run.
+    pub(super) fn record_closed(&mut self, files: &[WrittenFile], is_written: bool) {
         for file in files {
             let Ok(Some(now)) = WrittenFile::at(file.path()) else { continue };
             if is_written || self.outputs.iter().any(|known| known.is_same_file(&now)) {
-                self.replace(now);
+                self.replace_at_path(now);
             }
         }
     }
 
-    /// Notes a file in place of all others that were at its path.
-    pub(super) fn replace(&mut self, file: WrittenFile) {
+    /// Records a file in place of all others at its path.
+    pub(super) fn replace_at_path(&mut self, file: WrittenFile) {
         self.outputs.retain(|known| known.path() != file.path() && !known.is_same_file(&file));
         self.replaceable.retain(|known| known.path() != file.path());
         self.outputs.push(file);

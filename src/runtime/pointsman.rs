@@ -1,6 +1,6 @@
-//! The handle to everything that runs.
+//! The handle to a running Pointsman.
 //!
-//! Cheap to clone; when the last clone is dropped, everything stops. Decides nothing itself.
+//! It is cheap to clone. When the last clone is dropped, everything stops.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,352 +8,326 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix::prelude::*;
-use indexmap::IndexMap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::config::{Config, Usable};
-use crate::document::Faults;
+use crate::config::{Config, ResolvedConfig};
+use crate::diagnostics::Diagnostics;
 use crate::guard::{HeldMemory, MemoryBudget};
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Env, Snapshot, process_env};
-use crate::router::{Ask, Router, question};
+use crate::router::{Request, Router, send_request};
 use crate::supervisor::{
-    ChildSpec, ChildStatus, Children, Drain, Drained, GaveUp, RestartChild, Slot, Start, Supervisor, Watchdog,
+    ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
+    Supervisor, Watchdog,
 };
-use crate::types::{Answer, Asker, Class, Failure, Priority, Prompt, ProviderName, RouteName, Unanswered};
+use crate::types::{Class, Failure, Priority, Prompt, RequestContext, RequestError, Response, RouteName};
 
-use super::children::{account, provider_spec, router_spec};
+use super::budgets::DayBudgets;
+use super::children::{Providers, account, provider_spec, router_spec};
 use super::error::Error;
 use super::open_runs::OpenRuns;
-use super::played::Played;
-use super::purses::Purses;
+use super::simulated_provider::SimulatedProviders;
 use super::threads::{self, Arbiters, Threads};
 
-/// How long an answer is waited for when nothing else is said.
-const DEADLINE: Duration = Duration::from_secs(600);
+/// The deadline of a request whose caller sets none.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 
-/// How long actors may take to stop when the last handle is dropped; a drain before gives them more.
-const LAST_MESSAGES: Duration = Duration::from_millis(500);
+/// How long actors may take to stop when the last handle is dropped. A drain before that gives them more time.
+const MAX_ACTOR_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// How long an arbiter may stand still before it is reported.
-const STALLED: Duration = Duration::from_secs(2);
+/// How long an arbiter may make no progress before it is reported.
+const STALL_THRESHOLD: Duration = Duration::from_secs(2);
 
-pub(super) type Providers = IndexMap<ProviderName, Arc<provider::State>>;
-
-/// The handle to everything that runs.
+/// The handle to a running Pointsman.
 #[derive(Debug, Clone)]
 pub struct Pointsman {
-    running: Arc<Running>,
+    inner: Arc<Inner>,
+    /// Declared last: the threads stop after everything that runs on them was dropped.
+    _threads: Arc<Threads>,
 }
 
+/// Everything that the handle refers to, except the threads.
 #[derive(Debug)]
-struct Running {
+struct Inner {
     config: Config,
-    usable: Usable,
+    usable: ResolvedConfig,
     providers: Providers,
-    purses: Purses,
+    budgets: DayBudgets,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     draining: Arc<AtomicBool>,
     runs: Arc<OpenRuns>,
     arbiters: Arbiters,
-    gave_up: watch::Receiver<Option<String>>,
+    fatal_error: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
-    // Last, so that what lives on the threads is dropped before them.
-    _threads: Threads,
 }
 
 impl Pointsman {
-    /// Starts with keys from the process's environment.
+    /// Starts with keys from the process's environment. A provider whose key is missing is left out, with a line
+    /// in [`notes`](Self::notes). Targets are simulated only where the configuration names the simulator, or is
+    /// simulated as a whole ([`Config::simulated`]).
     ///
     /// # Errors
-    /// Every key that cannot be read, and what could not be started. A provider whose key is just
-    /// missing is left out, and [`notes`](Self::notes) says so. Nothing is simulated unless the configuration
-    /// says so: by a target of the simulator, or whole ([`Config::simulated`]).
+    /// Every key that cannot be read, and the part that could not be started.
     pub fn start(config: &Config) -> Result<Self, Error> {
         Self::start_with(config, &process_env)
     }
 
-    /// Starts with keys from an environment of the caller's.
+    /// Starts with keys from the caller's environment.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(config: &Config, env: Env<'_>) -> Result<Self, Error> {
-        Self::start_usable(config, config.usable(env)?)
+        Self::start_resolved(config, config.resolve(env)?)
     }
 
-    /// Starts for planning alone, with keys from the process's environment: no key command is run, and each is
-    /// taken to have a key. A request with such a key is refused by its provider.
+    /// Starts only for planning, with keys from the process's environment. No key command is run; each command is
+    /// assumed to return a key. Providers reject requests with such a key.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_to_plan(config: &Config) -> Result<Self, Error> {
-        Self::start_usable(config, config.preview(&process_env)?)
+        Self::start_resolved(config, config.preview(&process_env)?)
     }
 
-    fn start_usable(config: &Config, usable: Usable) -> Result<Self, Error> {
+    fn start_resolved(config: &Config, usable: ResolvedConfig) -> Result<Self, Error> {
         clock::check()?;
         let config = config.clone();
-        let (threads, running) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
-        Ok(Self { running: Arc::new(running.with(threads)) })
+        let (threads, inner) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
+        Ok(Self { inner: Arc::new(inner), _threads: Arc::new(threads) })
     }
 
-    /// Returns a line for everything that was left out, and where answers will be simulated.
+    /// Returns a line for each provider that was left out or is simulated.
     pub fn notes(&self) -> &[String] {
-        &self.running.usable.notes
+        &self.inner.usable.notes
     }
 
-    /// Asks `prompt` along `route` for somebody who is waiting, for ten minutes at most.
+    /// Sends `prompt` to `route` as an interactive request with a deadline of ten minutes.
     ///
     /// # Errors
-    /// The failure that ended it, with every attempt.
-    pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Answer, Box<Unanswered>> {
-        let (prompt, route, deadline) = (Arc::new(prompt), route.into(), Instant::now() + DEADLINE);
-        let (priority, asker) = (Priority::Interactive, Asker::default());
-        let held = HeldMemory::default();
-        self.send(Ask {
-            prompt,
-            route,
-            priority,
-            asker,
-            deadline,
+    /// The failure that ended the request, with every attempt.
+    pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Response, Box<RequestError>> {
+        self.send(Request {
+            prompt: Arc::new(prompt),
+            route: route.into(),
+            priority: Priority::Interactive,
+            context: RequestContext::default(),
+            deadline: Instant::now() + DEFAULT_DEADLINE,
             counts: None,
-            purse: None,
-            held,
+            budget: None,
+            memory: HeldMemory::default(),
             stop: None,
         })
         .await
     }
 
-    /// Sends a whole [`Ask`]. One that is lost with the router, or on its way by a panic, is asked once
-    /// more, and [`Answer::lost`] says so.
+    /// Sends a request with all its options. A request that is lost with the router, or in a panic on its way, is
+    /// sent once more; the response counts these resends.
     ///
     /// # Errors
-    /// The failure that ended it, with every attempt.
-    pub async fn send(&self, ask: Ask) -> Result<Answer, Box<Unanswered>> {
+    /// The failure that ended the request, with every attempt.
+    pub async fn send(&self, request: Request) -> Result<Response, Box<RequestError>> {
         let stopped = || Failure::new(Class::Cancelled, "pointsman has stopped");
-        // Once it drains, a question could lie in the router's mailbox and be lost with it: then nobody would know
-        // that it never left.
-        if self.has_stopped() || self.running.draining.load(Relaxed) {
+        // During a drain, a request could be lost in the router's mailbox, and it would not be known that it was
+        // never sent.
+        if self.has_stopped() || self.inner.draining.load(Relaxed) {
             return Err(Box::new(stopped().into()));
         }
-        // On our own runtime: whoever waits may have no timers, and may look seldom. It ends with its waiting.
-        let mut asked = JoinSet::new();
-        asked.spawn_on(question(&self.running.router, ask), self.runtime());
-        let answered = asked.join_next().await.and_then(Result::ok);
-        let mut answered = answered.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
-        if let Err(Unanswered { failure, lost, .. }) =
-            answered.as_mut().map_err(|unanswered| &mut **unanswered)
+        // The request runs on our own runtime, because the caller's may have no timers or poll seldom. The task
+        // ends when the caller drops this future.
+        let mut task = JoinSet::new();
+        task.spawn_on(send_request(&self.inner.router, request), self.runtime());
+        let result = task.join_next().await.and_then(Result::ok);
+        let mut result = result.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
+        if let Err(RequestError { failure, resends, .. }) = result.as_mut().map_err(|error| &mut **error)
             && failure.class == Class::Internal
             && self.has_stopped()
         {
-            // It was lost with everything else.
-            *failure = if *lost > 0 { stopped().maybe_charged() } else { stopped() };
+            // The request was lost in the shutdown.
+            *failure = if *resends > 0 { stopped().maybe_charged() } else { stopped() };
         }
-        answered
+        result
     }
 
-    /// Returns whether no router will ever come back.
+    /// Returns whether the router has stopped permanently.
     fn has_stopped(&self) -> bool {
-        self.running.router.is_retired() || !self.running.supervisor.connected()
+        self.inner.router.is_retired() || !self.inner.supervisor.connected()
     }
 
-    /// Returns the router's address, for actors that ask by themselves; `None` once it has stopped.
+    /// Returns the router's address, for actors that send requests themselves; `None` once it has stopped.
     pub fn router(&self) -> Option<Addr<Router>> {
-        self.running.router.get()
+        self.inner.router.get()
     }
 
-    /// Reads a pipeline, checked against this configuration's routes.
+    /// Reads a pipeline and checks it against this configuration's routes.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Faults> {
-        let config = &self.running.config;
+    /// All problems of the pipeline.
+    pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Diagnostics> {
+        let config = &self.inner.config;
         let pipeline = Pipeline::load(path, &config.defaults, &self.routes())?;
         let files = &config.files;
-        self.with_lanes(pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts))
+        self.with_checked_routes(
+            pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts),
+        )
     }
 
-    /// Reads a pipeline that is no file, likewise; files that it names are found from the working directory.
+    /// Reads a pipeline from a string and checks it likewise. Paths in it are relative to the working directory.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Faults> {
-        let config = &self.running.config;
+    /// All problems of the pipeline.
+    pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Diagnostics> {
+        let config = &self.inner.config;
         let pipeline = Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?;
         let files = &config.files;
-        self.with_lanes(pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts))
+        self.with_checked_routes(
+            pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts),
+        )
     }
 
     fn routes(&self) -> Vec<RouteName> {
-        self.running.config.routes.keys().cloned().collect()
+        self.inner.config.routes.keys().cloned().collect()
     }
 
-    /// Returns `pipeline` if each of its routes has a lane that can be used.
-    fn with_lanes(&self, pipeline: Pipeline) -> Result<Pipeline, Faults> {
-        self.running.usable.check(pipeline.routes())?;
+    /// Returns `pipeline` if each of its routes has a usable target.
+    fn with_checked_routes(&self, pipeline: Pipeline) -> Result<Pipeline, Diagnostics> {
+        self.inner.usable.check(pipeline.routes())?;
         Ok(pipeline)
     }
 
-    pub(super) fn usable(&self) -> &Usable {
-        &self.running.usable
+    pub(super) fn usable(&self) -> &ResolvedConfig {
+        &self.inner.usable
     }
 
-    pub(super) fn purses(&self) -> &Purses {
-        &self.running.purses
+    pub(super) fn budgets(&self) -> &DayBudgets {
+        &self.inner.budgets
     }
 
     pub(super) fn runs(&self) -> &OpenRuns {
-        &self.running.runs
+        &self.inner.runs
     }
 
     pub(super) fn config(&self) -> &Config {
-        &self.running.config
+        &self.inner.config
     }
 
-    /// Returns what a run of `pipeline` begins with, beside what is its own.
-    pub(super) fn parts(&self) -> (&Providers, &Slot<Router>, &Addr<Supervisor>, &Arbiters) {
-        let Running { providers, router, supervisor, arbiters, .. } = &*self.running;
+    /// Returns the parts that every run uses.
+    pub(super) fn actor_parts(&self) -> (&Providers, &Slot<Router>, &Addr<Supervisor>, &Arbiters) {
+        let Inner { providers, router, supervisor, arbiters, .. } = &*self.inner;
         (providers, router, supervisor, arbiters)
     }
 
-    /// Returns how the providers are doing.
+    /// Returns the state of the providers.
     pub fn providers(&self) -> Vec<Snapshot> {
         let now = Instant::now();
-        self.running.providers.values().map(|provider| provider.snapshot(now)).collect()
+        self.inner.providers.values().map(|provider| provider.snapshot(now)).collect()
     }
 
-    /// Returns how the supervised actors are doing; none once it has stopped.
+    /// Returns the state of the supervised actors; none once Pointsman has stopped.
     pub async fn children(&self) -> Vec<ChildStatus> {
-        self.running.supervisor.send(Children).await.unwrap_or_default()
+        self.inner.supervisor.send(Children).await.unwrap_or_default()
     }
 
-    /// Replaces the life of a supervised actor, by its name in [`children`](Self::children): one that is down
-    /// lives again, one that hangs is aborted. Calls that wait or are out go on.
+    /// Restarts a supervised actor, by its name in [`children`](Self::children). An actor that is down starts
+    /// again, and an actor that hangs is aborted. Queued calls and calls in flight continue.
     ///
     /// # Errors
-    /// When there is no such actor, it is one of a run, or everything is being stopped.
+    /// When there is no such actor, it belongs to a run, or the shutdown has started.
     pub async fn restart(&self, child: &str) -> Result<(), Error> {
         let restart = RestartChild { name: child.into() };
-        self.running.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)
+        self.inner.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)
     }
 
-    /// Waits until an actor that nothing can do without has failed for good, and returns what happened.
-    pub async fn gave_up(&self) -> String {
-        let mut gave_up = self.running.gave_up.clone();
-        let why = gave_up.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
+    /// Waits until an essential actor has failed permanently, and returns the cause.
+    pub async fn fatal_error(&self) -> String {
+        let mut fatal_error = self.inner.fatal_error.clone();
+        let why = fatal_error.wait_for(Option::is_some).await.map(|why| why.clone().unwrap_or_default());
         why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
     }
 
-    /// Stops everything, and returns how many actors had to be killed. Runs and asks under way may end by `by`; a
-    /// question or a run that begins from now on fails with [`Error::Stopped`] or [`Class::Cancelled`].
+    /// Stops everything, and returns how many actors had to be aborted. Runs and requests may end by themselves
+    /// until `by`; a request or run that begins from now on fails with [`Class::Cancelled`] or [`Error::Stopped`].
     ///
-    /// Runs take no more items. What is in flight when nine tenths of the time have passed is given up: its calls are
-    /// broken off, and booked as possibly charged. When this returns, every run is closed: its state and outcome are
-    /// in its store and its lock is free. That takes milliseconds, and ten seconds after `by` at most.
+    /// Runs take no more items. When nine tenths of the time have passed, items in flight are cancelled; their
+    /// calls are recorded as possibly charged. When this returns, every run is closed: its state and outcome are in
+    /// its store and its lock is released. That takes milliseconds, and at most until ten seconds after `by`.
     pub async fn drain(&self, by: Instant) -> Drained {
-        self.running.draining.store(true, Relaxed);
-        stop(&self.running.runs, &self.running.supervisor, by).await
+        self.inner.draining.store(true, Relaxed);
+        stop(&self.inner.runs, &self.inner.supervisor, by).await
     }
 
-    /// Returns the runtime under the actors. Calls have threads of their own.
+    /// Returns the runtime of the actors. Calls have threads of their own.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
-        &self.running.arbiters.runtime
-    }
-}
-
-/// Everything but the threads, which exist only once this is made.
-struct Begun {
-    config: Config,
-    usable: Usable,
-    providers: Providers,
-    purses: Purses,
-    supervisor: Addr<Supervisor>,
-    router: Slot<Router>,
-    draining: Arc<AtomicBool>,
-    runs: Arc<OpenRuns>,
-    arbiters: Arbiters,
-    gave_up: watch::Receiver<Option<String>>,
-    watchdog: Watchdog,
-}
-
-impl Begun {
-    fn with(self, threads: Threads) -> Running {
-        Running {
-            config: self.config,
-            usable: self.usable,
-            providers: self.providers,
-            purses: self.purses,
-            supervisor: self.supervisor,
-            router: self.router,
-            draining: self.draining,
-            runs: self.runs,
-            arbiters: self.arbiters,
-            gave_up: self.gave_up,
-            _watchdog: self.watchdog,
-            _threads: threads,
-        }
+        &self.inner.arbiters.runtime
     }
 }
 
 async fn begin(
     config: Config,
-    usable: Usable,
+    usable: ResolvedConfig,
     arbiters: Arbiters,
-) -> Result<(Begun, impl Future<Output = ()> + use<>), Error> {
+) -> Result<(Inner, impl Future<Output = ()> + use<>), Error> {
     MemoryBudget::of_process().set_total(config.run.max_memory.0);
-    let played = Played::start(&config, &usable, &arbiters)?;
-    let (purses, mut providers) = (Purses::new(&config.budget), Providers::new());
+    let simulated = SimulatedProviders::start(&config, &usable, &arbiters)?;
+    let budgets = DayBudgets::new(&config.budget);
+    let mut providers = Providers::new();
     for (name, ready) in &usable.providers {
-        let account = account(name, ready, &played, &purses)?;
+        let account = account(name, ready, &simulated, &budgets)?;
         let state = provider::State::new(account, arbiters.calls.clone());
         let state = state.map_err(|source| Error::Provider { provider: name.clone(), source })?;
         providers.insert(name.clone(), state);
     }
-    let (told, gave_up) = watch::channel(None);
-    let supervisor = Supervisor::new(Owner(told).start().recipient()).start();
-    let (router, draining) = (Slot::default(), Arc::new(AtomicBool::new(false)));
-    // What is started last is drained first: the router lets its asks end while there are providers.
+    let (fatal_error_tx, fatal_error) = watch::channel(None);
+    let supervisor = Supervisor::new(FatalErrorListener(fatal_error_tx).start().recipient()).start();
+    let router = Slot::default();
+    let draining = Arc::new(AtomicBool::new(false));
+    // Actors drain in reverse order of their start: the router lets its requests end while the providers still
+    // run.
     for state in providers.values() {
         start(&supervisor, provider_spec(&config.supervisor, state, &router, &arbiters)).await?;
     }
     let spec = router_spec(&config, &usable, &providers, (&router, &draining), &arbiters);
     start(&supervisor, spec).await?;
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
-    let watchdog = Watchdog::start(watched, STALLED, |_| {});
+    let watchdog = Watchdog::start(watched, STALL_THRESHOLD, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
     let runs = Arc::new(OpenRuns::new());
-    let end = end(supervisor.clone(), runs.clone(), draining.clone(), played);
-    let begun = Begun {
+    let end = end(supervisor.clone(), runs.clone(), draining.clone(), simulated);
+    let inner = Inner {
         config,
         usable,
         providers,
-        purses,
+        budgets,
         supervisor,
         router,
         draining,
         runs,
         arbiters,
-        gave_up,
-        watchdog,
+        fatal_error,
+        _watchdog: watchdog,
     };
-    Ok((begun, end))
+    Ok((inner, end))
 }
 
-/// Stops the actors before their threads, so that none is taken for a casualty. Runs that are open still are given
-/// up and closed; played providers answer until then.
-async fn end(supervisor: Addr<Supervisor>, runs: Arc<OpenRuns>, draining: Arc<AtomicBool>, played: Played) {
+/// Stops the actors before their threads, so that the supervisor does not take their end for a failure. Open runs
+/// are cancelled and closed; simulated providers answer until then.
+async fn end(
+    supervisor: Addr<Supervisor>,
+    runs: Arc<OpenRuns>,
+    draining: Arc<AtomicBool>,
+    simulated: SimulatedProviders,
+) {
     draining.store(true, Relaxed);
     runs.close(Instant::now()).await;
-    // Gone already is as good.
-    let _ = supervisor.send(Drain { by: Instant::now() + LAST_MESSAGES }).await;
-    drop(played);
+    // An error means that the supervisor has stopped already.
+    let _ = supervisor.send(Drain { by: Instant::now() + MAX_ACTOR_SHUTDOWN }).await;
+    drop(simulated);
 }
 
-/// Closes the runs, and then stops the actors under them.
+/// Closes the runs, and then stops the actors.
 async fn stop(runs: &OpenRuns, supervisor: &Addr<Supervisor>, by: Instant) -> Drained {
     let left = by.saturating_duration_since(Instant::now());
     runs.close(by.checked_sub(left / 10).unwrap_or(by)).await;
@@ -364,18 +338,18 @@ async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Err
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)
 }
 
-/// Hears of actors that failed for good.
-struct Owner(watch::Sender<Option<String>>);
+/// Receives the names of actors that failed permanently.
+struct FatalErrorListener(watch::Sender<Option<String>>);
 
-impl Actor for Owner {
+impl Actor for FatalErrorListener {
     type Context = Context<Self>;
 }
 
-impl Handler<GaveUp> for Owner {
+impl Handler<RestartsExhausted> for FatalErrorListener {
     type Result = ();
 
-    fn handle(&mut self, gave_up: GaveUp, _: &mut Self::Context) {
-        tracing::error!(child = %gave_up.child, why = %gave_up.why, "an actor failed for good");
-        self.0.send_replace(Some(format!("{}: {}", gave_up.child, gave_up.why)));
+    fn handle(&mut self, gave_up: RestartsExhausted, _: &mut Self::Context) {
+        tracing::error!(child = %gave_up.child, why = %gave_up.reason, "an actor failed permanently");
+        self.0.send_replace(Some(format!("{}: {}", gave_up.child, gave_up.reason)));
     }
 }

@@ -1,4 +1,4 @@
-//! Starts a run, and hands out what can be seen and done of it.
+//! Starts a run and controls it until it is closed.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,29 +13,29 @@ use crate::pipeline::{Pipeline, ProtectedFiles};
 use crate::provider;
 use crate::router::Router;
 use crate::run::{
-    Cancel, Ended, Output, Progress, Report, Run, RunLimits, RunPurses, RunRoute, RunSetup, StopIntake,
-    Watched,
+    Cancel, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunOutcome, RunOutput, RunRoute,
+    RunSetup, StopIntake,
 };
 use crate::source::Reader;
 use crate::store::{RunNumber, RunState, Store};
-use crate::supervisor::{self, ChildSpec, Policy, Restart, Slot, Start, Supervisor};
+use crate::supervisor::{self, ChildSpec, Restart, RestartPolicy, Slot, Start, Supervisor};
 use crate::types::{Class, Priority};
 
-use super::capped::settled;
+use super::budgets::wait_for_calls;
 use super::error::Error;
-use super::open_runs::{OpenRun, Phase};
-use super::session::{Ending, Open};
+use super::open_runs::{OpenRun, ShutdownPhase};
+use super::session::{ActiveSession, SessionEnd};
 use super::threads::Arbiters;
 
-/// How often it is looked whether a run has been given up.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the store is read to see whether a run was cancelled.
+const CANCELLATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A run under way. Dropping it changes nothing: the run goes on.
+/// The handle to an active run. Dropping it does not stop the run.
 #[derive(Debug)]
 pub struct RunHandle {
     run: Addr<Run>,
     number: Option<RunNumber>,
-    /// Held by the run itself: its watchers learn that it has ended when the channel closes.
+    /// Owned by the run itself, so that the channel closes when the run ends.
     progress: Weak<watch::Sender<Progress>>,
     /// The last progress, once the run has ended.
     last: Arc<OnceLock<Progress>>,
@@ -45,41 +45,41 @@ pub struct RunHandle {
 }
 
 impl RunHandle {
-    /// Returns the run's number in its store; `None` when it is not kept.
+    /// Returns the run's number in its store; `None` when it is not stored.
     pub fn number(&self) -> Option<RunNumber> {
         self.number
     }
 
-    /// Returns what is good to know of its caps: what they do not hold.
+    /// Returns notes about its caps, such as targets to which they do not apply.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Returns where the run's progress is told, ten times a second, and once more at its end; then the channel closes.
-    /// It costs something only while the receiver is there.
+    /// Returns a channel with the run's progress, ten times a second and once more at its end; then the channel
+    /// closes. It has a cost only while the receiver exists.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         let Some(progress) = self.progress.upgrade() else {
             return watch::channel(self.last.get().cloned().unwrap_or_default()).1;
         };
         let progress = progress.subscribe();
-        self.run.do_send(Watched);
+        self.run.do_send(ProgressWatched);
         progress
     }
 
-    /// Takes no more items; those in flight are finished.
+    /// Takes no more items; items in flight are finished.
     pub fn stop_intake(&self) {
         self.run.do_send(StopIntake);
     }
 
-    /// Gives up the items in flight, too.
+    /// Also cancels the items in flight.
     pub fn cancel(&self) {
         self.run.do_send(Cancel);
     }
 
-    /// Waits for the end of the run. Asked again, it returns the same report.
+    /// Waits for the end of the run. A later call returns the same report.
     ///
     /// # Errors
-    /// When the run's actor failed for good; every line written until then is whole.
+    /// When the run's actor failed permanently; every line that was written is complete.
     pub async fn report(&mut self) -> Result<Report, Error> {
         if self.ended.is_none() && !self.report.is_terminated() {
             self.ended = (&mut self.report).await.ok();
@@ -88,22 +88,22 @@ impl RunHandle {
     }
 }
 
-/// A run that has begun and that its caller does not have yet. Dropped, it gives the run up: a caller that has gone
-/// wants no answers.
-pub(super) struct Unclaimed(Option<RunHandle>);
+/// A run that has begun and whose handle its caller does not have yet. If it is dropped, the caller has gone and
+/// the run is cancelled.
+pub(super) struct UnclaimedRun(Option<RunHandle>);
 
-impl Unclaimed {
+impl UnclaimedRun {
     pub(super) fn new(run: RunHandle) -> Self {
         Self(Some(run))
     }
 
-    /// Returns the run to its caller; `None` once that was done.
+    /// Takes the handle for its caller; `None` where it was taken before.
     pub(super) fn claim(mut self) -> Option<RunHandle> {
         self.0.take()
     }
 }
 
-impl Drop for Unclaimed {
+impl Drop for UnclaimedRun {
     fn drop(&mut self) {
         if let Some(run) = &self.0 {
             run.cancel();
@@ -111,8 +111,8 @@ impl Drop for Unclaimed {
     }
 }
 
-/// What a run is begun with.
-pub(super) struct Begin {
+/// Everything that a run is started with.
+pub(super) struct RunParts {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) protected: Arc<ProtectedFiles>,
     pub(super) router: Slot<Router>,
@@ -120,19 +120,23 @@ pub(super) struct Begin {
     pub(super) routes: Vec<RunRoute>,
     pub(super) limits: RunLimits,
     pub(super) window: Option<usize>,
-    pub(super) purses: RunPurses,
+    pub(super) budgets: RunBudgets,
     pub(super) notes: Vec<String>,
-    pub(super) kept: Option<Open>,
+    pub(super) session: Option<ActiveSession>,
     pub(super) supervisor: Addr<Supervisor>,
-    pub(super) policy: Policy,
+    pub(super) policy: RestartPolicy,
     pub(super) arbiters: Arbiters,
     pub(super) open: OpenRun,
 }
 
-/// Begins a run: its actor, what feeds it and what writes for it. Not to be dropped half-way: its caller lets it run
-/// in a task of its own.
-pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Result<RunHandle, Error> {
-    let Begin {
+/// Starts a run: its actor, its source task and its writer task. This future must run to its end, so its caller
+/// spawns it as a task.
+pub(super) async fn start_run(
+    parts: RunParts,
+    reader: Reader,
+    output: RunOutput,
+) -> Result<RunHandle, Error> {
+    let RunParts {
         pipeline,
         protected,
         router,
@@ -140,18 +144,20 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         routes,
         limits,
         window,
-        purses,
+        budgets,
         notes,
-        kept,
+        session,
         supervisor,
         policy,
         arbiters,
         open,
-    } = begin;
+    } = parts;
     let progress = Arc::new(watch::Sender::new(Progress::default()));
     let last = Arc::default();
-    let ((report_to, told), (report_on, report)) = (oneshot::channel(), oneshot::channel());
-    let (keeping, number) = (kept.as_ref().map(|kept| kept.keeping.clone()), kept.as_ref().map(Open::run));
+    let (report_tx, report_rx) = oneshot::channel();
+    let (final_report_tx, final_report_rx) = oneshot::channel();
+    let persistence = session.as_ref().map(|session| session.persistence.clone());
+    let number = session.as_ref().map(ActiveSession::run);
     let priority = Priority::Batch;
     let setup = RunSetup {
         pipeline,
@@ -162,39 +168,46 @@ pub(super) async fn begin(begin: Begin, reader: Reader, output: Output) -> Resul
         limits,
         priority,
         window,
-        keeping,
-        purses: purses.clone(),
+        persistence,
+        budgets: budgets.clone(),
         progress: progress.clone(),
-        report: report_to,
+        report: report_tx,
     };
     let (run, tasks) = setup.split(reader, output);
     let run = match start_actor(run, &supervisor, policy, &arbiters).await {
         Ok(run) => run,
         Err(error) => {
-            if let Some(kept) = kept {
-                // Why it did not begin is worth more than that it could not be noted.
-                drop(kept.close(Ending::Lost(Ended::Interrupted), false, &purses.own).await);
+            if let Some(session) = session {
+                // The error that is returned is why it did not start; an error of closing is less important.
+                drop(session.close(SessionEnd::NoReport(RunOutcome::Interrupted), false, &budgets.own).await);
             }
             return Err(error);
         }
     };
     let work = tasks.work(run.clone());
     let watched = Arc::downgrade(&progress);
-    let under_way =
-        UnderWay { run: run.clone(), told, purses, kept, progress, last: Arc::clone(&last), open };
+    let task = RunTask {
+        run: run.clone(),
+        report: report_rx,
+        budgets,
+        session,
+        progress,
+        last: Arc::clone(&last),
+        open,
+    };
     drop(arbiters.runtime.spawn(async move {
-        // Whoever does not wait for the report does not want it.
-        if let Some(report) = Box::pin(under_way.end(work)).await {
-            drop(report_on.send(report));
+        // The receiver is dropped where the caller does not wait for the report.
+        if let Some(report) = Box::pin(task.end(work)).await {
+            drop(final_report_tx.send(report));
         }
     }));
-    Ok(RunHandle { run, number, progress: watched, last, report, ended: None, notes })
+    Ok(RunHandle { run, number, progress: watched, last, report: final_report_rx, ended: None, notes })
 }
 
 async fn start_actor(
     run: Run,
     supervisor: &Addr<Supervisor>,
-    policy: Policy,
+    policy: RestartPolicy,
     arbiters: &Arbiters,
 ) -> Result<Addr<Run>, Error> {
     static RUNS: AtomicU64 = AtomicU64::new(1);
@@ -203,16 +216,17 @@ async fn start_actor(
         let run = run.lock().unwrap_or_else(PoisonError::into_inner).take();
         #[expect(
             clippy::expect_used,
-            reason = "a temporary child has one life; a second would have no source"
+            reason = "a temporary child has one incarnation; a second would have no source"
         )]
-        run.expect("a run is made once")
+        run.expect("a run actor is created once")
     };
-    let (name, slot) = (format!("run {}", RUNS.fetch_add(1, Relaxed)), Slot::default());
+    let name = format!("run {}", RUNS.fetch_add(1, Relaxed));
+    let slot = Slot::default();
     let spec = ChildSpec::in_place(name, slot.clone(), make)
         .on([arbiters.items.clone()])
         .policy(policy)
         .restart(Restart::Transient)
-        .never_by_name("end it with `cancel`, and begin it again: what is stored of it goes on");
+        .without_manual_restart("stop it with `cancel` and start it again: a stored run is resumed");
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(|error| match error {
         supervisor::Error::Draining => Error::Stopped,
         error => Error::Actor(error),
@@ -220,50 +234,53 @@ async fn start_actor(
     slot.get().ok_or(Error::Stopped)
 }
 
-/// A run at work, until it is closed.
-struct UnderWay {
+/// The task of a run, until it is closed.
+struct RunTask {
     run: Addr<Run>,
-    told: oneshot::Receiver<Report>,
-    purses: RunPurses,
-    kept: Option<Open>,
+    report: oneshot::Receiver<Report>,
+    budgets: RunBudgets,
+    session: Option<ActiveSession>,
     progress: Arc<watch::Sender<Progress>>,
-    /// Where its last progress stays.
+    /// The last progress, for handles that read it after the end.
     last: Arc<OnceLock<Progress>>,
-    /// The last to go: a drain waits for it.
+    /// Dropped last: a drain waits for it.
     open: OpenRun,
 }
 
-impl UnderWay {
-    /// Works to the end, books what was spent and closes the run. Returns its report; `None` when its actor died
+impl RunTask {
+    /// Works to the end, records the spend and closes the run. Returns its report; `None` when its actor failed
     /// before it could make one.
     async fn end(self, work: impl Future<Output = ()>) -> Option<Report> {
-        let Self { run, told, purses, kept, progress, last, mut open } = self;
-        let given_up = kept.as_ref().map(|kept| given_up(kept.store.clone(), kept.run()));
-        let was_cancelled = work_unless(work, given_up, &mut open, &run).await;
-        let told = told.await;
+        let Self { run, report, budgets, session, progress, last, mut open } = self;
+        let cancelled =
+            session.as_ref().map(|session| wait_until_cancelled(session.store.clone(), session.run()));
+        let was_cancelled = work_until_cancelled(work, cancelled, &mut open, &run).await;
+        let received = report.await;
         last.get_or_init(|| progress.borrow().clone());
-        // Its watchers learn of the end when the run's actor has gone, too.
+        // The channel closes when the run's actor has dropped its sender, too.
         drop(progress);
-        // Calls that were broken off are booked a moment later than their items end.
-        settled(&purses).await;
-        let mut report = told.ok();
+        // Cancelled calls are recorded shortly after their items end.
+        wait_for_calls(&budgets).await;
+        let mut report = received.ok();
         if let Some(report) = &mut report {
-            (report.caps, report.perhaps_cost_usd) = (purses.caps(), purses.perhaps_usd());
-            // What was out when the cap was met has ended since.
+            report.caps = budgets.caps();
+            report.uncertain_cost_usd = budgets.uncertain_cost_usd();
+            // The calls that were in flight when the cap was reached have ended since.
             if report.paused_class == Some(Class::Budget) {
-                report.paused = report.paused.take().map(|why| purses.met().unwrap_or(why));
+                report.paused = report.paused.take().map(|why| budgets.cap_reached().unwrap_or(why));
             }
-            // Calls that were broken off with their items are in no trail. Money is counted for them, and so are they.
-            let uncertain = purses.own.uncertain().saturating_sub(report.calls.beaten);
-            report.calls.maybe_charged = report.calls.maybe_charged.max(uncertain);
+            // Calls that were cancelled with their items are in no attempt log. Their uncertain cost is in the
+            // budget, and here they are counted.
+            let uncertain = budgets.own.uncertain_calls().saturating_sub(report.calls.superseded);
+            report.calls.possibly_charged = report.calls.possibly_charged.max(uncertain);
         }
-        if let Some(kept) = kept {
+        if let Some(session) = session {
             let ending = match &report {
-                Some(report) => Ending::Reported(Box::new(report.clone())),
-                None if open.is_stopping() => Ending::Lost(Ended::Interrupted),
-                None => Ending::Lost(Ended::Broken),
+                Some(report) => SessionEnd::Reported(Box::new(report.clone())),
+                None if open.is_stopping() => SessionEnd::NoReport(RunOutcome::Interrupted),
+                None => SessionEnd::NoReport(RunOutcome::IoFailed),
             };
-            let closed = kept.close(ending, was_cancelled, &purses.own).await;
+            let closed = session.close(ending, was_cancelled, &budgets.own).await;
             match (closed, &mut report) {
                 (Ok(()), _) => {}
                 (Err(error), Some(report)) => drop(report.store_error.get_or_insert(error)),
@@ -274,45 +291,46 @@ impl UnderWay {
     }
 }
 
-/// Works until the end; takes no more items when everything stops, and gives up the items in flight when the run is
-/// given up, or the time for that is over. Returns whether the run was given up by its user.
-async fn work_unless(
+/// Works until the end. Takes no more items when the shutdown starts, and cancels the items in flight when the run
+/// is cancelled or the shutdown aborts them. Returns whether the user cancelled the run.
+async fn work_until_cancelled(
     work: impl Future<Output = ()>,
-    given_up: Option<impl Future<Output = ()>>,
+    cancelled: Option<impl Future<Output = ()>>,
     open: &mut OpenRun,
     run: &Addr<Run>,
 ) -> bool {
     let mut work = pin!(work);
-    let mut given_up = pin!(async {
-        match given_up {
-            Some(given_up) => given_up.await,
+    let mut cancelled = pin!(async {
+        match cancelled {
+            Some(cancelled) => cancelled.await,
             None => std::future::pending().await,
         }
     });
-    let (mut phase, mut was_cancelled) = (Phase::Open, false);
+    let mut phase = ShutdownPhase::Running;
+    let mut was_cancelled = false;
     loop {
         tokio::select! {
             () = &mut work => return was_cancelled,
-            () = &mut given_up, if !was_cancelled => {
+            () = &mut cancelled, if !was_cancelled => {
                 was_cancelled = true;
                 run.do_send(Cancel);
             }
-            next = open.after(phase), if phase < Phase::GivingUp => {
+            next = open.next_phase(phase), if phase < ShutdownPhase::Aborting => {
                 phase = next;
                 match phase {
-                    Phase::Open | Phase::Draining => run.do_send(StopIntake),
-                    Phase::GivingUp => run.do_send(Cancel),
+                    ShutdownPhase::Running | ShutdownPhase::Draining => run.do_send(StopIntake),
+                    ShutdownPhase::Aborting => run.do_send(Cancel),
                 }
             }
         }
     }
 }
 
-/// Returns when somebody has given the run up, from whatever process.
-async fn given_up(store: Arc<dyn Store>, run: RunNumber) {
+/// Returns when the run was cancelled, by this process or another.
+async fn wait_until_cancelled(store: Arc<dyn Store>, run: RunNumber) {
     loop {
-        sleep(LOOK).await;
-        // A store that cannot be read is noticed by the run itself.
+        sleep(CANCELLATION_POLL_INTERVAL).await;
+        // The run itself reports a store that cannot be read.
         if store.state(run).await.is_ok_and(|state| state == RunState::Cancelled) {
             return;
         }

@@ -1,4 +1,4 @@
-//! One time that a kept run is at work, from its beginning until what became of it is noted.
+//! One session of a stored run, from its beginning until its outcome is stored.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,112 +6,118 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
 
-use crate::guard::Purse;
-use crate::run::{Ended, Keeping, Report};
+use crate::guard::SharedBudget;
+use crate::run::{Report, RunOutcome, RunPersistence};
 use crate::sink::WrittenFile;
 use crate::store::{self, RunLock, RunNumber, RunState, Store};
-use crate::types::{Booked, ProviderName, whole_story};
+use crate::types::{ProviderName, Spend, error_chain};
 
-use super::capped::book_rest;
-use super::marks::{self, Input};
-use super::outcome::Outcome;
+use super::budgets::record_missing_spend;
+use super::file_digest::{self, InputFile};
+use super::outcome::StoredOutcome;
 
 /// How a session ended.
-pub(super) enum Ending {
+pub(super) enum SessionEnd {
     /// With its report.
     Reported(Box<Report>),
-    /// So, and without a report: the run's actor never began, or died first.
-    Lost(Ended),
+    /// Without a report: the run's actor did not start, or failed before it could make one.
+    NoReport(RunOutcome),
 }
 
-impl Ending {
-    fn ended(&self) -> Ended {
+impl SessionEnd {
+    fn ended(&self) -> RunOutcome {
         match self {
-            Self::Reported(report) => report.ended,
-            Self::Lost(ended) => *ended,
+            Self::Reported(report) => report.outcome,
+            Self::NoReport(ended) => *ended,
         }
     }
 
-    /// Returns how many items were new or changed and not asked.
+    /// Returns how many items were new or changed and not processed.
     fn items_left(&self) -> u64 {
         match self {
-            Self::Reported(report) => report.items.left,
-            Self::Lost(_) => 0,
+            Self::Reported(report) => report.items.not_processed,
+            Self::NoReport(_) => 0,
         }
     }
 }
 
-/// A run that is open in its store, for as long as this lives.
+/// An active session, which holds the run's lock.
 #[derive(Debug)]
-pub(super) struct Open {
-    pub(super) keeping: Arc<Keeping>,
+pub(super) struct ActiveSession {
+    pub(super) persistence: Arc<RunPersistence>,
     pub(super) store: Arc<dyn Store>,
     pub(super) files: Vec<PathBuf>,
     /// The file that it reads.
-    pub(super) input: Option<Input>,
-    /// What it is when all that it was given has been dealt with.
-    pub(super) whole: RunState,
-    /// What was noted of its earlier sessions, and at the beginning of this one.
-    pub(super) outcome: Outcome,
+    pub(super) input: Option<InputFile>,
+    /// The run's state when all items of the source have finished.
+    pub(super) state_when_completed: RunState,
+    /// The stored outcome of earlier sessions and of the beginning of this one.
+    pub(super) outcome: StoredOutcome,
     /// The files that this session writes.
     pub(super) outputs: Vec<WrittenFile>,
     /// Whether its source has only a part of its items.
-    pub(super) partly: bool,
-    /// What the run had spent before.
-    pub(super) before: BTreeMap<ProviderName, Booked>,
+    pub(super) is_partial: bool,
+    /// The spend of earlier sessions.
+    pub(super) spent_before: BTreeMap<ProviderName, Spend>,
     pub(super) _lock: RunLock,
 }
 
-impl Open {
-    /// Learns what is read.
-    pub(super) fn reads(&mut self, input: Option<Input>) {
+impl ActiveSession {
+    /// Sets the file from which items are read.
+    pub(super) fn set_input(&mut self, input: Option<InputFile>) {
         self.input = input;
     }
 
-    /// Notes how the run ended and what it has spent; before its lock goes.
+    /// Stores the outcome and the spend of the run before its lock is released.
     ///
     /// # Errors
-    /// Why not, in words.
+    /// The cause, as text.
     pub(super) async fn close(
         self,
-        ending: Ending,
+        ending: SessionEnd,
         was_cancelled: bool,
-        purse: &Purse,
+        budget: &SharedBudget,
     ) -> Result<(), String> {
-        // How it ended is noted also where its spending cannot be.
-        let booked = self.book(purse).await;
+        // The outcome is stored even if the spend cannot be recorded.
+        let recorded = self.record_spend(budget).await;
         let store = self.store.clone();
-        let noted = self.note(&ending, was_cancelled).await.map_err(|error| whole_story(&error)).and(booked);
-        // What is read without its journal is whole. Where that cannot be, the journal has the rest.
-        drop(store.fold().await);
-        noted
+        let stored = self
+            .store_outcome(&ending, was_cancelled)
+            .await
+            .map_err(|error| error_chain(&error))
+            .and(recorded);
+        // The database file is then complete without its journal. If this fails, the journal still has the rest.
+        drop(store.checkpoint().await);
+        stored
     }
 
-    /// Books what the run has spent beside its records, also where the ledger is broken: what it could not write is in
-    /// no record, and nothing of it is under way any more.
-    async fn book(&self, purse: &Purse) -> Result<(), String> {
-        // What is still on its way into the store would be booked twice.
-        let settled = self.keeping.ledger.settle().await;
-        let booked = book_rest(&*self.store, self.keeping.run, purse, &self.before).await;
-        settled.map_err(|unkept| unkept.to_string())?;
-        booked.map_err(|error| whole_story(&error))
+    /// Records the spend that is not in any item's record. This also works after the ledger has failed: a batch that
+    /// it could not write is not stored, and no other batch is under way.
+    async fn record_spend(&self, budget: &SharedBudget) -> Result<(), String> {
+        // Records that are not committed yet would be counted twice.
+        let flushed = self.persistence.ledger.flush().await;
+        let recorded =
+            record_missing_spend(&*self.store, self.persistence.run, budget, &self.spent_before).await;
+        flushed.map_err(|error| error.to_string())?;
+        recorded.map_err(|error| error_chain(&error))
     }
 
-    async fn note(self, ending: &Ending, was_cancelled: bool) -> Result<(), store::Error> {
+    async fn store_outcome(self, ending: &SessionEnd, was_cancelled: bool) -> Result<(), store::Error> {
         let state = match ending.ended() {
-            Ended::Whole if ending.items_left() > 0 => RunState::Stopped,
-            Ended::Whole => self.whole,
-            Ended::Interrupted if was_cancelled => RunState::Cancelled,
-            Ended::Interrupted => RunState::Stopped,
-            Ended::Paused => RunState::Paused,
-            Ended::Broken => RunState::Broken,
+            RunOutcome::Completed if ending.items_left() > 0 => RunState::Stopped,
+            RunOutcome::Completed => self.state_when_completed,
+            RunOutcome::Interrupted if was_cancelled => RunState::Cancelled,
+            RunOutcome::Interrupted => RunState::Stopped,
+            RunOutcome::Paused => RunState::Paused,
+            RunOutcome::IoFailed => RunState::IoFailed,
         };
-        let absent = self.absent_now(ending.ended());
-        let rejected = self.rejected_now(ending);
-        let files = if state == RunState::Complete {
-            let (files, input) = (self.files, self.input);
-            // Without them the run is looked through when it is begun again, and nothing else is different.
-            tokio::task::spawn_blocking(move || marks::of(&files, input.as_ref()))
+        let absent = self.missing_items(ending.ended());
+        let rejected = self.rejected_records(ending);
+        let files = if state == RunState::Completed {
+            let files = self.files;
+            let input = self.input;
+            // Without digests a later start reads the whole input; nothing else is different.
+            tokio::task::spawn_blocking(move || file_digest::digests_of(&files, input.as_ref()))
                 .await
                 .ok()
                 .flatten()
@@ -120,43 +126,54 @@ impl Open {
             Vec::new()
         };
         let (report, seconds, is_written) = match ending {
-            Ending::Reported(report) => {
+            SessionEnd::Reported(report) => {
                 let text = serde_json::to_value(report).unwrap_or_default();
-                let is_written = report.output_error.is_none() && report.output_left_before.is_none();
-                (text, report.seconds, is_written)
+                let is_written = report.output_error.is_none() && report.unreplaced_output.is_none();
+                (text, report.duration_seconds, is_written)
             }
-            Ending::Lost(_) => (Value::Null, 0.0, false),
+            SessionEnd::NoReport(_) => (Value::Null, 0.0, false),
         };
-        let seconds = self.outcome.seconds + seconds;
+        let seconds = self.outcome.duration_seconds + seconds;
         let mut outcome = self.outcome;
-        outcome.close(&self.outputs, is_written);
-        let Outcome { outputs, replaceable, max_cost, .. } = outcome;
-        let retry = self.keeping.retry.clone();
-        let outcome =
-            Outcome { report, seconds, files, absent, rejected, outputs, replaceable, max_cost, retry };
+        outcome.record_closed(&self.outputs, is_written);
+        let StoredOutcome { outputs, replaceable, max_cost, .. } = outcome;
+        let retry = self.persistence.retry_classes.clone();
+        let outcome = StoredOutcome {
+            report,
+            duration_seconds: seconds,
+            files,
+            missing_items: absent,
+            rejected,
+            outputs,
+            replaceable,
+            max_cost,
+            retry,
+        };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
-        self.store.touch(self.keeping.run, state, &outcome).await
+        self.store.finish_session(self.persistence.run, state, &outcome).await
     }
 
-    /// Returns the items that the input does not have, as far as that is known now.
-    fn absent_now(&self, ended: Ended) -> Vec<(i64, i64)> {
-        let met = self.keeping.met.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended == Ended::Whole && !self.partly {
-            met.missing(self.keeping.session.last_item)
+    /// Returns the items that are missing from the input, as far as that is known now.
+    fn missing_items(&self, ended: RunOutcome) -> Vec<(i64, i64)> {
+        let seen_items = self.persistence.seen_items.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended == RunOutcome::Completed && !self.is_partial {
+            seen_items.missing_ranges(self.persistence.session.last_item)
         } else {
-            met.still_missing(&self.outcome.absent)
+            seen_items.still_missing(&self.outcome.missing_items)
         }
     }
 
-    /// Returns how many pieces of the input are no items, as far as that is known now.
-    fn rejected_now(&self, ending: &Ending) -> u64 {
+    /// Returns how many records of the input were rejected, as far as that is known now.
+    fn rejected_records(&self, ending: &SessionEnd) -> u64 {
         match ending {
-            Ending::Reported(report) if report.ended == Ended::Whole && !self.partly => report.items.rejected,
-            Ending::Reported(_) | Ending::Lost(_) => self.outcome.rejected,
+            SessionEnd::Reported(report) if report.outcome == RunOutcome::Completed && !self.is_partial => {
+                report.items.rejected
+            }
+            SessionEnd::Reported(_) | SessionEnd::NoReport(_) => self.outcome.rejected,
         }
     }
 
     pub(super) fn run(&self) -> RunNumber {
-        self.keeping.run
+        self.persistence.run
     }
 }

@@ -1,7 +1,7 @@
-//! The threads: one shared runtime, on it the system's thread and two arbiters, and beside it those of calls.
+//! The threads of a process: one shared runtime with actix's system thread and two arbiters, and separate threads
+//! for calls.
 //!
-//! Connections belong to the threads of calls, so they outlive any arbiter; a blocked actor stalls nobody's
-//! HTTP. Knows nothing of what runs on them.
+//! Connections belong to the call threads, so they outlive any arbiter, and a blocked actor does not delay HTTP.
 
 use std::io;
 use std::num::NonZero;
@@ -15,40 +15,40 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::provider::CallThreads;
+use crate::provider::IoThreads;
 use crate::supervisor::panic_text;
 
 use super::error::Error;
 
-/// How long tasks that are still under way may take when everything stops.
-const LAST_TASKS: Duration = Duration::from_millis(500);
+/// How long running tasks may take to end at the shutdown.
+const MAX_TASK_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// Most threads that make calls: each drives some twenty thousand calls a second, and has connections of its own.
-const MOST_CALL_THREADS: usize = 4;
+/// The most threads for calls. Each handles about 20,000 calls a second and has its own connections.
+const MAX_CALL_THREADS: usize = 4;
 
 /// The arbiters and the runtime under them.
 #[derive(Debug, Clone)]
 pub(super) struct Arbiters {
-    /// Where the Router and the Providers live.
+    /// The arbiter of the router and the providers.
     pub(super) core: ArbiterHandle,
-    /// Where Runs and Items live.
+    /// The arbiter of the runs and their items.
     pub(super) items: ArbiterHandle,
-    /// Where everything else runs.
+    /// The runtime of everything else.
     pub(super) runtime: Handle,
-    /// Where calls run.
-    pub(super) calls: CallThreads,
+    /// The threads for calls.
+    pub(super) calls: IoThreads,
 }
 
-/// Keeps the threads; they stop when it is dropped.
+/// Owns the threads, which stop when it is dropped.
 #[derive(Debug)]
 pub(super) struct Threads {
-    _leash: oneshot::Sender<()>,
+    _shutdown_tx: oneshot::Sender<()>,
 }
 
-/// A thread that drives a runtime of its own.
+/// A thread with a runtime of its own.
 struct CallThread {
     runtime: Handle,
-    leash: oneshot::Sender<()>,
+    shutdown_tx: oneshot::Sender<()>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -56,30 +56,31 @@ impl CallThread {
     fn start(number: usize) -> Result<Self, Error> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::System { what: "a runtime for calls", source })?;
-        let ((leash, slipped), handle) = (oneshot::channel::<()>(), runtime.handle().clone());
+        let (shutdown_tx, shutdown_rx) = oneshot::channel::<()>();
+        let handle = runtime.handle().clone();
         let (ending, ended) = mpsc::channel();
         let main = move || {
             let _until_it_ends = ending;
-            // Nothing is ever sent: it ends when the leash is dropped.
-            drop(runtime.block_on(slipped));
-            runtime.shutdown_timeout(LAST_TASKS);
+            // Nothing is sent: the wait ends when the sender is dropped.
+            drop(runtime.block_on(shutdown_rx));
+            runtime.shutdown_timeout(MAX_TASK_SHUTDOWN);
         };
         let thread = thread::Builder::new().name(format!("pointsman-call-{number}")).spawn(main);
         drop(thread.map_err(|source| Error::System { what: "a thread for calls", source })?);
-        Ok(Self { runtime: handle, leash, ended })
+        Ok(Self { runtime: handle, shutdown_tx, ended })
     }
 
-    /// Lets it end; returns what is closed when it has.
+    /// Stops the thread; returns a channel that is closed when it has ended.
     fn stop(self) -> mpsc::Receiver<()> {
-        let Self { leash, ended, .. } = self;
-        drop(leash);
+        let Self { shutdown_tx, ended, .. } = self;
+        drop(shutdown_tx);
         ended
     }
 }
 
-/// Starts the threads and `begin` on the system's own; returns what it gives. Blocks until then, which
-/// takes milliseconds. What `begin` gives beside that is awaited on the same thread when the threads are
-/// to stop, before any of them does.
+/// Starts the threads, runs `begin` on the system's thread and returns its result. Blocks meanwhile, for
+/// milliseconds. The future that `begin` returns is awaited on the same thread at the shutdown, before any thread
+/// stops.
 pub(super) fn start<T, B, F, E>(begin: B) -> Result<(Threads, T), Error>
 where
     T: Send + 'static,
@@ -87,16 +88,17 @@ where
     F: Future<Output = Result<(T, E), Error>>,
     E: Future<Output = ()>,
 {
-    let (ready, begun) = mpsc::channel();
-    // Whatever fails is let go of on this thread, and not on the caller's, which may be one of a runtime.
+    let (ready, started) = mpsc::channel();
+    // A failed start is dropped on this thread: the caller's thread may belong to a runtime, where it must not
+    // block.
     let main = move || {
         let (runtime, first, others) = match start_runtimes() {
             Ok(started) => started,
-            // Whoever asked for the start waits for it.
+            // The caller waits for the result.
             Err(error) => return drop(ready.send(Err(error))),
         };
         let handles = others.iter().map(|thread| thread.runtime.clone()).collect();
-        let calls = CallThreads::new(first.runtime.clone(), handles);
+        let calls = IoThreads::new(first.runtime.clone(), handles);
         let runner = {
             let runtime = runtime.clone();
             System::with_tokio_rt(move || runtime)
@@ -111,20 +113,20 @@ where
             Err(error) => {
                 drop(runner);
                 end_runtime(runtime);
-                // Whoever asked for the start waits for it.
+                // The caller waits for the result.
                 return drop(ready.send(Err(error)));
             }
         };
         let shared = runtime.handle().clone();
         let arbiters = Arbiters { core: core.handle(), items: items.handle(), runtime: shared, calls };
         runner.block_on(async {
-            let (leash, slipped) = oneshot::channel::<()>();
+            let (shutdown_tx, shutdown_rx) = oneshot::channel::<()>();
             match begin(arbiters).await {
-                Ok((begun, end)) => {
-                    // Whoever asked for the start waits for it.
-                    drop(ready.send(Ok((Threads { _leash: leash }, begun))));
-                    // Nothing is ever sent: it ends when the leash is dropped.
-                    drop(slipped.await);
+                Ok((started, end)) => {
+                    // The caller waits for the result.
+                    drop(ready.send(Ok((Threads { _shutdown_tx: shutdown_tx }, started))));
+                    // Nothing is sent: the wait ends when the sender is dropped.
+                    drop(shutdown_rx.await);
                     end.await;
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -132,34 +134,35 @@ where
         });
         for arbiter in [core, items] {
             arbiter.stop();
-            // A thread that panicked has nothing more to stop.
+            // A thread that panicked has already stopped.
             drop(arbiter.join());
         }
-        // It holds the runtime too, and what lives on this thread.
+        // The runner holds the runtime, and everything that belongs to this thread.
         drop(runner);
-        // All of them, before any is waited for; one that hangs is left behind.
+        // All are stopped before the first is awaited; a thread that hangs is abandoned.
         let threads: Vec<_> = others.into_iter().chain([first]).map(CallThread::stop).collect();
-        let end = Instant::now() + LAST_TASKS;
+        let end = Instant::now() + MAX_TASK_SHUTDOWN;
         for ended in threads {
-            // Nothing is ever sent: the thread drops its end when it ends.
+            // Nothing is sent: the thread drops the sender when it ends.
             let _ = ended.recv_timeout(end.saturating_duration_since(Instant::now()));
         }
         end_runtime(runtime);
     };
     let thread = thread::Builder::new().name("pointsman".to_owned()).spawn(main);
     drop(thread.map_err(|source| Error::System { what: "a thread", source })?);
-    begun.recv().unwrap_or(Err(Error::Stopped))
+    started.recv().unwrap_or(Err(Error::Stopped))
 }
 
 /// Starts the shared runtime and the threads of calls.
 fn start_runtimes() -> Result<(Arc<Runtime>, CallThread, Vec<CallThread>), Error> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let of_calls = cores.min(MOST_CALL_THREADS);
-    // Workers, calls, two arbiters and the watchdog.
-    are_to_be_had(cores + of_calls + 3).map_err(|source| Error::System { what: "its threads", source })?;
+    let of_calls = cores.min(MAX_CALL_THREADS);
+    // Threads for workers and calls, two arbiters and the watchdog.
+    check_threads_available(cores + of_calls + 3)
+        .map_err(|source| Error::System { what: "its threads", source })?;
     let mut builder = Builder::new_multi_thread();
     builder.thread_name("pointsman-work").worker_threads(cores).enable_all();
-    // tokio panics where it cannot start a thread: others may have taken the last ones since they were counted.
+    // tokio panics where it cannot start a thread: other processes may have taken the last ones since the check.
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     let built = built.unwrap_or_else(|payload| Err(io::Error::other(panic_text(&*payload))));
     let runtime = Arc::new(built.map_err(|source| Error::System { what: "the runtime", source })?);
@@ -177,11 +180,11 @@ fn start_runtimes() -> Result<(Arc<Runtime>, CallThread, Vec<CallThread>), Error
     }
 }
 
-/// Checks that so many threads can be started.
-fn are_to_be_had(threads: usize) -> io::Result<()> {
+/// Checks that this number of threads can be started.
+fn check_threads_available(threads: usize) -> io::Result<()> {
     let gate = Mutex::new(());
     thread::scope(|scope| {
-        // All of them wait until the last is there.
+        // All of them wait until the last one has started.
         let held = gate.lock();
         let wait = || drop(gate.lock());
         let started: io::Result<Vec<_>> =
@@ -191,10 +194,10 @@ fn are_to_be_had(threads: usize) -> io::Result<()> {
     })
 }
 
-/// Ends the shared runtime. Nothing holds it any more but a thread that hangs, which is left behind.
+/// Ends the shared runtime. Only a thread that hangs can still hold it; such a thread is abandoned.
 fn end_runtime(runtime: Arc<Runtime>) {
     match Arc::into_inner(runtime) {
-        Some(runtime) => runtime.shutdown_timeout(LAST_TASKS),
+        Some(runtime) => runtime.shutdown_timeout(MAX_TASK_SHUTDOWN),
         None => tracing::error!("a thread hangs and keeps the runtime alive"),
     }
 }

@@ -1,8 +1,8 @@
-//! Plays Anthropic: messages, their streams, errors and headers, in both versions of the API.
+//! Wire format of Anthropic: messages, their streams, errors and headers, in both versions of the API.
 //!
-//! Knows bytes and nothing of limits, faults or time.
+//! Limits, faults and latency are handled elsewhere.
 
-mod refusal;
+mod error_response;
 
 use std::borrow::Cow;
 
@@ -10,17 +10,19 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::answer::Finish;
-use super::ask::{Ask, Content, Conversation, Delivery, Shape, Text};
-use super::events::{Events, pieces};
-use super::reply::{Head, Reply, append, json_string};
-use super::trouble::Trouble;
-use super::{Settings, rules};
+use super::api_error::ApiError;
+use super::completion::Finish;
+use super::event_stream::{EventStream, text_chunks};
+use super::parsed_request::{
+    AnswerFormat, Content, Conversation, Delivery, ParsedRequest, RequestHead, Text,
+};
+use super::response_data::{ResponseData, append, json_string};
+use super::{Settings, strict_schema};
 
-const FIRST_VERSION: &str = "2023-06-01";
-const SECOND_VERSION: &str = "2026-10-21";
+const API_VERSION_1: &str = "2023-06-01";
+const API_VERSION_2: &str = "2026-10-21";
 
-pub(super) use refusal::{add_headers, add_retry_after, add_standing, error};
+pub(super) use error_response::{add_common_headers, add_rate_limit_headers, add_retry_after, render_error};
 
 #[derive(Deserialize)]
 struct Request<'a> {
@@ -59,28 +61,32 @@ struct Format {
     schema: Option<Value>,
 }
 
-fn invalid(message: impl Into<String>) -> Trouble {
-    Trouble::invalid(message, None, None)
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::invalid_request(message, None, None)
 }
 
-/// Reads a request.
-pub(super) fn read<'a>(head: &Head<'_>, body: &'a [u8], settings: &Settings) -> Result<Ask<'a>, Trouble> {
+/// Parses a request.
+pub(super) fn parse_request<'a>(
+    head: &RequestHead<'_>,
+    body: &'a [u8],
+    settings: &Settings,
+) -> Result<ParsedRequest<'a>, ApiError> {
     let version = head.headers.get("anthropic-version").and_then(|version| version.to_str().ok());
-    let second = match version {
+    let is_version_2 = match version {
         None => return Err(invalid("anthropic-version: header is required")),
-        Some(SECOND_VERSION) => true,
-        Some(FIRST_VERSION) => false,
+        Some(API_VERSION_2) => true,
+        Some(API_VERSION_1) => false,
         Some(other) => return Err(invalid(format!("anthropic-version: {other:?} is not a valid version"))),
     };
     let request: Request<'a> = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("The request body is not valid JSON: {error}")))?;
-    if second {
-        let extras = [
+    if is_version_2 {
+        let removed_parameters = [
             ("temperature", request.temperature.is_some()),
             ("top_p", request.top_p.is_some()),
             ("top_k", request.top_k.is_some()),
         ];
-        if let Some((name, _)) = extras.iter().find(|(_, given)| *given) {
+        if let Some((name, _)) = removed_parameters.iter().find(|(_, given)| *given) {
             return Err(invalid(format!("{name}: Extra inputs are not permitted")));
         }
     }
@@ -95,38 +101,38 @@ pub(super) fn read<'a>(head: &Head<'_>, body: &'a [u8], settings: &Settings) -> 
     }
     let mut conversation = Conversation::default();
     conversation.push(request.system, false);
-    for (at, message) in messages.into_iter().enumerate() {
-        if !matches!(&*message.role, "user" | "assistant") && (message.role != "system" || at == 0) {
-            return Err(invalid(format!("messages.{at}.role: Input should be 'user' or 'assistant'")));
+    for (index, message) in messages.into_iter().enumerate() {
+        if !matches!(&*message.role, "user" | "assistant") && (message.role != "system" || index == 0) {
+            return Err(invalid(format!("messages.{index}.role: Input should be 'user' or 'assistant'")));
         }
-        if message.content.is_nothing() {
-            return Err(invalid(format!("messages.{at}.content: Field required")));
+        if message.content.is_empty() {
+            return Err(invalid(format!("messages.{index}.content: Field required")));
         }
         conversation.push(message.content, message.role == "user");
     }
-    if conversation.refused_document(|media_type| media_type == "application/pdf").is_some() {
+    if conversation.unsupported_document(|media_type| media_type == "application/pdf").is_some() {
         return Err(invalid("document.source.base64.media_type: Input should be 'application/pdf'"));
     }
     let format = request.output_config.and_then(|config| config.format);
     let shape = match format {
-        None => conversation.choice().map_or(Shape::Text, Shape::Choice),
-        Some(format) => shape(format, settings)?,
+        None => conversation.choice_options().map_or(AnswerFormat::Text, AnswerFormat::Choice),
+        Some(format) => answer_format(format, settings)?,
     };
     let delivery =
-        if request.stream == Some(true) { Delivery::Events { usage: true } } else { Delivery::Whole };
-    Ok(Ask { model, delivery, conversation, max_tokens: Some(max_tokens), shape })
+        if request.stream == Some(true) { Delivery::EventStream { usage: true } } else { Delivery::Full };
+    Ok(ParsedRequest { model, delivery, conversation, max_tokens: Some(max_tokens), format: shape })
 }
 
-fn shape(format: Format, settings: &Settings) -> Result<Shape, Trouble> {
+fn answer_format(format: Format, settings: &Settings) -> Result<AnswerFormat, ApiError> {
     if format.kind != "json_schema" {
         return Err(invalid("output_config.format.type: Input should be 'json_schema'"));
     }
     let schema = format.schema.ok_or_else(|| invalid("output_config.format.schema: Field required"))?;
     if settings.strict_schemas {
-        rules::anthropic(&schema)
-            .map_err(|fault| invalid(format!("output_config.format.schema: {fault}")))?;
+        strict_schema::check_anthropic(&schema)
+            .map_err(|reason| invalid(format!("output_config.format.schema: {reason}")))?;
     }
-    Ok(Shape::Schema(schema))
+    Ok(AnswerFormat::Schema(schema))
 }
 
 fn stop_reason(finish: Finish) -> &'static str {
@@ -137,8 +143,8 @@ fn stop_reason(finish: Finish) -> &'static str {
     }
 }
 
-/// Returns `stop_reason`, `stop_sequence` and `stop_details`, as a reply and a stream's end both say them.
-fn stop(finish: Finish) -> String {
+/// Returns the fields `stop_reason`, `stop_sequence` and `stop_details` of a response or of the end of a stream.
+fn stop_fields(finish: Finish) -> String {
     let details = match finish {
         Finish::Stop | Finish::Length => "null",
         Finish::Refusal => r#"{"type":"refusal","category":null,"explanation":null}"#,
@@ -146,33 +152,33 @@ fn stop(finish: Finish) -> String {
     format!(r#""stop_reason":"{}","stop_sequence":null,"stop_details":{details}"#, stop_reason(finish))
 }
 
-/// Writes a whole reply.
-pub(super) fn whole(reply: &Reply<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(600 + reply.answer.text.len());
-    message_start(&mut out, reply);
-    // A refusal comes before any text, and an empty answer has none.
-    if reply.answer.finish == Finish::Refusal || reply.answer.text.is_empty() {
+/// Renders a response without streaming.
+pub(super) fn render_response(data: &ResponseData<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(600 + data.completion.text.len());
+    message_start(&mut out, data);
+    // A refusal and an empty answer have no text.
+    if data.completion.finish == Finish::Refusal || data.completion.text.is_empty() {
         out.extend_from_slice(b"[],");
     } else {
         out.extend_from_slice(br#"[{"type":"text","text":"#);
-        json_string(&mut out, &reply.answer.text);
+        json_string(&mut out, &data.completion.text);
         out.extend_from_slice(br#","citations":null}],"#);
     }
-    append!(out, stop(reply.answer.finish), r#","container":null,"usage":"#);
-    usage(&mut out, reply.input_tokens, output_tokens(reply));
+    append!(out, stop_fields(data.completion.finish), r#","container":null,"usage":"#);
+    usage(&mut out, data.input_tokens, output_tokens(data));
     out.push(b'}');
     out
 }
 
-fn output_tokens(reply: &Reply<'_>) -> u64 {
-    if reply.answer.finish == Finish::Refusal { 1 } else { reply.answer.output_tokens }
+fn output_tokens(data: &ResponseData<'_>) -> u64 {
+    if data.completion.finish == Finish::Refusal { 1 } else { data.completion.output_tokens }
 }
 
-/// Writes a message up to its content.
-fn message_start(out: &mut Vec<u8>, reply: &Reply<'_>) {
-    append!(out, r#"{"id":"msg_01"#, format_args!("{:022x}", reply.serial));
+/// Appends a message up to its content.
+fn message_start(out: &mut Vec<u8>, data: &ResponseData<'_>) {
+    append!(out, r#"{"id":"msg_01"#, format_args!("{:022x}", data.serial));
     out.extend_from_slice(br#"","type":"message","role":"assistant","model":"#);
-    json_string(out, reply.model);
+    json_string(out, data.model);
     out.extend_from_slice(br#","content":"#);
 }
 
@@ -184,17 +190,18 @@ fn usage(out: &mut Vec<u8>, input: u64, output: u64) {
     append!(out, output, r#","service_tier":"standard","inference_geo":"global"}"#);
 }
 
-/// Writes a stream of at most so many pieces.
-pub(super) fn events(reply: &Reply<'_>, most: usize) -> Events {
-    let text = if reply.answer.finish == Finish::Refusal { "" } else { &reply.answer.text };
-    let mut events = Events::with_capacity(1_100 + 130 * most.min(text.len()) + text.len() * 5 / 4);
+/// Renders a stream of at most `max_chunks` text chunks.
+pub(super) fn render_stream(data: &ResponseData<'_>, max_chunks: usize) -> EventStream {
+    let text = if data.completion.finish == Finish::Refusal { "" } else { &data.completion.text };
+    let mut events =
+        EventStream::with_capacity(1_100 + 130 * max_chunks.min(text.len()) + text.len() * 5 / 4);
     events.push(|out| {
         out.extend_from_slice(b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":");
-        message_start(out, reply);
+        message_start(out, data);
         out.extend_from_slice(
             br#"[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"container":null,"usage":"#,
         );
-        usage(out, reply.input_tokens, 1);
+        usage(out, data.input_tokens, 1);
         out.extend_from_slice(b"}}\n\n");
     });
     if !text.is_empty() {
@@ -202,15 +209,15 @@ pub(super) fn events(reply: &Reply<'_>, most: usize) -> Events {
             out.extend_from_slice(b"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n");
         });
     }
-    events.pieces_begin();
-    for piece in pieces(text, most) {
+    events.begin_chunks();
+    for chunk in text_chunks(text, max_chunks) {
         events.push(|out| {
             out.extend_from_slice(b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":");
-            json_string(out, piece);
+            json_string(out, chunk);
             out.extend_from_slice(b"}}\n\n");
         });
     }
-    events.pieces_end();
+    events.end_chunks();
     if !text.is_empty() {
         events.push(|out| {
             out.extend_from_slice(
@@ -222,20 +229,20 @@ pub(super) fn events(reply: &Reply<'_>, most: usize) -> Events {
         append!(
             out,
             "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{",
-            stop(reply.answer.finish)
+            stop_fields(data.completion.finish)
         );
-        append!(out, r#"},"usage":{"input_tokens":"#, reply.input_tokens);
+        append!(out, r#"},"usage":{"input_tokens":"#, data.input_tokens);
         out.extend_from_slice(
             br#","cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":"#,
         );
-        append!(out, output_tokens(reply), "}}\n\n");
+        append!(out, output_tokens(data), "}}\n\n");
     });
     events.push(|out| out.extend_from_slice(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"));
     events
 }
 
-/// Returns the list of models.
-pub(super) fn models(models: &[String]) -> Vec<u8> {
+/// Renders the list of models.
+pub(super) fn render_models(models: &[String]) -> Vec<u8> {
     let data: Vec<_> = models
         .iter()
         .map(|id| {
@@ -252,40 +259,43 @@ pub(super) fn models(models: &[String]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn refusal(version: Option<&str>, body: &str) -> Option<String> {
+    fn error_message(version: Option<&str>, body: &str) -> Option<String> {
         let mut headers = http::HeaderMap::new();
         if let Some(version) = version {
             headers.insert("anthropic-version", version.parse().unwrap());
         }
-        let head = Head { headers: &headers, query: "", model: None, stream: false };
-        match read(&head, body.as_bytes(), &Settings::default()) {
+        let head = RequestHead { headers: &headers, query: "", model: None, stream: false };
+        match parse_request(&head, body.as_bytes(), &Settings::default()) {
             Ok(_) => None,
-            Err(Trouble::Invalid { message, .. }) => Some(message),
+            Err(ApiError::InvalidRequest { message, .. }) => Some(message),
             Err(other) => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_second_version_takes_no_temperature_and_the_first_does() {
+    fn only_the_first_api_version_accepts_a_temperature() {
         let body =
             r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}],"temperature":1}"#;
-        assert_eq!(refusal(Some(FIRST_VERSION), body), None);
-        let message = refusal(Some(SECOND_VERSION), body);
+        assert_eq!(error_message(Some(API_VERSION_1), body), None);
+        let message = error_message(Some(API_VERSION_2), body);
         assert_eq!(message.as_deref(), Some("temperature: Extra inputs are not permitted"));
     }
 
     #[test]
     fn version_max_tokens_and_messages_are_required() {
         let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#;
-        assert_eq!(refusal(Some(SECOND_VERSION), body), None);
-        assert_eq!(refusal(None, body).as_deref(), Some("anthropic-version: header is required"));
-        assert!(refusal(Some("2020-01-01"), body).unwrap().contains("not a valid version"));
-        let refusal = |body| refusal(Some(FIRST_VERSION), body).unwrap();
-        assert_eq!(refusal(r#"{"model":"m","messages":[]}"#), "max_tokens: Field required");
+        assert_eq!(error_message(Some(API_VERSION_2), body), None);
+        assert_eq!(error_message(None, body).as_deref(), Some("anthropic-version: header is required"));
+        assert!(error_message(Some("2020-01-01"), body).unwrap().contains("not a valid version"));
+        let first_version_error = |body| error_message(Some(API_VERSION_1), body).unwrap();
+        assert_eq!(first_version_error(r#"{"model":"m","messages":[]}"#), "max_tokens: Field required");
         assert_eq!(
-            refusal(r#"{"model":"m","max_tokens":9,"messages":[]}"#),
+            first_version_error(r#"{"model":"m","max_tokens":9,"messages":[]}"#),
             "messages: at least one message is required"
         );
-        assert!(refusal(r#"{"model":"m","max_tokens":9,"messages":[{"role":"user"}]}"#).contains("content"));
+        assert!(
+            first_version_error(r#"{"model":"m","max_tokens":9,"messages":[{"role":"user"}]}"#)
+                .contains("content")
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! A reply's body: sent at once, or piece by piece with waits, and with the ends that faults want.
+//! Body of a response: sent at once, or step by step with waits and with the endings of faults.
 //!
-//! It holds the visit that it answers, so a call counts as in flight until its last byte was handed over.
-//! It never starts a task.
+//! The body owns the [`RequestScope`] of its call, so the call is in flight until its last byte is passed to
+//! hyper.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,129 +13,131 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::visit::Visit;
+use super::request_scope::RequestScope;
 
-/// What happens next in a body that is not sent at once.
+/// One step of a body that is not sent at once.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// Waits until then.
-    Until(Instant),
+pub(super) enum BodyStep {
+    /// Waits until this instant.
+    WaitUntil(Instant),
     /// Sends these bytes.
     Send(Bytes),
-    /// Breaks the connection after what was sent.
-    Break,
-    /// Keeps the connection open for ever.
-    Hang,
+    /// Aborts the connection after the bytes sent so far.
+    Abort,
+    /// Keeps the connection open without sending anything.
+    Stall,
 }
 
-/// A body.
+/// Body of a response.
 pub(super) struct Body {
-    content: Content,
-    /// The length that the head promises, which a cut body does not keep.
+    content: Payload,
+    /// Content-Length of the header. A body that is cut by a fault is shorter.
     length: Option<u64>,
-    visit: Option<Visit>,
+    scope: Option<RequestScope>,
 }
 
-enum Content {
+enum Payload {
     Once(Option<Bytes>),
-    Script { steps: std::vec::IntoIter<Step>, sleep: Option<Pin<Box<Sleep>>>, flushed: bool },
+    Script { steps: std::vec::IntoIter<BodyStep>, sleep: Option<Pin<Box<Sleep>>>, flushed: bool },
 }
 
-/// The connection is to be broken now.
+/// Error that makes hyper abort the connection.
 #[derive(Debug)]
-pub(super) struct Broken;
+pub(super) struct ConnectionAborted;
 
-impl fmt::Display for Broken {
+impl fmt::Display for ConnectionAborted {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("the simulator broke the connection on purpose")
+        out.write_str("the simulator aborted the connection as configured")
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for ConnectionAborted {}
 
-impl From<Infallible> for Broken {
-    fn from(never: Infallible) -> Self {
-        match never {}
+impl From<Infallible> for ConnectionAborted {
+    fn from(infallible: Infallible) -> Self {
+        match infallible {}
     }
 }
 
 impl Body {
-    /// Makes a body of known length.
-    pub(super) fn whole(bytes: impl Into<Bytes>, visit: Option<Visit>) -> Self {
+    /// Creates a body of known length.
+    pub(super) fn full(bytes: impl Into<Bytes>, scope: Option<RequestScope>) -> Self {
         let bytes = bytes.into();
         let length = Some(bytes.len() as u64);
-        Self { content: Content::Once(Some(bytes)), length, visit }
+        Self { content: Payload::Once(Some(bytes)), length, scope }
     }
 
-    /// Makes a body of unknown length that is there at once.
-    pub(super) fn stream(bytes: Bytes, visit: Visit) -> Self {
-        Self { content: Content::Once(Some(bytes)), length: None, visit: Some(visit) }
+    /// Creates a body of unknown length that is sent at once.
+    pub(super) fn stream(bytes: Bytes, scope: RequestScope) -> Self {
+        Self { content: Payload::Once(Some(bytes)), length: None, scope: Some(scope) }
     }
 
-    /// Makes a body that follows a script; `length` is what the head promises.
-    pub(super) fn script(steps: Vec<Step>, length: Option<u64>, visit: Visit) -> Self {
-        let content = Content::Script { steps: steps.into_iter(), sleep: None, flushed: false };
-        Self { content, length, visit: Some(visit) }
+    /// Creates a body that executes `steps`. `length` is the Content-Length of the header.
+    pub(super) fn scripted(steps: Vec<BodyStep>, length: Option<u64>, scope: RequestScope) -> Self {
+        let content = Payload::Script { steps: steps.into_iter(), sleep: None, flushed: false };
+        Self { content, length, scope: Some(scope) }
     }
 
     fn finish(&mut self) {
-        if let Some(visit) = self.visit.take() {
-            visit.finish();
+        if let Some(scope) = self.scope.take() {
+            scope.finish();
         }
     }
 }
 
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = ConnectionAborted;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionAborted>>> {
         let this = &mut *self;
         let sent = match &mut this.content {
-            Content::Once(bytes) => bytes.take(),
-            Content::Script { steps, sleep, flushed } => loop {
+            Payload::Once(bytes) => bytes.take(),
+            Payload::Script { steps, sleep, flushed } => loop {
                 if let Some(timer) = sleep {
                     ready!(timer.as_mut().poll(cx));
                     *sleep = None;
                 }
                 match steps.as_slice().first() {
                     None => break None,
-                    Some(Step::Until(then)) => *sleep = Some(Box::pin(tokio::time::sleep_until(*then))),
-                    Some(Step::Hang) => return Poll::Pending,
-                    Some(Step::Break) if !*flushed => {
-                        // What was sent before must reach the client: hyper flushes when a body has nothing.
+                    Some(BodyStep::WaitUntil(deadline)) => {
+                        *sleep = Some(Box::pin(tokio::time::sleep_until(*deadline)))
+                    }
+                    Some(BodyStep::Stall) => return Poll::Pending,
+                    Some(BodyStep::Abort) if !*flushed => {
+                        // Bytes sent before must reach the client: hyper flushes when a body is pending.
                         *flushed = true;
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Some(Step::Break) => return Poll::Ready(Some(Err(Broken))),
-                    Some(Step::Send(_)) => {}
+                    Some(BodyStep::Abort) => return Poll::Ready(Some(Err(ConnectionAborted))),
+                    Some(BodyStep::Send(_)) => {}
                 }
-                if let Some(Step::Send(bytes)) = steps.next() {
+                if let Some(BodyStep::Send(bytes)) = steps.next() {
                     break Some(bytes);
                 }
             },
         };
-        let last = match &this.content {
-            Content::Once(_) => true,
-            Content::Script { steps, .. } => steps.as_slice().is_empty(),
+        let is_last = match &this.content {
+            Payload::Once(_) => true,
+            Payload::Script { steps, .. } => steps.as_slice().is_empty(),
         };
-        if last {
-            // Before the bytes leave, so that a client that has them all finds itself counted.
+        if is_last {
+            // Before the last bytes are sent, so that a client that received all of them is already counted.
             this.finish();
-        } else if let Some(visit) = this.visit.as_mut().filter(|_| sent.is_some()) {
-            visit.charge(Instant::now());
+        } else if let Some(scope) = this.scope.as_mut().filter(|_| sent.is_some()) {
+            scope.charge_until(Instant::now());
         }
         Poll::Ready(sent.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Once(bytes) => bytes.is_none(),
-            Content::Script { steps, .. } => steps.as_slice().is_empty(),
+            Payload::Once(bytes) => bytes.is_none(),
+            Payload::Script { steps, .. } => steps.as_slice().is_empty(),
         }
     }
 

@@ -1,8 +1,8 @@
-//! Makes up a JSON value that a JSON Schema accepts.
+//! Generates a JSON value that a JSON Schema accepts.
 //!
-//! Understands types (also in capitals, as Gemini writes them), `properties`, `required`, `items`, `enum`,
-//! `const`, `anyOf`, `oneOf`, `allOf`, `$ref` within the schema, bounds, lengths and the common formats. It
-//! ignores `pattern`, `not`, `if` and the other conditions, and never grows beyond a fixed size.
+//! Supported are types (also in upper case as in Gemini's schemas), `properties`, `required`, `items`, `enum`,
+//! `const`, `anyOf`, `oneOf`, `allOf`, `$ref` within the schema, bounds, lengths and the common formats.
+//! `pattern`, `not`, `if` and the other conditions are ignored. The size of a value is bounded.
 
 mod bounds;
 
@@ -11,62 +11,70 @@ use std::borrow::Cow;
 use fastrand::Rng;
 use serde_json::{Map, Value};
 
-use bounds::{exclusive, whole};
+use bounds::{integer_bounds, number_bounds};
 
-use super::answer::MARK;
-use super::merge::merged;
+use super::merge::merge_schemas;
 
-/// From this depth on everything optional is left out, so that recursive schemas come to an end.
-const DEEP: usize = 6;
-/// Below this depth nothing more is made.
-const DEEPEST: usize = 48;
-/// Most values in one answer.
-const VALUES: usize = 5_000;
-/// Most bytes of made-up strings in one answer.
-const BYTES: usize = 1 << 20;
+/// Prefix of generated text and strings.
+pub(super) const ANSWER_PREFIX: &str = "[simulated]";
+/// Depth from which optional values are omitted, so that recursive schemas terminate.
+const MAX_OPTIONAL_DEPTH: usize = 6;
+/// Depth from which only `null` is generated.
+const MAX_DEPTH: usize = 48;
+/// Maximum number of values in one answer.
+const MAX_VALUES: usize = 5_000;
+/// Maximum total size of generated strings in one answer, in bytes.
+const MAX_STRING_BYTES: usize = 1 << 20;
 
-/// Makes up a value for `schema`, always the same one for the same `seed`.
+/// Generates a value for `schema`. The value depends only on `schema` and `seed`.
 pub fn example(schema: &Value, seed: u64) -> Value {
-    of(schema, &["some", "words", "of", "an", "answer"], &mut Rng::with_seed(seed))
+    example_from(schema, &["some", "words", "of", "an", "answer"], &mut Rng::with_seed(seed))
 }
 
-/// Makes up a value for `schema`; its strings are made of `words`.
-pub(super) fn of(schema: &Value, words: &[&str], rng: &mut Rng) -> Value {
-    Maker { root: schema, words, rng, values: VALUES, bytes: BYTES }.value(schema, 0)
+/// Generates a value for `schema` whose strings consist of `words`.
+pub(super) fn example_from(schema: &Value, words: &[&str], rng: &mut Rng) -> Value {
+    ExampleGenerator {
+        root: schema,
+        words,
+        rng,
+        remaining_values: MAX_VALUES,
+        remaining_string_bytes: MAX_STRING_BYTES,
+    }
+    .value(schema, 0)
 }
 
-struct Maker<'a> {
+struct ExampleGenerator<'a> {
     root: &'a Value,
     words: &'a [&'a str],
     rng: &'a mut Rng,
-    values: usize,
-    bytes: usize,
+    remaining_values: usize,
+    remaining_string_bytes: usize,
 }
 
-impl Maker<'_> {
+impl ExampleGenerator<'_> {
     fn value(&mut self, schema: &Value, depth: usize) -> Value {
-        if self.values == 0 {
+        if self.remaining_values == 0 {
             return Value::Null;
         }
-        self.values -= 1;
-        if depth >= DEEPEST {
+        self.remaining_values -= 1;
+        if depth >= MAX_DEPTH {
             return Value::Null;
         }
         let Value::Object(schema) = schema else {
-            // `true` accepts anything, `false` nothing.
+            // `true` accepts any value, `false` accepts none.
             return if schema == &Value::Bool(true) { self.text(&Map::new()) } else { Value::Null };
         };
-        let schema = self.plain(schema, depth);
+        let schema = self.resolve_composition(schema, depth);
         if let Some(value) = schema.get("const") {
             return value.clone();
         }
         if let Some(Value::Array(options)) = schema.get("enum") {
             let kinds = kinds(&schema);
-            let fitting: Vec<_> = options
+            let matching: Vec<_> = options
                 .iter()
-                .filter(|option| kinds.is_empty() || kinds.iter().any(|kind| is(option, kind)))
+                .filter(|option| kinds.is_empty() || kinds.iter().any(|kind| has_type(option, kind)))
                 .collect();
-            return self.one_of(&fitting).map_or(Value::Null, |option| (*option).clone());
+            return self.choose(&matching).map_or(Value::Null, |option| (*option).clone());
         }
         match self.kind(&schema, depth).as_str() {
             "object" => self.object(&schema, depth),
@@ -79,30 +87,38 @@ impl Maker<'_> {
         }
     }
 
-    fn one_of<'v, T>(&mut self, options: &'v [T]) -> Option<&'v T> {
+    fn choose<'v, T>(&mut self, options: &'v [T]) -> Option<&'v T> {
         if options.is_empty() { None } else { Some(&options[self.rng.usize(..options.len())]) }
     }
 
-    /// Returns the schema without `$ref`, `allOf`, `anyOf` and `oneOf`: followed, merged, chosen.
-    fn plain<'s>(&mut self, schema: &'s Map<String, Value>, depth: usize) -> Cow<'s, Map<String, Value>> {
-        const PLACES: [&str; 4] = ["$ref", "allOf", "anyOf", "oneOf"];
-        if !PLACES.iter().any(|place| schema.contains_key(*place)) {
+    /// Returns the schema with `$ref` resolved, `allOf` merged, and one alternative of `anyOf` and `oneOf`
+    /// selected.
+    fn resolve_composition<'s>(
+        &mut self,
+        schema: &'s Map<String, Value>,
+        depth: usize,
+    ) -> Cow<'s, Map<String, Value>> {
+        const COMPOSITION_KEYWORDS: [&str; 4] = ["$ref", "allOf", "anyOf", "oneOf"];
+        if !COMPOSITION_KEYWORDS.iter().any(|keyword| schema.contains_key(*keyword)) {
             return Cow::Borrowed(schema);
         }
         let mut schema = schema.clone();
-        // A reference to itself would go round for ever.
-        for _ in 0..DEEPEST {
-            let Some(place) = PLACES.iter().find(|place| schema.contains_key(**place)) else { break };
-            let Some(found) = schema.shift_remove(*place) else { break };
+        // Bounded, because a reference to itself would never terminate.
+        for _ in 0..MAX_DEPTH {
+            let Some(keyword) = COMPOSITION_KEYWORDS.iter().find(|keyword| schema.contains_key(**keyword))
+            else {
+                break;
+            };
+            let Some(found) = schema.shift_remove(*keyword) else { break };
             let parts = match found {
                 Value::String(reference) => self.referenced(&reference).into_iter().collect(),
-                Value::Array(parts) if *place == "allOf" => parts,
+                Value::Array(parts) if *keyword == "allOf" => parts,
                 Value::Array(parts) => self.alternative(&parts, depth).into_iter().collect(),
                 _ => Vec::new(),
             };
             for part in parts {
                 if let Value::Object(part) = part {
-                    schema = merged(schema, part);
+                    schema = merge_schemas(schema, part);
                 }
             }
         }
@@ -114,103 +130,105 @@ impl Maker<'_> {
     }
 
     fn alternative(&mut self, parts: &[Value], depth: usize) -> Option<Value> {
-        if depth >= DEEP {
-            return parts.iter().min_by_key(|part| weight(part)).cloned();
+        if depth >= MAX_OPTIONAL_DEPTH {
+            return parts.iter().min_by_key(|part| nesting_rank(part)).cloned();
         }
-        let full: Vec<_> =
+        let non_null: Vec<_> =
             parts.iter().filter(|part| !kinds_of(part).iter().any(|kind| kind == "null")).collect();
-        self.one_of(&full).map(|part| (*part).clone()).or_else(|| parts.first().cloned())
+        self.choose(&non_null).map(|part| (*part).clone()).or_else(|| parts.first().cloned())
     }
 
     fn kind(&mut self, schema: &Map<String, Value>, depth: usize) -> String {
         let kinds = kinds(schema);
-        let null = kinds.iter().any(|kind| kind == "null");
-        if null && depth >= DEEP {
+        let allows_null = kinds.iter().any(|kind| kind == "null");
+        if allows_null && depth >= MAX_OPTIONAL_DEPTH {
             return "null".to_owned();
         }
-        let full: Vec<_> = kinds.iter().filter(|kind| *kind != "null").collect();
-        match self.one_of(&full) {
+        let non_null: Vec<_> = kinds.iter().filter(|kind| *kind != "null").collect();
+        match self.choose(&non_null) {
             Some(kind) => (*kind).clone(),
-            None if null => "null".to_owned(),
+            None if allows_null => "null".to_owned(),
             None => implied_kind(schema).to_owned(),
         }
     }
 
     fn object(&mut self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let none = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let no_properties = Map::new();
+        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&no_properties);
         let required: Vec<&str> = array(schema, "required").iter().filter_map(Value::as_str).collect();
-        let most = number(schema, "maxProperties").unwrap_or(usize::MAX);
-        let mut optional = most.saturating_sub(required.len());
+        let max = number(schema, "maxProperties").unwrap_or(usize::MAX);
+        let mut optional = max.saturating_sub(required.len());
         let mut object = Map::new();
         for (name, property) in properties {
-            let wanted = required.contains(&name.as_str()) || {
-                let chosen =
-                    optional > 0 && depth < DEEP && property != &Value::Bool(false) && self.rng.u8(..4) > 0;
-                optional -= usize::from(chosen);
-                chosen
+            let is_included = required.contains(&name.as_str()) || {
+                let is_chosen = optional > 0
+                    && depth < MAX_OPTIONAL_DEPTH
+                    && property != &Value::Bool(false)
+                    && self.rng.u8(..4) > 0;
+                optional -= usize::from(is_chosen);
+                is_chosen
             };
-            if wanted {
+            if is_included {
                 let value = self.value(property, depth + 1);
                 object.insert(name.clone(), value);
             }
         }
-        let further = schema.get("additionalProperties").unwrap_or(&Value::Bool(true));
+        let additional = schema.get("additionalProperties").unwrap_or(&Value::Bool(true));
         for name in required {
             if !object.contains_key(name) {
-                let value = self.value(further, depth + 1);
+                let value = self.value(additional, depth + 1);
                 object.insert(name.to_owned(), value);
             }
         }
-        self.fill(&mut object, schema, properties, further, depth);
+        self.add_missing_properties(&mut object, schema, properties, additional, depth);
         Value::Object(object)
     }
 
     /// Adds properties until there are `minProperties`.
-    fn fill(
+    fn add_missing_properties(
         &mut self,
         object: &mut Map<String, Value>,
         schema: &Map<String, Value>,
         properties: &Map<String, Value>,
-        further: &Value,
+        additional: &Value,
         depth: usize,
     ) {
-        let least = number(schema, "minProperties").unwrap_or(0).min(self.values);
+        let min = number(schema, "minProperties").unwrap_or(0).min(self.remaining_values);
         for (name, property) in properties {
-            if object.len() < least && !object.contains_key(name) {
+            if object.len() < min && !object.contains_key(name) {
                 let value = self.value(property, depth + 1);
                 object.insert(name.clone(), value);
             }
         }
-        for extra in 1..=least.saturating_sub(object.len()) {
-            if further != &Value::Bool(false) {
-                let value = self.value(further, depth + 1);
-                object.insert(format!("practice_{extra}"), value);
+        for extra in 1..=min.saturating_sub(object.len()) {
+            if additional != &Value::Bool(false) {
+                let value = self.value(additional, depth + 1);
+                object.insert(format!("simulated_{extra}"), value);
             }
         }
     }
 
     fn array(&mut self, schema: &Map<String, Value>, depth: usize) -> Value {
-        let least = number(schema, "minItems").unwrap_or(0).min(self.values);
-        let most = number(schema, "maxItems").unwrap_or(usize::MAX).max(least);
-        let anything = Value::Bool(true);
+        let min = number(schema, "minItems").unwrap_or(0).min(self.remaining_values);
+        let max = number(schema, "maxItems").unwrap_or(usize::MAX).max(min);
+        let any_value = Value::Bool(true);
         let (first, rest) = match schema.get("items") {
             Some(Value::Array(first)) => {
-                (first.as_slice(), schema.get("additionalItems").unwrap_or(&anything))
+                (first.as_slice(), schema.get("additionalItems").unwrap_or(&any_value))
             }
-            rest => (array(schema, "prefixItems"), rest.unwrap_or(&anything)),
+            rest => (array(schema, "prefixItems"), rest.unwrap_or(&any_value)),
         };
-        let usual = if depth >= DEEP { 0 } else { self.rng.usize(1..4) };
-        let closed = if rest == &Value::Bool(false) { first.len() } else { usize::MAX };
-        let length = usual.max(least).max(first.len()).min(most).min(closed);
+        let default_length = if depth >= MAX_OPTIONAL_DEPTH { 0 } else { self.rng.usize(1..4) };
+        let max_positional = if rest == &Value::Bool(false) { first.len() } else { usize::MAX };
+        let length = default_length.max(min).max(first.len()).min(max).min(max_positional);
         let unique = schema.get("uniqueItems") == Some(&Value::Bool(true));
         let mut items: Vec<Value> = Vec::new();
         for at in 0..length {
-            if self.values == 0 {
+            if self.remaining_values == 0 {
                 break;
             }
             let item = first.get(at).unwrap_or(rest);
-            // Few options soon repeat themselves: some attempts, then fewer items.
+            // With few options, unique items may not be found: after 32 attempts the array has fewer items.
             for _ in 0..if unique { 32 } else { 1 } {
                 let value = self.value(item, depth + 1);
                 if !unique || !items.contains(&value) {
@@ -223,75 +241,78 @@ impl Maker<'_> {
     }
 
     fn integer(&mut self, schema: &Map<String, Value>) -> Value {
-        let (low, high) = whole(schema);
+        let (low, high) = integer_bounds(schema);
         let step = schema
             .get("multipleOf")
             .and_then(Value::as_f64)
             .filter(|step| step.fract() == 0.0 && *step > 0.0);
         let step = step.unwrap_or(1.0);
-        let (first, last) = ((low / step).ceil(), (high / step).floor());
-        Value::from((self.between(first, last) * step) as i64)
+        let first = (low / step).ceil();
+        let last = (high / step).floor();
+        Value::from((self.random_whole_number(first, last) * step) as i64)
     }
 
     fn number(&mut self, schema: &Map<String, Value>) -> Value {
-        let (low, high) = exclusive(schema);
+        let (low, high) = number_bounds(schema);
         if let Some(step) = schema.get("multipleOf").and_then(Value::as_f64).filter(|step| *step > 0.0) {
-            let value = self.between((low / step).ceil(), (high / step).floor()) * step;
+            let value = self.random_whole_number((low / step).ceil(), (high / step).floor()) * step;
             return if value.fract() == 0.0 { Value::from(value as i64) } else { Value::from(value) };
         }
-        // Strictly inside, so that it does not matter whether a bound is exclusive.
-        let inside = low + (high - low) * (0.25 + 0.5 * self.rng.f64());
-        let short = (inside * 100.0).round() / 100.0;
-        Value::from(if low < short && short < high { short } else { inside })
+        // Strictly between the bounds, so that exclusive bounds need no special case.
+        let value = low + (high - low) * (0.25 + 0.5 * self.rng.f64());
+        let rounded = (value * 100.0).round() / 100.0;
+        Value::from(if low < rounded && rounded < high { rounded } else { value })
     }
 
-    /// Returns a whole number from `first` to `last`, of which the second may be the smaller by mistake.
-    fn between(&mut self, first: f64, last: f64) -> f64 {
+    /// Returns a whole number from `first` to `last`, or `first` if `last` is smaller.
+    fn random_whole_number(&mut self, first: f64, last: f64) -> f64 {
         let span = (last - first).clamp(0.0, 1e6) as u64;
         first + self.rng.u64(..=span) as f64
     }
 
     fn text(&mut self, schema: &Map<String, Value>) -> Value {
-        let least = number(schema, "minLength").unwrap_or(0).min(self.bytes / 4);
-        let most = number(schema, "maxLength").unwrap_or(usize::MAX).max(least);
+        let min = number(schema, "minLength").unwrap_or(0).min(self.remaining_string_bytes / 4);
+        let max = number(schema, "maxLength").unwrap_or(usize::MAX).max(min);
         let text =
             match schema.get("format").and_then(Value::as_str).and_then(|format| self.formatted(format)) {
-                Some(text) if (least..=most).contains(&text.chars().count()) => text,
-                _ => self.words(least, most),
+                Some(text) if (min..=max).contains(&text.chars().count()) => text,
+                _ => self.words(min, max),
             };
-        self.bytes = self.bytes.saturating_sub(text.len());
+        self.remaining_string_bytes = self.remaining_string_bytes.saturating_sub(text.len());
         Value::String(text)
     }
 
-    fn words(&mut self, least: usize, most: usize) -> String {
-        let mut text = MARK.to_owned();
+    fn words(&mut self, min: usize, max: usize) -> String {
+        let mut text = ANSWER_PREFIX.to_owned();
         let start = self.rng.usize(..self.words.len().max(1));
         for word in self.words.iter().cycle().skip(start).take(self.rng.usize(3..8)) {
             text.push(' ');
             text.push_str(&word[..word.floor_char_boundary(100)]);
         }
         let length = text.chars().count();
-        if length < least {
-            text.extend(std::iter::repeat_n('.', least - length));
+        if length < min {
+            text.extend(std::iter::repeat_n('.', min - length));
         }
-        if let Some((end, _)) = text.char_indices().nth(most) {
+        if let Some((end, _)) = text.char_indices().nth(max) {
             text.truncate(end);
         }
         text
     }
 
     fn formatted(&mut self, format: &str) -> Option<String> {
-        let (day, hour, n) = (self.rng.u8(1..=28), self.rng.u8(..24), self.rng.u16(1..1000));
+        let day = self.rng.u8(1..=28);
+        let hour = self.rng.u8(..24);
+        let n = self.rng.u16(1..1000);
         Some(match format {
             "date" => format!("2026-11-{day:02}"),
             "date-time" => format!("2026-11-{day:02}T{hour:02}:30:00Z"),
             "time" => format!("{hour:02}:30:00Z"),
             "duration" => format!("PT{n}M"),
-            "email" | "idn-email" => format!("practice{n}@example.com"),
+            "email" | "idn-email" => format!("simulated{n}@example.com"),
             "uri" | "url" | "iri" | "uri-reference" | "iri-reference" => {
-                format!("https://example.com/practice/{n}")
+                format!("https://example.com/simulated/{n}")
             }
-            "hostname" | "idn-hostname" => format!("practice{n}.example.com"),
+            "hostname" | "idn-hostname" => format!("simulated{n}.example.com"),
             "ipv4" => format!("192.0.2.{day}"),
             "ipv6" => format!("2001:db8::{n:x}"),
             "uuid" => format!("00000000-0000-4000-8000-{:012x}", self.rng.u32(..)),
@@ -300,7 +321,7 @@ impl Maker<'_> {
     }
 }
 
-/// Returns the types that a schema allows, in small letters.
+/// Returns the types that a schema allows, in lower case.
 fn kinds(schema: &Map<String, Value>) -> Vec<String> {
     let mut kinds: Vec<String> = match schema.get("type") {
         Some(Value::String(kind)) => vec![kind.to_ascii_lowercase()],
@@ -319,7 +340,7 @@ fn kinds_of(schema: &Value) -> Vec<String> {
     schema.as_object().map(kinds).unwrap_or_default()
 }
 
-fn is(value: &Value, kind: &str) -> bool {
+fn has_type(value: &Value, kind: &str) -> bool {
     match value {
         Value::Null => kind == "null",
         Value::Bool(_) => kind == "boolean",
@@ -345,8 +366,8 @@ fn implied_kind(schema: &Map<String, Value>) -> &'static str {
     }
 }
 
-/// Orders alternatives by how soon they end.
-fn weight(schema: &Value) -> u8 {
+/// Ranks alternatives by the expected depth of their values.
+fn nesting_rank(schema: &Value) -> u8 {
     let Some(map) = schema.as_object() else { return 0 };
     if map.contains_key("const") || map.contains_key("enum") {
         return 1;
@@ -355,20 +376,20 @@ fn weight(schema: &Value) -> u8 {
         return 5;
     }
     let kinds = kinds(map);
-    let heaviest = |kind: &String| match kind.as_str() {
+    let rank = |kind: &String| match kind.as_str() {
         "null" => 0,
         "array" => 3,
         "object" => 4,
         _ => 2,
     };
-    kinds.iter().map(heaviest).min().unwrap_or(3)
+    kinds.iter().map(rank).min().unwrap_or(3)
 }
 
 fn array<'s>(schema: &'s Map<String, Value>, key: &str) -> &'s [Value] {
     schema.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Returns a count such as `minItems`, also where it is written `2.0`, or `"2"` as Gemini's own types do.
+/// Returns a count such as `minItems`. It may be written `2.0`, or `"2"` as in Gemini's schemas.
 fn number(schema: &Map<String, Value>, key: &str) -> Option<usize> {
     let value = schema.get(key)?;
     let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;

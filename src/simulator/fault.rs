@@ -1,7 +1,7 @@
-//! Says which requests go wrong, how, and when.
+//! Fault injection: which requests fail, how, and when.
 //!
-//! Shares are exact: of `share = 0.05` and `share = 0.02` the first takes 5% of the requests and the
-//! second another 2%. A fault never looks at a clock; it is told how long the simulator has run.
+//! Shares add up: with `share = 0.05` and `share = 0.02` the first fault applies to 5% of the requests and the
+//! second to another 2%. Pure: the caller passes how long the simulator has run.
 
 mod kind;
 mod retry_after;
@@ -17,50 +17,52 @@ use crate::types::duration;
 
 use super::Vendor;
 
-/// A fault, and which requests it befalls: those for which every condition holds, by `share`.
+/// A fault and its conditions. It applies to a `share` of the requests for which all conditions hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Fault {
-    /// What goes wrong.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// The share of the requests it befalls, 0 to 1; 1 when it is not given.
+    /// Fraction of the requests to which the fault applies, 0 to 1. The default is 1.
     pub share: f64,
     /// The HTTP status, for `server_error`, `unavailable`, `overloaded` and `html`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// How late the first piece is, for `slow_first_token`; 30 s when it is not given.
+    /// Delay of the first chunk, for `slow_first_token`. The default is 30 s.
     #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
-    /// What the 429 says, for `rate_limited`; as the setting of that name when it is not given.
+    /// Retry delay in the response, for `rate_limited` and `quota`. The default for `rate_limited` is the setting
+    /// of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<RetryAfter>,
-    /// Not before the simulator has run this long.
+    /// Applies only after the simulator has run this long.
     #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub from: Option<Duration>,
-    /// Only until the simulator has run this long.
+    /// Applies only until the simulator has run this long.
     #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub until: Option<Duration>,
-    /// Only calls to this vendor.
+    /// Applies only to calls to this vendor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Vendor>,
-    /// Only calls for this model.
+    /// Applies only to calls for this model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Only calls with this key.
+    /// Applies only to calls with this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Only calls whose prompt holds this text.
+    /// Applies only to calls whose prompt contains this text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
-    /// Only the first so many times that one and the same request comes.
+    /// Applies only to the first `times` occurrences of the same request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// Only calls that come while so many others are being answered: what a provider does beyond its capacity.
+    /// Applies only to calls that arrive with at least this many other calls in flight. Simulates a limited
+    /// capacity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub above: Option<u64>,
 }
 
-/// A [`Fault`] before its check.
+/// A [`Fault`] before its validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -88,8 +90,8 @@ fn share<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     if (0.0..=1.0).contains(&share) {
         return Ok(Some(share));
     }
-    let wrong = format!("{share} is no share of the requests; write a number from 0 to 1, such as 0.05");
-    Err(serde::de::Error::custom(wrong))
+    let message = format!("{share} is not a share of the requests; write a number from 0 to 1, such as 0.05");
+    Err(serde::de::Error::custom(message))
 }
 
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -125,21 +127,23 @@ impl TryFrom<Written> for Fault {
         let share = share.unwrap_or(1.0);
         if let Some(status) = status {
             if !kind.takes_status() {
-                return Err("this kind of fault has no `status`; take it out: it goes with server_error, unavailable, overloaded and html".to_owned());
+                return Err("this kind of fault has no `status`; remove it: only server_error, unavailable, overloaded and html have one".to_owned());
             }
             let lowest = if kind == FaultKind::Html { 200 } else { 400 };
             if !(lowest..600).contains(&status) {
-                return Err(format!("{status} is no status of this fault; write one from {lowest} to 599"));
+                return Err(format!(
+                    "{status} is not a status of this fault; write one from {lowest} to 599"
+                ));
             }
         }
         if delay.is_some() && kind != FaultKind::SlowFirstToken {
             return Err(
-                "this kind of fault has no `delay`; take it out: it goes with slow_first_token".to_owned()
+                "this kind of fault has no `delay`; remove it: only slow_first_token has one".to_owned()
             );
         }
         if retry_after.is_some() && !matches!(kind, FaultKind::RateLimited | FaultKind::Quota) {
             return Err(
-                "this kind of fault has no `retry_after`; take it out: it goes with rate_limited and quota"
+                "this kind of fault has no `retry_after`; remove it: only rate_limited and quota have one"
                     .to_owned(),
             );
         }
@@ -147,7 +151,7 @@ impl TryFrom<Written> for Fault {
             && until <= from
         {
             return Err(
-                "`until` is not later than `from`; make it later, or leave it out for no end".to_owned()
+                "`until` is not later than `from`; write a later time, or remove it for no end".to_owned()
             );
         }
         Ok(Self {
@@ -168,25 +172,25 @@ impl TryFrom<Written> for Fault {
     }
 }
 
-/// What a fault may ask about a request.
-pub(super) struct Case<'a> {
+/// Properties of a request that the conditions of a fault use.
+pub(super) struct FaultContext<'a> {
     pub(super) elapsed: Duration,
     pub(super) vendor: Vendor,
     pub(super) model: &'a str,
     pub(super) key: Option<&'a str>,
     pub(super) stream: bool,
-    /// Whether a schema or a choice was asked for.
+    /// Whether a schema or a choice was requested.
     pub(super) structured: bool,
-    /// How often this same request came before.
+    /// Number of earlier occurrences of this request.
     pub(super) occurrence: u32,
-    /// How many other calls are being answered.
+    /// Number of other calls in flight.
     pub(super) in_flight: u64,
-    /// Whether the prompt holds a text.
+    /// Returns whether the prompt contains a text.
     pub(super) contains: &'a dyn Fn(&str) -> bool,
 }
 
 impl Fault {
-    /// Makes a fault that befalls every request.
+    /// Creates a fault that applies to all requests.
     pub fn new(kind: FaultKind) -> Self {
         Self {
             kind,
@@ -205,38 +209,43 @@ impl Fault {
         }
     }
 
-    /// Limits it to this share of the requests, 0 to 1.
+    /// Limits the fault to this fraction of the requests, 0 to 1.
     #[must_use]
     pub fn share(mut self, share: f64) -> Self {
         self.share = share;
         self
     }
 
-    fn concerns(&self, case: &Case<'_>) -> bool {
-        let playable = match self.kind {
-            FaultKind::NoEnd => case.stream,
-            FaultKind::TruncatedJson => case.structured || !case.stream,
-            FaultKind::WrongContent => case.structured,
+    fn applies_to(&self, context: &FaultContext<'_>) -> bool {
+        let is_possible = match self.kind {
+            FaultKind::NoEnd => context.stream,
+            FaultKind::TruncatedJson => context.structured || !context.stream,
+            FaultKind::WrongContent => context.structured,
             _ => true,
         };
-        playable
-            && self.from.is_none_or(|from| case.elapsed >= from)
-            && self.until.is_none_or(|until| case.elapsed < until)
-            && self.vendor.is_none_or(|vendor| case.vendor == vendor)
-            && self.times.is_none_or(|times| case.occurrence < times)
-            && self.above.is_none_or(|above| case.in_flight >= above)
-            && self.model.as_deref().is_none_or(|model| case.model == model)
-            && self.key.as_deref().is_none_or(|key| case.key == Some(key))
-            && self.contains.as_deref().is_none_or(|text| (case.contains)(text))
+        is_possible
+            && self.from.is_none_or(|from| context.elapsed >= from)
+            && self.until.is_none_or(|until| context.elapsed < until)
+            && self.vendor.is_none_or(|vendor| context.vendor == vendor)
+            && self.times.is_none_or(|times| context.occurrence < times)
+            && self.above.is_none_or(|above| context.in_flight >= above)
+            && self.model.as_deref().is_none_or(|model| context.model == model)
+            && self.key.as_deref().is_none_or(|key| context.key == Some(key))
+            && self.contains.as_deref().is_none_or(|text| (context.contains)(text))
     }
 }
 
-/// Returns the fault that befalls this request, by one draw between 0 and 1 over all faults that concern it.
-pub(super) fn pick<'a>(faults: &'a [Fault], case: &Case<'_>, draw: f64) -> Option<&'a Fault> {
-    let mut below = 0.0;
-    faults.iter().filter(|fault| fault.concerns(case)).find(|fault| {
-        below += fault.share;
-        draw < below
+/// Returns the fault of this request, if any. `draw` is a random number from 0 to 1, used for all faults whose
+/// conditions hold.
+pub(super) fn select_fault<'a>(
+    faults: &'a [Fault],
+    context: &FaultContext<'_>,
+    draw: f64,
+) -> Option<&'a Fault> {
+    let mut threshold = 0.0;
+    faults.iter().filter(|fault| fault.applies_to(context)).find(|fault| {
+        threshold += fault.share;
+        draw < threshold
     })
 }
 
@@ -244,8 +253,8 @@ pub(super) fn pick<'a>(faults: &'a [Fault], case: &Case<'_>, draw: f64) -> Optio
 mod tests {
     use super::*;
 
-    fn case(elapsed: u64) -> Case<'static> {
-        Case {
+    fn context(elapsed: u64) -> FaultContext<'static> {
+        FaultContext {
             elapsed: Duration::from_secs(elapsed),
             vendor: Vendor::OpenAi,
             model: "any",
@@ -259,55 +268,56 @@ mod tests {
     }
 
     #[test]
-    fn shares_add_up_as_they_are_written() {
+    fn the_shares_of_several_faults_add_up() {
         let faults =
             [Fault::new(FaultKind::ServerError).share(0.05), Fault::new(FaultKind::Silent).share(0.02)];
-        let hit = |draw| pick(&faults, &case(0), draw).map(|fault| fault.kind);
-        assert_eq!(hit(0.0), Some(FaultKind::ServerError));
-        assert_eq!(hit(0.049), Some(FaultKind::ServerError));
-        assert_eq!(hit(0.051), Some(FaultKind::Silent));
-        assert_eq!(hit(0.071), None);
+        let selects = |draw| select_fault(&faults, &context(0), draw).map(|fault| fault.kind);
+        assert_eq!(selects(0.0), Some(FaultKind::ServerError));
+        assert_eq!(selects(0.049), Some(FaultKind::ServerError));
+        assert_eq!(selects(0.051), Some(FaultKind::Silent));
+        assert_eq!(selects(0.071), None);
     }
 
     #[test]
-    fn an_outage_lasts_from_its_beginning_to_its_end() {
+    fn a_fault_applies_from_its_start_to_its_end() {
         let outage = Fault {
             from: Some(Duration::from_secs(10)),
             until: Some(Duration::from_secs(30)),
             ..Fault::new(FaultKind::Reset)
         };
-        let dark = |elapsed| pick(std::slice::from_ref(&outage), &case(elapsed), 0.5).is_some();
-        assert_eq!([9, 10, 29, 30].map(dark), [false, true, true, false]);
+        let is_active =
+            |elapsed| select_fault(std::slice::from_ref(&outage), &context(elapsed), 0.5).is_some();
+        assert_eq!([9, 10, 29, 30].map(is_active), [false, true, true, false]);
     }
 
     #[test]
-    fn a_fault_befalls_only_what_its_conditions_name() {
-        let hit = |fault: &Fault| pick(std::slice::from_ref(fault), &case(0), 0.5).is_some();
+    fn a_fault_applies_only_if_all_conditions_hold() {
+        let selects = |fault: &Fault| select_fault(std::slice::from_ref(fault), &context(0), 0.5).is_some();
         let plain = Fault::new(FaultKind::Empty);
-        assert!(hit(&plain));
-        assert!(hit(&Fault { contains: Some("translate".to_owned()), ..plain.clone() }));
-        assert!(!hit(&Fault { contains: Some("summary".to_owned()), ..plain.clone() }));
-        assert!(!hit(&Fault { vendor: Some(Vendor::Gemini), ..plain.clone() }));
-        assert!(!hit(&Fault { model: Some("other".to_owned()), ..plain.clone() }));
-        assert!(!hit(&Fault { key: Some("k".to_owned()), ..plain.clone() }));
-        assert!(hit(&Fault { above: Some(3), ..plain.clone() }));
-        assert!(!hit(&Fault { above: Some(4), ..plain.clone() }));
-        assert!(!hit(&Fault { times: Some(0), ..plain }));
-        assert!(!hit(&Fault::new(FaultKind::WrongContent)));
+        assert!(selects(&plain));
+        assert!(selects(&Fault { contains: Some("translate".to_owned()), ..plain.clone() }));
+        assert!(!selects(&Fault { contains: Some("summary".to_owned()), ..plain.clone() }));
+        assert!(!selects(&Fault { vendor: Some(Vendor::Gemini), ..plain.clone() }));
+        assert!(!selects(&Fault { model: Some("other".to_owned()), ..plain.clone() }));
+        assert!(!selects(&Fault { key: Some("k".to_owned()), ..plain.clone() }));
+        assert!(selects(&Fault { above: Some(3), ..plain.clone() }));
+        assert!(!selects(&Fault { above: Some(4), ..plain.clone() }));
+        assert!(!selects(&Fault { times: Some(0), ..plain }));
+        assert!(!selects(&Fault::new(FaultKind::WrongContent)));
     }
 
     #[test]
-    fn a_fault_that_could_not_do_what_it_says_is_refused() {
+    fn an_invalid_fault_is_rejected() {
         for (written, reason) in [
-            (r#"{"kind":"cut","share":1.5}"#, "is no share of the requests; write"),
-            (r#"{"kind":"cut","status":500}"#, "has no `status`; take it out"),
+            (r#"{"kind":"cut","share":1.5}"#, "is not a share of the requests; write"),
+            (r#"{"kind":"cut","status":500}"#, "has no `status`; remove it"),
             (
                 r#"{"kind":"server_error","status":200}"#,
-                "is no status of this fault; write one from 400 to 599",
+                "is not a status of this fault; write one from 400 to 599",
             ),
-            (r#"{"kind":"cut","delay":"3s"}"#, "has no `delay`; take it out"),
-            (r#"{"kind":"cut","retry_after":true}"#, "has no `retry_after`; take it out"),
-            (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "not later than `from`; make it later"),
+            (r#"{"kind":"cut","delay":"3s"}"#, "has no `delay`; remove it"),
+            (r#"{"kind":"cut","retry_after":true}"#, "has no `retry_after`; remove it"),
+            (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "not later than `from`; write a later time"),
             (r#"{"kind":"explode"}"#, "unknown variant"),
             (r#"{"kind":"cut","chance":0.5}"#, "unknown field"),
             (r#"{"kind":"rate_limited","retry_after":"later"}"#, "write true, false,"),
@@ -318,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_survives_writing() {
+    fn a_fault_can_be_serialized_and_parsed() {
         let fault: Fault = serde_json::from_str(
             r#"{"kind":"rate_limited","share":0.5,"retry_after":"absurd","until":"90s"}"#,
         )

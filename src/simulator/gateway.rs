@@ -1,31 +1,32 @@
-//! The headers of a gateway in front of a vendor: how the limit of requests stands, by the second or by the minute.
+//! Rate-limit headers of an API gateway in front of a vendor, for requests per second or per minute.
 //!
-//! Knows no client. What each sends is in <https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-08.html>
-//! and in the documentation of Kong's plugin `rate-limiting`, <https://docs.konghq.com/hub/kong-inc/rate-limiting/>.
+//! Sources: <https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-08.html> and the documentation
+//! of Kong's plugin `rate-limiting`, <https://docs.konghq.com/hub/kong-inc/rate-limiting/>.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Gateway;
-use super::account::{Quantity, Standing};
+use super::account::{LimitKind, LimitStatuses};
 use super::settings::BucketSize;
 
-/// Adds a gateway's headers.
-pub(super) fn add_standing(
+/// Adds the rate-limit headers of a gateway.
+pub(super) fn add_rate_limit_headers(
     gateway: Gateway,
     bucket: BucketSize,
     headers: &mut HeaderMap,
-    standing: &Standing,
+    limit_statuses: &LimitStatuses,
 ) {
-    let requests = |gauge: &&super::account::Gauge| gauge.quantity == Quantity::Requests;
-    let Some(gauge) = standing.iter().flatten().find(requests) else { return };
+    let is_requests =
+        |limit_status: &&super::account::LimitStatus| limit_status.limit_kind == LimitKind::Requests;
+    let Some(limit_status) = limit_statuses.iter().flatten().find(is_requests) else { return };
     let window = match bucket {
         BucketSize::Second => 1,
         BucketSize::Minute => 60,
     };
-    let limit = (gauge.limit * window / 60).max(1);
-    let remaining = gauge.remaining.min(limit);
-    // A window that is used is over in a second at least.
-    let reset = gauge.reset.as_secs_f64().ceil().clamp(1.0, window as f64) as u64;
+    let limit = (limit_status.limit * window / 60).max(1);
+    let remaining = limit_status.remaining.min(limit);
+    // A used window has at least one second left.
+    let reset = limit_status.reset.as_secs_f64().ceil().clamp(1.0, window as f64) as u64;
     let mut add = |name, value: String| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);

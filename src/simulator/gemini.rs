@@ -1,6 +1,6 @@
-//! Plays Gemini: generateContent, its streams and errors. It has no rate-limit headers, so nor has this.
+//! Wire format of Gemini: generateContent, its streams and errors. Gemini has no rate-limit headers.
 //!
-//! Knows bytes and nothing of limits, faults or time.
+//! Limits, faults and latency are handled elsewhere.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,13 +8,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::account::Quantity;
-use super::answer::Finish;
-use super::ask::{Ask, Content, Conversation, Delivery, Shape, tokens};
-use super::events::{Events, pieces};
-use super::reply::{ErrorReply, Head, Reply, append, json_string};
-use super::trouble::{Forbidden, Hint, Throttled, Trouble, unaffordable};
-use super::{Settings, rules};
+use super::account::LimitKind;
+use super::api_error::{
+    ApiError, ForbiddenResource, RateLimitDetails, RetryHint, insufficient_credits_message,
+};
+use super::completion::Finish;
+use super::event_stream::{EventStream, text_chunks};
+use super::parsed_request::{
+    AnswerFormat, Content, Conversation, Delivery, ParsedRequest, RequestHead, tokens,
+};
+use super::response_data::{ErrorResponse, ResponseData, append, json_string};
+use super::{Settings, strict_schema};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,9 +53,13 @@ struct GenerationConfig<'a> {
     response_json_schema: Option<Value>,
 }
 
-/// Reads a request.
-pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8], settings: &Settings) -> Result<Ask<'a>, Trouble> {
-    let invalid = |message: String| Trouble::invalid(message, None, None);
+/// Parses a request.
+pub(super) fn parse_request<'a>(
+    head: &RequestHead<'a>,
+    body: &'a [u8],
+    settings: &Settings,
+) -> Result<ParsedRequest<'a>, ApiError> {
+    let invalid = |message: String| ApiError::invalid_request(message, None, None);
     let request: Request<'a> = serde_json::from_slice(body)
         .map_err(|error| invalid(format!("Invalid JSON payload received. {error}")))?;
     let contents = request.contents.unwrap_or_default();
@@ -66,32 +74,35 @@ pub(super) fn read<'a>(head: &Head<'a>, body: &'a [u8], settings: &Settings) -> 
         }
         conversation.push(turn.parts, turn.role == "user");
     }
-    let takes = |media_type: &str| !["application/json", "application/xml"].contains(&media_type);
-    if let Some(media_type) = conversation.refused_document(takes) {
+    let is_supported = |media_type: &str| !["application/json", "application/xml"].contains(&media_type);
+    if let Some(media_type) = conversation.unsupported_document(is_supported) {
         return Err(invalid(format!("Unsupported MIME type: {media_type}")));
     }
     let config = request.generation_config;
     if let Some(schema) = config.response_json_schema.as_ref().filter(|_| settings.strict_schemas) {
-        rules::gemini(schema).map_err(invalid)?;
+        strict_schema::check_gemini(schema).map_err(invalid)?;
     }
-    let shape = shape(&config.response_mime_type, config.response_schema.or(config.response_json_schema))?
-        .unwrap_or_else(|| conversation.choice().map_or(Shape::Text, Shape::Choice));
+    let shape =
+        answer_format(&config.response_mime_type, config.response_schema.or(config.response_json_schema))?
+            .unwrap_or_else(|| {
+                conversation.choice_options().map_or(AnswerFormat::Text, AnswerFormat::Choice)
+            });
     let delivery = match head.stream {
-        false => Delivery::Whole,
-        true if query(head.query, "alt") == Some("sse") => Delivery::Events { usage: true },
-        true => Delivery::Array,
+        false => Delivery::Full,
+        true if query_parameter(head.query, "alt") == Some("sse") => Delivery::EventStream { usage: true },
+        true => Delivery::JsonArray,
     };
     let model = Cow::Borrowed(head.model.unwrap_or_default());
-    Ok(Ask { model, delivery, conversation, max_tokens: config.max_output_tokens, shape })
+    Ok(ParsedRequest { model, delivery, conversation, max_tokens: config.max_output_tokens, format: shape })
 }
 
-/// Returns the shape that is asked for; `None` for plain text.
-fn shape(mime_type: &str, schema: Option<Value>) -> Result<Option<Shape>, Trouble> {
-    let invalid = |message: &str| Trouble::invalid(message, None, None);
+/// Returns the requested format; `None` for plain text.
+fn answer_format(mime_type: &str, schema: Option<Value>) -> Result<Option<AnswerFormat>, ApiError> {
+    let invalid = |message: &str| ApiError::invalid_request(message, None, None);
     match (mime_type, schema) {
         ("" | "text/plain", None) => Ok(None),
-        ("application/json", None) => Ok(Some(Shape::Object)),
-        ("application/json", Some(schema)) => Ok(Some(Shape::Schema(schema))),
+        ("application/json", None) => Ok(Some(AnswerFormat::Object)),
+        ("application/json", Some(schema)) => Ok(Some(AnswerFormat::Schema(schema))),
         ("text/x.enum", Some(schema)) => {
             let options = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
             let options: Vec<_> = options.filter_map(Value::as_str).map(str::to_owned).collect();
@@ -100,7 +111,7 @@ fn shape(mime_type: &str, schema: Option<Value>) -> Result<Option<Shape>, Troubl
                     "* GenerateContentRequest.generation_config.response_schema.enum: missing field.\n",
                 ));
             }
-            Ok(Some(Shape::Choice(options)))
+            Ok(Some(AnswerFormat::Choice(options)))
         }
         ("text/x.enum", None) => {
             Err(invalid("* GenerateContentRequest.generation_config.response_schema: missing field.\n"))
@@ -113,8 +124,8 @@ fn shape(mime_type: &str, schema: Option<Value>) -> Result<Option<Shape>, Troubl
     }
 }
 
-/// Returns a parameter of a query.
-pub(super) fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the value of a query parameter.
+pub(super) fn query_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query
         .split('&')
         .find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
@@ -128,19 +139,19 @@ fn finish_reason(finish: Finish) -> &'static str {
     }
 }
 
-/// What the candidate of a reply, or of one piece of a stream, says.
+/// The candidate of a response, or of one chunk of a stream.
 struct Candidate<'a> {
-    /// `None` writes a content without parts.
+    /// `None` is a content without parts.
     text: Option<&'a str>,
     finish: Option<Finish>,
-    /// Tokens so far.
+    /// Output tokens so far.
     output: u64,
 }
 
-fn candidate(out: &mut Vec<u8>, reply: &Reply<'_>, candidate: &Candidate<'_>) {
+fn candidate(out: &mut Vec<u8>, data: &ResponseData<'_>, candidate: &Candidate<'_>) {
     out.extend_from_slice(br#"{"candidates":[{"#);
     if candidate.finish == Some(Finish::Refusal) {
-        // Blocked by the safety systems: no content at all.
+        // A response that is blocked by the safety filters has no content.
         out.extend_from_slice(br#""finishReason":"SAFETY","index":0,"safetyRatings":[{"category":"HARM_CATEGORY_DANGEROUS_CONTENT","probability":"HIGH","blocked":true}]"#);
     } else {
         out.extend_from_slice(br#""content":{"#);
@@ -155,9 +166,9 @@ fn candidate(out: &mut Vec<u8>, reply: &Reply<'_>, candidate: &Candidate<'_>) {
         }
         out.extend_from_slice(br#""index":0"#);
     }
-    let input = reply.input_tokens;
+    let input = data.input_tokens;
     append!(out, r#"}],"usageMetadata":{"promptTokenCount":"#, input);
-    // Zeros are left out, as the vendor does.
+    // As at the vendor, a count of 0 is omitted.
     if candidate.output > 0 {
         append!(out, r#","candidatesTokenCount":"#, candidate.output);
     }
@@ -168,66 +179,72 @@ fn candidate(out: &mut Vec<u8>, reply: &Reply<'_>, candidate: &Candidate<'_>) {
         input,
         r#"}]},"modelVersion":"#
     );
-    json_string(out, reply.model);
-    append!(out, r#","responseId":"practice"#, format_args!("{:016x}", reply.serial), "\"}");
+    json_string(out, data.model);
+    append!(out, r#","responseId":"simulated-"#, format_args!("{:016x}", data.serial), "\"}");
 }
 
-/// Writes a whole reply.
-pub(super) fn whole(reply: &Reply<'_>) -> Vec<u8> {
-    let answer = reply.answer;
-    let mut out = Vec::with_capacity(500 + answer.text.len());
-    let output = if answer.finish == Finish::Refusal { 0 } else { answer.output_tokens };
-    let text = (!answer.text.is_empty()).then_some(&*answer.text);
-    candidate(&mut out, reply, &Candidate { text, finish: Some(answer.finish), output });
+/// Renders a response without streaming.
+pub(super) fn render_response(data: &ResponseData<'_>) -> Vec<u8> {
+    let completion = data.completion;
+    let mut out = Vec::with_capacity(500 + completion.text.len());
+    let output = if completion.finish == Finish::Refusal { 0 } else { completion.output_tokens };
+    let text = (!completion.text.is_empty()).then_some(&*completion.text);
+    candidate(&mut out, data, &Candidate { text, finish: Some(completion.finish), output });
     out
 }
 
-/// Writes a stream of at most so many pieces.
-pub(super) fn events(reply: &Reply<'_>, most: usize) -> Events {
-    let answer = reply.answer;
-    let refused = answer.finish == Finish::Refusal;
-    let text = if refused { "" } else { &answer.text };
-    let mut events = Events::with_capacity(350 * (most.min(text.len()) + 1) + text.len() * 5 / 4);
-    let event = |events: &mut Events, part: &Candidate<'_>| {
+/// Renders a stream of at most `max_chunks` text chunks.
+pub(super) fn render_stream(data: &ResponseData<'_>, max_chunks: usize) -> EventStream {
+    let completion = data.completion;
+    let is_refusal = completion.finish == Finish::Refusal;
+    let text = if is_refusal { "" } else { &completion.text };
+    let mut events = EventStream::with_capacity(350 * (max_chunks.min(text.len()) + 1) + text.len() * 5 / 4);
+    let push_event = |events: &mut EventStream, part: &Candidate<'_>| {
         events.push(|out| {
             out.extend_from_slice(b"data: ");
-            candidate(out, reply, part);
+            candidate(out, data, part);
             out.extend_from_slice(b"\r\n\r\n");
         });
     };
     let mut sent = 0;
-    for piece in pieces(text, most) {
-        sent += piece.len();
-        event(
+    for chunk in text_chunks(text, max_chunks) {
+        sent += chunk.len();
+        push_event(
             &mut events,
-            &Candidate { text: Some(piece), finish: None, output: tokens(sent).min(answer.output_tokens) },
+            &Candidate {
+                text: Some(chunk),
+                finish: None,
+                output: tokens(sent).min(completion.output_tokens),
+            },
         );
     }
-    events.pieces_end();
-    let output = if refused { 0 } else { answer.output_tokens };
-    event(
+    events.end_chunks();
+    let output = if is_refusal { 0 } else { completion.output_tokens };
+    push_event(
         &mut events,
-        &Candidate { text: (!text.is_empty()).then_some(""), finish: Some(answer.finish), output },
+        &Candidate { text: (!text.is_empty()).then_some(""), finish: Some(completion.finish), output },
     );
     events
 }
 
-/// Writes an error.
-pub(super) fn error(trouble: &Trouble) -> ErrorReply {
+/// Renders an error response.
+pub(super) fn render_error(api_error: &ApiError) -> ErrorResponse {
     let mut details = None;
-    let (code, status, message): (u16, &str, Cow<'_, str>) = match trouble {
-        Trouble::Invalid { message, .. } => (400, "INVALID_ARGUMENT", message.into()),
-        Trouble::TooLarge => (400, "INVALID_ARGUMENT", "Request payload size exceeds the limit.".into()),
-        Trouble::Key { .. } => {
+    let (code, status, message): (u16, &str, Cow<'_, str>) = match api_error {
+        ApiError::InvalidRequest { message, .. } => (400, "INVALID_ARGUMENT", message.into()),
+        ApiError::RequestTooLarge => {
+            (400, "INVALID_ARGUMENT", "Request payload size exceeds the limit.".into())
+        }
+        ApiError::InvalidKey { .. } => {
             details = Some(json!([
                 { "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID",
                     "domain": "googleapis.com", "metadata": { "service": "generativelanguage.googleapis.com" } },
-                { "@type": "type.googleapis.com/google.rpc.LocalizedMessage", "locale": "en-US", "message": BAD_KEY },
+                { "@type": "type.googleapis.com/google.rpc.LocalizedMessage", "locale": "en-US", "message": INVALID_KEY_MESSAGE },
             ]));
-            (400, "INVALID_ARGUMENT", BAD_KEY.into())
+            (400, "INVALID_ARGUMENT", INVALID_KEY_MESSAGE.into())
         }
-        Trouble::NoKey => (403, "PERMISSION_DENIED", UNREGISTERED.into()),
-        Trouble::NoModel { model } => (
+        ApiError::MissingKey => (403, "PERMISSION_DENIED", MISSING_KEY_MESSAGE.into()),
+        ApiError::ModelNotFound { model } => (
             404,
             "NOT_FOUND",
             format!(
@@ -235,42 +252,46 @@ pub(super) fn error(trouble: &Trouble) -> ErrorReply {
             )
             .into(),
         ),
-        Trouble::NoAddress { what } => (404, "NOT_FOUND", format!("No such method: {what}.").into()),
-        Trouble::Throttled(throttled) => {
-            let (message, more) = throttled_words(throttled);
-            details = more;
+        ApiError::RouteNotFound { request } => {
+            (404, "NOT_FOUND", format!("No such method: {request}.").into())
+        }
+        ApiError::RateLimited(rate_limit) => {
+            let (message, error_details) = rate_limit_message(rate_limit);
+            details = error_details;
             (429, "RESOURCE_EXHAUSTED", message.into())
         }
-        Trouble::Quota { model, .. } => {
-            // A day's quota: the vendor sends a delay of hours with it.
+        ApiError::QuotaExceeded { model, .. } => {
+            // For a daily quota the vendor sends a delay of hours.
             let wait = Duration::from_secs(36_000);
-            let (message, more) =
-                exhausted(model, 20, "generate_content_free_tier_requests", PER_DAY, wait.into());
-            details = Some(more);
+            let (message, error_details) =
+                quota_error(model, 20, "generate_content_free_tier_requests", DAILY_QUOTA_ID, wait.into());
+            details = Some(error_details);
             (429, "RESOURCE_EXHAUSTED", message.into())
         }
-        Trouble::Forbidden(Forbidden::Unsaid) => {
+        ApiError::Forbidden(ForbiddenResource::Unspecified) => {
             (403, "PERMISSION_DENIED", "The caller does not have permission".into())
         }
-        Trouble::Forbidden(Forbidden::Model(model)) => (
+        ApiError::Forbidden(ForbiddenResource::Model(model)) => (
             403,
             "PERMISSION_DENIED",
             format!("Permission denied: the project does not have access to the model {model}.").into(),
         ),
-        Trouble::Forbidden(Forbidden::File) => (
+        ApiError::Forbidden(ForbiddenResource::File) => (
             403,
             "PERMISSION_DENIED",
-            "You do not have permission to access the File practice or it may not exist.".into(),
+            "You do not have permission to access the File simulated or it may not exist.".into(),
         ),
-        Trouble::Unaffordable { max_tokens } => (402, "RESOURCE_EXHAUSTED", unaffordable(*max_tokens).into()),
-        Trouble::Server { status: 504 } => {
+        ApiError::InsufficientCredits { max_tokens } => {
+            (402, "RESOURCE_EXHAUSTED", insufficient_credits_message(*max_tokens).into())
+        }
+        ApiError::ServerError { status: 504 } => {
             (504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.".into())
         }
-        Trouble::Server { status } => {
+        ApiError::ServerError { status } => {
             (*status, "INTERNAL", "An internal error has occurred. Please retry.".into())
         }
-        Trouble::Unavailable { status } => (*status, "UNAVAILABLE", OVERLOADED.into()),
-        Trouble::Overloaded { status } => (status.unwrap_or(503), "UNAVAILABLE", OVERLOADED.into()),
+        ApiError::Unavailable { status } => (*status, "UNAVAILABLE", OVERLOADED_MESSAGE.into()),
+        ApiError::Overloaded { status } => (status.unwrap_or(503), "UNAVAILABLE", OVERLOADED_MESSAGE.into()),
     };
     let mut error = json!({ "code": code, "message": message, "status": status });
     if let Some(details) = details {
@@ -279,39 +300,39 @@ pub(super) fn error(trouble: &Trouble) -> ErrorReply {
     (code, json!({ "error": error }).to_string().into_bytes())
 }
 
-const BAD_KEY: &str = "API key not valid. Please pass a valid API key.";
-const UNREGISTERED: &str = "Method doesn't allow unregistered callers (callers without established identity). \
+const INVALID_KEY_MESSAGE: &str = "API key not valid. Please pass a valid API key.";
+const MISSING_KEY_MESSAGE: &str = "Method doesn't allow unregistered callers (callers without established identity). \
                             Please use API Key or other form of API consumer identity to call this API.";
-const OVERLOADED: &str = "The model is overloaded. Please try again later.";
-const PER_DAY: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
+const OVERLOADED_MESSAGE: &str = "The model is overloaded. Please try again later.";
+const DAILY_QUOTA_ID: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
 
-fn throttled_words(throttled: &Throttled) -> (String, Option<Value>) {
-    let wait = match throttled.hint {
-        Hint::Nothing => return ("Resource has been exhausted (e.g. check quota).".to_owned(), None),
-        Hint::After(wait) => Wait::from(wait),
-        Hint::Absurd(seconds) => Wait(format!("{seconds}s")),
+fn rate_limit_message(rate_limit: &RateLimitDetails) -> (String, Option<Value>) {
+    let wait = match rate_limit.retry_hint {
+        RetryHint::Missing => return ("Resource has been exhausted (e.g. check quota).".to_owned(), None),
+        RetryHint::After(wait) => ProtobufDuration::from(wait),
+        RetryHint::Implausible(seconds) => ProtobufDuration(format!("{seconds}s")),
     };
-    let (metric, id) = match throttled.quantity {
-        Quantity::Requests => {
+    let (metric, id) = match rate_limit.limit_kind {
+        LimitKind::Requests => {
             ("generate_content_free_tier_requests", "GenerateRequestsPerMinutePerProjectPerModel-FreeTier")
         }
-        Quantity::Tokens | Quantity::InputTokens => (
+        LimitKind::Tokens | LimitKind::InputTokens => (
             "generate_content_free_tier_input_token_count",
             "GenerateContentInputTokensPerModelPerMinute-FreeTier",
         ),
-        Quantity::OutputTokens => (
+        LimitKind::OutputTokens => (
             "generate_content_free_tier_output_token_count",
             "GenerateContentOutputTokensPerModelPerMinute-FreeTier",
         ),
     };
-    let (message, details) = exhausted(&throttled.model, throttled.limit, metric, id, wait);
+    let (message, details) = quota_error(&rate_limit.model, rate_limit.limit, metric, id, wait);
     (message, Some(details))
 }
 
-/// A protobuf duration, in seconds and their decimals.
-struct Wait(String);
+/// A protobuf duration: seconds with decimals.
+struct ProtobufDuration(String);
 
-impl From<Duration> for Wait {
+impl From<Duration> for ProtobufDuration {
     fn from(wait: Duration) -> Self {
         match wait.subsec_nanos() {
             0 => Self(format!("{}s", wait.as_secs())),
@@ -320,7 +341,13 @@ impl From<Duration> for Wait {
     }
 }
 
-fn exhausted(model: &str, limit: u64, metric: &str, id: &str, Wait(wait): Wait) -> (String, Value) {
+fn quota_error(
+    model: &str,
+    limit: u64,
+    metric: &str,
+    id: &str,
+    ProtobufDuration(wait): ProtobufDuration,
+) -> (String, Value) {
     let metric = format!("generativelanguage.googleapis.com/{metric}");
     let message = format!(
         "You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric: \
@@ -338,8 +365,8 @@ fn exhausted(model: &str, limit: u64, metric: &str, id: &str, Wait(wait): Wait) 
     (message, details)
 }
 
-/// Returns the list of models.
-pub(super) fn models(models: &[String]) -> Vec<u8> {
+/// Renders the list of models.
+pub(super) fn render_models(models: &[String]) -> Vec<u8> {
     let models: Vec<_> = models
         .iter()
         .map(|name| {
@@ -356,29 +383,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schema_goes_with_json_and_an_enum_with_its_own_type() {
-        let text = shape("", None).unwrap();
+    fn a_schema_requires_json_and_an_enum_its_own_mime_type() {
+        let text = answer_format("", None).unwrap();
         assert_eq!(text, None);
-        assert_eq!(shape("application/json", None).unwrap(), Some(Shape::Object));
+        assert_eq!(answer_format("application/json", None).unwrap(), Some(AnswerFormat::Object));
         let options = json!({ "type": "STRING", "enum": ["A", "B"] });
-        let choice = Shape::Choice(vec!["A".to_owned(), "B".to_owned()]);
-        assert_eq!(shape("text/x.enum", Some(options.clone())).unwrap(), Some(choice));
-        assert!(shape("", Some(options)).is_err());
-        assert!(shape("text/x.enum", Some(json!({}))).is_err());
-        assert!(shape("image/png", None).is_err());
+        let choice = AnswerFormat::Choice(vec!["A".to_owned(), "B".to_owned()]);
+        assert_eq!(answer_format("text/x.enum", Some(options.clone())).unwrap(), Some(choice));
+        assert!(answer_format("", Some(options)).is_err());
+        assert!(answer_format("text/x.enum", Some(json!({}))).is_err());
+        assert!(answer_format("image/png", None).is_err());
     }
 
     #[test]
-    fn delays_are_written_as_protobuf_durations() {
-        assert_eq!(Wait::from(Duration::from_secs(34)).0, "34s");
-        assert_eq!(Wait::from(Duration::from_nanos(3_957_525_076)).0, "3.957525076s");
-        assert_eq!(Wait::from(Duration::from_millis(500)).0, "0.500000000s");
+    fn delays_are_formatted_as_protobuf_durations() {
+        assert_eq!(ProtobufDuration::from(Duration::from_secs(34)).0, "34s");
+        assert_eq!(ProtobufDuration::from(Duration::from_nanos(3_957_525_076)).0, "3.957525076s");
+        assert_eq!(ProtobufDuration::from(Duration::from_millis(500)).0, "0.500000000s");
     }
 
     #[test]
-    fn a_parameter_is_found_in_a_query() {
-        assert_eq!(query("alt=sse&key=k-1", "key"), Some("k-1"));
-        assert_eq!(query("altar=x", "alt"), None);
-        assert_eq!(query("", "alt"), None);
+    fn a_query_parameter_is_found() {
+        assert_eq!(query_parameter("alt=sse&key=k-1", "key"), Some("k-1"));
+        assert_eq!(query_parameter("altar=x", "alt"), None);
+        assert_eq!(query_parameter("", "alt"), None);
     }
 }

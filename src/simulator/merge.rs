@@ -1,28 +1,28 @@
-//! Merges two JSON Schemas into one that accepts what both accept.
+//! Merges two JSON Schemas into one that accepts the values that both accept.
 //!
-//! Only as deep as made-up values need it: it never looks into references, alternatives or conditions.
+//! References, alternatives and conditions are not merged: generated values do not need it.
 
 use serde_json::{Map, Value, json};
 
-/// Returns a schema that keeps the rules of both.
-pub(super) fn merged(mut base: Map<String, Value>, more: Map<String, Value>) -> Map<String, Value> {
-    for (key, value) in more {
-        let both = match base.shift_remove(&key) {
+/// Returns a schema with the constraints of both.
+pub(super) fn merge_schemas(mut base: Map<String, Value>, other: Map<String, Value>) -> Map<String, Value> {
+    for (key, value) in other {
+        let merged_value = match base.shift_remove(&key) {
             None => value,
-            Some(old) => both(&key, old, value),
+            Some(old) => merge_keyword(&key, old, value),
         };
-        base.insert(key, both);
+        base.insert(key, merged_value);
     }
     base
 }
 
-fn both(key: &str, old: Value, new: Value) -> Value {
+fn merge_keyword(key: &str, old: Value, new: Value) -> Value {
     match (key, old, new) {
         ("properties", Value::Object(mut old), Value::Object(new)) => {
             for (name, property) in new {
                 let property = match old.shift_remove(&name) {
                     None => property,
-                    Some(other) => json!({ "allOf": [other, property] }),
+                    Some(existing) => json!({ "allOf": [existing, property] }),
                 };
                 old.insert(name, property);
             }
@@ -49,19 +49,20 @@ fn both(key: &str, old: Value, new: Value) -> Value {
 }
 
 fn common_type(old: Value, new: Value) -> Value {
-    let list = |value: Value| match value {
+    let to_list = |value: Value| match value {
         Value::Array(kinds) => kinds,
         kind => vec![kind],
     };
-    let (old, new) = (list(old), list(new));
-    let whole_number = |kinds: &[Value], others: &[Value]| {
+    let old = to_list(old);
+    let new = to_list(new);
+    let is_integer_and_number = |kinds: &[Value], others: &[Value]| {
         kinds.contains(&json!("integer"))
             && others.contains(&json!("number"))
             && !others.contains(&json!("integer"))
     };
-    let narrowed = whole_number(&old, &new) || whole_number(&new, &old);
+    let has_common_integer = is_integer_and_number(&old, &new) || is_integer_and_number(&new, &old);
     let mut common: Vec<Value> = old.into_iter().filter(|kind| new.contains(kind)).collect();
-    if narrowed {
+    if has_common_integer {
         common.push(json!("integer"));
     }
     Value::Array(common)
@@ -72,10 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_narrower_rule_of_two_wins() {
+    fn the_stricter_of_two_constraints_applies() {
         let merge = |a: Value, b: Value| {
             let (Value::Object(a), Value::Object(b)) = (a, b) else { panic!() };
-            Value::Object(merged(a, b))
+            Value::Object(merge_schemas(a, b))
         };
         assert_eq!(
             merge(json!({ "minimum": 1, "maximum": 9 }), json!({ "minimum": 3, "maximum": 12 })),

@@ -1,44 +1,45 @@
-//! Plays OpenAI, Anthropic and Gemini over HTTP, so that everything can be tried without a key.
+//! Simulator of the HTTP APIs of OpenAI, Anthropic and Gemini, for use without an API key.
 //!
-//! Replies, streams, headers and errors have each vendor's own form; latency, limits and faults are set.
-//! What it says is made up and says so. It shares no code with the formats that talk to real vendors, so
-//! that the two check each other, and it never calls anybody.
+//! Responses, streams, headers and errors have each vendor's format. Latency, rate limits and faults are settings.
+//! Generated answers are marked as simulated. The simulator shares no code with the client side of the wire
+//! formats, so that each can test the other, and it opens no outgoing connection.
 
 mod account;
-mod answer;
 mod anthropic;
-mod ask;
+mod api_error;
 mod body;
+mod completion;
+mod connection;
 mod counts;
-mod door;
-mod draw;
-mod events;
+mod distribution;
+mod duplicates;
+mod event_stream;
 mod example;
 mod fault;
 mod gateway;
 mod gemini;
-mod line;
+mod handler;
 mod merge;
 mod openai;
-mod play;
-mod repeats;
-mod reply;
-mod rules;
+mod parsed_request;
+mod request_scope;
+mod response_data;
+mod rng;
+mod routes;
 mod server;
 mod settings;
-mod spread;
-mod trouble;
+mod strict_schema;
+mod token_stream;
 mod vendor;
-mod visit;
-mod writing;
+mod vendor_format;
 
 #[cfg(test)]
 mod tests;
 
-pub use counts::{Counts, Second};
+pub use counts::{Counts, SecondCounts};
+pub use distribution::{FirstToken, Latency, Length};
 pub use example::example;
 pub use fault::{Fault, FaultKind, RetryAfter};
 pub use server::Simulator;
-pub use settings::{BucketSize, Gateway, Limits, OutputCounts, Settings};
-pub use spread::{FirstToken, Latency, Length};
+pub use settings::{AccountLimits, BucketSize, Gateway, OutputAccounting, Settings};
 pub use vendor::Vendor;

@@ -1,7 +1,6 @@
-//! Listens, and keeps the connections.
+//! TCP listener and connections of the simulator.
 //!
-//! One task accepts and owns all connections, so dropping the simulator ends every one of them. It never
-//! looks into a request.
+//! One task accepts and owns all connections, so dropping the simulator closes all of them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,17 +14,17 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::door::serve;
-use super::line::{Line, ResetSwitch};
-use super::visit::Shared;
+use super::connection::{Connection, ResetSwitch};
+use super::request_scope::Shared;
+use super::routes::serve;
 use super::{Counts, Settings, Vendor};
 
-/// Connections that may wait to be accepted: a client opens all of its own at once.
-const BACKLOG: u32 = 4_096;
-/// Wait after a failed accept, such as for want of file descriptors; without it the loop would spin.
+/// Length of the accept queue. A client opens many connections at the same time.
+const ACCEPT_BACKLOG: u32 = 4_096;
+/// Wait after a failed accept, for example without free file descriptors. It prevents a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A running simulator. Dropping it ends it and every connection.
+/// A running simulator. Dropping it stops it and closes all connections.
 pub struct Simulator {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -33,14 +32,14 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts a simulator on `runtime`. Port 0 takes any free one; [`Self::addr`] tells which.
+    /// Starts a simulator on `runtime`. Port 0 selects a free port; [`Self::addr`] returns it.
     pub fn start(settings: Settings, address: SocketAddr, runtime: &Handle) -> io::Result<Self> {
         let listener = {
-            let _inside = runtime.enter();
+            let _guard = runtime.enter();
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
-            socket.listen(BACKLOG)?
+            socket.listen(ACCEPT_BACKLOG)?
         };
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(settings));
@@ -48,12 +47,12 @@ impl Simulator {
         Ok(Self { address, shared, task })
     }
 
-    /// Returns the address it listens on.
+    /// Returns the address on which the simulator listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns what a client of `vendor` takes for its base URL.
+    /// Returns the base URL for a client of `vendor`.
     pub fn base_url(&self, vendor: Vendor) -> String {
         match vendor {
             Vendor::OpenAi => format!("http://{}/v1", self.address),
@@ -61,22 +60,22 @@ impl Simulator {
         }
     }
 
-    /// Returns what it saw since its start or the last [`Self::reset`].
+    /// Returns the counts since the start or the last [`Self::reset`].
     pub fn counts(&self) -> Counts {
         self.shared.counts()
     }
 
-    /// Returns the settings in force.
+    /// Returns the current settings.
     pub fn settings(&self) -> Settings {
         Settings::clone(&self.shared.settings.load())
     }
 
-    /// Changes the settings from the next call on. Counts go on, and what accounts have used stays used.
+    /// Replaces the settings from the next call on. Counts and the usage of accounts are kept.
     pub fn set(&self, settings: Settings) {
         self.shared.set(settings);
     }
 
-    /// Begins anew: counts, the clock of faults, repetitions and buckets are as at the start.
+    /// Resets counts, the clock of faults, repetitions and buckets to the initial state.
     pub fn reset(&self) {
         self.shared.reset();
     }
@@ -100,26 +99,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, runtime: Handle) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn_on(converse(stream, Arc::clone(&shared)), &runtime);
+                    connections.spawn_on(serve_connection(stream, Arc::clone(&shared)), &runtime);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            // Finished connections are taken out, or the set would grow with their number.
+            // Remove finished connections, or the set would grow without bound.
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Shared>) {
-    // Without it a small reply may wait 40 ms for an acknowledgement; where it cannot be set, so be it.
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>) {
+    // Without TCP_NODELAY a small response may wait 40 ms for an acknowledgement. An error is harmless.
     let _ = stream.set_nodelay(true);
-    let _open = shared.connect();
-    let switch = ResetSwitch::default();
-    let line = TokioIo::new(Line::new(stream, switch.clone()));
-    let service = service_fn(move |request| serve(Arc::clone(&shared), switch.clone(), request));
-    // It ends with an error when a client leaves early or a fault breaks it; neither is news.
-    let _ = http1::Builder::new().serve_connection(line, service).await;
+    let _connection_guard = shared.open_connection();
+    let reset_switch = ResetSwitch::default();
+    let connection = TokioIo::new(Connection::new(stream, reset_switch.clone()));
+    let service = service_fn(move |request| serve(Arc::clone(&shared), reset_switch.clone(), request));
+    // An error is expected if the client disconnects early or a fault aborts the connection.
+    let _ = http1::Builder::new().serve_connection(connection, service).await;
 }

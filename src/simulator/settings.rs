@@ -1,6 +1,4 @@
 //! The simulator's settings.
-//!
-//! Types refuse what could not be played; nothing here is read twice or ignored.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -11,49 +9,49 @@ use crate::types::duration;
 
 use super::{Fault, FirstToken, Latency, Length, RetryAfter};
 
-/// How the simulator behaves. With nothing set it answers at once, short, always, and without limits.
+/// Behavior of the simulator. By default it answers every request at once with a short text, without limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Decides every draw: the same seed and the same requests give the same answers and faults.
+    /// Seed of all random values: the same seed and the same requests result in the same answers and faults.
     pub seed: u64,
     /// Time from the request to the last byte of the answer: `"1.5s"`, or `{ median = "1s", p95 = "4s" }`.
     pub latency: Latency,
-    /// When a stream's first piece comes, and with it its status and headers: a share of the latency
-    /// (`0.25`), or a time (`"300ms"`).
+    /// Time of a stream's first chunk, and of its status and headers: a fraction of the latency (`0.25`), or a
+    /// duration (`"300ms"`).
     pub first_token: FirstToken,
-    /// Most pieces of text in one stream.
+    /// Maximum number of text chunks in a stream.
     pub chunks: NonZeroU64,
-    /// Length of answers in prose: `400`, or `{ median = 300, p95 = 900 }`; cut at the request's own limit,
-    /// as a vendor would. Not set: one short sentence that always fits. Structured answers keep their length.
+    /// Length of text answers in tokens: `400`, or `{ median = 300, p95 = 900 }`. As at a vendor, answers are cut
+    /// at the request's limit. By default an answer is one short sentence within that limit. Structured answers
+    /// keep their length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_tokens: Option<Length>,
     /// Limits of each account.
-    pub limits: Limits,
-    /// Whether replies carry rate-limit headers, where limits are set and the vendor sends such headers.
+    pub limits: AccountLimits,
+    /// Whether responses have rate-limit headers, if limits are set and the vendor sends such headers.
     pub headers: bool,
-    /// The gateway in front of the vendor, whose headers replies carry instead of the vendor's.
+    /// Gateway in front of the vendor. Responses have its rate-limit headers instead of the vendor's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Gateway>,
-    /// How far the vendor's clock is ahead of this machine's: its `Date`, and the dates in its headers.
+    /// How far the vendor's clock is ahead of this machine's. It applies to `Date` and to the times in other
+    /// headers.
     #[serde(serialize_with = "duration::serialize", deserialize_with = "duration::deserialize_from_zero")]
     pub clock_ahead: Duration,
-    /// What a 429 says about when to come back: `true` (the truth), `false` (nothing) or `"absurd"`.
+    /// Retry delay in a 429: `true` (accurate), `false` (none) or `"absurd"`.
     pub retry_after: RetryAfter,
-    /// What goes wrong. The first that befalls a request is played.
+    /// Faults to inject. At most one fault applies to a request.
     pub faults: Vec<Fault>,
-    /// The only keys that are accepted; empty accepts any, and none.
+    /// Accepted API keys. If empty, any key is accepted, and a request needs none.
     pub keys: Vec<String>,
-    /// The only models that exist; empty accepts any name.
+    /// Existing models. If empty, any name is accepted.
     pub models: Vec<String>,
-    /// Parameters that are refused by their names, as reasoning models refuse them: `temperature`, `max_tokens`
-    /// (OpenAI: for `max_completion_tokens`), `stream_options`.
+    /// Parameters that are rejected, as by reasoning models: `temperature`, `max_tokens` (OpenAI requires
+    /// `max_completion_tokens` instead), `stream_options`.
     pub refused_parameters: Vec<String>,
-    /// Whether a schema must keep the vendor's own rules (such as `additionalProperties: false`), as it must
-    /// at the real vendor.
+    /// Whether schemas must follow the vendor's rules, such as `additionalProperties: false`.
     pub strict_schemas: bool,
-    /// Whether counts tell how many different prompts were answered, and how many more than once. Costs
-    /// about 16 bytes for each prompt.
+    /// Whether to count distinct prompts, and prompts answered more than once. Costs about 16 bytes per prompt.
     pub track_prompts: bool,
 }
 
@@ -65,7 +63,7 @@ impl Default for Settings {
             first_token: FirstToken::default(),
             chunks: NonZeroU64::MIN.saturating_add(3),
             answer_tokens: None,
-            limits: Limits::default(),
+            limits: AccountLimits::default(),
             headers: true,
             gateway: None,
             clock_ahead: Duration::ZERO,
@@ -80,12 +78,12 @@ impl Default for Settings {
     }
 }
 
-/// What one account may use. An account is one key at one vendor, or all keys of a vendor together; and
-/// either all of its models, or each.
+/// Rate limits of one account. An account is one key at one vendor or all keys of a vendor. It includes all of its
+/// models or one model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Requests per minute; not set means no limit, as below.
+pub struct AccountLimits {
+    /// Requests per minute. `None` is no limit, here and in the fields below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU64>,
     /// Tokens per minute, input and output together.
@@ -97,23 +95,23 @@ pub struct Limits {
     /// Output tokens per minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_tokens_per_minute: Option<NonZeroU64>,
-    /// How much may be used at once: what a minute allows (`"60s"`) or what a second allows (`"1s"`).
+    /// Bucket size: the limit of one minute (`"60s"`) or of one second (`"1s"`).
     pub bucket: BucketSize,
-    /// Whether a bucket is full at first; else it is empty.
+    /// Whether a bucket is full at the start. Otherwise it is empty.
     pub starts_full: bool,
-    /// What a call's output counts, and when: what it writes, while it does (`"used"`); what it might write
-    /// (`"max_tokens"`) or will write (`"foreseen"`), when it comes.
-    pub output_counts: OutputCounts,
-    /// Requests per minute that somebody else takes, steadily, out of `requests_per_minute` of each account.
-    /// Replies do not tell of it.
-    pub others_per_minute: u64,
+    /// How output tokens are charged: the generated tokens as they are generated (`"used"`), or on arrival the
+    /// request's `max_tokens` (`"max_tokens"`) or the length of the answer (`"oracle"`).
+    pub output_accounting: OutputAccounting,
+    /// Requests per minute that other clients consume from `requests_per_minute` of each account, at a constant
+    /// rate. Responses do not report them.
+    pub background_requests_per_minute: u64,
     /// Whether all keys of a vendor are one account.
-    pub shared: bool,
-    /// Whether each model has limits of its own.
+    pub shared_across_keys: bool,
+    /// Whether each model has its own limits.
     pub per_model: bool,
 }
 
-impl Default for Limits {
+impl Default for AccountLimits {
     fn default() -> Self {
         Self {
             requests_per_minute: None,
@@ -122,48 +120,48 @@ impl Default for Limits {
             output_tokens_per_minute: None,
             bucket: BucketSize::Minute,
             starts_full: true,
-            output_counts: OutputCounts::Used,
-            others_per_minute: 0,
-            shared: false,
+            output_accounting: OutputAccounting::Used,
+            background_requests_per_minute: 0,
+            shared_across_keys: false,
             per_model: false,
         }
     }
 }
 
-/// Who stands in front of the vendor, and says in its own headers how the limit of requests stands.
+/// API gateway in front of the vendor, with its own headers for the limit of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gateway {
-    /// As draft-ietf-httpapi-ratelimit-headers-08 has it: `RateLimit` and `RateLimit-Policy`, which names the window.
+    /// Headers of draft-ietf-httpapi-ratelimit-headers-08: `RateLimit` and `RateLimit-Policy`, with the window.
     Ietf,
-    /// As Kong does without its own names: `RateLimit-Limit`, `-Remaining` and `-Reset`, in whole seconds until the
-    /// window ends. Nothing names the window.
+    /// Kong's headers without its own prefix: `RateLimit-Limit`, `-Remaining` and `-Reset`, in whole seconds until
+    /// the end of the window. No header contains the window.
     Kong,
 }
 
-/// How much of a limit may be used at once.
+/// Bucket size of a limit: the largest burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BucketSize {
-    /// What a minute allows.
+    /// The limit of one minute.
     #[serde(rename = "60s")]
     Minute,
-    /// What a second allows.
+    /// The limit of one second.
     #[serde(rename = "1s")]
     Second,
 }
 
-/// What a call's output counts towards a limit.
+/// Output tokens that a call consumes from a limit, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum OutputCounts {
-    /// The tokens that are written, as they are: with each piece of a stream, at the end of a whole reply.
-    /// So does Anthropic. Who comes is refused only for what was written before, and a limit may be overdrawn.
+pub enum OutputAccounting {
+    /// The generated tokens as they are generated: with each chunk of a stream, or at the end of the response. A
+    /// call is rejected only for tokens generated before it arrives, so a limit may be overdrawn. Anthropic counts
+    /// in this way.
     Used,
-    /// The request's `max_tokens` where it gives one, used or not, when the call comes. Much as OpenAI does.
+    /// The request's `max_tokens` on arrival, or the length of the answer if it sets none. Similar to OpenAI.
     MaxTokens,
-    /// The tokens that the answer is going to have, when the call comes. No vendor can know that; it is for
-    /// tests that want exact sums.
-    Foreseen,
+    /// The length of the answer on arrival. No vendor can predict it. For tests that need exact sums.
+    Oracle,
 }
 
 #[cfg(test)]
@@ -172,7 +170,7 @@ mod tests {
     use crate::simulator::FaultKind;
 
     #[test]
-    fn settings_are_read_as_people_write_them() {
+    fn settings_are_parsed_from_toml() {
         let settings: Settings = toml::from_str(
             r#"
             seed = 7
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_or_a_limit_of_zero_is_refused() {
+    fn an_unknown_key_or_a_limit_of_zero_is_rejected() {
         assert!(toml::from_str::<Settings>("latancy = \"1s\"").is_err());
         assert!(toml::from_str::<Settings>("limits = { requests_per_minute = 0 }").is_err());
         assert!(toml::from_str::<Settings>("limits = { bucket = \"5s\" }").is_err());

@@ -1,12 +1,10 @@
-//! Names the vendors that are played.
-//!
-//! How each of them speaks is in a file of its own; here nothing knows a byte of any format.
+//! Names of the simulated vendors.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A vendor that the simulator plays.
+/// A simulated vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Vendor {
@@ -23,7 +21,7 @@ impl Vendor {
     /// Every vendor.
     pub const ALL: [Self; 3] = [Self::OpenAi, Self::Anthropic, Self::Gemini];
 
-    /// Returns the name that settings and counts use.
+    /// Returns the name in settings and counts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",

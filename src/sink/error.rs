@@ -1,9 +1,9 @@
-//! Says why an output cannot be opened or written.
+//! Errors of opening and writing an output.
 
 use std::io;
 use std::sync::Arc;
 
-/// Why an output cannot be opened or written. Everybody who writes to it gets the same one.
+/// Why an output cannot be opened or written. Every caller that writes to it gets the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened for writing.
@@ -11,7 +11,7 @@ pub enum Error {
     Open {
         /// The file.
         name: String,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// The path is a directory.
@@ -20,8 +20,8 @@ pub enum Error {
         /// The directory.
         name: String,
     },
-    /// The file is in use by the run in another way.
-    #[error("{}; name another file to write to", same(name, other))]
+    /// The run already uses the file in another way.
+    #[error("{}; name another file to write to", same_file_message(name, other))]
     SameFile {
         /// The output.
         name: String,
@@ -42,7 +42,7 @@ pub enum Error {
         /// The file.
         name: String,
     },
-    /// Somebody else writes to the file.
+    /// Another run writes to the file.
     #[error("another run is writing to {name}; wait until it has ended, or name another file")]
     InUse {
         /// The file.
@@ -53,28 +53,28 @@ pub enum Error {
     Thread {
         /// The output.
         name: String,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// Writing failed, for example because the disk is full.
-    #[error("cannot write to {name}; {} safely written{}", these(*lines), advice(source))]
+    #[error("cannot write to {name}; {} safely written{}", count_lines(*lines), advice(source))]
     Write {
         /// The output.
         name: String,
-        /// Whole lines that were written before.
+        /// Complete lines that were written before.
         lines: u64,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// Nobody reads the output any more.
-    #[error("nobody reads {name} any more; {} safely written", these(*lines))]
+    /// The reader of the output has closed it.
+    #[error("the reader of {name} has closed it; {} safely written", count_lines(*lines))]
     BrokenPipe {
         /// The output.
         name: String,
-        /// Whole lines that were written before.
+        /// Complete lines that were written before.
         lines: u64,
     },
-    /// The writing thread panicked: a bug of ours, or of the caller's own writer.
+    /// The writing thread panicked: a bug of this program, or of the caller's own writer.
     #[error("the thread that writes {name} panicked")]
     Panicked {
         /// The output.
@@ -82,14 +82,14 @@ pub enum Error {
     },
 }
 
-fn same(name: &str, other: &str) -> String {
+fn same_file_message(name: &str, other: &str) -> String {
     if name == other {
         return format!("{name} is in use by this run already");
     }
     format!("{name} and {other} are the same file")
 }
 
-/// What to do about an error of the system, where that is known.
+/// Returns what the user can do about a system error, if that is known.
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "; make its directory first",
@@ -105,7 +105,7 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-fn these(lines: u64) -> String {
+fn count_lines(lines: u64) -> String {
     match lines {
         0 => "nothing is".into(),
         1 => "1 line is".into(),
@@ -114,7 +114,7 @@ fn these(lines: u64) -> String {
 }
 
 impl Error {
-    /// Says why a write to `name` failed after `lines` whole lines.
+    /// Returns the error of a write to `name` that failed after `lines` complete lines.
     pub(super) fn of_write(name: String, lines: u64, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::BrokenPipe => Self::BrokenPipe { name, lines },
@@ -122,7 +122,8 @@ impl Error {
         }
     }
 
-    /// Returns whether the reader of a pipe went away, as `head` does: a reason to stop, not to complain.
+    /// Returns whether the reader of a pipe has closed it, as `head` does. This ends the output but is not a
+    /// failure to report.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::BrokenPipe { .. })
     }

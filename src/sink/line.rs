@@ -1,7 +1,7 @@
 //! The lines of the output: the public format of results and rejects.
 //!
-//! Names and meanings of the fields are a promise to whoever reads the files. Plain data; nothing
-//! here writes.
+//! The names and meanings of the fields are a compatibility promise to readers of the files. Plain data;
+//! nothing here writes.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::types::{
-    Attempt, Charged, Class, Failure, ItemKey, ItemStatus, KeyLabel, ModelName, NanoUsd, Outcome,
-    ProviderName, StepName, Trail, Usage,
+    Attempt, AttemptLog, Charged, Class, Failure, ItemKey, ItemStatus, KeyLabel, ModelName, NanoUsd, Outcome,
+    ProviderName, StepName, Usage,
 };
 
-/// One settled item.
+/// One finished item.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
     /// The item's `id`, else the hash of its content.
@@ -22,35 +22,35 @@ pub struct Line {
     pub line: u64,
     /// How it ended.
     pub status: ItemStatus,
-    /// Whether a played provider had a part in it, so that answers are made up.
-    pub practice: bool,
-    /// Every step's answer by the step's name: text, or JSON where the step has a schema; null when
-    /// there is none, for which `steps` has the reason.
+    /// Whether a simulated provider answered one of its requests, so that answers are simulated.
+    pub simulated: bool,
+    /// The answer of every step by the step's name: text, or JSON if the step has a schema. Null if there is
+    /// none; `steps` has the reason.
     pub answers: Map<String, Value>,
-    /// Why the item failed; null unless it did.
+    /// Why the item failed; null unless it failed.
     pub error: Option<LineError>,
-    /// What each step took, by the step's name, in the pipeline's order.
+    /// What each step used, by the step's name, in the pipeline's order.
     #[serde(serialize_with = "as_map")]
     pub steps: Vec<(StepName, StepLine)>,
-    /// Tokens of all calls, as far as the providers told them.
+    /// Tokens of all attempts, as far as the providers reported them.
     pub tokens: TokenCount,
-    /// What all calls cost in US dollars; null when a price or a usage is unknown.
+    /// Cost of all attempts in US dollars; null if a price or a usage is unknown.
     #[serde(rename = "cost_usd", serialize_with = "as_dollars")]
     pub cost: Option<NanoUsd>,
-    /// Seconds from the item's start until it settled.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub took: Duration,
-    /// Calls that were made for it.
+    /// Seconds from the item's start until it finished.
+    #[serde(rename = "duration_seconds", serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// Attempts that were made for it.
     pub attempts: u64,
 }
 
 impl Line {
-    /// Makes a line whose totals are the sums over `steps`.
+    /// Creates a line whose totals are the sums over `steps`.
     pub fn new(
         key: ItemKey,
         line: u64,
         status: ItemStatus,
-        took: Duration,
+        duration: Duration,
         steps: Vec<(StepName, StepLine)>,
     ) -> Self {
         let each = || steps.iter().map(|(_, step)| step);
@@ -61,9 +61,10 @@ impl Line {
         };
         let cost = each().map(|step| step.cost).sum();
         let attempts = each().map(|step| step.attempts).sum();
-        let practice = each().any(|step| step.practice);
-        let (answers, error) = (Map::new(), None);
-        Self { key, line, status, practice, answers, error, steps, tokens, cost, took, attempts }
+        let simulated = each().any(|step| step.simulated);
+        let answers = Map::new();
+        let error = None;
+        Self { key, line, status, simulated, answers, error, steps, tokens, cost, duration, attempts }
     }
 }
 
@@ -72,7 +73,7 @@ impl Line {
 pub struct LineError {
     /// The class, such as `rate_limit`.
     pub class: Class,
-    /// The step that failed; null when it was no step's doing.
+    /// The step that failed; null if the failure belongs to no step.
     pub step: Option<StepName>,
     /// What happened, in the provider's words where there are any.
     pub message: String,
@@ -97,42 +98,42 @@ impl From<Usage> for TokenCount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
-    /// With an answer that passed its check.
+    /// With an answer that passed validation.
     Completed,
-    /// Without one.
+    /// Without an answer.
     Failed,
-    /// It was not due: its condition was false.
+    /// Its condition was false.
     Skipped,
-    /// It was not asked, or its answer was not waited for, because the item had failed.
+    /// It was not requested, or its answer was not awaited, because the item had failed.
     Unfinished,
 }
 
-/// What one step of one item took.
+/// What one step of one item used.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepLine {
     /// How it ended.
     pub status: StepStatus,
-    /// The provider that answered, or was asked last; null when none was asked.
+    /// The provider that answered, or that got the last attempt; null if there was no attempt.
     pub provider: Option<ProviderName>,
-    /// Its model, by its name in the configuration; null when none was asked.
+    /// Its model, by its name in the configuration; null if there was no attempt.
     pub model: Option<ModelName>,
     /// The label of the key that was used, such as `env:OPENAI_API_KEY`; never the key itself.
     pub key: Option<KeyLabel>,
-    /// Whether a played provider answered, so that the answer is made up.
-    pub practice: bool,
-    /// Calls that were made, re-asks and failovers included.
+    /// Whether a simulated provider answered, so that the answer is simulated.
+    pub simulated: bool,
+    /// Attempts that were made, including re-asks and failovers.
     pub attempts: u64,
-    /// Tokens of all its calls; null when a provider did not tell.
+    /// Tokens of all its attempts; null if a provider did not report them.
     pub tokens: Option<TokenCount>,
-    /// What its calls cost in US dollars; null when that is not known for all of them.
+    /// Cost of its attempts in US dollars; null if it is not known for all of them.
     #[serde(rename = "cost_usd", serialize_with = "as_dollars")]
     pub cost: Option<NanoUsd>,
-    /// Seconds its calls took, waiting for a permit included.
-    #[serde(rename = "seconds", serialize_with = "as_seconds")]
-    pub took: Duration,
-    /// Why it failed; null unless it did.
+    /// Seconds that its attempts took, including the time in the queue.
+    #[serde(rename = "duration_seconds", serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// Why it failed; null unless it failed.
     pub error: Option<StepError>,
-    /// What was unusual about its calls, each once; empty mostly.
+    /// Unusual facts about its attempts, each once; usually empty.
     pub notes: Vec<String>,
 }
 
@@ -146,85 +147,85 @@ pub struct StepError {
 }
 
 impl StepLine {
-    /// Makes the line of a step that was not due.
+    /// Creates the line of a step whose condition was false.
     pub fn skipped() -> Self {
         Self {
             status: StepStatus::Skipped,
             provider: None,
             model: None,
             key: None,
-            practice: false,
+            simulated: false,
             attempts: 0,
             tokens: Some(TokenCount::default()),
             cost: Some(NanoUsd(0)),
-            took: Duration::ZERO,
+            duration: Duration::ZERO,
             error: None,
             notes: Vec::new(),
         }
     }
 
-    /// Makes the line of a step that was answered, by way of `trail`.
-    pub fn completed(trail: &Trail, practice: bool) -> Self {
-        Self { status: StepStatus::Completed, practice, ..Self::of(trail) }
+    /// Creates the line of a step that was answered.
+    pub fn completed(attempts: &AttemptLog, simulated: bool) -> Self {
+        Self { status: StepStatus::Completed, simulated, ..Self::of(attempts) }
     }
 
-    /// Names the attempt that gave the answer.
+    /// Sets the attempt that gave the answer.
     #[must_use]
     pub fn answered_by(mut self, attempt: &Attempt) -> Self {
-        self.provider = Some(attempt.lane.provider.clone());
-        self.model = Some(attempt.lane.model.clone());
+        self.provider = Some(attempt.target.provider.clone());
+        self.model = Some(attempt.target.model.clone());
         self.key.clone_from(&attempt.key);
         self
     }
 
-    /// Makes the line of a step that failed with `failure`, by way of `trail`.
-    pub fn failed(trail: &Trail, failure: &Failure, practice: bool) -> Self {
+    /// Creates the line of a step that failed with `failure`.
+    pub fn failed(attempts: &AttemptLog, failure: &Failure, simulated: bool) -> Self {
         let error = Some(StepError { class: failure.class, message: failure.message.to_string() });
-        Self { status: StepStatus::Failed, practice, error, ..Self::of(trail) }
+        Self { status: StepStatus::Failed, simulated, error, ..Self::of(attempts) }
     }
 
-    /// Makes the line of a step whose item failed before its answer came, by way of `trail` so far.
-    pub fn unfinished(trail: &Trail) -> Self {
-        Self { status: StepStatus::Unfinished, ..Self::of(trail) }
+    /// Creates the line of a step whose item failed before its answer arrived.
+    pub fn unfinished(attempts: &AttemptLog) -> Self {
+        Self { status: StepStatus::Unfinished, ..Self::of(attempts) }
     }
 
-    fn of(trail: &Trail) -> Self {
-        let mut line = Self { attempts: trail.calls() as u64, ..Self::skipped() };
-        for attempt in &trail.0 {
-            line.took += attempt.waited + attempt.took;
+    fn of(attempts: &AttemptLog) -> Self {
+        let mut line = Self { attempts: attempts.calls() as u64, ..Self::skipped() };
+        for attempt in &attempts.0 {
+            line.duration += attempt.queue_time + attempt.duration;
             line.notes.extend(attempt.note().filter(|note| !line.notes.contains(note)));
-            // What was refused before any work is free even when the provider does not say so; what has not left
-            // is, anyhow.
-            let free = match &attempt.outcome {
+            // An attempt that was rejected before any work is free even if the provider does not report so. An
+            // attempt that was not sent is free, too.
+            let is_free = match &attempt.outcome {
                 Outcome::Refused(_) => true,
                 Outcome::Failed(failure) | Outcome::Lost(failure) => failure.charged == Charged::No,
                 Outcome::Answered | Outcome::Superseded | Outcome::BrokenOff => false,
             };
-            let tokens = attempt.usage.map(TokenCount::from).or(free.then(TokenCount::default));
-            let cost = attempt.cost.or((free && attempt.usage.is_none()).then_some(NanoUsd(0)));
+            let tokens = attempt.usage.map(TokenCount::from).or(is_free.then(TokenCount::default));
+            let cost = attempt.cost.or((is_free && attempt.usage.is_none()).then_some(NanoUsd(0)));
             line.cost = line.cost.zip(cost).map(|(sum, more)| sum + more);
             line.tokens = line.tokens.zip(tokens).map(|(sum, more)| TokenCount {
                 input: sum.input.saturating_add(more.input),
                 output: sum.output.saturating_add(more.output),
             });
         }
-        if let Some(last) = trail.0.last() {
-            line.provider = Some(last.lane.provider.clone());
-            line.model = Some(last.lane.model.clone());
+        if let Some(last) = attempts.0.last() {
+            line.provider = Some(last.target.provider.clone());
+            line.model = Some(last.target.model.clone());
             line.key = last.key.clone();
         }
         line
     }
 }
 
-/// One piece of the input that was no valid item.
+/// One piece of the input that was not a valid item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RejectLine {
     /// The line of the input on which it begins, from 1.
     pub line: u64,
     /// What is wrong with it, to be read after "line N".
     pub reason: String,
-    /// Its key, when it got as far as having one; else null.
+    /// Its key, if it was determined; else null.
     pub key: Option<ItemKey>,
     /// The beginning of its text.
     pub text: String,
@@ -242,7 +243,7 @@ fn as_seconds<S: Serializer>(took: &Duration, to: S) -> Result<S::Ok, S::Error> 
     to.serialize_f64(seconds(*took))
 }
 
-/// Returns seconds to the millisecond.
+/// Returns seconds, rounded down to the millisecond.
 pub(super) fn seconds(took: Duration) -> f64 {
     took.as_millis() as f64 / 1e3
 }

@@ -1,27 +1,30 @@
-//! Writes one line per settled item, and one per rejected piece of the input.
+//! Writes one line per finished item, and one line per rejected piece of the input.
 //!
-//! A thread writes; a [`Sink`] passes lines to it through a bounded queue, so a slow disk or pipe slows
-//! the run instead of filling the memory. Or it gives them to the program itself, through a channel. A write that fails is seen by the next one and by
-//! [`Sink::finish`], which also say how many lines are safe; a file never ends in half a line.
+//! A thread writes the lines. A [`Sink`] passes them to it through a bounded queue, so a slow disk or pipe
+//! slows the run down instead of filling the memory. Alternatively the sink sends the lines to the program
+//! itself through a channel. A failed write is reported by the next write and by [`Sink::finish`], with the
+//! number of lines that are safely written. A file never ends in a partial line.
 
+mod atomic_file;
 mod columns;
+mod destination;
 mod error;
+mod format;
 mod line;
-mod order;
 mod output;
-mod owned;
+mod output_owner;
+mod reorder_buffer;
 mod restore;
-mod successor;
-mod target;
 #[cfg(test)]
 mod tests;
 mod write;
 mod write_queue;
 
+pub use destination::Destination;
 pub use error::Error;
+pub use format::{Format, FormulaCells};
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
-pub use order::Reorder;
-pub use output::Written;
-pub use owned::{Owner, ReplaceableFile, Replaced, WrittenFile};
-pub use target::Target;
-pub use write::{Format, Formulas, Sink};
+pub use output::WriteSummary;
+pub use output_owner::{OutputOwner, ReplaceableFile, Replacement, WrittenFile};
+pub use reorder_buffer::ReorderBuffer;
+pub use write::Sink;

@@ -1,5 +1,7 @@
-//! Writes blocks of lines to a file or a pipe, and keeps the file whole: no half line stays, and the file that was there
-//! before is replaced when it is time.
+//! Writes blocks of lines to a file or a pipe and keeps the file consistent.
+//!
+//! No partial line stays in the file, and an original file is replaced only when the conditions for that are
+//! met.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,54 +10,54 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::Error;
-use super::restore::keep_in_place;
-use super::successor::Successor;
+use super::atomic_file::ReplacementFile;
+use super::restore::restore_if_removed;
 
-/// What was written.
+/// Summary of what was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
-    /// Whole lines, a header not counted.
+pub struct WriteSummary {
+    /// Complete lines, without a header.
     pub lines: u64,
-    /// Bytes, a header included.
+    /// Bytes, with a header.
     pub bytes: u64,
-    /// Whether the file that was there before has been left in its place: it holds more.
-    pub left_before: bool,
+    /// Whether the original file was kept because it holds more lines.
+    pub kept_original: bool,
 }
 
-/// What both sides of a sink know.
+/// State that both sides of a sink share.
 #[derive(Default)]
-pub(super) struct Flags {
+pub(super) struct SharedFlags {
     /// Lines are missing at the end.
-    pub(super) cut_short: AtomicBool,
-    /// The input was not dealt with to its end.
-    pub(super) partial: AtomicBool,
-    /// The output was given up: what is not written now is not written.
+    pub(super) lines_missing: AtomicBool,
+    /// The input was not processed to its end.
+    pub(super) input_incomplete: AtomicBool,
+    /// The output was abandoned: lines that are not written yet will not be written.
     pub(super) abandoned: AtomicBool,
-    /// Whole lines that are written.
+    /// Complete lines that are written.
     pub(super) lines: AtomicU64,
-    /// The file that was there before is still in its place.
-    pub(super) left_before: AtomicBool,
+    /// The original file is still in place.
+    pub(super) kept_original: AtomicBool,
 }
 
-/// Where the lines of a sink are written.
-pub(super) struct Output {
+/// Destination of the lines of a sink.
+pub(super) struct OutputWriter {
     pub(super) name: String,
     pub(super) out: Option<Box<dyn Write + Send>>,
     pub(super) file: Option<File>,
-    /// Set until it has taken the place of the file that is named.
-    pub(super) successor: Option<Successor>,
+    /// Set until it has replaced the original file.
+    pub(super) replacement: Option<ReplacementFile>,
     pub(super) path: Option<PathBuf>,
-    pub(super) written: Written,
-    pub(super) flags: Arc<Flags>,
+    pub(super) written: WriteSummary,
+    pub(super) flags: Arc<SharedFlags>,
 }
 
-impl Output {
+impl OutputWriter {
     /// Writes `block`, in which lines end at `ends`.
     pub(super) fn write(&mut self, block: &[u8], ends: &[usize]) -> Result<(), Error> {
         let mut done = 0;
         let result = match &mut self.out {
             _ if self.flags.abandoned.load(Relaxed) => Err(io::ErrorKind::BrokenPipe.into()),
-            Some(out) => write_out(out, block, &mut done),
+            Some(out) => write_all_counted(out, block, &mut done),
             None => Ok(()),
         };
         match result {
@@ -64,65 +66,67 @@ impl Output {
                 self.written.bytes += block.len() as u64;
                 let lines = self.written.lines;
                 self.flags.lines.store(lines, Relaxed);
-                self.succeed(|successor| successor.is_due(lines))
+                self.replace_original(|replacement| replacement.has_enough_lines(lines))
             }
             Err(source) => Err(self.failed(source, ends, done)),
         }
     }
 
-    /// Cuts off the line of which only a part was written, and tells how many are whole.
+    /// Removes a partial line from the file and returns the error with the number of complete lines.
     pub(super) fn failed(&mut self, source: io::Error, ends: &[usize], done: usize) -> Error {
-        let whole = ends.partition_point(|end| *end <= done);
-        self.written.lines += whole as u64;
+        let complete_lines = ends.partition_point(|end| *end <= done);
+        self.written.lines += complete_lines as u64;
         self.flags.lines.store(self.written.lines, Relaxed);
-        self.written.bytes += ends[..whole].last().copied().unwrap_or_default() as u64;
+        self.written.bytes += ends[..complete_lines].last().copied().unwrap_or_default() as u64;
         if let Some(file) = &self.file {
-            // The error that led here is the one worth telling.
+            // The error that led here is the one to report.
             let _ = file.set_len(self.written.bytes);
         }
         Error::of_write(self.name.clone(), self.written.lines, source)
     }
 
-    /// Takes out what was in the file.
+    /// Truncates the file.
     pub(super) fn empty(&self) -> Result<(), Error> {
         let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
         self.file.as_ref().map_or(Ok(()), |file| file.set_len(0)).map_err(failed)
     }
 
-    /// Takes the place of the file that was there, if it is time.
-    fn succeed(&mut self, is_due: impl Fn(&Successor) -> bool) -> Result<(), Error> {
-        let Some(successor) = self.successor.take_if(|successor| is_due(successor)) else { return Ok(()) };
-        let failed = |source| {
-            let (name, lines) = (self.name.clone(), 0);
-            Error::Write { name, lines, source: Arc::new(source) }
+    /// Replaces the original file if `is_ready` returns true for the replacement.
+    fn replace_original(&mut self, is_ready: impl Fn(&ReplacementFile) -> bool) -> Result<(), Error> {
+        let Some(replacement) = self.replacement.take_if(|replacement| is_ready(replacement)) else {
+            return Ok(());
         };
-        successor.take(self.file.as_ref()).map_err(failed)?;
-        self.flags.left_before.store(false, Relaxed);
+        let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
+        replacement.commit(self.file.as_ref()).map_err(failed)?;
+        self.flags.kept_original.store(false, Relaxed);
         Ok(())
     }
 
-    pub(super) fn finish(&mut self) -> Result<Written, Error> {
-        // An output that was given up has gaps.
-        let cut_short = self.flags.cut_short.load(Relaxed) || self.flags.abandoned.load(Relaxed);
+    pub(super) fn finish(&mut self) -> Result<WriteSummary, Error> {
+        // An abandoned output has gaps.
+        let lines_missing = self.flags.lines_missing.load(Relaxed) || self.flags.abandoned.load(Relaxed);
         let lines = self.written.lines;
-        let is_partial = self.flags.partial.load(Relaxed);
-        let is_enough = |successor: &Successor| !is_partial || lines >= successor.at_least;
-        self.succeed(|successor| successor.is_due(lines) || !cut_short && is_enough(successor))?;
-        self.written.left_before = self.successor.is_some();
+        let is_input_incomplete = self.flags.input_incomplete.load(Relaxed);
+        let has_min_lines =
+            |replacement: &ReplacementFile| !is_input_incomplete || lines >= replacement.min_lines_if_partial;
+        self.replace_original(|replacement| {
+            replacement.has_enough_lines(lines) || !lines_missing && has_min_lines(replacement)
+        })?;
+        self.written.kept_original = self.replacement.is_some();
         let failed =
             |lines, source| Error::Write { name: self.name.clone(), lines, source: Arc::new(source) };
         let Some(file) = &self.file else { return Ok(self.written) };
-        // A network file system may tell only now that its disk was full.
+        // A network file system may report only now that its disk was full.
         file.sync_data().map_err(|source| failed(lines, source))?;
-        if let Some(path) = self.path.as_ref().filter(|_| !self.written.left_before) {
-            // What was written is in no file any more where this fails.
-            keep_in_place(file, path).map_err(|source| failed(0, source))?;
+        if let Some(path) = self.path.as_ref().filter(|_| !self.written.kept_original) {
+            // If this fails, the written content is in no file.
+            restore_if_removed(file, path).map_err(|source| failed(0, source))?;
         }
         Ok(self.written)
     }
 }
 
-fn write_out(out: &mut dyn Write, block: &[u8], done: &mut usize) -> io::Result<()> {
+fn write_all_counted(out: &mut dyn Write, block: &[u8], done: &mut usize) -> io::Result<()> {
     if block.is_empty() {
         return Ok(());
     }

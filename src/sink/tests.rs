@@ -1,4 +1,4 @@
-//! Writes whole outputs, to good and bad targets, and looks at what is left.
+//! Tests that write complete outputs to good and bad destinations and check the result.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,33 +12,37 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::types::{
-    Attempt, Charged, Class, Failure, ItemStatus, LaneName, NanoUsd, Outcome, StepName, Tokens, Trail, Usage,
+    Attempt, AttemptLog, Charged, Class, Failure, ItemStatus, NanoUsd, Outcome, StepName, TargetName, Tokens,
+    Usage,
 };
 
-fn attempt(lane: &str, outcome: Outcome) -> Attempt {
+fn attempt(target: &str, outcome: Outcome) -> Attempt {
     let answered = outcome == Outcome::Answered;
     let usage = Usage { input: Tokens(100), output: Tokens(20), ..Usage::default() };
     Attempt {
-        lane: lane.parse().unwrap(),
+        target: target.parse().unwrap(),
         key: Some("env:KEY".into()),
-        waited: Duration::from_millis(200),
-        took: Duration::from_millis(1000),
+        queue_time: Duration::from_millis(200),
+        duration: Duration::from_millis(1000),
         first_token: None,
         usage: answered.then_some(usage),
         cost: answered.then_some(NanoUsd(123_000)),
-        perhaps: NanoUsd(0),
+        uncertain_cost: NanoUsd(0),
         forced: false,
-        hedge: false,
+        hedged: false,
         outcome,
     }
 }
 
-/// A completed item with the steps `summary` (which moved to a second provider) and `reply` (skipped).
+/// A completed item with the steps `summary` (which failed over to a second provider) and `reply` (skipped).
 fn line(key: &str, summary: Value) -> Line {
     let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down"));
-    let trail = Trail(vec![attempt("claude/haiku", refused), attempt("gemini/flash", Outcome::Answered)]);
-    let steps: Vec<(StepName, StepLine)> =
-        vec![("summary".into(), StepLine::completed(&trail, false)), ("reply".into(), StepLine::skipped())];
+    let attempts =
+        AttemptLog(vec![attempt("claude/haiku", refused), attempt("gemini/flash", Outcome::Answered)]);
+    let steps: Vec<(StepName, StepLine)> = vec![
+        ("summary".into(), StepLine::completed(&attempts, false)),
+        ("reply".into(), StepLine::skipped()),
+    ];
     let mut line = Line::new(key.into(), 3, ItemStatus::Completed, Duration::from_micros(1_234_567), steps);
     line.answers.insert("summary".into(), summary);
     line.answers.insert("reply".into(), Value::Null);
@@ -49,7 +53,7 @@ fn steps() -> Vec<StepName> {
     vec!["summary".into(), "reply".into()]
 }
 
-/// Memory that a test can look into after the sink has it.
+/// A writer to memory that the test can read later.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<u8>>>);
 
@@ -71,14 +75,14 @@ impl Memory {
 
 async fn written(format: Format, steps: &[StepName], lines: Vec<Line>) -> String {
     let memory = Memory::default();
-    let sink = Sink::results(Target::writer("memory", memory.clone()), format, steps).unwrap();
+    let sink = Sink::results(Destination::writer("memory", memory.clone()), format, steps).unwrap();
     let count = lines.len() as u64;
     for line in lines {
         sink.write(line).await.unwrap();
     }
     let written = sink.finish().await.unwrap();
     let text = memory.text();
-    assert_eq!(written, Written { lines: count, bytes: text.len() as u64, left_before: false });
+    assert_eq!(written, WriteSummary { lines: count, bytes: text.len() as u64, kept_original: false });
     text
 }
 
@@ -89,7 +93,7 @@ async fn a_result_line_has_exactly_the_documented_fields() {
         "key": "42",
         "line": 3,
         "status": "completed",
-        "practice": false,
+        "simulated": false,
         "answers": {"summary": "Short.", "reply": null},
         "error": null,
         "steps": {
@@ -98,11 +102,11 @@ async fn a_result_line_has_exactly_the_documented_fields() {
                 "provider": "gemini",
                 "model": "flash",
                 "key": "env:KEY",
-                "practice": false,
+                "simulated": false,
                 "attempts": 2,
                 "tokens": {"input": 100, "output": 20},
                 "cost_usd": 0.000123,
-                "seconds": 2.4,
+                "duration_seconds": 2.4,
                 "error": null,
                 "notes": [],
             },
@@ -111,34 +115,32 @@ async fn a_result_line_has_exactly_the_documented_fields() {
                 "provider": null,
                 "model": null,
                 "key": null,
-                "practice": false,
+                "simulated": false,
                 "attempts": 0,
                 "tokens": {"input": 0, "output": 0},
                 "cost_usd": 0.0,
-                "seconds": 0.0,
+                "duration_seconds": 0.0,
                 "error": null,
                 "notes": [],
             },
         },
         "tokens": {"input": 100, "output": 20},
         "cost_usd": 0.000123,
-        "seconds": 1.234,
+        "duration_seconds": 1.234,
         "attempts": 2,
     });
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-    assert!(
-        text.starts_with(
-            "{\"key\":\"42\",\"line\":3,\"status\":\"completed\",\"practice\":false,\"answers\":{"
-        )
-    );
+    assert!(text.starts_with(
+        "{\"key\":\"42\",\"line\":3,\"status\":\"completed\",\"simulated\":false,\"answers\":{"
+    ));
     assert_eq!(text.matches('\n').count(), 1);
 }
 
 #[tokio::test]
-async fn a_failed_item_tells_class_step_and_message() {
+async fn a_failed_item_has_class_step_and_message() {
     let failure = Failure::new(Class::Timeout, "no first token within 30 s").maybe_charged();
-    let trail = Trail(vec![attempt("claude/haiku", Outcome::Failed(failure.clone()))]);
-    let steps = vec![(StepName::from("summary"), StepLine::failed(&trail, &failure, true))];
+    let attempts = AttemptLog(vec![attempt("claude/haiku", Outcome::Failed(failure.clone()))]);
+    let steps = vec![(StepName::from("summary"), StepLine::failed(&attempts, &failure, true))];
     let mut line = Line::new("42".into(), 3, ItemStatus::Failed, Duration::from_secs(30), steps);
     line.error = Some(LineError {
         class: failure.class,
@@ -150,26 +152,27 @@ async fn a_failed_item_tells_class_step_and_message() {
     let message = "no first token within 30 s";
     assert_eq!(line["error"], json!({"class": "timeout", "step": "summary", "message": message}));
     assert_eq!(line["steps"]["summary"]["error"], json!({"class": "timeout", "message": message}));
-    // The provider may have charged: what it cost is unknown, not zero.
+    // The provider may have charged: the cost is unknown, not zero.
     assert_eq!(line["cost_usd"], Value::Null);
     assert_eq!(line["steps"]["summary"]["tokens"], Value::Null);
-    assert_eq!((&line["practice"], &line["attempts"]), (&json!(true), &json!(1)));
+    assert_eq!((&line["simulated"], &line["attempts"]), (&json!(true), &json!(1)));
 }
 
 #[tokio::test]
 async fn a_csv_row_has_a_cell_for_every_column() {
-    let text = written(Format::Csv(Formulas::default()), &steps(), vec![line("42", json!(["a", 1]))]).await;
+    let text =
+        written(Format::Csv(FormulaCells::default()), &steps(), vec![line("42", json!(["a", 1]))]).await;
     assert_eq!(
         text,
-        "key,line,status,practice,summary,reply,error_class,error_step,error_message,\
+        "key,line,status,simulated,summary,reply,error_class,error_step,error_message,\
          summary.provider,summary.model,reply.provider,reply.model,\
-         input_tokens,output_tokens,cost_usd,seconds,attempts\n\
+         input_tokens,output_tokens,cost_usd,duration_seconds,attempts\n\
          42,3,completed,false,\"[\"\"a\"\",1]\",,,,,gemini,flash,,,100,20,0.000123,1.234,2\n"
     );
 }
 
-/// Returns what becomes of each answer in CSV.
-async fn in_csv(answers: &[&str], formulas: Formulas) -> Vec<String> {
+/// Returns each answer as it is written to CSV.
+async fn in_csv(answers: &[&str], formulas: FormulaCells) -> Vec<String> {
     let lines = answers.iter().map(|answer| line("42", json!(answer))).collect();
     let text = written(Format::Csv(formulas), &steps(), lines).await;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
@@ -178,7 +181,7 @@ async fn in_csv(answers: &[&str], formulas: Formulas) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() {
+async fn a_cell_that_a_spreadsheet_would_run_is_escaped_unless_formulas_are_verbatim() {
     let run = [
         "=1+1",
         "=cmd|' /C calc'!A0",
@@ -206,13 +209,13 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         "--5",
     ];
     let neutral: Vec<String> = run.iter().map(|cell| format!("'{cell}")).collect();
-    assert_eq!(in_csv(&run, Formulas::Neutral).await, neutral);
-    assert_eq!(in_csv(&run, Formulas::Kept).await, run);
+    assert_eq!(in_csv(&run, FormulaCells::Escaped).await, neutral);
+    assert_eq!(in_csv(&run, FormulaCells::Verbatim).await, run);
     for (cell, neutral) in [
         ("\t=1+1", "'\t'=1+1"),
         ("\r=1+1", "'\r'=1+1"),
         ("\n=1+1", "'\n'=1+1"),
-        // Torn at the separator of another locale, at a tab or at a line end.
+        // Split at the separator of another locale, at a tab or at a line end.
         ("x;=cmd()", "x;'=cmd()"),
         ("x\t@SUM(1)", "x\t'@SUM(1)"),
         ("x\n+SUM(1)\ny", "x\n'+SUM(1)\ny"),
@@ -225,8 +228,8 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         ("x;\u{fe66}cmd()", "x;'\u{fe66}cmd()"),
         ("x\n-one", "x\n'-one"),
     ] {
-        assert_eq!(in_csv(&[cell], Formulas::Neutral).await, [neutral]);
-        assert_eq!(in_csv(&[cell], Formulas::Kept).await, [cell]);
+        assert_eq!(in_csv(&[cell], FormulaCells::Escaped).await, [neutral]);
+        assert_eq!(in_csv(&[cell], FormulaCells::Verbatim).await, [cell]);
     }
     let plain = [
         "-5",
@@ -248,7 +251,7 @@ async fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() 
         ";-)",
         "a;b=c\td",
     ];
-    assert_eq!(in_csv(&plain, Formulas::Neutral).await, plain);
+    assert_eq!(in_csv(&plain, FormulaCells::Escaped).await, plain);
 }
 
 #[test]
@@ -257,17 +260,17 @@ fn an_output_is_not_created_through_a_link() {
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("o.jsonl");
     std::os::unix::fs::symlink(folder.path().join("nothing"), &link).unwrap();
-    let refused = Target::file(&link, &[]).err().unwrap();
+    let refused = Destination::file(&link, &[]).err().unwrap();
     let cause = std::error::Error::source(&refused).unwrap().to_string();
     assert!(cause.contains("a link to a file that does not exist"), "{refused}: {cause}");
     assert!(!folder.path().join("nothing").exists());
 }
 
 #[tokio::test]
-async fn every_cell_with_text_from_elsewhere_is_neutral() {
-    let mut evil = line("=key", json!(["=in JSON"]));
-    evil.error = Some(LineError { class: Class::Timeout, step: None, message: "@message".into() });
-    let text = written(Format::Csv(Formulas::Neutral), &steps(), vec![evil]).await;
+async fn every_cell_with_external_text_is_escaped() {
+    let mut hostile = line("=key", json!(["=in JSON"]));
+    hostile.error = Some(LineError { class: Class::Timeout, step: None, message: "@message".into() });
+    let text = written(Format::Csv(FormulaCells::Escaped), &steps(), vec![hostile]).await;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let row: HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
     assert_eq!((row["key"].as_str(), row["error_message"].as_str()), ("'=key", "'@message"));
@@ -275,15 +278,15 @@ async fn every_cell_with_text_from_elsewhere_is_neutral() {
 }
 
 #[tokio::test]
-async fn a_terminal_is_written_no_control_character_and_a_file_is_written_all_of_them() {
-    let evil = "a\u{1b}[2J\u{202e}b\u{7f}";
+async fn control_characters_are_removed_for_a_terminal_and_kept_in_a_file() {
+    let hostile = "a\u{1b}[2J\u{202e}b\u{7f}";
     let steps = steps();
-    for format in [Format::Jsonl, Format::Csv(Formulas::Neutral)] {
+    for format in [Format::Jsonl, Format::Csv(FormulaCells::Escaped)] {
         for is_terminal in [false, true] {
             let memory = Memory::default();
-            let target = Target { is_terminal, ..Target::writer("memory", memory.clone()) };
-            let sink = Sink::results(target, format, &steps).unwrap();
-            sink.write(line(evil, json!(evil))).await.unwrap();
+            let destination = Destination { is_terminal, ..Destination::writer("memory", memory.clone()) };
+            let sink = Sink::results(destination, format, &steps).unwrap();
+            sink.write(line(hostile, json!(hostile))).await.unwrap();
             sink.finish().await.unwrap();
             let text = memory.text();
             assert_eq!(text.contains('\u{202e}'), !is_terminal, "{text:?}");
@@ -292,7 +295,7 @@ async fn a_terminal_is_written_no_control_character_and_a_file_is_written_all_of
                 "{text:?}"
             );
             if format == Format::Jsonl {
-                assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["key"], evil);
+                assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["key"], hostile);
             }
         }
     }
@@ -300,38 +303,38 @@ async fn a_terminal_is_written_no_control_character_and_a_file_is_written_all_of
 
 #[test]
 #[cfg(unix)]
-fn a_new_output_is_for_its_owner_alone_and_one_that_exists_keeps_its_mode() {
+fn a_new_output_is_readable_by_its_owner_only_and_an_existing_one_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.jsonl");
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    Target::file(&path, &[]).unwrap().overwrite("{}").unwrap();
+    Destination::file(&path, &[]).unwrap().overwrite("{}").unwrap();
     assert_eq!(mode(), 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    drop(Target::file(&path, &[]).unwrap().after(&path, 1));
+    drop(Destination::file(&path, &[]).unwrap().replacing_after(&path, 1));
     assert_eq!(mode(), 0o644);
 }
 
 #[tokio::test]
 async fn a_csv_without_lines_still_has_its_header() {
-    let text = written(Format::Csv(Formulas::default()), &[], vec![]).await;
-    assert!(text.starts_with("key,line,status,practice,error_class,"), "{text}");
+    let text = written(Format::Csv(FormulaCells::default()), &[], vec![]).await;
+    assert!(text.starts_with("key,line,status,simulated,error_class,"), "{text}");
 }
 
 #[tokio::test]
-async fn a_step_named_like_a_column_keeps_its_answer_apart() {
+async fn a_step_named_like_a_column_has_its_answer_in_a_separate_column() {
     let steps: Vec<StepName> = vec!["status".into(), "a".into(), "a.model".into()];
-    let text = written(Format::Csv(Formulas::default()), &steps, vec![]).await;
+    let text = written(Format::Csv(FormulaCells::default()), &steps, vec![]).await;
     assert!(
-        text.starts_with("key,line,status,practice,answer.status,a,answer.a.model,error_class"),
+        text.starts_with("key,line,status,simulated,answer.status,a,answer.a.model,error_class"),
         "{text}"
     );
 }
 
 #[tokio::test]
-async fn a_reject_line_says_where_why_and_what() {
+async fn a_reject_line_has_line_reason_key_and_text() {
     let memory = Memory::default();
-    let sink = Sink::rejects(Target::writer("memory", memory.clone())).unwrap();
+    let sink = Sink::rejects(Destination::writer("memory", memory.clone())).unwrap();
     let reject =
         RejectLine { line: 7, reason: "is a number, not a JSON object".into(), text: "7".into(), key: None };
     sink.write(reject).await.unwrap();
@@ -342,20 +345,20 @@ async fn a_reject_line_says_where_why_and_what() {
     );
 }
 
-/// Takes `left` bytes, a few at a time, then fails.
+/// Accepts `remaining` bytes, at most 100 at a time, then fails.
 struct Full {
-    left: usize,
+    remaining: usize,
     kind: io::ErrorKind,
     memory: Memory,
 }
 
 impl Write for Full {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(self.left).min(100);
+        let count = bytes.len().min(self.remaining).min(100);
         if count == 0 {
             return Err(self.kind.into());
         }
-        self.left -= count;
+        self.remaining -= count;
         self.memory.write(&bytes[..count])
     }
 
@@ -364,7 +367,7 @@ impl Write for Full {
     }
 }
 
-/// Writes until it fails; returns what the last write and `finish` said.
+/// Writes until it fails. Returns the errors of the last write and of `finish`.
 async fn write_until_it_fails(sink: Sink<Line>) -> (Error, Error) {
     loop {
         if let Err(error) = sink.write(line("42", json!("Short."))).await {
@@ -374,18 +377,18 @@ async fn write_until_it_fails(sink: Sink<Line>) -> (Error, Error) {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_seen_by_the_next_write_and_by_the_end() {
+async fn a_full_disk_is_reported_by_the_next_write_and_by_finish() {
     let memory = Memory::default();
-    let full = Full { left: 100_000, kind: io::ErrorKind::StorageFull, memory: memory.clone() };
-    let sink = Sink::results(Target::writer("results.jsonl", full), Format::Jsonl, &[]).unwrap();
-    let (by_write, at_end) = write_until_it_fails(sink).await;
-    let whole = memory.text().matches('\n').count();
-    assert!(whole > 10);
-    for error in [by_write, at_end] {
+    let full = Full { remaining: 100_000, kind: io::ErrorKind::StorageFull, memory: memory.clone() };
+    let sink = Sink::results(Destination::writer("results.jsonl", full), Format::Jsonl, &[]).unwrap();
+    let (write_error, finish_error) = write_until_it_fails(sink).await;
+    let complete_lines = memory.text().matches('\n').count();
+    assert!(complete_lines > 10);
+    for error in [write_error, finish_error] {
         assert_eq!(
             error.to_string(),
             format!(
-                "cannot write to results.jsonl; {whole} lines are safely written; free some space, then run the same \
+                "cannot write to results.jsonl; {complete_lines} lines are safely written; free some space, then run the same \
                  command again"
             )
         );
@@ -395,30 +398,31 @@ async fn a_full_disk_is_seen_by_the_next_write_and_by_the_end() {
 }
 
 #[tokio::test]
-async fn a_broken_pipe_is_told_from_a_failure() {
-    let full = Full { left: 1000, kind: io::ErrorKind::BrokenPipe, memory: Memory::default() };
-    let sink = Sink::results(Target::writer("stdout", full), Format::Jsonl, &[]).unwrap();
-    let (by_write, at_end) = write_until_it_fails(sink).await;
-    assert!(by_write.is_broken_pipe() && at_end.is_broken_pipe());
+async fn a_broken_pipe_is_distinguished_from_a_failure() {
+    let full = Full { remaining: 1000, kind: io::ErrorKind::BrokenPipe, memory: Memory::default() };
+    let sink = Sink::results(Destination::writer("stdout", full), Format::Jsonl, &[]).unwrap();
+    let (write_error, finish_error) = write_until_it_fails(sink).await;
+    assert!(write_error.is_broken_pipe() && finish_error.is_broken_pipe());
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
-    let target = Target::file("/dev/full", &[]).unwrap();
-    let (_, at_end) = write_until_it_fails(Sink::results(target, Format::Jsonl, &[]).unwrap()).await;
+    let destination = Destination::file("/dev/full", &[]).unwrap();
+    let (_, finish_error) =
+        write_until_it_fails(Sink::results(destination, Format::Jsonl, &[]).unwrap()).await;
     assert_eq!(
-        at_end.to_string(),
+        finish_error.to_string(),
         "cannot write to /dev/full; nothing is safely written; free some space, then run the same command again"
     );
 }
 
 #[tokio::test]
-async fn half_a_line_is_cut_off_a_file() {
+async fn a_partial_line_is_removed_from_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("results.csv");
-    let mut target = Target::file(&path, &[]).unwrap();
-    // The same file, on a disk that is full after a thousand bytes.
+    let mut destination = Destination::file(&path, &[]).unwrap();
+    // The same file, on a disk that is full after 1,000 bytes.
     struct Small(fs::File, usize);
     impl Write for Small {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -430,18 +434,19 @@ async fn half_a_line_is_cut_off_a_file() {
             Ok(())
         }
     }
-    target.out = Some(Box::new(Small(fs::OpenOptions::new().write(true).open(&path).unwrap(), 1000)));
-    let (_, at_end) =
-        write_until_it_fails(Sink::results(target, Format::Csv(Formulas::default()), &steps()).unwrap())
-            .await;
+    destination.out = Some(Box::new(Small(fs::OpenOptions::new().write(true).open(&path).unwrap(), 1000)));
+    let (_, finish_error) = write_until_it_fails(
+        Sink::results(destination, Format::Csv(FormulaCells::default()), &steps()).unwrap(),
+    )
+    .await;
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.ends_with('\n') && text.len() < 1000);
     let lines = text.lines().count() - 1;
-    assert!(at_end.to_string().contains(&format!("; {lines} lines are")), "{at_end}");
+    assert!(finish_error.to_string().contains(&format!("; {lines} lines are")), "{finish_error}");
 }
 
 #[tokio::test]
-async fn a_writer_that_panics_is_told() {
+async fn a_writer_that_panics_is_reported() {
     struct Panicking;
     impl Write for Panicking {
         fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
@@ -451,17 +456,17 @@ async fn a_writer_that_panics_is_told() {
             Ok(())
         }
     }
-    let sink = Sink::results(Target::writer("mine", Panicking), Format::Jsonl, &[]).unwrap();
-    let (by_write, at_end) = write_until_it_fails(sink).await;
-    assert_eq!(by_write.to_string(), "the thread that writes mine panicked");
-    assert_eq!(at_end.to_string(), "the thread that writes mine panicked");
+    let sink = Sink::results(Destination::writer("mine", Panicking), Format::Jsonl, &[]).unwrap();
+    let (write_error, finish_error) = write_until_it_fails(sink).await;
+    assert_eq!(write_error.to_string(), "the thread that writes mine panicked");
+    assert_eq!(finish_error.to_string(), "the thread that writes mine panicked");
 }
 
 #[tokio::test]
-async fn a_line_is_out_before_the_next_one_comes() {
+async fn a_line_is_written_before_the_next_one_arrives() {
     let (from, to) = std::sync::mpsc::channel();
-    struct Telling(std::sync::mpsc::Sender<Vec<u8>>);
-    impl Write for Telling {
+    struct SendToTest(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for SendToTest {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.send(bytes.to_vec()).unwrap();
             Ok(bytes.len())
@@ -470,7 +475,7 @@ async fn a_line_is_out_before_the_next_one_comes() {
             Ok(())
         }
     }
-    let sink = Sink::results(Target::writer("pipe", Telling(from)), Format::Jsonl, &[]).unwrap();
+    let sink = Sink::results(Destination::writer("pipe", SendToTest(from)), Format::Jsonl, &[]).unwrap();
     for key in ["1", "2"] {
         sink.write(line(key, json!("x"))).await.unwrap();
         assert!(to.recv().unwrap().ends_with(b"\n"));
@@ -478,23 +483,23 @@ async fn a_line_is_out_before_the_next_one_comes() {
 }
 
 #[tokio::test]
-async fn nothing_is_counted_as_written_to_nowhere_but_its_lines() {
-    let sink = Sink::results(Target::none(), Format::Jsonl, &[]).unwrap();
+async fn a_sink_that_writes_nothing_counts_its_lines() {
+    let sink = Sink::results(Destination::none(), Format::Jsonl, &[]).unwrap();
     sink.write(line("1", json!("x"))).await.unwrap();
     assert_eq!(sink.finish().await.unwrap().lines, 1);
 }
 
 #[test]
-fn what_cannot_be_written_to_is_said_before_anything_is_written() {
+fn a_destination_that_cannot_be_opened_is_reported_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let error = Target::file(directory.path(), &[]).err().unwrap();
+    let error = Destination::file(directory.path(), &[]).err().unwrap();
     assert!(matches!(error, Error::Directory { .. }), "{error}");
-    let error = Target::file(directory.path().join("none/results.jsonl"), &[]).err().unwrap();
+    let error = Destination::file(directory.path().join("none/results.jsonl"), &[]).err().unwrap();
     assert!(error.to_string().contains("none/results.jsonl"), "{error}");
 }
 
 #[test]
-fn the_input_is_never_overwritten_by_whatever_name() {
+fn the_input_is_never_overwritten_under_any_of_its_names() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     fs::write(at("items.jsonl"), "{}\n").unwrap();
@@ -502,23 +507,23 @@ fn the_input_is_never_overwritten_by_whatever_name() {
     let around = directory.path().join("../").join(directory.path().file_name().unwrap()).join("items.jsonl");
     let input = at("items.jsonl");
     for output in [&input, &at("linked.jsonl"), &around] {
-        let error = Target::file(output, &[Path::new("elsewhere"), &input]).err().unwrap();
+        let error = Destination::file(output, &[Path::new("elsewhere"), &input]).err().unwrap();
         assert!(matches!(error, Error::SameFile { .. }), "{error}");
     }
     assert_eq!(fs::read_to_string(&input).unwrap(), "{}\n");
 }
 
 #[tokio::test]
-async fn an_old_file_is_emptied_when_something_is_about_to_be_written_and_not_before() {
+async fn an_old_file_is_truncated_only_when_something_is_about_to_be_written() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "old").unwrap();
-    let target = Target::file(file.path(), &[]).unwrap();
+    let destination = Destination::file(file.path(), &[]).unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"old");
-    Sink::results(target, Format::Jsonl, &[]).unwrap().finish().await.unwrap();
+    Sink::results(destination, Format::Jsonl, &[]).unwrap().finish().await.unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"");
 
     fs::write(file.path(), "old and long").unwrap();
-    Target::file(file.path(), &[]).unwrap().overwrite("new").unwrap();
+    Destination::file(file.path(), &[]).unwrap().overwrite("new").unwrap();
     assert_eq!(fs::read(file.path()).unwrap(), b"new");
 }
 
@@ -526,12 +531,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_answer_comes_back_from_csv(
+    fn any_answer_can_be_read_back_from_csv(
         answers in prop::collection::vec("[a,;\"'\r\n\t =+@é\u{1f600}\u{0}]{0,12}", 1..8),
     ) {
         let lines = answers.iter().map(|answer| line(answer, json!(answer))).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let text = runtime.block_on(written(Format::Csv(Formulas::Kept), &steps(), lines));
+        let text = runtime.block_on(written(Format::Csv(FormulaCells::Verbatim), &steps(), lines));
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         let rows: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
         prop_assert_eq!(rows.len(), answers.len());
@@ -543,37 +548,41 @@ proptest! {
 }
 
 #[test]
-fn what_a_step_cost_is_unknown_when_one_of_its_calls_may_have_cost_something() {
+fn the_cost_of_a_step_is_unknown_when_one_of_its_attempts_may_have_been_charged() {
     let lost =
         Outcome::Failed(Failure { charged: Charged::Maybe, ..Failure::new(Class::NetworkError, "reset") });
-    let lane: LaneName = "a/b".parse().unwrap();
+    let target: TargetName = "a/b".parse().unwrap();
     let known = StepLine::completed(
-        &Trail(vec![attempt("a/b", Outcome::Answered), attempt("a/b", Outcome::Answered)]),
+        &AttemptLog(vec![attempt("a/b", Outcome::Answered), attempt("a/b", Outcome::Answered)]),
         false,
     );
     assert_eq!(known.cost, Some(NanoUsd(246_000)));
     assert_eq!(known.tokens, Some(TokenCount { input: 200, output: 40 }));
-    assert_eq!((known.provider, known.took), (Some(lane.provider), Duration::from_millis(2400)));
-    let unknown =
-        StepLine::completed(&Trail(vec![attempt("a/b", lost), attempt("a/b", Outcome::Answered)]), false);
+    assert_eq!((known.provider, known.duration), (Some(target.provider), Duration::from_millis(2400)));
+    let unknown = StepLine::completed(
+        &AttemptLog(vec![attempt("a/b", lost), attempt("a/b", Outcome::Answered)]),
+        false,
+    );
     assert_eq!((unknown.cost, unknown.tokens), (None, None));
 }
 
 #[test]
-fn a_step_whose_call_left_through_an_open_breaker_says_so_once() {
+fn an_attempt_that_was_sent_through_an_open_breaker_is_noted_once() {
     let forced = || Attempt { forced: true, ..attempt("a/b", Outcome::Answered) };
     let line =
-        StepLine::completed(&Trail(vec![forced(), forced(), attempt("c/d", Outcome::Answered)]), false);
-    assert_eq!(line.notes, ["a/b: left although its breaker was open: no other lane was left"]);
+        StepLine::completed(&AttemptLog(vec![forced(), forced(), attempt("c/d", Outcome::Answered)]), false);
+    assert_eq!(line.notes, ["a/b: sent although its breaker was open: no other target was left"]);
 }
 
 #[test]
-fn what_never_left_costs_nothing_and_leaves_the_sum_known() {
+fn an_attempt_that_was_never_sent_costs_nothing_and_keeps_the_sum_known() {
     let refused = Outcome::Refused("no key is left".into());
-    let line =
-        StepLine::completed(&Trail(vec![attempt("a/m", refused), attempt("b/m", Outcome::Answered)]), false);
+    let line = StepLine::completed(
+        &AttemptLog(vec![attempt("a/m", refused), attempt("b/m", Outcome::Answered)]),
+        false,
+    );
     assert_eq!((line.cost, line.tokens.map(|tokens| tokens.output)), (Some(NanoUsd(123_000)), Some(20)));
     let nothing = Outcome::Refused("no key is left".into());
-    let failed = StepLine::unfinished(&Trail(vec![attempt("a/m", nothing)]));
+    let failed = StepLine::unfinished(&AttemptLog(vec![attempt("a/m", nothing)]));
     assert_eq!(failed.cost, Some(NanoUsd(0)));
 }

@@ -1,14 +1,13 @@
-//! Writes lines on a thread of its own, which is there while lines come.
+//! Writes lines on a separate thread that exists only while lines arrive.
 //!
-//! Lines are gathered while more of them wait and written when none does, or when 64 KB have come
-//! together; those that come within the next millisecond are written together after it. A thread that has
-//! nothing to write for a while ends, and the next line starts another. It never writes on after an error, and a
-//! file never keeps half a line.
+//! Lines are gathered while more of them are queued. They are written when the queue is empty, or when 64 KB
+//! have been gathered. Lines that arrive within the next millisecond are written together after it. A thread
+//! that has nothing to write for a while ends, and the next line starts another. After an error nothing more is
+//! written, and a file never keeps a partial line.
 
 use std::borrow::Cow;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,112 +16,89 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::columns::Columns;
-use super::output::{Flags, Output, Written};
-use super::owned::WrittenFile;
+use super::columns::CsvColumns;
+use super::format::Format;
+use super::output::{OutputWriter, SharedFlags, WriteSummary};
+use super::output_owner::WrittenFile;
 use super::write_queue::{Progress, WriteQueue};
-use super::{Error, Line, RejectLine, Target};
+use super::{Destination, Error, Line, RejectLine};
 use crate::chaos;
 use crate::guard::HeldMemory;
-use crate::screen;
 use crate::supervisor::panic_text;
+use crate::terminal_text;
 use crate::types::StepName;
 
-/// Lines that may wait for the thread.
-const WAITING: usize = 256;
+/// Lines that may be queued for the thread.
+const QUEUE_CAPACITY: usize = 256;
 /// Bytes that are gathered before they are written.
-const BLOCK: usize = 1 << 16;
-/// How long the thread rests when it has written all there was. Where lines come fast, a write and a wake of the
-/// thread for each of them cost more than the line itself.
-const REST: Duration = Duration::from_millis(1);
-/// How often in a row it rests in vain before it ends.
-const RESTS: u32 = 50;
+const BLOCK_BYTES: usize = 1 << 16;
+/// How long the thread sleeps after it has written everything. When lines arrive fast, one write and one
+/// wake-up per line cost more than the line itself.
+const IDLE_SLEEP: Duration = Duration::from_millis(1);
+/// Number of consecutive sleeps without a new line after which the thread ends.
+const MAX_IDLE_SLEEPS: u32 = 50;
 
-/// What becomes of a CSV cell that a spreadsheet would run as a formula.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Formulas {
-    /// It begins with an apostrophe, and a spreadsheet shows it as text.
-    #[default]
-    Neutral,
-    /// It is written as it is.
-    Kept,
-}
-
-/// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object per line.
-    Jsonl,
-    /// Comma-separated values under one header row.
-    Csv(Formulas),
-}
-
-impl Format {
-    /// Returns the format for a file of this name: CSV for `.csv`, else JSON lines.
-    pub fn of(path: &Path) -> Self {
-        let csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-        if csv { Self::Csv(Formulas::default()) } else { Self::Jsonl }
-    }
-}
-
-/// Passes lines to whatever takes them.
+/// Accepts lines and writes them, or sends them to the program.
 ///
-/// Dropping it without [`finish`](Self::finish) lets what was accepted be written, but its end and
-/// its errors are not reported.
+/// If it is dropped without [`finish`](Self::finish), accepted lines are still written, but the end and errors
+/// are not reported.
 pub struct Sink<T> {
     name: String,
-    to: To<T>,
-    flags: Arc<Flags>,
+    backend: Backend<T>,
+    flags: Arc<SharedFlags>,
     file: Option<WrittenFile>,
 }
 
-enum To<T> {
-    /// A thread writes them.
-    Thread(WriteQueue<(T, HeldMemory), Written>),
-    /// The program itself takes them.
-    Program(mpsc::Sender<T>),
+enum Backend<T> {
+    /// A thread writes the lines.
+    Thread(WriteQueue<(T, HeldMemory), WriteSummary>),
+    /// The program itself receives the lines.
+    Channel(mpsc::Sender<T>),
 }
 
 impl Sink<Line> {
-    /// Writes results to `target`. The columns of CSV follow from `steps`, the pipeline's step names.
-    pub fn results(target: Target, format: Format, steps: &[StepName]) -> Result<Self, Error> {
+    /// Writes results to `destination`. The columns of CSV follow from `steps`, the pipeline's step names.
+    pub fn results(destination: Destination, format: Format, steps: &[StepName]) -> Result<Self, Error> {
         match format {
-            Format::Jsonl => Self::start(target, Vec::new(), screen::json, write_json),
+            Format::Jsonl => Self::start(destination, Vec::new(), terminal_text::json, write_json),
             Format::Csv(formulas) => {
-                let columns = Columns::new(steps, formulas);
-                let header = columns
-                    .header()
-                    .map_err(|source| Error::Open { name: target.name.clone(), source: Arc::new(source) })?;
-                Self::start(target, header, screen::lines, move |line, out| columns.write(line, out))
+                let columns = CsvColumns::new(steps, formulas);
+                let header = columns.header().map_err(|source| Error::Open {
+                    name: destination.name.clone(),
+                    source: Arc::new(source),
+                })?;
+                Self::start(destination, header, terminal_text::lines, move |line, out| {
+                    columns.write(line, out)
+                })
             }
         }
     }
 }
 
 impl Sink<RejectLine> {
-    /// Writes rejects to `target`, one JSON object per line.
-    pub fn rejects(target: Target) -> Result<Self, Error> {
-        Self::start(target, Vec::new(), screen::json, write_json)
+    /// Writes rejects to `destination`, one JSON object per line.
+    pub fn rejects(destination: Destination) -> Result<Self, Error> {
+        Self::start(destination, Vec::new(), terminal_text::json, write_json)
     }
 }
 
 impl<T: Send + 'static> Sink<T> {
     fn start(
-        target: Target,
+        destination: Destination,
         header: Vec<u8>,
-        on_screen: fn(&str) -> Cow<'_, str>,
+        show_on_terminal: fn(&str) -> Cow<'_, str>,
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
-        let is_terminal = target.is_terminal;
-        // A line that cannot be made ends the output as one that cannot be written does: the lines before it
-        // are whole, and are told.
+        let is_terminal = destination.is_terminal;
+        // A line that cannot be encoded ends the output like one that cannot be written: the lines before it
+        // are complete and are counted.
         let encode = move |line: &T, out: &mut Vec<u8>| {
             let encoded = catch_unwind(AssertUnwindSafe(|| {
                 chaos::point("sink.line");
                 let start = out.len();
                 encode(line, out)?;
                 if is_terminal {
-                    let shown = on_screen(&String::from_utf8_lossy(&out[start..])).into_owned();
+                    let shown = show_on_terminal(&String::from_utf8_lossy(&out[start..])).into_owned();
                     out.truncate(start);
                     out.extend_from_slice(shown.as_bytes());
                 }
@@ -132,109 +108,115 @@ impl<T: Send + 'static> Sink<T> {
                 Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
             })
         };
-        let noted = target.written();
-        let Target { name, out, file, successor, is_terminal: _, path } = target;
-        let left_before = AtomicBool::new(successor.is_some());
-        let flags = Arc::new(Flags { left_before, ..Flags::default() });
-        let written = Written::default();
+        let file_identity = destination.written_file();
+        let Destination { name, out, file, replacement, is_terminal: _, path } = destination;
+        let kept_original = AtomicBool::new(replacement.is_some());
+        let flags = Arc::new(SharedFlags { kept_original, ..SharedFlags::default() });
+        let written = WriteSummary::default();
         let mut output =
-            Output { name: name.clone(), out, file, successor, path, written, flags: flags.clone() };
+            OutputWriter { name: name.clone(), out, file, replacement, path, written, flags: flags.clone() };
         let mut header = Some(header);
         let write = move |from: &mut _| {
-            // Not before: a run that is refused after its output was opened leaves the file as it was.
+            // Not earlier: a run that is refused after its output was opened leaves the file unchanged.
             if let Some(header) = header.take() {
                 output.empty()?;
                 output.write(&header, &[])?;
             }
-            match write_waiting(from, &encode, &mut output)? {
-                More::MayCome => Ok(Progress::Idle),
-                More::Never => output.finish().map(Progress::Over),
+            match write_queued(from, &encode, &mut output)? {
+                MoreLines::Possible => Ok(Progress::Idle),
+                MoreLines::None => output.finish().map(Progress::Finished),
             }
         };
-        Ok(Self { to: To::Thread(WriteQueue::new(name.clone(), WAITING, write)), name, flags, file: noted })
+        Ok(Self {
+            backend: Backend::Thread(WriteQueue::new(name.clone(), QUEUE_CAPACITY, write)),
+            name,
+            flags,
+            file: file_identity,
+        })
     }
 
-    /// Gives the lines to the program itself instead of writing them.
+    /// Sends the lines to the program instead of writing them.
     ///
-    /// Take them while the run goes on: it waits when a few hundred have come together. When the
-    /// receiver is dropped before the end, the run stops as it does when the reader of a pipe is gone.
+    /// Receive them while the run is in progress: the run waits when a few hundred lines are queued. If the
+    /// receiver is dropped before the end, the run stops as it does when the reader of a pipe has gone.
     ///
     /// # Errors
     /// None today.
     pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
-        let (to, lines) = mpsc::channel(WAITING);
+        let (to, lines) = mpsc::channel(QUEUE_CAPACITY);
         let name = "the channel".to_owned();
-        Ok((Self { name, to: To::Program(to), flags: Arc::default(), file: None }, lines))
+        Ok((Self { name, backend: Backend::Channel(to), flags: Arc::default(), file: None }, lines))
     }
 
-    /// Hands over a line, and waits while too many others wait. `Ok` means that it was accepted; an
-    /// error may be that of an earlier line.
+    /// Accepts a line. Waits while too many lines are queued. `Ok` means that the line was accepted; an error
+    /// may be that of an earlier line.
     pub async fn write(&self, line: T) -> Result<(), Error> {
-        self.write_holding(line, HeldMemory::default()).await
+        self.write_with_memory(line, HeldMemory::default()).await
     }
 
-    /// Does the same; `held` is given back once the line is written, or the program has it.
-    pub(crate) async fn write_holding(&self, line: T, held: HeldMemory) -> Result<(), Error> {
-        match &self.to {
-            To::Thread(queue) => queue.send((line, held)).await,
-            To::Program(to) => {
-                to.send(line).await.map_err(|_| self.is_not_taken())?;
+    /// Does the same. `memory` is released once the line is written or the program has received it.
+    pub(crate) async fn write_with_memory(&self, line: T, memory: HeldMemory) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Thread(queue) => queue.send((line, memory)).await,
+            Backend::Channel(to) => {
+                to.send(line).await.map_err(|_| self.channel_closed_error())?;
                 self.flags.lines.fetch_add(1, Relaxed);
                 Ok(())
             }
         }
     }
 
-    fn is_not_taken(&self) -> Error {
+    fn channel_closed_error(&self) -> Error {
         Error::BrokenPipe { name: self.name.clone(), lines: self.lines() }
     }
 
-    /// Returns how many whole lines are written.
+    /// Returns how many complete lines are written.
     pub fn lines(&self) -> u64 {
         self.flags.lines.load(Relaxed)
     }
 
-    /// Says that lines are missing at the end: a file that was to be replaced by all of them stays, if it may
-    /// hold more.
-    pub fn cut_short(&self) {
-        self.flags.cut_short.store(true, Relaxed);
+    /// Records that lines are missing at the end. An original file that all lines would have replaced then
+    /// stays, because it may hold more.
+    pub fn mark_lines_missing(&self) {
+        self.flags.lines_missing.store(true, Relaxed);
     }
 
-    /// Says that the input was not dealt with to its end, and that every line is there which the run has.
-    pub fn partial(&self) {
-        self.flags.partial.store(true, Relaxed);
+    /// Records that the input was not processed to its end, and that the output holds every line that the run
+    /// has.
+    pub fn mark_input_incomplete(&self) {
+        self.flags.input_incomplete.store(true, Relaxed);
     }
 
-    /// Gives the output up: what is not written now is not written later either.
+    /// Abandons the output: lines that are not written yet will not be written.
     pub fn abandon(&self) {
         self.flags.abandoned.store(true, Relaxed);
     }
 
-    /// Returns whether the file that was there before is still in its place, however the output has ended.
-    pub fn leaves_before(&self) -> bool {
-        self.flags.left_before.load(Relaxed)
+    /// Returns whether the original file is still in place, however the output has ended.
+    pub fn keeps_original(&self) -> bool {
+        self.flags.kept_original.load(Relaxed)
     }
 
-    /// Returns which file it writes to; `None` where that is no regular file.
+    /// Returns the file that it writes to; `None` if it is not a regular file.
     pub fn file(&self) -> Option<&WrittenFile> {
         self.file.as_ref()
     }
 
-    /// Returns what messages call the output.
+    /// Returns the name of the output for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Waits until everything is written and, for a file, safe on its disk.
-    pub async fn finish(mut self) -> Result<Written, Error> {
+    /// Waits until everything is written and, for a file, synced to disk.
+    pub async fn finish(mut self) -> Result<WriteSummary, Error> {
         self.end().await
     }
 
-    /// Does what [`finish`](Self::finish) does, and may be dropped and called again.
-    pub(crate) async fn end(&mut self) -> Result<Written, Error> {
-        match &mut self.to {
-            To::Thread(queue) => queue.finish().await,
-            To::Program(_) => Ok(Written { lines: self.lines(), ..Written::default() }),
+    /// Does what [`finish`](Self::finish) does. Cancel-safe, and may be called again.
+    pub(crate) async fn end(&mut self) -> Result<WriteSummary, Error> {
+        match &mut self.backend {
+            Backend::Thread(queue) => queue.finish().await,
+            Backend::Channel(_) => Ok(WriteSummary { lines: self.lines(), ..WriteSummary::default() }),
         }
     }
 }
@@ -245,59 +227,59 @@ fn write_json<T: Serialize>(line: &T, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether lines may come after those that wait.
-enum More {
-    MayCome,
-    Never,
+/// Whether more lines may arrive after the queued ones.
+enum MoreLines {
+    Possible,
+    None,
 }
 
-/// Writes what waits, and what comes soon after it.
-fn write_waiting<T>(
+/// Writes the queued lines, and those that arrive soon after.
+fn write_queued<T>(
     from: &mut mpsc::Receiver<(T, HeldMemory)>,
     encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()>,
-    output: &mut Output,
-) -> Result<More, Error> {
+    output: &mut OutputWriter,
+) -> Result<MoreLines, Error> {
     let mut block = Vec::new();
-    let mut ends = Vec::new();
-    let mut rests = 0;
+    let mut line_ends = Vec::new();
+    let mut idle_sleeps = 0;
     loop {
-        let (line, held) = match from.try_recv() {
+        let (line, memory) = match from.try_recv() {
             Ok(next) => next,
             Err(end) => {
-                output.write(&block, &ends)?;
+                output.write(&block, &line_ends)?;
                 block.clear();
-                block.shrink_to(4 * BLOCK);
-                ends.clear();
+                block.shrink_to(4 * BLOCK_BYTES);
+                line_ends.clear();
                 if end == TryRecvError::Disconnected {
-                    return Ok(More::Never);
+                    return Ok(MoreLines::None);
                 }
-                if rests == RESTS {
-                    return Ok(More::MayCome);
+                if idle_sleeps == MAX_IDLE_SLEEPS {
+                    return Ok(MoreLines::Possible);
                 }
-                rests += 1;
-                rest();
+                idle_sleeps += 1;
+                sleep_while_idle();
                 continue;
             }
         };
-        rests = 0;
+        idle_sleeps = 0;
         if let Err(source) = encode(&line, &mut block) {
-            block.truncate(ends.last().copied().unwrap_or_default());
-            output.write(&block, &ends)?;
+            block.truncate(line_ends.last().copied().unwrap_or_default());
+            output.write(&block, &line_ends)?;
             return Err(output.failed(source, &[], 0));
         }
-        ends.push(block.len());
-        if block.len() >= BLOCK {
+        line_ends.push(block.len());
+        if block.len() >= BLOCK_BYTES {
             drop(line);
-            output.write(&block, &ends)?;
+            output.write(&block, &line_ends)?;
             block.clear();
-            block.shrink_to(4 * BLOCK);
-            ends.clear();
+            block.shrink_to(4 * BLOCK_BYTES);
+            line_ends.clear();
         }
-        drop(held);
+        drop(memory);
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread is the sink's own, and blocks no arbiter")]
-fn rest() {
-    std::thread::sleep(REST);
+fn sleep_while_idle() {
+    std::thread::sleep(IDLE_SLEEP);
 }

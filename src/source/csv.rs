@@ -1,129 +1,126 @@
-//! Reads values separated by commas, semicolons or tabs, under a header row.
+//! Parses CSV: values separated by commas, semicolons or tabs under a header row.
 //!
-//! A record that does not fit the header is rejected and the next one is read. A record of empty fields alone is a blank
-//! line. All values are strings; nothing is guessed from their looks.
+//! A record that does not match the header is rejected, and reading continues with the next record. A record whose
+//! fields are all empty is a blank line. All values are strings; no type is inferred.
 
 use std::io::{self, BufRead, Cursor, Read};
 
 use serde_json::{Map, Value};
 
-use super::intake::{Intake, Piece, Stop};
-use super::layout;
-use super::record::Record;
-use super::separator::{self, Separator};
+use super::csv_parser::{CsvParser, LineCounter};
+use super::csv_separator::{self, Separator};
+use super::format_mismatch;
+use super::ingest::{Ingest, RawRecord, ReadStop};
 
-/// Longest name of a column, in bytes: it stands in every item and in messages.
-const MAX_NAME: usize = 256;
+/// Longest name of a column in bytes: it is repeated in every item and in messages.
+const MAX_COLUMN_NAME_BYTES: usize = 256;
 
 /// Most bytes of all names together, for the same reason.
-const MAX_NAMES: usize = 64 << 10;
+const MAX_HEADER_BYTES: usize = 64 << 10;
 
-/// Reads records from `input`, whose first byte stands at `offset`, until its end. `given` separates their fields where
-/// the format says what does.
+/// Reads records from `input`, which starts at `offset`, until its end. `format_separator` is the separator
+/// that the format specifies, if it does.
 pub(super) fn read(
     mut input: impl BufRead,
     offset: u64,
     limit: usize,
-    given: Option<u8>,
-    intake: &mut Intake,
-) -> Result<(), Stop> {
+    format_separator: Option<u8>,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
     let mut first = Vec::new();
-    let found = separator::find(&mut input, &mut first, given);
-    let found = found.map_err(|error| intake.unreadable(lines_in(&first), error))?;
-    let separator = match found {
-        Separator::Line(separator) | Separator::Header(separator) => separator,
-        Separator::Unclear(_) => b',',
+    let detected = csv_separator::detect(&mut input, &mut first, format_separator);
+    let detected = detected.map_err(|error| ingest.read_error(lines_in(&first), error))?;
+    let separator = match detected {
+        Separator::SepLine(separator) | Separator::Header(separator) => separator,
+        Separator::Ambiguous(_) => b',',
     };
     let input = Cursor::new(first).chain(input);
-    let mut records = Records { input, offset, record: Record::new(limit, separator) };
-    let leading = if let Separator::Line(_) = found { 2 } else { 1 };
-    for _ in 0..leading {
-        if !records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
+    let mut reader = RecordReader { input, offset, parser: CsvParser::new(limit, separator) };
+    let records_to_header = if let Separator::SepLine(_) = detected { 2 } else { 1 };
+    for _ in 0..records_to_header {
+        if !reader.advance().map_err(|error| ingest.read_error(reader.parser.line(), error))? {
             return Ok(());
         }
     }
-    let columns = match found {
-        Separator::Unclear(reason) => Err(reason),
-        Separator::Line(_) | Separator::Header(_) => header(&records.record),
+    let columns = match detected {
+        Separator::Ambiguous(reason) => Err(reason),
+        Separator::SepLine(_) | Separator::Header(_) => header(&reader.parser),
     };
-    let columns = columns.map_err(|reason| intake.layout(records.record.start(), reason))?;
-    records.record.keep_fields(columns.names.len() + columns.nameless);
-    while records.advance().map_err(|error| intake.unreadable(records.record.line(), error))? {
-        let record = &records.record;
-        if record.is_blank() {
+    let columns = columns.map_err(|reason| ingest.layout_error(reader.parser.start(), reason))?;
+    reader.parser.keep_fields(columns.names.len() + columns.unnamed);
+    while reader.advance().map_err(|error| ingest.read_error(reader.parser.line(), error))? {
+        let parser = &reader.parser;
+        if parser.is_blank() {
             continue;
         }
-        let piece = Piece {
-            line: record.start(),
-            bytes: Some(record.raw()),
-            length: record.length(),
-            end: records.offset,
+        let record = RawRecord {
+            line: parser.start(),
+            bytes: Some(parser.raw()),
+            length: parser.length(),
+            end: reader.offset,
         };
-        match object(record, &columns, limit) {
-            Ok(object) => intake.value(piece, Value::Object(object))?,
-            Err(reason) => intake.reject(piece, reason, None)?,
+        match object(parser, &columns, limit) {
+            Ok(object) => ingest.value(record, Value::Object(object))?,
+            Err(reason) => ingest.reject(record, reason, None)?,
         }
     }
     Ok(())
 }
 
-/// Returns the line at the end of `bytes`, from 1, whose line ends may be of any kind.
+/// Returns the number of the line at the end of `bytes`, from 1.
 fn lines_in(bytes: &[u8]) -> u64 {
-    let ends = bytes.iter().enumerate().filter(|(at, byte)| match byte {
-        b'\r' => true,
-        b'\n' => *at == 0 || bytes[at - 1] != b'\r',
-        _ => false,
-    });
-    ends.count() as u64 + 1
+    let mut lines = LineCounter::new();
+    lines.count(bytes);
+    lines.line()
 }
 
 /// The columns of a file.
 struct Columns {
-    /// Their names, without the white space around them.
+    /// Their names, without surrounding white space.
     names: Vec<String>,
-    /// Columns without a name behind them all, as spreadsheets write them: their fields must be empty.
-    nameless: usize,
+    /// Columns without a name after all others, as spreadsheets write them: their fields must be empty.
+    unnamed: usize,
 }
 
 /// Returns the columns that the header names.
-fn header(record: &Record) -> Result<Columns, String> {
-    if let Some(reason) = layout::json_in_csv(record.raw()) {
+fn header(parser: &CsvParser) -> Result<Columns, String> {
+    if let Some(reason) = format_mismatch::json_in_csv(parser.raw()) {
         return Err(reason.to_owned());
     }
-    if !record.closed() {
+    if !parser.has_closed_quotes() {
         return Err("the header has a quote that is never closed".into());
     }
-    if record.too_long() || record.fields().count() < record.count() {
+    if parser.is_too_long() || parser.fields().count() < parser.count() {
         return Err(format!(
             "the header has {} bytes and {} columns: too many",
-            record.length(),
-            record.count()
+            parser.length(),
+            parser.count()
         ));
     }
-    let mut columns: Vec<String> = Vec::with_capacity(record.count());
+    let mut columns: Vec<String> = Vec::with_capacity(parser.count());
     let mut bytes = 0;
     let has_name = |field: &[u8]| !field.trim_ascii().is_empty();
-    let named =
-        record.fields().enumerate().filter(|(_, field)| has_name(field)).map(|(index, _)| index + 1).last();
-    // Where none has a name the first of them is what is missed.
-    let named = named.unwrap_or(1);
-    for (index, field) in record.fields().take(named).enumerate() {
+    let named_columns =
+        parser.fields().enumerate().filter(|(_, field)| has_name(field)).map(|(index, _)| index + 1).last();
+    // If no column has a name, the error is reported for the first.
+    let named_columns = named_columns.unwrap_or(1);
+    for (index, field) in parser.fields().take(named_columns).enumerate() {
         let number = index + 1;
         let name = str::from_utf8(field)
             .map_err(|_| format!("the name of column {number} is not UTF-8; save the file as CSV UTF-8"))?
             .trim();
-        if name.len() > MAX_NAME {
+        if name.len() > MAX_COLUMN_NAME_BYTES {
             return Err(format!(
-                "the name of column {number} has {} bytes, and a name may have {MAX_NAME}; shorten it, or add a header \
-                 row if this is data",
+                "the name of column {number} has {} bytes, and a name may have {MAX_COLUMN_NAME_BYTES}; shorten \
+                 it, or add a header row if this is data",
                 name.len()
             ));
         }
         bytes += name.len();
-        if bytes > MAX_NAMES {
+        if bytes > MAX_HEADER_BYTES {
             return Err(format!(
                 "the names of the columns up to column {number} have {bytes} bytes together, and all may have \
-                 {MAX_NAMES}; shorten them, or leave columns out"
+                 {MAX_HEADER_BYTES}; shorten them, or leave columns out"
             ));
         }
         if name.is_empty() {
@@ -134,28 +131,28 @@ fn header(record: &Record) -> Result<Columns, String> {
         }
         columns.push(name.to_owned());
     }
-    Ok(Columns { names: columns, nameless: record.count().saturating_sub(named) })
+    Ok(Columns { names: columns, unnamed: parser.count().saturating_sub(named_columns) })
 }
 
-fn object(record: &Record, columns: &Columns, limit: usize) -> Result<Map<String, Value>, String> {
-    if !record.closed() {
+fn object(parser: &CsvParser, columns: &Columns, limit: usize) -> Result<Map<String, Value>, String> {
+    if !parser.has_closed_quotes() {
         return Err("has a quote that is never closed, so that it reaches to the end of the input".into());
     }
-    if record.too_long() {
-        return Err(format!("is longer than the limit of {limit} bytes; perhaps a quote is not closed"));
+    if parser.is_too_long() {
+        return Err(format!("is longer than the limit of {limit} bytes; a quote may not be closed"));
     }
-    let Columns { names, nameless } = columns;
-    let named = names.len();
-    if !(named..=named + nameless).contains(&record.count()) {
-        let plural = if record.count() == 1 { "" } else { "s" };
-        return Err(format!("has {} field{plural}, the header has {named}", record.count()));
+    let Columns { names, unnamed } = columns;
+    let named_columns = names.len();
+    if !(named_columns..=named_columns + unnamed).contains(&parser.count()) {
+        let plural = if parser.count() == 1 { "" } else { "s" };
+        return Err(format!("has {} field{plural}, the header has {named_columns}", parser.count()));
     }
-    let mut behind = record.fields().enumerate().skip(named);
-    if let Some((index, _)) = behind.find(|(_, field)| !field.trim_ascii().is_empty()) {
+    let mut trailing_fields = parser.fields().enumerate().skip(named_columns);
+    if let Some((index, _)) = trailing_fields.find(|(_, field)| !field.trim_ascii().is_empty()) {
         return Err(format!("has a value in column {}, which has no name in the header row", index + 1));
     }
-    let mut object = Map::with_capacity(named);
-    for (name, field) in names.iter().zip(record.fields()) {
+    let mut object = Map::with_capacity(named_columns);
+    for (name, field) in names.iter().zip(parser.fields()) {
         let text = str::from_utf8(field).map_err(|error| {
             let byte = error.valid_up_to() + 1;
             format!("is not UTF-8: byte {byte} of its field {name:?} is wrong; save the file as CSV UTF-8")
@@ -165,23 +162,23 @@ fn object(record: &Record, columns: &Columns, limit: usize) -> Result<Map<String
     Ok(object)
 }
 
-struct Records<R> {
+struct RecordReader<R> {
     input: R,
     /// Bytes of the input that were read.
     offset: u64,
-    record: Record,
+    parser: CsvParser,
 }
 
-impl<R: BufRead> Records<R> {
-    /// Reads the next record; `false` at the input's end.
+impl<R: BufRead> RecordReader<R> {
+    /// Reads the next record; `false` at the end of the input.
     fn advance(&mut self) -> io::Result<bool> {
-        self.record.begin();
+        self.parser.reset();
         loop {
             let available = self.input.fill_buf()?;
             if available.is_empty() {
-                return Ok(self.record.finish());
+                return Ok(self.parser.finish());
             }
-            let (used, complete) = self.record.take(available);
+            let (used, complete) = self.parser.parse(available);
             self.input.consume(used);
             self.offset += used as u64;
             if complete {

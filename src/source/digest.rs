@@ -1,55 +1,57 @@
-//! Hashes an input while it is read, so that what is noted of it is what was read.
+//! Computes the SHA-256 of an input while it is read, so the recorded digest is of exactly the bytes that were
+//! read.
 //!
-//! A file can grow or be replaced while its items are at work. Says nothing before the reader came to the end.
+//! A file can grow or be replaced while its items are processed. There is no digest before the end of the input
+//! was reached.
 
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-/// What an input held that was read to its end.
+/// Digest of an input that was read to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputDigest {
-    /// Its bytes.
+    /// Its length in bytes.
     pub bytes: u64,
-    /// Their SHA-256, in hexadecimal.
+    /// Its SHA-256 in hexadecimal.
     pub sha256: String,
 }
 
-/// Where the digest of an input is found once that has been read to its end.
+/// Receives the digest of an input once it has been read to its end.
 pub(crate) type DigestSlot = Arc<OnceLock<InputDigest>>;
 
-/// Hashes what is read through it.
-pub(super) struct Digesting<R> {
+/// Computes the digest of what is read through it.
+pub(super) struct DigestReader<R> {
     inner: R,
-    all: Sha256,
+    hasher: Sha256,
     bytes: u64,
-    read: DigestSlot,
+    slot: DigestSlot,
 }
 
-impl<R> Digesting<R> {
-    pub(super) fn new(inner: R, read: DigestSlot) -> Self {
-        Self { inner, all: Sha256::new(), bytes: 0, read }
+impl<R> DigestReader<R> {
+    pub(super) fn new(inner: R, slot: DigestSlot) -> Self {
+        Self { inner, hasher: Sha256::new(), bytes: 0, slot }
     }
 }
 
-impl<R: Read> Read for Digesting<R> {
+impl<R: Read> Read for DigestReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         if count > 0 {
-            self.all.update(&buffer[..count]);
+            self.hasher.update(&buffer[..count]);
             self.bytes += count as u64;
         } else if !buffer.is_empty() {
-            // What a reader that asks on is given after this end is none of what is noted.
-            self.read.get_or_init(|| InputDigest { bytes: self.bytes, sha256: hexadecimal(&self.all) });
+            // If the caller reads on after this end, the further bytes are not part of the digest.
+            self.slot.get_or_init(|| InputDigest { bytes: self.bytes, sha256: hexadecimal(&self.hasher) });
         }
         Ok(count)
     }
 }
 
-/// Returns the hash of what has been read so far.
-fn hexadecimal(all: &Sha256) -> String {
-    all.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Returns the digest of what has been read so far.
+fn hexadecimal(hasher: &Sha256) -> String {
+    hasher.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -57,9 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_input_is_noted_as_it_was_read_and_not_before_its_end() {
+    fn the_digest_is_of_the_bytes_read_and_not_available_before_the_end() {
         let read = DigestSlot::default();
-        let mut input = Digesting::new(io::Cursor::new(b"abc".to_vec()), read.clone());
+        let mut input = DigestReader::new(io::Cursor::new(b"abc".to_vec()), read.clone());
         let mut three = [0; 3];
         input.read_exact(&mut three).unwrap();
         assert_eq!(read.get(), None);

@@ -1,10 +1,11 @@
-//! Says why a source could not be opened or read to its end.
+//! Errors of opening and reading a source.
 
 use std::io;
 
-use super::open::Unreadable;
+/// Why the next value cannot be read.
+pub type ValueError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a source could not be opened, or not be read to its end.
+/// Why a source cannot be opened or read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened.
@@ -12,7 +13,7 @@ pub enum Error {
     Open {
         /// The file.
         name: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is a directory.
@@ -21,44 +22,44 @@ pub enum Error {
         /// The directory.
         name: String,
     },
-    /// No thread could be started.
+    /// The reading thread cannot be started.
     #[error("cannot start a thread to read {name}")]
     Thread {
         /// The source.
         name: String,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file is not UTF-8 at all.
+    /// The file is not UTF-8.
     #[error("{name} is UTF-16 text; save it as UTF-8")]
     Encoding {
         /// The source.
         name: String,
     },
     /// Reading failed part way.
-    #[error("cannot read on in {name} after line {line}; {items} items were read before")]
+    #[error("cannot continue to read {name} after line {line}; {items} items were read before")]
     Read {
         /// The source.
         name: String,
         /// The last line that was reached, from 1.
         line: u64,
-        /// Items that were handed over before.
+        /// Items that were read before.
         items: u64,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A value that the caller has cannot be brought.
-    #[error("cannot bring the next of {name}; {items} items were brought before")]
+    /// The next value of the caller cannot be read.
+    #[error("cannot read the next value of {name}; {items} items were read before")]
     Value {
         /// The source.
         name: String,
-        /// Items that were handed over before.
+        /// Items that were read before.
         items: u64,
         /// What is wrong.
-        source: Unreadable,
+        source: ValueError,
     },
-    /// The first record says that the whole file cannot be read: a CSV header that cannot be used, or a file in another
-    /// format than its name says.
+    /// The first record shows that the file cannot be read at all: a CSV header is not usable, or the file has
+    /// a different format than its name indicates.
     #[error("{name}, line {line}: {reason}")]
     Layout {
         /// The source.
@@ -68,26 +69,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The JSON document is broken, so that what follows cannot be told apart.
+    /// The JSON document is broken, so its remaining elements cannot be separated.
     #[error("{name}, line {line}, column {column}: {reason}; {items} items were read before")]
     Syntax {
         /// The source.
         name: String,
-        /// The line of the fault, from 1.
+        /// The line of the error, from 1.
         line: u64,
-        /// The column of the fault in bytes, from 1.
+        /// The column of the error in bytes, from 1.
         column: u64,
         /// What is wrong.
         reason: String,
-        /// Items that were handed over before.
+        /// Items that were read before.
         items: u64,
     },
-    /// The reading thread panicked: a bug of ours, or of the caller's own reader or iterator.
+    /// The reading thread panicked: a bug of this program, or of the caller's own reader or iterator.
     #[error("the thread that reads {name} panicked after {items} items")]
     Panicked {
         /// The source.
         name: String,
-        /// Items that were handed over before.
+        /// Items that were read before.
         items: u64,
     },
 }

@@ -1,19 +1,19 @@
-//! Tells how an input is written: by its name, else by its first byte.
+//! Detects the format of an input from its name, or else from its first byte.
 //!
-//! It never looks further than the first byte that is no white space.
+//! Reads no further than the first byte that is not white space.
 
 use std::fmt;
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::str::FromStr;
 
-/// How an input is written.
+/// Format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line. Blank lines are skipped.
     Jsonl,
-    /// Values under one header row, separated by commas, semicolons or tabs, as a `sep=` line or the header says. Fields
-    /// may be quoted and hold line breaks.
+    /// Values under a header row, separated by commas, semicolons or tabs, as a `sep=` line or the header
+    /// shows. Fields may be quoted and may contain line breaks.
     Csv,
     /// The same, separated by tabs.
     Tsv,
@@ -22,7 +22,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format that a file's name promises, if it promises one.
+    /// Returns the format for the extension of a file name, if it has a known one.
     pub fn of(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
@@ -46,7 +46,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A word that names no format.
+/// A word that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a format is jsonl, csv, tsv or json, not {0:?}")]
 pub struct FormatError(String);
@@ -66,41 +66,42 @@ impl FromStr for Format {
 }
 
 /// The first bytes of an input.
-pub(super) struct Head {
-    /// What was read to look at, without a byte-order mark; it stands before the rest.
+pub(super) struct InputHead {
+    /// The bytes that were read for detection, without a byte-order mark. They precede the rest of the input.
     pub(super) bytes: Vec<u8>,
-    /// Bytes of the byte-order mark that were dropped.
-    pub(super) dropped: u64,
-    /// Whether the input is UTF-16, which nothing here reads.
-    pub(super) utf16: bool,
+    /// Length of the byte-order mark that was dropped.
+    pub(super) bom_bytes: u64,
+    /// Whether the input is UTF-16, which is not supported.
+    pub(super) is_utf16: bool,
 }
 
-impl Head {
-    /// Reads up to the first byte that is no white space, and at least the four that tell encodings.
+impl InputHead {
+    /// Reads up to the first byte that is not white space, and at least the four bytes that are needed to
+    /// detect the encoding.
     pub(super) fn read(input: &mut impl BufRead) -> io::Result<Self> {
-        const MARK: &[u8] = b"\xef\xbb\xbf";
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
         let mut bytes = Vec::new();
-        while bytes.len() < 4 || (bytes.len() < 65_536 && first_in(&bytes).is_none()) {
+        while bytes.len() < 4 || (bytes.len() < 65_536 && first_non_space(&bytes).is_none()) {
             let available = input.fill_buf()?;
             let Some(byte) = available.first() else { break };
             bytes.push(*byte);
             input.consume(1);
         }
-        let utf16 = is_utf16(&bytes);
-        let dropped = if bytes.starts_with(MARK) { MARK.len() } else { 0 };
-        bytes.drain(..dropped);
-        Ok(Self { bytes, dropped: dropped as u64, utf16 })
+        let is_utf16 = is_utf16(&bytes);
+        let bom_bytes = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        bytes.drain(..bom_bytes);
+        Ok(Self { bytes, bom_bytes: bom_bytes as u64, is_utf16 })
     }
 
-    /// Returns what the first byte promises: an array if it opens one, lines otherwise.
+    /// Returns the format that the first byte suggests: an array if it is `[`, otherwise lines.
     pub(super) fn format(&self) -> Format {
-        if first_in(&self.bytes) == Some(b'[') { Format::Json } else { Format::Jsonl }
+        if first_non_space(&self.bytes) == Some(b'[') { Format::Json } else { Format::Jsonl }
     }
 }
 
-/// Returns whether these bytes begin UTF-16 text: with a byte-order mark before a letter, or with two ASCII letters.
+/// Returns whether the bytes start UTF-16 text: a byte-order mark before a letter, or two ASCII letters.
 fn is_utf16(bytes: &[u8]) -> bool {
-    // Two bytes of plain text behind such a mark are rather stray bytes before an ordinary line.
+    // Two bytes of plain text after such a mark are more likely stray bytes before an ordinary line.
     let is_plain = |byte: u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     match *bytes {
         [0xff, 0xfe, low, high, ..] | [0xfe, 0xff, high, low, ..] => !is_plain(low) || !is_plain(high),
@@ -109,7 +110,7 @@ fn is_utf16(bytes: &[u8]) -> bool {
     }
 }
 
-fn first_in(bytes: &[u8]) -> Option<u8> {
+fn first_non_space(bytes: &[u8]) -> Option<u8> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     text.iter().copied().find(|byte| !byte.is_ascii_whitespace())
 }
@@ -119,8 +120,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_tells_an_array_from_lines() {
-        let format = |mut bytes: &[u8]| Head::read(&mut bytes).unwrap().format();
+    fn the_first_byte_distinguishes_an_array_from_lines() {
+        let format = |mut bytes: &[u8]| InputHead::read(&mut bytes).unwrap().format();
         assert_eq!(format(b"\xef\xbb\xbf \n\n  [ {}"), Format::Json);
         assert_eq!(format(b"{\"a\": []}"), Format::Jsonl);
         assert_eq!(format(b"["), Format::Json);
@@ -128,29 +129,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_looked_at_is_not_lost() {
+    fn bytes_read_for_detection_are_not_lost() {
         let mut input: &[u8] = b"\xef\xbb\xbf  {\"a\": 1}";
-        let head = Head::read(&mut input).unwrap();
+        let head = InputHead::read(&mut input).unwrap();
         assert_eq!([&head.bytes, input].concat(), b"  {\"a\": 1}");
-        assert_eq!(head.dropped, 3);
+        assert_eq!(head.bom_bytes, 3);
     }
 
     #[test]
-    fn stray_bytes_at_the_start_are_not_taken_for_utf_16() {
-        assert!(!Head::read(&mut &b"\xff\xfe{}"[..]).unwrap().utf16);
-        assert!(Head::read(&mut &b"\xff\xfe{\0}\0"[..]).unwrap().utf16);
-        assert!(!Head::read(&mut &b"\0\0\0\0"[..]).unwrap().utf16);
+    fn stray_bytes_at_the_start_are_not_mistaken_for_utf_16() {
+        assert!(!InputHead::read(&mut &b"\xff\xfe{}"[..]).unwrap().is_utf16);
+        assert!(InputHead::read(&mut &b"\xff\xfe{\0}\0"[..]).unwrap().is_utf16);
+        assert!(!InputHead::read(&mut &b"\0\0\0\0"[..]).unwrap().is_utf16);
     }
 
     #[test]
-    fn utf_16_is_recognised_in_any_script_and_without_a_mark() {
+    fn utf_16_is_detected_in_any_script_and_without_a_byte_order_mark() {
         let bytes =
             |text: &str, to: fn(u16) -> [u8; 2]| -> Vec<u8> { text.encode_utf16().flat_map(to).collect() };
         for text in
             ["\u{feff}id,text", "\u{feff}Größe", "\u{feff}Имя", "\u{feff}記事,本文", "id,text", "{\"id\": 1}"]
         {
             for order in [u16::to_le_bytes as fn(u16) -> [u8; 2], u16::to_be_bytes] {
-                assert!(Head::read(&mut &bytes(text, order)[..]).unwrap().utf16, "{text}");
+                assert!(InputHead::read(&mut &bytes(text, order)[..]).unwrap().is_utf16, "{text}");
             }
         }
     }

@@ -1,42 +1,48 @@
 //! Reads one JSON object per line.
 //!
-//! A line that is none is rejected and the next one is read. A line beyond the limit is passed over
-//! without being held.
+//! A line that is not a JSON object is rejected, and reading continues with the next line. A line beyond the limit
+//! is skipped without being buffered.
 
 use std::io::{self, BufRead, Read};
 
 use serde_json::Value;
 
-use super::entry::EXCERPT;
-use super::extent::{self, Excess};
-use super::intake::{Intake, Piece, Stop};
-use super::layout::{array_in_lines, json_over_lines};
+use super::entry::MAX_EXCERPT_BYTES;
+use super::format_mismatch::{array_in_lines, json_over_lines};
+use super::ingest::{Ingest, RawRecord, ReadStop};
+use super::json_limits::{self, LimitExceeded};
 
-/// Reads lines from `input`, whose first byte stands at `offset`, until its end.
-pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut Intake) -> Result<(), Stop> {
-    let mut lines = Lines { input, limit, buffer: Vec::new(), number: 0, length: 0, offset };
+/// Reads lines from `input`, which starts at `offset`, until its end.
+pub(super) fn read(
+    input: impl BufRead,
+    offset: u64,
+    limit: usize,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
+    let mut reader = LineReader { input, limit, buffer: Vec::new(), number: 0, length: 0, offset };
     let mut is_first = true;
-    while lines.advance().map_err(|error| intake.unreadable(lines.number, error))? {
-        let line = lines.buffer.trim_ascii();
-        let piece = Piece { line: lines.number, bytes: Some(line), length: lines.length, end: lines.offset };
-        let array = || if is_first { array_in_lines(line) } else { None };
-        if lines.length > limit as u64 {
-            if let Some(reason) = array() {
-                return Err(intake.layout(lines.number, reason.to_owned()));
+    while reader.advance().map_err(|error| ingest.read_error(reader.number, error))? {
+        let line = reader.buffer.trim_ascii();
+        let record =
+            RawRecord { line: reader.number, bytes: Some(line), length: reader.length, end: reader.offset };
+        let array_reason = || if is_first { array_in_lines(line) } else { None };
+        if reader.length > limit as u64 {
+            if let Some(reason) = array_reason() {
+                return Err(ingest.layout_error(reader.number, reason.to_owned()));
             }
-            intake.reject(piece, too_long(limit), None)?;
+            ingest.reject(record, too_long_message(limit), None)?;
         } else if !line.is_empty() {
             match parse(line) {
-                Ok(value) => match array() {
-                    Some(reason) => return Err(intake.layout(lines.number, reason.to_owned())),
-                    None => intake.value(piece, value)?,
+                Ok(value) => match array_reason() {
+                    Some(reason) => return Err(ingest.layout_error(reader.number, reason.to_owned())),
+                    None => ingest.value(record, value)?,
                 },
-                Err(unreadable) => {
-                    let whole = if is_first { json_over_lines(line, unreadable.is_cut()) } else { None };
-                    if let Some(reason) = whole {
-                        return Err(intake.layout(lines.number, reason.to_owned()));
+                Err(error) => {
+                    let reason = if is_first { json_over_lines(line, error.is_cut()) } else { None };
+                    if let Some(reason) = reason {
+                        return Err(ingest.layout_error(reader.number, reason.to_owned()));
                     }
-                    intake.reject(piece, unreadable.reason(), None)?;
+                    ingest.reject(record, error.reason(), None)?;
                 }
             }
         } else {
@@ -47,71 +53,71 @@ pub(super) fn read(input: impl BufRead, offset: u64, limit: usize, intake: &mut 
     Ok(())
 }
 
-pub(super) fn too_long(limit: usize) -> String {
+pub(super) fn too_long_message(limit: usize) -> String {
     format!("is longer than the limit of {limit} bytes")
 }
 
-/// Why bytes are no JSON value.
-pub(super) enum Unparsed {
-    /// The byte at this place, from 0, is no UTF-8.
+/// Why bytes are not a JSON value.
+pub(super) enum ParseError {
+    /// The byte at this index, from 0, is not UTF-8.
     Encoding(usize, u8),
     Json(serde_json::Error),
-    /// It is too deep, or holds too many values.
-    Excess(Excess),
+    /// It is nested too deeply or holds too many values.
+    LimitExceeded(LimitExceeded),
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, Unparsed> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Value, ParseError> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
-        Unparsed::Encoding(at, bytes.get(at).copied().unwrap_or_default())
+        ParseError::Encoding(at, bytes.get(at).copied().unwrap_or_default())
     })?;
-    extent::check(bytes).map_err(Unparsed::Excess)?;
-    serde_json::from_str(text).map_err(Unparsed::Json)
+    json_limits::check(bytes).map_err(ParseError::LimitExceeded)?;
+    serde_json::from_str(text).map_err(ParseError::Json)
 }
 
-impl Unparsed {
+impl ParseError {
     /// Returns whether a value begins that does not end.
     fn is_cut(&self) -> bool {
         matches!(self, Self::Json(error) if error.is_eof())
     }
 
-    /// Says what is wrong, to be read after "line N".
+    /// Returns what is wrong, to be read after "line N".
     fn reason(&self) -> String {
         match self {
             Self::Encoding(at, byte) => {
                 format!("is not UTF-8: its byte {} is 0x{byte:02x}; save the file as UTF-8", at + 1)
             }
-            Self::Json(error) => format!("is not JSON: {} at column {}", what(error), error.column()),
-            Self::Excess(excess) => excess.to_string(),
+            Self::Json(error) => format!("is not JSON: {} at column {}", error_text(error), error.column()),
+            Self::LimitExceeded(exceeded) => exceeded.to_string(),
         }
     }
 }
 
-/// Returns what a JSON error says, without the place.
-pub(super) fn what(error: &serde_json::Error) -> String {
+/// Returns the text of a JSON error without its position.
+pub(super) fn error_text(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    match text.strip_suffix(&place).unwrap_or(&text) {
-        // The parser's name for the words that JSON has.
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    match text.strip_suffix(&position).unwrap_or(&text) {
+        // The parser's name for the JSON keywords.
         "expected ident" => "expected null, true or false".to_owned(),
-        what => what.to_owned(),
+        error_text => error_text.to_owned(),
     }
 }
 
-struct Lines<R> {
+struct LineReader<R> {
     input: R,
     limit: usize,
-    /// The current line without its end, or the beginning of one beyond the limit.
+    /// The current line without its line end, or the beginning of a line beyond the limit.
     buffer: Vec<u8>,
     number: u64,
-    /// Bytes of the current line, its end not counted.
+    /// Length of the current line in bytes, without its line end.
     length: u64,
     /// Bytes of the input that were read.
     offset: u64,
 }
 
-impl<R: BufRead> Lines<R> {
-    /// Reads the next line; `false` at the input's end.
+impl<R: BufRead> LineReader<R> {
+    /// Reads the next line; `false` at the end of the input.
     fn advance(&mut self) -> io::Result<bool> {
         self.buffer.clear();
         self.buffer.shrink_to(1 << 20);
@@ -127,8 +133,8 @@ impl<R: BufRead> Lines<R> {
         }
         self.length = self.buffer.len() as u64;
         if self.buffer.len() > self.limit {
-            self.buffer.truncate(EXCERPT);
-            self.pass_over()?;
+            self.buffer.truncate(MAX_EXCERPT_BYTES);
+            self.skip_line()?;
         } else if self.buffer.last() == Some(&b'\r') {
             self.buffer.pop();
             self.length -= 1;
@@ -136,7 +142,7 @@ impl<R: BufRead> Lines<R> {
         Ok(true)
     }
 
-    fn pass_over(&mut self) -> io::Result<()> {
+    fn skip_line(&mut self) -> io::Result<()> {
         loop {
             let available = self.input.fill_buf()?;
             let (length, ended) = match available.iter().position(|byte| *byte == b'\n') {

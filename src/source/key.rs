@@ -1,8 +1,8 @@
-//! Gives an item its key: its `id`, else the hash of its content.
+//! Determines the key of an item: its `id`, or else the hash of its content.
 //!
-//! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON
-//! with sorted keys; neither the order in which a file writes the fields matters, nor how it writes a fraction
-//! (`1.50` is `1.5`). A key never comes from the item's place in the file.
+//! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON with
+//! sorted keys. It depends neither on the order in which a file writes the fields nor on how it writes a
+//! fraction (`1.50` is `1.5`). A key never depends on the item's position in the file.
 
 use std::fmt::Write;
 
@@ -11,71 +11,74 @@ use sha2::{Digest, Sha256};
 
 use crate::types::{Fingerprint, ItemKey};
 
-/// Longest key, in bytes.
-const LONGEST: usize = 512;
+/// Longest key in bytes.
+const MAX_KEY_BYTES: usize = 512;
 
-/// What the key of an item without an `id` begins with.
-const CONTENT: &str = "sha-";
+/// Prefix of the key of an item without an `id`.
+const CONTENT_KEY_PREFIX: &str = "sha-";
 
-/// An item's key and where it comes from.
+/// An item's key and its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) key: ItemKey,
-    /// Whether it is the content's hash, for want of an `id`.
+    /// Whether it is the hash of the content, because there is no `id`.
     pub(super) from_content: bool,
 }
 
-/// Returns the item's key, or the reason why its `id` cannot be one. The number 7 and the text "7"
-/// are the same key; a null or empty `id` is none.
+/// Returns the item's key, or the reason why its `id` is not a valid key. The number 7 and the text "7" are the
+/// same key; a null or empty `id` counts as missing.
 pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
-    let text = match item.get("id") {
-        None | Some(Value::Null) => return Ok(of_content(item)),
-        Some(Value::String(text)) if text.is_empty() => return Ok(of_content(item)),
-        Some(Value::String(text)) => text.as_str().into(),
+    let key_text = match item.get("id") {
+        None | Some(Value::Null) => return Ok(content_key(item)),
+        Some(Value::String(key_text)) if key_text.is_empty() => return Ok(content_key(item)),
+        Some(Value::String(key_text)) => key_text.as_str().into(),
         Some(Value::Number(number)) => {
-            let written = canonical(number);
-            // Beyond 2^53 a double is rounded, and two ids may have become one.
-            let is_whole = written.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
+            let text_of_number = canonical(number);
+            // Beyond 2^53 a double is rounded, so two ids may have become one.
+            let is_whole = text_of_number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
             if !is_whole && number.as_f64().is_none_or(|float| float.abs() >= 9_007_199_254_740_992.0) {
                 return Err("has a number as `id` that is too large to be exact; write it as text".into());
             }
-            ItemKey::from(written)
+            ItemKey::from(text_of_number)
         }
         Some(Value::Bool(_)) => return Err("has true or false as `id`; use text or a number".into()),
         Some(Value::Array(_)) => return Err("has an array as `id`; use text or a number".into()),
         Some(Value::Object(_)) => return Err("has an object as `id`; use text or a number".into()),
     };
-    if text.as_str().len() > LONGEST {
-        return Err(format!("has an `id` of {} bytes; the longest may have {LONGEST}", text.as_str().len()));
+    if key_text.as_str().len() > MAX_KEY_BYTES {
+        return Err(format!(
+            "has an `id` of {} bytes; the longest may have {MAX_KEY_BYTES}",
+            key_text.as_str().len()
+        ));
     }
-    if has_form_of_content(text.as_str()) {
+    if looks_like_content_key(key_text.as_str()) {
         return Err(
-            "has an `id` of the form of a key of content (`sha-` and 32 hexadecimal digits), which could be \
-                    another item's; put a word before it, or leave the `id` out"
+            "has an `id` that looks like the key of an item without an `id` (`sha-` and 32 hexadecimal digits), \
+             which could be another item's; put a word before it, or leave the `id` out"
                 .into(),
         );
     }
-    Ok(Key { key: text, from_content: false })
+    Ok(Key { key: key_text, from_content: false })
 }
 
-/// Returns whether an `id` could be the key of an item without one.
-fn has_form_of_content(id: &str) -> bool {
-    let digits = id.strip_prefix(CONTENT);
+/// Returns whether an `id` has the form of the key of an item without an `id`.
+fn looks_like_content_key(id: &str) -> bool {
+    let digits = id.strip_prefix(CONTENT_KEY_PREFIX);
     digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
-/// Returns the fingerprint of all the fields of an item; the order in which they are written does not matter.
-pub(crate) fn content(item: &Value) -> Fingerprint {
+/// Returns the fingerprint of all fields of an item. It does not depend on the order in which they are written.
+pub(crate) fn content_fingerprint(item: &Value) -> Fingerprint {
     let mut canonical = String::new();
     write_value(item, &mut canonical);
     Fingerprint::of([canonical.as_bytes()])
 }
 
-fn of_content(item: &Map<String, Value>) -> Key {
+fn content_key(item: &Map<String, Value>) -> Key {
     let mut canonical = String::new();
     write_object(item, &mut canonical);
     let digest = Sha256::digest(canonical.as_bytes());
-    let mut key = String::from(CONTENT);
+    let mut key = String::from(CONTENT_KEY_PREFIX);
     for byte in &digest[..16] {
         // Writing to a string cannot fail.
         let _ = write!(key, "{byte:02x}");
@@ -83,14 +86,14 @@ fn of_content(item: &Map<String, Value>) -> Key {
     Key { key: key.into(), from_content: true }
 }
 
-/// Writes a number so that one value has one text: whole numbers with all their digits, others as the shortest text of
-/// their double.
+/// Returns a number as text so that one value has one text: integers with all their digits, others as the
+/// shortest text of their double.
 fn canonical(number: &Number) -> String {
-    let written = number.to_string();
-    if !written.contains(['.', 'e', 'E']) {
-        return written;
+    let text_of_number = number.to_string();
+    if !text_of_number.contains(['.', 'e', 'E']) {
+        return text_of_number;
     }
-    number.as_f64().and_then(Number::from_f64).map_or(written, |double| double.to_string())
+    number.as_f64().and_then(Number::from_f64).map_or(text_of_number, |double| double.to_string())
 }
 
 fn write_object(object: &Map<String, Value>, out: &mut String) {
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_text_or_number_is_the_key() {
+    fn a_text_or_number_id_is_the_key() {
         for (json, expected) in [
             (r#"{"id": "a-1"}"#, "a-1"),
             (r#"{"id": 7}"#, "7"),
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_id_the_content_decides_and_the_order_of_its_fields_does_not() {
+    fn without_an_id_the_key_depends_on_the_content_and_not_on_the_order_of_its_fields() {
         let one = key(r#"{"b": {"y": 1, "x": [null, "é"]}, "a": true}"#).unwrap();
         let other = key(r#"{"a": true, "b": {"x": [null, "é"], "y": 1}}"#).unwrap();
         assert!(one.from_content);
@@ -167,20 +170,20 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_another_type_is_refused_by_name() {
+    fn an_id_of_another_type_is_rejected_with_its_type() {
         for json in [r#"{"id": true}"#, r#"{"id": []}"#, r#"{"id": {}}"#] {
             assert!(key(json).unwrap_err().contains("`id`"), "{json}");
         }
     }
 
     #[test]
-    fn ids_that_would_be_rounded_into_one_are_refused() {
+    fn ids_that_would_be_rounded_to_the_same_key_are_rejected() {
         assert!(key(r#"{"id": 1.2345e30}"#).unwrap_err().contains("as text"));
     }
 
     #[test]
     #[cfg(feature = "exact-numbers")]
-    fn a_whole_number_of_any_length_is_an_id_and_part_of_the_content() {
+    fn an_integer_of_any_length_is_an_id_and_part_of_the_content() {
         let id = "123456789012345678901234567890";
         assert_eq!(key(&format!(r#"{{"id": {id}}}"#)).unwrap().key.as_str(), id);
         let of = |number: &str| key(&format!(r#"{{"a": {number}}}"#)).unwrap().key;
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_is_the_same_content_however_it_is_written() {
+    fn a_fraction_has_the_same_content_key_however_it_is_written() {
         let of = |number: &str| key(&format!(r#"{{"a": {number}}}"#)).unwrap().key;
         assert_eq!(of("1.50"), of("1.5"));
         assert_eq!(of("1.5e2"), of("150.0"));
@@ -197,10 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_form_of_a_content_key_is_refused() {
-        let of_content = key(r#"{"text": "x"}"#).unwrap();
-        let reason = key(&format!(r#"{{"id": "{}"}}"#, of_content.key)).unwrap_err();
-        assert!(reason.contains("key of content") && reason.contains("leave the `id` out"), "{reason}");
+    fn an_id_that_looks_like_a_content_key_is_rejected() {
+        let content_key = key(r#"{"text": "x"}"#).unwrap();
+        let reason = key(&format!(r#"{{"id": "{}"}}"#, content_key.key)).unwrap_err();
+        assert!(
+            reason.contains("looks like the key of an item without an `id`")
+                && reason.contains("leave the `id` out"),
+            "{reason}"
+        );
         for id in [
             "sha-",
             "sha-1",
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_id_is_refused() {
+    fn a_long_id_is_rejected() {
         assert!(key(&format!(r#"{{"id": "{}"}}"#, "x".repeat(512))).is_ok());
         assert!(key(&format!(r#"{{"id": "{}"}}"#, "x".repeat(513))).unwrap_err().contains("513"));
     }

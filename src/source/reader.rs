@@ -1,19 +1,19 @@
-//! Reads a source on a thread of its own and receives what was read.
+//! Reads a source on a separate thread and receives the entries.
 //!
-//! The thread ends when the input does, when reading fails, or when the [`Reader`] is dropped; one
-//! that waits inside the system for a byte of stdin ends with the process. An end that nobody
-//! announced is reported as a panic, never taken for the input's end.
+//! The thread ends when the input ends, when reading fails, or when the [`Reader`] is dropped; a thread that is
+//! blocked reading stdin ends with the process. If the thread ends without a final message, this is reported as
+//! a panic, never as the end of the input.
 
 use std::io::{self, BufReader, Read};
 use std::thread;
 
-use super::format::{Format, Head};
-use super::handoff::{Receiver, handoff};
-use super::intake::{Intake, Message, Piece, Stop};
-use super::open::{Input, Limits, Source};
-use super::{Entry, Error, csv, json, jsonl, layout};
+use super::byte_bounded_channel::{Receiver, channel};
+use super::format::{Format, InputHead};
+use super::ingest::{Ingest, Message, RawRecord, ReadStop};
+use super::input::{Input, Limits, Source};
+use super::{Entry, Error, csv, format_mismatch, json, jsonl};
 
-/// Receives the entries of a [`Source`] that is being read.
+/// Receives the entries of a [`Source`] while it is read.
 pub struct Reader {
     name: String,
     from: Receiver<Message>,
@@ -24,14 +24,14 @@ pub struct Reader {
 }
 
 impl Source {
-    /// Starts to read, on a thread of its own.
+    /// Starts to read on a separate thread.
     pub fn read(self) -> Result<Reader, Error> {
-        let Self { name, input, total, limits, fit, .. } = self;
-        let (to, from) = handoff(limits.ahead.max(1), limits.ahead_bytes);
-        let mut intake = Intake::new(name.clone(), fit, to);
+        let Self { name, input, total, limits, check, .. } = self;
+        let (to, from) = channel(limits.ahead.max(1), limits.ahead_bytes);
+        let mut ingest = Ingest::new(name.clone(), check, to);
         let work = move || {
-            let end = read(input, limits, &mut intake);
-            intake.end(end);
+            let end = read(input, limits, &mut ingest);
+            ingest.end(end);
         };
         let thread = thread::Builder::new().name("source".into()).spawn(work);
         thread.map_err(|source| Error::Thread { name: name.clone(), source })?;
@@ -40,8 +40,8 @@ impl Source {
 }
 
 impl Reader {
-    /// Returns the next entry, or `None` at the input's end. An error is the last thing it returns
-    /// before `None`. Cancelling it loses nothing.
+    /// Returns the next entry, or `None` at the end of the input. An error is the last value before `None`.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Entry, Error>> {
         if self.ended {
             return None;
@@ -65,7 +65,7 @@ impl Reader {
         None
     }
 
-    /// Returns what share of the input was handed over, from 0 to 1; `None` while its size is unknown.
+    /// Returns the fraction of the input that was received, from 0 to 1; `None` if its size is not known.
     pub fn progress(&self) -> Option<f64> {
         if self.ended {
             return Some(1.0);
@@ -75,17 +75,17 @@ impl Reader {
     }
 }
 
-fn read(input: Input, limits: Limits, intake: &mut Intake) -> Result<(), Stop> {
+fn read(input: Input, limits: Limits, ingest: &mut Ingest) -> Result<(), ReadStop> {
     match input {
         Input::Values(values) => {
-            for (place, value) in (1..).zip(values) {
-                let (line, value) = value.map_err(|source| intake.unbrought(source))?;
-                let piece = Piece { line, bytes: None, length: 0, end: place };
-                intake.value(piece, value)?;
+            for (index, value) in (1..).zip(values) {
+                let (line, value) = value.map_err(|source| ingest.value_error(source))?;
+                let record = RawRecord { line, bytes: None, length: 0, end: index };
+                ingest.value(record, value)?;
             }
             Ok(())
         }
-        Input::Bytes(bytes, format) => read_bytes(bytes, format, limits.item_bytes, intake),
+        Input::Bytes(bytes, format) => read_bytes(bytes, format, limits.item_bytes, ingest),
     }
 }
 
@@ -93,30 +93,30 @@ fn read_bytes(
     bytes: Box<dyn Read + Send>,
     format: Option<Format>,
     limit: usize,
-    intake: &mut Intake,
-) -> Result<(), Stop> {
-    let mut input = BufReader::with_capacity(1 << 16, Steady(bytes));
-    let head = Head::read(&mut input).map_err(|error| intake.unreadable(1, error))?;
-    if head.utf16 {
-        return Err(intake.encoding());
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
+    let mut input = BufReader::with_capacity(1 << 16, RetryInterrupted(bytes));
+    let head = InputHead::read(&mut input).map_err(|error| ingest.read_error(1, error))?;
+    if head.is_utf16 {
+        return Err(ingest.encoding_error());
     }
-    if let Some(reason) = layout::workbook(&head.bytes) {
-        return Err(intake.layout(1, reason.to_owned()));
+    if let Some(reason) = format_mismatch::workbook(&head.bytes) {
+        return Err(ingest.layout_error(1, reason.to_owned()));
     }
     let format = format.unwrap_or_else(|| head.format());
-    let whole = io::Cursor::new(head.bytes).chain(input);
+    let complete_input = io::Cursor::new(head.bytes).chain(input);
     match format {
-        Format::Jsonl => jsonl::read(whole, head.dropped, limit, intake),
-        Format::Csv => csv::read(whole, head.dropped, limit, None, intake),
-        Format::Tsv => csv::read(whole, head.dropped, limit, Some(b'\t'), intake),
-        Format::Json => json::read(whole, head.dropped, limit, intake),
+        Format::Jsonl => jsonl::read(complete_input, head.bom_bytes, limit, ingest),
+        Format::Csv => csv::read(complete_input, head.bom_bytes, limit, None, ingest),
+        Format::Tsv => csv::read(complete_input, head.bom_bytes, limit, Some(b'\t'), ingest),
+        Format::Json => json::read(complete_input, head.bom_bytes, limit, ingest),
     }
 }
 
-/// Reads on after a signal has interrupted it.
-struct Steady(Box<dyn Read + Send>);
+/// Retries a read that a signal has interrupted.
+struct RetryInterrupted(Box<dyn Read + Send>);
 
-impl Read for Steady {
+impl Read for RetryInterrupted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.read(buffer) {

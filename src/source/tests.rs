@@ -1,4 +1,4 @@
-//! Feeds whole inputs, good and bad, and looks at what comes out.
+//! Tests that read complete inputs, valid and invalid, and check the entries.
 
 use std::io::{self, Cursor, Read, Write};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::types::ItemKey;
 
-/// Reads everything: the entries, and what ended the reading early.
+/// Reads everything: the entries, and the error that ended reading early.
 async fn drain(source: Source) -> (Vec<Entry>, Option<Error>) {
     let mut reader = source.read().unwrap();
     let mut entries = Vec::new();
@@ -28,14 +28,14 @@ async fn read_as(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> (V
     drain(Source::reader("input", Cursor::new(bytes), Some(format))).await
 }
 
-/// Reads everything from an input that has no fatal fault; items as `line key`, rejects as `line: reason`.
-async fn story(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> Vec<String> {
+/// Reads an input without a fatal error; items as `line key`, rejects as `line: reason`.
+async fn entries_as_text(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> Vec<String> {
     let (entries, error) = read_as(format, bytes).await;
     assert!(error.is_none(), "{error:?}");
-    entries.iter().map(told).collect()
+    entries.iter().map(describe).collect()
 }
 
-fn told(entry: &Entry) -> String {
+fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Item(item) => format!("{} {}", item.line, item.key),
         Entry::Rejected(reject) => format!("{}: {}", reject.line, reject.reason),
@@ -58,24 +58,24 @@ async fn a_rejected_item_leaves_its_key_to_a_later_one() {
     let input = "{\"id\": 1}\n{\"id\": 1, \"text\": \"x\"}\n{\"id\": 1, \"text\": \"y\"}\n";
     let source = Source::reader("input", Cursor::new(input), Some(Format::Jsonl));
     let fit = |item: &Value| item.get("text").map(drop).ok_or_else(|| "has no text".to_owned());
-    let (entries, error) = drain(source.fit(fit)).await;
+    let (entries, error) = drain(source.with_check(fit)).await;
     assert!(error.is_none());
-    let told: Vec<String> = entries.iter().map(told).collect();
-    assert_eq!(told, ["1: has no text", "2 1", "3: has the key \"1\" of the item on line 2"]);
+    let entries_text: Vec<String> = entries.iter().map(describe).collect();
+    assert_eq!(entries_text, ["1: has no text", "2 1", "3: has the key \"1\" of the item on line 2"]);
     assert_eq!(rejects(&entries)[0].key, Some(ItemKey::from("1")));
 }
 
 #[tokio::test]
-async fn blank_lines_a_byte_order_mark_and_a_missing_last_line_end_are_no_items() {
+async fn blank_lines_a_byte_order_mark_and_a_missing_final_line_end_are_not_items() {
     let input = "\u{feff}{\"id\": 1}\r\n\r\n   \n{\"id\": 2}\n\t{\"id\": 3}";
-    assert_eq!(story(Format::Jsonl, input).await, ["1 1", "4 2", "5 3"]);
+    assert_eq!(entries_as_text(Format::Jsonl, input).await, ["1 1", "4 2", "5 3"]);
 }
 
 #[tokio::test]
 async fn an_empty_input_has_no_items_in_any_format() {
     for format in [Format::Jsonl, Format::Csv, Format::Json] {
         for input in ["", "\n\n", "\u{feff}"] {
-            assert_eq!(story(format, input).await, [""; 0], "{format} {input:?}");
+            assert_eq!(entries_as_text(format, input).await, [""; 0], "{format} {input:?}");
         }
     }
 }
@@ -84,7 +84,7 @@ async fn an_empty_input_has_no_items_in_any_format() {
 async fn a_bad_line_is_rejected_with_its_number_and_the_reason_and_the_next_is_read() {
     let input = b"{\"id\": 1}\n{\"id\": \n[1]\n7\n{\"a\": \"\xff\"}\n{\"id\": {}}\n{\"id\": 2}\n";
     assert_eq!(
-        story(Format::Jsonl, input).await,
+        entries_as_text(Format::Jsonl, input).await,
         [
             "1 1",
             "2: is not JSON: EOF while parsing a value at column 6",
@@ -105,24 +105,27 @@ async fn items_are_numbered_without_gaps() {
 }
 
 #[tokio::test]
-async fn the_later_of_two_items_with_one_key_is_refused_by_name() {
+async fn the_later_of_two_items_with_one_key_is_rejected_with_the_key() {
     let (entries, _) =
         read_as(Format::Jsonl, "{\"id\": 42}\n{\"id\": 7}\n{\"id\": \"42\", \"b\": 1}\n").await;
-    assert_eq!(told(&entries[2]), "3: has the key \"42\" of the item on line 1");
+    assert_eq!(describe(&entries[2]), "3: has the key \"42\" of the item on line 1");
     assert_eq!(rejects(&entries)[0].key, Some(ItemKey::from("42")));
     assert_eq!(rejects(&entries)[0].text, "{\"id\": \"42\", \"b\": 1}");
 }
 
 #[tokio::test]
-async fn the_same_content_twice_is_refused_with_advice() {
-    let told = story(Format::Jsonl, "{\"a\": 1, \"b\": 2}\n{\"b\": 2, \"a\": 1}\n").await;
-    assert_eq!(told[1], "2: has the same content as the item on line 1; give both an `id` to keep both");
+async fn duplicate_content_is_rejected_with_advice() {
+    let entries_text = entries_as_text(Format::Jsonl, "{\"a\": 1, \"b\": 2}\n{\"b\": 2, \"a\": 1}\n").await;
+    assert_eq!(
+        entries_text[1],
+        "2: has the same content as the item on line 1; give both an `id` to keep both"
+    );
 }
 
 #[tokio::test]
-async fn a_rejected_line_does_not_claim_its_key() {
-    let told = story(Format::Csv, "id,b\n1\n1,x\n").await;
-    assert_eq!(told, ["2: has 1 field, the header has 2", "3 1"]);
+async fn a_rejected_line_does_not_reserve_its_key() {
+    let entries_text = entries_as_text(Format::Csv, "id,b\n1\n1,x\n").await;
+    assert_eq!(entries_text, ["2: has 1 field, the header has 2", "3 1"]);
 }
 
 #[tokio::test]
@@ -130,9 +133,9 @@ async fn ragged_rows_are_rejected_and_quoted_line_breaks_are_kept() {
     let input = "id,name,note\n1,\"A, B\",\"two\r\nlines, \"\"quoted\"\"\"\n2,x\n\n3,x,y,z\n4,x,y";
     let (entries, error) = read_as(Format::Csv, input).await;
     assert!(error.is_none());
-    let told: Vec<_> = entries.iter().map(told).collect();
+    let entries_text: Vec<_> = entries.iter().map(describe).collect();
     assert_eq!(
-        told,
+        entries_text,
         ["2 1", "4: has 2 fields, the header has 3", "6: has 4 fields, the header has 3", "7 4"]
     );
     let expected = json!({"id": "1", "name": "A, B", "note": "two\r\nlines, \"quoted\""});
@@ -141,22 +144,22 @@ async fn ragged_rows_are_rejected_and_quoted_line_breaks_are_kept() {
 }
 
 #[tokio::test]
-async fn a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it() {
+async fn an_unclosed_quote_does_not_lose_the_rows_after_it() {
     // With the last column open, the rows behind it would else become part of its text.
-    let told = story(Format::Csv, "id,note\n1,fine\n2,\"open\n3,lost\n").await;
-    assert_eq!(told[0], "2 1");
-    assert!(told[1].starts_with("3: has a quote that is never closed"), "{told:?}");
-    assert_eq!(told.len(), 2);
+    let entries_text = entries_as_text(Format::Csv, "id,note\n1,fine\n2,\"open\n3,lost\n").await;
+    assert_eq!(entries_text[0], "2 1");
+    assert!(entries_text[1].starts_with("3: has a quote that is never closed"), "{entries_text:?}");
+    assert_eq!(entries_text.len(), 2);
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_utf_8_are_rejected_with_their_column() {
-    let told = story(Format::Csv, b"id,note\n1,ab\xff\n2,x\n").await;
+async fn bytes_that_are_not_utf_8_are_rejected_with_their_column() {
+    let entries_text = entries_as_text(Format::Csv, b"id,note\n1,ab\xff\n2,x\n").await;
     let reason = "2: is not UTF-8: byte 3 of its field \"note\" is wrong; save the file as CSV UTF-8";
-    assert_eq!(told, [reason, "3 2"]);
+    assert_eq!(entries_text, [reason, "3 2"]);
 }
 
-/// Writes a file whose name ends like this and reads it as its name says.
+/// Writes a file with this suffix and reads it in the format of its name.
 async fn read_file(suffix: &str, bytes: &[u8]) -> (Vec<Entry>, Option<Error>) {
     let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     file.write_all(bytes).unwrap();
@@ -164,7 +167,7 @@ async fn read_file(suffix: &str, bytes: &[u8]) -> (Vec<Entry>, Option<Error>) {
 }
 
 #[tokio::test]
-async fn semicolons_and_tabs_separate_where_the_header_or_a_sep_line_says_so() {
+async fn semicolons_and_tabs_separate_if_the_header_or_a_sep_line_uses_them() {
     for (suffix, text) in [
         (".csv", "id;text;price\r\n1;a, b;1,5\r\n2;\"c;\nd\";2,0\r\n3;x\r\n4;e;3\r\n"),
         (".csv", "id\ttext\tprice\n1\ta, b\t1,5\n2\t\"c;\nd\"\t2,0\n3\tx\n4\te\t3\n"),
@@ -175,14 +178,14 @@ async fn semicolons_and_tabs_separate_where_the_header_or_a_sep_line_says_so() {
         let (entries, error) = read_file(suffix, text.as_bytes()).await;
         assert!(error.is_none(), "{text}: {error:?}");
         let above = u64::from(text.contains("sep="));
-        let told: Vec<String> = entries.iter().map(told).collect();
+        let entries_text: Vec<String> = entries.iter().map(describe).collect();
         let expected = [
             format!("{} 1", 2 + above),
             format!("{} 2", 3 + above),
             format!("{}: has 2 fields, the header has 3", 5 + above),
             format!("{} 4", 6 + above),
         ];
-        assert_eq!(told, expected, "{text}");
+        assert_eq!(entries_text, expected, "{text}");
         let values: Vec<&Value> = items(&entries).iter().map(|item| &item.value).collect();
         assert_eq!(values[0], &json!({ "id": "1", "text": "a, b", "price": "1,5" }), "{text}");
         assert_eq!(values[1], &json!({ "id": "2", "text": "c;\nd", "price": "2,0" }), "{text}");
@@ -198,20 +201,20 @@ async fn a_column_without_any_separator_stays_one_column() {
 }
 
 #[tokio::test]
-async fn a_header_whose_separator_is_unclear_is_refused_with_advice() {
+async fn a_header_with_an_ambiguous_separator_is_refused_with_advice() {
     for (suffix, text, line, advice) in [
         (".csv", "\nname;net, total;city\nA;1,5;B\n", 2, "`sep=`"),
-        (".tsv", "name;total\nA;1,5\n", 1, "--from csv"),
+        (".tsv", "name;total\nA;1,5\n", 1, "--input-format csv"),
     ] {
         let (entries, error) = read_file(suffix, text.as_bytes()).await;
         assert!(entries.is_empty(), "{entries:?}");
-        let said = error.unwrap().to_string();
-        assert!(said.contains(&format!(", line {line}: ")) && said.contains(advice), "{said}");
+        let message = error.unwrap().to_string();
+        assert!(message.contains(&format!(", line {line}: ")) && message.contains(advice), "{message}");
     }
 }
 
 #[tokio::test]
-async fn a_row_of_empty_fields_alone_is_a_blank_line() {
+async fn a_row_with_only_empty_fields_is_a_blank_line() {
     let input = "id,text\n1,x\n,\n,,,,\n\"\",\" \"\n   \n2,\n,y\n,,,z\n,,,,\n";
     let (entries, error) = read_as(Format::Csv, input).await;
     assert!(error.is_none(), "{error:?}");
@@ -227,48 +230,55 @@ async fn a_row_of_empty_fields_alone_is_a_blank_line() {
 }
 
 #[tokio::test]
-async fn a_file_in_another_format_than_its_name_says_is_refused_once() {
+async fn a_file_in_another_format_than_its_name_indicates_is_refused_once() {
     let pretty = serde_json::to_string_pretty(&json!({ "id": 1, "tags": ["a", "b"] })).unwrap();
     let array = serde_json::to_string_pretty(&json!([{ "id": 1 }, { "id": 2 }])).unwrap();
     for (suffix, text, advice) in [
         (".jsonl", format!("\n{pretty}\n{pretty}\n"), "looks like JSON over several lines"),
-        (".jsonl", array.clone(), "--from json"),
-        (".ndjson", "[{\"id\": 1},\n{\"id\": 2}]\n".to_owned(), "--from json"),
-        (".csv", "{\"id\": 1, \"text\": \"x\"}\n{\"id\": 2, \"text\": \"y\"}\n".to_owned(), "--from jsonl"),
-        (".csv", "{ \"id\": 1 }\n".to_owned(), "--from jsonl"),
-        (".tsv", array, "--from json"),
+        (".jsonl", array.clone(), "--input-format json"),
+        (".ndjson", "[{\"id\": 1},\n{\"id\": 2}]\n".to_owned(), "--input-format json"),
+        (
+            ".csv",
+            "{\"id\": 1, \"text\": \"x\"}\n{\"id\": 2, \"text\": \"y\"}\n".to_owned(),
+            "--input-format jsonl",
+        ),
+        (".csv", "{ \"id\": 1 }\n".to_owned(), "--input-format jsonl"),
+        (".tsv", array, "--input-format json"),
     ] {
         let (entries, error) = read_file(suffix, text.as_bytes()).await;
         assert!(entries.is_empty(), "{text}: {entries:?}");
-        let said = error.unwrap().to_string();
+        let message = error.unwrap().to_string();
         let line = if text.starts_with('\n') { 2 } else { 1 };
-        assert!(said.contains(&format!(", line {line}: ")) && said.contains(advice), "{said}");
+        assert!(message.contains(&format!(", line {line}: ")) && message.contains(advice), "{message}");
     }
     let (_, error) = read_file(".csv", b"Name,Gr\xf6\xdfe\nx,1\n").await;
-    let said = error.unwrap().to_string();
+    let message = error.unwrap().to_string();
     assert!(
-        said.contains("line 1: the name of column 2") && said.contains("save the file as CSV UTF-8"),
-        "{said}"
+        message.contains("line 1: the name of column 2") && message.contains("save the file as CSV UTF-8"),
+        "{message}"
     );
     let (_, error) = read_file(".csv", &[b'i', 0, b'd', 0, b'\n', 0]).await;
     assert!(error.unwrap().to_string().contains("save it as UTF-8"));
-    // One broken line is that line's.
-    let told = story(Format::Jsonl, "{\"id\": \n{\"id\": 2}\n").await;
-    assert_eq!(told[1], "2 2");
+    // A single broken line rejects only that line.
+    let entries_text = entries_as_text(Format::Jsonl, "{\"id\": \n{\"id\": 2}\n").await;
+    assert_eq!(entries_text[1], "2 2");
 }
 
 #[tokio::test]
-async fn an_item_cannot_take_the_key_of_another_items_content() {
+async fn an_item_cannot_have_the_content_key_of_another_item() {
     let (first, _) = read_as(Format::Jsonl, "{\"text\": \"victim\"}\n").await;
     let taken = items(&first)[0].key.clone();
     let input = format!("{{\"id\": \"{taken}\", \"text\": \"attacker\"}}\n{{\"text\": \"victim\"}}\n");
-    let told = story(Format::Jsonl, input).await;
-    assert!(told[0].starts_with("1: has an `id` of the form of a key of content"), "{told:?}");
-    assert_eq!(told[1], format!("2 {taken}"));
+    let entries_text = entries_as_text(Format::Jsonl, input).await;
+    assert!(
+        entries_text[0].starts_with("1: has an `id` that looks like the key of an item without an `id`"),
+        "{entries_text:?}"
+    );
+    assert_eq!(entries_text[1], format!("2 {taken}"));
 }
 
 #[tokio::test]
-async fn a_header_that_names_a_column_twice_or_not_at_all_is_fatal() {
+async fn a_header_with_a_duplicate_or_unnamed_column_is_fatal() {
     for (header, expected) in [
         ("id,name,id\n", "columns 1 and 3 are both named \"id\"; rename one"),
         ("id,,x\n", "column 2 has no name; every column needs one in the header row"),
@@ -281,13 +291,13 @@ async fn a_header_that_names_a_column_twice_or_not_at_all_is_fatal() {
 }
 
 #[tokio::test]
-async fn columns_without_a_name_behind_all_others_are_left_out_where_they_are_empty() {
+async fn trailing_columns_without_a_name_are_ignored_if_they_are_empty() {
     let input = "id;name;note;;;\r\n1;a;b;;;\r\n2;a;b\r\n3;a;b;;c;\r\n4;a\r\n5;a;b; ;;\r\n6;a;b;;;;\r\n";
     let (entries, error) = read_as(Format::Csv, input).await;
     assert!(error.is_none(), "{error:?}");
-    let told: Vec<_> = entries.iter().map(told).collect();
+    let entries_text: Vec<_> = entries.iter().map(describe).collect();
     assert_eq!(
-        told,
+        entries_text,
         [
             "2 1",
             "3 2",
@@ -303,17 +313,17 @@ async fn columns_without_a_name_behind_all_others_are_left_out_where_they_are_em
 }
 
 #[tokio::test]
-async fn an_array_on_one_line_is_no_file_of_lines() {
+async fn an_array_on_one_line_is_refused_as_jsonl() {
     for input in [r#"[{"id": 1}, {"id": 2}]"#, "\n [ {\"id\": 1}]\n", "[{\"id\": 1}"] {
         let (entries, error) = read_as(Format::Jsonl, input).await;
         assert!(entries.is_empty(), "{entries:?}");
-        let said = error.unwrap().to_string();
-        assert!(said.contains("name it .json, or use --from json"), "{said}");
+        let message = error.unwrap().to_string();
+        assert!(message.contains("name it .json, or use --input-format json"), "{message}");
     }
-    // One that is longer than any item.
+    // An array that is longer than the item limit.
     let long = format!("[{{\"id\": \"{}\"}}]", "x".repeat(17 << 20));
     let (entries, error) = read_as(Format::Jsonl, long).await;
-    assert!(entries.is_empty() && error.unwrap().to_string().contains("--from json"));
+    assert!(entries.is_empty() && error.unwrap().to_string().contains("--input-format json"));
 }
 
 #[tokio::test]
@@ -325,8 +335,11 @@ async fn a_workbook_is_refused_with_the_format_to_save_it_in() {
     ] {
         let (entries, error) = read_file(suffix, bytes).await;
         assert!(entries.is_empty(), "{suffix}");
-        let said = error.unwrap().to_string();
-        assert!(said.contains("workbook of Excel") && said.contains("save the sheet as CSV UTF-8"), "{said}");
+        let message = error.unwrap().to_string();
+        assert!(
+            message.contains("workbook of Excel") && message.contains("save the sheet as CSV UTF-8"),
+            "{message}"
+        );
     }
 }
 
@@ -335,10 +348,10 @@ async fn names_of_columns_are_bounded_each_and_together() {
     let long = "n".repeat(257);
     let (entries, error) = read_as(Format::Csv, format!("id,\"{long}\"\n1,2\n")).await;
     assert!(entries.is_empty());
-    let said = error.unwrap().to_string();
+    let message = error.unwrap().to_string();
     assert!(
-        said.starts_with("input, line 1: the name of column 2 has 257 bytes, and a name may have 256;"),
-        "{said}"
+        message.starts_with("input, line 1: the name of column 2 has 257 bytes, and a name may have 256;"),
+        "{message}"
     );
     let (_, error) = read_as(Format::Csv, format!("id,{}\n", "n".repeat(7 << 20))).await;
     assert!(error.unwrap().to_string().len() < 300);
@@ -347,8 +360,11 @@ async fn names_of_columns_are_bounded_each_and_together() {
     let (_, error) = read_as(Format::Csv, format!("{}\n", names(512))).await;
     assert!(error.is_none(), "{error:?}");
     let (_, error) = read_as(Format::Csv, format!("{}\n", names(513))).await;
-    let said = error.unwrap().to_string();
-    assert!(said.contains("the names of the columns up to column 513 have 65664 bytes together"), "{said}");
+    let message = error.unwrap().to_string();
+    assert!(
+        message.contains("the names of the columns up to column 513 have 65664 bytes together"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -361,10 +377,10 @@ async fn a_header_of_too_many_columns_is_fatal() {
 async fn an_array_is_read_element_by_element() {
     let input = "\u{feff} \n[ {\"id\": \"a]\\\"\", \"b\": [{}, []]} ,\n\n 7, {\n\"id\": 2}\n, \"x,y\"]\n ";
     assert_eq!(
-        story(Format::Json, input).await,
+        entries_as_text(Format::Json, input).await,
         ["2 a]\"", "4: is a number, not a JSON object", "4 2", "6: is a text, not a JSON object"]
     );
-    assert_eq!(story(Format::Json, " [ \n ] ").await, [""; 0]);
+    assert_eq!(entries_as_text(Format::Json, " [ \n ] ").await, [""; 0]);
 }
 
 #[tokio::test]
@@ -376,17 +392,17 @@ async fn an_element_that_is_proper_json_but_unusable_does_not_end_the_array() {
         b"},\n{\"id\": 5}]",
     ]
     .concat();
-    let told = story(Format::Json, input).await;
-    assert_eq!(told.len(), 5);
-    assert!(told[0].starts_with("1: holds a number that is out of range"), "{told:?}");
-    assert!(told[1].starts_with("2: cannot be read: "), "{told:?}");
-    assert_eq!(told[2], "3: is not UTF-8: its byte 8 is 0xff; save the file as UTF-8");
-    assert!(told[3].starts_with("4: is nested deeper than 100 levels"), "{told:?}");
-    assert_eq!(told[4], "5 5");
+    let entries_text = entries_as_text(Format::Json, input).await;
+    assert_eq!(entries_text.len(), 5);
+    assert!(entries_text[0].starts_with("1: holds a number that is out of range"), "{entries_text:?}");
+    assert!(entries_text[1].starts_with("2: cannot be read: "), "{entries_text:?}");
+    assert_eq!(entries_text[2], "3: is not UTF-8: its byte 8 is 0xff; save the file as UTF-8");
+    assert!(entries_text[3].starts_with("4: is nested deeper than 100 levels"), "{entries_text:?}");
+    assert_eq!(entries_text[4], "5 5");
 }
 
 #[tokio::test]
-async fn broken_json_ends_the_reading_and_keeps_what_was_read() {
+async fn broken_json_ends_reading_and_keeps_the_items_before_it() {
     for (rest, place, reason) in [
         ("{\"a\" 1}, {\"id\": 3}]", "line 2, column 6", "expected `:`"),
         ("{\"a\":\n tru}, {\"id\": 3}]", "line 3, column 5", "expected null, true or false"),
@@ -399,27 +415,30 @@ async fn broken_json_ends_the_reading_and_keeps_what_was_read() {
         (",{\"a\": 1}]", "line 2, column 1", "a value is missing before `,`"),
     ] {
         let (entries, error) = read_as(Format::Json, format!("[{{\"id\": 1}},\n{rest}")).await;
-        let told = error.unwrap().to_string();
-        assert!(told.contains(place) && told.contains(reason), "{rest}: {told}");
+        let entries_text = error.unwrap().to_string();
+        assert!(entries_text.contains(place) && entries_text.contains(reason), "{rest}: {entries_text}");
         assert_eq!(items(&entries)[0].key.as_str(), "1");
-        assert!(told.ends_with(&format!("{} items were read before", entries.len())), "{told}");
+        assert!(
+            entries_text.ends_with(&format!("{} items were read before", entries.len())),
+            "{entries_text}"
+        );
     }
 }
 
 #[tokio::test]
-async fn what_is_no_array_or_more_than_one_is_refused() {
+async fn a_json_input_that_is_not_exactly_one_array_is_refused() {
     for (input, reason) in [
         ("{\"id\": 1}", "put [ ] around it"),
         ("7", "an array of objects is expected"),
-        ("[{\"id\": 1}] [", "more behind the end"),
+        ("[{\"id\": 1}] [", "more after the end"),
     ] {
         let (_, error) = read_as(Format::Json, input).await;
-        let told = error.unwrap().to_string();
-        assert!(told.contains(reason.trim_start_matches("an ")), "{told}");
+        let entries_text = error.unwrap().to_string();
+        assert!(entries_text.contains(reason.trim_start_matches("an ")), "{entries_text}");
     }
 }
 
-/// Gives `head`, then `length` times the letter x, then `tail`, without holding them.
+/// Yields `head`, then `length` times the letter x, then `tail`, without buffering them.
 fn long(head: &'static [u8], length: u64, tail: &'static [u8]) -> impl Read + Send {
     head.chain(io::repeat(b'x').take(length)).chain(tail)
 }
@@ -450,8 +469,9 @@ async fn a_line_of_50_mb_is_rejected_in_every_format_and_the_next_is_read() {
 #[tokio::test]
 async fn the_limit_is_exact() {
     let limits = Limits { item_bytes: 10, ..Limits::default() };
-    let source =
-        |text: &'static str, format| Source::reader("input", Cursor::new(text), Some(format)).limits(limits);
+    let source = |text: &'static str, format| {
+        Source::reader("input", Cursor::new(text), Some(format)).with_limits(limits)
+    };
     let (entries, _) = drain(source("{\"id\":123}\n{\"id\":1234}\n{\"id\":321}", Format::Jsonl)).await;
     assert_eq!((items(&entries).len(), rejects(&entries).len()), (2, 1));
     let (entries, error) =
@@ -459,7 +479,7 @@ async fn the_limit_is_exact() {
     assert_eq!((items(&entries).len(), rejects(&entries).len()), (2, 1), "{entries:?} {error:?}");
 }
 
-/// Gives some bytes, then fails.
+/// Yields some bytes, then fails.
 struct Failing(Cursor<&'static [u8]>);
 
 impl Read for Failing {
@@ -472,7 +492,7 @@ impl Read for Failing {
 }
 
 #[tokio::test]
-async fn a_read_that_fails_part_way_is_never_taken_for_the_end() {
+async fn a_read_error_is_never_mistaken_for_the_end() {
     for (format, bytes, line, before) in [
         (Format::Jsonl, &b"{\"id\": 1}\n{\"id\": 2}\n{\"id\""[..], 2, 2),
         (Format::Csv, b"id,b\n1,x\n2,x\n3,\"x", 4, 2),
@@ -481,16 +501,16 @@ async fn a_read_that_fails_part_way_is_never_taken_for_the_end() {
         let (entries, error) =
             drain(Source::reader("input", Failing(Cursor::new(bytes)), Some(format))).await;
         assert_eq!(items(&entries).len(), before, "{format}");
-        let told = error.unwrap().to_string();
+        let entries_text = error.unwrap().to_string();
         assert_eq!(
-            told,
-            format!("cannot read on in input after line {line}; {before} items were read before")
+            entries_text,
+            format!("cannot continue to read input after line {line}; {before} items were read before")
         );
     }
 }
 
 #[tokio::test]
-async fn a_reader_that_panics_is_never_taken_for_the_end() {
+async fn a_reader_that_panics_is_never_mistaken_for_the_end() {
     struct Panicking;
     impl Read for Panicking {
         fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
@@ -504,7 +524,7 @@ async fn a_reader_that_panics_is_never_taken_for_the_end() {
 }
 
 #[tokio::test]
-async fn a_signal_that_interrupts_a_read_ends_nothing() {
+async fn a_read_interrupted_by_a_signal_is_retried() {
     struct Interrupted(bool);
     impl Read for Interrupted {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -522,7 +542,7 @@ async fn a_signal_that_interrupts_a_read_ends_nothing() {
 }
 
 #[tokio::test]
-async fn utf_16_is_named() {
+async fn utf_16_is_refused_by_name() {
     let input: Vec<u8> =
         [0xff, 0xfe].into_iter().chain("{\"id\"".encode_utf16().flat_map(u16::to_le_bytes)).collect();
     let (_, error) = read_as(Format::Jsonl, input).await;
@@ -530,7 +550,7 @@ async fn utf_16_is_named() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_said_before_anything_is_read() {
+fn a_source_that_cannot_be_opened_is_reported_before_anything_is_read() {
     let directory = tempfile::tempdir().unwrap();
     let error = Source::file(directory.path().join("none.jsonl"), None).err().unwrap();
     assert!(error.to_string().contains("none.jsonl"), "{error}");
@@ -539,7 +559,7 @@ fn what_cannot_be_opened_is_said_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn a_file_is_read_as_its_name_says_and_progress_goes_from_0_to_1() {
+async fn a_file_is_read_in_the_format_of_its_name_and_progress_goes_from_0_to_1() {
     let mut file = tempfile::Builder::new().suffix(".CSV").tempfile().unwrap();
     file.write_all(b"id\n1\n2\n3\n").unwrap();
     let mut reader = Source::file(file.path(), None).unwrap().read().unwrap();
@@ -554,19 +574,19 @@ async fn a_file_is_read_as_its_name_says_and_progress_goes_from_0_to_1() {
 }
 
 #[tokio::test]
-async fn values_of_the_caller_are_items_like_any_other() {
+async fn values_of_the_caller_are_items_like_those_of_a_file() {
     let source = Source::values("values", vec![json!({"id": 1}), json!(2), json!({"id": 1})]);
     let (entries, _) = drain(source).await;
-    let told: Vec<_> = entries.iter().map(told).collect();
+    let entries_text: Vec<_> = entries.iter().map(describe).collect();
     assert_eq!(
-        told,
+        entries_text,
         ["1 1", "2: is a number, not a JSON object", "3: has the key \"1\" of the item on line 1"]
     );
     assert_eq!(rejects(&entries)[1].text, "{\"id\":1}");
 }
 
 #[tokio::test]
-async fn reading_goes_no_further_ahead_than_its_limits() {
+async fn no_more_entries_are_read_ahead_than_the_limits_allow() {
     let taken = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let count = taken.clone();
     let values = (0..100_000_u64).map(move |id| {
@@ -574,10 +594,10 @@ async fn reading_goes_no_further_ahead_than_its_limits() {
         json!({"id": id})
     });
     let limits = Limits { ahead: 10, ..Limits::default() };
-    let mut reader = Source::values("values", values).limits(limits).read().unwrap();
+    let mut reader = Source::values("values", values).with_limits(limits).read().unwrap();
     for received in 1..=1000 {
         reader.next().await.unwrap().unwrap();
-        // Ten wait, and one more is in the thread's hands.
+        // Ten entries are queued, and the thread holds one more.
         assert!(taken.load(std::sync::atomic::Ordering::SeqCst) <= received + 11);
     }
 }
@@ -607,7 +627,8 @@ proptest! {
             0..20,
         ),
     ) {
-        // Line ends inside the random bytes make further lines; a mark at the start would be dropped.
+        // Line ends inside the random bytes create further lines; a byte-order mark at the start would be
+        // dropped.
         let bytes = lines.join(&b'\n');
         let expected: Vec<u64> = (1..)
             .zip(bytes.split(|byte| *byte == b'\n'))
@@ -619,7 +640,7 @@ proptest! {
         let (entries, error) = run(read_as(Format::Jsonl, bytes));
         match error {
             Some(Error::Encoding { .. }) => return Ok(()),
-            // The first line shows that it is no file of lines.
+            // The first line shows that the input does not have one object per line.
             Some(Error::Layout { .. }) => {
                 let may_begin = matches!(first, Some(b'[' | b'{'));
                 prop_assert!(entries.is_empty() && may_begin);
@@ -632,7 +653,7 @@ proptest! {
     }
 
     #[test]
-    fn every_record_behind_a_header_becomes_an_item_or_a_reject(
+    fn every_record_after_a_header_becomes_an_item_or_a_reject(
         bytes in prop::collection::vec(prop::sample::select(b"ab1,\"\n\r \xff".to_vec()), 0..80),
     ) {
         let input = [b"id,b\n", &bytes[..]].concat();
@@ -650,7 +671,7 @@ proptest! {
     }
 
     #[test]
-    fn an_array_yields_every_element_or_says_where_it_broke(
+    fn an_array_yields_every_element_or_reports_where_it_is_broken(
         values in prop::collection::vec(prop_oneof![Just(json!({"a": ["]", {"\"": "\\"}]})), Just(json!(1)), any::<u32>().prop_map(|id| json!({"id": id}))], 0..12),
         cut in any::<prop::sample::Index>(),
         pretty in any::<bool>(),
@@ -668,7 +689,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_at_all_make_a_source_panic(
+    fn no_input_bytes_make_a_source_panic(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"[]{},:\"\\\n 1".to_vec())], 0..60),
         format in prop::sample::select(vec![None, Some(Format::Jsonl), Some(Format::Csv), Some(Format::Json)]),
     ) {
@@ -689,7 +710,7 @@ fn line(entry: &Entry) -> u64 {
     }
 }
 
-/// What Python's csv and json make of inputs; `tests/data/python/generate.py` writes it.
+/// Inputs as Python's csv and json read them; written by `tests/data/python/generate.py`.
 #[derive(serde::Deserialize)]
 struct GoldenCsv {
     csv: String,
@@ -699,11 +720,11 @@ struct GoldenCsv {
 #[derive(serde::Deserialize)]
 struct GoldenJson {
     json: String,
-    again: String,
+    python_json: String,
 }
 
 #[tokio::test]
-async fn csv_rows_are_those_that_python_reads() {
+async fn csv_rows_are_read_as_by_python() {
     let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/python/csv.json"));
     for GoldenCsv { csv, rows } in serde_json::from_str::<Vec<GoldenCsv>>(golden).unwrap() {
         let (entries, error) = read_as(Format::Csv, csv.clone()).await;
@@ -714,22 +735,24 @@ async fn csv_rows_are_those_that_python_reads() {
 }
 
 #[tokio::test]
-async fn json_values_are_those_that_python_reads() {
+async fn json_values_are_read_as_by_python() {
     let golden = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/python/json.json"));
-    for GoldenJson { json, again } in serde_json::from_str::<Vec<GoldenJson>>(golden).unwrap() {
+    for GoldenJson { json, python_json } in serde_json::from_str::<Vec<GoldenJson>>(golden).unwrap() {
         let (entries, error) = read_as(Format::Jsonl, json.clone()).await;
         assert!(error.is_none(), "{json}: {error:?}");
-        let expected: Value = serde_json::from_str(&again).unwrap();
-        assert_eq!(plain(&items(&entries)[0].value), plain(&expected), "{json}");
+        let expected: Value = serde_json::from_str(&python_json).unwrap();
+        assert_eq!(normalize_numbers(&items(&entries)[0].value), normalize_numbers(&expected), "{json}");
     }
 }
 
-/// A value whose fractions are written in one way; whole numbers stay as they are.
-fn plain(value: &Value) -> Value {
+/// Returns a value whose fractions are written uniformly; integers are unchanged.
+fn normalize_numbers(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => number.as_f64().into(),
-        Value::Array(elements) => elements.iter().map(plain).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), plain(field))).collect(),
+        Value::Array(elements) => elements.iter().map(normalize_numbers).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| (name.clone(), normalize_numbers(field))).collect()
+        }
         value => value.clone(),
     }
 }

@@ -1,15 +1,15 @@
-//! How many calls left, and when, as a store counts them for the limits of a day.
+//! Counts of sent calls, for the daily limits.
 
 use std::time::Duration;
 
-use crate::types::LaneName;
+use crate::types::TargetName;
 
-/// Calls to one target that left within the same ten minutes.
+/// Calls to one target that were sent within the same ten minutes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallCount {
     /// The target.
-    pub target: LaneName,
-    /// How long ago these ten minutes began; zero for those that the clock has yet to reach.
+    pub target: TargetName,
+    /// The time since the start of these ten minutes; zero if it is in the future because the clock was set back.
     pub age: Duration,
     /// The number of calls.
     pub calls: u64,

@@ -1,10 +1,10 @@
-//! What can go wrong with a store, with advice.
+//! Errors of a store, with advice.
 
 use std::path::PathBuf;
 
 use super::run::RunNumber;
 
-/// What a store could not do.
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file or its directory cannot be used.
@@ -12,7 +12,7 @@ pub enum Error {
     Open {
         /// The database.
         path: PathBuf,
-        /// What the system says, with advice.
+        /// The error of the system, with advice.
         why: String,
     },
     /// The lock file of a run cannot be used.
@@ -20,103 +20,103 @@ pub enum Error {
     Lock {
         /// The lock file.
         path: PathBuf,
-        /// What the system says, with advice.
+        /// The error of the system, with advice.
         why: String,
     },
-    /// It was made by a later version.
+    /// A later version created the database.
     #[error(
-        "the database {} has schema version {found}, and this program knows {known} at most: use the version of \
-         pointsman that wrote it, or another file in [store] url", path.display()
+        "the database {} has schema version {found}, but this program supports at most {known}: use the version of \
+         pointsman that wrote it, or set another file in [store] url", path.display()
     )]
-    Newer {
+    NewerSchema {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: i64,
-        /// Ours.
+        /// The latest version that this program supports.
         known: i64,
     },
-    /// It was made by an earlier version, and cannot be written.
+    /// An earlier version created the database, and it cannot be written.
     #[error(
-        "the database {} has schema version {found}, this program reads {known}, and it is read-only: copy it to where \
-         it can be written, and name the copy with --store sqlite:FILE", path.display()
+        "the database {} has schema version {found}, this program needs {known}, and the file is read-only: copy it to \
+         a place where it can be written, and pass the copy with --store sqlite:FILE", path.display()
     )]
-    Older {
+    OlderSchema {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: i64,
-        /// Ours.
+        /// The version that this program needs.
         known: i64,
     },
-    /// It is to be brought to a later schema version, and a process of an earlier one works with it.
+    /// The database must be migrated, but a process of an earlier version uses it.
     #[error(
-        "the database {} has schema version {found} and cannot be brought to version {known} now: {} is being worked \
-         on by an earlier version of pointsman. Wait until it has ended, or stop it, then run the same command again",
+        "the database {} has schema version {found} and cannot be migrated to version {known} now: an earlier version \
+         of pointsman is running {}. Wait until it has ended, or stop it, then repeat the command",
         path.display(), name(*run)
     )]
-    EarlierAtWork {
+    InUseByOlderVersion {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: i64,
-        /// Ours.
+        /// The version that this program needs.
         known: i64,
-        /// The run that is at work.
+        /// The run that is in progress.
         run: RunNumber,
     },
-    /// It is a database of something else.
-    #[error("{} is a database of another program: name another file in [store] url", path.display())]
-    Foreign {
+    /// Another program created the database.
+    #[error("{} is a database of another program: set another file in [store] url", path.display())]
+    NotOurs {
         /// The database.
         path: PathBuf,
     },
-    /// What was read is not what was written.
+    /// The data differs from what was written.
     #[error(
-        "the database {} is damaged: {what}. Nothing in it was changed. Restore it from a copy, or begin anew \
-         with another file in [store] url", path.display()
+        "the database {} is damaged: {what}. Nothing in it was changed. Restore it from a copy, or start over with \
+         another file in [store] url", path.display()
     )]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The damage and its location.
         what: String,
     },
-    /// What is kept of a run was written by a version that keeps something else.
+    /// Another version wrote the manifest of a run in a form that cannot be read.
     #[error(
-        "what the answers of run {run} depend on cannot be read: {why}. Use the version of pointsman that began it, or \
-         begin a new run (--new)"
+        "the manifest of run {run} cannot be read: {why}. Use the version of pointsman that started it, or begin a new \
+         run (--new)"
     )]
     Manifest {
         /// The run.
         run: RunNumber,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// It could not be read or written.
+    /// The database cannot be read or written.
     #[error("cannot {doing} the database {}: {why}", path.display())]
     Io {
         /// The database.
         path: PathBuf,
         /// `read` or `write`.
         doing: &'static str,
-        /// What the system says, with advice.
+        /// The error of the system, with advice.
         why: String,
     },
-    /// Another process is at work on the run.
-    #[error("{} is being worked on by {who}: wait until it has ended, or stop it", name(*run))]
+    /// Another process works on the run.
+    #[error("{} is in use by {who}: wait until it has ended, or stop it", name(*run))]
     Busy {
         /// The run.
         run: RunNumber,
-        /// The process, as far as it is known.
+        /// The process, if it is known.
         who: String,
     },
-    /// There is no such run.
+    /// The run does not exist.
     #[error("there is no run {0} in this database; `pointsman runs` lists them")]
     NoRun(RunNumber),
 }
 
-/// Names a run; one that is just beginning has no number.
+/// Names a run. A run that is being created has no number yet.
 fn name(run: RunNumber) -> String {
     if run == RunNumber(0) { "a new run".to_owned() } else { format!("run {run}") }
 }

@@ -1,8 +1,8 @@
-//! Lets one process at a time work on a run.
+//! The lock of a run: one process at a time may work on it.
 //!
-//! A lock of the operating system on a file beside the database: it ends with the process, however that ends. The
-//! holder removes the file. A file that was opened before and locked after that is locked by two at once, one of them
-//! without a name, so a lock counts only while its file is the one at the path.
+//! It is a lock of the operating system on a file beside the database, so it ends with the process in every case. The
+//! holder removes the file. If another process opens the file before the removal and locks it afterwards, that file has
+//! no name any more. Therefore a lock counts only while its file is the one at the path.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -12,31 +12,31 @@ use super::error::Error;
 use super::run::RunNumber;
 use crate::files::{self, FileId};
 
-/// How often a locked file is tried again. [`RunLock::is_taken`] locks it too, for an instant.
+/// Interval between attempts on a locked file. [`RunLock::is_taken`] also locks it for an instant.
 const TRIES: u32 = 100;
 
-/// The right to work on a run, for as long as it lives.
+/// The lock of a run. Dropping it releases the lock.
 #[derive(Debug)]
 pub struct RunLock {
     file: File,
     path: PathBuf,
 }
 
-/// What became of a file that was to be locked.
+/// The result of an attempt to lock a file.
 enum Tried {
-    /// It is locked, and it is the run's lock file.
+    /// The file is locked, and it is the run's lock file.
     Locked(RunLock),
-    /// Another process has it locked.
+    /// Another process holds the lock.
     Busy(File),
-    /// It has been removed since it was opened.
+    /// The file was removed after it was opened.
     Removed,
 }
 
 impl RunLock {
-    /// Takes the right to work on `run` of the database at `database`.
+    /// Takes the lock of `run` in the database at `database`.
     ///
     /// # Errors
-    /// [`Error::Busy`] when another process has it; [`Error::Lock`] when the lock file cannot be made, or is a link.
+    /// [`Error::Busy`] if another process holds it; [`Error::Lock`] if the lock file cannot be created, or is a link.
     pub(super) fn take(database: &Path, run: RunNumber) -> Result<Self, Error> {
         let path = beside(database, run);
         let mut tries = 0;
@@ -62,13 +62,13 @@ impl RunLock {
         beside(database, run)
     }
 
-    /// Returns whether a process works on `run`.
+    /// Returns whether a process holds the lock of `run`.
     pub(super) fn is_taken(database: &Path, run: RunNumber) -> bool {
         let file = open(&beside(database, run), false);
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Writes who holds the lock, for the message of [`Error::Busy`] alone: a failure changes nothing.
+    /// Writes the holder into the file, only for the message of [`Error::Busy`]. A failure has no effect.
     fn note_holder(&mut self) {
         let note = format!("process {}", std::process::id());
         let file = &mut self.file;
@@ -78,7 +78,7 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // While it is locked, so that the file at the path is this one. One that stays is used by the next.
+        // Removed while it is locked, so that the file at the path is this one. If it stays, the next holder uses it.
         let _ = std::fs::remove_file(&self.path);
         let _ = self.file.unlock();
     }
@@ -109,15 +109,15 @@ fn beside(database: &Path, run: RunNumber) -> PathBuf {
 }
 
 fn open(path: &Path, create: bool) -> io::Result<File> {
-    let mut options: OpenOptions = files::private();
+    let mut options: OpenOptions = files::owner_only_options();
     options.read(true).write(true).create(create).truncate(false);
-    files::open_no_link(path, options)
+    files::open_unlinked(path, options)
 }
 
 fn not_open(path: &Path, error: &io::Error) -> Error {
     let advice = match error.kind() {
         io::ErrorKind::Other => "remove it, then run the same command again",
-        _ => "is its directory there, and writable?",
+        _ => "check that its directory exists and is writable",
     };
     Error::Lock { path: path.to_owned(), why: format!("{error}: {advice}") }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// Names the database to a process that this test starts.
+    /// Passes the database to a process that this test starts.
     const DATABASE: &str = "POINTSMAN_TEST_LOCKED_DATABASE";
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let first = RunLock::take(&database, RunNumber(3)).unwrap();
         assert!(RunLock::is_taken(&database, RunNumber(3)) && !RunLock::is_taken(&database, RunNumber(4)));
         let refused = RunLock::take(&database, RunNumber(3)).unwrap_err().to_string();
-        let process = format!("run 3 is being worked on by process {}:", std::process::id());
+        let process = format!("run 3 is in use by process {}:", std::process::id());
         assert!(refused.starts_with(&process), "{refused}");
         let _other = RunLock::take(&database, RunNumber(4)).unwrap();
         drop(first);
@@ -169,15 +169,15 @@ mod tests {
         assert!(matches!(try_lock(opened_too, &path).unwrap(), Tried::Removed));
     }
 
-    /// Takes and drops the lock in a loop, and fails when another has it meanwhile. A file that must not exist yet is
-    /// the witness.
+    /// Takes and drops the lock in a loop, and fails if another process holds it at the same time. A file that must not
+    /// exist yet detects that.
     fn come_and_go(database: &Path, times: u32) -> u32 {
         let witness = database.with_extension("held");
         let mut had = 0;
         for _ in 0..times {
             if let Ok(_lock) = RunLock::take(database, RunNumber(1)) {
                 let held = File::options().write(true).create_new(true).open(&witness);
-                assert!(held.is_ok(), "two hold the lock at once: {held:?}");
+                assert!(held.is_ok(), "two processes hold the lock at once: {held:?}");
                 std::thread::yield_now();
                 std::fs::remove_file(&witness).unwrap();
                 had += 1;

@@ -1,4 +1,4 @@
-//! What is written down of an item's way, and read again.
+//! Records of items and steps, as they are written and read.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::{Attempt, Failure, Fingerprint, ItemKey, ItemStatus, StepName, Trail};
+use crate::types::{Attempt, AttemptLog, Failure, Fingerprint, ItemKey, ItemStatus, StepName};
 
 use super::run::RunNumber;
 
-/// The place of an item in its run, in the order in which items were begun, from 1.
+/// The number of an item in its run, in the order in which items were started, from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemNumber(pub i64);
 
@@ -22,89 +22,89 @@ impl fmt::Display for ItemNumber {
     }
 }
 
-/// What happened to one item, to be kept whole or not at all.
+/// A change of one item. It is written completely or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The run that it belongs to.
+    /// The run.
     pub run: RunNumber,
-    /// Which time the run is at work, from 1.
+    /// The number of the session, from 1.
     pub session: i64,
     /// The item.
     pub item: Arc<ItemHead>,
-    /// What became of some of its steps in this session: each replaces what this session had recorded of the
-    /// step, and stands beside what earlier ones had.
+    /// The steps that changed in this session. Each replaces this session's earlier record of the step; records of other
+    /// sessions stay.
     pub steps: Vec<StepRecord>,
-    /// How the item ended; `None` while it is on its way.
-    pub settled: Option<SettledRecord>,
+    /// The outcome of the item; `None` while it is in progress.
+    pub outcome: Option<OutcomeRecord>,
 }
 
-/// Who an item is.
+/// The identity of an item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemHead {
-    /// Its place in the run.
+    /// Its number in the run.
     pub number: ItemNumber,
     /// Its key.
     pub key: ItemKey,
-    /// What it consisted of.
+    /// The fingerprint of all its fields.
     pub content: Fingerprint,
-    /// The line of the input on which it began.
+    /// The line of the input on which it begins.
     pub line: u64,
-    /// Its fields as JSON; `None` where they are not kept.
+    /// Its fields as JSON; `None` if they are not stored.
     pub input: Option<Arc<str>>,
 }
 
-/// What became of one step of an item.
+/// The result of one step of an item in one session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRecord {
     /// The step.
     pub step: StepName,
-    /// In one word.
+    /// Its state.
     pub state: StepState,
-    /// What shaped its answer; `None` without an answer.
-    pub shaped: Option<Fingerprint>,
-    /// Its answer, checked; null without one.
+    /// The fingerprint of everything that shaped the answer; `None` without an answer.
+    pub answer_key: Option<Fingerprint>,
+    /// The validated answer; null without an answer.
     pub answer: Value,
-    /// Why it failed.
+    /// The failure, if it failed.
     pub failure: Option<Failure>,
-    /// Whether a played provider had a part in it.
-    pub practice: bool,
-    /// Every attempt of this session.
-    pub trail: Trail,
-    /// The earlier session that has the answer, where this one asked nothing because it was valid still.
-    pub recalled: Option<i64>,
-    /// The files that were attached to the question.
+    /// Whether a simulated provider answered one of its requests.
+    pub simulated: bool,
+    /// The attempts of this session.
+    pub attempts: AttemptLog,
+    /// The earlier session that has the answer, if this session restored it and sent no request.
+    pub restored_from: Option<i64>,
+    /// The files that were attached to the request.
     pub files: Vec<FileStamp>,
 }
 
-/// A file as it was when it was read, as far as the file system says it without another read.
+/// The metadata of a file when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
-    /// Where it was.
+    /// Its path.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// When its content was last modified, in nanoseconds since 1970.
+    /// The time of the last change of its content, in nanoseconds since 1970.
     pub modified: i64,
-    /// When anything of it last changed, its name included; as `modified`, and 0 where no system says it.
+    /// The time of the last change of its content or metadata, in nanoseconds since 1970; 0 if the system does not provide it.
     pub changed: i64,
 }
 
-/// What a step came to.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
-    /// It has an answer that passed its check.
+    /// It has a validated answer.
     Answered,
-    /// It has none, and is asked no more.
+    /// It failed; no more requests are sent for it.
     Failed,
-    /// It was not due: its condition was false.
+    /// Its condition was false.
     Skipped,
-    /// It has been asked, and is not over.
+    /// A request was sent, and it has not finished.
     Open,
 }
 
 impl StepState {
-    /// Returns the word by which it is kept.
+    /// Returns the word in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -115,49 +115,49 @@ impl StepState {
     }
 
     #[cfg(feature = "sqlite")]
-    pub(super) fn from_word(word: &str) -> Option<Self> {
+    pub(super) fn parse(word: &str) -> Option<Self> {
         [Self::Answered, Self::Failed, Self::Skipped, Self::Open]
             .into_iter()
             .find(|state| state.as_str() == word)
     }
 }
 
-/// How an item ended.
+/// The outcome of an item.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SettledRecord {
-    /// In one word.
+pub struct OutcomeRecord {
+    /// How it ended.
     pub status: ItemStatus,
-    /// Why it failed, and at which step.
+    /// The failed step and its failure.
     pub error: Option<(StepName, Failure)>,
-    /// From its start in this session until it settled.
-    pub took: Duration,
-    /// Actors that it had: more than one when the first died.
-    pub lives: u64,
-    /// The edition of the pipeline that it went through; an older one does not count any more.
-    pub edition: i64,
-    /// The session that settled it: the records of that session make up its line. `None` in a database of an
-    /// earlier version that has records of several sessions.
+    /// The duration from its start in this session until it finished.
+    pub duration: Duration,
+    /// The number of its actors: more than one if an actor died.
+    pub incarnations: u64,
+    /// The revision of the run in which it finished. An outcome of an earlier revision is no longer valid.
+    pub revision: i64,
+    /// The session in which it finished: the output line is made from the records of that session. `None` in a database
+    /// of an earlier version that has records of several sessions.
     pub session: Option<i64>,
 }
 
-/// An item that the store knows.
+/// A stored item.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KnownItem {
-    /// Who it is.
+pub struct StoredItem {
+    /// Its identity.
     pub head: ItemHead,
-    /// How it ended, if it has.
-    pub settled: Option<SettledRecord>,
-    /// What became of its steps, in the order of the sessions.
-    pub steps: Vec<KnownStep>,
+    /// Its outcome, if it has finished.
+    pub outcome: Option<OutcomeRecord>,
+    /// The records of its steps, in the order of the sessions.
+    pub steps: Vec<StoredStep>,
 }
 
-/// A record of a step, read again.
+/// A stored record of a step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KnownStep {
+pub struct StoredStep {
     /// The session that wrote it.
     pub session: i64,
-    /// What it says. Where the answer was recalled, it is that of the earlier session.
+    /// The record. If the answer was restored, it is that of the earlier session.
     pub record: StepRecord,
-    /// The attempt that gave the answer, if there is one.
+    /// The attempt that produced the answer, if there is one.
     pub answered_by: Option<Attempt>,
 }

@@ -1,13 +1,13 @@
-//! What is kept of a run as a whole.
+//! What is stored of a run as a whole.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
 
-use crate::types::Spent;
+use crate::types::UsageTotals;
 
-/// The number of a run in its store, by which people name it.
+/// The number of a run in its store. Users refer to a run by it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunNumber(pub i64);
 
@@ -25,104 +25,104 @@ impl FromStr for RunNumber {
     }
 }
 
-/// How far a run has come.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
-    /// It is at work, or died at work: whether anybody holds its lock tells which.
-    Open,
-    /// All of its input was dealt with.
-    Complete,
-    /// It was told to stop.
+    /// A process works on it, or died while it did. The lock of the run tells which.
+    Running,
+    /// All of the input was processed.
+    Completed,
+    /// The user stopped it.
     Stopped,
-    /// A spending cap was met.
+    /// It waits for its user: a cap was reached, or a failure that waiting does not remove.
     Paused,
-    /// Its input, its output or the store failed.
-    Broken,
-    /// It was given up: the same command begins another one.
+    /// The input, the output or the store failed.
+    IoFailed,
+    /// The user cancelled it: the same command begins a new run.
     Cancelled,
 }
 
 impl RunState {
     #[cfg(feature = "sqlite")]
     const ALL: [Self; 6] =
-        [Self::Open, Self::Complete, Self::Stopped, Self::Paused, Self::Broken, Self::Cancelled];
+        [Self::Running, Self::Completed, Self::Stopped, Self::Paused, Self::IoFailed, Self::Cancelled];
 
-    /// Returns the word by which it is kept and shown.
+    /// Returns the word in the database and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Open => "open",
-            Self::Complete => "complete",
+            Self::Running => "running",
+            Self::Completed => "completed",
             Self::Stopped => "stopped",
             Self::Paused => "paused",
-            Self::Broken => "broken",
+            Self::IoFailed => "io_error",
             Self::Cancelled => "cancelled",
         }
     }
 
     #[cfg(feature = "sqlite")]
-    pub(super) fn from_word(word: &str) -> Option<Self> {
+    pub(super) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
 
-/// What a run is: kept when it begins, and renewed when a change of it is accepted.
+/// The description of a run. It is written at the start and when a change is accepted.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outline {
+pub struct RunMetadata {
     /// The pipeline's name.
     pub name: String,
-    /// Where everything is: the pipeline's file, that of the items, the output.
-    pub places: Value,
+    /// The command: the paths of the pipeline, the items and the outputs, and its options.
+    pub command: Value,
     /// The text of the pipeline.
     pub pipeline: String,
-    /// What the answers depend on: the steps' fingerprints, the models of the routes, their prices.
-    pub grounds: Value,
+    /// What the answers depend on: the fingerprints of the steps, the models of the routes, and their prices.
+    pub manifest: Value,
 }
 
-/// A run as it is kept.
+/// A stored run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KnownRun {
+pub struct StoredRun {
     /// Its number.
     pub number: RunNumber,
-    /// By what the same command finds it again.
+    /// The identity by which the same command finds it again.
     pub identity: String,
-    /// What it is.
-    pub outline: Outline,
-    /// Counts the accepted changes that make items be dealt with anew, from 1.
-    pub edition: i64,
-    /// How often it has been at work.
+    /// Its description.
+    pub metadata: RunMetadata,
+    /// The number of accepted changes after which items are processed again, from 1.
+    pub revision: i64,
+    /// The number of its sessions.
     pub sessions: i64,
-    /// How far it has come.
+    /// Its state.
     pub state: RunState,
-    /// When it began, and when it was last begun, went on or ended; in milliseconds since 1970.
-    pub begun: i64,
-    /// As `begun`.
-    pub touched: i64,
-    /// What its last session told at its end; null before.
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: i64,
+    /// When a session last began or ended, in milliseconds since 1970.
+    pub updated_at: i64,
+    /// The outcome of its last session; null before its end.
     pub outcome: Value,
 }
 
-/// How many items a run has, and what they took.
+/// The counts of a run's items, and their usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Items that have an answer to some step and are not settled.
+pub struct RunTotals {
+    /// Unfinished items that have an answer to at least one step.
     pub open: u64,
-    /// Settled items whose every step was answered.
+    /// Finished items with an answer to every step whose condition was true.
     pub completed: u64,
-    /// Settled items that failed.
+    /// Items that failed.
     pub failed: u64,
-    /// Settled items of which no step was due.
+    /// Finished items whose conditions were all false.
     pub skipped: u64,
-    /// What all their calls took.
-    pub spent: Spent,
+    /// The usage of all items.
+    pub usage: UsageTotals,
 }
 
-impl Sums {
-    /// Returns how many items have settled.
-    pub fn settled(&self) -> u64 {
+impl RunTotals {
+    /// Returns the number of finished items.
+    pub fn finished(&self) -> u64 {
         self.completed + self.failed + self.skipped
     }
 
-    /// Returns what is left without the items of `some`; what all of them took stays.
+    /// Returns the counts without the items of `some`. The usage stays.
     #[must_use]
     pub fn without(self, some: Self) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Sums {
             completed: self.completed.saturating_sub(some.completed),
             failed: self.failed.saturating_sub(some.failed),
             skipped: self.skipped.saturating_sub(some.skipped),
-            spent: self.spent,
+            usage: self.usage,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is written is read again, whole; what was damaged is not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +10,16 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::types::{
-    Attempt, Class, Failure, Fingerprint, ItemStatus, NanoUsd, Outcome, Spent, Tokens, Trail, Usage,
+    Attempt, AttemptLog, Class, Day, Failure, Fingerprint, ItemKey, ItemStatus, NanoUsd, Outcome, Spend,
+    Tokens, Usage, UsageTotals,
 };
 
-fn outline(pipeline: &str) -> Outline {
-    Outline {
+fn metadata(pipeline: &str) -> RunMetadata {
+    RunMetadata {
         name: "email".into(),
-        places: json!({ "items": "emails.jsonl" }),
+        command: json!({ "items": "emails.jsonl" }),
         pipeline: pipeline.into(),
-        grounds: json!({ "steps": { "category": "00" } }),
+        manifest: json!({ "steps": { "category": "00" } }),
     }
 }
 
@@ -38,16 +40,16 @@ fn head(number: i64) -> Arc<ItemHead> {
 fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
     let tokens = Usage { input: Tokens(10), output: Tokens(3), ..Usage::default() };
     Attempt {
-        lane: "claude/haiku".parse().unwrap(),
+        target: "claude/haiku".parse().unwrap(),
         key: Some("env:KEY".into()),
-        waited: Duration::from_millis(3),
-        took: Duration::from_millis(700),
+        queue_time: Duration::from_millis(3),
+        duration: Duration::from_millis(700),
         first_token: None,
         usage: cost.map(|_| tokens),
         cost: cost.map(NanoUsd),
-        perhaps: NanoUsd(0),
+        uncertain_cost: NanoUsd(0),
         forced: false,
-        hedge: false,
+        hedged: false,
         outcome,
     }
 }
@@ -56,21 +58,22 @@ fn answered(step: &str, answer: Value) -> StepRecord {
     StepRecord {
         step: step.into(),
         state: StepState::Answered,
-        shaped: Some(Fingerprint::of([step.as_bytes()])),
+        answer_key: Some(Fingerprint::of([step.as_bytes()])),
         answer,
         failure: None,
-        practice: false,
-        trail: Trail(vec![attempt(Some(40), Outcome::Answered)]),
-        recalled: None,
+        simulated: false,
+        attempts: AttemptLog(vec![attempt(Some(40), Outcome::Answered)]),
+        restored_from: None,
         files: Vec::new(),
     }
 }
 
 /// Returns how these records of the first session are read again.
-fn known(steps: Vec<StepRecord>) -> Vec<KnownStep> {
+fn known(steps: Vec<StepRecord>) -> Vec<StoredStep> {
     let known = |record: StepRecord| {
-        let answered_by = record.trail.answering().filter(|_| record.state == StepState::Answered).cloned();
-        KnownStep { session: 1, record, answered_by }
+        let answered_by =
+            record.attempts.answered_attempt().filter(|_| record.state == StepState::Answered).cloned();
+        StoredStep { session: 1, record, answered_by }
     };
     steps.into_iter().map(known).collect()
 }
@@ -79,28 +82,28 @@ fn failed(step: &str) -> StepRecord {
     let failure = Failure::new(Class::Timeout, "slow").maybe_charged();
     StepRecord {
         state: StepState::Failed,
-        shaped: None,
+        answer_key: None,
         answer: Value::Null,
         failure: Some(failure.clone()),
-        trail: Trail(vec![attempt(None, Outcome::Failed(failure))]),
+        attempts: AttemptLog(vec![attempt(None, Outcome::Failed(failure))]),
         ..answered(step, Value::Null)
     }
 }
 
-fn settled(status: ItemStatus) -> SettledRecord {
+fn settled(status: ItemStatus) -> OutcomeRecord {
     let failed = || ("reply".into(), Failure::new(Class::Timeout, "slow").maybe_charged());
-    SettledRecord {
+    OutcomeRecord {
         status,
         error: (status == ItemStatus::Failed).then(failed),
-        took: Duration::from_micros(1_234_567),
-        lives: 1,
-        edition: 1,
+        duration: Duration::from_micros(1_234_567),
+        incarnations: 1,
+        revision: 1,
         session: Some(1),
     }
 }
 
-fn record(run: RunNumber, item: i64, steps: Vec<StepRecord>, settled: Option<SettledRecord>) -> Record {
-    Record { run, session: 1, item: head(item), steps, settled }
+fn record(run: RunNumber, item: i64, steps: Vec<StepRecord>, settled: Option<OutcomeRecord>) -> Record {
+    Record { run, session: 1, item: head(item), steps, outcome: settled }
 }
 
 /// Changes a database behind the store's back.
@@ -113,8 +116,8 @@ async fn edit(path: &Path, sql: &'static str) {
 }
 
 async fn begun(store: &Sqlite) -> RunNumber {
-    let run = store.create("email on emails.jsonl", &outline("a")).await.unwrap();
-    store.begin(run, None, false).await.unwrap();
+    let run = store.create("email on emails.jsonl", &metadata("a")).await.unwrap();
+    store.begin_session(run, None, false).await.unwrap();
     run
 }
 
@@ -138,23 +141,26 @@ async fn what_is_written_is_read_again_also_by_the_next_process() {
             Some(settled(ItemStatus::Completed)),
         ),
     ];
-    store.write(&records).await.unwrap();
+    store.write_records(&records).await.unwrap();
     drop(store);
 
     let store = open(folder.path()).await;
-    let keys = ["item-3", "nobody", "item-2", "item-1"].map(ItemKey::from);
+    let keys = ["item-3", "item-99", "item-2", "item-1"].map(ItemKey::from);
     let found = store.look_up(run, &keys).await.unwrap();
     let want = |record: &Record| {
-        let Record { item, steps, settled, .. } = record.clone();
-        Some(KnownItem { head: ItemHead::clone(&item), settled, steps: known(steps) })
+        let Record { item, steps, outcome: settled, .. } = record.clone();
+        Some(StoredItem { head: ItemHead::clone(&item), outcome: settled, steps: known(steps) })
     };
     assert_eq!(found, [want(&records[2]), None, want(&records[1]), want(&records[0])]);
     let page = store.items(run, ItemNumber(1), 10).await.unwrap();
     assert_eq!(page.iter().map(|item| item.head.number.0).collect::<Vec<_>>(), [2, 3]);
-    let Sums { open, completed, failed, skipped, spent } = store.sums(run).await.unwrap();
+    let RunTotals { open, completed, failed, skipped, usage: spent } = store.totals(run).await.unwrap();
     assert_eq!((open, completed, failed, skipped), (1, 1, 1, 0));
     let tokens = Usage { input: Tokens(30), output: Tokens(9), ..Usage::default() };
-    assert_eq!(spent, Spent { calls: 4, maybe_charged: 1, tokens, cost: NanoUsd(120), unknown: 1 });
+    assert_eq!(
+        spent,
+        UsageTotals { calls: 4, possibly_charged: 1, tokens, cost: NanoUsd(120), calls_of_unknown_cost: 1 }
+    );
 }
 
 #[tokio::test]
@@ -163,25 +169,29 @@ async fn a_later_record_of_a_session_replaces_and_that_of_another_stands_beside(
     let store = open(folder.path()).await;
     let run = begun(&store).await;
     let open_step = StepRecord { state: StepState::Open, ..failed("category") };
-    store.write(&[record(run, 1, vec![open_step], None)]).await.unwrap();
+    store.write_records(&[record(run, 1, vec![open_step], None)]).await.unwrap();
     store
-        .write(&[record(run, 1, vec![failed("category")], Some(settled(ItemStatus::Failed)))])
+        .write_records(&[record(run, 1, vec![failed("category")], Some(settled(ItemStatus::Failed)))])
         .await
         .unwrap();
-    assert_eq!(store.sums(run).await.unwrap().spent.calls, 1, "the same call is counted once");
+    assert_eq!(store.totals(run).await.unwrap().usage.calls, 1, "the same call is counted once");
 
     let again = Record { session: 2, ..record(run, 1, vec![answered("category", json!("A"))], None) };
-    store.write(&[again]).await.unwrap();
+    store.write_records(&[again]).await.unwrap();
     let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
-    let status = known.settled.map(|settled| settled.status);
-    assert_eq!(status, Some(ItemStatus::Failed), "what is asked again has failed until it settles anew");
+    let status = known.outcome.map(|settled| settled.status);
+    assert_eq!(
+        status,
+        Some(ItemStatus::Failed),
+        "an item that is processed again has failed until it finishes again"
+    );
     let states: Vec<_> = known.steps.iter().map(|step| step.record.state).collect();
     assert_eq!(states, [StepState::Failed, StepState::Answered]);
-    assert_eq!(store.sums(run).await.unwrap().spent.calls, 2, "what was paid before is still counted");
+    assert_eq!(store.totals(run).await.unwrap().usage.calls, 2, "what was paid before is still counted");
 
-    store.write(&[record(run, 1, Vec::new(), Some(settled(ItemStatus::Completed)))]).await.unwrap();
+    store.write_records(&[record(run, 1, Vec::new(), Some(settled(ItemStatus::Completed)))]).await.unwrap();
     let known = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
-    assert_eq!(known.settled.map(|settled| settled.status), Some(ItemStatus::Completed));
+    assert_eq!(known.outcome.map(|settled| settled.status), Some(ItemStatus::Completed));
 }
 
 #[tokio::test]
@@ -189,29 +199,29 @@ async fn what_steps_cost_is_booked_once_and_outlives_their_run() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let run = begun(&store).await;
-    let cost = |cost, perhaps| Booked { cost: NanoUsd(cost), perhaps: NanoUsd(perhaps) };
+    let cost = |cost, uncertain| Spend { cost: NanoUsd(cost), uncertain_cost: NanoUsd(uncertain) };
     let doubtful = Attempt {
-        lane: "other/m".parse().unwrap(),
-        perhaps: NanoUsd(9),
+        target: "other/m".parse().unwrap(),
+        uncertain_cost: NanoUsd(9),
         ..attempt(None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged()))
     };
-    let mut trail = Trail(vec![attempt(Some(40), Outcome::Answered)]);
-    let step = |trail: &Trail| StepRecord { trail: trail.clone(), ..answered("category", json!("A")) };
-    let first = record(run, 1, vec![step(&trail)], None);
-    trail.0.push(doubtful);
-    let second = record(run, 1, vec![step(&trail)], None);
+    let mut log = AttemptLog(vec![attempt(Some(40), Outcome::Answered)]);
+    let step = |log: &AttemptLog| StepRecord { attempts: log.clone(), ..answered("category", json!("A")) };
+    let first = record(run, 1, vec![step(&log)], None);
+    log.0.push(doubtful);
+    let second = record(run, 1, vec![step(&log)], None);
     // Each says everything that its session knows: twice the same, in one commit and in two.
-    store.write(&[first.clone(), second.clone()]).await.unwrap();
-    store.write(std::slice::from_ref(&second)).await.unwrap();
-    store.write(&[Record { session: 2, ..first }]).await.unwrap();
+    store.write_records(&[first.clone(), second.clone()]).await.unwrap();
+    store.write_records(std::slice::from_ref(&second)).await.unwrap();
+    store.write_records(&[Record { session: 2, ..first }]).await.unwrap();
     let mut known = BTreeMap::from([("claude".into(), cost(80, 0)), ("other".into(), cost(0, 9))]);
     assert_eq!(store.spent_by(run).await.unwrap(), known);
     let more = BTreeMap::from([("claude".into(), cost(0, 5))]);
-    store.book(run, Day(7), &more).await.unwrap();
+    store.add_spend(run, Day(7), &more).await.unwrap();
     *known.get_mut("claude").unwrap() += cost(0, 5);
     assert_eq!(store.spent_by(run).await.unwrap(), known);
-    store.forget(&[run]).await.unwrap();
-    store.shrink().await.unwrap();
+    store.delete_runs(&[run]).await.unwrap();
+    store.vacuum().await.unwrap();
     assert_eq!(store.spent_on(Day(7)).await.unwrap(), more);
     assert_eq!(store.spent_on(Day(8)).await.unwrap(), BTreeMap::new());
 }
@@ -222,14 +232,32 @@ async fn what_runs_of_the_first_version_cost_is_found_in_their_trails() {
     let store = open(folder.path()).await;
     let run = begun(&store).await;
     let steps = |item| vec![answered("category", json!("A")), answered(&format!("b{item}"), json!("B"))];
-    store.write(&[record(run, 1, steps(1), None), record(run, 2, steps(2), None)]).await.unwrap();
+    store.write_records(&[record(run, 1, steps(1), None), record(run, 2, steps(2), None)]).await.unwrap();
     let known = store.spent_by(run).await.unwrap();
     assert!(known["claude"].cost > NanoUsd(0));
     store.close().await;
     edit(
         &folder.path().join("a.db"),
         "DROP TABLE spending; DROP INDEX items_failed; ALTER TABLE items DROP COLUMN session; \
-         ALTER TABLE steps DROP COLUMN recalled; ALTER TABLE steps DROP COLUMN files; \
+         ALTER TABLE steps DROP COLUMN restored_from; ALTER TABLE steps DROP COLUMN files; \
+         ALTER TABLE runs RENAME COLUMN command TO places; \
+         ALTER TABLE runs RENAME COLUMN manifest TO grounds; \
+         ALTER TABLE runs RENAME COLUMN revision TO edition; \
+         ALTER TABLE runs RENAME COLUMN created_at TO begun; \
+         ALTER TABLE runs RENAME COLUMN updated_at TO touched; \
+         ALTER TABLE items RENAME COLUMN revision TO edition; \
+         ALTER TABLE items RENAME COLUMN duration_us TO took; \
+         ALTER TABLE items RENAME COLUMN incarnations TO lives; \
+         ALTER TABLE items RENAME COLUMN checksum TO seal; \
+         ALTER TABLE steps RENAME COLUMN answer_key TO shaped; \
+         ALTER TABLE steps RENAME COLUMN simulated TO practice; \
+         ALTER TABLE steps RENAME COLUMN attempts TO trail; \
+         ALTER TABLE steps RENAME COLUMN possibly_charged TO maybe; \
+         ALTER TABLE steps RENAME COLUMN cache_write TO written; \
+         ALTER TABLE steps RENAME COLUMN reasoning TO reasoned; \
+         ALTER TABLE steps RENAME COLUMN unknown_cost TO unknown; \
+         ALTER TABLE steps RENAME COLUMN checksum TO seal; \
+         UPDATE steps SET trail = replace(trail, '\"target\":', '\"lane\":'); \
          ALTER TABLE runs DROP COLUMN checksum; PRAGMA user_version = 1",
     )
     .await;
@@ -244,9 +272,9 @@ async fn a_record_is_kept_whole_or_not_at_all() {
     let mut twin = record(run, 2, vec![answered("category", json!("B"))], None);
     Arc::make_mut(&mut twin.item).key = "item-1".into();
     let records = [record(run, 1, vec![answered("category", json!("A"))], None), twin];
-    store.write(&records).await.unwrap_err();
+    store.write_records(&records).await.unwrap_err();
     assert_eq!(store.items(run, ItemNumber(0), 10).await.unwrap(), []);
-    store.write(&records[..1]).await.unwrap();
+    store.write_records(&records[..1]).await.unwrap();
     assert_eq!(store.items(run, ItemNumber(0), 10).await.unwrap().len(), 1);
 }
 
@@ -256,21 +284,21 @@ async fn a_run_is_found_by_its_identity_and_its_changes_count_editions() {
     let store = open(folder.path()).await;
     let first = begun(&store).await;
     let second = begun(&store).await;
-    assert_eq!(store.find("email on emails.jsonl").await.unwrap().unwrap().number, second);
-    assert_eq!(store.find("nobody").await.unwrap(), None);
+    assert_eq!(store.find_latest("email on emails.jsonl").await.unwrap().unwrap().number, second);
+    assert_eq!(store.find_latest("item-99").await.unwrap(), None);
 
-    let session = store.begin(first, Some(&outline("b")), true).await.unwrap();
-    assert_eq!(session, Session { session: 2, edition: 2, last_item: ItemNumber(0) });
-    store.write(&[record(first, 7, Vec::new(), None)]).await.unwrap();
-    store.touch(first, RunState::Paused, &json!({ "why": "budget" })).await.unwrap();
+    let session = store.begin_session(first, Some(&metadata("b")), true).await.unwrap();
+    assert_eq!(session, Session { number: 2, revision: 2, last_item: ItemNumber(0) });
+    store.write_records(&[record(first, 7, Vec::new(), None)]).await.unwrap();
+    store.finish_session(first, RunState::Paused, &json!({ "why": "budget" })).await.unwrap();
     let known = store.run(first).await.unwrap();
-    assert_eq!((known.outline.pipeline.as_str(), known.state), ("b", RunState::Paused));
-    assert_eq!(store.begin(first, None, false).await.unwrap().last_item, ItemNumber(7));
-    assert_eq!(store.run(first).await.unwrap().state, RunState::Open);
+    assert_eq!((known.metadata.pipeline.as_str(), known.state), ("b", RunState::Paused));
+    assert_eq!(store.begin_session(first, None, false).await.unwrap().last_item, ItemNumber(7));
+    assert_eq!(store.run(first).await.unwrap().state, RunState::Running);
 
-    store.set(first, RunState::Cancelled).await.unwrap();
+    store.set_state(first, RunState::Cancelled).await.unwrap();
     assert_eq!(store.state(first).await.unwrap(), RunState::Cancelled);
-    store.forget(&[first]).await.unwrap();
+    store.delete_runs(&[first]).await.unwrap();
     assert!(matches!(store.run(first).await, Err(Error::NoRun(run)) if run == first));
     assert_eq!(store.items(first, ItemNumber(0), 9).await.unwrap(), []);
     assert_eq!(store.runs().await.unwrap().len(), 1);
@@ -279,17 +307,19 @@ async fn a_run_is_found_by_its_identity_and_its_changes_count_editions() {
 #[tokio::test]
 async fn two_processes_share_a_database_but_not_a_run() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (open(folder.path()).await, open(folder.path()).await);
-    let (first, second) = (begun(&one).await, begun(&other).await);
+    let one = open(folder.path()).await;
+    let other = open(folder.path()).await;
+    let first = begun(&one).await;
+    let second = begun(&other).await;
     let lock = one.lock(first).unwrap();
     assert!(matches!(other.lock(first), Err(Error::Busy { run, .. }) if run == first));
     let _second = other.lock(second).unwrap();
     let records = [first, second].map(|run| [record(run, 1, vec![answered("a", json!(1))], None)]);
-    let written = tokio::join!(one.write(&records[0]), other.write(&records[1]));
+    let written = tokio::join!(one.write_records(&records[0]), other.write_records(&records[1]));
     assert!(written.0.is_ok() && written.1.is_ok());
-    assert!(other.is_at_work(first));
+    assert!(other.is_locked(first));
     drop(lock);
-    assert!(!other.is_at_work(first) && other.lock(first).is_ok());
+    assert!(!other.is_locked(first) && other.lock(first).is_ok());
 }
 
 #[tokio::test]
@@ -302,7 +332,7 @@ async fn a_run_has_one_lock_by_whatever_path_its_database_was_opened() {
     std::os::unix::fs::symlink(store.path(), &link).unwrap();
     let linked = Sqlite::open(&link).await.unwrap();
     let _lock = store.lock(run).unwrap();
-    assert!(linked.is_at_work(run));
+    assert!(linked.is_locked(run));
     assert!(matches!(linked.lock(run), Err(Error::Busy { .. })));
 }
 
@@ -352,22 +382,22 @@ async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_adv
     edit(&path, "PRAGMA user_version = 99").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 99, and this program knows 3 at most: use the version"),
+        refused.contains("schema version 99, but this program supports at most 4: use the version"),
         "{refused}"
     );
 
     std::fs::remove_file(&path).unwrap();
     edit(&path, "CREATE TABLE theirs (a)").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
-    assert!(refused.contains("is a database of another program: name another file"), "{refused}");
+    assert!(refused.contains("is a database of another program: set another file"), "{refused}");
 
     std::fs::write(&path, "no database at all, but long enough to be taken for one").unwrap();
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
-    assert!(refused.contains("is damaged: it does not begin as a database does"), "{refused}");
+    assert!(refused.contains("is damaged: it does not begin like a database"), "{refused}");
 
     let refused = Sqlite::open(&folder.path().join("none/a.db")).await.unwrap_err().to_string();
     assert!(
-        refused.contains("cannot open the database") && refused.contains("is its directory there"),
+        refused.contains("cannot open the database") && refused.contains("check that its directory exists"),
         "{refused}"
     );
 }
@@ -388,12 +418,13 @@ async fn no_flipped_or_missing_byte_turns_into_another_answer() {
             )
         })
         .collect();
-    store.write(&records).await.unwrap();
+    store.write_records(&records).await.unwrap();
     store.close().await;
     let whole = std::fs::read(folder.path().join("a.db")).unwrap();
 
     let mut random = fastrand::Rng::with_seed(7);
-    let (mut refused, mut same) = (0, 0);
+    let mut refused = 0;
+    let mut same = 0;
     for round in 0..150 {
         let mut bytes = whole.clone();
         if round % 5 == 0 {
@@ -417,8 +448,8 @@ async fn no_flipped_or_missing_byte_turns_into_another_answer() {
                 same += 1;
                 for item in items {
                     let number = item.head.number.0;
-                    let Record { item: head, steps, settled, .. } = &records[number as usize - 1];
-                    assert_eq!((&item.head, &item.settled), (&**head, settled), "round {round}");
+                    let Record { item: head, steps, outcome: settled, .. } = &records[number as usize - 1];
+                    assert_eq!((&item.head, &item.outcome), (&**head, settled), "round {round}");
                     // A step may be missing: then it is asked again. It is never another.
                     assert!(item.steps.is_empty() || item.steps == known(steps.clone()), "round {round}");
                 }
@@ -437,7 +468,7 @@ async fn a_torn_journal_loses_whole_commits_from_its_end_and_nothing_else() {
     for item in 1..=30 {
         let answer = json!(format!("answer {item}"));
         store
-            .write(&[record(
+            .write_records(&[record(
                 run,
                 item,
                 vec![answered("category", answer)],
@@ -446,8 +477,10 @@ async fn a_torn_journal_loses_whole_commits_from_its_end_and_nothing_else() {
             .await
             .unwrap();
     }
-    let (main, journal) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
-    let (main, journal) = (std::fs::read(main).unwrap(), std::fs::read(journal).unwrap());
+    let main = folder.path().join("a.db");
+    let journal = folder.path().join("a.db-wal");
+    let main = std::fs::read(main).unwrap();
+    let journal = std::fs::read(journal).unwrap();
     let mut random = fastrand::Rng::with_seed(11);
     let mut lengths = std::collections::BTreeSet::new();
     for round in 0..60 {
@@ -493,26 +526,26 @@ async fn an_answer_that_was_recalled_is_read_from_the_session_that_has_it() {
     let store = open(folder.path()).await;
     let run = begun(&store).await;
     let first = answered("category", json!({ "a": [1, "é"] }));
-    store.write(&[record(run, 1, vec![first.clone()], None)]).await.unwrap();
-    let again = StepRecord { trail: Trail::default(), recalled: Some(1), ..first.clone() };
-    let settled = SettledRecord { session: Some(3), ..settled(ItemStatus::Completed) };
+    store.write_records(&[record(run, 1, vec![first.clone()], None)]).await.unwrap();
+    let again = StepRecord { attempts: AttemptLog::default(), restored_from: Some(1), ..first.clone() };
+    let settled = OutcomeRecord { session: Some(3), ..settled(ItemStatus::Completed) };
     store
-        .write(&[Record { session: 3, ..record(run, 1, vec![again.clone()], Some(settled)) }])
+        .write_records(&[Record { session: 3, ..record(run, 1, vec![again.clone()], Some(settled)) }])
         .await
         .unwrap();
 
     let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
-    assert_eq!(item.settled.and_then(|settled| settled.session), Some(3));
-    let answered_by = first.trail.answering().cloned();
-    let recalled = KnownStep { session: 3, record: again, answered_by };
+    assert_eq!(item.outcome.and_then(|settled| settled.session), Some(3));
+    let answered_by = first.attempts.answered_attempt().cloned();
+    let recalled = StoredStep { session: 3, record: again, answered_by };
     assert_eq!(item.steps, [known(vec![first]).remove(0), recalled]);
-    assert_eq!(store.sums(run).await.unwrap().spent.calls, 1, "the call that gave it is counted once");
+    assert_eq!(store.totals(run).await.unwrap().usage.calls, 1, "the call that gave it is counted once");
 
     store.close().await;
     edit(&folder.path().join("a.db"), "DELETE FROM steps WHERE session = 1").await;
     let refused = open(folder.path()).await.items(run, ItemNumber(0), 9).await.unwrap_err().to_string();
     assert!(
-        refused.contains("item 1 of run 1: the answer of step category that session 1 had is gone"),
+        refused.contains("item 1 of run 1: the answer of step category of session 1 is missing"),
         "{refused}"
     );
 }
@@ -523,15 +556,15 @@ async fn an_item_that_is_asked_again_stays_as_it_settled_until_it_settles_again(
     let store = open(folder.path()).await;
     let run = begun(&store).await;
     let before = record(run, 1, vec![answered("category", json!("A"))], Some(settled(ItemStatus::Completed)));
-    store.write(std::slice::from_ref(&before)).await.unwrap();
+    store.write_records(std::slice::from_ref(&before)).await.unwrap();
     let mut changed = Record { session: 2, ..record(run, 1, vec![answered("category", json!("B"))], None) };
     Arc::make_mut(&mut changed.item).content = Fingerprint::of([b"another".as_slice()]);
-    store.write(&[changed.clone()]).await.unwrap();
+    store.write_records(&[changed.clone()]).await.unwrap();
     let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
-    assert_eq!((&item.head, &item.settled), (&*before.item, &before.settled));
+    assert_eq!((&item.head, &item.outcome), (&*before.item, &before.outcome));
 
-    let settled = SettledRecord { session: Some(2), ..settled(ItemStatus::Completed) };
-    store.write(&[Record { settled: Some(settled), ..changed.clone() }]).await.unwrap();
+    let settled = OutcomeRecord { session: Some(2), ..settled(ItemStatus::Completed) };
+    store.write_records(&[Record { outcome: Some(settled), ..changed.clone() }]).await.unwrap();
     let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
     assert_eq!(item.head.content, changed.item.content);
 }
@@ -539,9 +572,9 @@ async fn an_item_that_is_asked_again_stays_as_it_settled_until_it_settles_again(
 #[tokio::test]
 async fn rows_of_runs_and_spending_that_are_not_what_was_written_are_refused() {
     let changes = [
-        ("UPDATE runs SET state = 'complete'", "a row of runs"),
-        ("UPDATE runs SET edition = 7", "a row of runs"),
-        ("UPDATE runs SET grounds = '{}'", "a row of runs"),
+        ("UPDATE runs SET state = 'completed'", "a row of runs"),
+        ("UPDATE runs SET revision = 7", "a row of runs"),
+        ("UPDATE runs SET manifest = '{}'", "a row of runs"),
         ("UPDATE spending SET cost = cost / 2", "a row of spending"),
         ("UPDATE spending SET day = day - 1", "a row of spending"),
     ];
@@ -549,7 +582,7 @@ async fn rows_of_runs_and_spending_that_are_not_what_was_written_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path()).await;
         let run = begun(&store).await;
-        store.write(&[record(run, 1, vec![answered("category", json!("A"))], None)]).await.unwrap();
+        store.write_records(&[record(run, 1, vec![answered("category", json!("A"))], None)]).await.unwrap();
         store.close().await;
         edit(&folder.path().join("a.db"), change).await;
         let store = open(folder.path()).await;
@@ -564,17 +597,17 @@ async fn a_run_that_is_cancelled_as_its_session_ends_stays_cancelled_unless_it_i
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let run = begun(&store).await;
-    store.set(run, RunState::Cancelled).await.unwrap();
-    for state in [RunState::Stopped, RunState::Paused, RunState::Broken] {
-        store.touch(run, state, &json!({ "ended": state.as_str() })).await.unwrap();
+    store.set_state(run, RunState::Cancelled).await.unwrap();
+    for state in [RunState::Stopped, RunState::Paused, RunState::IoFailed] {
+        store.finish_session(run, state, &json!({ "ended": state.as_str() })).await.unwrap();
         let known = store.run(run).await.unwrap();
         assert_eq!((known.state, known.outcome), (RunState::Cancelled, json!({ "ended": state.as_str() })));
     }
-    store.touch(run, RunState::Complete, &Value::Null).await.unwrap();
-    assert_eq!(store.state(run).await.unwrap(), RunState::Complete);
-    store.set(run, RunState::Cancelled).await.unwrap();
-    store.begin(run, None, false).await.unwrap();
-    store.touch(run, RunState::Stopped, &Value::Null).await.unwrap();
+    store.finish_session(run, RunState::Completed, &Value::Null).await.unwrap();
+    assert_eq!(store.state(run).await.unwrap(), RunState::Completed);
+    store.set_state(run, RunState::Cancelled).await.unwrap();
+    store.begin_session(run, None, false).await.unwrap();
+    store.finish_session(run, RunState::Stopped, &Value::Null).await.unwrap();
     assert_eq!(store.state(run).await.unwrap(), RunState::Stopped, "a new session takes the run up again");
 }
 
@@ -586,14 +619,14 @@ async fn counts_that_no_model_has_do_not_keep_a_run_from_being_summed() {
     let most = Tokens(u64::MAX);
     let usage = Usage { input: most, cached: most, cache_write: most, output: most, reasoning: most };
     let attempts = vec![Attempt { usage: Some(usage), ..attempt(Some(i64::MAX as u64), Outcome::Answered) }];
-    let step = StepRecord { trail: Trail(attempts), ..answered("category", json!("A")) };
+    let step = StepRecord { attempts: AttemptLog(attempts), ..answered("category", json!("A")) };
     let records = [
         record(run, 1, vec![step.clone()], None),
         record(run, 2, vec![step], None),
         record(run, 3, vec![answered("category", json!("A"))], None),
     ];
-    store.write(&records).await.unwrap();
-    let spent = store.sums(run).await.unwrap().spent;
+    store.write_records(&records).await.unwrap();
+    let spent = store.totals(run).await.unwrap().usage;
     assert_eq!(
         (spent.calls, spent.tokens.input, spent.tokens.output),
         (3, Tokens(200_000_010), Tokens(200_000_003))
@@ -608,7 +641,7 @@ async fn the_state_of_a_run_is_read_without_its_other_columns() {
     let run = begun(&store).await;
     edit(&folder.path().join("a.db"), "UPDATE runs SET outcome = 'no JSON'").await;
     assert!(matches!(store.run(run).await, Err(Error::Damaged { .. })));
-    assert_eq!(store.state(run).await.unwrap(), RunState::Open);
+    assert_eq!(store.state(run).await.unwrap(), RunState::Running);
     edit(&folder.path().join("a.db"), "UPDATE runs SET state = 'odd'").await;
     assert!(matches!(store.state(run).await, Err(Error::Damaged { .. })));
     assert!(matches!(store.state(RunNumber(9)).await, Err(Error::NoRun(RunNumber(9)))));
@@ -631,7 +664,7 @@ async fn a_database_of_the_version_before_is_not_migrated_while_a_run_of_it_is_a
         let at_work = RunLock::take(&path.canonicalize().unwrap(), RunNumber(number)).unwrap();
         let refused = Sqlite::open(&path).await.unwrap_err().to_string();
         let why =
-            format!("cannot be brought to version 3 now: {name} is being worked on by an earlier version");
+            format!("cannot be migrated to version 4 now: an earlier version of pointsman is running {name}");
         assert!(refused.contains(&why) && refused.contains("Wait until it has ended"), "{refused}");
         drop(at_work);
     }
@@ -644,19 +677,62 @@ async fn a_database_of_the_version_before_is_migrated_with_all_that_it_has() {
     let store = of_the_version_before(folder.path()).await;
     let runs = store.runs().await.unwrap();
     let said: Vec<_> = runs.iter().map(|run| (run.number.0, run.state, run.sessions)).collect();
-    assert_eq!(said, [(2, RunState::Complete, 2), (1, RunState::Complete, 3)]);
-    let cost = Booked { cost: NanoUsd(420_000), perhaps: NanoUsd(0) };
+    assert_eq!(said, [(2, RunState::Completed, 2), (1, RunState::Completed, 3)]);
+    let cost = Spend { cost: NanoUsd(420_000), uncertain_cost: NanoUsd(0) };
     assert_eq!(store.spent_by(RunNumber(2)).await.unwrap(), BTreeMap::from([("a".into(), cost)]));
 
     // Of an item that was changed and changed back nothing says which session's answers are its own.
     let items = store.items(RunNumber(1), ItemNumber(0), 9).await.unwrap();
-    let settled = |item: &KnownItem| item.settled.as_ref().and_then(|settled| settled.session);
+    let settled = |item: &StoredItem| item.outcome.as_ref().and_then(|settled| settled.session);
     assert_eq!(items.iter().map(settled).collect::<Vec<_>>(), [Some(1), None, Some(1)]);
     assert_eq!(items.iter().map(|item| item.steps.len()).collect::<Vec<_>>(), [2, 4, 2]);
 
-    store.set(RunNumber(1), RunState::Stopped).await.unwrap();
-    let session = store.begin(RunNumber(1), None, false).await.unwrap();
-    assert_eq!(session, Session { session: 4, edition: 1, last_item: ItemNumber(3) });
+    store.set_state(RunNumber(1), RunState::Stopped).await.unwrap();
+    let session = store.begin_session(RunNumber(1), None, false).await.unwrap();
+    assert_eq!(session, Session { number: 4, revision: 1, last_item: ItemNumber(3) });
     drop(store);
     assert_eq!(open(folder.path()).await.run(RunNumber(1)).await.unwrap().sessions, 4);
+}
+
+/// Copies a database of schema version 3, which the previous program wrote, to `folder`.
+fn copy_of_version_3(folder: &Path) {
+    let written = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store/version_3/pointsman.sqlite");
+    std::fs::copy(written, folder.join("a.db")).unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_version_3_is_migrated_with_all_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_of_version_3(folder.path());
+    let store = open(folder.path()).await;
+    let runs = store.runs().await.unwrap();
+    let states: Vec<_> = runs.iter().map(|run| (run.number.0, run.state, run.sessions)).collect();
+    assert_eq!(states, [(2, RunState::Completed, 1), (1, RunState::Running, 1)]);
+    assert_eq!(runs[1].metadata.command["items"], "/tmp/pointsman-v3/items.jsonl");
+
+    let totals = store.totals(RunNumber(1)).await.unwrap();
+    assert_eq!((totals.completed, totals.failed, totals.open, totals.skipped), (6, 2, 2, 0));
+    assert_eq!((totals.usage.calls, totals.usage.possibly_charged), (31, 7));
+    let spend = Spend { cost: NanoUsd(1_130_000), uncertain_cost: NanoUsd(12_580_000) };
+    assert_eq!(store.spent_by(RunNumber(1)).await.unwrap(), BTreeMap::from([("a".into(), spend)]));
+
+    // Every checksum is verified, and every attempt log is read.
+    let items = store.items(RunNumber(1), ItemNumber(0), 99).await.unwrap();
+    let steps = || items.iter().flat_map(|item| &item.steps);
+    let of_attempts = steps().flat_map(|step| Spend::by_provider(&step.record.attempts).into_values());
+    assert_eq!(of_attempts.sum::<Spend>(), spend);
+    assert_eq!(steps().filter(|step| step.record.state == StepState::Answered).count(), 24);
+    assert!(steps().all(|step| !step.record.simulated));
+    let simulated = store.items(RunNumber(2), ItemNumber(0), 99).await.unwrap();
+    assert!(simulated.iter().flat_map(|item| &item.steps).any(|step| step.record.simulated));
+}
+
+#[tokio::test]
+async fn a_damaged_row_of_version_3_is_not_repaired_by_the_migration() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_of_version_3(folder.path());
+    edit(&folder.path().join("a.db"), "UPDATE runs SET name = 'another' WHERE run = 1").await;
+    let store = open(folder.path()).await;
+    assert!(matches!(store.run(RunNumber(1)).await, Err(Error::Damaged { .. })));
+    assert_eq!(store.run(RunNumber(2)).await.unwrap().state, RunState::Completed);
 }

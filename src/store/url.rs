@@ -1,4 +1,4 @@
-//! Where a store is, as it is written in `[store] url` and `--store`.
+//! The URL of a store, as `[store] url` and `--store` contain it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Store;
+use super::database_files::database_files;
 use super::error::Error;
+use super::store::Store;
 
-/// Where runs are kept.
+/// The location of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// Nowhere: `none`.
+    /// No store: `none`.
     None,
-    /// In an SQLite file: `sqlite:PATH`, from the working directory.
+    /// An SQLite file: `sqlite:PATH`, relative to the working directory.
     Sqlite(PathBuf),
 }
 
@@ -25,9 +26,9 @@ impl Default for StoreUrl {
     }
 }
 
-/// A text that names no store.
+/// A text that is not the URL of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{said:?} names no store: it is written {advice}")]
+#[error("{said:?} is not a store: write {advice}")]
 pub struct StoreUrlError {
     said: String,
     advice: String,
@@ -41,7 +42,7 @@ impl FromStr for StoreUrl {
         match text.trim().split_once(':') {
             None if text.trim() == "none" => Ok(Self::None),
             Some(("sqlite", path)) => {
-                // As in other programs, two slashes may stand before the path.
+                // As in other programs, the path may begin with two slashes.
                 let path = path.strip_prefix("//").unwrap_or(path);
                 match path {
                     "" | ":memory:" => wrong("\"sqlite:pointsman.db\"".into()),
@@ -49,7 +50,7 @@ impl FromStr for StoreUrl {
                 }
             }
             Some((scheme, _)) if scheme.len() > 1 => {
-                wrong("\"sqlite:PATH\" or \"none\"; no other store is there yet".into())
+                wrong("\"sqlite:PATH\" or \"none\"; other stores are not supported yet".into())
             }
             _ if text.trim().is_empty() => wrong("\"sqlite:pointsman.db\" or \"none\"".into()),
             _ => wrong(format!("\"sqlite:{}\"", text.trim())),
@@ -80,7 +81,7 @@ impl<'de> Deserialize<'de> for StoreUrl {
 }
 
 impl StoreUrl {
-    /// Returns the file that the store is in, if it is one.
+    /// Returns the database file, if there is one.
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {
             Self::None => None,
@@ -88,21 +89,15 @@ impl StoreUrl {
         }
     }
 
-    /// Returns the files that the store is in: the database, and its journals while they are there.
+    /// Returns the files of the store: the database and its journals.
     pub fn files(&self) -> Vec<PathBuf> {
-        let Some(path) = self.path() else { return Vec::new() };
-        let beside = ["-wal", "-shm", "-journal"].map(|end| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            PathBuf::from(name)
-        });
-        std::iter::once(path.to_owned()).chain(beside).collect()
+        self.path().map(database_files).unwrap_or_default()
     }
 
-    /// Returns the same store, named from anywhere.
+    /// Returns the same store with an absolute path.
     ///
     /// # Errors
-    /// When the working directory is not known.
+    /// If the working directory is unknown.
     pub fn absolute(&self) -> std::io::Result<Self> {
         match self {
             Self::None => Ok(Self::None),
@@ -110,10 +105,10 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store to read it, also where it cannot be written. Must be called on a tokio runtime.
+    /// Opens the store for reading, even if it cannot be written. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and when there is none.
+    /// As [`open`](Self::open), and if the store does not exist.
     pub async fn open_to_read(&self) -> Result<Option<Arc<dyn Store>>, Error> {
         match self {
             #[cfg(feature = "sqlite")]
@@ -122,10 +117,10 @@ impl StoreUrl {
         }
     }
 
-    /// Opens the store, and makes it when there is none. Must be called on a tokio runtime.
+    /// Opens the store, and creates it if it does not exist. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// As [`Sqlite::open`](super::Sqlite::open), or when this build cannot open such a store.
+    /// As [`Sqlite::open`](super::Sqlite::open), or if this build does not support such a store.
     pub async fn open(&self) -> Result<Option<Arc<dyn Store>>, Error> {
         match self {
             Self::None => Ok(None),
@@ -156,10 +151,10 @@ mod tests {
     #[test]
     fn what_names_none_is_refused_with_what_to_write() {
         let refused = |text: &str| text.parse::<StoreUrl>().unwrap_err().to_string();
-        assert_eq!(refused("runs.db"), "\"runs.db\" names no store: it is written \"sqlite:runs.db\"");
-        assert_eq!(refused(""), "\"\" names no store: it is written \"sqlite:pointsman.db\" or \"none\"");
-        assert_eq!(refused("sqlite:"), "\"sqlite:\" names no store: it is written \"sqlite:pointsman.db\"");
+        assert_eq!(refused("runs.db"), "\"runs.db\" is not a store: write \"sqlite:runs.db\"");
+        assert_eq!(refused(""), "\"\" is not a store: write \"sqlite:pointsman.db\" or \"none\"");
+        assert_eq!(refused("sqlite:"), "\"sqlite:\" is not a store: write \"sqlite:pointsman.db\"");
         assert!(refused("sqlite::memory:").ends_with("\"sqlite:pointsman.db\""));
-        assert!(refused("postgres://localhost/runs").contains("no other store is there yet"));
+        assert!(refused("postgres://localhost/runs").contains("other stores are not supported yet"));
     }
 }

@@ -1,65 +1,55 @@
-//! Describes a child: how it is made, where it lives, what it is granted.
+//! Specification of a child: how it is made, on which arbiter it runs, and its restart policy.
 //!
-//! The actor's type is erased here, so that one supervisor holds children of every kind.
-//! Nothing here decides when a life begins or ends.
+//! The actor's type is erased here, so that one supervisor holds children of every type.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ArbiterHandle, Context, Handler, Message, Supervised};
+use actix::{Actor, ArbiterHandle, Context, Handler, Supervised};
 use tokio::time::Instant;
 
+use super::child_runtime::{ArbiterList, ChildRuntime, Factory, Stop};
 use super::exit::ExitGuard;
-use super::in_place::Kept;
-use super::restart::{Policy, Restart};
+use super::in_place::RestartInPlace;
+use super::restart::{Restart, RestartPolicy};
 use super::slot::Slot;
-use super::spawn::{Abort, Monitored, begin_life};
+use super::spawn::{Abort, Monitored, spawn_incarnation};
 
-/// Time a child has to stop when nothing else was said.
-const GRACE: Duration = Duration::from_secs(5);
+/// Time in which a child must stop unless the specification sets another.
+const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 
-/// The longest grace: adding more to the present instant could overflow.
-const LONGEST_GRACE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+/// Upper bound of the grace: adding more to an instant could overflow.
+const MAX_GRACE: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
-/// Asks a child to finish what it has begun and stop. Whoever has not stopped by then is aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stop {
-    /// When the child is aborted.
-    pub by: Instant,
-}
-
-impl Message for Stop {
-    type Result = ();
-}
-
-/// What happens to a child that used up its restarts.
+/// What happens to a child that has exhausted its restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WhenExhausted {
-    /// It stays down and is shown so; the others go on. `RestartChild` brings it back.
+    /// It stays down and is reported as such; the other children continue. `RestartChild` restarts it.
     MarkDown,
-    /// It stays down and the owner of the supervisor is told, because nothing can go on without it.
+    /// It stays down and the owner of the supervisor is notified, because the process cannot continue
+    /// without it.
     #[default]
     Escalate,
 }
 
-/// All that a supervisor needs to know about a child.
+/// Specification of a child.
 pub struct ChildSpec {
     pub(super) name: Arc<str>,
     pub(super) restart: Restart,
-    pub(super) policy: Policy,
+    pub(super) policy: RestartPolicy,
     pub(super) when_exhausted: WhenExhausted,
     pub(super) grace: Duration,
-    pub(super) place: Place,
-    /// Why it is not restarted by name, as advice; `None` where it may be.
-    pub(super) never_by_name: Option<&'static str>,
-    pub(super) lives: Box<dyn Lives>,
+    pub(super) arbiters: ArbiterList,
+    /// Advice if it cannot be restarted by name; `None` if it can.
+    pub(super) manual_restart_advice: Option<&'static str>,
+    pub(super) runtime: Box<dyn ChildRuntime>,
 }
 
 impl ChildSpec {
-    /// Describes a child that gets a new actor, mailbox and address with each life.
+    /// Describes a child that gets a new actor, mailbox and address with each incarnation.
     ///
-    /// `make` is called once per life, on the arbiter of that life. What is to outlive the actor, it captures.
+    /// `make` is called once per incarnation, on its arbiter. It captures whatever must outlive the actor.
     pub fn new<A>(
         name: impl Into<Arc<str>>,
         slot: Slot<A>,
@@ -68,14 +58,14 @@ impl ChildSpec {
     where
         A: Actor<Context = Context<A>> + Handler<Stop>,
     {
-        Self::of(name.into(), Box::new(Anew { make: Arc::new(make), slot, present: None }))
+        Self::with_runtime(name.into(), Box::new(Respawn { make: Arc::new(make), slot, current: None }))
     }
 
     /// Describes a child that keeps its address and its queued messages when it panics or stops.
     ///
     /// `Supervised::restarting` must replace all of the actor's state, as `*self = Self::fresh(..)` does;
-    /// whatever it leaves is what the panic left. `make` is called again, and the address changes, only when
-    /// the child was aborted or its arbiter died.
+    /// any state that it keeps is as the panic left it. `make` is called again, and the address changes,
+    /// only if the child was aborted or its arbiter died.
     pub fn in_place<A>(
         name: impl Into<Arc<str>>,
         slot: Slot<A>,
@@ -84,61 +74,63 @@ impl ChildSpec {
     where
         A: Actor<Context = Context<A>> + Supervised + Handler<Stop>,
     {
-        Self::of(name.into(), Box::new(Kept::new(Arc::new(make), slot)))
+        Self::with_runtime(name.into(), Box::new(RestartInPlace::new(Arc::new(make), slot)))
     }
 
-    fn of(name: Arc<str>, lives: Box<dyn Lives>) -> Self {
+    fn with_runtime(name: Arc<str>, runtime: Box<dyn ChildRuntime>) -> Self {
         Self {
             name,
             restart: Restart::default(),
-            policy: Policy::default(),
+            policy: RestartPolicy::default(),
             when_exhausted: WhenExhausted::default(),
-            grace: GRACE,
-            place: Place(Vec::new()),
-            never_by_name: None,
-            lives,
+            grace: DEFAULT_GRACE,
+            arbiters: ArbiterList(Vec::new()),
+            manual_restart_advice: None,
+            runtime,
         }
     }
 
-    /// Puts each life on the first of these arbiters that is alive; without, on the supervisor's own.
+    /// Runs each incarnation on the first of these arbiters that is alive; by default on the supervisor's
+    /// own.
     #[must_use]
     pub fn on(mut self, arbiters: impl IntoIterator<Item = ArbiterHandle>) -> Self {
-        self.place = Place(arbiters.into_iter().collect());
+        self.arbiters = ArbiterList(arbiters.into_iter().collect());
         self
     }
 
-    /// Chooses which ends are answered with a restart. A child whose end is not, is removed.
+    /// Sets which exits cause a restart. A child whose exit does not is removed.
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
         self
     }
 
-    /// Grants restarts and sets the pauses before them.
+    /// Sets the restart limit and the back-off.
     #[must_use]
-    pub fn policy(mut self, policy: Policy) -> Self {
+    pub fn policy(mut self, policy: RestartPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Chooses what happens when the restarts are used up.
+    /// Sets what happens when the restarts are exhausted.
     #[must_use]
     pub fn when_exhausted(mut self, then: WhenExhausted) -> Self {
         self.when_exhausted = then;
         self
     }
 
-    /// Refuses to restart it by name, and says what to do instead: for a child whose polite stop is its end.
+    /// Rejects restarts by name with this advice: for a child that must not run again after a graceful
+    /// stop.
     #[must_use]
-    pub fn never_by_name(mut self, advice: &'static str) -> Self {
-        self.never_by_name = Some(advice);
+    pub fn without_manual_restart(mut self, advice: &'static str) -> Self {
+        self.manual_restart_advice = Some(advice);
         self
     }
 
-    /// Sets the time between a polite `Stop` and the abort, where no drain sets it; 30 years at most.
+    /// Sets the time between a graceful `Stop` and the abort, where no drain sets it; 30 years at most.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace.min(LONGEST_GRACE);
+        self.grace = grace.min(MAX_GRACE);
         self
     }
 }
@@ -152,70 +144,42 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
-/// Where lives begin. Empty means the supervisor's own arbiter.
-pub(super) struct Place(Vec<ArbiterHandle>);
-
-impl Place {
-    /// Returns the arbiter of the next life; `None` is the one of this thread.
-    pub(super) fn arbiter(&self) -> Option<&ArbiterHandle> {
-        // With all of them dead the first is as good: the life ends as killed and counts as a restart.
-        self.0.iter().find(|arbiter| arbiter.alive()).or_else(|| self.0.first())
-    }
-}
-
-/// Makes an actor for a life.
-pub(super) type Factory<A> = Arc<dyn Fn(&mut Context<A>) -> A + Send + Sync>;
-
-/// A child of any type.
-pub(super) trait Lives: Send {
-    /// Begins a life; `guard` reports its end.
-    fn begin(&mut self, place: &Place, guard: ExitGuard);
-    /// Sends the polite `Stop`.
-    fn ask_to_stop(&self, by: Instant);
-    /// Ends the present life by force.
-    fn abort(&self);
-    /// Lets go of a life that has ended; another may follow.
-    fn ended(&mut self);
-    /// Lets go of everything: no life follows, and one that has not ended is aborted.
-    fn retire(&mut self);
-}
-
-/// A child that is made anew for each life.
-struct Anew<A: Actor<Context = Context<A>>> {
+/// A child that is created again for each incarnation.
+struct Respawn<A: Actor<Context = Context<A>>> {
     make: Factory<A>,
     slot: Slot<A>,
-    present: Option<Abort>,
+    current: Option<Abort>,
 }
 
-impl<A: Actor<Context = Context<A>> + Handler<Stop>> Lives for Anew<A> {
-    fn begin(&mut self, place: &Place, guard: ExitGuard) {
+impl<A: Actor<Context = Context<A>> + Handler<Stop>> ChildRuntime for Respawn<A> {
+    fn start(&mut self, arbiters: &ArbiterList, guard: ExitGuard) {
         self.slot.reopen();
         let make = Arc::clone(&self.make);
-        let Monitored { addr, abort } = begin_life(place.arbiter(), guard, move |ctx| make(ctx));
+        let Monitored { addr, abort } = spawn_incarnation(arbiters.select(), guard, move |ctx| make(ctx));
         self.slot.set(addr);
-        self.present = Some(abort);
+        self.current = Some(abort);
     }
 
-    fn ask_to_stop(&self, by: Instant) {
+    fn request_stop(&self, by: Instant) {
         if let Some(addr) = self.slot.shared() {
             addr.do_send(Stop { by });
         }
     }
 
     fn abort(&self) {
-        if let Some(present) = &self.present {
-            present.abort();
+        if let Some(current) = &self.current {
+            current.abort();
         }
     }
 
-    fn ended(&mut self) {
+    fn on_exit(&mut self) {
         self.slot.clear();
-        self.present = None;
+        self.current = None;
     }
 
     fn retire(&mut self) {
         self.abort();
-        self.present = None;
+        self.current = None;
         self.slot.retire();
     }
 }

@@ -1,7 +1,6 @@
-//! One child as its supervisor sees it.
+//! State of one child in its supervisor: up, waiting for its restart, stopping, or down.
 //!
-//! A child is up, waiting for its restart, asked to stop, or down. It knows nothing of its siblings and
-//! sets no alarm.
+//! It has no reference to its siblings and schedules nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,46 +8,47 @@ use std::time::Duration;
 use actix::Recipient;
 use tokio::time::Instant;
 
-use super::child::{ChildSpec, Lives, Place, WhenExhausted};
+use super::child::{ChildSpec, WhenExhausted};
+use super::child_runtime::{ArbiterList, ChildRuntime};
+use super::deferred::Responder;
+use super::error::Error;
 use super::exit::{ChildExited, ChildId, Exit, ExitGuard};
-use super::later::Reply;
-use super::order::Error;
-use super::restart::{Decision, Restarts};
+use super::restart::{Decision, RestartTracker};
 
-/// What a child is doing.
+/// State of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
-    /// It lives.
+    /// It runs.
     Up,
-    /// Its last life has ended; it waits out the pause before the next.
+    /// Its last incarnation has ended; it waits for the back-off before the next.
     Restarting,
-    /// It has been asked to stop and has not ended yet.
+    /// It was requested to stop and has not ended yet.
     Stopping,
-    /// It used up its restarts and stays down until it is restarted by name.
+    /// It has exhausted its restarts and stays down until it is restarted by name.
     Down,
 }
 
-/// A child as others may see it.
+/// Public status of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// What it is doing.
+    /// Its state.
     pub state: ChildState,
-    /// Which life this is, or was; the first is 1.
-    pub life: u64,
-    /// How often it was restarted after an end that nobody had asked for.
+    /// Number of the current or last incarnation; the first is 1.
+    pub incarnation: u64,
+    /// Number of restarts after unexpected exits.
     pub restarts: u64,
-    /// How its last life ended; `None` in the first.
+    /// How its last incarnation ended; `None` in the first.
     pub last_exit: Option<Exit>,
 }
 
-/// Someone who waits for a child to be gone or back.
-pub(super) type Waiting = Reply<Result<(), Error>>;
+/// Responder for a caller that waits until a child has stopped or restarted.
+pub(super) type StopResponder = Responder<Result<(), Error>>;
 
-/// What follows when a child that was asked to stop has ended.
+/// What follows when a child that was requested to stop has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum AfterStop {
     Remove,
     Restart,
 }
@@ -56,100 +56,110 @@ pub(super) enum Then {
 pub(super) enum Phase {
     Up,
     Restarting,
-    Stopping { then: Then, waiting: Vec<Waiting> },
+    Stopping { then: AfterStop, responders: Vec<StopResponder> },
     Down,
 }
 
-pub(super) struct Entry {
+pub(super) struct ChildEntry {
     pub(super) id: ChildId,
     pub(super) name: Arc<str>,
-    pub(super) life: u64,
+    pub(super) incarnation: u64,
     pub(super) grace: Duration,
     pub(super) when_exhausted: WhenExhausted,
-    pub(super) never_by_name: Option<&'static str>,
+    pub(super) manual_restart_advice: Option<&'static str>,
     pub(super) phase: Phase,
-    restarts: Restarts,
+    restarts: RestartTracker,
     last_exit: Option<Exit>,
-    place: Place,
-    lives: Box<dyn Lives>,
+    arbiters: ArbiterList,
+    runtime: Box<dyn ChildRuntime>,
 }
 
-impl Entry {
+impl ChildEntry {
     pub(super) fn new(id: ChildId, spec: ChildSpec) -> Self {
-        let ChildSpec { name, restart, policy, when_exhausted, grace, place, never_by_name, lives } = spec;
-        let restarts = Restarts::new(restart, policy, Instant::now());
+        let ChildSpec {
+            name,
+            restart,
+            policy,
+            when_exhausted,
+            grace,
+            arbiters,
+            manual_restart_advice,
+            runtime,
+        } = spec;
+        let restarts = RestartTracker::new(restart, policy, Instant::now());
         Self {
             id,
             name,
-            life: 0,
+            incarnation: 0,
             grace,
             when_exhausted,
-            never_by_name,
+            manual_restart_advice,
             phase: Phase::Down,
             restarts,
             last_exit: None,
-            place,
-            lives,
+            arbiters,
+            runtime,
         }
     }
 
-    /// Begins the next life.
-    pub(super) fn begin(&mut self, to: Recipient<ChildExited>) {
+    /// Starts the next incarnation.
+    pub(super) fn start(&mut self, to: Recipient<ChildExited>) {
         if matches!(self.phase, Phase::Down) {
-            self.restarts.forgive();
+            self.restarts.reset();
         }
-        self.life += 1;
+        self.incarnation += 1;
         self.phase = Phase::Up;
-        self.restarts.begin(Instant::now());
-        self.lives.begin(&self.place, ExitGuard::new(to, self.id, self.life));
+        self.restarts.on_start(Instant::now());
+        self.runtime.start(&self.arbiters, ExitGuard::new(to, self.id, self.incarnation));
     }
 
-    /// Returns whether a report of this life is news.
-    pub(super) fn is_alive(&self, life: u64) -> bool {
-        self.life == life && matches!(self.phase, Phase::Up | Phase::Stopping { .. })
+    /// Returns whether a report of this incarnation is still relevant.
+    pub(super) fn is_current(&self, incarnation: u64) -> bool {
+        self.incarnation == incarnation && matches!(self.phase, Phase::Up | Phase::Stopping { .. })
     }
 
-    /// Notes the end of the present life and returns the phase in which it came.
-    pub(super) fn ended(&mut self, exit: Exit) -> Phase {
+    /// Records the end of the current incarnation. Returns the phase in which it came.
+    pub(super) fn record_exit(&mut self, exit: Exit) -> Phase {
         self.last_exit = Some(exit);
-        self.lives.ended();
+        self.runtime.on_exit();
         std::mem::replace(&mut self.phase, Phase::Restarting)
     }
 
-    /// Decides what follows an end that nobody asked for.
+    /// Decides what follows an unexpected exit.
     pub(super) fn decide(&mut self, exit: &Exit) -> Decision {
         self.restarts.on_exit(Instant::now(), exit, fastrand::f64())
     }
 
-    /// Stays without a life until someone restarts it by name.
+    /// Keeps the child down until it is restarted by name.
     pub(super) fn mark_down(&mut self) {
-        self.lives.retire();
+        self.runtime.retire();
         self.phase = Phase::Down;
     }
 
-    /// Sends the polite `Stop`. Of two wishes the later one holds, and who waits for the earlier is told.
-    pub(super) fn ask_to_stop(&mut self, by: Instant, then: Then, waiting: Option<Waiting>) {
-        let mut all = match std::mem::replace(&mut self.phase, Phase::Down) {
-            Phase::Stopping { then: before, waiting } if before == then => waiting,
-            Phase::Stopping { waiting, .. } => {
-                answer(waiting, &Err(Error::Superseded { name: Arc::clone(&self.name) }));
+    /// Sends the graceful `Stop`. A later order replaces an earlier one, whose callers get
+    /// [`Error::Superseded`].
+    pub(super) fn request_stop(&mut self, by: Instant, then: AfterStop, responder: Option<StopResponder>) {
+        let mut responders = match std::mem::replace(&mut self.phase, Phase::Down) {
+            Phase::Stopping { then: before, responders } if before == then => responders,
+            Phase::Stopping { responders, .. } => {
+                respond_all(responders, &Err(Error::Superseded { name: Arc::clone(&self.name) }));
                 Vec::new()
             }
             Phase::Up | Phase::Restarting | Phase::Down => Vec::new(),
         };
-        all.extend(waiting);
-        self.phase = Phase::Stopping { then, waiting: all };
-        self.lives.ask_to_stop(by);
+        responders.extend(responder);
+        self.phase = Phase::Stopping { then, responders };
+        self.runtime.request_stop(by);
     }
 
     pub(super) fn abort(&self) {
-        self.lives.abort();
+        self.runtime.abort();
     }
 
-    /// Takes those who wait for a child that is stopping.
-    pub(super) fn take_waiting(&mut self) -> Vec<Waiting> {
+    /// Takes the responders of callers that wait for a stopping child.
+    pub(super) fn take_responders(&mut self) -> Vec<StopResponder> {
         match &mut self.phase {
-            Phase::Stopping { waiting, .. } => std::mem::take(waiting),
+            Phase::Stopping { responders, .. } => std::mem::take(responders),
             Phase::Up | Phase::Restarting | Phase::Down => Vec::new(),
         }
     }
@@ -163,23 +173,24 @@ impl Entry {
                 Phase::Stopping { .. } => ChildState::Stopping,
                 Phase::Down => ChildState::Down,
             },
-            life: self.life,
+            incarnation: self.incarnation,
             restarts: self.restarts.total(),
             last_exit: self.last_exit.clone(),
         }
     }
 }
 
-impl Drop for Entry {
-    /// A child does not outlive its place in the tree, nor its supervisor: nobody would hear of its end.
+impl Drop for ChildEntry {
+    /// A child must not outlive its entry or its supervisor, because its exit would not be reported to
+    /// anything.
     fn drop(&mut self) {
-        self.lives.retire();
+        self.runtime.retire();
     }
 }
 
-/// Gives everyone who waits the same answer.
-pub(super) fn answer(waiting: Vec<Waiting>, outcome: &Result<(), Error>) {
-    for reply in waiting {
-        reply.send(outcome.clone());
+/// Sends the same result to all responders.
+pub(super) fn respond_all(responders: Vec<StopResponder>, result: &Result<(), Error>) {
+    for responder in responders {
+        responder.send(result.clone());
     }
 }

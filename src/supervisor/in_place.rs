@@ -1,10 +1,10 @@
-//! Drives an actor whose mailbox outlives its panics.
+//! Drives an actor whose mailbox survives its panics.
 //!
-//! After an end the task keeps the mailbox and waits for the leave to live again, which comes as the guard
-//! of the next life; so that also a leave that is never taken up is reported as an end. Messages that were
-//! queued behind the panic wait with it. The message that caused the panic is gone; a poisoned *state* is
-//! not, unless `Supervised::restarting` replaces it.
-//! The task never decides about restarts, and its mailbox never survives the death of its arbiter.
+//! After an exit the task keeps the mailbox and waits for permission to restart, which arrives as the guard
+//! of the next incarnation; so a permission that is never used is reported as an exit, too. Messages that
+//! were queued behind the panic stay in the mailbox. The message that caused the panic is gone; broken
+//! *state* is not, unless `Supervised::restarting` replaces it. The task never decides about restarts, and
+//! its mailbox does not survive the death of its arbiter.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,116 +16,117 @@ use actix::{Actor, Context, Handler, Supervised};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use super::child::{Factory, Lives, Place, Stop};
-use super::contain::Contained;
+use super::child_runtime::{ArbiterList, ChildRuntime, Factory, Stop};
 use super::exit::ExitGuard;
+use super::panic_isolation::IsolatedActor;
 use super::slot::Slot;
-use super::spawn::{Abort, Monitored, run_here, send_to};
+use super::spawn::{Abort, Monitored, spawn_here, spawn_on};
 
-/// A child that keeps its mailbox from life to life.
-pub(super) struct Kept<A: Actor<Context = Context<A>>> {
+/// A child that keeps its mailbox across incarnations.
+pub(super) struct RestartInPlace<A: Actor<Context = Context<A>>> {
     make: Factory<A>,
     slot: Slot<A>,
-    present: Option<Present>,
+    task: Option<MailboxTask>,
 }
 
 /// The task that holds the mailbox.
-struct Present {
-    again: UnboundedSender<ExitGuard>,
+struct MailboxTask {
+    restart_tx: UnboundedSender<ExitGuard>,
     abort: Abort,
 }
 
-impl<A: Actor<Context = Context<A>>> Kept<A> {
+impl<A: Actor<Context = Context<A>>> RestartInPlace<A> {
     pub(super) fn new(make: Factory<A>, slot: Slot<A>) -> Self {
-        Self { make, slot, present: None }
+        Self { make, slot, task: None }
     }
 
-    /// Lets go of the task; the next life is made anew.
-    fn let_go(&mut self) {
-        if let Some(present) = self.present.take() {
-            present.abort.abort();
+    /// Aborts the task; the next incarnation is a new one.
+    fn drop_task(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort.abort();
         }
         self.slot.clear();
     }
 }
 
-impl<A: Actor<Context = Context<A>> + Supervised + Handler<Stop>> Lives for Kept<A> {
-    fn begin(&mut self, place: &Place, guard: ExitGuard) {
+impl<A: Actor<Context = Context<A>> + Supervised + Handler<Stop>> ChildRuntime for RestartInPlace<A> {
+    fn start(&mut self, arbiters: &ArbiterList, guard: ExitGuard) {
         self.slot.reopen();
-        if let Some(present) = self.present.as_ref().filter(|present| !present.again.is_closed()) {
-            // Should the task end before it takes the guard up, the guard reports the life as killed.
-            let _ = present.again.send(guard);
+        if let Some(task) = self.task.as_ref().filter(|task| !task.restart_tx.is_closed()) {
+            // If the task ends before it receives the guard, the guard reports the incarnation as killed.
+            let _ = task.restart_tx.send(guard);
             return;
         }
         let make = Arc::clone(&self.make);
-        let (again, granted) = unbounded_channel();
-        let begin = move |mailbox, guard| InPlace::begin(mailbox, guard, granted, |ctx| make(ctx));
-        let Monitored { addr, abort } = match place.arbiter() {
-            Some(arbiter) => send_to(arbiter, guard, begin),
-            None => run_here(guard, begin),
+        let (restart_tx, restart_rx) = unbounded_channel();
+        let start = move |mailbox, guard| InPlaceActor::start(mailbox, guard, restart_rx, |ctx| make(ctx));
+        let Monitored { addr, abort } = match arbiters.select() {
+            Some(arbiter) => spawn_on(arbiter, guard, start),
+            None => spawn_here(guard, start),
         };
         self.slot.set(addr);
-        self.present = Some(Present { again, abort });
+        self.task = Some(MailboxTask { restart_tx, abort });
     }
 
-    fn ask_to_stop(&self, by: Instant) {
+    fn request_stop(&self, by: Instant) {
         if let Some(addr) = self.slot.shared() {
             addr.do_send(Stop { by });
         }
     }
 
     fn abort(&self) {
-        if let Some(present) = &self.present {
-            present.abort.abort();
+        if let Some(task) = &self.task {
+            task.abort.abort();
         }
     }
 
-    fn ended(&mut self) {
-        if self.present.as_ref().is_some_and(|present| present.again.is_closed()) {
-            self.let_go();
+    fn on_exit(&mut self) {
+        if self.task.as_ref().is_some_and(|task| task.restart_tx.is_closed()) {
+            self.drop_task();
         }
     }
 
     fn retire(&mut self) {
-        self.let_go();
+        self.drop_task();
         self.slot.retire();
     }
 }
 
-/// Drives all lives of an actor in one mailbox.
-struct InPlace<A: Actor<Context = Context<A>> + Supervised> {
-    // The order is that of dropping: the end is reported when nothing is left that could live again.
-    actor: Option<Contained<A>>,
-    again: UnboundedReceiver<ExitGuard>,
-    // `None` between two lives.
+/// Drives all incarnations of an actor in one mailbox.
+struct InPlaceActor<A: Actor<Context = Context<A>> + Supervised> {
+    // Fields drop in this order: the exit is reported after everything that could restart is gone.
+    actor: Option<IsolatedActor<A>>,
+    restart_rx: UnboundedReceiver<ExitGuard>,
+    // `None` between two incarnations.
     guard: Option<ExitGuard>,
 }
 
-impl<A: Actor<Context = Context<A>> + Supervised> InPlace<A> {
-    fn begin(
+impl<A: Actor<Context = Context<A>> + Supervised> InPlaceActor<A> {
+    fn start(
         mailbox: AddressReceiver<A>,
         guard: ExitGuard,
-        mut again: UnboundedReceiver<ExitGuard>,
+        mut restart_rx: UnboundedReceiver<ExitGuard>,
         make: impl FnOnce(&mut Context<A>) -> A,
     ) -> Self {
-        match Contained::make(mailbox, make) {
-            Ok(actor) => Self { actor: Some(actor), guard: Some(guard), again },
+        match IsolatedActor::make(mailbox, make) {
+            Ok(actor) => Self { actor: Some(actor), guard: Some(guard), restart_rx },
             Err(exit) => {
-                // Closed before the report, so that the next life does not ask this task for it.
-                again.close();
+                // Closed before the report, so that the next incarnation does not use this task.
+                restart_rx.close();
                 guard.report(exit);
-                Self { actor: None, guard: None, again }
+                Self { actor: None, guard: None, restart_rx }
             }
         }
     }
 }
 
-impl<A: Actor<Context = Context<A>> + Supervised> Future for InPlace<A> {
+impl<A: Actor<Context = Context<A>> + Supervised> Future for InPlaceActor<A> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // A factory that panicked left no actor to restart: the task ends, and the next life begins anew.
+        // After a panic in the factory there is no actor to restart: the task ends, and the next
+        // incarnation is a new one.
         let Some(actor) = &mut this.actor else { return Poll::Ready(()) };
         loop {
             if this.guard.is_some() {
@@ -134,7 +135,7 @@ impl<A: Actor<Context = Context<A>> + Supervised> Future for InPlace<A> {
                     guard.report(exit);
                 }
             }
-            let Some(guard) = ready!(this.again.poll_recv(cx)) else { return Poll::Ready(()) };
+            let Some(guard) = ready!(this.restart_rx.poll_recv(cx)) else { return Poll::Ready(()) };
             match actor.restart() {
                 Ok(()) => this.guard = Some(guard),
                 Err(exit) => guard.report(exit),

@@ -1,8 +1,8 @@
-//! Decides whether an ended child lives again, and after which pause.
+//! Decides whether a child is restarted after an exit, and after which back-off.
 //!
-//! OTP's rule: more than `max` restarts within `period`, and the supervisor gives up. Ours adds a pause that
-//! doubles with each end in a row and falls back once a life was long enough to count as healthy.
-//! Nothing here waits, draws a random number or reads a clock; its owner passes `now` and the jitter.
+//! The rule is OTP's: with more than `max` restarts within `period` the restarts are exhausted. In addition
+//! there is a back-off that doubles with each consecutive exit and starts again after an incarnation that
+//! lasted long enough to count as healthy. Pure: the caller passes `now` and the jitter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use tokio::time::Instant;
 
 use super::exit::Exit;
 
-/// Which ends are answered with a restart.
+/// Which exits cause a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Restart {
-    /// Every end.
+    /// Every exit.
     #[default]
     Permanent,
-    /// Every end but a normal one.
+    /// Every exit but a normal one.
     Transient,
     /// None.
     Temporary,
 }
 
-/// How many restarts are too many.
+/// Limit on restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intensity {
-    /// Restarts allowed within `period`; one more and the supervisor gives up.
+    /// Restarts allowed within `period`.
     pub max: u32,
-    /// The sliding span in which they are counted.
+    /// The sliding window in which restarts are counted.
     pub period: Duration,
 }
 
@@ -38,18 +38,18 @@ impl Default for Intensity {
     }
 }
 
-/// The pause before a restart: doubles from `min` to `max`, give or take a quarter.
+/// The back-off before a restart: doubles from `min` to `max`, plus or minus a quarter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// The pause after the first end.
+pub struct RestartBackoff {
+    /// Back-off after the first exit.
     pub min: Duration,
-    /// The longest pause.
+    /// Longest back-off.
     pub max: Duration,
-    /// A life this long makes the next end a first one again.
+    /// An incarnation this long resets the back-off.
     pub healthy_after: Duration,
 }
 
-impl Default for Backoff {
+impl Default for RestartBackoff {
     fn default() -> Self {
         Self {
             min: Duration::from_millis(100),
@@ -59,61 +59,61 @@ impl Default for Backoff {
     }
 }
 
-/// What a child is granted.
+/// Restart limit and back-off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// How many restarts are too many.
+pub struct RestartPolicy {
+    /// Limit on restarts.
     pub intensity: Intensity,
-    /// The pause before each.
-    pub backoff: Backoff,
+    /// Back-off before each restart.
+    pub backoff: RestartBackoff,
 }
 
-/// What follows an end.
+/// What follows an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The child lives again after this pause.
+    /// The child is restarted after this back-off.
     RestartAfter(Duration),
-    /// It used up its restarts.
-    GiveUp,
-    /// It is not to be restarted after such an end.
-    Done,
+    /// Its restarts are exhausted.
+    Exhausted,
+    /// It is not to be restarted after such an exit.
+    Remove,
 }
 
 /// The restarts of one child.
 #[derive(Debug, Clone)]
-pub struct Restarts {
+pub struct RestartTracker {
     kind: Restart,
-    policy: Policy,
-    born: Instant,
-    /// When the ends within the last period were answered with a restart.
+    policy: RestartPolicy,
+    started_at: Instant,
+    /// Instants of the restarts within the last period.
     window: VecDeque<Instant>,
-    /// Ends in a row without a healthy life between them.
+    /// Consecutive exits without a healthy incarnation between them.
     streak: u32,
     total: u64,
 }
 
-impl Restarts {
-    /// Begins to count; the first life begins at `now`.
-    pub fn new(kind: Restart, policy: Policy, now: Instant) -> Self {
-        Self { kind, policy, born: now, window: VecDeque::new(), streak: 0, total: 0 }
+impl RestartTracker {
+    /// Makes a tracker; the first incarnation starts at `now`.
+    pub fn new(kind: Restart, policy: RestartPolicy, now: Instant) -> Self {
+        Self { kind, policy, started_at: now, window: VecDeque::new(), streak: 0, total: 0 }
     }
 
-    /// Notes that a life begins.
-    pub fn begin(&mut self, now: Instant) {
-        self.born = now;
+    /// Records that an incarnation starts.
+    pub fn on_start(&mut self, now: Instant) {
+        self.started_at = now;
     }
 
-    /// Decides what follows an end. `jitter` in 0..=1 lengthens or shortens the pause.
+    /// Decides what follows an exit. `jitter` in 0..=1 lengthens or shortens the back-off.
     pub fn on_exit(&mut self, now: Instant, exit: &Exit, jitter: f64) -> Decision {
-        let again = match self.kind {
+        let may_restart = match self.kind {
             Restart::Permanent => true,
             Restart::Transient => *exit != Exit::Normal,
             Restart::Temporary => false,
         };
-        if !again {
-            return Decision::Done;
+        if !may_restart {
+            return Decision::Remove;
         }
-        if now.saturating_duration_since(self.born) >= self.policy.backoff.healthy_after {
+        if now.saturating_duration_since(self.started_at) >= self.policy.backoff.healthy_after {
             self.streak = 0;
         }
         self.streak = self.streak.saturating_add(1);
@@ -122,31 +122,31 @@ impl Restarts {
             self.window.pop_front();
         }
         if self.window.len() >= max as usize {
-            return Decision::GiveUp;
+            return Decision::Exhausted;
         }
         self.window.push_back(now);
         self.total += 1;
-        Decision::RestartAfter(self.pause(jitter))
+        Decision::RestartAfter(self.backoff(jitter))
     }
 
-    /// Forgets past ends, as when a person brings a child back that was given up.
-    pub fn forgive(&mut self) {
+    /// Forgets past exits, for a manual restart.
+    pub fn reset(&mut self) {
         self.window.clear();
         self.streak = 0;
     }
 
-    /// Returns how often the child was restarted in all.
+    /// Returns the total number of restarts.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    fn pause(&self, jitter: f64) -> Duration {
-        let Backoff { min, max, .. } = self.policy.backoff;
+    fn backoff(&self, jitter: f64) -> Duration {
+        let RestartBackoff { min, max, .. } = self.policy.backoff;
         let doubled = 1_u32.checked_shl(self.streak.saturating_sub(1)).unwrap_or(u32::MAX);
-        let pause = min.saturating_mul(doubled).min(max);
-        // Whole numbers, because `mul_f64` panics on overflow and the bounds come from a configuration.
+        let backoff = min.saturating_mul(doubled).min(max);
+        // Integers, because `mul_f64` panics on overflow and the bounds come from a configuration.
         let permille = 750 + (jitter.clamp(0.0, 1.0) * 500.0) as u32;
-        (pause / 1000).saturating_mul(permille)
+        (backoff / 1000).saturating_mul(permille)
     }
 }
 
@@ -156,12 +156,12 @@ mod tests {
 
     use super::*;
 
-    const MIDDLE: f64 = 0.5;
+    const MEAN_JITTER: f64 = 0.5;
 
-    fn policy(max: u32, period_s: u64) -> Policy {
-        Policy {
+    fn policy(max: u32, period_s: u64) -> RestartPolicy {
+        RestartPolicy {
             intensity: Intensity { max, period: Duration::from_secs(period_s) },
-            backoff: Backoff {
+            backoff: RestartBackoff {
                 min: Duration::from_secs(1),
                 max: Duration::from_secs(8),
                 healthy_after: Duration::from_secs(100),
@@ -174,57 +174,60 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_doubles_up_to_its_maximum() {
+    fn the_backoff_doubles_up_to_its_maximum() {
         let now = Instant::now();
-        let mut restarts = Restarts::new(Restart::Permanent, policy(9, 60), now);
-        let pauses: Vec<_> = (0..5).map(|_| restarts.on_exit(now, &panicked(), MIDDLE)).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 8].map(|s| Decision::RestartAfter(Duration::from_secs(s))));
-        assert_eq!(restarts.total(), 5);
+        let mut tracker = RestartTracker::new(Restart::Permanent, policy(9, 60), now);
+        let backoffs: Vec<_> = (0..5).map(|_| tracker.on_exit(now, &panicked(), MEAN_JITTER)).collect();
+        assert_eq!(backoffs, [1, 2, 4, 8, 8].map(|s| Decision::RestartAfter(Duration::from_secs(s))));
+        assert_eq!(tracker.total(), 5);
     }
 
     #[test]
-    fn a_healthy_life_makes_the_next_pause_short_again() {
+    fn a_healthy_incarnation_resets_the_backoff() {
         let mut now = Instant::now();
-        let mut restarts = Restarts::new(Restart::Permanent, policy(9, 60), now);
-        restarts.on_exit(now, &panicked(), MIDDLE);
-        restarts.on_exit(now, &panicked(), MIDDLE);
-        restarts.begin(now);
+        let mut tracker = RestartTracker::new(Restart::Permanent, policy(9, 60), now);
+        tracker.on_exit(now, &panicked(), MEAN_JITTER);
+        tracker.on_exit(now, &panicked(), MEAN_JITTER);
+        tracker.on_start(now);
         now += Duration::from_secs(100);
-        let decision = restarts.on_exit(now, &panicked(), MIDDLE);
+        let decision = tracker.on_exit(now, &panicked(), MEAN_JITTER);
         assert_eq!(decision, Decision::RestartAfter(Duration::from_secs(1)));
     }
 
     #[test]
-    fn one_restart_more_than_allowed_gives_up_and_time_heals() {
+    fn one_restart_more_than_allowed_exhausts_them_until_the_period_has_passed() {
         let mut now = Instant::now();
-        let mut restarts = Restarts::new(Restart::Permanent, policy(2, 60), now);
-        assert!(matches!(restarts.on_exit(now, &panicked(), MIDDLE), Decision::RestartAfter(_)));
-        assert!(matches!(restarts.on_exit(now, &panicked(), MIDDLE), Decision::RestartAfter(_)));
-        assert_eq!(restarts.on_exit(now + Duration::from_secs(60), &panicked(), MIDDLE), Decision::GiveUp);
+        let mut tracker = RestartTracker::new(Restart::Permanent, policy(2, 60), now);
+        assert!(matches!(tracker.on_exit(now, &panicked(), MEAN_JITTER), Decision::RestartAfter(_)));
+        assert!(matches!(tracker.on_exit(now, &panicked(), MEAN_JITTER), Decision::RestartAfter(_)));
+        assert_eq!(
+            tracker.on_exit(now + Duration::from_secs(60), &panicked(), MEAN_JITTER),
+            Decision::Exhausted
+        );
         now += Duration::from_secs(61);
-        assert!(matches!(restarts.on_exit(now, &panicked(), MIDDLE), Decision::RestartAfter(_)));
+        assert!(matches!(tracker.on_exit(now, &panicked(), MEAN_JITTER), Decision::RestartAfter(_)));
     }
 
     #[test]
-    fn forgiving_gives_all_restarts_back() {
+    fn a_reset_restores_all_restarts() {
         let now = Instant::now();
-        let mut restarts = Restarts::new(Restart::Permanent, policy(1, 60), now);
-        restarts.on_exit(now, &panicked(), MIDDLE);
-        assert_eq!(restarts.on_exit(now, &panicked(), MIDDLE), Decision::GiveUp);
-        restarts.forgive();
-        let decision = restarts.on_exit(now, &panicked(), MIDDLE);
+        let mut tracker = RestartTracker::new(Restart::Permanent, policy(1, 60), now);
+        tracker.on_exit(now, &panicked(), MEAN_JITTER);
+        assert_eq!(tracker.on_exit(now, &panicked(), MEAN_JITTER), Decision::Exhausted);
+        tracker.reset();
+        let decision = tracker.on_exit(now, &panicked(), MEAN_JITTER);
         assert_eq!(decision, Decision::RestartAfter(Duration::from_secs(1)));
     }
 
     #[test]
-    fn no_restart_allowed_gives_up_at_the_first_end() {
+    fn without_allowed_restarts_the_first_exit_exhausts_them() {
         let now = Instant::now();
-        let mut restarts = Restarts::new(Restart::Permanent, policy(0, 60), now);
-        assert_eq!(restarts.on_exit(now, &Exit::Killed, MIDDLE), Decision::GiveUp);
+        let mut tracker = RestartTracker::new(Restart::Permanent, policy(0, 60), now);
+        assert_eq!(tracker.on_exit(now, &Exit::Killed, MEAN_JITTER), Decision::Exhausted);
     }
 
     #[test]
-    fn the_kind_chooses_which_ends_are_answered() {
+    fn the_kind_selects_the_exits_that_cause_a_restart() {
         let now = Instant::now();
         for (kind, exit, again) in [
             (Restart::Permanent, Exit::Normal, true),
@@ -236,42 +239,42 @@ mod tests {
             (Restart::Temporary, panicked(), false),
             (Restart::Temporary, Exit::Killed, false),
         ] {
-            let decision = Restarts::new(kind, policy(9, 60), now).on_exit(now, &exit, MIDDLE);
-            assert_eq!(decision != Decision::Done, again, "{kind:?} {exit:?}");
+            let decision = RestartTracker::new(kind, policy(9, 60), now).on_exit(now, &exit, MEAN_JITTER);
+            assert_eq!(decision != Decision::Remove, again, "{kind:?} {exit:?}");
         }
     }
 
     #[test]
-    fn absurd_settings_do_not_panic() {
+    fn extreme_settings_do_not_panic() {
         let now = Instant::now();
-        let backoff = Backoff { min: Duration::MAX, max: Duration::MAX, healthy_after: Duration::MAX };
+        let backoff = RestartBackoff { min: Duration::MAX, max: Duration::MAX, healthy_after: Duration::MAX };
         let intensity = Intensity { max: u32::MAX, period: Duration::MAX };
-        let mut restarts = Restarts::new(Restart::Permanent, Policy { intensity, backoff }, now);
+        let mut tracker = RestartTracker::new(Restart::Permanent, RestartPolicy { intensity, backoff }, now);
         for jitter in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            assert!(matches!(restarts.on_exit(now, &panicked(), jitter), Decision::RestartAfter(_)));
+            assert!(matches!(tracker.on_exit(now, &panicked(), jitter), Decision::RestartAfter(_)));
         }
     }
 
     proptest! {
         #[test]
-        fn no_sliding_period_sees_more_restarts_than_allowed(
+        fn no_sliding_period_has_more_restarts_than_allowed(
             gaps_ms in prop::collection::vec(0_u64..5_000, 1..200),
             max in 0_u32..6,
             period_s in 1_u64..20,
         ) {
             let mut now = Instant::now();
-            let mut restarts = Restarts::new(Restart::Permanent, policy(max, period_s), now);
+            let mut tracker = RestartTracker::new(Restart::Permanent, policy(max, period_s), now);
             let mut granted = Vec::new();
             for gap in gaps_ms {
                 now += Duration::from_millis(gap);
-                match restarts.on_exit(now, &Exit::Killed, MIDDLE) {
+                match tracker.on_exit(now, &Exit::Killed, MEAN_JITTER) {
                     Decision::RestartAfter(_) => granted.push(now),
-                    Decision::GiveUp => {
+                    Decision::Exhausted => {
                         let period = Duration::from_secs(period_s);
                         let recent = granted.iter().filter(|&&then| now - then <= period).count();
-                        prop_assert_eq!(recent, max as usize, "gave up too early");
+                        prop_assert_eq!(recent, max as usize, "exhausted too early");
                     }
-                    Decision::Done => prop_assert!(false, "a permanent child is never done"),
+                    Decision::Remove => prop_assert!(false, "a permanent child is never removed"),
                 }
             }
             for (i, &first) in granted.iter().enumerate() {
@@ -279,25 +282,26 @@ mod tests {
                 let within = granted[i..].iter().filter(|&&then| then - first <= period).count();
                 prop_assert!(within <= max as usize);
             }
-            prop_assert_eq!(restarts.total(), granted.len() as u64);
+            prop_assert_eq!(tracker.total(), granted.len() as u64);
         }
 
         #[test]
-        fn a_pause_stays_within_a_quarter_of_its_bounds(
-            lives_ms in prop::collection::vec(0_u64..200_000, 1..100),
+        fn the_backoff_stays_within_a_quarter_of_its_bounds(
+            durations_ms in prop::collection::vec(0_u64..200_000, 1..100),
             jitter in 0.0..=1.0_f64,
         ) {
             let mut now = Instant::now();
-            let mut restarts = Restarts::new(Restart::Permanent, policy(1_000, 1), now);
-            for life in lives_ms {
-                restarts.begin(now);
-                now += Duration::from_millis(life);
-                let Decision::RestartAfter(pause) = restarts.on_exit(now, &panicked(), jitter) else {
-                    return Err(TestCaseError::fail("gave up"));
+            let mut tracker = RestartTracker::new(Restart::Permanent, policy(1_000, 1), now);
+            for duration in durations_ms {
+                tracker.on_start(now);
+                now += Duration::from_millis(duration);
+                let Decision::RestartAfter(backoff) = tracker.on_exit(now, &panicked(), jitter) else {
+                    return Err(TestCaseError::fail("exhausted"));
                 };
-                prop_assert!(pause >= Duration::from_millis(750) && pause <= Duration::from_secs(10));
-                if life >= 100_000 {
-                    prop_assert!(pause <= Duration::from_millis(1_250), "a healthy life did not count");
+                prop_assert!(backoff >= Duration::from_millis(750) && backoff <= Duration::from_secs(10));
+                if duration >= 100_000 {
+                    let max = Duration::from_millis(1_250);
+                    prop_assert!(backoff <= max, "a healthy incarnation did not reset the back-off");
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Names a child whose address changes with each life.
+//! Stable handle of a child whose address changes with each incarnation.
 //!
-//! A slot keeps its child alive (an address is held), knows whether another life may follow, and never starts
-//! or stops one.
+//! A slot holds an address, which keeps its actor alive, and whether another incarnation may follow. It
+//! never starts or stops a child.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,38 +10,39 @@ use actix::{Actor, Addr};
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-/// The stable name of a child. Clones share it; reading it takes no lock.
-pub struct Slot<A: Actor>(Arc<Named<A>>);
+/// The stable handle of a child. Clones share it; reading it takes no lock.
+pub struct Slot<A: Actor>(Arc<SlotState<A>>);
 
-struct Named<A: Actor> {
+struct SlotState<A: Actor> {
     addr: ArcSwapOption<Addr<A>>,
-    /// Whether no life follows by itself any more.
+    /// Whether no incarnation follows by itself any more.
     retired: watch::Sender<bool>,
 }
 
 impl<A: Actor> Slot<A> {
-    /// Returns the address of the present life; `None` while there is none.
+    /// Returns the address of the current incarnation; `None` while there is none.
     pub fn get(&self) -> Option<Addr<A>> {
         self.shared().map(|addr| Addr::clone(&addr))
     }
 
-    /// Returns the address as [`get`](Self::get) does, without the two allocations that cloning one costs.
+    /// Returns the address as [`get`](Self::get) does, without the two allocations of cloning it.
     pub fn shared(&self) -> Option<Arc<Addr<A>>> {
         self.0.addr.load_full().filter(|addr| addr.connected())
     }
 
-    /// Returns whether no further life follows by itself: the child used up its restarts, or was removed.
+    /// Returns whether no further incarnation follows by itself: the child has exhausted its restarts, or
+    /// was removed.
     pub fn is_retired(&self) -> bool {
         *self.0.retired.borrow()
     }
 
-    /// Waits until no further life follows by itself.
+    /// Waits until no further incarnation follows by itself.
     pub async fn retired(&self) {
-        // The other end is held by the slot itself: it cannot have gone.
+        // The slot itself holds the sender, so it cannot be closed.
         let _ = self.0.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
-    /// Notes that a life is about to begin.
+    /// Records that an incarnation is about to start.
     pub(super) fn reopen(&self) {
         self.0.retired.send_if_modified(std::mem::take);
     }
@@ -54,7 +55,7 @@ impl<A: Actor> Slot<A> {
         self.0.addr.store(None);
     }
 
-    /// Notes that no further life follows by itself.
+    /// Records that no further incarnation follows by itself.
     pub(super) fn retire(&self) {
         self.clear();
         self.0.retired.send_if_modified(|retired| !std::mem::replace(retired, true));
@@ -62,7 +63,7 @@ impl<A: Actor> Slot<A> {
 }
 
 impl<A: Actor> From<Addr<A>> for Slot<A> {
-    /// Makes the name of an actor that no supervisor restarts.
+    /// Makes the slot of an actor that no supervisor restarts.
     fn from(addr: Addr<A>) -> Self {
         let slot = Self::default();
         slot.set(addr);
@@ -78,7 +79,7 @@ impl<A: Actor> Clone for Slot<A> {
 
 impl<A: Actor> Default for Slot<A> {
     fn default() -> Self {
-        Self(Arc::new(Named { addr: ArcSwapOption::empty(), retired: watch::Sender::new(false) }))
+        Self(Arc::new(SlotState { addr: ArcSwapOption::empty(), retired: watch::Sender::new(false) }))
     }
 }
 

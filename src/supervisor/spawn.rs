@@ -1,7 +1,6 @@
-//! Starts an actor whose end is reported.
+//! Starts an actor whose exit is reported.
 //!
-//! One task, no box around the actor's future: cheap enough for an actor per item.
-//! Nothing here decides what follows an end.
+//! One task, without a box around the actor's future: cheap enough for one actor per item.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,54 +10,56 @@ use actix::dev::channel::{AddressReceiver, channel};
 use actix::{Actor, Addr, ArbiterHandle, Context, Recipient};
 use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 
-use super::contain::Contained;
 use super::exit::{ChildExited, ChildId, ExitGuard};
+use super::panic_isolation::IsolatedActor;
 
-/// What actix itself gives a mailbox. It bounds nothing (cloned addresses bypass it).
-const MAILBOX: usize = 16;
+/// The capacity of actix's own mailboxes. It is not a hard bound, because cloned addresses bypass it.
+const MAILBOX_CAPACITY: usize = 16;
 
 /// A started actor.
 #[derive(Debug)]
 pub struct Monitored<A: Actor> {
-    /// Its address in this life.
+    /// The address of this incarnation.
     pub addr: Addr<A>,
-    /// Ends this life by force.
+    /// Aborts this incarnation.
     pub abort: Abort,
 }
 
-/// Ends one life by force, from any thread. It may be called more than once; dropping it does nothing.
+/// Aborts one incarnation, from any thread. It may be called more than once; dropping it does nothing.
 ///
-/// The actor is dropped where it next would have been polled: `stopped()` runs, senders see their mailbox
-/// closed, and the report says [`Exit::Killed`](super::Exit::Killed). An actor that *blocks* its thread cannot be ended.
+/// The actor is dropped when it would be polled next: `stopped()` runs, senders get a closed mailbox, and
+/// the report is [`Exit::Killed`](super::Exit::Killed). An actor that *blocks* its thread cannot be
+/// aborted.
 #[derive(Debug, Clone)]
-pub struct Abort(How);
+pub struct Abort(AbortTarget);
 
 #[derive(Debug, Clone)]
-enum How {
-    /// The task was spawned on this thread, so its own handle is at hand and costs nothing.
+enum AbortTarget {
+    /// The task was spawned on this thread, so its own handle is available at no cost.
     Task(tokio::task::AbortHandle),
     /// The task is spawned later, on another thread.
     Flag(AbortHandle),
 }
 
 impl Abort {
-    /// Ends the life.
+    /// Aborts the incarnation.
     pub fn abort(&self) {
         match &self.0 {
-            How::Task(task) => task.abort(),
-            How::Flag(flag) => flag.abort(),
+            AbortTarget::Task(task) => task.abort(),
+            AbortTarget::Flag(flag) => flag.abort(),
         }
     }
 }
 
-/// Starts an actor on `arbiter`; `to` gets exactly one [`ChildExited`] when this life ends for any reason.
+/// Starts an actor on `arbiter`; `to` gets exactly one [`ChildExited`] when this incarnation ends for any
+/// reason.
 ///
-/// The factory runs on the arbiter; its panic is an exit too. If the arbiter is dead the exit is
-/// [`Exit::Killed`](super::Exit::Killed) and the address closed.
+/// The factory runs on the arbiter; its panic is an exit, too. If the arbiter is dead the exit is
+/// [`Exit::Killed`](super::Exit::Killed) and the address is closed.
 pub fn spawn_monitored<A, F>(
     arbiter: &ArbiterHandle,
     id: ChildId,
-    life: u64,
+    incarnation: u64,
     to: Recipient<ChildExited>,
     make: F,
 ) -> Monitored<A>
@@ -66,94 +67,103 @@ where
     A: Actor<Context = Context<A>>,
     F: FnOnce(&mut Context<A>) -> A + Send + 'static,
 {
-    begin_life(Some(arbiter), ExitGuard::new(to, id, life), make)
+    spawn_incarnation(Some(arbiter), ExitGuard::new(to, id, incarnation), make)
 }
 
-/// Starts an actor on the arbiter of this thread, as [`spawn_monitored`] does but without the detour
-/// through the arbiter's queue: the way for many short-lived actors.
+/// Starts an actor on the arbiter of this thread, as [`spawn_monitored`] does but without the queue of the
+/// arbiter; for many short-lived actors.
 ///
 /// The factory runs at once and need not be `Send`.
 ///
 /// # Panics
 ///
-/// If this thread is no arbiter.
-pub fn spawn_monitored_here<A, F>(id: ChildId, life: u64, to: Recipient<ChildExited>, make: F) -> Monitored<A>
+/// If this thread is not an arbiter.
+pub fn spawn_monitored_here<A, F>(
+    id: ChildId,
+    incarnation: u64,
+    to: Recipient<ChildExited>,
+    make: F,
+) -> Monitored<A>
 where
     A: Actor<Context = Context<A>>,
     F: FnOnce(&mut Context<A>) -> A,
 {
-    let guard = ExitGuard::new(to, id, life);
-    run_here(guard, move |mailbox, guard| Life::begin(mailbox, guard, make))
+    let guard = ExitGuard::new(to, id, incarnation);
+    spawn_here(guard, move |mailbox, guard| Incarnation::start(mailbox, guard, make))
 }
 
-/// Begins a life whose guard exists already; without an arbiter, on this thread's.
-pub(super) fn begin_life<A, F>(arbiter: Option<&ArbiterHandle>, guard: ExitGuard, make: F) -> Monitored<A>
+/// Starts an incarnation with an existing guard; without an arbiter, on this thread's.
+pub(super) fn spawn_incarnation<A, F>(
+    arbiter: Option<&ArbiterHandle>,
+    guard: ExitGuard,
+    make: F,
+) -> Monitored<A>
 where
     A: Actor<Context = Context<A>>,
     F: FnOnce(&mut Context<A>) -> A + Send + 'static,
 {
-    let begin = move |mailbox, guard| Life::begin(mailbox, guard, make);
+    let start = move |mailbox, guard| Incarnation::start(mailbox, guard, make);
     match arbiter {
-        Some(arbiter) => send_to(arbiter, guard, begin),
-        None => run_here(guard, begin),
+        Some(arbiter) => spawn_on(arbiter, guard, start),
+        None => spawn_here(guard, start),
     }
 }
 
-/// Starts on `arbiter` the task that `begin` makes.
-pub(super) fn send_to<A, T>(
+/// Starts on `arbiter` the task that `start` makes.
+pub(super) fn spawn_on<A, T>(
     arbiter: &ArbiterHandle,
     guard: ExitGuard,
-    begin: impl FnOnce(AddressReceiver<A>, ExitGuard) -> T + Send + 'static,
+    start: impl FnOnce(AddressReceiver<A>, ExitGuard) -> T + Send + 'static,
 ) -> Monitored<A>
 where
     A: Actor,
     T: Future<Output = ()> + 'static,
 {
-    let (sender, mailbox) = channel(MAILBOX);
+    let (sender, mailbox) = channel(MAILBOX_CAPACITY);
     let (flag, registration) = AbortHandle::new_pair();
-    // A tuple drops from first to last: the mailbox closes before the end is reported.
-    let belongings = (mailbox, guard);
+    // A tuple drops from first to last: the mailbox closes before the exit is reported.
+    let owned = (mailbox, guard);
     arbiter.spawn_fn(move || {
-        let (mailbox, guard) = belongings;
-        run_abortable(registration, move || begin(mailbox, guard));
+        let (mailbox, guard) = owned;
+        run_abortable(registration, move || start(mailbox, guard));
     });
-    Monitored { addr: Addr::new(sender), abort: Abort(How::Flag(flag)) }
+    Monitored { addr: Addr::new(sender), abort: Abort(AbortTarget::Flag(flag)) }
 }
 
 fn run_abortable<T: Future<Output = ()> + 'static>(
     registration: AbortRegistration,
-    begin: impl FnOnce() -> T,
+    start: impl FnOnce() -> T,
 ) {
-    // An actor that was aborted on its way here is not made at all.
+    // An actor that was aborted before it arrived here is not made at all.
     if !registration.handle().is_aborted() {
-        actix_rt::spawn(Abortable::new(begin(), registration));
+        actix_rt::spawn(Abortable::new(start(), registration));
     }
 }
 
-/// Starts on this thread the task that `begin` makes.
-pub(super) fn run_here<A, T>(
+/// Starts on this thread the task that `start` makes.
+pub(super) fn spawn_here<A, T>(
     guard: ExitGuard,
-    begin: impl FnOnce(AddressReceiver<A>, ExitGuard) -> T,
+    start: impl FnOnce(AddressReceiver<A>, ExitGuard) -> T,
 ) -> Monitored<A>
 where
     A: Actor,
     T: Future<Output = ()> + 'static,
 {
-    let (sender, mailbox) = channel(MAILBOX);
-    let task = actix_rt::spawn(begin(mailbox, guard));
-    Monitored { addr: Addr::new(sender), abort: Abort(How::Task(task.abort_handle())) }
+    let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+    let task = actix_rt::spawn(start(mailbox, guard));
+    Monitored { addr: Addr::new(sender), abort: Abort(AbortTarget::Task(task.abort_handle())) }
 }
 
-/// Drives one life of an actor and reports its end.
-struct Life<A: Actor<Context = Context<A>>> {
-    // Before the guard: what is left of the actor is dropped before its end is reported.
-    actor: Option<Contained<A>>,
+/// Drives one incarnation of an actor and reports its exit.
+struct Incarnation<A: Actor<Context = Context<A>>> {
+    // Declared before the guard, so that the actor is dropped before its exit is reported.
+    actor: Option<IsolatedActor<A>>,
     guard: Option<ExitGuard>,
 }
 
-impl<A: Actor<Context = Context<A>>> Life<A> {
-    fn begin(mailbox: AddressReceiver<A>, guard: ExitGuard, make: impl FnOnce(&mut Context<A>) -> A) -> Self {
-        match Contained::make(mailbox, make) {
+impl<A: Actor<Context = Context<A>>> Incarnation<A> {
+    fn start(mailbox: AddressReceiver<A>, guard: ExitGuard, make: impl FnOnce(&mut Context<A>) -> A) -> Self {
+        match IsolatedActor::make(mailbox, make) {
             Ok(actor) => Self { actor: Some(actor), guard: Some(guard) },
             Err(exit) => {
                 guard.report(exit);
@@ -163,7 +173,7 @@ impl<A: Actor<Context = Context<A>>> Life<A> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>> Future for Life<A> {
+impl<A: Actor<Context = Context<A>>> Future for Incarnation<A> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {

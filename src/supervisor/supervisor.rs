@@ -1,8 +1,7 @@
 //! The actor that starts, watches, restarts and drains its children.
 //!
-//! It waits and sends; [`Restarts`](super::Restarts) decides. Its alarms are tasks of their own, so that a
-//! thousand children in their pause do not make each message dearer.
-//! It never ends the process and never touches the sibling of a child that ended.
+//! It sends messages and schedules ticks; [`RestartTracker`](super::RestartTracker) decides. Ticks are
+//! tasks of their own, so that a thousand children in back-off do not make each message slower.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +13,25 @@ use tracing::{debug, error, info, warn};
 use crate::chaos;
 
 use super::child::WhenExhausted;
-use super::entry::{ChildStatus, Entry, Phase, Then, Waiting, answer};
+use super::deferred::{Deferred, Responder};
+use super::entry::{AfterStop, ChildEntry, ChildStatus, Phase, StopResponder, respond_all};
+use super::error::Error;
 use super::exit::{ChildExited, ChildId, Exit};
-use super::later::{Later, Reply};
-use super::order::{Children, Drain, Drained, Error, GaveUp, RestartChild, Start, StopChild};
+use super::messages::{Children, Drain, Drained, RestartChild, RestartsExhausted, Start, StopChild};
 use super::restart::Decision;
 
-/// How long an aborted child may take to be gone. Only one that blocks its thread takes longer.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long an aborted child may take to end. Only a child that blocks its thread takes longer.
+const MAX_ABORT_DURATION: Duration = Duration::from_millis(500);
 
 /// Starts, watches, restarts and drains its children, one for one.
 ///
-/// It lives as long as its arbiter or any of its children, whose reports are addressed to it; to end it,
-/// [`Drain`] it and drop its address. If it ends otherwise, its children are aborted.
+/// It runs as long as its arbiter or any of its children, which hold its address for their reports; to end
+/// it, [`Drain`] it and drop its address. If it ends otherwise, its children are aborted.
 pub struct Supervisor {
-    owner: Recipient<GaveUp>,
+    owner: Recipient<RestartsExhausted>,
     /// In the order of their start, which is also the order of their ids.
-    children: Vec<Entry>,
-    next: u64,
+    children: Vec<ChildEntry>,
+    next_id: u64,
     draining: Option<Draining>,
 }
 
@@ -39,135 +39,138 @@ struct Draining {
     by: Instant,
     current: Option<ChildId>,
     killed: usize,
-    waiting: Vec<Reply<Drained>>,
+    responders: Vec<Responder<Drained>>,
 }
 
-/// An alarm to oneself about one life of a child.
-struct Alarm {
+/// A timer to itself about one incarnation of a child.
+struct Tick {
     id: ChildId,
-    life: u64,
-    ring: Ring,
+    incarnation: u64,
+    kind: TickKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Ring {
-    /// The pause before a restart is over.
+enum TickKind {
+    /// The back-off before a restart is over.
     Restart,
-    /// The grace of a polite stop is over.
+    /// The grace of a stop is over.
     Abort,
-    /// An aborted child is still there.
+    /// An aborted child has not ended.
     Abandon,
 }
 
-impl Message for Alarm {
+impl Message for Tick {
     type Result = ();
 }
 
 impl Supervisor {
-    /// Makes a supervisor without children; `owner` hears of those that nothing can go on without.
-    pub fn new(owner: Recipient<GaveUp>) -> Self {
-        Self { owner, children: Vec::new(), next: 0, draining: None }
+    /// Makes a supervisor without children; `owner` is notified of children without which the process
+    /// cannot continue.
+    pub fn new(owner: Recipient<RestartsExhausted>) -> Self {
+        Self { owner, children: Vec::new(), next_id: 0, draining: None }
     }
 
     fn position(&self, name: &Arc<str>) -> Option<usize> {
         self.children.iter().position(|child| child.name == *name)
     }
 
-    /// Finds a child about which an order may still be given.
-    fn named(&self, name: &Arc<str>) -> Result<usize, Error> {
+    /// Returns the index of a child for an order about it.
+    fn find_by_name(&self, name: &Arc<str>) -> Result<usize, Error> {
         match &self.draining {
             Some(_) => Err(Error::Draining),
             None => self.position(name).ok_or_else(|| Error::Unknown { name: Arc::clone(name) }),
         }
     }
 
-    fn numbered(&self, id: ChildId) -> Option<usize> {
+    fn find_by_id(&self, id: ChildId) -> Option<usize> {
         self.children.binary_search_by_key(&id, |child| child.id).ok()
     }
 
-    fn alarm(&self, after: Duration, child: &Entry, ring: Ring, ctx: &Context<Self>) {
-        let alarm = Alarm { id: child.id, life: child.life, ring };
-        // Weak, or a pause would keep a supervisor alive that everybody has dropped.
+    fn schedule_tick(&self, after: Duration, child: &ChildEntry, kind: TickKind, ctx: &Context<Self>) {
+        let tick = Tick { id: child.id, incarnation: child.incarnation, kind };
+        // Weak, so that a pending tick does not keep a dropped supervisor alive.
         let to = ctx.address().downgrade();
         actix_rt::spawn(async move {
             tokio::time::sleep(after).await;
             if let Some(to) = to.upgrade() {
-                to.do_send(alarm);
+                to.do_send(tick);
             }
         });
     }
 
-    /// Asks a child to stop within its grace.
-    fn stop(&mut self, at: usize, then: Then, reply: Waiting, ctx: &Context<Self>) {
+    /// Requests a child to stop within its grace.
+    fn stop_child(&mut self, at: usize, then: AfterStop, responder: StopResponder, ctx: &Context<Self>) {
         let child = &mut self.children[at];
         let grace = child.grace;
-        child.ask_to_stop(Instant::now() + grace, then, Some(reply));
-        self.alarm(grace, &self.children[at], Ring::Abort, ctx);
+        child.request_stop(Instant::now() + grace, then, Some(responder));
+        self.schedule_tick(grace, &self.children[at], TickKind::Abort, ctx);
     }
 
-    /// Decides what follows the end of a life that nobody asked to end.
-    fn ended_unasked(&mut self, at: usize, exit: &Exit, ctx: &Context<Self>) {
+    /// Decides what follows an exit that was not requested.
+    fn on_unexpected_exit(&mut self, at: usize, exit: &Exit, ctx: &Context<Self>) {
         let decision = self.children[at].decide(exit);
         let child = &self.children[at];
-        let (name, life) = (&child.name, child.life);
+        let name = &child.name;
+        let incarnation = child.incarnation;
         match decision {
-            Decision::RestartAfter(pause) => {
-                warn!(child = %name, life, %exit, ?pause, "child ended, restarting it");
-                self.alarm(pause, child, Ring::Restart, ctx);
+            Decision::RestartAfter(backoff) => {
+                warn!(child = %name, incarnation, %exit, ?backoff, "child ended, restarting it");
+                self.schedule_tick(backoff, child, TickKind::Restart, ctx);
             }
-            Decision::Done => {
+            Decision::Remove => {
                 match exit {
-                    Exit::Normal => debug!(child = %name, life, "child ended"),
+                    Exit::Normal => debug!(child = %name, incarnation, "child ended"),
                     Exit::Panicked(_) | Exit::Killed => {
-                        warn!(child = %name, life, %exit, "child ended for good")
+                        warn!(child = %name, incarnation, %exit, "child ended and is not restarted")
                     }
                 }
                 self.children.remove(at);
             }
-            Decision::GiveUp => self.give_up(at, exit),
+            Decision::Exhausted => self.on_restarts_exhausted(at, exit),
         }
     }
 
-    fn give_up(&mut self, at: usize, exit: &Exit) {
+    fn on_restarts_exhausted(&mut self, at: usize, exit: &Exit) {
         let child = &mut self.children[at];
         child.mark_down();
-        error!(child = %child.name, life = child.life, %exit, "child used up its restarts and stays down");
+        let incarnation = child.incarnation;
+        error!(child = %child.name, incarnation, %exit, "child exhausted its restarts and stays down");
         match child.when_exhausted {
             WhenExhausted::MarkDown => {}
             WhenExhausted::Escalate => {
-                let why = format!("it used up its restarts; at last it {exit}");
-                self.owner.do_send(GaveUp { child: Arc::clone(&child.name), why });
+                let reason = format!("it used up its restarts; at last it {exit}");
+                self.owner.do_send(RestartsExhausted { child: Arc::clone(&child.name), reason });
             }
         }
     }
 
-    /// Goes on draining: stops the last child that is left, and answers when none is.
-    fn drain(&mut self, ctx: &Context<Self>) {
+    /// Continues a drain: stops the last remaining child, and responds when there is none.
+    fn continue_drain(&mut self, ctx: &Context<Self>) {
         let Some(draining) = &mut self.draining else { return };
-        // Those without a life need no stopping.
+        // Children without an incarnation need no stop.
         self.children.retain(|child| matches!(child.phase, Phase::Up | Phase::Stopping { .. }));
         let others = self.children.len().saturating_sub(1);
         let Some(child) = self.children.last_mut() else {
             let drained = Drained { killed: draining.killed };
             info!(killed = drained.killed, "drained");
-            draining.waiting.drain(..).for_each(|reply| reply.send(drained));
+            draining.responders.drain(..).for_each(|responder| responder.send(drained));
             return;
         };
         if draining.current.replace(child.id) == Some(child.id) {
             return;
         }
         let now = Instant::now();
-        let grace = share(draining.by.saturating_duration_since(now), others);
-        child.ask_to_stop(now + grace, Then::Remove, None);
-        self.alarm(grace, &self.children[others], Ring::Abort, ctx);
+        let grace = drain_grace(draining.by.saturating_duration_since(now), others);
+        child.request_stop(now + grace, AfterStop::Remove, None);
+        self.schedule_tick(grace, &self.children[others], TickKind::Abort, ctx);
     }
 }
 
-/// Returns how much of the time that is left one child may take if so many others are to have some after it.
-fn share(left: Duration, others: usize) -> Duration {
+/// Returns how much of the remaining time one child may take if this many others follow.
+fn drain_grace(remaining: Duration, others: usize) -> Duration {
     match others {
-        0 => left,
-        _ => left - left / 10,
+        0 => remaining,
+        _ => remaining - remaining / 10,
     }
 }
 
@@ -183,12 +186,12 @@ impl Handler<Start> for Supervisor {
             return Err(Error::Draining);
         }
         if self.position(&spec.name).is_some() {
-            return Err(Error::Taken { name: spec.name });
+            return Err(Error::NameTaken { name: spec.name });
         }
-        let mut child = Entry::new(ChildId(self.next), spec);
-        self.next += 1;
+        let mut child = ChildEntry::new(ChildId(self.next_id), spec);
+        self.next_id += 1;
         debug!(child = %child.name, "starting child");
-        child.begin(ctx.address().recipient());
+        child.start(ctx.address().recipient());
         self.children.push(child);
         Ok(())
     }
@@ -197,127 +200,131 @@ impl Handler<Start> for Supervisor {
 impl Handler<ChildExited> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, ChildExited { id, life, exit }: ChildExited, ctx: &mut Context<Self>) {
-        let Some(at) = self.numbered(id).filter(|&at| self.children[at].is_alive(life)) else { return };
+    fn handle(&mut self, ChildExited { id, incarnation, exit }: ChildExited, ctx: &mut Context<Self>) {
+        let Some(at) = self.find_by_id(id).filter(|&at| self.children[at].is_current(incarnation)) else {
+            return;
+        };
         chaos::point("supervisor.exited");
         let child = &mut self.children[at];
-        let phase = child.ended(exit.clone());
+        let phase = child.record_exit(exit.clone());
         if let Some(draining) = &mut self.draining {
             draining.killed += usize::from(exit == Exit::Killed);
-            if let Phase::Stopping { waiting, .. } = phase {
-                answer(waiting, &Ok(()));
+            if let Phase::Stopping { responders, .. } = phase {
+                respond_all(responders, &Ok(()));
             }
             self.children.remove(at);
-            return self.drain(ctx);
+            return self.continue_drain(ctx);
         }
         match phase {
-            Phase::Stopping { then: Then::Remove, waiting } => {
+            Phase::Stopping { then: AfterStop::Remove, responders } => {
                 self.children.remove(at);
-                answer(waiting, &Ok(()));
+                respond_all(responders, &Ok(()));
             }
-            Phase::Stopping { then: Then::Restart, waiting } => {
-                child.begin(ctx.address().recipient());
-                answer(waiting, &Ok(()));
+            Phase::Stopping { then: AfterStop::Restart, responders } => {
+                child.start(ctx.address().recipient());
+                respond_all(responders, &Ok(()));
             }
-            Phase::Up | Phase::Restarting | Phase::Down => self.ended_unasked(at, &exit, ctx),
+            Phase::Up | Phase::Restarting | Phase::Down => self.on_unexpected_exit(at, &exit, ctx),
         }
     }
 }
 
-impl Handler<Alarm> for Supervisor {
+impl Handler<Tick> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Alarm { id, life, ring }: Alarm, ctx: &mut Context<Self>) {
-        let Some(at) = self.numbered(id).filter(|&at| self.children[at].life == life) else { return };
+    fn handle(&mut self, Tick { id, incarnation, kind }: Tick, ctx: &mut Context<Self>) {
+        let Some(at) = self.find_by_id(id).filter(|&at| self.children[at].incarnation == incarnation) else {
+            return;
+        };
         let child = &mut self.children[at];
-        match (ring, &child.phase) {
-            (Ring::Restart, Phase::Restarting) => child.begin(ctx.address().recipient()),
-            (Ring::Abort, Phase::Stopping { .. }) => {
-                warn!(child = %child.name, life, "child did not stop in time, aborting it");
+        match (kind, &child.phase) {
+            (TickKind::Restart, Phase::Restarting) => child.start(ctx.address().recipient()),
+            (TickKind::Abort, Phase::Stopping { .. }) => {
+                warn!(child = %child.name, incarnation, "child did not stop in time, aborting it");
                 child.abort();
-                self.alarm(PATIENCE, &self.children[at], Ring::Abandon, ctx);
+                self.schedule_tick(MAX_ABORT_DURATION, &self.children[at], TickKind::Abandon, ctx);
             }
-            (Ring::Abandon, Phase::Stopping { .. }) => {
-                error!(child = %child.name, life, "child blocks its thread and cannot be ended");
-                let waiting = child.take_waiting();
-                answer(waiting, &Err(Error::Stuck { name: Arc::clone(&child.name) }));
+            (TickKind::Abandon, Phase::Stopping { .. }) => {
+                error!(child = %child.name, incarnation, "child blocks its thread and cannot be ended");
+                let responders = child.take_responders();
+                respond_all(responders, &Err(Error::Stuck { name: Arc::clone(&child.name) }));
                 if let Some(draining) = &mut self.draining {
                     draining.killed += 1;
                     self.children.remove(at);
-                    self.drain(ctx);
+                    self.continue_drain(ctx);
                 }
             }
-            (Ring::Restart | Ring::Abort | Ring::Abandon, _) => {}
+            (TickKind::Restart | TickKind::Abort | TickKind::Abandon, _) => {}
         }
     }
 }
 
 impl Handler<StopChild> for Supervisor {
-    type Result = Later<Result<(), Error>>;
+    type Result = Deferred<Result<(), Error>>;
 
     fn handle(&mut self, StopChild { name }: StopChild, ctx: &mut Context<Self>) -> Self::Result {
-        let (reply, later) = Later::promise();
-        let at = match self.named(&name) {
+        let (responder, deferred) = Deferred::promise();
+        let at = match self.find_by_name(&name) {
             Ok(at) => at,
             Err(error) => {
-                reply.send(Err(error));
-                return later;
+                responder.send(Err(error));
+                return deferred;
             }
         };
         let child = &mut self.children[at];
         match child.phase {
             Phase::Restarting | Phase::Down => {
                 self.children.remove(at);
-                reply.send(Ok(()));
+                responder.send(Ok(()));
             }
-            Phase::Up | Phase::Stopping { .. } => self.stop(at, Then::Remove, reply, ctx),
+            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Remove, responder, ctx),
         }
-        later
+        deferred
     }
 }
 
 impl Handler<RestartChild> for Supervisor {
-    type Result = Later<Result<(), Error>>;
+    type Result = Deferred<Result<(), Error>>;
 
     fn handle(&mut self, RestartChild { name }: RestartChild, ctx: &mut Context<Self>) -> Self::Result {
-        let (reply, later) = Later::promise();
-        let at = match self.named(&name) {
+        let (responder, deferred) = Deferred::promise();
+        let at = match self.find_by_name(&name) {
             Ok(at) => at,
             Err(error) => {
-                reply.send(Err(error));
-                return later;
+                responder.send(Err(error));
+                return deferred;
             }
         };
         let child = &mut self.children[at];
-        if let Some(advice) = child.never_by_name {
-            reply.send(Err(Error::NeverByName { name, advice }));
-            return later;
+        if let Some(advice) = child.manual_restart_advice {
+            responder.send(Err(Error::ManualRestartRefused { name, advice }));
+            return deferred;
         }
         match child.phase {
             Phase::Restarting | Phase::Down => {
-                child.begin(ctx.address().recipient());
-                reply.send(Ok(()));
+                child.start(ctx.address().recipient());
+                responder.send(Ok(()));
             }
-            Phase::Up | Phase::Stopping { .. } => self.stop(at, Then::Restart, reply, ctx),
+            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Restart, responder, ctx),
         }
-        later
+        deferred
     }
 }
 
 impl Handler<Drain> for Supervisor {
-    type Result = Later<Drained>;
+    type Result = Deferred<Drained>;
 
     fn handle(&mut self, Drain { by }: Drain, ctx: &mut Context<Self>) -> Self::Result {
-        let (reply, later) = Later::promise();
+        let (responder, deferred) = Deferred::promise();
         let draining =
-            self.draining.get_or_insert(Draining { by, current: None, killed: 0, waiting: Vec::new() });
-        draining.waiting.push(reply);
+            self.draining.get_or_insert(Draining { by, current: None, killed: 0, responders: Vec::new() });
+        draining.responders.push(responder);
         if by < draining.by {
             draining.by = by;
             draining.current = None;
         }
-        self.drain(ctx);
-        later
+        self.continue_drain(ctx);
+        deferred
     }
 }
 
@@ -325,6 +332,6 @@ impl Handler<Children> for Supervisor {
     type Result = Vec<ChildStatus>;
 
     fn handle(&mut self, _: Children, _: &mut Context<Self>) -> Self::Result {
-        self.children.iter().map(Entry::status).collect()
+        self.children.iter().map(ChildEntry::status).collect()
     }
 }

@@ -1,8 +1,9 @@
-//! Notices an arbiter that no longer turns.
+//! Detects an arbiter whose thread is blocked.
 //!
-//! A handler that blocks stops its whole thread, and no net and no abort reaches it; only another thread can
-//! see that. Each arbiter counts up in a task of its own; a thread looks whether the counts still move.
-//! It only reports: a thread cannot be killed, and nothing is restarted here.
+//! A handler that blocks stops its whole thread, and no panic isolation and no abort reaches it; only
+//! another thread can detect that. Each arbiter increments a counter in a task of its own; the watchdog's
+//! thread checks whether the counters still advance. It only reports: a thread cannot be killed, and
+//! nothing is restarted here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +14,22 @@ use actix::ArbiterHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// What the watchdog saw of an arbiter.
+/// A change in the liveness of an arbiter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turning {
-    /// It has not turned for this long.
+pub enum ArbiterEvent {
+    /// It has made no progress for this long.
     Stalled {
-        /// The arbiter, as it was named to the watchdog.
+        /// The name given to the watchdog.
         arbiter: Arc<str>,
-        /// Since it was last seen turning.
-        silent: Duration,
+        /// Time since its last progress.
+        stalled_for: Duration,
     },
-    /// It turns again, after this long.
+    /// It makes progress again, after this long.
     Resumed {
-        /// The arbiter.
+        /// The name given to the watchdog.
         arbiter: Arc<str>,
-        /// How long it stood still.
-        silent: Duration,
+        /// How long it was stalled.
+        stalled_for: Duration,
     },
 }
 
@@ -36,87 +37,91 @@ pub enum Turning {
 #[derive(Debug)]
 pub struct Watchdog {
     /// Dropping it wakes the thread, which then ends.
-    _leash: mpsc::Sender<()>,
+    _shutdown_tx: mpsc::Sender<()>,
 }
 
 impl Watchdog {
-    /// Watches `arbiters`; one that has not turned for `threshold` is logged and reported, and again when it
-    /// turns. An arbiter that has stopped is watched no longer. `report` runs on the watchdog's own thread.
+    /// Watches `arbiters`; an arbiter without progress for `threshold` is logged and reported, and again
+    /// when it resumes. An arbiter that has stopped is no longer watched. `report` runs on the watchdog's
+    /// own thread.
     ///
     /// Fails if the thread cannot be started.
     pub fn start<N: Into<Arc<str>>>(
         arbiters: impl IntoIterator<Item = (N, ArbiterHandle)>,
         threshold: Duration,
-        mut report: impl FnMut(Turning) + Send + 'static,
+        mut report: impl FnMut(ArbiterEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let beat = (threshold / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
-        let mut watched: Vec<_> =
-            arbiters.into_iter().map(|(name, arbiter)| Watched::new(name.into(), &arbiter, beat)).collect();
-        let (leash, slipped) = mpsc::channel::<()>();
+        let interval = (threshold / 4).clamp(Duration::from_millis(1), Duration::from_secs(1));
+        let mut watched: Vec<_> = arbiters
+            .into_iter()
+            .map(|(name, arbiter)| WatchedArbiter::new(name.into(), &arbiter, interval))
+            .collect();
+        let (shutdown_tx, shutdown_rx) = mpsc::channel::<()>();
         std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             let mut last = Instant::now();
-            while let Err(RecvTimeoutError::Timeout) = slipped.recv_timeout(beat) {
+            while let Err(RecvTimeoutError::Timeout) = shutdown_rx.recv_timeout(interval) {
                 let now = Instant::now();
-                // If this very thread was held up, the machine or the process slept, not an arbiter.
-                let slept = now.saturating_duration_since(last) >= threshold.max(beat * 4);
+                // If this thread itself was delayed, the machine or the process was suspended, not an
+                // arbiter.
+                let was_suspended = now.saturating_duration_since(last) >= threshold.max(interval * 4);
                 last = now;
-                watched.retain_mut(|arbiter| arbiter.look(now, threshold, slept, &mut report));
+                watched.retain_mut(|arbiter| arbiter.check(now, threshold, was_suspended, &mut report));
             }
         })?;
-        Ok(Self { _leash: leash })
+        Ok(Self { _shutdown_tx: shutdown_tx })
     }
 }
 
-/// One arbiter and what was last seen of it.
-struct Watched {
+/// One arbiter and its last observed progress.
+struct WatchedArbiter {
     name: Arc<str>,
-    beats: Arc<AtomicU64>,
-    seen: u64,
-    moved: Instant,
-    stalled: bool,
+    counter: Arc<AtomicU64>,
+    last_count: u64,
+    last_progress: Instant,
+    is_stalled: bool,
 }
 
-impl Watched {
-    fn new(name: Arc<str>, arbiter: &ArbiterHandle, beat: Duration) -> Self {
-        let beats = Arc::new(AtomicU64::new(0));
-        let heart = Arc::clone(&beats);
+impl WatchedArbiter {
+    fn new(name: Arc<str>, arbiter: &ArbiterHandle, interval: Duration) -> Self {
+        let counter = Arc::new(AtomicU64::new(0));
+        let task_counter = Arc::clone(&counter);
         arbiter.spawn(async move {
-            // Alone with the count, nobody watches any more.
-            while Arc::strong_count(&heart) > 1 {
-                heart.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(beat).await;
+            // The last reference means that the watchdog is gone.
+            while Arc::strong_count(&task_counter) > 1 {
+                task_counter.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(interval).await;
             }
         });
-        Self { name, beats, seen: 0, moved: Instant::now(), stalled: false }
+        Self { name, counter, last_count: 0, last_progress: Instant::now(), is_stalled: false }
     }
 
-    /// Returns whether to go on watching.
-    fn look(
+    /// Reports a change. Returns whether the arbiter is still to be watched.
+    fn check(
         &mut self,
         now: Instant,
         threshold: Duration,
-        slept: bool,
-        report: &mut impl FnMut(Turning),
+        was_suspended: bool,
+        report: &mut impl FnMut(ArbiterEvent),
     ) -> bool {
-        // Alone with the count, its task is gone, and with it the arbiter.
-        if Arc::strong_count(&self.beats) == 1 {
+        // The last reference means that the arbiter's task is gone, and with it the arbiter.
+        if Arc::strong_count(&self.counter) == 1 {
             return false;
         }
-        let beats = self.beats.load(Ordering::Relaxed);
-        let silent = now.saturating_duration_since(self.moved);
-        if beats != self.seen {
-            self.seen = beats;
-            self.moved = now;
-            if std::mem::take(&mut self.stalled) {
-                info!(arbiter = %self.name, ?silent, "arbiter turns again");
-                report(Turning::Resumed { arbiter: Arc::clone(&self.name), silent });
+        let count = self.counter.load(Ordering::Relaxed);
+        let stalled_for = now.saturating_duration_since(self.last_progress);
+        if count != self.last_count {
+            self.last_count = count;
+            self.last_progress = now;
+            if std::mem::take(&mut self.is_stalled) {
+                info!(arbiter = %self.name, ?stalled_for, "arbiter resumed");
+                report(ArbiterEvent::Resumed { arbiter: Arc::clone(&self.name), stalled_for });
             }
-        } else if slept && !self.stalled {
-            self.moved = now;
-        } else if silent >= threshold && !self.stalled {
-            self.stalled = true;
-            warn!(arbiter = %self.name, ?silent, "arbiter does not turn: something blocks its thread");
-            report(Turning::Stalled { arbiter: Arc::clone(&self.name), silent });
+        } else if was_suspended && !self.is_stalled {
+            self.last_progress = now;
+        } else if stalled_for >= threshold && !self.is_stalled {
+            self.is_stalled = true;
+            warn!(arbiter = %self.name, ?stalled_for, "arbiter stalled: a handler blocks its thread");
+            report(ArbiterEvent::Stalled { arbiter: Arc::clone(&self.name), stalled_for });
         }
         true
     }
@@ -131,50 +136,55 @@ mod tests {
     use super::*;
 
     const THRESHOLD: Duration = Duration::from_millis(40);
-    const LONG: Duration = Duration::from_secs(60);
+    const MAX_WAIT: Duration = Duration::from_secs(60);
 
     #[actix_web::test]
-    async fn a_blocked_arbiter_is_reported_once_and_again_when_it_turns() {
-        let (blocked, healthy, dead) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
+    async fn a_blocked_arbiter_is_reported_once_and_again_when_it_resumes() {
+        let blocked = Arbiter::new();
+        let healthy = Arbiter::new();
+        let dead = Arbiter::new();
         let names = [("dead", dead.handle()), ("healthy", healthy.handle()), ("blocked", blocked.handle())];
         dead.stop();
         dead.join().unwrap();
         let (report, reports) = channel();
-        let watchdog = Watchdog::start(names, THRESHOLD, move |turning| {
-            let _ = report.send(turning);
+        let watchdog = Watchdog::start(names, THRESHOLD, move |event| {
+            // The test may have dropped the receiver.
+            let _ = report.send(event);
         });
         let (release, until) = channel::<()>();
         blocked.spawn_fn(move || {
+            // An error is the release: the sender is dropped.
             let _ = until.recv();
         });
-        let of = |turning: Turning| match turning {
-            Turning::Stalled { arbiter, silent } => (arbiter, "stalled", silent),
-            Turning::Resumed { arbiter, silent } => (arbiter, "resumed", silent),
+        let split = |event: ArbiterEvent| match event {
+            ArbiterEvent::Stalled { arbiter, stalled_for } => (arbiter, "stalled", stalled_for),
+            ArbiterEvent::Resumed { arbiter, stalled_for } => (arbiter, "resumed", stalled_for),
         };
-        // A busy machine may hold the healthy one up as well; the dead one is never to be seen.
+        // A busy machine may stall the healthy arbiter as well; the dead one must never be reported.
         let next = || loop {
-            let (arbiter, what, silent) = of(reports.recv_timeout(LONG).unwrap());
+            let (arbiter, kind, stalled_for) = split(reports.recv_timeout(MAX_WAIT).unwrap());
             match &*arbiter {
-                "blocked" => return (what, silent),
+                "blocked" => return (kind, stalled_for),
                 other => assert_eq!(other, "healthy"),
             }
         };
-        let (what, silent) = next();
-        assert!(what == "stalled" && silent >= THRESHOLD, "{what} {silent:?}");
+        let (kind, stalled_for) = next();
+        assert!(kind == "stalled" && stalled_for >= THRESHOLD, "{kind} {stalled_for:?}");
         drop(release);
-        let (what, silent) = next();
-        assert!(what == "resumed" && silent >= THRESHOLD, "{what} {silent:?}");
+        let (kind, stalled_for) = next();
+        assert!(kind == "resumed" && stalled_for >= THRESHOLD, "{kind} {stalled_for:?}");
         drop(watchdog.unwrap());
     }
 
     #[actix_web::test]
-    async fn a_dropped_watchdog_lets_go_of_its_report_and_its_arbiters() {
+    async fn a_dropped_watchdog_drops_its_report_callback() {
         let arbiter = Arbiter::new();
-        let (report, reports) = channel::<Turning>();
-        let watchdog = Watchdog::start([("a", arbiter.handle())], LONG, move |turning| {
-            let _ = report.send(turning);
+        let (report, reports) = channel::<ArbiterEvent>();
+        let watchdog = Watchdog::start([("a", arbiter.handle())], MAX_WAIT, move |event| {
+            // The test may have dropped the receiver.
+            let _ = report.send(event);
         });
         drop(watchdog.unwrap());
-        assert_eq!(reports.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(reports.recv_timeout(MAX_WAIT), Err(RecvTimeoutError::Disconnected));
     }
 }

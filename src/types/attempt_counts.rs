@@ -1,40 +1,39 @@
-//! How attempts have ended, by number.
-//!
-//! Plain data.
+//! Counts of attempts by how they ended.
 
-use super::{Class, LaneName, Whose};
+use super::{Attribution, Class, TargetName};
 
 /// An attempt of a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedAttempt {
-    /// At which target.
-    pub target: LaneName,
-    /// Its number among the attempts that have left for the target's provider.
+    /// The target of the attempt.
+    pub target: TargetName,
+    /// The number of the attempt among those that were sent to the provider of the target.
     pub number: u64,
 }
 
-/// How attempts at a target have ended.
+/// Counts of the attempts at one target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttemptCounts {
-    /// Attempts that showed that the target works: it answered, or refused a request for the request's own reason.
+    /// Attempts that show that the target works: it answered, or it rejected a request because of the request
+    /// itself.
     pub answered: u64,
-    /// Attempts that failed for a reason that may not be the request's.
+    /// Attempts that failed for a reason that may lie outside the request.
     pub failed: u64,
 }
 
 impl AttemptCounts {
-    /// Counts an attempt that ended with an answer, or with a failure of this class.
+    /// Counts one attempt: `None` is an answer, `Some` is the class of the failure.
     pub fn count(&mut self, failure: Option<Class>) {
-        match failure.map(|class| (class, class.whose())) {
-            // A target that is not found works for no request.
+        match failure.map(|class| (class, class.attribution())) {
+            // A target that is not found fails for every request.
             Some((Class::NotFound, _)) => self.failed += 1,
-            None | Some((_, Whose::Request)) => self.answered += 1,
-            Some((_, Whose::Attempt | Whose::Limit | Whose::Account)) => self.failed += 1,
-            Some((_, Whose::Ours)) => {}
+            None | Some((_, Attribution::Request)) => self.answered += 1,
+            Some((_, Attribution::Attempt | Attribution::Limit | Attribution::Account)) => self.failed += 1,
+            Some((_, Attribution::Router)) => {}
         }
     }
 
-    /// Returns what came after `earlier`.
+    /// Returns the difference to the `earlier` counts.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
@@ -43,7 +42,7 @@ impl AttemptCounts {
         }
     }
 
-    /// Returns both together.
+    /// Returns the sum of both counts.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {

@@ -1,29 +1,30 @@
-//! What is known of a failure's reason beside its class, where that decides what helps.
+//! The cause of a failure, where it decides which remedy helps and the class does not say it.
 
-/// A reason that asks for another remedy than the class alone does.
+/// A cause that needs another remedy than the class of the failure suggests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The provider wants a key, and none is configured for it.
+    /// The provider requires a key, and no key is configured.
     NoKeyConfigured,
-    /// A limit of the user's own configuration: `requests_per_day`.
+    /// A limit in the user's configuration was reached: `requests_per_day`.
     ConfiguredLimit,
-    /// The server was addressed with `https` and does not speak TLS. The message says what to write.
+    /// The base URL is `https`, and the server does not support TLS. The message contains the URL to use.
     NoTls,
-    /// The server answers with another address. The message says what to write.
+    /// The server redirects to another URL. The message contains the URL to use.
     Redirected,
-    /// The server has no such path.
-    NoEndpoint,
-    /// A proxy wants a name and a password.
-    ProxyLogin,
-    /// What came is no answer of any API, such as a web page.
-    NoApi,
-    /// What came is larger than any answer of a model.
-    TooLarge,
+    /// The server does not have the requested path.
+    EndpointNotFound,
+    /// A proxy requires a user name and a password.
+    ProxyAuthRequired,
+    /// The response is not that of a model API, such as a web page.
+    NotAnApi,
+    /// The response is larger than any answer of a model.
+    ResponseTooLarge,
 }
 
 impl Cause {
-    /// Returns whether a server that never sent anything else is no API of a model, so that waiting does not help.
-    pub fn is_of_no_api(self) -> bool {
-        matches!(self, Self::NoApi | Self::TooLarge)
+    /// Returns whether this is evidence that the server is not a model API, if it never sent anything else.
+    /// Waiting does not help then.
+    pub fn is_not_an_api(self) -> bool {
+        matches!(self, Self::NotAnApi | Self::ResponseTooLarge)
     }
 }

@@ -1,7 +1,6 @@
-//! Reads durations as people write them: `"500ms"`, `"30s"`, `"1h 30m"`. For serde's `with`.
+//! Parses durations such as `"500ms"`, `"30s"` and `"1h 30m"`. For serde's `with`.
 //!
-//! A setting of no time at all, or of more than a year, is a slip of the pen and refused here, so
-//! that no clock arithmetic ever overflows.
+//! Zero and durations over a year are treated as mistakes and rejected, so that clock arithmetic cannot overflow.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,38 +9,38 @@ use jiff::fmt::friendly::{Designator, SpanParser, SpanPrinter};
 use serde::de::{Error, Visitor};
 use serde::{Deserializer, Serializer};
 
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const ADVICE: &str =
+const HELP: &str =
     r#"write it like "500ms", "30s", "10m" or "1h 30m"; the units are ms, s, m and h, and a day is "24h""#;
 
-/// Reads a duration.
+/// Parses a duration.
 ///
 /// # Errors
-/// When `text` is none, is zero, or is longer than a year.
+/// If `text` is not a duration, is zero, or is longer than a year.
 pub fn parse(text: &str) -> Result<Duration, String> {
     match parse_from_zero(text)? {
-        Duration::ZERO => Err(format!("{text:?} is no time at all; {ADVICE}")),
-        some => Ok(some),
+        Duration::ZERO => Err(format!("{text:?} is zero; {HELP}")),
+        duration => Ok(duration),
     }
 }
 
-/// Reads a duration that may be no time at all.
+/// Parses a duration that may be zero.
 ///
 /// # Errors
-/// When `text` is none, or is longer than a year.
+/// If `text` is not a duration or is longer than a year.
 pub fn parse_from_zero(text: &str) -> Result<Duration, String> {
     let Ok(duration) = SpanParser::new().parse_unsigned_duration(text) else {
-        return Err(format!("{text:?} is no duration; {ADVICE}"));
+        return Err(format!("{text:?} is not a duration; {HELP}"));
     };
-    if duration > LONGEST {
-        return Err(format!("{text:?} is longer than a year; {ADVICE}"));
+    if duration > MAX_DURATION {
+        return Err(format!("{text:?} is longer than a year; {HELP}"));
     }
     Ok(duration)
 }
 
-/// Writes a duration so that [`parse`] reads it back.
-pub fn show(duration: &Duration) -> String {
+/// Formats a duration so that [`parse`] accepts it.
+pub fn format(duration: &Duration) -> String {
     let mut text = String::new();
     let printer = SpanPrinter::new().designator(Designator::Compact);
     match printer.print_unsigned_duration(duration, &mut text) {
@@ -50,33 +49,33 @@ pub fn show(duration: &Duration) -> String {
     }
 }
 
-/// Reads a duration, for serde's `with`.
+/// Deserializes a duration, for serde's `with`.
 ///
 /// # Errors
-/// As [`parse`], and when the value is no text.
+/// As [`parse`], and if the value is not a string.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    from.deserialize_str(Text(parse))
+    from.deserialize_str(DurationVisitor(parse))
 }
 
-/// Reads a duration that may be no time at all.
+/// Deserializes a duration that may be zero.
 ///
 /// # Errors
-/// As [`parse_from_zero`], and when the value is no text.
+/// As [`parse_from_zero`], and if the value is not a string.
 pub fn deserialize_from_zero<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    from.deserialize_str(Text(parse_from_zero))
+    from.deserialize_str(DurationVisitor(parse_from_zero))
 }
 
-/// Writes a duration, for serde's `with`.
+/// Serializes a duration, for serde's `with`.
 ///
 /// # Errors
-/// The serializer's own.
+/// The errors of the serializer.
 pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&show(duration))
+    to.serialize_str(&format(duration))
 }
 
-struct Text(fn(&str) -> Result<Duration, String>);
+struct DurationVisitor(fn(&str) -> Result<Duration, String>);
 
-impl Visitor<'_> for Text {
+impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
+    fn durations_with_units_are_parsed() {
         for (text, milliseconds) in
             [("500ms", 500), ("30s", 30_000), ("10m", 600_000), ("1h 30m", 5_400_000), ("1.5s", 1_500)]
         {
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sensible_duration_is_refused_with_advice() {
+    fn an_invalid_duration_is_rejected_with_help() {
         for text in ["", "30", "fast", "0s", "-5s", "10 years", "2y", "1d", "9999999999h", "30s later"] {
             let error = parse(text).unwrap_err();
             assert!(
@@ -117,9 +116,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_duration_shown_reads_back(milliseconds in 1_u64..31_536_000_000) {
+        fn a_formatted_duration_parses_to_the_same_value(milliseconds in 1_u64..31_536_000_000) {
             let duration = Duration::from_millis(milliseconds);
-            prop_assert_eq!(parse(&show(&duration)), Ok(duration));
+            prop_assert_eq!(parse(&format(&duration)), Ok(duration));
         }
     }
 }

@@ -1,61 +1,62 @@
-//! What went wrong, decided once, and what to do about it.
+//! Failures and the retry decision for each.
 //!
-//! A failure is classified in the room where it arises. After that nobody looks at a status code:
-//! the router reads the [`Verdict`], people read the message.
+//! A failure is classified in the module where it occurs. Later decisions use the [`RetryAction`] and never a
+//! status code. The message is for the user.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Limited, Scope, Usage};
+use super::{Cause, RateLimitResource, Scope, Usage};
 
-/// Why a call, a step or an item failed.
+/// The class of the failure of a call, a step or an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// The provider asked us to slow down.
+    /// The provider rejected the request because of a rate limit.
     RateLimit,
-    /// The account's money or daily quota is spent.
+    /// The account's credit or its daily quota is exhausted.
     Quota,
-    /// The provider says that it is overloaded.
+    /// The provider reported that it is overloaded.
     Overloaded,
-    /// The provider failed.
+    /// The provider failed internally.
     ServerError,
-    /// The provider could not be reached, or the connection broke before an answer began.
+    /// The provider could not be reached, or the connection broke before the response began.
     NetworkError,
-    /// The provider stayed silent for longer than it may.
+    /// The provider sent nothing for longer than the timeout.
     Timeout,
-    /// The reply could not be understood, broke off, or stopped without its finish reason.
+    /// The response could not be parsed, was cut off, or ended without a finish reason.
     Unreadable,
-    /// The provider refused the key.
+    /// The provider rejected the key.
     Auth,
-    /// The provider knows no such model or address.
+    /// The provider does not have the model or the URL path.
     NotFound,
     /// The prompt does not fit the model.
     TooLong,
-    /// The provider's safety systems, or the model itself, refused.
+    /// The provider's content filter, or the model itself, refused.
     ContentFilter,
-    /// The provider refused the request as wrong.
+    /// The provider rejected the request as invalid.
     ApiError,
-    /// The answer reached its own `max_tokens` and is cut.
+    /// The answer reached `max_tokens` and is cut.
     Truncated,
-    /// The answer failed its check after every re-ask, or the provider's own check.
+    /// The answer failed validation after all validation retries, or the provider's own validation.
     ValidationError,
-    /// The item lacks something that the pipeline's templates need.
+    /// The item lacks a value that the pipeline's templates need.
     TemplateError,
-    /// A spending cap was met.
+    /// A budget was exhausted.
     Budget,
-    /// No lane could answer in time, or a large template or check waited for its turn until then.
+    /// No target answered before the deadline, or a large template or validation was still queued at the
+    /// deadline.
     Deadline,
-    /// The run was stopped.
+    /// The run was cancelled.
     Cancelled,
-    /// A bug of ours: an actor, a call or the check of an answer panicked; or a check took too long.
+    /// An internal error: an actor, a call or a validation panicked, or a validation took too long.
     Internal,
 }
 
 impl Class {
-    /// Every class, in the order of the documentation.
+    /// All classes, in the order of the documentation.
     pub const ALL: [Self; 19] = [
         Self::RateLimit,
         Self::Quota,
@@ -78,7 +79,7 @@ impl Class {
         Self::Internal,
     ];
 
-    /// Returns the word used in output lines and reports.
+    /// Returns the name that output lines and reports use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RateLimit => "rate_limit",
@@ -103,9 +104,9 @@ impl Class {
         }
     }
 
-    /// Returns whether it says that the provider is not well: it answered badly, or not at all. No `_` arm:
-    /// a new class does not compile until someone has decided.
-    pub fn is_providers_fault(self) -> bool {
+    /// Returns whether the failure is evidence that the provider is unhealthy. No `_` arm, so that a new class
+    /// does not compile without a decision.
+    pub fn is_provider_fault(self) -> bool {
         match self {
             Self::Overloaded | Self::ServerError | Self::NetworkError | Self::Timeout | Self::Unreadable => {
                 true
@@ -129,22 +130,23 @@ impl Class {
 }
 
 impl Class {
-    /// Returns whose failure it is. No `_` arm: a new class does not compile until someone has decided.
-    pub fn whose(self) -> Whose {
+    /// Returns what the failure is attributed to. No `_` arm, so that a new class does not compile without a
+    /// decision.
+    pub fn attribution(self) -> Attribution {
         match self {
             Self::Overloaded | Self::ServerError | Self::NetworkError | Self::Timeout | Self::Unreadable => {
-                Whose::Attempt
+                Attribution::Attempt
             }
-            Self::RateLimit => Whose::Limit,
-            Self::Quota | Self::Auth | Self::Budget => Whose::Account,
+            Self::RateLimit => Attribution::Limit,
+            Self::Quota | Self::Auth | Self::Budget => Attribution::Account,
             Self::NotFound
             | Self::TooLong
             | Self::ContentFilter
             | Self::ApiError
             | Self::Truncated
             | Self::ValidationError
-            | Self::TemplateError => Whose::Request,
-            Self::Deadline | Self::Cancelled | Self::Internal => Whose::Ours,
+            | Self::TemplateError => Attribution::Request,
+            Self::Deadline | Self::Cancelled | Self::Internal => Attribution::Router,
         }
     }
 }
@@ -155,86 +157,87 @@ impl fmt::Display for Class {
     }
 }
 
-/// Whose failure it is: what becomes of an item follows from that.
+/// What a failure is attributed to. It determines what happens to the item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// The attempt's: the provider failed, which says nothing about the request unless others succeed meanwhile.
+pub enum Attribution {
+    /// The attempt: the provider failed. This is no evidence about the request unless other requests succeed
+    /// meanwhile.
     Attempt,
-    /// The limit's: the request has to wait.
+    /// A rate limit: the request has to wait.
     Limit,
-    /// The account's: its key, its money or its quota.
+    /// The account: its key, its credit or its quota.
     Account,
-    /// The request's: its content, its template or its answer.
+    /// The request: its content, its template or its answer.
     Request,
-    /// Ours.
-    Ours,
+    /// This program: a deadline, a cancellation or an internal error.
+    Router,
 }
 
-/// What the router does about a failure.
+/// The router's action after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Ask the same lane again, not before `after` when it is given.
-    Again {
-        /// How long the provider asked us to wait.
+pub enum RetryAction {
+    /// Retry the same target, not before `after` has passed if it is set.
+    Retry {
+        /// The wait that the provider requested.
         after: Option<Duration>,
     },
-    /// Ask another lane now.
-    Elsewhere,
-    /// Give up: asking again would fail again.
-    Never,
+    /// Use another target now.
+    Failover,
+    /// Fail the request: a retry would fail in the same way.
+    Fail,
 }
 
 /// Whether the provider may have charged for a failed call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Charged {
-    /// The provider refused it before any work.
+    /// The provider rejected the call before any work.
     #[default]
     No,
-    /// The call's fate is unknown, or it was cut after work had begun.
+    /// The outcome of the call is unknown, or it was cut after work began.
     Maybe,
 }
 
-/// A failed call, with everything that is known about it.
+/// The failure of a call, with all that is known about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{class}: {message}")]
 pub struct Failure {
-    /// Why, in one word.
+    /// The class of the failure.
     pub class: Class,
-    /// Why, in the provider's words where there are any.
+    /// The message, in the provider's words if there are any.
     pub message: Box<str>,
-    /// The HTTP status, for people; no code decides by it.
+    /// The HTTP status, for display only. Decisions do not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The provider's own error code, such as `insufficient_quota`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Box<str>>,
-    /// What is known of the reason beside the class, where that decides what helps.
+    /// The cause, where it decides which remedy helps.
     #[serde(skip)]
     pub cause: Option<Cause>,
-    /// How far it reaches, where the class does not say.
+    /// The scope, where the class does not determine it.
     #[serde(skip)]
     pub scope: Scope,
-    /// How long the provider asked us to wait, or a limit requires. Never an estimate:
-    /// [`Unanswered::expected_wait`](super::Unanswered::expected_wait) may be one.
+    /// The wait that the provider requested or that a limit requires. Never an estimate, unlike
+    /// [`RequestError::expected_wait`](super::RequestError::expected_wait).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
-    /// What the rate limit counts that was met, where the provider said so.
+    /// The resource whose rate limit was reached, if the provider reported it.
     #[serde(skip)]
-    pub limited: Option<Limited>,
-    /// Whether it may have cost money.
+    pub limited_resource: Option<RateLimitResource>,
+    /// Whether the call may have been charged.
     #[serde(default)]
     pub charged: Charged,
-    /// The tokens that were used all the same, where the provider said so.
+    /// The tokens used despite the failure, if the provider reported them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Box<Usage>>,
-    /// What the model had said, where a check or a limit made it a failure.
+    /// The output of the model, if a validation or a limit caused the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Box<str>>,
 }
 
 impl Failure {
-    /// Makes a failure that cost nothing.
+    /// Creates a failure of a call that was not charged.
     pub fn new(class: Class, message: impl Into<Box<str>>) -> Self {
         Self {
             class,
@@ -244,59 +247,59 @@ impl Failure {
             cause: None,
             scope: Scope::Class,
             retry_after: None,
-            limited: None,
+            limited_resource: None,
             charged: Charged::No,
             usage: None,
             text: None,
         }
     }
 
-    /// Says that the provider may have charged for it.
+    /// Marks the call as possibly charged.
     #[must_use]
     pub fn maybe_charged(mut self) -> Self {
         self.charged = Charged::Maybe;
         self
     }
 
-    /// Says what it used all the same, and so cost.
+    /// Sets the tokens used and marks the call as possibly charged.
     #[must_use]
-    pub fn used(mut self, usage: Option<Usage>) -> Self {
+    pub fn with_usage(mut self, usage: Option<Usage>) -> Self {
         self.usage = usage.map(Box::new);
         self.maybe_charged()
     }
 
-    /// Says how far it reaches.
+    /// Sets the scope.
     #[must_use]
-    pub fn reaching(mut self, scope: Scope) -> Self {
+    pub fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// Says what is known of the reason.
+    /// Sets the cause.
     #[must_use]
-    pub fn because(mut self, cause: Cause) -> Self {
+    pub fn with_cause(mut self, cause: Cause) -> Self {
         self.cause = Some(cause);
         self
     }
 
-    /// Returns whether another key of the same provider may be taken for the same request.
-    pub fn may_take_another_key(&self) -> bool {
+    /// Returns whether another key of the same provider may be used for the same request.
+    pub fn allows_another_key(&self) -> bool {
         matches!(self.class, Class::Auth | Class::Quota) || matches!(self.scope, Scope::Key | Scope::Unclear)
     }
 
-    /// Keeps what the model had said.
+    /// Sets the output of the model.
     #[must_use]
     pub fn with_text(mut self, text: impl Into<Box<str>>) -> Self {
         self.text = Some(text.into());
         self
     }
 
-    /// Returns what to do next. No `_` arm: a new class does not compile until someone has decided.
-    pub fn verdict(&self) -> Verdict {
+    /// Returns what to do next. No `_` arm, so that a new class does not compile without a decision.
+    pub fn retry_action(&self) -> RetryAction {
         match self.class {
-            Class::RateLimit if self.scope == Scope::Target => Verdict::Elsewhere,
+            Class::RateLimit if self.scope == Scope::Target => RetryAction::Failover,
             Class::RateLimit | Class::Overloaded | Class::ServerError => {
-                Verdict::Again { after: self.retry_after }
+                RetryAction::Retry { after: self.retry_after }
             }
             Class::Quota
             | Class::NetworkError
@@ -304,14 +307,14 @@ impl Failure {
             | Class::Unreadable
             | Class::Auth
             | Class::NotFound
-            | Class::TooLong => Verdict::Elsewhere,
+            | Class::TooLong => RetryAction::Failover,
             Class::ContentFilter | Class::ApiError => match self.scope {
-                Scope::Parameter(_) => Verdict::Again { after: None },
-                Scope::Key | Scope::Target | Scope::Unclear => Verdict::Elsewhere,
-                Scope::Class | Scope::Model | Scope::Doubtful | Scope::Answer => Verdict::Never,
+                Scope::Parameter(_) => RetryAction::Retry { after: None },
+                Scope::Key | Scope::Target | Scope::Unclear => RetryAction::Failover,
+                Scope::Class | Scope::Model | Scope::KeyUnderRecheck | Scope::Answer => RetryAction::Fail,
             },
             Class::ValidationError if self.scope == Scope::Answer => {
-                Verdict::Again { after: self.retry_after }
+                RetryAction::Retry { after: self.retry_after }
             }
             Class::Truncated
             | Class::ValidationError
@@ -319,7 +322,7 @@ impl Failure {
             | Class::Budget
             | Class::Deadline
             | Class::Cancelled
-            | Class::Internal => Verdict::Never,
+            | Class::Internal => RetryAction::Fail,
         }
     }
 }
@@ -329,11 +332,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_reads_back_from_its_word() {
+    fn every_class_deserializes_from_its_name() {
         for class in Class::ALL {
-            let word = serde_json::to_string(&class).unwrap();
-            assert_eq!(word, format!("\"{class}\""));
-            assert_eq!(serde_json::from_str::<Class>(&word).unwrap(), class);
+            let name = serde_json::to_string(&class).unwrap();
+            assert_eq!(name, format!("\"{class}\""));
+            assert_eq!(serde_json::from_str::<Class>(&name).unwrap(), class);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tells by sixteen bytes whether something is still what it was.
+//! A 16-byte digest that shows whether content has changed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,19 +6,20 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-/// The first half of SHA-256 over some parts: equal exactly where all parts are, for every purpose here.
+/// The first half of a SHA-256 digest over a list of parts. Equal digests are treated as equal parts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub [u8; 16]);
 
 impl Fingerprint {
-    /// Takes the fingerprint of `parts`, in their order; where one ends and the next begins counts too.
+    /// Returns the fingerprint of `parts` in their order. The boundaries between the parts are part of the
+    /// digest.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut all = Sha256::new();
+        let mut hasher = Sha256::new();
         for part in parts {
-            all.update((part.len() as u64).to_le_bytes());
-            all.update(part);
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
         }
-        let digest = all.finalize();
+        let digest = hasher.finalize();
         let mut half = [0; 16];
         half.copy_from_slice(&digest[..16]);
         Self(half)
@@ -37,7 +38,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// A text that is no fingerprint.
+/// A text is not a fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint is 32 hexadecimal digits")]
 pub struct FingerprintError;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_one_part_ends_counts() {
+    fn part_boundaries_change_the_fingerprint() {
         let of = |parts: &[&str]| Fingerprint::of(parts.iter().map(|part| part.as_bytes()));
         assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
         assert_ne!(of(&["a"]), of(&["a", ""]));
@@ -83,11 +84,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_it_is_written() {
+    fn a_formatted_fingerprint_parses_to_the_same_value() {
         let one = Fingerprint::of([b"x".as_slice()]);
         assert_eq!(one.to_string().parse(), Ok(one));
-        for odd in ["", "zz", "é", &"g".repeat(32), &"é".repeat(16)] {
-            assert_eq!(odd.parse::<Fingerprint>(), Err(FingerprintError), "{odd}");
+        for invalid in ["", "zz", "é", &"g".repeat(32), &"é".repeat(16)] {
+            assert_eq!(invalid.parse::<Fingerprint>(), Err(FingerprintError), "{invalid}");
         }
     }
 }

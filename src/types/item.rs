@@ -1,4 +1,4 @@
-//! What an item is called and how it can end.
+//! The key of an item and its final status.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 use super::name::name;
 
 name! {
-    /// An item's identity: its `id`, else the hash of its content. Never its row number, which
-    /// changes when the file does.
+    /// The identity of an item: its `id`, or else the hash of its content. The row number is never used, because
+    /// it changes with the file.
     ItemKey
 }
 
-/// How an item ended.
+/// The final status of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemStatus {
-    /// Every step that was due has a checked answer.
+    /// Every step whose condition was true has a validated answer.
     Completed,
-    /// A step that is not optional failed.
+    /// A required step failed.
     Failed,
-    /// No step was due: every condition was false.
+    /// The condition of every step was false.
     Skipped,
 }
 
 impl ItemStatus {
-    /// Returns the word used in output lines and reports.
+    /// Returns the name that output lines and reports use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",

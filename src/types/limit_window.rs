@@ -1,15 +1,15 @@
-//! The time over which a provider counts a limit.
+//! The time window over which a provider counts a limit.
 
 use std::time::Duration;
 
-/// Over which time an advertised limit counts.
+/// The time window of an advertised limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LimitWindow {
-    /// A minute or a day, as is the vendor's habit: the reset time tells them apart.
+    /// The vendor's default, a minute or a day: the reset time shows which.
     #[default]
-    OfVendor,
-    /// This time: the headers say so.
-    Is(Duration),
-    /// Any: the headers are those of a gateway, which may count by the second as well.
+    VendorDefault,
+    /// This duration, as the headers state it.
+    Fixed(Duration),
+    /// Unknown: the headers are those of a gateway, which may also count by the second.
     Unknown,
 }

@@ -1,24 +1,24 @@
-//! What a prompt can carry besides text.
+//! Content of a prompt other than text.
 
 use std::sync::Arc;
 
-/// An image, a document or a sound.
+/// An image, a document or an audio recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
     /// The media type, such as `image/png`.
     pub media_type: Arc<str>,
-    /// A file name to show the model, where the format has a place for it.
+    /// A file name for the model, if the format supports one.
     pub name: Option<Arc<str>>,
-    /// The content, or where it is.
+    /// The content, or its URL.
     pub data: MediaData,
 }
 
-/// The content of a [`Media`], or its address.
+/// The content of a [`Media`], or its URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediaData {
     /// Standard base64 with padding.
     Base64(Arc<str>),
-    /// An address that the provider itself fetches.
+    /// A URL that the provider fetches.
     Url(Arc<str>),
 }
 
@@ -28,7 +28,7 @@ impl Media {
         self.media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
-    /// Returns whether its content is text, which a model can read as a part of the prompt.
+    /// Returns whether the content is text, which can be sent as a part of the prompt.
     pub fn is_text(&self) -> bool {
         let essence = self.essence();
         essence.starts_with("text/")
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_from_what_only_a_program_reads() {
+    fn text_media_types_are_distinguished_from_binary_ones() {
         let is_text = |media_type: &str| {
             Media { media_type: media_type.into(), name: None, data: MediaData::Base64("".into()) }.is_text()
         };

@@ -1,4 +1,4 @@
-//! Money, in whole billionths of a US dollar, so that a million small calls add up exactly.
+//! Money in whole billionths of a US dollar, so that the sum of many small amounts is exact.
 
 use std::fmt;
 use std::iter::Sum;
@@ -14,19 +14,19 @@ use super::{Tokens, Usage};
 pub struct NanoUsd(pub u64);
 
 impl NanoUsd {
-    /// Most that one attempt is believed to cost, $100,000. A database that counts in 64 bits can then add up
-    /// more attempts than anybody can pay for.
+    /// The highest credible cost of one attempt, $100,000. A 64-bit database column can then sum more than
+    /// 90,000 attempts of this cost.
     pub const MAX_CREDIBLE_COST: Self = Self(100_000_000_000_000);
 
-    /// Returns the amount in dollars, for showing only.
+    /// Returns the amount in dollars, for display only.
     pub fn dollars(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// Returns what is left when `taken` is taken away; nothing when that is more.
+    /// Returns the difference, or zero if `other` is larger.
     #[must_use]
-    pub fn less(self, taken: Self) -> Self {
-        Self(self.0.saturating_sub(taken.0))
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 
@@ -51,37 +51,37 @@ impl Sum for NanoUsd {
 }
 
 impl fmt::Display for NanoUsd {
-    /// Shows cents from ten cents up, and enough digits to see small sums below.
+    /// Shows whole cents for ten cents and more, and six decimals below.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = if self.0 >= 100_000_000 || self.0 == 0 { 2 } else { 6 };
         out.pad(&format!("${:.digits$}", self.dollars()))
     }
 }
 
-/// What a model's tokens cost, in US dollars per million tokens.
+/// The price of a model's tokens, in US dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
-    /// Tokens that the model reads.
+    /// Input tokens.
     pub input: f64,
-    /// Tokens that the model writes, reasoning included.
+    /// Output tokens, reasoning included.
     pub output: f64,
-    /// Tokens read from the provider's cache; `None` means as `input`.
+    /// Tokens read from the provider's cache; `None` means the price of `input`.
     #[serde(default)]
     pub cached: Option<f64>,
-    /// Tokens written to the provider's cache; `None` means as `input`.
+    /// Tokens written to the provider's cache; `None` means the price of `input`.
     #[serde(default)]
     pub cache_write: Option<f64>,
-    /// What a whole call costs whose prompt is long; `None` means the same.
+    /// The price of the whole call if its prompt is long; `None` means the same price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub long: Option<LongPrice>,
+    pub long: Option<LongPromptPrice>,
 }
 
-/// What a call with a long prompt costs, in US dollars per million tokens.
+/// The price of a call with a long prompt, in US dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LongPrice {
-    /// Tokens of prompt, cached ones included, above which it counts.
+pub struct LongPromptPrice {
+    /// This price applies if the prompt has more tokens than this, cached ones included.
     pub over: u64,
     /// As [`Price::input`].
     pub input: f64,
@@ -96,25 +96,26 @@ pub struct LongPrice {
 }
 
 impl Price {
-    /// Returns what the `usage` of one attempt costs; `None` for a sum that no attempt can cost, which is unknown.
+    /// Returns the cost of the `usage` of one attempt; `None` (unknown) if it exceeds
+    /// [`NanoUsd::MAX_CREDIBLE_COST`].
     pub fn cost(&self, usage: &Usage) -> Option<NanoUsd> {
         let Self { input, output, cached, cache_write, long } = *self;
         let (input, output, cached, cache_write) = match long.filter(|long| usage.input.0 > long.over) {
             Some(long) => (long.input, long.output, long.cached, long.cache_write),
             None => (input, output, cached, cache_write),
         };
-        let special = usage.cached.0.saturating_add(usage.cache_write.0);
-        let plain = Tokens(usage.input.0.saturating_sub(special));
+        let cache_tokens = usage.cached.0.saturating_add(usage.cache_write.0);
+        let uncached = Tokens(usage.input.0.saturating_sub(cache_tokens));
         let parts = [
-            (plain, input),
+            (uncached, input),
             (usage.cached, cached.unwrap_or(input)),
             (usage.cache_write, cache_write.unwrap_or(input)),
             (usage.output, output),
         ];
         parts.into_iter().try_fold(NanoUsd(0), |sum, (tokens, dollars_per_million)| {
-            // A thousandth of a dollar per million tokens is one nano-dollar a token.
+            // $0.001 per million tokens is one nano-dollar per token.
             let cost = (tokens.0 as f64 * dollars_per_million * 1e3).round();
-            // Also false for what is no number.
+            // Also false for NaN.
             let is_credible = cost <= NanoUsd::MAX_CREDIBLE_COST.0 as f64;
             let sum = sum + NanoUsd(if is_credible { cost as u64 } else { return None });
             (sum <= NanoUsd::MAX_CREDIBLE_COST).then_some(sum)
@@ -128,8 +129,7 @@ mod tests {
 
     #[test]
     fn cached_tokens_are_charged_once_and_at_their_own_price() {
-        let (cached, cache_write) = (Some(0.1), Some(1.25));
-        let price = Price { input: 1.0, output: 5.0, cached, cache_write, long: None };
+        let price = Price { input: 1.0, output: 5.0, cached: Some(0.1), cache_write: Some(1.25), long: None };
         let usage = Usage {
             input: Tokens(1_000),
             cached: Tokens(600),
@@ -137,13 +137,14 @@ mod tests {
             output: Tokens(200),
             reasoning: Tokens(50),
         };
-        // 300 plain + 600 cached + 100 written + 200 out, in nano-dollars.
+        // 300 uncached + 600 cached + 100 written to the cache + 200 output, in nano-dollars.
         assert_eq!(price.cost(&usage), Some(NanoUsd(300_000 + 60_000 + 125_000 + 1_000_000)));
     }
 
     #[test]
-    fn a_long_prompt_makes_the_whole_call_dearer() {
-        let long = LongPrice { over: 1_000, input: 2.0, output: 7.5, cached: Some(0.2), cache_write: None };
+    fn a_long_prompt_raises_the_price_of_the_whole_call() {
+        let long =
+            LongPromptPrice { over: 1_000, input: 2.0, output: 7.5, cached: Some(0.2), cache_write: None };
         let price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: Some(long) };
         let usage = |input| Usage { input: Tokens(input), output: Tokens(10), ..Usage::default() };
         assert_eq!(price.cost(&usage(1_000)), Some(NanoUsd(1_000_000 + 50_000)));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_no_attempt_can_cost_is_unknown() {
+    fn a_cost_that_is_not_credible_is_unknown() {
         let price = |input| Price { input, output: 1.0, cached: None, cache_write: None, long: None };
         let usage = |tokens| Usage { input: Tokens(tokens), ..Usage::default() };
         assert_eq!(price(1.0).cost(&usage(u64::MAX)), None);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_a_cent_is_still_seen() {
+    fn a_tenth_of_a_cent_is_displayed() {
         assert_eq!(NanoUsd(1_234_000).to_string(), "$0.001234");
         assert_eq!(NanoUsd(2_500_000_000).to_string(), "$2.50");
     }

@@ -1,6 +1,6 @@
-//! Names that a configuration gives: providers, models, lanes, routes, steps, keys.
+//! Names from the configuration: providers, models, targets, routes, steps and keys.
 //!
-//! Cloning one costs a reference count, so every call may carry them.
+//! A clone only increments a reference count.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Returns the name as it was written.
+            /// Returns the name as a string slice.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -56,78 +56,79 @@ macro_rules! name {
 pub(super) use name;
 
 name! {
-    /// A provider, as `[provider.NAME]` calls it.
+    /// The name of a provider: `NAME` in `[provider.NAME]`.
     ProviderName
 }
 name! {
-    /// A model, as `[provider.X.models.NAME]` calls it; what is sent to the provider is the model's `name`.
+    /// The name of a model: `NAME` in `[provider.X.models.NAME]`. The provider receives the model's `name`
+    /// setting.
     ModelName
 }
 name! {
-    /// A route, as `[route.NAME]` calls it.
+    /// The name of a route: `NAME` in `[route.NAME]`.
     RouteName
 }
 name! {
-    /// A step of a pipeline.
+    /// The name of a pipeline step.
     StepName
 }
 name! {
-    /// Tells one key of a provider from another without showing it, such as `env:OPENAI_API_KEY`.
+    /// Identifies a provider's key without showing it, such as `env:OPENAI_API_KEY`.
     KeyLabel
 }
 
-/// One model of one provider: where a call can go. Written `provider/model`.
+/// The name of a target: one model at one provider, written `provider/model`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LaneName {
+pub struct TargetName {
     /// The provider.
     pub provider: ProviderName,
-    /// The model, by its name in the configuration.
+    /// The name of the model in the configuration.
     pub model: ModelName,
 }
 
-impl fmt::Display for LaneName {
+impl fmt::Display for TargetName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(&format!("{}/{}", self.provider, self.model))
     }
 }
 
-/// A lane that is not written `provider/model`.
+/// A text is not a target name of the form `provider/model`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a lane is written provider/model, not {0:?}")]
-pub struct LaneNameError(String);
+#[error("a target is written provider/model, not {0:?}")]
+pub struct TargetNameError(String);
 
-impl FromStr for LaneName {
-    type Err = LaneNameError;
+impl FromStr for TargetName {
+    type Err = TargetNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('/') {
             Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
                 Ok(Self { provider: provider.into(), model: model.into() })
             }
-            _ => Err(LaneNameError(text.to_owned())),
+            _ => Err(TargetNameError(text.to_owned())),
         }
     }
 }
 
-impl Serialize for LaneName {
+impl Serialize for TargetName {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for LaneName {
+impl<'de> Deserialize<'de> for TargetName {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-/// Who waits for a call: a person goes before a nightly run, on the same quota.
+/// The priority of a request. Interactive requests go before batch requests on the same quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// A person is waiting.
+    /// A user waits for the response.
     Interactive,
-    /// A run that may take its time.
+    /// The request may be delayed.
     #[default]
     Batch,
 }
@@ -137,15 +138,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_name_may_hold_slashes() {
-        let lane: LaneName = "router/meta/llama-4".parse().unwrap();
-        assert_eq!((lane.provider.as_str(), lane.model.as_str()), ("router", "meta/llama-4"));
+    fn a_model_name_may_contain_slashes() {
+        let target: TargetName = "router/meta/llama-4".parse().unwrap();
+        assert_eq!((target.provider.as_str(), target.model.as_str()), ("router", "meta/llama-4"));
     }
 
     #[test]
-    fn a_lane_without_a_model_is_refused() {
-        for wrong in ["claude", "claude/", "/haiku", ""] {
-            assert!(wrong.parse::<LaneName>().is_err(), "{wrong:?}");
+    fn a_target_without_a_model_is_rejected() {
+        for invalid in ["claude", "claude/", "/haiku", ""] {
+            assert!(invalid.parse::<TargetName>().is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,31 +1,31 @@
-//! Where an address leads: its scheme and host.
+//! The origin of a URL: its scheme and host.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The scheme and host of an `http` or `https` address, in one form.
+/// The scheme and host of an `http` or `https` URL, normalized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Origin(Box<str>);
 
-/// A text is no scheme and host that all readers of addresses understand alike.
+/// A text is not a scheme and host that all URL parsers read alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no plain host, such as \"cdn.example.com\" or \"http://intranet:8080\"")]
+#[error("it is not a plain host, such as \"cdn.example.com\" or \"http://intranet:8080\"")]
 pub struct OriginError;
 
 impl Origin {
-    /// Returns where an address leads. `None` when its host is not ended, or some reader of addresses could see
-    /// another host in it.
-    pub fn of(address: &str) -> Option<Self> {
-        let (scheme, rest) = address.split_once("://")?;
+    /// Returns the origin of a URL. `None` if no `/`, `?` or `#` ends the host, or if some URL parser could read
+    /// another host.
+    pub fn of(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
         let host = &rest[..rest.find(['/', '?', '#'])?];
         Self::new(scheme, host)
     }
 
     fn new(scheme: &str, host: &str) -> Option<Self> {
-        // No user, no escape, no backslash, no blank: what stands there is what everybody asks.
+        // No user name, escape, backslash or space, so that all URL parsers read the same host.
         let is_plain = |byte: u8| {
             byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
         };
@@ -38,7 +38,7 @@ impl Origin {
 impl FromStr for Origin {
     type Err = OriginError;
 
-    /// Reads a host with or without its scheme, which is `https` where it is missing.
+    /// Parses a host with an optional scheme; the default is `https`.
     fn from_str(text: &str) -> Result<Self, OriginError> {
         let (scheme, host) = text.split_once("://").unwrap_or(("https", text));
         Self::new(scheme, host.strip_suffix('/').unwrap_or(host)).ok_or(OriginError)
@@ -69,12 +69,12 @@ impl fmt::Display for Origin {
 mod tests {
     use super::*;
 
-    fn of(address: &str) -> Option<String> {
-        Origin::of(address).map(String::from)
+    fn of(url: &str) -> Option<String> {
+        Origin::of(url).map(String::from)
     }
 
     #[test]
-    fn an_address_leads_to_its_scheme_and_host() {
+    fn the_origin_is_scheme_and_host() {
         assert_eq!(of("https://CDN.example.com/a.png").as_deref(), Some("https://cdn.example.com"));
         assert_eq!(of("http://[::1]:8080/?a").as_deref(), Some("http://[::1]:8080"));
         assert_eq!("cdn.example.com".parse::<Origin>().unwrap().to_string(), "https://cdn.example.com");
@@ -82,8 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_readers_of_addresses_see_differently_is_none() {
-        for address in [
+    fn a_host_that_url_parsers_read_differently_is_rejected() {
+        for url in [
             "https://cdn.example.com",
             "https://cdn.example.com@evil.example/a.png",
             "https://evil.example\\.cdn.example.com/a.png",
@@ -93,7 +93,7 @@ mod tests {
             "ftp://cdn.example.com/a.png",
             "//cdn.example.com/a.png",
         ] {
-            assert_eq!(of(address), None, "{address}");
+            assert_eq!(of(url), None, "{url}");
         }
         for host in ["", "*.example.com", "a b", "ftp://a", "https://a/b"] {
             assert_eq!(host.parse::<Origin>(), Err(OriginError), "{host}");

@@ -1,89 +1,90 @@
-//! A question to a model, in no provider's format.
+//! A prompt, independent of the provider's format.
 
 use std::sync::Arc;
 
 use super::Media;
 
-/// A question to a model. `wire` turns it into a provider's bytes.
+/// The prompt of a request. `wire` encodes it for a provider.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Prompt {
-    /// Instructions that stand above the conversation.
+    /// The system instructions.
     pub system: Option<Arc<str>>,
-    /// The conversation, oldest first; the last message is the user's.
+    /// The conversation, oldest message first; the last message is the user's.
     pub messages: Vec<Message>,
-    /// What the answer must look like.
-    pub shape: Shape,
-    /// Most tokens the answer may have, reasoning included. `None` leaves it to the provider.
+    /// The required format of the answer.
+    pub response_format: ResponseFormat,
+    /// The maximum number of output tokens, reasoning included. `None` leaves it to the provider.
     pub max_tokens: Option<u32>,
-    /// Sampling temperature. `None` leaves it to the provider.
+    /// The sampling temperature. `None` leaves it to the provider.
     pub temperature: Option<f64>,
 }
 
 impl Prompt {
-    /// Makes a prompt of one user message that asks for plain text.
+    /// Creates a prompt with one user message and a plain-text answer.
     pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self { messages: vec![Message::user(text)], ..Self::default() }
     }
 
-    /// Returns how many bytes of text the model will read; media are not counted.
+    /// Returns the number of bytes of text in the prompt; media are not counted.
     pub fn text_bytes(&self) -> usize {
         let parts = self.messages.iter().flat_map(|message| &message.parts);
-        let said: usize = parts.map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum();
-        said + self.system.as_deref().map_or(0, str::len)
+        let part_bytes: usize =
+            parts.map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum();
+        part_bytes + self.system.as_deref().map_or(0, str::len)
     }
 }
 
-/// One turn of the conversation.
+/// One message of the conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The author of the message.
     pub role: Role,
-    /// What is said, in order.
+    /// The content, in order.
     pub parts: Vec<Part>,
 }
 
 impl Message {
-    /// Makes a user's message of plain text.
+    /// Creates a user message with plain text.
     pub fn user(text: impl Into<Arc<str>>) -> Self {
         Self { role: Role::User, parts: vec![Part::Text(text.into())] }
     }
 
-    /// Makes a model's message of plain text, such as an earlier answer.
+    /// Creates an assistant message with plain text, such as an earlier answer.
     pub fn assistant(text: impl Into<Arc<str>>) -> Self {
         Self { role: Role::Assistant, parts: vec![Part::Text(text.into())] }
     }
 }
 
-/// Who speaks in a [`Message`].
+/// The author of a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
 }
 
-/// A piece of a [`Message`].
+/// A part of a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// Plain text.
     Text(Arc<str>),
-    /// A picture.
+    /// An image.
     Image(Media),
     /// A document, such as a PDF.
     Document(Media),
-    /// A sound recording.
+    /// An audio recording.
     Audio(Media),
 }
 
-/// What an answer must look like.
+/// The required format of an answer.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub enum Shape {
+pub enum ResponseFormat {
     /// Any text.
     #[default]
     Text,
-    /// One of these words.
+    /// One of these choices.
     Choice(Arc<[String]>),
-    /// JSON that satisfies this JSON Schema.
+    /// JSON that is valid for this JSON Schema.
     Json(Arc<serde_json::Value>),
 }

@@ -1,46 +1,46 @@
-//! How far a refusal reaches: to everything that is asked with a key, to one model, or to one request.
+//! The scope of a failure: a key, one model, or one request.
 
-/// How far a failure reaches, where its class alone does not say. It is not stored: it matters only while the
-/// request is under way.
+/// The scope of a failure, where its class does not determine it. It is not stored, because it matters only while
+/// the request is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
-    /// As far as the class says: `auth` and `quota` are the account's, all others are the request's.
+    /// Determined by the class: `auth` and `quota` affect the account, all others the request.
     #[default]
     Class,
-    /// `auth` and `quota`: the provider names the model. The key may be used for others.
+    /// `auth` and `quota`: the provider named the model. The key may work for other models.
     Model,
-    /// The provider does not say whether it refuses the key or only this request. The failure is an `api_error`
-    /// until other requests have shown that it is the key.
+    /// The provider did not say whether it rejects the key or only this request. The failure is an `api_error`
+    /// until other requests show that it is the key.
     Unclear,
-    /// `auth` and `quota`: the refused key has answered before, and whether it still works is not known yet.
-    Doubtful,
-    /// `api_error` and `content_filter`: another key or another target may take the request.
+    /// `auth` and `quota`: the rejected key worked before, and whether it still works is not yet known.
+    KeyUnderRecheck,
+    /// `api_error` and `content_filter`: another key or another target may accept the request.
     Key,
-    /// `api_error` and `content_filter`: another target may take the request. `rate_limit` and `too_long`: this
-    /// target's limit has no room for the request however long it waits, which says nothing of other targets.
+    /// `api_error` and `content_filter`: another target may accept the request. `rate_limit` and `too_long`: the
+    /// request exceeds the whole limit of this target, so waiting does not help. Other targets may accept it.
     Target,
-    /// `api_error`: the model does not take this parameter.
+    /// `api_error`: the model does not support this parameter.
     Parameter(Parameter),
-    /// `validation_error`: the provider refused what the model had written. Asked again, the model may write what
-    /// is wanted. It says nothing of the target's health.
+    /// `validation_error`: the provider rejected the output of the model. A retry may succeed. It is not evidence
+    /// about the health of the target.
     Answer,
 }
 
-/// What a request can do without where a model does not take it.
+/// A request parameter that can be omitted or changed if the model does not support it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Parameter {
-    /// How random the answer is.
+    /// The sampling temperature.
     Temperature,
-    /// The limit of an answer's length under its old name.
+    /// The limit on output tokens, under its old name.
     MaxTokens,
-    /// The wish for usage at the end of a stream.
+    /// The option to report usage at the end of a stream.
     StreamOptions,
-    /// How a JSON answer is asked for.
+    /// The option that requests a JSON answer.
     ResponseFormat,
 }
 
 impl Parameter {
-    /// Returns its name in a request.
+    /// Returns the name of the parameter in a request.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Temperature => "temperature",
@@ -52,10 +52,10 @@ impl Parameter {
 }
 
 impl Scope {
-    /// Returns whether it is still open if the key or only this request is refused.
-    pub fn is_open(self) -> bool {
+    /// Returns whether it is not yet known if the key or only this request is rejected.
+    pub fn is_undecided(self) -> bool {
         match self {
-            Self::Unclear | Self::Doubtful => true,
+            Self::Unclear | Self::KeyUnderRecheck => true,
             Self::Class | Self::Model | Self::Key | Self::Target | Self::Parameter(_) | Self::Answer => false,
         }
     }

@@ -1,16 +1,15 @@
-//! A text that never prints.
+//! A secret string that is never printed.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// An API key. Printing it shows nothing, serialising it does not compile, and dropping it
-/// overwrites its memory.
+/// An API key. Its `Debug` output is redacted, it cannot be serialized, and its memory is overwritten on drop.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Returns the text itself; only the transport has a reason to.
+    /// Returns the secret. Only the transport needs it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_never_prints() {
+    fn a_secret_is_never_printed() {
         let secret = Secret::from("sk-very-secret".to_owned());
         assert!(!format!("{secret:?} {secret:#?}").contains("very"));
     }

@@ -1,11 +1,12 @@
-//! How many tokens a call used, counted the same way for every provider.
+//! Token usage of a call, counted the same way for every provider.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
-/// Most tokens of one attempt, read or written, that are believed. Ten times the largest context of any model.
+/// The highest credible number of input or output tokens of one attempt: ten times the largest context of any
+/// model.
 pub const MAX_CREDIBLE_TOKENS: Tokens = Tokens(100_000_000);
 
 /// A number of tokens.
@@ -33,30 +34,30 @@ impl Sum for Tokens {
     }
 }
 
-/// Tokens of one call. Providers count differently (cached tokens inside the prompt or beside it,
-/// reasoning inside the output or beside it); `wire` brings them to this one form.
+/// Token usage of one call. Providers count differently (cached tokens included in the prompt or separate,
+/// reasoning included in the output or separate); `wire` converts them to this form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Everything the model read, cached tokens included.
+    /// Input tokens, cached tokens included.
     pub input: Tokens,
-    /// The part of `input` that was read from the provider's cache.
+    /// The part of `input` read from the provider's cache.
     pub cached: Tokens,
-    /// The part of `input` that was written to the provider's cache.
+    /// The part of `input` written to the provider's cache.
     pub cache_write: Tokens,
-    /// Everything the model wrote, reasoning included.
+    /// Output tokens, reasoning included.
     pub output: Tokens,
-    /// The part of `output` that was reasoning.
+    /// The part of `output` used for reasoning.
     pub reasoning: Tokens,
 }
 
 impl Usage {
-    /// Returns input and output together.
+    /// Returns the sum of input and output.
     pub fn total(&self) -> Tokens {
         self.input + self.output
     }
 
-    /// Returns what is believed of the counts of one attempt. `None` for a count that no model can have: it is
-    /// unknown then, and so is the cost. Parts that exceed their whole are clamped to it.
+    /// Validates the counts of one attempt. `None` if a count exceeds [`MAX_CREDIBLE_TOKENS`]: the usage and the
+    /// cost are then unknown. Parts that exceed their total are clamped to it.
     pub fn credible(self) -> Option<Self> {
         if self.input > MAX_CREDIBLE_TOKENS || self.output > MAX_CREDIBLE_TOKENS {
             return None;
@@ -83,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_that_no_model_can_have_is_unknown() {
+    fn a_count_that_is_not_credible_is_unknown() {
         let usage =
             |input, output| Usage { input: Tokens(input), output: Tokens(output), ..Usage::default() };
         assert_eq!(usage(u64::MAX, 1).credible(), None);
@@ -92,11 +93,16 @@ mod tests {
     }
 
     #[test]
-    fn parts_above_their_whole_are_clamped_to_it() {
-        let (input, cached, cache_write) = (Tokens(10), Tokens(u64::MAX), Tokens(5));
-        let told = Usage { input, cached, cache_write, output: Tokens(4), reasoning: Tokens(9) };
-        let believed = told.credible().unwrap();
-        assert_eq!((believed.cached, believed.cache_write), (Tokens(10), Tokens(0)));
-        assert_eq!(believed.reasoning, Tokens(4));
+    fn parts_above_their_total_are_clamped() {
+        let reported = Usage {
+            input: Tokens(10),
+            cached: Tokens(u64::MAX),
+            cache_write: Tokens(5),
+            output: Tokens(4),
+            reasoning: Tokens(9),
+        };
+        let credible = reported.credible().unwrap();
+        assert_eq!((credible.cached, credible.cache_write), (Tokens(10), Tokens(0)));
+        assert_eq!(credible.reasoning, Tokens(4));
     }
 }

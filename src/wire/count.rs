@@ -1,50 +1,50 @@
-//! A number of tokens as a provider writes it.
+//! Lenient parsing of token counts.
 //!
-//! Whatever stands there spoils no answer. Decides nothing about what a count is of.
+//! A malformed count never fails the response that contains it.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The key under which serde_json shows a number as it is written.
-pub(super) const NUMBER: &str = "$serde_json::private::Number";
+/// The map key under which serde_json presents a number of arbitrary precision.
+pub(super) const NUMBER_KEY: &str = "$serde_json::private::Number";
 
-/// What stands where a number of tokens belongs.
+/// The value of a token count field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Count {
-    /// Nothing, or `null`.
+    /// Absent or `null`.
     #[default]
     Missing,
-    /// Something that is no number of tokens, such as a text or a negative number.
-    Senseless,
-    /// A number, which may still be too large to be believed.
+    /// Not a token count, such as a string or a negative number.
+    Invalid,
+    /// A number, which may still be too large to be credible.
     Known(u64),
 }
 
 impl Count {
-    /// Returns the number of a count without which nothing is known.
-    pub(super) fn needed(self) -> Option<u64> {
+    /// Returns the number of a mandatory count.
+    pub(super) fn required(self) -> Option<u64> {
         match self {
-            Self::Missing | Self::Senseless => None,
+            Self::Missing | Self::Invalid => None,
             Self::Known(count) => Some(count),
         }
     }
 
-    /// Returns the number of a count that a provider may leave out where it is zero.
+    /// Returns the number of a count that a provider may omit if it is zero.
     pub(super) fn or_zero(self) -> Option<u64> {
         match self {
             Self::Missing => Some(0),
-            Self::Senseless => None,
+            Self::Invalid => None,
             Self::Known(count) => Some(count),
         }
     }
 
-    /// Returns this count, or `earlier` where it is missing, or a zero after a number.
-    pub(super) fn or_unless_zero(self, earlier: Self) -> Self {
+    /// Returns this count, or `earlier` if this one is missing or is zero after a number.
+    pub(super) fn or_earlier(self, earlier: Self) -> Self {
         match (self, earlier) {
             (Self::Missing, _) | (Self::Known(0), Self::Known(_)) => earlier,
-            (Self::Senseless | Self::Known(_), _) => self,
+            (Self::Invalid | Self::Known(_), _) => self,
         }
     }
 }
@@ -65,27 +65,27 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_i128<E>(self, _: i128) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_u128<E>(self, _: u128) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
@@ -94,21 +94,21 @@ impl<'de> Deserialize<'de> for Count {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
                 while all.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                // With `exact-numbers`, serde_json shows a number as a map of its text.
+                // With `exact-numbers`, serde_json presents a number as a map with its text.
                 match all.next_key::<Cow<'de, str>>()?.as_deref() {
-                    Some(NUMBER) => {
+                    Some(NUMBER_KEY) => {
                         let written = all.next_value::<String>()?;
-                        return Ok(written.parse().map_or(Count::Senseless, Count::Known));
+                        return Ok(written.parse().map_or(Count::Invalid, Count::Known));
                     }
                     Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
-                    None => return Ok(Count::Senseless),
+                    None => return Ok(Count::Invalid),
                 }
                 while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Count::Senseless)
+                Ok(Count::Invalid)
             }
         }
 
@@ -121,20 +121,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_read_whatever_stands_there() {
+    fn any_json_value_is_accepted_as_a_count() {
         for (json, count) in [
             ("7", Count::Known(7)),
             ("18446744073709551615", Count::Known(u64::MAX)),
-            ("18446744073709551616", Count::Senseless),
-            ("-1", Count::Senseless),
-            ("1.5", Count::Senseless),
-            ("1e3", Count::Senseless),
+            ("18446744073709551616", Count::Invalid),
+            ("-1", Count::Invalid),
+            ("1.5", Count::Invalid),
+            ("1e3", Count::Invalid),
             ("null", Count::Missing),
-            ("true", Count::Senseless),
-            (r#""7""#, Count::Senseless),
-            ("[1, {}]", Count::Senseless),
-            ("{}", Count::Senseless),
-            (r#"{"a": 1, "b": [2]}"#, Count::Senseless),
+            ("true", Count::Invalid),
+            (r#""7""#, Count::Invalid),
+            ("[1, {}]", Count::Invalid),
+            ("{}", Count::Invalid),
+            (r#"{"a": 1, "b": [2]}"#, Count::Invalid),
         ] {
             assert_eq!(serde_json::from_str::<Count>(json).unwrap(), count, "{json}");
             let parsed: serde_json::Value = serde_json::from_str(json).unwrap();

@@ -1,43 +1,57 @@
-//! What differs between vendors who speak the same format.
+//! Differences between vendors of the same format.
 
 use serde::{Deserialize, Serialize};
 
-use super::{LeftOut, ReasoningTags};
+use super::{ReasoningTags, UnsupportedParameters};
 
-/// The knobs of a format, as `[provider.NAME]` sets them.
+/// The settings of a format, from `[provider.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dialect {
     /// The API version: Anthropic `2023-06-01` (default) or `2026-10-21`, Gemini `v1beta` (default) or `v1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_version: Option<String>,
-    /// How a JSON answer is asked for.
-    pub structured: Structured,
-    /// Under which name an OpenAI-speaking server knows the limit of an answer's length.
+    /// How a JSON answer is requested.
+    pub structured_output: StructuredOutput,
+    /// The name of the output token limit at an OpenAI-compatible server.
     pub max_tokens_field: MaxTokensField,
-    /// What becomes of `<think>…</think>` before an answer.
+    /// What happens to `<think>…</think>` before an answer.
     pub reasoning_tags: ReasoningTags,
-    /// What the model was found not to take; no setting.
+    /// Parameters that the model rejected; not a setting.
     #[serde(skip)]
-    pub left_out: LeftOut,
+    pub unsupported: UnsupportedParameters,
 }
 
-/// How a JSON answer is asked for.
+impl UnsupportedParameters {
+    /// Returns the dialect of the model: that of its provider without the rejected parameters.
+    pub fn apply_to(self, dialect: &Dialect) -> Dialect {
+        let fall_back = |structured| match structured {
+            StructuredOutput::Schema => StructuredOutput::Json,
+            StructuredOutput::Json | StructuredOutput::Prompt => StructuredOutput::Prompt,
+        };
+        let structured = (0..self.format_fallbacks())
+            .fold(dialect.structured_output, |structured, _| fall_back(structured));
+        Dialect { structured_output: structured, unsupported: self, ..dialect.clone() }
+    }
+}
+
+/// How a JSON answer is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Structured {
-    /// By the provider's own means, with the schema; in words where the provider cannot take this schema.
+pub enum StructuredOutput {
+    /// With the provider's structured output and the schema; in the prompt if the provider does not support the
+    /// schema.
     #[default]
     Schema,
-    /// The provider is asked for some JSON, the schema stands in the prompt.
+    /// With the provider's JSON mode; the schema is in the prompt.
     Json,
-    /// Only in words, for servers that know nothing of it.
+    /// In the prompt only, for servers without JSON support.
     Prompt,
 }
 
-impl Structured {
-    /// Returns the name of what is asked for, unless it is the default.
-    pub fn unless_default(self) -> Option<&'static str> {
+impl StructuredOutput {
+    /// Returns the name of this value, unless it is the default.
+    pub fn non_default_name(self) -> Option<&'static str> {
         match self {
             Self::Schema => None,
             Self::Json => Some("json"),
@@ -46,15 +60,15 @@ impl Structured {
     }
 }
 
-/// The name of the limit of an answer's length in OpenAI's format.
+/// The name of the output token limit in OpenAI's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MaxTokensField {
-    /// `max_completion_tokens` towards OpenAI itself, `max_tokens` towards every other server.
+    /// `max_completion_tokens` for OpenAI itself, `max_tokens` for all other servers.
     #[default]
     Auto,
-    /// What OpenAI's newer models insist on.
+    /// `max_completion_tokens`, which OpenAI's newer models require.
     MaxCompletionTokens,
-    /// What local servers know.
+    /// `max_tokens`, which local servers support.
     MaxTokens,
 }

@@ -1,4 +1,4 @@
-//! Reads the recorded exchanges in `tests/data/wire`, for the tests of every format.
+//! Loads the recorded requests and responses in `tests/data/wire`, for the tests of all formats.
 
 use std::time::{Duration, SystemTime};
 
@@ -41,7 +41,7 @@ pub(super) fn events(name: &str) -> Vec<(Option<String>, String)> {
         .collect()
 }
 
-/// Returns the moment at which the recorded headers arrived.
+/// Returns the time at which the recorded headers were received.
 pub(super) fn arrival() -> SystemTime {
     // 2026-11-20T20:00:00Z
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_204_800)

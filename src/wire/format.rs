@@ -1,19 +1,22 @@
-//! The formats, and the one place that knows which file speaks which.
+//! The API formats, and the dispatch to the module of each.
 
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Failure, Prompt, Reply, Secret};
+use crate::types::{Completion, Failure, Prompt, Secret};
 
-use super::{Dialect, Hints, Progress, Request, anthropic, gemini, instants, openai_chat};
+use super::{
+    Dialect, HttpRequest, Progress, RateLimitHeaders, ReasoningTags, anthropic, gemini, openai_chat,
+    reset_time,
+};
 
-/// A way of speaking to a model.
+/// An API format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// OpenAI's chat completions, and everything compatible with them.
+    /// OpenAI's chat completions and compatible APIs.
     Openai,
     /// Anthropic's messages.
     Anthropic,
@@ -22,7 +25,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the word by which a configuration names it.
+    /// Returns the name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Openai => "openai",
@@ -31,7 +34,7 @@ impl Format {
         }
     }
 
-    /// Returns the vendor's own address, used when the configuration gives none.
+    /// Returns the base URL of the vendor, used if the configuration has none.
     pub fn default_base_url(self) -> &'static str {
         match self {
             Self::Openai => openai_chat::BASE_URL,
@@ -40,25 +43,25 @@ impl Format {
         }
     }
 
-    /// Returns the `max_tokens` that a request carries where nobody says; `None` leaves it to the provider.
-    pub fn assumed_max_tokens(self) -> Option<u32> {
+    /// Returns the `max_tokens` of a request that sets none; `None` leaves it to the provider.
+    pub fn default_max_tokens(self) -> Option<u32> {
         match self {
             Self::Anthropic => Some(anthropic::DEFAULT_MAX_TOKENS),
             Self::Openai | Self::Gemini => None,
         }
     }
 
-    /// Writes the request for `prompt`; `base_url` and `dialect` say which vendor will read it.
+    /// Encodes `prompt` as a request; `base_url` and `dialect` determine the vendor.
     ///
     /// # Errors
-    /// `api_error` when the prompt holds what this format cannot carry.
+    /// `api_error` if the format does not support a part of the prompt.
     pub fn encode(
         self,
         prompt: &Prompt,
         model: &str,
         base_url: &str,
         dialect: &Dialect,
-    ) -> Result<Request, Failure> {
+    ) -> Result<HttpRequest, Failure> {
         match self {
             Self::Openai => openai_chat::encode(prompt, model, base_url, dialect),
             Self::Anthropic => anthropic::encode(prompt, model, dialect),
@@ -66,10 +69,10 @@ impl Format {
         }
     }
 
-    /// Returns the header that carries the key, marked as sensitive.
+    /// Returns the header with the key, marked as sensitive.
     ///
     /// # Errors
-    /// `auth` when the key holds characters that no header can carry, such as a newline.
+    /// `auth` if the key contains characters that are not allowed in a header, such as a newline.
     pub fn authorization(self, key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
         match self {
             Self::Openai => openai_chat::authorization(key),
@@ -78,7 +81,7 @@ impl Format {
         }
     }
 
-    /// Makes a decoder for the reply to `prompt`.
+    /// Creates a decoder for the response to `prompt`.
     pub fn decoder(self, prompt: &Prompt, dialect: &Dialect) -> Decoder {
         match self {
             Self::Openai => Decoder::Openai(openai_chat::Decoder::new(prompt, dialect)),
@@ -87,10 +90,9 @@ impl Format {
         }
     }
 
-    /// Classifies a response whose status is no success. Never fails: a body that cannot be read
-    /// still has its status.
+    /// Classifies a response with an error status. An unreadable body is classified by the status.
     pub fn read_error(self, status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-        let now = instants::of_server(headers, now);
+        let now = reset_time::server_time(headers, now);
         match self {
             Self::Openai => openai_chat::read_error(status, headers, body, now),
             Self::Anthropic => anthropic::read_error(status, headers, body, now),
@@ -98,29 +100,40 @@ impl Format {
         }
     }
 
-    /// Adds to a failure that came inside a success (an error in a stream, or in a body with status 200)
-    /// what only the headers and the clock know: until when it lasts.
-    pub fn complete(self, failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
-        let now = instants::of_server(headers, now);
+    /// Adds the wait from the response headers to a failure that came with a success status: an error in a
+    /// stream, or in a body with status 200.
+    pub fn apply_headers(self, failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+        let now = reset_time::server_time(headers, now);
         match self {
-            Self::Openai => openai_chat::complete(failure, headers, now),
-            Self::Anthropic => anthropic::complete(failure, headers, now),
-            Self::Gemini => gemini::complete(failure, headers, now),
+            Self::Openai => openai_chat::apply_headers(failure, headers, now),
+            Self::Anthropic => anthropic::apply_headers(failure, headers, now),
+            Self::Gemini => gemini::apply_headers(failure, headers, now),
         }
     }
 
-    /// Reads what the headers of any response say about the account's limits.
-    pub fn read_hints(self, headers: &HeaderMap, now: SystemTime) -> Hints {
-        let now = instants::of_server(headers, now);
+    /// Reads the rate-limit headers of any response.
+    pub fn read_rate_limit_headers(self, headers: &HeaderMap, now: SystemTime) -> RateLimitHeaders {
+        let now = reset_time::server_time(headers, now);
         match self {
-            Self::Openai => openai_chat::read_hints(headers, now),
-            Self::Anthropic => anthropic::read_hints(headers, now),
-            Self::Gemini => gemini::read_hints(headers, now),
+            Self::Openai => openai_chat::read_rate_limit_headers(headers, now),
+            Self::Anthropic => anthropic::read_rate_limit_headers(headers, now),
+            Self::Gemini => gemini::read_rate_limit_headers(headers, now),
         }
     }
 }
 
-/// Puts the pieces of one reply together.
+impl ReasoningTags {
+    /// Returns the default: `Strip` only for OpenAI-compatible servers other than OpenAI's own, which are known
+    /// to return the tags.
+    pub fn default_for(format: Format, base_url: Option<&str>) -> Self {
+        match (format, base_url) {
+            (Format::Openai, Some(url)) if !openai_chat::is_openai(url) => Self::Strip,
+            (Format::Openai | Format::Anthropic | Format::Gemini, _) => Self::Keep,
+        }
+    }
+}
+
+/// Decodes one response.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is the decoder of the format of that name")]
 pub enum Decoder {
@@ -130,49 +143,68 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    /// Takes one server-sent event: its `event:` name if it had one, and its data.
+    /// Decodes one server-sent event: its `event:` name, if any, and its data.
     ///
     /// # Errors
-    /// The failure that the event carries or is; the call is over then.
-    pub fn event(&mut self, name: Option<&str>, data: &str) -> Result<Progress, Failure> {
+    /// The failure that the event reports, or `unreadable`. The call has then ended.
+    pub fn push_event(&mut self, name: Option<&str>, data: &str) -> Result<Progress, Failure> {
         match self {
-            Self::Openai(decoder) => decoder.event(name, data),
-            Self::Anthropic(decoder) => decoder.event(name, data),
-            Self::Gemini(decoder) => decoder.event(name, data),
+            Self::Openai(decoder) => decoder.push_event(name, data),
+            Self::Anthropic(decoder) => decoder.push_event(name, data),
+            Self::Gemini(decoder) => decoder.push_event(name, data),
         }
     }
 
-    /// Takes a whole JSON body, from servers that answer a streaming request without a stream.
+    /// Decodes a complete JSON body, for servers that respond to a streaming request without a stream.
     ///
     /// # Errors
-    /// The failure that the body carries or is.
-    pub fn whole(&mut self, body: &[u8]) -> Result<(), Failure> {
+    /// The failure that the body reports, or `unreadable`.
+    pub fn push_body(&mut self, body: &[u8]) -> Result<(), Failure> {
         match self {
-            Self::Openai(decoder) => decoder.whole(body),
-            Self::Anthropic(decoder) => decoder.whole(body),
-            Self::Gemini(decoder) => decoder.whole(body),
+            Self::Openai(decoder) => decoder.push_body(body),
+            Self::Anthropic(decoder) => decoder.push_body(body),
+            Self::Gemini(decoder) => decoder.push_body(body),
         }
     }
 
-    /// Returns how many bytes of the answer are held.
-    pub fn held_bytes(&self) -> usize {
+    /// Returns the number of buffered bytes of the answer.
+    pub fn buffered_bytes(&self) -> usize {
         match self {
-            Self::Openai(decoder) => decoder.held_bytes(),
-            Self::Anthropic(decoder) => decoder.held_bytes(),
-            Self::Gemini(decoder) => decoder.held_bytes(),
+            Self::Openai(decoder) => decoder.buffered_bytes(),
+            Self::Anthropic(decoder) => decoder.buffered_bytes(),
+            Self::Gemini(decoder) => decoder.buffered_bytes(),
         }
     }
 
-    /// Gives the reply, when the stream or body is over.
+    /// Returns the completion after the end of the stream or body.
     ///
     /// # Errors
-    /// `unreadable` when the end mark never came, else what the stop reason means: `content_filter`,
+    /// `unreadable` without an end mark, or else the failure that the finish reason stands for: `content_filter`,
     /// `too_long`, `truncated`.
-    pub fn finish(self) -> Result<Reply, Failure> {
+    pub fn finish(self) -> Result<Completion, Failure> {
         match self {
             Self::Openai(decoder) => decoder.finish(),
             Self::Anthropic(decoder) => decoder.finish(),
             Self::Gemini(decoder) => decoder.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_stripped_by_default_only_for_openai_compatible_servers() {
+        for (format, base_url, tags) in [
+            (Format::Openai, Some("http://localhost:11434/v1"), ReasoningTags::Strip),
+            (Format::Openai, Some("https://openrouter.ai/api/v1"), ReasoningTags::Strip),
+            (Format::Openai, Some("https://api.openai.com/v1"), ReasoningTags::Keep),
+            (Format::Openai, None, ReasoningTags::Keep),
+            (Format::Anthropic, Some("http://localhost:1"), ReasoningTags::Keep),
+            (Format::Gemini, Some("http://localhost:1"), ReasoningTags::Keep),
+        ] {
+            assert_eq!(ReasoningTags::default_for(format, base_url), tags, "{base_url:?}");
         }
     }
 }

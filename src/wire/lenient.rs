@@ -1,6 +1,4 @@
-//! Fields beside the answer, which lose no answer whatever type a server gives them.
-//!
-//! Decides nothing about what a field means.
+//! Lenient parsing of secondary fields: an unexpected type never fails the response.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,22 +7,22 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::count::NUMBER;
+use super::count::NUMBER_KEY;
 
-/// What stands where a name or a word belongs, such as the id of an answer.
+/// A field that should be a string, such as the id of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Label<'a> {
-    /// Nothing, or what is neither a text nor a number.
+pub(super) enum LenientText<'a> {
+    /// Absent, or neither a string nor a number.
     #[default]
     Missing,
-    /// A text, as documented.
+    /// A string, as documented.
     Text(Cow<'a, str>),
-    /// A number, as it is written.
+    /// A number, in its original notation.
     Number(Box<str>),
 }
 
-impl Label<'_> {
-    /// Returns it as a text; `None` when there is nothing.
+impl LenientText<'_> {
+    /// Returns the value as a string; `None` if it is missing or empty.
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Missing => None,
@@ -34,52 +32,52 @@ impl Label<'_> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Label<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for LenientText<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader;
 
         impl<'de> Visitor<'de> for Reader {
-            type Value = Label<'de>;
+            type Value = LenientText<'de>;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("anything")
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Label::Text(Cow::Borrowed(text)))
+                Ok(LenientText::Text(Cow::Borrowed(text)))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Label::Text(Cow::Owned(text.to_owned())))
+                Ok(LenientText::Text(Cow::Owned(text.to_owned())))
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
-                Ok(Label::Number(number.to_string().into()))
+                Ok(LenientText::Number(number.to_string().into()))
             }
 
             fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
-                Ok(Label::Number(number.to_string().into()))
+                Ok(LenientText::Number(number.to_string().into()))
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
-                Ok(Label::Number(number.to_string().into()))
+                Ok(LenientText::Number(number.to_string().into()))
             }
 
             fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-                Ok(Label::Missing)
+                Ok(LenientText::Missing)
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Label::Missing)
+                Ok(LenientText::Missing)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
                 while all.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Label::Missing)
+                Ok(LenientText::Missing)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
-                Ok(number(all)?.map_or(Label::Missing, |number| Label::Number(number.into())))
+                Ok(number(all)?.map_or(LenientText::Missing, |number| LenientText::Number(number.into())))
             }
         }
 
@@ -87,11 +85,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Label<'a> {
     }
 }
 
-/// Reads a number that serde_json shows as a map, as it does with `exact-numbers`; `None` for a real map, which is
-/// read to its end.
+/// Parses a number that serde_json presents as a map (with `exact-numbers`); `None` for a real map, which is read
+/// to its end.
 pub(super) fn number<'de, A: MapAccess<'de>>(mut all: A) -> Result<Option<String>, A::Error> {
     match all.next_key::<Cow<'de, str>>()?.as_deref() {
-        Some(NUMBER) => return all.next_value::<String>().map(Some),
+        Some(NUMBER_KEY) => return all.next_value::<String>().map(Some),
         Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
         None => return Ok(None),
     }
@@ -99,28 +97,28 @@ pub(super) fn number<'de, A: MapAccess<'de>>(mut all: A) -> Result<Option<String
     Ok(None)
 }
 
-/// Which of several answers something belongs to: a number, or a text that is one. Anything else is the first.
+/// The index of one of several answers: a number, or a string with a number. Anything else is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Index(pub(super) u64);
+pub(super) struct LenientIndex(pub(super) u64);
 
-impl<'de> Deserialize<'de> for Index {
+impl<'de> Deserialize<'de> for LenientIndex {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let written = Label::deserialize(from)?;
+        let written = LenientText::deserialize(from)?;
         Ok(Self(written.as_str().and_then(|written| written.trim().parse().ok()).unwrap_or(0)))
     }
 }
 
-/// An object, or whatever stands in its place, which counts as missing.
+/// An object. A value of any other type counts as missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Object<T>(pub(super) Option<T>);
+pub(super) struct LenientObject<T>(pub(super) Option<T>);
 
-impl<T> Default for Object<T> {
+impl<T> Default for LenientObject<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for LenientObject<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader<T>(PhantomData<T>);
 
@@ -165,7 +163,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
             }
         }
 
-        from.deserialize_any(Reader(PhantomData)).map(Object)
+        from.deserialize_any(Reader(PhantomData)).map(LenientObject)
     }
 }
 
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_read_whatever_stands_there() {
+    fn any_json_value_is_accepted_as_text() {
         for (json, text) in [
             (r#""a""#, Some("a")),
             (r#""a\n""#, Some("a\n")),
@@ -194,19 +192,19 @@ mod tests {
             (r#"{"a": 1, "b": {}}"#, None),
             ("{}", None),
         ] {
-            assert_eq!(serde_json::from_str::<Label<'_>>(json).unwrap().as_str(), text, "{json}");
+            assert_eq!(serde_json::from_str::<LenientText<'_>>(json).unwrap().as_str(), text, "{json}");
         }
     }
 
     #[test]
-    fn an_index_may_be_a_text() {
+    fn an_index_may_be_a_string() {
         for (json, index) in [("1", 1), (r#""1""#, 1), ("null", 0), (r#""x""#, 0), ("-1", 0), ("[]", 0)] {
-            assert_eq!(serde_json::from_str::<Index>(json).unwrap(), Index(index), "{json}");
+            assert_eq!(serde_json::from_str::<LenientIndex>(json).unwrap(), LenientIndex(index), "{json}");
         }
     }
 
     #[test]
-    fn what_is_no_object_counts_as_missing() {
+    fn a_value_that_is_not_an_object_counts_as_missing() {
         for (json, known) in [
             (r#"{"known": 3, "more": 1}"#, Some(3)),
             ("{}", Some(0)),
@@ -215,11 +213,11 @@ mod tests {
             (r#""x""#, None),
             ("true", None),
         ] {
-            let read = serde_json::from_str::<Object<Details>>(json).unwrap().0;
+            let read = serde_json::from_str::<LenientObject<Details>>(json).unwrap().0;
             assert_eq!(read.map(|details| details.known), known, "{json}");
         }
-        // A number may be shown as a map, whose only field is unknown.
-        let read = serde_json::from_str::<Object<Details>>("0").unwrap().0;
+        // A number may be presented as a map, whose only field is unknown.
+        let read = serde_json::from_str::<LenientObject<Details>>("0").unwrap().0;
         assert_eq!(read.unwrap_or_default(), Details::default());
     }
 }

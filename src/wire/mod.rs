@@ -1,50 +1,53 @@
-//! Prompts to bytes, bytes to replies: one file per format, and no input or output of its own.
+//! Encodes prompts as HTTP requests and decodes HTTP responses, one module per format. No I/O.
 //!
-//! A *format* is a way of speaking (OpenAI's chat completions, Anthropic's messages, Gemini's
-//! generateContent); a *vendor* is whoever speaks it. What differs between vendors of one format is
-//! a [`Dialect`], which is configuration and not code.
+//! A *format* is an API protocol (OpenAI's chat completions, Anthropic's messages, Gemini's generateContent). A
+//! *vendor* is a provider that offers it. The differences between the vendors of one format are a [`Dialect`],
+//! which is configuration and not code.
 //!
-//! Calls always ask for a stream. [`Decoder`] eats its events and gives the [`Reply`](crate::types::Reply) only when the
-//! format's own end mark has come: an answer that was cut is never a reply.
+//! Calls always request a stream. A [`Decoder`] reads its events and returns the
+//! [`Completion`](crate::types::Completion) only after the end mark of the format. A response that was cut off is
+//! a failure.
 
 mod anthropic;
+mod bounded_json;
 mod count;
 mod dialect;
 mod echo;
-#[cfg(test)]
-mod error_bodies;
-mod excerpt;
-mod exchange;
+mod error_body;
 #[cfg(test)]
 mod fixtures;
 mod format;
 mod gateway;
 mod gemini;
-mod halves;
-mod hints;
-mod instants;
-mod left_out;
+mod http_error;
 mod lenient;
-mod limited;
+mod limit_status;
+mod limited_resource;
 mod openai_chat;
-mod outgoing;
-mod parameter;
 mod phrases;
+mod progress;
+mod rate_limit_headers;
 mod reasoning;
-mod refused;
-mod schema_fits;
+#[cfg(test)]
+mod recorded_errors;
+mod rejected_parameter;
+mod request;
+mod reset_time;
+mod retry_after;
+mod schema_check;
 mod schema_rules;
 mod scope;
-mod structured;
+mod structured_output;
+mod surrogates;
 mod text_document;
-mod times;
-mod told;
 mod translate_schema;
+mod unsupported_parameters;
 
-pub use dialect::{Dialect, MaxTokensField, Structured};
-pub use echo::without_echo;
-pub use exchange::{Progress, Request};
+pub use dialect::{Dialect, MaxTokensField, StructuredOutput};
+pub use echo::strip_echo;
 pub use format::{Decoder, Format};
-pub use hints::{Hints, Remaining};
-pub use left_out::LeftOut;
+pub use progress::Progress;
+pub use rate_limit_headers::RateLimitHeaders;
 pub use reasoning::ReasoningTags;
+pub use request::HttpRequest;
+pub use unsupported_parameters::UnsupportedParameters;

@@ -1,11 +1,11 @@
-//! What the messages of errors say, from servers whose codes say nothing.
+//! Classification of errors by their messages, for servers without specific error codes.
 //!
-//! Shared by the formats: gateways speak one vendor's format and pass on another's words. Every phrase is that of
-//! a body in `tests/data/errors`, in small letters.
+//! Shared by the formats, because gateways use the format of one vendor and forward the messages of another. Each
+//! phrase comes from a body in `tests/data/errors`, in lower case.
 
 use crate::types::Class;
 
-const TOO_LONG: [&str; 28] = [
+const TOO_LONG_PHRASES: [&str; 28] = [
     "context length",
     "context size",
     "context window",
@@ -36,7 +36,7 @@ const TOO_LONG: [&str; 28] = [
     "too large for model with",
 ];
 
-const CONTENT_FILTER: [&str; 14] = [
+const CONTENT_FILTER_PHRASES: [&str; 14] = [
     "content management policy",
     "content policy",
     "content filtering policy",
@@ -53,7 +53,7 @@ const CONTENT_FILTER: [&str; 14] = [
     "blocked by policy",
 ];
 
-const QUOTA: [&str; 28] = [
+const QUOTA_PHRASES: [&str; 28] = [
     "exceeded your current quota",
     "exceeded current quota",
     "insufficient balance",
@@ -84,7 +84,7 @@ const QUOTA: [&str; 28] = [
     "欠费",
 ];
 
-const KEY: [&str; 8] = [
+const KEY_PHRASES: [&str; 8] = [
     "invalid api key",
     "incorrect api key",
     "api key provided",
@@ -95,7 +95,7 @@ const KEY: [&str; 8] = [
     "access denied due to invalid subscription key",
 ];
 
-const NOT_FOUND: [&str; 10] = [
+const NOT_FOUND_PHRASES: [&str; 10] = [
     "model not exist",
     "model does not exist",
     "model not found",
@@ -108,10 +108,10 @@ const NOT_FOUND: [&str; 10] = [
     "unexpected endpoint or method",
 ];
 
-/// What is said of a path that a server does not have: LM Studio, and what Ollama is made of.
-const NO_ENDPOINT: [&str; 2] = ["unexpected endpoint or method", "404 page not found"];
+/// Phrases about a path that a server does not have: LM Studio, and Ollama's HTTP framework.
+const NO_ENDPOINT_PHRASES: [&str; 2] = ["unexpected endpoint or method", "404 page not found"];
 
-const OVERLOADED: [&str; 9] = [
+const OVERLOADED_PHRASES: [&str; 9] = [
     "loading model",
     "currently loading",
     "server busy",
@@ -123,8 +123,8 @@ const OVERLOADED: [&str; 9] = [
     "访问量过大",
 ];
 
-/// Failures of a server that are answered as if the request were wrong.
-const FAILED: [&str; 6] = [
+/// Phrases about server failures that are reported with the status of an invalid request.
+const SERVER_FAILURE_PHRASES: [&str; 6] = [
     "the model has crashed",
     "model unloaded",
     "enginecore encountered",
@@ -133,41 +133,42 @@ const FAILED: [&str; 6] = [
     "error occurred while processing your request",
 ];
 
-/// Returns whether a message in small letters says that a server has no such path.
+/// Returns whether a message, in lower case, reports that the server does not have the path.
 pub(super) fn is_no_endpoint(message: &str) -> bool {
-    NO_ENDPOINT.iter().any(|phrase| message.contains(phrase))
+    NO_ENDPOINT_PHRASES.iter().any(|phrase| message.contains(phrase))
 }
 
-/// Returns what a message in small letters means; `None` when the status knows better.
+/// Returns the class of a message in lower case; `None` if the status decides.
 pub(super) fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {
     let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let refused = matches!(status, None | Some(400 | 403 | 413 | 422));
-    let failed = matches!(status, None | Some(500));
-    let of_money = matches!(status, None | Some(400..=403 | 412 | 422 | 429 | 500));
-    if (refused || failed) && any(&TOO_LONG) {
+    let is_rejection = matches!(status, None | Some(400 | 403 | 413 | 422));
+    let is_server_error = matches!(status, None | Some(500));
+    let may_be_billing = matches!(status, None | Some(400..=403 | 412 | 422 | 429 | 500));
+    if (is_rejection || is_server_error) && any(&TOO_LONG_PHRASES) {
         return Some(Class::TooLong);
     }
-    if refused && any(&CONTENT_FILTER) {
+    if is_rejection && any(&CONTENT_FILTER_PHRASES) {
         return Some(Class::ContentFilter);
     }
-    if of_money && any(&QUOTA) {
+    if may_be_billing && any(&QUOTA_PHRASES) {
         return Some(Class::Quota);
     }
-    if refused && any(&KEY) {
+    if is_rejection && any(&KEY_PHRASES) {
         return Some(Class::Auth);
     }
-    if matches!(status, None | Some(400 | 404 | 422)) && any(&NOT_FOUND) {
+    if matches!(status, None | Some(400 | 404 | 422)) && any(&NOT_FOUND_PHRASES) {
         return Some(Class::NotFound);
     }
-    if (failed || status == Some(429)) && any(&OVERLOADED) {
+    if (is_server_error || status == Some(429)) && any(&OVERLOADED_PHRASES) {
         return Some(Class::Overloaded);
     }
-    (refused && any(&FAILED)).then_some(Class::ServerError)
+    (is_rejection && any(&SERVER_FAILURE_PHRASES)).then_some(Class::ServerError)
 }
 
-/// Tells a limit of a day or a month, such as Groq's `tokens per day (TPD)` and OpenRouter's
-/// `free-models-per-day`, from one that opens within the minute. A word like "daily" alone says nothing.
-pub(super) fn is_of_a_day(message: &str) -> bool {
+/// Returns whether a message refers to a limit per day, week or month, such as Groq's `tokens per day (TPD)` and
+/// OpenRouter's `free-models-per-day`, and not to one that resets within a minute. A word like "daily" alone is
+/// not enough.
+pub(super) fn is_long_period_limit(message: &str) -> bool {
     const SPANS: [&str; 10] = [
         "per day",
         "per-day",
@@ -181,14 +182,14 @@ pub(super) fn is_of_a_day(message: &str) -> bool {
         "/ month",
     ];
     const PERIODS: [&str; 3] = ["daily", "weekly", "monthly"];
-    const WHAT: [&str; 6] = ["limit", "quota", "request", "token", "usage", "call"];
+    const LIMITED_NOUNS: [&str; 6] = ["limit", "quota", "request", "token", "usage", "call"];
     let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let of_a_period = PERIODS.iter().any(|period| {
+    let is_periodic = PERIODS.iter().any(|period| {
         let mut rests = message.match_indices(period).map(|(at, _)| &message[at + period.len()..]);
         rests.any(|rest| {
             let next = rest.trim_start_matches([' ', '-', '_']);
-            WHAT.iter().any(|what| next.starts_with(what))
+            LIMITED_NOUNS.iter().any(|what| next.starts_with(what))
         })
     });
-    (any(&SPANS) || of_a_period) && !any(&["per min", "per-min", "(rpm)", "(tpm)", "per second", "/ minute"])
+    (any(&SPANS) || is_periodic) && !any(&["per min", "per-min", "(rpm)", "(tpm)", "per second", "/ minute"])
 }

@@ -1,75 +1,77 @@
-//! What each vendor accepts in a JSON Schema for structured output, as a table.
+//! The JSON Schema features that each vendor accepts for structured output, as a table.
 //!
-//! A schema with anything that is not accepted is not sent as one to be held to: it is asked for in words, or sent
-//! without `strict`, and every answer is checked afterwards against the schema as it was written.
+//! A schema with other features is not sent as a strict schema: it is put into the prompt, or sent without
+//! `strict`. Every answer is then validated against the original schema.
 
-/// What a vendor accepts.
+/// The rules of a vendor.
 #[derive(Debug)]
-pub(super) struct Rules {
-    /// Keywords that may stand in a schema; `None` is any.
+pub(super) struct SchemaRules {
+    /// Accepted keywords; `None` is any.
     pub(super) keywords: Option<&'static [&'static str]>,
-    /// Values of `format`; `None` is any.
+    /// Accepted values of `format`; `None` is any.
     pub(super) formats: Option<&'static [&'static str]>,
-    /// Keywords that say nothing about which values are valid, and are left out before a schema is sent.
-    pub(super) left_out: &'static [&'static str],
-    /// The root is `type = "object"` and no `anyOf`.
+    /// Annotation keywords, which do not affect validation, that are removed before a schema is sent.
+    pub(super) removed_keywords: &'static [&'static str],
+    /// Whether the root must be `type = "object"` without `anyOf`.
     pub(super) object_at_root: bool,
-    /// Every object says `additionalProperties = false`.
+    /// Whether every object needs `additionalProperties = false`.
     pub(super) closed: bool,
-    /// Every property of an object is required.
+    /// Whether every property of an object must be required.
     pub(super) all_required: bool,
-    /// Every schema has `type`, `$ref` or `anyOf`, and every array `items`.
+    /// Whether every schema needs `type`, `$ref` or `anyOf`, and every array `items`.
     pub(super) typed: bool,
-    /// Values of `enum` and `const` are no arrays or objects.
+    /// Whether values of `enum` and `const` must not be arrays or objects.
     pub(super) scalar_values: bool,
-    /// The largest `minItems`.
+    /// The maximum `minItems`.
     pub(super) min_items: Option<u64>,
     pub(super) recursion: Recursion,
-    /// Nested levels.
+    /// The maximum number of nested levels.
     pub(super) levels: usize,
-    /// Properties of all objects together.
+    /// The maximum number of properties of all objects together.
     pub(super) properties: usize,
-    /// Values of all `enum` together.
+    /// The maximum number of values of all `enum` together.
     pub(super) enum_values: usize,
-    /// Characters of all names of properties and definitions and of all values of `enum` and `const`.
+    /// The maximum number of characters of all names of properties and definitions and all values of `enum` and
+    /// `const`.
     pub(super) characters: usize,
-    /// Characters of the values of one `enum` that has more than [`LARGE_ENUM`] of them.
+    /// The maximum number of characters of the values of one `enum` that has more than [`LARGE_ENUM_VALUES`] of
+    /// them.
     pub(super) enum_characters: usize,
-    /// Properties of all objects together that are not required.
+    /// The maximum number of optional properties of all objects together.
     pub(super) optional: usize,
-    /// Schemas with `anyOf`, or with more than one `type`.
+    /// The maximum number of schemas with `anyOf` or more than one `type`.
     pub(super) unions: usize,
-    /// `const` is not heeded, and an `enum` of one value is.
+    /// Whether the vendor ignores `const` but not an `enum` of one value.
     pub(super) const_as_enum: bool,
 }
 
-/// Values of one `enum` above which their characters are limited.
-pub(super) const LARGE_ENUM: usize = 250;
+/// The number of values of one `enum` above which their characters are limited.
+pub(super) const LARGE_ENUM_VALUES: usize = 250;
 
 /// Whether a schema may refer to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recursion {
     Anywhere,
-    /// Only below a property that is not required.
+    /// Only below an optional property.
     BelowOptional,
     Nowhere,
 }
 
-/// Keywords that say nothing about which values are valid.
-const REMARKS: [&str; 8] =
+/// Keywords that do not affect validation.
+const ANNOTATIONS: [&str; 8] =
     ["default", "examples", "$comment", "$id", "deprecated", "readOnly", "writeOnly", NULLABLE];
 
-/// A keyword of OpenAPI 3.0 that JSON Schema does not know: an answer of `null` is not valid for it, so no vendor may
-/// take it for a permission.
+/// A keyword of OpenAPI 3.0 that JSON Schema does not define: `null` is not valid for it, so no vendor may read
+/// it as permission for `null`.
 const NULLABLE: &str = "nullable";
 
 /// OpenAI with `strict: true`. Its documentation, "Structured Outputs", supported schemas:
 /// <https://developers.openai.com/api/docs/guides/structured-outputs#supported-schemas> (as quoted in August and
-/// October 2026); that a `$ref` stands alone: <https://github.com/camel-ai/camel/issues/3001>.
+/// October 2026); that no keyword may stand beside a `$ref`: <https://github.com/camel-ai/camel/issues/3001>.
 ///
-/// Every property has to be required. A schema with optional ones is sent without `strict`, which OpenAI takes as it
-/// is; the union with `null` that its documentation proposes would allow answers that the schema does not.
-const OPENAI: Rules = Rules {
+/// Every property must be required. A schema with optional properties is sent without `strict`, which OpenAI
+/// accepts; the union with `null` that its documentation proposes would allow answers that the schema forbids.
+const OPENAI: SchemaRules = SchemaRules {
     keywords: Some(&[
         "$defs",
         "$ref",
@@ -96,7 +98,7 @@ const OPENAI: Rules = Rules {
         "type",
     ]),
     formats: Some(&["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"]),
-    left_out: &REMARKS,
+    removed_keywords: &ANNOTATIONS,
     object_at_root: true,
     closed: true,
     all_required: true,
@@ -115,13 +117,14 @@ const OPENAI: Rules = Rules {
 };
 
 /// OpenAI with `strict: true`.
-pub(super) static OPENAI_STRICT: Rules = OPENAI;
+pub(super) static OPENAI_STRICT: SchemaRules = OPENAI;
 
-/// OpenAI's models at Azure with `strict: true`: the same subset, smaller. Properties and levels by its documentation,
-/// <https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>; the other numbers by
+/// OpenAI's models at Azure with `strict: true`: the same subset with lower limits. Properties and levels by its
+/// documentation, <https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>; the other
+/// numbers by
 /// <https://docs.snaplogic.com/snaps/snaps-machine-learning/sp-azure-openai-llm/azure-openai-structured-outputs.html>,
-/// of which <https://portkey.ai/error-library/schema-validation-error-10473> has one as an error.
-pub(super) static AZURE_STRICT: Rules = Rules {
+/// one of which <https://portkey.ai/error-library/schema-validation-error-10473> quotes as an error.
+pub(super) static AZURE_STRICT: SchemaRules = SchemaRules {
     levels: 5,
     properties: 100,
     enum_values: 500,
@@ -131,9 +134,10 @@ pub(super) static AZURE_STRICT: Rules = Rules {
 };
 
 /// Anthropic. Its documentation, "Structured outputs", JSON Schema limitations and schema complexity limits:
-/// <https://platform.claude.com/docs/en/build-with-claude/structured-outputs> (as quoted in July and August 2026). What
-/// else makes a schema too complex it does not say: such a refusal is learned (`parameter.rs`).
-pub(super) static ANTHROPIC: Rules = Rules {
+/// <https://platform.claude.com/docs/en/build-with-claude/structured-outputs> (as quoted in July and August
+/// 2026). It does not document what else makes a schema too complex: such an error is detected in
+/// `rejected_parameter.rs`.
+pub(super) static ANTHROPIC: SchemaRules = SchemaRules {
     keywords: Some(&[
         "$comment",
         "$defs",
@@ -167,7 +171,7 @@ pub(super) static ANTHROPIC: Rules = Rules {
         "ipv6",
         "uuid",
     ]),
-    left_out: &["examples", "deprecated", "readOnly", "writeOnly", NULLABLE],
+    removed_keywords: &["examples", "deprecated", "readOnly", "writeOnly", NULLABLE],
     object_at_root: false,
     closed: true,
     all_required: false,
@@ -185,13 +189,15 @@ pub(super) static ANTHROPIC: Rules = Rules {
     const_as_enum: false,
 };
 
-/// Gemini's `responseJsonSchema`, which takes any schema, several types and `anyOf` with `null` among them, and heeds
-/// part of it: <https://github.com/googleapis/googleapis/blob/master/google/ai/generativelanguage/v1beta/generative_service.proto>.
-/// No number limits its size; a schema that is too complex is refused, and that is learned (`parameter.rs`).
-pub(super) static GEMINI: Rules = Rules {
+/// Gemini's `responseJsonSchema`, which accepts any schema, including several types and `anyOf` with `null`, and
+/// applies part of it:
+/// <https://github.com/googleapis/googleapis/blob/master/google/ai/generativelanguage/v1beta/generative_service.proto>.
+/// Its size has no documented limit. A schema that is too complex is rejected, which `rejected_parameter.rs`
+/// detects.
+pub(super) static GEMINI: SchemaRules = SchemaRules {
     keywords: None,
     formats: None,
-    left_out: &[NULLABLE],
+    removed_keywords: &[NULLABLE],
     object_at_root: false,
     closed: false,
     all_required: false,

@@ -1,15 +1,15 @@
-//! Whether a refusal is about the key, about its use of one model, or about one request.
+//! Determines the scope of an error: the key, one model, or one request.
 //!
-//! Providers say all of it with the same statuses: 403 is a wrong key, a model that the project may not use, a
-//! file of another account, and a word that a firewall does not like. What the class says is refined here by the
-//! provider's code and message; where they do not tell, the refusal stays unclear and later requests decide.
+//! Providers use the same statuses for all of them: 403 can mean an invalid key, a model that the project may not
+//! use, a file of another account, or a word that a firewall blocks. The code and the message refine the class.
+//! If they do not decide, the scope is `Unclear` and later requests decide.
 
 use crate::types::{Class, Failure, Scope};
 
-use super::parameter;
+use super::rejected_parameter;
 
-/// Codes that are about the key or its account, whatever the status.
-const OF_THE_KEY: [&str; 14] = [
+/// Codes about the key or its account, for any status.
+const KEY_CODES: [&str; 14] = [
     "invalid_api_key",
     "incorrect_api_key_error",
     "authentication_error",
@@ -26,8 +26,8 @@ const OF_THE_KEY: [&str; 14] = [
     "access_terminated_error",
 ];
 
-/// Messages that are about the key or its account.
-const WORDS_OF_THE_KEY: [&str; 21] = [
+/// Phrases about the key or its account.
+const KEY_PHRASES: [&str; 21] = [
     "invalid api key",
     "invalid api-key",
     "incorrect api key",
@@ -51,8 +51,8 @@ const WORDS_OF_THE_KEY: [&str; 21] = [
     "organization has been",
 ];
 
-/// Codes that are about the use of a model.
-const OF_A_MODEL: [&str; 9] = [
+/// Codes about access to a model.
+const MODEL_CODES: [&str; 9] = [
     "model_permission_blocked_org",
     "model_permission_blocked_project",
     "model_terms_required",
@@ -64,8 +64,8 @@ const OF_A_MODEL: [&str; 9] = [
     "1311",
 ];
 
-/// What is said of a model that may not be used.
-const WORDS_OF_A_MODEL: [&str; 19] = [
+/// Phrases about access to a model.
+const MODEL_PHRASES: [&str; 19] = [
     "not have access",
     "no access",
     "not allowed",
@@ -87,8 +87,8 @@ const WORDS_OF_A_MODEL: [&str; 19] = [
     "denied on resource",
 ];
 
-/// What is said of a file.
-const WORDS_OF_A_FILE: [&str; 12] = [
+/// Phrases about a file.
+const FILE_PHRASES: [&str; 12] = [
     "access the file",
     "access file",
     "the file",
@@ -103,31 +103,33 @@ const WORDS_OF_A_FILE: [&str; 12] = [
     "image url",
 ];
 
-/// What is said of a request that costs more than the account has left, where the account has some.
-const UNAFFORDABLE: [&str; 3] = ["fewer max_tokens", "can only afford", "prompt tokens limit exceeded"];
+/// Phrases about a request that costs more than the remaining credit of the account.
+const UNAFFORDABLE_PHRASES: [&str; 3] =
+    ["fewer max_tokens", "can only afford", "prompt tokens limit exceeded"];
 
-/// A limit of the answer's length, and that it is beyond what this model writes.
-const OUTPUT_LIMIT: [&str; 5] =
+/// Phrases about an output token limit, and about its exceeding the maximum of the model.
+const OUTPUT_LIMIT_PHRASES: [&str; 5] =
     ["max_tokens", "max tokens", "maximum tokens", "max_completion_tokens", "max_output_tokens"];
-const ABOVE: [&str; 4] = ["less than or equal", "cannot exceed", "the model limit", "must be <="];
+const ABOVE_LIMIT_PHRASES: [&str; 4] =
+    ["less than or equal", "cannot exceed", "the model limit", "must be <="];
 
-/// Refines the class of a refusal, and says how far it reaches.
+/// Refines the class of a failure and sets its scope.
 pub(super) fn refine(mut failure: Failure) -> Failure {
     let message = failure.message.to_ascii_lowercase();
     let code = failure.code.as_deref().unwrap_or_default().to_ascii_lowercase();
     let has = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     match failure.class {
-        Class::Auth | Class::NotFound if has(&WORDS_OF_A_FILE) => {
+        Class::Auth | Class::NotFound if has(&FILE_PHRASES) => {
             failure.class = Class::ApiError;
             failure.scope = Scope::Key;
         }
-        Class::Auth if OF_A_MODEL.contains(&code.as_str()) => failure.scope = Scope::Model,
-        Class::Auth if message.contains("model") && has(&WORDS_OF_A_MODEL) => failure.scope = Scope::Model,
-        Class::Auth if !is_certain(failure.status, &code) && !has(&WORDS_OF_THE_KEY) => {
+        Class::Auth if MODEL_CODES.contains(&code.as_str()) => failure.scope = Scope::Model,
+        Class::Auth if message.contains("model") && has(&MODEL_PHRASES) => failure.scope = Scope::Model,
+        Class::Auth if !is_certain_key_rejection(failure.status, &code) && !has(&KEY_PHRASES) => {
             failure.scope = Scope::Unclear;
         }
-        // The account has money, but not for as long an answer as the request allows.
-        Class::Quota | Class::RateLimit if has(&UNAFFORDABLE) => {
+        // The credit of the account does not cover an answer as long as the request allows.
+        Class::Quota | Class::RateLimit if has(&UNAFFORDABLE_PHRASES) => {
             failure.class = Class::ApiError;
             failure.scope = Scope::Target;
         }
@@ -135,9 +137,9 @@ pub(super) fn refine(mut failure: Failure) -> Failure {
             failure.scope = Scope::Unclear;
         }
         Class::ApiError => {
-            if let Some(parameter) = parameter::refused(&message) {
+            if let Some(parameter) = rejected_parameter::in_message(&message) {
                 failure.scope = Scope::Parameter(parameter);
-            } else if has(&OUTPUT_LIMIT) && has(&ABOVE) {
+            } else if has(&OUTPUT_LIMIT_PHRASES) && has(&ABOVE_LIMIT_PHRASES) {
                 failure.scope = Scope::Target;
             }
         }
@@ -146,12 +148,12 @@ pub(super) fn refine(mut failure: Failure) -> Failure {
     failure
 }
 
-/// Returns whether a refused key is certain. A refusal inside an answer has no status.
-fn is_certain(status: Option<u16>, code: &str) -> bool {
-    matches!(status, None | Some(401)) || OF_THE_KEY.contains(&code) || code.starts_with("api_key")
+/// Returns whether the error certainly rejects the key. An error inside a success response has no status.
+fn is_certain_key_rejection(status: Option<u16>, code: &str) -> bool {
+    matches!(status, None | Some(401)) || KEY_CODES.contains(&code) || code.starts_with("api_key")
 }
 
-/// Returns whether a refusal for money does not speak of money.
+/// Returns whether the message of a payment error does not mention payment.
 fn is_vague(message: &str) -> bool {
     !["balance", "credit", "quota", "billing", "payment", "insufficient", "fund", "recharge", "arrear"]
         .iter()
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_reaches_as_far_as_it_says() {
+    fn the_scope_is_derived_from_code_and_message() {
         let blocked = "The model `m` is blocked at the project level.";
         let file = "You do not have permission to access the File abc or it may not exist.";
         let afford = "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can only afford 3562.";

@@ -1,32 +1,32 @@
-//! A text that is attached as a file, for formats that carry no such file.
+//! Text documents as prompt text, for formats that do not support them as files.
 //!
-//! Never guesses an encoding: what is no UTF-8 is refused.
+//! Only UTF-8 is supported; other encodings are rejected.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::types::{Class, Failure, Media};
 
-/// Returns the text of a document whose content is `base64`.
+/// Decodes the text of a document from `base64`.
 ///
 /// # Errors
-/// `api_error` when it is no UTF-8.
+/// `api_error` if it is not UTF-8.
 pub(super) fn content(media: &Media, base64: &str) -> Result<String, Failure> {
     let text = BASE64_STANDARD.decode(base64).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(text) = text else {
         let name = media.name.as_deref().unwrap_or("a document");
-        return Err(Failure::new(Class::ApiError, format!("{name} is no UTF-8 text in base64")));
+        return Err(Failure::new(Class::ApiError, format!("{name} is not base64-encoded UTF-8 text")));
     };
     Ok(match text.strip_prefix('\u{feff}') {
-        Some(unmarked) => unmarked.to_owned(),
+        Some(without_bom) => without_bom.to_owned(),
         None => text,
     })
 }
 
-/// Returns the text of a document as a part of a prompt, below its name.
+/// Returns the text of a document as a part of a prompt, preceded by its name.
 ///
 /// # Errors
-/// `api_error` when it is no UTF-8.
+/// `api_error` if it is not UTF-8.
 pub(super) fn part(media: &Media, base64: &str) -> Result<String, Failure> {
     let content = content(media, base64)?;
     Ok(match &media.name {
@@ -49,12 +49,15 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_read_as_utf_8_without_its_mark() {
+    fn a_document_is_decoded_as_utf_8_without_its_byte_order_mark() {
         let read = |bytes: &[u8]| part(&document(Some("a.txt")), &BASE64_STANDARD.encode(bytes));
         assert_eq!(read("día".as_bytes()).unwrap(), "a.txt:\n\ndía");
         assert_eq!(read(b"\xef\xbb\xbfx").unwrap(), "a.txt:\n\nx");
         assert_eq!(part(&document(None), &BASE64_STANDARD.encode("x")).unwrap(), "x");
         let failure = read(b"d\xeda").unwrap_err();
-        assert_eq!((failure.class, &*failure.message), (Class::ApiError, "a.txt is no UTF-8 text in base64"));
+        assert_eq!(
+            (failure.class, &*failure.message),
+            (Class::ApiError, "a.txt is not base64-encoded UTF-8 text")
+        );
     }
 }

@@ -1,86 +1,89 @@
-//! Writes a schema the way a vendor takes it, without changing which answers are valid.
+//! Translates a schema to the form that a vendor accepts, without changing which answers are valid.
 //!
-//! A `$ref` that is described, as code generators write it, gets the schema that it refers to in its place;
-//! remarks that the vendor does not know are left out. Where that would copy much, the reference keeps its place and
-//! loses its description instead.
+//! A `$ref` with annotations, as code generators write it, is replaced by the schema it refers to. Annotations
+//! that the vendor does not support are removed. If the replacement would copy too much, the reference stays and
+//! loses its annotations instead.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::schema_rules::Rules;
+use super::schema_rules::SchemaRules;
 
-/// Keywords beside a `$ref` that say nothing about which values are valid.
-const REMARKS: [&str; 8] =
+/// Keywords beside a `$ref` that do not affect validation.
+const ANNOTATIONS: [&str; 8] =
     ["title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"];
 
-/// How often references are followed: one that still refers to others then stays alone.
-const DEEPEST: usize = 8;
+/// The maximum depth to which references are followed. A deeper reference stays, without annotations.
+const MAX_REFERENCE_DEPTH: usize = 8;
 
-/// Schemas that are written at most: references that fan out end there.
-const MOST_SCHEMAS: usize = 20_000;
+/// The maximum number of schemas written, so that references that fan out end.
+const MAX_SCHEMAS: usize = 20_000;
 
-/// Values that are copied in the place of references at most. An enum alone may have thousands, and each property may
-/// refer to it.
-const MOST_COPIED: usize = 1_000;
+/// The maximum number of values copied in place of references. An enum alone may have thousands, and each
+/// property may refer to it.
+const MAX_COPIED_VALUES: usize = 1_000;
 
-/// Returns the schema as the vendor of these rules takes it; as it was where nothing has to be changed.
-pub(super) fn translate<'a>(schema: Cow<'a, Value>, rules: &Rules) -> Cow<'a, Value> {
+/// Returns the schema in the form that the vendor accepts, borrowed if it needs no change.
+pub(super) fn translate<'a>(schema: Cow<'a, Value>, rules: &SchemaRules) -> Cow<'a, Value> {
     let write = |copies_left| {
-        let mut writer = Writer { root: &schema, rules, left: MOST_SCHEMAS, copies_left, changed: false };
-        let written = writer.schema(&schema, DEEPEST);
-        (writer.changed && writer.left > 0).then_some(written)
+        let mut translator =
+            Translator { root: &schema, rules, schemas_left: MAX_SCHEMAS, copies_left, changed: false };
+        let written = translator.translate_schema(&schema, MAX_REFERENCE_DEPTH);
+        (translator.changed && translator.schemas_left > 0).then_some(written)
     };
-    let written = match write(MOST_COPIED) {
-        // The copies may be what is too much for the vendor.
+    let written = match write(MAX_COPIED_VALUES) {
+        // The copies may exceed the limits of the vendor.
         Some(written) if !rules.accepts(&written) => {
-            write(0).filter(|bare| rules.accepts(bare)).or(Some(written))
+            write(0).filter(|unexpanded| rules.accepts(unexpanded)).or(Some(written))
         }
         written => written,
     };
     written.map_or(schema, Cow::Owned)
 }
 
-struct Writer<'a> {
+struct Translator<'a> {
     root: &'a Value,
-    rules: &'a Rules,
-    left: usize,
-    /// Values that may still be copied.
+    rules: &'a SchemaRules,
+    schemas_left: usize,
+    /// The number of values that may still be copied.
     copies_left: usize,
     changed: bool,
 }
 
-impl Writer<'_> {
-    fn schema(&mut self, schema: &Value, depth: usize) -> Value {
-        self.left = self.left.saturating_sub(1);
+impl Translator<'_> {
+    fn translate_schema(&mut self, schema: &Value, depth: usize) -> Value {
+        self.schemas_left = self.schemas_left.saturating_sub(1);
         let Value::Object(keywords) = schema else { return schema.clone() };
-        if self.left == 0 {
+        if self.schemas_left == 0 {
             return schema.clone();
         }
-        if let Some(described) = self.described_reference(keywords, depth) {
+        if let Some(expanded) = self.expand_reference(keywords, depth) {
             self.changed = true;
-            return described;
+            return expanded;
         }
         let mut written = Map::new();
         for (key, value) in keywords {
-            if self.rules.left_out.contains(&key.as_str()) {
+            if self.rules.removed_keywords.contains(&key.as_str()) {
                 self.changed = true;
                 continue;
             }
-            if key == "const" && self.is_to_be_enum(keywords, value) {
+            if key == "const" && self.becomes_enum(keywords, value) {
                 self.changed = true;
                 written.insert("enum".to_owned(), Value::Array(vec![value.clone()]));
                 continue;
             }
             let value = match (key.as_str(), value) {
                 ("properties" | "patternProperties" | "$defs" | "definitions", Value::Object(all)) => {
-                    let one = |(name, schema): (&String, &Value)| (name.clone(), self.schema(schema, depth));
-                    Value::Object(all.iter().map(one).collect())
+                    let translate_entry = |(name, schema): (&String, &Value)| {
+                        (name.clone(), self.translate_schema(schema, depth))
+                    };
+                    Value::Object(all.iter().map(translate_entry).collect())
                 }
                 ("anyOf" | "oneOf" | "allOf" | "prefixItems", Value::Array(all)) => {
-                    Value::Array(all.iter().map(|schema| self.schema(schema, depth)).collect())
+                    Value::Array(all.iter().map(|schema| self.translate_schema(schema, depth)).collect())
                 }
-                ("items" | "additionalProperties" | "not", schema) => self.schema(schema, depth),
+                ("items" | "additionalProperties" | "not", schema) => self.translate_schema(schema, depth),
                 (_, other) => other.clone(),
             };
             written.insert(key.clone(), value);
@@ -88,45 +91,53 @@ impl Writer<'_> {
         Value::Object(written)
     }
 
-    /// Returns whether a value is written as the only one of an `enum`, which takes texts and numbers.
-    fn is_to_be_enum(&self, of: &Map<String, Value>, value: &Value) -> bool {
-        self.rules.const_as_enum && !of.contains_key("enum") && (value.is_string() || value.is_number())
+    /// Returns whether a `const` is written as an `enum` of one value, which must be a string or a number.
+    fn becomes_enum(&self, keywords: &Map<String, Value>, value: &Value) -> bool {
+        self.rules.const_as_enum && !keywords.contains_key("enum") && (value.is_string() || value.is_number())
     }
 
-    /// Writes a reference with remarks beside it as what it refers to, with these remarks; without them where it
-    /// has been followed often enough or too much would be copied.
-    fn described_reference(&mut self, keywords: &Map<String, Value>, depth: usize) -> Option<Value> {
+    /// Replaces a reference with annotations by its target with these annotations. At the maximum depth, or if
+    /// too much would be copied, returns the reference without annotations.
+    fn expand_reference(&mut self, keywords: &Map<String, Value>, depth: usize) -> Option<Value> {
         let reference = keywords.get("$ref")?.as_str()?;
-        let beside = || keywords.iter().filter(|(key, _)| *key != "$ref");
-        if beside().next().is_none() || !beside().all(|(key, _)| REMARKS.contains(&key.as_str())) {
+        let annotations = || keywords.iter().filter(|(key, _)| *key != "$ref");
+        if annotations().next().is_none()
+            || !annotations().all(|(key, _)| ANNOTATIONS.contains(&key.as_str()))
+        {
             return None;
         }
         let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
         let target = target.filter(|_| depth > 0);
-        let Some((target, left)) = target.and_then(|target| Some((target, count(target, self.copies_left)?)))
+        let Some((target, remaining)) =
+            target.and_then(|target| Some((target, remaining_after(target, self.copies_left)?)))
         else {
             return Some(Value::Object([("$ref".to_owned(), reference.into())].into_iter().collect()));
         };
-        self.copies_left = left;
-        let mut written = self.schema(target, depth - 1);
-        // What is itself a bare reference takes no remarks either.
+        self.copies_left = remaining;
+        let mut written = self.translate_schema(target, depth - 1);
+        // A target that is itself a reference cannot have annotations either.
         if let Value::Object(written) = &mut written
             && !written.contains_key("$ref")
         {
-            let kept = beside().filter(|(key, _)| !self.rules.left_out.contains(&key.as_str()));
-            written.extend(kept.map(|(key, value)| (key.clone(), value.clone())));
+            let supported =
+                annotations().filter(|(key, _)| !self.rules.removed_keywords.contains(&key.as_str()));
+            written.extend(supported.map(|(key, value)| (key.clone(), value.clone())));
         }
         Some(written)
     }
 }
 
-/// Counts a value and those inside it; returns what is left of the most there may be.
-fn count(value: &Value, most: usize) -> Option<usize> {
-    let left = most.checked_sub(1)?;
+/// Subtracts the number of a value and its nested values from `max`; `None` if it is too small.
+fn remaining_after(value: &Value, max: usize) -> Option<usize> {
+    let remaining = max.checked_sub(1)?;
     match value {
-        Value::Array(all) => all.iter().try_fold(left, |left, value| count(value, left)),
-        Value::Object(fields) => fields.values().try_fold(left, |left, value| count(value, left)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(left),
+        Value::Array(all) => {
+            all.iter().try_fold(remaining, |remaining, value| remaining_after(value, remaining))
+        }
+        Value::Object(fields) => {
+            fields.values().try_fold(remaining, |remaining, value| remaining_after(value, remaining))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(remaining),
     }
 }
 
@@ -138,7 +149,7 @@ mod tests {
     use crate::wire::schema_rules::{ANTHROPIC, GEMINI, OPENAI_STRICT};
 
     #[test]
-    fn a_described_reference_becomes_what_it_refers_to() {
+    fn a_reference_with_annotations_is_replaced_by_its_target() {
         let schema = json!({
             "type": "object",
             "properties": { "hero": { "$ref": "#/$defs/chart", "description": "the hero" } },
@@ -154,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_without_anything_to_change_stays_as_it_is() {
+    fn a_schema_that_needs_no_change_is_borrowed() {
         let schema =
             json!({ "type": "object", "properties": { "a": { "$ref": "#/$defs/d" } }, "$defs": { "d": {} } });
         assert!(matches!(translate(Cow::Borrowed(&schema), &OPENAI_STRICT), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn remarks_that_a_vendor_does_not_know_are_left_out() {
+    fn unsupported_annotations_are_removed() {
         let schema = json!({ "type": "object", "properties": { "default": { "type": "string", "default": "a" } },
             "required": ["default"], "additionalProperties": false });
         let written = translate(Cow::Borrowed(&schema), &OPENAI_STRICT);
@@ -170,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_asked_for_as_the_schema_says_and_by_no_keyword_of_openapi() {
+    fn the_nullable_keyword_of_openapi_is_removed() {
         let schema = json!({ "type": "object", "required": ["a", "b", "c", "nullable"], "additionalProperties": false,
             "properties": {
                 "a": { "type": "string", "nullable": true },
@@ -188,29 +199,30 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_is_an_enum_of_one_value_where_its_vendor_does_not_heed_it() {
+    fn a_const_becomes_an_enum_of_one_value_where_the_vendor_ignores_const() {
         let schema = |constant: Value| json!({ "type": "object", "properties": { "const": constant } });
         let constant = schema(json!({ "const": "a", "description": "x" }));
         let written = translate(Cow::Borrowed(&constant), &GEMINI);
         assert_eq!(*written, schema(json!({ "enum": ["a"], "description": "x" })));
-        for stays in [json!({ "const": true }), json!({ "const": "a", "enum": ["a", "b"] })] {
-            let stays = schema(stays);
-            assert_eq!(*translate(Cow::Borrowed(&stays), &GEMINI), stays);
+        for unchanged in [json!({ "const": true }), json!({ "const": "a", "enum": ["a", "b"] })] {
+            let unchanged = schema(unchanged);
+            assert_eq!(*translate(Cow::Borrowed(&unchanged), &GEMINI), unchanged);
         }
         assert!(matches!(translate(Cow::Borrowed(&constant), &OPENAI_STRICT), Cow::Borrowed(_)));
     }
 
     #[test]
-    fn what_would_be_copied_often_stays_a_reference_without_its_description() {
+    fn a_target_that_would_be_copied_too_often_stays_a_reference() {
         for (properties, values, is_copied) in
             [(20, 10, true), (40, 150, false), (40, 600, false), (300, 6_000, false)]
         {
             let names: Vec<_> = (0..properties).map(|number| format!("p{number}")).collect();
-            let one = |name: &String| (name.clone(), json!({ "$ref": "#/$defs/tz", "description": "d" }));
+            let property =
+                |name: &String| (name.clone(), json!({ "$ref": "#/$defs/tz", "description": "d" }));
             let zones: Vec<_> = (0..values).map(|number| format!("Zone/{number}")).collect();
             let schema = json!({
                 "type": "object",
-                "properties": names.iter().map(one).collect::<Map<_, _>>(),
+                "properties": names.iter().map(property).collect::<Map<_, _>>(),
                 "required": names,
                 "additionalProperties": false,
                 "$defs": { "tz": { "type": "string", "enum": zones } },
@@ -218,13 +230,13 @@ mod tests {
             let written = translate(Cow::Borrowed(&schema), &OPENAI_STRICT);
             let last = &written["properties"][names.last().unwrap()];
             assert_eq!(last.get("enum").is_some(), is_copied, "{properties} {values}");
-            assert!(written.to_string().len() < schema.to_string().len() + 30 * MOST_COPIED);
+            assert!(written.to_string().len() < schema.to_string().len() + 30 * MAX_COPIED_VALUES);
             assert_eq!(OPENAI_STRICT.accepts(&written), values < 1_000, "{properties} {values}");
         }
     }
 
     #[test]
-    fn a_described_recursion_ends() {
+    fn recursion_with_annotations_terminates() {
         let schema = json!({
             "type": "object",
             "properties": { "next": { "$ref": "#/$defs/node", "description": "x" } },

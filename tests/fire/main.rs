@@ -1,17 +1,17 @@
-//! Panics in every actor and at every stage of a call, and what they cost.
+//! Panics in every actor and at every stage of a call, and what each panic costs.
 //!
-//! A program of its own, because a plan of panics is in force for the whole process.
+//! A separate test binary: a plan of panics applies to the whole process.
 #![cfg(all(feature = "chaos", feature = "server"))]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(clippy::panic, reason = "a test that waited in vain says for what")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
+#![expect(clippy::panic, reason = "a test that times out reports what it waited for")]
 
-mod everywhere;
-mod lost;
-mod once;
-mod outputs;
-mod scene;
-mod storms;
+mod io_panics;
+mod lost_requests;
+mod panic_runs;
+mod random_panics;
+mod repeated_panics;
+mod single_panics;
 
-#[path = "../it/stage.rs"]
-#[expect(dead_code, reason = "the other tests need more of it")]
-mod stage;
+#[path = "../it/support.rs"]
+#[expect(dead_code, reason = "shared with the integration tests, which use the rest of it")]
+mod support;

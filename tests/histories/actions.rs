@@ -1,26 +1,26 @@
-//! What a user does: edits, and commands. Numbers are taken modulo what is there, so that every action is possible in
-//! every state, and a history can be shortened by leaving actions out.
+//! The actions of the user: edits and commands. Numbers are taken modulo the number of existing things. So
+//! every action is possible in every state, and a history can be shortened by leaving out actions.
 
 use fastrand::Rng;
 
-use super::outages::{Ending, Kind, Which};
+use super::outages::{AffectedProviders, OutageEnd, OutageKind};
 
 /// One action of a history.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
-    /// Items: other fields.
+    /// Edits a field of an item.
     Text(u8, u8),
     Tag(u8, u8),
     Picture(u8, u8),
-    /// Items: added, removed, in another order.
+    /// Adds, removes or shuffles items.
     Add(u8),
     Remove(u8),
     Shuffle(u64),
-    /// The input: records that are no items, or have the key of another; and without any.
-    Bad(u8, u8),
-    Twin(u8, u8, u8),
-    Mend,
-    /// The pipeline.
+    /// Adds extra records to the input, or removes all of them.
+    AddMalformedRecord(u8, u8),
+    AddDuplicateKey(u8, u8, u8),
+    RemoveExtraRecords,
+    /// Edits the pipeline.
     Prompt(u8, u8),
     System(u8),
     Limit(u8),
@@ -31,47 +31,47 @@ pub(crate) enum Action {
     PhotoIsOptional(bool),
     HasPhoto(bool),
     HasLast(bool),
-    Move(u8, u8),
-    /// The configuration.
+    StepRoute(u8, u8),
+    /// Edits the configuration.
     Route(u8, u8),
     SwapRoutes,
-    Models(u8),
+    SwapModels(u8),
     Price(u8, u8),
-    /// A picture is replaced under its name.
-    Replace(u8, u8),
-    /// What the provider fails.
+    /// Replaces the content of a picture file.
+    ReplacePicture(u8, u8),
+    /// Adds or removes faults of the provider.
     Fault(u8, u8, FaultKind),
-    Heal(u8),
-    /// Providers refuse everything, from now on until they are restored.
-    Outage(Kind, Which),
+    RemoveFaults(u8),
+    /// Providers refuse every request until they are restored.
+    Outage(OutageKind, AffectedProviders),
     Restore,
-    /// The output is lost.
-    LoseOutput(bool),
-    /// Another run is to write to the same output.
-    Other,
-    /// Commands.
+    /// Deletes the output file (`true`) or cuts it in half.
+    DamageOutput(bool),
+    /// Starts another run with the same output file.
+    OtherRun,
+    /// Runs a command.
     Run,
-    New,
+    RunNew,
     Resume,
     Retry(Option<FaultKind>),
     Cancel,
-    /// Commands that end before the run does, or meet something while it is at work: after this many requests.
-    AtWork(Command, u8, Meanwhile),
-    /// The process dies at a point of the program.
+    /// Runs a command and causes an event during the run, after this number of requests.
+    RunWithEvent(Command, u8, ConcurrentEvent),
+    /// Runs a command whose process aborts at a passage of a failure point.
     #[cfg(feature = "chaos")]
-    Dies(Command, u8, u8),
+    CrashAt(Command, u8, u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     Refusal,
-    Wrong,
-    WrongOnce,
+    WrongAnswer,
+    WrongAnswerOnce,
     TooLong,
-    TooLongForFirst,
+    TooLongForFirstTarget,
 }
 
-/// A command that works on a run.
+/// A command that processes items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     Run,
@@ -79,30 +79,30 @@ pub(crate) enum Command {
     Retry,
 }
 
-/// What happens while a run is at work.
+/// An event during a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Meanwhile {
+pub(crate) enum ConcurrentEvent {
     Kill,
     Stop,
     StopTwice,
     Cancel,
-    /// A second process begins the same run.
-    Second,
-    /// Another run begins to write to the same output.
-    Other,
-    /// Its results are written to the same output by another command.
+    /// A second process starts the same run.
+    SecondProcess,
+    /// Another run is started with the same output file.
+    OtherRun,
+    /// Another command exports the results to the same output file.
     Export,
     /// An item is appended to the input.
-    Append(u8),
-    /// The input is replaced by one in which an item is another.
-    Replace(u8, u8),
-    /// Providers begin to refuse everything.
-    Outage(Kind, Which, Ending),
+    AppendItem(u8),
+    /// The input is replaced: an item has another text.
+    ReplaceItem(u8, u8),
+    /// Providers start to refuse every request.
+    Outage(OutageKind, AffectedProviders, OutageEnd),
 }
 
-/// The points of the program at which it can be made to die.
+/// The failure points at which the process aborts.
 #[cfg(feature = "chaos")]
-pub(crate) const POINTS: [&str; 8] = [
+pub(crate) const CRASH_POINTS: [&str; 8] = [
     "item.started",
     "call.headers",
     "item.answered",
@@ -113,116 +113,124 @@ pub(crate) const POINTS: [&str; 8] = [
     "run.ends",
 ];
 
-/// Makes a history; it ends with a whole run.
-pub(crate) fn history(seed: u64) -> Vec<Action> {
+/// Generates a history. Its last command is a complete run.
+pub(crate) fn generate_history(seed: u64) -> Vec<Action> {
     let mut random = Rng::with_seed(seed);
     let mut actions = vec![];
     let commands = random.u8(3..8);
     for _ in 0..commands {
         for _ in 0..random.u8(0..4) {
-            actions.push(edit(&mut random));
+            actions.push(random_edit(&mut random));
         }
-        actions.push(command(&mut random));
+        actions.push(random_command(&mut random));
     }
     if random.bool() {
-        actions.push(edit(&mut random));
+        actions.push(random_edit(&mut random));
     }
     actions.push(Action::Restore);
     actions.push(Action::Run);
     actions
 }
 
-fn edit(random: &mut Rng) -> Action {
-    let (one, two) = (random.u8(0..8), random.u8(0..3));
+fn random_edit(random: &mut Rng) -> Action {
+    let first = random.u8(0..8);
+    let second = random.u8(0..3);
     match random.u8(0..54) {
-        0..8 => Action::Text(one, two),
-        8..10 => Action::Tag(one, two),
-        10..12 => Action::Picture(one, two),
-        12..15 => Action::Add(one),
-        15..17 => Action::Remove(one),
+        0..8 => Action::Text(first, second),
+        8..10 => Action::Tag(first, second),
+        10..12 => Action::Picture(first, second),
+        12..15 => Action::Add(first),
+        15..17 => Action::Remove(first),
         17 => Action::Shuffle(random.u64(..)),
-        18..22 => Action::Prompt(one, two),
-        22 => Action::System(two),
-        23 => Action::Choices(two),
-        24 => Action::Condition(two),
+        18..22 => Action::Prompt(first, second),
+        22 => Action::System(second),
+        23 => Action::Choices(second),
+        24 => Action::Condition(second),
         25 => Action::PhotoIsOptional(random.bool()),
         26 => {
-            let is_there = random.bool();
-            [Action::HasPhoto, Action::HasLast, Action::HasFacts][random.usize(0..3)](is_there)
+            let is_enabled = random.bool();
+            [Action::HasPhoto, Action::HasLast, Action::HasFacts][random.usize(0..3)](is_enabled)
         }
-        27 => Action::Move(one, two),
-        28 | 29 => Action::Route(one, random.u8(0..16)),
+        27 => Action::StepRoute(first, second),
+        28 | 29 => Action::Route(first, random.u8(0..16)),
         30 => Action::SwapRoutes,
-        31 => Action::Models(random.u8(0..6)),
+        31 => Action::SwapModels(random.u8(0..6)),
         32 => {
             if random.bool() {
-                Action::Price(one, two)
+                Action::Price(first, second)
             } else {
-                Action::Limit(two)
+                Action::Limit(second)
             }
         }
-        33 | 34 => Action::Replace(one, two),
-        35..38 => Action::Fault(one, random.u8(0..5), fault(random)),
-        40 | 41 => Action::Bad(one, two),
-        42 | 43 => Action::Twin(one, random.u8(0..8), two),
-        44 => Action::Mend,
-        45 => Action::Schema(two),
-        46 => Action::Fault(one, [1, 4][random.usize(0..2)], FaultKind::WrongOnce),
-        38 => Action::Heal(one),
-        47..50 => Action::Outage(kind(random), which(random)),
+        33 | 34 => Action::ReplacePicture(first, second),
+        35..38 => Action::Fault(first, random.u8(0..5), random_fault(random)),
+        40 | 41 => Action::AddMalformedRecord(first, second),
+        42 | 43 => Action::AddDuplicateKey(first, random.u8(0..8), second),
+        44 => Action::RemoveExtraRecords,
+        45 => Action::Schema(second),
+        46 => Action::Fault(first, [1, 4][random.usize(0..2)], FaultKind::WrongAnswerOnce),
+        38 => Action::RemoveFaults(first),
+        47..50 => Action::Outage(random_outage_kind(random), random_affected_providers(random)),
         50..54 => Action::Restore,
-        _ => Action::LoseOutput(random.bool()),
+        _ => Action::DamageOutput(random.bool()),
     }
 }
 
-fn kind(random: &mut Rng) -> Kind {
-    [Kind::Unavailable, Kind::Quota, Kind::Key, Kind::BrokenOff][random.usize(0..4)]
+fn random_outage_kind(random: &mut Rng) -> OutageKind {
+    [OutageKind::Unavailable, OutageKind::Quota, OutageKind::Key, OutageKind::ConnectionClosed]
+        [random.usize(0..4)]
 }
 
-fn which(random: &mut Rng) -> Which {
-    [Which::Both, Which::Both, Which::One("a"), Which::One("b")][random.usize(0..4)]
+fn random_affected_providers(random: &mut Rng) -> AffectedProviders {
+    [
+        AffectedProviders::Both,
+        AffectedProviders::Both,
+        AffectedProviders::One("a"),
+        AffectedProviders::One("b"),
+    ][random.usize(0..4)]
 }
 
-fn outage(random: &mut Rng) -> Meanwhile {
-    let kind = kind(random);
-    // A spent quota is tried again after seconds only, and later each time.
-    let refusals = if kind == Kind::Quota { 1 } else { random.u8(1..8) };
-    let ending = [Ending::Passes(refusals), Ending::Lasts, Ending::Kill, Ending::Stop][random.usize(0..4)];
-    Meanwhile::Outage(kind, which(random), ending)
+fn random_outage(random: &mut Rng) -> ConcurrentEvent {
+    let kind = random_outage_kind(random);
+    // An exhausted quota is retried only after seconds, and later each time. So one refusal is enough.
+    let refusals = if kind == OutageKind::Quota { 1 } else { random.u8(1..8) };
+    let end = [OutageEnd::AfterRefusals(refusals), OutageEnd::AfterRun, OutageEnd::Kill, OutageEnd::Stop]
+        [random.usize(0..4)];
+    ConcurrentEvent::Outage(kind, random_affected_providers(random), end)
 }
 
-fn fault(random: &mut Rng) -> FaultKind {
-    use FaultKind::{Refusal, TooLong, TooLongForFirst, Wrong, WrongOnce};
-    [Refusal, Wrong, WrongOnce, TooLong, TooLongForFirst][random.usize(0..5)]
+fn random_fault(random: &mut Rng) -> FaultKind {
+    use FaultKind::{Refusal, TooLong, TooLongForFirstTarget, WrongAnswer, WrongAnswerOnce};
+    [Refusal, WrongAnswer, WrongAnswerOnce, TooLong, TooLongForFirstTarget][random.usize(0..5)]
 }
 
-fn command(random: &mut Rng) -> Action {
-    let which = [Command::Run, Command::Run, Command::Resume, Command::Retry][random.usize(0..4)];
+fn random_command(random: &mut Rng) -> Action {
+    let command = [Command::Run, Command::Run, Command::Resume, Command::Retry][random.usize(0..4)];
     match random.u8(0..21) {
-        20 => Action::Other,
+        20 => Action::OtherRun,
         0..6 => Action::Run,
-        6 => Action::New,
+        6 => Action::RunNew,
         7 | 8 => Action::Resume,
         9 | 10 => Action::Retry(None),
-        11 => Action::Retry(Some(fault(random))),
+        11 => Action::Retry(Some(random_fault(random))),
         12 => Action::Cancel,
         #[cfg(feature = "chaos")]
-        13..16 => Action::Dies(which, random.u8(..), random.u8(1..6)),
-        _ => Action::AtWork(which, random.u8(0..8), meanwhile(random)),
+        13..16 => Action::CrashAt(command, random.u8(..), random.u8(1..6)),
+        _ => Action::RunWithEvent(command, random.u8(0..8), random_event(random)),
     }
 }
 
-fn meanwhile(random: &mut Rng) -> Meanwhile {
+fn random_event(random: &mut Rng) -> ConcurrentEvent {
     match random.u8(0..15) {
-        11..15 => outage(random),
-        0 | 1 => Meanwhile::Kill,
-        2 => Meanwhile::Stop,
-        3 => Meanwhile::StopTwice,
-        4 => Meanwhile::Cancel,
-        5 => Meanwhile::Second,
-        9 => Meanwhile::Other,
-        10 => Meanwhile::Export,
-        6 => Meanwhile::Append(random.u8(0..8)),
-        _ => Meanwhile::Replace(random.u8(0..8), random.u8(0..3)),
+        11..15 => random_outage(random),
+        0 | 1 => ConcurrentEvent::Kill,
+        2 => ConcurrentEvent::Stop,
+        3 => ConcurrentEvent::StopTwice,
+        4 => ConcurrentEvent::Cancel,
+        5 => ConcurrentEvent::SecondProcess,
+        9 => ConcurrentEvent::OtherRun,
+        10 => ConcurrentEvent::Export,
+        6 => ConcurrentEvent::AppendItem(random.u8(0..8)),
+        _ => ConcurrentEvent::ReplaceItem(random.u8(0..8), random.u8(0..3)),
     }
 }

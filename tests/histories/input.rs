@@ -1,76 +1,78 @@
-//! The input file: items, records that are no items, and items whose key another has.
+//! The input file: items, malformed records, and items with duplicate keys.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::form::Form;
-use super::world::Item;
+use super::options::HistoryOptions;
+use super::setup::Item;
 
-/// A record beside the items.
+/// A record of the input beside the items.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Extra {
-    /// No item, of one of three kinds.
-    Bad(u8),
-    /// A copy of the item at this place, with another text where that leaves it its key.
-    Twin(u8, u8),
+pub(crate) enum ExtraRecord {
+    /// A malformed record, of one of three kinds.
+    Malformed(u8),
+    /// A copy of the item at this position. Its text differs if that does not change its key.
+    DuplicateKey(u8, u8),
 }
 
-/// The input as it is to be read: the first item of a key counts, any other is rejected.
+/// The expected reading of the input: the first item of a key counts, later ones are rejected.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) text: String,
     pub(crate) items: Vec<Item>,
-    /// The line of each item, by its key.
-    pub(crate) lines: BTreeMap<String, u64>,
-    /// What is rejected: its line, its key if it has one, and words of the reason.
+    /// The line number of each item, by key.
+    pub(crate) line_numbers: BTreeMap<String, u64>,
+    /// The rejected records by line number: the key, if there is one, and a part of the reason.
     pub(crate) rejects: BTreeMap<u64, (Option<String>, &'static str)>,
 }
 
 impl Input {
-    /// Writes the items with the extra records between them, each before the item at its place.
-    pub(crate) fn new(form: Form, items: &[Item], extras: &[(u8, Extra)]) -> Self {
+    /// Writes the items. Each extra record is inserted before the item at its position.
+    pub(crate) fn new(options: HistoryOptions, items: &[Item], extras: &[(u8, ExtraRecord)]) -> Self {
         let mut input = Self::default();
-        if form.csv_items {
+        if options.csv_items {
             input.text.push_str("id,name,picture,tag,text\n");
         }
-        for place in 0..=items.len() {
-            for (_, extra) in extras.iter().filter(|(at, _)| usize::from(*at) % (items.len() + 1) == place) {
+        for position in 0..=items.len() {
+            for (_, extra) in
+                extras.iter().filter(|(before, _)| usize::from(*before) % (items.len() + 1) == position)
+            {
                 match extra {
-                    Extra::Bad(kind) => input.bad(form, *kind),
-                    Extra::Twin(of, text) => {
-                        let mut twin = items[usize::from(*of) % items.len()].clone();
-                        if twin.has_id() {
-                            twin.text = *text;
+                    ExtraRecord::Malformed(kind) => input.add_malformed(options, *kind),
+                    ExtraRecord::DuplicateKey(original, text) => {
+                        let mut duplicate = items[usize::from(*original) % items.len()].clone();
+                        if duplicate.has_id() {
+                            duplicate.text = *text;
                         }
-                        input.item(&twin);
+                        input.add_item(&duplicate);
                     }
                 }
             }
-            if let Some(item) = items.get(place) {
-                input.item(item);
+            if let Some(item) = items.get(position) {
+                input.add_item(item);
             }
         }
         input
     }
 
-    fn item(&mut self, item: &Item) {
+    fn add_item(&mut self, item: &Item) {
         let line = self.next_line();
         self.text.push_str(&item.line());
-        match self.lines.entry(item.key()) {
+        match self.line_numbers.entry(item.key()) {
             Entry::Occupied(first) => {
-                let why = if item.has_id() { "has the key" } else { "has the same content" };
-                self.rejects.insert(line, (Some(first.key().clone()), why));
+                let reason = if item.has_id() { "has the key" } else { "has the same content" };
+                self.rejects.insert(line, (Some(first.key().clone()), reason));
             }
-            Entry::Vacant(free) => {
-                free.insert(line);
+            Entry::Vacant(entry) => {
+                entry.insert(line);
                 self.items.push(item.clone());
             }
         }
     }
 
-    fn bad(&mut self, form: Form, kind: u8) {
+    fn add_malformed(&mut self, options: HistoryOptions, kind: u8) {
         let line = self.next_line();
-        let (text, why) = match (form.csv_items, kind % 3) {
+        let (text, reason) = match (options.csv_items, kind % 3) {
             (true, 0) => ("i0,only\n", "has 2 fields, the header has 5"),
             (true, 1) => ("one\n", "has 1 field, the header has 5"),
             (true, _) => ("i0,a,b,c,d,e\n", "has 6 fields, the header has 5"),
@@ -79,19 +81,19 @@ impl Input {
             (false, _) => ("{\"id\":true,\"name\":\"i0\"}\n", "has true or false as `id`"),
         };
         self.text.push_str(text);
-        self.rejects.insert(line, (None, why));
+        self.rejects.insert(line, (None, reason));
     }
 
     fn next_line(&self) -> u64 {
         self.text.matches('\n').count() as u64 + 1
     }
 
-    /// The keys in the order of the input.
+    /// Returns the keys in the order of the input.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.items.iter().map(Item::key).collect()
     }
 
     pub(crate) fn key_set(&self) -> BTreeSet<String> {
-        self.lines.keys().cloned().collect()
+        self.line_numbers.keys().cloned().collect()
     }
 }

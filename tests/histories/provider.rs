@@ -1,5 +1,5 @@
-//! A provider whose answer is a function of the request alone: the model, the system text, the prompt, the schema's
-//! choices, the limit and the attachments. It logs every request, and it holds requests back on demand.
+//! A provider whose answer depends only on the request: model, system text, prompt, choices or schema, token
+//! limit and attachments. It logs every request, and it holds back requests on demand.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,65 +11,65 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::outages::{self, Outage, REFUSED};
+use super::outages::{self, OUTAGE_RESULT, Outage};
 
-/// How a request fails. Which one does is decided by the item's number and the step, which each prompt contains.
+/// How a request fails. Faults are set by item number and step; each prompt contains both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The model refuses.
     Refusal,
-    /// The answer is none of the choices, or does not match the schema.
-    Wrong,
-    /// The same, until it is asked for again.
-    WrongOnce,
+    /// The answer is not one of the choices, or does not match the schema.
+    WrongAnswer,
+    /// The same, but not for a validation retry.
+    WrongAnswerOnce,
     /// The prompt is too long.
     TooLong,
-    /// The prompt is too long for this model; another one answers.
-    TooLongFor(String),
+    /// The prompt is too long for this model only.
+    TooLongForModel(String),
 }
 
 impl Fault {
-    /// The class of the failure.
+    /// Returns the class of the failure.
     pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Refusal => "content_filter",
-            Self::Wrong | Self::WrongOnce => "validation_error",
-            Self::TooLong | Self::TooLongFor(_) => "too_long",
+            Self::WrongAnswer | Self::WrongAnswerOnce => "validation_error",
+            Self::TooLong | Self::TooLongForModel(_) => "too_long",
         }
     }
 
-    fn strikes(&self, call: &Call) -> bool {
-        let is_checked = !choices(&call.question).is_empty();
-        let model = &call.model;
+    fn applies_to(&self, request: &LoggedRequest) -> bool {
+        let is_checked = !choices(&request.content).is_empty();
+        let model = &request.model;
         match self {
             Self::Refusal | Self::TooLong => true,
-            Self::Wrong => is_checked,
-            Self::WrongOnce => is_checked && !call.is_reask,
-            Self::TooLongFor(one) => one == model,
+            Self::WrongAnswer => is_checked,
+            Self::WrongAnswerOnce => is_checked && !request.is_validation_retry,
+            Self::TooLongForModel(limited) => limited == model,
         }
     }
 }
 
-/// A request as the provider saw it.
+/// A request as the provider received it.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
+pub(crate) struct LoggedRequest {
     pub(crate) provider: String,
     pub(crate) model: String,
-    /// The item's name.
+    /// The name of the item.
     pub(crate) item: String,
     pub(crate) step: String,
-    /// Everything that decides the answer, without the model.
-    pub(crate) question: String,
-    /// Whether it asks again after a wrong answer.
-    pub(crate) is_reask: bool,
-    /// The answer, or the class of the failure; `None` while nothing was sent.
+    /// Everything that determines the answer, except the model.
+    pub(crate) content: String,
+    /// Whether it is a retry after an invalid answer.
+    pub(crate) is_validation_retry: bool,
+    /// The answer, or the class of the failure; `None` if no response was sent.
     pub(crate) result: Option<Result<String, &'static str>>,
 }
 
-/// The answer of `model` to `question`.
-pub(crate) fn answer(model: &str, question: &str) -> String {
-    let digest = digest(model, question);
-    let choices: Vec<&str> = choices(question).split(", ").collect();
+/// Returns the answer of `model` to `content`.
+pub(crate) fn answer_text(model: &str, content: &str) -> String {
+    let digest = digest(model, content);
+    let choices: Vec<&str> = choices(content).split(", ").collect();
     match choices.as_slice() {
         [""] => format!("{model}~{:08x}", digest & 0xffff_ffff),
         [property] => json!({ *property: digest % 1_000 }).to_string(),
@@ -77,40 +77,41 @@ pub(crate) fn answer(model: &str, question: &str) -> String {
     }
 }
 
-/// The same as it is in a line: JSON where the step has a schema.
-pub(crate) fn value(model: &str, question: &str) -> Value {
-    let text = answer(model, question);
+/// Returns the same answer as in a result line: JSON if the step has a schema.
+pub(crate) fn answer_value(model: &str, content: &str) -> Value {
+    let text = answer_text(model, content);
     if text.starts_with('{') { serde_json::from_str(&text).unwrap() } else { text.into() }
 }
 
-/// The choices that a question gives, or the one property of its schema.
-fn choices(question: &str) -> &str {
-    question.split('|').nth(2).unwrap_or_default()
+/// Returns the choices in a request content, or the only property of its schema.
+fn choices(content: &str) -> &str {
+    content.split('|').nth(2).unwrap_or_default()
 }
 
-/// Tokens of the prompt and of the answer.
-pub(crate) fn tokens(model: &str, question: &str) -> (u64, u64) {
-    let digest = digest(model, question);
+/// Returns the token counts of the prompt and of the answer.
+pub(crate) fn token_counts(model: &str, content: &str) -> (u64, u64) {
+    let digest = digest(model, content);
     (10 + digest % 7, 3 + digest % 5)
 }
 
-fn digest(model: &str, question: &str) -> u64 {
+fn digest(model: &str, content: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (model, question).hash(&mut hasher);
+    (model, content).hash(&mut hasher);
     hasher.finish()
 }
 
 #[derive(Default)]
 struct State {
-    calls: Vec<Call>,
+    requests: Vec<LoggedRequest>,
     faults: BTreeMap<(String, String), Fault>,
     /// Requests from this number on are held back.
-    hold_from: Option<usize>,
-    held: usize,
+    first_held: Option<usize>,
+    held_count: usize,
     outages: Vec<Outage>,
-    /// Requests that outages have refused.
-    refused: usize,
-    session: u64,
+    /// Number of requests that outages have refused.
+    outage_refusals: usize,
+    /// Counts the logs. A request of an earlier log gets no response.
+    generation: u64,
 }
 
 /// A running provider.
@@ -129,11 +130,11 @@ impl Provider {
         let address = listener.local_addr().unwrap();
         let state: Arc<(Mutex<State>, Condvar)> = Arc::default();
         let shared = state.clone();
-        // It ends with the test's process.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let state = shared.clone();
-                thread::spawn(move || converse(&stream, &state));
+                thread::spawn(move || serve_connection(&stream, &state));
             }
         });
         Self { address, state }
@@ -143,25 +144,26 @@ impl Provider {
         format!("http://{}/{provider}/v1", self.address)
     }
 
-    /// Begins a new log; requests from number `hold_from` on are held back.
-    pub(crate) fn begin(
+    /// Starts a new log. Requests from number `first_held` on are held back.
+    pub(crate) fn begin_log(
         &self,
-        hold_from: Option<usize>,
+        first_held: Option<usize>,
         faults: &BTreeMap<(String, String), Fault>,
         outages: &[Outage],
     ) {
         let mut state = lock(&self.state);
-        let session = state.session + 1;
-        let (faults, outages) = (faults.clone(), outages.to_vec());
-        *state = State { faults, outages, hold_from, session, ..State::default() };
+        let generation = state.generation + 1;
+        let faults = faults.clone();
+        let outages = outages.to_vec();
+        *state = State { faults, outages, first_held, generation, ..State::default() };
         self.state.1.notify_all();
     }
 
-    /// Waits until a request is held back; returns false when `has_ended` says first that nobody will send one.
+    /// Waits until a request is held back. Returns false if `has_ended` returns true first.
     pub(crate) fn wait_for_held(&self, mut has_ended: impl FnMut() -> bool) -> bool {
         let mut state = lock(&self.state);
         loop {
-            if state.held > 0 {
+            if state.held_count > 0 {
                 return true;
             }
             if has_ended() {
@@ -172,22 +174,22 @@ impl Provider {
         }
     }
 
-    /// Answers what is held back, and holds nothing back any more.
+    /// Responds to the requests that are held back, and holds back no more.
     pub(crate) fn release(&self) {
-        lock(&self.state).hold_from = None;
+        lock(&self.state).first_held = None;
         self.state.1.notify_all();
     }
 
-    /// Takes the log.
-    pub(crate) fn calls(&self) -> Vec<Call> {
-        lock(&self.state).calls.clone()
+    /// Returns the log.
+    pub(crate) fn requests(&self) -> Vec<LoggedRequest> {
+        lock(&self.state).requests.clone()
     }
 }
 
-fn converse(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
+fn serve_connection(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream);
-    while let Some((path, body)) = read(&mut reader) {
+    while let Some((path, body)) = read_request(&mut reader) {
         let Some(response) = respond(&path, &body, state) else { return };
         let mut writer = stream;
         if writer.write_all(response.as_bytes()).is_err() {
@@ -196,7 +198,7 @@ fn converse(stream: &TcpStream, state: &(Mutex<State>, Condvar)) {
     }
 }
 
-fn read(reader: &mut impl BufRead) -> Option<(String, Value)> {
+fn read_request(reader: &mut impl BufRead) -> Option<(String, Value)> {
     let mut length = 0;
     let mut path = None;
     loop {
@@ -220,47 +222,58 @@ fn read(reader: &mut impl BufRead) -> Option<(String, Value)> {
     Some((path?, serde_json::from_slice(&body).ok()?))
 }
 
-/// Logs a request, waits while it is held back, and answers it. `None` once the session is another one.
+/// Logs a request, waits while it is held back, and returns the response. Returns `None` if a new log was
+/// started.
 fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option<String> {
     let provider = path.split('/').nth(1)?.to_owned();
     let model = body["model"].as_str()?.to_owned();
-    let question = question_of(body);
-    let mut names = question.rsplit_once('<')?.1.split('/');
+    let content = request_content(body);
+    let mut names = content.rsplit_once('<')?.1.split('/');
     let item = names.next()?.to_owned();
     let step = names.next()?.to_owned();
     let mut state = lock(shared);
-    let session = state.session;
-    let number = state.calls.len();
-    let is_reask = body["messages"].as_array()?.iter().any(|message| message["role"] == "assistant");
-    state.calls.push(Call { provider, model, item, step, question, is_reask, result: None });
-    while state.hold_from.is_some_and(|from| number >= from) && state.session == session {
-        state.held += 1;
+    let generation = state.generation;
+    let number = state.requests.len();
+    let is_validation_retry =
+        body["messages"].as_array()?.iter().any(|message| message["role"] == "assistant");
+    state.requests.push(LoggedRequest {
+        provider,
+        model,
+        item,
+        step,
+        content,
+        is_validation_retry,
+        result: None,
+    });
+    while state.first_held.is_some_and(|first| number >= first) && state.generation == generation {
+        state.held_count += 1;
         shared.1.notify_all();
         state = shared.1.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
-    if state.session != session {
+    if state.generation != generation {
         return None;
     }
-    let by = |outage: &&Outage| outage.refuses(&state.calls[number].provider, number, state.refused);
-    if let Some(kind) = state.outages.iter().find(by).map(|outage| outage.kind) {
-        state.refused += 1;
-        state.calls[number].result = Some(Err(REFUSED));
-        return outages::response(kind);
+    let refuses =
+        |outage: &&Outage| outage.refuses(&state.requests[number].provider, number, state.outage_refusals);
+    if let Some(kind) = state.outages.iter().find(refuses).map(|outage| outage.kind) {
+        state.outage_refusals += 1;
+        state.requests[number].result = Some(Err(OUTAGE_RESULT));
+        return outages::error_response(kind);
     }
     let faults = &state.faults;
-    let call = &state.calls[number];
-    let number_of_item = call.item.split('.').next().unwrap_or_default();
-    let fault = faults.get(&(number_of_item.to_owned(), call.step.clone())).cloned();
-    let fault = fault.filter(|fault| fault.strikes(call));
-    let tokens = tokens(&call.model, &call.question);
-    let text = answer(&call.model, &call.question);
+    let request = &state.requests[number];
+    let item_number = request.item.split('.').next().unwrap_or_default();
+    let fault = faults.get(&(item_number.to_owned(), request.step.clone())).cloned();
+    let fault = fault.filter(|fault| fault.applies_to(request));
+    let tokens = token_counts(&request.model, &request.content);
+    let text = answer_text(&request.model, &request.content);
     let (result, response) = match fault {
-        None => (Ok(text.clone()), stream(&text, "stop", tokens)),
+        None => (Ok(text.clone()), event_stream(&text, "stop", tokens)),
         Some(fault) => {
             let response = match fault {
-                Fault::Refusal => stream("No.", "content_filter", tokens),
-                Fault::Wrong | Fault::WrongOnce => stream("none of these", "stop", tokens),
-                Fault::TooLong | Fault::TooLongFor(_) => {
+                Fault::Refusal => event_stream("No.", "content_filter", tokens),
+                Fault::WrongAnswer | Fault::WrongAnswerOnce => event_stream("none of these", "stop", tokens),
+                Fault::TooLong | Fault::TooLongForModel(_) => {
                     let error = json!({
                         "message": "This model's maximum context length is 9 tokens.",
                         "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded",
@@ -273,43 +286,43 @@ fn respond(path: &str, body: &Value, shared: &(Mutex<State>, Condvar)) -> Option
             (Err(fault.class()), response)
         }
     };
-    state.calls[number].result = Some(result);
+    state.requests[number].result = Some(result);
     Some(response)
 }
 
-/// Everything in a request that decides its answer, as `system|limit|choices|attachments|prompt`.
-fn question_of(body: &Value) -> String {
+/// Returns everything in a request that determines its answer, as `system|limit|choices|attachments|prompt`.
+fn request_content(body: &Value) -> String {
     let mut system = String::new();
     let mut choices = String::new();
     let mut prompt = String::new();
-    let mut attached = String::new();
+    let mut attachments = String::new();
     for message in body["messages"].as_array().into_iter().flatten() {
         let content = &message["content"];
-        let whole = json!([{ "text": content }]);
-        let parts = if content.is_string() { &whole } else { content };
+        let single_part = json!([{ "text": content }]);
+        let parts = if content.is_string() { &single_part } else { content };
         for part in parts.as_array().into_iter().flatten() {
             let text = part["text"].as_str().unwrap_or_default();
             if message["role"] == "system" {
                 system.extend(text.split_whitespace().find(|word| word.starts_with("sys")));
                 choices.extend(text.split_once("exactly one of: ").map(|(_, list)| list));
                 choices.extend(text.split_once("JSON Schema:").and_then(|(_, schema)| property(schema)));
-            } else if let Some((_, asked)) = text.split_once('<').filter(|_| prompt.is_empty()) {
-                prompt = asked.split('>').next().unwrap_or_default().to_owned();
+            } else if let Some((_, rest)) = text.split_once('<').filter(|_| prompt.is_empty()) {
+                prompt = rest.split('>').next().unwrap_or_default().to_owned();
             }
             let url = part["image_url"]["url"].as_str().and_then(|url| url.split_once(','));
-            attached.extend(url.map(|(_, data)| data));
+            attachments.extend(url.map(|(_, data)| data));
         }
     }
     choices.extend(property(&body["response_format"].to_string()));
-    format!("{system}|{}|{choices}|{attached}|<{prompt}", body["max_tokens"])
+    format!("{system}|{}|{choices}|{attachments}|<{prompt}", body["max_tokens"])
 }
 
-/// The one property of a schema.
+/// Returns the only property of a schema.
 fn property(schema: &str) -> Option<&'static str> {
     ["n", "m"].into_iter().find(|name| schema.contains(&format!("\"{name}\"")))
 }
 
-fn stream(text: &str, finish: &str, (input, output): (u64, u64)) -> String {
+fn event_stream(text: &str, finish: &str, (input, output): (u64, u64)) -> String {
     let chunk = |choices: Value, usage: Value| {
         let chunk = json!({
             "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, "usage": usage,

@@ -1,9 +1,9 @@
-//! The reference: what is right in the output, from the rules alone.
+//! The reference: computes the right output from the rules alone.
 //!
-//! - A line carries the answers of its item's present fields, prompts and models. Step by step: a step whose condition is
-//!   false is skipped; one that an answer is known of, by a model that is asked now, has that answer; any other was asked
-//!   in this execution, and has what the provider said.
-//! - An item that has settled, and whose fields and setup are as they were, keeps its line.
+//! - A line has the answers for the current fields, prompts and models of its item. A step whose condition is
+//!   false is skipped. A step with a stored answer, by a model of its current route, has that answer. For any
+//!   other step a request was sent during this command, and the step has the answer of the provider.
+//! - A finished item whose fields and setup are unchanged keeps its line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,36 +11,42 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::outages::REFUSED;
-use super::provider::{self, Call};
-use super::world::{Item, STEPS, Setup, TARGETS};
+use super::outages::OUTAGE_RESULT;
+use super::provider::{self, LoggedRequest};
+use super::setup::{Item, STEPS, Setup, TARGETS};
 
-/// A question of one step of one item, by the item's key.
-pub(crate) type Asked = (String, String, String);
+/// A request of a step: the key of the item, the name of the step, and the request content.
+pub(crate) type StepRequest = (String, String, String);
 
-/// What one run has come to, as far as a user can know.
+/// The expected state of a run, as far as a user can know it.
 #[derive(Debug, Clone)]
-pub(crate) struct Run {
+pub(crate) struct ExpectedRun {
     pub(crate) number: u64,
-    /// The setup that the user has accepted for it; several where a process ended before that was certain.
+    /// The accepted setup of the run. Several setups if a process ended before it was certain which is stored.
     pub(crate) accepted: Vec<Setup>,
-    /// Every answer, by model and with the target that gave it. `true`: it is durable for certain.
-    pub(crate) answers: BTreeMap<Asked, BTreeMap<(String, &'static str, &'static str), bool>>,
-    /// Every failure of a question, by its class.
-    pub(crate) failures: BTreeSet<(Asked, &'static str)>,
-    pub(crate) settled: BTreeMap<String, Settled>,
+    /// Every answer, by model and target. `true`: it is certainly durable.
+    pub(crate) answers: BTreeMap<StepRequest, BTreeMap<(String, &'static str, &'static str), bool>>,
+    /// Every failed request, with its class.
+    pub(crate) failures: BTreeSet<(StepRequest, &'static str)>,
+    pub(crate) finished_items: BTreeMap<String, FinishedItem>,
 }
 
-/// An item that has settled.
+/// A finished item.
 #[derive(Debug, Clone)]
-pub(crate) struct Settled {
+pub(crate) struct FinishedItem {
     pub(crate) item: Item,
     pub(crate) setup: Setup,
     pub(crate) line: Value,
 }
 
-/// Everything that decides the answer to a step of `item`, without the model; `answers` are those of earlier steps.
-pub(crate) fn question(setup: &Setup, item: &Item, step: usize, answers: &Map<String, Value>) -> String {
+/// Returns everything that determines the answer to a step of `item`, except the model. `answers` are those
+/// of earlier steps.
+pub(crate) fn request_content(
+    setup: &Setup,
+    item: &Item,
+    step: usize,
+    answers: &Map<String, Value>,
+) -> String {
     let text = |name: &str| answers.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
     let rest = match step {
         0 => format!("t{}", item.text),
@@ -55,91 +61,102 @@ pub(crate) fn question(setup: &Setup, item: &Item, step: usize, answers: &Map<St
         4 => setup.property(),
         _ => "",
     };
-    let attached = if step == 2 { STANDARD.encode(setup.picture(item.picture)) } else { String::new() };
+    let attachments = if step == 2 { STANDARD.encode(setup.picture(item.picture)) } else { String::new() };
     let name = STEPS[step];
     let variant = setup.prompts[step];
-    format!("sys{}|{limit}|{choices}|{attached}|<{}/{name}/v{variant}/{rest}", setup.system, item.name())
+    format!("sys{}|{limit}|{choices}|{attachments}|<{}/{name}/v{variant}/{rest}", setup.system, item.name())
 }
 
-impl Run {
+impl ExpectedRun {
     pub(crate) fn new(number: u64, accepted: Setup) -> Self {
         let accepted = vec![accepted];
         let answers = BTreeMap::new();
         let failures = BTreeSet::new();
-        let settled = BTreeMap::new();
-        Self { number, accepted, answers, failures, settled }
+        let finished_items = BTreeMap::new();
+        Self { number, accepted, answers, failures, finished_items }
     }
 
-    /// Takes down a line that is right: its answers are durable.
-    pub(crate) fn settle(&mut self, key: &str, settled: Settled) {
+    /// Records a line that is right: its answers are durable.
+    pub(crate) fn record_finished(&mut self, key: &str, finished: FinishedItem) {
         let mut answers = Map::new();
-        for step in (0..STEPS.len()).filter(|step| settled.setup.has(*step)) {
+        for step in (0..STEPS.len()).filter(|step| finished.setup.has(*step)) {
             let name = STEPS[step];
-            let got = &settled.line["steps"][name];
-            let asked =
-                (key.to_owned(), name.to_owned(), question(&settled.setup, &settled.item, step, &answers));
+            let got = &finished.line["steps"][name];
+            let step_request = (
+                key.to_owned(),
+                name.to_owned(),
+                request_content(&finished.setup, &finished.item, step, &answers),
+            );
             if got["status"] != "completed" {
                 continue;
             }
-            answers.insert(name.to_owned(), settled.line["answers"][name].clone());
-            let gave = |((model, provider, key), _): &(&(String, &str, &str), &mut bool)| {
+            answers.insert(name.to_owned(), finished.line["answers"][name].clone());
+            let is_source = |((model, provider, key), _): &(&(String, &str, &str), &mut bool)| {
                 let is_target = got["provider"] == **provider && got["model"] == **key;
-                is_target && settled.line["answers"][name] == provider::value(model, &asked.2)
+                is_target && finished.line["answers"][name] == provider::answer_value(model, &step_request.2)
             };
-            let known = self.answers.get_mut(&asked).into_iter().flatten();
-            let mut by: Vec<_> = known.filter(gave).collect();
-            // A target whose model was exchanged may have given the same choice twice: then it is not certain which.
-            if let [(_, durable)] = by.as_mut_slice() {
+            let known = self.answers.get_mut(&step_request).into_iter().flatten();
+            let mut sources: Vec<_> = known.filter(is_source).collect();
+            // A target whose model was changed may have given the same choice with both models. Then the
+            // source is uncertain.
+            if let [(_, durable)] = sources.as_mut_slice() {
                 **durable = true;
             }
         }
-        self.settled.insert(key.to_owned(), settled);
+        self.finished_items.insert(key.to_owned(), finished);
     }
 
-    /// Takes down what the provider said. `is_durable` decides about each answer.
-    pub(crate) fn learn(
+    /// Records the results of requests. `is_durable` returns whether an answer is durable.
+    pub(crate) fn record_requests(
         &mut self,
-        calls: &[(String, &Call)],
+        requests: &[(String, &LoggedRequest)],
         setup: &Setup,
-        is_durable: impl Fn(&Call) -> bool,
+        is_durable: impl Fn(&LoggedRequest) -> bool,
     ) {
-        for (key, call) in calls {
-            let asked = (key.clone(), call.step.clone(), call.question.clone());
-            match &call.result {
+        for (key, request) in requests {
+            let step_request = (key.clone(), request.step.clone(), request.content.clone());
+            match &request.result {
                 Some(Ok(_)) => {
-                    let of_call = |target: &usize| {
-                        TARGETS[*target].0 == call.provider && setup.model(*target) == call.model
+                    let was_sent_to = |target: &usize| {
+                        TARGETS[*target].0 == request.provider && setup.model(*target) == request.model
                     };
-                    let target = TARGETS[(0..TARGETS.len()).find(of_call).unwrap()];
-                    let known = self.answers.entry(asked).or_default();
-                    *known.entry((call.model.clone(), target.0, target.1)).or_default() |= is_durable(call);
+                    let target = TARGETS[(0..TARGETS.len()).find(was_sent_to).unwrap()];
+                    let known = self.answers.entry(step_request).or_default();
+                    *known.entry((request.model.clone(), target.0, target.1)).or_default() |=
+                        is_durable(request);
                 }
-                // An outage is no failure of what was asked.
-                Some(Err(REFUSED)) | None => {}
+                // A refusal by an outage is not a failure of the request.
+                Some(Err(OUTAGE_RESULT)) | None => {}
                 Some(Err(class)) => {
-                    self.failures.insert((asked, class));
+                    self.failures.insert((step_request, class));
                 }
             }
         }
     }
 
-    /// Returns the answers to a question that are valid now: by a model that the step asks now.
-    pub(crate) fn valid(&self, setup: &Setup, step: usize, asked: &Asked) -> Vec<(&str, &str, &str, bool)> {
+    /// Returns the stored answers of a request that are valid now: those by a model of the current route of
+    /// the step.
+    pub(crate) fn valid_answers(
+        &self,
+        setup: &Setup,
+        step: usize,
+        step_request: &StepRequest,
+    ) -> Vec<(&str, &str, &str, bool)> {
         let models: Vec<_> = setup.targets(step).iter().map(|target| setup.model(*target)).collect();
-        let known = self.answers.get(asked).into_iter().flatten();
+        let known = self.answers.get(step_request).into_iter().flatten();
         known
             .filter(|((model, ..), _)| models.contains(model))
             .map(|((model, provider, key), durable)| (model.as_str(), *provider, *key, *durable))
             .collect()
     }
 
-    /// Checks a line of an item that was worked on with `setup`.
-    pub(crate) fn check(&self, setup: &Setup, item: &Item, line: &Value) -> Result<(), String> {
+    /// Checks the line of an item that was processed with `setup`.
+    pub(crate) fn check_line(&self, setup: &Setup, item: &Item, line: &Value) -> Result<(), String> {
         let mut answers = Map::new();
         let mut failed = Vec::new();
         let mut unfinished = 0;
-        if line["key"] != item.key() || line["practice"] == true || line["simulated"] == true {
-            return Err(format!("the line of {} is marked wrongly", item.key()));
+        if line["key"] != item.key() || line["simulated"] == true {
+            return Err(format!("the line of {} has a wrong key or is marked as simulated", item.key()));
         }
         let names = line["steps"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
         let wanted = (0..STEPS.len()).filter(|step| setup.has(*step)).map(|step| STEPS[step]);
@@ -150,43 +167,49 @@ impl Run {
             let name = STEPS[step];
             let got = &line["steps"][name];
             let shown = &line["answers"][name];
-            let asked = (item.key(), name.to_owned(), question(setup, item, step, &answers));
-            let valid = self.valid(setup, step, &asked);
-            let wrong = |why: &str| Err(format!("{name} of {}: {why}", item.key()));
+            let step_request = (item.key(), name.to_owned(), request_content(setup, item, step, &answers));
+            let valid = self.valid_answers(setup, step, &step_request);
+            let wrong = |reason: &str| Err(format!("{name} of {}: {reason}", item.key()));
             let is_fatal = |step: &usize| *step != 2 || !setup.photo_is_optional;
-            let misses = step == 3 && (failed.iter().any(is_fatal) || unfinished > 0);
-            let is_skipped = step == 3 && !misses && answers["kind"] == setup.unwanted();
+            let lacks_dependency = step == 3 && (failed.iter().any(is_fatal) || unfinished > 0);
+            let is_skipped = step == 3 && !lacks_dependency && answers["kind"] == setup.skipped_kind();
             let status = got["status"].as_str().unwrap_or_default();
             if (status == "skipped") != is_skipped {
-                return wrong("skipped against its condition, or not skipped");
+                return wrong("skipped, or not skipped, against its condition");
             }
             match status {
-                "completed" if misses => return wrong("it has an answer although what it needs has none"),
+                "completed" if lacks_dependency => {
+                    return wrong("it has an answer although a step it depends on has none");
+                }
                 "completed" => {
-                    let fits = |(model, provider, key, _): &(&str, &str, &str, bool)| {
-                        *shown == provider::value(model, &asked.2)
+                    let matches = |(model, provider, key, _): &(&str, &str, &str, bool)| {
+                        *shown == provider::answer_value(model, &step_request.2)
                             && got["provider"] == *provider
                             && got["model"] == *key
                     };
-                    if !valid.iter().any(fits) {
-                        let right = valid.iter().map(|(model, provider, key, _)| {
-                            format!("{} of {provider}/{key}", provider::value(model, &asked.2))
+                    if !valid.iter().any(matches) {
+                        let expected = valid.iter().map(|(model, provider, key, _)| {
+                            format!("{} of {provider}/{key}", provider::answer_value(model, &step_request.2))
                         });
-                        let right: Vec<_> = right.collect();
+                        let expected: Vec<_> = expected.collect();
                         return wrong(&format!(
-                            "the answer is not that of the present input; right: {right:?}"
+                            "the answer is not that of the current input; expected: {expected:?}"
                         ));
                     }
                     answers.insert(name.to_owned(), shown.clone());
                 }
                 "failed" => {
                     let class = got["error"]["class"].as_str().unwrap_or_default();
-                    // One that was given just before a kill may be lost.
+                    // An answer that arrived just before a kill may be lost.
                     if valid.iter().any(|(.., durable)| *durable) {
-                        return wrong("failed although a valid answer is known");
+                        return wrong("failed although a valid answer is stored");
                     }
-                    if !self.failures.iter().any(|(known, of)| *known == asked && *of == class) {
-                        return wrong("failed, and the provider never failed this question so");
+                    if !self
+                        .failures
+                        .iter()
+                        .any(|(failed, failed_class)| *failed == step_request && *failed_class == class)
+                    {
+                        return wrong("failed, but the provider never sent this failure for the request");
                     }
                     failed.push(step);
                 }
@@ -194,29 +217,32 @@ impl Run {
                 _ => {}
             }
             if status != "completed" && !shown.is_null() {
-                return wrong("an old answer stands although the step has none");
+                return wrong("an old answer is shown although the step has none");
             }
         }
         let is_fatal = |step: &&usize| **step != 2 || !setup.photo_is_optional;
         let fatal: Vec<_> = failed.iter().filter(is_fatal).collect();
         let status = if fatal.is_empty() { "completed" } else { "failed" };
-        let named = line["error"]["step"].as_str();
-        let names_one = fatal.iter().any(|step| named == Some(STEPS[**step]));
-        if line["status"] != status || (unfinished > 0 && fatal.is_empty()) || names_one == fatal.is_empty() {
+        let error_step = line["error"]["step"].as_str();
+        let names_fatal_step = fatal.iter().any(|step| error_step == Some(STEPS[**step]));
+        if line["status"] != status
+            || (unfinished > 0 && fatal.is_empty())
+            || names_fatal_step == fatal.is_empty()
+        {
             return Err(format!("{}: the status does not follow from the steps", item.key()));
         }
         Ok(())
     }
 }
 
-/// Returns what a line says, wherever its item is and whatever it took.
-pub(crate) fn says(line: &Value) -> String {
+/// Summarizes a line without its line number, costs and times.
+pub(crate) fn line_summary(line: &Value) -> String {
     let steps = line["steps"].as_object().into_iter().flatten();
-    let steps: Vec<_> = steps.map(|(name, _)| step_says(line, name)).collect();
+    let steps: Vec<_> = steps.map(|(name, _)| step_summary(line, name)).collect();
     format!("{} {} {} {{{}}}", line["key"], line["status"], line["error"]["step"], steps.join(", "))
 }
 
-fn step_says(line: &Value, name: &str) -> String {
+fn step_summary(line: &Value, name: &str) -> String {
     let step = &line["steps"][name];
     let answer = &line["answers"][name];
     let class = &step["error"]["class"];
@@ -224,14 +250,15 @@ fn step_says(line: &Value, name: &str) -> String {
         .replace('"', "")
 }
 
-/// Returns whether `line` is the earlier `old`, with the steps that the pipeline has now: what is new was not reached.
-pub(crate) fn keeps(old: &Value, line: &Value) -> bool {
-    let is_kept = |name: &String| match old["steps"].get(name) {
-        Some(_) => step_says(old, name) == step_says(line, name),
+/// Returns whether `line` equals the earlier `old` for the current steps of the pipeline. New steps are
+/// unfinished.
+pub(crate) fn is_unchanged(old: &Value, line: &Value) -> bool {
+    let is_same = |name: &String| match old["steps"].get(name) {
+        Some(_) => step_summary(old, name) == step_summary(line, name),
         None => line["steps"][name]["status"] == "unfinished" && line["answers"][name].is_null(),
     };
     let mut steps = line["steps"].as_object().into_iter().flatten();
     old["status"] == line["status"]
         && old["error"]["step"] == line["error"]["step"]
-        && steps.all(|(name, _)| is_kept(name))
+        && steps.all(|(name, _)| is_same(name))
 }

@@ -1,4 +1,4 @@
-//! `examples/embed.rs`, as its clients see it.
+//! HTTP responses of `examples/embed.rs`.
 
 use actix_web::http::header::ContentType;
 use actix_web::http::{Method, StatusCode};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[path = "../../examples/embed.rs"]
 mod example;
 
-/// Starts it with a simulated provider that behaves so.
+/// Starts the library with a simulated provider and this additional configuration.
 fn start(simulator: &str) -> Pointsman {
     let config = format!("[provider.simulated]\nbase_url = 'simulator'\n{simulator}");
     Pointsman::start(&Config::parse("config.toml", &config, &|_| None).unwrap()).unwrap()
@@ -29,19 +29,19 @@ fn plain(text: &'static str) -> TestRequest {
 }
 
 #[actix_web::test]
-async fn a_text_is_summarised_whether_it_comes_plain_or_as_json() {
+async fn plain_text_and_json_are_summarized() {
     let pointsman = start("");
     let json = TestRequest::default().set_json(json!({ "text": "The points froze at six." }));
     for request in [json, plain("The points froze at six.")] {
         let (status, answer) = post(&pointsman, request).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert!(answer["summary"].as_str().unwrap().contains("points froze"), "{answer}");
-        assert_eq!((&answer["lane"], &answer["practice"]), (&json!("simulated/any"), &json!(true)));
+        assert_eq!((&answer["target"], &answer["simulated"]), (&json!("simulated/any"), &json!(true)));
     }
 }
 
 #[actix_web::test]
-async fn what_holds_no_text_is_a_bad_request() {
+async fn a_request_without_text_is_a_bad_request() {
     let pointsman = start("");
     let bad = TestRequest::default().set_payload("{\"txt\": 1}").insert_header(ContentType::json());
     for request in [bad, plain(" \n")] {
@@ -51,8 +51,8 @@ async fn what_holds_no_text_is_a_bad_request() {
 }
 
 #[actix_web::test]
-async fn a_failure_comes_with_its_status_class_and_message() {
-    // A busy machine keeps the long wait; only the silent one has to be waited for.
+async fn a_failure_has_a_status_a_class_and_a_message() {
+    // The timeout is short only where the provider does not respond. Elsewhere a busy machine needs a long one.
     for (fault, expected, class) in [
         ("kind = 'rate_limited', retry_after = 'absurd'", StatusCode::TOO_MANY_REQUESTS, "rate_limit"),
         ("kind = 'quota'", StatusCode::SERVICE_UNAVAILABLE, "quota"),
@@ -62,7 +62,7 @@ async fn a_failure_comes_with_its_status_class_and_message() {
     ] {
         let first_token = if class == "timeout" { "50ms" } else { "10s" };
         let pointsman = start(&format!(
-            "timeouts = {{ first_token = '{first_token}' }}\n[retry]\nrounds = 1\nattempts_per_lane = 1\n\
+            "timeouts = {{ first_token = '{first_token}' }}\n[retry]\nmax_rounds = 1\nattempts_per_target = 1\n\
              [simulator]\nfaults = [{{ {fault} }}]"
         ));
         let (status, answer) = post(&pointsman, plain("The points froze at six.")).await;
@@ -72,7 +72,7 @@ async fn a_failure_comes_with_its_status_class_and_message() {
 }
 
 #[actix_web::test]
-async fn once_drained_it_is_unavailable() {
+async fn after_a_drain_requests_are_refused_as_unavailable() {
     let pointsman = start("");
     pointsman.drain(tokio::time::Instant::now() + std::time::Duration::from_secs(5)).await;
     let (status, answer) = post(&pointsman, plain("The points froze at six.")).await;

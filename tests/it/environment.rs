@@ -1,136 +1,147 @@
-//! Without any configuration: the variables that people have already.
+//! The environment variables of the vendors, without a configuration file.
 
-use super::program::{Ended, ONE_STEP, Room, finish};
-use super::simulate::simulator;
+use super::program::{ONE_STEP, Output, Workspace, run_program};
+use super::simulate::start_simulator_process;
 
 const KEY: &str = "sk-secret-4711-0815";
 const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl --report report.json";
 
-fn room() -> Room {
-    let room = Room::empty();
-    room.write("pipeline.toml", ONE_STEP);
-    room.items(3);
-    room
+fn new_workspace() -> Workspace {
+    let workspace = Workspace::empty();
+    workspace.write("pipeline.toml", ONE_STEP);
+    workspace.write_items(3);
+    workspace
 }
 
-fn run_with(room: &Room, variables: &[(&str, &str)], more: &str) -> Ended {
-    let mut program = room.program(&format!("{RUN} {more}"));
+fn run_with(workspace: &Workspace, variables: &[(&str, &str)], more: &str) -> Output {
+    let mut program = workspace.command(&format!("{RUN} {more}"));
     program.envs(variables.iter().copied());
-    finish(program)
+    run_program(program)
 }
 
-fn nowhere_in(room: &Room, ended: &Ended) {
-    let written =
-        ["o.jsonl", "report.json"].map(|name| std::fs::read_to_string(room.path(name)).unwrap_or_default());
-    for text in [&ended.out, &ended.err, &written[0], &written[1]] {
-        // With its dashes: a time of 14.711 ms is no secret.
-        let shown = [KEY, "-4711", "4711-"].into_iter().find(|part| text.contains(part));
-        assert!(shown.is_none(), "{text}");
+fn assert_no_key_in(workspace: &Workspace, output: &Output) {
+    let written = ["o.jsonl", "report.json"]
+        .map(|name| std::fs::read_to_string(workspace.path(name)).unwrap_or_default());
+    for text in [&output.stdout, &output.stderr, &written[0], &written[1]] {
+        // With their dashes, so that a duration of 14.711 ms does not match.
+        let leaked = [KEY, "-4711", "4711-"].into_iter().find(|part| text.contains(part));
+        assert!(leaked.is_none(), "{text}");
     }
 }
 
 #[test]
-fn a_key_an_address_and_a_model_are_enough() {
-    let room = room();
-    let (_simulator, address) = simulator(&room, &format!("--set keys=[\"{KEY}\"]"));
+fn a_key_a_base_url_and_a_model_are_sufficient() {
+    let workspace = new_workspace();
+    let (_simulator, address) = start_simulator_process(&workspace, &format!("--set keys=[\"{KEY}\"]"));
     let base_url = format!("http://{address}/v1");
     let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
-    let ended = run_with(&room, &variables, "-vv");
-    ended.says(0, &["3 completed"]);
-    assert!(!ended.err.to_lowercase().contains("simulated"), "{}", ended.err);
-    let lines = room.lines("o.jsonl");
+    let output = run_with(&workspace, &variables, "-vv");
+    output.expect_stderr(0, &["3 completed"]);
+    assert!(!output.stderr.to_lowercase().contains("simulated"), "{}", output.stderr);
+    let lines = workspace.output_lines("o.jsonl");
     assert_eq!(
-        (&lines[0]["practice"], &lines[0]["steps"]["answer"]["key"]),
+        (&lines[0]["simulated"], &lines[0]["steps"]["answer"]["key"]),
         (&false.into(), &"env:OPENAI_API_KEY".into())
     );
-    nowhere_in(&room, &ended);
+    assert_no_key_in(&workspace, &output);
 }
 
 #[test]
-fn a_key_that_is_refused_is_told_by_its_label_and_never_shown() {
-    let room = room();
-    let (_simulator, address) = simulator(&room, "--set keys=[\"another\"]");
+fn a_refused_key_is_reported_by_its_label_and_never_shown() {
+    let workspace = new_workspace();
+    let (_simulator, address) = start_simulator_process(&workspace, "--set keys=[\"another\"]");
     let base_url = format!("http://{address}/v1");
     let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
     for more in ["", "-vv --new --overwrite", "--json -vv --new --overwrite"] {
-        let ended = run_with(&room, &variables, more);
-        ended.says(5, &["auth", "env:OPENAI_API_KEY"]);
-        assert_eq!(room.lines("o.jsonl").len(), 0);
-        nowhere_in(&room, &ended);
+        let output = run_with(&workspace, &variables, more);
+        output.expect_stderr(5, &["auth", "env:OPENAI_API_KEY"]);
+        assert_eq!(workspace.output_lines("o.jsonl").len(), 0);
+        assert_no_key_in(&workspace, &output);
     }
 }
 
 #[test]
-fn without_any_key_one_message_names_the_variables_and_the_option_and_nothing_is_written() {
-    let room = room();
+fn without_a_key_one_message_names_the_variables_and_the_option_and_nothing_is_written() {
+    let workspace = new_workspace();
     for command in [RUN, "plan pipeline.toml --items items.jsonl", "check pipeline.toml"] {
-        let ended = finish(room.program(command));
-        ended.says(3, &["no provider is configured", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "--simulate"]);
-        assert_eq!(ended.err.matches("error: ").count(), 1, "{command}: {}", ended.err);
+        let output = run_program(workspace.command(command));
+        output.expect_stderr(
+            3,
+            &["no provider is configured", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "--simulate"],
+        );
+        assert_eq!(output.stderr.matches("error: ").count(), 1, "{command}: {}", output.stderr);
     }
-    let mut there: Vec<_> =
-        std::fs::read_dir(room.path(".")).unwrap().map(|it| it.unwrap().file_name()).collect();
-    there.sort();
-    assert_eq!(there, ["items.jsonl", "pipeline.toml"]);
+    let mut files: Vec<_> =
+        std::fs::read_dir(workspace.path(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["items.jsonl", "pipeline.toml"]);
 }
 
 #[test]
-fn under_cron_a_missing_configuration_is_one_line_and_code_three() {
-    let (room, elsewhere) = (room(), Room::empty());
+fn with_quiet_a_missing_configuration_is_one_line_and_exit_code_3() {
+    let workspace = new_workspace();
+    let elsewhere = Workspace::empty();
     for (name, more) in [("items.jsonl", "--quiet"), ("items.jsonl", "--quiet --new")] {
         let arguments = format!(
             "run {} --items {} --out {} {more}",
-            room.path("pipeline.toml").display(),
-            room.path(name).display(),
-            room.path("o.jsonl").display(),
+            workspace.path("pipeline.toml").display(),
+            workspace.path(name).display(),
+            workspace.path("o.jsonl").display(),
         );
-        let ended = elsewhere.run(&arguments);
-        ended.says(3, &["error: no provider is configured; ", "OPENAI_API_KEY", "--simulate"]);
-        assert_eq!((ended.err.lines().count(), ended.out.as_str()), (1, ""), "{}", ended.err);
+        let output = elsewhere.run(&arguments);
+        output.expect_stderr(3, &["error: no provider is configured; ", "OPENAI_API_KEY", "--simulate"]);
+        assert_eq!((output.stderr.lines().count(), output.stdout.as_str()), (1, ""), "{}", output.stderr);
     }
-    assert!(!room.path("o.jsonl").exists());
+    assert!(!workspace.path("o.jsonl").exists());
     assert_eq!(std::fs::read_dir(elsewhere.path(".")).unwrap().count(), 0);
 }
 
 #[test]
-fn without_any_key_a_run_is_simulated_when_that_is_asked_for() {
-    let room = room();
-    let ended = run_with(&room, &[], "--simulate");
-    ended.says(0, &["one [simulated]: 3 completed", "SIMULATED"]);
-    assert_eq!(room.json("report.json")["practice"], true);
-    assert!(room.lines("o.jsonl").iter().all(|line| line["practice"] == true));
-    let planned = room.run("plan pipeline.toml --items items.jsonl --simulate");
-    planned.expect(0);
-    assert!(planned.out.contains("simulated/any [simulated]"), "{}", planned.out);
-    room.run("check pipeline.toml --simulate").says(0, &["no fault found"]);
+fn without_a_key_a_run_is_simulated_if_simulate_is_given() {
+    let workspace = new_workspace();
+    let output = run_with(&workspace, &[], "--simulate");
+    output.expect_stderr(0, &["one [simulated]: 3 completed", "SIMULATED"]);
+    assert_eq!(workspace.read_json("report.json")["simulated"], true);
+    assert!(workspace.output_lines("o.jsonl").iter().all(|line| line["simulated"] == true));
+    let planned = workspace.run("plan pipeline.toml --items items.jsonl --simulate");
+    planned.expect_code(0);
+    assert!(planned.stdout.contains("simulated/any [simulated]"), "{}", planned.stdout);
+    workspace.run("check pipeline.toml --simulate").expect_stderr(0, &["no problems found"]);
 }
 
 #[test]
-fn a_key_that_goes_missing_never_turns_real_answers_into_simulated_ones() {
-    let room = room();
-    let (_simulator, address) = simulator(&room, &format!("--set keys=[\"{KEY}\"]"));
+fn a_missing_key_never_replaces_real_answers_with_simulated_ones() {
+    let workspace = new_workspace();
+    let (_simulator, address) = start_simulator_process(&workspace, &format!("--set keys=[\"{KEY}\"]"));
     let base_url = format!("http://{address}/v1");
     let variables = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base_url), ("OPENAI_MODEL", "gpt-x")];
-    run_with(&room, &variables, "").expect(0);
-    let (lines, database) = (room.read("o.jsonl"), std::fs::read(room.path("pointsman.db")).unwrap());
-    room.write("items.jsonl", format!("{}{{\"id\":\"new\",\"text\":\"y\"}}\n", room.read("items.jsonl")));
-    let ended = run_with(&room, &[("OPENAI_MODEL", "gpt-x")], "--quiet");
-    ended.says(3, &["OPENAI_API_KEY", "--simulate"]);
-    assert_eq!((room.read("o.jsonl"), std::fs::read(room.path("pointsman.db")).unwrap()), (lines, database));
+    run_with(&workspace, &variables, "").expect_code(0);
+    let lines = workspace.read("o.jsonl");
+    let database = std::fs::read(workspace.path("pointsman.db")).unwrap();
+    workspace.write(
+        "items.jsonl",
+        format!("{}{{\"id\":\"new\",\"text\":\"y\"}}\n", workspace.read("items.jsonl")),
+    );
+    let output = run_with(&workspace, &[("OPENAI_MODEL", "gpt-x")], "--quiet");
+    output.expect_stderr(3, &["OPENAI_API_KEY", "--simulate"]);
+    assert_eq!(
+        (workspace.read("o.jsonl"), std::fs::read(workspace.path("pointsman.db")).unwrap()),
+        (lines, database)
+    );
 }
 
 #[test]
-fn a_key_without_a_model_is_refused_with_the_variable_that_is_missing() {
-    let room = room();
-    let ended = run_with(&room, &[("OPENAI_API_KEY", KEY)], "");
-    ended.says(3, &["OPENAI_MODEL is not set", "OPENAI_MODEL="]);
-    nowhere_in(&room, &ended);
-    assert!(!room.path("o.jsonl").exists());
+fn a_key_without_a_model_is_refused_and_the_missing_variable_is_named() {
+    let workspace = new_workspace();
+    let output = run_with(&workspace, &[("OPENAI_API_KEY", KEY)], "");
+    output.expect_stderr(3, &["OPENAI_MODEL is not set", "OPENAI_MODEL="]);
+    assert_no_key_in(&workspace, &output);
+    assert!(!workspace.path("o.jsonl").exists());
 }
 
 #[test]
-fn every_variable_that_is_wrong_is_told_at_once() {
-    let room = room();
+fn all_invalid_variables_are_reported_at_once() {
+    let workspace = new_workspace();
     let variables = [
         ("OPENAI_API_KEY", KEY),
         ("OPENAI_MODEL", "m"),
@@ -138,7 +149,7 @@ fn every_variable_that_is_wrong_is_told_at_once() {
         ("OPENAI_TEMPERATURE", "hot"),
         ("CLAUDE_API_KEY", KEY),
     ];
-    let ended = run_with(&room, &variables, "");
-    ended.says(3, &["OPENAI_BASE_URL", "OPENAI_TEMPERATURE", "ANTHROPIC_MODEL is not set"]);
-    nowhere_in(&room, &ended);
+    let output = run_with(&workspace, &variables, "");
+    output.expect_stderr(3, &["OPENAI_BASE_URL", "OPENAI_TEMPERATURE", "ANTHROPIC_MODEL is not set"]);
+    assert_no_key_in(&workspace, &output);
 }

@@ -1,4 +1,4 @@
-//! A key file may be replaced at any time: nobody has to restart, and no question is lost.
+//! A key file may be replaced at any time, without a restart and without a lost request.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,16 +10,16 @@ use pointsman::simulator::{Fault, FaultKind, RetryAfter, Settings};
 use pointsman::types::Class;
 use tempfile::TempDir;
 
-use super::stage::*;
+use super::support::*;
 
-/// A secret as Kubernetes mounts it: the file's folder is a link that is swapped whole, and the time of
-/// the new file may be older than that of the old.
-struct Mounted {
+/// A secret as Kubernetes mounts it: the folder of the file is a symbolic link that is replaced, and the
+/// modification time of the new file may be before that of the old file.
+struct MountedSecret {
     folder: TempDir,
     versions: usize,
 }
 
-impl Mounted {
+impl MountedSecret {
     fn new(key: &str) -> Self {
         let mut mounted = Self { folder: tempfile::tempdir().unwrap(), versions: 0 };
         mounted.replace(key);
@@ -31,7 +31,8 @@ impl Mounted {
         let version = self.folder.path().join(format!("version-{}", self.versions));
         fs::create_dir(&version).unwrap();
         fs::write(version.join("key"), key).unwrap();
-        let (new, link) = (self.folder.path().join("new"), self.folder.path().join("data"));
+        let new = self.folder.path().join("new");
+        let link = self.folder.path().join("data");
         symlink(version, &new).unwrap();
         fs::rename(new, link).unwrap();
     }
@@ -45,89 +46,94 @@ impl Mounted {
     }
 }
 
-fn text(name: &str) -> String {
-    key(name).unwrap()
+fn key_value(name: &str) -> String {
+    lookup_key(name).unwrap()
 }
 
-/// A simulator that accepts these keys only, and takes a moment for each answer.
-fn accepting(keys: &[&str]) -> Settings {
+/// Returns the settings of a simulator that accepts only these keys and answers after 20 ms.
+fn settings_with_keys(keys: &[&str]) -> Settings {
     let settings: Settings = toml::from_str("latency = \"20ms\"").unwrap();
-    Settings { keys: keys.iter().map(|name| text(name)).collect(), ..settings }
+    Settings { keys: keys.iter().map(|name| key_value(name)).collect(), ..settings }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_file_that_is_replaced_while_calls_run_loses_none() {
-    let mut secret = Mounted::new(&text("K1"));
-    let simulator = play(accepting(&["K1"]));
-    let more = format!("{}\nlimits.concurrency = 8\n{PATIENT}", secret.keys());
-    let pointsman = start(&provider("a", &simulator, &more));
-    let asks = spawn({
+async fn replacing_a_key_file_while_calls_are_in_flight_loses_none() {
+    let mut secret = MountedSecret::new(&key_value("K1"));
+    let simulator = start_simulator(settings_with_keys(&["K1"]));
+    let more = format!("{}\nlimits.concurrency = 8\n{LONG_TIMEOUTS}", secret.keys());
+    let pointsman = start_pointsman(&provider_config("a", &simulator, &more));
+    let sending = spawn({
         let pointsman = pointsman.clone();
-        async move { ask_many(&pointsman, "default", 200).await }
+        async move { send_requests(&pointsman, "default", 200).await }
     });
-    until("some answers with the old key", || simulator.counts().answered >= 40).await;
-    // The old key is withdrawn at once: calls that are on their way with it will be refused.
-    secret.replace(&text("K2"));
-    simulator.set(accepting(&["K2"]));
-    let answers = asks.await.unwrap();
-    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
-    assert!(snapshot(&pointsman, "a").resting_keys.is_empty());
+    wait_until("some requests are answered with the old key", || simulator.counts().answered >= 40).await;
+    // The old key is invalid at once: calls in flight with it are refused.
+    secret.replace(&key_value("K2"));
+    simulator.set(settings_with_keys(&["K2"]));
+    let results = sending.await.unwrap();
+    assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|answer| answer.is_err()));
+    assert!(provider_snapshot(&pointsman, "a").keys_in_cooldown.is_empty());
     let label = format!("file:{}", secret.path().display());
-    let shown = format!("{answers:?} {pointsman:?} {:?}", snapshot(&pointsman, "a"));
-    assert!(shown.contains(&label) && !shown.contains(&text("K1")) && !shown.contains(&text("K2")));
+    let shown = format!("{results:?} {pointsman:?} {:?}", provider_snapshot(&pointsman, "a"));
+    assert!(shown.contains(&label) && !shown.contains(&key_value("K1")) && !shown.contains(&key_value("K2")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_rests_is_used_again_when_its_file_has_changed() {
-    let mut secret = Mounted::new(&text("K1"));
-    let simulator = play(accepting(&["K2"]));
-    let pointsman = start(&provider("a", &simulator, &format!("{}{PATIENT}", secret.keys())));
-    let refused = ask(&pointsman, "default", "Who am I?").await;
-    assert_eq!(class(&refused), Some(Class::Auth));
-    assert_eq!(simulator.counts().requests, 1, "the same key is not tried again");
-    assert_eq!(snapshot(&pointsman, "a").resting_keys.len(), 1);
-    secret.replace(&text("K2"));
-    until("the new key", || snapshot(&pointsman, "a").resting_keys.is_empty()).await;
-    assert_eq!(story(&ask(&pointsman, "default", "And now?").await), "a:ok");
+async fn a_key_in_cooldown_is_used_again_when_its_file_has_changed() {
+    let mut secret = MountedSecret::new(&key_value("K1"));
+    let simulator = start_simulator(settings_with_keys(&["K2"]));
+    let pointsman =
+        start_pointsman(&provider_config("a", &simulator, &format!("{}{LONG_TIMEOUTS}", secret.keys())));
+    let refused = send_request(&pointsman, "default", "Who am I?").await;
+    assert_eq!(failure_class(&refused), Some(Class::Auth));
+    assert_eq!(simulator.counts().requests, 1, "the refused key is not used again");
+    assert_eq!(provider_snapshot(&pointsman, "a").keys_in_cooldown.len(), 1);
+    secret.replace(&key_value("K2"));
+    wait_until("the new key is loaded", || provider_snapshot(&pointsman, "a").keys_in_cooldown.is_empty())
+        .await;
+    assert_eq!(attempt_summary(&send_request(&pointsman, "default", "And now?").await), "a:ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_file_that_is_emptied_or_gone_keeps_the_old_key_until_it_holds_another() {
-    let mut secret = Mounted::new(&text("K1"));
-    let once = Fault { contains: Some("Who am I?".to_owned()), ..Fault::new(FaultKind::Auth) };
-    let simulator = play(Settings { faults: vec![once], ..accepting(&["K1"]) });
-    let pointsman = start(&provider("a", &simulator, &format!("{}{PATIENT}", secret.keys())));
+async fn an_empty_or_deleted_key_file_keeps_the_old_key_until_it_has_a_new_one() {
+    let mut secret = MountedSecret::new(&key_value("K1"));
+    let fault = Fault { contains: Some("Who am I?".to_owned()), ..Fault::new(FaultKind::Auth) };
+    let simulator = start_simulator(Settings { faults: vec![fault], ..settings_with_keys(&["K1"]) });
+    let pointsman =
+        start_pointsman(&provider_config("a", &simulator, &format!("{}{LONG_TIMEOUTS}", secret.keys())));
     fs::write(secret.path(), "\n").unwrap();
-    assert_eq!(story(&ask(&pointsman, "default", "Are you there?").await), "a:ok");
-    // A refused key has its file read at once, and there is nothing in it.
-    assert_eq!(class(&ask(&pointsman, "default", "Who am I?").await), Some(Class::Auth));
+    assert_eq!(attempt_summary(&send_request(&pointsman, "default", "Are you there?").await), "a:ok");
+    // The file of a refused key is read at once, and it is empty.
+    assert_eq!(failure_class(&send_request(&pointsman, "default", "Who am I?").await), Some(Class::Auth));
     fs::remove_file(secret.path()).unwrap();
-    assert_eq!(story(&ask(&pointsman, "default", "Still there?").await), "a:refused");
-    secret.replace(&text("K2"));
-    simulator.set(accepting(&["K2"]));
-    until("the new key", || snapshot(&pointsman, "a").resting_keys.is_empty()).await;
-    assert_eq!(story(&ask(&pointsman, "default", "And now?").await), "a:ok");
+    assert_eq!(attempt_summary(&send_request(&pointsman, "default", "Still there?").await), "a:refused");
+    secret.replace(&key_value("K2"));
+    simulator.set(settings_with_keys(&["K2"]));
+    wait_until("the new key is loaded", || provider_snapshot(&pointsman, "a").keys_in_cooldown.is_empty())
+        .await;
+    assert_eq!(attempt_summary(&send_request(&pointsman, "default", "And now?").await), "a:ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_holds_for_its_key_goes_on_when_the_file_holds_another() {
-    let mut secret = Mounted::new(&text("K1"));
+async fn a_run_that_holds_for_its_key_continues_when_the_key_file_has_a_new_one() {
+    let mut secret = MountedSecret::new(&key_value("K1"));
     let wait = RetryAfter::After(Duration::from_hours(1));
-    let spent = Fault { retry_after: Some(wait), ..Fault::new(FaultKind::Quota) };
-    let simulator = play(Settings { faults: vec![spent], ..accepting(&["K1"]) });
-    let pointsman = start(&provider("a", &simulator, &format!("{}{PATIENT}", secret.keys())));
+    let exhausted = Fault { retry_after: Some(wait), ..Fault::new(FaultKind::Quota) };
+    let simulator = start_simulator(Settings { faults: vec![exhausted], ..settings_with_keys(&["K1"]) });
+    let pointsman =
+        start_pointsman(&provider_config("a", &simulator, &format!("{}{LONG_TIMEOUTS}", secret.keys())));
     let steps = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\n";
-    let begun = start_run(&pointsman, steps, 50, RunOptions::default()).await;
-    let progress = begun.run.progress();
-    let names_the_time = || {
-        let held = progress.borrow().holding.as_ref().and_then(|held| held.until_in_seconds);
-        held.is_some_and(|seconds| seconds > 3_000.0)
+    let started = start_run(&pointsman, steps, 50, RunOptions::default()).await;
+    let progress = started.run.progress();
+    let holds_for_an_hour = || {
+        let seconds = progress.borrow().holding.as_ref().and_then(|holding| holding.until_in_seconds);
+        seconds.is_some_and(|seconds| seconds > 3_000.0)
     };
-    until("it holds for the hour that the provider named", names_the_time).await;
-    simulator.set(accepting(&["K2"]));
-    secret.replace(&text("K2"));
-    // Far less than the hour for which the old key rests.
-    let ran = tokio::time::timeout(Duration::from_secs(25), begun.end()).await;
-    let report = ran.expect("it waits for the old key").report;
+    wait_until("the run holds for the hour of retry-after", holds_for_an_hour).await;
+    simulator.set(settings_with_keys(&["K2"]));
+    secret.replace(&key_value("K2"));
+    // Much less than the hour for which the old key is in cooldown.
+    let finished = tokio::time::timeout(Duration::from_secs(25), started.finish()).await;
+    let report = finished.expect("the run waits for the old key").report;
     assert_eq!((report.items.completed, report.items.failed), (50, 0), "{:?}", report.errors);
 }

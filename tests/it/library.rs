@@ -1,7 +1,7 @@
-//! The library, as a program that embeds it sees it.
+//! The library as used by a program that embeds it.
 
-use pointsman::run::{Ended, Output};
-use pointsman::sink::{Format, Sink, Target};
+use pointsman::run::{RunOutcome, RunOutput};
+use pointsman::sink::{Destination, Format, Sink};
 use pointsman::source::Source;
 use pointsman::{Config, Pointsman};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ prompt = 'Say something about {{ item.text }}'
 ";
 
 fn start() -> Pointsman {
-    let config = "[provider.simulated]\nbase_url = 'simulator'\n[run]\nwindow = 4";
+    let config = "[provider.simulated]\nbase_url = 'simulator'\n[run]\nmax_in_flight_items = 4";
     Pointsman::start(&Config::parse("config.toml", config, &|_| None).unwrap()).unwrap()
 }
 
@@ -23,17 +23,17 @@ fn items(count: u64) -> Source {
 }
 
 #[tokio::test]
-async fn lines_and_rejects_come_through_channels() {
+async fn lines_and_rejects_are_received_through_channels() {
     let pointsman = start();
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
-    let (lines_to, mut lines) = Sink::channel().unwrap();
-    let (rejects_to, mut rejects) = Sink::channel().unwrap();
+    let (lines_sink, mut lines) = Sink::channel().unwrap();
+    let (rejects_sink, mut rejects) = Sink::channel().unwrap();
     let source = Source::values("items", [json!({ "id": 1, "text": "points" }), json!("no item")]);
-    let output = Output { rejects: Some(rejects_to), ..Output::new(lines_to) };
+    let output = RunOutput { rejects: Some(rejects_sink), ..RunOutput::new(lines_sink) };
     let mut run = pointsman.run(pipeline, source, output).await.unwrap();
     let line = lines.recv().await.unwrap();
-    assert_eq!((line.key.as_str(), line.practice), ("1", true));
-    assert!(matches!(&line.answers["answer"], Value::String(said) if said.contains("points")));
+    assert_eq!((line.key.as_str(), line.simulated), ("1", true));
+    assert!(matches!(&line.answers["answer"], Value::String(answer) if answer.contains("points")));
     assert_eq!(rejects.recv().await.unwrap().line, 2);
     assert!(lines.recv().await.is_none() && rejects.recv().await.is_none());
     let report = run.report().await.unwrap();
@@ -41,39 +41,39 @@ async fn lines_and_rejects_come_through_channels() {
 }
 
 #[tokio::test]
-async fn a_report_is_the_same_when_it_is_asked_for_again() {
+async fn a_second_call_of_report_returns_the_same_report() {
     let pointsman = start();
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
-    let sink = Sink::results(Target::none(), Format::Jsonl, &[]).unwrap();
-    let mut run = pointsman.run(pipeline, items(3), Output::new(sink)).await.unwrap();
+    let sink = Sink::results(Destination::none(), Format::Jsonl, &[]).unwrap();
+    let mut run = pointsman.run(pipeline, items(3), RunOutput::new(sink)).await.unwrap();
     let first = run.report().await.unwrap();
-    assert_eq!((first.items.completed, first.ended), (3, Ended::Whole));
+    assert_eq!((first.items.completed, first.outcome), (3, RunOutcome::Completed));
     assert_eq!(run.report().await.unwrap(), first);
 }
 
 #[tokio::test]
-async fn a_run_stops_when_nobody_takes_its_lines_any_more() {
+async fn a_run_stops_when_the_receiver_of_its_lines_is_dropped() {
     let pointsman = start();
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
     let (sink, mut lines) = Sink::channel().unwrap();
-    let mut run = pointsman.run(pipeline, items(1_000_000), Output::new(sink)).await.unwrap();
+    let mut run = pointsman.run(pipeline, items(1_000_000), RunOutput::new(sink)).await.unwrap();
     assert!(lines.recv().await.is_some());
     drop(lines);
     let report = run.report().await.unwrap();
-    assert!(report.reader_gone && report.items.settled() < 1_000_000, "{report:?}");
+    assert!(report.output_closed && report.items.finished() < 1_000_000, "{report:?}");
 }
 
 #[tokio::test]
-async fn a_pipeline_that_is_no_file_is_refused_with_every_fault() {
-    let faults = start().parse_pipeline("[[step]]\nname = 'a'\nroute = 'nowhere'").unwrap_err();
-    let said = faults.to_string();
+async fn an_invalid_pipeline_text_is_refused_with_every_error() {
+    let diagnostics = start().parse_pipeline("[[step]]\nname = 'a'\nroute = 'nowhere'").unwrap_err();
+    let text = diagnostics.to_string();
     for word in ["no name", "no prompt", "pipeline:3:9: unknown route `nowhere`"] {
-        assert!(said.contains(word), "{said}");
+        assert!(text.contains(word), "{text}");
     }
 }
 
-/// Waits as a program does that has no runtime at all.
-fn wait<F: Future>(future: F) -> F::Output {
+/// Blocks on a future without a runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {
@@ -81,7 +81,8 @@ fn wait<F: Future>(future: F) -> F::Output {
         }
     }
     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let (mut future, mut context) = (std::pin::pin!(future), std::task::Context::from_waker(&waker));
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(&waker);
     loop {
         if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
@@ -91,7 +92,7 @@ fn wait<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn a_program_without_a_runtime_is_answered_after_a_failure_too() {
+fn a_program_without_a_runtime_receives_a_response_after_a_failover() {
     let config = "
         [provider.bad]
         base_url = 'simulator'
@@ -100,12 +101,12 @@ fn a_program_without_a_runtime_is_answered_after_a_failure_too() {
         base_url = 'simulator'
         models.m = {}
         [route.default]
-        lanes = ['bad/m', 'good/m']
+        targets = ['bad/m', 'good/m']
         [simulator]
         faults = [{ kind = 'auth', times = 1 }]
         [run]
-        window = 4";
+        max_in_flight_items = 4";
     let pointsman = Pointsman::start(&Config::parse("config.toml", config, &|_| None).unwrap()).unwrap();
-    let answer = wait(pointsman.ask("default", pointsman::types::Prompt::text("Anybody?"))).unwrap();
-    assert_eq!((answer.lost, answer.trail.0.len()), (0, 2), "{:?}", answer.trail);
+    let response = block_on(pointsman.ask("default", pointsman::types::Prompt::text("Hello?"))).unwrap();
+    assert_eq!((response.resends, response.attempts.0.len()), (0, 2), "{:?}", response.attempts);
 }

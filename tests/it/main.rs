@@ -1,75 +1,77 @@
-//! Whole runs of the program, and calls over real HTTP with everything that can go wrong.
+//! Integration tests: runs of the program, and calls over HTTP with all failures.
 #![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#![expect(clippy::panic, reason = "a test that waited in vain says for what")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
+#![expect(clippy::panic, reason = "a test that times out reports what it waited for")]
 
 // The program: its files, its signals, its exit codes.
+mod answer_reuse;
 mod bad_input;
-mod bounds;
 mod check;
 mod documents;
 mod environment;
 #[cfg(target_os = "linux")]
 mod failed_writes;
 mod fuzzed;
-#[cfg(unix)]
-mod interrupted;
-mod kept;
-mod outputs;
-mod planned;
+#[cfg(target_os = "linux")]
+mod migration;
+mod output_files;
+mod plan;
 mod program;
 #[cfg(target_os = "linux")]
 mod read_only;
-mod recall;
 mod resume;
 mod run;
+mod signals;
 mod simulate;
-mod stop;
+mod stored_runs;
+#[cfg(unix)]
+mod system_failures;
 mod templates;
 #[cfg(unix)]
 mod terminal;
+mod untrusted_data;
 
 // The library: embedded, and calls under faults.
-mod advised;
 mod budget;
 mod concurrency;
 mod embed;
+mod failed_generation;
 mod failover;
-mod gated;
-mod generation;
-// Links are swapped as Kubernetes does.
 mod hedge;
-#[cfg(unix)]
-mod held;
 mod holding;
+#[cfg(unix)]
+mod holding_program;
 mod host;
 #[cfg(feature = "chaos")]
-mod internal;
+mod internal_errors;
+mod pause_advice;
+mod scheduling;
+// The tests replace symbolic links as Kubernetes does.
+mod actor_restarts;
+#[cfg(all(unix, feature = "chaos"))]
+mod crash_recovery;
+mod failing_items;
 #[cfg(unix)]
 mod key_files;
 mod keys;
-#[cfg(all(unix, feature = "chaos"))]
-mod killed;
-mod kills;
+mod large_integers;
 mod library;
-mod limited_alone;
-mod lives;
 mod matrix;
 #[cfg(feature = "exact-numbers")]
 mod memory;
-mod numbers;
+mod no_usable_target;
 mod outage;
 mod pacing;
 mod pacing_score;
-mod paused;
-mod poisoned;
-mod reading;
+mod pause_messages;
+mod rate_limited_item;
 mod refusals;
+mod response_parsing;
 mod schemas;
-mod scripted;
+mod scripted_server;
 #[cfg(unix)]
 mod secrets;
-mod silent;
-mod stage;
-mod unusable;
+mod support;
+mod thread_death;
+mod unresponsive;
 mod usage;

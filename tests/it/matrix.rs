@@ -1,102 +1,112 @@
-//! Everything that can go wrong, in every format, with and without a second lane: what it is taken for, how
-//! often it is asked again and where, how long that takes, and how it ends.
+//! Every failure in every format, with and without a second target: its class, the number of attempts at each
+//! target, the duration, and the result.
 //!
-//! One question at a time is measured; what many failures at once lead to is told in `failover`.
+//! Each cell measures one request. `failover` tests many simultaneous failures.
 
 mod cell;
-mod pulse;
+mod failure_mode;
+mod latency_monitor;
 mod rows;
 mod table;
-mod trouble;
 
 use futures_util::{StreamExt, stream};
 use pointsman::simulator::{FaultKind, Settings};
 
-use self::cell::{Cell, Measured};
-use self::pulse::Pulse;
+use self::cell::{Cell, Measurement};
+use self::failure_mode::FaultyServer;
+use self::latency_monitor::LatencyMonitor;
 use self::rows::Row;
-use self::trouble::Stage;
-use super::stage::*;
+use super::support::*;
 
-/// As many attempts and rounds as by default, with short waits between.
-const RETRY: &str = "[retry]\nbase = \"10ms\"\nmax = \"40ms\"\n";
+/// The default numbers of attempts and rounds, with short backoffs.
+const RETRY_CONFIG: &str = "[retry]\ninitial_backoff = \"10ms\"\nmax_backoff = \"40ms\"\n";
 
-/// Cells measured at once: enough that their waits pass together, too few for a machine to be late for them.
-const AT_ONCE: usize = 32;
+/// Number of cells that are measured concurrently: enough to overlap their waits, and few enough for a slow
+/// machine.
+const MAX_CONCURRENT_CELLS: usize = 32;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_follows_a_fault_is_what_its_row_and_the_documentation_say() {
+async fn every_failure_is_handled_as_its_row_and_the_documentation_say() {
     let rows = rows::all();
-    let (mut measured, mut spoilt) = (Vec::new(), Vec::new());
+    let mut measured = Vec::new();
+    let mut deviations = Vec::new();
     let mut cells = cells(&rows);
-    // On a machine that is late for everything timeouts strike where none should. Only there is anything
-    // measured again.
+    // On a machine that is too slow, unexpected timeouts occur. Only then the wrong cells are measured again.
     for _ in 0..3 {
-        let (these, on_time) = measure(&rows, &cells).await;
-        let is_spoilt = |(_, complaint): &(Measured, Option<String>)| complaint.is_some();
-        let (wrong, right): (Vec<_>, Vec<_>) = these.into_iter().partition(is_spoilt);
+        let (results, on_time) = measure(&rows, &cells).await;
+        let has_deviation = |(_, deviation): &(Measurement, Option<String>)| deviation.is_some();
+        let (wrong, right): (Vec<_>, Vec<_>) = results.into_iter().partition(has_deviation);
         measured.extend(right.into_iter().map(|(measured, _)| measured));
         cells = wrong.iter().map(|(measured, _)| measured.cell).collect();
-        spoilt = wrong.into_iter().filter_map(|(_, complaint)| complaint).collect();
-        if on_time || spoilt.is_empty() {
+        deviations = wrong.into_iter().filter_map(|(_, deviation)| deviation).collect();
+        if on_time || deviations.is_empty() {
             break;
         }
     }
-    assert!(spoilt.is_empty(), "\n{}\n", spoilt.join("\n"));
-    table::compare(&rows, &measured);
+    assert!(deviations.is_empty(), "\n{}\n", deviations.join("\n"));
+    table::compare_with_docs(&rows, &measured);
 }
 
-/// Measures these cells, each at a provider of its own. Returns what is wrong with each, and whether the
-/// machine was on time meanwhile.
-async fn measure(rows: &[Row], cells: &[Cell]) -> (Vec<(Measured, Option<String>)>, bool) {
-    let mut stages = Vec::new();
+/// Measures the cells, each with its own provider. Returns the deviation of each, and whether the machine was
+/// fast enough.
+async fn measure(rows: &[Row], cells: &[Cell]) -> (Vec<(Measurement, Option<String>)>, bool) {
+    let mut servers = Vec::new();
     for row in rows {
-        stages.push([Stage::open(&row.trouble, false).await, Stage::open(&row.trouble, true).await]);
+        servers.push([
+            FaultyServer::start(&row.failure_mode, false).await,
+            FaultyServer::start(&row.failure_mode, true).await,
+        ]);
     }
-    let (healthy, at_rest) = (play(Settings::default()), play(Settings::default()));
-    let mut config = RETRY.to_owned() + &provider("pulse", &at_rest, PATIENT);
+    let healthy = start_simulator(Settings::default());
+    let probed = start_simulator(Settings::default());
+    let mut config = RETRY_CONFIG.to_owned() + &provider_config("latency_probe", &probed, LONG_TIMEOUTS);
     for (format, vendor) in FORMATS {
-        let more = format!("format = \"{format}\"\n{}", rows::PATIENT);
-        config += &provider_at(&format!("good_{format}"), &healthy.base_url(vendor), &more);
+        let settings = format!("format = \"{format}\"\n{}", rows::LONG_TIMEOUTS);
+        config += &provider_config_at(&format!("good_{format}"), &healthy.base_url(vendor), &settings);
     }
     for cell in cells {
-        let stage = &stages[cell.row][usize::from(cell.is_once())];
-        config += &cell.config(&rows[cell.row], stage.base_url(cell.format));
+        let server = &servers[cell.row][usize::from(cell.fails_once())];
+        config += &cell.config(&rows[cell.row], server.base_url(cell.format));
     }
-    let pointsman = start(&(config + "[route.pulse]\nlanes = [\"pulse/m\"]\n"));
+    let pointsman = start_pointsman(&(config + "[route.latency_probe]\ntargets = [\"latency_probe/m\"]\n"));
 
-    let pulse = Pulse::feel(&pointsman);
+    let monitor = LatencyMonitor::start(&pointsman);
     let measuring = cells.iter().map(|cell| cell.measure(&rows[cell.row], &pointsman));
-    let measured: Vec<_> = stream::iter(measuring).buffer_unordered(AT_ONCE).collect().await;
-    let on_time = pulse.was_on_time();
+    let measured: Vec<_> = stream::iter(measuring).buffer_unordered(MAX_CONCURRENT_CELLS).collect().await;
+    let on_time = monitor.was_on_time();
 
-    let seen = |cell: Cell| stages[cell.row][usize::from(cell.is_once())].seen();
-    let told = |cell: Cell| {
-        let same = |other: &&Measured| (other.cell.row, other.cell.is_once()) == (cell.row, cell.is_once());
-        measured.iter().filter(same).map(|other| other.calls[0]).sum::<usize>()
+    let received_calls = |cell: Cell| servers[cell.row][usize::from(cell.fails_once())].request_count();
+    let reported_calls = |cell: Cell| {
+        let is_same =
+            |other: &&Measurement| (other.cell.row, other.cell.fails_once()) == (cell.row, cell.fails_once());
+        measured.iter().filter(is_same).map(|other| other.calls[0]).sum::<usize>()
     };
-    // The other side's books: not one call more or less than was told of.
+    // The server has received exactly the reported calls.
     let miscounted = |cell| {
-        let (seen, told) = (seen(cell)?, told(cell));
+        let received = received_calls(cell)?;
+        let reported = reported_calls(cell);
         let name = &rows[cell.row].name;
-        (seen != told).then(|| format!("{name}: {told} calls were told of, and {seen} seen"))
+        (received != reported)
+            .then(|| format!("{name}: {reported} calls were reported, and {received} received"))
     };
-    let wrong = |one: &Measured| one.complaint(&rows[one.cell.row]).or_else(|| miscounted(one.cell));
-    let complaints: Vec<_> = measured.iter().map(wrong).collect();
+    let deviation_of =
+        |one: &Measurement| one.deviation(&rows[one.cell.row]).or_else(|| miscounted(one.cell));
+    let deviations: Vec<_> = measured.iter().map(deviation_of).collect();
     if on_time {
-        let told: usize = measured.iter().map(|one| one.calls[1]).sum();
-        assert_eq!(healthy.counts().requests, told as u64);
+        let reported: usize = measured.iter().map(|one| one.calls[1]).sum();
+        assert_eq!(healthy.counts().requests, reported as u64);
     }
-    (measured.into_iter().zip(complaints).collect(), on_time)
+    (measured.into_iter().zip(deviations).collect(), on_time)
 }
 
-/// Returns every cell that is played, those first that take long.
+/// Returns every cell that is measured, the slow ones first.
 fn cells(rows: &[Row]) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for course in 0..4 {
-        for (row, played) in rows.iter().enumerate().filter(|(_, row)| row.follows[course].is_some()) {
-            let slow = !matches!(played.due, rows::Due::Nothing);
-            cells.extend([0, 1, 2].map(|format| (!slow, Cell { row, format, course })));
+    for scenario in 0..4 {
+        for (row, measured_row) in rows.iter().enumerate().filter(|(_, row)| row.attempts[scenario].is_some())
+        {
+            let slow = !matches!(measured_row.expected_wait, rows::ExpectedWait::Zero);
+            cells.extend([0, 1, 2].map(|format| (!slow, Cell { row, format, scenario })));
         }
     }
     cells.sort_by_key(|(fast, _)| *fast);
@@ -104,7 +114,7 @@ fn cells(rows: &[Row]) -> Vec<Cell> {
 }
 
 #[test]
-fn no_fault_is_missing_among_all_of_them() {
+fn fault_kind_all_lists_every_fault() {
     let error = serde_json::from_str::<FaultKind>("\"none\"").unwrap_err().to_string();
     let (_, known) = error.split_once("expected one of ").unwrap();
     assert_eq!(known.split('`').skip(1).step_by(2).count(), FaultKind::ALL.len(), "{known}");

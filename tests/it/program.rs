@@ -1,4 +1,4 @@
-//! Starts the program in a directory of its own, without anything of the developer's environment.
+//! Runs the program in a temporary directory, without the environment of the developer.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A pipeline of one step that mentions one field.
+/// A pipeline of one step that uses one field.
 pub(crate) const ONE_STEP: &str = r#"
 name = "one"
 [[step]]
@@ -19,32 +19,32 @@ name = "answer"
 prompt = "Say something about {{ item.text }}"
 "#;
 
-/// Longer than any test may take; what takes longer hangs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// Maximum duration of a command. A command that takes longer is considered hung.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A directory to run in, with a `config.toml` and a `pipeline.toml`.
-pub(crate) struct Room {
+/// A temporary working directory with a `config.toml` and a `pipeline.toml`.
+pub(crate) struct Workspace {
     dir: TempDir,
 }
 
-/// What a program did that has ended.
+/// The exit code and the output of a finished program.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct Output {
     pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-impl Room {
-    /// Makes a room with [`ONE_STEP`] and this [configuration](Self::config).
+impl Workspace {
+    /// Creates a workspace with [`ONE_STEP`] and this [configuration](Self::write_config).
     pub(crate) fn new(config: &str) -> Self {
-        let room = Self::empty();
-        room.config(config);
-        room.write("pipeline.toml", ONE_STEP);
-        room
+        let workspace = Self::empty();
+        workspace.write_config(config);
+        workspace.write("pipeline.toml", ONE_STEP);
+        workspace
     }
 
-    /// Makes a room with nothing in it.
+    /// Creates an empty workspace.
     pub(crate) fn empty() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
@@ -57,8 +57,9 @@ impl Room {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Writes `config.toml`; where it names no provider with the simulated one, `simulated/any`.
-    pub(crate) fn config(&self, config: impl AsRef<str>) {
+    /// Writes `config.toml`. If it has no provider, the simulated provider is added, with the target
+    /// `simulated/any`.
+    pub(crate) fn write_config(&self, config: impl AsRef<str>) {
         let config = config.as_ref();
         let simulated = if config.contains("[provider") {
             ""
@@ -72,50 +73,50 @@ impl Room {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Writes `items.jsonl` with the items `i1`, `i2` and so on.
-    pub(crate) fn items(&self, count: usize) {
+    /// Writes `items.jsonl` with the items `i1`, `i2`, and so on.
+    pub(crate) fn write_items(&self, count: usize) {
         let line = |number| format!("{{\"id\":\"i{number}\",\"text\":\"thing {number}\"}}\n");
         self.write("items.jsonl", (1..=count).map(line).collect::<String>());
     }
 
-    /// Returns the program with these arguments, to be run here.
-    pub(crate) fn program(&self, arguments: &str) -> Command {
+    /// Returns the command with these arguments and this working directory.
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut program = program(arguments);
         program.current_dir(self.dir.path());
         program
     }
 
     /// Runs the program to its end.
-    pub(crate) fn run(&self, arguments: &str) -> Ended {
-        finish(self.program(arguments))
+    pub(crate) fn run(&self, arguments: &str) -> Output {
+        run_program(self.command(arguments))
     }
 
-    /// Returns the lines of an output file.
-    pub(crate) fn lines(&self, name: &str) -> Vec<Value> {
-        lines(&self.read(name))
+    /// Returns the parsed lines of an output file.
+    pub(crate) fn output_lines(&self, name: &str) -> Vec<Value> {
+        parse_lines(&self.read(name))
     }
 
-    pub(crate) fn json(&self, name: &str) -> Value {
+    pub(crate) fn read_json(&self, name: &str) -> Value {
         serde_json::from_str(&self.read(name)).unwrap()
     }
 
-    /// Fails unless `input` pieces went in and as many came out as lines or rejects, with keys that
-    /// are all different.
-    pub(crate) fn nothing_is_lost(&self, input: usize, lines: &str, rejects: &str) {
-        let (lines, rejects) = (self.lines(lines), self.lines(rejects));
+    /// Asserts that `input` records gave as many lines and rejects, with distinct keys.
+    pub(crate) fn assert_nothing_is_lost(&self, input: usize, lines: &str, rejects: &str) {
+        let lines = self.output_lines(lines);
+        let rejects = self.output_lines(rejects);
         let keys = keys(&lines);
-        let mut different = keys.clone();
-        different.sort();
-        different.dedup();
-        assert_eq!(different.len(), keys.len(), "two lines have one key: {keys:?}");
+        let mut distinct = keys.clone();
+        distinct.sort();
+        distinct.dedup();
+        assert_eq!(distinct.len(), keys.len(), "two lines have the same key: {keys:?}");
         assert_eq!(lines.len() + rejects.len(), input, "{lines:?}\n{rejects:?}");
     }
 }
 
-/// Returns the program with these arguments, which are parted by spaces, and a clean environment.
+/// Returns the command with these arguments, separated by spaces, and a clean environment.
 pub(crate) fn program(arguments: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    // Keys, addresses and proxies of whoever runs the tests must not decide how they end.
+    // Keys, URLs and proxies of the developer must not change the results.
     program.env_clear().args(arguments.split_whitespace()).stdin(Stdio::null());
     if let Some(path) = std::env::var_os("PATH") {
         program.env("PATH", path);
@@ -123,77 +124,78 @@ pub(crate) fn program(arguments: &str) -> Command {
     program
 }
 
-/// Runs a program to its end.
-pub(crate) fn finish(program: Command) -> Ended {
-    finish_with(program, b"")
+/// Runs a program and waits for its end.
+pub(crate) fn run_program(program: Command) -> Output {
+    run_program_with_stdin(program, b"")
 }
 
-/// Runs a program to its end, with this on its stdin.
-pub(crate) fn finish_with(program: Command, stdin: &[u8]) -> Ended {
-    let output = assert_cmd::Command::from_std(program).timeout(LIMIT).write_stdin(stdin).output().unwrap();
-    Ended {
+/// Runs a program with this standard input and waits for its end.
+pub(crate) fn run_program_with_stdin(program: Command, stdin: &[u8]) -> Output {
+    let output =
+        assert_cmd::Command::from_std(program).timeout(COMMAND_TIMEOUT).write_stdin(stdin).output().unwrap();
+    Output {
         code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
-impl Ended {
-    /// Fails unless the exit code is this one; returns what was said.
+impl Output {
+    /// Asserts the exit code, and returns the standard error.
     #[track_caller]
-    pub(crate) fn expect(&self, code: i32) -> &str {
-        assert_eq!(self.code, Some(code), "{}", self.err);
-        &self.err
+    pub(crate) fn expect_code(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{}", self.stderr);
+        &self.stderr
     }
 
-    /// Fails unless the exit code is this one and every one of `words` was said.
+    /// Asserts the exit code, and that the standard error contains each of `words`.
     #[track_caller]
-    pub(crate) fn says(&self, code: i32, words: &[&str]) {
-        let said = self.expect(code);
+    pub(crate) fn expect_stderr(&self, code: i32, words: &[&str]) {
+        let stderr = self.expect_code(code);
         for word in words {
-            assert!(said.contains(word), "{word:?} is not in:\n{said}");
+            assert!(stderr.contains(word), "{word:?} is not in:\n{stderr}");
         }
     }
 }
 
-/// A program that runs, and whose stderr is read as it comes.
-pub(crate) struct Running {
+/// A running program whose standard error is read line by line.
+pub(crate) struct RunningProgram {
     pub(crate) child: Child,
-    err: mpsc::Receiver<String>,
-    said: String,
+    stderr_lines: mpsc::Receiver<String>,
+    stderr: String,
 }
 
 /// Starts a program.
-pub(crate) fn start(mut program: Command) -> Running {
+pub(crate) fn start_program(mut program: Command) -> RunningProgram {
     let mut child = program.stderr(Stdio::piped()).spawn().unwrap();
-    let (to, err) = mpsc::channel();
+    let (sender, stderr_lines) = mpsc::channel();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    // A thread, so that a program which hangs fails its test instead of hanging it.
-    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| to.send(line)));
-    Running { child, err, said: String::new() }
+    // A thread reads, so that a hung program fails its test instead of blocking it.
+    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    RunningProgram { child, stderr_lines, stderr: String::new() }
 }
 
-impl Running {
-    /// Waits for a line on stderr that holds `words`, and returns it.
+impl RunningProgram {
+    /// Waits for a line on standard error that contains `words`, and returns it.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, words: &str) -> String {
-        self.find(words).unwrap_or_else(|| panic!("{words:?} was never said:\n{}", self.said))
+    pub(crate) fn wait_for_line(&mut self, words: &str) -> String {
+        self.find_line(words).unwrap_or_else(|| panic!("no line contains {words:?}:\n{}", self.stderr))
     }
 
-    /// Waits for a line on stderr that holds `words`; returns `None` when the program ends without it.
-    pub(crate) fn find(&mut self, words: &str) -> Option<String> {
+    /// Waits for a line on standard error that contains `words`. Returns `None` if the program ends without it.
+    pub(crate) fn find_line(&mut self, words: &str) -> Option<String> {
         std::iter::from_fn(|| self.next()).find(|line| line.contains(words))
     }
 
     fn next(&mut self) -> Option<String> {
-        match self.err.recv_timeout(LIMIT) {
+        match self.stderr_lines.recv_timeout(COMMAND_TIMEOUT) {
             Ok(line) => {
-                self.said.push_str(&line);
-                self.said.push('\n');
+                self.stderr.push_str(&line);
+                self.stderr.push('\n');
                 Some(line)
             }
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("it hangs:\n{}", self.said),
+            Err(RecvTimeoutError::Timeout) => panic!("the program hangs:\n{}", self.stderr),
         }
     }
 
@@ -203,30 +205,30 @@ impl Running {
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
-    /// Waits for its end.
-    pub(crate) fn end(mut self) -> Ended {
+    /// Waits for the end of the program.
+    pub(crate) fn wait(mut self) -> Output {
         while self.next().is_some() {}
         let code = self.child.wait().unwrap().code();
-        let mut out = String::new();
-        if let Some(mut stdout) = self.child.stdout.take() {
-            stdout.read_to_string(&mut out).unwrap();
+        let mut stdout = String::new();
+        if let Some(mut pipe) = self.child.stdout.take() {
+            pipe.read_to_string(&mut stdout).unwrap();
         }
-        Ended { code, out, err: std::mem::take(&mut self.said) }
+        Output { code, stdout, stderr: std::mem::take(&mut self.stderr) }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The program may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Returns the lines of a JSONL text.
-pub(crate) fn lines(text: &str) -> Vec<Value> {
+/// Parses the lines of a JSONL text.
+pub(crate) fn parse_lines(text: &str) -> Vec<Value> {
     text.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
         .collect()
 }
 
@@ -234,7 +236,7 @@ pub(crate) fn keys(lines: &[Value]) -> Vec<String> {
     lines.iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Returns a file of the repository.
-pub(crate) fn repository(name: &str) -> PathBuf {
+/// Returns the path of a file of the repository.
+pub(crate) fn repository_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }

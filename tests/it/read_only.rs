@@ -1,4 +1,4 @@
-//! Commands that only look at kept runs, on a database that cannot be written.
+//! Commands that only read stored runs, on a database that cannot be written.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,38 +7,38 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
-use super::program::{Ended, Room, finish, start};
+use super::program::{Output, Workspace, run_program, start_program};
 
-/// A user who owns nothing.
-const OTHER: u32 = 65_534;
+/// The id of a user who owns no file.
+const OTHER_USER: u32 = 65_534;
 
-/// Makes the room read-only, and back again at its end.
-struct ReadOnly<'a>(&'a Room);
+/// Makes the workspace read-only until it is dropped.
+struct ReadOnly<'a>(&'a Workspace);
 
 impl<'a> ReadOnly<'a> {
-    fn new(room: &'a Room) -> Self {
-        for entry in fs::read_dir(room.path(".")).unwrap() {
+    fn new(workspace: &'a Workspace) -> Self {
+        for entry in fs::read_dir(workspace.path(".")).unwrap() {
             fs::set_permissions(entry.unwrap().path(), Permissions::from_mode(0o444)).unwrap();
         }
-        fs::set_permissions(room.path("."), Permissions::from_mode(0o555)).unwrap();
-        Self(room)
+        fs::set_permissions(workspace.path("."), Permissions::from_mode(0o555)).unwrap();
+        Self(workspace)
     }
 
-    /// Runs a command; as another user where permissions do not hold for this one.
-    fn run(&self, arguments: &str) -> Ended {
-        let mut program = self.0.program(arguments);
+    /// Runs a command. Root ignores permissions, so then the command runs as another user.
+    fn run(&self, arguments: &str) -> Output {
+        let mut program = self.0.command(arguments);
         if is_root() {
-            // The program may be where only this user can go.
+            // Other users may not have access to the directory of the program.
             let copy = self.0.path("pointsman");
             let mut other = Command::new(copy);
             other.env_clear().args(arguments.split_whitespace()).current_dir(self.0.path("."));
-            other.uid(OTHER).gid(OTHER);
+            other.uid(OTHER_USER).gid(OTHER_USER);
             program = other;
         }
-        finish(program)
+        run_program(program)
     }
 
-    /// What is in the room: names, sizes and times.
+    /// Returns the names, sizes and modification times of the files.
     fn state(&self) -> Vec<(PathBuf, u64, SystemTime)> {
         let entries = fs::read_dir(self.0.path(".")).unwrap().map(|entry| entry.unwrap());
         let mut state: Vec<_> = entries
@@ -62,49 +62,50 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-fn looks_and_writes_nothing(room: &Room, completed: usize) {
+fn assert_reads_without_writing(workspace: &Workspace, completed: usize) {
     if is_root() {
         let program = env!("CARGO_BIN_EXE_pointsman");
-        let copy = room.path("pointsman");
+        let copy = workspace.path("pointsman");
         fs::copy(program, &copy).unwrap();
     }
-    let room = ReadOnly::new(room);
+    let workspace = ReadOnly::new(workspace);
     if is_root() {
-        fs::set_permissions(room.0.path("pointsman"), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(workspace.0.path("pointsman"), Permissions::from_mode(0o755)).unwrap();
     }
-    let before = room.state();
-    for command in ["runs", "report 1", "results 1", "failed 1"] {
-        room.run(command).expect(0);
+    let before = workspace.state();
+    for command in ["runs", "report 1", "results 1", "failures 1"] {
+        workspace.run(command).expect_code(0);
     }
-    assert_eq!(room.run("results 1").out.lines().count(), completed);
-    assert!(room.run("report 1").out.contains(&format!("{completed} completed")));
-    let written = room.run("results 1 --out new.jsonl");
-    written.says(4, &["--out", "new.jsonl"]);
-    assert_eq!(room.state(), before);
+    assert_eq!(workspace.run("results 1").stdout.lines().count(), completed);
+    assert!(workspace.run("report 1").stdout.contains(&format!("{completed} completed")));
+    let written = workspace.run("results 1 --out new.jsonl");
+    written.expect_stderr(4, &["--out", "new.jsonl"]);
+    assert_eq!(workspace.state(), before);
 }
 
 #[test]
-fn a_complete_run_can_be_looked_at_where_nothing_can_be_written() {
-    let room = Room::new("");
-    room.items(4);
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect(0);
-    looks_and_writes_nothing(&room, 4);
+fn a_complete_run_can_be_read_in_a_read_only_directory() {
+    let workspace = Workspace::new("");
+    workspace.write_items(4);
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect_code(0);
+    assert_reads_without_writing(&workspace, 4);
 }
 
 #[test]
-fn a_killed_run_can_be_looked_at_where_nothing_can_be_written() {
-    let room = Room::new("[run]\nwindow = 1\n[simulator]\nlatency = \"200ms\"");
-    room.items(50);
-    let mut running = start(room.program("run pipeline.toml --items items.jsonl --out o.jsonl --json"));
-    running.wait_for("\"completed\":2");
+fn a_killed_run_can_be_read_in_a_read_only_directory() {
+    let workspace = Workspace::new("[run]\nmax_in_flight_items = 1\n[simulator]\nlatency = \"200ms\"");
+    workspace.write_items(50);
+    let mut running =
+        start_program(workspace.command("run pipeline.toml --items items.jsonl --out o.jsonl --json"));
+    running.wait_for_line("\"completed\":2");
     running.signal("KILL");
-    running.end();
-    assert!(room.path("pointsman.db-wal").exists(), "its journal is not folded in");
-    let copy = Room::empty();
+    running.wait();
+    assert!(workspace.path("pointsman.db-wal").exists(), "the journal was not merged into the database");
+    let copy = Workspace::empty();
     for name in ["pointsman.db", "pointsman.db-wal", "pointsman.db-shm"] {
-        fs::copy(room.path(name), copy.path(name)).unwrap();
+        fs::copy(workspace.path(name), copy.path(name)).unwrap();
     }
-    let settled = copy.run("results 1").out.lines().count();
-    assert!(settled >= 2);
-    looks_and_writes_nothing(&room, settled);
+    let completed = copy.run("results 1").stdout.lines().count();
+    assert!(completed >= 2);
+    assert_reads_without_writing(&workspace, completed);
 }

@@ -1,195 +1,205 @@
-//! `pointsman run`, when all goes well or only items fail.
+//! `pointsman run` without failures, or with failed items only.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::program::{Room, finish, finish_with, keys, lines, program, repository, start};
+use super::program::{
+    Workspace, keys, parse_lines, program, repository_path, run_program, run_program_with_stdin,
+    start_program,
+};
 
-/// Runs one of the examples as its README says, and returns its lines and report.
-fn example(name: &str, items: &str, count: usize) -> (Vec<Value>, Value) {
-    let room = Room::empty();
-    let (out, report) = (room.path("results.jsonl"), room.path("report.json"));
+/// Runs an example with the command of its README, and returns its lines and its report.
+fn run_example(name: &str, items: &str, count: usize) -> (Vec<Value>, Value) {
+    let workspace = Workspace::empty();
+    let out = workspace.path("results.jsonl");
+    let report = workspace.path("report.json");
     let arguments = format!(
         "run examples/{name}/pipeline.toml --items examples/{name}/{items} --simulate --out {} --report {} \
          --store sqlite:{}",
         out.display(),
         report.display(),
-        room.path("runs.db").display(),
+        workspace.path("runs.db").display(),
     );
     let mut program = program(&arguments);
-    program.current_dir(repository(""));
-    finish(program).says(0, &["[simulated]", "SIMULATED", &format!("{count} completed (100.0% success)")]);
-    (room.lines("results.jsonl"), room.json("report.json"))
+    program.current_dir(repository_path(""));
+    run_program(program)
+        .expect_stderr(0, &["[simulated]", "SIMULATED", &format!("{count} completed (100.0% success)")]);
+    (workspace.output_lines("results.jsonl"), workspace.read_json("report.json"))
 }
 
 #[test]
 fn the_readmes_command_completes_twenty_emails_and_marks_them_as_simulated() {
-    let (lines, report) = example("email", "emails.jsonl", 20);
+    let (lines, report) = run_example("email", "emails.jsonl", 20);
     assert_eq!(lines.len(), 20);
     for line in &lines {
-        assert_eq!((&line["status"], &line["practice"]), (&"completed".into(), &true.into()), "{line}");
+        assert_eq!((&line["status"], &line["simulated"]), (&"completed".into(), &true.into()), "{line}");
         let category = line["answers"]["category"].as_str().unwrap();
         assert!(["URGENT", "MEETING", "SUPPORT", "MARKETING", "PERSONAL", "OTHER"].contains(&category));
         assert!(line["answers"]["action_items"].is_array(), "{line}");
         let replies = line["answers"]["replies"].as_array().map(Vec::len);
         assert_eq!(replies, (category != "MARKETING").then_some(3), "{line}");
     }
-    assert_eq!(report["practice"], true);
-    assert_eq!(report["ended"], "whole");
+    assert_eq!(report["simulated"], true);
+    assert_eq!(report["outcome"], "completed");
     assert_eq!(report["items"]["completed"], 20);
     let sum =
         |count: fn(&Value) -> &Value| lines.iter().map(|line| count(line).as_u64().unwrap()).sum::<u64>();
-    assert_eq!(report["calls"]["made"], sum(|line| &line["attempts"]));
+    assert_eq!(report["calls"]["sent"], sum(|line| &line["attempts"]));
     assert_eq!(report["tokens"]["input"], sum(|line| &line["tokens"]["input"]));
     assert_eq!(report["tokens"]["output"], sum(|line| &line["tokens"]["output"]));
     let steps = report["steps"].as_object().unwrap().values();
-    assert_eq!(report["calls"]["made"], steps.map(|step| step["calls"].as_u64().unwrap()).sum::<u64>());
-    let times = &report["item_seconds"];
+    assert_eq!(report["calls"]["sent"], steps.map(|step| step["calls"].as_u64().unwrap()).sum::<u64>());
+    let times = &report["item_duration_seconds"];
     assert!(times["p50"].as_f64() > Some(0.0) && times["p50"].as_f64() <= times["max"].as_f64(), "{times}");
 }
 
 #[test]
 fn two_hundred_ad_accounts_are_completed() {
-    let (lines, report) = example("ad_accounts", "accounts.jsonl", 200);
+    let (lines, report) = run_example("ad_accounts", "accounts.jsonl", 200);
     assert_eq!(lines.len(), 200);
-    assert_eq!((&report["calls"]["made"], &report["items"]["rejected"]), (&600.into(), &0.into()));
+    assert_eq!((&report["calls"]["sent"], &report["items"]["rejected"]), (&600.into(), &0.into()));
 }
 
 #[test]
 fn fifty_leads_from_csv_are_completed() {
-    let (lines, report) = example("leads", "leads.csv", 50);
+    let (lines, report) = run_example("leads", "leads.csv", 50);
     assert_eq!(lines.len(), 50);
-    assert_eq!((&report["calls"]["made"], &report["items"]["rejected"]), (&50.into(), &0.into()));
+    assert_eq!((&report["calls"]["sent"], &report["items"]["rejected"]), (&50.into(), &0.into()));
 }
 
 #[test]
 fn items_are_read_from_every_format_and_from_stdin() {
-    let room = Room::new("");
-    room.write("a.jsonl", "{\"id\":\"1\",\"text\":\"x\"}\n\n{\"id\":\"2\",\"text\":\"y\"}");
-    room.write("a.csv", "\u{feff}id,text\n1,x\n2,\"y\nand, more\"\n");
-    room.write("a.json", "[{\"id\":\"1\",\"text\":\"x\"},\n {\"id\":\"2\",\"text\":\"y\"}]");
-    room.write("a.txt", "id,text\n1,x\n2,y\n");
-    for items in ["a.jsonl", "a.csv", "a.json", "a.txt --from csv"] {
-        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite")).expect(0);
-        assert_eq!(keys(&room.lines("o.jsonl")), ["1", "2"], "{items}");
+    let workspace = Workspace::new("");
+    workspace.write("a.jsonl", "{\"id\":\"1\",\"text\":\"x\"}\n\n{\"id\":\"2\",\"text\":\"y\"}");
+    workspace.write("a.csv", "\u{feff}id,text\n1,x\n2,\"y\nand, more\"\n");
+    workspace.write("a.json", "[{\"id\":\"1\",\"text\":\"x\"},\n {\"id\":\"2\",\"text\":\"y\"}]");
+    workspace.write("a.txt", "id,text\n1,x\n2,y\n");
+    for items in ["a.jsonl", "a.csv", "a.json", "a.txt --input-format csv"] {
+        workspace
+            .run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite"))
+            .expect_code(0);
+        assert_eq!(keys(&workspace.output_lines("o.jsonl")), ["1", "2"], "{items}");
     }
-    for (stdin, format) in [("a.jsonl", ""), ("a.json", ""), ("a.csv", "--from csv")] {
-        let program = room.program(&format!("run pipeline.toml --items - --ordered --quiet {format}"));
-        let ended = finish_with(program, room.read(stdin).as_bytes());
-        ended.expect(0);
-        assert_eq!(keys(&lines(&ended.out)), ["1", "2"], "{stdin}");
+    for (stdin, format) in [("a.jsonl", ""), ("a.json", ""), ("a.csv", "--input-format csv")] {
+        let program = workspace.command(&format!("run pipeline.toml --items - --ordered --quiet {format}"));
+        let output = run_program_with_stdin(program, workspace.read(stdin).as_bytes());
+        output.expect_code(0);
+        assert_eq!(keys(&parse_lines(&output.stdout)), ["1", "2"], "{stdin}");
     }
 }
 
 #[test]
-fn results_go_to_jsonl_to_csv_and_to_stdout() {
-    let room = Room::new("");
-    room.items(3);
+fn results_are_written_as_jsonl_as_csv_and_to_stdout() {
+    let workspace = Workspace::new("");
+    workspace.write_items(3);
     let csv = |text: &str| -> Vec<Vec<String>> {
         let rows = csv::Reader::from_reader(text.as_bytes()).into_records();
         rows.map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
     };
-    room.run("run pipeline.toml --items items.jsonl --out o.csv --ordered").expect(0);
-    let rows = csv(&room.read("o.csv"));
+    workspace.run("run pipeline.toml --items items.jsonl --out o.csv --ordered").expect_code(0);
+    let rows = csv(&workspace.read("o.csv"));
     assert_eq!(rows.iter().map(|row| &row[0]).collect::<Vec<_>>(), ["i1", "i2", "i3"]);
     assert_eq!(rows[0][2..4], ["completed", "true"]);
-    let stdout = room.run("run pipeline.toml --items items.jsonl --to csv");
-    stdout.expect(0);
-    assert_eq!(csv(&stdout.out).len(), 3);
-    assert_eq!(lines(&room.run("run pipeline.toml --items items.jsonl").out).len(), 3);
+    let stdout = workspace.run("run pipeline.toml --items items.jsonl --output-format csv");
+    stdout.expect_code(0);
+    assert_eq!(csv(&stdout.stdout).len(), 3);
+    assert_eq!(parse_lines(&workspace.run("run pipeline.toml --items items.jsonl").stdout).len(), 3);
 }
 
 #[test]
-fn in_order_means_in_the_inputs_order_whatever_comes_back_first() {
-    let room = Room::new("[simulator]\nlatency = { median = \"20ms\", p95 = \"150ms\" }");
-    room.items(60);
-    let asked: Vec<String> = (1..=60).map(|number| format!("i{number}")).collect();
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --ordered").expect(0);
-    assert_eq!(keys(&room.lines("o.jsonl")), asked);
+fn ordered_output_has_the_order_of_the_input() {
+    let workspace = Workspace::new("[simulator]\nlatency = { median = \"20ms\", p95 = \"150ms\" }");
+    workspace.write_items(60);
+    let expected: Vec<String> = (1..=60).map(|number| format!("i{number}")).collect();
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --ordered").expect_code(0);
+    assert_eq!(keys(&workspace.output_lines("o.jsonl")), expected);
 
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --new --overwrite").expect(0);
-    let mut completed = keys(&room.lines("o.jsonl"));
-    assert_ne!(completed, asked, "with such latencies the order of completion is another");
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --new --overwrite").expect_code(0);
+    let mut completed = keys(&workspace.output_lines("o.jsonl"));
+    assert_ne!(completed, expected, "items complete in another order");
     completed.sort_by_key(|key| key[1..].parse::<u32>().unwrap());
-    assert_eq!(completed, asked);
+    assert_eq!(completed, expected);
 }
 
 #[test]
-fn an_item_without_an_id_has_the_same_key_in_every_run_and_every_place() {
-    let room = Room::new("");
-    room.write("a.jsonl", "{\"text\":\"x\"}\n{\"text\":\"y\"}\n");
-    room.write("b.jsonl", "{\"text\":\"y\"}\n{\"text\":\"z\"}\n{\"text\":\"x\"}\n");
+fn an_item_without_an_id_has_the_same_key_in_every_run_and_at_every_position() {
+    let workspace = Workspace::new("");
+    workspace.write("a.jsonl", "{\"text\":\"x\"}\n{\"text\":\"y\"}\n");
+    workspace.write("b.jsonl", "{\"text\":\"y\"}\n{\"text\":\"z\"}\n{\"text\":\"x\"}\n");
     let keys_of = |items: &str| {
-        room.run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite")).expect(0);
-        keys(&room.lines("o.jsonl"))
+        workspace
+            .run(&format!("run pipeline.toml --items {items} --out o.jsonl --ordered --overwrite"))
+            .expect_code(0);
+        keys(&workspace.output_lines("o.jsonl"))
     };
-    let (a, b) = (keys_of("a.jsonl"), keys_of("b.jsonl"));
+    let a = keys_of("a.jsonl");
+    let b = keys_of("b.jsonl");
     assert_eq!((&a[0], &a[1]), (&b[2], &b[0]));
     assert_ne!(a[0], a[1]);
 }
 
 #[test]
-fn duplicates_are_named_and_rejected_with_their_lines() {
-    let room = Room::new("");
+fn duplicates_are_reported_and_rejected_with_their_line_numbers() {
+    let workspace = Workspace::new("");
     let items =
         "{\"id\":\"a\",\"text\":\"x\"}\n{\"text\":\"y\"}\n{\"id\":\"a\",\"text\":\"z\"}\n{\"text\":\"y\"}\n";
-    room.write("items.jsonl", items);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl");
-    ended.says(1, &["2 rejected", "such as line 3: has the key \"a\" of the item on line 1"]);
-    room.nothing_is_lost(4, "o.jsonl", "r.jsonl");
-    let rejects = room.lines("r.jsonl");
+    workspace.write("items.jsonl", items);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl");
+    output.expect_stderr(1, &["2 rejected", "such as line 3: has the key \"a\" of the item on line 1"]);
+    workspace.assert_nothing_is_lost(4, "o.jsonl", "r.jsonl");
+    let rejects = workspace.output_lines("r.jsonl");
     assert_eq!((&rejects[0]["line"], &rejects[0]["key"]), (&3.into(), &"a".into()));
     assert!(rejects[1]["reason"].as_str().unwrap().contains("same content as the item on line 2"));
 }
 
 #[test]
-fn an_item_that_is_not_as_the_schema_asks_costs_nothing_and_leaves_its_key_to_a_later_one() {
-    let room = Room::new("");
-    room.write(
+fn an_item_that_violates_the_schema_costs_nothing_and_does_not_use_up_its_key() {
+    let workspace = Workspace::new("");
+    workspace.write(
         "pipeline.toml",
         "name = \"one\"\n[input.schema]\nrequired = [\"text\"]\n[[step]]\nname = \"answer\"\nprompt = \"{{ item.text }}\"",
     );
-    room.write(
+    workspace.write(
         "items.jsonl",
         "{\"id\":\"a\",\"text\":\"x\"}\n{\"id\":\"b\"}\n{\"id\":\"b\",\"text\":\"y\"}\n",
     );
     let arguments = "run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl --report r.json";
-    room.run(arguments).says(1, &["2 completed, 1 rejected", "such as line 2: "]);
-    room.nothing_is_lost(3, "o.jsonl", "r.jsonl");
-    assert_eq!(room.lines("r.jsonl")[0]["key"], "b");
-    assert_eq!(room.json("r.json")["calls"]["made"], 2);
+    workspace.run(arguments).expect_stderr(1, &["2 completed, 1 rejected", "such as line 2: "]);
+    workspace.assert_nothing_is_lost(3, "o.jsonl", "r.jsonl");
+    assert_eq!(workspace.output_lines("r.jsonl")[0]["key"], "b");
+    assert_eq!(workspace.read_json("r.json")["calls"]["sent"], 2);
 }
 
 #[test]
-fn a_failed_item_makes_the_code_one_and_has_its_line() {
-    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 2\" }]");
-    room.items(3);
-    let ended =
-        room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json --ordered");
-    ended.says(
+fn a_failed_item_has_a_line_and_the_exit_code_is_1() {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 2\" }]");
+    workspace.write_items(3);
+    let output =
+        workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json --ordered");
+    output.expect_stderr(
         1,
         &[
             "2 completed, 1 failed (66.6% success)",
-            "items failed of:\n  1 content_filter, such as: step answer:",
+            "failed items by class:\n  1 content_filter, such as: step answer:",
         ],
     );
-    let lines = room.lines("o.jsonl");
+    let lines = workspace.output_lines("o.jsonl");
     assert_eq!(
         (&lines[1]["status"], &lines[1]["error"]["class"]),
         (&"failed".into(), &"content_filter".into())
     );
     assert_eq!(lines[1]["error"]["step"], "answer");
-    assert_eq!(room.json("report.json")["errors"]["content_filter"]["count"], 1);
+    assert_eq!(workspace.read_json("report.json")["errors"]["content_filter"]["count"], 1);
 }
 
 #[test]
-fn a_reader_that_has_gone_ends_the_run_without_a_word() {
-    let room = Room::new("");
-    room.items(1_000);
-    let mut program = room.program("run pipeline.toml --items items.jsonl");
-    let mut running = start({
+fn a_closed_stdout_ends_the_run_without_a_message() {
+    let workspace = Workspace::new("");
+    workspace.write_items(1_000);
+    let mut program = workspace.command("run pipeline.toml --items items.jsonl");
+    let mut running = start_program({
         program.stdout(Stdio::piped());
         program
     });
@@ -197,142 +207,160 @@ fn a_reader_that_has_gone_ends_the_run_without_a_word() {
     let mut first = String::new();
     stdout.read_line(&mut first).unwrap();
     drop(stdout);
-    let ended = running.end();
+    let output = running.wait();
     assert!(first.starts_with("{\"key\""), "{first}");
-    let said = ended.expect(141);
-    assert!(!said.contains("error") && !said.contains("pipe") && !said.contains("completed"), "{said}");
+    let stderr = output.expect_code(141);
+    assert!(
+        !stderr.contains("error") && !stderr.contains("pipe") && !stderr.contains("completed"),
+        "{stderr}"
+    );
 }
 
 #[test]
-fn quiet_says_nothing_when_all_is_well_and_what_failed_otherwise() {
-    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 2\" }]");
-    room.items(1);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
-    assert_eq!((ended.expect(0), ended.out.as_str()), ("", ""));
-    room.items(2);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
-    let said = ended.expect(1);
-    let (line, problems) = said.split_once('\n').unwrap();
-    assert!(line.starts_with("one [simulated]: 1 completed, 1 failed"), "{said}");
-    assert!(problems.starts_with("items failed of:\n  1 content_filter"), "{said}");
-    // That nothing is left of it does not hide that something failed.
-    let again = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
-    assert_eq!(again.expect(1).lines().count(), 1, "{}", again.err);
-    again.says(1, &["run 1 is complete", "1 failed"]);
+fn quiet_prints_nothing_on_success_and_the_failures_otherwise() {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 2\" }]");
+    workspace.write_items(1);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
+    assert_eq!((output.expect_code(0), output.stdout.as_str()), ("", ""));
+    workspace.write_items(2);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
+    let stderr = output.expect_code(1);
+    let (line, problems) = stderr.split_once('\n').unwrap();
+    assert!(line.starts_with("one [simulated]: 1 completed, 1 failed"), "{stderr}");
+    assert!(problems.starts_with("failed items by class:\n  1 content_filter"), "{stderr}");
+    // If there is nothing to do, failures still determine the exit code.
+    let second_run = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet");
+    assert_eq!(second_run.expect_code(1).lines().count(), 1, "{}", second_run.stderr);
+    second_run.expect_stderr(1, &["run 1 is complete", "1 failed"]);
 }
 
 #[test]
-fn that_nothing_is_left_of_a_run_does_not_hide_that_pieces_of_its_input_were_rejected() {
-    let room = Room::new("");
-    room.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\nno json\n");
+fn a_complete_run_with_rejected_records_exits_with_1() {
+    let workspace = Workspace::new("");
+    workspace.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\nno json\n");
     const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
-    room.run(RUN).says(1, &["1 completed, 1 rejected"]);
-    room.run(RUN).says(1, &["nothing is left of it", "1 completed, 0 failed, 0 skipped, 1 rejected before"]);
-    room.run("retry 1");
-    room.run(RUN).says(1, &["nothing is left of it", "1 rejected before"]);
-    room.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\n");
-    room.run(RUN).says(0, &["1 completed"]);
-    room.run(RUN).says(0, &["nothing is left of it", "0 skipped before"]);
+    workspace.run(RUN).expect_stderr(1, &["1 completed, 1 rejected"]);
+    workspace
+        .run(RUN)
+        .expect_stderr(1, &["there is nothing to do", "1 completed, 0 failed, 0 skipped, 1 rejected before"]);
+    workspace.run("retry 1");
+    workspace.run(RUN).expect_stderr(1, &["there is nothing to do", "1 rejected before"]);
+    workspace.write("items.jsonl", "{\"id\":1,\"text\":\"x\"}\n");
+    workspace.run(RUN).expect_stderr(0, &["1 completed"]);
+    workspace.run(RUN).expect_stderr(0, &["there is nothing to do", "0 skipped before"]);
 }
 
 #[test]
-fn for_machines_every_line_is_json() {
-    let room = Room::new("[simulator]\nlatency = \"300ms\"");
-    room.items(2);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --json -v");
-    ended.expect(0);
-    let said = lines(&ended.err);
+fn with_json_every_line_on_stderr_is_json() {
+    let workspace = Workspace::new("[simulator]\nlatency = \"300ms\"");
+    workspace.write_items(2);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --json -v");
+    output.expect_code(0);
+    let stderr = parse_lines(&output.stderr);
     let kinds: Vec<&str> =
-        said.iter().map(|line| line.as_object().unwrap().keys().next().unwrap().as_str()).collect();
+        stderr.iter().map(|line| line.as_object().unwrap().keys().next().unwrap().as_str()).collect();
     assert!(kinds.iter().all(|kind| ["note", "log", "progress", "report"].contains(kind)), "{kinds:?}");
     assert_eq!(kinds.iter().rfind(|kind| **kind != "log"), Some(&"report"));
-    let report = said.iter().find(|line| line["report"].is_object()).unwrap();
+    let report = stderr.iter().find(|line| line["report"].is_object()).unwrap();
     assert_eq!(report["report"]["items"]["completed"], 2);
-    let first = said.iter().find(|line| line["progress"].is_object()).unwrap();
-    assert!(first["progress"]["seconds"].as_f64() < Some(0.3), "the first progress comes late: {first}");
+    let first = stderr.iter().find(|line| line["progress"].is_object()).unwrap();
+    assert!(first["progress"]["elapsed_seconds"].as_f64() < Some(0.3), "the first progress is late: {first}");
     assert_eq!(first["progress"]["in_flight"], 2);
 
-    room.write("pipeline.toml", "name = 1");
-    let refused = room.run("run pipeline.toml --items items.jsonl --json");
-    refused.expect(3);
-    let faults = lines(&refused.err).pop().unwrap();
-    assert!(faults["faults"][0]["place"].as_str().unwrap().starts_with("pipeline.toml:1:"), "{faults}");
-    let broken = lines(&room.run("run nothing.toml --items items.jsonl --json").err).pop().unwrap();
-    assert!(broken["faults"][0]["message"].as_str().unwrap().contains("nothing.toml"), "{broken}");
+    workspace.write("pipeline.toml", "name = 1");
+    let refused = workspace.run("run pipeline.toml --items items.jsonl --json");
+    refused.expect_code(3);
+    let invalid = parse_lines(&refused.stderr).pop().unwrap();
+    assert!(
+        invalid["diagnostics"][0]["location"].as_str().unwrap().starts_with("pipeline.toml:1:"),
+        "{invalid}"
+    );
+    let missing =
+        parse_lines(&workspace.run("run nothing.toml --items items.jsonl --json").stderr).pop().unwrap();
+    assert!(missing["diagnostics"][0]["message"].as_str().unwrap().contains("nothing.toml"), "{missing}");
 }
 
 #[test]
-fn where_nothing_can_be_drawn_over_progress_is_a_line_now_and_then() {
-    let room = Room::new("[simulator]\nlatency = \"400ms\"");
-    room.items(2);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl");
-    let said = ended.expect(0);
-    let progress: Vec<&str> = said.lines().filter(|line| line.contains("in flight (oldest i1")).collect();
-    assert_eq!(progress.len(), 1, "{said}");
-    assert!(progress[0].contains("breaker closed, 2/32 calls out") && progress[0].contains("[simulated]"));
-    assert!(!said.contains('\u{1b}'), "no escapes where it is no terminal: {said:?}");
+fn without_a_terminal_progress_is_an_occasional_line() {
+    let workspace = Workspace::new("[simulator]\nlatency = \"400ms\"");
+    workspace.write_items(2);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl");
+    let stderr = output.expect_code(0);
+    let progress: Vec<&str> = stderr.lines().filter(|line| line.contains("in flight (oldest i1")).collect();
+    assert_eq!(progress.len(), 1, "{stderr}");
+    assert!(
+        progress[0].contains("breaker closed, 2/32 calls in flight") && progress[0].contains("[simulated]")
+    );
+    assert!(!stderr.contains('\u{1b}'), "escape sequences without a terminal: {stderr:?}");
 }
 
 #[test]
-fn a_cost_that_nobody_knows_never_shows_as_nothing() {
-    let room = Room::new("[simulator]\nlatency = \"200ms\"");
-    room.items(2);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json");
-    ended.says(0, &["cost unknown\n", "no price of simulated/any, for 2 calls: its answers are simulated"]);
-    assert!(!ended.err.contains('$'), "{}", ended.err);
-    let report = room.json("report.json");
+fn an_unknown_cost_is_never_shown_as_zero() {
+    let workspace = Workspace::new("[simulator]\nlatency = \"200ms\"");
+    workspace.write_items(2);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json");
+    output.expect_stderr(
+        0,
+        &["cost unknown\n", "no price of simulated/any, for 2 calls: its answers are simulated"],
+    );
+    assert!(!output.stderr.contains('$'), "{}", output.stderr);
+    let report = workspace.read_json("report.json");
     assert_eq!((&report["cost_usd"], &report["calls_of_unknown_cost"]), (&Value::Null, &2.into()));
-    assert_eq!(room.lines("o.jsonl")[0]["cost_usd"], Value::Null);
+    assert_eq!(workspace.output_lines("o.jsonl")[0]["cost_usd"], Value::Null);
 }
 
 #[test]
-fn a_cost_that_is_known_in_part_shows_as_at_least_that() {
+fn a_partly_known_cost_is_shown_as_at_least_that() {
     let priced = "[provider.p]\nbase_url = \"simulator\"\n[provider.p.models.a]\nprice = { input = 10, output = 10 }\n";
-    let both =
-        format!("{priced}[provider.p.models.b]\n[route.a]\nlanes = [\"p/a\"]\n[route.b]\nlanes = [\"p/b\"]");
-    let room = Room::new(&both);
-    room.write(
+    let both = format!(
+        "{priced}[provider.p.models.b]\n[route.a]\ntargets = [\"p/a\"]\n[route.b]\ntargets = [\"p/b\"]"
+    );
+    let workspace = Workspace::new(&both);
+    workspace.write(
         "pipeline.toml",
         "name = \"two\"\n[[step]]\nname = \"a\"\nroute = \"a\"\nprompt = \"{{ item.text }}\"\n\
          [[step]]\nname = \"b\"\nroute = \"b\"\nprompt = \"{{ item.text }}\"",
     );
-    room.items(2);
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report r.json")
-        .says(0, &["cost at least $0.000", "no price of p/b, for 2 calls: its answers are simulated"]);
-    assert!(room.json("r.json")["cost_usd"].as_f64() > Some(0.0));
+    workspace.write_items(2);
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report r.json").expect_stderr(
+        0,
+        &["cost at least $0.000", "no price of p/b, for 2 calls: its answers are simulated"],
+    );
+    assert!(workspace.read_json("r.json")["cost_usd"].as_f64() > Some(0.0));
 
-    room.write(
+    workspace.write(
         "pipeline.toml",
         "name = \"one\"\n[[step]]\nname = \"a\"\nroute = \"a\"\nprompt = \"{{ item.text }}\"",
     );
-    let known = room.run("run pipeline.toml --items items.jsonl --out known.jsonl --store none");
-    known.says(0, &["cost $0.000"]);
-    assert!(!known.err.contains("unknown") && !known.err.contains("at least"), "{}", known.err);
+    let known = workspace.run("run pipeline.toml --items items.jsonl --out known.jsonl --store none");
+    known.expect_stderr(0, &["cost $0.000"]);
+    assert!(!known.stderr.contains("unknown") && !known.stderr.contains("at least"), "{}", known.stderr);
 }
 
 #[test]
-fn the_report_fits_a_hundred_columns_with_long_names_too() {
-    let room = Room::new("");
-    let name = "a_step_whose_name_is_longer_than_anybody_would_like_it_to_be";
-    room.write(
+fn the_report_fits_100_columns_even_with_long_names() {
+    let workspace = Workspace::new("");
+    let name = "a_step_whose_name_is_longer_than_a_table_has_room_for";
+    workspace.write(
         "pipeline.toml",
         format!("name = \"one\"\n[[step]]\nname = \"{name}\"\nprompt = \"{{{{ item.text }}}}\""),
     );
-    room.items(2);
-    let ended = room.run("run pipeline.toml --items items.jsonl --out o.jsonl");
-    let table: Vec<&str> = ended.expect(0).lines().skip_while(|line| !line.contains("step or")).collect();
-    assert!(table.len() > 4, "{}", ended.err);
+    workspace.write_items(2);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl");
+    let table: Vec<&str> =
+        output.expect_code(0).lines().skip_while(|line| !line.contains("step or")).collect();
+    assert!(table.len() > 4, "{}", output.stderr);
     let widest = table.iter().map(|line| line.chars().count()).max();
     assert!(widest <= Some(100), "{}", table.join("\n"));
 }
 
 #[test]
-fn what_is_refused_leaves_the_output_as_it_was() {
-    let room = Room::new("");
-    room.items(2);
-    room.write("o.jsonl", "yesterday's\n");
-    room.write("bad.toml", "name = \"bad\"\n[[step]]\nname = \"a\"\nprompt = \"{{ b }}\"");
-    room.write("broken.toml", "[retry]\nrounds = 0");
+fn a_refused_command_leaves_the_output_unchanged() {
+    let workspace = Workspace::new("");
+    workspace.write_items(2);
+    workspace.write("o.jsonl", "yesterday's\n");
+    workspace.write("bad.toml", "name = \"bad\"\n[[step]]\nname = \"a\"\nprompt = \"{{ b }}\"");
+    workspace.write("broken.toml", "[retry]\nmax_rounds = 0");
     for (arguments, code) in [
         ("run bad.toml --items items.jsonl --out o.jsonl", 3),
         ("run nothing.toml --items items.jsonl --out o.jsonl", 3),
@@ -347,10 +375,10 @@ fn what_is_refused_leaves_the_output_as_it_was() {
         ("run pipeline.toml --out o.jsonl", 2),
         ("run pipeline.toml --items items.jsonl --out o.jsonl --quiet --json", 2),
     ] {
-        let ended = room.run(arguments);
-        let said = ended.expect(code);
-        assert_eq!(said.matches("error: ").count(), 1, "{arguments}: {said}");
-        assert_eq!(room.read("o.jsonl"), "yesterday's\n", "{arguments}");
-        assert_eq!(ended.out, "");
+        let output = workspace.run(arguments);
+        let stderr = output.expect_code(code);
+        assert_eq!(stderr.matches("error: ").count(), 1, "{arguments}: {stderr}");
+        assert_eq!(workspace.read("o.jsonl"), "yesterday's\n", "{arguments}");
+        assert_eq!(output.stdout, "");
     }
 }

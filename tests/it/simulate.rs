@@ -1,60 +1,63 @@
 //! `pointsman simulate`, and runs against it from another process.
 
-use super::program::{Room, Running, start};
+use super::program::{RunningProgram, Workspace, start_program};
 
-/// Plays providers in a process of their own; returns it with its address.
-pub(crate) fn simulator(room: &Room, arguments: &str) -> (Running, String) {
-    let mut simulator = start(room.program(&format!("simulate --listen 127.0.0.1:0 {arguments}")));
-    let line = simulator.wait_for("playing providers at");
+/// Starts a simulator in its own process. Returns the process and its address.
+pub(crate) fn start_simulator_process(workspace: &Workspace, arguments: &str) -> (RunningProgram, String) {
+    let mut simulator =
+        start_program(workspace.command(&format!("simulate --listen 127.0.0.1:0 {arguments}")));
+    let line = simulator.wait_for_line("simulating providers at");
     let address = line.split_whitespace().find(|word| word.starts_with("127.0.0.1:")).unwrap();
     (simulator, address.trim_end_matches(';').to_owned())
 }
 
 #[test]
-fn a_run_uses_providers_that_another_process_plays() {
-    let room = Room::empty();
-    let (simulator, address) = simulator(&room, "--set latency=50ms --set keys=[\"good\"]");
-    let room = Room::new(&format!(
+fn a_run_uses_providers_that_another_process_simulates() {
+    let workspace = Workspace::empty();
+    let (simulator, address) =
+        start_simulator_process(&workspace, "--set latency=50ms --set keys=[\"good\"]");
+    let workspace = Workspace::new(&format!(
         "[provider.one]\nbase_url = \"http://{address}/v1\"\nkeys = [\"file:key\"]\n[provider.one.models.m]\n\
          [provider.two]\nformat = \"anthropic\"\nbase_url = \"http://{address}\"\nkeys = [\"file:key\"]\n[provider.two.models.m]\n\
          [provider.three]\nformat = \"gemini\"\nbase_url = \"http://{address}\"\nkeys = [\"file:key\"]\n[provider.three.models.m]\n\
-         [route.default]\npolicy = \"weighted\"\nlanes = [\"one/m\", \"two/m\", \"three/m\"]\n",
+         [route.default]\npolicy = \"weighted\"\ntargets = [\"one/m\", \"two/m\", \"three/m\"]\n",
     ));
-    room.write("key", "good\n");
-    room.items(30);
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json").expect(0);
-    let lanes = room.json("report.json")["lanes"].as_object().unwrap().len();
-    assert_eq!(lanes, 3);
+    workspace.write("key", "good\n");
+    workspace.write_items(30);
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report report.json").expect_code(0);
+    let targets = workspace.read_json("report.json")["targets"].as_object().unwrap().len();
+    assert_eq!(targets, 3);
     assert!(
-        room.lines("o.jsonl").iter().all(|line| line["practice"] == false),
-        "nothing tells it from a real one"
+        workspace.output_lines("o.jsonl").iter().all(|line| line["simulated"] == false),
+        "a remote simulator counts as a real provider"
     );
     simulator.signal("INT");
-    simulator.end().expect(0);
+    simulator.wait().expect_code(0);
 }
 
 #[test]
-fn sigterm_ends_it_as_ctrl_c_does() {
-    let room = Room::empty();
-    let (simulator, _) = simulator(&room, "");
+fn sigterm_ends_the_simulator_like_ctrl_c() {
+    let workspace = Workspace::empty();
+    let (simulator, _) = start_simulator_process(&workspace, "");
     simulator.signal("TERM");
-    simulator.end().expect(0);
+    simulator.wait().expect_code(0);
 }
 
 #[test]
-fn a_set_that_is_wrong_is_refused_with_advice() {
-    let room = Room::empty();
-    let refused = |set: &str| room.run(&format!("simulate --listen 127.0.0.1:0 --set {set}"));
-    refused("latncy=1s").says(3, &["unknown key `latncy`", "did you mean `latency`?"]);
-    refused("latency=soon").says(3, &["--set:1:", "\"soon\" is no duration", "the units are ms, s, m and h"]);
-    refused("limits.requests_per_minute=0").says(3, &["expected a whole number above 0"]);
-    refused("faults=[").says(3, &["--set:1:"]);
+fn an_invalid_set_option_is_refused_with_help() {
+    let workspace = Workspace::empty();
+    let refused = |set: &str| workspace.run(&format!("simulate --listen 127.0.0.1:0 --set {set}"));
+    refused("latncy=1s").expect_stderr(3, &["unknown key `latncy`", "did you mean `latency`?"]);
+    refused("latency=soon")
+        .expect_stderr(3, &["--set:1:", "\"soon\" is not a duration", "the units are ms, s, m and h"]);
+    refused("limits.requests_per_minute=0").expect_stderr(3, &["expected a whole number above 0"]);
+    refused("faults=[").expect_stderr(3, &["--set:1:"]);
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named() {
-    let room = Room::empty();
-    let (_simulator, address) = simulator(&room, "");
-    room.run(&format!("simulate --listen {address}")).says(4, &["--listen", &address]);
-    room.run("simulate --listen nowhere").says(2, &["--listen"]);
+fn an_address_that_cannot_be_bound_is_named() {
+    let workspace = Workspace::empty();
+    let (_simulator, address) = start_simulator_process(&workspace, "");
+    workspace.run(&format!("simulate --listen {address}")).expect_stderr(4, &["--listen", &address]);
+    workspace.run("simulate --listen nowhere").expect_stderr(2, &["--listen"]);
 }

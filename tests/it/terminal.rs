@@ -1,140 +1,148 @@
-//! What the program prints, of data that would command a terminal.
+//! Data with terminal control characters is printed safely.
 
 use std::process::Command;
 
 use super::program::*;
 
-/// An item's id, a text, a file's name: an escape sequence, a C1 control, text that runs backwards, and what is not seen.
-const EVIL: &str = "a\u{1b}[2J\u{9b}31m\u{202e}b\u{2066}\u{200b}\u{e0041}c\u{7f}\u{200f}\u{61c}";
+/// An id, a text and a file name with an escape sequence, a C1 control, a direction override and invisible
+/// characters.
+const HOSTILE_TEXT: &str = "a\u{1b}[2J\u{9b}31m\u{202e}b\u{2066}\u{200b}\u{e0041}c\u{7f}\u{200f}\u{61c}";
 
-/// Fails where a terminal would act on a character of `text`, or show nothing for it.
+/// Asserts that `text` has no character that controls a terminal or is invisible.
 #[track_caller]
-fn is_safe(text: &str) {
-    let unseen = ['\u{202e}', '\u{2066}', '\u{200b}', '\u{e0041}', '\u{200f}', '\u{61c}'];
-    let odd = |letter: &char| (letter.is_control() && *letter != '\n') || unseen.contains(letter);
-    assert!(!text.chars().any(|letter| odd(&letter)), "{text:?}");
+fn assert_safe(text: &str) {
+    let invisible = ['\u{202e}', '\u{2066}', '\u{200b}', '\u{e0041}', '\u{200f}', '\u{61c}'];
+    let is_unsafe = |letter: &char| (letter.is_control() && *letter != '\n') || invisible.contains(letter);
+    assert!(!text.chars().any(|letter| is_unsafe(&letter)), "{text:?}");
 }
 
-/// A room whose items, and the names of whose files, are evil. Half of the items fail, with their id in the message.
-fn evil_room() -> Room {
-    let room = Room::new("[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]");
-    let item =
-        |number: u32| serde_json::json!({ "id": format!("{EVIL}\n{number}"), "text": EVIL }).to_string();
+/// Creates a workspace whose items and file names contain [`HOSTILE_TEXT`]. Half of the items fail, with their
+/// id in the message.
+fn hostile_workspace() -> Workspace {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]");
+    let item = |number: u32| {
+        serde_json::json!({ "id": format!("{HOSTILE_TEXT}\n{number}"), "text": HOSTILE_TEXT }).to_string()
+    };
     let mut items: Vec<String> = (0..20).map(item).collect();
     items.push(item(3));
-    items.push(format!("{{\"{EVIL}"));
-    room.write(&format!("{EVIL}.jsonl"), items.join("\n"));
-    room
+    items.push(format!("{{\"{HOSTILE_TEXT}"));
+    workspace.write(&format!("{HOSTILE_TEXT}.jsonl"), items.join("\n"));
+    workspace
 }
 
 #[test]
-fn what_items_and_files_are_called_is_printed_without_controls() {
-    let room = evil_room();
-    let run =
-        format!("run pipeline.toml --items {EVIL}.jsonl --out {EVIL}.out.jsonl --rejects {EVIL}.rejects");
+fn names_of_items_and_files_are_printed_without_control_characters() {
+    let workspace = hostile_workspace();
+    let run = format!(
+        "run pipeline.toml --items {HOSTILE_TEXT}.jsonl --out {HOSTILE_TEXT}.out.jsonl --rejects {HOSTILE_TEXT}.rejects"
+    );
     for more in ["-vv", "--json", "--quiet"] {
-        let ended = room.run(&format!("{run} --new --overwrite {more}"));
-        ended.expect(1);
-        is_safe(&ended.err);
-        is_safe(&ended.out);
+        let output = workspace.run(&format!("{run} --new --overwrite {more}"));
+        output.expect_code(1);
+        assert_safe(&output.stderr);
+        assert_safe(&output.stdout);
     }
-    for verb in ["runs", "runs --json", "report 1", "report 1 --json", "failed 1", "failed 1 --json"] {
-        let ended = room.run(verb);
-        ended.expect(0);
-        assert!(!ended.out.is_empty(), "{verb}");
-        is_safe(&ended.out);
-        is_safe(&ended.err);
+    for command in ["runs", "runs --json", "report 1", "report 1 --json", "failures 1", "failures 1 --json"] {
+        let output = workspace.run(command);
+        output.expect_code(0);
+        assert!(!output.stdout.is_empty(), "{command}");
+        assert_safe(&output.stdout);
+        assert_safe(&output.stderr);
     }
     // Each failed item is one line, whatever its id.
-    let failed = room.run("failed 1");
-    assert!(failed.out.lines().all(|line| line.contains("content_filter")), "{}", failed.out);
-    assert!(failed.out.lines().count() > 1);
-    // The id is in the JSON as it was.
-    let json = room.run("failed 1 --json");
-    let first: serde_json::Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
-    assert!(first["key"].as_str().unwrap().starts_with(EVIL), "{first}");
+    let failed = workspace.run("failures 1");
+    assert!(failed.stdout.lines().all(|line| line.contains("content_filter")), "{}", failed.stdout);
+    assert!(failed.stdout.lines().count() > 1);
+    // In JSON the id is unchanged.
+    let json = workspace.run("failures 1 --json");
+    let first: serde_json::Value = serde_json::from_str(json.stdout.lines().next().unwrap()).unwrap();
+    assert!(first["key"].as_str().unwrap().starts_with(HOSTILE_TEXT), "{first}");
 }
 
 #[test]
-fn files_and_pipes_hold_the_data_as_it_is() {
-    let room = evil_room();
-    let out = room.run(&format!("run pipeline.toml --items {EVIL}.jsonl --rejects rejects.jsonl"));
-    out.expect(1);
-    let keys = keys(&lines(&out.out));
-    assert!(keys.iter().all(|key| key.starts_with(EVIL)), "{keys:?}");
-    assert!(out.out.contains('\u{202e}'));
-    assert!(room.read("rejects.jsonl").contains('\u{202e}'));
+fn files_and_pipes_contain_the_data_unchanged() {
+    let workspace = hostile_workspace();
+    let out =
+        workspace.run(&format!("run pipeline.toml --items {HOSTILE_TEXT}.jsonl --rejects rejects.jsonl"));
+    out.expect_code(1);
+    let keys = keys(&parse_lines(&out.stdout));
+    assert!(keys.iter().all(|key| key.starts_with(HOSTILE_TEXT)), "{keys:?}");
+    assert!(out.stdout.contains('\u{202e}'));
+    assert!(workspace.read("rejects.jsonl").contains('\u{202e}'));
 }
 
 #[test]
-fn errors_faults_and_arguments_are_printed_without_controls() {
-    let room = Room::new("");
-    room.items(1);
-    let missing = room.run(&format!("run pipeline.toml --items {EVIL}"));
+fn errors_diagnostics_and_arguments_are_printed_without_control_characters() {
+    let workspace = Workspace::new("");
+    workspace.write_items(1);
+    let missing = workspace.run(&format!("run pipeline.toml --items {HOSTILE_TEXT}"));
     assert_ne!(missing.code, Some(0));
-    is_safe(&missing.err);
-    assert!(missing.err.contains("\u{fffd}[2J"), "{}", missing.err);
+    assert_safe(&missing.stderr);
+    assert!(missing.stderr.contains("\u{fffd}[2J"), "{}", missing.stderr);
 
-    let argument = room.run(&format!("run pipeline.toml --{EVIL}"));
-    argument.expect(2);
-    is_safe(&argument.err);
+    let argument = workspace.run(&format!("run pipeline.toml --{HOSTILE_TEXT}"));
+    argument.expect_code(2);
+    assert_safe(&argument.stderr);
 
-    room.write(&format!("{EVIL}.toml"), format!("{ONE_STEP}\nnonsense = \"\u{202e}\u{2066}text\u{200b}\"\n"));
-    let faults = room.run(&format!("check {EVIL}.toml"));
-    faults.says(3, &["nonsense", "text"]);
-    is_safe(&faults.err);
+    workspace.write(
+        &format!("{HOSTILE_TEXT}.toml"),
+        format!("{ONE_STEP}\nnonsense = \"\u{202e}\u{2066}text\u{200b}\"\n"),
+    );
+    let diagnostics = workspace.run(&format!("check {HOSTILE_TEXT}.toml"));
+    diagnostics.expect_stderr(3, &["nonsense", "text"]);
+    assert_safe(&diagnostics.stderr);
 }
 
 #[test]
-fn a_cell_that_a_spreadsheet_would_run_is_text_unless_the_run_keeps_formulas() {
+fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() {
     let config = "[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]";
     let run = "run pipeline.toml --items items.jsonl --out o.csv";
     for (more, first) in [("", "'=id"), ("--csv-formulas keep", "=id")] {
-        let room = Room::new(config);
+        let workspace = Workspace::new(config);
         let item = |number| format!("{{\"id\":\"=id{number}\",\"text\":\"thing {number}\"}}\n");
-        room.write("items.jsonl", (0..20).map(item).collect::<String>());
-        let keys_of = |room: &Room| -> Vec<String> {
-            let mut rows = csv::Reader::from_path(room.path("o.csv")).unwrap();
+        workspace.write("items.jsonl", (0..20).map(item).collect::<String>());
+        let keys_of = |workspace: &Workspace| -> Vec<String> {
+            let mut rows = csv::Reader::from_path(workspace.path("o.csv")).unwrap();
             rows.records().map(|row| row.unwrap()[0].to_owned()).collect()
         };
         let all_begin = |keys: &[String]| keys.len() == 20 && keys.iter().all(|key| key.starts_with(first));
-        room.run(&format!("{run} {more}")).expect(1);
-        assert!(all_begin(&keys_of(&room)), "{:?}", keys_of(&room));
-        // A run that goes on writes as its command said.
-        room.config("");
-        room.run("retry 1").expect(0);
-        assert!(all_begin(&keys_of(&room)), "{:?}", keys_of(&room));
-        room.run(&format!("results 1 --out o.csv {more}")).expect(0);
-        assert!(all_begin(&keys_of(&room)), "{:?}", keys_of(&room));
+        workspace.run(&format!("{run} {more}")).expect_code(1);
+        assert!(all_begin(&keys_of(&workspace)), "{:?}", keys_of(&workspace));
+        // A resumed run uses the options of its command.
+        workspace.write_config("");
+        workspace.run("retry 1").expect_code(0);
+        assert!(all_begin(&keys_of(&workspace)), "{:?}", keys_of(&workspace));
+        workspace.run(&format!("results 1 --out o.csv {more}")).expect_code(0);
+        assert!(all_begin(&keys_of(&workspace)), "{:?}", keys_of(&workspace));
     }
 }
 
 #[test]
 #[cfg(unix)]
-fn many_runs_are_forgotten_with_few_open_files() {
+fn many_runs_are_deleted_with_few_open_files() {
     use pointsman::store::{RunNumber, Sqlite, Store};
     const RUNS: i64 = 130;
-    let room = Room::new("");
-    room.items(1);
-    room.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect(0);
+    let workspace = Workspace::new("");
+    workspace.write_items(1);
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect_code(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = Sqlite::open(&room.path("pointsman.db")).await.unwrap();
-        let outline = store.run(RunNumber(1)).await.unwrap().outline;
+        let store = Sqlite::open(&workspace.path("pointsman.db")).await.unwrap();
+        let metadata = store.run(RunNumber(1)).await.unwrap().metadata;
         for run in 1..RUNS {
-            store.create(&format!("run {run}"), &outline).await.unwrap();
+            store.create(&format!("run {run}"), &metadata).await.unwrap();
         }
         store.close().await;
     });
-    let few = format!("ulimit -n 100; exec {} \"$@\"", env!("CARGO_BIN_EXE_pointsman"));
-    let forget = |arguments: &[&str]| {
+    let limited = format!("ulimit -n 100; exec {} \"$@\"", env!("CARGO_BIN_EXE_pointsman"));
+    let delete = |arguments: &[&str]| {
         let mut shell = Command::new("sh");
-        shell.current_dir(room.path("")).args(["-c", &few, "sh", "forget"]).args(arguments);
-        finish(shell)
+        shell.current_dir(workspace.path("")).args(["-c", &limited, "sh", "delete"]).args(arguments);
+        run_program(shell)
     };
-    forget(&["1", "2", "999"]).says(4, &["there is no run 999"]);
-    forget(&["--older-than", "1ms"]).says(0, &["130 runs forgotten, 0 left"]);
-    let beside = std::fs::read_dir(room.path("")).unwrap().map(|file| file.unwrap().file_name());
-    let beside: Vec<_> = beside.filter(|name| name.to_string_lossy().contains("lock")).collect();
-    assert!(beside.is_empty(), "{beside:?}");
+    delete(&["1", "2", "999"]).expect_stderr(4, &["there is no run 999"]);
+    delete(&["--older-than", "1ms"]).expect_stderr(0, &["130 runs deleted, 0 left"]);
+    let locks = std::fs::read_dir(workspace.path("")).unwrap().map(|file| file.unwrap().file_name());
+    let locks: Vec<_> = locks.filter(|name| name.to_string_lossy().contains("lock")).collect();
+    assert!(locks.is_empty(), "{locks:?}");
 }

@@ -1,80 +1,83 @@
-//! Says what a run lacks, and which command mends it.
+//! Messages about items that a run has not processed, with the command that processes them.
 
 use anyhow::Context;
 
 use super::Session;
 use crate::cli::exit::Exit;
-use crate::cli::kept::is_dash;
 use crate::cli::next_command::NextCommand;
-use crate::cli::status::{count, numbered};
-use crate::run::{Ended, Report, sums_of_input};
-use crate::runtime::{Kept, rejected_by};
+use crate::cli::saved_args::is_dash;
+use crate::cli::status::{count, counted};
+use crate::run::{Report, RunOutcome, input_totals};
+use crate::runtime::{PreparedRun, rejected_count};
 use crate::store::RunNumber;
 
 impl Session<'_> {
-    /// Says what can be done about a run that has something left; also when it is to be quiet, where the run has paused.
-    pub(super) fn say_what_next(&self, run: RunNumber, ended: &Report) {
+    /// Shows the command for the items that are left. If the run has paused, it is shown in quiet mode, too.
+    pub(super) fn show_next_command(&self, run: RunNumber, ended: &Report) {
         let next = NextCommand {
             run,
             url: &self.url,
-            here: &self.here(),
-            retry: self.going.retry.as_deref(),
+            store_option: &self.store_option(),
+            retry: self.target.retry.as_deref(),
             is_from_stdin: is_dash(&self.args.items),
         };
-        let exit = if ended.ended == Ended::Paused { Exit::Paused } else { Exit::Done };
+        let exit = if ended.outcome == RunOutcome::Paused { Exit::Paused } else { Exit::Success };
         if let Some(text) = next.of(ended) {
             self.mode.end(&text, exit);
         }
     }
 
-    /// Says so when there is nothing to do.
-    pub(super) fn nothing_left(&self, kept: &Kept) -> Option<Exit> {
-        let number = kept.number().filter(|_| kept.nothing_left() && self.going.retry.is_none())?;
-        let before = kept.before();
-        let rejected = kept.rejected_before();
-        let (out, here) = (self.args.out.display(), self.here());
+    /// Shows that there is nothing to do, and returns the exit code; `None` where there is something to do.
+    pub(super) fn up_to_date(&self, prepared: &PreparedRun) -> Option<Exit> {
+        let number = prepared.number().filter(|_| prepared.is_up_to_date() && self.target.retry.is_none())?;
+        let before = prepared.earlier_totals();
+        let rejected = prepared.rejected_before();
+        let out = self.args.out.display();
+        let store_option = self.store_option();
         let rejects = format!(", {} rejected", count(rejected));
-        let retry = format!(", `pointsman retry {number}{here}` asks again what failed");
+        let retry = format!(", `pointsman retry {number}{store_option}` processes the failed items again");
         let text = format!(
-            "run {number} is complete, and nothing is left of it: {} completed, {} failed, {} skipped{} before; {out} \
-             is as it was written. `pointsman report {number}{here}` shows its report{}, --new asks everything again",
+            "run {number} is complete, and there is nothing to do: {} completed, {} failed, {} skipped{} before; {out} \
+             is unchanged. `pointsman report {number}{store_option}` shows its report{}, --new processes every item again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),
             if rejected > 0 { &rejects } else { "" },
             if before.failed > 0 { &retry } else { "" },
         );
-        let exit = if before.failed + rejected > 0 { Exit::ItemsFailed } else { Exit::Done };
+        let exit = if before.failed + rejected > 0 { Exit::ItemsFailed } else { Exit::Success };
         Some(self.mode.end(&text, exit))
     }
 
-    /// Says what a run lacks beside that which `retry` was asked for; `None` where it lacks nothing.
-    pub(super) fn missing(&self, kept: &Kept) -> Option<String> {
-        let (number, here) = (kept.number()?, self.here());
-        if !kept.is_whole() {
+    /// Returns which items a run has not processed, besides those that are retried; `None` where there are none.
+    pub(super) fn missing(&self, prepared: &PreparedRun) -> Option<String> {
+        let number = prepared.number()?;
+        let store_option = self.store_option();
+        if !prepared.is_still_complete() {
             return Some(format!(
-                "run {number} is not complete: `pointsman resume {number}{here}` goes on with it"
+                "run {number} is not complete: `pointsman resume {number}{store_option}` resumes it"
             ));
         }
-        lacking(number, kept.before().failed, kept.rejected_before(), &here)
+        unanswered(number, prepared.earlier_totals().failed, prepared.rejected_before(), &store_option)
     }
 
-    /// Says what a run lacks after failed items were asked again that came from the store: the report is theirs alone.
+    /// Returns which items a run has not processed after a retry from the store, whose report covers only the
+    /// retried items.
     pub(super) fn still_missing(&self, run: RunNumber) -> anyhow::Result<Option<String>> {
         self.pointsman.runtime().block_on(async {
             let store = self.url.open().await?.context("the store is gone")?;
             let known = store.run(run).await?;
-            let failed = sums_of_input(&*store, &known).await?.failed;
-            Ok(lacking(run, failed, rejected_by(&known), &self.here()))
+            let failed = input_totals(&*store, &known).await?.failed;
+            Ok(unanswered(run, failed, rejected_count(&known), &self.store_option()))
         })
     }
 }
 
-/// Says what of a complete run has no answer; `None` where nothing has none.
-fn lacking(run: RunNumber, failed: u64, rejected: u64, here: &str) -> Option<String> {
-    let rejected = (rejected > 0).then(|| format!("{} of its input rejected", numbered(rejected, "piece")));
-    let retry = format!("`pointsman retry {run}{here}` asks again what failed");
-    let failed = (failed > 0).then(|| format!("{} failed: {retry}", numbered(failed, "item")));
-    let lacking: Vec<String> = [rejected, failed].into_iter().flatten().collect();
-    (!lacking.is_empty()).then(|| format!("run {run} has {}", lacking.join(" and ")))
+/// Returns which items of a complete run have no answer; `None` where all have one.
+fn unanswered(run: RunNumber, failed: u64, rejected: u64, store_option: &str) -> Option<String> {
+    let rejected = (rejected > 0).then(|| format!("{} of its input rejected", counted(rejected, "record")));
+    let retry = format!("`pointsman retry {run}{store_option}` processes the failed items again");
+    let failed = (failed > 0).then(|| format!("{} failed: {retry}", counted(failed, "item")));
+    let parts: Vec<String> = [rejected, failed].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("run {run} has {}", parts.join(" and ")))
 }

@@ -1,6 +1,6 @@
-//! The concurrency of a lane against played providers, in virtual time.
+//! The concurrency limit of a target against simulated providers, in virtual time.
 //!
-//! No clock, no task: events in the order of their time, and one seed for all that is random.
+//! No clock and no task: events in the order of their time, and one seed for everything random.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -10,9 +10,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{Concurrency, ConcurrencySettings, Ended, Ticket};
+use super::{ConcurrencyLimit, ConcurrencyOutcome, ConcurrencySettings, InFlightToken};
 
-/// How long one call is worked on.
+/// How long the provider works on one call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Work {
     Constant(f64),
@@ -20,37 +20,37 @@ pub(super) enum Work {
     Scattered(f64),
 }
 
-/// A played provider.
+/// A simulated provider.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Played {
+pub(super) struct SimulatedProvider {
     pub(super) work: Work,
-    /// Calls at once above which it refuses.
-    pub(super) refuses_above: usize,
-    /// Seconds after which a refusal comes.
-    pub(super) refuses_after: f64,
-    /// What it does at random, to this share of the calls.
+    /// Calls in flight above which it rejects.
+    pub(super) rejects_above: usize,
+    /// Seconds until a rejection arrives.
+    pub(super) rejects_after: f64,
+    /// A random fault, and the share of the calls that meet it.
     pub(super) faults: Option<(Fault, f64)>,
-    /// Calls it works on at once; the others wait.
+    /// Calls that it works on at once; the others wait.
     pub(super) workers: usize,
-    /// The share of the work after which the headers come.
+    /// The share of the work after which the headers arrive.
     pub(super) headers_after: f64,
 }
 
-/// What goes wrong at random.
+/// A random fault.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
     /// 503 or 529.
     Overloaded,
-    /// 500, which says nothing of how many are in flight.
+    /// 500, which shows nothing about the number in flight.
     ServerError,
-    /// Silence, for so many seconds.
-    Silence(f64),
+    /// No response for this many seconds.
+    NoResponse(f64),
 }
 
-pub(super) const PLAYED: Played = Played {
+pub(super) const PROVIDER: SimulatedProvider = SimulatedProvider {
     work: Work::Constant(1.0),
-    refuses_above: usize::MAX,
-    refuses_after: 0.05,
+    rejects_above: usize::MAX,
+    rejects_after: 0.05,
     faults: None,
     workers: usize::MAX,
     headers_after: 1.0,
@@ -60,71 +60,71 @@ pub(super) const PLAYED: Played = Played {
 enum Event {
     Accepted,
     Answered,
-    Refused,
+    Rejected,
     Failed,
     TimedOut,
 }
 
-/// One lane, always with calls waiting, and its provider.
-pub(super) struct Stage {
-    pub(super) played: Played,
-    pub(super) concurrency: Concurrency,
+/// One target, always with calls waiting, and its provider.
+pub(super) struct Simulation {
+    pub(super) provider: SimulatedProvider,
+    pub(super) concurrency: ConcurrencyLimit,
     start: Instant,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
-    tickets: HashMap<u64, Ticket>,
+    tokens: HashMap<u64, InFlightToken>,
     /// When each busy worker is free again.
     free: BinaryHeap<Reverse<Duration>>,
     random: fastrand::Rng,
     at_provider: usize,
     pub(super) answered: u64,
-    pub(super) refused: u64,
+    pub(super) rejected: u64,
     pub(super) calls: u64,
-    /// Most calls that are asked for at once.
+    /// Maximum number of calls that are waiting.
     demand: usize,
 }
 
-impl Stage {
-    pub(super) fn new(played: Played, settings: (u32, u32, u32), seed: u64) -> Self {
+impl Simulation {
+    pub(super) fn new(provider: SimulatedProvider, settings: (u32, u32, u32), seed: u64) -> Self {
         let [min, start, max] = [settings.0, settings.1, settings.2].map(|n| NonZeroU32::new(n).unwrap());
         Self {
-            played,
-            concurrency: Concurrency::new(ConcurrencySettings { min, start, max }),
+            provider,
+            concurrency: ConcurrencyLimit::new(ConcurrencySettings { min, start, max }),
             start: Instant::now(),
             now: Duration::ZERO,
             events: BinaryHeap::new(),
-            tickets: HashMap::new(),
+            tokens: HashMap::new(),
             free: BinaryHeap::new(),
             random: fastrand::Rng::with_seed(seed),
             at_provider: 0,
             answered: 0,
-            refused: 0,
+            rejected: 0,
             calls: 0,
             demand: usize::MAX,
         }
     }
 
     fn fill(&mut self) {
-        while self.concurrency.has_room(false) && self.concurrency.in_flight() < self.demand {
+        while self.concurrency.has_capacity(false) && self.concurrency.in_flight() < self.demand {
             let call = self.calls;
             self.calls += 1;
-            self.tickets.insert(call, self.concurrency.left(false, self.start + self.now));
-            let soon = self.now + Duration::from_secs_f64(self.played.refuses_after);
-            if self.at_provider >= self.played.refuses_above {
-                self.events.push(Reverse((soon, call, Event::Refused)));
+            self.tokens.insert(call, self.concurrency.record_sent(false, self.start + self.now));
+            let rejected_at = self.now + Duration::from_secs_f64(self.provider.rejects_after);
+            if self.at_provider >= self.provider.rejects_above {
+                self.events.push(Reverse((rejected_at, call, Event::Rejected)));
                 continue;
             }
-            let fault = self.played.faults.filter(|(_, share)| self.random.f64() < *share);
+            let fault = self.provider.faults.filter(|(_, share)| self.random.f64() < *share);
             match fault.map(|(fault, _)| fault) {
                 Some(Fault::Overloaded) => {
-                    self.events.push(Reverse((soon, call, Event::Refused)));
+                    self.events.push(Reverse((rejected_at, call, Event::Rejected)));
                     continue;
                 }
                 Some(Fault::ServerError) => {
-                    self.events.push(Reverse((soon, call, Event::Failed)));
+                    self.events.push(Reverse((rejected_at, call, Event::Failed)));
                     continue;
                 }
-                Some(Fault::Silence(seconds)) => {
+                Some(Fault::NoResponse(seconds)) => {
                     let end = self.now + Duration::from_secs_f64(seconds);
                     self.events.push(Reverse((end, call, Event::TimedOut)));
                     continue;
@@ -132,31 +132,32 @@ impl Stage {
                 None => {}
             }
             self.at_provider += 1;
-            let work = Duration::from_secs_f64(match self.played.work {
+            let work = Duration::from_secs_f64(match self.provider.work {
                 Work::Constant(seconds) => seconds,
                 Work::Scattered(mean) => -mean * (1.0 - self.random.f64()).ln() + 0.001,
             });
-            let begins = match self.free.len() < self.played.workers {
+            let begins = match self.free.len() < self.provider.workers {
                 true => self.now,
                 false => self.free.pop().map_or(self.now, |Reverse(free)| free.max(self.now)),
             };
-            if self.played.workers < usize::MAX {
+            if self.provider.workers < usize::MAX {
                 self.free.push(Reverse(begins + work));
             }
-            let headers = begins + work.mul_f64(self.played.headers_after);
+            let headers = begins + work.mul_f64(self.provider.headers_after);
             self.events.push(Reverse((headers, call, Event::Accepted)));
             self.events.push(Reverse((begins + work, call, Event::Answered)));
         }
     }
 
-    /// Lets the breaker close after an outage.
+    /// Restarts the limit as when the breaker closes after an outage.
     pub(super) fn restart(&mut self) {
-        self.concurrency.restart(self.start + self.now);
+        self.concurrency.restart_after_outage(self.start + self.now);
     }
 
-    /// Lets `seconds` pass; returns the limit's average over them.
+    /// Lets `seconds` pass; returns the mean of the limit over them.
     pub(super) fn run(&mut self, seconds: u64) -> f64 {
-        let (began, end) = (self.now, self.now + Duration::from_secs(seconds));
+        let start = self.now;
+        let end = start + Duration::from_secs(seconds);
         let mut area = 0.0;
         self.fill();
         while let Some(Reverse((at, call, event))) = self.events.peek().copied() {
@@ -166,30 +167,31 @@ impl Stage {
             self.events.pop();
             area += (at - self.now).as_secs_f64() * self.concurrency.limit() as f64;
             self.now = at;
-            self.happen(call, event);
-            assert_eq!(self.concurrency.in_flight(), self.tickets.len());
+            self.handle(call, event);
+            assert_eq!(self.concurrency.in_flight(), self.tokens.len());
             self.fill();
         }
         area += (end - self.now).as_secs_f64() * self.concurrency.limit() as f64;
         self.now = end;
-        area / (end - began).as_secs_f64()
+        area / (end - start).as_secs_f64()
     }
 
-    fn happen(&mut self, call: u64, event: Event) {
-        let (ticket, now) = (self.tickets[&call], self.start + self.now);
+    fn handle(&mut self, call: u64, event: Event) {
+        let token = self.tokens[&call];
+        let now = self.start + self.now;
         if event == Event::Accepted {
-            return self.concurrency.accepted(ticket, now);
+            return self.concurrency.record_accepted(token, now);
         }
-        self.tickets.remove(&call);
-        let how = match event {
-            Event::Refused => Ended::Throttled,
-            Event::Failed => Ended::Other,
-            Event::TimedOut => Ended::TimedOut,
-            Event::Accepted | Event::Answered => Ended::Answered,
+        self.tokens.remove(&call);
+        let outcome = match event {
+            Event::Rejected => ConcurrencyOutcome::Throttled,
+            Event::Failed => ConcurrencyOutcome::Other,
+            Event::TimedOut => ConcurrencyOutcome::TimedOut,
+            Event::Accepted | Event::Answered => ConcurrencyOutcome::Answered,
         };
-        self.concurrency.ended(ticket, how, now);
-        self.refused += u64::from(event == Event::Refused);
-        if how != Ended::Answered {
+        self.concurrency.release(token, outcome, now);
+        self.rejected += u64::from(event == Event::Rejected);
+        if outcome != ConcurrencyOutcome::Answered {
             return;
         }
         self.at_provider -= 1;
@@ -197,62 +199,79 @@ impl Stage {
     }
 }
 
-/// Returns the seconds after which the limit is as large as it may be.
-fn seconds_to_max(stage: &mut Stage, at_most: u64) -> u64 {
-    (0..at_most).find(|_| stage.concurrency.limit() == 512 || stage.run(1) < 0.0).unwrap_or(at_most)
+/// Returns the seconds until the limit reaches its maximum.
+fn seconds_to_max(simulation: &mut Simulation, at_most: u64) -> u64 {
+    (0..at_most).find(|_| simulation.concurrency.limit() == 512 || simulation.run(1) < 0.0).unwrap_or(at_most)
 }
 
 #[test]
-fn answers_that_take_as_long_as_ever_let_it_double_to_its_most() {
-    let mut stage = Stage::new(PLAYED, (1, 32, 512), 0);
-    assert!(seconds_to_max(&mut stage, 60) <= 10);
-    assert!(stage.run(60) > 511.0);
+fn with_constant_latency_the_limit_doubles_to_its_maximum() {
+    let mut simulation = Simulation::new(PROVIDER, (1, 32, 512), 0);
+    assert!(seconds_to_max(&mut simulation, 60) <= 10);
+    assert!(simulation.run(60) > 511.0);
 }
 
 #[test]
-fn a_provider_that_gets_more_workers_is_asked_for_more() {
-    let mut stage = Stage::new(Played { workers: 20, ..PLAYED }, (1, 32, 512), 0);
-    stage.run(600);
-    assert!(stage.concurrency.limit() < 80);
-    stage.played.workers = 100_000;
-    assert!(seconds_to_max(&mut stage, 600) < 600);
+fn a_provider_that_gets_more_workers_gets_more_calls() {
+    let mut simulation = Simulation::new(SimulatedProvider { workers: 20, ..PROVIDER }, (1, 32, 512), 0);
+    simulation.run(600);
+    assert!(simulation.concurrency.limit() < 80);
+    simulation.provider.workers = 100_000;
+    assert!(seconds_to_max(&mut simulation, 600) < 600);
 }
 
 #[test]
-fn answers_that_become_longer_do_not_freeze_a_small_limit() {
-    let mut stage = Stage::new(PLAYED, (1, 2, 512), 0);
-    stage.run(6);
-    assert!(stage.concurrency.limit() < 128);
-    stage.played.work = Work::Constant(4.0);
-    assert!(seconds_to_max(&mut stage, 600) < 600);
+fn increasing_latency_does_not_freeze_a_small_limit() {
+    let mut simulation = Simulation::new(PROVIDER, (1, 2, 512), 0);
+    simulation.run(6);
+    assert!(simulation.concurrency.limit() < 128);
+    simulation.provider.work = Work::Constant(4.0);
+    assert!(seconds_to_max(&mut simulation, 600) < 600);
 }
 
 #[test]
-fn a_server_that_answers_one_at_a_time_is_soon_asked_for_fewer() {
-    let played = Played { work: Work::Constant(0.5), workers: 1, ..PLAYED };
-    let mut stage = Stage::new(played, (1, 32, 512), 7);
-    stage.run(60);
-    // A try goes half as far again.
-    assert!(stage.concurrency.limit() <= 24, "{}", stage.concurrency.limit());
+fn a_server_that_answers_one_at_a_time_soon_gets_fewer_calls() {
+    let provider = SimulatedProvider { work: Work::Constant(0.5), workers: 1, ..PROVIDER };
+    let mut simulation = Simulation::new(provider, (1, 32, 512), 7);
+    simulation.run(60);
+    // A retrial grows the limit by half.
+    assert!(simulation.concurrency.limit() <= 24, "{}", simulation.concurrency.limit());
 }
 
 #[test]
-fn a_night_of_tries_leaves_the_limit_where_more_calls_bring_nothing() {
-    let played = Played { workers: 20, work: Work::Scattered(5.0), ..PLAYED };
-    let mut stage = Stage::new(played, (1, 32, 512), 7);
+fn eight_hours_of_retrials_keep_the_limit_where_more_concurrency_brings_nothing() {
+    let provider = SimulatedProvider { workers: 20, work: Work::Scattered(5.0), ..PROVIDER };
+    let mut simulation = Simulation::new(provider, (1, 32, 512), 7);
     for hour in 0..8 {
-        let average = stage.run(3_600);
+        let average = simulation.run(3_600);
         assert!((19.0..80.0).contains(&average), "{average} in hour {hour}");
     }
 }
 
 #[test]
-fn the_limit_grows_to_no_more_than_about_twice_what_is_asked_for() {
-    let mut stage = Stage::new(PLAYED, (1, 32, 512), 0);
-    stage.demand = 50;
-    stage.run(300);
-    // The calls of the last full round trip have doubled it.
-    assert!(stage.concurrency.limit() <= 110, "{}", stage.concurrency.limit());
+fn the_limit_grows_to_about_twice_the_demand_at_most() {
+    let mut simulation = Simulation::new(PROVIDER, (1, 32, 512), 0);
+    simulation.demand = 50;
+    simulation.run(300);
+    // The calls of the last full round trip doubled it.
+    assert!(simulation.concurrency.limit() <= 110, "{}", simulation.concurrency.limit());
+}
+
+/// Where one call is accepted at a time, a probe with two is a large part of all calls.
+#[test]
+fn at_most_an_eighth_is_rejected_where_one_call_is_accepted_at_a_time() {
+    for (seed, headers_after, scattered) in [(4_110_813_732, 1.0, true), (0, 0.02, false), (1, 0.5, true)] {
+        let mean = 2.7;
+        let work = if scattered { Work::Scattered(mean) } else { Work::Constant(mean) };
+        let provider = SimulatedProvider { work, headers_after, rejects_above: 1, ..PROVIDER };
+        let mut simulation = Simulation::new(provider, (1, 32, 512), seed);
+        simulation.run(600);
+        let before = simulation.calls;
+        simulation.rejected = 0;
+        let average = simulation.run(900);
+        let share = simulation.rejected as f64 / (simulation.calls - before) as f64;
+        assert!(share < 0.125 && (0.7..=2.0).contains(&average), "{share} rejected, {average} in flight");
+    }
 }
 
 fn headers() -> impl Strategy<Value = f64> {
@@ -263,43 +282,43 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
-    fn scattered_answers_do_not_keep_it_from_its_most(
+    fn scattered_latencies_do_not_keep_the_limit_from_its_maximum(
         seed: u64, headers_after in headers(), mean in 0.2..5.0f64, start in 1u32..100,
     ) {
-        let played = Played { work: Work::Scattered(mean), headers_after, ..PLAYED };
-        let mut stage = Stage::new(played, (1, start, 512), seed);
-        let most = 300 + (mean * 120.0) as u64;
-        prop_assert!(seconds_to_max(&mut stage, most) < most);
+        let provider = SimulatedProvider { work: Work::Scattered(mean), headers_after, ..PROVIDER };
+        let mut simulation = Simulation::new(provider, (1, start, 512), seed);
+        let max_seconds = 300 + (mean * 120.0) as u64;
+        prop_assert!(seconds_to_max(&mut simulation, max_seconds) < max_seconds);
     }
 
     #[test]
-    fn it_settles_just_below_what_the_provider_refuses(
-        seed: u64, headers_after in headers(), mean in 0.5..3.0f64, scattered: bool, allowed in 1usize..150,
+    fn the_limit_settles_just_below_what_the_provider_rejects(
+        seed: u64, headers_after in headers(), mean in 0.5..3.0f64, scattered: bool, allowed in 2usize..150,
     ) {
         let work = if scattered { Work::Scattered(mean) } else { Work::Constant(mean) };
-        let played = Played { work, headers_after, refuses_above: allowed, ..PLAYED };
-        let mut stage = Stage::new(played, (1, 32, 512), seed);
-        stage.run(600);
-        let before = stage.calls;
-        stage.refused = 0;
-        let average = stage.run(900);
-        let share = stage.refused as f64 / (stage.calls - before) as f64;
-        prop_assert!(share < 0.05, "{share} refused");
+        let provider = SimulatedProvider { work, headers_after, rejects_above: allowed, ..PROVIDER };
+        let mut simulation = Simulation::new(provider, (1, 32, 512), seed);
+        simulation.run(600);
+        let before = simulation.calls;
+        simulation.rejected = 0;
+        let average = simulation.run(900);
+        let share = simulation.rejected as f64 / (simulation.calls - before) as f64;
+        prop_assert!(share < 0.05, "{share} rejected");
         prop_assert!(average <= allowed as f64 + 1.0 && average >= allowed as f64 * 0.7, "{average}");
     }
 
     #[test]
-    fn it_settles_where_more_calls_only_wait(
+    fn the_limit_settles_where_more_calls_only_wait(
         seed: u64, headers_after in headers(), mean in 0.5..3.0f64, scattered: bool, workers in 16usize..150,
     ) {
         let work = if scattered { Work::Scattered(mean) } else { Work::Constant(mean) };
-        let played = Played { work, headers_after, workers, ..PLAYED };
-        let mut stage = Stage::new(played, (1, 32, 512), seed);
-        stage.run(900);
-        let before = stage.answered;
-        let average = stage.run(900);
-        let done = (stage.answered - before) as f64 * mean / 900.0 / workers as f64;
-        prop_assert!(done > 0.75, "{done} of what it could");
+        let provider = SimulatedProvider { work, headers_after, workers, ..PROVIDER };
+        let mut simulation = Simulation::new(provider, (1, 32, 512), seed);
+        simulation.run(900);
+        let before = simulation.answered;
+        let average = simulation.run(900);
+        let done = (simulation.answered - before) as f64 * mean / 900.0 / workers as f64;
+        prop_assert!(done > 0.75, "{done} of the possible throughput");
         prop_assert!(average <= (workers as f64 * 2.5).max(80.0), "{average}");
     }
 }

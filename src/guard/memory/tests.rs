@@ -1,15 +1,18 @@
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 
+use super::holder::Holder;
 use super::*;
 
 #[tokio::test]
-async fn intake_waits_for_room_in_order() {
+async fn intake_waits_for_free_memory_in_order() {
     let budget = Arc::new(MemoryBudget::new(100));
     let first = budget.take(70).await;
     let mut large = Box::pin(budget.take(60));
     let mut small = Box::pin(budget.take(10));
     assert!(large.as_mut().now_or_never().is_none());
-    assert!(small.as_mut().now_or_never().is_none(), "it does not overtake");
+    assert!(small.as_mut().now_or_never().is_none(), "it does not overtake the larger one");
     drop(first);
     let large = large.await;
     assert_eq!((budget.used(), small.now_or_never().is_some()), (60, true));
@@ -18,7 +21,7 @@ async fn intake_waits_for_room_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_larger_than_the_total_passes_when_it_is_alone() {
+async fn a_size_above_the_total_is_granted_when_nothing_else_is_held() {
     let budget = Arc::new(MemoryBudget::new(100));
     let one = budget.take(1).await;
     let mut huge = Box::pin(budget.take(1_000));
@@ -31,7 +34,7 @@ async fn what_is_larger_than_the_total_passes_when_it_is_alone() {
 }
 
 #[tokio::test]
-async fn what_an_item_in_progress_becomes_is_counted_without_waiting_and_slows_intake() {
+async fn memory_added_by_an_item_in_progress_is_counted_without_waiting_and_slows_intake() {
     let budget = Arc::new(MemoryBudget::new(100));
     let item = budget.take(10).await;
     item.add(500);
@@ -45,55 +48,57 @@ async fn what_an_item_in_progress_becomes_is_counted_without_waiting_and_slows_i
 }
 
 #[tokio::test]
-async fn who_stops_waiting_leaves_the_turn_to_the_next() {
+async fn a_cancelled_wait_lets_the_next_one_continue() {
     let budget = Arc::new(MemoryBudget::new(100));
     let held = budget.take(100).await;
-    let mut gone = Box::pin(budget.take(50));
-    assert!(gone.as_mut().now_or_never().is_none());
+    let mut cancelled = Box::pin(budget.take(50));
+    assert!(cancelled.as_mut().now_or_never().is_none());
     let mut next = Box::pin(budget.take(50));
     assert!(next.as_mut().now_or_never().is_none());
-    drop(gone);
+    drop(cancelled);
     drop(held);
     drop(next.await);
     assert_eq!(budget.used(), 0);
 }
 
-/// Returns a reply that waits for memory because another has all of it, and that other.
-async fn waiting_behind(budget: &Arc<MemoryBudget>) -> (ReplyMemory, HeldMemory, ReplyMemory) {
-    let (first, second) = (budget.take(0).await, budget.take(0).await);
-    let mut overflows = first.reply(true);
+/// Returns a response that holds all the memory, a second holder, and the response of that holder, which
+/// waits.
+async fn waiting_behind(budget: &Arc<MemoryBudget>) -> (ResponseMemory, HeldMemory, ResponseMemory) {
+    let first = budget.take(0).await;
+    let second = budget.take(0).await;
+    let mut overflows = first.response(true);
     let total = budget.lock().total;
     overflows.hold(total + 1).await;
-    let mut waits = second.reply(true);
+    let mut waits = second.response(true);
     assert!(waits.hold(1).now_or_never().is_none());
     (overflows, second, waits)
 }
 
 #[tokio::test]
-async fn one_reply_takes_more_than_there_is_and_the_others_wait_in_the_order_of_their_items() {
+async fn one_response_overflows_and_the_others_wait_in_the_order_of_their_items() {
     let budget = Arc::new(MemoryBudget::new(100));
     let holders = [budget.take(10).await, budget.take(10).await, budget.take(10).await];
-    let mut replies = holders.each_ref().map(|held| held.reply(true));
-    replies[1].hold(1_000).await;
-    replies[1].hold(2_000_000).await;
+    let mut responses = holders.each_ref().map(|held| held.response(true));
+    responses[1].hold(1_000).await;
+    responses[1].hold(2_000_000).await;
     let used = budget.used();
-    let [oldest, overflows, youngest] = &mut replies;
+    let [oldest, overflows, youngest] = &mut responses;
     let mut young = Box::pin(youngest.hold(1));
     let mut old = Box::pin(oldest.hold(1));
     assert!(young.as_mut().now_or_never().is_none() && old.as_mut().now_or_never().is_none());
-    assert!(overflows.hold(3_000_000).now_or_never().is_some(), "it waits for nobody");
+    assert!(overflows.hold(3_000_000).now_or_never().is_some(), "the overflowing response does not wait");
     assert!(budget.take(1).now_or_never().is_none(), "intake waits, too");
     assert!(budget.used() > used);
     drop((young, old));
-    drop(replies);
+    drop(responses);
     assert_eq!(budget.used(), 30);
 }
 
 #[tokio::test]
-async fn the_oldest_item_whose_reply_waits_overflows_next() {
+async fn the_oldest_item_whose_response_waits_overflows_next() {
     let budget = Arc::new(MemoryBudget::new(1 << 20));
     let holders = [budget.take(0).await, budget.take(0).await, budget.take(0).await];
-    let [mut oldest, mut overflows, mut youngest] = holders.each_ref().map(|held| held.reply(true));
+    let [mut oldest, mut overflows, mut youngest] = holders.each_ref().map(|held| held.response(true));
     overflows.hold(2 << 20).await;
     let mut young = Box::pin(youngest.hold(2 << 20));
     assert!(young.as_mut().now_or_never().is_none());
@@ -103,7 +108,7 @@ async fn the_oldest_item_whose_reply_waits_overflows_next() {
     assert!(young.as_mut().now_or_never().is_none());
     assert!(old.as_mut().now_or_never().is_some());
     drop(old);
-    // What it keeps is its item's, and so is the place: until the item ends, or waits for something else.
+    // The item keeps the bytes and the overflow until it ends or waits for something else.
     oldest.keep(2 << 20);
     assert!(young.as_mut().now_or_never().is_none());
     holders[0].park();
@@ -116,29 +121,29 @@ async fn the_oldest_item_whose_reply_waits_overflows_next() {
 }
 
 #[tokio::test]
-async fn replies_that_people_wait_for_go_first() {
+async fn interactive_responses_are_served_first() {
     let budget = Arc::new(MemoryBudget::new(100));
     let (overflows, _second, _waits) = waiting_behind(&budget).await;
-    let mut batch = reply_of(&budget, true);
-    let mut people = reply_of(&budget, false);
+    let mut batch = response_of(&budget, true);
+    let mut interactive = response_of(&budget, false);
     let mut batch = Box::pin(batch.hold(101));
-    let mut people = Box::pin(people.hold(101));
-    assert!(batch.as_mut().now_or_never().is_none() && people.as_mut().now_or_never().is_none());
+    let mut interactive = Box::pin(interactive.hold(101));
+    assert!(batch.as_mut().now_or_never().is_none() && interactive.as_mut().now_or_never().is_none());
     drop(overflows);
     assert!(batch.as_mut().now_or_never().is_none());
-    assert!(people.as_mut().now_or_never().is_some());
+    assert!(interactive.as_mut().now_or_never().is_some());
 }
 
 #[tokio::test]
-async fn a_reply_that_is_cancelled_while_it_waits_gives_everything_back_and_lets_the_next_go() {
+async fn a_response_cancelled_while_it_waits_returns_everything_and_lets_the_next_continue() {
     let budget = Arc::new(MemoryBudget::new(100_000));
     let (overflows, second, mut waits) = waiting_behind(&budget).await;
     let mut wait = Box::pin(waits.hold(1 << 20));
     assert!(wait.as_mut().now_or_never().is_none());
-    let mut other = second.reply(true);
+    let mut other = second.response(true);
     let mut next = Box::pin(other.hold(1));
     assert!(next.as_mut().now_or_never().is_none());
-    // Granted, and cancelled before it knows.
+    // Granted, and cancelled before it is polled.
     drop(overflows);
     drop(wait);
     drop(waits);
@@ -151,14 +156,14 @@ async fn a_reply_that_is_cancelled_while_it_waits_gives_everything_back_and_lets
 }
 
 #[tokio::test]
-async fn a_reply_that_fails_keeps_what_it_said_and_lets_another_overflow() {
+async fn a_failed_response_keeps_its_bytes_and_lets_another_overflow() {
     let budget = Arc::new(MemoryBudget::new(100));
     let held = budget.take(1).await;
-    let mut fails = held.reply(true);
+    let mut fails = held.response(true);
     fails.hold(1_000).await;
     fails.fail(500);
     assert_eq!(budget.used(), 501);
-    let mut next = reply_of(&budget, true);
+    let mut next = response_of(&budget, true);
     assert!(next.hold(1_000).now_or_never().is_some());
     drop(next);
     drop(held);
@@ -166,7 +171,7 @@ async fn a_reply_that_fails_keeps_what_it_said_and_lets_another_overflow() {
 }
 
 #[tokio::test]
-async fn a_total_that_is_raised_lets_those_go_that_wait() {
+async fn raising_the_total_serves_waiting_responses() {
     let budget = Arc::new(MemoryBudget::new(100));
     let (_overflows, _second, mut waits) = waiting_behind(&budget).await;
     let mut wait = Box::pin(waits.hold(1));
@@ -175,7 +180,7 @@ async fn a_total_that_is_raised_lets_those_go_that_wait() {
     assert!(wait.as_mut().now_or_never().is_some());
 }
 
-fn reply_of(budget: &Arc<MemoryBudget>, is_batch: bool) -> ReplyMemory {
-    let number = budget.lock().number();
-    HeldMemory(Some(Arc::new(Held::new(budget.clone(), number, 0)))).reply(is_batch)
+fn response_of(budget: &Arc<MemoryBudget>, is_batch: bool) -> ResponseMemory {
+    let number = budget.lock().next_number();
+    HeldMemory(Some(Arc::new(Holder::new(budget.clone(), number, 0)))).response(is_batch)
 }

@@ -1,4 +1,5 @@
-//! Providers of several kinds, in virtual time: what they accept and refuse when calls leave as the limits allow.
+//! Providers of several kinds, in virtual time: what they accept and reject when calls are sent as the
+//! limiter admits them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -6,19 +7,19 @@ use std::collections::{BinaryHeap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::guard::{Left, Limits, Need, RateLimits};
-use crate::types::LimitWindow;
+use crate::guard::{RateLimiter, RateLimits, SentCall, TokenCost};
+use crate::types::{LimitWindow, RateLimitStatus};
 
 /// How a provider counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Counts {
-    /// A bucket that holds so many seconds' worth, one at least.
+    /// A bucket with the capacity of this many seconds, at least one call.
     Bucket(f64),
-    /// A minute, of which so many seconds are gone at the start.
+    /// A window of a minute, of which this many seconds have passed at the start.
     Window(f64),
 }
 
-/// A provider that names no limit.
+/// A provider that states no limit.
 struct Server {
     counts: Counts,
     per_minute: f64,
@@ -41,35 +42,35 @@ impl Server {
         }
     }
 
-    /// Accepts what takes so much, or says how long it would have to wait.
-    fn ask(&mut self, takes: f64, at: f64) -> Result<(), f64> {
-        let a_second = self.per_minute / 60.0;
+    /// Accepts a call that takes this much, or returns how long it would have to wait.
+    fn accept(&mut self, amount: f64, at: f64) -> Result<(), f64> {
+        let per_second = self.per_minute / 60.0;
         match self.counts {
             Counts::Bucket(_) => {
-                self.level = (self.level + (at - self.at) * a_second).min(self.capacity());
+                self.level = (self.level + (at - self.at) * per_second).min(self.capacity());
                 self.at = at;
-                let needed = takes.min(self.capacity());
+                let needed = amount.min(self.capacity());
                 if self.level + 1e-6 < needed {
-                    return Err((needed - self.level) / a_second);
+                    return Err((needed - self.level) / per_second);
                 }
             }
-            Counts::Window(gone) => {
-                let window = ((at + gone) / 60.0) as i64;
+            Counts::Window(elapsed) => {
+                let window = ((at + elapsed) / 60.0) as i64;
                 if window != self.window {
                     self.window = window;
                     self.level = self.per_minute;
                 }
-                if self.level < takes {
-                    return Err((window + 1) as f64 * 60.0 - gone - at);
+                if self.level < amount {
+                    return Err((window + 1) as f64 * 60.0 - elapsed - at);
                 }
             }
         }
-        self.level -= takes;
+        self.level -= amount;
         Ok(())
     }
 }
 
-/// What a refusal says about when to come back.
+/// The wait that a 429 response names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Hint {
     Nothing,
@@ -82,111 +83,115 @@ enum Hint {
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Accepted(usize),
-    Refused(usize, f64),
+    Rejected(usize, f64),
     Answered,
 }
 
-/// Waiting calls that leave as the limits allow.
-struct Play {
+/// Waiting calls that are sent as the limiter admits them.
+struct Simulation {
     hint: Hint,
-    at_once: usize,
+    concurrency: usize,
     seconds: f64,
-    limits: Limits,
-    /// What refusals say that they count.
-    limited: Option<Limited>,
-    /// Which share of the calls is refused at a time whatever the limit.
-    strays: fn(f64) -> f64,
+    limiter: RateLimiter,
+    /// The resource that 429 responses name.
+    resource: Option<RateLimitResource>,
+    /// The share of calls that are rejected at a time regardless of the limit.
+    random_rejections: fn(f64) -> f64,
     /// Tokens of the next calls, in turn.
     sizes: Vec<u64>,
     accepted: Vec<f64>,
     tokens: f64,
-    refused: Vec<f64>,
-    /// Most attempts that one call needed.
+    rejected: Vec<f64>,
+    /// Maximum number of attempts that one call needed.
     attempts: u32,
 }
 
-const TRIP: f64 = 0.02;
+const ONE_WAY_SECONDS: f64 = 0.02;
 
-impl Play {
-    fn new(hint: Hint, at_once: usize, seconds: f64, start: Instant) -> Self {
+impl Simulation {
+    fn new(hint: Hint, concurrency: usize, seconds: f64, start: Instant) -> Self {
         Self {
             hint,
-            at_once,
+            concurrency,
             seconds,
-            limits: Limits::new(&RateLimits::default(), start),
-            limited: None,
-            strays: |_| 0.0,
+            limiter: RateLimiter::new(&RateLimits::default(), start),
+            resource: None,
+            random_rejections: |_| 0.0,
             sizes: vec![100],
             accepted: Vec::new(),
             tokens: 0.0,
-            refused: Vec::new(),
+            rejected: Vec::new(),
             attempts: 0,
         }
     }
 
-    /// Plays until the end. A refused call waits behind all others, as it does in the queue; `server` may change.
+    /// Runs until the end. A rejected call waits behind all others, as it does in the queue; `server` may
+    /// change.
     fn run(&mut self, start: Instant, mut server: impl FnMut(f64) -> (Counts, f64)) -> &mut Self {
         let (counts, per_minute) = server(0.0);
         let mut provider = Server::new(counts, per_minute);
         let mut events = BinaryHeap::<Reverse<(u64, usize)>>::new();
         let mut kinds: Vec<Event> = Vec::new();
-        let mut calls: Vec<(Left, u32)> = Vec::new();
-        let mut again: VecDeque<u32> = VecDeque::new();
-        let (mut now, mut out, mut number, mut in_a_row) = (0.0_f64, 0_usize, 0_usize, 0_u32);
+        let mut calls: Vec<(SentCall, u32)> = Vec::new();
+        let mut retries: VecDeque<u32> = VecDeque::new();
+        let mut now = 0.0_f64;
+        let mut in_flight = 0_usize;
+        let mut number = 0_usize;
+        let mut consecutive_rejections = 0_u32;
         let mut random = fastrand::Rng::with_seed(7);
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         while now < self.seconds {
             let (_, per_minute) = server(now);
             provider.per_minute = per_minute;
-            while let Some(Reverse((when, event))) =
+            while let Some(Reverse((_, event))) =
                 events.peek().copied().filter(|next| next.0.0 <= micros(now))
             {
                 events.pop();
-                let _ = when;
                 match kinds[event] {
-                    Event::Accepted(call) => self.limits.went_through(&calls[call].0, at(now)),
+                    Event::Accepted(call) => self.limiter.record_accepted(&calls[call].0, at(now)),
                     Event::Answered => {
-                        out -= 1;
-                        in_a_row = 0;
+                        in_flight -= 1;
+                        consecutive_rejections = 0;
                     }
-                    Event::Refused(call, wait) => {
-                        out -= 1;
-                        let (left, attempts) = calls[call];
+                    Event::Rejected(call, wait) => {
+                        in_flight -= 1;
+                        let (sent, attempts) = calls[call];
                         self.attempts = self.attempts.max(attempts);
-                        again.push_back(attempts);
-                        in_a_row += u32::from(self.limits.held_for(at(now)).is_zero());
-                        self.refusal(&left, wait, in_a_row, &mut random, at(now));
+                        retries.push_back(attempts);
+                        consecutive_rejections += u32::from(self.limiter.held_for(at(now)).is_zero());
+                        self.reject(&sent, wait, consecutive_rejections, &mut random, at(now));
                     }
                 }
             }
             let size = self.sizes[number % self.sizes.len()];
-            let need = Need { input: size, output: 0 };
-            let next = match (out < self.at_once).then(|| self.limits.take(need, need, at(now))) {
-                Some(Ok(left)) => {
-                    out += 1;
+            let cost = TokenCost { input: size, output: 0 };
+            let next = match (in_flight < self.concurrency).then(|| self.limiter.take(cost, cost, at(now))) {
+                Some(Ok(sent)) => {
+                    in_flight += 1;
                     number += 1;
                     let attempts =
-                        if number.is_multiple_of(2) { again.pop_front() } else { None }.unwrap_or(0) + 1;
-                    calls.push((left, attempts));
+                        if number.is_multiple_of(2) { retries.pop_front() } else { None }.unwrap_or(0) + 1;
+                    calls.push((sent, attempts));
                     let call = calls.len() - 1;
-                    let mut later = |kind, after: f64| {
+                    let mut schedule = |kind, after: f64| {
                         kinds.push(kind);
                         events.push(Reverse((micros(now + after), kinds.len() - 1)));
                     };
-                    let takes = if counts_tokens(&server(now)) { size as f64 } else { 1.0 };
-                    let is_stray = random.f64() < (self.strays)(now);
-                    let asked = if is_stray { Err(1.0) } else { provider.ask(takes, now + TRIP) };
-                    match asked {
+                    let amount = if counts_tokens(&server(now)) { size as f64 } else { 1.0 };
+                    let is_random = random.f64() < (self.random_rejections)(now);
+                    let result =
+                        if is_random { Err(1.0) } else { provider.accept(amount, now + ONE_WAY_SECONDS) };
+                    match result {
                         Ok(()) => {
                             self.accepted.push(now);
                             self.tokens += size as f64;
-                            let took = 0.5 + random.f64();
-                            later(Event::Accepted(call), took / 4.0);
-                            later(Event::Answered, took);
+                            let latency = 0.5 + random.f64();
+                            schedule(Event::Accepted(call), latency / 4.0);
+                            schedule(Event::Answered, latency);
                         }
                         Err(wait) => {
-                            self.refused.push(now);
-                            later(Event::Refused(call, wait), 2.0 * TRIP);
+                            self.rejected.push(now);
+                            schedule(Event::Rejected(call, wait), 2.0 * ONE_WAY_SECONDS);
                         }
                     }
                     continue;
@@ -200,32 +205,40 @@ impl Play {
         self
     }
 
-    fn refusal(&mut self, left: &Left, wait: f64, in_a_row: u32, random: &mut fastrand::Rng, now: Instant) {
-        let named = match self.hint {
+    fn reject(
+        &mut self,
+        call: &SentCall,
+        wait: f64,
+        consecutive_rejections: u32,
+        random: &mut fastrand::Rng,
+        now: Instant,
+    ) {
+        let named_wait = match self.hint {
             Hint::Nothing => None,
             Hint::Exact => Some(Duration::from_secs_f64(wait)),
             Hint::Seconds => Some(Duration::from_secs_f64(wait.ceil())),
         };
-        let unnamed = self.limits.refused_unexplained(left, self.limited, named, now);
-        let unnamed = unnamed.map(|pause| pause.mul_f64(0.8 + 0.2 * random.f64()));
-        let wait = match (named, unnamed) {
-            (Some(named), unnamed) => named + unnamed.unwrap_or_default(),
-            (None, unnamed) => unnamed.unwrap_or(Duration::from_millis(700)),
+        let pause = self.limiter.record_unexplained_throttle(call, self.resource, named_wait, now);
+        let pause = pause.map(|pause| pause.mul_f64(0.8 + 0.2 * random.f64()));
+        let wait = match named_wait {
+            Some(named_wait) => named_wait + pause.unwrap_or_default(),
+            None => pause.unwrap_or(Duration::from_millis(700)),
         };
-        let least = Duration::from_millis(50).saturating_mul(1 << in_a_row.clamp(1, 8)) / 2;
-        self.limits.refused(left, now + wait.max(least), now);
+        let min_wait = Duration::from_millis(50).saturating_mul(1 << consecutive_rejections.clamp(1, 8)) / 2;
+        self.limiter.record_throttled(call, now + wait.max(min_wait), now);
     }
 
-    /// Percent of the limit used, and of the calls refused, from second `from` on.
+    /// Percent of the limit used, and of the calls rejected, from second `from` on.
     fn score(&self, per_minute: f64, from: f64) -> (f64, f64) {
-        let after = |all: &[f64]| all.iter().filter(|at| **at >= from).count() as f64;
-        let (accepted, refused) = (after(&self.accepted), after(&self.refused));
+        let count = |all: &[f64]| all.iter().filter(|at| **at >= from).count() as f64;
+        let accepted = count(&self.accepted);
+        let rejected = count(&self.rejected);
         let used = 100.0 * accepted / (per_minute / 60.0 * (self.seconds - from));
-        (used, 100.0 * refused / (accepted + refused).max(1.0))
+        (used, 100.0 * rejected / (accepted + rejected).max(1.0))
     }
 }
 
-/// A provider whose limit is above this counts tokens: the tests' calls have a hundred each, about.
+/// A provider with a limit above this counts tokens: the calls of the tests have about a hundred each.
 fn counts_tokens(server: &(Counts, f64)) -> bool {
     server.1 > 5_000.0
 }
@@ -238,26 +251,26 @@ const SERVERS: [Counts; 4] =
     [Counts::Bucket(60.0), Counts::Bucket(1.0), Counts::Window(17.0), Counts::Window(50.0)];
 
 #[test]
-fn a_limit_that_nothing_names_is_found_and_kept_to() {
+fn a_limit_that_nothing_states_is_found_and_respected() {
     let mut missed = Vec::new();
     for per_minute in [15.0, 60.0, 300.0, 3_000.0] {
         for counts in SERVERS {
             for hint in [Hint::Nothing, Hint::Exact, Hint::Seconds] {
                 let start = Instant::now();
-                // From the window's beginning, after the first minute.
+                // From the beginning of a window, after the first minute.
                 let from = match counts {
                     Counts::Bucket(_) => 60.0,
-                    Counts::Window(gone) => 120.0 - gone,
+                    Counts::Window(elapsed) => 120.0 - elapsed,
                 };
-                let at_once = if per_minute > 1_000.0 { 200 } else { 32 };
-                let mut play = Play::new(hint, at_once, from + 600.0, start);
-                play.run(start, |_| (counts, per_minute));
-                let (used, refused) = play.score(per_minute, from);
+                let concurrency = if per_minute > 1_000.0 { 200 } else { 32 };
+                let mut simulation = Simulation::new(hint, concurrency, from + 600.0, start);
+                simulation.run(start, |_| (counts, per_minute));
+                let (used, rejected) = simulation.score(per_minute, from);
                 let line = format!(
-                    "{per_minute} a minute, {counts:?}, {hint:?}: {used:.1}% used, {refused:.1}% refused, {} attempts",
-                    play.attempts
+                    "{per_minute} a minute, {counts:?}, {hint:?}: {used:.1}% used, {rejected:.1}% rejected, {} attempts",
+                    simulation.attempts
                 );
-                if used < 90.0 || refused >= 5.0 || play.attempts > 10 {
+                if used < 90.0 || rejected >= 5.0 || simulation.attempts > 10 {
                     missed.push(line);
                 }
             }
@@ -267,45 +280,47 @@ fn a_limit_that_nothing_names_is_found_and_kept_to() {
 }
 
 #[test]
-fn a_low_limit_that_names_its_waits_is_found_within_a_minute() {
+fn a_low_limit_with_named_waits_is_found_within_a_minute() {
     for hint in [Hint::Exact, Hint::Seconds] {
-        for at_once in [8, 16, 64] {
+        for concurrency in [8, 16, 64] {
             let start = Instant::now();
-            let mut play = Play::new(hint, at_once, 240.0, start);
-            play.run(start, |_| (Counts::Bucket(60.0), 15.0));
-            let (used, refused) = play.score(15.0, 60.0);
+            let mut simulation = Simulation::new(hint, concurrency, 240.0, start);
+            simulation.run(start, |_| (Counts::Bucket(60.0), 15.0));
+            let (used, rejected) = simulation.score(15.0, 60.0);
             assert!(
-                used > 95.0 && refused < 3.0,
-                "{hint:?}, {at_once} at once: {used:.1}% used, {refused:.1}% refused"
+                used > 95.0 && rejected < 3.0,
+                "{hint:?}, {concurrency} at once: {used:.1}% used, {rejected:.1}% rejected"
             );
         }
     }
 }
 
 #[test]
-fn a_bucket_of_one_call_that_names_its_wait_is_no_window() {
+fn a_bucket_of_one_call_with_named_waits_is_not_taken_for_a_window() {
     for per_minute in [6.0, 10.0, 20.0, 30.0] {
         let start = Instant::now();
-        let mut play = Play::new(Hint::Exact, 64, 660.0, start);
-        play.run(start, |_| (Counts::Bucket(1.0), per_minute));
-        let (used, refused) = play.score(per_minute, 60.0);
+        let mut simulation = Simulation::new(Hint::Exact, 64, 660.0, start);
+        simulation.run(start, |_| (Counts::Bucket(1.0), per_minute));
+        let (used, rejected) = simulation.score(per_minute, 60.0);
         assert!(
-            used > 80.0 && refused < 8.0,
-            "{per_minute} a minute: {used:.1}% used, {refused:.1}% refused"
+            used > 80.0 && rejected < 8.0,
+            "{per_minute} a minute: {used:.1}% used, {rejected:.1}% rejected"
         );
     }
 }
 
 #[test]
-fn after_a_hold_calls_leave_at_the_estimated_rate_and_not_as_a_crowd() {
+fn after_a_hold_calls_are_sent_at_the_estimated_rate_and_not_in_a_burst() {
     let start = Instant::now();
-    let mut play = Play::new(Hint::Seconds, 200, 300.0, start);
-    play.run(start, |_| (Counts::Window(17.0), 60.0));
-    let held = 60.0 - 17.0;
-    let after = |from: f64, to: f64| play.accepted.iter().filter(|at| (from..to).contains(*at)).count();
-    // The second window is begun by the end of a hold: a minute's worth is there, and goes by the second.
-    assert!(after(held, held + 5.0) <= 7, "{} in five seconds", after(held, held + 5.0));
-    assert!(after(held, held + 60.0) >= 54, "{} in the minute", after(held, held + 60.0));
+    let mut simulation = Simulation::new(Hint::Seconds, 200, 300.0, start);
+    simulation.run(start, |_| (Counts::Window(17.0), 60.0));
+    let hold_end = 60.0 - 17.0;
+    let count = |from: f64, to: f64| simulation.accepted.iter().filter(|at| (from..to).contains(*at)).count();
+    // The second window begins at the end of a hold: a minute's worth is available, and is sent at the rate.
+    let in_five_seconds = count(hold_end, hold_end + 5.0);
+    assert!(in_five_seconds <= 7, "{in_five_seconds} in five seconds");
+    let in_the_minute = count(hold_end, hold_end + 60.0);
+    assert!(in_the_minute >= 54, "{in_the_minute} in the minute");
 }
 
 #[test]
@@ -314,166 +329,170 @@ fn a_limit_that_falls_or_rises_is_followed() {
         for hint in [Hint::Nothing, Hint::Seconds] {
             let start = Instant::now();
             let limit = |now: f64| if (300.0..900.0).contains(&now) { 60.0 } else { 180.0 };
-            let mut play = Play::new(hint, 32, 1_500.0, start);
-            play.run(start, |now| (counts, limit(now)));
+            let mut simulation = Simulation::new(hint, 32, 1_500.0, start);
+            simulation.run(start, |now| (counts, limit(now)));
             let share = |from: f64, to: f64| {
                 let within = |all: &[f64]| all.iter().filter(|at| (from..to).contains(*at)).count() as f64;
-                let (accepted, refused) = (within(&play.accepted), within(&play.refused));
-                (accepted / (limit(from) / 60.0 * (to - from)), refused / (accepted + refused))
+                let accepted = within(&simulation.accepted);
+                let rejected = within(&simulation.rejected);
+                (accepted / (limit(from) / 60.0 * (to - from)), rejected / (accepted + rejected))
             };
-            let (used, refused) = share(420.0, 900.0);
-            assert!(used > 0.9 && refused < 0.05, "fallen: {counts:?}, {hint:?}: {used:.3}, {refused:.3}");
-            let (used, refused) = share(1_140.0, 1_500.0);
-            assert!(used > 0.9 && refused < 0.05, "risen: {counts:?}, {hint:?}: {used:.3}, {refused:.3}");
+            let (used, rejected) = share(420.0, 900.0);
+            assert!(used > 0.9 && rejected < 0.05, "fallen: {counts:?}, {hint:?}: {used:.3}, {rejected:.3}");
+            let (used, rejected) = share(1_140.0, 1_500.0);
+            assert!(used > 0.9 && rejected < 0.05, "risen: {counts:?}, {hint:?}: {used:.3}, {rejected:.3}");
         }
     }
 }
 
 #[test]
-fn a_limit_of_tokens_is_found_where_calls_differ_in_size() {
+fn a_token_limit_is_found_with_calls_of_different_sizes() {
     let start = Instant::now();
-    let mut play = Play::new(Hint::Seconds, 64, 1_800.0, start);
-    play.limited = Some(Limited::Tokens);
-    // By requests the limit would change all the time.
-    play.sizes = [[20; 200].as_slice(), &[800; 40]].concat();
-    play.run(start, |_| (Counts::Bucket(60.0), 12_000.0));
-    let refused = play.refused.iter().filter(|at| **at >= 600.0).count() as f64;
-    let accepted = play.accepted.iter().filter(|at| **at >= 600.0).count() as f64;
-    let used = play.tokens / (12_000.0 * 31.0);
+    let mut simulation = Simulation::new(Hint::Seconds, 64, 1_800.0, start);
+    simulation.resource = Some(RateLimitResource::Tokens);
+    // Counted in requests, the limit would change all the time.
+    simulation.sizes = [[20; 200].as_slice(), &[800; 40]].concat();
+    simulation.run(start, |_| (Counts::Bucket(60.0), 12_000.0));
+    let rejected = simulation.rejected.iter().filter(|at| **at >= 600.0).count() as f64;
+    let accepted = simulation.accepted.iter().filter(|at| **at >= 600.0).count() as f64;
+    let used = simulation.tokens / (12_000.0 * 31.0);
     assert!(used > 0.85, "{used:.3} of the tokens used");
-    assert!(refused / (refused + accepted) < 0.05, "{refused} of {accepted}");
+    assert!(rejected / (rejected + accepted) < 0.05, "{rejected} of {accepted}");
 }
 
 #[test]
-fn a_limit_that_is_named_later_ends_the_estimate() {
+fn a_limit_stated_later_by_headers_ends_the_estimate() {
     let start = Instant::now();
-    let mut limits = Limits::new(&RateLimits::default(), start);
-    let left = limits.take(Need::default(), Need::default(), start).unwrap();
-    assert!(!limits.is_paced());
-    limits.refused_unexplained(&left, None, None, start);
-    assert!(limits.is_paced() && !limits.is_known());
-    let requests = Some(crate::guard::Standing {
+    let mut limiter = RateLimiter::new(&RateLimits::default(), start);
+    let call = limiter.take(TokenCost::default(), TokenCost::default(), start).unwrap();
+    assert!(!limiter.is_rate_limited());
+    limiter.record_unexplained_throttle(&call, None, None, start);
+    assert!(limiter.is_rate_limited() && !limiter.is_known());
+    let requests = Some(RateLimitStatus {
         limit: Some(600),
         remaining: 9,
         reset: None,
-        window: LimitWindow::OfVendor,
+        window: LimitWindow::VendorDefault,
     });
-    let said = crate::guard::Standings { requests, ..Default::default() };
-    limits.hear(&said, &left, crate::guard::Hearing::All, start);
-    assert_eq!(limits.calls_per_second(Need::default()), Some(10.0));
+    let headers = crate::guard::RateLimitStatuses { requests, ..Default::default() };
+    limiter.apply_headers(&headers, &call, crate::guard::HeaderScope::Own, start);
+    assert_eq!(limiter.calls_per_second(TokenCost::default()), Some(10.0));
 }
 
 proptest! {
-    /// The limit changes at random times, and the provider's kind and words with it.
+    /// The limit changes at random times; the provider's kind and the wait that it names are random, too.
     #[test]
-    fn whatever_the_limit_does_calls_go_on_and_few_are_refused(
+    fn with_any_limit_calls_continue_and_few_are_rejected(
         histories in prop::collection::vec((20.0_f64..400.0, 120.0_f64..400.0), 1..4),
         counts in 0_usize..4,
         hint in 0_usize..3,
     ) {
         let start = Instant::now();
-        let (hint, counts) = ([Hint::Nothing, Hint::Exact, Hint::Seconds][hint], SERVERS[counts]);
+        let hint = [Hint::Nothing, Hint::Exact, Hint::Seconds][hint];
+        let counts = SERVERS[counts];
         let seconds: f64 = histories.iter().map(|(_, seconds)| seconds).sum();
         let limit = |now: f64| {
             let mut end = 0.0;
             let current = histories.iter().find(|(_, seconds)| { end += seconds; now < end });
             current.or(histories.last()).map_or(1.0, |(limit, _)| limit.floor())
         };
-        let mut play = Play::new(hint, 64, seconds, start);
-        play.run(start, |now| (counts, limit(now)));
-        // A limit that rises is only felt for: of the lowest one most is used all the time.
+        let mut simulation = Simulation::new(hint, 64, seconds, start);
+        simulation.run(start, |now| (counts, limit(now)));
+        // A limit that rises is only probed: most of the lowest one is used all the time.
         let lowest = histories.iter().map(|(limit, _)| limit.floor()).fold(f64::MAX, f64::min);
         let granted = lowest / 60.0 * seconds;
-        let accepted = play.accepted.len() as f64;
-        let refused = play.refused.iter().filter(|at| **at >= 60.0).count() as f64;
+        let accepted = simulation.accepted.len() as f64;
+        let rejected = simulation.rejected.iter().filter(|at| **at >= 60.0).count() as f64;
         prop_assert!(accepted >= 0.75 * granted, "{accepted} of {granted}");
-        prop_assert!(refused <= 0.12 * accepted + 10.0, "{refused} refused, {accepted} accepted");
-        // A limit that falls to a tenth is followed in steps, and only a few calls wait here to be refused by turns.
-        prop_assert!(play.attempts <= 20, "{} attempts", play.attempts);
+        prop_assert!(rejected <= 0.12 * accepted + 10.0, "{rejected} rejected, {accepted} accepted");
+        // A limit that falls to a tenth is followed in steps, and here only a few waiting calls share the
+        // rejections.
+        prop_assert!(simulation.attempts <= 20, "{} attempts", simulation.attempts);
     }
 }
 
-/// An estimate that searches, at some 50 calls a second, and the time.
+/// An estimate in the search phase, at about 50 calls a second, and the time.
 fn searching() -> (RateEstimate, Instant) {
     let mut now = Instant::now();
     let mut estimate = RateEstimate::new(now);
-    let first = estimate.sent(100, now);
-    estimate.refused(&first, None, None, now);
-    while estimate.known.as_ref().unwrap().rate() < 50.0 {
-        now += Duration::from_secs_f64(1.0 / estimate.known.as_ref().unwrap().rate());
-        let call = estimate.sent(100, now);
-        estimate.accepted(&call, true);
+    let first = estimate.record_sent(100, now);
+    estimate.record_throttled(&first, None, None, now);
+    while estimate.tracked.as_ref().unwrap().rate() < 50.0 {
+        now += Duration::from_secs_f64(1.0 / estimate.tracked.as_ref().unwrap().rate());
+        let call = estimate.record_sent(100, now);
+        estimate.record_accepted(&call, true);
     }
     (estimate, now)
 }
 
 #[test]
-fn refusals_of_a_moment_are_no_spent_window_and_do_not_end_the_search() {
+fn brief_429_responses_do_not_show_an_exhausted_window_or_end_the_search() {
     let (mut estimate, mut now) = searching();
     for _ in 0..6 {
         now += Duration::from_millis(100);
-        let call = estimate.sent(100, now);
-        estimate.refused(&call, None, None, now + Duration::from_millis(10));
+        let call = estimate.record_sent(100, now);
+        estimate.record_throttled(&call, None, None, now + Duration::from_millis(10));
     }
-    assert!(estimate.is_guess(), "nothing was accepted for half a second only");
+    assert!(estimate.is_searching(), "nothing was accepted for only half a second");
     for _ in 0..6 {
         now += Duration::from_millis(100);
-        let call = estimate.sent(100, now);
-        estimate.refused(&call, None, None, now + Duration::from_millis(10));
+        let call = estimate.record_sent(100, now);
+        estimate.record_throttled(&call, None, None, now + Duration::from_millis(10));
     }
-    assert!(!estimate.is_guess(), "it refuses for more than a second");
+    assert!(!estimate.is_searching(), "nothing was accepted for more than a second");
 }
 
 #[test]
-fn the_search_goes_back_to_what_was_accepted_between_two_refusals() {
+fn the_search_returns_to_the_rate_accepted_between_two_429_responses() {
     let (mut estimate, mut now) = searching();
     for _ in 0..2 {
-        let call = estimate.sent(100, now);
-        estimate.refused(&call, None, None, now);
+        let call = estimate.record_sent(100, now);
+        estimate.record_throttled(&call, None, None, now);
     }
-    // Then 45 a second are accepted, until the next refusal after 8 of them.
+    // Then 45 a second are accepted, until the next 429 response after 8 of them.
     for _ in 0..8 {
         now += Duration::from_secs_f64(1.0 / 45.0);
-        let call = estimate.sent(100, now);
-        estimate.accepted(&call, false);
+        let call = estimate.record_sent(100, now);
+        estimate.record_accepted(&call, false);
     }
-    let before = estimate.known.as_ref().unwrap().rate();
+    let before = estimate.tracked.as_ref().unwrap().rate();
     now += Duration::from_secs_f64(1.0 / 45.0);
-    let call = estimate.sent(100, now);
-    estimate.refused(&call, None, None, now);
-    let after = estimate.known.as_ref().unwrap().rate();
+    let call = estimate.record_sent(100, now);
+    estimate.record_throttled(&call, None, None, now);
+    let after = estimate.tracked.as_ref().unwrap().rate();
     assert!(after > before * 0.9, "{before} a second before, {after} after");
 }
 
-/// A provider without a limit: with 32 at once, which take a second each, some 32 calls a second are answered.
+/// A provider without a limit: with 32 at once, which take a second each, about 32 calls a second are
+/// answered.
 const UNLIMITED: (Counts, f64) = (Counts::Bucket(60.0), 1e9);
-const AT_ONCE: usize = 32;
+const CONCURRENCY: usize = 32;
 
-/// Plays a provider without a limit that refuses this share of the calls at a time; returns which part of what it can
-/// answer it has answered from second `from` on.
-fn with_strays(hint: Hint, strays: fn(f64) -> f64, (from, seconds): (f64, f64)) -> f64 {
+/// Simulates a provider without a limit that rejects this share of the calls at a time. Returns the answers
+/// from second `from` on as a share of what it can answer.
+fn with_random_rejections(hint: Hint, random_rejections: fn(f64) -> f64, (from, seconds): (f64, f64)) -> f64 {
     let start = Instant::now();
-    let mut play = Play::new(hint, AT_ONCE, seconds, start);
-    play.strays = strays;
-    play.run(start, |_| UNLIMITED);
-    let answered = play.accepted.iter().filter(|at| **at >= from).count() as f64;
-    answered / (AT_ONCE as f64 * (seconds - from))
+    let mut simulation = Simulation::new(hint, CONCURRENCY, seconds, start);
+    simulation.random_rejections = random_rejections;
+    simulation.run(start, |_| UNLIMITED);
+    let answered = simulation.accepted.iter().filter(|at| **at >= from).count() as f64;
+    answered / (CONCURRENCY as f64 * (seconds - from))
 }
 
 #[test]
-fn refusals_of_a_few_calls_at_random_are_no_limit() {
-    let few = with_strays(Hint::Nothing, |_| 0.002, (0.0, 600.0));
+fn random_429_responses_to_few_calls_show_no_limit() {
+    let few = with_random_rejections(Hint::Nothing, |_| 0.002, (0.0, 600.0));
     assert!(few > 0.95, "{few:.3} of the possible answers");
-    let more = with_strays(Hint::Nothing, |_| 0.01, (0.0, 600.0));
+    let more = with_random_rejections(Hint::Nothing, |_| 0.01, (0.0, 600.0));
     assert!(more > 0.85, "{more:.3} of the possible answers");
-    // Each asks for a second's rest of all calls, which it is given.
-    let obeyed = with_strays(Hint::Seconds, |_| 0.002, (0.0, 600.0));
+    // Each names a wait of one second for all calls, which is respected.
+    let obeyed = with_random_rejections(Hint::Seconds, |_| 0.002, (0.0, 600.0));
     assert!(obeyed > 0.9, "{obeyed:.3} of the possible answers");
 }
 
 #[test]
-fn an_incident_of_refusals_is_over_two_minutes_after_its_end() {
+fn two_minutes_after_an_incident_of_429_responses_the_rate_has_recovered() {
     let incident: fn(f64) -> f64 = |now| if (20.0..40.0).contains(&now) { 0.2 } else { 0.0 };
-    let after = with_strays(Hint::Nothing, incident, (160.0, 300.0));
+    let after = with_random_rejections(Hint::Nothing, incident, (160.0, 300.0));
     assert!(after > 0.95, "{after:.3} of the possible answers");
 }

@@ -1,69 +1,70 @@
-//! Fills templates, good and bad, and looks at what comes of it.
+//! Rendering of valid templates, and errors of invalid ones.
 
 use serde_json::json;
 
 use super::*;
-use crate::pipeline::facts::NoFacts;
+use crate::pipeline::symbols::NoSymbols;
 
 mod golden;
 mod limits;
 
-const HOW: Filled = Filled { allowance: Allowance::WHOLE, most: 4 << 20, none_is_empty: false };
+const OPTIONS: RenderOptions =
+    RenderOptions { allowance: Allowance::MAX, max_bytes: 4 << 20, none_is_empty: false };
 
 fn scope(item: serde_json::Value) -> (Arc<Scope>, Value) {
     let scope = Arc::new(Scope::new([StepName::from("category")].into(), Arc::new(item)));
     (scope.clone(), scope.view(&[0]))
 }
 
-fn fill(source: &str, item: serde_json::Value) -> Result<String, String> {
-    fill_with(source, item, HOW).map_err(|why| match why {
-        Unfilled::TooLong => "too long".to_owned(),
-        Unfilled::Failed(why) => why,
+fn render(source: &str, item: serde_json::Value) -> Result<String, String> {
+    render_with(source, item, OPTIONS).map_err(|error| match error {
+        RenderError::AllowanceExceeded => "allowance exceeded".to_owned(),
+        RenderError::Failed(reason) => reason,
     })
 }
 
-fn fill_with(source: &str, item: serde_json::Value, how: Filled) -> Result<String, Unfilled> {
+fn render_with(source: &str, item: serde_json::Value, options: RenderOptions) -> Result<String, RenderError> {
     let mut templates = Templates::new();
-    templates.add("t", source, &NoFacts).unwrap();
-    templates.fill("t", &scope(item).1, how)
+    templates.add("t", source, &NoSymbols).unwrap();
+    templates.render("t", &scope(item).1, options)
 }
 
-fn flaws(source: &str) -> Vec<String> {
-    let flaws = Templates::new().add("t", source, &NoFacts).err().unwrap_or_default();
-    flaws.into_iter().map(|flaw| flaw.message).collect()
+fn errors(source: &str) -> Vec<String> {
+    let errors = Templates::new().add("t", source, &NoSymbols).err().unwrap_or_default();
+    errors.into_iter().map(|error| error.message).collect()
 }
 
 #[track_caller]
-fn fails(source: &str, item: serde_json::Value, why: &str) {
-    let failed = fill(source, item).expect_err(source);
+fn assert_fails(source: &str, item: serde_json::Value, why: &str) {
+    let failed = render(source, item).expect_err(source);
     assert!(failed.contains(why), "{source}: {failed}");
 }
 
 #[test]
-fn an_item_and_answers_fill_a_template() {
+fn a_template_is_rendered_with_the_item_and_answers() {
     let mut templates = Templates::new();
     templates
         .add(
             "t",
             "{{ item.a.b }} {{ item.list | join(', ') }} {{ category }} <{{ item | tojson }}>",
-            &NoFacts,
+            &NoSymbols,
         )
         .unwrap();
     let (answers, value) = scope(json!({ "a": { "b": 1 }, "list": ["x", "y"] }));
-    answers.answer(0, &json!("URGENT"));
+    answers.set_answer(0, &json!("URGENT"));
     assert_eq!(
-        templates.fill("t", &value, HOW).unwrap(),
+        templates.render("t", &value, OPTIONS).unwrap(),
         r#"1 x, y URGENT <{"a": {"b": 1}, "list": ["x", "y"]}>"#
     );
 }
 
 #[test]
-fn what_is_missing_is_named_with_its_line() {
+fn an_undefined_name_is_reported_with_its_line() {
     assert_eq!(
-        fill("a\n{{ item.nickname }}", json!({})).unwrap_err(),
+        render("a\n{{ item.nickname }}", json!({})).unwrap_err(),
         "line 2: `item.nickname` is undefined"
     );
-    assert_eq!(fill("{{ item.a.b }}", json!({})).unwrap_err(), "line 1: `item.a` is undefined");
+    assert_eq!(render("{{ item.a.b }}", json!({})).unwrap_err(), "line 1: `item.a` is undefined");
     for (template, undefined, meant) in [
         ("{{ item.nmae }}", "item.nmae", "name"),
         ("{{ item.Name | upper }}", "item.Name", "name"),
@@ -73,29 +74,29 @@ fn what_is_missing_is_named_with_its_line() {
     ] {
         let item = json!({ "name": "x", "id": 1, "owner": { "address": "y" } });
         let expected = format!("line 1: `{undefined}` is undefined; did you mean `{meant}`?");
-        assert_eq!(fill(template, item).unwrap_err(), expected, "{template}");
+        assert_eq!(render(template, item).unwrap_err(), expected, "{template}");
     }
     assert_eq!(
-        fill("{{ item.a + 1 }}", json!({ "a": {} })).unwrap_err(),
+        render("{{ item.a + 1 }}", json!({ "a": {} })).unwrap_err(),
         "line 1: cannot calculate a map + a number, in `item.a + 1`"
     );
-    assert!(fill("{{ category }}", json!({})).unwrap_err().contains("`category`"));
+    assert!(render("{{ category }}", json!({})).unwrap_err().contains("`category`"));
 }
 
 #[test]
-fn a_missing_field_may_have_a_default_or_be_asked_for() {
-    assert_eq!(fill("[{{ item.nickname | default('-') }}]", json!({})).unwrap(), "[-]");
-    assert_eq!(fill("{% if item.x is defined %}a{% else %}b{% endif %}", json!({})).unwrap(), "b");
+fn an_undefined_field_may_have_a_default_or_be_tested() {
+    assert_eq!(render("[{{ item.nickname | default('-') }}]", json!({})).unwrap(), "[-]");
+    assert_eq!(render("{% if item.x is defined %}a{% else %}b{% endif %}", json!({})).unwrap(), "b");
 }
 
 #[test]
-fn none_is_equal_to_none_and_compared_with_nothing_else() {
-    let holds = |source: &str| {
+fn none_is_equal_to_none_and_comparing_it_with_other_values_is_an_error() {
+    let evaluate = |source: &str| {
         let mut templates = Templates::new();
-        templates.add_condition("c", source, &NoFacts).unwrap();
+        templates.add_condition("c", source, &NoSymbols).unwrap();
         let (answers, value) = scope(json!({ "absent": null }));
-        answers.answer(0, &json!(null));
-        templates.holds("c", &value, Allowance::WHOLE)
+        answers.set_answer(0, &json!(null));
+        templates.evaluate_condition("c", &value, Allowance::MAX)
     };
     for true_of_none in [
         "category is none",
@@ -106,9 +107,9 @@ fn none_is_equal_to_none_and_compared_with_nothing_else() {
         "not (category is not none and category == 'MARKETING')",
         "category | default('OTHER', true) == 'OTHER'",
     ] {
-        assert_eq!(holds(true_of_none), Ok(true), "{true_of_none}");
+        assert_eq!(evaluate(true_of_none), Ok(true), "{true_of_none}");
     }
-    assert_eq!(holds("category != none or category is not none"), Ok(false));
+    assert_eq!(evaluate("category != none or category is not none"), Ok(false));
     for source in [
         "category != 'MARKETING'",
         "category == 'MARKETING'",
@@ -119,53 +120,55 @@ fn none_is_equal_to_none_and_compared_with_nothing_else() {
         "category < none",
         "0 < category < 5",
     ] {
-        let Err(Unfilled::Failed(why)) = holds(source) else { panic!("{source} decides") };
+        let Err(RenderError::Failed(why)) = evaluate(source) else { panic!("{source} was evaluated") };
         assert!(why.contains("none"), "{source}: {why}");
     }
     let mut templates = Templates::new();
-    templates.add("t", "{{ category | join(', ') }}", &NoFacts).unwrap();
+    templates.add("t", "{{ category | join(', ') }}", &NoSymbols).unwrap();
     let (answers, value) = scope(json!({}));
-    answers.answer(0, &json!(null));
-    assert_eq!(templates.fill("t", &value, HOW), Ok(String::new()));
+    answers.set_answer(0, &json!(null));
+    assert_eq!(templates.render("t", &value, OPTIONS), Ok(String::new()));
 }
 
 #[test]
 fn a_condition_is_one_expression_and_nothing_else() {
     for wrong in ["a %}x{% if b", "a) or (b", "a =", "", "{{ a }}", "set a = 1"] {
-        assert!(Templates::new().add_condition("c", wrong, &NoFacts).is_err(), "{wrong}");
+        assert!(Templates::new().add_condition("c", wrong, &NoSymbols).is_err(), "{wrong}");
     }
     for right in
         ["item.a == '%}'", "not (item.a or item.b)", "'x' if item.a else 'y'", "item.a\n  and item.b"]
     {
-        assert!(Templates::new().add_condition("c", right, &NoFacts).is_ok(), "{right}");
+        assert!(Templates::new().add_condition("c", right, &NoSymbols).is_ok(), "{right}");
     }
 }
 
 #[test]
 fn what_the_engine_would_find_too_late_is_found_while_compiling() {
-    let flaws = Templates::new().add("t", "{{ item | jion(',') }} {{ 1 is od }}", &NoFacts).unwrap_err();
-    let told: Vec<&str> = flaws.iter().map(|flaw| flaw.message.as_str()).collect();
-    assert_eq!(told, ["unknown filter `jion`", "unknown test `od`"]);
-    assert_eq!(flaws[0].range, Some(10..14));
-    assert!(Templates::new().add("t", "{% include 'x' %}", &NoFacts).is_err());
-    assert!(Templates::new().add("t", "{% if 1 is not in [2] and 1 is eq 1 %}{% endif %}", &NoFacts).is_ok());
+    let errors = Templates::new().add("t", "{{ item | jion(',') }} {{ 1 is od }}", &NoSymbols).unwrap_err();
+    let messages: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
+    assert_eq!(messages, ["unknown filter `jion`", "unknown test `od`"]);
+    assert_eq!(errors[0].range, Some(10..14));
+    assert!(Templates::new().add("t", "{% include 'x' %}", &NoSymbols).is_err());
+    assert!(
+        Templates::new().add("t", "{% if 1 is not in [2] and 1 is eq 1 %}{% endif %}", &NoSymbols).is_ok()
+    );
 }
 
 #[test]
-fn unknown_names_in_map_and_select_unknown_methods_and_wrong_arguments_are_found_while_compiling() {
-    for (source, flaw) in [
+fn unknown_filters_tests_and_methods_and_wrong_arguments_are_compile_errors() {
+    for (source, error) in [
         ("{{ item.l | map('uper') }}", "unknown filter `uper`"),
         ("{{ item.l | map('replace', 'a') }}", "the filter `replace` takes 2 arguments"),
         ("{{ item.l | select('biggr', 3) }}", "unknown test `biggr`"),
         ("{{ item.l | select('gt') }}", "the test `gt` takes one argument"),
         ("{{ item.l | rejectattr('a', 'nope') }}", "unknown test `nope`"),
-        ("{{ item.x.upperr() }}", "unknown method `upperr`; filters stand after `|`"),
+        ("{{ item.x.upperr() }}", "unknown method `upperr`; filters follow `|`"),
         ("{{ item.x.upper(1) }}", "the method `upper` takes no argument"),
         ("{{ item.x | lower('a') }}", "the filter `lower` takes no argument"),
         ("{{ item.x | replace('a') }}", "the filter `replace` takes 2 arguments"),
-        ("{{ item.l | sort(revers=true) }}", "the filter `sort` knows no argument `revers`"),
+        ("{{ item.l | sort(revers=true) }}", "the filter `sort` has no argument `revers`"),
         ("{{ item.x is divisibleby }}", "the test `divisibleby` takes one argument"),
-        ("{{ item() }}", "`item` is no function"),
+        ("{{ item() }}", "`item` is not a function"),
         (
             "{{ item.x | upper | round }}",
             "the value of the filter `round` must be a number, not a text; make the text a number with `| float` or `| int`",
@@ -176,7 +179,7 @@ fn unknown_names_in_map_and_select_unknown_methods_and_wrong_arguments_are_found
             "the first argument of the filter `batch` must be a number, not a text; make the text a number with `| float` or `| int`",
         ),
     ] {
-        assert_eq!(flaws(source), [flaw], "{source}");
+        assert_eq!(errors(source), [error], "{source}");
     }
 }
 
@@ -190,12 +193,12 @@ fn methods_of_texts_and_maps_work_as_in_python() {
         ("{{ '{} of {}'.format(1, 2) }} {{ item.name.replace('Lee', 'Ray') }}", "1 of 2 Ann Ray"),
         ("{{ item.name.startswith('Ann') }}", "True"),
     ] {
-        assert_eq!(fill(source, item.clone()).as_deref(), Ok(text), "{source}");
+        assert_eq!(render(source, item.clone()).as_deref(), Ok(text), "{source}");
     }
 }
 
 #[test]
-fn a_missing_field_is_an_error_wherever_it_stands() {
+fn an_undefined_field_is_an_error_in_every_expression() {
     for source in [
         "{{ item.tags | join }}",
         "{{ item.tags | join(', ') }}",
@@ -226,18 +229,18 @@ fn a_missing_field_is_an_error_wherever_it_stands() {
         "{% macro m(a) %}{{ a }}{% endmacro %}{{ m(item.x) }}",
         "{{ item.x.upper() }}",
     ] {
-        let failed = fill(source, json!({ "list": [{ "a": 1 }] })).expect_err(source);
+        let failed = render(source, json!({ "list": [{ "a": 1 }] })).expect_err(source);
         assert!(failed.contains("undefined") || failed.contains("has no `x`"), "{source}: {failed}");
     }
-    assert_eq!(fill("{{ item.tags | join }}", json!({})).unwrap_err(), "line 1: `item.tags` is undefined");
+    assert_eq!(render("{{ item.tags | join }}", json!({})).unwrap_err(), "line 1: `item.tags` is undefined");
     assert_eq!(
-        fill("{{ item.l | map(attribute='x', default='-') | join }}", json!({ "l": [{}] })).unwrap(),
+        render("{{ item.l | map(attribute='x', default='-') | join }}", json!({ "l": [{}] })).unwrap(),
         "-"
     );
 }
 
 #[test]
-fn values_of_different_kinds_are_not_compared() {
+fn comparing_values_of_different_types_is_an_error() {
     let item = json!({ "amount": "7", "number": 7, "mixed": [1, "a"], "texts": ["1", "10"], "none": null });
     for source in [
         "{% if item.amount > 100 %}{% endif %}",
@@ -254,73 +257,73 @@ fn values_of_different_kinds_are_not_compared() {
         "{{ [{'a': 1}, {'a': 'x'}] | sort(attribute='a') }}",
         "{% if ('nan' | float) < 1 %}{% endif %}",
     ] {
-        fails(source, item.clone(), "cannot");
+        assert_fails(source, item.clone(), "cannot");
     }
-    fails("{% if item.amount > 100 %}{% endif %}", item.clone(), "`| float`");
+    assert_fails("{% if item.amount > 100 %}{% endif %}", item.clone(), "`| float`");
     for known in ["{% if true == 1 %}{% endif %}", "{% if [1] < [2] %}{% endif %}"] {
-        assert!(flaws(known)[0].contains("cannot compare"), "{known}");
+        assert!(errors(known)[0].contains("cannot compare"), "{known}");
     }
-    let decided = "{{ (item.amount | float) > 6.5 }} {{ item.number in [1, 7] }} {{ 'a' in item.mixed }} \
+    let valid = "{{ (item.amount | float) > 6.5 }} {{ item.number in [1, 7] }} {{ 'a' in item.mixed }} \
                    {{ item.texts | select('gt', '0') | list | length }} {{ item.number is divisibleby(7) }} \
                    {{ [3, 1.5, 2] | sort | join(',') }} {{ 1 < item.number <= 7 }} {{ 'b' not in item.mixed }}";
-    assert_eq!(fill(decided, item).unwrap(), "True True True 2 True 1.5,2,3 True True");
+    assert_eq!(render(valid, item).unwrap(), "True True True 2 True 1.5,2,3 True True");
 }
 
 #[test]
-fn whole_numbers_are_shown_and_compared_as_they_are_written() {
+fn integers_of_any_length_are_rendered_and_compared_exactly() {
     let number = "123456789012345678901234567890";
     let longer = "9".repeat(60);
     let parse = |text: &str| serde_json::from_str::<serde_json::Number>(text).unwrap();
-    // Read as floats, they are compared as floats; kept as written, exactly.
-    let shown = fill("{{ item.n }}", json!({ "n": parse("18446744073709551615") })).unwrap();
-    assert_eq!(shown, "18446744073709551615");
-    let long = |text: &str| values::whole(text).unwrap();
+    // Numbers that JSON parses as floats are compared as floats, and integers of any length exactly.
+    let rendered = render("{{ item.n }}", json!({ "n": parse("18446744073709551615") })).unwrap();
+    assert_eq!(rendered, "18446744073709551615");
+    let long = |text: &str| values::parse_integer(text).unwrap();
     assert_eq!(long(number).to_string(), number);
     assert_eq!(long(&longer).to_string(), longer);
-    let less = |a: &Value, b: &Value| operators::Comparison::Less.holds(a, b).unwrap();
+    let less = |a: &Value, b: &Value| operators::Comparison::Less.evaluate(a, b).unwrap();
     assert!(less(&long(number), &long(&longer)) && !less(&long(&longer), &long(number)));
     assert!(less(&long(&format!("-{longer}")), &Value::from(1)) && less(&Value::from(1e40), &long(&longer)));
-    assert!(operators::Comparison::Equal.holds(&long(&longer), &long(&longer)).unwrap());
+    assert!(operators::Comparison::Equal.evaluate(&long(&longer), &long(&longer)).unwrap());
 }
 
 #[test]
-fn a_step_sees_the_answers_of_its_needs_and_no_others() {
+fn a_step_can_use_only_the_answers_of_the_steps_it_needs() {
     let mut templates = Templates::new();
-    templates.add("t", "{{ category | default('OTHER') }}", &NoFacts).unwrap();
+    templates.add("t", "{{ category | default('OTHER') }}", &NoSymbols).unwrap();
     let scope = Arc::new(Scope::new([StepName::from("category")].into(), Arc::new(json!({}))));
-    scope.answer(0, &json!("URGENT"));
-    assert_eq!(templates.fill("t", &scope.view(&[]), HOW), Ok("OTHER".to_owned()));
-    assert_eq!(templates.fill("t", &scope.view(&[0]), HOW), Ok("URGENT".to_owned()));
+    scope.set_answer(0, &json!("URGENT"));
+    assert_eq!(templates.render("t", &scope.view(&[]), OPTIONS), Ok("OTHER".to_owned()));
+    assert_eq!(templates.render("t", &scope.view(&[0]), OPTIONS), Ok("URGENT".to_owned()));
 }
 
 #[test]
-fn text_passes_through_unchanged() {
+fn text_is_rendered_unchanged() {
     let source =
         "a {{ '{{' }} b\r\n{% raw %}{{ c }} {% d %}{% endraw %} \"e\" \\n # {# f #}{{ 'g' -}}  h\n\n";
     let text = "a {{ b\r\n{{ c }} {% d %} \"e\" \\n # gh\n";
-    assert_eq!(fill(source, json!({})).unwrap(), text);
+    assert_eq!(render(source, json!({})).unwrap(), text);
 }
 
 #[test]
-fn mentions_leave_out_what_the_template_sets_itself() {
-    let mentioned = |source: &str| {
-        let mentions = Templates::new().add("t", source, &NoFacts).unwrap();
-        let variables: Vec<String> = mentions.variables.into_keys().collect();
-        let paths: Vec<String> = mentions.paths.into_keys().collect();
+fn references_do_not_include_names_that_the_template_defines() {
+    let referenced = |source: &str| {
+        let references = Templates::new().add("t", source, &NoSymbols).unwrap();
+        let variables: Vec<String> = references.variables.into_keys().collect();
+        let paths: Vec<String> = references.paths.into_keys().collect();
         (variables.join(" "), paths.join(" "))
     };
-    let of = |variables: &str, paths: &str| (variables.to_owned(), paths.to_owned());
+    let expected = |variables: &str, paths: &str| (variables.to_owned(), paths.to_owned());
     assert_eq!(
-        mentioned("{% set x = item.a.b %}{{ x.y }}{% for y in item.l %}{{ y.z }}{% endfor %}"),
-        of("item", "item.a.b item.l")
+        referenced("{% set x = item.a.b %}{{ x.y }}{% for y in item.l %}{{ y.z }}{% endfor %}"),
+        expected("item", "item.a.b item.l")
     );
-    assert_eq!(mentioned("{% set a = a | default('b') %}{{ a }}"), of("a", ""));
-    assert_eq!(mentioned("{% set a %}{{ a }}{% endset %}"), of("a", ""));
-    assert_eq!(mentioned("{% set a, b = a, b %}"), of("a b", ""));
+    assert_eq!(referenced("{% set a = a | default('b') %}{{ a }}"), expected("a", ""));
+    assert_eq!(referenced("{% set a %}{{ a }}{% endset %}"), expected("a", ""));
+    assert_eq!(referenced("{% set a, b = a, b %}"), expected("a b", ""));
     assert_eq!(
-        mentioned("{% with a = a %}{{ a }}{% endwith %}{% for b in b %}{{ b }}{% endfor %}"),
-        of("a b", "")
+        referenced("{% with a = a %}{{ a }}{% endwith %}{% for b in b %}{{ b }}{% endfor %}"),
+        expected("a b", "")
     );
-    assert_eq!(mentioned("{% macro m(a=a) %}{{ a }}{{ c }}{% endmacro %}{{ m() }}"), of("a c", ""));
-    assert_eq!(mentioned("{{ item.x.upper() }}{{ item.y[0].z }}"), of("item", "item.x item.y"));
+    assert_eq!(referenced("{% macro m(a=a) %}{{ a }}{{ c }}{% endmacro %}{{ m() }}"), expected("a c", ""));
+    assert_eq!(referenced("{{ item.x.upper() }}{{ item.y[0].z }}"), expected("item", "item.x item.y"));
 }

@@ -1,10 +1,10 @@
-//! Good pipelines, and what becomes of them.
+//! Loading of valid pipelines.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::types::{RouteName, Shape};
+use crate::types::{ResponseFormat, RouteName};
 
 use super::super::{Defaults, Pipeline};
 use super::{parse, pipeline};
@@ -71,41 +71,47 @@ name = "leads"
 [[step]]
 name = "opening"
 temperature = 0.9
-reasks = 0
+max_validation_retries = 0
 deadline = "1m 30s"
 prompt = "One sentence for {{ item.name }}, {{ item.role }} at {{ item.company }}."
 "#;
 
 #[test]
-fn what_a_step_mentions_is_what_it_needs() {
+fn a_step_needs_the_steps_that_it_references() {
     let email = pipeline(EMAIL);
     assert_eq!(email.needs(3), [0, 2]);
     assert!((0..3).all(|step| email.needs(step).is_empty()));
     let accounts = pipeline(AD_ACCOUNTS);
     assert_eq!(accounts.needs(2), [0, 1]);
-    let more =
+    let explicit =
         pipeline("name='x'\n[[step]]\nname='a'\nprompt='p'\n[[step]]\nname='b'\nprompt='p'\nneeds=['a']\n");
-    assert_eq!(more.needs(1), [0]);
+    assert_eq!(explicit.needs(1), [0]);
 }
 
 #[test]
-fn a_steps_own_word_goes_before_the_pipelines_and_that_before_the_configurations() {
-    let text = "name='x'\n[defaults]\nreasks=1\nroute='strong'\n[[step]]\nname='a'\nprompt='p'\nreasks=0\n\
+fn a_setting_of_a_step_overrides_the_pipelines_default_and_that_the_configurations() {
+    let text = "name='x'\n[defaults]\nmax_validation_retries=1\nroute='strong'\n[[step]]\nname='a'\nprompt='p'\nmax_validation_retries=0\n\
         [[step]]\nname='b'\nprompt='p'\nroute='cheap'\n";
-    let configured =
-        Defaults { reasks: Some(5), deadline: Some(Duration::from_secs(7)), ..Defaults::default() };
+    let configured = Defaults {
+        max_validation_retries: Some(5),
+        deadline: Some(Duration::from_secs(7)),
+        ..Defaults::default()
+    };
     let routes = ["cheap", "strong"].map(RouteName::from);
-    let read = Pipeline::parse("p.toml", text, "".as_ref(), &configured, &routes).unwrap();
-    let [a, b] = read.steps() else { panic!("two steps") };
-    assert_eq!((a.reasks, a.route.as_str(), a.deadline), (0, "strong", Duration::from_secs(7)));
-    assert_eq!((b.reasks, b.route.as_str(), b.max_tokens), (1, "cheap", None));
+    let loaded = Pipeline::parse("p.toml", text, "".as_ref(), &configured, &routes).unwrap();
+    let [a, b] = loaded.steps() else { panic!("two steps") };
+    assert_eq!(
+        (a.max_validation_retries, a.route.as_str(), a.deadline),
+        (0, "strong", Duration::from_secs(7))
+    );
+    assert_eq!((b.max_validation_retries, b.route.as_str(), b.max_tokens), (1, "cheap", None));
     let leads = pipeline(LEADS);
     assert_eq!(leads.steps()[0].deadline, Duration::from_secs(90));
-    assert_eq!(pipeline(AD_ACCOUNTS).steps()[1].reasks, Defaults::REASKS);
+    assert_eq!(pipeline(AD_ACCOUNTS).steps()[1].max_validation_retries, Defaults::MAX_VALIDATION_RETRIES);
 }
 
 #[test]
-fn an_item_is_checked_before_it_costs_anything() {
+fn an_item_is_checked_against_the_input_schema() {
     let accounts = pipeline(AD_ACCOUNTS);
     assert_eq!(accounts.validate_item(&json!({ "id": "a", "spend": 1.5 })), Ok(()));
     let reason = accounts.validate_item(&json!({ "id": "a", "spend": -1 })).unwrap_err();
@@ -114,7 +120,7 @@ fn an_item_is_checked_before_it_costs_anything() {
 }
 
 #[test]
-fn a_schema_may_stand_in_a_file_beside_the_pipeline() {
+fn a_schema_may_be_in_a_file() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("facts.json"), r#"{ "type": "array" }"#).unwrap();
     std::fs::write(directory.path().join("broken.json"), "{").unwrap();
@@ -123,17 +129,17 @@ fn a_schema_may_stand_in_a_file_beside_the_pipeline() {
         "name='x'\n[input]\nschema='facts.json'\n[[step]]\nname='a'\nprompt='p'\nschema='facts.json'\n";
     std::fs::write(&file, text).unwrap();
     let routes = [RouteName::from("only")];
-    let read = Pipeline::load(&file, &Defaults::default(), &routes).unwrap();
-    assert_eq!(read.steps()[0].shape(), Shape::Json(json!({ "type": "array" }).into()));
-    assert!(read.validate_item(&json!({})).is_err());
+    let loaded = Pipeline::load(&file, &Defaults::default(), &routes).unwrap();
+    assert_eq!(loaded.steps()[0].response_format(), ResponseFormat::Json(json!({ "type": "array" }).into()));
+    assert!(loaded.validate_item(&json!({})).is_err());
     std::fs::write(&file, text.replace("facts", "broken")).unwrap();
-    let faults = Pipeline::load(&file, &Defaults::default(), &routes).unwrap_err();
-    assert_eq!(faults.0.len(), 2, "{faults}");
-    assert!(faults.0[0].message.contains("broken.json is no JSON"), "{faults}");
+    let diagnostics = Pipeline::load(&file, &Defaults::default(), &routes).unwrap_err();
+    assert_eq!(diagnostics.0.len(), 2, "{diagnostics}");
+    assert!(diagnostics.0[0].message.contains("broken.json is not JSON"), "{diagnostics}");
 }
 
 #[test]
-fn a_fault_on_a_single_line_needs_no_other_line() {
-    let faults = parse("name = 'x' y").map(|read| read.name().to_owned()).unwrap_err();
-    assert_eq!(faults.0.len(), 1, "{faults}");
+fn an_error_in_a_file_of_one_line_is_reported() {
+    let diagnostics = parse("name = 'x' y").map(|loaded| loaded.name().to_owned()).unwrap_err();
+    assert_eq!(diagnostics.0.len(), 1, "{diagnostics}");
 }

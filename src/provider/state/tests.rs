@@ -1,8 +1,11 @@
 use super::*;
-use crate::provider::{Awaited, Model};
-use crate::types::{Asker, Booked, Class, NanoUsd, Priority, Prompt, RunId};
+use crate::provider::admission::decision::NextCall;
+use crate::provider::admission::queued_call::IncomingCall;
+use crate::provider::{Call, CallReceiver, Model, Rejection};
+use crate::supervisor::Responder as ReplyTo;
+use crate::types::{Class, NanoUsd, Priority, Prompt, RequestContext, RunId, Spend};
 
-/// A provider whose actor takes calls into the queue by hand, and lets none leave.
+/// A provider whose calls are queued by hand and never sent.
 pub(in crate::provider) fn state() -> Arc<State> {
     let mut settings = Settings::default();
     settings.models.insert("m".into(), Model::default());
@@ -13,163 +16,173 @@ pub(in crate::provider) fn state() -> Arc<State> {
         base_url,
         keys: Vec::new(),
         headers: HeaderMap::new(),
-        purses: Vec::new(),
+        budgets: Vec::new(),
     };
     State::new(account, Handle::current()).unwrap()
 }
 
-/// Lays a call of a run into the queue, which pays from `purse`.
-fn ask(state: &State, run: RunId, purse: Option<&Arc<Purse>>) -> Awaited {
-    let (reply, awaited) = ReplyTo::awaited();
-    let asker = Asker { run, ..Asker::default() };
-    let call = Call { asker, purse: purse.cloned(), ..call(Duration::from_secs(600)) };
-    let asked = Instant::now();
-    state.enqueue(Arrival { call, reply, asked }, asked);
-    awaited
+/// Queues a call of a run that spends from `budget`.
+fn enqueue_for(state: &State, run: RunId, budget: Option<&Arc<SharedBudget>>) -> CallReceiver {
+    let (responder, receiver) = ReplyTo::channel();
+    let context = RequestContext { run, ..RequestContext::default() };
+    let call = Call { context, budget: budget.cloned(), ..call(Duration::from_secs(600)) };
+    let requested_at = Instant::now();
+    state.enqueue(IncomingCall { call, responder, requested_at }, requested_at);
+    receiver
 }
 
-/// A provider whose calls are likely to cost a quarter of a cent, before one was answered.
+/// A provider whose calls have an expected cost of a quarter of a cent before the first answer.
 fn priced() -> Arc<State> {
     let settings = "base_url = 'http://127.0.0.1:9'\nmodels.m = { price = { input = 1, output = 5 } }";
     let settings: Settings = toml::from_str(settings).unwrap();
-    let (base_url, headers) = (settings.base_url.clone().unwrap(), HeaderMap::new());
-    let (name, keys, purses) = ("a".into(), Vec::new(), Vec::new());
-    State::new(Account { name, settings, base_url, keys, headers, purses }, Handle::current()).unwrap()
+    let base_url = settings.base_url.clone().unwrap();
+    let headers = HeaderMap::new();
+    let name = "a".into();
+    let keys = Vec::new();
+    let budgets = Vec::new();
+    State::new(Account { name, settings, base_url, keys, headers, budgets }, Handle::current()).unwrap()
 }
 
 #[actix_web::test]
-async fn money_that_one_run_waits_for_holds_up_no_other_run_and_comes_back_with_its_call() {
+async fn a_run_that_waits_for_budget_blocks_no_other_run_and_its_reservation_returns_with_its_call() {
     tokio::time::pause();
-    let (state, purse) = (priced(), Purse::of_run(Some(NanoUsd(4_000_000)), Booked::default(), false));
-    let (capped, other) = (RunId::next(), RunId::next());
-    let _first = ask(&state, capped, Some(&purse));
-    let second = ask(&state, capped, Some(&purse));
-    let Next::Leave(first) = state.next(Instant::now()) else { panic!("there is money for one") };
-    assert!(matches!(state.next(Instant::now()), Next::Wait(until) if until > Instant::now()));
-    let _others = ask(&state, other, None);
+    let state = priced();
+    let budget = SharedBudget::for_run(Some(NanoUsd(4_000_000)), Spend::default(), false);
+    let capped = RunId::next();
+    let other = RunId::next();
+    let _first = enqueue_for(&state, capped, Some(&budget));
+    let second = enqueue_for(&state, capped, Some(&budget));
+    let NextCall::Ready(first) = state.next(Instant::now()) else { panic!("there is budget for one call") };
+    assert!(matches!(state.next(Instant::now()), NextCall::WaitUntil(until) if until > Instant::now()));
+    let _others = enqueue_for(&state, other, None);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let Next::Leave(others) = state.next(Instant::now()) else { panic!("another run is held up") };
-    assert_eq!(others.waiting.call.asker.run, other);
-    assert!(matches!(second.await.unwrap(), Err(Refused::Busy { .. })));
+    let NextCall::Ready(others) = state.next(Instant::now()) else { panic!("another run is blocked") };
+    assert_eq!(others.queued.call.context.run, other);
+    assert!(matches!(second.await.unwrap(), Err(Rejection::Busy { .. })));
 
-    let third = ask(&state, capped, Some(&purse));
-    assert!(matches!(state.next(Instant::now()), Next::Wait(_)));
-    // The call has left and its cost is unknown: it counts with what was reserved, and the next does not fit.
+    let third = enqueue_for(&state, capped, Some(&budget));
+    assert!(matches!(state.next(Instant::now()), NextCall::WaitUntil(_)));
+    // The call was sent and its cost is unknown: its reservation counts, and the next call does not fit.
     let mut permit = first.permit;
-    permit.leaves();
+    permit.mark_sent();
     drop(permit);
-    assert_eq!((purse.state().reserved, purse.state().spent.cost), (NanoUsd(0), NanoUsd(0)));
-    assert!(matches!(state.next(Instant::now()), Next::Nothing));
-    let Err(Refused::Budget { failure, all: true }) = third.await.unwrap() else { panic!("it left") };
+    assert_eq!((budget.status().reserved, budget.status().spent.cost), (NanoUsd(0), NanoUsd(0)));
+    assert!(matches!(state.next(Instant::now()), NextCall::Idle));
+    let Err(Rejection::Budget { failure, for_all_targets: true }) = third.await.unwrap() else {
+        panic!("the call was sent")
+    };
     assert_eq!(failure.class, Class::Budget);
-    // Once it is met nobody waits for it.
-    assert!(matches!(ask(&state, capped, Some(&purse)).await.unwrap(), Err(Refused::Budget { .. })));
+    // Once the cap is reached, no call waits for it.
+    assert!(matches!(
+        enqueue_for(&state, capped, Some(&budget)).await.unwrap(),
+        Err(Rejection::Budget { .. })
+    ));
 }
 
 #[actix_web::test]
-async fn calls_that_wait_for_a_limit_hear_within_a_second_that_there_is_no_money_left() {
-    let (state, purse) = (priced(), Purse::of_run(Some(NanoUsd(4_000_000)), Booked::default(), false));
-    let waiting = ask(&state, RunId::next(), Some(&purse));
-    purse.reserve(NanoUsd(5_000_000)).unwrap_err();
+async fn queued_calls_are_rejected_within_a_second_when_the_budget_is_exhausted() {
+    let state = priced();
+    let budget = SharedBudget::for_run(Some(NanoUsd(4_000_000)), Spend::default(), false);
+    let receiver = enqueue_for(&state, RunId::next(), Some(&budget));
+    budget.reserve(NanoUsd(5_000_000)).unwrap_err();
     state.sweep(Instant::now());
-    assert!(matches!(waiting.await.unwrap(), Err(Refused::Budget { all: true, .. })));
+    assert!(matches!(receiver.await.unwrap(), Err(Rejection::Budget { for_all_targets: true, .. })));
 }
 
 pub(in crate::provider) fn call(wait: Duration) -> Call {
     let prompt = Arc::new(Prompt::text("Anybody?"));
     let deadline = Instant::now() + wait;
-    let asker = Asker::default();
-    let (priority, retry, alone, stay) = (Priority::Batch, false, false, false);
-    let model = "m".into();
-    let not_with = Vec::new();
     Call {
         prompt,
-        model,
-        priority,
-        asker,
-        retry,
-        alone,
-        stay,
-        not_with,
-        departure: None,
-        purse: None,
-        held: crate::guard::HeldMemory::default(),
+        model: "m".into(),
+        priority: Priority::Batch,
+        context: RequestContext::default(),
+        is_retry: false,
+        only_option_now: false,
+        only_option: false,
+        excluded_keys: Vec::new(),
+        dispatch_signal: None,
+        budget: None,
+        memory: crate::guard::HeldMemory::default(),
         deadline,
     }
 }
 
-pub(in crate::provider) fn enqueue(state: &State, wait: Duration) -> Awaited {
-    let (reply, awaited) = ReplyTo::awaited();
-    let asked = Instant::now();
-    state.enqueue(Arrival { call: call(wait), reply, asked }, asked);
-    awaited
+pub(in crate::provider) fn enqueue(state: &State, wait: Duration) -> CallReceiver {
+    let (responder, receiver) = ReplyTo::channel();
+    let requested_at = Instant::now();
+    state.enqueue(IncomingCall { call: call(wait), responder, requested_at }, requested_at);
+    receiver
 }
 
 #[actix_web::test]
 async fn runs_share_the_capacity_of_a_provider_while_they_have_work() {
-    let (state, now) = (state(), Instant::now());
+    let state = state();
+    let now = Instant::now();
     let capacity = || state.capacity(Duration::MAX, now);
     let whole = capacity();
-    let one = state.share();
+    let one = state.share_capacity();
     assert_eq!(capacity(), whole);
-    let another = state.share();
+    let another = state.share_capacity();
     assert_eq!(capacity(), whole.div_ceil(2));
     drop((one, another));
     assert_eq!(capacity(), whole);
 }
 
 #[actix_web::test]
-async fn the_calls_of_a_runs_older_items_leave_first_whichever_came_first() {
-    let (state, run) = (state(), RunId::next());
-    let ask = |rank: u64| {
-        let (reply, awaited) = ReplyTo::awaited();
-        let asker = Asker { run, rank, ..Asker::default() };
-        let (call, asked) = (Call { asker, ..call(Duration::from_secs(600)) }, Instant::now());
-        state.enqueue(Arrival { call, reply, asked }, asked);
-        awaited
+async fn the_calls_of_a_runs_older_items_are_sent_first_whichever_arrived_first() {
+    let state = state();
+    let run = RunId::next();
+    let enqueue_for = |rank: u64| {
+        let (responder, receiver) = ReplyTo::channel();
+        let context = RequestContext { run, rank, ..RequestContext::default() };
+        let call = Call { context, ..call(Duration::from_secs(600)) };
+        let requested_at = Instant::now();
+        state.enqueue(IncomingCall { call, responder, requested_at }, requested_at);
+        receiver
     };
-    let _askers: Vec<Awaited> = [7, 8, 9, 3, 8, 1].into_iter().map(ask).collect();
-    let mut left = Vec::new();
-    while let Next::Leave(departure) = state.next(Instant::now()) {
-        left.push(departure.waiting.call.asker.rank);
+    let _receivers: Vec<CallReceiver> = [7, 8, 9, 3, 8, 1].into_iter().map(enqueue_for).collect();
+    let mut sent_ranks = Vec::new();
+    while let NextCall::Ready(ready) = state.next(Instant::now()) {
+        sent_ranks.push(ready.queued.call.context.rank);
     }
-    assert_eq!(left, [1, 3, 7, 8, 8, 9]);
+    assert_eq!(sent_ranks, [1, 3, 7, 8, 8, 9]);
 }
 
 #[actix_web::test]
-async fn calls_are_sent_away_when_their_time_is_up() {
+async fn queued_calls_are_rejected_at_their_deadline() {
     let state = state();
     tokio::time::pause();
-    let waiting = enqueue(&state, Duration::from_secs(600));
+    let receiver = enqueue(&state, Duration::from_secs(600));
     tokio::time::sleep(Duration::from_secs(599)).await;
     state.sweep(Instant::now());
     assert_eq!(state.lock().queue.len(), 1);
     tokio::time::sleep(Duration::from_secs(1)).await;
     state.sweep(Instant::now());
-    assert!(matches!(waiting.await.unwrap(), Err(Refused::Busy { .. })));
+    assert!(matches!(receiver.await.unwrap(), Err(Rejection::Busy { .. })));
 }
 
 #[actix_web::test]
-async fn a_call_whose_asker_has_gone_is_swept_out() {
+async fn a_queued_call_whose_caller_is_gone_is_removed() {
     let state = state();
-    let waiting = enqueue(&state, Duration::from_secs(600));
+    let receiver = enqueue(&state, Duration::from_secs(600));
     state.sweep(Instant::now());
     assert_eq!(state.lock().queue.len(), 1);
-    drop(waiting);
+    drop(receiver);
     state.sweep(Instant::now());
     assert!(state.lock().queue.is_empty());
 }
 
 #[actix_web::test]
-async fn a_call_whose_asker_has_gone_or_whose_time_is_up_never_leaves() {
+async fn a_call_without_a_caller_or_past_its_deadline_is_never_sent() {
     let state = state();
     tokio::time::pause();
     drop(enqueue(&state, Duration::from_secs(600)));
     let late = enqueue(&state, Duration::from_secs(5));
     assert_eq!(state.lock().queue.len(), 2);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(matches!(state.next(Instant::now()), Next::Nothing));
-    assert!(matches!(late.await.unwrap(), Err(Refused::Busy { .. })));
+    assert!(matches!(state.next(Instant::now()), NextCall::Idle));
+    assert!(matches!(late.await.unwrap(), Err(Rejection::Busy { .. })));
     let snapshot = state.snapshot(Instant::now());
-    assert_eq!((snapshot.calls, snapshot.waiting, snapshot.lanes[0].waiting), (0, 0, 0));
+    assert_eq!((snapshot.calls, snapshot.queued, snapshot.targets[0].queued), (0, 0, 0));
 }

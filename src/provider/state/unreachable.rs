@@ -1,18 +1,19 @@
-//! A provider in virtual time whose connections fail: a few at random, or all for a minute.
+//! Simulations in virtual time of a provider whose connections fail: a few at random, or all for a minute.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::time::sleep_until;
 
-use super::silent::{answers, comes, fails, limited};
+use super::unresponsive::{answer, enqueue_call, fail, limited};
 use super::*;
 use crate::guard::BreakerState;
-use crate::provider::Awaited;
+use crate::provider::CallReceiver;
+use crate::provider::admission::decision::{NextCall, ReadyCall};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Calls that wait, are in flight or come again, at most.
+/// Maximum number of calls that are queued, in flight or due for a retry.
 const OUTSTANDING: usize = 60;
 
 /// How a simulated call ends.
@@ -23,86 +24,87 @@ enum Fate {
     Reset(Duration),
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug, Default)]
-struct Came {
+struct Outcome {
     answered: usize,
-    /// When connections failed, from the beginning.
+    /// When connections failed, since the start.
     resets: Vec<Duration>,
-    /// Times that the shared breaker opened.
+    /// How often the endpoint breaker opened.
     openings: usize,
-    /// When the last answer came.
+    /// When the last answer arrived.
     ended: Duration,
 }
 
-/// Keeps some calls waiting until `wanted` of them were answered or `most` is over; each that fails is made once more,
-/// half a second later. `fate` says how a call of a step ends that leaves so long after the beginning.
+/// Keeps some calls queued until `wanted` of them were answered or `max_time` has passed; each failed call is
+/// retried once, half a second later. `fate` returns how a call of a step ends that is sent at this time since
+/// the start.
 async fn simulate(
     state: &Arc<State>,
     steps: &[&str],
-    (wanted, most): (usize, Duration),
+    (wanted, max_time): (usize, Duration),
     mut fate: impl FnMut(&str, Duration) -> Fate,
-) -> Came {
+) -> Outcome {
     let began = Instant::now();
-    let mut came = Came::default();
-    let mut askers: Vec<(String, Awaited)> = Vec::new();
-    let mut asked = 0;
-    let mut due: Vec<(Instant, String)> = Vec::new();
-    let mut out: Vec<(Instant, Fate, Departure)> = Vec::new();
+    let mut result = Outcome::default();
+    let mut receivers: Vec<(String, CallReceiver)> = Vec::new();
+    let mut queued = 0;
+    let mut retries: Vec<(Instant, String)> = Vec::new();
+    let mut in_flight: Vec<(Instant, Fate, ReadyCall)> = Vec::new();
     let mut next_sweep = began + SECOND;
     let mut was_open = false;
-    while came.answered < wanted && began.elapsed() < most {
-        while asked < wanted && askers.len() + due.len() < OUTSTANDING {
-            let step = steps[asked % steps.len()];
-            askers.push((step.to_owned(), comes(state, false, Some(step))));
-            asked += 1;
+    while result.answered < wanted && began.elapsed() < max_time {
+        while queued < wanted && receivers.len() + retries.len() < OUTSTANDING {
+            let step = steps[queued % steps.len()];
+            receivers.push((step.to_owned(), enqueue_call(state, false, Some(step))));
+            queued += 1;
         }
         let now = Instant::now();
-        for (_, step) in due.extract_if(.., |(at, _)| *at <= now) {
-            let awaited = comes(state, false, Some(&step));
-            askers.push((step, awaited));
+        for (_, step) in retries.extract_if(.., |(at, _)| *at <= now) {
+            let receiver = enqueue_call(state, false, Some(&step));
+            receivers.push((step, receiver));
         }
         let wake = loop {
             match state.next(now) {
-                Next::Leave(mut departure) => {
-                    departure.permit.leaves();
-                    let step = departure.waiting.call.asker.step.clone().unwrap();
+                NextCall::Ready(mut ready) => {
+                    ready.permit.mark_sent();
+                    let step = ready.queued.call.context.step.clone().unwrap();
                     let fate = fate(step.as_str(), now - began);
                     let (Fate::Answered(after) | Fate::Reset(after)) = fate;
-                    out.push((now + after, fate, *departure));
+                    in_flight.push((now + after, fate, *ready));
                 }
-                Next::Wait(until) => break until,
-                Next::Nothing => break next_sweep,
+                NextCall::WaitUntil(until) => break until,
+                NextCall::Idle => break next_sweep,
             }
         };
-        let is_open = state.lock().door.state(now) != BreakerState::Closed;
-        came.openings += usize::from(is_open && !was_open);
+        let is_open = state.lock().endpoint_breaker.state(now) != BreakerState::Closed;
+        result.openings += usize::from(is_open && !was_open);
         was_open = is_open;
-        // What is refused comes again, as the router sees to it.
-        for (step, awaited) in std::mem::take(&mut askers) {
-            let mut awaited = awaited;
-            match (&mut awaited).now_or_never() {
-                None => askers.push((step, awaited)),
-                Some(Ok(Err(_))) => due.push((now + SECOND / 2, step)),
+        // A rejected call is queued again, as the router does.
+        for (step, receiver) in std::mem::take(&mut receivers) {
+            let mut receiver = receiver;
+            match (&mut receiver).now_or_never() {
+                None => receivers.push((step, receiver)),
+                Some(Ok(Err(_))) => retries.push((now + SECOND / 2, step)),
                 Some(_) => {}
             }
         }
-        let events = out.iter().map(|(at, ..)| *at).chain(due.iter().map(|(at, _)| *at));
+        let events = in_flight.iter().map(|(at, ..)| *at).chain(retries.iter().map(|(at, _)| *at));
         let first = events.chain([next_sweep, wake]).min().unwrap();
         sleep_until(first.max(now + MILLISECOND)).await;
         let now = Instant::now();
-        for (_, fate, departure) in out.extract_if(.., |(at, ..)| *at <= now) {
+        for (_, fate, ready) in in_flight.extract_if(.., |(at, ..)| *at <= now) {
             match fate {
                 Fate::Answered(after) => {
-                    answers(departure, after);
-                    came.answered += 1;
-                    came.ended = began.elapsed();
+                    answer(ready, after);
+                    result.answered += 1;
+                    result.ended = began.elapsed();
                 }
                 Fate::Reset(after) => {
-                    came.resets.push(began.elapsed());
-                    let step = departure.waiting.call.asker.step.clone().unwrap();
-                    fails(departure, Class::NetworkError, after);
-                    due.push((now + SECOND / 2, step.as_str().to_owned()));
+                    result.resets.push(began.elapsed());
+                    let step = ready.queued.call.context.step.clone().unwrap();
+                    fail(ready, Class::NetworkError, after);
+                    retries.push((now + SECOND / 2, step.as_str().to_owned()));
                 }
             }
         }
@@ -111,7 +113,7 @@ async fn simulate(
             next_sweep = now + SECOND;
         }
     }
-    came
+    result
 }
 
 fn reset() -> Fate {
@@ -119,42 +121,48 @@ fn reset() -> Fate {
 }
 
 #[actix_web::test]
-async fn two_requests_whose_connections_fail_keep_no_other_from_being_answered() {
+async fn two_requests_whose_connections_fail_delay_no_other() {
     tokio::time::pause();
     for concurrency in [8, 32] {
         let state =
             limited(&format!("concurrency = {{ min = 1, start = {concurrency}, max = {concurrency} }}"));
-        // The first two are reset whenever they are made; they come again twice a second.
+        // The first two are reset whenever they are sent; they are retried twice a second.
         let mut steps = vec!["good"; concurrency * 40];
         steps[..2].fill("bad");
         let fate = |step: &str, _| if step == "bad" { reset() } else { Fate::Answered(SECOND / 5) };
-        let came = simulate(&state, &steps, (steps.len(), 7 * SECOND), fate).await;
-        assert!(came.answered > concurrency * 25, "{} answered", came.answered);
-        assert_eq!(came.openings, 0, "with {concurrency} at once");
-        assert!(came.resets.len() >= 6, "{}", came.resets.len());
+        let result = simulate(&state, &steps, (steps.len(), 7 * SECOND), fate).await;
+        assert!(result.answered > concurrency * 25, "{} answered", result.answered);
+        assert_eq!(result.openings, 0, "with {concurrency} at once");
+        assert!(result.resets.len() >= 6, "{}", result.resets.len());
     }
 }
 
 #[actix_web::test]
-async fn an_outage_costs_a_dozen_connections_beside_those_in_flight_however_many_calls_wait() {
+async fn an_outage_costs_a_dozen_connections_beside_those_in_flight_however_many_calls_are_queued() {
     tokio::time::pause();
     for concurrency in [1, 4, 32] {
         let state =
             limited(&format!("concurrency = {{ min = 1, start = {concurrency}, max = {concurrency} }}"));
-        let (from, until) = (5 * SECOND, 65 * SECOND);
+        let from = 5 * SECOND;
+        let until = 65 * SECOND;
         let fate = |_: &str, at: Duration| match () {
             () if at >= until => Fate::Answered(SECOND),
             () if at >= from => reset(),
-            // What was in flight when it began breaks off with it.
+            // Calls in flight at the start of the outage break off with it.
             () if at + SECOND > from => Fate::Reset(from - at),
             () => Fate::Answered(SECOND),
         };
-        let came = simulate(&state, &["s"], (concurrency * 40, 400 * SECOND), fate).await;
-        assert_eq!(came.answered, concurrency * 40, "with {concurrency} at once");
-        assert!(came.resets.len() <= concurrency + 12, "{} with {concurrency} at once", came.resets.len());
-        // Before, it was busy for five seconds; it is used within ten seconds of its return, and soon as before.
+        let result = simulate(&state, &["s"], (concurrency * 40, 400 * SECOND), fate).await;
+        assert_eq!(result.answered, concurrency * 40, "with {concurrency} at once");
+        assert!(
+            result.resets.len() <= concurrency + 12,
+            "{} with {concurrency} at once",
+            result.resets.len()
+        );
+        // Before the outage, the provider was busy for five seconds; it is used again within ten seconds of its
+        // recovery, and soon as much as before.
         let ideal = until + 35 * SECOND;
-        assert!(came.ended <= ideal + 20 * SECOND, "{:?} with {concurrency} at once", came.ended);
+        assert!(result.ended <= ideal + 20 * SECOND, "{:?} with {concurrency} at once", result.ended);
     }
 }
 
@@ -162,7 +170,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_few_connections_that_fail_at_random_open_no_breaker_and_cost_little_time(
+    fn a_few_random_connection_failures_open_no_breaker_and_cost_little_time(
         seed in any::<u64>(),
         share in 0.0..0.06f64,
         concurrency in 8usize..40,
@@ -171,20 +179,21 @@ proptest! {
         let run = async {
             tokio::time::pause();
             let limits = format!("concurrency = {{ min = 1, start = {concurrency}, max = {concurrency} }}");
-            let (state, mut random) = (limited(&limits), fastrand::Rng::with_seed(seed));
+            let state = limited(&limits);
+            let mut random = fastrand::Rng::with_seed(seed);
             let wanted = concurrency * 60;
             let long = Duration::from_millis(long);
             let fate = |step: &str, _| {
                 let after = if step == "long" { long } else { SECOND / 5 };
                 if random.f64() < share { Fate::Reset(MILLISECOND) } else { Fate::Answered(after) }
             };
-            let came = simulate(&state, &["short", "long"], (wanted, 3_000 * SECOND), fate).await;
-            (came, wanted, (long + SECOND / 5) * 30)
+            let result = simulate(&state, &["short", "long"], (wanted, 3_000 * SECOND), fate).await;
+            (result, wanted, (long + SECOND / 5) * 30)
         };
-        let (came, wanted, ideal) = actix_rt::System::new().block_on(run);
-        prop_assert_eq!((came.answered, came.openings), (wanted, 0));
+        let (result, wanted, ideal) = actix_rt::System::new().block_on(run);
+        prop_assert_eq!((result.answered, result.openings), (wanted, 0));
         // At the end some calls are waited for alone.
-        let most = ideal.mul_f64(1.3) + Duration::from_millis(long) * 3 + 5 * SECOND;
-        prop_assert!(came.ended <= most, "{:?} of {:?}", came.ended, ideal);
+        let max_time = ideal.mul_f64(1.3) + Duration::from_millis(long) * 3 + 5 * SECOND;
+        prop_assert!(result.ended <= max_time, "{:?} of {:?}", result.ended, ideal);
     }
 }

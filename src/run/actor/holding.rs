@@ -1,4 +1,4 @@
-//! How a run holds, and when it pauses instead.
+//! Decides when a run holds and when it pauses instead.
 
 use std::time::Duration;
 
@@ -8,120 +8,125 @@ use tracing::{info, warn};
 
 use super::Run;
 use crate::clock;
-use crate::pipeline::walk::Settled;
 use crate::run::advice::advice;
 use crate::run::hold::Hold;
+use crate::run::item_result::ItemResult;
 use crate::run::progress::Holding;
-use crate::run::report::Ended;
+use crate::run::report::RunOutcome;
 use crate::types::{Failure, ItemStatus};
 
-/// A longer wait is shown as this one.
-const LONGEST: Duration = Duration::from_hours(24 * 366);
+/// A longer wait is displayed as this one.
+const MAX_DISPLAYED_WAIT: Duration = Duration::from_hours(24 * 366);
 
-/// How long requests that wait at the router have to come back and fail, where those of their hold are given up.
-const GIVING_UP: Duration = Duration::from_secs(15);
+/// How long requests in the router's queue have to return and fail, after the requests of their hold were
+/// failed.
+const TIME_TO_FAIL_QUEUED_REQUESTS: Duration = Duration::from_secs(15);
 
 impl Run {
-    /// Looks whether the targets can be used, and pauses where waiting does not help.
-    pub(super) fn look_at_holds(&mut self) {
+    /// Updates the holds, and pauses if waiting does not help.
+    pub(super) fn update_holds(&mut self) {
         let now = Instant::now();
-        self.gate.look(self.max_hold, now);
-        // What waits at the router for a provider that stays out is left for later.
-        if self.gave_up.is_some_and(|at| now.saturating_duration_since(at) >= GIVING_UP) {
+        self.gate.update(self.max_hold, now);
+        // Requests that the router still queues for an unusable provider are deferred.
+        if self
+            .held_items_failed_at
+            .is_some_and(|at| now.saturating_duration_since(at) >= TIME_TO_FAIL_QUEUED_REQUESTS)
+        {
             self.stop.send_replace(true);
         }
-        // A run whose input or output has failed goes on with what is under way, and holds as any other.
+        // A run whose input or output has failed finishes the items in flight, and holds like any other run.
         if *self.stop.borrow() {
             return;
         }
-        match self.gate.too_long(self.max_hold, now) {
-            Some(hold) if self.gives_up => return self.give_up_hold(of_hold(&hold), now),
-            Some(hold) => return self.pause(of_hold(&hold)),
+        match self.gate.hold_to_end_session(self.max_hold, now) {
+            Some(hold) if self.fails_held_items => return self.fail_held_items(failure_of_hold(&hold), now),
+            Some(hold) => return self.pause(failure_of_hold(&hold)),
             None => {}
         }
-        let held = self.gate.holding();
-        // A hold also begins between two looks, when a request comes back.
-        match (std::mem::replace(&mut self.logs_hold, held.is_some()), held) {
-            (false, Some((route, hold))) => warn!(%route, why = %of_hold(&hold), "the run holds"),
+        let oldest = self.gate.oldest_hold();
+        // A hold also begins between two updates, when a request fails.
+        match (std::mem::replace(&mut self.is_hold_logged, oldest.is_some()), oldest) {
+            (false, Some((route, hold))) => warn!(%route, why = %failure_of_hold(&hold), "the run holds"),
             (true, None) => info!("the run holds no longer"),
             (false, None) | (true, Some(_)) => {}
         }
     }
 
-    /// Counts an item that has settled, and pauses when too many have failed. With the last item known, the input decides
-    /// whether there is anything left to pause.
-    pub(super) fn count_failure(&mut self, settled: &Settled) {
-        let (failed, completed) =
-            (settled.status == ItemStatus::Failed, settled.status == ItemStatus::Completed);
-        let Some(limit) = self.failures.count(failed, completed) else { return };
-        if self.ended != Ended::Whole {
+    /// Counts a finished item, and pauses if too many have failed. If no item is in flight, the run pauses only
+    /// if the input has another item.
+    pub(super) fn count_failed(&mut self, result: &ItemResult) {
+        let failed = result.status == ItemStatus::Failed;
+        let completed = result.status == ItemStatus::Completed;
+        let Some(limit) = self.failure_limit.count(failed, completed) else { return };
+        if self.outcome != RunOutcome::Completed {
             return;
         }
-        let Some((step, failure)) = &settled.error else { return };
-        let message = format!("{limit}; the last one at step {step}: {}", failure.message);
+        let Some((step, failure)) = &result.error else { return };
+        let message = format!("{limit}; the last at step {step}: {}", failure.message);
         let why = Failure { message: message.into(), ..Failure::new(failure.class, "") };
         if self.in_flight.is_empty() {
-            self.too_many.get_or_insert(why);
+            self.pending_pause.get_or_insert(why);
         } else {
             self.pause(why);
         }
     }
 
-    /// Pauses before another item begins, where too many have failed.
+    /// Pauses before another item starts, if too many have failed.
     pub(super) fn pause_before_another(&mut self) {
-        if let Some(why) = self.too_many.take().filter(|_| self.ended == Ended::Whole) {
+        if let Some(why) = self.pending_pause.take().filter(|_| self.outcome == RunOutcome::Completed) {
             self.pause(why);
         }
     }
 
-    /// Takes no more items, and fails those whose requests hold.
-    fn give_up_hold(&mut self, why: Failure, now: Instant) {
-        warn!(%why, "the run gives up what holds");
-        self.gate.give_up();
-        self.gave_up.get_or_insert(now);
+    /// Stops reading items, and fails those whose requests hold.
+    fn fail_held_items(&mut self, why: Failure, now: Instant) {
+        warn!(%why, "the run fails the items that hold");
+        self.gate.fail_held();
+        self.held_items_failed_at.get_or_insert(now);
         self.paused.get_or_insert(why);
-        self.stop_intake(Ended::Paused);
+        self.stop_intake(RunOutcome::Paused);
     }
 
-    /// Takes no more items, and leaves those unfinished whose requests wait.
+    /// Stops reading items, and leaves those unfinished whose requests wait.
     fn pause(&mut self, why: Failure) {
         info!(%why, "the run pauses");
         self.paused.get_or_insert(why);
-        self.stop_intake(Ended::Paused);
+        self.stop_intake(RunOutcome::Paused);
         self.stop.send_replace(true);
     }
 
     /// Returns why the run holds now, if it does.
     pub(super) fn holding(&self, now: Instant) -> Option<Holding> {
-        let (route, hold) = self.gate.holding()?;
-        let until = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
+        let (route, hold) = self.gate.oldest_hold()?;
+        let seconds_until = |at: Instant| at.saturating_duration_since(now).as_secs_f64();
         Some(Holding {
             route,
             target: hold.target.as_ref().map(ToString::to_string),
-            class: hold.why.class,
-            message: hold.why.message,
-            seconds: now.saturating_duration_since(hold.since).as_secs_f64(),
-            retry_in_seconds: until(hold.retry_at),
-            until_in_seconds: hold.named.map(until),
+            class: hold.failure.class,
+            message: hold.failure.message,
+            duration_seconds: now.saturating_duration_since(hold.since).as_secs_f64(),
+            retry_in_seconds: seconds_until(hold.retry_at),
+            until_in_seconds: hold.provider_retry_at.map(seconds_until),
         })
     }
 }
 
-/// Shows when that time will have passed.
-fn until(wait: Duration) -> String {
-    let wait = SignedDuration::try_from(wait.min(LONGEST)).unwrap_or_default();
+/// Returns the time after `wait` for messages.
+fn time_text(wait: Duration) -> String {
+    let wait = SignedDuration::try_from(wait.min(MAX_DISPLAYED_WAIT)).unwrap_or_default();
     match clock::now().checked_add(wait) {
         Ok(at) => format!(" (until {})", at.strftime("%Y-%m-%d %H:%M UTC")),
         Err(_) => String::new(),
     }
 }
 
-/// Returns the failure that says why a run cannot go on, with what a user can do about it.
-fn of_hold(hold: &Hold) -> Failure {
-    let Hold { why, target, named, .. } = hold;
-    let advice = advice(why, target.as_ref()).map_or_else(String::new, |advice| format!("; {advice}"));
+/// Returns the failure that explains why a run cannot continue, with advice for the user.
+fn failure_of_hold(hold: &Hold) -> Failure {
+    let Hold { failure, target, provider_retry_at, .. } = hold;
+    let advice = advice(failure, target.as_ref()).map_or_else(String::new, |advice| format!("; {advice}"));
     let target = target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
-    let until = named.map_or_else(String::new, |at| until(at.saturating_duration_since(Instant::now())));
-    let message = format!("{target}{}{until}{advice}", why.message);
-    Failure { message: message.into(), ..Failure::new(why.class, "") }
+    let until = provider_retry_at
+        .map_or_else(String::new, |at| time_text(at.saturating_duration_since(Instant::now())));
+    let message = format!("{target}{}{until}{advice}", failure.message);
+    Failure { message: message.into(), ..Failure::new(failure.class, "") }
 }

@@ -1,4 +1,4 @@
-//! Made-up runs, played in steps of a tenth of a second, and what is foretold of them.
+//! Simulated runs in steps of a tenth of a second, and the forecasts of them.
 
 use std::collections::VecDeque;
 
@@ -6,174 +6,213 @@ use super::*;
 
 const TICK: f64 = 0.1;
 
-/// A run as it may go.
-struct Play {
+/// A simulated run.
+struct SimulatedRun {
     items: u64,
-    /// Questions of an item, one after the other.
+    /// Requests of an item, one after the other.
     steps: u64,
     window: u64,
-    /// Calls that may leave in a second, and at once.
-    pace: fn(f64) -> f64,
-    out_at_once: usize,
+    /// Calls that may be sent per second, and at once.
+    rate: fn(f64) -> f64,
+    max_in_flight: usize,
     /// Seconds that a call takes, by its number.
-    takes: fn(u64) -> f64,
-    /// From when until when no call comes back.
+    call_seconds: fn(u64) -> f64,
+    /// Interval in which no call ends.
     outage: Option<(f64, f64)>,
 }
 
-const PLAY: Play = Play {
+const DEFAULT_RUN: SimulatedRun = SimulatedRun {
     items: 400,
     steps: 1,
     window: 60,
-    pace: |_| f64::MAX,
-    out_at_once: 30,
-    takes: |_| 1.5,
+    rate: |_| f64::MAX,
+    max_in_flight: 30,
+    call_seconds: |_| 1.5,
     outage: None,
 };
 
-/// What was foretold, and when the run was over.
-struct Played {
-    /// At what time, how many seconds were to come, and how much the whole was to cost.
-    told: Vec<(f64, Option<f64>, Option<f64>)>,
+/// The forecasts, and the real end of the run.
+struct SimulationResult {
+    /// Time, forecast of the remaining seconds, and forecast of the total cost.
+    forecasts: Vec<(f64, Option<f64>, Option<f64>)>,
     seconds: f64,
     dollars: f64,
-    /// Half of a call, which nobody can tell at the end.
-    slack: f64,
+    /// Half a call, which is not predictable at the end.
+    tolerance: f64,
 }
 
-impl Play {
-    fn play(&self) -> Played {
-        let (mut forecast, mut work) =
-            (Forecast::default(), Work { steps: Some(self.steps), ..Work::default() });
-        let (mut queue, mut out): (VecDeque<u64>, Vec<(f64, u64)>) = (VecDeque::new(), Vec::new());
-        let mut asked = vec![0; self.items as usize];
-        let (mut begun, mut left, mut may_leave, mut now) = (0, 0, 1.0, 0.0);
-        let mut told = Vec::new();
-        while work.ended < self.items {
+impl SimulatedRun {
+    fn simulate(&self) -> SimulationResult {
+        let mut forecast = Forecast::default();
+        let mut work = WorkCounts { requests_per_item: Some(self.steps), ..WorkCounts::default() };
+        let mut queue: VecDeque<u64> = VecDeque::new();
+        let mut in_flight: Vec<(f64, u64)> = Vec::new();
+        let mut requests_of_item = vec![0; self.items as usize];
+        let mut started = 0;
+        let mut sent = 0;
+        let mut send_allowance = 1.0;
+        let mut now = 0.0;
+        let mut forecasts = Vec::new();
+        while work.finished < self.items {
             now += TICK;
-            while work.in_flight < self.window && begun < self.items {
-                queue.push_back(begun);
-                (begun, work.in_flight) = (begun + 1, work.in_flight + 1);
+            while work.in_flight < self.window && started < self.items {
+                queue.push_back(started);
+                started += 1;
+                work.in_flight += 1;
             }
-            may_leave = (may_leave + (self.pace)(now) * TICK).min((self.pace)(now).max(1.0));
-            while may_leave >= 1.0 && out.len() < self.out_at_once {
+            send_allowance = (send_allowance + (self.rate)(now) * TICK).min((self.rate)(now).max(1.0));
+            while send_allowance >= 1.0 && in_flight.len() < self.max_in_flight {
                 let Some(item) = queue.pop_front() else { break };
-                out.push((now + (self.takes)(left), item));
-                (left, may_leave) = (left + 1, may_leave - 1.0);
+                in_flight.push((now + (self.call_seconds)(sent), item));
+                sent += 1;
+                send_allowance -= 1.0;
             }
             if self.outage.is_none_or(|(from, to)| now < from || now > to) {
-                let (back, still): (Vec<_>, Vec<_>) = out.into_iter().partition(|(at, _)| *at <= now);
-                out = still;
-                for (_, item) in back {
-                    asked[item as usize] += 1;
-                    work.questions += 1;
-                    if asked[item as usize] < self.steps {
+                let (ended, remaining): (Vec<_>, Vec<_>) =
+                    in_flight.into_iter().partition(|(at, _)| *at <= now);
+                in_flight = remaining;
+                for (_, item) in ended {
+                    requests_of_item[item as usize] += 1;
+                    work.requests += 1;
+                    if requests_of_item[item as usize] < self.steps {
                         queue.push_back(item);
                     } else {
-                        (work.ended, work.in_flight) = (work.ended + 1, work.in_flight - 1);
-                        work.of_ended += self.steps;
+                        work.finished += 1;
+                        work.in_flight -= 1;
+                        work.requests_of_finished += self.steps;
                     }
                 }
             }
-            work.to_come = Some((self.items - begun) as f64);
-            work.call_seconds = if work.questions > 0 { (self.takes)(0) } else { 0.0 };
-            forecast.learn(now, &work);
-            let dollars = cost(&work, work.questions as f64 * 0.01, work.of_ended as f64 * 0.01);
-            told.push((now, forecast.seconds_left(now, &work), dollars));
+            work.unread_items = Some((self.items - started) as f64);
+            work.call_seconds = if work.requests > 0 { (self.call_seconds)(0) } else { 0.0 };
+            forecast.update(now, &work);
+            let dollars = cost(&work, work.requests as f64 * 0.01, work.requests_of_finished as f64 * 0.01);
+            forecasts.push((now, forecast.seconds_left(now, &work), dollars));
         }
-        Played { told, seconds: now, dollars: work.questions as f64 * 0.01, slack: (self.takes)(5) / 2.0 }
+        SimulationResult {
+            forecasts,
+            seconds: now,
+            dollars: work.requests as f64 * 0.01,
+            tolerance: (self.call_seconds)(5) / 2.0,
+        }
     }
 }
 
-impl Played {
-    /// Asserts that from `from` on everything is foretold, to a fifth, and to half a call or three seconds at the end.
-    fn is_right_from(&self, from: f64) {
-        let (mut times, mut costs) = (0, 0);
-        for (at, left, dollars) in &self.told {
+impl SimulationResult {
+    /// Asserts that from `from` on everything is forecast to within a fifth, and at the end to within half a
+    /// call or three seconds.
+    fn assert_accurate_from(&self, from: f64) {
+        let mut times = 0;
+        let mut costs = 0;
+        for (at, seconds_left, dollars) in &self.forecasts {
             let real = self.seconds - at;
             if *at >= from {
-                let left = left.unwrap_or_else(|| panic!("nothing is told after {at:.1} s"));
+                let seconds_left = seconds_left.unwrap_or_else(|| panic!("no forecast at {at:.1} s"));
                 assert!(
-                    (left - real).abs() <= (real * 0.2).max(self.slack.max(3.0)),
-                    "{left:.1} s told at {at:.1} s, {real:.1} s real"
+                    (seconds_left - real).abs() <= (real * 0.2).max(self.tolerance.max(3.0)),
+                    "{seconds_left:.1} s forecast at {at:.1} s, {real:.1} s real"
                 );
                 times += 1;
             }
             if let Some(dollars) = dollars {
-                assert!((dollars / self.dollars - 1.0).abs() < 0.2, "${dollars} told at {at:.1} s");
+                assert!((dollars / self.dollars - 1.0).abs() < 0.2, "${dollars} forecast at {at:.1} s");
                 costs += 1;
             }
         }
-        assert!(times > 50 && costs > 50, "{times} and {costs} were told");
+        assert!(times > 50 && costs > 50, "{times} and {costs} forecasts");
     }
 
-    fn told_between(&self, from: f64, to: f64) -> impl Iterator<Item = &(f64, Option<f64>, Option<f64>)> {
-        self.told.iter().filter(move |(at, ..)| (from..to).contains(at))
+    fn forecasts_between(
+        &self,
+        from: f64,
+        to: f64,
+    ) -> impl Iterator<Item = &(f64, Option<f64>, Option<f64>)> {
+        self.forecasts.iter().filter(move |(at, ..)| (from..to).contains(at))
     }
 }
 
 #[test]
-fn a_paced_run_is_foretold_though_most_items_only_wait() {
-    Play { pace: |_| 10.0, out_at_once: 500, ..PLAY }.play().is_right_from(6.0);
+fn a_rate_limited_run_is_forecast_although_most_items_only_wait() {
+    SimulatedRun { rate: |_| 10.0, max_in_flight: 500, ..DEFAULT_RUN }.simulate().assert_accurate_from(6.0);
 }
 
 #[test]
-fn a_paced_run_of_three_steps_is_foretold_before_its_first_item_has_ended() {
-    let run = Play { pace: |_| 10.0, out_at_once: 500, steps: 3, items: 200, ..PLAY }.play();
-    run.is_right_from(6.0);
-    assert!(run.told_between(0.0, 10.0).all(|(.., dollars)| dollars.is_none()), "a price without an item");
+fn a_rate_limited_run_of_three_steps_is_forecast_before_its_first_item_has_finished() {
+    let run =
+        SimulatedRun { rate: |_| 10.0, max_in_flight: 500, steps: 3, items: 200, ..DEFAULT_RUN }.simulate();
+    run.assert_accurate_from(6.0);
+    assert!(
+        run.forecasts_between(0.0, 10.0).all(|(.., dollars)| dollars.is_none()),
+        "a cost forecast without a finished item"
+    );
 }
 
 #[test]
-fn a_run_without_a_limit_is_foretold_in_the_rhythm_of_its_calls() {
-    Play { items: 600, ..PLAY }.play().is_right_from(8.0);
-    Play { items: 600, takes: |call| 0.5 + (call * 7 % 20) as f64 / 10.0, ..PLAY }.play().is_right_from(8.0);
+fn a_run_without_a_rate_limit_is_forecast_from_the_duration_of_its_calls() {
+    SimulatedRun { items: 600, ..DEFAULT_RUN }.simulate().assert_accurate_from(8.0);
+    SimulatedRun { items: 600, call_seconds: |call| 0.5 + (call * 7 % 20) as f64 / 10.0, ..DEFAULT_RUN }
+        .simulate()
+        .assert_accurate_from(8.0);
 }
 
 #[test]
-fn long_calls_few_at_once_are_foretold_after_a_few_of_them() {
-    let run = Play { items: 60, out_at_once: 4, window: 8, takes: |call| 15.0 + (call % 11) as f64, ..PLAY };
-    run.play().is_right_from(90.0);
+fn long_calls_with_low_concurrency_are_forecast_after_a_few_of_them() {
+    let run = SimulatedRun {
+        items: 60,
+        max_in_flight: 4,
+        window: 8,
+        call_seconds: |call| 15.0 + (call % 11) as f64,
+        ..DEFAULT_RUN
+    };
+    run.simulate().assert_accurate_from(90.0);
 }
 
 #[test]
-fn a_run_that_gets_faster_is_foretold_once_it_has() {
+fn a_run_that_gets_faster_is_forecast_after_it_did() {
     let slow_start = |now: f64| if now < 20.0 { 1.0 + now / 2.0 } else { 11.0 };
-    Play { items: 1_000, pace: slow_start, out_at_once: 500, ..PLAY }.play().is_right_from(34.0);
+    SimulatedRun { items: 1_000, rate: slow_start, max_in_flight: 500, ..DEFAULT_RUN }
+        .simulate()
+        .assert_accurate_from(34.0);
 }
 
 #[test]
-fn in_an_outage_nothing_is_foretold_and_after_it_what_comes_then() {
+fn there_is_no_forecast_in_an_outage_and_an_accurate_one_after_it() {
     let outage = Some((30.0, 60.0));
-    let run = Play { items: 800, pace: |_| 10.0, out_at_once: 100, outage, ..PLAY }.play();
-    assert!(run.told_between(10.0, 30.0).all(|(_, left, _)| left.is_some()));
-    assert!(run.told_between(40.0, 60.0).all(|(_, left, _)| left.is_none()), "a guess in the outage");
-    // What had left before comes back at once.
-    run.is_right_from(75.0);
+    let run =
+        SimulatedRun { items: 800, rate: |_| 10.0, max_in_flight: 100, outage, ..DEFAULT_RUN }.simulate();
+    assert!(run.forecasts_between(10.0, 30.0).all(|(_, sent, _)| sent.is_some()));
+    assert!(run.forecasts_between(40.0, 60.0).all(|(_, sent, _)| sent.is_none()), "a forecast in the outage");
+    // Calls that were sent before the outage end at once.
+    run.assert_accurate_from(75.0);
 }
 
 #[test]
-fn nothing_is_foretold_from_little_or_of_an_end_that_nobody_knows() {
-    let (mut forecast, mut work) =
-        (Forecast::default(), Work { in_flight: 9, to_come: Some(9.0), ..Work::default() });
+fn there_is_no_forecast_from_few_samples_or_for_an_unknown_number_of_items() {
+    let mut forecast = Forecast::default();
+    let mut work = WorkCounts { in_flight: 9, unread_items: Some(9.0), ..WorkCounts::default() };
     for second in 1..=60_u64 {
-        (work.questions, work.of_ended, work.ended) = (second / 6, second / 6, second / 6);
-        forecast.learn(second as f64, &work);
+        work.requests = second / 6;
+        work.requests_of_finished = second / 6;
+        work.finished = second / 6;
+        forecast.update(second as f64, &work);
         assert_eq!(forecast.seconds_left(second as f64, &work), None, "{second}");
     }
     assert_eq!(cost(&work, 1.0, 1.0), Some(2.8));
-    assert_eq!(cost(&Work { ended: 9, ..work }, 1.0, 1.0), None);
-    work.to_come = None;
+    assert_eq!(cost(&WorkCounts { finished: 9, ..work }, 1.0, 1.0), None);
+    work.unread_items = None;
     assert_eq!((forecast.seconds_left(60.0, &work), cost(&work, 1.0, 1.0)), (None, None));
 }
 
 #[test]
-fn a_long_run_keeps_a_short_memory() {
-    let (mut forecast, mut work) = (Forecast::default(), Work { steps: Some(1), ..Work::default() });
+fn a_long_run_keeps_few_samples() {
+    let mut forecast = Forecast::default();
+    let mut work = WorkCounts { requests_per_item: Some(1), ..WorkCounts::default() };
     for tick in 0..20_000_u64 {
-        (work.questions, work.of_ended, work.ended) = (tick, tick, tick);
+        work.requests = tick;
+        work.requests_of_finished = tick;
+        work.finished = tick;
         work.call_seconds = 30.0;
-        forecast.learn(tick as f64 * TICK, &work);
+        forecast.update(tick as f64 * TICK, &work);
     }
     assert!(forecast.samples.len() < 300, "{}", forecast.samples.len());
 }

@@ -1,4 +1,4 @@
-//! A figure that is not known exactly.
+//! An estimate with bounds.
 
 use std::iter::Sum;
 use std::ops::{Add, Mul};
@@ -7,37 +7,37 @@ use serde::Serialize;
 
 use crate::types::{NanoUsd, Price, Tokens, Usage};
 
-/// What something will be: hardly less than `low`, most likely about `likely`, hardly more than `high`.
+/// An estimate: `likely`, with about 95% of the probability between `low` and `high`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Range {
-    /// As little as it may be.
+    /// The lower bound.
     pub low: f64,
-    /// What is most likely.
+    /// The most likely value.
     pub likely: f64,
-    /// As much as it may be.
+    /// The upper bound.
     pub high: f64,
 }
 
 impl Range {
-    /// Makes a range of one number that is certain.
+    /// Makes a range of one certain number.
     pub fn exactly(number: f64) -> Self {
         Self { low: number, likely: number, high: number }
     }
 
-    /// Foretells the sum over `count` values from the `seen` ones, which were picked at random: their mean times
-    /// `count`, give or take twice its standard error (a normal distribution has 19 of 20 in there). With few
-    /// values the error itself is uncertain, so that it is taken to be a fifth of the mean at least below 30.
-    pub(super) fn of_mean(seen: &[f64], count: f64) -> Self {
+    /// Estimates the sum over `count` values from a random sample of them: the mean times `count`, plus or minus
+    /// twice its standard error (19 of 20 values of a normal distribution). The error of a small sample is itself
+    /// uncertain: below 30 values twice the error is taken to be at least a fifth of the mean.
+    pub(super) fn estimate_total(seen: &[f64], count: f64) -> Self {
         let number = seen.len() as f64;
         if seen.is_empty() {
             return Self::default();
         }
         let mean = seen.iter().sum::<f64>() / number;
         let spread = seen.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (number - 1.0).max(1.0);
-        // All of them were seen: nothing is left open.
-        let left_open = ((count - number) / count.max(1.0)).max(0.0).sqrt();
+        // Finite population correction: a sample of all values has no error.
+        let correction = ((count - number) / count.max(1.0)).max(0.0).sqrt();
         let few = if number < 30.0 { mean * 0.2 / 2.0 } else { 0.0 };
-        let error = (spread / number).sqrt().max(few) * left_open;
+        let error = (spread / number).sqrt().max(few) * correction;
         let total = |mean: f64| (mean * count).max(0.0);
         Self { low: total(mean - 2.0 * error), likely: total(mean), high: total(mean + 2.0 * error) }
     }
@@ -71,8 +71,8 @@ impl Sum for Range {
     }
 }
 
-/// Returns what `input` and `output` tokens cost in `calls` calls: how long each prompt is decides which price
-/// counts.
+/// Returns the cost of `input` and `output` tokens in `calls` calls. The length of each prompt decides which price
+/// applies.
 pub(super) fn cost(price: &Price, input: Range, output: Range, calls: Range) -> Range {
     let of = |input: f64, output: f64, calls: f64| {
         let calls = calls.max(1.0);
@@ -92,19 +92,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_foretells_within_twice_its_standard_error() {
+    fn the_bounds_of_a_sample_are_twice_its_standard_error() {
         let seen: Vec<f64> = (0..100).map(|number| f64::from(number % 10)).collect();
-        let range = Range::of_mean(&seen, 1e6);
+        let range = Range::estimate_total(&seen, 1e6);
         assert!((range.likely - 4.5e6).abs() < 1.0);
         // Standard deviation 2.887, standard error 0.2887.
         assert!((range.high - range.likely - 2.0 * 0.2887e6).abs() < 3e3, "{range:?}");
     }
 
     #[test]
-    fn few_that_are_all_alike_prove_little_and_all_of_them_everything() {
-        let few = Range::of_mean(&[3.0, 3.0], 100.0);
+    fn a_small_sample_of_equal_values_has_wide_bounds_and_a_full_sample_has_none() {
+        let few = Range::estimate_total(&[3.0, 3.0], 100.0);
         assert!(few.low < 290.0 && few.high > 310.0, "{few:?}");
-        assert_eq!(Range::of_mean(&[3.0, 5.0], 2.0), Range::exactly(8.0));
-        assert_eq!(Range::of_mean(&[], 5.0), Range::default());
+        assert_eq!(Range::estimate_total(&[3.0, 5.0], 2.0), Range::exactly(8.0));
+        assert_eq!(Range::estimate_total(&[], 5.0), Range::default());
     }
 }

@@ -1,21 +1,21 @@
-//! What became of the items of a sample, read from the store.
+//! The results of a sample's items, read from the store.
 
 use std::collections::BTreeMap;
 
-use crate::store::{Error, KnownItem, RunNumber, Store};
-use crate::types::{Attempt, ItemKey, ItemStatus, LaneName, Outcome, RouteName, StepName};
+use crate::store::{Error, RunNumber, Store, StoredItem};
+use crate::types::{Attempt, ItemKey, ItemStatus, Outcome, RouteName, StepName, TargetName};
 
-use super::StepPlan;
+use super::plan::StepPlan;
 use super::range::Range;
 
-/// The items of a sample that have settled.
+/// The items of a sample that have finished.
 #[derive(Debug)]
 pub struct Sample {
-    items: Vec<KnownItem>,
+    items: Vec<StoredItem>,
 }
 
 impl Sample {
-    /// Reads what became of these items of a run.
+    /// Reads these items of a run.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -24,7 +24,7 @@ impl Sample {
         for some in keys.chunks(200) {
             items.extend(store.look_up(run, some).await?.into_iter().flatten());
         }
-        items.retain(|item| item.settled.is_some());
+        items.retain(|item| item.outcome.is_some());
         Ok(Self { items })
     }
 
@@ -33,28 +33,28 @@ impl Sample {
     }
 
     pub(super) fn failed(&self) -> u64 {
-        let failed = |item: &&KnownItem| {
-            item.settled.as_ref().is_some_and(|settled| settled.status == ItemStatus::Failed)
+        let failed = |item: &&StoredItem| {
+            item.outcome.as_ref().is_some_and(|outcome| outcome.status == ItemStatus::Failed)
         };
         self.items.iter().filter(failed).count() as u64
     }
 
-    /// Returns what the sample has cost; `None` when a cost is not known.
+    /// Returns the cost of the sample; `None` when a cost is not known.
     pub(super) fn spent(&self) -> Option<f64> {
-        self.items.iter().map(|item| cost(attempts(item))).sum()
+        self.items.iter().map(|item| cost(sent_attempts(item))).sum()
     }
 
-    /// Foretells what all `items` cost.
+    /// Estimates the cost of all `items`.
     pub(super) fn cost(&self, items: u64) -> Option<Range> {
-        let each: Option<Vec<f64>> = self.items.iter().map(|item| cost(attempts(item))).collect();
-        each.map(|each| Range::of_mean(&each, items as f64))
+        let each: Option<Vec<f64>> = self.items.iter().map(|item| cost(sent_attempts(item))).collect();
+        each.map(|each| Range::estimate_total(&each, items as f64))
     }
 
-    /// Foretells a step of `items` items.
+    /// Estimates a step of `items` items.
     pub(super) fn step(&self, step: &StepName, route: &RouteName, items: u64) -> StepPlan {
         let range = |of: fn(&Attempt) -> f64| {
             let each: Vec<f64> = self.items.iter().map(|item| of_step(item, step).map(of).sum()).collect();
-            Range::of_mean(&each, items as f64)
+            Range::estimate_total(&each, items as f64)
         };
         let costs: Option<Vec<f64>> = self.items.iter().map(|item| cost(of_step(item, step))).collect();
         StepPlan {
@@ -62,45 +62,46 @@ impl Sample {
             calls: range(|_| 1.0),
             input: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.input.0 as f64)),
             output: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.output.0 as f64)),
-            cost_usd: costs.map(|costs| Range::of_mean(&costs, items as f64)),
+            cost_usd: costs.map(|costs| Range::estimate_total(&costs, items as f64)),
         }
     }
 
-    /// Returns the share of all calls that a lane had.
-    pub(super) fn share_of(&self, lane: &LaneName) -> f64 {
-        let all = || self.items.iter().flat_map(attempts);
-        all().filter(|attempt| attempt.lane == *lane).count() as f64 / all().count().max(1) as f64
+    /// Returns the share of all calls that went to a target.
+    pub(super) fn share_of(&self, target: &TargetName) -> f64 {
+        let all = || self.items.iter().flat_map(sent_attempts);
+        all().filter(|attempt| attempt.target == *target).count() as f64 / all().count().max(1) as f64
     }
 
-    /// Returns how long an answered call took on average, in seconds, by lane.
+    /// Returns the mean duration of an answered call in seconds, by target.
     pub(super) fn seconds(&self) -> BTreeMap<String, f64> {
         let mut times: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for attempt in self.items.iter().flat_map(attempts) {
+        for attempt in self.items.iter().flat_map(sent_attempts) {
             if attempt.outcome == Outcome::Answered {
-                let (sum, count) = times.entry(attempt.lane.to_string()).or_default();
-                (*sum, *count) = (*sum + attempt.took.as_secs_f64(), *count + 1.0);
+                let (sum, count) = times.entry(attempt.target.to_string()).or_default();
+                *sum += attempt.duration.as_secs_f64();
+                *count += 1.0;
             }
         }
-        times.into_iter().map(|(lane, (sum, count))| (lane, sum / count)).collect()
+        times.into_iter().map(|(target, (sum, count))| (target, sum / count)).collect()
     }
 }
 
-/// Returns the calls of an item that left.
-fn attempts(item: &KnownItem) -> impl Iterator<Item = &Attempt> {
-    item.steps.iter().flat_map(|step| step.record.trail.0.iter()).filter(|attempt| left(attempt))
+/// Returns the attempts of an item that were sent.
+fn sent_attempts(item: &StoredItem) -> impl Iterator<Item = &Attempt> {
+    item.steps.iter().flat_map(|step| step.record.attempts.0.iter()).filter(|attempt| was_sent(attempt))
 }
 
-fn of_step<'a>(item: &'a KnownItem, step: &'a StepName) -> impl Iterator<Item = &'a Attempt> {
+fn of_step<'a>(item: &'a StoredItem, step: &'a StepName) -> impl Iterator<Item = &'a Attempt> {
     let records = item.steps.iter().filter(move |known| known.record.step == *step);
-    records.flat_map(|known| known.record.trail.0.iter()).filter(|attempt| left(attempt))
+    records.flat_map(|known| known.record.attempts.0.iter()).filter(|attempt| was_sent(attempt))
 }
 
-fn left(attempt: &Attempt) -> bool {
+fn was_sent(attempt: &Attempt) -> bool {
     !matches!(attempt.outcome, Outcome::Refused(_) | Outcome::Lost(_))
 }
 
-/// Returns what calls cost; one that failed without any charge costs nothing, and one of which nobody knows has an
-/// unknown cost.
+/// Returns the cost of calls; `None` where the cost of one is not known. A call that failed without a charge costs
+/// nothing.
 fn cost<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Option<f64> {
     attempts
         .map(|attempt| match (&attempt.cost, &attempt.outcome) {

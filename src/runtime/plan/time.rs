@@ -1,100 +1,90 @@
-//! How long a run takes at least, by each limit that is known of its providers.
+//! Lower bounds of a run's duration, one for each known limit of its providers.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use serde::Serialize;
-
 use crate::provider::Limits;
-use crate::types::{LaneName, ProviderName};
+use crate::types::{ProviderName, TargetName};
 
+use super::plan::{Bound, Plan, TargetPlan};
 use super::range::Range;
-use super::{LanePlan, Plan, Sample};
+use super::sample::Sample;
 use crate::runtime::pointsman::Pointsman;
 
-/// One limit, and how long a run takes by it alone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Bound {
-    /// The provider, or the model at it, that has the limit.
-    pub of: String,
-    /// The limit, in words.
-    pub limit: String,
-    /// Seconds.
-    pub seconds: Range,
-}
-
-/// What a provider is going to be asked.
+/// The expected load of a provider.
 #[derive(Debug, Default, Clone, Copy)]
 struct Load {
     calls: Range,
     input: Range,
     output: Range,
-    /// All calls together, in seconds; 0 when nobody knows how long one takes.
+    /// The duration of all calls together, in seconds; 0 when the duration of a call is not known.
     seconds: Range,
 }
 
-/// Returns every bound, the longest first. Without a sample each route's first lane is taken to answer everything.
+/// Returns every bound, the longest first. Without a sample the first target of each route is assumed to answer
+/// all requests.
 pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>) -> Vec<Bound> {
     let mut loads: BTreeMap<ProviderName, Load> = BTreeMap::new();
-    let mut of_models: BTreeMap<String, (LaneName, Load)> = BTreeMap::new();
+    let mut model_loads: BTreeMap<String, (TargetName, Load)> = BTreeMap::new();
     let times = sample.map(Sample::seconds).unwrap_or_default();
-    for (route, lanes) in &plan.routes {
+    for (route, targets) in &plan.routes {
         let steps = || plan.steps.values().filter(|step| step.route == *route);
-        let of_route = Load {
+        let route_load = Load {
             calls: steps().map(|step| step.calls).sum(),
             input: steps().map(|step| step.input).sum(),
             output: steps().map(|step| step.output).sum(),
             seconds: Range::default(),
         };
-        let all: f64 = lanes.iter().filter_map(|lane| lane.share).sum();
-        for (at, lane) in lanes.iter().enumerate() {
-            let share = share_of(lane, at, all);
-            let took = times.get(&lane.lane.to_string()).copied().unwrap_or(0.0);
-            let more = Load {
-                calls: of_route.calls * share,
-                input: of_route.input * share,
-                output: of_route.output * share,
-                seconds: of_route.calls * (share * took),
+        let total_share: f64 = targets.iter().filter_map(|target| target.share).sum();
+        for (at, target) in targets.iter().enumerate() {
+            let share = share_of(target, at, total_share);
+            let mean_seconds = times.get(&target.target.to_string()).copied().unwrap_or(0.0);
+            let load = Load {
+                calls: route_load.calls * share,
+                input: route_load.input * share,
+                output: route_load.output * share,
+                seconds: route_load.calls * (share * mean_seconds),
             };
-            loads.entry(lane.lane.provider.clone()).or_default().add(more);
-            let of_model = of_models.entry(lane.lane.to_string());
-            of_model.or_insert_with(|| (lane.lane.clone(), Load::default())).1.add(more);
+            loads.entry(target.target.provider.clone()).or_default().add(load);
+            let model_load = model_loads.entry(target.target.to_string());
+            model_load.or_insert_with(|| (target.target.clone(), Load::default())).1.add(load);
         }
     }
     let providers = &pointsman.config().providers;
     let accounts = loads.iter().filter_map(|(provider, load)| {
         let settings = providers.get(provider)?;
-        let of_all = settings.max_concurrency.and_then(|max| at_once(&provider.to_string(), load, max));
-        Some(by_limits(&provider.to_string(), load, &settings.limits).into_iter().chain(of_all))
+        let by_max_concurrency =
+            settings.max_concurrency.and_then(|max| by_concurrency(&provider.to_string(), load, max));
+        Some(by_limits(&provider.to_string(), load, &settings.limits).into_iter().chain(by_max_concurrency))
     });
-    let models = of_models.values().filter_map(|(lane, load)| {
-        let settings = providers.get(&lane.provider)?;
-        let own = settings.models.get(&lane.model)?.limits.as_ref();
-        let by_own = own.map(|own| by_limits(&lane.to_string(), load, own)).unwrap_or_default();
-        // An account's concurrency holds for each of its models by itself.
+    let models = model_loads.values().filter_map(|(target, load)| {
+        let settings = providers.get(&target.provider)?;
+        let own = settings.models.get(&target.model)?.limits.as_ref();
+        let by_own = own.map(|own| by_limits(&target.to_string(), load, own)).unwrap_or_default();
+        // An account's concurrency limit applies to each of its models separately.
         let concurrency = own.map_or(settings.limits.concurrency, |own| own.concurrency);
-        Some(by_own.into_iter().chain(at_once(&lane.to_string(), load, concurrency.max)))
+        Some(by_own.into_iter().chain(by_concurrency(&target.to_string(), load, concurrency.max)))
     });
     let mut bounds: Vec<Bound> = accounts.flatten().chain(models.flatten()).collect();
     bounds.sort_by(|one, other| other.seconds.likely.total_cmp(&one.seconds.likely));
     bounds
 }
 
-/// Returns the share of its route's calls that a lane has: what it had in the sample, else all of the first.
-fn share_of(lane: &LanePlan, at: usize, all: f64) -> f64 {
-    match lane.share {
-        Some(share) if all > 0.0 => share / all,
+/// Returns a target's share of its route's calls: its share in the sample, else 1 for the first target.
+fn share_of(target: &TargetPlan, at: usize, total_share: f64) -> f64 {
+    match target.share {
+        Some(share) if total_share > 0.0 => share / total_share,
         _ if at == 0 => 1.0,
         _ => 0.0,
     }
 }
 
 impl Load {
-    fn add(&mut self, more: Self) {
-        self.calls = self.calls + more.calls;
-        self.input = self.input + more.input;
-        self.output = self.output + more.output;
-        self.seconds = self.seconds + more.seconds;
+    fn add(&mut self, other: Self) {
+        self.calls = self.calls + other.calls;
+        self.input = self.input + other.input;
+        self.output = self.output + other.output;
+        self.seconds = self.seconds + other.seconds;
     }
 }
 
@@ -122,14 +112,14 @@ fn by_limits(of: &str, load: &Load, limits: &Limits) -> Vec<Bound> {
     .filter_map(|(limit, seconds, need, what)| {
         let limit = limit?;
         let text = format!("{limit} {what}");
-        Some(Bound { of: of.to_owned(), limit: text, seconds: need.per(limit) * seconds })
+        Some(Bound { limit_of: of.to_owned(), limit: text, seconds: need.per(limit) * seconds })
     })
     .collect()
 }
 
-/// Returns the bound of so many calls in flight; `None` while the time that one takes is not known.
-fn at_once(of: &str, load: &Load, max: NonZeroU32) -> Option<Bound> {
+/// Returns the bound of a limit on calls in flight; `None` while the duration of a call is not known.
+fn by_concurrency(of: &str, load: &Load, max: NonZeroU32) -> Option<Bound> {
     let seconds = load.seconds.per(f64::from(max.get()));
-    let limit = format!("{max} calls at once");
-    (load.seconds.likely > 0.0).then(|| Bound { of: of.to_owned(), limit, seconds })
+    let limit = format!("{max} concurrent calls");
+    (load.seconds.likely > 0.0).then(|| Bound { limit_of: of.to_owned(), limit, seconds })
 }

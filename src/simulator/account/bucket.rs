@@ -1,114 +1,115 @@
-//! One limit's bucket: it refills steadily, holds a minute's or a second's worth, and may owe.
+//! Token bucket of one limit. It refills at a constant rate, and its capacity is the limit of a minute or a
+//! second.
 //!
-//! It goes below zero when a call was larger than it, and when answers grow longer than what it held. It
-//! never reads a clock.
+//! The level becomes negative after a call larger than the capacity, or after more output tokens than the level.
+//! Pure: the caller passes `now`.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Cost, Gauge, Quantity, Refusal};
-use crate::simulator::Limits;
+use super::admission::{Cost, LimitKind, LimitStatus, Rejection};
+use crate::simulator::AccountLimits;
 use crate::simulator::settings::BucketSize;
 
-/// What a bucket is made by.
+/// Parameters of a bucket.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) quantity: Quantity,
+pub(super) struct BucketSpec {
+    pub(super) limit_kind: LimitKind,
     per_minute: u64,
-    /// What somebody else takes out of it.
-    others_per_minute: u64,
+    /// Consumption by other clients of the account.
+    background_per_minute: u64,
     pub(super) capacity: f64,
 }
 
-/// Returns the sizes that `limits` ask for, in the order of [`Standing`](super::Standing).
-pub(super) fn sizes(limits: &Limits) -> [Option<Size>; 4] {
-    let share = match limits.bucket {
+/// Returns the bucket parameters for `limits`, in the order of [`LimitStatuses`](super::admission::LimitStatuses).
+pub(super) fn bucket_specs(limits: &AccountLimits) -> [Option<BucketSpec>; 4] {
+    let minutes = match limits.bucket {
         BucketSize::Minute => 1.0,
         BucketSize::Second => 1.0 / 60.0,
     };
-    let size = |quantity, limit: Option<NonZeroU64>, others_per_minute| {
+    let spec = |limit_kind, limit: Option<NonZeroU64>, background_per_minute| {
         limit.map(|limit| {
-            // A bucket that holds less than one could never be drawn from.
-            let capacity = (limit.get() as f64 * share).max(1.0);
-            Size { quantity, per_minute: limit.get(), others_per_minute, capacity }
+            // A bucket with a capacity below 1 would never admit a call.
+            let capacity = (limit.get() as f64 * minutes).max(1.0);
+            BucketSpec { limit_kind, per_minute: limit.get(), background_per_minute, capacity }
         })
     };
     [
-        size(Quantity::Requests, limits.requests_per_minute, limits.others_per_minute),
-        size(Quantity::Tokens, limits.tokens_per_minute, 0),
-        size(Quantity::InputTokens, limits.input_tokens_per_minute, 0),
-        size(Quantity::OutputTokens, limits.output_tokens_per_minute, 0),
+        spec(LimitKind::Requests, limits.requests_per_minute, limits.background_requests_per_minute),
+        spec(LimitKind::Tokens, limits.tokens_per_minute, 0),
+        spec(LimitKind::InputTokens, limits.input_tokens_per_minute, 0),
+        spec(LimitKind::OutputTokens, limits.output_tokens_per_minute, 0),
     ]
 }
 
-/// A bucket.
+/// A token bucket.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    pub(super) size: Size,
+    pub(super) spec: BucketSpec,
     pub(super) level: f64,
-    at: Instant,
+    last_refill: Instant,
 }
 
-/// Rounding must not refuse the call that exactly empties a bucket.
-const ROUNDING: f64 = 1e-6;
+/// Tolerance that prevents a rounding error from rejecting the call that exactly empties a bucket.
+const ROUNDING_TOLERANCE: f64 = 1e-6;
 
 impl Bucket {
-    /// Makes a bucket, `full` or empty.
-    pub(super) fn new(size: Size, full: bool, now: Instant) -> Self {
-        Self { size, level: if full { size.capacity } else { 0.0 }, at: now }
+    /// Creates a bucket, `full` or empty.
+    pub(super) fn new(spec: BucketSpec, full: bool, now: Instant) -> Self {
+        Self { spec, level: if full { spec.capacity } else { 0.0 }, last_refill: now }
     }
 
-    /// Takes another size on. What it holds stays, as far as there is room.
-    pub(super) fn resized(mut self, size: Size, now: Instant) -> Self {
+    /// Replaces the parameters. The level is kept, up to the new capacity.
+    pub(super) fn with_spec(mut self, spec: BucketSpec, now: Instant) -> Self {
         self.refill(now);
-        Self { level: self.level.min(size.capacity), size, at: self.at }
+        Self { level: self.level.min(spec.capacity), spec, last_refill: self.last_refill }
     }
 
-    fn per_second(&self) -> f64 {
-        self.size.per_minute as f64 / 60.0
+    fn refill_per_second(&self) -> f64 {
+        self.spec.per_minute as f64 / 60.0
     }
 
-    /// Adds what the time gave since the last call, less what others took.
+    /// Adds the refill since the last call, minus the consumption by other clients.
     pub(super) fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        let gained = passed * (self.per_second() - self.size.others_per_minute as f64 / 60.0);
-        // Others are held to the limit, too: they empty the bucket and make no debt.
-        let least = self.level.min(0.0);
-        self.level = (self.level + gained).clamp(least, self.size.capacity);
-        self.at = self.at.max(now);
+        let elapsed = now.saturating_duration_since(self.last_refill).as_secs_f64();
+        let refilled = elapsed * (self.refill_per_second() - self.spec.background_per_minute as f64 / 60.0);
+        // Other clients are limited as well: they can empty the bucket, but not make its level negative.
+        let lowest = self.level.min(0.0);
+        self.level = (self.level + refilled).clamp(lowest, self.spec.capacity);
+        self.last_refill = self.last_refill.max(now);
     }
 
-    /// Returns why a call is refused, if it is.
-    pub(super) fn refusal(&self, cost: Cost) -> Option<Refusal> {
-        let requested = cost.of(self.size.quantity);
-        // A call larger than a second's bucket needs a full one and leaves a debt; otherwise a long answer
-        // could never be had from a vendor that counts by the second. One that costs nothing yet, since its
-        // answer is not written, finds no room in an empty bucket either.
-        let needed = (requested.max(1) as f64).min(self.size.capacity);
-        let impossible = requested > self.size.per_minute;
-        if !impossible && self.level + ROUNDING >= needed {
+    /// Returns why a call is rejected; `None` if it is admitted.
+    pub(super) fn check(&self, cost: Cost) -> Option<Rejection> {
+        let requested = cost.amount_of(self.spec.limit_kind);
+        // A call larger than the capacity is admitted at a full bucket and leaves a negative level. Otherwise a
+        // bucket of one second would never admit a long answer. A call without a cost on arrival is rejected at an
+        // empty bucket.
+        let needed = (requested.max(1) as f64).min(self.spec.capacity);
+        let exceeds_limit = requested > self.spec.per_minute;
+        if !exceeds_limit && self.level + ROUNDING_TOLERANCE >= needed {
             return None;
         }
-        let limit = self.size.per_minute;
-        let used = (self.size.capacity - self.level).max(0.0).ceil() as u64;
-        let wait = (!impossible).then(|| self.time_for(needed - self.level));
-        Some(Refusal { quantity: self.size.quantity, limit, used: used.min(limit), requested, wait })
+        let limit = self.spec.per_minute;
+        let used = (self.spec.capacity - self.level).max(0.0).ceil() as u64;
+        let wait = (!exceeds_limit).then(|| self.time_to_refill(needed - self.level));
+        Some(Rejection { limit_kind: self.spec.limit_kind, limit, used: used.min(limit), requested, wait })
     }
 
-    /// Returns how it stands.
-    pub(super) fn gauge(&self) -> Gauge {
-        Gauge {
-            quantity: self.size.quantity,
-            limit: self.size.per_minute,
-            remaining: (self.level + ROUNDING).max(0.0) as u64,
-            reset: self.time_for(self.size.capacity - self.level),
+    /// Returns the status for the headers.
+    pub(super) fn status(&self) -> LimitStatus {
+        LimitStatus {
+            limit_kind: self.spec.limit_kind,
+            limit: self.spec.per_minute,
+            remaining: (self.level + ROUNDING_TOLERANCE).max(0.0) as u64,
+            reset: self.time_to_refill(self.spec.capacity - self.level),
         }
     }
 
-    // As a vendor tells it, who does not foresee what others will take.
-    fn time_for(&self, amount: f64) -> Duration {
-        Duration::try_from_secs_f64(amount.max(0.0) / self.per_second()).unwrap_or(Duration::MAX)
+    // As at a vendor, the time does not include future consumption by other clients.
+    fn time_to_refill(&self, amount: f64) -> Duration {
+        Duration::try_from_secs_f64(amount.max(0.0) / self.refill_per_second()).unwrap_or(Duration::MAX)
     }
 }

@@ -1,26 +1,26 @@
-//! Whatever is made up is accepted by the validator that the rest of the program uses.
+//! Generated values are accepted by the validator that the rest of the program uses.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 
-fn made(schema: &Value, seed: u64) -> Value {
-    of(schema, &["some", "wörds", "of", "the", "prompt"], &mut fastrand::Rng::with_seed(seed))
+fn generate(schema: &Value, seed: u64) -> Value {
+    example_from(schema, &["some", "wörds", "of", "the", "prompt"], &mut fastrand::Rng::with_seed(seed))
 }
 
 fn assert_valid(schema: &Value) {
     let validator = jsonschema::options().should_validate_formats(true).build(schema).unwrap();
     for seed in 0..200 {
-        let value = made(schema, seed);
+        let value = generate(schema, seed);
         if let Err(error) = validator.validate(&value) {
-            panic!("{schema}\nmade {value}\n{error}");
+            panic!("{schema}\ngenerated {value}\n{error}");
         }
     }
 }
 
 #[test]
-fn what_is_made_up_is_valid() {
+fn generated_values_are_valid() {
     for schema in [
         json!(true),
         json!({}),
@@ -65,7 +65,7 @@ fn what_is_made_up_is_valid() {
             { "properties": { "a": { "maximum": 5 }, "b": { "type": "string" } }, "required": ["b"] },
         ] }),
         json!({ "$defs": { "word": { "type": "string", "maxLength": 5 } }, "type": "object",
-            "properties": { "w": { "$ref": "#/$defs/word", "description": "short" } }, "required": ["w"] }),
+            "properties": { "w": { "$ref": "#/$defs/word", "description": "rounded" } }, "required": ["w"] }),
         json!({ "$defs": { "node": { "type": "object", "required": ["name", "children"], "properties": {
             "name": { "type": "string" }, "children": { "type": "array", "items": { "$ref": "#/$defs/node" } } } } },
             "$ref": "#/$defs/node" }),
@@ -77,16 +77,16 @@ fn what_is_made_up_is_valid() {
 }
 
 #[test]
-fn gemini_writes_its_types_in_capitals() {
+fn types_in_upper_case_are_supported() {
     let schema = json!({ "type": "OBJECT", "required": ["n", "maybe"], "properties": {
         "n": { "type": "INTEGER" }, "maybe": { "type": "STRING", "nullable": true }, "l": { "type": "ARRAY",
         "items": { "type": "STRING", "enum": ["x"] }, "minItems": "2" } } });
-    let value = made(&schema, 1);
+    let value = generate(&schema, 1);
     assert!(value["n"].is_i64() && value["maybe"].is_string(), "{value}");
 }
 
 #[test]
-fn an_impossible_or_hostile_schema_ends_all_the_same() {
+fn an_impossible_or_hostile_schema_results_in_a_bounded_value() {
     for schema in [
         json!(false),
         json!({ "$ref": "#" }),
@@ -102,12 +102,12 @@ fn an_impossible_or_hostile_schema_ends_all_the_same() {
         json!({ "type": "object", "minProperties": 1e12 }),
         json!({ "type": "array", "minItems": 3000, "items": { "type": "string", "minLength": 100_000 } }),
     ] {
-        let text = made(&schema, 1).to_string();
-        assert!(text.len() < 4 << 20, "{schema} made {} bytes", text.len());
+        let text = generate(&schema, 1).to_string();
+        assert!(text.len() < 4 << 20, "{schema} generated {} bytes", text.len());
     }
 }
 
-/// Schemas of the kind that people write, nested up to four deep.
+/// Typical schemas with a depth of up to 4.
 fn schema() -> impl Strategy<Value = Value> {
     let text = (0usize..30, 0usize..30)
         .prop_map(|(a, more)| json!({ "type": "string", "minLength": a, "maxLength": a + more }));
@@ -139,8 +139,8 @@ fn schema() -> impl Strategy<Value = Value> {
                 json!({ "type": "object", "required": required, "properties": &properties,
                     "additionalProperties": open })
             }),
-            (inner.clone(), 0usize..4, 0usize..4).prop_map(|(items, least, more)| json!({
-                "type": "array", "items": items, "minItems": least, "maxItems": least + more })),
+            (inner.clone(), 0usize..4, 0usize..4).prop_map(|(items, min, more)| json!({
+                "type": "array", "items": items, "minItems": min, "maxItems": min + more })),
             prop::collection::vec(inner.clone(), 1..4).prop_map(|parts| json!({ "anyOf": parts })),
             inner.prop_map(|part| json!({ "allOf": [part, { "description": "x" }] })),
         ]
@@ -149,10 +149,10 @@ fn schema() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_ordinary_schema_is_satisfied(body in schema(), seed in any::<u64>()) {
+    fn typical_schemas_are_satisfied(body in schema(), seed in any::<u64>()) {
         let schema = json!({ "$defs": { "word": { "type": "string", "maxLength": 9 } }, "allOf": [body] });
-        let value = made(&schema, seed);
+        let value = generate(&schema, seed);
         let validator = jsonschema::validator_for(&schema).unwrap();
-        prop_assert!(validator.is_valid(&value), "{}\nmade {}", schema, value);
+        prop_assert!(validator.is_valid(&value), "{}\ngenerated {}", schema, value);
     }
 }

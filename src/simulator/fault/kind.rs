@@ -1,69 +1,67 @@
-//! The things that can go wrong, by name.
-//!
-//! Says nothing of when or to whom.
+//! Kinds of injected faults.
 
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong.
+/// Kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// Answers 429 although no limit was reached.
+    /// Responds with 429 although no limit is reached.
     RateLimited,
-    /// Answers 500, or `status`.
+    /// Responds with 500, or `status`.
     ServerError,
-    /// Answers 503, or `status`.
+    /// Responds with 503, or `status`.
     Unavailable,
-    /// Answers as an overloaded vendor does (529 at Anthropic, 503 elsewhere), or with `status`.
+    /// Responds as an overloaded vendor (529 at Anthropic, 503 elsewhere), or with `status`.
     Overloaded,
     /// Resets the connection before any header.
     Reset,
-    /// Takes the request and never answers.
+    /// Receives the request and never responds.
     Silent,
-    /// Lets the first piece of the answer come only after `delay`.
+    /// Sends the first chunk of the answer only after `delay`.
     SlowFirstToken,
     /// Closes the connection in the middle of the answer.
     Cut,
     /// Stops in the middle of the answer and keeps the connection open.
     Stalled,
-    /// Breaks the JSON of one piece of the answer.
+    /// Corrupts the JSON of one chunk of the answer.
     MalformedChunk,
-    /// Ends the stream properly but without its terminal mark. Only streams.
+    /// Ends the stream normally but without its end marker. Applies only to streams.
     NoEnd,
-    /// Cuts the JSON and yet says that it is finished: in a stream the structured answer, else the body.
+    /// Truncates JSON but marks the response as complete: the structured answer in a stream, otherwise the body.
     TruncatedJson,
-    /// Answers a page of HTML with status 200, or `status`.
+    /// Responds with an HTML page and status 200, or `status`.
     Html,
-    /// Answers properly, but not with the schema or choice that was asked for. Not for plain text.
+    /// Responds with an answer that does not match the requested schema or choice. Does not apply to plain text.
     WrongContent,
-    /// Answers properly, with nothing.
+    /// Responds with an empty answer.
     Empty,
-    /// Cuts the answer and says that `max_tokens` was reached.
+    /// Truncates the answer and reports that `max_tokens` was reached.
     Length,
-    /// Refuses in the model's name, as each vendor marks it.
+    /// Responds with a refusal of the model, in the vendor's format.
     Refusal,
     /// Rejects the key.
     Auth,
-    /// Says that the account's money or daily quota is spent.
+    /// Reports that the account's credit or daily quota is used up.
     Quota,
-    /// Says that there is no such model.
+    /// Reports that the model does not exist.
     NotFound,
-    /// Reports an error inside a 200: in a stream after its first piece.
+    /// Reports an error in a response with status 200: in a stream after its first chunk.
     ErrorInStream,
-    /// A firewall before the API answers 403 and a page of HTML.
+    /// A firewall in front of the API responds with 403 and an HTML page.
     Firewall,
-    /// Refuses with a 403 that does not say what is refused.
+    /// Responds with a 403 that does not name the resource.
     Forbidden,
-    /// Refuses with a 403 that names the model.
+    /// Responds with a 403 that names the model.
     ModelForbidden,
-    /// Refuses with a 403 that names a file of the request.
+    /// Responds with a 403 that names a file of the request.
     FileForbidden,
-    /// Refuses with a 402: the account cannot afford as many `max_tokens`.
+    /// Responds with 402: the account's credits do not cover `max_tokens`.
     MaxTokensUnaffordable,
 }
 
 impl FaultKind {
-    /// Every kind, in the order of the documentation.
+    /// All kinds, in the order of the documentation.
     pub const ALL: [Self; 26] = [
         Self::RateLimited,
         Self::ServerError,
@@ -93,13 +91,13 @@ impl FaultKind {
         Self::MaxTokensUnaffordable,
     ];
 
-    /// Says whether its status can be chosen.
+    /// Returns whether the status can be set.
     pub(super) fn takes_status(self) -> bool {
         matches!(self, Self::ServerError | Self::Unavailable | Self::Overloaded | Self::Html)
     }
 
-    /// Says whether this fault is decided at the door: it costs nothing of the account's limits.
-    pub(in crate::simulator) fn at_the_door(self) -> bool {
+    /// Returns whether the fault applies before admission, and so consumes nothing of the account's limits.
+    pub(in crate::simulator) fn precedes_admission(self) -> bool {
         matches!(
             self,
             Self::RateLimited

@@ -1,6 +1,4 @@
-//! What a 429 says about when to come back, and how settings write it.
-//!
-//! Holds no time; who answers knows how long there is to wait.
+//! The setting for the retry delay in a 429.
 
 use std::time::Duration;
 
@@ -8,26 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::duration;
 
-/// What a 429 says about when to come back.
+/// Retry delay in a 429.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WrittenRetryAfter", into = "WrittenRetryAfter")]
 pub enum RetryAfter {
-    /// The time until there is room. Written `true`.
+    /// The time until a call would be admitted. Written `true`.
     #[default]
     Truthful,
-    /// Nothing. Written `false`.
+    /// None. Written `false`.
     Missing,
-    /// A value that no client should believe: negative, or years. Written `"absurd"`.
+    /// A value that a client must ignore: negative, or years. Written `"absurd"`.
     Absurd,
-    /// This time. Written as a duration such as `"15m"`.
+    /// This duration. Written such as `"15m"`.
     After(Duration),
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "this says nothing of a wait; write true, false, \"absurd\" or a time such as \"15m\""
-)]
+#[serde(untagged, expecting = "this is not a wait; write true, false, \"absurd\" or a time such as \"15m\"")]
 enum WrittenRetryAfter {
     Given(bool),
     Word(Word),

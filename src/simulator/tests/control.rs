@@ -1,4 +1,4 @@
-//! Settings, counts, and the same run twice.
+//! Tests of the control API, counts and reproducibility.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn url(simulator: &Simulator, what: &str) -> String {
 }
 
 #[tokio::test]
-async fn counts_and_settings_are_there_over_http() {
+async fn counts_and_settings_are_available_over_http() {
     let simulator = start(Settings::default());
     call(Vendor::Anthropic, true).send(&simulator).await;
     let (status, counts) = json_of(client().get(url(&simulator, "counts"))).await;
@@ -25,8 +25,8 @@ async fn counts_and_settings_are_there_over_http() {
     assert_eq!((counts.requests, counts.answered, counts.in_flight, counts.peak_in_flight), (1, 1, 0, 1));
     assert!(counts.connections >= 1 && counts.peak_connections >= counts.connections, "{counts:?}");
 
-    let wish = json!({ "faults": [{ "kind": "server_error" }] }).to_string();
-    let (status, settings) = json_of(client().put(url(&simulator, "settings")).body(wish)).await;
+    let new_settings = json!({ "faults": [{ "kind": "server_error" }] }).to_string();
+    let (status, settings) = json_of(client().put(url(&simulator, "settings")).body(new_settings)).await;
     assert_eq!((status, &settings["faults"][0]["kind"]), (200, &json!("server_error")));
     assert_eq!(call(Vendor::OpenAi, false).send(&simulator).await.status, 500);
     assert_eq!(json_of(client().get(url(&simulator, "settings"))).await, (200, settings));
@@ -41,7 +41,7 @@ async fn counts_and_settings_are_there_over_http() {
 }
 
 #[tokio::test]
-async fn what_nobody_plays_is_not_found() {
+async fn an_unknown_path_is_not_found() {
     let simulator = start(Settings::default());
     for path in ["/v1/embeddings", "/", "/simulator/else", "/v1/messages/batches"] {
         let url = format!("http://{}{path}", simulator.addr());
@@ -51,7 +51,7 @@ async fn what_nobody_plays_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_json_is_refused_and_counted() {
+async fn a_request_with_invalid_json_is_rejected_and_counted() {
     let simulator = start(Settings::default());
     for vendor in Vendor::ALL {
         let request = call(vendor, false).request(&simulator).body("{\"model\": \u{1}");
@@ -61,7 +61,7 @@ async fn a_request_that_is_no_json_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn one_seed_gives_one_run_whatever_the_order() {
+async fn the_same_seed_results_in_the_same_responses_in_any_order() {
     let toml = r#"
         seed = 5
         answer_tokens = { median = 60, p95 = 200 }
@@ -70,30 +70,31 @@ async fn one_seed_gives_one_run_whatever_the_order() {
     let calls: Vec<Call> = (0..40)
         .map(|nth| call(Vendor::ALL[nth % 3], nth % 2 == 0).prompt(format!("Letter {}", nth / 2)))
         .collect();
-    let run = async |simulator: &Simulator, order: &mut dyn Iterator<Item = usize>| {
-        let mut replies = vec![(0, String::new()); calls.len()];
+    let send_all = async |simulator: &Simulator, order: &mut dyn Iterator<Item = usize>| {
+        let mut responses = vec![(0, String::new()); calls.len()];
         for nth in order {
-            let reply = calls[nth].send(simulator).await;
-            replies[nth] = (reply.status, if reply.status == 200 { reply.text() } else { String::new() });
+            let response = calls[nth].send(simulator).await;
+            responses[nth] =
+                (response.status, if response.status == 200 { response.text() } else { String::new() });
         }
-        replies
+        responses
     };
-    let simulator = playing(toml);
-    let first = run(&simulator, &mut (0..40)).await;
-    assert!(first.iter().any(|reply| reply.0 == 500) && first.iter().any(|reply| reply.0 == 200));
-    let backwards = run(&playing(toml), &mut (0..40).rev()).await;
+    let simulator = start_with(toml);
+    let first = send_all(&simulator, &mut (0..40)).await;
+    assert!(first.iter().any(|response| response.0 == 500) && first.iter().any(|response| response.0 == 200));
+    let backwards = send_all(&start_with(toml), &mut (0..40).rev()).await;
     assert_eq!(first, backwards);
-    // The same requests again on the same simulator are new draws, until it is reset.
-    assert_ne!(run(&simulator, &mut (0..40)).await, first);
+    // Repeated requests get new random values until the simulator is reset.
+    assert_ne!(send_all(&simulator, &mut (0..40)).await, first);
     simulator.reset();
-    assert_eq!(run(&simulator, &mut (0..40)).await, first);
-    assert_ne!(run(&playing(&toml.replace("seed = 5", "seed = 6")), &mut (0..40)).await, first);
+    assert_eq!(send_all(&simulator, &mut (0..40)).await, first);
+    assert_ne!(send_all(&start_with(&toml.replace("seed = 5", "seed = 6")), &mut (0..40)).await, first);
 }
 
 #[tokio::test]
-async fn prompts_answered_twice_are_counted_where_it_is_asked_for() {
+async fn repeated_prompts_are_counted_if_enabled() {
     let simulator =
-        playing("track_prompts = true\nfaults = [{ kind = \"server_error\", contains = \"bad\" }]");
+        start_with("track_prompts = true\nfaults = [{ kind = \"server_error\", contains = \"bad\" }]");
     call(Vendor::OpenAi, false).prompt("one").send(&simulator).await;
     call(Vendor::Gemini, true).prompt("one").send(&simulator).await;
     call(Vendor::OpenAi, false).prompt("two").send(&simulator).await;
@@ -105,8 +106,8 @@ async fn prompts_answered_twice_are_counted_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn latency_is_the_time_to_the_last_byte_and_the_first_piece_comes_earlier() {
-    let simulator = playing("latency = \"200ms\"\nfirst_token = \"50ms\"\nchunks = 3");
+async fn latency_is_the_time_to_the_last_byte_and_the_first_chunk_is_earlier() {
+    let simulator = start_with("latency = \"200ms\"\nfirst_token = \"50ms\"\nchunks = 3");
     let begin = tokio::time::Instant::now();
     let mut response = call(Vendor::OpenAi, true).request(&simulator).send().await.unwrap();
     let head = begin.elapsed();
@@ -123,12 +124,12 @@ async fn latency_is_the_time_to_the_last_byte_and_the_first_piece_comes_earlier(
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_counted_as_gone() {
-    let simulator = playing("latency = \"1h\"");
+async fn a_client_that_disconnects_is_counted_as_abandoned() {
+    let simulator = start_with("latency = \"1h\"");
     let request = call(Vendor::OpenAi, true).request(&simulator);
-    let leaving = tokio::time::timeout(Duration::from_millis(100), request.send()).await;
-    assert!(leaving.is_err());
-    // The server learns of it by the closed connection; that event has no other sign than the count.
+    let result = tokio::time::timeout(Duration::from_millis(100), request.send()).await;
+    assert!(result.is_err());
+    // The server detects the closed connection. The count is the only observable effect.
     tokio::time::timeout(Duration::from_secs(5), async {
         while simulator.counts().abandoned == 0 {
             tokio::task::yield_now().await;
@@ -140,8 +141,8 @@ async fn a_client_that_leaves_is_counted_as_gone() {
 }
 
 #[tokio::test]
-async fn dropping_it_ends_its_connections() {
-    let simulator = playing("latency = \"1h\"");
+async fn dropping_the_simulator_closes_its_connections() {
+    let simulator = start_with("latency = \"1h\"");
     let request = call(Vendor::OpenAi, true).request(&simulator);
     let answer = async {
         let waiting = Handle::current().spawn(request.send());

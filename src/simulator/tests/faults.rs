@@ -1,4 +1,4 @@
-//! Each fault does what it says, at every vendor.
+//! Tests of all kinds of faults, for each vendor.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ fn faulty(fault: Fault) -> Simulator {
     start(Settings { faults: vec![fault], ..Settings::default() })
 }
 
-async fn reply(kind: FaultKind, call: &Call) -> Reply {
+async fn send_with_fault(kind: FaultKind, call: &Call) -> ReceivedResponse {
     let simulator = faulty(Fault::new(kind));
-    let reply = call.send(&simulator).await;
+    let response = call.send(&simulator).await;
     assert_eq!(simulator.counts().by_fault, [(kind, 1)].into());
     assert_eq!(simulator.counts().answered, 0);
-    reply
+    response
 }
 
-/// What comes over a plain connection until nothing more comes, and how it ends.
-async fn raw(simulator: &Simulator, call: &Call) -> (String, Ending) {
+/// Returns the bytes received over a TCP connection until it closes or stays idle for 300 ms, and how it ended.
+async fn raw_response(simulator: &Simulator, call: &Call) -> (String, Ending) {
     let mut stream = TcpStream::connect(simulator.addr()).await.unwrap();
     let body = call.body().to_string();
     let prefix = if call.vendor == Vendor::OpenAi { "/v1" } else { "" };
@@ -46,13 +46,13 @@ async fn raw(simulator: &Simulator, call: &Call) -> (String, Ending) {
     (String::from_utf8(read).unwrap(), ending)
 }
 
-/// Whether a part of the body came, and not all: less than its length, or no last chunk.
+/// Returns whether the body is incomplete but not empty: shorter than its length, or without the last chunk.
 fn is_half(read: &str) -> bool {
     let (head, body) = read.split_once("\r\n\r\n").unwrap();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     match length {
         Some(length) => !body.is_empty() && body.len() < length.parse::<usize>().unwrap(),
-        None => body.contains("[practice]") && !body.contains("letter.") && !body.ends_with("0\r\n\r\n"),
+        None => body.contains("[simulated]") && !body.contains("letter.") && !body.ends_with("0\r\n\r\n"),
     }
 }
 
@@ -88,29 +88,31 @@ async fn errors_have_the_vendors_status_and_body() {
         (FaultKind::NotFound, Vendor::Anthropic, 404, "anthropic_error_404_model.json"),
         (FaultKind::NotFound, Vendor::Gemini, 404, "gemini_error_404_model.json"),
     ] {
-        let reply = reply(kind, &call(vendor, true)).await;
-        assert_eq!(reply.status, status, "{kind:?} {vendor}");
-        let (played, real) = (reply.json(), fixture_json(name));
-        assert_eq!(shape(&played), shape(&real), "{kind:?} {vendor}");
-        for place in ["/error/type", "/error/code", "/error/status", "/error/details/0/error_code"] {
-            assert_eq!(played.pointer(place), real.pointer(place), "{kind:?} {vendor} {place}");
+        let response = send_with_fault(kind, &call(vendor, true)).await;
+        assert_eq!(response.status, status, "{kind:?} {vendor}");
+        let simulated = response.json();
+        let real = fixture_json(name);
+        assert_eq!(shape(&simulated), shape(&real), "{kind:?} {vendor}");
+        for pointer in ["/error/type", "/error/code", "/error/status", "/error/details/0/error_code"] {
+            assert_eq!(simulated.pointer(pointer), real.pointer(pointer), "{kind:?} {vendor} {pointer}");
         }
     }
 }
 
 #[tokio::test]
-async fn only_a_rate_limit_says_when_to_come_back() {
-    let limited = reply(FaultKind::RateLimited, &call(Vendor::OpenAi, true)).await;
+async fn only_a_rate_limit_has_a_retry_delay() {
+    let limited = send_with_fault(FaultKind::RateLimited, &call(Vendor::OpenAi, true)).await;
     assert_eq!(limited.header("retry-after"), Some("1"));
-    let quota = reply(FaultKind::Quota, &call(Vendor::Anthropic, true)).await;
+    let quota = send_with_fault(FaultKind::Quota, &call(Vendor::Anthropic, true)).await;
     assert_eq!(quota.header("retry-after"), None);
-    let silent = Fault { retry_after: Some(RetryAfter::Missing), ..Fault::new(FaultKind::RateLimited) };
-    let reply = call(Vendor::OpenAi, true).send(&faulty(silent)).await;
-    assert_eq!((reply.status, reply.header("retry-after")), (429, None));
+    let without_delay =
+        Fault { retry_after: Some(RetryAfter::Missing), ..Fault::new(FaultKind::RateLimited) };
+    let response = call(Vendor::OpenAi, true).send(&faulty(without_delay)).await;
+    assert_eq!((response.status, response.header("retry-after")), (429, None));
 }
 
 #[tokio::test]
-async fn a_status_can_be_given() {
+async fn the_status_can_be_set() {
     let bad_gateway = Fault { status: Some(502), ..Fault::new(FaultKind::ServerError) };
     assert_eq!(call(Vendor::OpenAi, true).send(&faulty(bad_gateway)).await.status, 502);
     let overloaded = Fault { status: Some(529), ..Fault::new(FaultKind::Overloaded) };
@@ -118,26 +120,27 @@ async fn a_status_can_be_given() {
 }
 
 #[tokio::test]
-async fn a_reset_comes_before_any_byte() {
+async fn a_reset_happens_before_any_byte() {
     for vendor in Vendor::ALL {
         let simulator = faulty(Fault::new(FaultKind::Reset));
-        assert_eq!(raw(&simulator, &call(vendor, true)).await, (String::new(), Ending::Reset));
+        assert_eq!(raw_response(&simulator, &call(vendor, true)).await, (String::new(), Ending::Reset));
         assert_eq!((simulator.counts().in_flight, simulator.counts().by_status.len()), (0, 0));
     }
 }
 
 #[tokio::test]
-async fn silence_is_an_open_connection_without_a_byte() {
+async fn a_silent_fault_keeps_the_connection_open_without_a_byte() {
     let simulator = faulty(Fault::new(FaultKind::Silent));
-    assert_eq!(raw(&simulator, &call(Vendor::OpenAi, true)).await, (String::new(), Ending::Open));
+    assert_eq!(raw_response(&simulator, &call(Vendor::OpenAi, true)).await, (String::new(), Ending::Open));
     assert_eq!(simulator.counts().by_fault, [(FaultKind::Silent, 1)].into());
 }
 
 #[tokio::test]
-async fn a_cut_ends_the_connection_in_the_middle_of_an_answer() {
+async fn a_cut_closes_the_connection_in_the_middle_of_an_answer() {
     for vendor in Vendor::ALL {
         for stream in [true, false] {
-            let (read, ending) = raw(&faulty(Fault::new(FaultKind::Cut)), &call(vendor, stream)).await;
+            let (read, ending) =
+                raw_response(&faulty(Fault::new(FaultKind::Cut)), &call(vendor, stream)).await;
             assert_eq!(ending, Ending::Closed, "{vendor}");
             assert!(read.starts_with("HTTP/1.1 200 OK"), "{read}");
             assert!(is_half(&read), "{vendor} {stream}: {read}");
@@ -149,7 +152,8 @@ async fn a_cut_ends_the_connection_in_the_middle_of_an_answer() {
 async fn a_stalled_answer_stops_and_stays_open() {
     for vendor in Vendor::ALL {
         for stream in [true, false] {
-            let (read, ending) = raw(&faulty(Fault::new(FaultKind::Stalled)), &call(vendor, stream)).await;
+            let (read, ending) =
+                raw_response(&faulty(Fault::new(FaultKind::Stalled)), &call(vendor, stream)).await;
             assert_eq!(ending, Ending::Open, "{vendor}");
             assert!(is_half(&read), "{vendor} {stream}: {read}");
         }
@@ -157,7 +161,7 @@ async fn a_stalled_answer_stops_and_stays_open() {
 }
 
 #[tokio::test]
-async fn a_slow_first_token_comes_after_the_head_and_not_before_its_delay() {
+async fn a_slow_first_token_is_sent_after_its_delay() {
     let slow = Fault { delay: Some(Duration::from_millis(150)), ..Fault::new(FaultKind::SlowFirstToken) };
     let simulator = faulty(slow);
     let begin = tokio::time::Instant::now();
@@ -169,74 +173,76 @@ async fn a_slow_first_token_comes_after_the_head_and_not_before_its_delay() {
 }
 
 #[tokio::test]
-async fn a_malformed_chunk_is_one_broken_event_among_whole_ones() {
+async fn a_malformed_chunk_is_one_invalid_event_in_a_valid_stream() {
     for vendor in Vendor::ALL {
-        let body = reply(FaultKind::MalformedChunk, &call(vendor, true)).await.body;
+        let body = send_with_fault(FaultKind::MalformedChunk, &call(vendor, true)).await.body;
         let data: Vec<_> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         let broken =
             data.iter().filter(|data| **data != "[DONE]" && serde_json::from_str::<Value>(data).is_err());
         assert_eq!(broken.count(), 1, "{body}");
-        let whole = reply(FaultKind::MalformedChunk, &call(vendor, false)).await.body;
+        let whole = send_with_fault(FaultKind::MalformedChunk, &call(vendor, false)).await.body;
         assert!(serde_json::from_str::<Value>(&whole).is_err());
     }
 }
 
 #[tokio::test]
-async fn a_stream_without_an_end_has_all_its_text_and_no_mark() {
-    for (vendor, mark) in
+async fn a_stream_without_an_end_has_all_its_text_but_no_end_marker() {
+    for (vendor, marker) in
         [(Vendor::OpenAi, "[DONE]"), (Vendor::Anthropic, "message_stop"), (Vendor::Gemini, "finishReason")]
     {
-        let reply = reply(FaultKind::NoEnd, &call(vendor, true)).await;
-        assert_eq!(reply.text(), "[practice] Please tell me what stands in this letter.");
+        let response = send_with_fault(FaultKind::NoEnd, &call(vendor, true)).await;
+        assert_eq!(response.text(), "[simulated] Please tell me what stands in this letter.");
         assert!(
-            !reply.body.contains(mark) && !reply.body.contains("finish_reason\":\"stop"),
+            !response.body.contains(marker) && !response.body.contains("finish_reason\":\"stop"),
             "{}",
-            reply.body
+            response.body
         );
         let simulator = faulty(Fault::new(FaultKind::NoEnd));
         assert_eq!(call(vendor, false).send(&simulator).await.status, 200);
-        assert!(simulator.counts().by_fault.is_empty(), "only streams have an end mark");
+        assert!(simulator.counts().by_fault.is_empty(), "only streams have an end marker");
     }
 }
 
 #[tokio::test]
-async fn truncated_json_says_that_it_is_finished() {
+async fn truncated_json_is_marked_as_complete() {
     let list = json!({ "type": "object", "properties": { "a": { "type": "string" } }, "required": ["a"],
         "additionalProperties": false });
     for vendor in Vendor::ALL {
-        let body = reply(FaultKind::TruncatedJson, &call(vendor, false)).await.body;
+        let body = send_with_fault(FaultKind::TruncatedJson, &call(vendor, false)).await.body;
         assert!(body.starts_with('{') && serde_json::from_str::<Value>(&body).is_err());
-        let reply = reply(FaultKind::TruncatedJson, &call(vendor, true).schema(list.clone())).await;
-        assert!(serde_json::from_str::<Value>(&reply.text()).is_err(), "{}", reply.text());
-        let mark = ["[DONE]", "message_stop", "STOP"].iter().any(|mark| reply.body.contains(mark));
-        assert!(mark, "{}", reply.body);
+        let response =
+            send_with_fault(FaultKind::TruncatedJson, &call(vendor, true).schema(list.clone())).await;
+        assert!(serde_json::from_str::<Value>(&response.text()).is_err(), "{}", response.text());
+        let marker = ["[DONE]", "message_stop", "STOP"].iter().any(|marker| response.body.contains(marker));
+        assert!(marker, "{}", response.body);
     }
 }
 
 #[tokio::test]
-async fn html_comes_with_a_200() {
-    let reply = reply(FaultKind::Html, &call(Vendor::OpenAi, true)).await;
-    assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/html; charset=UTF-8")));
-    assert!(reply.body.starts_with("<html>"));
+async fn html_has_status_200() {
+    let response = send_with_fault(FaultKind::Html, &call(Vendor::OpenAi, true)).await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("text/html; charset=UTF-8")));
+    assert!(response.body.starts_with("<html>"));
 }
 
 #[tokio::test]
-async fn wrong_content_is_a_proper_reply_that_breaks_the_rule() {
+async fn wrong_content_is_a_valid_response_that_violates_the_schema() {
     let schema = json!({ "type": "object", "properties": { "a": { "type": "string" } }, "required": ["a"],
         "additionalProperties": false });
     for vendor in Vendor::ALL {
-        let text = reply(FaultKind::WrongContent, &call(vendor, true).schema(schema.clone())).await.text();
+        let text =
+            send_with_fault(FaultKind::WrongContent, &call(vendor, true).schema(schema.clone())).await.text();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert!(!jsonschema::is_valid(&schema, &value));
         let choice = call(vendor, true).prompt("Answer with exactly one of: A, B");
-        let text = reply(FaultKind::WrongContent, &choice).await.text();
-        assert_eq!(text, "[practice] none of these");
+        let text = send_with_fault(FaultKind::WrongContent, &choice).await.text();
+        assert_eq!(text, "[simulated] none of these");
     }
 }
 
 #[tokio::test]
-async fn empty_length_and_refusal_are_marked_as_each_vendor_marks_them() {
-    for (kind, vendor, place, mark) in [
+async fn empty_length_and_refusal_have_the_vendors_format() {
+    for (kind, vendor, pointer, marker) in [
         (FaultKind::Empty, Vendor::OpenAi, "/choices/0/message/content", json!("")),
         (FaultKind::Empty, Vendor::Anthropic, "/content", json!([])),
         (FaultKind::Empty, Vendor::Gemini, "/candidates/0/finishReason", json!("STOP")),
@@ -247,10 +253,10 @@ async fn empty_length_and_refusal_are_marked_as_each_vendor_marks_them() {
         (FaultKind::Refusal, Vendor::Anthropic, "/stop_reason", json!("refusal")),
         (FaultKind::Refusal, Vendor::Gemini, "/candidates/0/finishReason", json!("SAFETY")),
     ] {
-        let whole = reply(kind, &call(vendor, false)).await;
+        let whole = send_with_fault(kind, &call(vendor, false)).await;
         assert_eq!(whole.status, 200);
-        assert_eq!(whole.json().pointer(place), Some(&mark), "{kind:?} {vendor}");
-        let stream = reply(kind, &call(vendor, true)).await;
+        assert_eq!(whole.json().pointer(pointer), Some(&marker), "{kind:?} {vendor}");
+        let stream = send_with_fault(kind, &call(vendor, true)).await;
         if kind != FaultKind::Length {
             assert_eq!(stream.text(), "", "{}", stream.body);
         }
@@ -260,29 +266,30 @@ async fn empty_length_and_refusal_are_marked_as_each_vendor_marks_them() {
         (Vendor::Anthropic, "anthropic_messages_response_refusal.json"),
         (Vendor::Gemini, "gemini_generate_response_safety.json"),
     ] {
-        let refusal = reply(FaultKind::Refusal, &call(vendor, false)).await.json();
+        let refusal = send_with_fault(FaultKind::Refusal, &call(vendor, false)).await.json();
         assert_eq!(shape(&refusal), shape(&fixture_json(name)), "{vendor}");
     }
 }
 
 #[tokio::test]
-async fn an_error_inside_a_200_comes_after_the_first_piece() {
+async fn an_error_in_a_stream_is_sent_after_the_first_chunk() {
     for (vendor, name) in [
         (Vendor::OpenAi, "openai_chat_stream_error_midway.sse"),
         (Vendor::Anthropic, "anthropic_messages_stream_error_overloaded.sse"),
         (Vendor::Gemini, "gemini_stream_error_midway.sse"),
     ] {
-        let reply = reply(FaultKind::ErrorInStream, &call(vendor, true)).await;
-        assert_eq!(reply.status, 200);
-        assert!(reply.text().starts_with("[practice]"), "{}", reply.body);
-        let (played, real) = (events(&reply.body), events(&fixture(name)));
-        assert_eq!(played.last().unwrap()["error"], real.last().unwrap()["error"], "{vendor}");
-        assert_eq!(reply.body.contains("event: error"), vendor == Vendor::Anthropic);
+        let response = send_with_fault(FaultKind::ErrorInStream, &call(vendor, true)).await;
+        assert_eq!(response.status, 200);
+        assert!(response.text().starts_with("[simulated]"), "{}", response.body);
+        let simulated = events(&response.body);
+        let real = events(&fixture(name));
+        assert_eq!(simulated.last().unwrap()["error"], real.last().unwrap()["error"], "{vendor}");
+        assert_eq!(response.body.contains("event: error"), vendor == Vendor::Anthropic);
     }
 }
 
 #[tokio::test]
-async fn an_outage_ends_when_its_time_is_over() {
+async fn a_fault_does_not_apply_outside_its_time() {
     let over = Fault { until: Some(Duration::ZERO), ..Fault::new(FaultKind::Reset) };
     let coming = Fault { from: Some(Duration::from_secs(3_600)), ..Fault::new(FaultKind::Reset) };
     let simulator = start(Settings { faults: vec![over, coming], ..Settings::default() });
@@ -290,7 +297,7 @@ async fn an_outage_ends_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_fault_of_one_time_lets_the_repetition_through() {
+async fn a_fault_with_times_1_does_not_apply_to_the_repetition() {
     let once = Fault { times: Some(1), ..Fault::new(FaultKind::Unavailable) };
     let simulator = faulty(once);
     let call = call(Vendor::OpenAi, true);
@@ -300,7 +307,7 @@ async fn a_fault_of_one_time_lets_the_repetition_through() {
 }
 
 #[tokio::test]
-async fn shares_hold_over_many_requests() {
+async fn the_share_holds_over_many_requests() {
     let simulator = faulty(Fault::new(FaultKind::ServerError).share(0.2));
     let http = client();
     let url = simulator.base_url(Vendor::OpenAi) + "/chat/completions";

@@ -1,8 +1,8 @@
-//! Limits are enforced, and said in each vendor's own way.
+//! Tests of rate limits and rate-limit headers.
 
 use std::num::NonZeroU64;
 
-use crate::simulator::{BucketSize, Limits, RetryAfter};
+use crate::simulator::{AccountLimits, BucketSize, RetryAfter};
 
 use super::*;
 
@@ -15,19 +15,19 @@ async fn statuses(simulator: &Simulator, call: &Call, calls: usize) -> Vec<u16> 
 }
 
 #[tokio::test]
-async fn the_call_after_the_last_of_a_minute_is_refused_in_the_vendors_words() {
+async fn a_call_above_the_limit_is_rejected_in_the_vendors_format() {
     for (vendor, name, after) in [
         (Vendor::OpenAi, "openai_error_429_rate_limit_requests.json", Some("12")),
         (Vendor::Anthropic, "anthropic_error_429_rate_limit.json", Some("12")),
         (Vendor::Gemini, "gemini_error_429_retryinfo.json", None),
     ] {
-        let simulator = playing("limits = { requests_per_minute = 5 }");
+        let simulator = start_with("limits = { requests_per_minute = 5 }");
         let call = call(vendor, false);
         assert_eq!(statuses(&simulator, &call, 5).await, [200; 5]);
-        let refused = call.send(&simulator).await;
-        assert_eq!(refused.status, 429);
-        assert_eq!(shape(&refused.json()), shape(&fixture_json(name)), "{vendor}");
-        assert_eq!(refused.header("retry-after"), after);
+        let rejected = call.send(&simulator).await;
+        assert_eq!(rejected.status, 429);
+        assert_eq!(shape(&rejected.json()), shape(&fixture_json(name)), "{vendor}");
+        assert_eq!(rejected.header("retry-after"), after);
         // Another key is another account.
         assert_eq!(call.key("another").send(&simulator).await.status, 200);
         let counts = simulator.counts();
@@ -38,30 +38,30 @@ async fn the_call_after_the_last_of_a_minute_is_refused_in_the_vendors_words() {
 }
 
 #[tokio::test]
-async fn a_seconds_bucket_refuses_what_a_minutes_bucket_admits() {
-    let simulator = playing(r#"limits = { requests_per_minute = 60, bucket = "1s" }"#);
+async fn a_second_bucket_rejects_calls_that_a_minute_bucket_admits() {
+    let simulator = start_with(r#"limits = { requests_per_minute = 60, bucket = "1s" }"#);
     let call = call(Vendor::OpenAi, true);
     let statuses = statuses(&simulator, &call, 2).await;
     assert_eq!(statuses, [200, 429]);
-    let refused = call.send(&simulator).await;
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    let millis: u64 = refused.header("retry-after-ms").unwrap().parse().unwrap();
+    let rejected = call.send(&simulator).await;
+    assert_eq!(rejected.header("retry-after"), Some("1"));
+    let millis: u64 = rejected.header("retry-after-ms").unwrap().parse().unwrap();
     assert!((1..=1_000).contains(&millis));
 }
 
 #[tokio::test]
-async fn tokens_are_limited_as_well() {
-    let counted = r#"output_counts = "foreseen""#;
+async fn tokens_are_limited() {
+    let accounting = r#"output_accounting = "oracle""#;
     let simulator =
-        playing(&format!("answer_tokens = 30\nlimits = {{ tokens_per_minute = 100, {counted} }}"));
+        start_with(&format!("answer_tokens = 30\nlimits = {{ tokens_per_minute = 100, {accounting} }}"));
     let call = call(Vendor::OpenAi, false).prompt("x".repeat(40));
     assert_eq!(statuses(&simulator, &call, 3).await, [200, 200, 429]);
-    let refused = call.send(&simulator).await.json();
-    assert_eq!(refused["error"]["type"], "tokens");
-    let message = refused["error"]["message"].as_str().unwrap();
+    let rejected = call.send(&simulator).await.json();
+    assert_eq!(rejected["error"]["type"], "tokens");
+    let message = rejected["error"]["message"].as_str().unwrap();
     assert!(message.contains("Limit 100, Used 80, Requested 40"), "{message}");
-    let limits = format!("limits = {{ output_tokens_per_minute = 59, {counted} }}");
-    let simulator = playing(&format!("answer_tokens = 30\n{limits}"));
+    let limits = format!("limits = {{ output_tokens_per_minute = 59, {accounting} }}");
+    let simulator = start_with(&format!("answer_tokens = 30\n{limits}"));
     let call = super::call(Vendor::Anthropic, false);
     assert_eq!(statuses(&simulator, &call, 2).await, [200, 429]);
     let message = call.send(&simulator).await.json()["error"]["message"].clone();
@@ -69,24 +69,25 @@ async fn tokens_are_limited_as_well() {
 }
 
 #[tokio::test]
-async fn output_may_count_by_max_tokens() {
-    let simulator = playing(r#"limits = { output_tokens_per_minute = 800, output_counts = "max_tokens" }"#);
-    // Each asks for 400 and uses far less.
+async fn output_can_be_charged_by_max_tokens() {
+    let simulator =
+        start_with(r#"limits = { output_tokens_per_minute = 800, output_accounting = "max_tokens" }"#);
+    // Each call requests 400 tokens and generates far fewer.
     assert_eq!(statuses(&simulator, &call(Vendor::Anthropic, false), 3).await, [200, 200, 429]);
 }
 
 #[tokio::test]
-async fn what_is_written_is_charged_when_it_is_written_and_not_before() {
-    let simulator = playing("answer_tokens = 30\nlimits = { tokens_per_minute = 100 }");
+async fn output_is_charged_as_it_is_generated() {
+    let simulator = start_with("answer_tokens = 30\nlimits = { tokens_per_minute = 100 }");
     for stream in [false, true] {
         simulator.reset();
         let call = call(Vendor::OpenAi, stream).prompt("x".repeat(40));
-        // Ten and thirty each: the third finds room for what it asks, and overdraws with its answer.
+        // 10 input and 30 output tokens each: the third call is admitted and overdraws the limit with its answer.
         assert_eq!(statuses(&simulator, &call, 2).await, [200; 2]);
         let third = call.send(&simulator).await;
         assert_eq!((third.status, third.header("x-ratelimit-remaining-tokens")), (200, Some("10")));
-        let refused = call.send(&simulator).await;
-        assert_eq!((refused.status, refused.header("x-ratelimit-remaining-tokens")), (429, Some("0")));
+        let rejected = call.send(&simulator).await;
+        assert_eq!((rejected.status, rejected.header("x-ratelimit-remaining-tokens")), (429, Some("0")));
         let counts = simulator.counts();
         assert_eq!((counts.input_tokens, counts.output_tokens), (30, 90), "{stream}");
         assert_eq!(counts.seconds.iter().map(|slot| slot.output_tokens).sum::<u64>(), 90);
@@ -94,8 +95,8 @@ async fn what_is_written_is_charged_when_it_is_written_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_charged_what_was_written_till_then() {
-    let simulator = playing("answer_tokens = 1_000\nlatency = \"1h\"\nfirst_token = 0\nchunks = 1000");
+async fn a_client_that_disconnects_is_charged_for_the_generated_tokens() {
+    let simulator = start_with("answer_tokens = 1_000\nlatency = \"1h\"\nfirst_token = 0\nchunks = 1000");
     let mut response = call(Vendor::OpenAi, true).request(&simulator).send().await.unwrap();
     response.chunk().await.unwrap();
     drop(response);
@@ -110,41 +111,43 @@ async fn a_client_that_leaves_is_charged_what_was_written_till_then() {
 }
 
 #[tokio::test]
-async fn models_may_have_limits_of_their_own() {
-    let simulator = playing("limits = { requests_per_minute = 1, per_model = true }");
+async fn models_can_have_their_own_limits() {
+    let simulator = start_with("limits = { requests_per_minute = 1, per_model = true }");
     let url = simulator.base_url(Vendor::OpenAi) + "/chat/completions";
-    let ask = async |model: &str| {
+    let send = async |model: &str| {
         let body = json!({ "model": model, "messages": [{ "role": "user", "content": "x" }] });
         client().post(&url).body(body.to_string()).send().await.unwrap().status().as_u16()
     };
-    assert_eq!([ask("a").await, ask("b").await, ask("a").await], [200, 200, 429]);
+    assert_eq!([send("a").await, send("b").await, send("a").await], [200, 200, 429]);
 }
 
 #[tokio::test]
-async fn others_may_use_the_account_from_the_next_call_on() {
-    let simulator = playing("limits = { requests_per_minute = 60, bucket = \"1s\" }");
+async fn background_requests_apply_from_the_next_call_on() {
+    let simulator = start_with("limits = { requests_per_minute = 60, bucket = \"1s\" }");
     let call = call(Vendor::OpenAi, false);
     assert_eq!(call.send(&simulator).await.status, 200);
     simulator.set(
-        toml::from_str("limits = { requests_per_minute = 60, bucket = \"1s\", others_per_minute = 60 }")
-            .unwrap(),
+        toml::from_str(
+            "limits = { requests_per_minute = 60, bucket = \"1s\", background_requests_per_minute = 60 }",
+        )
+        .unwrap(),
     );
-    // As much comes as others take: it stays empty.
-    let refused = call.send(&simulator).await;
-    assert_eq!((refused.status, refused.header("x-ratelimit-limit-requests")), (429, Some("60")));
+    // The refill equals the background requests: the bucket stays empty.
+    let rejected = call.send(&simulator).await;
+    assert_eq!((rejected.status, rejected.header("x-ratelimit-limit-requests")), (429, Some("60")));
 }
 
 #[tokio::test]
-async fn keys_may_share_one_account() {
-    let simulator = playing("limits = { requests_per_minute = 1, shared = true }");
+async fn keys_can_share_one_account() {
+    let simulator = start_with("limits = { requests_per_minute = 1, shared_across_keys = true }");
     assert_eq!(call(Vendor::OpenAi, false).key("one").send(&simulator).await.status, 200);
     assert_eq!(call(Vendor::OpenAi, false).key("two").send(&simulator).await.status, 429);
 }
 
 #[tokio::test]
-async fn rate_limit_headers_have_the_names_and_forms_of_the_real_ones() {
+async fn rate_limit_headers_have_the_vendors_names_and_formats() {
     let limits = "requests_per_minute = 500, tokens_per_minute = 200_000";
-    let simulator = playing(&format!("limits = {{ {limits} }}"));
+    let simulator = start_with(&format!("limits = {{ {limits} }}"));
     let openai = call(Vendor::OpenAi, false).send(&simulator).await;
     for name in fixture_json("openai_headers_success.json").as_object().unwrap().keys() {
         assert!(openai.header(name).is_some(), "{name}");
@@ -172,46 +175,50 @@ async fn rate_limit_headers_have_the_names_and_forms_of_the_real_ones() {
 }
 
 #[tokio::test]
-async fn a_refusal_carries_the_headers_of_a_real_one() {
-    let simulator = playing("limits = { requests_per_minute = 1, tokens_per_minute = 200_000 }");
+async fn a_rejection_has_the_vendors_headers() {
+    let simulator = start_with("limits = { requests_per_minute = 1, tokens_per_minute = 200_000 }");
     let call = call(Vendor::OpenAi, false);
     assert_eq!(statuses(&simulator, &call, 1).await, [200]);
-    let refused = call.send(&simulator).await;
+    let rejected = call.send(&simulator).await;
     for name in fixture_json("openai_headers_429.json").as_object().unwrap().keys() {
-        assert!(refused.header(name).is_some(), "{name}");
+        assert!(rejected.header(name).is_some(), "{name}");
     }
-    assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
+    assert_eq!(rejected.header("x-ratelimit-remaining-requests"), Some("0"));
 }
 
 #[tokio::test]
-async fn headers_can_be_left_out_and_retry_after_can_be_missing_or_absurd() {
-    let limits = Limits { requests_per_minute: NonZeroU64::new(1), ..Limits::default() };
-    let quiet = Settings { limits, headers: false, retry_after: RetryAfter::Missing, ..Settings::default() };
-    let simulator = start(quiet.clone());
+async fn headers_can_be_omitted_and_retry_after_can_be_missing_or_absurd() {
+    let limits = AccountLimits { requests_per_minute: NonZeroU64::new(1), ..AccountLimits::default() };
+    let without_headers =
+        Settings { limits, headers: false, retry_after: RetryAfter::Missing, ..Settings::default() };
+    let simulator = start(without_headers.clone());
     for vendor in Vendor::ALL {
-        let refused = {
+        let rejected = {
             call(vendor, false).send(&simulator).await;
             call(vendor, false).send(&simulator).await
         };
-        assert_eq!(refused.status, 429);
-        assert!(!refused.headers.keys().any(|name| name.as_str().contains("ratelimit")), "{vendor}");
-        assert!(refused.header("retry-after").is_none() && refused.header("retry-after-ms").is_none());
+        assert_eq!(rejected.status, 429);
+        assert!(!rejected.headers.keys().any(|name| name.as_str().contains("ratelimit")), "{vendor}");
+        assert!(rejected.header("retry-after").is_none() && rejected.header("retry-after-ms").is_none());
         assert!(
-            !refused.body.contains("retryDelay") && !refused.body.contains("try again"),
+            !rejected.body.contains("retryDelay") && !rejected.body.contains("try again"),
             "{}",
-            refused.body
+            rejected.body
         );
     }
-    simulator.set(Settings { retry_after: RetryAfter::Absurd, ..quiet });
-    let refused = call(Vendor::OpenAi, false).send(&simulator).await;
-    let seconds: i64 = refused.header("retry-after").unwrap().parse().unwrap();
+    simulator.set(Settings { retry_after: RetryAfter::Absurd, ..without_headers });
+    let rejected = call(Vendor::OpenAi, false).send(&simulator).await;
+    let seconds: i64 = rejected.header("retry-after").unwrap().parse().unwrap();
     assert!(!(1..=3_600).contains(&seconds), "{seconds}");
     assert!(call(Vendor::Gemini, false).send(&simulator).await.body.contains("retryDelay"));
 }
 
 #[tokio::test]
-async fn limits_can_change_while_it_runs() {
-    let limits = |requests| Limits { requests_per_minute: NonZeroU64::new(requests), ..Limits::default() };
+async fn limits_can_change_at_runtime() {
+    let limits = |requests| AccountLimits {
+        requests_per_minute: NonZeroU64::new(requests),
+        ..AccountLimits::default()
+    };
     let simulator = start(Settings { limits: limits(100), ..Settings::default() });
     let call = call(Vendor::OpenAi, false);
     assert_eq!(statuses(&simulator, &call, 3).await, [200; 3]);
@@ -219,15 +226,16 @@ async fn limits_can_change_while_it_runs() {
     assert_eq!(statuses(&simulator, &call, 3).await, [200, 200, 429]);
     simulator.set(Settings::default());
     assert_eq!(statuses(&simulator, &call, 3).await, [200; 3]);
-    let second = Limits { bucket: BucketSize::Second, ..limits(120) };
+    let second = AccountLimits { bucket: BucketSize::Second, ..limits(120) };
     simulator.set(Settings { limits: second, ..Settings::default() });
     assert_eq!(call.send(&simulator).await.header("x-ratelimit-remaining-requests"), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_connections_at_once_get_no_more_than_the_limit() {
-    let simulator = playing("limits = { requests_per_minute = 30 }");
-    let (http, url) = (client(), simulator.base_url(Vendor::OpenAi) + "/chat/completions");
+async fn concurrent_connections_do_not_exceed_the_limit() {
+    let simulator = start_with("limits = { requests_per_minute = 30 }");
+    let http = client();
+    let url = simulator.base_url(Vendor::OpenAi) + "/chat/completions";
     let calls = (0..200).map(|nth| {
         let body = call(Vendor::OpenAi, true).prompt(format!("item {nth}")).body().to_string();
         let request = http.post(&url).body(body);
@@ -236,7 +244,7 @@ async fn many_connections_at_once_get_no_more_than_the_limit() {
     let statuses = futures_util::future::join_all(calls).await;
     let admitted = statuses.iter().filter(|status| **status == 200).count() as u64;
     let counts = simulator.counts();
-    // Half a call per second comes back while they run.
+    // The refill is half a call per second.
     let refilled = counts.elapsed_ms / 2_000 + 1;
     assert!((30..=30 + refilled).contains(&admitted), "{admitted}");
     assert_eq!((counts.admitted, counts.refused, counts.requests), (admitted, 200 - admitted, 200));

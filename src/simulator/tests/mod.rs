@@ -1,9 +1,9 @@
-//! The simulator as its clients see it, over real HTTP.
+//! Tests of the simulator over HTTP.
 
 mod control;
-mod faithful;
 mod faults;
 mod limits;
+mod wire_formats;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,18 +18,19 @@ fn start(settings: Settings) -> Simulator {
     Simulator::start(settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &Handle::current()).unwrap()
 }
 
-/// Starts a simulator from settings as people write them.
-fn playing(toml: &str) -> Simulator {
+/// Starts a simulator with settings in TOML.
+fn start_with(toml: &str) -> Simulator {
     start(toml::from_str(toml).unwrap())
 }
 
 fn client() -> reqwest::Client {
-    // Plain HTTP, but the client insists on a crypto provider; another test may have installed it already.
+    // The client requires a crypto provider also for plain HTTP. An error means that another test has installed
+    // it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
 }
 
-/// A call: to whom, whether streamed, and what.
+/// An API call.
 #[derive(Clone)]
 struct Call {
     vendor: Vendor,
@@ -41,7 +42,7 @@ struct Call {
 
 fn call(vendor: Vendor, stream: bool) -> Call {
     let prompt = "Please tell me what stands in this letter.".to_owned();
-    Call { vendor, stream, prompt, schema: None, key: "practice-key".to_owned() }
+    Call { vendor, stream, prompt, schema: None, key: "simulated-key".to_owned() }
 }
 
 impl Call {
@@ -111,22 +112,23 @@ impl Call {
         request.header("content-type", "application/json").body(self.body().to_string())
     }
 
-    async fn send(&self, simulator: &Simulator) -> Reply {
+    async fn send(&self, simulator: &Simulator) -> ReceivedResponse {
         let response = self.request(simulator).send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Reply { vendor: self.vendor, status, headers, body: response.text().await.unwrap() }
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        ReceivedResponse { vendor: self.vendor, status, headers, body: response.text().await.unwrap() }
     }
 }
 
-/// A whole reply, as it came.
-struct Reply {
+/// A complete response.
+struct ReceivedResponse {
     vendor: Vendor,
     status: u16,
     headers: HeaderMap,
     body: String,
 }
 
-impl Reply {
+impl ReceivedResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
@@ -135,9 +137,9 @@ impl Reply {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// The text that the model said, out of either form.
+    /// Returns the text of the answer, with or without streaming.
     fn text(&self) -> String {
-        let text = |event: &Value| {
+        let event_text = |event: &Value| {
             let text = match self.vendor {
                 Vendor::OpenAi => {
                     let choice = &event["choices"][0];
@@ -153,14 +155,14 @@ impl Reply {
             text.unwrap_or_default().to_owned()
         };
         if self.body.starts_with('{') {
-            text(&self.json())
+            event_text(&self.json())
         } else {
-            events(&self.body).iter().map(text).collect()
+            events(&self.body).iter().map(event_text).collect()
         }
     }
 }
 
-/// The JSON of every event, without `[DONE]`.
+/// Returns the JSON of each event, without `[DONE]`.
 fn events(body: &str) -> Vec<Value> {
     body.lines()
         .filter_map(|line| line.strip_prefix("data: "))
@@ -178,7 +180,7 @@ fn fixture_json(name: &str) -> Value {
     serde_json::from_str(&fixture(name)).unwrap()
 }
 
-/// The path of every key, without values: what makes one body like another.
+/// Returns the paths of all keys without their values, to compare the structure of two bodies.
 fn shape(value: &Value) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
         match value {

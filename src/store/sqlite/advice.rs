@@ -1,4 +1,4 @@
-//! Says what went wrong with SQLite, and what to do about it.
+//! Translates errors of SQLite into errors with advice.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const FULL: u32 = 13;
 const CANTOPEN: u32 = 14;
 const NOTADB: u32 = 26;
 
-/// Makes the error of a database that cannot be opened.
+/// Returns the error of a database that cannot be opened.
 pub(super) fn on_open(path: &Path, error: &sqlx::Error) -> Error {
     match on_use(path, "open", error) {
         Error::Io { path, why, .. } => Error::Open { path, why },
@@ -21,39 +21,41 @@ pub(super) fn on_open(path: &Path, error: &sqlx::Error) -> Error {
     }
 }
 
-/// Makes the error of a database that could not be read or written.
+/// Returns the error of a database that cannot be read or written.
 pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> Error {
-    let said = match error {
+    let message = match error {
         sqlx::Error::Database(database) => database.message().to_owned(),
         other => other.to_string(),
     };
     let why = match primary(error) {
-        Some(CORRUPT) => return Error::Damaged { path: path.to_owned(), what: said },
+        Some(CORRUPT) => return Error::Damaged { path: path.to_owned(), what: message },
         Some(NOTADB) => {
-            let what = "it does not begin as a database does".to_owned();
+            let what = "it does not begin like a database".to_owned();
             return Error::Damaged { path: path.to_owned(), what };
         }
-        Some(FULL) => format!("{said}: free some space, then run the same command again"),
-        Some(IOERR) => format!("{said}: look at the disk, then run the same command again"),
-        Some(READONLY) => format!("{said}: make it and its directory writable"),
-        Some(BUSY) => format!("{said}: another process has been writing to it for too long"),
+        Some(FULL) => format!("{message}: free some space, then run the same command again"),
+        Some(IOERR) => format!("{message}: check the disk, then run the same command again"),
+        Some(READONLY) => format!("{message}: make it and its directory writable"),
+        Some(BUSY) => format!("{message}: another process has been writing to it for more than 30 seconds"),
         Some(CANTOPEN) if has_no_file_left() => {
-            format!("{said}: the process has as many files open as it may. Raise that limit with `ulimit -n`")
+            format!(
+                "{message}: the process has reached its limit of open files. Raise that limit with `ulimit -n`"
+            )
         }
-        Some(CANTOPEN) => format!("{said}: is its directory there, and writable?"),
+        Some(CANTOPEN) => format!("{message}: check that its directory exists and is writable"),
         _ => match error {
             // The thread of a connection could not be started.
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => format!(
-                "{said}: the system lets this process start no more threads. Raise the limits on processes \
+                "{message}: the system lets this process start no more threads. Raise the limits on processes \
                  (`ulimit -u`) and memory (`ulimit -v`)"
             ),
-            _ => said,
+            _ => message,
         },
     };
     Error::Io { path: path.to_owned(), doing, why }
 }
 
-/// Returns whether no file can be opened because of a limit on open files. SQLite does not say so.
+/// Returns whether a limit on open files prevents opening a file. SQLite does not report this.
 fn has_no_file_left() -> bool {
     /// `EMFILE` and `ENFILE`.
     const TOO_MANY_FILES: [i32; 2] = [24, 23];
@@ -61,7 +63,7 @@ fn has_no_file_left() -> bool {
     error.is_some_and(|code| TOO_MANY_FILES.contains(&code))
 }
 
-/// Returns whether another process was in the way.
+/// Returns whether the database was locked by another process.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     primary(error) == Some(BUSY)
 }

@@ -1,7 +1,7 @@
-//! Counts the calls that left, by ten minutes and target, for the limits of a day.
+//! Counts the sent calls by ten minutes and target, for the daily limits.
 //!
-//! A clock that steps back leaves slots in the future: those of the next 24 hours count as if their calls had just
-//! left. Reads no clock.
+//! If the clock is set back, slots lie in the future: those of the next 24 hours count as if their calls had just been
+//! sent. The caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::store::call_count::CallCount;
 use crate::store::error::Error;
-use crate::types::LaneName;
+use crate::types::TargetName;
 
-use super::Sqlite;
-use super::row::{Odd, Seal};
+use super::database::Sqlite;
+use super::row::{RowChecksum, RowError};
 
-/// Milliseconds of a slot.
+/// Milliseconds in a slot.
 const SLOT: i64 = 10 * 60 * 1_000;
 
-/// Slots of a day.
+/// Slots in a day.
 const DAY: i64 = 24 * 6;
 
-/// How long slots are kept, in slots: a clock that is wrong for some days must not remove those that count.
+/// Number of slots that are kept: a clock that is wrong for some days must not remove slots that count.
 const KEPT: i64 = 30 * DAY;
 
 /// A row of `calls`.
@@ -34,30 +34,30 @@ struct CallRow {
 }
 
 impl CallRow {
-    /// Reads a row that is what was written.
-    fn read(row: &SqliteRow) -> Result<Self, Odd> {
+    /// Reads a row and verifies its checksum.
+    fn read(row: &SqliteRow) -> Result<Self, RowError> {
         let read = Self {
             slot: row.try_get("slot")?,
             provider: row.try_get("provider")?,
             model: row.try_get("model")?,
             calls: row.try_get("calls")?,
         };
-        if read.checksum() == row.try_get::<i64, _>("checksum")? { Ok(read) } else { Err(Odd::Seal) }
+        if read.checksum() == row.try_get::<i64, _>("checksum")? { Ok(read) } else { Err(RowError::Checksum) }
     }
 
     fn checksum(&self) -> i64 {
-        let mut sum = Seal::default();
+        let mut sum = RowChecksum::default();
         sum.numbers(&[self.slot, self.calls]);
         sum.text(Some(&self.provider));
         sum.text(Some(&self.model));
-        sum.close()
+        sum.finish()
     }
 
-    /// Returns what it counts, as of `now`.
+    /// Returns the count, as of `now`.
     fn count(self, now: i64) -> CallCount {
         let age = now.saturating_sub(self.slot.saturating_mul(SLOT));
         CallCount {
-            target: LaneName { provider: self.provider.into(), model: self.model.into() },
+            target: TargetName { provider: self.provider.into(), model: self.model.into() },
             age: Duration::from_millis(u64::try_from(age).unwrap_or(0)),
             calls: u64::try_from(self.calls).unwrap_or(0),
         }
@@ -65,45 +65,53 @@ impl CallRow {
 }
 
 impl Sqlite {
-    /// Counts calls that left before `now`, in milliseconds since 1970.
+    /// Counts calls that were sent before `now`, in milliseconds since 1970.
     pub(super) async fn count_calls_at(
         &self,
-        calls: &BTreeMap<LaneName, u64>,
+        calls: &BTreeMap<TargetName, u64>,
         now: i64,
     ) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let slot = now.div_euclid(SLOT);
         let mut writer = self.writer().await;
-        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         for (target, more) in calls {
-            add(&mut change, slot, target, *more).await.map_err(|odd| self.odd_calls(&odd))?;
+            add(&mut change, slot, target, *more).await.map_err(|error| self.calls_error(&error))?;
         }
         let old = sqlx::query("DELETE FROM calls WHERE slot < ?").bind(slot.saturating_sub(KEPT));
         old.execute(&mut *change).await.map_err(failed)?;
         change.commit().await.map_err(failed)
     }
 
-    /// Returns the calls of the 24 hours before `now`, and those of the slot in which these began.
+    /// Returns the calls of the 24 hours before `now`, including the whole slot in which these began.
     pub(super) async fn calls_of_day_at(&self, now: i64) -> Result<Vec<CallCount>, Error> {
         let slot = now.div_euclid(SLOT);
         let query = sqlx::query("SELECT * FROM calls WHERE slot BETWEEN ? AND ?");
         let query = query.bind(slot.saturating_sub(DAY + 1)).bind(slot.saturating_add(DAY));
         let rows = query.fetch_all(&self.readers).await.map_err(|error| self.unread(&error))?;
         let read = |row: &SqliteRow| CallRow::read(row).map(|row| row.count(now));
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|odd| self.odd_calls(&odd))
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| self.calls_error(&error))
     }
 
-    fn odd_calls(&self, odd: &Odd) -> Error {
-        match odd {
-            Odd::Column(error) => self.unwritten(error),
-            Odd::Json(_) | Odd::Seal | Odd::Word(_) => self.damaged(format!("a row of calls: {odd}")),
+    fn calls_error(&self, error: &RowError) -> Error {
+        match error {
+            RowError::Column(error) => self.unwritten(error),
+            RowError::Json(_) | RowError::Checksum | RowError::Word(_) => {
+                self.damaged(format!("a row of calls: {error}"))
+            }
         }
     }
 }
 
-async fn add(change: &mut SqliteConnection, slot: i64, target: &LaneName, more: u64) -> Result<(), Odd> {
-    let (provider, model) = (target.provider.as_str(), target.model.as_str());
+async fn add(
+    change: &mut SqliteConnection,
+    slot: i64,
+    target: &TargetName,
+    more: u64,
+) -> Result<(), RowError> {
+    let provider = target.provider.as_str();
+    let model = target.model.as_str();
     let found = "SELECT * FROM calls WHERE slot = ? AND provider = ? AND model = ?";
     let found = sqlx::query(found).bind(slot).bind(provider).bind(model);
     let found = found.fetch_optional(&mut *change).await?;
@@ -126,7 +134,7 @@ mod tests {
     /// 23:50 of some day.
     const LATE: i64 = 1_000 * DAY * SLOT - SLOT;
 
-    fn calls(target: &str, calls: u64) -> BTreeMap<LaneName, u64> {
+    fn calls(target: &str, calls: u64) -> BTreeMap<TargetName, u64> {
         BTreeMap::from([(target.parse().unwrap(), calls)])
     }
 
@@ -170,7 +178,7 @@ mod tests {
         assert_eq!(ages, [Duration::ZERO; 2]);
         store.count_calls_at(&calls("a/m", 1), back).await.unwrap();
         assert_eq!(sum(&store, back).await, 10);
-        // A clock that was days ahead must not hold calls up for days.
+        // A clock that was days ahead must not delay calls for days.
         assert_eq!(sum(&store, early - 40 * HOUR).await, 0);
     }
 

@@ -1,4 +1,4 @@
-//! The rows of items and steps: what is in each column, and the seal over them.
+//! The rows of items and steps: the columns, and the checksum over them.
 
 use std::time::Duration;
 
@@ -8,63 +8,66 @@ use sha2::{Digest, Sha256};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use crate::store::record::{ItemHead, ItemNumber, Record, SettledRecord, StepRecord, StepState};
-use crate::types::{Fingerprint, ItemKey, ItemStatus, NanoUsd, Spent, StepName, Tokens, Usage};
+use crate::store::record::{ItemHead, ItemNumber, OutcomeRecord, Record, StepRecord, StepState};
+use crate::types::{Fingerprint, ItemKey, ItemStatus, NanoUsd, StepName, Tokens, Usage, UsageTotals};
 
-/// The state of an item that is on its way.
-const OPEN: &str = "open";
+/// The state of an item that has not finished.
+const UNFINISHED: &str = "open";
 
 /// A row of `items`.
 pub(super) struct ItemRow<'a> {
     pub(super) run: i64,
     pub(super) head: &'a ItemHead,
     pub(super) state: &'a str,
-    pub(super) edition: i64,
+    pub(super) revision: i64,
     pub(super) step: Option<&'a str>,
     pub(super) failure: Option<Box<str>>,
-    pub(super) took: i64,
-    pub(super) lives: i64,
+    pub(super) duration_us: i64,
+    pub(super) incarnations: i64,
     pub(super) session: Option<i64>,
 }
 
 impl<'a> ItemRow<'a> {
     pub(super) fn of(record: &'a Record) -> Result<Self, serde_json::Error> {
-        let (run, head, settled) = (record.run.0, &*record.item, record.settled.as_ref());
-        let error = settled.and_then(|settled| settled.error.as_ref());
+        let run = record.run.0;
+        let head = &*record.item;
+        let outcome = record.outcome.as_ref();
+        let error = outcome.and_then(|outcome| outcome.error.as_ref());
         Ok(Self {
             run,
             head,
-            state: settled.map_or(OPEN, |settled| settled.status.as_str()),
-            edition: settled.map_or(0, |settled| settled.edition),
+            state: outcome.map_or(UNFINISHED, |outcome| outcome.status.as_str()),
+            revision: outcome.map_or(0, |outcome| outcome.revision),
             step: error.map(|(step, _)| step.as_str()),
             failure: error.map(|(_, failure)| as_json(failure)).transpose()?,
-            took: settled.map_or(0, |settled| i64::try_from(settled.took.as_micros()).unwrap_or(i64::MAX)),
-            lives: settled.map_or(0, |settled| settled.lives as i64),
-            session: settled.and_then(|settled| settled.session),
+            duration_us: outcome
+                .map_or(0, |outcome| i64::try_from(outcome.duration.as_micros()).unwrap_or(i64::MAX)),
+            incarnations: outcome.map_or(0, |outcome| outcome.incarnations as i64),
+            session: outcome.and_then(|outcome| outcome.session),
         })
     }
 
-    pub(super) fn seal(&self) -> i64 {
-        let mut seal = Seal::default();
-        seal.numbers(&[
+    pub(super) fn checksum(&self) -> i64 {
+        let mut checksum = RowChecksum::default();
+        checksum.numbers(&[
             self.run,
             self.head.number.0,
             self.head.line as i64,
-            self.edition,
-            self.took,
-            self.lives,
+            self.revision,
+            self.duration_us,
+            self.incarnations,
         ]);
-        seal.text(Some(self.head.key.as_str()));
-        seal.bytes(Some(&self.head.content.0));
-        seal.text(self.head.input.as_deref());
-        seal.text(Some(self.state));
-        seal.text(self.step);
-        seal.text(self.failure.as_deref());
-        // Rows of versions before the third have none.
+        checksum.text(Some(self.head.key.as_str()));
+        checksum.bytes(Some(&self.head.content.0));
+        checksum.text(self.head.input.as_deref());
+        checksum.text(Some(self.state));
+        checksum.text(self.step);
+        checksum.text(self.failure.as_deref());
+        // Rows before version 3 have none.
         if let Some(session) = self.session {
-            seal.numbers(&[session]);
+            checksum.numbers(&[session]);
         }
-        seal.close()
+        checksum.finish()
     }
 }
 
@@ -75,21 +78,21 @@ pub(super) struct StepRow<'a> {
     pub(super) session: i64,
     pub(super) step: &'a str,
     pub(super) state: StepState,
-    pub(super) shaped: Option<Fingerprint>,
+    pub(super) answer_key: Option<Fingerprint>,
     pub(super) answer: Option<Box<str>>,
     pub(super) failure: Option<Box<str>>,
-    pub(super) practice: bool,
-    pub(super) trail: Box<str>,
-    pub(super) spent: Spent,
-    pub(super) recalled: Option<i64>,
+    pub(super) simulated: bool,
+    pub(super) attempts: Box<str>,
+    pub(super) usage: UsageTotals,
+    pub(super) restored_from: Option<i64>,
     pub(super) files: Option<Box<str>>,
 }
 
 impl<'a> StepRow<'a> {
     pub(super) fn of(record: &Record, step: &'a StepRecord) -> Result<Self, serde_json::Error> {
-        let answer = match (step.state, step.recalled) {
+        let answer = match (step.state, step.restored_from) {
             (StepState::Answered, None) => Some(as_json(&step.answer)?),
-            // It stands where the earlier session put it.
+            // The record of the earlier session has it.
             (StepState::Answered, Some(_)) => None,
             (StepState::Failed | StepState::Skipped | StepState::Open, _) => None,
         };
@@ -99,71 +102,71 @@ impl<'a> StepRow<'a> {
             session: record.session,
             step: step.step.as_str(),
             state: step.state,
-            shaped: step.shaped,
+            answer_key: step.answer_key,
             answer,
             failure: step.failure.as_ref().map(as_json).transpose()?,
-            practice: step.practice,
-            trail: as_json(&step.trail)?,
-            spent: Spent::of(&step.trail),
-            recalled: step.recalled,
+            simulated: step.simulated,
+            attempts: as_json(&step.attempts)?,
+            usage: UsageTotals::of(&step.attempts),
+            restored_from: step.restored_from,
             files: (!step.files.is_empty()).then(|| as_json(&step.files)).transpose()?,
         })
     }
 
     pub(super) fn numbers(&self) -> [i64; 9] {
-        let Spent { calls, maybe_charged, tokens, cost, unknown } = self.spent;
+        let UsageTotals { calls, possibly_charged, tokens, cost, calls_of_unknown_cost } = self.usage;
         [
             calls,
-            maybe_charged,
+            possibly_charged,
             tokens.input.0,
             tokens.cached.0,
             tokens.cache_write.0,
             tokens.output.0,
             tokens.reasoning.0,
             cost.0,
-            unknown,
+            calls_of_unknown_cost,
         ]
         .map(|number| i64::try_from(number).unwrap_or(i64::MAX))
     }
 
-    pub(super) fn seal(&self) -> i64 {
-        let mut seal = Seal::default();
-        seal.numbers(&[self.run, self.item.0, self.session, i64::from(self.practice)]);
-        seal.numbers(&self.numbers());
-        seal.text(Some(self.step));
-        seal.text(Some(self.state.as_str()));
-        seal.bytes(self.shaped.as_ref().map(|shaped| shaped.0.as_slice()));
-        seal.text(self.answer.as_deref());
-        seal.text(self.failure.as_deref());
-        seal.text(Some(&self.trail));
-        // Rows of versions before the third have neither.
-        if self.recalled.is_some() || self.files.is_some() {
-            seal.numbers(&[self.recalled.unwrap_or(0)]);
-            seal.text(self.files.as_deref());
+    pub(super) fn checksum(&self) -> i64 {
+        let mut checksum = RowChecksum::default();
+        checksum.numbers(&[self.run, self.item.0, self.session, i64::from(self.simulated)]);
+        checksum.numbers(&self.numbers());
+        checksum.text(Some(self.step));
+        checksum.text(Some(self.state.as_str()));
+        checksum.bytes(self.answer_key.as_ref().map(|key| key.0.as_slice()));
+        checksum.text(self.answer.as_deref());
+        checksum.text(self.failure.as_deref());
+        checksum.text(Some(&self.attempts));
+        // Rows before version 3 have neither.
+        if self.restored_from.is_some() || self.files.is_some() {
+            checksum.numbers(&[self.restored_from.unwrap_or(0)]);
+            checksum.text(self.files.as_deref());
         }
-        seal.close()
+        checksum.finish()
     }
 }
 
-/// What a row holds that cannot be what was written.
+/// An error of a row that differs from what was written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Odd {
-    /// A column is missing or of another kind.
+pub(super) enum RowError {
+    /// A column is missing or has another type.
     #[error(transparent)]
     Column(#[from] sqlx::Error),
-    /// A text is no JSON of that kind.
+    /// A text is not the expected JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// The seal does not fit.
-    #[error("the content of a row is not what was written")]
-    Seal,
-    /// A word is none of those that are written.
+    /// The checksum does not match.
+    #[error("the checksum of a row does not match its content")]
+    Checksum,
+    /// An unknown state.
     #[error("an unknown word: {0}")]
     Word(Box<str>),
 }
 
-/// Reads a row of `items`; its steps come from elsewhere.
-pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<SettledRecord>), Odd> {
+/// Reads a row of `items` without its steps.
+pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<OutcomeRecord>), RowError> {
     let head = ItemHead {
         number: ItemNumber(row.try_get("item")?),
         key: ItemKey::from(row.try_get::<&str, _>("key")?),
@@ -175,17 +178,17 @@ pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<SettledRecord>),
         run: row.try_get("run")?,
         head: &head,
         state: row.try_get("state")?,
-        edition: row.try_get("edition")?,
+        revision: row.try_get("revision")?,
         step: row.try_get("step")?,
         failure: row.try_get::<Option<&str>, _>("failure")?.map(Into::into),
-        took: row.try_get("took")?,
-        lives: row.try_get("lives")?,
+        duration_us: row.try_get("duration_us")?,
+        incarnations: row.try_get("incarnations")?,
         session: row.try_get("session")?,
     };
-    if read.seal() != row.try_get::<i64, _>("seal")? {
-        return Err(Odd::Seal);
+    if read.checksum() != row.try_get::<i64, _>("checksum")? {
+        return Err(RowError::Checksum);
     }
-    if read.state == OPEN {
+    if read.state == UNFINISHED {
         return Ok((head, None));
     }
     let all = [ItemStatus::Completed, ItemStatus::Failed, ItemStatus::Skipped];
@@ -193,69 +196,69 @@ pub(super) fn item(row: &SqliteRow) -> Result<(ItemHead, Option<SettledRecord>),
     let error = read.step.zip(read.failure.as_deref());
     let error =
         error.map(|(step, failure)| from_json(failure).map(|failure| (StepName::from(step), failure)));
-    let settled = SettledRecord {
-        status: status.ok_or_else(|| Odd::Word(read.state.into()))?,
+    let outcome = OutcomeRecord {
+        status: status.ok_or_else(|| RowError::Word(read.state.into()))?,
         error: error.transpose()?,
-        took: Duration::from_micros(read.took as u64),
-        lives: read.lives as u64,
-        edition: read.edition,
+        duration: Duration::from_micros(read.duration_us as u64),
+        incarnations: read.incarnations as u64,
+        revision: read.revision,
         session: read.session,
     };
-    Ok((head, Some(settled)))
+    Ok((head, Some(outcome)))
 }
 
-/// Reads a row of `steps`, and whose it is.
-pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), Odd> {
+/// Reads a row of `steps` and the number of its item.
+pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), RowError> {
     let state: &str = row.try_get("state")?;
     let spent = |column: &str| row.try_get::<i64, _>(column).map(|number| number as u64);
     let tokens = Usage {
         input: Tokens(spent("input")?),
         cached: Tokens(spent("cached")?),
-        cache_write: Tokens(spent("written")?),
+        cache_write: Tokens(spent("cache_write")?),
         output: Tokens(spent("output")?),
-        reasoning: Tokens(spent("reasoned")?),
+        reasoning: Tokens(spent("reasoning")?),
     };
-    let spent = Spent {
+    let spent = UsageTotals {
         calls: spent("calls")?,
-        maybe_charged: spent("maybe")?,
+        possibly_charged: spent("possibly_charged")?,
         tokens,
         cost: NanoUsd(spent("cost")?),
-        unknown: spent("unknown")?,
+        calls_of_unknown_cost: spent("unknown_cost")?,
     };
     let read = StepRow {
         run: row.try_get("run")?,
         item: ItemNumber(row.try_get("item")?),
         session: row.try_get("session")?,
         step: row.try_get("step")?,
-        state: StepState::from_word(state).ok_or_else(|| Odd::Word(state.into()))?,
-        shaped: row.try_get::<Option<&[u8]>, _>("shaped")?.map(fingerprint).transpose()?,
+        state: StepState::parse(state).ok_or_else(|| RowError::Word(state.into()))?,
+        answer_key: row.try_get::<Option<&[u8]>, _>("answer_key")?.map(fingerprint).transpose()?,
         answer: row.try_get::<Option<&str>, _>("answer")?.map(Into::into),
         failure: row.try_get::<Option<&str>, _>("failure")?.map(Into::into),
-        practice: row.try_get("practice")?,
-        trail: row.try_get::<&str, _>("trail")?.into(),
-        spent,
-        recalled: row.try_get("recalled")?,
+        simulated: row.try_get("simulated")?,
+        attempts: row.try_get::<&str, _>("attempts")?.into(),
+        usage: spent,
+        restored_from: row.try_get("restored_from")?,
         files: row.try_get::<Option<&str>, _>("files")?.map(Into::into),
     };
-    if read.seal() != row.try_get::<i64, _>("seal")? {
-        return Err(Odd::Seal);
+    if read.checksum() != row.try_get::<i64, _>("checksum")? {
+        return Err(RowError::Checksum);
     }
     let record = StepRecord {
         step: read.step.into(),
         state: read.state,
-        shaped: read.shaped,
+        answer_key: read.answer_key,
         answer: read.answer.as_deref().map_or(Ok(Value::Null), from_json)?,
         failure: read.failure.as_deref().map(from_json).transpose()?,
-        practice: read.practice,
-        trail: from_json(&read.trail)?,
-        recalled: read.recalled,
+        simulated: read.simulated,
+        attempts: from_json(&read.attempts)?,
+        restored_from: read.restored_from,
         files: read.files.as_deref().map_or_else(|| Ok(Vec::new()), from_json)?,
     };
     Ok((read.item, record))
 }
 
-fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, Odd> {
-    bytes.try_into().map(Fingerprint).map_err(|_| Odd::Seal)
+fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, RowError> {
+    bytes.try_into().map(Fingerprint).map_err(|_| RowError::Checksum)
 }
 
 fn as_json<T: serde::Serialize>(value: &T) -> Result<Box<str>, serde_json::Error> {
@@ -266,11 +269,11 @@ fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text)
 }
 
-/// The first eight bytes of SHA-256 over what a row holds.
+/// The first eight bytes of the SHA-256 of a row.
 #[derive(Default)]
-pub(super) struct Seal(Sha256);
+pub(super) struct RowChecksum(Sha256);
 
-impl Seal {
+impl RowChecksum {
     pub(super) fn numbers(&mut self, numbers: &[i64]) {
         numbers.iter().for_each(|number| self.0.update(number.to_le_bytes()));
     }
@@ -279,13 +282,13 @@ impl Seal {
         self.bytes(text.map(str::as_bytes));
     }
 
-    /// Its length counts too, and whether there is anything.
+    /// Includes the length, and whether there is a value.
     fn bytes(&mut self, bytes: Option<&[u8]>) {
         self.numbers(&[bytes.map_or(-1, |bytes| bytes.len() as i64)]);
         self.0.update(bytes.unwrap_or_default());
     }
 
-    pub(super) fn close(self) -> i64 {
+    pub(super) fn finish(self) -> i64 {
         let digest = self.0.finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);

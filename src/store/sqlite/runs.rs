@@ -7,43 +7,48 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use crate::clock;
-use crate::store::Session;
 use crate::store::error::Error;
 use crate::store::lock::RunLock;
 use crate::store::record::ItemNumber;
-use crate::store::run::{KnownRun, Outline, RunNumber, RunState};
+use crate::store::run::{RunMetadata, RunNumber, RunState, StoredRun};
+use crate::store::store::Session;
 
-use super::Sqlite;
-use super::row::Odd;
+use super::connection::options;
+use super::database::Sqlite;
+use super::row::RowError;
 use super::run_row::RunRow;
 
 impl Sqlite {
-    pub(super) async fn all_runs(&self) -> Result<Vec<KnownRun>, Error> {
+    pub(super) async fn all_runs(&self) -> Result<Vec<StoredRun>, Error> {
         let rows = sqlx::query("SELECT * FROM runs ORDER BY run DESC").fetch_all(&self.readers).await;
         rows.map_err(|error| self.unread(&error))?.iter().map(|row| self.known(row)).collect()
     }
 
-    pub(super) async fn one_run(&self, run: RunNumber) -> Result<KnownRun, Error> {
+    pub(super) async fn one_run(&self, run: RunNumber) -> Result<StoredRun, Error> {
         let row = sqlx::query("SELECT * FROM runs WHERE run = ?").bind(run.0);
         let row = row.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
         self.known(&row.ok_or(Error::NoRun(run))?)
     }
 
-    pub(super) async fn find_run(&self, identity: &str) -> Result<Option<KnownRun>, Error> {
+    pub(super) async fn find_run(&self, identity: &str) -> Result<Option<StoredRun>, Error> {
         let row =
             sqlx::query("SELECT * FROM runs WHERE identity = ? ORDER BY run DESC LIMIT 1").bind(identity);
         let row = row.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
         row.map(|row| self.known(&row)).transpose()
     }
 
-    pub(super) async fn create_run(&self, identity: &str, outline: &Outline) -> Result<RunNumber, Error> {
+    pub(super) async fn create_run(
+        &self,
+        identity: &str,
+        metadata: &RunMetadata,
+    ) -> Result<RunNumber, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let now = now();
-        let query = "INSERT INTO runs (identity, name, places, pipeline, grounds, edition, sessions, state, \
-                     begun, touched, outcome) VALUES (?, '', '', '', '', 1, 0, ?, ?, ?, 'null') RETURNING run";
+        let query = "INSERT INTO runs (identity, name, command, pipeline, manifest, revision, sessions, state, \
+                     created_at, updated_at, outcome) VALUES (?, '', '', '', '', 1, 0, ?, ?, ?, 'null') RETURNING run";
         let query = sqlx::query_scalar::<_, i64>(query)
             .bind(identity)
-            .bind(RunState::Open.as_str())
+            .bind(RunState::Running.as_str())
             .bind(now)
             .bind(now);
         let mut writer = self.writer().await;
@@ -53,18 +58,18 @@ impl Sqlite {
             run,
             identity: identity.to_owned(),
             name: String::new(),
-            places: String::new(),
+            command: String::new(),
             pipeline: String::new(),
-            grounds: String::new(),
-            edition: 1,
+            manifest: String::new(),
+            revision: 1,
             sessions: 0,
-            state: RunState::Open.as_str().to_owned(),
-            begun: now,
-            touched: now,
+            state: RunState::Running.as_str().to_owned(),
+            created_at: now,
+            updated_at: now,
             outcome: Value::Null.to_string(),
         };
-        row.describe(outline);
-        // The checksum covers the number, which is known only now.
+        row.describe(metadata);
+        // The checksum includes the number, which is known only now.
         row.update(&mut change).await.map_err(failed)?;
         change.commit().await.map_err(failed)?;
         Ok(RunNumber(run))
@@ -73,25 +78,25 @@ impl Sqlite {
     pub(super) async fn begin_session(
         &self,
         run: RunNumber,
-        outline: Option<&Outline>,
-        anew: bool,
+        metadata: Option<&RunMetadata>,
+        new_revision: bool,
     ) -> Result<Session, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut change, run).await?;
-        if let Some(outline) = outline {
-            row.describe(outline);
+        if let Some(metadata) = metadata {
+            row.describe(metadata);
         }
         row.sessions += 1;
-        row.edition += i64::from(anew);
-        RunState::Open.as_str().clone_into(&mut row.state);
-        row.touched = now();
+        row.revision += i64::from(new_revision);
+        RunState::Running.as_str().clone_into(&mut row.state);
+        row.updated_at = now();
         row.update(&mut change).await.map_err(failed)?;
         let last = sqlx::query_scalar("SELECT coalesce(max(item), 0) FROM items WHERE run = ?").bind(run.0);
         let last_item = ItemNumber(last.fetch_one(&mut *change).await.map_err(failed)?);
         change.commit().await.map_err(failed)?;
-        Ok(Session { session: row.sessions, edition: row.edition, last_item })
+        Ok(Session { number: row.sessions, revision: row.revision, last_item })
     }
 
     pub(super) async fn touch_run(
@@ -101,12 +106,12 @@ impl Sqlite {
         outcome: &Value,
     ) -> Result<(), Error> {
         self.change_run(run, |row| {
-            // It may have been cancelled since its session last looked. One that is complete has nothing to give up.
-            if row.state != RunState::Cancelled.as_str() || state == RunState::Complete {
+            // The user may have cancelled it since the session last checked. A completed run cannot be cancelled.
+            if row.state != RunState::Cancelled.as_str() || state == RunState::Completed {
                 state.as_str().clone_into(&mut row.state);
             }
             row.outcome = outcome.to_string();
-            row.touched = now();
+            row.updated_at = now();
         })
         .await
     }
@@ -116,17 +121,17 @@ impl Sqlite {
     }
 
     pub(super) async fn state_of(&self, run: RunNumber) -> Result<RunState, Error> {
-        // Asked twice a second for every run at work: its other columns can be large, and a checksum covers them all.
+        // Read twice a second for every run in progress. The other columns may be large, and a checksum covers them all.
         let state = sqlx::query_scalar::<_, String>("SELECT state FROM runs WHERE run = ?").bind(run.0);
         let state = state.fetch_optional(&self.readers).await.map_err(|error| self.unread(&error))?;
         let state = state.ok_or(Error::NoRun(run))?;
-        RunState::from_word(&state).ok_or_else(|| self.odd_run(&Odd::Word(state.into())))
+        RunState::parse(&state).ok_or_else(|| self.run_error(&RowError::Word(state.into())))
     }
 
     pub(super) async fn set_state(&self, run: RunNumber, state: RunState) -> Result<(), Error> {
         self.change_run(run, |row| {
             state.as_str().clone_into(&mut row.state);
-            row.touched = now();
+            row.updated_at = now();
         })
         .await
     }
@@ -135,7 +140,7 @@ impl Sqlite {
     async fn change_run(&self, run: RunNumber, change: impl FnOnce(&mut RunRow)) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
-        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut begun, run).await?;
         change(&mut row);
@@ -145,13 +150,15 @@ impl Sqlite {
 
     async fn row_of(&self, change: &mut SqliteConnection, run: RunNumber) -> Result<RunRow, Error> {
         let found = RunRow::find(change, run).await;
-        found.map_err(|odd| self.odd_run(&odd))?.ok_or(Error::NoRun(run))
+        found.map_err(|error| self.run_error(&error))?.ok_or(Error::NoRun(run))
     }
 
-    fn odd_run(&self, odd: &Odd) -> Error {
-        match odd {
-            Odd::Column(error) => self.unread(error),
-            Odd::Json(_) | Odd::Seal | Odd::Word(_) => self.damaged(format!("a row of runs: {odd}")),
+    fn run_error(&self, error: &RowError) -> Error {
+        match error {
+            RowError::Column(error) => self.unread(error),
+            RowError::Json(_) | RowError::Checksum | RowError::Word(_) => {
+                self.damaged(format!("a row of runs: {error}"))
+            }
         }
     }
 
@@ -176,31 +183,31 @@ impl Sqlite {
         let mut writer = self.writer().await;
         let left =
             sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *writer).await.map_err(failed)?;
-        // Whoever is at work would have to wait for as long as that takes. The room is used again anyhow, so that
-        // it could not be given back is no reason to say that they are not gone.
+        // A run in progress would have to wait for as long as that takes. The space is reused in any case, so a failure
+        // here does not mean that the runs were not deleted.
         if !left.into_iter().any(|run| RunLock::is_taken(&self.real_path, RunNumber(run))) {
             drop(sqlx::query("VACUUM").execute(&mut *writer).await);
-            // What was there is in the journal still, to be read by anybody, until that is folded in.
+            // The deleted data is still in the journal, where it could be read, until the journal is copied.
             drop(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *writer).await);
         }
         Ok(())
     }
 
-    /// Empties the journal, unless others read or write just now: then as much of it as they allow.
+    /// Empties the journal. While others read or write, it empties as much as they allow.
     pub(super) async fn fold_journal(&self) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        // Nothing of this process is written meanwhile.
+        // This process writes nothing in the meantime.
         let _writer = self.writer().await;
-        // A checkpoint that waits for another process would hold up every commit of this one. It has a connection of
-        // its own, so that the one that writes waits as long as ever, also when this is dropped half-way.
-        let options = super::options(&self.path).create_if_missing(false).busy_timeout(Duration::ZERO);
+        // A checkpoint that waits for another process would delay every commit of this process. Therefore it has its own
+        // connection, so that the busy timeout of the writer does not change, even if this future is dropped.
+        let options = options(&self.path).create_if_missing(false).busy_timeout(Duration::ZERO);
         let mut folder = options.connect().await.map_err(failed)?;
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut folder).await.map_err(failed)?;
         folder.close().await.map_err(failed)
     }
 
-    fn known(&self, row: &SqliteRow) -> Result<KnownRun, Error> {
-        RunRow::read(row).and_then(RunRow::known).map_err(|odd| self.odd_run(&odd))
+    fn known(&self, row: &SqliteRow) -> Result<StoredRun, Error> {
+        RunRow::read(row).and_then(RunRow::into_stored).map_err(|error| self.run_error(&error))
     }
 }
 
@@ -220,12 +227,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Sqlite::open(&folder.path().join("a.db")).await.unwrap();
         for most in 1..12 {
-            let (mut fold, mut polls) = (Box::pin(store.fold_journal()), 0);
+            let mut fold = Box::pin(store.fold_journal());
+            let mut polls = 0;
             let done = poll_fn(|context| {
                 polls += 1;
                 if polls > most { Poll::Ready(None) } else { fold.as_mut().poll(context).map(Some) }
             });
-            // One that was dropped may still fold, and be in the way of the next.
+            // A dropped checkpoint may still run and delay the next.
             drop(done.await);
             drop(fold);
             let mut writer = store.writer().await;

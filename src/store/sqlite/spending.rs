@@ -1,6 +1,7 @@
-//! Books what calls cost, by day, provider and run.
+//! Adds up the cost of calls by day, provider and run.
 //!
-//! A record replaces what its session had of a step, so only what it has beyond that is booked. Reads no clock.
+//! A record replaces the earlier record of its session and step, so only the difference is added. The caller passes the
+//! day.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,55 +11,55 @@ use sqlx::{Connection, QueryBuilder, Row, Sqlite as Driver, SqliteConnection};
 use crate::store::error::Error;
 use crate::store::record::{Record, StepRecord};
 use crate::store::run::RunNumber;
-use crate::types::{Booked, Day, NanoUsd, ProviderName, Trail};
+use crate::types::{AttemptLog, Day, NanoUsd, ProviderName, Spend};
 
-use super::Sqlite;
-use super::row::{Odd, Seal};
-use super::write::CHUNKS;
+use super::chunks::CHUNKS;
+use super::database::Sqlite;
+use super::row::{RowChecksum, RowError};
 
 /// A step of an item in a session.
-type Place<'a> = (i64, i64, i64, &'a str);
+type StepKey<'a> = (i64, i64, i64, &'a str);
 
-type ByProvider = BTreeMap<ProviderName, Booked>;
+type ByProvider = BTreeMap<ProviderName, Spend>;
 
-/// Books what the steps of `records` cost more than is recorded of them; to be called before they are written.
-pub(super) async fn book_records(
+/// Adds what the steps of `records` cost beyond their earlier records. Must be called before the records are written.
+pub(super) async fn add_records(
     change: &mut SqliteConnection,
     records: &[Record],
     day: Day,
-) -> Result<(), Odd> {
+) -> Result<(), RowError> {
     let steps = records.iter().flat_map(|record| record.steps.iter().map(move |step| (record, step)));
-    let priced: Vec<(Place<'_>, ByProvider)> = steps
-        .map(|(record, step)| (place(record, step), Booked::by_provider(&step.trail)))
+    let priced: Vec<(StepKey<'_>, ByProvider)> = steps
+        .map(|(record, step)| (step_key(record, step), Spend::by_provider(&step.attempts)))
         .filter(|(_, money)| !money.is_empty())
         .collect();
     let mut known = recorded(change, &priced).await?;
-    let mut more = BTreeMap::<(i64, ProviderName), Booked>::new();
+    let mut more = BTreeMap::<(i64, ProviderName), Spend>::new();
     for (place, money) in priced {
         let before = known.insert(place, money.clone()).unwrap_or_default();
         for (provider, now) in money {
-            let beyond = now.beyond(before.get(&provider).copied().unwrap_or_default());
+            let beyond = now.saturating_sub(before.get(&provider).copied().unwrap_or_default());
             *more.entry((place.0, provider)).or_default() += beyond;
         }
     }
     add(change, day, more).await
 }
 
-fn place<'a>(record: &Record, step: &'a StepRecord) -> Place<'a> {
+fn step_key<'a>(record: &Record, step: &'a StepRecord) -> StepKey<'a> {
     (record.run.0, record.item.number.0, record.session, step.step.as_str())
 }
 
-/// Returns what is recorded of these steps, of those that are.
+/// Returns the recorded spend of those steps that have a record.
 async fn recorded<'a>(
     change: &mut SqliteConnection,
-    priced: &[(Place<'a>, ByProvider)],
-) -> Result<HashMap<Place<'a>, ByProvider>, sqlx::Error> {
+    priced: &[(StepKey<'a>, ByProvider)],
+) -> Result<HashMap<StepKey<'a>, ByProvider>, sqlx::Error> {
     let mut known = HashMap::new();
     let mut rest = priced;
     while let Some(size) = CHUNKS.into_iter().find(|size| *size <= rest.len()) {
         let (now, later) = rest.split_at(size);
         let columns = "run, item, session, step";
-        let mut query = QueryBuilder::<Driver>::new(format!("SELECT {columns}, trail FROM steps WHERE "));
+        let mut query = QueryBuilder::<Driver>::new(format!("SELECT {columns}, attempts FROM steps WHERE "));
         query.push(format!("({columns}) IN ("));
         query.push_values(now, |mut to, ((run, item, session, step), _)| {
             to.push_bind(*run).push_bind(*item).push_bind(*session).push_bind((*step).to_owned());
@@ -67,13 +68,13 @@ async fn recorded<'a>(
         for row in query.build().fetch_all(&mut *change).await? {
             let found = (row.try_get("run")?, row.try_get("item")?, row.try_get("session")?);
             let step: &str = row.try_get("step")?;
-            let is_it = |(place, _): &&(Place<'a>, ByProvider)| {
+            let is_it = |(place, _): &&(StepKey<'a>, ByProvider)| {
                 (place.0, place.1, place.2) == found && place.3 == step
             };
-            // One that cannot be read is damaged, which whoever reads it says. It is booked once more then.
-            let trail: Trail = serde_json::from_str(row.try_get("trail")?).unwrap_or_default();
+            // A damaged row is reported when it is read. Its cost is then added a second time.
+            let attempts: AttemptLog = serde_json::from_str(row.try_get("attempts")?).unwrap_or_default();
             if let Some((place, _)) = now.iter().find(is_it) {
-                known.insert(*place, Booked::by_provider(&trail));
+                known.insert(*place, Spend::by_provider(&attempts));
             }
         }
         rest = later;
@@ -84,19 +85,19 @@ async fn recorded<'a>(
 async fn add(
     change: &mut SqliteConnection,
     day: Day,
-    more: BTreeMap<(i64, ProviderName), Booked>,
-) -> Result<(), Odd> {
-    let query = "INSERT OR REPLACE INTO spending (day, provider, run, cost, perhaps, checksum) \
+    more: BTreeMap<(i64, ProviderName), Spend>,
+) -> Result<(), RowError> {
+    let query = "INSERT OR REPLACE INTO spending (day, provider, run, cost, uncertain_cost, checksum) \
                  VALUES (?, ?, ?, ?, ?, ?)";
     for ((run, provider), booked) in more {
-        if booked == Booked::default() {
+        if booked == Spend::default() {
             continue;
         }
         let found = "SELECT * FROM spending WHERE day = ? AND provider = ? AND run = ?";
         let found = sqlx::query(found).bind(day.0).bind(provider.as_str()).bind(run);
         let found = found.fetch_optional(&mut *change).await?;
         let before = found.as_ref().map(SpendingRow::read).transpose()?;
-        let (cost, perhaps) = before.map_or((0, 0), |before| (before.cost, before.perhaps));
+        let (cost, uncertain_cost) = before.map_or((0, 0), |before| (before.cost, before.uncertain_cost));
         let sum =
             |before: i64, more: NanoUsd| before.saturating_add(i64::try_from(more.0).unwrap_or(i64::MAX));
         let row = SpendingRow {
@@ -104,10 +105,10 @@ async fn add(
             provider: provider.as_str().to_owned(),
             run,
             cost: sum(cost, booked.cost),
-            perhaps: sum(perhaps, booked.perhaps),
+            uncertain_cost: sum(uncertain_cost, booked.uncertain_cost),
         };
         let query = sqlx::query(query).bind(row.day).bind(&row.provider).bind(run);
-        query.bind(row.cost).bind(row.perhaps).bind(row.checksum()).execute(&mut *change).await?;
+        query.bind(row.cost).bind(row.uncertain_cost).bind(row.checksum()).execute(&mut *change).await?;
     }
     Ok(())
 }
@@ -118,36 +119,36 @@ struct SpendingRow {
     provider: String,
     run: i64,
     cost: i64,
-    perhaps: i64,
+    uncertain_cost: i64,
 }
 
 impl SpendingRow {
-    /// Reads a row, without a look at its checksum.
+    /// Reads a row without verifying its checksum.
     fn of(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             day: row.try_get("day")?,
             provider: row.try_get("provider")?,
             run: row.try_get("run")?,
             cost: row.try_get("cost")?,
-            perhaps: row.try_get("perhaps")?,
+            uncertain_cost: row.try_get("uncertain_cost")?,
         })
     }
 
-    /// Reads a row that is what was written.
-    fn read(row: &SqliteRow) -> Result<Self, Odd> {
+    /// Reads a row and verifies its checksum.
+    fn read(row: &SqliteRow) -> Result<Self, RowError> {
         let read = Self::of(row)?;
-        if read.checksum() == row.try_get::<i64, _>("checksum")? { Ok(read) } else { Err(Odd::Seal) }
+        if read.checksum() == row.try_get::<i64, _>("checksum")? { Ok(read) } else { Err(RowError::Checksum) }
     }
 
     fn checksum(&self) -> i64 {
-        let mut sum = Seal::default();
-        sum.numbers(&[self.day, self.run, self.cost, self.perhaps]);
+        let mut sum = RowChecksum::default();
+        sum.numbers(&[self.day, self.run, self.cost, self.uncertain_cost]);
         sum.text(Some(&self.provider));
-        sum.close()
+        sum.finish()
     }
 }
 
-/// Gives every row of an earlier version, which has none, its checksum.
+/// Adds checksums to the rows of an earlier version.
 pub(super) async fn add_checksums(change: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     let query = "UPDATE spending SET checksum = ? WHERE day = ? AND provider = ? AND run = ?";
     for row in sqlx::query("SELECT * FROM spending").fetch_all(&mut *change).await? {
@@ -173,9 +174,9 @@ impl Sqlite {
         let rows = query.build().fetch_all(&self.readers).await.map_err(|error| self.unread(&error))?;
         let mut sums = ByProvider::new();
         for row in rows {
-            let row = SpendingRow::read(&row).map_err(|odd| self.odd_spending(&odd))?;
+            let row = SpendingRow::read(&row).map_err(|error| self.spending_error(&error))?;
             let amount = |money: i64| NanoUsd(u64::try_from(money).unwrap_or(0));
-            let booked = Booked { cost: amount(row.cost), perhaps: amount(row.perhaps) };
+            let booked = Spend { cost: amount(row.cost), uncertain_cost: amount(row.uncertain_cost) };
             *sums.entry(ProviderName::from(row.provider.as_str())).or_default() += booked;
         }
         Ok(sums)
@@ -185,17 +186,19 @@ impl Sqlite {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let more = spent.iter().map(|(provider, booked)| ((run.0, provider.clone()), *booked)).collect();
         let mut writer = self.writer().await;
-        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
-        add(&mut change, day, more).await.map_err(|odd| self.odd_spending(&odd))?;
+        add(&mut change, day, more).await.map_err(|error| self.spending_error(&error))?;
         change.commit().await.map_err(failed)
     }
 
-    /// Says that a row of `spending` is odd, or that it could not be read or written.
-    pub(super) fn odd_spending(&self, odd: &Odd) -> Error {
-        match odd {
-            Odd::Column(error) => self.unwritten(error),
-            Odd::Json(_) | Odd::Seal | Odd::Word(_) => self.damaged(format!("a row of spending: {odd}")),
+    /// Returns the error of a row of `spending`, or of the table.
+    pub(super) fn spending_error(&self, error: &RowError) -> Error {
+        match error {
+            RowError::Column(error) => self.unwritten(error),
+            RowError::Json(_) | RowError::Checksum | RowError::Word(_) => {
+                self.damaged(format!("a row of spending: {error}"))
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writes records, many rows a statement: that is what makes a commit of a thousand cheap.
+//! Writes records, many rows per statement, which makes a commit of a thousand records cheap.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,33 +11,31 @@ use crate::store::error::Error;
 use crate::store::record::Record;
 use crate::types::Day;
 
-use super::Sqlite;
+use super::chunks::CHUNKS;
+use super::database::Sqlite;
 use super::row::{ItemRow, StepRow};
-use super::spending::book_records;
+use super::spending::add_records;
 
-/// Rows of a statement, largest first. Each half of the one before: so any number of rows takes few statements, each of
-/// which goes to the database's thread and back, and each size is prepared once.
-pub(super) const CHUNKS: [usize; 8] = [128, 64, 32, 16, 8, 4, 2, 1];
-
-/// A row that is there already is replaced: a record says everything that its session knows. An item that has settled
-/// and is asked again stays as it settled, with its content of then, until it settles again: a session that ends
-/// before takes no line away.
+/// Replaces an existing row: a record contains everything that its session recorded. An item that has finished and is
+/// processed again keeps its row until it finishes again, so that no line is lost if the session ends before that.
 const REPLACE_ITEM: &str = " ON CONFLICT (run, item) DO UPDATE SET key = excluded.key, \
     content = excluded.content, line = excluded.line, input = excluded.input, state = excluded.state, \
-    edition = excluded.edition, step = excluded.step, failure = excluded.failure, took = excluded.took, \
-    lives = excluded.lives, session = excluded.session, seal = excluded.seal \
+    revision = excluded.revision, step = excluded.step, failure = excluded.failure, \
+    duration_us = excluded.duration_us, incarnations = excluded.incarnations, session = excluded.session, \
+    checksum = excluded.checksum \
     WHERE excluded.state <> 'open' OR items.state = 'open'";
 
 const REPLACE_STEP: &str = " ON CONFLICT (run, item, session, step) DO UPDATE SET state = excluded.state, \
-    shaped = excluded.shaped, answer = excluded.answer, failure = excluded.failure, \
-    practice = excluded.practice, trail = excluded.trail, recalled = excluded.recalled, \
-    files = excluded.files, calls = excluded.calls, maybe = excluded.maybe, \
-    input = excluded.input, cached = excluded.cached, written = excluded.written, output = excluded.output, \
-    reasoned = excluded.reasoned, cost = excluded.cost, unknown = excluded.unknown, seal = excluded.seal";
+    answer_key = excluded.answer_key, answer = excluded.answer, failure = excluded.failure, \
+    simulated = excluded.simulated, attempts = excluded.attempts, restored_from = excluded.restored_from, \
+    files = excluded.files, calls = excluded.calls, possibly_charged = excluded.possibly_charged, \
+    input = excluded.input, cached = excluded.cached, cache_write = excluded.cache_write, \
+    output = excluded.output, reasoning = excluded.reasoning, cost = excluded.cost, \
+    unknown_cost = excluded.unknown_cost, checksum = excluded.checksum";
 
 impl Sqlite {
     pub(super) async fn write_records(&self, records: &[Record], day: Day) -> Result<(), Error> {
-        // Before the lock: turning answers to text is most of the work.
+        // Before the lock: serializing answers is most of the work.
         let unfit = |error: serde_json::Error| self.unwritten(&sqlx::Error::Encode(Box::new(error)));
         let items: Vec<_> = records.iter().map(ItemRow::of).collect::<Result<_, _>>().map_err(unfit)?;
         let steps = records.iter().flat_map(|record| record.steps.iter().map(move |step| (record, step)));
@@ -45,29 +43,29 @@ impl Sqlite {
             steps.map(|(record, step)| StepRow::of(record, step)).collect::<Result<_, _>>().map_err(unfit)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await;
-        // At once: it reads before it writes, and must not find then that another process has written meanwhile.
+        // An immediate transaction: it reads before it writes, and no other process may write in between.
         let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
         let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
-        book_records(&mut change, records, day).await.map_err(|odd| self.odd_spending(&odd))?;
+        add_records(&mut change, records, day).await.map_err(|error| self.spending_error(&error))?;
         insert(&mut change, items).await.map_err(failed)?;
         insert(&mut change, steps).await.map_err(failed)?;
         chaos::point("store.commit");
-        self.place.holds(&self.path).map_err(|error| self.lost(&error))?;
+        self.identity.verify(&self.path).map_err(|error| self.lost(&error))?;
         change.commit().await.map_err(failed)
     }
 }
 
 /// A row that can be written.
 trait Writable {
-    /// The statement for each size of [`CHUNKS`].
+    /// Returns the statement for each size in [`CHUNKS`].
     fn statements() -> &'static Statements;
 
-    /// Adds the values of its columns.
+    /// Binds the values of its columns.
     fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError>;
 }
 
-/// Statements for one table. Their texts are long, and the same each time.
+/// Statements for one table. Their texts are long and constant.
 struct Statements {
     texts: [Arc<str>; CHUNKS.len()],
     columns: usize,
@@ -85,9 +83,10 @@ impl Statements {
     }
 }
 
-/// Writes rows in their order: a later one may replace an earlier.
+/// Writes rows in order: a later row may replace an earlier one.
 async fn insert<T: Writable>(change: &mut SqliteConnection, rows: Vec<T>) -> Result<(), sqlx::Error> {
-    let (statements, mut rows) = (T::statements(), rows.into_iter());
+    let statements = T::statements();
+    let mut rows = rows.into_iter();
     for (size, text) in CHUNKS.into_iter().zip(&statements.texts) {
         while size <= rows.len() {
             let mut values = SqliteArguments::default();
@@ -103,15 +102,15 @@ async fn insert<T: Writable>(change: &mut SqliteConnection, rows: Vec<T>) -> Res
 
 impl Writable for ItemRow<'_> {
     fn statements() -> &'static Statements {
-        const COLUMNS: &str =
-            "run, item, key, content, line, input, state, edition, step, failure, took, lives, session, seal";
+        const COLUMNS: &str = "run, item, key, content, line, input, state, revision, step, failure, duration_us, incarnations, \
+             session, checksum";
         static STATEMENTS: LazyLock<Statements> =
             LazyLock::new(|| Statements::new("items", COLUMNS, REPLACE_ITEM));
         &STATEMENTS
     }
 
     fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
-        let seal = self.seal();
+        let checksum = self.checksum();
         to.add(self.run)?;
         to.add(self.head.number.0)?;
         to.add(self.head.key.as_str())?;
@@ -119,43 +118,44 @@ impl Writable for ItemRow<'_> {
         to.add(self.head.line as i64)?;
         to.add(self.head.input.clone())?;
         to.add(self.state)?;
-        to.add(self.edition)?;
+        to.add(self.revision)?;
         to.add(self.step)?;
         to.add(self.failure.map(String::from))?;
-        to.add(self.took)?;
-        to.add(self.lives)?;
+        to.add(self.duration_us)?;
+        to.add(self.incarnations)?;
         to.add(self.session)?;
-        to.add(seal)
+        to.add(checksum)
     }
 }
 
 impl Writable for StepRow<'_> {
     fn statements() -> &'static Statements {
-        const COLUMNS: &str = "run, item, session, step, state, shaped, answer, failure, practice, trail, calls, \
-                               maybe, input, cached, written, output, reasoned, cost, unknown, recalled, files, \
-                               seal";
+        const COLUMNS: &str = "run, item, session, step, state, answer_key, answer, failure, simulated, attempts, \
+                               calls, possibly_charged, input, cached, cache_write, output, reasoning, cost, \
+                               unknown_cost, restored_from, files, checksum";
         static STATEMENTS: LazyLock<Statements> =
             LazyLock::new(|| Statements::new("steps", COLUMNS, REPLACE_STEP));
         &STATEMENTS
     }
 
     fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
-        let (seal, numbers) = (self.seal(), self.numbers());
+        let checksum = self.checksum();
+        let numbers = self.numbers();
         to.add(self.run)?;
         to.add(self.item.0)?;
         to.add(self.session)?;
         to.add(self.step)?;
         to.add(self.state.as_str())?;
-        to.add(self.shaped.as_ref().map(|shaped| shaped.0.as_slice()))?;
+        to.add(self.answer_key.as_ref().map(|key| key.0.as_slice()))?;
         to.add(self.answer.map(String::from))?;
         to.add(self.failure.map(String::from))?;
-        to.add(self.practice)?;
-        to.add(String::from(self.trail))?;
+        to.add(self.simulated)?;
+        to.add(String::from(self.attempts))?;
         for number in numbers {
             to.add(number)?;
         }
-        to.add(self.recalled)?;
+        to.add(self.restored_from)?;
         to.add(self.files.map(String::from))?;
-        to.add(seal)
+        to.add(checksum)
     }
 }

@@ -1,4 +1,4 @@
-//! Plays actors that fail in every way and looks at what is left.
+//! Actors that fail in every way, and what remains afterwards.
 
 mod exits;
 mod in_place;
@@ -14,18 +14,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
-    Backoff, ChildExited, ChildSpec, ChildStatus, Children, GaveUp, Intensity, Policy, Slot, Start, Stop,
-    Supervisor,
+    ChildExited, ChildSpec, ChildStatus, Children, Intensity, RestartBackoff, RestartPolicy,
+    RestartsExhausted, Slot, Start, Stop, Supervisor,
 };
 
-/// Panics of plan are not shown.
-fn quiet() {
+/// Hides the output of planned panics.
+fn silence_planned_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let loud = panic::take_hook();
+        let default_hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if !info.payload_as_str().is_some_and(|text| text.starts_with("planned")) {
-                loud(info);
+                default_hook(info);
             }
         }));
     });
@@ -35,7 +35,7 @@ fn planned(place: &str) -> ! {
     panic!("planned in {place}")
 }
 
-/// What happened, in order.
+/// Events in their order.
 #[derive(Clone, Default)]
 struct Journal(Arc<Mutex<Vec<String>>>);
 
@@ -49,7 +49,7 @@ impl Journal {
     }
 }
 
-/// Where an actor is to panic or otherwise fail.
+/// Where an actor panics or otherwise fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -61,7 +61,7 @@ enum Fault {
     FirstRestart,
 }
 
-/// An actor that fails as told.
+/// An actor that fails as configured.
 struct Probe {
     name: String,
     fault: Fault,
@@ -122,7 +122,7 @@ impl Supervised for Probe {
     }
 }
 
-/// Counts the pings of this life.
+/// Counts the pings of this incarnation.
 struct Ping;
 impl Message for Ping {
     type Result = u32;
@@ -138,7 +138,7 @@ impl Handler<Ping> for Probe {
 impl Handler<Stop> for Probe {
     type Result = ();
     fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
-        self.journal.note(format!("{} asked to stop", self.name));
+        self.journal.note(format!("{} requested to stop", self.name));
         ctx.stop();
     }
 }
@@ -193,7 +193,7 @@ impl Handler<PanicInCall> for Probe {
     }
 }
 
-/// Waits for ever and hears of nothing any more.
+/// Waits for ever and handles no further message.
 struct Hang;
 impl Message for Hang {
     type Result = ();
@@ -205,51 +205,55 @@ impl Handler<Hang> for Probe {
     }
 }
 
-/// Blocks the thread, says so, and goes on when the other end is dropped.
+/// Blocks the thread, reports that it does, and continues when the other end is dropped.
 struct Block(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>);
 impl Message for Block {
     type Result = ();
 }
 impl Handler<Block> for Probe {
     type Result = ();
-    fn handle(&mut self, Block(began, until): Block, _: &mut Context<Self>) {
-        let _ = began.send(());
+    fn handle(&mut self, Block(blocked, until): Block, _: &mut Context<Self>) {
+        // The test may have stopped waiting.
+        let _ = blocked.send(());
+        // An error is the release: the sender is dropped.
         let _ = until.recv();
     }
 }
 
-/// Blocks a child's thread until what this returns is dropped.
+/// Blocks a child's thread until the returned sender is dropped.
 async fn block(slot: &Slot<Probe>) -> std::sync::mpsc::Sender<()> {
     let (release, until) = std::sync::mpsc::channel();
-    let (begins, began) = oneshot::channel();
-    slot.get().unwrap().do_send(Block(begins, until));
-    began.await.unwrap();
+    let (blocked_tx, blocked_rx) = oneshot::channel();
+    slot.get().unwrap().do_send(Block(blocked_tx, until));
+    blocked_rx.await.unwrap();
     release
 }
 
-/// Hears of exits and of children given up, and passes them on.
-struct Listener<M>(mpsc::UnboundedSender<M>);
+/// Forwards exits and exhausted restarts to a channel.
+struct Forwarder<M>(mpsc::UnboundedSender<M>);
 
-impl<M: Message<Result = ()> + Unpin + Send + 'static> Actor for Listener<M> {
+impl<M: Message<Result = ()> + Unpin + Send + 'static> Actor for Forwarder<M> {
     type Context = Context<Self>;
 }
-impl Handler<ChildExited> for Listener<ChildExited> {
+impl Handler<ChildExited> for Forwarder<ChildExited> {
     type Result = ();
     fn handle(&mut self, report: ChildExited, _: &mut Context<Self>) {
+        // The test may have dropped the receiver.
         let _ = self.0.send(report);
     }
 }
-impl Handler<GaveUp> for Listener<GaveUp> {
+impl Handler<RestartsExhausted> for Forwarder<RestartsExhausted> {
     type Result = ();
-    fn handle(&mut self, report: GaveUp, _: &mut Context<Self>) {
+    fn handle(&mut self, report: RestartsExhausted, _: &mut Context<Self>) {
+        // The test may have dropped the receiver.
         let _ = self.0.send(report);
     }
 }
 
-fn policy(max: u32) -> Policy {
-    Policy {
+fn policy(max: u32) -> RestartPolicy {
+    RestartPolicy {
         intensity: Intensity { max, period: Duration::from_secs(60) },
-        backoff: Backoff {
+        backoff: RestartBackoff {
             min: Duration::from_millis(100),
             max: Duration::from_secs(1),
             healthy_after: Duration::from_secs(10),
@@ -257,9 +261,9 @@ fn policy(max: u32) -> Policy {
     }
 }
 
-fn supervisor() -> (Addr<Supervisor>, mpsc::UnboundedReceiver<GaveUp>) {
-    let (sender, given_up) = mpsc::unbounded_channel();
-    (Supervisor::new(Listener(sender).start().recipient()).start(), given_up)
+fn supervisor() -> (Addr<Supervisor>, mpsc::UnboundedReceiver<RestartsExhausted>) {
+    let (sender, exhausted) = mpsc::unbounded_channel();
+    (Supervisor::new(Forwarder(sender).start().recipient()).start(), exhausted)
 }
 
 async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) {
@@ -267,7 +271,8 @@ async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) {
 }
 
 fn probe(name: &str, slot: &Slot<Probe>, journal: &Journal) -> ChildSpec {
-    let (label, journal) = (name.to_owned(), journal.clone());
+    let label = name.to_owned();
+    let journal = journal.clone();
     ChildSpec::new(name, slot.clone(), move |_| Probe::new(&label, Fault::None, &journal)).policy(policy(5))
 }
 
@@ -275,19 +280,19 @@ async fn children(supervisor: &Addr<Supervisor>) -> Vec<ChildStatus> {
     supervisor.send(Children).await.unwrap()
 }
 
-/// Waits for a child to be as wished.
+/// Waits until a child satisfies `condition`.
 async fn until(
     supervisor: &Addr<Supervisor>,
     name: &str,
-    wish: impl Fn(&ChildStatus) -> bool,
+    condition: impl Fn(&ChildStatus) -> bool,
 ) -> ChildStatus {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let all = children(supervisor).await;
-        if let Some(child) = all.iter().find(|child| &*child.name == name).filter(|child| wish(child)) {
+        if let Some(child) = all.iter().find(|child| &*child.name == name).filter(|child| condition(child)) {
             return child.clone();
         }
-        assert!(Instant::now() < deadline, "never so: {all:?}");
+        assert!(Instant::now() < deadline, "the condition was never met: {all:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,6 +1,6 @@
-//! Says what Anthropic's errors mean, and reads what its headers say about the account's limits.
+//! Classification of Anthropic's errors, and parsing of its rate-limit headers.
 //!
-//! Never fails: a body that cannot be read still has its status.
+//! Never fails: an unreadable body is classified by the status.
 
 use std::time::SystemTime;
 
@@ -8,34 +8,37 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::types::{Class, Failure};
-use crate::wire::told::{self, Told};
-use crate::wire::{Hints, Remaining, phrases, refused};
+use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::limit_status::read_limit_status;
+use crate::wire::{RateLimitHeaders, http_error, phrases};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = refused::page(status, body) {
+    if let Some(page) = http_error::web_page_failure(status, body) {
         return page;
     }
-    let failure = match Told::read(body) {
-        Told::Error(error) => classify(Some(status), &error),
-        Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),
+    let failure = match ErrorBody::read(body) {
+        ErrorBody::Error(error) => classify(Some(status), &error),
+        ErrorBody::Text(text) => {
+            http_error::failure(http_error::class_of_status(status), Some(status), &text)
+        }
     };
-    complete(failure, headers, now)
+    apply_headers(failure, headers, now)
 }
 
-/// Adds what only the headers and the clock know. The header goes before the words.
-pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
-    let hints = read_hints(headers, now);
-    failure.retry_after = hints.retry_after.or(failure.retry_after);
-    refused::complete(failure, &hints, now)
+/// Adds the wait from the headers. The header takes precedence over the message.
+pub(in crate::wire) fn apply_headers(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let limits = read_rate_limit_headers(headers, now);
+    failure.retry_after = limits.retry_after.or(failure.retry_after);
+    http_error::apply_headers(failure, &limits, now)
 }
 
-/// Reads `anthropic-ratelimit-*`, per minute. `-tokens-*` is the tightest of the limits of tokens;
-/// what is left of tokens is rounded to thousands. The priority tier has headers of its own
-/// (`anthropic-priority-*`), which say nothing about what a call without it may use.
-pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
+/// Parses `anthropic-ratelimit-*`, which are limits per minute. `-tokens-*` is the most restrictive token limit,
+/// and remaining tokens are rounded to thousands. The headers of the priority tier (`anthropic-priority-*`) do
+/// not apply to calls without it.
+pub(in crate::wire) fn read_rate_limit_headers(headers: &HeaderMap, now: SystemTime) -> RateLimitHeaders {
     macro_rules! limit {
         ($of:literal) => {
-            Remaining::read(
+            read_limit_status(
                 headers,
                 [
                     concat!("anthropic-ratelimit-", $of, "-limit"),
@@ -46,8 +49,8 @@ pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints
             )
         };
     }
-    let common = Hints::common(headers, now);
-    Hints {
+    let common = RateLimitHeaders::read_common(headers, now);
+    RateLimitHeaders {
         requests: limit!("requests").or(common.requests),
         tokens: limit!("tokens"),
         input_tokens: limit!("input-tokens"),
@@ -60,28 +63,29 @@ pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints
 pub(super) fn classify(status: Option<u16>, error: &Value) -> Failure {
     let kind = error.get("type").and_then(Value::as_str).unwrap_or_default();
     let code = error.pointer("/details/error_code").and_then(Value::as_str);
-    let message = told::message_of(error);
-    let words = || phrases::class_of_message(&message.to_ascii_lowercase(), status);
+    let message = error_body::error_message(error);
+    let class_of_message = || phrases::class_of_message(&message.to_ascii_lowercase(), status);
     let class = match ErrorType::read(kind) {
-        // What has no type of its own, and what gateways to other vendors say, is in the message.
+        // Errors without a specific type, and those of gateways to other vendors, are classified by the message.
         Some(kind @ (ErrorType::InvalidRequest | ErrorType::Api)) => {
             let class = kind.class(code.unwrap_or_default(), message);
             if matches!(class, Class::ApiError | Class::ServerError) {
-                words().unwrap_or(class)
+                class_of_message().unwrap_or(class)
             } else {
                 class
             }
         }
         Some(kind) => kind.class(code.unwrap_or_default(), message),
-        None => words().unwrap_or_else(|| status.map_or(Class::ServerError, refused::class_of_status)),
+        None => class_of_message()
+            .unwrap_or_else(|| status.map_or(Class::ServerError, http_error::class_of_status)),
     };
     let message = if message.is_empty() { kind } else { message };
-    let mut failure = refused::failure(class, status, message);
+    let mut failure = http_error::failure(class, status, message);
     failure.code = code.or(Some(kind).filter(|kind| !kind.is_empty())).map(Box::from);
     failure
 }
 
-/// The vendor's kinds of error.
+/// The error types of the vendor.
 #[derive(Debug, Clone, Copy)]
 enum ErrorType {
     InvalidRequest,
@@ -98,8 +102,8 @@ enum ErrorType {
 }
 
 impl ErrorType {
-    fn read(word: &str) -> Option<Self> {
-        Some(match word {
+    fn read(name: &str) -> Option<Self> {
+        Some(match name {
             "invalid_request_error" => Self::InvalidRequest,
             "authentication_error" => Self::Authentication,
             "billing_error" => Self::Billing,
@@ -117,14 +121,14 @@ impl ErrorType {
 
     fn class(self, code: &str, message: &str) -> Class {
         match self {
-            Self::InvalidRequest if is_out_of_money(message) => Class::Quota,
+            Self::InvalidRequest if is_out_of_credit(message) => Class::Quota,
             Self::InvalidRequest if is_too_long(message) => Class::TooLong,
             Self::InvalidRequest => Class::ApiError,
             Self::Authentication | Self::Permission => Class::Auth,
             Self::Billing => Class::Quota,
             Self::NotFound => Class::NotFound,
             Self::TooLarge => Class::TooLong,
-            Self::RateLimit if code.ends_with("spend_limit_reached") || is_out_of_money(message) => {
+            Self::RateLimit if code.ends_with("spend_limit_reached") || is_out_of_credit(message) => {
                 Class::Quota
             }
             Self::RateLimit => Class::RateLimit,
@@ -134,15 +138,15 @@ impl ErrorType {
     }
 }
 
-/// Money that has run out has no error type of its own: it is a 400, a 402 or a 429.
-fn is_out_of_money(message: &str) -> bool {
+/// Exhausted credit has no error type of its own: the status is 400, 402 or 429.
+fn is_out_of_credit(message: &str) -> bool {
     ["credit balance is too low", "API usage limits", "spend limit"]
         .iter()
-        .any(|words| message.contains(words))
+        .any(|phrase| message.contains(phrase))
 }
 
 fn is_too_long(message: &str) -> bool {
-    ["prompt is too long", "exceed context limit"].iter().any(|words| message.contains(words))
+    ["prompt is too long", "exceed context limit"].iter().any(|phrase| message.contains(phrase))
 }
 
 #[cfg(test)]
@@ -150,11 +154,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::types::{Charged, Verdict};
+    use crate::types::{Charged, RateLimitStatus, RetryAction};
     use crate::wire::fixtures;
 
     #[test]
-    fn every_recorded_error_has_its_class() {
+    fn every_recorded_error_is_classified() {
         let cases = [
             (400, "400_credit_balance", Class::Quota, Charged::No),
             (400, "400_invalid_request", Class::ApiError, Charged::No),
@@ -186,16 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_limit_says_when_it_opens_again() {
+    fn the_message_of_a_spend_limit_states_its_reset() {
         let body = fixtures::bytes("anthropic_error_429_spend_limit.json");
         let failure = read_error(429, &HeaderMap::new(), &body, fixtures::arrival());
         assert_eq!(failure.code.as_deref(), Some("enforced_spend_limit_reached"));
         assert_eq!(failure.retry_after, Some(Duration::from_hours(10 * 24 + 4)));
-        assert_eq!(failure.verdict(), Verdict::Elsewhere);
+        assert_eq!(failure.retry_action(), RetryAction::Failover);
     }
 
     #[test]
-    fn a_refusal_without_a_wait_lasts_as_long_as_the_limit_that_is_used_up() {
+    fn without_retry_after_the_wait_is_the_reset_of_the_exhausted_limit() {
         let body = fixtures::bytes("anthropic_error_429_rate_limit.json");
         let mut headers = fixtures::headers("anthropic_headers_429.json");
         headers.remove("retry-after");
@@ -206,15 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_is_asked_again_after_what_the_header_says() {
+    fn a_rate_limit_is_retried_after_the_wait_of_the_header() {
         let body = fixtures::bytes("anthropic_error_429_rate_limit.json");
         let headers = fixtures::headers("anthropic_headers_429.json");
         let failure = read_error(429, &headers, &body, fixtures::arrival());
-        assert_eq!(failure.verdict(), Verdict::Again { after: Some(Duration::from_secs(12)) });
+        assert_eq!(failure.retry_action(), RetryAction::Retry { after: Some(Duration::from_secs(12)) });
     }
 
     #[test]
-    fn a_body_of_any_shape_still_has_its_status() {
+    fn a_body_of_any_structure_is_classified() {
         let cases = [
             (502, "<html><title>Bad gateway</title></html>", Class::ServerError),
             (529, "", Class::Overloaded),
@@ -240,25 +244,29 @@ mod tests {
     }
 
     #[test]
-    fn headers_tell_what_is_left() {
+    fn rate_limit_headers_are_parsed() {
         let limit = |limit, remaining, seconds| {
-            let window = crate::types::LimitWindow::OfVendor;
-            Some(Remaining {
+            let window = crate::types::LimitWindow::VendorDefault;
+            Some(RateLimitStatus {
                 limit: Some(limit),
                 remaining,
                 reset: Some(Duration::from_secs(seconds)),
                 window,
             })
         };
-        let hints = read_hints(&fixtures::headers("anthropic_headers_success.json"), fixtures::arrival());
-        assert_eq!(hints.requests, limit(1000, 999, 1));
-        assert_eq!(hints.tokens, limit(96_000, 95_000, 2));
-        assert_eq!(hints.input_tokens, limit(80_000, 79_000, 2));
-        assert_eq!(hints.output_tokens, limit(16_000, 16_000, 0));
-        assert_eq!(hints.retry_after, None);
+        let limits = read_rate_limit_headers(
+            &fixtures::headers("anthropic_headers_success.json"),
+            fixtures::arrival(),
+        );
+        assert_eq!(limits.requests, limit(1000, 999, 1));
+        assert_eq!(limits.tokens, limit(96_000, 95_000, 2));
+        assert_eq!(limits.input_tokens, limit(80_000, 79_000, 2));
+        assert_eq!(limits.output_tokens, limit(16_000, 16_000, 0));
+        assert_eq!(limits.retry_after, None);
 
-        let hints = read_hints(&fixtures::headers("anthropic_headers_429.json"), fixtures::arrival());
-        assert_eq!((hints.tokens, hints.input_tokens), (None, limit(80_000, 0, 12)));
-        assert_eq!(hints.retry_after, Some(Duration::from_secs(12)));
+        let limits =
+            read_rate_limit_headers(&fixtures::headers("anthropic_headers_429.json"), fixtures::arrival());
+        assert_eq!((limits.tokens, limits.input_tokens), (None, limit(80_000, 0, 12)));
+        assert_eq!(limits.retry_after, Some(Duration::from_secs(12)));
     }
 }

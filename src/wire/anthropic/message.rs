@@ -1,6 +1,6 @@
-//! The JSON of a message and of the events that carry its pieces.
+//! The JSON structures of a message and of its stream events.
 //!
-//! Fields and kinds that are not known here are passed over; it never decides what a piece means.
+//! Unknown fields and event types are ignored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,25 +8,25 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::types::{Class, Failure, Tokens, Usage};
+use crate::wire::bounded_json::BoundedJson;
 use crate::wire::count::Count;
-use crate::wire::excerpt::Excerpt;
-use crate::wire::lenient::{Label, Object};
-use crate::wire::refused;
+use crate::wire::http_error;
+use crate::wire::lenient::{LenientObject, LenientText};
 
-/// Any event: each fills some of the fields.
+/// A stream event of any type; each type sets some of the fields.
 #[derive(Deserialize)]
 pub(super) struct Event<'a> {
     #[serde(rename = "type", borrow, default)]
     pub(super) kind: Cow<'a, str>,
     #[serde(borrow)]
-    pub(super) message: Option<Start<'a>>,
+    pub(super) message: Option<MessageStart<'a>>,
     #[serde(borrow)]
     pub(super) content_block: Option<Block<'a>>,
     #[serde(borrow)]
     pub(super) delta: Option<Delta<'a>>,
     #[serde(default)]
-    pub(super) usage: Object<Counts>,
-    pub(super) error: Option<Excerpt>,
+    pub(super) usage: LenientObject<Counts>,
+    pub(super) error: Option<BoundedJson>,
 }
 
 impl<'a> Event<'a> {
@@ -41,7 +41,7 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
-    /// An event of a kind that did not exist when this was written may have any fields.
+    /// Accepts an event of an unknown type, whose fields may have any structure.
     fn unknown(data: &str, error: &serde_json::Error) -> Result<Self, Failure> {
         const KNOWN: [&str; 6] = [
             "message_start",
@@ -62,26 +62,26 @@ impl<'a> Event<'a> {
                 message: None,
                 content_block: None,
                 delta: None,
-                usage: Object(None),
+                usage: LenientObject(None),
                 error: None,
             }),
             _ => {
                 let message = format!("cannot read an event of the stream: {error}");
-                Err(refused::failure(Class::Unreadable, None, &message))
+                Err(http_error::failure(Class::Unreadable, None, &message))
             }
         }
     }
 }
 
-/// The message as it opens.
+/// The message in a `message_start` event.
 #[derive(Deserialize, Default)]
-pub(super) struct Start<'a> {
+pub(super) struct MessageStart<'a> {
     #[serde(borrow, default)]
-    pub(super) id: Label<'a>,
+    pub(super) id: LenientText<'a>,
     #[serde(borrow, default)]
-    pub(super) model: Label<'a>,
+    pub(super) model: LenientText<'a>,
     #[serde(default)]
-    pub(super) usage: Object<Counts>,
+    pub(super) usage: LenientObject<Counts>,
 }
 
 #[derive(Deserialize, Default)]
@@ -103,30 +103,30 @@ pub(super) struct Delta<'a> {
     #[serde(borrow, default)]
     pub(super) partial_json: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub(super) stop_reason: Label<'a>,
+    pub(super) stop_reason: LenientText<'a>,
     #[serde(default)]
-    pub(super) stop_details: Object<StopDetails>,
+    pub(super) stop_details: LenientObject<StopDetails>,
 }
 
-/// A message that came in one piece.
+/// A complete message from a response without a stream.
 #[derive(Deserialize)]
-pub(super) struct Whole<'a> {
+pub(super) struct FullMessage<'a> {
     #[serde(borrow, default)]
-    pub(super) id: Label<'a>,
+    pub(super) id: LenientText<'a>,
     #[serde(borrow, default)]
-    pub(super) model: Label<'a>,
+    pub(super) model: LenientText<'a>,
     #[serde(borrow, default)]
     pub(super) content: Vec<Block<'a>>,
     #[serde(borrow, default)]
-    pub(super) stop_reason: Label<'a>,
+    pub(super) stop_reason: LenientText<'a>,
     #[serde(default)]
-    pub(super) stop_details: Object<StopDetails>,
+    pub(super) stop_details: LenientObject<StopDetails>,
     #[serde(default)]
-    pub(super) usage: Object<Counts>,
-    pub(super) error: Option<Excerpt>,
+    pub(super) usage: LenientObject<Counts>,
+    pub(super) error: Option<BoundedJson>,
 }
 
-/// Why the model refused.
+/// The reason of a refusal.
 #[derive(Debug, Deserialize, Default)]
 pub(super) struct StopDetails {
     category: Option<String>,
@@ -134,9 +134,9 @@ pub(super) struct StopDetails {
 }
 
 impl StopDetails {
-    /// Returns them as short as a message is.
-    pub(super) fn cut(self) -> Self {
-        let short = |text: Option<String>| text.as_deref().map(refused::short);
+    /// Truncates the texts to the length of a message.
+    pub(super) fn truncated(self) -> Self {
+        let short = |text: Option<String>| text.as_deref().map(http_error::single_line);
         Self { category: short(self.category), explanation: short(self.explanation) }
     }
 }
@@ -153,7 +153,7 @@ impl fmt::Display for StopDetails {
     }
 }
 
-/// Tokens as this vendor counts them: what the cache held stands beside `input_tokens`.
+/// Token counts of this vendor: cached tokens are not included in `input_tokens`.
 #[derive(Debug, Clone, Copy, Deserialize, Default)]
 pub(super) struct Counts {
     #[serde(default)]
@@ -165,7 +165,7 @@ pub(super) struct Counts {
     #[serde(default)]
     output_tokens: Count,
     #[serde(default)]
-    output_tokens_details: Object<OutputDetails>,
+    output_tokens_details: LenientObject<OutputDetails>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -175,28 +175,28 @@ struct OutputDetails {
 }
 
 impl Counts {
-    /// Takes later counts, which are cumulative and leave out what has not changed. Some gateways write zeros instead of
-    /// leaving it out: a sum never falls, so a zero replaces nothing.
+    /// Updates the counts. Later counts are cumulative and omit unchanged values. Some gateways send zeros
+    /// instead. A cumulative count never decreases, so a zero does not replace an earlier value.
     pub(super) fn update(&mut self, later: Self) {
-        self.input_tokens = later.input_tokens.or_unless_zero(self.input_tokens);
+        self.input_tokens = later.input_tokens.or_earlier(self.input_tokens);
         self.cache_creation_input_tokens =
-            later.cache_creation_input_tokens.or_unless_zero(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens =
-            later.cache_read_input_tokens.or_unless_zero(self.cache_read_input_tokens);
-        self.output_tokens = later.output_tokens.or_unless_zero(self.output_tokens);
-        self.output_tokens_details = Object(later.output_tokens_details.0.or(self.output_tokens_details.0));
+            later.cache_creation_input_tokens.or_earlier(self.cache_creation_input_tokens);
+        self.cache_read_input_tokens = later.cache_read_input_tokens.or_earlier(self.cache_read_input_tokens);
+        self.output_tokens = later.output_tokens.or_earlier(self.output_tokens);
+        self.output_tokens_details =
+            LenientObject(later.output_tokens_details.0.or(self.output_tokens_details.0));
     }
 
-    /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
+    /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
     pub(super) fn usage(self) -> Option<Usage> {
         let cached = Tokens(self.cache_read_input_tokens.or_zero()?);
         let cache_write = Tokens(self.cache_creation_input_tokens.or_zero()?);
         let thinking = self.output_tokens_details.0.map_or(Count::Missing, |details| details.thinking_tokens);
         let usage = Usage {
-            input: Tokens(self.input_tokens.needed()?) + cached + cache_write,
+            input: Tokens(self.input_tokens.required()?) + cached + cache_write,
             cached,
             cache_write,
-            output: Tokens(self.output_tokens.needed()?),
+            output: Tokens(self.output_tokens.required()?),
             reasoning: Tokens(thinking.or_zero()?),
         };
         usage.credible()

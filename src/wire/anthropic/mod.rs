@@ -1,17 +1,17 @@
-//! Anthropic's messages: the request, the events of its stream, its errors and its headers.
+//! Anthropic's messages API: requests, stream events, errors and rate-limit headers.
 //!
-//! Tools are never offered, so a model that asks for one has not answered.
+//! Requests never offer tools, so a response with a tool call is not an answer.
 
 mod error;
 mod message;
-mod reply;
 mod request;
+mod response;
 #[cfg(test)]
 mod schema;
 
-pub(super) use error::{complete, read_error, read_hints};
-pub(super) use reply::Decoder;
+pub(super) use error::{apply_headers, read_error, read_rate_limit_headers};
 pub(super) use request::{DEFAULT_MAX_TOKENS, authorization, encode};
+pub(super) use response::Decoder;
 
-/// The vendor's own address; what follows it begins with `/v1`.
+/// The base URL of the vendor, without the path from `/v1` on.
 pub(super) const BASE_URL: &str = "https://api.anthropic.com";

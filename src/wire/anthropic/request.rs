@@ -1,6 +1,6 @@
-//! Writes a prompt as a request for Anthropic's messages.
+//! Encodes a prompt as a request of Anthropic's messages API.
 //!
-//! What this vendor cannot carry is refused here; nothing is left out silently.
+//! Content that the format does not support is rejected; nothing is omitted silently.
 
 use std::borrow::Cow;
 
@@ -10,40 +10,53 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
 use crate::wire::schema_rules::ANTHROPIC;
-use crate::wire::{Dialect, Request, outgoing, structured, text_document};
+use crate::wire::{Dialect, HttpRequest, request, structured_output, text_document};
 
-/// The version that takes no sampling parameters any more.
+/// The first API version without sampling parameters.
 const WITHOUT_TEMPERATURE: &str = "2026-10-21";
 const DEFAULT_VERSION: &str = "2023-06-01";
-/// The vendor insists on a limit; this one is used when the prompt names none.
+/// The output token limit if the prompt sets none; the vendor requires a limit.
 pub(in crate::wire) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
-pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
+pub(in crate::wire) fn encode(
+    prompt: &Prompt,
+    model: &str,
+    dialect: &Dialect,
+) -> Result<HttpRequest, Failure> {
     let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
     if version == WITHOUT_TEMPERATURE && prompt.temperature.is_some() {
-        return Err(cannot_carry("API version 2026-10-21 takes no temperature; remove it or use 2023-06-01"));
+        return Err(cannot_carry(
+            "API version 2026-10-21 does not support temperature; remove it or use 2023-06-01",
+        ));
     }
     let version = HeaderValue::from_str(version)
-        .map_err(|_| cannot_carry(format!("api_version {version:?} cannot stand in a header")))?;
-    let asked = structured::ask(&prompt.shape, dialect.structured, Some(&ANTHROPIC));
+        .map_err(|_| cannot_carry(format!("api_version {version:?} is not allowed in a header")))?;
+    let requested_format = structured_output::request_format(
+        &prompt.response_format,
+        dialect.structured_output,
+        Some(&ANTHROPIC),
+    );
     let body = Body {
         model,
         max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-        system: asked.system(prompt.system.as_deref()),
+        system: requested_format.system(prompt.system.as_deref()),
         messages: prompt.messages.iter().map(Turn::of).collect::<Result<_, _>>()?,
         temperature: prompt.temperature,
-        output_config: asked.schema.as_deref().map(|schema| OutputConfig { format: Schema { schema } }),
+        output_config: requested_format
+            .schema
+            .as_deref()
+            .map(|schema| OutputConfig { format: Schema { schema } }),
         stream: true,
     };
-    Ok(Request {
+    Ok(HttpRequest {
         path: "/v1/messages".to_owned(),
         headers: vec![(HeaderName::from_static("anthropic-version"), version)],
-        body: outgoing::json(&body)?,
+        body: request::json_body(&body)?,
     })
 }
 
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
-    outgoing::key(HeaderName::from_static("x-api-key"), key)
+    request::key_header(HeaderName::from_static("x-api-key"), key)
 }
 
 fn cannot_carry(message: impl Into<Box<str>>) -> Failure {
@@ -81,7 +94,7 @@ struct Turn<'a> {
     content: Content<'a>,
 }
 
-/// Text alone needs no block around it.
+/// A single text is sent without a block around it.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Content<'a> {
@@ -136,7 +149,7 @@ impl<'a> Block<'a> {
                 Self::Document { source: Source::of_document(media)?, title: media.name.as_deref() }
             }
             Part::Audio(_) => {
-                return Err(cannot_carry("Anthropic's format carries no audio; use another provider"));
+                return Err(cannot_carry("Anthropic's format does not support audio; use another provider"));
             }
         })
     }
@@ -150,18 +163,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Text goes as text: base64 and addresses are for PDFs only.
+    /// Text documents are sent as text: base64 and URLs are supported for PDFs only.
     fn of_document(media: &'a Media) -> Result<Self, Failure> {
         match &media.data {
             MediaData::Base64(data) if media.is_text() => {
                 Ok(Self::Text { media_type: "text/plain", data: text_document::content(media, data)? })
             }
             _ if media.essence() == "application/pdf" => Ok(Self::of(media)),
-            MediaData::Url(_) if media.is_text() => Err(cannot_carry(
-                "Anthropic fetches no document from an address but a PDF; attach the file itself",
-            )),
+            MediaData::Url(_) if media.is_text() => {
+                Err(cannot_carry("Anthropic fetches only PDF documents from a URL; attach the file itself"))
+            }
             MediaData::Base64(_) | MediaData::Url(_) => Err(cannot_carry(format!(
-                "Anthropic's format carries documents that are PDFs or text, and no {}",
+                "Anthropic's format supports PDF and text documents, not {}",
                 media.media_type
             ))),
         }
@@ -175,7 +188,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::types::{Charged, Class, Shape};
+    use crate::types::{Charged, Class, ResponseFormat};
     use crate::wire::fixtures;
 
     fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
@@ -222,8 +235,8 @@ mod tests {
             ..Prompt::default()
         };
         let recorded_body = recorded.as_object_mut().unwrap();
-        for ours_to_leave_out in ["tools", "tool_choice", "stop_sequences", "metadata"] {
-            recorded_body.remove(ours_to_leave_out);
+        for unsupported_field in ["tools", "tool_choice", "stop_sequences", "metadata"] {
+            recorded_body.remove(unsupported_field);
         }
         recorded["system"] = recorded["system"][0]["text"].take();
         recorded["messages"][0]["content"][3].as_object_mut().unwrap().remove("citations");
@@ -232,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_goes_out_as_recorded() {
+    fn a_schema_is_sent_as_recorded() {
         let mut recorded = fixtures::json("anthropic_messages_request_structured.json");
         let schema = recorded.pointer("/output_config/format/schema").unwrap().clone();
         let prompt = Prompt {
-            shape: Shape::Json(Arc::new(schema)),
+            response_format: ResponseFormat::Json(Arc::new(schema)),
             max_tokens: Some(300),
             ..Prompt::text("File 'The Salt Harvest' (1987).")
         };
@@ -246,9 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_the_vendor_refuses_is_asked_for_in_words() {
+    fn a_schema_that_the_vendor_rejects_is_put_into_the_prompt() {
         let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "additionalProperties": false});
-        let prompt = Prompt { shape: Shape::Json(Arc::new(schema)), ..Prompt::text("Count.") };
+        let prompt =
+            Prompt { response_format: ResponseFormat::Json(Arc::new(schema)), ..Prompt::text("Count.") };
         let body = body(&prompt, &Dialect::default());
         assert_eq!(body.get("output_config"), None);
         assert!(body["system"].as_str().unwrap().contains("minimum"), "{body}");
@@ -264,23 +278,23 @@ mod tests {
                 body["messages"][0]["content"][0]["source"].clone()
             })
         };
-        let here = || MediaData::Base64("TG93Lg==".into());
+        let base64 = || MediaData::Base64("TG93Lg==".into());
         for text in
             ["text/plain", "text/csv", "application/json", "application/xml", "text/html; charset=utf-8"]
         {
             let expected = json!({ "type": "text", "media_type": "text/plain", "data": "Low." });
-            assert_eq!(source(media(text, here(), None)).unwrap(), expected, "{text}");
+            assert_eq!(source(media(text, base64(), None)).unwrap(), expected, "{text}");
         }
-        assert_eq!(source(media("application/pdf", here(), None)).unwrap()["type"], "base64");
-        let there = || MediaData::Url("https://example.invalid/a".into());
-        assert_eq!(source(media("application/pdf", there(), None)).unwrap()["type"], "url");
-        for wrong in [media("text/plain", there(), None), media("application/zip", here(), None)] {
-            assert_eq!(source(wrong).unwrap_err().class, Class::ApiError);
+        assert_eq!(source(media("application/pdf", base64(), None)).unwrap()["type"], "base64");
+        let url = || MediaData::Url("https://example.invalid/a".into());
+        assert_eq!(source(media("application/pdf", url(), None)).unwrap()["type"], "url");
+        for unsupported in [media("text/plain", url(), None), media("application/zip", base64(), None)] {
+            assert_eq!(source(unsupported).unwrap_err().class, Class::ApiError);
         }
     }
 
     #[test]
-    fn a_conversation_keeps_its_turns() {
+    fn a_conversation_keeps_its_messages() {
         let prompt = Prompt {
             messages: vec![
                 Message::user("Is it in Arden?"),
@@ -307,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_goes_into_its_header() {
+    fn the_version_is_sent_in_its_header() {
         for (dialect, expected) in [(Dialect::default(), "2023-06-01"), (version("2026-10-21"), "2026-10-21")]
         {
             let request = encode(&Prompt::text("Hi"), "claude-haiku-5-5", &dialect).unwrap();
@@ -323,19 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn a_temperature_is_never_lost_silently() {
+    fn a_temperature_is_never_omitted_silently() {
         let prompt = Prompt { temperature: Some(1.0), ..Prompt::text("Hi") };
         let failure = encode(&prompt, "claude-haiku-5-5", &version("2026-10-21")).unwrap_err();
         assert_eq!(failure.class, Class::ApiError);
         assert_eq!(
             &*failure.message,
-            "API version 2026-10-21 takes no temperature; remove it or use 2023-06-01"
+            "API version 2026-10-21 does not support temperature; remove it or use 2023-06-01"
         );
         assert_eq!(body(&Prompt::text("Hi"), &version("2026-10-21")).get("temperature"), None);
     }
 
     #[test]
-    fn what_the_format_cannot_carry_is_cannot_carry() {
+    fn content_that_the_format_does_not_support_is_rejected() {
         let parts = [
             Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into()), None)),
             Part::Document(media("text/plain", MediaData::Base64("/w==".into()), Some("notes.txt"))),
@@ -351,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_sensitive_and_must_fit_a_header() {
+    fn the_key_is_sensitive_and_must_be_valid_in_a_header() {
         let (name, value) = authorization(&Secret::from("sk-ant-1".to_owned())).unwrap();
         assert_eq!(
             (name.as_str(), value.as_bytes(), value.is_sensitive()),

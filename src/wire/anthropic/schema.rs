@@ -1,10 +1,10 @@
-//! What of JSON Schema Anthropic's structured output accepts, example by example.
+//! Tests of the JSON Schema features that Anthropic's structured output accepts.
 
 use serde_json::{Value, json};
 
 use crate::wire::schema_rules::ANTHROPIC;
 
-fn fits(schema: &Value) -> bool {
+fn accepts(schema: &Value) -> bool {
     ANTHROPIC.accepts(schema)
 }
 
@@ -13,7 +13,7 @@ fn object(properties: Value) -> Value {
 }
 
 #[test]
-fn what_the_vendor_accepts_fits() {
+fn schemas_that_the_vendor_accepts_are_accepted() {
     let schemas = [
         object(json!({"title": {"type": "string"}, "when": {"type": ["string", "null"], "format": "date"}})),
         object(json!({"tags": {"type": "array", "minItems": 1, "items": {"enum": ["a", 1, null]}}})),
@@ -22,12 +22,12 @@ fn what_the_vendor_accepts_fits() {
         object(json!({"minimum": {"type": "integer"}})),
     ];
     for schema in schemas {
-        assert!(fits(&schema), "{schema}");
+        assert!(accepts(&schema), "{schema}");
     }
 }
 
 #[test]
-fn what_the_vendor_refuses_does_not_fit() {
+fn schemas_that_the_vendor_rejects_are_rejected() {
     let schemas = [
         json!({"type": "object", "properties": {}}),
         json!({"properties": {"a": {"type": "string"}}}),
@@ -48,26 +48,26 @@ fn what_the_vendor_refuses_does_not_fit() {
         json!(true),
     ];
     for schema in schemas {
-        assert!(!fits(&schema), "{schema}");
+        assert!(!accepts(&schema), "{schema}");
     }
 }
 
 #[test]
-fn recursion_does_not_fit() {
-    let itself = object(json!({"child": {"$ref": "#"}}));
-    let mut in_a_ring = object(json!({"child": {"$ref": "#/$defs/a"}}));
-    in_a_ring["$defs"] =
+fn recursion_is_rejected() {
+    let self_reference = object(json!({"child": {"$ref": "#"}}));
+    let mut cycle = object(json!({"child": {"$ref": "#/$defs/a"}}));
+    cycle["$defs"] =
         json!({"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"anyOf": [{"$ref": "#/$defs/a"}]}});
-    assert!(!fits(&itself) && !fits(&in_a_ring));
+    assert!(!accepts(&self_reference) && !accepts(&cycle));
 }
 
 #[test]
-fn references_that_fan_out_end_the_walk_early() {
+fn references_that_fan_out_end_the_check_early() {
     let mut schema = object(json!({"start": {"$ref": "#/$defs/d0"}}));
     for level in 0..40 {
         let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
         schema["$defs"][format!("d{level}")] = json!({"anyOf": [next, next]});
     }
     schema["$defs"]["d40"] = json!({"type": "string"});
-    assert!(!fits(&schema));
+    assert!(!accepts(&schema));
 }

@@ -1,6 +1,6 @@
-//! Says what Gemini's errors mean.
+//! Classification of Gemini's errors.
 //!
-//! Never fails: a body that cannot be read still has its status.
+//! Never fails: an unreadable body is classified by the status.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,86 +8,87 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::types::{Class, Failure};
-use crate::wire::told::{self, Told};
-use crate::wire::{Hints, instants, refused, times};
+use crate::wire::error_body::{self, ErrorBody};
+use crate::wire::{RateLimitHeaders, http_error, reset_time, retry_after};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = refused::page(status, body) {
+    if let Some(page) = http_error::web_page_failure(status, body) {
         return page;
     }
-    let failure = match Told::read(body) {
-        Told::Error(error) => classify(Some(status), &error),
-        Told::Words(words) => refused::failure(refused::class_of_status(status), Some(status), &words),
+    let failure = match ErrorBody::read(body) {
+        ErrorBody::Error(error) => classify(Some(status), &error),
+        ErrorBody::Text(text) => {
+            http_error::failure(http_error::class_of_status(status), Some(status), &text)
+        }
     };
-    complete(failure, headers, now)
+    apply_headers(failure, headers, now)
 }
 
-/// Adds what only the headers and the clock know. The body goes before the header, which this vendor
-/// does not send of its own.
-pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
-    let hints = read_hints(headers, now);
-    failure.retry_after = failure.retry_after.or(hints.retry_after);
-    refused::complete(until_tomorrow(failure, now), &hints, now)
+/// Adds the wait from the headers. The body takes precedence, because this vendor itself sends no such header.
+pub(in crate::wire) fn apply_headers(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let limits = read_rate_limit_headers(headers, now);
+    failure.retry_after = failure.retry_after.or(limits.retry_after);
+    http_error::apply_headers(with_daily_reset(failure, now), &limits, now)
 }
 
-/// Lets the refusal of a daily quota last until the day is over by which it counts. What the body names
-/// beyond a minute is that moment, and exact; up to a minute it is the wait of another, shorter limit.
-pub(in crate::wire) fn until_tomorrow(mut failure: Failure, now: SystemTime) -> Failure {
-    const OF_A_MINUTE: Duration = Duration::from_secs(60);
+/// Extends the wait of a daily quota to its reset. A wait over a minute in the body is exact. A wait up to a
+/// minute belongs to another, shorter limit.
+pub(in crate::wire) fn with_daily_reset(mut failure: Failure, now: SystemTime) -> Failure {
+    const MINUTE: Duration = Duration::from_secs(60);
     if failure.class == Class::Quota && failure.code.as_deref().is_some_and(is_daily) {
-        let named = failure.retry_after.filter(|wait| *wait > OF_A_MINUTE);
-        failure.retry_after = named.or_else(|| instants::until_pacific_midnight(now));
+        let named = failure.retry_after.filter(|wait| *wait > MINUTE);
+        failure.retry_after = named.or_else(|| reset_time::until_pacific_midnight(now));
     }
     failure
 }
 
-/// Reads the headers, which say nothing about limits here.
-pub(in crate::wire) fn read_hints(headers: &HeaderMap, now: SystemTime) -> Hints {
-    Hints::common(headers, now)
+/// Parses the headers that all vendors share; this vendor sends no rate-limit headers.
+pub(in crate::wire) fn read_rate_limit_headers(headers: &HeaderMap, now: SystemTime) -> RateLimitHeaders {
+    RateLimitHeaders::read_common(headers, now)
 }
 
 /// Classifies the `error` of a body, or of a chunk inside a stream, which has no status of its own.
 pub(in crate::wire) fn classify(status: Option<u16>, error: &Value) -> Failure {
-    let word = error.get("status").and_then(Value::as_str).unwrap_or_default();
-    let message = told::message_of(error);
+    let name = error.get("status").and_then(Value::as_str).unwrap_or_default();
+    let message = error_body::error_message(error);
     let details = Details::read(error);
     let number = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
-    let class = match Status::read(word) {
+    let class = match CanonicalCode::read(name) {
         Some(status) => status.class(&details, message),
-        None => status.or(number).map_or(Class::ServerError, refused::class_of_status),
+        None => status.or(number).map_or(Class::ServerError, http_error::class_of_status),
     };
-    // A word in `code` is the newer interfaces' kind of error.
-    let word = error.get("code").and_then(Value::as_str).unwrap_or(word);
-    let mut failure = refused::failure(class, status, if message.is_empty() { word } else { message });
-    let code = details.quota.or(details.reason).or(Some(word).filter(|word| !word.is_empty()));
+    // A string in `code` is the error type of newer APIs.
+    let name = error.get("code").and_then(Value::as_str).unwrap_or(name);
+    let mut failure = http_error::failure(class, status, if message.is_empty() { name } else { message });
+    let code = details.quota.or(details.reason).or(Some(name).filter(|name| !name.is_empty()));
     failure.code = code.map(Box::from);
-    failure.retry_after = details.retry_delay.or_else(|| times::wait_in_words(message));
-    if details.granted_nothing || grants_nothing(message) {
-        // It names a short wait all the same, after which there is still nothing. Plans seldom change.
-        failure.retry_after = Some(A_DAY);
+    failure.retry_after = details.retry_delay.or_else(|| retry_after::wait_in_message(message));
+    if details.is_zero_quota || has_zero_limit(message) {
+        // The error states a short wait, but the quota is zero after it too. Plans seldom change.
+        failure.retry_after = Some(ZERO_QUOTA_RETRY_AFTER);
     }
     failure
 }
 
-/// How long a model is left alone that the account's plan does not hold.
-const A_DAY: Duration = Duration::from_hours(24);
+/// The wait before a retry of a model that the account's plan does not include.
+const ZERO_QUOTA_RETRY_AFTER: Duration = Duration::from_hours(24);
 
-/// Tells a quota that counts by the day, by its id.
+/// Returns whether the id is that of a daily quota.
 fn is_daily(quota: &str) -> bool {
     quota.contains("PerDay")
 }
 
-/// What the `details` of an error add to it.
+/// The `details` of an error.
 #[derive(Debug, Default)]
 struct Details<'a> {
     /// `ErrorInfo.reason`.
     reason: Option<&'a str>,
     /// `RetryInfo.retryDelay`.
     retry_delay: Option<Duration>,
-    /// The id of a violated quota that opens again only tomorrow.
+    /// The id of a violated daily quota.
     quota: Option<&'a str>,
-    /// Whether a violated quota never opens: the model is not part of the plan.
-    granted_nothing: bool,
+    /// Whether a violated quota is zero: the plan does not include the model.
+    is_zero_quota: bool,
 }
 
 impl<'a> Details<'a> {
@@ -96,24 +97,25 @@ impl<'a> Details<'a> {
         for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
             let text = |name: &str| detail.get(name).and_then(Value::as_str);
             all.reason = all.reason.or(text("reason"));
-            all.retry_delay = all.retry_delay.or(text("retryDelay").and_then(times::protobuf_duration));
+            all.retry_delay =
+                all.retry_delay.or(text("retryDelay").and_then(retry_after::parse_protobuf_duration));
             for violation in detail.get("violations").and_then(Value::as_array).into_iter().flatten() {
                 let text = |name: &str| violation.get(name).and_then(Value::as_str).unwrap_or_default();
-                all.granted_nothing |= text("quotaValue") == "0";
+                all.is_zero_quota |= text("quotaValue") == "0";
                 all.quota = all.quota.or(Some(text("quotaId")).filter(|quota| is_daily(quota)));
             }
         }
         all
     }
 
-    fn is_spent(&self) -> bool {
-        self.quota.is_some() || self.granted_nothing
+    fn is_exhausted(&self) -> bool {
+        self.quota.is_some() || self.is_zero_quota
     }
 }
 
-/// The canonical codes of Google's interfaces.
+/// The canonical error codes of Google's APIs.
 #[derive(Debug, Clone, Copy)]
-enum Status {
+enum CanonicalCode {
     InvalidArgument,
     FailedPrecondition,
     OutOfRange,
@@ -125,16 +127,16 @@ enum Status {
     ResourceExhausted,
     Cancelled,
     DataLoss,
-    NoReason,
+    Unknown,
     Internal,
     Unimplemented,
     Unavailable,
     DeadlineExceeded,
 }
 
-impl Status {
-    fn read(word: &str) -> Option<Self> {
-        Some(match word {
+impl CanonicalCode {
+    fn read(name: &str) -> Option<Self> {
+        Some(match name {
             "INVALID_ARGUMENT" => Self::InvalidArgument,
             "FAILED_PRECONDITION" => Self::FailedPrecondition,
             "OUT_OF_RANGE" => Self::OutOfRange,
@@ -146,7 +148,7 @@ impl Status {
             "RESOURCE_EXHAUSTED" => Self::ResourceExhausted,
             "CANCELLED" => Self::Cancelled,
             "DATA_LOSS" => Self::DataLoss,
-            "UNKNOWN" => Self::NoReason,
+            "UNKNOWN" => Self::Unknown,
             "INTERNAL" => Self::Internal,
             "UNIMPLEMENTED" => Self::Unimplemented,
             "UNAVAILABLE" => Self::Unavailable,
@@ -157,7 +159,7 @@ impl Status {
 
     fn class(self, details: &Details<'_>, message: &str) -> Class {
         match self {
-            // A bad key is a wrong argument to this vendor.
+            // This vendor reports an invalid key as an invalid argument.
             Self::InvalidArgument if details.reason.is_some_and(|reason| reason.starts_with("API_KEY")) => {
                 Class::Auth
             }
@@ -167,11 +169,11 @@ impl Status {
             Self::InvalidArgument | Self::OutOfRange | Self::AlreadyExists | Self::Unimplemented => {
                 Class::ApiError
             }
-            // The account or its place may not use the service at all; another provider may still answer.
+            // The account or its location may not use the service; another provider may answer.
             Self::FailedPrecondition | Self::Unauthenticated | Self::PermissionDenied => Class::Auth,
             Self::NotFound => Class::NotFound,
-            Self::ResourceExhausted if details.is_spent() || is_spent(message) => Class::Quota,
-            // No limit of the account: the vendor has no room.
+            Self::ResourceExhausted if details.is_exhausted() || is_exhausted(message) => Class::Quota,
+            // Not a limit of the account: the vendor lacks capacity.
             Self::ResourceExhausted if details.reason == Some("MODEL_CAPACITY_EXHAUSTED") => {
                 Class::Overloaded
             }
@@ -180,21 +182,21 @@ impl Status {
             Self::Aborted
             | Self::Cancelled
             | Self::DataLoss
-            | Self::NoReason
+            | Self::Unknown
             | Self::Internal
             | Self::DeadlineExceeded => Class::ServerError,
         }
     }
 }
 
-/// Tells a quota that is spent, or was never granted, from one that opens within the minute.
-fn is_spent(message: &str) -> bool {
-    grants_nothing(message)
-        || ["credits are depleted", "spending cap"].iter().any(|words| message.contains(words))
+/// Returns whether a quota is exhausted or zero, and does not reset within a minute.
+fn is_exhausted(message: &str) -> bool {
+    has_zero_limit(message)
+        || ["credits are depleted", "spending cap"].iter().any(|phrase| message.contains(phrase))
 }
 
-/// Tells `limit: 0` from `limit: 05` and `limit: 0.5`.
-fn grants_nothing(message: &str) -> bool {
+/// Returns whether a message contains `limit: 0`, but not `limit: 05` or `limit: 0.5`.
+fn has_zero_limit(message: &str) -> bool {
     message
         .split("limit: 0")
         .skip(1)
@@ -207,14 +209,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::types::{Charged, Prompt, Verdict};
+    use crate::types::{Charged, Prompt, RetryAction};
     use crate::wire::gemini::Decoder;
     use crate::wire::{Dialect, fixtures};
 
     const DAILY: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
 
     #[test]
-    fn every_recorded_error_has_its_class() {
+    fn every_recorded_error_is_classified() {
         let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
         let cases = [
             (400, "400_api_key_invalid", Class::Auth, "API_KEY_INVALID", None, Charged::No),
@@ -238,9 +240,10 @@ mod tests {
                 "{name}"
             );
             assert_eq!((failure.retry_after, failure.charged), (retry_after, charged), "{name}");
-            let again = matches!(failure.verdict(), Verdict::Again { after } if after == retry_after);
+            let is_retry =
+                matches!(failure.retry_action(), RetryAction::Retry { after } if after == retry_after);
             assert_eq!(
-                again,
+                is_retry,
                 matches!(class, Class::RateLimit | Class::Overloaded | Class::ServerError),
                 "{name}"
             );
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spent_quota_is_told_from_one_that_opens_within_the_minute() {
+    fn an_exhausted_quota_is_distinguished_from_one_that_resets_within_a_minute() {
         let exhausted = |message: &str, details: Value| {
             let body = json!({"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}});
             read_error(429, &HeaderMap::new(), body.to_string().as_bytes(), fixtures::arrival())
@@ -274,7 +277,7 @@ mod tests {
         for (message, details, class) in cases {
             assert_eq!(exhausted(message, details).class, class, "{message}");
         }
-        // Until midnight at the Pacific, unless the body names a moment of its own.
+        // Until midnight in the Pacific time zone, unless the body states the reset.
         let daily = |delay: &str| {
             let violation =
                 json!({"violations": [{"quotaId": DAILY, "quotaValue": "20"}, {"quotaId": "PerMinute"}]});
@@ -286,18 +289,18 @@ mod tests {
         }
         assert_eq!(daily("35651.250000s"), Some(Duration::from_millis(35_651_250)));
         assert_eq!(daily("86400s"), Some(Duration::from_hours(24)));
-        // A short wait does not help where nothing was granted.
-        let nothing =
+        // A short wait does not help if the quota is zero.
+        let zero_quota =
             exhausted("Quota exceeded for metric: m, limit: 0, model: x\nPlease retry in 12s.", json!([]));
-        assert_eq!((nothing.class, nothing.retry_after), (Class::Quota, Some(A_DAY)));
-        let hinted = exhausted("Please retry in 10h17m5.72s.", json!([]));
-        assert_eq!(hinted.retry_after, Some(Duration::from_millis(37_025_720)));
-        let hinted = exhausted("Please retry in 34.5s.", json!([]));
-        assert_eq!(hinted.retry_after, Some(Duration::from_millis(34_500)));
+        assert_eq!((zero_quota.class, zero_quota.retry_after), (Class::Quota, Some(ZERO_QUOTA_RETRY_AFTER)));
+        let with_wait = exhausted("Please retry in 10h17m5.72s.", json!([]));
+        assert_eq!(with_wait.retry_after, Some(Duration::from_millis(37_025_720)));
+        let with_wait = exhausted("Please retry in 34.5s.", json!([]));
+        assert_eq!(with_wait.retry_after, Some(Duration::from_millis(34_500)));
     }
 
     #[test]
-    fn a_body_of_any_shape_still_has_its_status() {
+    fn a_body_of_any_structure_is_classified() {
         let cases = [
             (
                 400,
@@ -321,19 +324,22 @@ mod tests {
             assert!(!failure.message.is_empty());
         }
         let mut decoder = Decoder::new(&Prompt::default(), &Dialect::default());
-        // Inside a stream the error's own number stands in for the status.
-        let failure = decoder.event(None, r#"{"error":{"code":503,"message":"x"}}"#).unwrap_err();
+        // In a stream, the code of the error replaces the status.
+        let failure = decoder.push_event(None, r#"{"error":{"code":503,"message":"x"}}"#).unwrap_err();
         assert_eq!((failure.class, failure.status), (Class::Overloaded, None));
     }
 
     #[test]
-    fn a_wait_in_the_body_goes_before_one_in_the_headers() {
+    fn a_wait_in_the_body_takes_precedence_over_the_headers() {
         let headers: HeaderMap =
             [(http::header::RETRY_AFTER, HeaderValue::from_static("7"))].into_iter().collect();
         let read = |name| read_error(429, &headers, &fixtures::bytes(name), fixtures::arrival()).retry_after;
         assert_eq!(read("gemini_error_429_retryinfo.json"), Some(Duration::from_secs(34)));
         assert_eq!(read("gemini_error_429_no_details.json"), Some(Duration::from_secs(7)));
-        let hints = read_hints(&headers, fixtures::arrival());
-        assert_eq!(hints, Hints { retry_after: Some(Duration::from_secs(7)), ..Hints::default() });
+        let limits = read_rate_limit_headers(&headers, fixtures::arrival());
+        assert_eq!(
+            limits,
+            RateLimitHeaders { retry_after: Some(Duration::from_secs(7)), ..RateLimitHeaders::default() }
+        );
     }
 }

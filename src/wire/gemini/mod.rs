@@ -1,16 +1,16 @@
-//! Gemini's generateContent: the request, the chunks of its stream and its errors.
+//! Gemini's generateContent API: requests, stream chunks and errors.
 //!
-//! The base address carries no version: the path does, as `api_version` says. Functions are never
-//! offered, so a model that calls one has not answered.
+//! The API version is in the path, from `api_version`, and not in the base URL. Requests never offer functions,
+//! so a response with a function call is not an answer.
 
 mod error;
-mod finish;
-mod reply;
+mod finish_reason;
 mod request;
+mod response;
 
-pub(super) use error::{classify, complete, read_error, read_hints, until_tomorrow};
-pub(super) use reply::Decoder;
+pub(super) use error::{apply_headers, classify, read_error, read_rate_limit_headers, with_daily_reset};
 pub(super) use request::{authorization, encode};
+pub(super) use response::Decoder;
 
-/// The vendor's own address, without a version.
+/// The base URL of the vendor, without a version.
 pub(super) const BASE_URL: &str = "https://generativelanguage.googleapis.com";

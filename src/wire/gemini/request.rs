@@ -1,6 +1,6 @@
-//! Writes a prompt as a request for Gemini's generateContent.
+//! Encodes a prompt as a request of Gemini's generateContent API.
 //!
-//! The model's name goes into the path, escaped; it never changes the address in another way.
+//! The name of the model is part of the path. It is escaped, so that it cannot change the URL in another way.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,39 +11,45 @@ use serde_json::Value;
 
 use crate::types::{Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
 use crate::wire::schema_rules::GEMINI;
-use crate::wire::{Dialect, Request, outgoing, structured, text_document};
+use crate::wire::{Dialect, HttpRequest, request, structured_output, text_document};
 
 const DEFAULT_VERSION: &str = "v1beta";
 
-/// Types of text that have a part of their own. Others, such as JSON and XML, are refused as a file.
+/// Text types that the vendor accepts as inline data. It rejects others, such as JSON and XML.
 const INLINE_TEXTS: [&str; 4] = ["text/plain", "text/html", "text/css", "text/csv"];
 
-pub(in crate::wire) fn encode(prompt: &Prompt, model: &str, dialect: &Dialect) -> Result<Request, Failure> {
-    let asked = structured::ask(&prompt.shape, dialect.structured, Some(&GEMINI));
+pub(in crate::wire) fn encode(
+    prompt: &Prompt,
+    model: &str,
+    dialect: &Dialect,
+) -> Result<HttpRequest, Failure> {
+    let requested_format =
+        structured_output::request_format(&prompt.response_format, dialect.structured_output, Some(&GEMINI));
     let config = Config {
         temperature: prompt.temperature,
         max_output_tokens: prompt.max_tokens,
-        response_mime_type: (asked.schema.is_some() || asked.json_only).then_some("application/json"),
-        response_json_schema: asked.schema.as_deref(),
+        response_mime_type: (requested_format.schema.is_some() || requested_format.json_only)
+            .then_some("application/json"),
+        response_json_schema: requested_format.schema.as_deref(),
     };
-    let system = asked.system(prompt.system.as_deref());
+    let system = requested_format.system(prompt.system.as_deref());
     let body = Body {
-        system_instruction: system.map(|text| Content { role: None, parts: vec![Piece::Text(text)] }),
+        system_instruction: system.map(|text| Content { role: None, parts: vec![ContentPart::Text(text)] }),
         contents: prompt.messages.iter().map(Content::of).collect::<Result<_, _>>()?,
         generation_config: (!config.is_empty()).then_some(config),
     };
-    Ok(Request {
+    Ok(HttpRequest {
         path: path(model, dialect.api_version.as_deref()),
         headers: Vec::new(),
-        body: outgoing::json(&body)?,
+        body: request::json_body(&body)?,
     })
 }
 
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
-    outgoing::key(HeaderName::from_static("x-goog-api-key"), key)
+    request::key_header(HeaderName::from_static("x-goog-api-key"), key)
 }
 
-/// Returns the path to `model`, which may be named as a whole resource such as `tunedModels/mine`.
+/// Returns the path of `model`, which may be a resource name such as `tunedModels/mine`.
 fn path(model: &str, version: Option<&str>) -> String {
     let mut path = String::with_capacity(model.len() + 56);
     path.push('/');
@@ -57,13 +63,13 @@ fn path(model: &str, version: Option<&str>) -> String {
     path
 }
 
-/// Writes `text` as part of a path; slashes stay.
+/// Percent-encodes `text` for a path; slashes are kept.
 fn escape(text: &str, to: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte) {
             to.push(char::from(byte));
         } else {
-            // Writing to a string cannot fail.
+            // Writing to a string never fails.
             let _ = write!(to, "%{byte:02X}");
         }
     }
@@ -102,12 +108,12 @@ impl Config<'_> {
 struct Content<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    parts: Vec<Piece<'a>>,
+    parts: Vec<ContentPart<'a>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-enum Piece<'a> {
+enum ContentPart<'a> {
     Text(Cow<'a, str>),
     #[serde(rename_all = "camelCase")]
     InlineData {
@@ -127,12 +133,12 @@ impl<'a> Content<'a> {
             Role::User => "user",
             Role::Assistant => "model",
         };
-        let parts = message.parts.iter().map(Piece::of).collect::<Result<_, _>>()?;
+        let parts = message.parts.iter().map(ContentPart::of).collect::<Result<_, _>>()?;
         Ok(Self { role: Some(role), parts })
     }
 }
 
-impl<'a> Piece<'a> {
+impl<'a> ContentPart<'a> {
     fn of(part: &'a Part) -> Result<Self, Failure> {
         match part {
             Part::Text(text) => Ok(Self::Text(Cow::Borrowed(text))),
@@ -165,8 +171,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::types::{Class, Shape};
-    use crate::wire::{Structured, fixtures};
+    use crate::types::{Class, ResponseFormat};
+    use crate::wire::{StructuredOutput, fixtures};
 
     fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
         serde_json::from_slice(&encode(prompt, "gemini-3.8-flash", dialect).unwrap().body).unwrap()
@@ -195,40 +201,43 @@ mod tests {
             temperature: Some(0.2),
             ..Prompt::default()
         };
-        for ours_to_leave_out in ["tools", "toolConfig", "safetySettings"] {
-            recorded.as_object_mut().unwrap().remove(ours_to_leave_out);
+        for unsupported_field in ["tools", "toolConfig", "safetySettings"] {
+            recorded.as_object_mut().unwrap().remove(unsupported_field);
         }
-        for ours_to_leave_out in ["candidateCount", "seed", "stopSequences", "thinkingConfig"] {
-            recorded["generationConfig"].as_object_mut().unwrap().remove(ours_to_leave_out);
+        for unsupported_field in ["candidateCount", "seed", "stopSequences", "thinkingConfig"] {
+            recorded["generationConfig"].as_object_mut().unwrap().remove(unsupported_field);
         }
         assert_eq!(body(&prompt, &Dialect::default()), recorded);
     }
 
     #[test]
-    fn a_schema_goes_out_as_recorded() {
+    fn a_schema_is_sent_as_recorded() {
         let recorded = fixtures::json("gemini_generate_request_structured.json");
         let schema = recorded.pointer("/generationConfig/responseJsonSchema").unwrap().clone();
         let prompt = Prompt {
-            shape: Shape::Json(Arc::new(schema)),
+            response_format: ResponseFormat::Json(Arc::new(schema)),
             ..Prompt::text("File 'The Salt Harvest' (1987).")
         };
         assert_eq!(body(&prompt, &Dialect::default()), recorded);
     }
 
     #[test]
-    fn json_without_a_schema_is_asked_for_by_type_and_in_words() {
-        let prompt =
-            Prompt { shape: Shape::Json(Arc::new(json!({"type": "object"}))), ..Prompt::text("Count.") };
-        let asked = |structured| body(&prompt, &Dialect { structured, ..Dialect::default() });
-        let json_only = asked(Structured::Json);
+    fn json_mode_is_requested_by_mime_type_and_in_the_prompt() {
+        let prompt = Prompt {
+            response_format: ResponseFormat::Json(Arc::new(json!({"type": "object"}))),
+            ..Prompt::text("Count.")
+        };
+        let body_with =
+            |structured| body(&prompt, &Dialect { structured_output: structured, ..Dialect::default() });
+        let json_only = body_with(StructuredOutput::Json);
         assert_eq!(json_only["generationConfig"], json!({"responseMimeType": "application/json"}));
-        let words = json_only.pointer("/systemInstruction/parts/0/text").unwrap().as_str().unwrap();
-        assert!(words.contains(r#"{"type":"object"}"#), "{words}");
-        assert_eq!(asked(Structured::Prompt).get("generationConfig"), None);
+        let instruction = json_only.pointer("/systemInstruction/parts/0/text").unwrap().as_str().unwrap();
+        assert!(instruction.contains(r#"{"type":"object"}"#), "{instruction}");
+        assert_eq!(body_with(StructuredOutput::Prompt).get("generationConfig"), None);
     }
 
     #[test]
-    fn a_text_that_the_vendor_takes_as_no_file_is_sent_as_text() {
+    fn a_text_document_that_the_vendor_rejects_as_a_file_is_sent_as_text() {
         let part = |media_type: &str| {
             let document = Part::Document(media(media_type, MediaData::Base64("TG93Lg==".into())));
             let message = Message { role: Role::User, parts: vec![document] };
@@ -244,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_keeps_its_turns_and_sounds() {
-        let sound = Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into())));
+    fn a_conversation_keeps_its_messages_and_audio() {
+        let audio = Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into())));
         let prompt = Prompt {
             messages: vec![
                 Message::user("Is it in Arden?"),
                 Message::assistant("Let me look."),
-                Message { role: Role::User, parts: vec![sound] },
+                Message { role: Role::User, parts: vec![audio] },
             ],
             ..Prompt::default()
         };
@@ -265,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_names_version_and_model() {
+    fn the_path_contains_version_and_model() {
         let path = |model: &str, version: Option<&str>| {
             let dialect = Dialect { api_version: version.map(str::to_owned), ..Dialect::default() };
             encode(&Prompt::text("Hi"), model, &dialect).unwrap().path
@@ -283,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_sensitive_and_must_fit_a_header() {
+    fn the_key_is_sensitive_and_must_be_valid_in_a_header() {
         let (name, value) = authorization(&Secret::from("AIza1".to_owned())).unwrap();
         assert_eq!(
             (name.as_str(), value.as_bytes(), value.is_sensitive()),

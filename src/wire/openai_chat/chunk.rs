@@ -1,7 +1,6 @@
-//! The pieces of a reply as they lie on the wire: a chunk of a stream, or the whole at once.
+//! The JSON structures of a response: a chunk of a stream, or a complete body.
 //!
-//! Unknown fields are ignored and every known one may be missing or null. Texts are borrowed from
-//! the bytes; nothing here decides what a piece means.
+//! Unknown fields are ignored, and every known field may be missing or null. Texts are borrowed from the bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,30 +9,30 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 use crate::types::{Tokens, Usage};
 use crate::wire::count::Count;
-use crate::wire::lenient::{Index, Label, Object, number};
+use crate::wire::lenient::{LenientIndex, LenientObject, LenientText, number};
 
-/// One `data:` of a stream, or the body of a reply without a stream.
+/// One `data:` line of a stream, or the body of a response without a stream.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow, default)]
-    pub(super) id: Label<'a>,
+    pub(super) id: LenientText<'a>,
     #[serde(borrow, default)]
-    pub(super) model: Label<'a>,
-    /// Empty in the chunk that carries the usage; missing in what is no chunk at all.
+    pub(super) model: LenientText<'a>,
+    /// Empty in the chunk with the usage; missing if the JSON is not a chunk.
     #[serde(borrow, default)]
-    pub(super) choices: Option<First<'a>>,
-    /// Boxed, as what follows is: one piece of a stream has it, and all are moved about.
+    pub(super) choices: Option<FirstChoice<'a>>,
+    /// Boxed to keep the chunk small: only one chunk of a stream has it, and all chunks are moved.
     #[serde(default)]
-    pub(super) usage: Object<Box<Counts>>,
+    pub(super) usage: LenientObject<Box<Counts>>,
     #[serde(default)]
-    pub(super) error: Sign,
+    pub(super) error: Presence,
 }
 
-/// The first of the answers, which is the only one that was asked for; the others are left out.
+/// The first choice, the only one that was requested; others are ignored.
 #[derive(Debug)]
-pub(super) struct First<'a>(pub(super) Option<Choice<'a>>);
+pub(super) struct FirstChoice<'a>(pub(super) Option<Choice<'a>>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for FirstChoice<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader;
 
@@ -55,43 +54,43 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
             }
         }
 
-        from.deserialize_seq(Reader).map(First)
+        from.deserialize_seq(Reader).map(FirstChoice)
     }
 }
 
-/// One of the answers asked for; we only ever ask for one.
+/// One choice. Requests ask for one.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(default)]
-    pub(super) index: Index,
+    pub(super) index: LenientIndex,
     #[serde(borrow, default)]
-    pub(super) delta: Option<Said<'a>>,
+    pub(super) delta: Option<MessageContent<'a>>,
     #[serde(borrow, default)]
-    pub(super) message: Option<Box<Said<'a>>>,
+    pub(super) message: Option<Box<MessageContent<'a>>>,
     #[serde(borrow, default)]
-    pub(super) finish_reason: Label<'a>,
+    pub(super) finish_reason: LenientText<'a>,
 }
 
-/// What the model said in this piece.
+/// The content of a chunk or of a complete message.
 #[derive(Debug, serde::Deserialize)]
-pub(super) struct Said<'a> {
+pub(super) struct MessageContent<'a> {
     #[serde(borrow, default)]
-    pub(super) content: Option<Words<'a>>,
+    pub(super) content: Option<ContentText<'a>>,
     #[serde(borrow, default)]
-    pub(super) refusal: Option<Words<'a>>,
+    pub(super) refusal: Option<ContentText<'a>>,
     #[serde(default)]
-    pub(super) reasoning: Sign,
+    pub(super) reasoning: Presence,
     #[serde(default)]
-    pub(super) reasoning_content: Sign,
+    pub(super) reasoning_content: Presence,
     #[serde(default)]
-    pub(super) tool_calls: Sign,
+    pub(super) tool_calls: Presence,
     #[serde(default)]
-    pub(super) function_call: Sign,
+    pub(super) function_call: Presence,
 }
 
-/// A text, a number, or the texts of a list of typed parts, as some servers send them.
+/// A string, a number, or the texts of a list of typed parts, as some servers send them.
 #[derive(Debug)]
-pub(super) struct Words<'a>(pub(super) Cow<'a, str>);
+pub(super) struct ContentText<'a>(pub(super) Cow<'a, str>);
 
 #[derive(serde::Deserialize)]
 struct TypedPart<'a> {
@@ -101,7 +100,7 @@ struct TypedPart<'a> {
     text: Cow<'a, str>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ContentText<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader;
 
@@ -147,15 +146,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Words<'a> {
             }
         }
 
-        from.deserialize_any(Reader).map(Words)
+        from.deserialize_any(Reader).map(ContentText)
     }
 }
 
-/// Whether anything stands here, whatever it is; null and emptiness are nothing.
+/// Whether a field has a value of any type; null and empty values count as absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Sign(pub(super) bool);
+pub(super) struct Presence(pub(super) bool);
 
-impl<'de> Deserialize<'de> for Sign {
+impl<'de> Deserialize<'de> for Presence {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Reader;
 
@@ -207,11 +206,11 @@ impl<'de> Deserialize<'de> for Sign {
             }
         }
 
-        from.deserialize_any(Reader).map(Sign)
+        from.deserialize_any(Reader).map(Presence)
     }
 }
 
-/// `usage`, as OpenAI and its likes count.
+/// The `usage` of OpenAI and compatible servers.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Counts {
     #[serde(default)]
@@ -221,9 +220,9 @@ pub(super) struct Counts {
     #[serde(default)]
     total_tokens: Count,
     #[serde(default)]
-    prompt_tokens_details: Object<InputDetails>,
+    prompt_tokens_details: LenientObject<InputDetails>,
     #[serde(default)]
-    completion_tokens_details: Object<OutputDetails>,
+    completion_tokens_details: LenientObject<OutputDetails>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -241,24 +240,24 @@ struct OutputDetails {
 }
 
 impl Counts {
-    /// Returns whether nothing was counted.
+    /// Returns whether all counts are missing.
     pub(super) fn is_empty(&self) -> bool {
         let counts = [self.prompt_tokens, self.completion_tokens];
         counts.iter().all(|count| *count == Count::Missing)
     }
 
-    /// Returns whether nothing was counted but zeros: no call that was answered used nothing.
+    /// Returns whether all counts are zero or missing, which no answered call can have.
     pub(super) fn is_zero(&self) -> bool {
         let counts = [self.prompt_tokens, self.completion_tokens, self.total_tokens];
         counts.iter().all(|count| matches!(count, Count::Missing | Count::Known(0)))
     }
 
-    /// Brings the counts to our one form; `None` when one of them is missing or cannot be believed.
+    /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let input = self.prompt_tokens.needed()?;
-        let said = self.completion_tokens.needed()?;
+        let input = self.prompt_tokens.required()?;
+        let completion = self.completion_tokens.required()?;
         // Some servers count reasoning neither as prompt nor as completion, only in the total.
-        let beside = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(said));
+        let uncounted = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(completion));
         let input_details = self.prompt_tokens_details.0.as_ref();
         let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
         let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
@@ -268,8 +267,8 @@ impl Counts {
             input: Tokens(input),
             cached: Tokens(cached),
             cache_write: Tokens(cache_write),
-            output: Tokens(said.saturating_add(beside)),
-            reasoning: Tokens(reasoning.max(beside)),
+            output: Tokens(completion.saturating_add(uncounted)),
+            reasoning: Tokens(reasoning.max(uncounted)),
         };
         usage.credible()
     }
@@ -284,13 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_that_only_the_total_knows_is_output() {
+    fn reasoning_counted_only_in_the_total_is_output() {
         let usage = usage(r#"{"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}"#).unwrap();
         assert_eq!((usage.input, usage.output, usage.reasoning), (Tokens(10), Tokens(105), Tokens(100)));
     }
 
     #[test]
-    fn senseless_counts_are_unknown_and_spoil_nothing() {
+    fn invalid_counts_are_unknown() {
         assert_eq!(usage("{}"), None);
         assert_eq!(usage(r#"{"prompt_tokens": null, "total_tokens": 5}"#), None);
         assert_eq!(usage(r#"{"prompt_tokens": -1, "completion_tokens": "many"}"#), None);
@@ -301,40 +300,40 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_part_makes_the_usage_unknown() {
+    fn a_missing_count_makes_the_usage_unknown() {
         assert_eq!(usage(r#"{"prompt_tokens": 10}"#), None);
         assert_eq!(usage(r#"{"completion_tokens": 10, "prompt_tokens": null}"#), None);
     }
 
     #[test]
     fn cached_tokens_above_the_prompt_are_clamped() {
-        let told = r#"{"prompt_tokens": 10, "completion_tokens": 5,
+        let json = r#"{"prompt_tokens": 10, "completion_tokens": 5,
             "prompt_tokens_details": {"cached_tokens": 18446744073709551615}}"#;
-        assert_eq!(usage(told).unwrap().cached, Tokens(10));
+        assert_eq!(usage(json).unwrap().cached, Tokens(10));
     }
 
     #[test]
-    fn content_in_parts_is_joined_and_thinking_left_out() {
-        let said: Said<'_> = serde_json::from_str(
+    fn content_parts_are_joined_without_thinking() {
+        let message: MessageContent<'_> = serde_json::from_str(
             r#"{"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
                 {"type": "text", "text": "Low \n"}, {"type": "text", "text": "tide."}]}"#,
         )
         .unwrap();
-        assert_eq!(said.content.unwrap().0, "Low \ntide.");
+        assert_eq!(message.content.unwrap().0, "Low \ntide.");
     }
 
     #[test]
     fn plain_content_is_borrowed() {
-        let said: Said<'_> = serde_json::from_str(r#"{"content": "Low tide."}"#).unwrap();
-        assert!(matches!(said.content, Some(Words(Cow::Borrowed("Low tide.")))));
+        let message: MessageContent<'_> = serde_json::from_str(r#"{"content": "Low tide."}"#).unwrap();
+        assert!(matches!(message.content, Some(ContentText(Cow::Borrowed("Low tide.")))));
     }
 
     #[test]
-    fn emptiness_is_no_sign() {
-        for (json, sign) in
+    fn null_and_empty_values_are_absent() {
+        for (json, is_present) in
             [("null", false), ("[]", false), ("{}", false), ("\"\"", false), ("[null]", true), ("0", true)]
         {
-            assert_eq!(serde_json::from_str::<Sign>(json).unwrap(), Sign(sign), "{json}");
+            assert_eq!(serde_json::from_str::<Presence>(json).unwrap(), Presence(is_present), "{json}");
         }
     }
 }

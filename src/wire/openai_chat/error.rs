@@ -1,8 +1,8 @@
-//! Reads the errors of OpenAI and of those who imitate it, and says what each means.
+//! Classification of the errors of OpenAI and compatible servers.
 //!
-//! They come in nine shapes: an object, a string, a list, a flat one, FastAPI's `detail`, Google's,
-//! a web page, plain words, nothing. What a code says goes before what the message says, and that
-//! before the status. Nothing outside this file looks at any of them.
+//! There are nine structures: an object, a string, a list, a flat object, FastAPI's `detail`, Google's errors, a
+//! web page, plain text, and an empty body. The code takes precedence over the message, and the message over the
+//! status.
 
 use std::time::SystemTime;
 
@@ -10,47 +10,47 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::types::{Class, Failure, Scope};
-use crate::wire::excerpt::Excerpt;
+use crate::wire::bounded_json::BoundedJson;
 use crate::wire::gemini;
-use crate::wire::limited::exceeds_limit;
-use crate::wire::parameter;
-use crate::wire::phrases::{class_of_message, is_of_a_day};
-use crate::wire::refused::{self, class_of_status, plain_text};
-use crate::wire::times::wait_in_words;
+use crate::wire::http_error::{self, class_of_status, plain_text};
+use crate::wire::limited_resource::exceeds_limit;
+use crate::wire::phrases::{class_of_message, is_long_period_limit};
+use crate::wire::rejected_parameter;
+use crate::wire::retry_after::wait_in_message;
 
-use super::limits::{grants_nothing, read_hints};
-use super::words::class_of_word;
+use super::error_codes::class_of_code;
+use super::rate_limit_headers::{has_zero_limit, read_rate_limit_headers};
 
-/// Classifies a response whose status is no success.
+/// Classifies a response with an error status.
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = refused::page(status, body) {
+    if let Some(page) = http_error::web_page_failure(status, body) {
         return page;
     }
     let value = serde_json::from_slice::<Value>(body).ok();
     let mut failure = match value.as_ref().and_then(error_of) {
-        Some(Found::Google(error)) => gemini::classify(Some(status), error),
-        Some(Found::Said(said)) => said.failure(Some(status)),
-        None => Said { message: plain_text(body), ..Said::default() }.failure(Some(status)),
+        Some(FoundError::Google(error)) => gemini::classify(Some(status), error),
+        Some(FoundError::OpenAi(fields)) => fields.failure(Some(status)),
+        None => ErrorFields { message: plain_text(body), ..ErrorFields::default() }.failure(Some(status)),
     };
-    // OpenRouter's body repeats the headers of the limit that was met, and proxies drop the real ones.
+    // OpenRouter's body repeats the headers of the limit that was reached, because proxies drop the real ones.
     let repeated = value.as_ref().and_then(|value| value.pointer("/error/metadata/headers"));
     if let Some(repeated) = repeated.map(headers_of) {
-        failure = complete(failure, &repeated, now);
+        failure = apply_headers(failure, &repeated, now);
     }
-    complete(failure, headers, now)
+    apply_headers(failure, headers, now)
 }
 
-/// Adds what only the headers and the clock know. The header is finer than the words, and goes first.
-pub(in crate::wire) fn complete(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
-    let hints = read_hints(headers, now);
-    if failure.class == Class::RateLimit && grants_nothing(headers) {
+/// Adds the wait from the headers. The header takes precedence because it is more precise than the message.
+pub(in crate::wire) fn apply_headers(mut failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let limits = read_rate_limit_headers(headers, now);
+    if failure.class == Class::RateLimit && has_zero_limit(headers) {
         failure.class = Class::Quota;
     }
-    failure.retry_after = hints.retry_after.or(failure.retry_after);
-    refused::complete(gemini::until_tomorrow(failure, now), &hints, now)
+    failure.retry_after = limits.retry_after.or(failure.retry_after);
+    http_error::apply_headers(gemini::with_daily_reset(failure, now), &limits, now)
 }
 
-/// Takes what can be a header from an object of names and values.
+/// Converts an object of names and values to headers, without those that are invalid.
 fn headers_of(value: &Value) -> HeaderMap {
     let pairs = value.as_object().into_iter().flatten();
     let pair = |(name, value): (&String, &Value)| {
@@ -60,22 +60,22 @@ fn headers_of(value: &Value) -> HeaderMap {
     pairs.filter_map(pair).collect()
 }
 
-/// Reads an error that came with a success status, however long it is; `None` when `source` is no error.
+/// Parses an error that came with a success status, of any length; `None` if `source` is not an error.
 ///
-/// An `error` that says nothing is an error all the same, and so is what has more parts than any error and is no
-/// piece of an answer either.
+/// An `error` without content is an error too, and so is a value that is larger than any error and not a part of
+/// an answer.
 pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
-    let Excerpt { value, incomplete } = serde_json::from_slice(source).ok()?;
+    let BoundedJson { value, incomplete } = serde_json::from_slice(source).ok()?;
     let bytes = source.len();
     match error_of(&value) {
-        Some(Found::Google(error)) => Some(gemini::classify(None, error)),
-        Some(Found::Said(said)) => Some(said.failure(None)),
-        None if value.get("error").is_some_and(is_something) => {
-            let message = format!("an error of {bytes} bytes that does not say what it is");
-            Some(Said { message, ..Said::default() }.failure(None))
+        Some(FoundError::Google(error)) => Some(gemini::classify(None, error)),
+        Some(FoundError::OpenAi(fields)) => Some(fields.failure(None)),
+        None if value.get("error").is_some_and(is_present) => {
+            let message = format!("an error of {bytes} bytes without a message");
+            Some(ErrorFields { message, ..ErrorFields::default() }.failure(None))
         }
-        None if OF_OTHER_FORMATS.iter().any(|name| value.get(name).is_some_and(is_something)) => {
-            Some(failure(Class::Unreadable, "an event of another format's answer"))
+        None if OTHER_FORMAT_FIELDS.iter().any(|name| value.get(name).is_some_and(is_present)) => {
+            Some(failure(Class::Unreadable, "an event of another API format"))
         }
         None if incomplete => Some(failure(
             Class::Unreadable,
@@ -85,11 +85,11 @@ pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
     }
 }
 
-/// Fields that carry an answer of Anthropic's and Gemini's formats: what they hold would be lost here.
-const OF_OTHER_FORMATS: [&str; 3] = ["delta", "content_block", "candidates"];
+/// Fields of answers in Anthropic's and Gemini's formats, which this decoder would ignore.
+const OTHER_FORMAT_FIELDS: [&str; 3] = ["delta", "content_block", "candidates"];
 
-/// Tells an error from the ways to say that there is none.
-fn is_something(error: &Value) -> bool {
+/// Returns whether a value is an error and not one of the notations for no error.
+fn is_present(error: &Value) -> bool {
     match error {
         Value::Null => false,
         Value::Bool(is) => *is,
@@ -100,64 +100,66 @@ fn is_something(error: &Value) -> bool {
     }
 }
 
-/// Reads the data of an event that calls itself an error, whatever it is.
+/// Parses the data of an `error` event, whatever its structure.
 pub(super) fn in_band_text(data: &str) -> Failure {
-    in_band(data.as_bytes())
-        .unwrap_or_else(|| Said { message: plain_text(data.as_bytes()), ..Said::default() }.failure(None))
+    in_band(data.as_bytes()).unwrap_or_else(|| {
+        ErrorFields { message: plain_text(data.as_bytes()), ..ErrorFields::default() }.failure(None)
+    })
 }
 
-/// Makes a failure of a call that was let in.
+/// Creates the failure of a call that the server accepted.
 pub(super) fn failure(class: Class, message: &str) -> Failure {
-    refused::failure(class, None, message)
+    http_error::failure(class, None, message)
 }
 
-enum Found<'a> {
-    /// One that Google's words tell more about.
+enum FoundError<'a> {
+    /// An error in Google's format.
     Google(&'a Value),
-    Said(Said),
+    /// An error in any other format.
+    OpenAi(ErrorFields),
 }
 
-/// What an error says, wherever it stood.
+/// The fields of an error, from any structure.
 #[derive(Default)]
-struct Said {
+struct ErrorFields {
     message: String,
     code: Option<String>,
     kind: Option<String>,
-    /// The parameter of the request that it is about.
+    /// The request parameter that the error refers to.
     param: Option<String>,
-    /// A status inside the body, from servers that send theirs as the code.
+    /// The status inside the body, from servers that send it as the code.
     status: Option<u16>,
 }
 
 /// Finds the error in a body.
-fn error_of(body: &Value) -> Option<Found<'_>> {
+fn error_of(body: &Value) -> Option<FoundError<'_>> {
     let body = match body {
         Value::Array(all) => all.first()?.as_object()?,
         Value::Object(body) => body,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
     };
     match body.get("error") {
-        Some(error) if is_google(error) => Some(Found::Google(error)),
-        Some(Value::Object(error)) if !error.is_empty() => Some(Found::Said(fields(error))),
+        Some(error) if is_google(error) => Some(FoundError::Google(error)),
+        Some(Value::Object(error)) if !error.is_empty() => Some(FoundError::OpenAi(error_fields(error))),
         Some(Value::String(message)) if !message.is_empty() => {
-            Some(Found::Said(Said { message: message.clone(), ..fields(body) }))
+            Some(FoundError::OpenAi(ErrorFields { message: message.clone(), ..error_fields(body) }))
         }
         _ if ["message", "error_msg"].iter().any(|name| body.get(*name).is_some_and(Value::is_string)) => {
-            Some(Found::Said(fields(body)))
+            Some(FoundError::OpenAi(error_fields(body)))
         }
-        _ => body
-            .get("detail")
-            .map(|detail| Found::Said(Said { message: detail_text(detail), ..Said::default() })),
+        _ => body.get("detail").map(|detail| {
+            FoundError::OpenAi(ErrorFields { message: detail_text(detail), ..ErrorFields::default() })
+        }),
     }
 }
 
-/// Tells Google's errors, which name their status in capitals, from OpenAI's, which have none.
+/// Returns whether an error has Google's format, with a `status` in upper case. OpenAI's errors have none.
 fn is_google(error: &Value) -> bool {
-    let word = error.get("status").and_then(Value::as_str).unwrap_or_default();
-    !word.is_empty() && word.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
+    let code = error.get("status").and_then(Value::as_str).unwrap_or_default();
+    !code.is_empty() && code.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
 }
 
-fn fields(error: &Map<String, Value>) -> Said {
+fn error_fields(error: &Map<String, Value>) -> ErrorFields {
     let text =
         |name| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
     let code = error.get("code").or_else(|| error.get("error_code"));
@@ -165,11 +167,11 @@ fn fields(error: &Map<String, Value>) -> Said {
     let status = number.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
     let message = ["message", "msg", "detail", "error_msg"].into_iter().find_map(text);
     let message = message.unwrap_or_else(|| Value::Object(error.clone()).to_string());
-    // What OpenRouter's provider said stands behind its own words.
+    // The message of OpenRouter's upstream provider follows OpenRouter's own.
     let raw = error.get("metadata").and_then(|metadata| metadata.get("raw")).and_then(Value::as_str);
-    Said {
+    ErrorFields {
         message: raw.map_or_else(|| message.clone(), |raw| format!("{message}: {raw}")),
-        // A number of the vendor's own is a word like any other; a status is none.
+        // A vendor-specific number is a code; an HTTP status is not.
         code: match number {
             Some(number) => status.is_none().then(|| number.to_string()),
             None => text("code").or_else(|| text("error_code")),
@@ -180,69 +182,69 @@ fn fields(error: &Map<String, Value>) -> Said {
     }
 }
 
-/// Brings FastAPI's `detail` into words: a text, or a list of places and what is wrong there.
+/// Formats FastAPI's `detail`: a string, or a list of locations and messages.
 fn detail_text(detail: &Value) -> String {
-    let one = |fault: &Value| {
-        let place = fault.get("loc").and_then(Value::as_array).into_iter().flatten();
-        let place: Vec<_> =
-            place.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect();
-        match fault.get("msg").and_then(Value::as_str) {
-            Some(message) if place.is_empty() => message.to_owned(),
-            Some(message) => format!("{}: {message}", place.join(".")),
-            None => fault.to_string(),
+    let format_one = |error: &Value| {
+        let location = error.get("loc").and_then(Value::as_array).into_iter().flatten();
+        let location: Vec<_> =
+            location.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect();
+        match error.get("msg").and_then(Value::as_str) {
+            Some(message) if location.is_empty() => message.to_owned(),
+            Some(message) => format!("{}: {message}", location.join(".")),
+            None => error.to_string(),
         }
     };
     match detail {
         Value::String(text) => text.clone(),
-        Value::Array(faults) => faults.iter().map(one).collect::<Vec<_>>().join("; "),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => one(detail),
+        Value::Array(errors) => errors.iter().map(format_one).collect::<Vec<_>>().join("; "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => format_one(detail),
     }
 }
 
-impl Said {
-    /// Classifies; `status` is the response's, or `None` when that was a success.
+impl ErrorFields {
+    /// Classifies the error; `status` is that of the response, or `None` if it was a success.
     fn failure(self, status: Option<u16>) -> Failure {
         let class = self.class(status.or(self.status));
-        let mut failure = refused::failure(class, status, &self.message);
-        failure.retry_after = wait_in_words(&self.message);
+        let mut failure = http_error::failure(class, status, &self.message);
+        failure.retry_after = wait_in_message(&self.message);
         failure.code = self.code.or(self.kind).map(Into::into);
         if let Some(param) = self.param.filter(|_| class == Class::ApiError) {
             let message = self.message.to_ascii_lowercase();
-            let refused = parameter::refused_by_field(&param, failure.code.as_deref(), &message);
-            failure.scope = refused.map_or(failure.scope, Scope::Parameter);
+            let rejected = rejected_parameter::in_field(&param, failure.code.as_deref(), &message);
+            failure.scope = rejected.map_or(failure.scope, Scope::Parameter);
         }
         if failure.class == Class::TooLong && exceeds_limit(&self.message.to_ascii_lowercase()) {
-            return failure.reaching(Scope::Target);
+            return failure.with_scope(Scope::Target);
         }
         if failure.class == Class::ValidationError {
-            // The model has written something.
-            return failure.reaching(Scope::Answer).maybe_charged();
+            // The model has produced output.
+            return failure.with_scope(Scope::Answer).maybe_charged();
         }
         failure
     }
 
     fn class(&self, status: Option<u16>) -> Class {
         let message = self.message.to_ascii_lowercase();
-        // Waiting never helps, and its code is that of an ordinary rate limit.
+        // Waiting does not help, but the code is that of an ordinary rate limit.
         if exceeds_limit(&message) {
             return Class::TooLong;
         }
-        let words = [self.code.as_deref(), self.kind.as_deref()];
-        let class = words
+        let codes = [self.code.as_deref(), self.kind.as_deref()];
+        let class = codes
             .into_iter()
             .flatten()
-            .find_map(|word| class_of_word(&word.to_ascii_lowercase(), status))
+            .find_map(|code| class_of_code(&code.to_ascii_lowercase(), status))
             .or_else(|| class_of_message(&message, status))
             .unwrap_or_else(|| match status {
                 Some(status) => class_of_status(status),
-                None if words.into_iter().flatten().any(is_callers_fault) => Class::ApiError,
+                None if codes.into_iter().flatten().any(is_invalid_request_code) => Class::ApiError,
                 None => Class::ServerError,
             });
-        // The code of a day's limit is that of a minute's.
-        if class == Class::RateLimit && is_of_a_day(&message) { Class::Quota } else { class }
+        // Limits per day and per minute have the same code.
+        if class == Class::RateLimit && is_long_period_limit(&message) { Class::Quota } else { class }
     }
 }
 
-fn is_callers_fault(word: &str) -> bool {
-    ["invalid_request_error", "BadRequestError"].contains(&word)
+fn is_invalid_request_code(code: &str) -> bool {
+    ["invalid_request_error", "BadRequestError"].contains(&code)
 }

@@ -1,7 +1,6 @@
-//! Writes the request: a prompt, borrowed, straight into JSON bytes.
+//! Encodes a borrowed prompt as a JSON request, without copies of texts and images.
 //!
-//! Never copies a text or an image on its way, and never decides what the provider will accept
-//! beyond what the format itself can carry.
+//! Only content that the format cannot express is rejected; the provider validates the rest.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,16 +12,17 @@ use serde_json::Value;
 
 use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
 use crate::wire::schema_rules::{AZURE_STRICT, OPENAI_STRICT};
-use crate::wire::structured::{Asked, accepted_by, ask};
-use crate::wire::{Dialect, MaxTokensField, Request, outgoing, text_document};
+use crate::wire::structured_output::{RequestedFormat, accepted_by, request_format};
+use crate::wire::{Dialect, HttpRequest, MaxTokensField, request, text_document};
 
 pub(in crate::wire) const BASE_URL: &str = "https://api.openai.com/v1";
 
-/// Where OpenAI's own models answer, whose newer ones know the limit as `max_completion_tokens` only: OpenAI's
-/// hosts, and Azure's in the public cloud
-/// (<https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>), in that of the US government
-/// (<https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure>) and in that of China
-/// (unverified: no page of Microsoft's was found that names them, only programs that accept them), and Azure's gateway.
+/// The hosts of OpenAI's own models, the newer of which support only `max_completion_tokens`: OpenAI's hosts, and
+/// Azure's in the public cloud (<https://learn.microsoft.com/azure/ai-foundry/openai/how-to/structured-outputs>),
+/// in the US government cloud
+/// (<https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure>) and in China
+/// (unverified: no page of Microsoft was found that lists them, only programs that accept them), and Azure's
+/// gateway.
 const OPENAI_HOSTS: [&str; 11] = [
     "api.openai.com",
     "openai.azure.com",
@@ -68,14 +68,14 @@ struct Turn<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Content<'a> {
-    /// What every server understands.
+    /// A string, which every server supports.
     Text(Cow<'a, str>),
-    Parts(Vec<Piece<'a>>),
+    Parts(Vec<ContentPart<'a>>),
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Piece<'a> {
+enum ContentPart<'a> {
     Text { text: Cow<'a, str> },
     ImageUrl { image_url: Image<'a> },
     InputAudio { input_audio: Audio<'a> },
@@ -126,64 +126,75 @@ enum ResponseFormat<'a> {
 struct JsonSchema<'a> {
     name: &'static str,
     schema: &'a Value,
-    /// Left out rather than false: servers that do not know it hold the answer to the schema anyway.
+    /// Omitted instead of `false`: servers without this option enforce the schema anyway.
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<bool>,
 }
 
-/// Writes the request for `prompt`.
+/// Encodes `prompt` as a request.
 pub(in crate::wire) fn encode(
     prompt: &Prompt,
     model: &str,
     base_url: &str,
     dialect: &Dialect,
-) -> Result<Request, Failure> {
-    let asked = ask(&prompt.shape, dialect.structured, None);
-    // A schema that OpenAI holds the model to token by token; any other is sent as it is, without `strict`.
+) -> Result<HttpRequest, Failure> {
+    let requested_format = request_format(&prompt.response_format, dialect.structured_output, None);
+    // OpenAI enforces a strict schema during generation. Any other schema is sent unchanged, without `strict`.
     let rules = if is_azure(base_url) { &AZURE_STRICT } else { &OPENAI_STRICT };
-    let strict = asked.schema.as_deref().and_then(|schema| accepted_by(rules, Cow::Borrowed(schema)));
+    let strict =
+        requested_format.schema.as_deref().and_then(|schema| accepted_by(rules, Cow::Borrowed(schema)));
     let (max_completion_tokens, max_tokens) = match dialect.max_tokens_field {
         MaxTokensField::MaxCompletionTokens => (prompt.max_tokens, None),
         MaxTokensField::MaxTokens => (None, prompt.max_tokens),
         MaxTokensField::Auto if is_openai(base_url) => (prompt.max_tokens, None),
         MaxTokensField::Auto => (None, prompt.max_tokens),
     };
-    let (max_completion_tokens, max_tokens) = if dialect.left_out.renames_max_tokens() {
+    let (max_completion_tokens, max_tokens) = if dialect.unsupported.renames_max_tokens() {
         (max_tokens, max_completion_tokens)
     } else {
         (max_completion_tokens, max_tokens)
     };
-    let usage = !dialect.left_out.leaves_out_stream_options();
+    let usage = !dialect.unsupported.omits_stream_options();
     let body = Body {
         model,
-        messages: turns(prompt, &asked)?,
+        messages: turns(prompt, &requested_format)?,
         max_completion_tokens,
         max_tokens,
         temperature: prompt.temperature,
-        response_format: response_format(&asked, strict.as_deref()),
+        response_format: response_format(&requested_format, strict.as_deref()),
         stream: true,
         stream_options: usage.then_some(StreamOptions { include_usage: true }),
     };
-    Ok(Request { path: "/chat/completions".to_owned(), headers: Vec::new(), body: outgoing::json(&body)? })
+    Ok(HttpRequest {
+        path: "/chat/completions".to_owned(),
+        headers: Vec::new(),
+        body: request::json_body(&body)?,
+    })
 }
 
-/// Returns the header that carries the key.
+/// Returns the header with the key.
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
-    outgoing::key(AUTHORIZATION, &Secret::from(format!("Bearer {}", key.expose())))
+    request::key_header(AUTHORIZATION, &Secret::from(format!("Bearer {}", key.expose())))
 }
 
-fn response_format<'a>(asked: &'a Asked<'_>, strict: Option<&'a Value>) -> Option<ResponseFormat<'a>> {
-    match strict.or(asked.schema.as_deref()) {
+fn response_format<'a>(
+    requested_format: &'a RequestedFormat<'_>,
+    strict: Option<&'a Value>,
+) -> Option<ResponseFormat<'a>> {
+    match strict.or(requested_format.schema.as_deref()) {
         Some(schema) => {
             let strict = strict.map(|_| true);
             Some(ResponseFormat::JsonSchema { json_schema: JsonSchema { name: "answer", schema, strict } })
         }
-        None => asked.json_only.then_some(ResponseFormat::JsonObject),
+        None => requested_format.json_only.then_some(ResponseFormat::JsonObject),
     }
 }
 
-fn turns<'a>(prompt: &'a Prompt, asked: &'a Asked<'_>) -> Result<Vec<Turn<'a>>, Failure> {
-    let system = asked
+fn turns<'a>(
+    prompt: &'a Prompt,
+    requested_format: &'a RequestedFormat<'_>,
+) -> Result<Vec<Turn<'a>>, Failure> {
+    let system = requested_format
         .system(prompt.system.as_deref())
         .map(|text| Turn { role: "system", content: Content::Text(text) });
     system.map(Ok).into_iter().chain(prompt.messages.iter().map(turn)).collect()
@@ -197,61 +208,65 @@ fn turn(message: &Message) -> Result<Turn<'_>, Failure> {
     let content = match message.parts.as_slice() {
         [Part::Text(text)] => Content::Text(Cow::Borrowed(text)),
         parts => {
-            let pieces: Vec<_> =
-                parts.iter().map(|part| piece(message.role, part)).collect::<Result<_, _>>()?;
-            joined(&pieces).map_or(Content::Parts(pieces), Content::Text)
+            let content_parts: Vec<_> =
+                parts.iter().map(|part| content_part(message.role, part)).collect::<Result<_, _>>()?;
+            joined(&content_parts).map_or(Content::Parts(content_parts), Content::Text)
         }
     };
     Ok(Turn { role, content })
 }
 
-/// Returns pieces of text as one, which every server understands; `None` when there are others.
-fn joined<'a>(pieces: &[Piece<'_>]) -> Option<Cow<'a, str>> {
-    let texts: Option<Vec<&str>> = pieces
+/// Joins text parts to one string, which every server supports; `None` if there are other parts.
+fn joined<'a>(content_parts: &[ContentPart<'_>]) -> Option<Cow<'a, str>> {
+    let texts: Option<Vec<&str>> = content_parts
         .iter()
-        .map(|piece| if let Piece::Text { text } = piece { Some(&**text) } else { None })
+        .map(|content_part| if let ContentPart::Text { text } = content_part { Some(&**text) } else { None })
         .collect();
     texts.map(|texts| Cow::Owned(texts.join("\n\n")))
 }
 
-fn piece(role: Role, part: &Part) -> Result<Piece<'_>, Failure> {
+fn content_part(role: Role, part: &Part) -> Result<ContentPart<'_>, Failure> {
     match (part, role) {
-        (Part::Text(text), _) => Ok(Piece::Text { text: Cow::Borrowed(text) }),
+        (Part::Text(text), _) => Ok(ContentPart::Text { text: Cow::Borrowed(text) }),
         (Part::Image(_) | Part::Document(_) | Part::Audio(_), Role::Assistant) => {
-            Err(unfit("a message of the model can carry text only"))
+            Err(cannot_carry("an assistant message can contain only text"))
         }
-        (Part::Image(media), Role::User) => Ok(Piece::ImageUrl { image_url: Image { url: address(media) } }),
+        (Part::Image(media), Role::User) => {
+            Ok(ContentPart::ImageUrl { image_url: Image { url: address(media) } })
+        }
         (Part::Document(media), Role::User) => document(media),
         (Part::Audio(media), Role::User) => audio(media),
     }
 }
 
-fn document(media: &Media) -> Result<Piece<'_>, Failure> {
+fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
     match &media.data {
-        // Only a PDF has a part of its own.
+        // Only PDF documents have a content part of their own.
         MediaData::Base64(base64) if media.is_text() => {
-            Ok(Piece::Text { text: Cow::Owned(text_document::part(media, base64)?) })
+            Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
         }
         MediaData::Base64(_) => {
             let filename = media.name.as_deref().unwrap_or(match &*media.media_type {
                 "application/pdf" => "document.pdf",
                 _ => "document",
             });
-            Ok(Piece::File { file: File { filename, file_data: address(media) } })
+            Ok(ContentPart::File { file: File { filename, file_data: address(media) } })
         }
-        MediaData::Url(_) => Err(unfit("a document must be sent as base64, not as an address")),
+        MediaData::Url(_) => Err(cannot_carry("a document must be base64, not a URL")),
     }
 }
 
-fn audio(media: &Media) -> Result<Piece<'_>, Failure> {
+fn audio(media: &Media) -> Result<ContentPart<'_>, Failure> {
     let format = match &*media.media_type {
         "audio/wav" | "audio/wave" | "audio/x-wav" | "audio/vnd.wave" => "wav",
         "audio/mpeg" | "audio/mp3" => "mp3",
-        other => return Err(unfit(format_args!("sound must be audio/wav or audio/mpeg, not {other}"))),
+        other => {
+            return Err(cannot_carry(format_args!("audio must be audio/wav or audio/mpeg, not {other}")));
+        }
     };
     match &media.data {
-        MediaData::Base64(data) => Ok(Piece::InputAudio { input_audio: Audio { data, format } }),
-        MediaData::Url(_) => Err(unfit("sound must be sent as base64, not as an address")),
+        MediaData::Base64(data) => Ok(ContentPart::InputAudio { input_audio: Audio { data, format } }),
+        MediaData::Url(_) => Err(cannot_carry("audio must be base64, not a URL")),
     }
 }
 
@@ -262,23 +277,23 @@ fn address(media: &Media) -> Address<'_> {
     }
 }
 
-fn unfit(why: impl Display) -> Failure {
-    Failure::new(Class::ApiError, format!("OpenAI's format cannot carry this prompt: {why}"))
+fn cannot_carry(reason: impl Display) -> Failure {
+    Failure::new(Class::ApiError, format!("OpenAI's format does not support this prompt: {reason}"))
 }
 
-/// Returns whether OpenAI itself answers at this address, or Azure for it.
+/// Returns whether the base URL is that of OpenAI itself or of OpenAI's models at Azure.
 pub(in crate::wire) fn is_openai(base_url: &str) -> bool {
     let host = host(base_url);
     OPENAI_HOSTS.iter().any(|openai| {
         host.len().checked_sub(openai.len()).is_some_and(|start| {
-            // Resources and regions stand before a dot: `eu.api.openai.com`, `mine.openai.azure.com`.
+            // Resources and regions are subdomains: `eu.api.openai.com`, `mine.openai.azure.com`.
             let bounded = start == 0 || host.as_bytes()[start - 1] == b'.';
             bounded && host.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(openai))
         })
     })
 }
 
-/// Returns whether Azure answers for OpenAI.
+/// Returns whether the base URL is that of OpenAI's models at Azure.
 fn is_azure(base_url: &str) -> bool {
     is_openai(base_url) && !host(base_url).to_ascii_lowercase().ends_with("api.openai.com")
 }
@@ -295,8 +310,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_openai_itself_is_taken_for_openai() {
-        for (base_url, yes) in [
+    fn only_hosts_of_openai_and_azure_count_as_openai() {
+        for (base_url, expected) in [
             ("https://api.openai.com/v1", true),
             ("https://API.OPENAI.COM:443", true),
             ("https://eu.api.openai.com/v1", true),
@@ -317,25 +332,25 @@ mod tests {
             ("ü.com", false),
             ("", false),
         ] {
-            assert_eq!(is_openai(base_url), yes, "{base_url}");
+            assert_eq!(is_openai(base_url), expected, "{base_url}");
         }
     }
 
     #[test]
-    fn azure_is_told_from_openai_itself() {
-        for (base_url, yes) in [
+    fn azure_is_distinguished_from_openai_itself() {
+        for (base_url, expected) in [
             ("https://API.openai.com/v1", false),
             ("https://eu.api.openai.com/v1", false),
             ("https://mine.openai.azure.com/openai/v1", true),
             ("https://mine.services.ai.azure.com/openai/v1", true),
             ("http://localhost:11434/v1", false),
         ] {
-            assert_eq!(is_azure(base_url), yes, "{base_url}");
+            assert_eq!(is_azure(base_url), expected, "{base_url}");
         }
     }
 
     #[test]
-    fn a_key_is_marked_as_sensitive_and_a_broken_one_is_not_shown() {
+    fn a_key_is_marked_as_sensitive_and_an_invalid_one_is_not_shown() {
         let (name, value) = authorization(&Secret::from("sk-fixture".to_owned())).unwrap();
         assert_eq!(
             (name, value.as_bytes(), value.is_sensitive()),

@@ -83,7 +83,7 @@ def main():
     rendered = [{"template": text, "text": env.from_string(text).render(item=ITEM)} for text in TEMPLATES]
     write("jinja2.json", {"item": ITEM, "rendered": rendered})
     write("csv.json", [{"csv": text, "rows": list(csv.DictReader(io.StringIO(text, newline="")))} for text in CSVS])
-    write("json.json", [{"json": text, "again": json.dumps(json.loads(text), ensure_ascii=False)} for text in JSONS])
+    write("json.json", [{"json": text, "python_json": json.dumps(json.loads(text), ensure_ascii=False)} for text in JSONS])
 
 
 def write(name, value):

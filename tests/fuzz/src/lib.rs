@@ -1,4 +1,4 @@
-//! The entries that are fuzzed: those of the test suite, which keeps them from rotting.
+//! The fuzz functions. The test suite runs the same functions with fixed seeds.
 
 #[path = "../../it/fuzzed/entries.rs"]
 mod entries;

@@ -1,8 +1,7 @@
-//! Feeds bytes that nobody chose to everything that reads what others wrote, and checks what must
-//! hold whatever the bytes are.
+//! Fuzz functions: they feed arbitrary bytes to every parser of foreign input, and check its invariants.
 //!
-//! Two owners include this file: the test suite, with a few thousand mutated recordings (`mod.rs`
-//! beside it), and `tests/fuzz`, for as long as somebody likes. It names only what is public.
+//! The file is part of two crates: the test suite runs it with a few thousand mutated recordings (`mod.rs` in
+//! this folder), and `tests/fuzz` with cargo-fuzz. So it uses only public items.
 
 use std::io::Read;
 use std::path::Path;
@@ -12,36 +11,37 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pointsman::Config;
-use pointsman::document::Document;
+use pointsman::diagnostics::Document;
 use pointsman::pipeline::{Defaults, Pipeline};
-use pointsman::source::{Entry, Error, Format as Written, Limits, Source};
-use pointsman::types::{Failure, Prompt, Reply, Usage};
-use pointsman::wire::{Decoder, Dialect, Format, Hints, Progress};
+use pointsman::source::{Entry, Error, Format as ItemFormat, Limits, Source};
+use pointsman::types::{Completion, Failure, Prompt, Usage};
+use pointsman::wire::{Decoder, Dialect, Format, Progress, RateLimitHeaders};
 use sse_stream::SseByteStream;
 
 const FORMATS: [Format; 3] = [Format::Openai, Format::Anthropic, Format::Gemini];
 
-/// No wait is longer; what says so is mistaken.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+/// The maximum wait that a parser may return.
+const MAX_WAIT: Duration = Duration::from_secs(366 * 86_400);
 
-/// The headers of a response, one on each line.
+/// Input: the headers of a response, one per line.
 pub fn headers(data: &[u8]) {
     let headers = headers_of(data);
     for format in FORMATS {
-        let hints = format.read_hints(&headers, now());
-        check_hints(&hints);
+        let rate_limits = format.read_rate_limit_headers(&headers, now());
+        check_rate_limit_headers(&rate_limits);
         check_failure(&format.read_error(429, &headers, b"", now()));
     }
 }
 
-/// A refusal: its status in the first byte, then its headers, an empty line, and its body.
+/// Input: an error response. The first byte selects the status; headers, an empty line and the body follow.
 pub fn error(data: &[u8]) {
     const STATUSES: [u16; 16] =
         [400, 401, 402, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 504, 529, 301];
     let Some((status, rest)) = data.split_first() else { return };
     let status = STATUSES[usize::from(*status) % STATUSES.len()];
     let blank = rest.windows(2).position(|pair| pair == b"\n\n");
-    let (headers, body) = blank.map_or((&[][..], rest), |at| (&rest[..at], &rest[at + 2..]));
+    let (headers, body) =
+        blank.map_or((&[][..], rest), |position| (&rest[..position], &rest[position + 2..]));
     for format in FORMATS {
         let failure = format.read_error(status, &headers_of(headers), body, now());
         check_failure(&failure);
@@ -49,39 +49,42 @@ pub fn error(data: &[u8]) {
     }
 }
 
-/// A whole body that came as the answer.
-pub fn whole(data: &[u8]) {
+/// Input: a JSON response.
+pub fn response_body(data: &[u8]) {
     for format in FORMATS {
         let mut decoder = decoder(format);
-        check_reply(&decoder.whole(data).and_then(|()| decoder.finish()), format);
+        check_completion(&decoder.push_body(data).and_then(|()| decoder.finish()), format);
     }
 }
 
-/// The bytes of a stream, after one byte that says in which pieces they arrive.
+/// Input: one byte for the size of the pieces, then the bytes of an event stream.
 ///
-/// How they were cut on the way must change nothing.
+/// The size of the pieces must not change the result.
 pub fn stream_in_pieces(data: &[u8]) {
     let Some((size, data)) = data.split_first() else { return };
     let size = usize::from(*size % 64) + 1;
     for format in FORMATS {
         let in_pieces = read_stream(format, data.chunks(size));
-        check_reply(&in_pieces, format);
+        check_completion(&in_pieces, format);
         let at_once = read_stream(format, [data].into_iter());
         assert_eq!(in_pieces, at_once, "{format:?} in pieces of {size}");
     }
 }
 
-/// Items: how they are written and how much is held in the first bytes, then the text.
+/// Input: one byte for the format of the items, one byte for the limits, then the text of the items.
 pub fn items(data: &[u8]) {
     let [kind, size, text @ ..] = data else { return };
-    let format = [None, Some(Written::Jsonl), Some(Written::Csv), Some(Written::Json)][usize::from(kind % 4)];
+    let format =
+        [None, Some(ItemFormat::Jsonl), Some(ItemFormat::Csv), Some(ItemFormat::Json)][usize::from(kind % 4)];
     let limits = Limits { item_bytes: 16 + usize::from(*size) * 8, ahead: 4, ahead_bytes: 1 << 16 };
-    let piece = usize::from(*size % 16) + 1;
-    let source = Source::reader("fuzz", Pieces { text: text.to_vec(), at: 0, piece }, format).limits(limits);
+    let read_size = usize::from(*size % 16) + 1;
+    let source = Source::reader("fuzz", SmallReads { text: text.to_vec(), position: 0, read_size }, format)
+        .with_limits(limits);
     let mut reader = source.read().unwrap();
-    let (mut items, mut ended) = (0, false);
+    let mut items = 0;
+    let mut ended = false;
     while let Some(entry) = block_on(reader.next()) {
-        assert!(!ended, "something came after an error");
+        assert!(!ended, "an entry followed an error");
         match entry {
             Ok(Entry::Item(item)) => {
                 assert_eq!(item.number, items);
@@ -91,28 +94,28 @@ pub fn items(data: &[u8]) {
             Ok(Entry::Rejected(reject)) => {
                 assert!(reject.line > 0 && !reject.reason.is_empty() && reject.text.len() < 4096);
             }
-            Err(Error::Panicked { .. }) => panic!("the reading thread has panicked"),
+            Err(Error::Panicked { .. }) => panic!("the reader thread panicked"),
             Err(_) => ended = true,
         }
     }
 }
 
-/// A TOML text, as a document, as a configuration and as a pipeline.
+/// Input: TOML text. It is parsed as a document, as a configuration and as a pipeline.
 pub fn documents(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(document) = Document::parse("fuzz.toml", text) {
-        document.places();
+        document.spans();
     }
     if let Ok(config) = Config::parse("config.toml", text, &|_| None) {
-        config.lanes().for_each(drop);
+        config.targets().for_each(drop);
     }
-    // A schema may be a file: nothing outside is read here.
+    // A schema may be a path. Without `/` no file outside the folder is read.
     if !text.contains('/') {
         drop(Pipeline::parse("pipeline.toml", text, Path::new("/nowhere"), &Defaults::default(), &[]));
     }
 }
 
-/// 2026-11-20T20:00:00Z, when the recorded headers arrived.
+/// Returns 2026-11-20T20:00:00Z, the time of the recorded headers.
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_204_800)
 }
@@ -127,31 +130,31 @@ fn headers_of(data: &[u8]) -> HeaderMap {
     lines.filter_map(pair).take(64).collect()
 }
 
-fn check_hints(hints: &Hints) {
-    let all = [hints.requests, hints.tokens, hints.input_tokens, hints.output_tokens];
-    for left in all.into_iter().chain([hints.requests_per_day, hints.tokens_per_day]).flatten() {
-        assert!(left.reset.is_none_or(|reset| reset <= LONGEST), "{left:?}");
-        assert!(left.limit != Some(0), "{left:?}");
+fn check_rate_limit_headers(rate_limits: &RateLimitHeaders) {
+    let all = [rate_limits.requests, rate_limits.tokens, rate_limits.input_tokens, rate_limits.output_tokens];
+    for limit in all.into_iter().chain([rate_limits.requests_per_day, rate_limits.tokens_per_day]).flatten() {
+        assert!(limit.reset.is_none_or(|reset| reset <= MAX_WAIT), "{limit:?}");
+        assert!(limit.limit != Some(0), "{limit:?}");
     }
-    assert!(hints.retry_after.is_none_or(|wait| wait <= LONGEST), "{hints:?}");
-    assert!(hints.until_open().is_none_or(|wait| wait <= LONGEST), "{hints:?}");
+    assert!(rate_limits.retry_after.is_none_or(|wait| wait <= MAX_WAIT), "{rate_limits:?}");
+    assert!(rate_limits.wait_until_reset().is_none_or(|wait| wait <= MAX_WAIT), "{rate_limits:?}");
 }
 
 fn check_failure(failure: &Failure) {
     assert!(!failure.message.trim().is_empty(), "{failure:?}");
-    assert!(failure.retry_after.is_none_or(|wait| wait <= LONGEST), "{failure:?}");
+    assert!(failure.retry_after.is_none_or(|wait| wait <= MAX_WAIT), "{failure:?}");
 }
 
-/// What a reply must be, whatever was read. It may be empty: its step checks that.
-fn check_reply(reply: &Result<Reply, Failure>, format: Format) {
-    match reply {
-        Ok(reply) => {
+/// Checks the invariants of a completion. It may be empty: the step validates that.
+fn check_completion(completion: &Result<Completion, Failure>, format: Format) {
+    match completion {
+        Ok(completion) => {
             let is_sound = |usage: Usage| usage.cached <= usage.input && usage.reasoning <= usage.output;
-            assert!(reply.usage.is_none_or(is_sound), "{reply:?}");
+            assert!(completion.usage.is_none_or(is_sound), "{completion:?}");
         }
         Err(failure) => {
             check_failure(failure);
-            check_failure(&format.complete(failure.clone(), &HeaderMap::new(), now()));
+            check_failure(&format.apply_headers(failure.clone(), &HeaderMap::new(), now()));
         }
     }
 }
@@ -160,17 +163,17 @@ fn decoder(format: Format) -> Decoder {
     format.decoder(&Prompt::default(), &Dialect::default())
 }
 
-/// Reads a stream as a provider does.
-fn read_stream<'d>(format: Format, pieces: impl Iterator<Item = &'d [u8]>) -> Result<Reply, Failure> {
+/// Reads an event stream as the provider module does.
+fn read_stream<'d>(format: Format, pieces: impl Iterator<Item = &'d [u8]>) -> Result<Completion, Failure> {
     let pieces: Vec<_> = pieces.map(|piece| Ok::<_, std::io::Error>(Bytes::copy_from_slice(piece))).collect();
     let mut events = SseByteStream::new(stream::iter(pieces));
     let mut decoder = decoder(format);
-    // Nothing here waits, so the first look at the future is the last.
+    // The stream never waits, so one poll is enough.
     let next = move || events.next().now_or_never().flatten();
     for event in std::iter::from_fn(next) {
         let Ok(event) = event else { break };
         let Some(data) = &event.data else { continue };
-        if decoder.event(event.event.as_deref(), data)? == Progress::Ended {
+        if decoder.push_event(event.event.as_deref(), data)? == Progress::Ended {
             break;
         }
     }
@@ -181,19 +184,19 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Gives its text a few bytes at a time.
-struct Pieces {
+/// A reader that returns a few bytes per read.
+struct SmallReads {
     text: Vec<u8>,
-    at: usize,
-    piece: usize,
+    position: usize,
+    read_size: usize,
 }
 
-impl Read for Pieces {
+impl Read for SmallReads {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let rest = &self.text[self.at..];
-        let size = rest.len().min(self.piece).min(buffer.len());
+        let rest = &self.text[self.position..];
+        let size = rest.len().min(self.read_size).min(buffer.len());
         buffer[..size].copy_from_slice(&rest[..size]);
-        self.at += size;
+        self.position += size;
         Ok(size)
     }
 }

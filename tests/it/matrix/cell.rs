@@ -1,59 +1,59 @@
-//! One question under one fault: how it is configured, asked, and measured.
+//! One request with one failure: its configuration, execution and measurement.
 
 use std::fmt;
 use std::time::Duration;
 
-use pointsman::run::Part;
+use pointsman::run::GroupReport;
 use pointsman::runtime::Pointsman;
-use pointsman::types::{Cause, Charged, Class, Failure, Outcome, Scope, Verdict, Whose};
+use pointsman::types::{Attribution, Cause, Charged, Class, Failure, Outcome, RetryAction, Scope};
 use tokio::time::Instant;
 
-use super::rows::{Cost, Due, Row, Word};
-use crate::stage::{FORMATS, class, question, run, trail};
+use super::rows::{ActionKind, Cost, ExpectedWait, Row};
+use crate::support::{FORMATS, attempt_log, failure_class, new_request, run_pipeline};
 
-/// A busy machine's own time, on top of what is waited for.
-const NOISE: Duration = Duration::from_secs(2);
+/// Maximum time in addition to the expected waits, on a busy machine.
+const MAX_OVERHEAD: Duration = Duration::from_secs(2);
 
-/// A step whose answer is checked.
-const CHECKED_STEP: &str = r#"
+/// A step whose answer is validated.
+const VALIDATED_STEP: &str = r#"
 [[step]]
 name = "verdict"
 prompt = "Judge {{ item.id }}."
 schema = { type = "object", properties = { good = { type = "boolean" }, why = { type = "string" } }, required = ["good", "why"], additionalProperties = false }
 "#;
 
-/// What follows: calls at each lane, and which of them answered in the end.
+/// The number of calls at each target, and the target that answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Follows {
+pub(super) struct Attempts {
     calls: [usize; 2],
-    answered: Option<usize>,
+    answered_by: Option<usize>,
 }
 
-impl Follows {
-    /// As many calls as fit into the time there is.
+impl Attempts {
+    /// As many calls as fit into the deadline.
     pub(super) const MANY: usize = usize::MAX;
 
-    /// Given up after so many calls at lane one.
-    pub(super) const fn lost(calls: usize) -> Option<Self> {
-        Some(Self { calls: [calls, 0], answered: None })
+    /// The request failed after this number of calls at the first target.
+    pub(super) const fn failed(calls: usize) -> Option<Self> {
+        Some(Self { calls: [calls, 0], answered_by: None })
     }
 
-    /// Answered by lane one in so many calls.
-    pub(super) const fn first(calls: usize) -> Option<Self> {
-        Some(Self { calls: [calls, 0], answered: Some(0) })
+    /// The first target answered with this number of calls.
+    pub(super) const fn answered_by_first(calls: usize) -> Option<Self> {
+        Some(Self { calls: [calls, 0], answered_by: Some(0) })
     }
 
-    /// Answered by lane two in one call, after so many at lane one.
-    pub(super) const fn second(calls: usize) -> Option<Self> {
-        Some(Self { calls: [calls, 1], answered: Some(1) })
+    /// The second target answered with one call, after this number of calls at the first target.
+    pub(super) const fn answered_by_second(calls: usize) -> Option<Self> {
+        Some(Self { calls: [calls, 1], answered_by: Some(1) })
     }
 }
 
-impl fmt::Display for Follows {
+impl fmt::Display for Attempts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |calls: usize| if calls == Self::MANY { "many".to_owned() } else { calls.to_string() };
         let [first, second] = self.calls.map(count);
-        match (self.calls[1], self.answered) {
+        match (self.calls[1], self.answered_by) {
             (0, Some(_)) => write!(out, "{first}"),
             (0, None) => write!(out, "fails after {first}"),
             (_, Some(_)) => write!(out, "{first} + {second}"),
@@ -62,81 +62,86 @@ impl fmt::Display for Follows {
     }
 }
 
-/// The place of a cell in the matrix, all by number.
+/// The position of a cell in the matrix, by index.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
     pub(super) row: usize,
     pub(super) format: usize,
-    /// Which of a row's four courses: one lane or two, and whether the fault stays or comes once.
-    pub(super) course: usize,
+    /// Index of the scenario: one or two targets, and whether the failure is permanent or occurs once.
+    pub(super) scenario: usize,
 }
 
-/// What happened in a cell.
-pub(super) struct Measured {
+/// The measurement of a cell.
+pub(super) struct Measurement {
     pub(super) cell: Cell,
-    /// What every failed call was, each kind once.
-    pub(super) failed: Vec<(Class, Word, Cost)>,
-    /// What becomes of an item of a run whose requests all end like the first failed call.
+    /// The kinds of failed calls, without repetitions.
+    pub(super) failed: Vec<(Class, ActionKind, Cost)>,
+    /// The effect on an item of a run whose requests all end like the first failed call.
     pub(super) item: Option<&'static str>,
-    pub(super) follows: Follows,
+    pub(super) attempts: Attempts,
     pub(super) calls: [usize; 2],
-    /// The class of the last failure, if the question was not answered.
-    pub(super) lost: Option<Class>,
-    took: Duration,
+    /// The class of the last failure, if the request failed.
+    pub(super) failure_class: Option<Class>,
+    duration: Duration,
 }
 
 impl Cell {
-    /// Returns whether the fault comes only once.
-    pub(super) fn is_once(self) -> bool {
-        self.course % 2 == 1
+    /// Returns whether the failure occurs only once.
+    pub(super) fn fails_once(self) -> bool {
+        self.scenario % 2 == 1
     }
 
-    fn has_two_lanes(self) -> bool {
-        self.course >= 2
+    fn has_two_targets(self) -> bool {
+        self.scenario >= 2
     }
 
     fn name(self) -> String {
-        format!("cell_{}_{}_{}", self.row, self.format, self.course)
+        format!("cell_{}_{}_{}", self.row, self.format, self.scenario)
     }
 
-    /// Writes the cell's own provider, and its route.
+    /// Returns the configuration of the provider and of the route of the cell.
     pub(super) fn config(self, row: &Row, base_url: &str) -> String {
-        let (name, (format, _)) = (self.name(), FORMATS[self.format]);
-        let more = if self.has_two_lanes() { format!(", \"good_{format}/m\"") } else { String::new() };
+        let name = self.name();
+        let (format, _) = FORMATS[self.format];
+        let second_target =
+            if self.has_two_targets() { format!(", \"good_{format}/m\"") } else { String::new() };
         format!(
             "[provider.{name}]\nformat = \"{format}\"\nbase_url = \"{base_url}\"\nmodels.m = {{}}\n{}\n\
-            breaker = {{ failures = 1000, min_calls = 1000 }}\n[route.{name}]\nlanes = [\"{name}/m\"{more}]\n",
+            breaker = {{ consecutive_failures = 1000, min_requests = 1000 }}\n[route.{name}]\ntargets = [\"{name}/m\"{second_target}]\n",
             row.timeouts
         )
     }
 
-    /// Asks the cell's question.
-    pub(super) async fn measure(self, row: &Row, pointsman: &Pointsman) -> Measured {
-        let began = Instant::now();
-        let mut measured =
-            if row.checked { self.checked(pointsman).await } else { self.plain(row, pointsman).await };
-        measured.took = began.elapsed();
-        // How many exactly is the machine's affair; the time shows that they were not too many.
-        let many = row.follows[self.course].is_some_and(|expected| expected.calls[0] == Follows::MANY);
+    /// Sends the request of the cell.
+    pub(super) async fn measure(self, row: &Row, pointsman: &Pointsman) -> Measurement {
+        let start = Instant::now();
+        let mut measured = if row.checked {
+            self.measure_pipeline(pointsman).await
+        } else {
+            self.measure_request(row, pointsman).await
+        };
+        measured.duration = start.elapsed();
+        // The exact number depends on the machine. The duration shows that it was not too high.
+        let many = row.attempts[self.scenario].is_some_and(|expected| expected.calls[0] == Attempts::MANY);
         if many && measured.calls[0] > 1 {
-            measured.follows.calls[0] = Follows::MANY;
+            measured.attempts.calls[0] = Attempts::MANY;
         }
         measured
     }
 
-    async fn plain(self, row: &Row, pointsman: &Pointsman) -> Measured {
+    async fn measure_request(self, row: &Row, pointsman: &Pointsman) -> Measurement {
         let name = self.name();
-        let asked = question(&name, &format!("Is all well in {name}?"), row.deadline);
-        let answered = pointsman.send(asked).await;
-        let attempts = &trail(&answered).0;
-        let at = |first: bool| {
-            let left = attempts.iter().filter(|attempt| attempt.key.is_some());
-            left.filter(|attempt| (attempt.lane.provider.as_str() == name) == first).count()
+        let request = new_request(&name, &format!("Say hello to {name}."), row.deadline);
+        let result = pointsman.send(request).await;
+        let attempts = &attempt_log(&result).0;
+        let count_calls = |first: bool| {
+            let sent = attempts.iter().filter(|attempt| attempt.key.is_some());
+            sent.filter(|attempt| (attempt.target.provider.as_str() == name) == first).count()
         };
         let mut failed = Vec::new();
         for attempt in attempts {
             if let Outcome::Failed(failure) = &attempt.outcome {
-                failed.push((failure.class, word(failure), cost(failure)));
+                failed.push((failure.class, action_kind(failure), call_cost(failure)));
             }
         }
         failed.dedup();
@@ -145,94 +150,104 @@ impl Cell {
             _ => None,
         });
         let item = failures.map(item).next();
-        let by = answered.as_ref().ok().map(|answer| usize::from(answer.lane.provider.as_str() != name));
-        let calls = [at(true), at(false)];
-        Measured { item, ..self.measured(failed, calls, by, class(&answered)) }
+        let answered_by =
+            result.as_ref().ok().map(|response| usize::from(response.target.provider.as_str() != name));
+        let calls = [count_calls(true), count_calls(false)];
+        Measurement { item, ..self.measurement(failed, calls, answered_by, failure_class(&result)) }
     }
 
-    /// Asks through a pipeline, which checks the answer.
-    async fn checked(self, pointsman: &Pointsman) -> Measured {
+    /// Sends the request through a pipeline, which validates the answer.
+    async fn measure_pipeline(self, pointsman: &Pointsman) -> Measurement {
         let name = self.name();
-        let ran = run(pointsman, &format!("{CHECKED_STEP}route = \"{name}\""), 1).await;
-        let lost: Option<Class> = serde_json::from_value(ran.lines[0]["error"]["class"].clone()).unwrap();
-        let calls = |lane: String| ran.report.lanes.get(&lane).map_or(0, |part: &Part| part.calls as usize);
+        let run = run_pipeline(pointsman, &format!("{VALIDATED_STEP}route = \"{name}\""), 1).await;
+        let failure_class: Option<Class> =
+            serde_json::from_value(run.lines[0]["error"]["class"].clone()).unwrap();
+        let calls = |target: String| {
+            run.report.targets.get(&target).map_or(0, |group: &GroupReport| group.calls as usize)
+        };
         let calls = [calls(format!("{name}/m")), calls(format!("good_{}/m", FORMATS[self.format].0))];
-        let paid = if ran.report.calls.failed == 0 { Cost::Yes } else { Cost::Maybe };
-        let failed = lost.iter().map(|class| (*class, word(&Failure::new(*class, "")), paid)).collect();
-        let by = lost.is_none().then_some(usize::from(calls[1] > 0));
-        self.measured(failed, calls, by, lost)
+        let cost = if run.report.calls.failed == 0 { Cost::Yes } else { Cost::Maybe };
+        let failed = failure_class
+            .iter()
+            .map(|class| (*class, action_kind(&Failure::new(*class, "")), cost))
+            .collect();
+        let answered_by = failure_class.is_none().then_some(usize::from(calls[1] > 0));
+        self.measurement(failed, calls, answered_by, failure_class)
     }
 
-    fn measured(
+    fn measurement(
         self,
-        failed: Vec<(Class, Word, Cost)>,
+        failed: Vec<(Class, ActionKind, Cost)>,
         calls: [usize; 2],
-        answered: Option<usize>,
-        lost: Option<Class>,
-    ) -> Measured {
-        let follows = Follows { calls, answered };
+        answered_by: Option<usize>,
+        failure_class: Option<Class>,
+    ) -> Measurement {
+        let attempts = Attempts { calls, answered_by };
         let item = failed.first().map(|(class, _, _)| item(&Failure::new(*class, "")));
-        Measured { cell: self, failed, item, follows, calls, lost, took: Duration::ZERO }
+        Measurement { cell: self, failed, item, attempts, calls, failure_class, duration: Duration::ZERO }
     }
 }
 
-impl Measured {
-    /// Says what is not as the row has it.
-    pub(super) fn complaint(&self, row: &Row) -> Option<String> {
+impl Measurement {
+    /// Returns the difference from the row, if there is one.
+    pub(super) fn deviation(&self, row: &Row) -> Option<String> {
         let format = self.cell.format;
         let class = row.class[format];
-        let failed = vec![(class, row.verdict, row.cost[format])];
-        let follows = row.follows[self.cell.course].unwrap();
-        let lost = follows.answered.is_none().then_some(class);
-        let (least, most) = self.due(row);
-        let on_time = (least..=most + NOISE).contains(&self.took);
-        if (&self.failed, self.follows, self.lost) == (&failed, follows, lost) && on_time {
+        let failed = vec![(class, row.action, row.cost[format])];
+        let attempts = row.attempts[self.cell.scenario].unwrap();
+        let failure_class = attempts.answered_by.is_none().then_some(class);
+        let (min_wait, max_wait) = self.expected_wait(row);
+        let on_time = (min_wait..=max_wait + MAX_OVERHEAD).contains(&self.duration);
+        if (&self.failed, self.attempts, self.failure_class) == (&failed, attempts, failure_class) && on_time
+        {
             return None;
         }
-        let place = format!("{}, {}, course {}", row.name, FORMATS[format].0, self.cell.course);
-        let expected = format!("{failed:?}, {follows}, {lost:?}, {least:?} to {most:?}");
+        let cell = format!("{}, {}, scenario {}", row.name, FORMATS[format].0, self.cell.scenario);
+        let expected = format!("{failed:?}, {attempts}, {failure_class:?}, {min_wait:?} to {max_wait:?}");
         Some(format!(
-            "{place}: expected {expected}; found {:?}, {} ({:?}), {:?}, {:?}",
-            self.failed, self.follows, self.calls, self.lost, self.took
+            "{cell}: expected {expected}; found {:?}, {} ({:?}), {:?}, {:?}",
+            self.failed, self.attempts, self.calls, self.failure_class, self.duration
         ))
     }
 
-    /// Returns how long the waits take that are due.
-    fn due(&self, row: &Row) -> (Duration, Duration) {
+    /// Returns the minimum and the maximum of the expected total wait.
+    fn expected_wait(&self, row: &Row) -> (Duration, Duration) {
         let calls = self.calls[0] as u32;
-        match row.due {
-            Due::Nothing => (Duration::ZERO, Duration::ZERO),
-            Due::Failure(wait) => {
-                let failed = calls - u32::from(self.follows.answered == Some(0));
+        match row.expected_wait {
+            ExpectedWait::Zero => (Duration::ZERO, Duration::ZERO),
+            ExpectedWait::PerFailedCall(wait) => {
+                let failed = calls - u32::from(self.attempts.answered_by == Some(0));
                 (wait * failed, wait * failed)
             }
-            Due::Return(least, most) => (least * calls.saturating_sub(1), most * calls.saturating_sub(1)),
+            ExpectedWait::BeforeEachRetry(min, max) => {
+                (min * calls.saturating_sub(1), max * calls.saturating_sub(1))
+            }
         }
     }
 }
 
-/// Says what becomes of an item of a run whose requests all end so.
+/// Returns the effect on an item of a run whose requests all end with this failure.
 fn item(failure: &Failure) -> &'static str {
-    match (failure.class, failure.class.whose(), failure.cause, failure.scope) {
-        // Waiting does not help.
-        (Class::NotFound | Class::Auth, ..) | (_, _, Some(Cause::NoApi), _) => "run pauses",
-        // A key that is refused for every request is wrong, whatever each of them is told.
-        (_, _, _, Scope::Unclear | Scope::Doubtful) => "run pauses",
-        (_, Whose::Attempt | Whose::Limit, ..) => "waits",
-        (_, Whose::Account, ..) => "run holds",
-        (_, Whose::Request | Whose::Ours, ..) => "fails",
+    match (failure.class, failure.class.attribution(), failure.cause, failure.scope) {
+        // A wait does not help.
+        (Class::NotFound | Class::Auth, ..) | (_, _, Some(Cause::NotAnApi), _) => "run pauses",
+        // A key that is refused for every request is wrong, whatever the error messages are.
+        (_, _, _, Scope::Unclear | Scope::KeyUnderRecheck) => "run pauses",
+        (_, Attribution::Attempt | Attribution::Limit, ..) => "waits",
+        (_, Attribution::Account, ..) => "run holds",
+        (_, Attribution::Request | Attribution::Router, ..) => "fails",
     }
 }
 
-fn word(failure: &Failure) -> Word {
-    match failure.verdict() {
-        Verdict::Again { .. } => Word::Again,
-        Verdict::Elsewhere => Word::Elsewhere,
-        Verdict::Never => Word::Never,
+fn action_kind(failure: &Failure) -> ActionKind {
+    match failure.retry_action() {
+        RetryAction::Retry { .. } => ActionKind::Retry,
+        RetryAction::Failover => ActionKind::Failover,
+        RetryAction::Fail => ActionKind::Fail,
     }
 }
 
-fn cost(failure: &Failure) -> Cost {
+fn call_cost(failure: &Failure) -> Cost {
     match failure.charged {
         Charged::No => Cost::No,
         Charged::Maybe => Cost::Maybe,

@@ -1,254 +1,305 @@
-//! What is expected of everything that can go wrong, one row each.
+//! The expected handling of every failure, one row each.
 //!
-//! A fault that the simulator learns does not compile here before somebody has written its row.
+//! A new fault of the simulator does not compile here until it has a row.
 
 use std::time::Duration;
 
 use pointsman::simulator::{Fault, FaultKind, RetryAfter};
 use pointsman::types::Class::{self, *};
 
-use super::cell::Follows;
-use super::trouble::Trouble;
+use super::cell::Attempts;
+use super::failure_mode::FailureMode;
 
 /// Whether failed calls cost money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cost {
     No,
     Maybe,
-    /// They were answered, only not as they should have been.
+    /// They were answered, but the answer was invalid.
     Yes,
 }
 use Cost::{Maybe, No, Yes};
 
-/// A [`Verdict`](pointsman::types::Verdict) without its wait, which the times show.
+/// A [`RetryAction`](pointsman::types::RetryAction) without its wait. The durations show the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
-    Again,
-    Elsewhere,
-    Never,
+pub(super) enum ActionKind {
+    Retry,
+    Failover,
+    Fail,
 }
 
-/// How long is waited, at least and at most, however fast the machine is.
+/// The expected wait, independent of the speed of the machine.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Due {
-    /// Not at all.
-    Nothing,
-    /// For every call that fails.
-    Failure(Duration),
-    /// Before every further call at the same lane.
-    Return(Duration, Duration),
+pub(super) enum ExpectedWait {
+    /// No wait.
+    Zero,
+    /// This long for every failed call.
+    PerFailedCall(Duration),
+    /// Between this minimum and maximum before every further call at the same target.
+    BeforeEachRetry(Duration, Duration),
 }
 
-/// What follows a verdict: with one lane when the fault stays and when it comes once, and the same with a
-/// second lane that is well. `None` is not played.
-type Course = (Word, [Option<Follows>; 4]);
+/// The action, and the attempts in four scenarios: one target with a permanent failure and with a single
+/// failure, and the same with a second, healthy target. `None` is not measured.
+type Expectation = (ActionKind, [Option<Attempts>; 4]);
 
-/// Twice at one lane in each of three rounds; with a second lane twice, then elsewhere.
-const AGAIN: Course =
-    (Word::Again, [Follows::lost(6), Follows::first(2), Follows::second(2), Follows::first(2)]);
-/// The same, but elsewhere at once.
-const ELSEWHERE: Course =
-    (Word::Elsewhere, [Follows::lost(6), Follows::first(2), Follows::second(1), Follows::second(1)]);
-/// Elsewhere at once, and never again there: neither key nor model grows right by asking.
-const LANE_OUT: Course =
-    (Word::Elsewhere, [Follows::lost(1), Follows::lost(1), Follows::second(1), Follows::second(1)]);
-/// Nobody would answer this.
-const GIVEN_UP: Course = (Word::Never, [Follows::lost(1); 4]);
-/// No attempt is counted: as often as the wait that is asked for fits into the question's deadline.
-const THROTTLED: Course = (
-    Word::Again,
-    [Follows::lost(Follows::MANY), Follows::first(2), Follows::second(Follows::MANY), Follows::first(2)],
+/// Two attempts in each of three rounds. With a second target: two attempts, then failover.
+const RETRIED: Expectation = (
+    ActionKind::Retry,
+    [
+        Attempts::failed(6),
+        Attempts::answered_by_first(2),
+        Attempts::answered_by_second(2),
+        Attempts::answered_by_first(2),
+    ],
 );
-/// The pipeline asks again with the reason, twice; a question of its own each time, at the first lane.
-const CHECKED: Course = (Word::Never, [Follows::lost(3), None, Follows::lost(3), None]);
+/// The same, but with immediate failover.
+const FAILED_OVER: Expectation = (
+    ActionKind::Failover,
+    [
+        Attempts::failed(6),
+        Attempts::answered_by_first(2),
+        Attempts::answered_by_second(1),
+        Attempts::answered_by_second(1),
+    ],
+);
+/// Immediate failover, and no further attempt at the target: a wrong key or model stays wrong.
+const TARGET_EXCLUDED: Expectation = (
+    ActionKind::Failover,
+    [
+        Attempts::failed(1),
+        Attempts::failed(1),
+        Attempts::answered_by_second(1),
+        Attempts::answered_by_second(1),
+    ],
+);
+/// No target would answer the request.
+const NOT_RETRIED: Expectation = (ActionKind::Fail, [Attempts::failed(1); 4]);
+/// Rate-limited attempts do not count: one attempt per advertised wait until the deadline of the request.
+const RATE_LIMITED: Expectation = (
+    ActionKind::Retry,
+    [
+        Attempts::failed(Attempts::MANY),
+        Attempts::answered_by_first(2),
+        Attempts::answered_by_second(Attempts::MANY),
+        Attempts::answered_by_first(2),
+    ],
+);
+/// The pipeline sends two validation retries with the reason. Each is a new request to the first target.
+const VALIDATION_RETRIED: Expectation =
+    (ActionKind::Fail, [Attempts::failed(3), None, Attempts::failed(3), None]);
 
-/// How long a provider of these tests may be silent where a row waits for just that.
-const SILENCE: Duration = Duration::from_millis(800);
-const SHORT: &str =
+/// The timeout for silence of the provider, in rows that time out.
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(800);
+const SHORT_TIMEOUTS: &str =
     r#"timeouts = { connect = "800ms", first_token = "800ms", idle = "800ms", total = "9s" }"#;
-const SHORT_TOTAL: &str =
+const SHORT_TOTAL_TIMEOUT: &str =
     r#"timeouts = { connect = "800ms", first_token = "800ms", idle = "800ms", total = "800ms" }"#;
-const SHORT_CONNECT: &str =
+const SHORT_CONNECT_TIMEOUT: &str =
     r#"timeouts = { connect = "800ms", first_token = "3s", idle = "3s", total = "9s" }"#;
-pub(super) const PATIENT: &str =
+pub(super) const LONG_TIMEOUTS: &str =
     r#"timeouts = { connect = "8s", first_token = "8s", idle = "8s", total = "20s" }"#;
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
-/// Something that goes wrong at lane one, and what is expected to follow. Lists go by format: OpenAI,
-/// Anthropic, Gemini.
+/// A failure of the first target, and its expected handling. Arrays are ordered by format: OpenAI, Anthropic,
+/// Gemini.
 pub(super) struct Row {
-    /// What the documentation calls it.
+    /// The name in the documentation.
     pub(super) name: String,
-    pub(super) trouble: Trouble,
+    pub(super) failure_mode: FailureMode,
     pub(super) class: [Class; 3],
     pub(super) cost: [Cost; 3],
-    pub(super) verdict: Word,
-    pub(super) follows: [Option<Follows>; 4],
-    pub(super) due: Due,
+    pub(super) action: ActionKind,
+    pub(super) attempts: [Option<Attempts>; 4],
+    pub(super) expected_wait: ExpectedWait,
     pub(super) timeouts: &'static str,
     pub(super) deadline: Duration,
-    /// Whether an answer by a schema is asked for, so that a pipeline checks it.
+    /// Whether the request is sent by a pipeline, which validates the answer against a schema.
     pub(super) checked: bool,
 }
 
 /// Returns all rows.
 pub(super) fn all() -> Vec<Row> {
-    FaultKind::ALL.into_iter().flat_map(of).chain(beyond_the_simulator()).collect()
+    FaultKind::ALL.into_iter().flat_map(rows_of_fault).chain(other_failures()).collect()
 }
 
-/// Returns the rows of a fault. No `_` arm: a new fault does not compile until someone has decided.
-fn of(kind: FaultKind) -> Vec<Row> {
+/// Returns the rows of a fault. Without a `_` arm a new fault does not compile until it has a row.
+fn rows_of_fault(kind: FaultKind) -> Vec<Row> {
     use FaultKind as Kind;
     match kind {
         Kind::RateLimited => vec![
-            // Time for two returns.
-            fault(kind, [RateLimit; 3], [No; 3], THROTTLED)
-                .returning(ONE_SECOND, ONE_SECOND)
-                .until(Duration::from_millis(2_900)),
-            throttled_once("without a word on when to return", RetryAfter::Missing)
-                .returning(HALF_A_SECOND, ONE_SECOND),
-            throttled_once("with an absurd word on when to return", RetryAfter::Absurd)
-                .returning(Duration::from_millis(25), ONE_SECOND),
-            throttled_for_too_long(),
+            // The deadline has time for two retries.
+            fault_row(kind, [RateLimit; 3], [No; 3], RATE_LIMITED)
+                .retried_after(ONE_SECOND, ONE_SECOND)
+                .with_deadline(Duration::from_millis(2_900)),
+            rate_limited_once("without a retry time", RetryAfter::Missing)
+                .retried_after(HALF_A_SECOND, ONE_SECOND),
+            rate_limited_once("with an absurd retry time", RetryAfter::Absurd)
+                .retried_after(Duration::from_millis(25), ONE_SECOND),
+            rate_limited_beyond_deadline(),
         ],
-        Kind::ServerError => vec![fault(kind, [ServerError; 3], [Maybe; 3], AGAIN)],
-        // Anthropic has a word for being overloaded and does not use it here.
+        Kind::ServerError => vec![fault_row(kind, [ServerError; 3], [Maybe; 3], RETRIED)],
+        // Anthropic has an error type for overload and does not use it here.
         Kind::Unavailable => {
-            vec![fault(kind, [Overloaded, ServerError, Overloaded], [No, Maybe, No], AGAIN)]
+            vec![fault_row(kind, [Overloaded, ServerError, Overloaded], [No, Maybe, No], RETRIED)]
         }
-        Kind::Overloaded => vec![fault(kind, [Overloaded; 3], [No; 3], AGAIN)],
-        Kind::Reset => vec![fault(kind, [NetworkError; 3], [Maybe; 3], ELSEWHERE)],
-        Kind::Silent => vec![fault(kind, [Timeout; 3], [Maybe; 3], ELSEWHERE).silent()],
-        Kind::SlowFirstToken => vec![fault(kind, [Timeout; 3], [Maybe; 3], ELSEWHERE).silent()],
-        Kind::Cut => vec![fault(kind, [Unreadable; 3], [Maybe; 3], ELSEWHERE)],
-        Kind::Stalled => vec![fault(kind, [Timeout; 3], [Maybe; 3], ELSEWHERE).silent()],
-        Kind::MalformedChunk => vec![fault(kind, [Unreadable; 3], [Maybe; 3], ELSEWHERE)],
-        Kind::NoEnd => vec![fault(kind, [Unreadable; 3], [Maybe; 3], ELSEWHERE)],
-        Kind::TruncatedJson => vec![fault(kind, [ValidationError; 3], [Yes; 3], CHECKED).checked()],
+        Kind::Overloaded => vec![fault_row(kind, [Overloaded; 3], [No; 3], RETRIED)],
+        Kind::Reset => vec![fault_row(kind, [NetworkError; 3], [Maybe; 3], FAILED_OVER)],
+        Kind::Silent => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
+        Kind::SlowFirstToken => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
+        Kind::Cut => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
+        Kind::Stalled => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
+        Kind::MalformedChunk => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
+        Kind::NoEnd => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
+        Kind::TruncatedJson => {
+            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
+        }
         Kind::Html => vec![
-            fault(kind, [Unreadable; 3], [Maybe; 3], ELSEWHERE),
-            with_status(kind, 502, fault(kind, [ServerError; 3], [Maybe; 3], AGAIN)),
+            fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER),
+            with_status(kind, 502, fault_row(kind, [ServerError; 3], [Maybe; 3], RETRIED)),
         ],
-        Kind::WrongContent => vec![fault(kind, [ValidationError; 3], [Yes; 3], CHECKED).checked()],
-        Kind::Empty => vec![fault(kind, [ValidationError; 3], [Yes; 3], CHECKED).checked()],
-        Kind::Length => vec![fault(kind, [Truncated; 3], [Maybe; 3], GIVEN_UP)],
-        Kind::Refusal => vec![fault(kind, [ContentFilter; 3], [Maybe; 3], GIVEN_UP)],
-        Kind::Auth => vec![fault(kind, [Auth; 3], [No; 3], LANE_OUT)],
-        Kind::Quota => vec![fault(kind, [Quota; 3], [No; 3], LANE_OUT)],
-        Kind::NotFound => vec![fault(kind, [NotFound; 3], [No; 3], LANE_OUT)],
-        Kind::Firewall | Kind::FileForbidden | Kind::MaxTokensUnaffordable => {
-            vec![fault(kind, [ApiError; 3], [No; 3], LANE_OUT)]
+        Kind::WrongContent => {
+            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
         }
-        // It may be the key: other requests show it meanwhile, and this one is asked again.
-        Kind::Forbidden => vec![fault(kind, [ApiError; 3], [No; 3], ELSEWHERE)],
-        Kind::ModelForbidden => vec![fault(kind, [Auth; 3], [No; 3], LANE_OUT)],
+        Kind::Empty => {
+            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
+        }
+        Kind::Length => vec![fault_row(kind, [Truncated; 3], [Maybe; 3], NOT_RETRIED)],
+        Kind::Refusal => vec![fault_row(kind, [ContentFilter; 3], [Maybe; 3], NOT_RETRIED)],
+        Kind::Auth => vec![fault_row(kind, [Auth; 3], [No; 3], TARGET_EXCLUDED)],
+        Kind::Quota => vec![fault_row(kind, [Quota; 3], [No; 3], TARGET_EXCLUDED)],
+        Kind::NotFound => vec![fault_row(kind, [NotFound; 3], [No; 3], TARGET_EXCLUDED)],
+        Kind::Firewall | Kind::FileForbidden | Kind::MaxTokensUnaffordable => {
+            vec![fault_row(kind, [ApiError; 3], [No; 3], TARGET_EXCLUDED)]
+        }
+        // The key may be wrong. Other requests show whether it is, and this one is retried.
+        Kind::Forbidden => vec![fault_row(kind, [ApiError; 3], [No; 3], FAILED_OVER)],
+        Kind::ModelForbidden => vec![fault_row(kind, [Auth; 3], [No; 3], TARGET_EXCLUDED)],
         Kind::ErrorInStream => {
-            vec![fault(kind, [ServerError, Overloaded, Overloaded], [Maybe; 3], AGAIN)]
+            vec![fault_row(kind, [ServerError, Overloaded, Overloaded], [Maybe; 3], RETRIED)]
         }
     }
 }
 
-/// Returns the rows of what is no provider's doing, or of no provider in its right mind.
-fn beyond_the_simulator() -> Vec<Row> {
-    let other = |name, trouble, class, cost| row(name, trouble, [class; 3], [cost; 3], always(ELSEWHERE));
-    let soon = Trouble::Says("503 Service Unavailable", "retry-after: 1", "");
-    let soon = row("503 with `Retry-After`", soon, [Overloaded; 3], [No; 3], always(AGAIN));
+/// Returns the rows of failures that are not faults of the simulator.
+fn other_failures() -> Vec<Row> {
+    let row_of = |name, failure_mode, class, cost| {
+        row(name, failure_mode, [class; 3], [cost; 3], permanent_only(FAILED_OVER))
+    };
+    let failure_mode = FailureMode::FixedResponse("503 Service Unavailable", "retry-after: 1", "");
+    let retry_after =
+        row("503 with `Retry-After`", failure_mode, [Overloaded; 3], [No; 3], permanent_only(RETRIED));
     vec![
-        soon.returning(ONE_SECOND, ONE_SECOND),
-        other("connection refused", Trouble::NobodyListens, NetworkError, No),
-        other("name that does not resolve", Trouble::NoName, NetworkError, No),
-        other("no TLS behind `https`", Trouble::NoTls, NetworkError, No),
-        other("TLS handshake without an answer", Trouble::MuteTls, Timeout, No).silent_within(SHORT_CONNECT),
-        other("connection closed at once", Trouble::HangsUp, NetworkError, Maybe),
-        other(
-            "plain words in a 200",
-            Trouble::Says("200 OK", "content-type: text/plain", "Ok, wait."),
+        retry_after.retried_after(ONE_SECOND, ONE_SECOND),
+        row_of("connection refused", FailureMode::ConnectionRefused, NetworkError, No),
+        row_of("host name that does not resolve", FailureMode::UnresolvableHost, NetworkError, No),
+        row_of("`https` address of a server without TLS", FailureMode::ServerWithoutTls, NetworkError, No),
+        row_of("TLS handshake without a response", FailureMode::SilentTlsHandshake, Timeout, No)
+            .timing_out_with(SHORT_CONNECT_TIMEOUT),
+        row_of("connection closed immediately", FailureMode::ClosedImmediately, NetworkError, Maybe),
+        row_of(
+            "200 with plain text",
+            FailureMode::FixedResponse("200 OK", "content-type: text/plain", "Ok, wait."),
             Unreadable,
             Maybe,
         ),
-        other(
+        row_of(
             "200 without a body",
-            Trouble::Says("200 OK", "content-type: text/event-stream", ""),
+            FailureMode::FixedResponse("200 OK", "content-type: text/event-stream", ""),
             Unreadable,
             Maybe,
         ),
-        other("stream that says it is JSON", Trouble::MislabelledStream, Unreadable, Maybe),
-        other("answer without an end", Trouble::Trickles, Timeout, Maybe).silent_within(SHORT_TOTAL),
+        row_of("200 with a stream labeled as JSON", FailureMode::StreamLabeledAsJson, Unreadable, Maybe),
+        row_of("answer that never ends", FailureMode::EndlessResponse, Timeout, Maybe)
+            .timing_out_with(SHORT_TOTAL_TIMEOUT),
     ]
 }
 
-fn row(name: &str, trouble: Trouble, class: [Class; 3], cost: [Cost; 3], course: Course) -> Row {
-    let (verdict, follows) = course;
-    let (due, timeouts, deadline) = (Due::Nothing, PATIENT, Duration::from_secs(60));
+fn row(
+    name: &str,
+    failure_mode: FailureMode,
+    class: [Class; 3],
+    cost: [Cost; 3],
+    expectation: Expectation,
+) -> Row {
+    let (action, attempts) = expectation;
     Row {
         name: name.to_owned(),
-        trouble,
+        failure_mode,
         class,
         cost,
-        verdict,
-        follows,
-        due,
-        timeouts,
-        deadline,
+        action,
+        attempts,
+        expected_wait: ExpectedWait::Zero,
+        timeouts: LONG_TIMEOUTS,
+        deadline: Duration::from_secs(60),
         checked: false,
     }
 }
 
-fn fault(kind: FaultKind, class: [Class; 3], cost: [Cost; 3], course: Course) -> Row {
+fn fault_row(kind: FaultKind, class: [Class; 3], cost: [Cost; 3], expectation: Expectation) -> Row {
     let delay = (kind == FaultKind::SlowFirstToken).then_some(Duration::from_secs(20));
-    let word = serde_json::to_value(kind).unwrap();
-    let name = format!("`{}`", word.as_str().unwrap());
-    row(&name, Trouble::Played(Box::new(Fault { delay, ..Fault::new(kind) })), class, cost, course)
+    let kind_name = serde_json::to_value(kind).unwrap();
+    let name = format!("`{}`", kind_name.as_str().unwrap());
+    row(
+        &name,
+        FailureMode::Simulated(Box::new(Fault { delay, ..Fault::new(kind) })),
+        class,
+        cost,
+        expectation,
+    )
 }
 
 fn with_status(kind: FaultKind, status: u16, row: Row) -> Row {
-    let trouble = Trouble::Played(Box::new(Fault { status: Some(status), ..Fault::new(kind) }));
-    Row { name: format!("{} with status {status}", row.name), trouble, ..row }
+    let failure_mode = FailureMode::Simulated(Box::new(Fault { status: Some(status), ..Fault::new(kind) }));
+    Row { name: format!("{} with status {status}", row.name), failure_mode, ..row }
 }
 
-fn throttled_once(note: &str, retry_after: RetryAfter) -> Row {
+fn rate_limited_once(note: &str, retry_after: RetryAfter) -> Row {
     let kind = FaultKind::RateLimited;
-    let (word, [_, one_lane, _, two_lanes]) = THROTTLED;
-    let row = fault(kind, [RateLimit; 3], [No; 3], (word, [None, one_lane, None, two_lanes]));
-    let trouble = Trouble::Played(Box::new(Fault { retry_after: Some(retry_after), ..Fault::new(kind) }));
-    Row { name: format!("{} {note}", row.name), trouble, ..row }
+    let (action, [_, one_target, _, two_targets]) = RATE_LIMITED;
+    let row = fault_row(kind, [RateLimit; 3], [No; 3], (action, [None, one_target, None, two_targets]));
+    let failure_mode =
+        FailureMode::Simulated(Box::new(Fault { retry_after: Some(retry_after), ..Fault::new(kind) }));
+    Row { name: format!("{} {note}", row.name), failure_mode, ..row }
 }
 
-/// A minute, and the question has less: nobody waits for that.
-fn throttled_for_too_long() -> Row {
-    let course = (Word::Again, [Follows::lost(1), None, Follows::second(1), None]);
-    let name = "`rate_limited` for longer than there is time";
-    row(name, Trouble::OneRequestAMinute, [RateLimit; 3], [No; 3], course).until(Duration::from_secs(15))
+/// The advertised wait is one minute and exceeds the deadline, so the router does not wait.
+fn rate_limited_beyond_deadline() -> Row {
+    let expectation = (ActionKind::Retry, [Attempts::failed(1), None, Attempts::answered_by_second(1), None]);
+    let name = "`rate_limited` for longer than the deadline";
+    row(name, FailureMode::OneRequestPerMinute, [RateLimit; 3], [No; 3], expectation)
+        .with_deadline(Duration::from_secs(15))
 }
 
-/// Leaves out what a trouble that never passes cannot play.
-fn always((word, [one_lane, _, two_lanes, _]): Course) -> Course {
-    (word, [one_lane, None, two_lanes, None])
+/// Leaves out the scenarios with a single failure, for a failure that is always permanent.
+fn permanent_only((action, [one_target, _, two_targets, _]): Expectation) -> Expectation {
+    (action, [one_target, None, two_targets, None])
 }
 
 impl Row {
-    /// Is waited for in vain.
-    fn silent(self) -> Self {
-        self.silent_within(SHORT)
+    /// The router waits until a timeout.
+    fn timing_out(self) -> Self {
+        self.timing_out_with(SHORT_TIMEOUTS)
     }
 
-    /// Is waited for in vain, for as long as the one of the four limits says that is meant.
-    fn silent_within(self, timeouts: &'static str) -> Self {
-        Self { due: Due::Failure(SILENCE), timeouts, ..self }
+    /// The router waits until the timeout that is short in `timeouts`.
+    fn timing_out_with(self, timeouts: &'static str) -> Self {
+        Self { expected_wait: ExpectedWait::PerFailedCall(SILENCE_TIMEOUT), timeouts, ..self }
     }
 
-    /// Asks to come back after a while.
-    fn returning(self, least: Duration, most: Duration) -> Self {
-        Self { due: Due::Return(least, most), ..self }
+    /// The router waits between `min` and `max` before each retry.
+    fn retried_after(self, min: Duration, max: Duration) -> Self {
+        Self { expected_wait: ExpectedWait::BeforeEachRetry(min, max), ..self }
     }
 
-    fn until(self, deadline: Duration) -> Self {
+    fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    fn checked(self) -> Self {
+    fn with_validation(self) -> Self {
         Self { checked: true, ..self }
     }
 }

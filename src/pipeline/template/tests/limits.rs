@@ -1,9 +1,9 @@
-//! Templates that would take memory, time or the stack.
+//! Templates that would exhaust memory, time or the stack.
 
 use super::*;
 
 #[test]
-fn numbers_that_would_build_or_overflow_are_template_errors() {
+fn numbers_that_would_build_too_much_or_overflow_are_errors() {
     let item = json!({ "n": 4_000_000_000_u64, "m": -9_223_372_036_854_775_808_i64, "text": "a\nb", "z": 0 });
     for source in [
         "{{ item.text | indent(item.n) }}",
@@ -27,12 +27,12 @@ fn numbers_that_would_build_or_overflow_are_template_errors() {
         "{{ item.n ** item.n }}",
         "{{ ('x' * 10000) | replace('', 'y' * 100000) }}",
     ] {
-        fill(source, item.clone()).expect_err(source);
+        render(source, item.clone()).expect_err(source);
     }
 }
 
 #[test]
-fn nesting_that_a_template_builds_is_a_template_error() {
+fn a_deeply_nested_value_is_an_error() {
     for source in [
         "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
         "{% set ns = namespace(x={}) %}{% for i in range(99999) %}{% set ns.x = {'a': ns.x} %}{% endfor %}",
@@ -43,15 +43,15 @@ fn nesting_that_a_template_builds_is_a_template_error() {
         "{% set ns = namespace(x=1) %}{% set ns.x = [ns] %}{{ ns }}",
         "{% macro m(x) %}{{ m([x]) }}{% endmacro %}{{ m(1) }}",
     ] {
-        fill(source, json!({})).expect_err(source);
+        render(source, json!({})).expect_err(source);
     }
     let reversed = "{% set ns = namespace(x=[1, 2]) %}{% for i in range(9999) %}{% set ns.x = ns.x | reverse %}\
                     {% endfor %}{{ ns.x | join }}";
-    assert_eq!(fill(reversed, json!({})).unwrap(), "21");
+    assert_eq!(render(reversed, json!({})).unwrap(), "21");
 }
 
 #[test]
-fn a_template_takes_neither_memory_nor_time_without_bound() {
+fn memory_and_time_of_a_template_are_limited() {
     let item = json!({ "text": "x".repeat(100_000), "list": vec![0; 1000] });
     for source in [
         "{% for a in range(9999) %}{% for b in range(9999) %}{{ a }}{% endfor %}{% endfor %}",
@@ -67,28 +67,31 @@ fn a_template_takes_neither_memory_nor_time_without_bound() {
         "{% set ns = namespace(s=[1]) %}{% for a in item.list %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
         "{{ item.list | join(item.text * 1000) | length }}",
     ] {
-        fill(source, item.clone()).expect_err(source);
+        render(source, item.clone()).expect_err(source);
     }
 }
 
 #[test]
-fn a_prompt_that_grows_too_long_ends_while_it_is_written() {
-    let how = Filled { most: 1000, ..HOW };
+fn rendering_stops_when_the_prompt_is_too_long() {
+    let options = RenderOptions { max_bytes: 1000, ..OPTIONS };
     let item = json!({ "list": vec!["0123456789"; 100] });
     let source = "{% for text in item.list %}{{ text }}{% endfor %}";
-    assert_eq!(fill_with(source, item.clone(), how).unwrap().len(), 1000);
-    let longer = fill_with(&format!("{source}."), item, how).unwrap_err();
-    assert_eq!(longer, Unfilled::Failed(Excess::Prompt.message().to_owned()));
+    assert_eq!(render_with(source, item.clone(), options).unwrap().len(), 1000);
+    let longer = render_with(&format!("{source}."), item, options).unwrap_err();
+    assert_eq!(longer, RenderError::Failed(Excess::Prompt.message().to_owned()));
 }
 
 #[test]
-fn what_takes_long_is_left_for_another_thread() {
-    let brief = Filled { allowance: Allowance::BRIEF, ..HOW };
+fn a_slow_template_exceeds_the_quick_allowance_and_not_the_maximum() {
+    let quick = RenderOptions { allowance: Allowance::QUICK, ..OPTIONS };
     let long = "{% for a in range(30000) %}{% endfor %}done";
-    assert_eq!(fill_with(long, json!({}), brief), Err(Unfilled::TooLong));
-    assert_eq!(fill_with(long, json!({}), HOW), Ok("done".to_owned()));
+    assert_eq!(render_with(long, json!({}), quick), Err(RenderError::AllowanceExceeded));
+    assert_eq!(render_with(long, json!({}), OPTIONS), Ok("done".to_owned()));
     let large = json!({ "text": "x".repeat(2 << 20) });
-    assert_eq!(fill_with("{{ item.text | length }}", large.clone(), brief), Err(Unfilled::TooLong));
-    assert_eq!(fill_with("{{ item.text | length }}", large, HOW), Ok((2 << 20).to_string()));
-    assert!(matches!(fill_with("{{ item.x }}", json!({}), brief), Err(Unfilled::Failed(_))));
+    assert_eq!(
+        render_with("{{ item.text | length }}", large.clone(), quick),
+        Err(RenderError::AllowanceExceeded)
+    );
+    assert_eq!(render_with("{{ item.text | length }}", large, OPTIONS), Ok((2 << 20).to_string()));
+    assert!(matches!(render_with("{{ item.x }}", json!({}), quick), Err(RenderError::Failed(_))));
 }

@@ -1,152 +1,142 @@
-//! What every error means.
+//! Tests of the classification of errors.
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use crate::types::{Charged, Class, Failure, Prompt, Reply, Verdict};
+use crate::types::{Charged, Class, Completion, Failure, Prompt, RetryAction};
 use crate::wire::fixtures::arrival;
 use crate::wire::{Dialect, Format};
 
-use super::{fixture, lines, read, whole};
+use super::{decode_body, decode_data, fixture, read};
 
 #[test]
 fn every_recorded_error_is_classified() {
     use Class::{
         ApiError, Auth, ContentFilter, NotFound, Overloaded, Quota, RateLimit, ServerError, TooLong,
     };
-    let again = |milliseconds: Option<u64>| Verdict::Again { after: milliseconds.map(Duration::from_millis) };
-    let (elsewhere, never) = (Verdict::Elsewhere, Verdict::Never);
+    let retry =
+        |milliseconds: Option<u64>| RetryAction::Retry { after: milliseconds.map(Duration::from_millis) };
+    let failover = RetryAction::Failover;
+    let fail = RetryAction::Fail;
     let table = [
-        (400, fixture!("openai_error_400_content_filter.json"), ContentFilter, never, Some("content_filter")),
+        (400, fixture!("openai_error_400_content_filter.json"), ContentFilter, fail, Some("content_filter")),
         (
             400,
             fixture!("openai_error_400_context_length.json"),
             TooLong,
-            elsewhere,
+            failover,
             Some("context_length_exceeded"),
         ),
         (
             400,
             fixture!("openai_error_400_invalid_schema.json"),
             ApiError,
-            never,
+            fail,
             Some("invalid_request_error"),
         ),
         (
             400,
             fixture!("openai_error_400_unsupported_parameter.json"),
             ApiError,
-            again(None),
+            retry(None),
             Some("unsupported_parameter"),
         ),
         (
             400,
             fixture!("openai_error_400_unsupported_value.json"),
             ApiError,
-            again(None),
+            retry(None),
             Some("unsupported_value"),
         ),
-        (401, fixture!("openai_error_401_invalid_api_key.json"), Auth, elsewhere, Some("invalid_api_key")),
+        (401, fixture!("openai_error_401_invalid_api_key.json"), Auth, failover, Some("invalid_api_key")),
         (
             403,
             fixture!("openai_error_403_unsupported_country.json"),
             Auth,
-            elsewhere,
+            failover,
             Some("unsupported_country_region_territory"),
         ),
-        (
-            404,
-            fixture!("openai_error_404_model_not_found.json"),
-            NotFound,
-            elsewhere,
-            Some("model_not_found"),
-        ),
+        (404, fixture!("openai_error_404_model_not_found.json"), NotFound, failover, Some("model_not_found")),
         (
             409,
             fixture!("openai_error_409_conflict.json"),
             ServerError,
-            again(None),
+            retry(None),
             Some("invalid_request_error"),
         ),
-        (413, fixture!("openai_error_413_too_large.json"), TooLong, elsewhere, Some("invalid_request_error")),
-        (
-            422,
-            fixture!("openai_error_422_unprocessable.json"),
-            ApiError,
-            never,
-            Some("invalid_request_error"),
-        ),
+        (413, fixture!("openai_error_413_too_large.json"), TooLong, failover, Some("invalid_request_error")),
+        (422, fixture!("openai_error_422_unprocessable.json"), ApiError, fail, Some("invalid_request_error")),
         (
             429,
             fixture!("openai_error_429_credit_balance_exhausted.json"),
             Quota,
-            elsewhere,
+            failover,
             Some("credit_balance_exhausted"),
         ),
         (
             429,
             fixture!("openai_error_429_insufficient_quota_legacy.json"),
             Quota,
-            elsewhere,
+            failover,
             Some("insufficient_quota"),
         ),
         (
             429,
             fixture!("openai_error_429_project_spend_limit.json"),
             Quota,
-            elsewhere,
+            failover,
             Some("project_spend_limit_exceeded"),
         ),
         (
             429,
             fixture!("openai_error_429_rate_limit_requests.json"),
             RateLimit,
-            again(Some(120)),
+            retry(Some(120)),
             Some("rate_limit_exceeded"),
         ),
         (
             429,
             fixture!("openai_error_429_rate_limit_tokens.json"),
             RateLimit,
-            again(Some(699)),
+            retry(Some(699)),
             Some("rate_limit_exceeded"),
         ),
-        (429, fixture!("openai_error_429_slow_down.json"), RateLimit, again(None), Some("slow_down")),
-        (500, fixture!("openai_error_500_server_error.json"), ServerError, again(None), Some("server_error")),
-        (502, fixture!("openai_error_502_html.html"), ServerError, again(None), None),
+        (429, fixture!("openai_error_429_slow_down.json"), RateLimit, retry(None), Some("slow_down")),
+        (500, fixture!("openai_error_500_server_error.json"), ServerError, retry(None), Some("server_error")),
+        (502, fixture!("openai_error_502_html.html"), ServerError, retry(None), None),
         (
             503,
             fixture!("openai_error_503_overloaded.json"),
             Overloaded,
-            again(None),
+            retry(None),
             Some("server_is_overloaded"),
         ),
-        (404, fixture!("ollama_error_404_model.json"), NotFound, elsewhere, Some("not_found_error")),
-        (400, fixture!("vllm_error_400_context.json"), TooLong, elsewhere, Some("BadRequestError")),
-        (400, fixture!("vllm_error_400_legacy_flat.json"), TooLong, elsewhere, Some("BadRequestError")),
-        (401, fixture!("vllm_error_401.json"), Auth, elsewhere, None),
-        (404, fixture!("vllm_error_404_model.json"), NotFound, elsewhere, Some("NotFoundError")),
+        (404, fixture!("ollama_error_404_model.json"), NotFound, failover, Some("not_found_error")),
+        (400, fixture!("vllm_error_400_context.json"), TooLong, failover, Some("BadRequestError")),
+        (400, fixture!("vllm_error_400_legacy_flat.json"), TooLong, failover, Some("BadRequestError")),
+        (401, fixture!("vllm_error_401.json"), Auth, failover, None),
+        (404, fixture!("vllm_error_404_model.json"), NotFound, failover, Some("NotFoundError")),
         (
             400,
             fixture!("llamacpp_error_400_context.json"),
             TooLong,
-            elsewhere,
+            failover,
             Some("exceed_context_size_error"),
         ),
-        (401, fixture!("llamacpp_error_401.json"), Auth, elsewhere, Some("authentication_error")),
+        (401, fixture!("llamacpp_error_401.json"), Auth, failover, Some("authentication_error")),
         (
             503,
             fixture!("llamacpp_error_503_loading.json"),
             Overloaded,
-            again(None),
+            retry(None),
             Some("unavailable_error"),
         ),
-        (422, fixture!("fastapi_error_422_detail.json"), ApiError, never, None),
+        (422, fixture!("fastapi_error_422_detail.json"), ApiError, fail, None),
     ];
     for (status, body, class, verdict, code) in table {
         let failure = read(status, body);
-        assert_eq!((failure.class, failure.verdict()), (class, verdict), "{body}");
+        assert_eq!((failure.class, failure.retry_action()), (class, verdict), "{body}");
         assert_eq!((failure.code.as_deref(), failure.status), (code, Some(status)), "{body}");
         let charged = if class == ServerError { Charged::Maybe } else { Charged::No };
         assert_eq!(failure.charged, charged, "{body}");
@@ -155,16 +145,16 @@ fn every_recorded_error_is_classified() {
 }
 
 #[test]
-fn googles_words_are_understood_behind_the_compatible_endpoint() {
+fn errors_of_the_compatible_endpoint_of_google_are_classified() {
     let failure = read(429, fixture!("gemini_openai_compat_error_429_array.json"));
     assert_eq!((failure.class, failure.status), (Class::RateLimit, Some(429)));
     assert!(failure.message.starts_with("Resource has been exhausted"), "{failure}");
-    let failure = lines(&[fixture!("gemini_openai_compat_error_429_array.json")]).unwrap_err();
+    let failure = decode_data(&[fixture!("gemini_openai_compat_error_429_array.json")]).unwrap_err();
     assert_eq!(failure.class, Class::RateLimit);
 }
 
 #[test]
-fn errors_that_no_one_recorded_are_classified_too() {
+fn errors_without_a_recording_are_classified() {
     for (status, body, class) in [
         (400, r#"{"error":{"message":"Incorrect API key provided"}}"#, Class::Auth),
         (
@@ -221,7 +211,7 @@ fn errors_that_no_one_recorded_are_classified_too() {
 }
 
 #[test]
-fn a_header_says_better_than_the_message_how_long_to_wait() {
+fn a_wait_in_the_headers_takes_precedence_over_the_message() {
     let body = r#"{"error":{"message":"Please retry after 6 seconds.","code":"429"}}"#;
     assert_eq!(read(429, body).retry_after, Some(Duration::from_secs(6)));
     let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), "2".parse().unwrap())]);
@@ -230,7 +220,7 @@ fn a_header_says_better_than_the_message_how_long_to_wait() {
 }
 
 #[test]
-fn a_limit_of_a_day_is_a_quota_and_says_until_when() {
+fn a_limit_per_day_is_a_quota_with_its_reset() {
     let minutes = |minutes: f64| Some(Duration::from_secs_f64(minutes * 60.0));
     for (body, class, wait) in [
         // Groq.
@@ -272,7 +262,7 @@ fn a_limit_of_a_day_is_a_quota_and_says_until_when() {
 }
 
 #[test]
-fn a_limit_that_never_opens_is_a_quota() {
+fn a_limit_that_never_resets_is_a_quota() {
     let body = r#"{"message":"Rate limit exceeded","code":"1300"}"#;
     let read = |pairs: &[(&'static str, &'static str)]| {
         let headers =
@@ -288,46 +278,46 @@ fn a_limit_that_never_opens_is_a_quota() {
 }
 
 #[test]
-fn an_error_inside_a_success_says_how_long_it_lasts_too() {
+fn an_error_with_a_success_status_has_a_wait() {
     let event = |format: Format, data: &str, headers: &HeaderMap| {
         let mut decoder = format.decoder(&Prompt::default(), &Dialect::default());
-        let failure = decoder.event(None, data).unwrap_err();
-        let failure = format.complete(failure, headers, arrival());
+        let failure = decoder.push_event(None, data).unwrap_err();
+        let failure = format.apply_headers(failure, headers, arrival());
         (failure.class, failure.retry_after)
     };
     let limited = r#"{"error":{"message":"Rate limit reached. Please try again in 11.054s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
-    let silent = r#"{"error":{"message":"Slow down.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let without_wait = r#"{"error":{"message":"Slow down.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let daily = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"violations":[{"quotaId":"RequestsPerDay"}]}]}}"#;
     let spent = r#"{"type":"error","error":{"type":"rate_limit_error","message":"You have reached your API usage limits. You will regain access on 2026-11-21 at 00:00 UTC."}}"#;
     let seconds = |seconds| Some(Duration::from_secs(seconds));
-    let none = HeaderMap::new();
-    let said = Some(Duration::from_millis(11_054));
-    assert_eq!(event(Format::Openai, limited, &none), (Class::RateLimit, said));
-    assert_eq!(event(Format::Openai, daily, &none), (Class::Quota, seconds(12 * 3_600 + 300)));
-    assert_eq!(event(Format::Gemini, daily, &none), (Class::Quota, seconds(12 * 3_600 + 300)));
-    assert_eq!(event(Format::Anthropic, spent, &none), (Class::Quota, seconds(4 * 3_600)));
-    // Where the words are silent, the headers of the success are not.
+    let no_headers = HeaderMap::new();
+    let wait = Some(Duration::from_millis(11_054));
+    assert_eq!(event(Format::Openai, limited, &no_headers), (Class::RateLimit, wait));
+    assert_eq!(event(Format::Openai, daily, &no_headers), (Class::Quota, seconds(12 * 3_600 + 300)));
+    assert_eq!(event(Format::Gemini, daily, &no_headers), (Class::Quota, seconds(12 * 3_600 + 300)));
+    assert_eq!(event(Format::Anthropic, spent, &no_headers), (Class::Quota, seconds(4 * 3_600)));
+    // If the message has no wait, the headers are used.
     let headers = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1m12s")];
     let headers =
         headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-    assert_eq!(event(Format::Openai, silent, &headers), (Class::RateLimit, seconds(72)));
-    assert_eq!(event(Format::Openai, silent, &none), (Class::RateLimit, None));
+    assert_eq!(event(Format::Openai, without_wait, &headers), (Class::RateLimit, seconds(72)));
+    assert_eq!(event(Format::Openai, without_wait, &no_headers), (Class::RateLimit, None));
 }
 
 #[test]
-fn an_error_within_a_success_is_read_however_long_it_is() {
+fn an_error_of_any_length_with_a_success_status_is_classified() {
     let body = |bytes: usize| {
         let error = serde_json::json!({ "message": "Slow down.", "code": "rate_limit_exceeded" });
         serde_json::json!({ "more": "a".repeat(bytes), "error": error }).to_string()
     };
     let class = |data: &str| {
         let mut decoder = Format::Openai.decoder(&Prompt::default(), &Dialect::default());
-        decoder.event(None, data).err().map(|failure| failure.class)
+        decoder.push_event(None, data).err().map(|failure| failure.class)
     };
     assert_eq!(class(&body(10)), Some(Class::RateLimit));
     assert_eq!(class(&body(64 << 10)), Some(Class::RateLimit));
     assert_eq!(class(&body(3 << 20)), Some(Class::RateLimit));
-    // What has more parts than are read is no answer, whether it is an error or not.
+    // A value that exceeds the size limit is not an answer, whether or not it is an error.
     let parts = "0,".repeat(5_000);
     let hidden = format!(r#"{{"more":[{parts}0],"error":{{"message":"x","code":"rate_limit_exceeded"}}}}"#);
     assert_eq!(class(&hidden), Some(Class::Unreadable));
@@ -336,15 +326,16 @@ fn an_error_within_a_success_is_read_however_long_it_is() {
 }
 
 #[test]
-fn an_error_beside_a_whole_answer_fails_it() {
+fn an_error_beside_a_complete_answer_is_a_failure() {
     let answered = |error: &str| {
         let choices =
             r#"[{"index":0,"delta":{"content":"a"},"message":{"content":"a"},"finish_reason":"stop"}]"#;
         let data = format!(r#"{{"choices":{choices},"error":{error}}}"#);
-        let class =
-            |result: Result<Reply, Failure>| result.map(|reply| reply.text).map_err(|failure| failure.class);
-        let streamed = class(lines(&[&data, "[DONE]"]));
-        assert_eq!(streamed, class(whole(&data, &Prompt::default())), "{error:.80}");
+        let class = |result: Result<Completion, Failure>| {
+            result.map(|completion| completion.text).map_err(|failure| failure.class)
+        };
+        let streamed = class(decode_data(&[&data, "[DONE]"]));
+        assert_eq!(streamed, class(decode_body(&data, &Prompt::default())), "{error:.80}");
         streamed
     };
     let long = serde_json::json!({ "pad": "y".repeat(70_000), "message": "upstream died" }).to_string();
@@ -358,11 +349,11 @@ fn an_error_beside_a_whole_answer_fails_it() {
 }
 
 #[test]
-fn a_long_error_after_the_finish_reason_fails_the_answer() {
+fn a_long_error_after_the_finish_reason_is_a_failure() {
     let long = serde_json::json!({ "error": { "message": "upstream died", "pad": "y".repeat(70_000) } });
-    let said = r#"{"choices":[{"index":0,"delta":{"content":"partial"}}]}"#;
+    let partial = r#"{"choices":[{"index":0,"delta":{"content":"partial"}}]}"#;
     let stopped = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
-    let failure = lines(&[said, stopped, &long.to_string(), "[DONE]"]).unwrap_err();
+    let failure = decode_data(&[partial, stopped, &long.to_string(), "[DONE]"]).unwrap_err();
     assert_eq!((failure.class, &*failure.message), (Class::ServerError, "upstream died"));
     assert_eq!(failure.charged, Charged::Maybe);
 }

@@ -1,9 +1,9 @@
-//! Plays recorded exchanges, whole, in pieces and broken, through the room's own face.
+//! Tests with recorded requests and responses: complete, cut and damaged.
 
 mod error;
-mod odd;
-mod reply;
+mod fuzz;
 mod request;
+mod response;
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use sse_stream::SseStream;
 
-use crate::types::{Failure, Prompt, Reply};
+use crate::types::{Completion, Failure, Prompt};
 use crate::wire::{Dialect, Format, Progress};
 
 macro_rules! fixture {
@@ -22,13 +22,13 @@ macro_rules! fixture {
 }
 use fixture;
 
-fn whole(body: &str, prompt: &Prompt) -> Result<Reply, Failure> {
+fn decode_body(body: &str, prompt: &Prompt) -> Result<Completion, Failure> {
     let mut decoder = Format::Openai.decoder(prompt, &Dialect::default());
-    decoder.whole(body.as_bytes())?;
+    decoder.push_body(body.as_bytes())?;
     decoder.finish()
 }
 
-/// Reads a recorded stream with the reader that the transport uses.
+/// Parses a recorded stream with the parser of the transport.
 fn events(recording: &str) -> Vec<(Option<String>, String)> {
     let body = stream::iter([Ok::<_, std::io::Error>(Bytes::from(recording.to_owned()))]);
     let events = SseStream::from_bytes_stream(body).map(|event| event.unwrap());
@@ -36,21 +36,21 @@ fn events(recording: &str) -> Vec<(Option<String>, String)> {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(events)
 }
 
-fn play(events: &[(Option<String>, String)]) -> (Vec<Progress>, Result<Reply, Failure>) {
+fn decode_events(events: &[(Option<String>, String)]) -> (Vec<Progress>, Result<Completion, Failure>) {
     let mut decoder = Format::Openai.decoder(&Prompt::text("x"), &Dialect::default());
     let mut progress = Vec::new();
     for (name, data) in events {
-        match decoder.event(name.as_deref(), data) {
-            Ok(more) => progress.push(more),
+        match decoder.push_event(name.as_deref(), data) {
+            Ok(step) => progress.push(step),
             Err(failure) => return (progress, Err(failure)),
         }
     }
     (progress, decoder.finish())
 }
 
-/// Plays a stream of these `data:` lines.
-fn lines(lines: &[&str]) -> Result<Reply, Failure> {
-    play(&lines.iter().map(|data| (None, (*data).to_owned())).collect::<Vec<_>>()).1
+/// Decodes a stream of these `data:` lines.
+fn decode_data(lines: &[&str]) -> Result<Completion, Failure> {
+    decode_events(&lines.iter().map(|data| (None, (*data).to_owned())).collect::<Vec<_>>()).1
 }
 
 fn read(status: u16, body: &str) -> Failure {

@@ -1,9 +1,9 @@
-//! What is sent for a prompt.
+//! Tests of the encoded requests.
 
 use serde_json::{Value, json};
 
-use crate::types::{Charged, Class, Media, MediaData, Message, Part, Prompt, Role, Shape};
-use crate::wire::{Dialect, Format, MaxTokensField, Structured};
+use crate::types::{Charged, Class, Media, MediaData, Message, Part, Prompt, ResponseFormat, Role};
+use crate::wire::{Dialect, Format, MaxTokensField, StructuredOutput};
 
 use super::fixture;
 
@@ -37,13 +37,15 @@ fn edit(fixture: &str, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[test]
-fn a_request_with_an_image_and_a_schema_is_written_as_recorded() {
+fn a_request_with_an_image_and_a_schema_is_sent_as_recorded() {
     let recorded: Value = serde_json::from_str(fixture!("openai_chat_request.json")).unwrap();
     let image = recorded["messages"][1]["content"][1]["image_url"]["url"].as_str().unwrap();
     let base64 = image.strip_prefix("data:image/png;base64,").unwrap();
     let prompt = Prompt {
         system: Some("You catalogue books for a village library.".into()),
-        shape: Shape::Json(recorded["response_format"]["json_schema"]["schema"].clone().into()),
+        response_format: ResponseFormat::Json(
+            recorded["response_format"]["json_schema"]["schema"].clone().into(),
+        ),
         max_tokens: Some(400),
         ..user(vec![
             Part::Text("Describe this cover and file it.".into()),
@@ -51,9 +53,9 @@ fn a_request_with_an_image_and_a_schema_is_written_as_recorded() {
         ])
     };
     let expected = edit(fixture!("openai_chat_request.json"), |recorded| {
-        // What a prompt of ours does not say, and the names that we choose.
-        for unsaid in ["reasoning_effort", "n", "seed", "metadata"] {
-            recorded.as_object_mut().unwrap().remove(unsaid);
+        // Fields that our prompts do not have, and names that we choose.
+        for unused_field in ["reasoning_effort", "n", "seed", "metadata"] {
+            recorded.as_object_mut().unwrap().remove(unused_field);
         }
         recorded["messages"][0]["role"] = json!("system");
         recorded["messages"][1]["content"][1]["image_url"].as_object_mut().unwrap().remove("detail");
@@ -63,7 +65,7 @@ fn a_request_with_an_image_and_a_schema_is_written_as_recorded() {
 }
 
 #[test]
-fn sound_and_documents_are_written_as_recorded() {
+fn audio_and_documents_are_sent_as_recorded() {
     let prompt = Prompt {
         max_tokens: Some(200),
         ..user(vec![
@@ -77,14 +79,14 @@ fn sound_and_documents_are_written_as_recorded() {
         ])
     };
     let expected = edit(fixture!("openai_chat_request_multimodal.json"), |recorded| {
-        // Files kept at the provider are no part of our prompts.
+        // Our prompts do not refer to files stored at the provider.
         recorded["messages"][0]["content"].as_array_mut().unwrap().pop();
     });
     assert_eq!(encode(&prompt, OPENAI, &Dialect::default()), expected);
 }
 
 #[test]
-fn a_conversation_is_plain_strings_and_knows_its_limit_by_the_servers_name() {
+fn a_conversation_is_sent_as_strings_and_the_token_limit_has_the_name_of_the_server() {
     let prompt = Prompt {
         system: Some("Be brief.".into()),
         messages: vec![Message::user("a \"quoted\" 🌊"), Message::assistant("b"), Message::user("c")],
@@ -116,7 +118,7 @@ fn a_conversation_is_plain_strings_and_knows_its_limit_by_the_servers_name() {
 }
 
 #[test]
-fn a_text_that_is_attached_is_sent_as_text() {
+fn a_text_document_is_sent_as_text() {
     for media_type in
         ["text/plain", "text/markdown", "text/csv", "text/html", "application/json", "application/xml"]
     {
@@ -125,7 +127,7 @@ fn a_text_that_is_attached_is_sent_as_text() {
             Part::Text("When?".into()),
         ];
         let body = encode(&user(parts.clone()), LOCAL, &Dialect::default());
-        // Without a picture beside it the whole is one text, which every server understands.
+        // Without an image, the parts are joined to one string, which every server supports.
         assert_eq!(body["messages"][0]["content"], "tides:\n\nLow at dawn.\n\nWhen?", "{media_type}");
         let image = Part::Image(media("image/png", None, "AAAA"));
         let body = encode(&user([vec![image], parts].concat()), OPENAI, &Dialect::default());
@@ -136,11 +138,14 @@ fn a_text_that_is_attached_is_sent_as_text() {
     }
     let broken = user(vec![Part::Document(media("text/plain", Some("tides"), "/w=="))]);
     let failure = Format::Openai.encode(&broken, "m", LOCAL, &Dialect::default()).unwrap_err();
-    assert_eq!((failure.class, &*failure.message), (Class::ApiError, "tides is no UTF-8 text in base64"));
+    assert_eq!(
+        (failure.class, &*failure.message),
+        (Class::ApiError, "tides is not base64-encoded UTF-8 text")
+    );
 }
 
 #[test]
-fn an_image_elsewhere_goes_by_its_address() {
+fn an_image_url_is_sent_as_a_url() {
     let image = Media {
         data: MediaData::Url("https://example.invalid/a.png".into()),
         ..media("image/png", None, "")
@@ -151,48 +156,47 @@ fn an_image_elsewhere_goes_by_its_address() {
 }
 
 #[test]
-fn a_shape_is_asked_for_as_the_dialect_says() {
+fn a_response_format_is_requested_as_the_dialect_specifies() {
     let open = json!({ "type": "object", "properties": { "a": { "type": "string", "minLength": 1 } } });
-    let prompt = Prompt { shape: Shape::Json(open.clone().into()), ..Prompt::text("x") };
-    let with = |structured| Dialect { structured, ..Dialect::default() };
+    let prompt = Prompt { response_format: ResponseFormat::Json(open.clone().into()), ..Prompt::text("x") };
+    let with = |structured| Dialect { structured_output: structured, ..Dialect::default() };
 
-    let body = encode(&prompt, LOCAL, &with(Structured::Schema));
+    let body = encode(&prompt, LOCAL, &with(StructuredOutput::Schema));
     let expected = json!({ "type": "json_schema", "json_schema": { "name": "answer", "schema": open } });
     assert_eq!((&body["response_format"], body["messages"].as_array().unwrap().len()), (&expected, 1));
 
-    let body = encode(&prompt, LOCAL, &with(Structured::Json));
+    let body = encode(&prompt, LOCAL, &with(StructuredOutput::Json));
     assert_eq!(body["response_format"], json!({ "type": "json_object" }));
     assert!(body["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"));
 
-    let body = encode(&prompt, LOCAL, &with(Structured::Prompt));
+    let body = encode(&prompt, LOCAL, &with(StructuredOutput::Prompt));
     assert_eq!(body.get("response_format"), None);
     assert_eq!(body["messages"][0]["role"], "system");
 
     let list = json!({ "type": "array", "items": { "type": "string" } });
-    let prompt = Prompt { shape: Shape::Json(list.clone().into()), ..Prompt::text("x") };
-    let sent = &encode(&prompt, LOCAL, &with(Structured::Schema))["response_format"]["json_schema"];
+    let prompt = Prompt { response_format: ResponseFormat::Json(list.clone().into()), ..Prompt::text("x") };
+    let sent = &encode(&prompt, LOCAL, &with(StructuredOutput::Schema))["response_format"]["json_schema"];
     assert_eq!((&sent["strict"], &sent["schema"]["properties"]["answer"]), (&json!(true), &list));
 
-    let prompt =
-        Prompt { shape: Shape::Choice(["A".to_owned(), "B".to_owned()].into()), ..Prompt::text("x") };
-    let body = encode(&prompt, LOCAL, &with(Structured::Schema));
+    let prompt = Prompt {
+        response_format: ResponseFormat::Choice(["A".to_owned(), "B".to_owned()].into()),
+        ..Prompt::text("x")
+    };
+    let body = encode(&prompt, LOCAL, &with(StructuredOutput::Schema));
     assert_eq!(body.get("response_format"), None);
     assert!(body["messages"][0]["content"].as_str().unwrap().ends_with("\nAnswer with exactly one of: A, B"));
 }
 
 #[test]
-fn what_the_format_cannot_carry_is_refused_before_it_is_sent() {
+fn content_that_the_format_does_not_support_is_rejected() {
     let linked =
         |media_type| Media { data: MediaData::Url("https://x".into()), ..media(media_type, None, "") };
-    let picture = Part::Image(media("image/png", None, "AA=="));
+    let image = Part::Image(media("image/png", None, "AA=="));
     for prompt in [
         user(vec![Part::Audio(media("audio/ogg", None, "AA=="))]),
         user(vec![Part::Audio(linked("audio/wav"))]),
         user(vec![Part::Document(linked("application/pdf"))]),
-        Prompt {
-            messages: vec![Message { role: Role::Assistant, parts: vec![picture] }],
-            ..Prompt::default()
-        },
+        Prompt { messages: vec![Message { role: Role::Assistant, parts: vec![image] }], ..Prompt::default() },
     ] {
         let failure = Format::Openai.encode(&prompt, "m", OPENAI, &Dialect::default()).unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");

@@ -1,0 +1,163 @@
+//! Opens the files in the arguments of `run`: the items, the output, the rejects and the report.
+//!
+//! No existing file is truncated before all of them are open.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+
+use crate::pipeline::{FileUse, Pipeline};
+use crate::run::RunOutput;
+use crate::sink::{self, Destination, OutputOwner, ReplaceableFile, Sink};
+use crate::source::{self, Source};
+use crate::store::StoreUrl;
+use crate::types::StepName;
+
+use super::args::{ItemFormat, Run};
+use super::results;
+use super::saved_args::is_dash;
+
+/// The opened input and outputs of a run.
+pub(super) struct RunIo {
+    pub(super) source: Source,
+    pub(super) output: RunOutput,
+    pub(super) report: Option<Destination>,
+    /// Files that the run did not write and may replace.
+    pub(super) replaceable: Vec<ReplaceableFile>,
+}
+
+/// The number of lines that earlier sessions of the run have written to its files.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EarlierLines {
+    /// Finished items, which are the lines of the output.
+    pub(super) finished: u64,
+    /// Rejected input lines, which are the lines of the rejects file.
+    pub(super) rejected: u64,
+}
+
+impl RunIo {
+    /// Refuses contradictory arguments before anything is opened.
+    pub(super) fn check(args: &Run) -> anyhow::Result<()> {
+        let named = [
+            ("--out", Some(&args.out)),
+            ("--rejects", args.rejects.as_ref()),
+            ("--report", args.report.as_ref()),
+        ];
+        let to_stdout: Vec<&str> = named
+            .iter()
+            .filter(|(_, path)| path.is_some_and(|path| is_dash(path)))
+            .map(|(name, _)| *name)
+            .collect();
+        ensure!(
+            to_stdout.len() < 2,
+            "{} would both write to stdout; name a file for one of them",
+            to_stdout.join(" and ")
+        );
+        ensure!(
+            !is_dash(&args.items) || !io::stdin().is_terminal(),
+            "--items - reads stdin, and nothing is piped into it"
+        );
+        Ok(())
+    }
+
+    /// Opens all files. No output may be a file that the run reads, or another output.
+    ///
+    /// A retry of stored items does not read the input, and its output is written from the store afterwards.
+    /// Otherwise an output with the lines of `before` is replaced when as many lines were written. An existing
+    /// file must belong to `owner`.
+    pub(super) fn open(
+        args: &Run,
+        pipeline: &Pipeline,
+        store: &StoreUrl,
+        is_retry: bool,
+        before: EarlierLines,
+        owner: &OutputOwner,
+    ) -> anyhow::Result<Self> {
+        let source =
+            if is_retry { Source::values("failed items", []) } else { source(args).context("--items")? };
+        let for_csv = pipeline.csv_diagnostics();
+        if source.is_csv() && !for_csv.0.is_empty() {
+            return Err(for_csv.clone().into());
+        }
+        let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
+        let mut used_paths = vec![args.pipeline.as_path(), config.as_path()];
+        used_paths.extend(source.path());
+        let database = store.files();
+        used_paths.extend(database.iter().map(PathBuf::as_path));
+        let mut replaceable = Vec::new();
+        // Checks the owner of an existing file, and returns how many lines have to be written before it is
+        // replaced.
+        let mut check_existing = |path: &Path| -> Result<u64, sink::Error> {
+            if is_dash(path) {
+                return Ok(0);
+            }
+            let replaced = owner.check(path)?;
+            replaceable.extend(replaced.file);
+            Ok(replaced.lines)
+        };
+        let lines = if is_retry && !is_dash(&args.out) {
+            check_existing(&args.out).context("--out")?;
+            Destination::none()
+        } else {
+            let lines = open_destination(&args.out, &used_paths).context("--out")?;
+            let existing_lines = check_existing(&args.out).context("--out")?;
+            lines
+                .replacing_after(&args.out, before.finished.max(existing_lines))
+                .with_min_lines(existing_lines)
+        };
+        used_paths.push(if is_dash(&args.out) { Path::new("/dev/stdout") } else { &args.out });
+        // Retried items were not rejected. Lines that were rejected are in that file already.
+        let rejects = args.rejects.as_deref().filter(|_| !is_retry);
+        let rejected = rejects.map(|path| {
+            let opened = open_destination(path, &used_paths)?;
+            let existing_lines = check_existing(path)?;
+            Ok::<_, sink::Error>(
+                opened
+                    .replacing_after(path, before.rejected.max(existing_lines))
+                    .with_min_lines(existing_lines),
+            )
+        });
+        let rejected = rejected.transpose().context("--rejects")?;
+        used_paths.extend(rejects);
+        let report = args.report.as_deref().map(|path| {
+            let opened = open_destination(path, &used_paths)?;
+            check_existing(path).map(|_| opened)
+        });
+        let report = report.transpose().context("--report")?;
+
+        let format = results::format(args.output_format, args.csv, &args.out);
+        let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
+        let output = RunOutput {
+            lines: Sink::results(lines, format, &steps).context("--out")?,
+            rejects: rejected.map(Sink::rejects).transpose().context("--rejects")?,
+            ordered: args.ordered,
+        };
+        Ok(Self { source, output, report, replaceable })
+    }
+}
+
+/// Protects the files of the command from being attached, including files to which a stream is redirected.
+pub(super) fn protect(pipeline: &mut Pipeline, args: &Run) {
+    let read = if is_dash(&args.items) { Path::new("/dev/stdin") } else { &args.items };
+    pipeline.protect(FileUse::Input, read);
+    let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
+    let written = written.into_iter().flatten().filter(|path| !is_dash(path));
+    let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
+    written.chain(streams).for_each(|path| pipeline.protect(FileUse::Output, path));
+}
+
+/// Opens the items.
+pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
+    let format = args.input_format.map(|format| match format {
+        ItemFormat::Jsonl => source::Format::Jsonl,
+        ItemFormat::Csv => source::Format::Csv,
+        ItemFormat::Tsv => source::Format::Tsv,
+        ItemFormat::Json => source::Format::Json,
+    });
+    if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }
+}
+
+fn open_destination(path: &Path, used_paths: &[&Path]) -> Result<Destination, sink::Error> {
+    if is_dash(path) { Destination::stdout(used_paths) } else { Destination::file(path, used_paths) }
+}

@@ -1,0 +1,45 @@
+//! Entry point of the program: parses the arguments and runs the command.
+
+use clap::Parser;
+
+use super::exit::Exit;
+#[cfg(feature = "server")]
+use super::simulate;
+use super::{
+    args, check, limits, plan, prices, print, progress, results, resume, run, runs, signals, stderr,
+};
+
+/// Runs the command in the process's arguments, and returns the exit code.
+pub fn main() -> Exit {
+    #[cfg(feature = "chaos")]
+    crate::chaos::abort_at_configured_point();
+    print::install_panic_hook();
+    signals::catch_file_size_signal();
+    limits::raise_open_files();
+    let exit = match args::Args::try_parse() {
+        Ok(args) => execute(args.command),
+        Err(error) => print::usage(&error)
+            .unwrap_or_else(|error| progress::Mode::Lines.fail(&error.into(), Exit::IoError)),
+    };
+    stderr::finish();
+    exit
+}
+
+fn execute(command: args::Command) -> Exit {
+    match command {
+        args::Command::Run(run) => run::run(&run),
+        args::Command::Plan(plan) => plan::plan(&plan),
+        args::Command::Resume(resume) => resume::resume(&resume),
+        args::Command::Retry(retry) => resume::retry(&retry),
+        args::Command::Runs(runs) => runs::runs(&runs),
+        args::Command::Report(run) => results::report(&run),
+        args::Command::Results(results) => results::results(&results),
+        args::Command::Failures(run) => results::failures(&run),
+        args::Command::Cancel(cancel) => runs::cancel(&cancel),
+        args::Command::Delete(args) => runs::delete(&args),
+        args::Command::Prices(args) => prices::prices(&args),
+        args::Command::Check(check) => check::check(&check),
+        #[cfg(feature = "server")]
+        args::Command::Simulate(simulate) => simulate::simulate(&simulate),
+    }
+}

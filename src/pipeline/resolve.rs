@@ -1,0 +1,147 @@
+//! Resolves the names that templates reference.
+//!
+//! Reports only what fails for every item: a field is unknown only if a schema forbids it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::diagnostics::nearest;
+use crate::types::StepName;
+
+use super::schema::Schema;
+use super::symbols::{References, SymbolInfo};
+use super::template::FUNCTIONS;
+use super::validate::AnswerValidator;
+use super::values::Kind;
+
+/// All names that a template may reference.
+pub(super) struct SymbolTable<'k> {
+    names: &'k [StepName],
+    step_indices: HashMap<&'k str, usize>,
+    schemas: HashMap<&'k str, &'k Schema>,
+    validators: &'k [AnswerValidator],
+    /// Whether all fields of an item are texts, as in CSV.
+    item_is_text: bool,
+}
+
+impl<'k> SymbolTable<'k> {
+    pub(super) fn new(
+        names: &'k [StepName],
+        validators: &'k [AnswerValidator],
+        input: Option<&'k Schema>,
+        item_is_text: bool,
+    ) -> Self {
+        let mut step_indices = HashMap::new();
+        let mut schemas = HashMap::new();
+        for (index, (name, validator)) in names.iter().zip(validators).enumerate() {
+            step_indices.entry(name.as_str()).or_insert(index);
+            if let AnswerValidator::Json(schema) = validator {
+                schemas.entry(name.as_str()).or_insert(schema);
+            }
+        }
+        if let Some(input) = input {
+            schemas.insert("item", input);
+        }
+        Self { names, step_indices, schemas, validators, item_is_text }
+    }
+
+    /// Returns the index of a step.
+    pub(super) fn step_index(&self, name: &str) -> Option<usize> {
+        self.step_indices.get(name).copied()
+    }
+
+    /// Returns the names of the steps that are referenced.
+    pub(super) fn referenced_steps<'r>(
+        &'r self,
+        references: &'r References,
+    ) -> impl Iterator<Item = &'r str> {
+        references
+            .variables
+            .keys()
+            .map(String::as_str)
+            .filter(|name| *name != "item" && self.step_index(name).is_some())
+    }
+
+    /// Returns help for an unknown name: the similar name, or all valid names.
+    pub(super) fn unknown_name_help(&self, wrong: &str, with_item: bool) -> String {
+        let is_first =
+            |(index, name): &(usize, &str)| self.is_nameable(name) && self.step_index(name) == Some(*index);
+        let steps =
+            self.names.iter().map(StepName::as_str).enumerate().filter(is_first).map(|(_, name)| name);
+        let known: Vec<&str> = with_item.then_some("item").into_iter().chain(steps).collect();
+        match nearest(wrong, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known here: {}", quoted_list(known.into_iter())),
+        }
+    }
+
+    /// Returns whether templates can reference a step of this name. A step without a name has a placeholder with a
+    /// space.
+    fn is_nameable(&self, name: &str) -> bool {
+        !name.contains(' ')
+    }
+
+    /// Returns the errors of the referenced names that do not exist.
+    pub(super) fn check_references(&self, references: &References) -> Vec<ReferenceError> {
+        let mut errors = Vec::new();
+        for (name, range) in &references.variables {
+            if name == "item" || self.step_index(name).is_some() || FUNCTIONS.contains(&name.as_str()) {
+                continue;
+            }
+            errors.push(ReferenceError {
+                range: range.clone(),
+                message: format!("unknown name `{name}`"),
+                help: self.unknown_name_help(name, true),
+            });
+        }
+        for (path, range) in &references.paths {
+            let keys: Vec<&str> = path.split('.').collect();
+            let Some((first, rest)) = keys.split_first() else { continue };
+            let Some((unknown, valid)) = self.schemas.get(first).and_then(|schema| schema.unknown_key(rest))
+            else {
+                continue;
+            };
+            errors.push(ReferenceError {
+                range: range.clone(),
+                message: format!("`{path}` cannot exist: the schema of `{first}` has no `{unknown}`"),
+                help: match nearest(unknown, valid.iter().copied()) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => format!("it has {}", quoted_list(valid.into_iter())),
+                },
+            });
+        }
+        errors
+    }
+}
+
+/// A name in a template that does not exist, and its position in the template.
+pub(super) struct ReferenceError {
+    pub(super) range: Range<usize>,
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl SymbolInfo for SymbolTable<'_> {
+    fn is_step(&self, name: &str) -> bool {
+        self.step_index(name).is_some()
+    }
+
+    fn kind(&self, path: &[&str]) -> Option<Kind> {
+        let (first, rest) = path.split_first()?;
+        if *first == "item" && self.item_is_text && rest.len() == 1 {
+            return Some(Kind::Text);
+        }
+        if let Some(schema) = self.schemas.get(first) {
+            return schema.kind(rest);
+        }
+        let step = self.step_index(first)?;
+        let is_text =
+            matches!(self.validators.get(step)?, AnswerValidator::Text | AnswerValidator::Choice(_));
+        (is_text && rest.is_empty()).then_some(Kind::Text)
+    }
+}
+
+/// Returns names as a list for a message.
+pub(super) fn quoted_list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,219 @@
+//! Diagnostics of invalid pipelines.
+
+use std::path::Path;
+
+use crate::diagnostics::Diagnostics;
+use crate::types::RouteName;
+
+use super::super::{Defaults, Pipeline};
+use super::parse;
+
+fn diagnostics(text: &str) -> Diagnostics {
+    parse(text).map(|pipeline| pipeline.name().to_owned()).unwrap_err()
+}
+
+/// Returns each diagnostic as `line:column message`.
+fn messages(text: &str) -> Vec<String> {
+    let describe = |diagnostic: &crate::diagnostics::Diagnostic| {
+        let (line, column) = diagnostic.span.as_ref().map_or((0, 0), |span| span.line_and_column());
+        format!("{line}:{column} {}", diagnostic.message)
+    };
+    diagnostics(text).0.iter().map(describe).collect()
+}
+
+#[test]
+fn all_errors_of_an_invalid_pipeline_are_reported_at_once() {
+    let text = r#"nmae = "email"
+
+[input]
+schema = { type = "object", properties = { sender = {}, content = {} }, additionalProperties = false }
+
+[defaults]
+temperature = 3.5
+system = "You help {{ itme.sender }}."
+
+[[step]]
+name   = "category"
+route  = "cheep"
+prompt = "Subject: {{ item.contents }}\n\n{{ item.content }}"
+choice = ["URGENT", "OTHER", "urgent"]
+
+[[step]]
+name   = "action items"
+prompt = "List.\n\n{{ item.content | jion(', ') }}"
+schema = { type = "arry" }
+max_tokens = 0
+
+[[step]]
+name   = "reply"
+when   = "categry != 'MARKETING'"
+needs  = ["summary"]
+prompt = """
+Draft a reply
+to {{ item.sender } now.
+"""
+
+[[step]]
+name   = "first"
+prompt = "{{ second }}"
+
+[[step]]
+name   = "second"
+prompt = 'Go: {{ third }}'
+choice = ["a", "b"]
+schema = "missing.json"
+
+[[step]]
+name   = "third"
+when   = "first == 'x"
+prompt = "{{ first }}"
+deadline = "soon"
+
+[[step]]
+name   = "third"
+"#;
+    insta::assert_snapshot!(diagnostics(text).render(false));
+}
+
+#[test]
+fn a_file_without_steps_or_name_is_refused() {
+    assert_eq!(messages(""), ["1:1 the pipeline has no name", "1:1 the pipeline has no steps"]);
+    assert_eq!(messages("name = 'x'\nstep = []"), ["2:8 the pipeline has no steps"]);
+}
+
+#[test]
+fn a_value_of_a_wrong_type_is_not_reported_as_missing() {
+    assert_eq!(
+        messages("name = 'x'\n[[step]]\nname = 'a'\nprompt = 3"),
+        ["4:10 expected text in quotes, found `3`"]
+    );
+}
+
+#[test]
+fn a_step_name_that_templates_cannot_reference_is_refused() {
+    for name in ["item", "none", "1st", "two words", "", "loop", "a-b", "naïve"] {
+        let text = format!("name = 'x'\n[[step]]\nname = '{name}'\nprompt = 'p'");
+        assert_eq!(messages(&text), [format!("3:8 a step cannot be called {name:?}")]);
+    }
+}
+
+#[test]
+fn an_error_in_a_template_has_its_own_line_and_column() {
+    let text = "name = 'x'\n[[step]]\nname = 'a'\nprompt = '''\nDear\n  {{ itme.name }}'''\n";
+    assert_eq!(messages(text), ["6:6 unknown name `itme`"]);
+    let text = "name = 'x'\n[[step]]\nname = 'a'\nprompt = \"\\u00e4\\n{{ item.a | nope }}\"\n";
+    assert_eq!(messages(text), ["4:31 invalid template: unknown filter `nope`"]);
+}
+
+#[test]
+fn a_field_of_an_answer_is_unknown_if_its_schema_forbids_it() {
+    let text = "name = 'x'\n[[step]]\nname = 'facts'\nprompt = 'p'\n\
+        schema = { properties = { city = {} }, additionalProperties = false }\n\
+        [[step]]\nname = 'b'\nprompt = 'In {{ facts.town }}'\n";
+    let diagnostics = diagnostics(text);
+    assert_eq!(
+        diagnostics.to_string(),
+        "pipeline.toml:8:17: `facts.town` cannot exist: the schema of `facts` has no `town`; it has `city`"
+    );
+}
+
+#[test]
+fn a_step_without_a_route_is_refused_if_several_routes_are_configured() {
+    let text = "name = 'x'\n[[step]]\nname = 'a'\nprompt = 'p'\n[[step]]\nname = 'b'\nprompt = 'p'\n";
+    let parse = |routes: &[&str]| {
+        let routes: Vec<RouteName> = routes.iter().map(|route| RouteName::from(*route)).collect();
+        Pipeline::parse("p.toml", text, Path::new(""), &Defaults::default(), &routes)
+    };
+    let only = parse(&["one"]).unwrap();
+    assert_eq!(only.steps()[1].route, RouteName::from("one"));
+    let diagnostics = parse(&["one", "two"]).unwrap_err().to_string();
+    assert!(diagnostics.contains("no route is set for `a`, `b`; set `route`"), "{diagnostics}");
+    assert!(parse(&[]).unwrap_err().to_string().contains("no route is configured"));
+}
+
+#[test]
+fn a_default_system_prompt_cannot_use_the_answer_of_a_step() {
+    let text = "name = 'x'\n[defaults]\nsystem = 'It is {{ a }}.'\n[[step]]\nname = 'a'\nprompt = 'p'\n";
+    assert_eq!(messages(text), ["3:20 a default system prompt cannot use the answer of `a`"]);
+}
+
+#[test]
+fn an_error_in_the_configurations_defaults_has_its_position() {
+    let defaults = Defaults { system: Some("{{ itme }}".to_owned()), ..Defaults::default() };
+    let text = "name = 'x'\n[[step]]\nname = 'a'\nprompt = 'p'\n";
+    let diagnostics = Pipeline::parse("p.toml", text, Path::new(""), &defaults, &["r".into()]).unwrap_err();
+    assert_eq!(
+        diagnostics.to_string(),
+        "in the configuration's [defaults]: unknown name `itme`; did you mean `item`?"
+    );
+}
+
+#[test]
+fn the_error_of_an_unreadable_pipeline_contains_its_path() {
+    let diagnostics = Pipeline::load(Path::new("/nowhere/p.toml"), &Defaults::default(), &[]).unwrap_err();
+    assert!(
+        diagnostics.to_string().starts_with("cannot read the pipeline /nowhere/p.toml: "),
+        "{diagnostics}"
+    );
+}
+
+#[test]
+fn assigning_to_the_name_of_a_step_is_refused() {
+    for template in [
+        "{% set category = category | default('OTHER') %}",
+        "{% set category %}x{% endset %}",
+        "{% set a, category = 1, 2 %}",
+        "{% if true %}{% set category = 1 %}{% endif %}",
+        "{% macro category() %}{% endmacro %}",
+        "{% set item = 1 %}",
+    ] {
+        let two = format!(
+            "name = 'two'\n[[step]]\nname = 'category'\nprompt = 'p'\n\
+             [[step]]\nname = 'b'\nprompt = \"\"\"{template} text\"\"\"\n"
+        );
+        assert!(
+            messages(&two).iter().any(|diagnostic| diagnostic.contains("cannot be assigned")),
+            "{template}: {:?}",
+            messages(&two)
+        );
+    }
+}
+
+#[test]
+fn a_comparison_of_incompatible_known_types_is_refused_with_help() {
+    let steps = "name = 'n'\n[input.schema]\nproperties = { amount = { type = 'string' }, n = { type = 'number' } }\n\
+        [[step]]\nname = 'score'\nprompt = 'p'\nchoice = ['1', '2', '10']\n\
+        [[step]]\nname = 'text'\nprompt = 'p'\n\
+        [[step]]\nname = 'facts'\nprompt = 'p'\nschema = { properties = { age = { type = 'integer' } } }\n\
+        [[step]]\nname = 'b'\nprompt = 'p'\n";
+    for wrong in [
+        "score > 7",
+        "7 == score",
+        "text >= 1",
+        "item.amount > 100",
+        "item.n == '5'",
+        "facts.age < '18'",
+        "1 < score < 5",
+        "score is gt 3",
+        "score in 5",
+        "text < none",
+        "score + 1 > 2",
+        "(text | upper) == 1",
+    ] {
+        let found = messages(&format!("{steps}when = \"{wrong}\"\n"));
+        assert!(found.iter().any(|diagnostic| diagnostic.contains("cannot")), "{wrong}: {found:?}");
+    }
+    assert!(messages(&format!("{steps}when = 'score > 7'\n"))[0].contains("`| float`"));
+    for right in [
+        "(score | int) > 7",
+        "score == '7'",
+        "score in ['1', '2']",
+        "(item.amount | float) > 100",
+        "item.n > 5 and facts.age >= 18",
+        "text is none or text == none",
+        "item.other > 5",
+        "score ~ 1 == '11'",
+    ] {
+        super::pipeline(&format!("{steps}when = \"{right}\"\n"));
+    }
+}

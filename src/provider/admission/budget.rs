@@ -1,0 +1,288 @@
+//! Reservation of the expected cost of a call, from before it is sent until it is booked.
+//!
+//! Nothing leaks: a reservation that is dropped before the call is sent is returned; one that is dropped later
+//! is booked as uncertain cost. Independent of rate limits and breakers.
+
+use std::sync::Arc;
+
+use crate::guard::{ReserveError, SharedBudget, TokenCost};
+use crate::types::{
+    Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Spend, Tokens, Usage,
+};
+
+use crate::provider::call::{Call, Rejection};
+
+/// The budgets that a provider's calls spend, in addition to their run's.
+#[derive(Debug, Default)]
+pub(in crate::provider) struct Budgets {
+    provider: Option<ProviderName>,
+    /// Whether the provider is simulated: its answers cost nothing unless a price is configured.
+    is_simulated: bool,
+    budgets: Vec<Arc<SharedBudget>>,
+}
+
+/// Why the budget of a call cannot be reserved.
+pub(in crate::provider) enum BudgetError {
+    /// Calls in flight hold the rest of the budget: those of the call's run, or others as well.
+    Contended {
+        /// Whether only calls of its own run need to wait for that.
+        only_own_run: bool,
+    },
+    Rejected(Rejection),
+}
+
+/// The reserved budget of one call.
+#[derive(Debug)]
+pub(in crate::provider) struct BudgetReservation {
+    budgets: Vec<Arc<SharedBudget>>,
+    provider: ProviderName,
+    is_stored: bool,
+    price: Option<Price>,
+    expected_cost: NanoUsd,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Reserved,
+    Sent,
+    Settled,
+}
+
+impl Budgets {
+    pub(in crate::provider) fn new(
+        provider: ProviderName,
+        is_simulated: bool,
+        budgets: Vec<Arc<SharedBudget>>,
+    ) -> Self {
+        Self { provider: Some(provider), is_simulated, budgets }
+    }
+
+    /// Starts a new day with nothing spent if the date has changed.
+    pub(in crate::provider) fn roll_over(&self, today: Day) {
+        self.budgets.iter().for_each(|budget| budget.roll_over(today));
+    }
+
+    /// Returns the rejection if a budget of the call is exhausted.
+    pub(in crate::provider) fn cap_reached(&self, call: &Call) -> Option<Rejection> {
+        self.of(call).find_map(|budget| Some(refused(budget, budget.cap_failure()?)))
+    }
+
+    /// Reserves the expected cost of a call with these tokens.
+    pub(in crate::provider) fn reserve(
+        &self,
+        call: &Call,
+        price: Option<Price>,
+        need: TokenCost,
+    ) -> Result<BudgetReservation, BudgetError> {
+        let is_stored = call.budget.as_ref().is_some_and(|budget| budget.is_persisted());
+        let provider = self.provider.clone().unwrap_or_else(|| "".into());
+        let mut reservation = BudgetReservation {
+            budgets: Vec::new(),
+            provider,
+            is_stored,
+            price,
+            expected_cost: expected_cost(price, need),
+            stage: Stage::Reserved,
+        };
+        if price.is_none() && self.is_simulated {
+            return Ok(reservation);
+        }
+        for budget in self.of(call) {
+            if price.is_none() && budget.is_capped() {
+                let refused = Rejection::Budget {
+                    failure: unpriced(&reservation.provider, &call.model),
+                    for_all_targets: false,
+                };
+                return Err(BudgetError::Rejected(refused));
+            }
+            // Reservations of other budgets are returned when `reservation` is dropped.
+            match budget.reserve(reservation.expected_cost) {
+                Ok(()) => reservation.budgets.push(budget.clone()),
+                Err(ReserveError::Contended) => {
+                    return Err(BudgetError::Contended {
+                        only_own_run: *budget.scope() == crate::guard::BudgetScope::Run,
+                    });
+                }
+                Err(ReserveError::Exhausted) => {
+                    let met = budget
+                        .cap_failure()
+                        .unwrap_or_else(|| Failure::new(Class::Budget, "the budget is exhausted"));
+                    return Err(BudgetError::Rejected(refused(budget, met)));
+                }
+            }
+        }
+        Ok(reservation)
+    }
+
+    fn of<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = &'a Arc<SharedBudget>> {
+        call.budget.iter().chain(&self.budgets)
+    }
+}
+
+/// If a provider's own budget is exhausted, other providers can still answer; the budget of a run or a day
+/// applies to all.
+fn refused(budget: &SharedBudget, failure: Failure) -> Rejection {
+    Rejection::Budget {
+        failure,
+        for_all_targets: !matches!(budget.scope(), crate::guard::BudgetScope::Provider(_)),
+    }
+}
+
+fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
+    let problem = format!("{provider}/{model} has no price, and spending is capped");
+    Failure::new(Class::Budget, format!("{problem}: write its price in the configuration"))
+}
+
+fn expected_cost(price: Option<Price>, need: TokenCost) -> NanoUsd {
+    let usage = Usage { input: Tokens(need.input), output: Tokens(need.output), ..Usage::default() };
+    // A cost that overflows is reserved as the maximum credible cost: too much rather than too little.
+    price.map_or(NanoUsd(0), |price| price.cost(&usage).unwrap_or(NanoUsd::MAX_CREDIBLE_COST))
+}
+
+impl BudgetReservation {
+    /// Returns the reserved cost.
+    pub(in crate::provider) fn expected_cost(&self) -> NanoUsd {
+        self.expected_cost
+    }
+
+    /// Marks the call as sent: from now on it may cost something.
+    pub(in crate::provider) fn mark_sent(&mut self) {
+        self.stage = Stage::Sent;
+    }
+
+    /// Books the cost of the call and returns it.
+    pub(in crate::provider) fn settle(&mut self, result: &Result<Completion, Failure>) -> Spend {
+        let (usage, charged) = match result {
+            Ok(completion) => (completion.usage, Charged::Maybe),
+            Err(failure) => (failure.usage.as_deref().copied(), failure.charged),
+        };
+        let known = self.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
+        let booked = match (known, charged) {
+            (Some(cost), _) => Spend { cost, ..Spend::default() },
+            (None, Charged::No) => Spend::default(),
+            (None, Charged::Maybe) => self.uncertain(),
+        };
+        self.book(booked);
+        booked
+    }
+
+    /// Books the reservation as uncertain cost, unless the call is booked already.
+    pub(in crate::provider) fn settle_uncertain(&mut self) {
+        if self.stage == Stage::Sent {
+            self.book(self.uncertain());
+        }
+    }
+
+    /// The spend of a call whose usage is unknown.
+    fn uncertain(&self) -> Spend {
+        Spend { uncertain_cost: self.expected_cost, ..Spend::default() }
+    }
+
+    fn book(&mut self, booked: Spend) {
+        self.stage = Stage::Settled;
+        for budget in self.budgets.drain(..) {
+            budget.settle(self.expected_cost, &self.provider, booked, self.is_stored);
+        }
+    }
+}
+
+impl Drop for BudgetReservation {
+    fn drop(&mut self) {
+        self.settle_uncertain();
+        if self.stage == Stage::Reserved {
+            self.book(Spend::default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::BudgetScope;
+    use crate::provider::state::tests::call;
+
+    const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None };
+
+    /// Calls of 10 input and 20 output tokens, with an expected cost of 110,000 nano-dollars.
+    fn reserve(
+        budgets: &Budgets,
+        run: &Arc<SharedBudget>,
+        price: Option<Price>,
+    ) -> Result<BudgetReservation, BudgetError> {
+        let call = Call { budget: Some(run.clone()), ..call(std::time::Duration::from_secs(9)) };
+        budgets.reserve(&call, price, TokenCost { input: 10, output: 20 })
+    }
+
+    fn budgets(run: u64, provider: u64) -> (Budgets, Arc<SharedBudget>) {
+        let of_provider = SharedBudget::for_day(BudgetScope::Provider("a".into()), NanoUsd(provider));
+        let run = SharedBudget::for_run(Some(NanoUsd(run)), Spend::default(), true);
+        (Budgets::new("a".into(), false, vec![of_provider]), run)
+    }
+
+    fn failed(class: Class) -> Failure {
+        Failure::new(class, "no")
+    }
+
+    #[test]
+    fn however_a_call_ends_its_reservation_is_returned_and_its_possible_cost_is_booked() {
+        let (budgets, run) = budgets(1_000_000, 1_000_000);
+        let usage = Usage { input: Tokens(10), output: Tokens(4), ..Usage::default() };
+        let completion =
+            Completion { text: String::new(), usage: Some(usage), model: String::new(), request_id: None };
+        let mut total = Spend::default();
+        for (result, cost, uncertain) in [
+            (Some(Ok(completion.clone())), 30_000, 0),
+            (Some(Ok(Completion { usage: None, ..completion })), 0, 110_000),
+            (Some(Err(failed(Class::RateLimit))), 0, 0),
+            (Some(Err(failed(Class::Timeout).maybe_charged())), 0, 110_000),
+            (Some(Err(failed(Class::Truncated).with_usage(Some(usage)))), 30_000, 0),
+            (None, 0, 110_000),
+        ] {
+            let Ok(mut reservation) = reserve(&budgets, &run, Some(PRICE)) else {
+                panic!("the budget is large enough")
+            };
+            reservation.mark_sent();
+            assert_eq!(run.status().reserved, NanoUsd(110_000));
+            result.as_ref().map(|result| reservation.settle(result));
+            drop(reservation);
+            total += Spend { cost: NanoUsd(cost), uncertain_cost: NanoUsd(uncertain) };
+            for budget in [&run, &budgets.budgets[0]] {
+                assert_eq!(
+                    (budget.status().reserved, budget.status().spent),
+                    (NanoUsd(0), total),
+                    "{result:?}"
+                );
+            }
+        }
+        assert_eq!(run.by_provider()[&ProviderName::from("a")], total);
+    }
+
+    #[test]
+    fn a_reservation_that_one_budget_refuses_is_returned_to_the_others() {
+        let (budgets, run) = budgets(1_000_000, 150_000);
+        let first = reserve(&budgets, &run, Some(PRICE));
+        assert!(matches!(
+            reserve(&budgets, &run, Some(PRICE)),
+            Err(BudgetError::Contended { only_own_run: false })
+        ));
+        assert_eq!(run.status().reserved, NanoUsd(110_000));
+        // A call that was not sent has cost nothing.
+        drop(first);
+        assert_eq!((run.status().reserved, run.status().spent), (NanoUsd(0), Spend::default()));
+    }
+
+    #[test]
+    fn a_call_without_a_price_is_refused_if_spending_is_capped_unless_it_is_simulated() {
+        let (mut budgets, run) = budgets(1_000_000, 1_000_000);
+        let refused = reserve(&budgets, &run, None);
+        assert!(matches!(
+            refused,
+            Err(BudgetError::Rejected(Rejection::Budget { for_all_targets: false, .. }))
+        ));
+        budgets.is_simulated = true;
+        assert!(reserve(&budgets, &run, None).is_ok());
+        let free = SharedBudget::for_run(None, Spend::default(), false);
+        assert!(reserve(&Budgets::new("a".into(), false, Vec::new()), &free, None).is_ok());
+    }
+}

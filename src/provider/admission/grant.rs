@@ -1,0 +1,45 @@
+//! What a call takes from the provider's state, and how it ends.
+//!
+//! Data only: the scheduler grants and releases it, and a permit holds it meanwhile.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use crate::guard::{BreakerToken, InFlightToken, SentCall};
+use crate::types::{Completion, Failure, ModelName, Prompt, StepName};
+
+use super::reservation::Reservation;
+use crate::provider::keys::key::KeyId;
+
+/// The resources that a call took from the provider's state when it was sent.
+#[derive(Debug, Clone)]
+pub(in crate::provider) struct Grant {
+    pub(in crate::provider) model: ModelName,
+    pub(in crate::provider) key: KeyId,
+    /// Its prompt.
+    pub(in crate::provider) request: Weak<Prompt>,
+    /// Its number among the provider's calls.
+    pub(in crate::provider) number: u64,
+    /// Token of the endpoint breaker, which all targets share.
+    pub(in crate::provider) endpoint_token: BreakerToken,
+    /// Token of its target's breaker.
+    pub(in crate::provider) target_token: BreakerToken,
+    pub(in crate::provider) in_flight: InFlightToken,
+    /// Whether it was withdrawn from the retry budget.
+    pub(in crate::provider) is_retry: bool,
+    /// Whether it is the first attempt of its request.
+    pub(in crate::provider) is_first: bool,
+    pub(in crate::provider) step: Option<StepName>,
+    pub(in crate::provider) reservation: Reservation,
+    /// What it took from the account's limits, and from its model's own.
+    pub(in crate::provider) shared: SentCall,
+    pub(in crate::provider) own: SentCall,
+}
+
+/// How a call ended, for the provider's state.
+pub(in crate::provider) struct CallOutcome<'a> {
+    pub(in crate::provider) result: &'a Result<Completion, Failure>,
+    pub(in crate::provider) took: Duration,
+    /// Whether the answer had begun.
+    pub(in crate::provider) has_begun: bool,
+}

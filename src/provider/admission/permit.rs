@@ -1,0 +1,195 @@
+//! The resources that one call holds while it is in flight. They are released when the permit is dropped.
+//!
+//! Releases on every path: however a call ends, even by a panic, its permit is dropped.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::chaos;
+use crate::types::{NanoUsd, Spend};
+use crate::wire::RateLimitHeaders;
+
+use super::budget::BudgetReservation;
+use super::grant::{CallOutcome, Grant};
+use crate::provider::keys::key_set::KeyFault;
+use crate::provider::state::State;
+
+/// The permit of one call.
+#[derive(Debug)]
+pub(in crate::provider) struct Permit {
+    state: Arc<State>,
+    /// `None` before anything is granted, and after the release.
+    grant: Option<Grant>,
+    /// If it is dropped before the call is sent, it is returned; if it is dropped later and before it is
+    /// settled, it is booked as uncertain cost.
+    budget: Option<BudgetReservation>,
+}
+
+impl Permit {
+    /// Creates an empty permit, before anything is granted.
+    pub(in crate::provider) fn empty(state: Arc<State>) -> Self {
+        Self { state, grant: None, budget: None }
+    }
+
+    /// Attaches what a call has been granted.
+    pub(in crate::provider) fn attach(&mut self, grant: Grant, budget: BudgetReservation) {
+        self.grant = Some(grant);
+        self.budget = Some(budget);
+    }
+
+    /// Returns the call's number among those of its provider.
+    pub(in crate::provider) fn number(&self) -> u64 {
+        self.grant.as_ref().map_or(0, |grant| grant.number)
+    }
+
+    /// Marks the call as sent: from now on it may cost something.
+    pub(in crate::provider) fn mark_sent(&mut self) {
+        if let Some(budget) = &mut self.budget {
+            budget.mark_sent();
+        }
+    }
+
+    /// Returns the expected cost of the call.
+    pub(in crate::provider) fn expected_cost(&self) -> NanoUsd {
+        self.budget.as_ref().map(BudgetReservation::expected_cost).unwrap_or_default()
+    }
+
+    /// Returns whether the call is the probe of a breaker.
+    pub(in crate::provider) fn is_probe(&self) -> bool {
+        self.grant
+            .as_ref()
+            .is_some_and(|grant| grant.target_token.is_probe() || grant.endpoint_token.is_probe())
+    }
+
+    /// Returns whether the call passed an open breaker because no other target was available.
+    pub(in crate::provider) fn is_forced(&self) -> bool {
+        self.grant
+            .as_ref()
+            .is_some_and(|grant| grant.target_token.is_forced() || grant.endpoint_token.is_forced())
+    }
+
+    /// Forwards the rate-limit headers of the response, and whether the provider accepted the call.
+    pub(in crate::provider) fn on_headers(&self, headers: &RateLimitHeaders, accepted: bool) {
+        if let Some(grant) = &self.grant {
+            self.state.on_headers(grant, headers, accepted, Instant::now());
+        }
+    }
+
+    /// Releases the permit with the result of the call. Returns the booked spend and whether the key is at
+    /// fault.
+    pub(in crate::provider) fn finish(mut self, outcome: &CallOutcome<'_>) -> (Spend, KeyFault) {
+        chaos::point("call.settle");
+        // First: the calls that the release makes ready may need the budget.
+        let booked = self.budget.as_mut().map(|budget| budget.settle(outcome.result)).unwrap_or_default();
+        let key_fault = self.state.release_grant(&mut self.grant, Some(outcome), Instant::now());
+        (booked, key_fault)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // Before the release makes other calls ready.
+        self.budget = None;
+        if self.grant.is_some() {
+            self.state.release_grant(&mut self.grant, None, Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::guard::TokenCost;
+    use crate::provider::admission::decision::NextCall;
+    use crate::provider::admission::queued_call::IncomingCall;
+    use crate::provider::call::Call;
+    use crate::provider::{Account, Settings};
+    use crate::supervisor::Responder as ReplyTo;
+    use crate::types::{Class, Completion, Failure, Priority, Prompt, RequestContext, Tokens, Usage};
+
+    fn state() -> Arc<State> {
+        let settings =
+            "base_url = 'http://127.0.0.1:9'\nmodels.m = {}\nlimits.output_tokens_per_minute = 60_000";
+        let settings: Settings = toml::from_str(settings).unwrap();
+        let base_url = settings.base_url.clone().unwrap();
+        let headers = http::HeaderMap::new();
+        let account =
+            Account { name: "a".into(), settings, base_url, keys: Vec::new(), headers, budgets: Vec::new() };
+        State::new(account, Handle::current()).unwrap()
+    }
+
+    /// Sends a call of a step, after a pause in which every limit refills.
+    async fn dispatch_call(state: &Arc<State>) -> Permit {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let now = Instant::now();
+        let context = RequestContext { step: Some("s".into()), ..RequestContext::default() };
+        let prompt = Arc::new(Prompt::text("Anybody?"));
+        let deadline = now + Duration::from_secs(60);
+        let call = Call {
+            prompt,
+            model: "m".into(),
+            priority: Priority::Batch,
+            context,
+            is_retry: false,
+            only_option_now: false,
+            only_option: true,
+            excluded_keys: Vec::new(),
+            dispatch_signal: None,
+            budget: None,
+            memory: crate::guard::HeldMemory::default(),
+            deadline,
+        };
+        // Without the receiver the call counts as abandoned and is not sent.
+        let (responder, _receiver) = ReplyTo::channel();
+        state.enqueue(IncomingCall { call, responder, requested_at: now }, now);
+        match state.next(now) {
+            NextCall::Ready(ready) => {
+                let mut permit = ready.permit;
+                permit.mark_sent();
+                permit
+            }
+            NextCall::WaitUntil(_) | NextCall::Idle => panic!("the call is not ready"),
+        }
+    }
+
+    /// Output tokens in use now: a thousand are refilled per second, and nine hundred are available after a
+    /// pause.
+    fn tokens_in_use(state: &State) -> u128 {
+        let now = Instant::now();
+        (state.expected(TokenCost { input: 0, output: 900 }, now) - now).as_millis()
+    }
+
+    #[actix_web::test]
+    async fn however_a_call_ends_no_more_stays_in_use_than_it_used() {
+        tokio::time::pause();
+        let state = state();
+        let finish = |permit: Permit, result: Result<Completion, Failure>| {
+            permit.finish(&CallOutcome { result: &result, took: Duration::from_secs(1), has_begun: true });
+        };
+        for output in [[10; 18].as_slice(), &[200, 200]].concat() {
+            let usage = Usage { input: Tokens(9), output: Tokens(output), ..Usage::default() };
+            let completion = Completion {
+                text: String::new(),
+                usage: Some(usage),
+                model: String::new(),
+                request_id: None,
+            };
+            finish(dispatch_call(&state).await, Ok(completion));
+            assert_eq!(tokens_in_use(&state), u128::from(output));
+        }
+        let permit = dispatch_call(&state).await;
+        assert_eq!(tokens_in_use(&state), 200);
+        // Cancelled: its answer may have been as long as the mean.
+        drop(permit);
+        assert_eq!(tokens_in_use(&state), 29);
+        finish(dispatch_call(&state).await, Err(Failure::new(Class::Overloaded, "not now")));
+        assert_eq!(tokens_in_use(&state), 0);
+        finish(dispatch_call(&state).await, Err(Failure::new(Class::Timeout, "silent").maybe_charged()));
+        assert_eq!(tokens_in_use(&state), 29);
+    }
+}

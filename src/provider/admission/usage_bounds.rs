@@ -1,0 +1,185 @@
+//! Plausibility check of the token counts of a provider: a call cannot have used more than its request and
+//! answer allow.
+//!
+//! An implausible count is discarded: usage and cost are then unknown, and the call is booked with its
+//! reservation. A zero, which some servers send because they do not count, is discarded as well. Counts are
+//! never corrected.
+
+use crate::types::{Completion, Failure, Part, Prompt, Tokens, Usage};
+use crate::wire::Format;
+
+use super::token_estimate::estimate_tokens;
+
+/// Maximum input tokens per byte of a request's body. A token has at least one byte; some services read a
+/// prompt several times, with a tool of their own in between.
+const MAX_INPUT_TOKENS_PER_BYTE: u64 = 4;
+
+/// Maximum tokens that a service adds to a prompt: its own instructions, search results.
+const MAX_ADDED_INPUT_TOKENS: u64 = 100_000;
+
+/// Maximum tokens of one attachment, which may be only an address: the longest context of any model.
+const MAX_TOKENS_PER_ATTACHMENT: u64 = 2_000_000;
+
+/// Maximum output tokens if the request sets no limit, and maximum reasoning tokens that a limit does not
+/// cover. The longest output that a vendor documents is 128,000 tokens.
+const MAX_OUTPUT_WITHOUT_LIMIT: u64 = 200_000;
+
+/// How many tokens a provider may exceed the limit of a request, in addition to a tenth of it.
+const MAX_OUTPUT_OVERSHOOT: u64 = 1_000;
+
+/// The maximum usage of one call.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::provider) struct UsageBounds {
+    input: u64,
+    /// As limited by the request.
+    output: Option<u64>,
+    /// Whether that limit also covers reasoning.
+    covers_reasoning: bool,
+}
+
+impl UsageBounds {
+    /// Returns the bounds of a call whose request body has so many bytes.
+    pub(in crate::provider) fn new(prompt: &Prompt, format: Format, body_bytes: usize) -> Self {
+        let parts = prompt.messages.iter().flat_map(|message| &message.parts);
+        let attachments = parts.filter(|part| !matches!(part, Part::Text(_))).count();
+        let attachment_tokens = (attachments as u64).saturating_mul(MAX_TOKENS_PER_ATTACHMENT);
+        let body_tokens = (body_bytes as u64).saturating_mul(MAX_INPUT_TOKENS_PER_BYTE);
+        let limit = prompt.max_tokens.or(format.default_max_tokens()).map(u64::from);
+        Self {
+            input: body_tokens.saturating_add(MAX_ADDED_INPUT_TOKENS).saturating_add(attachment_tokens),
+            output: limit.map(|limit| limit.saturating_add(limit / 10).saturating_add(MAX_OUTPUT_OVERSHOOT)),
+            // Several servers with OpenAI's format limit only the output after the reasoning.
+            covers_reasoning: format != Format::Openai,
+        }
+    }
+
+    /// Removes the usage from a result if it is implausible.
+    pub(in crate::provider) fn apply(&self, result: &mut Result<Completion, Failure>) {
+        match result {
+            Ok(completion) => {
+                completion.usage = completion.usage.filter(|usage| self.allow(usage, &completion.text))
+            }
+            Err(failure) => {
+                let text = failure.text.as_deref().unwrap_or_default();
+                failure.usage = failure.usage.take().filter(|usage| self.allow(usage, text));
+            }
+        }
+    }
+
+    /// Returns whether a call with the answer `text` can have used so much.
+    fn allow(&self, usage: &Usage, text: &str) -> bool {
+        let is_counted = usage.input > Tokens(0) && (usage.output > Tokens(0) || text.is_empty());
+        is_counted && usage.input.0 <= self.input && self.allow_output(usage, text)
+    }
+
+    fn allow_output(&self, usage: &Usage, text: &str) -> bool {
+        match self.output {
+            Some(limit) if self.covers_reasoning => usage.output.0 <= limit,
+            Some(limit) => {
+                let reasoning = usage.reasoning.0;
+                usage.output.0.saturating_sub(reasoning) <= limit
+                    && reasoning <= limit.max(MAX_OUTPUT_WITHOUT_LIMIT)
+            }
+            // The estimate of a text is within a factor of four.
+            None => {
+                usage.output.0 <= MAX_OUTPUT_WITHOUT_LIMIT
+                    || usage.output.0 <= estimate_tokens(text).saturating_mul(4)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Charged, Class, Media, MediaData, Message};
+
+    const TEXT: &str = "Hello.";
+
+    fn usage(input: u64, output: u64, reasoning: u64) -> Usage {
+        let reasoning = Tokens(reasoning);
+        Usage { input: Tokens(input), output: Tokens(output), reasoning, ..Usage::default() }
+    }
+
+    fn limited(max_tokens: Option<u32>) -> Prompt {
+        Prompt { max_tokens, ..Prompt::text("x") }
+    }
+
+    fn bounds(max_tokens: Option<u32>, format: Format) -> UsageBounds {
+        UsageBounds::new(&limited(max_tokens), format, 1_000)
+    }
+
+    fn is_plausible(bounds: UsageBounds, usage: Usage) -> bool {
+        let completion =
+            Completion { text: TEXT.to_owned(), usage: Some(usage), model: String::new(), request_id: None };
+        let mut result = Ok(completion);
+        bounds.apply(&mut result);
+        result.unwrap().usage == Some(usage)
+    }
+
+    #[test]
+    fn a_count_of_zero_is_discarded() {
+        let bounds = bounds(None, Format::Openai);
+        assert!(!is_plausible(bounds, usage(0, 5, 0)));
+        assert!(!is_plausible(bounds, usage(5, 0, 0)));
+        assert!(is_plausible(bounds, usage(1, 1, 0)));
+        // Without text, no output is plausible.
+        let mut failed = Err(Failure::new(Class::ContentFilter, "no").with_usage(Some(usage(5, 0, 0))));
+        bounds.apply(&mut failed);
+        assert!(failed.unwrap_err().usage.is_some());
+    }
+
+    #[test]
+    fn more_input_than_the_request_can_have_is_discarded() {
+        let bounds = bounds(None, Format::Openai);
+        assert!(is_plausible(bounds, usage(104_000, 1, 0)));
+        assert!(!is_plausible(bounds, usage(104_001, 1, 0)));
+        let address = MediaData::Url("https://a.example/book.pdf".into());
+        let media = Media { media_type: "application/pdf".into(), name: None, data: address };
+        let mut message = Message::user("Read it.");
+        message.parts.push(Part::Document(media));
+        let prompt = Prompt { messages: vec![message], ..Prompt::default() };
+        let attached = UsageBounds::new(&prompt, Format::Openai, 1_000);
+        assert!(is_plausible(attached, usage(1_500_000, 1, 0)));
+        assert!(!is_plausible(attached, usage(90_000_000, 1, 0)));
+    }
+
+    #[test]
+    fn more_output_than_the_request_allows_is_discarded() {
+        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+            let bounds = bounds(Some(100), format);
+            assert!(is_plausible(bounds, usage(10, 1_110, 0)), "{format:?}");
+            assert!(!is_plausible(bounds, usage(10, 1_111, 0)), "{format:?}");
+            let covers_reasoning = format != Format::Openai;
+            assert_eq!(is_plausible(bounds, usage(10, 32_000, 31_950)), !covers_reasoning, "{format:?}");
+            assert!(!is_plausible(bounds, usage(10, 200_110, 200_001)), "{format:?}");
+        }
+        // Anthropic's requests always set a limit.
+        assert!(!is_plausible(bounds(None, Format::Anthropic), usage(10, 100_000, 0)));
+    }
+
+    #[test]
+    fn without_a_limit_more_output_than_any_model_writes_is_discarded() {
+        let bounds = bounds(None, Format::Gemini);
+        assert!(is_plausible(bounds, usage(10, 200_000, 199_000)));
+        assert!(!is_plausible(bounds, usage(10, 200_001, 0)));
+        let text = "tide ".repeat(200_000);
+        let mut long = Ok(Completion {
+            text,
+            usage: Some(usage(10, 250_000, 0)),
+            model: String::new(),
+            request_id: None,
+        });
+        bounds.apply(&mut long);
+        assert!(long.unwrap().usage.is_some());
+    }
+
+    #[test]
+    fn a_failure_whose_count_is_discarded_may_still_be_charged() {
+        let mut failed =
+            Err(Failure::new(Class::Truncated, "cut").with_usage(Some(usage(10, 90_000_000, 0))));
+        bounds(None, Format::Openai).apply(&mut failed);
+        let failure = failed.unwrap_err();
+        assert_eq!((failure.usage, failure.charged), (None, Charged::Maybe));
+    }
+}

@@ -1,0 +1,324 @@
+//! One HTTP exchange: sends the request and reads the response, within the call's timeouts.
+//!
+//! Returns only complete answers: a response without its end marker is a failure. The caller decides what to do
+//! next.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::task::{consume_budget, yield_now};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::chaos;
+use crate::types::{Cause, Class, Completion, Failure, Priority, Prompt};
+use crate::wire::{Decoder, Dialect, Format, Progress, UnsupportedParameters, strip_echo};
+
+use super::client_pool::PooledClient;
+use super::event_stream::EventStream;
+use super::redirect;
+use super::response_limit::ResponseLimit;
+use super::timeouts::CallTimeouts;
+use super::transport::Response;
+use crate::provider::admission::permit::Permit;
+use crate::provider::admission::usage_bounds::UsageBounds;
+use crate::provider::call::Call;
+use crate::provider::keys::key::ReadyKey;
+use crate::provider::model::Model;
+use crate::provider::state::State;
+
+/// Time to read the body of an error response: the status alone has most of the information.
+const MAX_WAIT_FOR_ERROR_BODY: Duration = Duration::from_secs(1);
+
+/// How often a call yields to other tasks before it waits for the end of the stream after its end marker. Mostly
+/// the end was received with the marker, and the connection's task only has to deliver it. A timer as short as
+/// [`MAX_WAIT_FOR_END`] wakes a thread each time.
+const YIELDS_BEFORE_WAIT: usize = 2;
+
+/// How long a call then waits for the end of the stream, so that the next call can reuse the connection.
+const MAX_WAIT_FOR_END: Duration = Duration::from_millis(3);
+
+/// How long a background task then waits for the end of the stream, so that the connection can be reused later.
+const MAX_BACKGROUND_WAIT_FOR_END: Duration = Duration::from_secs(1);
+
+/// How long a call waits for further events after an event that may be the last one of the answer. A server that
+/// closes its streams needs a fraction of this time, and one that continues sends its next event within it.
+const MAX_WAIT_AFTER_COMPLETE: Duration = Duration::from_secs(5);
+
+/// The decompressed body of a response, in chunks.
+trait BodyStream: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static {}
+
+impl<T: Stream<Item = Result<Bytes, Failure>> + Unpin + Send + 'static> BodyStream for T {}
+
+/// The request, as far as decoding its response depends on it.
+struct RequestContents<'a> {
+    format: Format,
+    prompt: &'a Prompt,
+    dialect: &'a Dialect,
+}
+
+impl RequestContents<'_> {
+    fn decoder(&self) -> Decoder {
+        self.format.decoder(self.prompt, self.dialect)
+    }
+
+    /// Classifies a failure again, by its `source` without the text of the request if the source repeats that: one
+    /// request's text must not affect other requests. The message stays.
+    fn classify_without_echo(
+        &self,
+        failure: Failure,
+        source: &[u8],
+        read: impl FnOnce(&[u8]) -> Option<Failure>,
+    ) -> Failure {
+        match strip_echo(source, self.prompt).and_then(|rest| read(&rest)) {
+            Some(classified) => Failure { message: failure.message, text: failure.text, ..classified },
+            None => failure,
+        }
+    }
+
+    /// The same for an event of a stream.
+    fn classify_event_without_echo(&self, failure: Failure, name: Option<&str>, data: &str) -> Failure {
+        let usage = failure.usage.clone();
+        let charged = failure.charged;
+        let failure = self.classify_without_echo(failure, data.as_bytes(), |rest| {
+            self.decoder().push_event(name, str::from_utf8(rest).ok()?).err()
+        });
+        Failure { usage, charged, ..failure }
+    }
+}
+
+/// The result of an exchange.
+pub(in crate::provider) struct ExchangeResult {
+    pub(in crate::provider) result: Result<Completion, Failure>,
+    pub(in crate::provider) first_token: Option<Duration>,
+    /// The parameters that the request omitted because the model does not support them.
+    pub(in crate::provider) omitted_parameters: UnsupportedParameters,
+}
+
+/// Sends `call` to `model` with `key` and reads the response.
+pub(in crate::provider) async fn exchange(
+    state: &State,
+    client: &PooledClient,
+    call: &Call,
+    model: &Model,
+    key: &ReadyKey,
+    permit: &Permit,
+) -> ExchangeResult {
+    let settings = state.settings();
+    let transport = &client.transport;
+    let mut timeouts = CallTimeouts::start(&settings.timeouts, call.deadline, Instant::now());
+    let omitted = state.unsupported_parameters(&call.model);
+    let prompt = with_defaults(&call.prompt, model, omitted);
+    let dialect = omitted.apply_to(&settings.dialect);
+    let contents = RequestContents { format: settings.format, prompt: &prompt, dialect: &dialect };
+    let mut bounds = None;
+    let mut limit = ResponseLimit::new(
+        call.memory.response(call.priority == Priority::Batch),
+        call.dispatch_signal.as_deref(),
+    );
+    let mut result = async {
+        chaos::point("call.encode");
+        let format = settings.format;
+        let request = format.encode(&prompt, &model.name, state.base_url(), &dialect)?;
+        bounds = Some(UsageBounds::new(&prompt, format, request.body.len()));
+        chaos::point("call.send");
+        let path = request.path.clone();
+        let mut response = timeouts.wait(transport.post(request, key.header())).await??;
+        chaos::point("call.headers");
+        state.header_latency.record(timeouts.elapsed());
+        call.dispatch_signal.iter().for_each(|signal| signal.mark_headers_received());
+        let rate_limits = format.read_rate_limit_headers(&response.headers, SystemTime::now());
+        permit.on_headers(&rate_limits, response.is_success());
+        if !response.is_success() {
+            let redirect = redirect::failure(response.status, &response.headers, state.base_url(), &path);
+            let Some(redirect) = redirect else {
+                return Err(read_error(&contents, response, &mut timeouts).await);
+            };
+            return Err(redirect);
+        }
+        let request_id = response.request_id();
+        let media_type = response.media_type();
+        let is_event_stream = media_type == "text/event-stream";
+        let headers = std::mem::take(&mut response.headers);
+        let result = match media_type.as_str() {
+            "text/html" => Err(html_failure(response, &mut timeouts).await),
+            "application/json" => read_json(&contents, response.stream(), &mut timeouts, &mut limit).await,
+            _ => {
+                read_stream(&contents, response.stream(), (&mut timeouts, &mut limit), &client.runtime).await
+            }
+        };
+        let mut completion = result.map_err(|mut failure| {
+            // An event stream, malformed or not, comes from an API and not from a web page.
+            failure.cause = failure.cause.filter(|cause| *cause != Cause::NotAnApi || !is_event_stream);
+            format.apply_headers(failure, &headers, SystemTime::now())
+        })?;
+        // Provider support needs the id in the header; the id in the body identifies the answer.
+        completion.request_id = request_id.or(completion.request_id);
+        limit.hold_answer(&completion.text, &prompt.response_format, &mut timeouts).await;
+        Ok(completion)
+    }
+    .await;
+    if let Some(bounds) = bounds {
+        bounds.apply(&mut result);
+    }
+    match &mut result {
+        Ok(completion) => {
+            key.redact_completion(completion);
+            transport.redact_completion(completion);
+        }
+        Err(failure) => {
+            key.redact_failure(failure);
+            transport.redact(failure);
+            if failure.class == Class::Auth && key.header().is_none() {
+                failure.message = format!("{} (no key is configured for it)", failure.message).into();
+                failure.cause = Some(Cause::NoKeyConfigured);
+            }
+        }
+    }
+    limit.end(&result);
+    ExchangeResult { result, first_token: timeouts.first_token(), omitted_parameters: omitted }
+}
+
+/// Adds the defaults of the model's settings to the prompt, without parameters that the model does not support.
+fn with_defaults<'a>(prompt: &'a Prompt, model: &Model, omitted: UnsupportedParameters) -> Cow<'a, Prompt> {
+    let max_tokens = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get));
+    let temperature = prompt.temperature.or(model.temperature);
+    let temperature = temperature.filter(|_| !omitted.omits_temperature());
+    if (max_tokens, temperature) == (prompt.max_tokens, prompt.temperature) {
+        return Cow::Borrowed(prompt);
+    }
+    Cow::Owned(Prompt { max_tokens, temperature, ..prompt.clone() })
+}
+
+async fn read_error(
+    contents: &RequestContents<'_>,
+    response: Response,
+    timeouts: &mut CallTimeouts<'_>,
+) -> Failure {
+    let status = response.status;
+    let headers = response.headers.clone();
+    let body = timeouts.wait(response.error_body(MAX_WAIT_FOR_ERROR_BODY)).await.unwrap_or_default();
+    let read = |body: &[u8]| contents.format.read_error(status, &headers, body, SystemTime::now());
+    contents.classify_without_echo(read(&body), &body, |rest| Some(read(rest)))
+}
+
+async fn html_failure(response: Response, timeouts: &mut CallTimeouts<'_>) -> Failure {
+    let body = timeouts.wait(response.error_body(MAX_WAIT_FOR_ERROR_BODY)).await.unwrap_or_default();
+    let start: String = String::from_utf8_lossy(&body).chars().take(80).collect();
+    let message = format!("received a web page instead of an answer: {start}");
+    Failure::new(Class::Unreadable, message).with_cause(Cause::NotAnApi).maybe_charged()
+}
+
+async fn read_json(
+    contents: &RequestContents<'_>,
+    mut chunks: impl BodyStream,
+    timeouts: &mut CallTimeouts<'_>,
+    limit: &mut ResponseLimit<'_>,
+) -> Result<Completion, Failure> {
+    let mut body = Vec::new();
+    let mut decoder = contents.decoder();
+    while let Some(chunk) = timeouts.wait(chunks.next()).await? {
+        timeouts.on_content(Instant::now());
+        let chunk = chunk?;
+        limit.hold(body.len() + chunk.len(), timeouts).await?;
+        body.extend_from_slice(&chunk);
+        consume_budget().await;
+    }
+    let read = decoder.push_body(&body);
+    read.map_err(|failure| {
+        contents.classify_without_echo(failure, &body, |rest| contents.decoder().push_body(rest).err())
+    })?;
+    decoder.finish()
+}
+
+/// Reads an event stream. A small body can decompress to very many events: the task yields to other calls
+/// between them, and checks the timeouts for each chunk, whether it has to wait for the chunk or not.
+async fn read_stream(
+    contents: &RequestContents<'_>,
+    mut chunks: impl BodyStream,
+    (timeouts, limit): (&mut CallTimeouts<'_>, &mut ResponseLimit<'_>),
+    runtime: &Handle,
+) -> Result<Completion, Failure> {
+    let mut decoder = contents.decoder();
+    let mut events = EventStream::default();
+    // Once the answer may be complete: until when to wait for the end of the body.
+    let mut wait_until = None;
+    loop {
+        let chunk = timeouts.wait(chunks.next());
+        let chunk = match wait_until {
+            None => chunk.await?,
+            Some(until) => {
+                let waited = timeout_at(until, chunk).await;
+                // A connection that stays open does not delay a complete answer.
+                let Ok(Ok(chunk)) = waited else { break };
+                chunk
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        events.push(chunk?)?;
+        consume_budget().await;
+        let waited = limit.hold(events.held_bytes() + decoder.buffered_bytes(), timeouts).await?;
+        wait_until = wait_until.map(|until| until + waited);
+        while let Some(event) = events.next()? {
+            consume_budget().await;
+            chaos::point("call.chunk");
+            let Some(data) = &event.data else {
+                events.on_other_event()?;
+                continue;
+            };
+            let name = event.event.as_deref();
+            match decoder
+                .push_event(name, data)
+                .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?
+            {
+                Progress::Waiting => events.on_other_event()?,
+                Progress::Answering => {
+                    wait_until = None;
+                    timeouts.on_content(Instant::now());
+                    events.on_content();
+                }
+                Progress::Complete => {
+                    timeouts.on_content(Instant::now());
+                    events.on_content();
+                    wait_until = Some(Instant::now() + MAX_WAIT_AFTER_COMPLETE);
+                }
+                Progress::Ended => {
+                    await_end(chunks, runtime).await;
+                    return decoder.finish();
+                }
+            }
+        }
+    }
+    // The end of the body completes the last event even without an empty line. A truncated event is `unreadable`.
+    events.finish()?;
+    while let Some(event) = events.next()? {
+        if let Some(data) = &event.data {
+            let name = event.event.as_deref();
+            decoder
+                .push_event(name, data)
+                .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+        }
+    }
+    // In formats without an end marker, the decoder detects the end by the last event.
+    decoder.finish()
+}
+
+/// Waits for the end of the stream. The result only affects whether the connection is reused.
+async fn await_end(mut chunks: impl BodyStream, runtime: &Handle) {
+    for _ in 0..YIELDS_BEFORE_WAIT {
+        if chunks.next().now_or_never().is_some() {
+            return;
+        }
+        yield_now().await;
+    }
+    if timeout(MAX_WAIT_FOR_END, chunks.next()).await.is_err() {
+        // The answer is complete: the caller does not wait for a slow server.
+        drop(runtime.spawn(async move { drop(timeout(MAX_BACKGROUND_WAIT_FOR_END, chunks.next()).await) }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Dispatch loop: sends admitted calls, each worker in its own task.
+//!
+//! When a call ends, its worker sends the next admitted call. Decides nothing: the state says which call is
+//! ready. A task that panics loses its call only; the actor is notified and checks the others.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::chaos;
+use crate::supervisor::Responder as ReplyTo;
+use crate::types::{Class, Failure, NanoUsd, Scope};
+
+use super::client_pool::PooledClient;
+use super::exchange::{ExchangeResult, exchange};
+use crate::provider::admission::decision::{NextCall, ReadyCall};
+use crate::provider::admission::grant::CallOutcome;
+use crate::provider::call::{CallResult, Dispatched, Rejection};
+use crate::provider::keys::key::KeyId;
+use crate::provider::keys::key_set::KeyFault;
+use crate::provider::state::State;
+
+/// Sends a call in a new worker task.
+pub(in crate::provider) fn dispatch(state: &Arc<State>, ready: ReadyCall) {
+    let worker = DispatchWorker { state: state.clone(), client_index: state.clients.acquire() };
+    let runtime = &state.clients.get(worker.client_index).runtime;
+    drop(runtime.spawn(run_worker(worker, ready)));
+}
+
+/// Sends a call, then the next one that its end makes ready, and so on: continuing in the same task wakes no
+/// other thread.
+async fn run_worker(worker: DispatchWorker, ready: ReadyCall) {
+    let state = &worker.state;
+    let client = state.clients.get(worker.client_index);
+    let mut next = Some(ready);
+    while let Some(ready) = next {
+        let slot = Slot(Some(state));
+        send_call(state, client, ready).await;
+        next = slot.next_call();
+    }
+}
+
+/// A worker that sends calls one after the other with one HTTP client.
+struct DispatchWorker {
+    state: Arc<State>,
+    client_index: usize,
+}
+
+impl Drop for DispatchWorker {
+    fn drop(&mut self) {
+        self.state.clients.release(self.client_index);
+    }
+}
+
+/// The slot of a call in flight. If it is dropped unused (by a panic), the actor is notified.
+struct Slot<'a>(Option<&'a Arc<State>>);
+
+impl Slot<'_> {
+    /// Returns the next ready call. Dispatches all other ready calls, and notifies the actor if only the actor
+    /// can continue.
+    fn next_call(mut self) -> Option<ReadyCall> {
+        // Without an actor no call is sent: its next incarnation checks first.
+        let state = self.0.filter(|state| state.slot().shared().is_some())?;
+        let mut first = None;
+        loop {
+            match state.next(Instant::now()) {
+                NextCall::Ready(ready) => {
+                    if ready.permit.is_probe() {
+                        state.notify_actor(true);
+                    }
+                    match first {
+                        None => first = Some(*ready),
+                        Some(_) => dispatch(state, *ready),
+                    }
+                }
+                NextCall::WaitUntil(_) => break,
+                NextCall::Idle => {
+                    self.0 = None;
+                    break;
+                }
+            }
+        }
+        first
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(state) = self.0 {
+            state.notify_actor(false);
+        }
+    }
+}
+
+/// Sends a ready call and reports the result to its caller and to the state.
+async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) {
+    chaos::point("call.dispatch");
+    let ReadyCall { queued, key, mut permit } = ready;
+    let call = queued.call;
+    let sent_at = Instant::now();
+    let Some(model) = state.settings().models.get(&call.model) else { return };
+    if queued.responder.is_closed() {
+        return;
+    }
+    if let Some(signal) = &call.dispatch_signal
+        && !signal.try_dispatch(Dispatched {
+            at: sent_at,
+            number: permit.number(),
+            key: key.id.label.clone(),
+            expected_cost: permit.expected_cost(),
+        })
+    {
+        return debug!(provider = %state.name(), "the call was withdrawn as it was about to be sent");
+    }
+    permit.mark_sent();
+    let mut guard = ReplyGuard {
+        responder: Some(queued.responder),
+        number: permit.number(),
+        key: key.id.clone(),
+        is_probe: permit.is_probe(),
+        is_forced: permit.is_forced(),
+        uncertain_cost: permit.expected_cost(),
+        sent_at,
+        waited: sent_at - queued.requested_at,
+    };
+    let exchange_result = {
+        let exchange = pin!(exchange(state, client, &call, model, &key, &permit));
+        tokio::select! {
+            biased;
+            exchange_result = exchange => exchange_result,
+            () = guard.abandoned() => {
+                state.record_cancelled(&call.model, sent_at.elapsed());
+                return debug!(provider = %state.name(), "the caller dropped the call");
+            }
+        }
+    };
+    let ExchangeResult { mut result, first_token, omitted_parameters: left_out } = exchange_result;
+    let took = sent_at.elapsed();
+    let has_begun = first_token.is_some();
+    let paused = call.dispatch_signal.as_ref().map(|signal| signal.paused_for()).unwrap_or_default();
+    // Time in which the response was not read says nothing about the provider's speed.
+    let took = took.saturating_sub(paused);
+    let (booked, key_fault) = permit.finish(&CallOutcome { result: &result, took, has_begun });
+    guard.uncertain_cost = booked.uncertain_cost;
+    if let Err(failure) = &mut result {
+        resolve_scope(failure, key_fault);
+        if let Scope::Parameter(parameter) = failure.scope
+            && !state.record_unsupported_parameter(&call.model, parameter, left_out)
+        {
+            failure.scope = Scope::Class;
+        }
+        debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
+    }
+    let usage = match &result {
+        Ok(completion) => completion.usage,
+        Err(failure) => failure.usage.as_deref().copied(),
+    };
+    let cost = model.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
+    chaos::point("call.respond");
+    guard.complete(first_token, cost, result);
+}
+
+/// Sets the scope of a refusal, now that it is known whether the key is at fault. A refusal that may concern
+/// this request only is not a failure of the account.
+fn resolve_scope(failure: &mut Failure, key_fault: KeyFault) {
+    match (key_fault, failure.scope) {
+        (KeyFault::Undecided, Scope::Unclear) => failure.class = Class::ApiError,
+        (KeyFault::Undecided, _) => failure.scope = Scope::KeyUnderRecheck,
+        (KeyFault::AtFault, Scope::Unclear) => failure.scope = Scope::Class,
+        (KeyFault::AtFault | KeyFault::NotAtFault, _) => {}
+    }
+}
+
+/// The pending result of a sent call. If it is dropped (by a panic), it sends a failure: the provider may have
+/// executed the call.
+struct ReplyGuard {
+    responder: Option<ReplyTo<Result<CallResult, Rejection>>>,
+    number: u64,
+    key: KeyId,
+    is_probe: bool,
+    is_forced: bool,
+    /// The uncertain cost while the real cost is unknown.
+    uncertain_cost: NanoUsd,
+    sent_at: Instant,
+    waited: Duration,
+}
+
+impl ReplyGuard {
+    async fn abandoned(&mut self) {
+        match &mut self.responder {
+            Some(responder) => responder.closed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn complete(
+        &mut self,
+        first_token: Option<Duration>,
+        cost: Option<NanoUsd>,
+        result: Result<crate::types::Completion, Failure>,
+    ) {
+        let Some(responder) = self.responder.take() else { return };
+        let key = self.key.clone();
+        let waited = self.waited;
+        let took = self.sent_at.elapsed();
+        let is_probe = self.is_probe;
+        let is_forced = self.is_forced;
+        let uncertain_cost = self.uncertain_cost;
+        let number = self.number;
+        responder.send(Ok(CallResult {
+            number,
+            key,
+            waited,
+            is_probe,
+            is_forced,
+            took,
+            first_token,
+            cost,
+            uncertain_cost,
+            result,
+        }));
+    }
+}
+
+impl Drop for ReplyGuard {
+    fn drop(&mut self) {
+        let message = "the call was lost with the task that sent it";
+        self.complete(None, None, Err(Failure::new(Class::NetworkError, message).maybe_charged()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_call_whose_task_panics_may_have_been_executed() {
+        let (responder, receiver) = ReplyTo::channel();
+        let sent_at = Instant::now();
+        let waited = Duration::ZERO;
+        let responder = Some(responder);
+        let uncertain_cost = NanoUsd(7);
+        let guard = ReplyGuard {
+            responder,
+            number: 1,
+            key: KeyId::first("k".into()),
+            is_probe: false,
+            is_forced: false,
+            uncertain_cost,
+            sent_at,
+            waited,
+        };
+        let task = actix_rt::spawn(async move {
+            let _guard = guard;
+            panic!("as planned");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        let call_result = receiver.await.unwrap().unwrap();
+        let failure = call_result.result.unwrap_err();
+        assert_eq!((failure.class, failure.charged), (Class::NetworkError, crate::types::Charged::Maybe));
+        assert_eq!((call_result.key.label().as_str(), call_result.uncertain_cost), ("k", NanoUsd(7)));
+    }
+}

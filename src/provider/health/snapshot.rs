@@ -1,0 +1,74 @@
+//! The state of a provider at one instant, for display.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::utilization::LimitUtilization;
+use crate::guard::BreakerState;
+use crate::types::{Class, KeyLabel, ModelName, ProviderName};
+
+/// A provider at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// The provider.
+    pub provider: ProviderName,
+    /// Whether it is simulated.
+    pub simulated: bool,
+    /// Whether its actor is running.
+    pub up: bool,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Current concurrency limit, of the models in use.
+    pub concurrency: usize,
+    /// Queued calls.
+    pub queued: usize,
+    /// Useful number of items in flight for it.
+    pub capacity: usize,
+    /// Calls sent since the start.
+    pub calls: u64,
+    /// Calls that the provider answered with a rate limit since the start.
+    pub throttled: u64,
+    /// The limit with the highest utilization, the account's or a model's; `None` without a limit.
+    pub limit: Option<LimitUtilization>,
+    /// The remaining wait that the provider asked for.
+    pub held_for: Duration,
+    /// The wait until the retry budget admits a retry; zero if it admits one now.
+    pub retry_budget_wait: Duration,
+    /// Its targets.
+    pub targets: Vec<TargetSnapshot>,
+    /// Keys in cool-down, with the reason.
+    pub keys_in_cooldown: Vec<KeyCooldown>,
+}
+
+/// A key in cool-down.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KeyCooldown {
+    /// The key.
+    pub key: KeyLabel,
+    /// The class of the failure that caused the cool-down.
+    pub class: Class,
+    /// The provider's message.
+    pub message: Box<str>,
+}
+
+/// A target at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TargetSnapshot {
+    /// The model.
+    pub model: ModelName,
+    /// The state of its breaker.
+    pub breaker: BreakerState,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Current concurrency limit.
+    pub concurrency: usize,
+    /// Queued calls.
+    pub queued: usize,
+    /// The concurrency limit before the provider objected or failed; `None` if it is not lower now.
+    pub reduced_from: Option<usize>,
+    /// The wait until the next probe while a breaker is open.
+    pub probed_in: Duration,
+    /// The failure that keeps a breaker from being closed: its class and the provider's message.
+    pub last_failure: Option<(Class, Box<str>)>,
+}

@@ -1,0 +1,112 @@
+//! Why a key cannot be read, and advice for the user. Never contains a key.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::types::KeyLabel;
+
+/// Maximum size of a key file or of the output of a key command. A key is one line, and a wrong path may be a
+/// disk image.
+pub(in crate::provider) const MAX_KEY_BYTES: u64 = 64 * 1024;
+
+/// Why a key cannot be read. Never contains the key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The text is not a key source.
+    #[error("this is not a key source")]
+    InvalidSource,
+    /// The file cannot be read.
+    #[error("cannot read the key file {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The I/O error.
+        source: io::Error,
+    },
+    /// The path is not a regular file of plausible size and content.
+    #[error("the key file {} is {what}", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// Description of what the path is.
+        what: &'static str,
+    },
+    /// The file has variables, not a key.
+    #[error("the key file {} has variables, not only a key", path.display())]
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The command cannot be started, or its output cannot be read.
+    #[error("cannot run the key command {label}")]
+    Command {
+        /// The command's label.
+        label: KeyLabel,
+        /// The I/O error.
+        source: io::Error,
+    },
+    /// The command failed.
+    #[error("the key command {label} failed ({status})")]
+    CommandFailed {
+        /// The command's label.
+        label: KeyLabel,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+    },
+    /// The command did not end within its time limit.
+    #[error("the key command {label} did not end in time")]
+    CommandTimedOut {
+        /// The command's label.
+        label: KeyLabel,
+    },
+    /// The command tried to use the terminal from the background.
+    #[error(
+        "the key command {label} tries to use the terminal, which is not possible here; run it once in a terminal, if \
+         an agent then stays unlocked, or write env:NAME and set the variable with it"
+    )]
+    CommandWantsTerminal {
+        /// The command's label.
+        label: KeyLabel,
+    },
+    /// The output of the command is longer than 64 KiB.
+    #[error("the key command {label} writes more than 64 KiB")]
+    CommandOutputTooLarge {
+        /// The command's label.
+        label: KeyLabel,
+    },
+    /// The source is empty.
+    #[error("{label} has no key")]
+    Empty {
+        /// The source's label.
+        label: KeyLabel,
+    },
+    /// The key is not valid in a header.
+    #[error("{label} has a line break or another character that is not valid in a key")]
+    InvalidKey {
+        /// The source's label.
+        label: KeyLabel,
+    },
+}
+
+impl KeyError {
+    /// Returns advice for the user.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::File { .. } => {
+                "write the key into this file and make the file readable, or name another source in `keys`"
+            }
+            Self::NotAFile { .. } => "name a file that contains only the key, on one line",
+            Self::EnvFile { .. } => {
+                "load it into the environment and write env:NAME, or write only the key into a file"
+            }
+            Self::Empty { .. } => "write only the key into it, on one line",
+            Self::InvalidKey { .. } => "leave only the key in it, on one line",
+            Self::InvalidSource => "write env:NAME, file:PATH or command:..., never the key itself",
+            Self::CommandOutputTooLarge { .. } => "make it write only the key",
+            Self::Command { .. }
+            | Self::CommandFailed { .. }
+            | Self::CommandTimedOut { .. }
+            | Self::CommandWantsTerminal { .. } => "run it in a terminal to see why",
+        }
+    }
+}

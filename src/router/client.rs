@@ -1,0 +1,174 @@
+//! Client side of the router: sends a request, and sends it again if it is lost in a panic.
+//!
+//! The first call of a request is delegated to its caller: the router actor plans it and submits it to the
+//! provider, and the caller awaits its result. The rest of the request runs in the task of the caller. That costs
+//! the router no task and no wake-up.
+//!
+//! ```text
+//! caller                      router actor              provider state            execution
+//!   | StartRequest               |                         |                         |
+//!   | -------------------------> | Execution::start        |                         |
+//!   |                            | (plans the first call)  |                         |
+//!   | <--- the execution ------- |                         |                         |
+//!   |                            | submit_with(first call) |                         |
+//!   |                            | ----------------------> |                         |
+//!   | <--- result or rejection of the first call --------- |                         |
+//!   | Execution::complete(FirstCallEnd::Ended)             |                         |
+//!   | -----------------------------------------------------------------------------> |
+//!   |                                                      | <--- further calls ---- |
+//!   | <--- Response or RequestError ------------------------------------------------ |
+//! ```
+//!
+//! If the first call has not ended after [`MAX_WAIT_BEFORE_HANDOVER`], at the deadline or when the caller stops,
+//! the caller hands its receiver to the execution with [`FirstCallEnd::Pending`]. The execution can hedge or
+//! withdraw it. If there is no first call, or the execution awaits it itself, its responder is dropped at once.
+//!
+//! A request that is lost is sent again, at most [`MAX_SENDS`] times in total. The calls made before a loss are
+//! unknown, so the response contains the number of resends. This module does not select targets.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::provider::CallReceiver;
+use crate::supervisor::{Responder as ReplyTo, Slot};
+use crate::types::{Class, Failure, RequestError, Response};
+
+use super::actor::{Router, StartRequest};
+use super::execution::{Execution, FirstCallEnd, RequestResult};
+use super::pending_call;
+use super::request::{Request, STOPPING_MESSAGE, wait_for_stop};
+
+/// Maximum number of times that a request is sent if it is lost in the router or in transit. A request that is
+/// lost twice probably causes the panic.
+const MAX_SENDS: u32 = 2;
+
+/// Maximum time that a request waits for a router that is not running. A restart takes less.
+const MAX_WAIT_FOR_ROUTER: Duration = Duration::from_secs(2);
+
+/// Time after which the caller hands the first call to the execution, which detects unresponsive providers. Most
+/// calls end sooner.
+const MAX_WAIT_BEFORE_HANDOVER: Duration = Duration::from_secs(1);
+
+/// Interval between two checks whether the router runs again.
+const ROUTER_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A request that was sent to the router.
+struct PendingRequest {
+    first_call: CallReceiver,
+    execution: oneshot::Receiver<Result<Box<Execution>, Failure>>,
+}
+
+/// The request was lost with the router, or its execution panicked.
+struct RequestLost;
+
+/// Sends a request and returns its response. If a router is running, the request is sent before this function
+/// returns. A request that is lost is sent again.
+pub fn send_request(
+    router: &Slot<Router>,
+    request: Request,
+) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
+    let mut pending = try_send(router, &request);
+    let router = router.clone();
+    async move {
+        let mut losses = 0;
+        while losses < MAX_SENDS {
+            if pending.is_none() {
+                pending = send_when_available(&router, &request).await;
+            }
+            let Some(sent) = pending.take() else { break };
+            // Caught here, so that the panic of one request does not end the task of its caller.
+            let result = AssertUnwindSafe(sent.complete(&router, &request)).catch_unwind().await;
+            match result.unwrap_or(Err(RequestLost)) {
+                Ok(Ok(response)) => return Ok(Response { resends: losses, ..response }),
+                Ok(Err(error)) => return Err(Box::new(RequestError { resends: losses, ..*error })),
+                Err(RequestLost) => losses += 1,
+            }
+        }
+        // The slot is retired a moment after the mailbox of the router has closed.
+        if losses > 0 && router.shared().is_none() {
+            // Whether it timed out does not matter: `is_retired` decides below.
+            let _ = timeout(MAX_WAIT_FOR_ROUTER, router.retired()).await;
+        }
+        let failure = match losses {
+            _ if router.is_retired() => Failure::new(Class::Cancelled, STOPPING_MESSAGE),
+            0 => Failure::new(Class::Internal, "the router is not running"),
+            _ => Failure::new(Class::Internal, "the request was lost in the router or in transit"),
+        };
+        let failure = if losses > 0 { failure.maybe_charged() } else { failure };
+        Err(Box::new(RequestError { resends: losses, ..RequestError::from(failure) }))
+    }
+}
+
+impl PendingRequest {
+    /// Awaits the first call, then completes the execution.
+    async fn complete(
+        mut self,
+        router: &Slot<Router>,
+        request: &Request,
+    ) -> Result<RequestResult, RequestLost> {
+        let deadline = request.deadline;
+        let stop = request.stop.clone();
+        let retired = router.retired();
+        let router_deadline = sleep_until(deadline + MAX_WAIT_FOR_ROUTER);
+        tokio::pin!(retired);
+        let ended = tokio::select! {
+            biased;
+            result = &mut self.first_call => Some(FirstCallEnd::Ended(pending_call::call_end(result))),
+            () = &mut retired => return Ok(router_stopped()),
+            // The execution decides what to do with a call that may have been sent.
+            () = wait_for_stop(stop) => None,
+            () = sleep_until(deadline.min(Instant::now() + MAX_WAIT_BEFORE_HANDOVER)) => None,
+        };
+        let first_call = ended.unwrap_or(FirstCallEnd::Pending(self.first_call));
+        // The router sends the execution before the first call, so this waits only if there is no first call.
+        let execution = tokio::select! {
+            biased;
+            execution = self.execution => execution,
+            () = retired => return Ok(router_stopped()),
+            () = router_deadline => {
+                let failure = Failure::new(Class::Deadline, "the router did not respond before the deadline");
+                return Ok(possibly_charged(failure));
+            }
+        };
+        match execution {
+            Ok(Ok(execution)) => Ok(execution.complete(Some(first_call)).await),
+            Ok(Err(failure)) => Ok(Err(Box::new(failure.into()))),
+            Err(_) => Err(RequestLost),
+        }
+    }
+}
+
+fn router_stopped() -> RequestResult {
+    possibly_charged(Failure::new(Class::Cancelled, STOPPING_MESSAGE))
+}
+
+/// Returns the error of a request whose calls are unknown.
+fn possibly_charged(failure: Failure) -> RequestResult {
+    Err(Box::new(failure.maybe_charged().into()))
+}
+
+/// Sends the request; `None` if no router is running.
+fn try_send(router: &Slot<Router>, request: &Request) -> Option<PendingRequest> {
+    let router = router.shared()?;
+    let (responder, first_call) = ReplyTo::channel();
+    let (execution_tx, execution) = oneshot::channel();
+    // The mailbox needs no bound: the callers bound the number of requests.
+    router.do_send(StartRequest { request: request.clone(), first_call: responder, execution: execution_tx });
+    Some(PendingRequest { first_call, execution })
+}
+
+/// Sends the request as soon as a router is running; `None` if none starts in time.
+async fn send_when_available(router: &Slot<Router>, request: &Request) -> Option<PendingRequest> {
+    let end = request.deadline.min(Instant::now() + MAX_WAIT_FOR_ROUTER);
+    loop {
+        match try_send(router, request) {
+            Some(pending) => return Some(pending),
+            None if Instant::now() >= end || router.is_retired() => return None,
+            None => sleep(ROUTER_POLL_INTERVAL).await,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Whether any target of a request is usable, and if not, when a retry may succeed.
+//!
+//! Read-only. A time that the provider named is in the failure; the times returned here may be estimates.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::provider::Outage;
+use crate::types::{Attribution, Class, Failure};
+
+use super::retry_plan::MAX_CREDIBLE_RETRY_AFTER;
+use super::target::TargetHandle;
+
+/// Expected duration of the probe of a target that was down.
+const EXPECTED_PROBE_DURATION: Duration = Duration::from_secs(1);
+
+/// Returns the index of the target that recovers first and why it is not usable within `max_wait`; `None` if any
+/// target is usable.
+pub(super) fn common_outage(
+    targets: &[TargetHandle],
+    max_wait: Duration,
+    now: Instant,
+) -> Option<(usize, Outage)> {
+    let mut first: Option<(usize, Outage)> = None;
+    for (index, target) in targets.iter().enumerate() {
+        let outage = target.provider.outage(&target.name.model, max_wait, now)?;
+        if first.as_ref().is_none_or(|(_, earliest)| outage.retry_at < earliest.retry_at) {
+            first = Some((index, outage));
+        }
+    }
+    first
+}
+
+/// Returns the expected wait until a retry of a request that ended with `failure` may succeed; `None` if waiting
+/// does not help or a target is usable now.
+pub(super) fn expected_wait(targets: &[TargetHandle], failure: &Failure, now: Instant) -> Option<Duration> {
+    match failure.class.attribution() {
+        Attribution::Attempt | Attribution::Limit | Attribution::Account => {}
+        Attribution::Router if failure.class == Class::Deadline => {}
+        Attribution::Request | Attribution::Router => return None,
+    }
+    let named = failure.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER);
+    let Some((_, outage)) = common_outage(targets, Duration::ZERO, now) else { return named };
+    Some(outage.retry_at.map_or(EXPECTED_PROBE_DURATION, |at| at.saturating_duration_since(now)))
+}

@@ -1,0 +1,113 @@
+//! Ends items and the run itself. Each line is sent to the writer before anything else is done.
+
+use actix::prelude::*;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{ActiveItem, Event, Run};
+use crate::chaos;
+use crate::run::item_result::ItemResult;
+use crate::run::output_line;
+use crate::run::report::{RunOutcome, Unprocessed};
+use crate::run::writer::OutputRecord;
+use crate::sink::Line;
+use crate::supervisor::ChildExited;
+use crate::types::{Class, Failure};
+
+impl Run {
+    /// Sends the line of a finished item. Without a line the item was finished before.
+    pub(super) fn finish_item(&mut self, line: Option<Box<Line>>) {
+        let (Some(Event::ItemFinished(finished)), Some(line)) = (self.inbox.pop(), line) else { return };
+        if let Some(item) = self.in_flight.remove(&finished.id.0) {
+            self.record_result(&item, &finished.result, line);
+        }
+    }
+
+    /// Sends the line first: a panic after that loses at most a count.
+    fn record_result(&mut self, item: &ActiveItem, result: &ItemResult, line: Box<Line>) {
+        let persistence = item.job.persistence.as_ref();
+        let stored = result.record(&item.job, item.incarnation).map(Box::new);
+        if let Some(persistence) = persistence {
+            persistence.run.mark_line(persistence.head.number);
+        }
+        self.record(OutputRecord::Line(item.job.item.number, line, stored, item.job.item.held.clone()));
+        self.items_meter.add(1, Instant::now());
+        let (requests, cost) = self.finished_totals;
+        self.finished_totals = (requests + result.requests, cost + result.cost());
+        self.count_failed(result);
+        let error = result.error.as_ref().map(|(step, failure)| (step, failure));
+        self.stats.count_item(result.status, error, item.started.elapsed());
+    }
+
+    /// Starts an item again, once, whose actor died before the item finished.
+    pub(super) fn restart_or_fail(&mut self, ctx: &mut Context<Self>) {
+        let Some(Event::ItemExited(ChildExited { id, exit, .. })) = self.inbox.pop() else { return };
+        let Some(item) = self.in_flight.remove(&id.0) else { return };
+        let key = &item.job.item.key;
+        let incarnation = item.incarnation;
+        warn!(item = %key, ?exit, incarnation, "the actor of an item died before the item finished");
+        self.stats.count_lost(1);
+        if item.incarnation == 1 {
+            return self.start_item(item.job, item.started, 2, ctx);
+        }
+        let message = format!("the actor of the item died twice, last: {exit:?}");
+        let failure = Failure::new(Class::Internal, message).maybe_charged();
+        let result = ItemResult::died(&item.job, failure, item.started.elapsed());
+        let line = Box::new(output_line::line(&item.job, &result));
+        self.record_result(&item, &result, line);
+    }
+
+    /// Sends the report and stops, if the output has ended.
+    pub(super) fn report_end(&mut self, ctx: &mut Context<Self>) {
+        let Some(output) = &self.output else { return };
+        self.stats.items.unwritten = output.unwritten;
+        self.stats.items.add_finished_before(output.rewritten);
+        let mut report = self.stats.report(self.pipeline.name(), self.outcome, self.started.elapsed());
+        // Attempts of requests that were broken off have ended too, and progress has counted them.
+        report.calls = self.calls(self.counts.snapshot());
+        report.output_error = output.error.clone();
+        report.output_closed = output.output_closed;
+        report.input_error = self.input_error.clone();
+        report.unreplaced_output = output.kept_file.clone();
+        report.caps = self.budgets.caps();
+        report.uncertain_cost_usd = self.budgets.uncertain_cost_usd();
+        report.paused = self.paused.as_ref().map(|why| why.message.to_string());
+        report.paused_class = self.paused.as_ref().map(|why| why.class);
+        report.stored = self.persistence.is_some();
+        report.unsaved = output.unsaved;
+        report.store_error = self.store_failure.as_ref().map(ToString::to_string);
+        if report.outcome == RunOutcome::Interrupted && self.has_processed_input() && output.unwritten == 0 {
+            // It was stopped when nothing was left to start, and all started items have finished.
+            report.outcome = RunOutcome::Completed;
+        }
+        let is_budget_pause = report.paused_class == Some(Class::Budget);
+        if report.outcome == RunOutcome::Paused
+            && !is_budget_pause
+            && self.has_processed_input()
+            && output.unwritten == 0
+        {
+            // It paused when the last item had ended.
+            report.outcome = RunOutcome::Completed;
+            report.paused = None;
+            report.paused_class = None;
+        }
+        if report.outcome == RunOutcome::Completed {
+            let known_items =
+                self.persistence.as_ref().map(|persistence| persistence.known_items).unwrap_or_default();
+            report.items.missing_from_input = known_items.saturating_sub(self.known_items_seen);
+        }
+        // If only failed items are processed again, every other item keeps its line, however far the input was
+        // read.
+        let is_retry =
+            self.persistence.as_ref().is_some_and(|persistence| persistence.retry_classes.is_some());
+        report.unprocessed = (report.outcome != RunOutcome::Completed && !is_retry)
+            .then(|| Unprocessed::after(self.entries, self.input_read));
+        self.publish_progress();
+        chaos::point("run.ends");
+        if let Some(report_sender) = self.report.take() {
+            // The receiver is gone if the caller does not wait for the report.
+            drop(report_sender.send(report));
+        }
+        ctx.stop();
+    }
+}

@@ -1,0 +1,174 @@
+//! Message handlers of a run. Each handler records the message first. Code that may panic runs after that; the
+//! next incarnation or the next tick runs it again.
+
+use actix::prelude::*;
+use tracing::debug;
+
+use super::{Event, Run};
+use crate::run::messages::{
+    Cancel, EntriesRead, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed,
+    ProgressWatched, RecordsWritten, RequestEnded, SourceEnded, StopIntake,
+};
+use crate::run::report::RunOutcome;
+use crate::supervisor::{ChildExited, Stop};
+use crate::types::Class;
+
+impl Handler<EntriesRead> for Run {
+    type Result = ();
+
+    fn handle(&mut self, arrived: EntriesRead, ctx: &mut Self::Context) {
+        self.outstanding = self.outstanding.saturating_sub(arrived.entries.len());
+        let events = arrived.entries.into_iter().map(|(entry, known)| Event::Entry(entry, known));
+        events.for_each(|event| self.inbox.push(event));
+        if self.demand.is_some() || self.outcome == RunOutcome::Completed {
+            // Entries that arrive after the run was stopped are not started.
+            self.input_read = arrived.input_read;
+        }
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<SourceEnded> for Run {
+    type Result = ();
+
+    fn handle(&mut self, source: SourceEnded, ctx: &mut Self::Context) {
+        // A run that was stopped has not started all entries that arrived last.
+        if self.demand.is_some() {
+            self.input_read = Some(1.0);
+            self.input_ended = source.error.is_none();
+        }
+        let outcome = if source.error.is_some() { RunOutcome::IoFailed } else { RunOutcome::Completed };
+        self.input_error = source.error;
+        self.stop_intake(outcome);
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<RequestEnded> for Run {
+    type Result = ();
+
+    fn handle(&mut self, request: RequestEnded, ctx: &mut Self::Context) {
+        self.inbox.push(Event::RequestEnded(request));
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<ItemFinished> for Run {
+    type Result = ();
+
+    fn handle(&mut self, outcome: ItemFinished, ctx: &mut Self::Context) {
+        self.inbox.push(Event::ItemFinished(outcome));
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<ItemDeferred> for Run {
+    type Result = ();
+
+    /// Other requests would be deferred too, so the items with requests in flight are the last.
+    fn handle(&mut self, ItemDeferred { id, why }: ItemDeferred, ctx: &mut Self::Context) {
+        let was_in_flight = self.in_flight.remove(&id.0).is_some();
+        if why.class == Class::Budget {
+            self.stats.items.paused += u64::from(was_in_flight);
+            self.paused.get_or_insert(*why);
+            self.stop_intake(RunOutcome::Paused);
+        } else {
+            debug!(%why, "item deferred");
+            let items = &mut self.stats.items;
+            let count =
+                if self.outcome == RunOutcome::Paused { &mut items.paused } else { &mut items.unfinished };
+            *count += u64::from(was_in_flight);
+            self.stop_intake(RunOutcome::Interrupted);
+        }
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<ChildExited> for Run {
+    type Result = ();
+
+    fn handle(&mut self, exited: ChildExited, ctx: &mut Self::Context) {
+        self.inbox.push(Event::ItemExited(exited));
+        self.handle_events(ctx);
+    }
+}
+
+impl Handler<RecordsWritten> for Run {
+    type Result = ();
+
+    fn handle(&mut self, RecordsWritten(records): RecordsWritten, _: &mut Self::Context) {
+        self.unwritten = self.unwritten.saturating_sub(records);
+        self.request_items();
+    }
+}
+
+impl Handler<OutputFailed> for Run {
+    type Result = ();
+
+    /// Results that cannot be written are not worth their cost: the items in flight are the last.
+    fn handle(&mut self, _: OutputFailed, _: &mut Self::Context) {
+        self.stop_intake(RunOutcome::IoFailed);
+        self.request_items();
+    }
+}
+
+impl Handler<LedgerFailed> for Run {
+    type Result = ();
+
+    /// No more requests are sent, and the items in flight are aborted, because their answers cannot be stored.
+    fn handle(&mut self, LedgerFailed(failure): LedgerFailed, _: &mut Self::Context) {
+        self.store_failure.get_or_insert(failure);
+        self.stop_intake(RunOutcome::IoFailed);
+        self.abort();
+    }
+}
+
+impl Handler<OutputEnded> for Run {
+    type Result = ();
+
+    fn handle(&mut self, ended: OutputEnded, ctx: &mut Self::Context) {
+        if ended.error.is_some() || ended.output_closed {
+            self.stop_intake(RunOutcome::IoFailed);
+        }
+        self.output = Some(ended);
+        self.report_end(ctx);
+    }
+}
+
+impl Handler<Stop> for Run {
+    type Result = ();
+
+    /// The process is stopping: no more items start. If the items in flight do not end in time, the report is
+    /// never sent.
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) {
+        self.stop_intake(RunOutcome::Interrupted);
+        self.request_items();
+    }
+}
+
+impl Handler<StopIntake> for Run {
+    type Result = ();
+
+    fn handle(&mut self, _: StopIntake, _: &mut Self::Context) {
+        self.stop_intake(RunOutcome::Interrupted);
+        self.request_items();
+    }
+}
+
+impl Handler<ProgressWatched> for Run {
+    type Result = ();
+
+    /// The first snapshot comes with the next tick: an immediate one would be empty.
+    fn handle(&mut self, _: ProgressWatched, ctx: &mut Self::Context) {
+        self.schedule_tick(ctx);
+    }
+}
+
+impl Handler<Cancel> for Run {
+    type Result = ();
+
+    fn handle(&mut self, _: Cancel, _: &mut Self::Context) {
+        self.stop_intake(RunOutcome::Interrupted);
+        self.abort();
+    }
+}

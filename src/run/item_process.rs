@@ -1,0 +1,317 @@
+//! Processes one item: sends the requests of its steps to the router, validates the answers, and ends with the
+//! item's result.
+//!
+//! Stores nothing itself, except through its run's persistence.
+//!
+//! ```text
+//! ready_requests --> restore_or_send --> (router) --> handle_returned --+--> (router), again
+//!       ^                                                               +--> defer
+//!       |                                                               +--> handle_response --+
+//!       |                                                               +--> handle_failure ---+
+//!       +--------------------------------------------- end_request <---------------------------+
+//! ```
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
+
+use crate::chaos;
+use crate::store::FileStamp;
+use crate::types::{self, AttemptLog, Class, Failure, Prompt, RequestError, Response, TargetName};
+
+use super::answer_check::{CheckError, CheckLimits, check_answer};
+use super::in_flight::InFlight;
+use super::item_result::ItemResult;
+use super::job::Job;
+use super::load_attachment::load_all;
+use super::messages::{ItemRecipients, LedgerFailed, RequestEnded};
+use super::prompt_memory::{memory_of_prompt, memory_of_validation_retry};
+use super::rendering::{self, Rendered};
+use super::step_request::{Resend, ReturnedRequest, SentRequest, is_deferred, returns_if_resendable, send};
+use super::step_tracker::StepTracker;
+use crate::pipeline::item_state::ItemState;
+use crate::pipeline::protected::ProtectedFiles;
+use crate::pipeline::step_request::{AnswerCheck, StepRequest};
+
+/// How processing ended.
+pub(super) enum End {
+    Finished(Box<ItemResult>),
+    /// Further requests would cost too much, or the run stops.
+    Deferred(Box<Failure>),
+}
+
+/// An item that is being processed.
+pub(super) struct ItemProcess {
+    job: Arc<Job>,
+    run: Arc<ItemRecipients>,
+    started: Instant,
+    state: ItemState,
+    steps: StepTracker,
+    in_flight: InFlight<LocalBoxFuture<'static, ReturnedRequest>>,
+    /// Requests that have ended.
+    requests: u64,
+    /// Why nothing more may be requested for the item.
+    deferral: Option<Box<Failure>>,
+}
+
+impl ItemProcess {
+    pub(super) fn new(job: Arc<Job>, run: Arc<ItemRecipients>) -> Self {
+        Self {
+            started: Instant::now(),
+            state: ItemState::from_shared(job.pipeline.clone(), job.clone()),
+            steps: StepTracker::new(job.clone()),
+            in_flight: InFlight::new(),
+            requests: 0,
+            deferral: None,
+            job,
+            run,
+        }
+    }
+
+    /// Processes the item to its end, or until nothing more may be requested and nothing is in flight. If answers
+    /// cannot be stored any more, it notifies its run and never returns.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            let requests = self.ready_requests().await;
+            if self.restore_or_send(requests).await {
+                // Steps that need the restored answers may be ready now.
+                continue;
+            }
+            if self.in_flight.is_waiting() {
+                // Its next response may need memory or a concurrency slot that other items hold.
+                self.job.item.held.park();
+            }
+            if let Some(returned) = self.in_flight.next().await {
+                self.handle_returned(returned).await;
+            } else if self.state.is_finished() {
+                return End::Finished(Box::new(self.finish()));
+            } else if let Some(why) = self.deferral.take() {
+                return End::Deferred(why);
+            }
+            // A step that failed before its request was sent may have made other steps ready.
+        }
+    }
+
+    /// Returns the requests of the steps that are ready.
+    async fn ready_requests(&mut self) -> Vec<StepRequest> {
+        loop {
+            chaos::point("item.sends_request");
+            if self.deferral.is_some() {
+                return Vec::new();
+            }
+            if let Some(requests) = self.state.ready_steps_if_quick() {
+                return requests;
+            }
+            match self.render_ready_steps().await {
+                Rendered::Requests(requests) => return requests,
+                // The steps that could not wait have failed: other steps may be ready now.
+                Rendered::DeadlinePassed => {}
+                Rendered::Stopped => {
+                    self.deferral = Some(stopped("a template was rendered"));
+                    return Vec::new();
+                }
+            }
+        }
+    }
+
+    /// Renders the templates of the ready steps on another thread.
+    async fn render_ready_steps(&mut self) -> Rendered {
+        // The state moves to the other thread and back. Meanwhile an unused one is in its place.
+        let unused = ItemState::from_shared(self.job.pipeline.clone(), self.job.clone());
+        let state = std::mem::replace(&mut self.state, unused);
+        let rendering = rendering::render_ready_steps(state, self.job.stop.clone());
+        let (state, rendered) = self.in_flight.poll_while(rendering).await;
+        self.state = state;
+        rendered
+    }
+
+    /// Restores the stored answers to these requests, and sends the others. Returns whether an answer was
+    /// restored.
+    async fn restore_or_send(&mut self, requests: Vec<StepRequest>) -> bool {
+        let mut restored = false;
+        for request in requests {
+            let step = request.step;
+            let attached = attach(&mut self.state, &request, &self.job.protected);
+            match self.in_flight.poll_while(attached).await {
+                Ok((prompt, files)) => match self.steps.restore(step, &prompt, files) {
+                    Some(answer) => {
+                        self.state.restore(step, answer);
+                        restored = true;
+                    }
+                    None => {
+                        self.job.item.held.add(memory_of_prompt(&prompt));
+                        let deadline = Instant::now() + self.job.pipeline.steps()[step].deadline;
+                        self.send(step, prompt, deadline, false);
+                    }
+                },
+                Err(failure) => self.state.record_failure(step, failure),
+            }
+        }
+        restored
+    }
+
+    fn send(&mut self, step: usize, prompt: Arc<Prompt>, deadline: Instant, is_validation_retry: bool) {
+        let waited = self.job.item.held.waited();
+        let request = SentRequest { step, prompt, deadline, waited, is_validation_retry };
+        self.in_flight.push(send(&self.job, request, None).boxed_local());
+    }
+
+    /// Handles a request that has returned: it is sent again, or it has ended.
+    async fn handle_returned(&mut self, returned: ReturnedRequest) {
+        chaos::point("item.answered");
+        let ReturnedRequest { request, outcome, open, resent, is_final } = returned;
+        let SentRequest { step, is_validation_retry, .. } = request;
+        // Time in which a response waits for memory does not count for the step.
+        let deadline = request.deadline + self.job.item.held.waited().saturating_sub(request.waited);
+        let returns = match is_final {
+            true => None,
+            false => returns_if_resendable(&self.job, (step, is_validation_retry), &outcome, open.as_ref()),
+        };
+        let outcome = match (returns, outcome) {
+            (Some(returns), Err(error)) => {
+                let RequestError { failure, target, attempts, resends, .. } = *error;
+                self.report_resend(RequestEnded::failed(step, attempts, resends));
+                if self.deferral.is_none() {
+                    let resend = Resend::after(returns, (failure, target), open);
+                    let request = request.with_new_deadline(&self.job);
+                    self.in_flight.push(send(&self.job, request, Some(resend)).boxed_local());
+                }
+                drop(resent);
+                return;
+            }
+            (_, outcome) => outcome,
+        };
+        drop((open, resent));
+        self.requests += 1;
+        match outcome {
+            Ok(response) => self.handle_response(step, response, deadline).await,
+            Err(error) if is_deferred(&error.failure) => {
+                let ended = RequestEnded::failed(step, error.attempts, error.resends);
+                self.defer(ended, Box::new(error.failure));
+            }
+            Err(error) => self.handle_failure(step, *error).await,
+        }
+    }
+
+    /// Stores and reports the attempts of a request that failed for a reason that is not its own.
+    fn report_resend(&mut self, ended: RequestEnded) {
+        self.steps.store_for_resend(ended.step, &ended.attempts);
+        self.run.request_ended.do_send(RequestEnded { will_resend: true, ..ended });
+    }
+
+    /// Requests nothing more for the item. The request is sent again when the run is resumed.
+    fn defer(&mut self, ended: RequestEnded, why: Box<Failure>) {
+        self.steps.store_deferred(ended.step, &ended.attempts, ended.simulated);
+        self.run.request_ended.do_send(ended);
+        self.deferral.get_or_insert(why);
+    }
+
+    /// Validates a response, and repeats the request if the response is invalid and retries are left.
+    async fn handle_response(&mut self, step: usize, response: Response, deadline: Instant) {
+        let Response { completion, target, simulated, attempts, resends, .. } = response;
+        let ended = RequestEnded { simulated, ..RequestEnded::failed(step, attempts, resends) };
+        // The memory of the text has been reserved since it was read.
+        let Some(check) = self.check_response(step, &completion.text, deadline).await else {
+            return self.defer(ended, stopped("an answer waited for validation"));
+        };
+        drop(completion);
+        let needs_validation_retry = matches!(check, AnswerCheck::Retry(_));
+        if let (AnswerCheck::Retry(prompt), None) = (&check, &self.deferral) {
+            self.job.item.held.add(memory_of_validation_retry(prompt));
+            // The deadline of the step includes its validation retries.
+            self.send(step, prompt.clone(), deadline, true);
+        }
+        self.end_request(RequestEnded { needs_validation_retry, ..ended }, &check, Some(&target)).await;
+    }
+
+    /// Validates and records a response; `None` if the run stopped before it was validated.
+    async fn check_response(&mut self, step: usize, text: &str, deadline: Instant) -> Option<AnswerCheck> {
+        let limits = CheckLimits { deadline, stop: self.job.stop.clone() };
+        let checking = check_answer(&self.job.pipeline, step, text, limits);
+        match self.in_flight.poll_while(checking).await {
+            Ok(checked) => Some(self.state.record_checked_response(step, text, checked)),
+            Err(CheckError::Failed(failure)) => {
+                self.state.record_failure(step, failure.clone());
+                Some(AnswerCheck::Failed(failure))
+            }
+            Err(CheckError::Stopped) => None,
+        }
+    }
+
+    /// Records the failure of a request that is the item's own.
+    async fn handle_failure(&mut self, step: usize, error: RequestError) {
+        let RequestError { failure, target, attempts, resends, .. } = error;
+        let failure = with_target(with_rejections(failure, &attempts), target.as_ref());
+        self.state.record_failure(step, failure.clone());
+        let ended = RequestEnded::failed(step, attempts, resends);
+        self.end_request(ended, &AnswerCheck::Failed(failure), None).await;
+    }
+
+    /// Counts a request and stores its result. Requests that follow need only durable answers, so this waits until
+    /// it is durable. The last answer is stored with the final record.
+    async fn end_request(&mut self, ended: RequestEnded, check: &AnswerCheck, target: Option<&TargetName>) {
+        let step = ended.step;
+        self.steps.add_attempts(step, &ended.attempts, ended.simulated);
+        self.run.request_ended.do_send(ended);
+        let storing = self.steps.store_result(step, check, target, &self.state);
+        if let Err(error) = self.in_flight.poll_while(storing).await {
+            self.run.ledger_failed.do_send(LedgerFailed(error));
+            // The run aborts its items.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn finish(self) -> ItemResult {
+        let logs = self.steps.into_logs();
+        ItemResult::new(self.state.finish(), logs, self.started.elapsed(), self.requests)
+    }
+}
+
+/// Returns the reason why an item is unfinished that waited when its run stopped.
+fn stopped(meanwhile: &str) -> Box<Failure> {
+    Box::new(Failure::new(Class::Cancelled, format!("the run stopped while {meanwhile}")))
+}
+
+/// Adds why no target accepted the request, if its deadline passed before any did.
+fn with_rejections(failure: Failure, attempts: &AttemptLog) -> Failure {
+    if failure.class != Class::Deadline {
+        return failure;
+    }
+    let mut rejections = Vec::new();
+    for attempt in &attempts.0 {
+        if let types::Outcome::Refused(why) = &attempt.outcome {
+            let rejection = format!("{}: {why}", attempt.target);
+            if !rejections.contains(&rejection) {
+                rejections.push(rejection);
+            }
+        }
+    }
+    if rejections.is_empty() {
+        return failure;
+    }
+    Failure { message: format!("{}; {}", failure.message, rejections.join(", ")).into(), ..failure }
+}
+
+/// Adds the target to the failure, if it is the failure of a single target. If the route has several targets,
+/// or no attempt was sent, the line does not name it elsewhere.
+fn with_target(failure: Failure, target: Option<&TargetName>) -> Failure {
+    match target {
+        Some(target) => Failure { message: format!("{target}: {}", failure.message).into(), ..failure },
+        None => failure,
+    }
+}
+
+/// Returns the prompt of `request` with all its attachments, and the files that were read for it.
+async fn attach(
+    state: &mut ItemState,
+    request: &StepRequest,
+    protected: &Arc<ProtectedFiles>,
+) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {
+    if request.attachments.is_empty() {
+        return Ok((request.prompt.clone(), Vec::new()));
+    }
+    let (parts, files) = load_all(&request.attachments, protected).await?;
+    Ok((state.attach(request.step, parts).unwrap_or_else(|| request.prompt.clone()), files))
+}

@@ -1,0 +1,136 @@
+//! The result of an item, and the record that the store keeps of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::job::Job;
+use super::step_log::{StepLog, step_logs};
+use crate::pipeline::item_state::{ItemOutcome, StepOutcome};
+use crate::store::{OutcomeRecord, Record, StepRecord, StepState};
+use crate::types::{Failure, ItemStatus, NanoUsd, StepName};
+
+/// How an item ended, and what it used.
+#[derive(Debug)]
+pub(super) struct ItemResult {
+    pub(super) status: ItemStatus,
+    /// The failure of the item, and its step.
+    pub(super) error: Option<(StepName, Failure)>,
+    /// The result of each step, in the order of the pipeline.
+    pub(super) steps: Vec<StepResult>,
+    pub(super) took: Duration,
+    /// Requests that ended.
+    pub(super) requests: u64,
+}
+
+/// How a step of an item ended, and what it used.
+#[derive(Debug)]
+pub(super) struct StepResult {
+    pub(super) outcome: StepOutcome,
+    /// Null if the step has no answer.
+    pub(super) answer: Value,
+    /// Its log, including validation retries.
+    pub(super) log: StepLog,
+}
+
+impl ItemResult {
+    /// Creates the result of an item whose steps ended with `outcome`.
+    pub(super) fn new(outcome: ItemOutcome, logs: Vec<StepLog>, took: Duration, requests: u64) -> Self {
+        let ItemOutcome { status, answers, error, steps } = outcome;
+        let steps = steps.into_iter().zip(answers).zip(logs);
+        let steps = steps.map(|((outcome, (_, answer)), log)| StepResult { outcome, answer, log });
+        Self { status, error, steps: steps.collect(), took, requests }
+    }
+
+    /// Returns the known cost.
+    pub(super) fn cost(&self) -> NanoUsd {
+        let attempts = self.steps.iter().flat_map(|step| &step.log.attempts.0);
+        attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
+    }
+
+    /// Creates the record of the item, with all its steps that are not stored yet; `None` if results are not
+    /// stored.
+    pub(super) fn record(&self, job: &Job, incarnations: u64) -> Option<Record> {
+        let persistence = job.persistence.as_ref()?;
+        let steps = job.pipeline.steps().iter().zip(&self.steps);
+        let unsaved = steps.filter(|(_, result)| !result.log.is_stored);
+        let steps = unsaved.filter_map(|(step, result)| result.record(&step.name));
+        let record = OutcomeRecord {
+            status: self.status,
+            error: self.error.clone(),
+            duration: self.took,
+            incarnations,
+            revision: persistence.run.session.revision,
+            session: Some(persistence.run.session.number),
+        };
+        let mut head = persistence.head.clone();
+        if self.status == ItemStatus::Failed && head.input.is_none() {
+            // So that it can be retried without its source.
+            Arc::make_mut(&mut head).input = Some(job.item.value.to_string().into());
+        }
+        Some(persistence.run.record(head, steps.collect(), Some(record)))
+    }
+
+    /// Returns the result of an item whose actor died permanently. A step that had ended in an earlier
+    /// incarnation keeps its result, if answers are stored.
+    pub(super) fn died(job: &Job, failure: Failure, took: Duration) -> Self {
+        let mut steps = Vec::new();
+        for (step, mut log) in job.pipeline.steps().iter().zip(step_logs(job)) {
+            let mut answer = Value::Null;
+            let mut outcome = StepOutcome::Unfinished;
+            if let Some((persistence, stored)) = job
+                .persistence
+                .as_ref()
+                .and_then(|persistence| Some((persistence, persistence.ended(&step.name)?)))
+            {
+                log.restore(&stored, persistence.is_of_this_session(&stored));
+                log.files = stored.record.files;
+                outcome = match (stored.record.state, stored.record.failure) {
+                    (StepState::Answered, _) => {
+                        answer = stored.record.answer;
+                        StepOutcome::Answered
+                    }
+                    (StepState::Failed, Some(failure)) => StepOutcome::Failed(failure),
+                    (StepState::Skipped, _) => StepOutcome::Skipped,
+                    (StepState::Failed | StepState::Open, _) => StepOutcome::Unfinished,
+                };
+            }
+            steps.push(StepResult { outcome, answer, log });
+        }
+        let is_unfinished = |step: &StepResult| step.outcome == StepOutcome::Unfinished;
+        let failed_step = steps.iter().position(is_unfinished).unwrap_or_default();
+        let error = job.pipeline.steps().get(failed_step).map(|step| (step.name.clone(), failure));
+        Self { status: ItemStatus::Failed, error, steps, took, requests: 0 }
+    }
+}
+
+impl StepResult {
+    /// Creates the record of the step; `None` if nothing was requested for it.
+    fn record(&self, step: &StepName) -> Option<StepRecord> {
+        let log = &self.log;
+        let (state, answer, failure) = match &self.outcome {
+            StepOutcome::Answered => (StepState::Answered, self.answer.clone(), None),
+            StepOutcome::Failed(failure) => (StepState::Failed, Value::Null, Some(failure.clone())),
+            StepOutcome::Skipped => (StepState::Skipped, Value::Null, None),
+            StepOutcome::Unfinished if log.attempts.0.is_empty() => return None,
+            StepOutcome::Unfinished => (StepState::Open, Value::Null, None),
+        };
+        // A restored answer is recorded again for the current session, so that an outdated record is not the
+        // last one of the step.
+        let restored_from = log.restored_from.filter(|_| state == StepState::Answered);
+        // A failure depends on these files too: with other files the item is processed again.
+        let has_ended = matches!(state, StepState::Answered | StepState::Failed);
+        Some(StepRecord {
+            step: step.clone(),
+            state,
+            answer_key: log.answer_key,
+            answer,
+            failure,
+            simulated: log.simulated,
+            attempts: log.attempts.clone(),
+            restored_from,
+            files: if has_ended { log.files.clone() } else { Vec::new() },
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! What the actor of an item needs for its work.
+
+use std::sync::Arc;
+
+use super::gate::Gate;
+use super::persistence::ItemPersistence;
+use crate::guard::SharedBudget;
+use crate::pipeline::definition::Pipeline;
+use crate::pipeline::protected::ProtectedFiles;
+use crate::pipeline::template::ItemHolder;
+use crate::router::{CallCounts, Router, StopSignal};
+use crate::source;
+use crate::supervisor::Slot;
+use crate::types::{Priority, RunId};
+
+/// What an item needs. A second incarnation starts from it again.
+pub(super) struct Job {
+    pub(super) pipeline: Arc<Pipeline>,
+    /// Files that it may not attach.
+    pub(super) protected: Arc<ProtectedFiles>,
+    pub(super) item: source::Item,
+    pub(super) router: Slot<Router>,
+    pub(super) priority: Priority,
+    pub(super) run: RunId,
+    /// Counts of the run's attempts, updated as they end.
+    pub(super) counts: Arc<CallCounts>,
+    /// Signals that the run stops.
+    pub(super) stop: StopSignal,
+    /// The budget that its requests spend from.
+    pub(super) budget: Arc<SharedBudget>,
+    /// Where its answers are stored, if they are.
+    pub(super) persistence: Option<ItemPersistence>,
+    /// Where its requests wait while the run holds.
+    pub(super) gate: Arc<Gate>,
+}
+
+impl ItemHolder for Job {
+    fn item(&self) -> &serde_json::Value {
+        &self.item.value
+    }
+}

@@ -1,0 +1,34 @@
+//! The memory that the prompts of an item need while their requests are in flight.
+
+use crate::types::{MediaData, Part, Prompt};
+
+/// How many copies of a prompt are in memory.
+const PROMPT_COPIES_IN_MEMORY: usize = 4;
+
+/// Returns the memory for a prompt: in the item, in its request and in the connection.
+pub(super) fn memory_of_prompt(prompt: &Prompt) -> usize {
+    prompt_bytes(prompt).saturating_mul(PROMPT_COPIES_IN_MEMORY)
+}
+
+/// Returns the memory that a validation retry needs besides that of the first prompt, whose attachments and texts
+/// it shares.
+pub(super) fn memory_of_validation_retry(prompt: &Prompt) -> usize {
+    validation_retry_bytes(prompt).saturating_mul(PROMPT_COPIES_IN_MEMORY)
+}
+
+fn prompt_bytes(prompt: &Prompt) -> usize {
+    let part = |part: &Part| match part {
+        Part::Text(text) => text.len(),
+        Part::Image(media) | Part::Audio(media) | Part::Document(media) => match &media.data {
+            MediaData::Base64(text) | MediaData::Url(text) => text.len(),
+        },
+    };
+    let parts = prompt.messages.iter().flat_map(|message| &message.parts);
+    prompt.system.as_ref().map_or(0, |text| text.len()) + parts.map(part).sum::<usize>()
+}
+
+/// Returns the bytes that a validation retry adds to the first prompt: the quoted answer and the new instruction.
+fn validation_retry_bytes(prompt: &Prompt) -> usize {
+    let added = prompt.messages.iter().skip(1).flat_map(|message| &message.parts);
+    added.map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum()
+}

@@ -1,0 +1,194 @@
+//! Spending caps: the cap of a run, the budgets of a day, and the spend that is recorded when a run ends.
+//!
+//! A cap needs prices. A target without a price is reported before anything starts.
+//!
+//! A budget counts every call, also a call whose caller has gone. The store has only the calls that ended within
+//! their item. The difference is recorded when the run ends, so that it counts when the run is resumed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::clock;
+use crate::config::{BudgetSettings, ResolvedConfig};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::guard::{BudgetScope, SharedBudget};
+use crate::provider::Model;
+use crate::run::RunBudgets;
+use crate::store::{self, RunNumber, Store};
+use crate::types::{Day, NanoUsd, ProviderName, Spend, TargetName};
+
+use super::pause_options::PauseOptions;
+
+/// How long cancelled calls may take to end.
+const MAX_WAIT_FOR_CALLS: Duration = Duration::from_secs(2);
+
+/// How often the budget of a run is read while its calls end.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The spending cap of a run, as its caller sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxCost {
+    /// The run has no cap of its own, whatever `[budget] run` is.
+    Unlimited,
+    /// All sessions of the run together may spend this much.
+    Limit(NanoUsd),
+}
+
+impl MaxCost {
+    /// Returns the effective cap: `named`, or `configured` where the caller set none.
+    pub(super) fn or_configured(named: Option<Self>, configured: Option<NanoUsd>) -> Option<NanoUsd> {
+        match named {
+            Some(Self::Limit(cap)) => Some(cap),
+            Some(Self::Unlimited) => None,
+            None => configured,
+        }
+    }
+}
+
+impl From<NanoUsd> for MaxCost {
+    fn from(cap: NanoUsd) -> Self {
+        Self::Limit(cap)
+    }
+}
+
+/// The options of a run that is not stored. A stored run has [`ResumeOptions`](super::ResumeOptions).
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// The most that the run may spend; `[budget] run` where it is `None`.
+    pub max_cost: Option<MaxCost>,
+    /// When the run pauses.
+    pub pause: PauseOptions,
+}
+
+/// Waits until no call of the run is in flight, for `MAX_WAIT_FOR_CALLS` at most.
+pub(super) async fn wait_for_calls(budgets: &RunBudgets) {
+    let end = Instant::now() + MAX_WAIT_FOR_CALLS;
+    while budgets.own.status().reserved > NanoUsd(0) && Instant::now() < end {
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Records the spend of the run that the store does not have; `before` is what was recorded at its start.
+pub(super) async fn record_missing_spend(
+    store: &dyn Store,
+    run: RunNumber,
+    budget: &SharedBudget,
+    before: &BTreeMap<ProviderName, Spend>,
+) -> Result<(), store::Error> {
+    let known = store.spent_by(run).await?;
+    let rest = budget.by_provider().into_iter().map(|(provider, mut all)| {
+        all += before.get(&provider).copied().unwrap_or_default();
+        let unrecorded = all.saturating_sub(known.get(&provider).copied().unwrap_or_default());
+        (provider, unrecorded)
+    });
+    let rest: BTreeMap<_, _> = rest.filter(|(_, rest)| *rest != Spend::default()).collect();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    store.add_spend(run, Day::at(clock::milliseconds()), &rest).await
+}
+
+/// The budgets of a day: that of all providers, and those of single providers.
+#[derive(Debug, Default)]
+pub(super) struct DayBudgets {
+    day: Option<Arc<SharedBudget>>,
+    providers: HashMap<ProviderName, Arc<SharedBudget>>,
+}
+
+impl DayBudgets {
+    pub(super) fn new(settings: &BudgetSettings) -> Self {
+        let own = |(name, cap): (&ProviderName, &_)| {
+            (name.clone(), SharedBudget::for_day(BudgetScope::Provider(name.clone()), *cap))
+        };
+        Self {
+            day: settings.day.map(|cap| SharedBudget::for_day(BudgetScope::Day, cap)),
+            providers: settings.provider.iter().map(own).collect(),
+        }
+    }
+
+    /// Returns the budgets from which the calls of a provider are paid.
+    pub(super) fn of_provider(&self, provider: &ProviderName) -> Vec<Arc<SharedBudget>> {
+        self.providers.get(provider).into_iter().chain(&self.day).cloned().collect()
+    }
+
+    /// Returns the budgets that a run at these providers shares with others.
+    pub(super) fn shared_by_run<'a>(
+        &self,
+        providers: impl Iterator<Item = &'a ProviderName>,
+    ) -> Vec<Arc<SharedBudget>> {
+        self.day
+            .iter()
+            .chain(providers.filter_map(|provider| self.providers.get(provider)))
+            .cloned()
+            .collect()
+    }
+
+    /// Reads from a store what was spent today, for all runs.
+    pub(super) async fn sync_from_store(&self, store: &dyn Store) -> Result<(), store::Error> {
+        if self.day.is_none() && self.providers.is_empty() {
+            return Ok(());
+        }
+        let today = Day::at(clock::milliseconds());
+        let mut recorded: BTreeMap<ProviderName, Spend> = store.spent_on(today).await?;
+        // Calls that were recorded before the clock stepped back over midnight.
+        for (provider, ahead) in store.spent_on(Day(today.0.saturating_add(1))).await? {
+            *recorded.entry(provider).or_default() += ahead;
+        }
+        if let Some(day) = &self.day {
+            day.roll_over(today);
+            day.sync_from_store(recorded.values().copied().sum());
+        }
+        for (provider, budget) in &self.providers {
+            budget.roll_over(today);
+            budget.sync_from_store(recorded.get(provider).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Checks that each target under a cap has a price; `all` is whether the run has a cap. Returns notes for the
+    /// user.
+    ///
+    /// # Errors
+    /// Every target whose price is missing.
+    pub(super) fn check_prices(
+        &self,
+        usable: &ResolvedConfig,
+        targets: impl Iterator<Item = TargetName>,
+        all: bool,
+    ) -> Result<Vec<String>, Diagnostics> {
+        let mut diagnostics = Diagnostics::default();
+        let mut simulated = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for target in targets.filter(|target| seen.insert(target.clone())) {
+            let capped = all || self.day.is_some() || self.providers.contains_key(&target.provider);
+            let Some(ready) = usable.providers.get(&target.provider) else { continue };
+            let priced = ready.settings.models.get(&target.model).is_some_and(Model::has_price);
+            match (capped && !priced, ready.settings.is_simulated()) {
+                (false, _) => {}
+                (true, true) => simulated.push(target.to_string()),
+                (true, false) => diagnostics.push(unpriced(&target)),
+            }
+        }
+        let note = |targets: &[String]| {
+            format!(
+                "{}: simulated answers cost nothing, so no spending cap applies to them",
+                targets.join(", ")
+            )
+        };
+        diagnostics.into_result(simulated.first().map(|_| note(&simulated)).into_iter().collect())
+    }
+}
+
+fn unpriced(target: &TargetName) -> Diagnostic {
+    let TargetName { provider, model } = target;
+    let diagnostic = Diagnostic::new(format!("spending is capped, and {target} has no price"));
+    diagnostic.with_help(format!(
+        "write price = {{ input = .., output = .. }} (US dollars per million tokens) in \
+         [provider.{provider}.models.{model}]"
+    ))
+}

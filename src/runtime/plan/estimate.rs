@@ -1,0 +1,102 @@
+//! Estimates a run from the prompts of its items, or from a sample.
+
+use indexmap::IndexMap;
+
+use crate::pipeline::Pipeline;
+use crate::provider::{Model, Settings};
+use crate::runtime::pointsman::Pointsman;
+use crate::types::{Price, RouteName, StepName, TargetName};
+
+use super::input_scan::InputScan;
+use super::plan::{Plan, StepPlan, TargetPlan};
+use super::range::{self, Range};
+use super::sample::Sample;
+use super::time;
+
+/// The price of a simulated provider.
+const FREE: Price = Price { input: 0.0, output: 0.0, cached: None, cache_write: None, long: None };
+
+impl Pointsman {
+    /// Estimates the run of a scanned input, from `sample` if there is one.
+    pub fn plan(&self, pipeline: &Pipeline, scan: &InputScan, sample: Option<&Sample>) -> Plan {
+        let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
+        for (at, step) in pipeline.steps().iter().enumerate() {
+            let first = self.configured_targets(&step.route).next();
+            let price = first.and_then(|(_, settings, model)| price_of(settings, model));
+            let plan = match sample {
+                Some(sample) => sample.step(&step.name, &step.route, scan.items),
+                None => scan.rendered.step(at, &step.route, scan.items, price),
+            };
+            steps.insert(step.name.clone(), plan);
+        }
+        let sum = |of: fn(&StepPlan) -> Range| steps.values().map(of).sum::<Range>();
+        let cost: Option<Vec<Range>> = steps.values().map(|step| step.cost_usd).collect();
+        let guessed = cost.map(|costs| costs.into_iter().sum());
+        let mut plan = Plan {
+            pipeline: pipeline.name().to_owned(),
+            items: scan.items,
+            rejected: scan.rejected,
+            sampled: sample.map_or(0, Sample::items),
+            sample_failed: sample.map_or(0, Sample::failed),
+            no_calls: None,
+            calls: sum(|step| step.calls),
+            input: sum(|step| step.input),
+            output: sum(|step| step.output),
+            cost_usd: sample.map_or(guessed, |sample| sample.cost(scan.items)),
+            spent_usd: sample.and_then(Sample::spent),
+            routes: IndexMap::new(),
+            bounds: Vec::new(),
+            steps,
+        };
+        plan.no_calls = (plan.calls.likely == 0.0).then(|| scan.no_calls());
+        plan.routes = self.compare_targets(&plan, sample);
+        plan.bounds = time::bounds(self, &plan, sample);
+        plan
+    }
+
+    /// Returns the targets of the routes of `plan`, each with the cost of all requests there.
+    fn compare_targets(&self, plan: &Plan, sample: Option<&Sample>) -> IndexMap<RouteName, Vec<TargetPlan>> {
+        let mut routes: IndexMap<RouteName, (Range, Range)> = IndexMap::new();
+        for step in plan.steps.values() {
+            let (input, output) = routes.entry(step.route.clone()).or_default();
+            *input = *input + step.input;
+            *output = *output + step.output;
+        }
+        let compare = |(route, (input, output)): (RouteName, (Range, Range))| {
+            let targets = self.configured_targets(&route).map(|(target, settings, model)| {
+                let price = price_of(settings, model);
+                TargetPlan {
+                    target: target.clone(),
+                    price: model.price,
+                    cost_usd: price.map(|price| range::cost(&price, input, output, plan.calls)),
+                    share: sample.map(|sample| sample.share_of(target)),
+                    simulated: self.config().simulate || settings.is_simulated(),
+                    usable: self.usable().providers.contains_key(&target.provider),
+                }
+            });
+            let targets = targets.collect();
+            (route, targets)
+        };
+        routes.into_iter().map(compare).collect()
+    }
+
+    /// Returns the configured targets of a route, including those without a key: their cost is useful before a key
+    /// is bought.
+    fn configured_targets(
+        &self,
+        route: &RouteName,
+    ) -> impl Iterator<Item = (&TargetName, &Settings, &Model)> {
+        let config = self.config();
+        let targets = config.routes.get(route).map(|route| route.targets.as_slice()).unwrap_or_default();
+        targets.iter().filter_map(|target| {
+            let settings = config.providers.get(&target.name.provider)?;
+            Some((&target.name, settings, settings.models.get(&target.name.model)?))
+        })
+    }
+}
+
+/// Returns the price of a target's tokens; `None` where it is not known.
+fn price_of(settings: &Settings, model: &Model) -> Option<Price> {
+    // A simulated model with a configured price is estimated at that price.
+    model.price.or(settings.is_simulated().then_some(FREE))
+}

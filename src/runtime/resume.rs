@@ -1,0 +1,359 @@
+//! Prepares a run, which resumes a stored run or is new, and begins its session.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::ledger::Ledger;
+use crate::pipeline::{ModelIdentity, Pipeline, RunManifest, TargetManifest};
+use crate::provider::{Model, Settings};
+use crate::run::RunPersistence;
+use crate::sink::{OutputOwner, ReplaceableFile, WrittenFile};
+use crate::store::{self, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Store};
+use crate::types::{Fingerprint, RouteName, TargetName};
+
+use super::budgets::MaxCost;
+use super::error::Error;
+use super::existing_run::{ExistingRun, SIMULATED_SUFFIX};
+use super::outcome::{StoredOutcome, rejected_count, stored_outcome};
+use super::pause_options::PauseOptions;
+use super::pointsman::Pointsman;
+use super::resume_options::ResumeOptions;
+use super::session::ActiveSession;
+
+/// The run number that is locked while a new run is created.
+const CREATION_LOCK: RunNumber = RunNumber(0);
+
+/// How long to wait for the lock for new runs: its holder looks for the run and then creates it, and each of the
+/// two may wait for the database.
+const MAX_WAIT_FOR_CREATION: Duration = store::MAX_LOCK_WAIT.saturating_mul(2);
+
+/// A run that is ready to begin or to resume. No request has been sent and nothing was written. While this value
+/// exists, no other process can work on an existing run.
+#[derive(Debug)]
+pub struct PreparedRun {
+    options: ResumeOptions,
+    metadata: RunMetadata,
+    manifest: RunManifest,
+    existing: Option<ExistingRun>,
+    is_simulated: bool,
+    /// Files that it writes besides its output.
+    additional_files: Vec<WrittenFile>,
+    /// Files that it did not write and may replace.
+    replaceable: Vec<ReplaceableFile>,
+}
+
+impl PreparedRun {
+    /// Returns the run's number; `None` before a new run has begun.
+    pub fn number(&self) -> Option<RunNumber> {
+        self.existing.as_ref().map(|existing| existing.run.number)
+    }
+
+    /// Returns the totals of earlier sessions for the items of the present input, as far as that is known.
+    pub fn earlier_totals(&self) -> RunTotals {
+        self.existing.as_ref().map(|existing| existing.input_totals).unwrap_or_default()
+    }
+
+    /// Returns whether the run has finished items, including items of earlier inputs.
+    pub fn has_finished_items(&self) -> bool {
+        self.existing.as_ref().is_some_and(|existing| existing.totals.finished() > 0)
+    }
+
+    /// Returns how many lines of its input were rejected, when it was last read to its end.
+    pub fn rejected_before(&self) -> u64 {
+        self.existing.as_ref().map_or(0, |existing| rejected_count(&existing.run))
+    }
+
+    /// Returns whether no item has to be processed: the run was complete before, and no change affects its items.
+    pub fn is_still_complete(&self) -> bool {
+        self.existing
+            .as_ref()
+            .is_some_and(|existing| existing.run.state == RunState::Completed && !existing.restarts_items)
+    }
+
+    /// Returns whether the run was complete before.
+    pub fn was_complete(&self) -> bool {
+        self.existing.as_ref().is_some_and(|existing| existing.run.state == RunState::Completed)
+    }
+
+    /// Returns the changes since the run began that leave every answer valid.
+    pub fn notes(&self) -> &[String] {
+        self.existing.as_ref().map(|existing| existing.notes.as_slice()).unwrap_or_default()
+    }
+
+    /// Returns whether the run is complete and its files are unchanged.
+    pub fn is_up_to_date(&self) -> bool {
+        self.existing.as_ref().is_some_and(|existing| existing.is_up_to_date)
+    }
+
+    /// Returns the owner of its output: the run may replace the files that it wrote, and the files that an earlier
+    /// session was allowed to replace.
+    pub fn owner(&self) -> OutputOwner {
+        let existing =
+            self.existing.as_ref().map(|existing| stored_outcome(&existing.run)).unwrap_or_default();
+        OutputOwner::of(existing.outputs).replacing(existing.replaceable).simulated(self.is_simulated)
+    }
+
+    /// Allows the run to replace this file, which it did not write, in this session and later ones.
+    pub fn add_replaceable_file(&mut self, file: ReplaceableFile) {
+        self.replaceable.push(file);
+    }
+
+    /// Records a file that the run writes besides its output.
+    pub fn add_written_file(&mut self, file: WrittenFile) {
+        self.additional_files.push(file);
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.options.store
+    }
+
+    /// Returns the cap that was set for the run, now or in an earlier session.
+    pub fn max_cost(&self) -> Option<MaxCost> {
+        let before = || self.existing.as_ref().and_then(|existing| stored_outcome(&existing.run).max_cost);
+        self.options.max_cost.or_else(before)
+    }
+
+    /// Returns when the run pauses.
+    pub(super) fn pause(&self) -> PauseOptions {
+        self.options.pause
+    }
+
+    /// Begins a session that writes `files`.
+    pub(super) async fn begin_session(
+        self,
+        pointsman: &Pointsman,
+        mut files: Vec<WrittenFile>,
+    ) -> Result<ActiveSession, Error> {
+        let Self { options, metadata, manifest, existing, additional_files, replaceable, is_simulated: _ } =
+            self;
+        files.extend(additional_files);
+        let store = options.store.clone();
+        let session_run = match existing {
+            Some(existing) => SessionRun::Existing(Box::new(existing)),
+            None => create_run(&options, &metadata, &manifest).await?,
+        };
+        let (totals, mut outcome) = match &session_run {
+            SessionRun::Existing(existing) => (existing.totals, stored_outcome(&existing.run)),
+            SessionRun::Created(..) => (RunTotals::default(), StoredOutcome::default()),
+        };
+        let missing_items = outcome.missing_items.clone();
+        let known_items = if options.partial { 0 } else { totals.open + totals.finished() };
+        let (run, state, lock, restarts_items) = match session_run {
+            SessionRun::Existing(existing) => {
+                (existing.run.number, existing.run.state, existing.lock, existing.restarts_items)
+            }
+            SessionRun::Created(run, lock) => (run, RunState::Running, lock, false),
+        };
+        let is_cap_new = options.max_cost.is_some() && options.max_cost != outcome.max_cost;
+        outcome.max_cost = options.max_cost.or(outcome.max_cost);
+        if !files.is_empty() || !replaceable.is_empty() || is_cap_new {
+            // Before the first request or write: the session after a crash finds the cap and the files.
+            outcome.record_opened(&files);
+            outcome.record_replaceable(replaceable);
+            store.record_outcome(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
+        }
+        let before = store.spent_by(run).await?;
+        pointsman.budgets().sync_from_store(&*store).await?;
+        pointsman.restore_daily_quotas(&*store).await?;
+        let session = store.begin_session(run, Some(&metadata), restarts_items).await?;
+        pointsman.restore_token_stats(&*store, run, session.last_item).await?;
+        let routes: HashMap<RouteName, Vec<TargetName>> = manifest
+            .routes
+            .iter()
+            .map(|(route, targets)| {
+                (route.clone(), targets.iter().map(|target| target.target.clone()).collect())
+            })
+            .collect();
+        let model_identities = manifest
+            .routes
+            .values()
+            .flatten()
+            .map(|target| (target.target.clone(), target.model_identity))
+            .collect();
+        let ledger = Ledger::counting(store.clone(), pointsman.runtime().clone(), pointsman.sent_calls());
+        let persistence = Arc::new(RunPersistence {
+            ledger,
+            run,
+            session,
+            keep_inputs: options.keep_inputs,
+            retry_classes: options.retry,
+            seen_items: Mutex::default(),
+            items_with_line: Mutex::default(),
+            missing_items,
+            is_partial_input: options.partial,
+            known_items,
+            has_earlier_answers: totals.open + totals.completed > 0,
+            model_identities,
+            routes,
+        });
+        let state_when_completed = match state {
+            _ if !options.partial => RunState::Completed,
+            // It is not known which items of its input are left.
+            RunState::Running => RunState::Stopped,
+            // A change also affects the items outside of the partial input.
+            _ if restarts_items => RunState::Stopped,
+            before => before,
+        };
+        Ok(ActiveSession {
+            persistence,
+            store,
+            spent_before: before,
+            files: options.files,
+            input: None,
+            state_when_completed,
+            outcome,
+            outputs: files,
+            is_partial: options.partial,
+            _lock: lock,
+        })
+    }
+}
+
+/// A run whose session is about to begin.
+enum SessionRun {
+    /// The run existed before.
+    Existing(Box<ExistingRun>),
+    /// The run has just been created.
+    Created(RunNumber, RunLock),
+}
+
+/// Creates a run. If two processes begin the same run at once, one creates it and the other finds it. The lock for
+/// new runs is held only here, so that a prepared run which never begins blocks no other.
+async fn create_run(
+    options: &ResumeOptions,
+    metadata: &RunMetadata,
+    manifest: &RunManifest,
+) -> Result<SessionRun, Error> {
+    let creation_lock = lock_for_creation(&*options.store).await?;
+    if let Some(run) = options.find_run().await? {
+        drop(creation_lock);
+        let existing = options.open_existing(run, manifest, true).await?;
+        let finished = existing.totals.finished();
+        // Its output was prepared as that of a run without finished items.
+        return if finished > 0 {
+            Err(Error::StartedElsewhere { run, finished })
+        } else {
+            Ok(SessionRun::Existing(Box::new(existing)))
+        };
+    }
+    let run = options.store.create(&options.identity, metadata).await?;
+    Ok(SessionRun::Created(run, options.store.lock(run)?))
+}
+
+/// Lets one process at a time begin a run in a store.
+async fn lock_for_creation(store: &dyn Store) -> Result<RunLock, Error> {
+    let end = Instant::now() + MAX_WAIT_FOR_CREATION;
+    loop {
+        match store.lock(CREATION_LOCK) {
+            Ok(lock) => return Ok(lock),
+            Err(store::Error::Busy { .. }) if Instant::now() < end => sleep(Duration::from_millis(20)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Pointsman {
+    /// Finds the stored run that `options` mean, or prepares a new one. This sends no request and changes nothing;
+    /// a new run holds no lock yet.
+    ///
+    /// # Errors
+    /// When the store cannot be used, another process works on the run, or the run has changed and the changes are
+    /// not accepted.
+    pub async fn prepare_run(
+        &self,
+        pipeline: &Pipeline,
+        mut options: ResumeOptions,
+    ) -> Result<PreparedRun, Error> {
+        let is_simulated = self.is_simulated(pipeline);
+        if is_simulated {
+            options.identity.push_str(SIMULATED_SUFFIX);
+        }
+        let manifest = RunManifest::of(pipeline, |route| self.target_manifests(route));
+        let serialized =
+            serde_json::to_value(&manifest).map_err(|error| Error::Manifest(error.to_string()))?;
+        let metadata = RunMetadata {
+            name: pipeline.name().to_owned(),
+            command: options.command.clone(),
+            pipeline: pipeline.text().to_owned(),
+            manifest: serialized,
+        };
+        let existing = match options.find_run().await? {
+            Some(run) => Some(options.open_existing(run, &manifest, pipeline.has_attachments()).await?),
+            None => None,
+        };
+        Ok(PreparedRun {
+            options,
+            metadata,
+            manifest,
+            existing,
+            is_simulated,
+            additional_files: Vec::new(),
+            replaceable: Vec::new(),
+        })
+    }
+
+    /// Returns whether a target of `pipeline` is simulated.
+    pub fn is_simulated(&self, pipeline: &Pipeline) -> bool {
+        let is_simulated =
+            |route: &RouteName| self.targets_of(route).any(|(_, settings, _)| settings.is_simulated());
+        pipeline.routes().any(is_simulated)
+    }
+
+    /// Returns the manifests of a route's targets.
+    fn target_manifests(&self, route: &RouteName) -> Vec<TargetManifest> {
+        let target_manifest = |(target, settings, model): (&TargetName, &Settings, &Model)| {
+            let identity = ModelIdentity {
+                format: settings.format.as_str(),
+                model: &model.name,
+                simulated: settings.is_simulated(),
+                structured_output: settings.dialect.structured_output.non_default_name(),
+                reasoning_tags: settings.non_default_reasoning_tags(),
+                max_tokens: model.max_tokens.map(Into::into),
+                temperature: model.temperature,
+            };
+            let model_identity: Fingerprint = identity.fingerprint();
+            let address = settings.base_url.clone();
+            TargetManifest { target: target.clone(), model_identity, price: model.price, address }
+        };
+        self.targets_of(route).map(target_manifest).collect()
+    }
+
+    /// Returns the usable targets of a route.
+    pub(super) fn targets_of(
+        &self,
+        route: &RouteName,
+    ) -> impl Iterator<Item = (&TargetName, &Settings, &Model)> {
+        let usable = self.usable();
+        let targets = usable.route(route).map(|route| route.targets.as_slice()).unwrap_or_default();
+        targets.iter().filter_map(|target| {
+            let ready = usable.providers.get(&target.name.provider)?;
+            Some((&target.name, &ready.settings, ready.settings.models.get(&target.name.model)?))
+        })
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "sqlite")]
+mod tests {
+    use super::*;
+    use crate::store::Sqlite;
+
+    #[tokio::test]
+    async fn a_new_run_waits_for_the_creation_lock_as_long_as_its_holder_may_wait_for_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("a.db")).await.unwrap();
+        let held = store.lock(CREATION_LOCK).unwrap();
+        tokio::time::pause();
+        let (lock, ()) = tokio::join!(lock_for_creation(&store), async {
+            sleep(store::MAX_LOCK_WAIT).await;
+            drop(held);
+        });
+        let held = lock.unwrap();
+        let refused = lock_for_creation(&store).await;
+        assert!(matches!(refused, Err(Error::Store(store::Error::Busy { .. }))), "{refused:?}");
+        drop(held);
+    }
+}

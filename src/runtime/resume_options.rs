@@ -1,0 +1,76 @@
+//! Options of a stored run: its store, its identity, and which of its items are processed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::store::{RunNumber, Store};
+use crate::types::Class;
+
+use super::budgets::MaxCost;
+use super::pause_options::PauseOptions;
+
+/// The options of a stored run.
+#[derive(Debug, Clone)]
+pub struct ResumeOptions {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The identity of the run, which is the same for every start, such as the paths of its pipeline and items.
+    /// The latest run of this identity is resumed, unless it was cancelled; without one a new run begins. A
+    /// simulated run is never resumed with real answers, nor the other way round.
+    pub identity: String,
+    /// The run to resume, regardless of its identity. It must exist.
+    pub run: Option<RunNumber>,
+    /// The paths and formats of its files. They are stored for the commands that list or resume runs.
+    pub command: Value,
+    /// The files that it reads and writes. While they are unchanged after the run has completed, it is up to date.
+    pub files: Vec<PathBuf>,
+    /// Whether the run is resumed although its pipeline, models or prices have changed.
+    pub accept_changes: bool,
+    /// Whether a new run begins although one of this identity exists.
+    pub force_new: bool,
+    /// Whether the source has only some of the run's items. Such a session does not complete the run.
+    pub partial: bool,
+    /// Processes only failed items of these classes, or of all classes where the list is empty; every other item
+    /// keeps its line. `None` processes the items that have not finished, and leaves failed items as they are.
+    pub retry: Option<Vec<Class>>,
+    /// Whether the fields of every item are stored; otherwise only those of failed items.
+    pub keep_inputs: bool,
+    /// The most that all sessions of the run together may spend. It is stored with the run and applies to later
+    /// sessions until another is set. `None` keeps the last one; if none was ever set, `[budget] run` applies.
+    pub max_cost: Option<MaxCost>,
+    /// When the run pauses.
+    pub pause: PauseOptions,
+}
+
+impl ResumeOptions {
+    /// Stores the run of this identity in `store`, or resumes it if nothing has changed.
+    ///
+    /// A run that reaches its cap pauses: it takes no more items, lets the calls in flight end, and reports
+    /// [`RunOutcome::Paused`](crate::run::RunOutcome::Paused). The same call with a higher cap resumes it.
+    ///
+    /// ```no_run
+    /// # use pointsman::runtime::ResumeOptions;
+    /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
+    /// let mut options = ResumeOptions::new(store, "tickets.toml on tickets.jsonl");
+    /// options.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000).into()); // $5.00
+    /// # }
+    /// ```
+    pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
+        Self {
+            store,
+            identity: identity.into(),
+            run: None,
+            command: Value::Null,
+            files: Vec::new(),
+            accept_changes: false,
+            force_new: false,
+            partial: false,
+            retry: None,
+            keep_inputs: true,
+            max_cost: None,
+            pause: PauseOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Handles one API call: parses it, selects a fault, applies the limits, and builds the response.
+//!
+//! All decisions are made before the first wait, so a client that disconnects early does not affect other calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::account::{Cost, LimitStatuses};
+use super::api_error::{ApiError, RetryHint};
+use super::body::{Body, BodyStep, ConnectionAborted};
+use super::completion::{Completion, generate};
+use super::connection::ResetSwitch;
+use super::event_stream::EventStream;
+use super::fault::{FaultContext, select_fault};
+use super::gateway;
+use super::parsed_request::{AnswerFormat, Delivery, ParsedRequest, RequestHead};
+use super::request_scope::{AccountId, RequestScope, Shared};
+use super::response_data::ResponseData;
+use super::rng::{Purpose, RequestRng, fingerprint, mix};
+use super::settings::OutputAccounting;
+use super::token_stream::TokenStream;
+use super::vendor_format;
+use super::{Fault, FaultKind, RetryAfter, Settings, Vendor};
+
+/// Delay of `slow_first_token` if the fault sets none.
+const DEFAULT_FIRST_TOKEN_DELAY: Duration = Duration::from_secs(30);
+/// Requests per minute reported by a simulated 429 if no limit is set.
+const DEFAULT_REPORTED_LIMIT: u64 = 500;
+/// Values of Retry-After that a client must ignore.
+const IMPLAUSIBLE_RETRY_AFTER_SECONDS: [i64; 4] = [-5, 0, 999_999_999, i64::MAX];
+
+const HTML_PAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1>\
+    </center>\r\n<hr><center>simulated</center>\r\n</body>\r\n</html>\r\n";
+
+/// Response of a content delivery network's firewall. The request does not reach the API.
+const FIREWALL_PAGE: &str = "<!DOCTYPE html>\n<html lang=\"en-US\">\n<head>\n<title>Attention Required! | Firewall</title>\n\
+    </head>\n<body>\n<h1>Sorry, you have been blocked</h1>\n<p>The action you just performed triggered the security \
+    solution, such as submitting a certain word or phrase.</p>\n</body>\n</html>\n";
+
+/// A received API call.
+pub(super) struct IncomingCall<'a> {
+    pub(super) vendor: Vendor,
+    pub(super) head: RequestHead<'a>,
+    pub(super) key: Option<&'a str>,
+    pub(super) body: &'a [u8],
+}
+
+/// Handles a call.
+pub(super) async fn handle(
+    shared: &Arc<Shared>,
+    reset_switch: &ResetSwitch,
+    call: IncomingCall<'_>,
+) -> Result<Response<Body>, ConnectionAborted> {
+    let now = Instant::now();
+    let settings = shared.settings.load_full();
+    let request_hash = fingerprint(call.body)
+        ^ mix(fingerprint(call.head.model.unwrap_or_default().as_bytes())
+            ^ call.vendor as u64
+            ^ u64::from(call.head.stream));
+    let (scope, occurrence, elapsed) = shared.begin_request(call.vendor, request_hash, now);
+    let handler = CallHandler {
+        settings: &settings,
+        vendor: call.vendor,
+        key: call.key,
+        request_rng: RequestRng::new(settings.seed, request_hash, occurrence),
+        serial: shared.next_serial(),
+        now,
+    };
+    match handler.decide(&call, scope, occurrence, elapsed) {
+        Disposition::Now(response) => Ok(response),
+        Disposition::Delayed(send_at, response) => {
+            tokio::time::sleep_until(send_at).await;
+            Ok(response)
+        }
+        Disposition::NoResponse(scope) => {
+            // Held until the client disconnects, which drops this future.
+            let _scope = scope;
+            std::future::pending().await
+        }
+        Disposition::Reset => {
+            reset_switch.turn_on();
+            Err(ConnectionAborted)
+        }
+    }
+}
+
+/// How a call is answered.
+enum Disposition {
+    Now(Response<Body>),
+    Delayed(Instant, Response<Body>),
+    NoResponse(RequestScope),
+    Reset,
+}
+
+/// Inputs of one call's response.
+struct CallHandler<'a> {
+    settings: &'a Settings,
+    vendor: Vendor,
+    key: Option<&'a str>,
+    request_rng: RequestRng,
+    serial: u64,
+    now: Instant,
+}
+
+impl CallHandler<'_> {
+    fn decide(
+        &self,
+        call: &IncomingCall<'_>,
+        mut scope: RequestScope,
+        occurrence: u32,
+        elapsed: Duration,
+    ) -> Disposition {
+        let request = match self.parse(call) {
+            Ok(request) => request,
+            Err(api_error) => {
+                return Disposition::Now(self.error_response(
+                    scope,
+                    &api_error,
+                    None,
+                    &LimitStatuses::default(),
+                ));
+            }
+        };
+        let contains = |text: &str| request.conversation.contains(text);
+        let context = FaultContext {
+            elapsed,
+            vendor: self.vendor,
+            model: &request.model,
+            key: self.key,
+            stream: request.delivery != Delivery::Full,
+            structured: request.format != AnswerFormat::Text,
+            occurrence,
+            in_flight: scope.concurrent_requests(),
+            contains: &contains,
+        };
+        let draw = self.request_rng.for_purpose(Purpose::Fault).f64();
+        let fault = if self.settings.faults.is_empty() {
+            None
+        } else {
+            select_fault(&self.settings.faults, &context, draw)
+        };
+        if let Some(fault) = fault.filter(|fault| fault.kind.precedes_admission()) {
+            return self.fault_before_admission(scope, fault, &request);
+        }
+        let completion = generate(self.settings, &request, self.request_rng, fault.map(|fault| fault.kind));
+        let input_tokens = request.conversation.tokens();
+        let (charged_on_arrival, charged_as_written) = self.output_charges(&request, &completion);
+        let (limit_statuses, admission) = scope.admit(
+            self.account(&request.model),
+            Cost::for_call(input_tokens, charged_on_arrival),
+            self.now,
+        );
+        if let Err(rejection) = admission {
+            let retry_hint =
+                self.retry_hint(self.settings.retry_after, rejection.wait.unwrap_or(Duration::from_secs(60)));
+            let api_error = ApiError::rate_limited(rejection, &request.model, retry_hint);
+            return Disposition::Now(self.error_response(scope, &api_error, None, &limit_statuses));
+        }
+        if self.settings.track_prompts {
+            scope.set_prompt(request.conversation.fingerprint());
+        }
+        scope.record_response(Some(200), fault.map(|fault| fault.kind));
+        let created = crate::clock::now();
+        let data = ResponseData {
+            model: &request.model,
+            completion: &completion,
+            input_tokens,
+            serial: self.serial,
+            created: created.as_second(),
+        };
+        scope.set_token_stream(self.token_stream(charged_as_written, request.delivery, fault));
+        let mut headers = HeaderMap::with_capacity(16);
+        self.add_headers(&mut headers, &limit_statuses);
+        match request.delivery {
+            Delivery::Full => {
+                let body = vendor_format::render_response(self.vendor, &data);
+                self.full_response(scope, headers, body, fault)
+            }
+            Delivery::JsonArray => {
+                let body = self.event_stream(&data, false, fault).into_array();
+                self.full_response(
+                    scope,
+                    headers,
+                    body,
+                    fault.filter(|fault| fault.kind != FaultKind::ErrorInStream),
+                )
+            }
+            Delivery::EventStream { usage } => self.streamed_response(scope, headers, &data, usage, fault),
+        }
+    }
+
+    fn parse<'a>(&self, call: &IncomingCall<'a>) -> Result<ParsedRequest<'a>, ApiError> {
+        if !self.settings.keys.is_empty() {
+            let key = call.key.ok_or(ApiError::MissingKey)?;
+            if !self.settings.keys.iter().any(|accepted| accepted == key) {
+                return Err(ApiError::InvalidKey { given: key.to_owned() });
+            }
+        }
+        let request = vendor_format::parse_request(self.vendor, &call.head, call.body, self.settings)?;
+        if !self.settings.models.is_empty()
+            && !self.settings.models.iter().any(|model| *model == request.model)
+        {
+            return Err(ApiError::ModelNotFound { model: request.model.into_owned() });
+        }
+        Ok(request)
+    }
+
+    fn account(&self, model: &str) -> AccountId {
+        let key = self.key.map_or(0, |key| fingerprint(key.as_bytes()));
+        AccountId { vendor: self.vendor, key, model: fingerprint(model.as_bytes()) }
+    }
+
+    /// Returns the output tokens to charge on arrival, and those to charge as they are generated.
+    fn output_charges(&self, request: &ParsedRequest<'_>, completion: &Completion) -> (u64, u64) {
+        match self.settings.limits.output_accounting {
+            OutputAccounting::Used => (0, completion.output_tokens),
+            OutputAccounting::MaxTokens => (request.max_tokens.unwrap_or(completion.output_tokens), 0),
+            OutputAccounting::Oracle => (completion.output_tokens, 0),
+        }
+    }
+
+    /// Returns the schedule of the output tokens. In a stream it starts at the first chunk.
+    fn token_stream(&self, tokens: u64, delivery: Delivery, fault: Option<&Fault>) -> TokenStream {
+        let latency = self.latency();
+        let first = match delivery {
+            Delivery::EventStream { .. } => self.settings.first_token.delay_within(latency),
+            Delivery::Full | Delivery::JsonArray => Duration::ZERO,
+        };
+        let tokens = match fault.map(|fault| fault.kind) {
+            // These faults stop halfway.
+            Some(FaultKind::Cut | FaultKind::Stalled | FaultKind::ErrorInStream) => tokens.div_ceil(2),
+            _ => tokens,
+        };
+        TokenStream::new(tokens, self.now + first_token_delay(fault) + first, latency - first)
+    }
+
+    fn retry_hint(&self, retry_after: RetryAfter, wait: Duration) -> RetryHint {
+        match retry_after {
+            RetryAfter::Truthful => RetryHint::After(wait),
+            RetryAfter::Missing => RetryHint::Missing,
+            RetryAfter::After(time) => RetryHint::After(time),
+            RetryAfter::Absurd => {
+                let mut rng = self.request_rng.for_purpose(Purpose::RetryAfter);
+                let index = rng.usize(..IMPLAUSIBLE_RETRY_AFTER_SECONDS.len());
+                RetryHint::Implausible(IMPLAUSIBLE_RETRY_AFTER_SECONDS[index])
+            }
+        }
+    }
+
+    fn fault_before_admission(
+        &self,
+        mut scope: RequestScope,
+        fault: &Fault,
+        request: &ParsedRequest<'_>,
+    ) -> Disposition {
+        let retry_hint =
+            self.retry_hint(fault.retry_after.unwrap_or(self.settings.retry_after), Duration::from_secs(1));
+        let limit =
+            self.settings.limits.requests_per_minute.map_or(DEFAULT_REPORTED_LIMIT, |limit| limit.get());
+        if let Some(api_error) =
+            ApiError::from_fault(fault, &request.model, self.key, limit, request.max_tokens, retry_hint)
+        {
+            return Disposition::Now(self.error_response(
+                scope,
+                &api_error,
+                Some(fault.kind),
+                &LimitStatuses::default(),
+            ));
+        }
+        if matches!(fault.kind, FaultKind::Html | FaultKind::Firewall) {
+            let is_firewall = fault.kind == FaultKind::Firewall;
+            let status = fault.status.unwrap_or(if is_firewall { 403 } else { 200 });
+            scope.record_response(Some(status), Some(fault.kind));
+            let body = Body::full(if is_firewall { FIREWALL_PAGE } else { HTML_PAGE }, Some(scope));
+            return Disposition::Now(http_response(
+                status,
+                "text/html; charset=UTF-8",
+                HeaderMap::new(),
+                body,
+            ));
+        }
+        scope.record_response(None, Some(fault.kind));
+        if fault.kind == FaultKind::Silent { Disposition::NoResponse(scope) } else { Disposition::Reset }
+    }
+
+    fn error_response(
+        &self,
+        mut scope: RequestScope,
+        api_error: &ApiError,
+        fault: Option<FaultKind>,
+        limit_statuses: &LimitStatuses,
+    ) -> Response<Body> {
+        let (status, body) = vendor_format::render_error(self.vendor, api_error, self.serial);
+        scope.record_response(Some(status), fault);
+        let mut headers = HeaderMap::with_capacity(16);
+        self.add_headers(&mut headers, limit_statuses);
+        vendor_format::add_retry_after(&mut headers, self.vendor, api_error);
+        http_response(status, JSON, headers, Body::full(body, Some(scope)))
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap, limit_statuses: &LimitStatuses) {
+        vendor_format::add_common_headers(self.vendor, headers, self.serial);
+        if self.settings.headers && limit_statuses.iter().any(Option::is_some) {
+            match self.settings.gateway {
+                Some(gateway) => {
+                    gateway::add_rate_limit_headers(
+                        gateway,
+                        self.settings.limits.bucket,
+                        headers,
+                        limit_statuses,
+                    );
+                }
+                None => vendor_format::add_rate_limit_headers(
+                    self.vendor,
+                    headers,
+                    limit_statuses,
+                    self.vendor_clock(),
+                ),
+            }
+        }
+        if !self.settings.clock_ahead.is_zero() {
+            vendor_format::add_date(headers, self.vendor_clock());
+        }
+    }
+
+    /// Returns the time of the vendor's clock.
+    fn vendor_clock(&self) -> Timestamp {
+        crate::clock::now().saturating_add(self.settings.clock_ahead).unwrap_or(Timestamp::MAX)
+    }
+
+    fn latency(&self) -> Duration {
+        self.settings.latency.sample(&mut self.request_rng.for_purpose(Purpose::Latency))
+    }
+
+    fn full_response(
+        &self,
+        scope: RequestScope,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        fault: Option<&Fault>,
+    ) -> Disposition {
+        let length = Some(body.len() as u64);
+        let first_half = || Bytes::copy_from_slice(&body[..body.len() / 2]);
+        let mut latency = self.latency();
+        let body = match fault.map(|fault| fault.kind) {
+            Some(FaultKind::Cut) => {
+                Body::scripted(vec![BodyStep::Send(first_half()), BodyStep::Abort], length, scope)
+            }
+            Some(FaultKind::Stalled) => {
+                Body::scripted(vec![BodyStep::Send(first_half()), BodyStep::Stall], length, scope)
+            }
+            Some(FaultKind::TruncatedJson) => Body::full(first_half(), Some(scope)),
+            Some(FaultKind::MalformedChunk) => {
+                let mut malformed = body;
+                if let Some(last) = malformed.last_mut() {
+                    *last = b',';
+                }
+                Body::full(malformed, Some(scope))
+            }
+            Some(FaultKind::ErrorInStream) => Body::full(
+                vendor_format::render_error(self.vendor, &ApiError::ServerError { status: 500 }, self.serial)
+                    .1,
+                Some(scope),
+            ),
+            Some(FaultKind::SlowFirstToken) => {
+                latency += first_token_delay(fault);
+                Body::full(body, Some(scope))
+            }
+            _ => Body::full(body, Some(scope)),
+        };
+        self.delayed(latency, http_response(200, JSON, headers, body))
+    }
+
+    fn delayed(&self, wait: Duration, response: Response<Body>) -> Disposition {
+        if wait.is_zero() {
+            Disposition::Now(response)
+        } else {
+            Disposition::Delayed(self.now + wait, response)
+        }
+    }
+
+    fn event_stream(&self, data: &ResponseData<'_>, usage: bool, fault: Option<&Fault>) -> EventStream {
+        let max_chunks = usize::try_from(self.settings.chunks.get()).unwrap_or(usize::MAX);
+        let mut events = vendor_format::render_stream(self.vendor, data, max_chunks, usage);
+        match fault.map(|fault| fault.kind) {
+            Some(FaultKind::NoEnd) => events.drop_terminator(),
+            Some(FaultKind::MalformedChunk) => {
+                events.corrupt_json(vendor_format::event_terminator(self.vendor))
+            }
+            Some(FaultKind::ErrorInStream) => {
+                events.truncate_with(&vendor_format::render_error_event(self.vendor, self.serial))
+            }
+            _ => {}
+        }
+        events
+    }
+
+    fn streamed_response(
+        &self,
+        scope: RequestScope,
+        headers: HeaderMap,
+        data: &ResponseData<'_>,
+        usage: bool,
+        fault: Option<&Fault>,
+    ) -> Disposition {
+        let mut events = self.event_stream(data, usage, fault);
+        let end = match fault.map(|fault| fault.kind) {
+            Some(FaultKind::Cut) => Some(BodyStep::Abort),
+            Some(FaultKind::Stalled) => Some(BodyStep::Stall),
+            _ => None,
+        };
+        if end.is_some() {
+            events.truncate(matches!(end, Some(BodyStep::Abort)));
+        }
+        let extra_delay = first_token_delay(fault);
+        let latency = self.latency();
+        if latency.is_zero() && end.is_none() && extra_delay.is_zero() {
+            let body = Body::stream(events.into_bytes(), scope);
+            return Disposition::Now(http_response(200, EVENTS, headers, body));
+        }
+        // As at a vendor, status and headers are sent with the first chunk, and they contain the limits at the
+        // time of admission. With a slow first token they are sent alone and at once.
+        let first = self.settings.first_token.delay_within(latency);
+        let parts = events.into_parts();
+        let interval = (latency - first) / u32::try_from(parts.len().max(2) - 1).unwrap_or(u32::MAX);
+        let first_chunk_at = self.now + extra_delay + first;
+        let mut steps = Vec::with_capacity(parts.len() * 2 + 1);
+        for (index, part) in (0u32..).zip(parts) {
+            if index > 0 || !extra_delay.is_zero() {
+                steps.push(BodyStep::WaitUntil(first_chunk_at + interval * index));
+            }
+            steps.push(BodyStep::Send(part));
+        }
+        steps.extend(end);
+        let response = http_response(200, EVENTS, headers, Body::scripted(steps, None, scope));
+        self.delayed(if extra_delay.is_zero() { first } else { Duration::ZERO }, response)
+    }
+}
+
+/// Returns the delay of the first chunk due to a fault.
+fn first_token_delay(fault: Option<&Fault>) -> Duration {
+    let fault = fault.filter(|fault| fault.kind == FaultKind::SlowFirstToken);
+    fault.map_or(Duration::ZERO, |fault| {
+        fault.delay.unwrap_or(DEFAULT_FIRST_TOKEN_DELAY).min(DEFAULT_FIRST_TOKEN_DELAY * 1_000)
+    })
+}
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream; charset=utf-8";
+
+/// Builds an HTTP response.
+pub(super) fn http_response(
+    status: u16,
+    kind: &'static str,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    let length = hyper::body::Body::size_hint(&body).exact();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = headers;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response
+}

@@ -1,0 +1,193 @@
+//! Detects the field separator of a CSV file.
+//!
+//! A line `sep=;` above the header decides, as spreadsheets write it. Otherwise the header decides: a comma
+//! outside quotes, else a semicolon, else a tab. A file without any of them has one column.
+
+use std::io::{self, BufRead};
+
+use csv_core::{ReadFieldResult, Reader};
+
+/// Most bytes of the first record that are scanned. The names of all columns must be shorter.
+const MAX_SCAN_BYTES: usize = 1 << 20;
+
+/// Separator that the first record of a file shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Separator {
+    /// The first record is a `sep=` line: the header follows.
+    SepLine(u8),
+    /// The first record is the header.
+    Header(u8),
+    /// The first record is a header that can be split in several ways. Holds the message.
+    Ambiguous(String),
+}
+
+/// Reads the first record into `first` and returns its separator. `format_separator` is the separator that the
+/// file's format specifies, if it does.
+pub(super) fn detect(
+    input: &mut impl BufRead,
+    first: &mut Vec<u8>,
+    format_separator: Option<u8>,
+) -> io::Result<Separator> {
+    let mut scan = HeaderScan::new();
+    while !scan.has_ended && first.len() < MAX_SCAN_BYTES {
+        let available = input.fill_buf()?;
+        if available.is_empty() {
+            break;
+        }
+        let used = available.iter().position(|byte| scan.take(*byte)).map_or(available.len(), |at| at + 1);
+        first.extend_from_slice(&available[..used]);
+        input.consume(used);
+    }
+    Ok(match (sep_line(first.trim_ascii()), format_separator) {
+        (Some(separator), _) => Separator::SepLine(separator),
+        (None, Some(separator)) => scan.check_format_separator(separator),
+        (None, None) => scan.detect_separator(),
+    })
+}
+
+/// Returns the separator that a line such as `sep=;` names.
+fn sep_line(line: &[u8]) -> Option<u8> {
+    let line = line.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(line);
+    let (word, named) = line.split_at_checked(4)?;
+    if !word.eq_ignore_ascii_case(b"sep=") {
+        return None;
+    }
+    match named {
+        // A tab at the end of the line was trimmed.
+        [] | b"\\t" => Some(b'\t'),
+        [separator] if separator.is_ascii_punctuation() && *separator != b'"' => Some(*separator),
+        _ => None,
+    }
+}
+
+/// Counts possible separators outside quotes.
+struct HeaderScan {
+    /// Separates fields at commas.
+    reader: Reader,
+    commas: usize,
+    semicolons: usize,
+    tabs: usize,
+    has_ended: bool,
+}
+
+impl HeaderScan {
+    fn new() -> Self {
+        Self { reader: Reader::new(), commas: 0, semicolons: 0, tabs: 0, has_ended: false }
+    }
+
+    /// Processes one byte; returns whether it ends the record.
+    fn take(&mut self, byte: u8) -> bool {
+        // Each possible separator ends a field, so that quotes count after any of them.
+        let with_comma = if matches!(byte, b';' | b'\t') { b',' } else { byte };
+        let (result, ..) = self.reader.read_field(&[with_comma], &mut [0]);
+        if result == (ReadFieldResult::Field { record_end: false }) {
+            let count = match byte {
+                b',' => &mut self.commas,
+                b';' => &mut self.semicolons,
+                _ => &mut self.tabs,
+            };
+            *count += 1;
+        }
+        self.has_ended = result == (ReadFieldResult::Field { record_end: true });
+        self.has_ended
+    }
+
+    fn counts(&self) -> [(u8, usize); 3] {
+        [(b',', self.commas), (b';', self.semicolons), (b'\t', self.tabs)]
+    }
+
+    /// Returns the separator of a file whose format does not specify one.
+    fn detect_separator(&self) -> Separator {
+        let counts = self.counts();
+        let Some((separator, count)) = counts.into_iter().find(|(_, count)| *count > 0) else {
+            return Separator::Header(b',');
+        };
+        match counts.into_iter().find(|(_, other)| *other > count) {
+            None => Separator::Header(separator),
+            Some((other, more)) => Separator::Ambiguous(format!(
+                "it is unclear what separates the columns: outside quotes the header has {} {count} times and {} {more} \
+                 times; put the names with {} in quotes, or write `sep=` and the separator on a line of its own above \
+                 the header",
+                display(separator),
+                display(other),
+                display(separator),
+            )),
+        }
+    }
+
+    /// Returns the separator of a file whose format specifies it.
+    fn check_format_separator(&self, format_separator: u8) -> Separator {
+        let count = |separator_byte: u8| {
+            self.counts().into_iter().find(|(separator, _)| *separator == separator_byte)
+        };
+        if count(format_separator).is_some_and(|(_, count)| count > 0) {
+            return Separator::Header(format_separator);
+        }
+        match self.counts().into_iter().find(|(_, count)| *count > 0) {
+            None => Separator::Header(format_separator),
+            Some((other, _)) => Separator::Ambiguous(format!(
+                "the header has no {}, and seems to be separated by {}; name the file .csv, or use --input-format csv",
+                display(format_separator),
+                display(other),
+            )),
+        }
+    }
+}
+
+fn display(separator: u8) -> &'static str {
+    match separator {
+        b',' => "`,`",
+        b';' => "`;`",
+        _ => "a tab",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect_in(text: &str) -> Separator {
+        let mut first = Vec::new();
+        let mut input = text.as_bytes();
+        let detected = detect(&mut input, &mut first, None).unwrap();
+        assert_eq!([&first, input].concat(), text.as_bytes(), "nothing is lost");
+        detected
+    }
+
+    #[test]
+    fn the_header_determines_the_separator_and_a_comma_has_priority() {
+        for (header, separator) in [
+            ("id,text\n1;2;3\n", b','),
+            ("id;text\r\n1,5;x", b';'),
+            ("id\ttext", b'\t'),
+            ("\n\r\nid;text\n", b';'),
+            ("id\n1;2\n", b','),
+            ("", b','),
+            ("\"a,b\";c\n", b';'),
+            ("\"a\"\",\";c\n", b';'),
+            ("\"a\n,,\";c\n", b';'),
+            ("5\" tube;a,\n", b','),
+            ("id;text\tmore\n", b';'),
+            ("id,first;last\n", b','),
+        ] {
+            assert_eq!(detect_in(header), Separator::Header(separator), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_with_more_semicolons_than_commas_is_ambiguous() {
+        let Separator::Ambiguous(why) = detect_in("name;net, total;city\n") else { panic!("not ambiguous") };
+        assert!(why.contains("`,` 1 times and `;` 2 times") && why.contains("`sep=`"), "{why}");
+    }
+
+    #[test]
+    fn a_sep_line_above_the_header_names_the_separator() {
+        for (line, separator) in
+            [("sep=;", b';'), ("SEP=,", b','), ("sep=\t", b'\t'), ("\"sep=|\"", b'|'), ("sep=\\t", b'\t')]
+        {
+            assert_eq!(detect_in(&format!("{line}\r\nid,text\n")), Separator::SepLine(separator), "{line:?}");
+        }
+        assert_eq!(detect_in("separate;sep=;\n"), Separator::Header(b';'));
+        assert_eq!(detect_in("sep=1,x\n"), Separator::Header(b','));
+    }
+}

@@ -1,0 +1,194 @@
+//! Turns each record that a format parser has read into an item or a reject, and sends it to the reader.
+//!
+//! It numbers the items, determines their keys and rejects an item whose key was already used. It reads nothing
+//! and drops no record.
+
+use std::io;
+
+use serde_json::Value;
+
+use super::byte_bounded_channel::{Disconnected, Sender};
+use super::dedup::DedupIndex;
+use super::entry::{Entry, Item, Reject, excerpt};
+use super::error::{Error, ValueError};
+use super::input::ItemCheck;
+use super::json_limits;
+use super::key::{Key, key_of};
+use crate::guard::HeldMemory;
+use crate::types::ItemKey;
+
+/// Message from the reading thread to the [`Reader`](super::Reader).
+pub(super) enum Message {
+    /// An entry, and the position in the input at its end.
+    Entry(Entry, u64),
+    /// The end of the input.
+    End,
+    /// Reading ended early.
+    Failed(Error),
+}
+
+/// Why the reading thread stops before the end of the input.
+pub(super) enum ReadStop {
+    /// The receiver was dropped.
+    ReceiverGone,
+    Failed(Error),
+}
+
+impl From<Disconnected> for ReadStop {
+    fn from(_: Disconnected) -> Self {
+        Self::ReceiverGone
+    }
+}
+
+/// A piece of the input, as a format parser has read it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawRecord<'a> {
+    /// The line on which it begins, from 1.
+    pub(super) line: u64,
+    /// Its text, or the part that was kept; `None` if it was not text.
+    pub(super) bytes: Option<&'a [u8]>,
+    /// Its total length in bytes.
+    pub(super) length: u64,
+    /// Position in the input at its end.
+    pub(super) end: u64,
+}
+
+/// Sends the records of a format parser as items and rejects.
+pub(super) struct Ingest {
+    name: String,
+    to: Sender<Message>,
+    check: Option<ItemCheck>,
+    dedup: DedupIndex,
+    items: u64,
+}
+
+impl Ingest {
+    pub(super) fn new(name: String, check: Option<ItemCheck>, to: Sender<Message>) -> Self {
+        Self { name, to, check, dedup: DedupIndex::new(), items: 0 }
+    }
+
+    /// Sends a value that was read: as an item, or as a reject if it cannot be an item.
+    pub(super) fn value(&mut self, record: RawRecord<'_>, value: Value) -> Result<(), ReadStop> {
+        if record.bytes.is_none()
+            && let Err(exceeded) = json_limits::check_value(&value)
+        {
+            // A value that is too deep can be neither serialized nor dropped in the usual way: both recurse.
+            json_limits::drop_deep_value(value);
+            return self.reject(record, exceeded.to_string(), None);
+        }
+        let (reason, key) = match self.validate(&value, record.line) {
+            Ok(key) => {
+                let bytes_in_memory = memory_of(&value);
+                let item =
+                    Item { number: self.items, line: record.line, key, value, held: HeldMemory::default() };
+                self.to.send(Message::Entry(Entry::Item(item), record.end), bytes_in_memory)?;
+                self.items += 1;
+                return Ok(());
+            }
+            Err(reason_and_key) => reason_and_key,
+        };
+        if record.bytes.is_some() {
+            return self.reject(record, reason, key);
+        }
+        let text = value.to_string();
+        let record = RawRecord { bytes: Some(text.as_bytes()), length: text.len() as u64, ..record };
+        self.reject(record, reason, key)
+    }
+
+    /// Sends a piece that is not an item.
+    pub(super) fn reject(
+        &mut self,
+        record: RawRecord<'_>,
+        reason: String,
+        key: Option<ItemKey>,
+    ) -> Result<(), ReadStop> {
+        let text = excerpt(record.bytes.unwrap_or_default(), record.length);
+        let bytes_in_memory = text.len() + reason.len();
+        let reject = Reject { line: record.line, reason, text, key };
+        self.to.send(Message::Entry(Entry::Rejected(reject), record.end), bytes_in_memory)?;
+        Ok(())
+    }
+
+    /// Sends how reading ended.
+    pub(super) fn end(self, end: Result<(), ReadStop>) {
+        let message = match end {
+            Ok(()) => Message::End,
+            Err(ReadStop::Failed(error)) => Message::Failed(error),
+            Err(ReadStop::ReceiverGone) => return,
+        };
+        // If the receiver was dropped, there is nothing to report.
+        let _ = self.to.send(message, 0);
+    }
+
+    pub(super) fn encoding_error(&self) -> ReadStop {
+        ReadStop::Failed(Error::Encoding { name: self.name.clone() })
+    }
+
+    pub(super) fn read_error(&self, line: u64, source: io::Error) -> ReadStop {
+        ReadStop::Failed(Error::Read { name: self.name.clone(), line, items: self.items, source })
+    }
+
+    pub(super) fn value_error(&self, source: ValueError) -> ReadStop {
+        ReadStop::Failed(Error::Value { name: self.name.clone(), items: self.items, source })
+    }
+
+    pub(super) fn layout_error(&self, line: u64, reason: String) -> ReadStop {
+        ReadStop::Failed(Error::Layout { name: self.name.clone(), line, reason })
+    }
+
+    pub(super) fn syntax_error(&self, line: u64, column: u64, reason: String) -> ReadStop {
+        ReadStop::Failed(Error::Syntax { name: self.name.clone(), line, column, reason, items: self.items })
+    }
+
+    fn validate(&mut self, value: &Value, line: u64) -> Result<ItemKey, (String, Option<ItemKey>)> {
+        let Value::Object(fields) = value else {
+            return Err((format!("is {}, not a JSON object", type_name(value)), None));
+        };
+        let Key { key, from_content } = key_of(fields).map_err(|reason| (reason, None))?;
+        if let Some(check) = &self.check
+            && let Err(reason) = check(value)
+        {
+            return Err((reason, Some(key)));
+        }
+        match self.dedup.insert(key.as_str(), line) {
+            None => Ok(key),
+            Some(first) if from_content => {
+                let reason = format!(
+                    "has the same content as the item on line {first}; give both an `id` to keep both"
+                );
+                Err((reason, Some(key)))
+            }
+            Some(first) => {
+                Err((format!("has the key {:?} of the item on line {first}", key.as_str()), Some(key)))
+            }
+        }
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Returns about how many bytes of memory a value takes.
+pub(crate) fn memory_of(value: &Value) -> usize {
+    const NODE: usize = size_of::<Value>();
+    match value {
+        Value::Null | Value::Bool(_) => NODE,
+        // A number may be stored as its text.
+        Value::Number(number) if number.as_i64().is_some() || number.as_u64().is_some() => NODE + 24,
+        Value::Number(number) => NODE + number.to_string().len(),
+        Value::String(text) => NODE + text.len(),
+        Value::Array(elements) => NODE + elements.iter().map(memory_of).sum::<usize>(),
+        // A field has its name, its hash and its index entry besides its value.
+        Value::Object(fields) => {
+            NODE + fields.iter().map(|(name, value)| 48 + name.len() + memory_of(value)).sum::<usize>()
+        }
+    }
+}

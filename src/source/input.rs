@@ -1,0 +1,191 @@
+//! Opens a source: a file, stdin, any reader, or values of the caller.
+//!
+//! Errors that can be found before the first byte is read are reported here: a missing file, a directory, a
+//! missing permission. Nothing is read.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::digest::{DigestReader, DigestSlot};
+use super::{Error, Format, ValueError};
+
+/// How much of the input is buffered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest item, in bytes of its text. A longer one is rejected without being buffered.
+    pub item_bytes: usize,
+    /// Most entries that are read ahead.
+    pub ahead: usize,
+    /// About how many bytes of memory the entries that are read ahead may take.
+    pub ahead_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { item_bytes: 16 << 20, ahead: 1024, ahead_bytes: 4 << 20 }
+    }
+}
+
+/// An opened source of items that has not been read.
+pub struct Source {
+    pub(super) name: String,
+    pub(super) path: Option<PathBuf>,
+    pub(super) input: Input,
+    /// Size of the input, if it is known before reading: bytes, or number of values.
+    pub(super) total: Option<u64>,
+    pub(super) limits: Limits,
+    pub(super) check: Option<ItemCheck>,
+    /// Receives the digest of a file once it has been read.
+    pub(super) digest: Option<DigestSlot>,
+}
+
+/// Returns why a value is not a valid item.
+pub(super) type ItemCheck = Box<dyn Fn(&Value) -> Result<(), String> + Send>;
+
+pub(super) enum Input {
+    Bytes(Box<dyn Read + Send>, Option<Format>),
+    /// Each value with the line on which it is reported to begin.
+    Values(Box<dyn Iterator<Item = Result<(u64, Value), ValueError>> + Send>),
+}
+
+impl Source {
+    /// Opens a file. Without a format its extension decides, then its first byte: `[` starts an array, anything
+    /// else means one object per line.
+    pub fn file(path: impl AsRef<Path>, format: Option<Format>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let failed = |source| Error::Open { name: name.clone(), source };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(Error::Directory { name });
+        }
+        let digest = metadata.is_file().then(DigestSlot::default);
+        let read = DigestReader::new(file, digest.clone().unwrap_or_default());
+        Ok(Self {
+            path: Some(path.to_owned()),
+            total: metadata.is_file().then_some(metadata.len()),
+            digest,
+            ..Self::reader(name, read, format.or_else(|| Format::of(path)))
+        })
+    }
+
+    /// Reads stdin. Without a format the first byte decides, as in [`file`](Self::file).
+    pub fn stdin(format: Option<Format>) -> Self {
+        let stdin = Self::reader("stdin", std::io::stdin(), format);
+        // If a file is redirected to stdin, it has a size, and an output must not be that file.
+        let path = Path::new("/dev/stdin");
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => {
+                Self { path: Some(path.to_owned()), total: Some(metadata.len()), ..stdin }
+            }
+            Ok(_) | Err(_) => stdin,
+        }
+    }
+
+    /// Reads any other reader; `name` is its name in messages. Without a format the first byte decides, as in
+    /// [`file`](Self::file).
+    pub fn reader(
+        name: impl Into<String>,
+        reader: impl Read + Send + 'static,
+        format: Option<Format>,
+    ) -> Self {
+        let input = Input::Bytes(Box::new(reader), format);
+        Self {
+            name: name.into(),
+            path: None,
+            input,
+            total: None,
+            limits: Limits::default(),
+            check: None,
+            digest: None,
+        }
+    }
+
+    /// Takes values of the caller; `name` is their name in messages. A value that is not an object is rejected.
+    pub fn values<I>(name: impl Into<String>, values: I) -> Self
+    where
+        I: IntoIterator<Item = Value>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::numbered(name, (1..).zip(values))
+    }
+
+    /// Takes values of the caller, each with the line on which it originally began.
+    pub fn numbered<I>(name: impl Into<String>, values: I) -> Self
+    where
+        I: IntoIterator<Item = (u64, Value)>,
+        I::IntoIter: Send + 'static,
+    {
+        let values = values.into_iter();
+        let (lower, upper) = values.size_hint();
+        let total = upper.filter(|upper| *upper == lower).map(|upper| upper as u64);
+        Self::from_results(name, total, values.map(Ok))
+    }
+
+    /// Takes `total` values that may turn out to be unreadable, which ends the input like a read error in a
+    /// file.
+    pub fn fallible<I>(name: impl Into<String>, total: u64, values: I) -> Self
+    where
+        I: IntoIterator<Item = Result<(u64, Value), ValueError>>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::from_results(name, Some(total), values.into_iter())
+    }
+
+    fn from_results(
+        name: impl Into<String>,
+        total: Option<u64>,
+        values: impl Iterator<Item = Result<(u64, Value), ValueError>> + Send + 'static,
+    ) -> Self {
+        let input = Input::Values(Box::new(values));
+        Self {
+            name: name.into(),
+            path: None,
+            input,
+            total,
+            limits: Limits::default(),
+            check: None,
+            digest: None,
+        }
+    }
+
+    /// Sets how much of the input is buffered.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Rejects the values for which `check` returns an error, with that reason. A rejected value does not
+    /// reserve its key.
+    #[must_use]
+    pub fn with_check(mut self, check: impl Fn(&Value) -> Result<(), String> + Send + 'static) -> Self {
+        self.check = Some(Box::new(check));
+        self
+    }
+
+    /// Returns whether the source is known to be CSV, with any separator, before it is read.
+    pub fn is_csv(&self) -> bool {
+        matches!(self.input, Input::Bytes(_, Some(Format::Csv | Format::Tsv)))
+    }
+
+    /// Returns the name of the source for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns where the digest of the file is stored once it has been read to its end; `None` if it is not a
+    /// file.
+    pub(crate) fn digest(&self) -> Option<DigestSlot> {
+        self.digest.clone()
+    }
+
+    /// Returns the path if it is a file: an output must not be the same file.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}

@@ -1,0 +1,46 @@
+//! Opens a database for reading and writing, and creates it if it does not exist.
+
+use std::path::Path;
+
+use sqlx::sqlite::SqlitePoolOptions;
+use tokio::sync::Mutex;
+
+use crate::files;
+use crate::store::error::Error;
+
+use super::connection::{MAX_BUSY_WAIT, READ_CONNECTIONS, connect, options};
+use super::database::Sqlite;
+use super::file_identity::FileIdentity;
+use super::{advice, schema};
+
+impl Sqlite {
+    /// Opens the database at `path`, and creates it if it does not exist. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// If it cannot be opened, was created by a later version or by another program, or is damaged.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let path = path.to_path_buf();
+        create_private(&path)?;
+        let options = options(&path);
+        let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
+        let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        schema::migrate(&mut writer, &path, &real_path).await?;
+        let pool = SqlitePoolOptions::new().max_connections(READ_CONNECTIONS).acquire_timeout(MAX_BUSY_WAIT);
+        let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
+        let place = FileIdentity::of(&path);
+        Ok(Self { path, real_path, identity: place, writer: Mutex::new(writer), readers })
+    }
+}
+
+/// Creates the file, readable only by its owner, if it does not exist. SQLite creates its other files with the same mode.
+fn create_private(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    match files::open_or_create(path, false) {
+        // SQLite would create the target of the link.
+        Err(error) if path.is_symlink() => Err(Error::Open { path: path.to_owned(), why: error.to_string() }),
+        // SQLite reports other errors again, with advice.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

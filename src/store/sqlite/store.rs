@@ -1,0 +1,150 @@
+//! The interface of a store, for SQLite.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use futures_util::FutureExt;
+use serde_json::Value;
+
+use crate::store::call_count::CallCount;
+use crate::store::database_files::database_files;
+use crate::store::error::Error;
+use crate::store::lock::RunLock;
+use crate::store::record::{ItemNumber, Record, StoredItem};
+use crate::store::run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+use crate::store::store::{Session, Store, StoreFuture};
+use crate::types::{Day, ItemKey, ProviderName, Spend, StepName, TargetName};
+
+use super::database::Sqlite;
+use super::runs::now;
+
+impl Store for Sqlite {
+    fn runs(&self) -> StoreFuture<'_, Vec<StoredRun>> {
+        self.all_runs().boxed()
+    }
+
+    fn run(&self, run: RunNumber) -> StoreFuture<'_, StoredRun> {
+        self.one_run(run).boxed()
+    }
+
+    fn state(&self, run: RunNumber) -> StoreFuture<'_, RunState> {
+        self.state_of(run).boxed()
+    }
+
+    fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()> {
+        self.set_state(run, state).boxed()
+    }
+
+    fn find_latest<'a>(&'a self, identity: &'a str) -> StoreFuture<'a, Option<StoredRun>> {
+        self.find_run(identity).boxed()
+    }
+
+    fn create<'a>(&'a self, identity: &'a str, metadata: &'a RunMetadata) -> StoreFuture<'a, RunNumber> {
+        self.create_run(identity, metadata).boxed()
+    }
+
+    fn lock(&self, run: RunNumber) -> Result<RunLock, Error> {
+        RunLock::take(&self.real_path, run)
+    }
+
+    fn files(&self, run: RunNumber) -> Vec<PathBuf> {
+        let mut files = database_files(&self.real_path);
+        files.push(RunLock::file(&self.real_path, run));
+        files
+    }
+
+    fn is_locked(&self, run: RunNumber) -> bool {
+        RunLock::is_taken(&self.real_path, run)
+    }
+
+    fn begin_session<'a>(
+        &'a self,
+        run: RunNumber,
+        metadata: Option<&'a RunMetadata>,
+        new_revision: bool,
+    ) -> StoreFuture<'a, Session> {
+        self.begin_session(run, metadata, new_revision).boxed()
+    }
+
+    fn finish_session<'a>(
+        &'a self,
+        run: RunNumber,
+        state: RunState,
+        outcome: &'a Value,
+    ) -> StoreFuture<'a, ()> {
+        self.touch_run(run, state, outcome).boxed()
+    }
+
+    fn record_outcome<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> StoreFuture<'a, ()> {
+        self.note_outcome(run, outcome).boxed()
+    }
+
+    fn write_records<'a>(&'a self, records: &'a [Record]) -> StoreFuture<'a, ()> {
+        self.write_records(records, Day::at(now())).boxed()
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        run: RunNumber,
+        keys: &'a [ItemKey],
+    ) -> StoreFuture<'a, Vec<Option<StoredItem>>> {
+        self.items_of(run, keys).boxed()
+    }
+
+    fn items(&self, run: RunNumber, after: ItemNumber, max: u32) -> StoreFuture<'_, Vec<StoredItem>> {
+        self.items_after(run, after, max).boxed()
+    }
+
+    fn failed(&self, run: RunNumber, after: ItemNumber, max: u32) -> StoreFuture<'_, Vec<StoredItem>> {
+        self.failed_after(run, after, max).boxed()
+    }
+
+    fn totals(&self, run: RunNumber) -> StoreFuture<'_, RunTotals> {
+        self.totals_of(run).boxed()
+    }
+
+    fn item_counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> StoreFuture<'a, RunTotals> {
+        self.counts_of(run, groups).boxed()
+    }
+
+    fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
+        self.booked_on(day).boxed()
+    }
+
+    fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
+        self.booked_by(run).boxed()
+    }
+
+    fn add_spend<'a>(
+        &'a self,
+        run: RunNumber,
+        day: Day,
+        spent: &'a BTreeMap<ProviderName, Spend>,
+    ) -> StoreFuture<'a, ()> {
+        self.book_more(run, day, spent).boxed()
+    }
+
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<TargetName, u64>) -> StoreFuture<'a, ()> {
+        self.count_calls_at(calls, now()).boxed()
+    }
+
+    fn calls_of_last_day(&self) -> StoreFuture<'_, Vec<CallCount>> {
+        self.calls_of_day_at(now()).boxed()
+    }
+
+    fn checkpoint(&self) -> StoreFuture<'_, ()> {
+        self.fold_journal().boxed()
+    }
+
+    fn answer_counts(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<StepName, u64>> {
+        self.answers_of(run).boxed()
+    }
+
+    fn delete_runs<'a>(&'a self, runs: &'a [RunNumber]) -> StoreFuture<'a, ()> {
+        self.forget_runs(runs).boxed()
+    }
+
+    fn vacuum(&self) -> StoreFuture<'_, ()> {
+        self.shrink_file().boxed()
+    }
+}

@@ -1,0 +1,149 @@
+//! The interface of a store.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use crate::types::{Day, ItemKey, ProviderName, Spend, StepName, TargetName};
+
+use super::call_count::CallCount;
+use super::error::Error;
+use super::lock::RunLock;
+use super::record::{ItemNumber, Record, StoredItem};
+use super::run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+
+/// How long a read or a write waits for another process that is writing before it fails.
+pub(crate) const MAX_LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// What a store can write and read. Data is durable when the call returns `Ok`.
+///
+/// # Errors
+/// Every method fails if the store cannot be read or written, or if its data is damaged. Nothing has been changed
+/// in that case.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Returns all runs, the latest first.
+    fn runs(&self) -> StoreFuture<'_, Vec<StoredRun>>;
+
+    /// Returns a run.
+    fn run(&self, run: RunNumber) -> StoreFuture<'_, StoredRun>;
+
+    /// Returns the state of a run.
+    fn state(&self, run: RunNumber) -> StoreFuture<'_, RunState>;
+
+    /// Sets the state of a run and nothing else.
+    fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()>;
+
+    /// Returns the latest run with that identity.
+    fn find_latest<'a>(&'a self, identity: &'a str) -> StoreFuture<'a, Option<StoredRun>>;
+
+    /// Creates an empty run in state [`RunState::Running`], without a session.
+    fn create<'a>(&'a self, identity: &'a str, metadata: &'a RunMetadata) -> StoreFuture<'a, RunNumber>;
+
+    /// Takes the lock of a run. Only its holder may work on the run.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another process holds it.
+    fn lock(&self, run: RunNumber) -> Result<RunLock, Error>;
+
+    /// Returns the files that are used while `run` is in progress, including those that do not exist yet.
+    fn files(&self, run: RunNumber) -> Vec<PathBuf> {
+        let _ = run;
+        Vec::new()
+    }
+
+    /// Returns whether a process holds the lock of a run.
+    fn is_locked(&self, run: RunNumber) -> bool;
+
+    /// Begins a session of a run. `metadata` replaces the stored metadata. `new_revision` invalidates the outcomes of
+    /// all items.
+    fn begin_session<'a>(
+        &'a self,
+        run: RunNumber,
+        metadata: Option<&'a RunMetadata>,
+        new_revision: bool,
+    ) -> StoreFuture<'a, Session>;
+
+    /// Sets the state and the outcome of a session that ends. A cancelled run stays cancelled, unless it is completed.
+    fn finish_session<'a>(
+        &'a self,
+        run: RunNumber,
+        state: RunState,
+        outcome: &'a Value,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Replaces the outcome of a run. Its state and `updated_at` do not change.
+    fn record_outcome<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> StoreFuture<'a, ()>;
+
+    /// Writes all records or none. Adds to today's spend what the steps cost beyond what this session had recorded.
+    fn write_records<'a>(&'a self, records: &'a [Record]) -> StoreFuture<'a, ()>;
+
+    /// Returns the stored items with these keys, in the order of the keys.
+    fn look_up<'a>(&'a self, run: RunNumber, keys: &'a [ItemKey])
+    -> StoreFuture<'a, Vec<Option<StoredItem>>>;
+
+    /// Returns at most `max` items after `after`, in order.
+    fn items(&self, run: RunNumber, after: ItemNumber, max: u32) -> StoreFuture<'_, Vec<StoredItem>>;
+
+    /// Returns at most `max` failed items after `after`, in order.
+    fn failed(&self, run: RunNumber, after: ItemNumber, max: u32) -> StoreFuture<'_, Vec<StoredItem>>;
+
+    /// Returns the counts of a run's items and their usage.
+    fn totals(&self, run: RunNumber) -> StoreFuture<'_, RunTotals>;
+
+    /// Returns the counts of the items in these ranges, both ends included, without their usage.
+    fn item_counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> StoreFuture<'a, RunTotals>;
+
+    /// Returns the spend of a day, UTC, of all runs including deleted ones.
+    fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
+
+    /// Returns the spend of a run on all days.
+    fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
+
+    /// Adds spend that is in no record: attempts whose end was never reported.
+    fn add_spend<'a>(
+        &'a self,
+        run: RunNumber,
+        day: Day,
+        spent: &'a BTreeMap<ProviderName, Spend>,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Counts calls that were sent, by target, for the daily limits.
+    fn count_calls<'a>(&'a self, calls: &'a BTreeMap<TargetName, u64>) -> StoreFuture<'a, ()>;
+
+    /// Returns the counted calls of the last 24 hours, of all runs including deleted ones.
+    fn calls_of_last_day(&self) -> StoreFuture<'_, Vec<CallCount>>;
+
+    /// Returns how many items have an answer for each step.
+    fn answer_counts(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<StepName, u64>>;
+
+    /// Copies the journal beside the database into it, as far as this delays no other connection.
+    fn checkpoint(&self) -> StoreFuture<'_, ()> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    /// Deletes runs with all their data, except their spend. The space is reused; [`vacuum`](Self::vacuum) returns it
+    /// to the file system.
+    fn delete_runs<'a>(&'a self, runs: &'a [RunNumber]) -> StoreFuture<'a, ()>;
+
+    /// Returns the space of deleted runs to the file system, unless a run is in progress.
+    fn vacuum(&self) -> StoreFuture<'_, ()>;
+}
+
+/// The result of a store operation.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, Error>>;
+
+/// A session of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    /// The number of the session, from 1.
+    pub number: i64,
+    /// The current revision of the run.
+    pub revision: i64,
+    /// The number of the last item; 0 if there is none.
+    pub last_item: ItemNumber,
+}

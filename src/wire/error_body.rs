@@ -1,0 +1,90 @@
+//! Finds the `error` in a response body, or the text of a body without one.
+//!
+//! Accepts JSON of several structures, a web page, plain text and an empty body. Never fails.
+
+use serde_json::Value;
+
+use crate::types::{Cause, Class, Failure};
+
+use super::http_error;
+
+/// The content of an error body.
+#[derive(Debug, PartialEq)]
+pub(super) enum ErrorBody {
+    /// The value of `error`, an object or a string. The body may be an array around it.
+    Error(Value),
+    /// The text of any other body; may be empty.
+    Text(String),
+}
+
+impl ErrorBody {
+    pub(super) fn read(body: &[u8]) -> Self {
+        let mut json = match serde_json::from_slice(body) {
+            Ok(Value::Array(mut all)) if !all.is_empty() => all.swap_remove(0),
+            Ok(json) => json,
+            Err(_) => return Self::Text(http_error::plain_text(body)),
+        };
+        if let Some(error) = json.get_mut("error").filter(|error| error.is_object() || error.is_string()) {
+            return Self::Error(error.take());
+        }
+        Self::Text(match ["message", "detail"].iter().find_map(|name| json.get(name)).unwrap_or(&json) {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        })
+    }
+}
+
+/// Returns the message of an `error`, which may be a string itself.
+pub(super) fn error_message(error: &Value) -> &str {
+    error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or_default()
+}
+
+/// Creates the failure of a success response whose body is not an answer.
+pub(super) fn unreadable(body: &[u8], error: &serde_json::Error) -> Failure {
+    let start = String::from_utf8_lossy(&body[..body.len().min(64)]);
+    let message = if http_error::looks_like_html(&start) {
+        format!("received a web page instead of an answer: {}", http_error::plain_text(body))
+    } else {
+        format!("cannot read the answer: {error}")
+    };
+    http_error::failure(Class::Unreadable, None, &message).with_cause(Cause::NotAnApi)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_found_in_every_structure() {
+        for body in [r#"{"error":{"message":"no"}}"#, r#"[{"error":{"message":"no"}}]"#, r#"{"error":"no"}"#]
+        {
+            let ErrorBody::Error(error) = ErrorBody::read(body.as_bytes()) else { panic!("{body}") };
+            assert_eq!(error_message(&error), "no", "{body}");
+        }
+    }
+
+    #[test]
+    fn any_other_body_yields_its_text() {
+        let cases = [
+            (r#"{"detail":"gone"}"#, "gone"),
+            (r#"{"message":"no","error":null}"#, "no"),
+            (r#"{"detail":[{"loc":["body"]}]}"#, r#"[{"loc":["body"]}]"#),
+            ("[]", "[]"),
+            ("null", ""),
+            ("", ""),
+            ("<html><title>Bad gateway</title>", "Bad gateway"),
+            ("upstream died", "upstream died"),
+        ];
+        for (body, text) in cases {
+            assert_eq!(ErrorBody::read(body.as_bytes()), ErrorBody::Text(text.to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_web_page_is_unreadable_and_its_message_contains_the_title() {
+        let page = b"<html><title>Sign in</title></html>";
+        let failure = unreadable(page, &serde_json::from_slice::<Value>(page).unwrap_err());
+        assert_eq!(&*failure.message, "received a web page instead of an answer: Sign in");
+    }
+}
