@@ -12,7 +12,7 @@ pub struct ClockError;
 /// Checks that the time of the system clock can be written as a date.
 ///
 /// # Errors
-/// When it cannot.
+/// If it cannot.
 pub(crate) fn check() -> Result<(), ClockError> {
     at(SystemTime::now()).map(drop)
 }

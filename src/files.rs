@@ -94,7 +94,7 @@ pub(crate) fn open_unlinked(path: &Path, mut options: OpenOptions) -> io::Result
 /// Syncs the folder of `path` to the disk, so that the new name of a renamed file survives a power loss.
 ///
 /// # Errors
-/// When the disk fails. A folder that cannot be read, or a file system that cannot sync folders, is no error.
+/// If the disk fails. A folder that cannot be read, or a file system that cannot sync folders, is no error.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(folder) = File::open(folder) else { return Ok(()) };

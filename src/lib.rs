@@ -1,8 +1,8 @@
-//! Processes large numbers of LLM calls concurrently, and loses none of them.
+//! Sends large numbers of LLM requests through a pipeline and resumes after a crash.
 //!
 //! The input is a list of *items*. A *pipeline* defines the prompts for each item and their order. *Providers*
-//! answer: any server with the API of OpenAI, Anthropic or Gemini. Pointsman keeps every provider within its
-//! limits, sends a request to another provider when one fails, and checks each answer.
+//! answer: any server with the API of OpenAI, Anthropic or Gemini. Pointsman paces requests to the limits of each
+//! provider, sends a failed request to another provider, and validates each answer.
 //!
 #![cfg_attr(feature = "server", doc = "```")]
 #![cfg_attr(not(feature = "server"), doc = "```no_run")]
@@ -48,7 +48,7 @@
 //! }
 //! ```
 //!
-//! [`Pointsman::ask`] sends one request without a pipeline. Your own actors can send requests to the address that
+//! [`Pointsman::ask`] sends one request without a pipeline. actix actors can send requests to the address that
 //! [`Pointsman::router`] returns; `examples/embed.rs` does so in an actix-web app.
 //!
 //! # Modules
@@ -82,19 +82,23 @@
 //!
 //! # Features
 //!
-//! `cli`, `server` and `sqlite` are enabled by default. A program that embeds Pointsman rarely needs them:
-//! `pointsman = { version = "0.1", default-features = false }`.
+//! `cli`, `server` and `sqlite` are enabled by default. A program that embeds Pointsman needs only `sqlite`, to
+//! store and resume runs:
+//! `pointsman = { path = "../pointsman", default-features = false, features = ["sqlite"] }`.
 //!
 //! - `cli`: the program `pointsman`, with its crates for arguments and output.
 //! - `server`: the simulator, and with it `base_url = "simulator"`. Without it such a provider, or a
 //!   [simulated](Config::simulated) configuration, is refused at the start.
 //! - `sqlite`: the store in an SQLite file, with bundled SQLite. Without it no run can be stored.
+//! - `exact-numbers`: keeps all digits of integers above 64 bits; `cli` enables it. It changes `serde_json` for the
+//!   whole program.
+//! - `bench`: opens the admission of calls to `benches/`; not a part of the API.
 //! - `chaos`: for tests only: lets actors and calls panic at named failure points. Without it no such code is
 //!   compiled.
 //!
 //! The library handles no signals, installs no logger and ends no process. It logs through `tracing` and runs on
 //! its own threads, so it works in programs that use actix, plain tokio, or neither. A build with
-//! `panic = "abort"` is refused: a panic costs one call or one actor, never the process.
+//! `panic = "abort"` is refused, because a panic is caught at the call, item or actor in which it happens.
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("pointsman isolates panics and needs panic = \"unwind\"");

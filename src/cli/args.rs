@@ -15,7 +15,7 @@ use crate::types::{Class, duration};
 use super::exit;
 use super::pause::PauseArgs;
 
-/// Processes large numbers of LLM calls concurrently, and loses none of them.
+/// Sends large numbers of LLM requests within the limits of the providers, and resumes after a crash.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = exit::HELP, disable_help_subcommand = true)]
 pub(super) struct Args {
@@ -29,9 +29,9 @@ pub(super) enum Command {
     Run(Run),
     /// Estimate the calls, tokens, cost and duration of a run.
     Plan(Plan),
-    /// Resume a run: the latest that is not complete, or the given one.
+    /// Resume a run: the given one, or the latest unfinished one.
     Resume(Resume),
-    /// Process only the failed items of a run again.
+    /// Process the failed items of a run again.
     Retry(Retry),
     /// List the stored runs.
     Runs(Runs),
@@ -41,7 +41,7 @@ pub(super) enum Command {
     Results(Results),
     /// List the failed items of a run, each with its error.
     Failures(OneRun),
-    /// Cancel a run, even one of another process. The same command then begins a new run.
+    /// Cancel a run, even one that another process works on. Repeating its `run` command then begins a new run.
     Cancel(Cancel),
     /// Delete runs with all of their answers.
     Delete(Delete),
@@ -95,7 +95,7 @@ pub(super) struct Run {
     pub(super) stored: StoredRunArgs,
     #[command(flatten)]
     pub(super) pause: PauseArgs,
-    /// Begin a new run although one for the same files is stored, and process every item again.
+    /// Begin a new run even if one for the same files is stored, and process every item again.
     #[arg(long)]
     pub(super) new: bool,
     #[command(flatten)]
@@ -108,11 +108,11 @@ pub(super) struct StoredRunArgs {
     /// The store for runs, `sqlite:FILE` or `none` [default: `[store] url`, else sqlite:pointsman.db].
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<StoreUrl>,
-    /// Resume although the pipeline, a model or a price has changed.
+    /// Resume even if the pipeline, a model or a price has changed.
     #[arg(long)]
     pub(super) accept_changes: bool,
-    /// Pause the run when all its sessions together have spent this much, in US dollars such as 5.00. `none`
-    /// removes the cap [default: the cap that was last set for the run, else `[budget] run`].
+    /// Pause the run when it has spent this much in total, in US dollars such as 5.00. `none` removes the cap
+    /// [default: the cap that was last set for the run, else `[budget] run`].
     #[arg(long, value_name = "USD", value_parser = max_cost, allow_negative_numbers = true)]
     pub(super) max_cost: Option<MaxCost>,
 }
@@ -120,13 +120,13 @@ pub(super) struct StoredRunArgs {
 /// Output options of a run.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Show {
-    /// Show no progress and no report, only problems.
+    /// Show only errors and, if the exit code is not 0, a summary line.
     #[arg(long, short, conflicts_with = "json")]
     pub(super) quiet: bool,
     /// Write everything to stderr as JSON lines: `progress`, `report`, `note`, `error`, `diagnostics`, `log`.
     #[arg(long)]
     pub(super) json: bool,
-    /// Show the log: -v each failed call, -vv everything.
+    /// Show the log: -v shows each failed call, -vv shows everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
@@ -141,7 +141,8 @@ pub(super) struct Plan {
     /// The format of the items [default: by the file's name, else by its first byte].
     #[arg(long, value_name = "FORMAT")]
     pub(super) input_format: Option<ItemFormat>,
-    /// Process this many items and base the estimate on them. They are stored as part of the later run.
+    /// Process this many items now, which costs money, and base the estimate on them. Their results are part of
+    /// the later run.
     #[arg(long, value_name = "ITEMS")]
     pub(super) sample: Option<usize>,
     /// The configuration [default: config.toml if it exists, else the environment].

@@ -15,17 +15,17 @@ pub enum Exit {
     Usage,
     /// The configuration or the pipeline is invalid; nothing was run.
     Configuration,
-    /// The input could not be read, or the output or the store could not be written; or an output file does not
-    /// belong to the run.
+    /// The input could not be read, or the output or the store could not be written, or an output exists that
+    /// the run did not write.
     IoError,
     /// A spending cap was reached, no provider could answer for too long, or too many items failed; the run can be
     /// resumed.
     Paused,
-    /// Internal error; completed work was saved.
+    /// Internal error; stored answers are kept.
     Internal,
     /// The run was stopped before its end.
     Interrupted,
-    /// The reader of the output has closed it, as `head` does. This is no error, and no message is shown.
+    /// The program that reads the output closed the pipe, as `head` does. This is no error, and no message is shown.
     BrokenPipe,
 }
 
@@ -36,11 +36,11 @@ Exit codes:
     1  some items failed or were not processed, or some input records were rejected
     2  the arguments are invalid
     3  the configuration or the pipeline is invalid; nothing was run
-    4  the input, an output or the store failed; or an output file does not belong to the run
+    4  the input, an output or the store failed, or an output exists that the run did not write
     5  paused: a budget is exhausted, no provider could answer, or too many items failed; resume it
-   70  internal error; completed work was saved
+   70  internal error; stored answers are kept
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
-  141  the reader of the output has closed it";
+  141  the program that reads the output (such as head) closed the pipe";
 
 impl Exit {
     /// Returns the exit code of a run with this report.

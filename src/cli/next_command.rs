@@ -13,16 +13,16 @@ pub(super) struct NextCommand<'a> {
     pub(super) run: RunNumber,
     /// Its store.
     pub(super) url: &'a StoreUrl,
-    /// The option by which another command finds the same store, where one is needed.
+    /// The option by which another command finds the same store, if one is needed.
     pub(super) store_option: &'a str,
-    /// The classes of failed items that its session processed again, where it processed only those.
+    /// The classes of failed items that its session processed again, if it processed only those.
     pub(super) retry: Option<&'a [Class]>,
     /// Whether its items come from stdin, which no command can read again.
     pub(super) is_from_stdin: bool,
 }
 
 impl NextCommand<'_> {
-    /// Returns the advice for a run that has items left; `None` where nothing is left.
+    /// Returns the advice for a run that has items left; `None` if nothing is left.
     pub(super) fn of(&self, report: &Report) -> Option<String> {
         let Self { run, url, store_option, .. } = self;
         let is_budget_pause = report.paused_class.is_none_or(|class| class == Class::Budget);

@@ -6,22 +6,23 @@ use crate::config::{MaxHold, RunSettings};
 use crate::run::MaxFailures;
 use crate::runtime::PauseOptions;
 
-/// How long a run holds where neither the command nor the configuration sets a limit.
+/// How long a run holds if neither the command nor the configuration sets a limit.
 const DEFAULT_MAX_HOLD: Duration = Duration::from_mins(10);
 
 /// When a run pauses.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct PauseArgs {
-    /// Hold without a time limit while an account, a limit or a provider blocks all requests [default: pause after
-    /// `[run] max_hold`, else after 10 minutes].
+    /// Hold without a time limit while no request can succeed, because an account or a limit is exhausted or a
+    /// provider is down [default: pause after `[run] max_hold`, else after 10 minutes].
     #[arg(long)]
     pub(super) wait: bool,
-    /// Fail the items whose requests hold for longer than a run may hold, instead of pausing; `retry` processes
-    /// them again. Items that have not begun stay open.
+    /// Instead of pausing after `max_hold`, fail the items whose requests are held; `retry` processes them
+    /// again. Items that have not started are left for `resume`.
     #[arg(long, conflicts_with = "wait")]
     pub(super) give_up: bool,
-    /// Pause when this many items have failed for reasons of their own: a number, a share such as 5%, or none
-    /// [default: `[run] max_failures`, else 50 in a row with none completed between them].
+    /// Pause when this many items have failed, not counting failures of providers, limits and accounts: a
+    /// number, a share such as 5%, or none [default: `[run] max_failures`, else 50 in a row with none
+    /// completed between them].
     #[arg(long, value_name = "ITEMS", allow_negative_numbers = true)]
     pub(super) max_failures: Option<MaxFailures>,
 }

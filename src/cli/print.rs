@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
 
 use crate::terminal_text;
@@ -68,7 +69,7 @@ fn to_stderr(text: &str) {
 /// Writes lines of text to stdout.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// If standard output cannot be written.
 pub(super) fn print(text: &str) -> Result<(), StdoutError> {
     Ok(writeln!(io::stdout(), "{}", terminal_text::lines(text))?)
 }
@@ -76,7 +77,7 @@ pub(super) fn print(text: &str) -> Result<(), StdoutError> {
 /// Writes JSON to stdout.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// If standard output cannot be written.
 pub(super) fn print_json(json: &str) -> Result<(), StdoutError> {
     Ok(writeln!(io::stdout(), "{}", terminal_text::json(json))?)
 }
@@ -93,7 +94,7 @@ impl Listing {
     /// Writes one line of text.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    /// If standard output cannot be written.
     pub(super) fn show(&mut self, text: &str) -> Result<(), StdoutError> {
         Ok(writeln!(self.0, "{}", terminal_text::line(text))?)
     }
@@ -101,7 +102,7 @@ impl Listing {
     /// Writes one line of JSON.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    /// If standard output cannot be written.
     pub(super) fn show_json(&mut self, json: &str) -> Result<(), StdoutError> {
         Ok(writeln!(self.0, "{}", terminal_text::json(json))?)
     }
@@ -109,7 +110,7 @@ impl Listing {
     /// Writes the rest of the buffer.
     ///
     /// # Errors
-    /// When standard output cannot be written.
+    /// If standard output cannot be written.
     pub(super) fn finish(mut self) -> Result<(), StdoutError> {
         Ok(self.0.flush()?)
     }
@@ -123,7 +124,7 @@ pub(super) fn stderr_is_terminal() -> bool {
 /// Shows an error in the arguments, or the requested help.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// If standard output cannot be written.
 pub(super) fn usage(error: &clap::Error) -> Result<Exit, StdoutError> {
     let text = error.render().to_string();
     let print_with_clap = || error.print().and_then(|()| io::stdout().flush());
@@ -137,7 +138,24 @@ pub(super) fn usage(error: &clap::Error) -> Result<Exit, StdoutError> {
     } else {
         eprint_lines(text.trim_end());
     }
+    if let Some((old, new)) = renamed_word(error) {
+        eprint_lines(&format!("\n`{old}` is now called `{new}`"));
+    }
     Ok(Exit::Usage)
+}
+
+/// Words of the command line that earlier versions called otherwise, each with the new one.
+const RENAMED_WORDS: [(&str, &str); 4] =
+    [("--from", "--input-format"), ("--to", "--output-format"), ("failed", "failures"), ("forget", "delete")];
+
+/// Returns the old word that was refused, and its new name.
+fn renamed_word(error: &clap::Error) -> Option<(&'static str, &'static str)> {
+    let refused = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].map(|kind| error.get(kind));
+    let is_refused = |word: &str| {
+        let is_word = |value: &&ContextValue| matches!(value, ContextValue::String(text) if text == word);
+        refused.into_iter().flatten().any(|value| is_word(&value))
+    };
+    RENAMED_WORDS.into_iter().find(|(old, _)| is_refused(old))
 }
 
 /// Prints panics without characters that a terminal would act on, because their text may have data.

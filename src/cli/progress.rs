@@ -16,7 +16,7 @@ use super::print::{StdoutError, eprint_colored, eprint_lines, stderr_is_terminal
 pub(super) use super::print::{eprint_json, eprint_line};
 use super::status;
 
-/// How often a line is written where the display cannot be redrawn.
+/// How often a line is written if the display cannot be redrawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a JSON line is written.
@@ -75,7 +75,7 @@ impl Mode {
         exit
     }
 
-    /// Shows an error with the chain of its causes, and returns `exit`. Shows nothing where the reader of an
+    /// Shows an error with the chain of its causes, and returns `exit`. Shows nothing if the program that reads an
     /// output has closed it.
     pub(super) fn fail(self, error: &anyhow::Error, exit: Exit) -> Exit {
         if is_broken_pipe(error) {
@@ -115,7 +115,7 @@ impl Mode {
     }
 }
 
-/// Returns whether the reader of an output has closed it, as `head` does.
+/// Returns whether the program that reads an output has closed it, as `head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(sink::Error::is_broken_pipe)
         || error.downcast_ref().is_some_and(StdoutError::is_broken_pipe)

@@ -40,7 +40,7 @@ const MAX_ACTOR_SHUTDOWN: Duration = Duration::from_secs(1);
 pub(super) struct ResumeTarget {
     /// The run with this number, regardless of its files.
     pub(super) run: Option<RunNumber>,
-    /// Only the failed items of these classes, or of all where the list is empty.
+    /// Only the failed items of these classes, or of all if the list is empty.
     pub(super) retry: Option<Vec<Class>>,
 }
 
@@ -252,7 +252,7 @@ impl Session<'_> {
         }
     }
 
-    /// Returns the option by which another command finds the same store, where one is needed.
+    /// Returns the option by which another command finds the same store, if one is needed.
     fn store_option(&self) -> String {
         self.args.stored.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default()
     }
@@ -278,7 +278,7 @@ impl Session<'_> {
         Ok(Some(self.pointsman.prepare_run(pipeline, options).await?))
     }
 
-    /// Refuses an items file without items where the run has finished some, before anything is changed: a failed
+    /// Refuses an items file without items if the run has finished some, before anything is changed: a failed
     /// export must not empty the output. A file that cannot be read is reported later, and a pipe is not checked.
     fn refuse_empty_input(&self, pipeline: &Pipeline, prepared: &PreparedRun) -> anyhow::Result<()> {
         let Some(number) = prepared.number().filter(|_| prepared.has_finished_items() && self.reads_items())

@@ -56,7 +56,7 @@ fn as_json(run: &StoredRun, state: &str, totals: &RunTotals) -> Value {
     })
 }
 
-/// Returns the known part of the cost; `None` where nothing is known.
+/// Returns the known part of the cost; `None` if nothing is known.
 fn dollars(totals: &RunTotals) -> Option<f64> {
     let known = totals.usage.calls_of_unknown_cost == 0 || totals.usage.cost.0 > 0;
     known.then(|| totals.usage.cost.0 as f64 / 1e9)

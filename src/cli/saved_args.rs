@@ -19,11 +19,11 @@ pub(super) struct SavedArgs {
     directory: PathBuf,
     pipeline: PathBuf,
     items: PathBuf,
-    /// `from` in runs of versions before 0.2.
+    /// `from` in runs of earlier builds.
     #[serde(alias = "from")]
     input_format: Option<ItemFormat>,
     out: PathBuf,
-    /// `to` in runs of versions before 0.2.
+    /// `to` in runs of earlier builds.
     #[serde(alias = "to")]
     output_format: Option<LineFormat>,
     /// Missing in runs of earlier versions.
@@ -112,8 +112,7 @@ impl SavedArgs {
         [Some(self.pipeline), Some(self.items), self.config].into_iter().flatten().collect()
     }
 
-    /// Returns the files by which the run recognizes that it is up to date; none where one of them is a stream or
-    /// a report.
+    /// Returns the files that show whether the run is up to date; none if one of them is a stream or a report.
     pub(super) fn tracked_files(&self) -> Vec<PathBuf> {
         let files: Vec<_> = [&self.items, &self.out].into_iter().chain(&self.rejects).collect();
         let stay = files.iter().all(|file| !is_dash(file)) && self.report.is_none();

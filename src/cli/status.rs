@@ -101,7 +101,7 @@ fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
     console::truncate_str(&reason, free_columns, "…").into_owned() + &time
 }
 
-/// Formats a time in UTC, with its date where it is a day or more away.
+/// Formats a time in UTC, with its date if it is a day or more away.
 fn time_of_day(at: Timestamp, seconds: f64) -> String {
     let format = if seconds < 86_400.0 { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
     at.strftime(format).to_string()

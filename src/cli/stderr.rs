@@ -36,7 +36,7 @@ struct State {
     dropped: u64,
 }
 
-/// The queue of the process; `None` where stderr is written to directly.
+/// The queue of the process; `None` if stderr is written to directly.
 static QUEUE: OnceLock<Option<Queue>> = OnceLock::new();
 
 /// Writes `text` and a newline.

@@ -162,7 +162,7 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// Returns a line with the results of the items, marked where answers are simulated.
+/// Returns a line with the results of the items, marked if answers are simulated.
 pub(super) fn summary(report: &Report) -> String {
     let items = &report.items;
     let mut counts = Vec::new();

@@ -29,7 +29,7 @@ pub struct BudgetSettings {
 /// Reads a cap in US dollars.
 ///
 /// # Errors
-/// When the text is not an amount above 0 and at most a billion.
+/// If the text is not an amount above 0 and at most a billion.
 pub fn parse_cap(text: &str) -> Result<NanoUsd, String> {
     let number = text.trim().trim_start_matches('$').parse();
     nano_usd(number.map_err(|_| format!("{text:?} is not a cap; write US dollars, such as 5.00"))?)

@@ -115,7 +115,7 @@ impl Check<'_> {
         let breaker = &settings.breaker;
         self.duration_order(
             &path,
-            ("pause", breaker.open_duration),
+            ("open_duration", breaker.open_duration),
             ("max_open_duration", breaker.max_open_duration),
             diagnostics,
         );
@@ -172,7 +172,10 @@ impl Check<'_> {
 
     fn route(&self, name: &RouteName, route: &Route, diagnostics: &mut Diagnostics) {
         let path = ["route", name.as_str(), "targets"];
-        if route.targets.is_empty() && !self.has_parse_error(&path) {
+        // The old name of the key is an error already.
+        let old_path = ["route", name.as_str(), "lanes"];
+        let is_reported = self.has_parse_error(&path) || self.spans.contains(&old_path);
+        if route.targets.is_empty() && !is_reported {
             let diagnostic = self.spans.diagnostic(&path, format!("route `{name}` has no targets"));
             diagnostics.push(
                 diagnostic.with_help(format!("list them in order of preference: {}", self.example_targets())),

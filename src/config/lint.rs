@@ -293,7 +293,11 @@ impl<'a> Linter<'a> {
         let has_output = limits.tokens_per_minute.is_some() || limits.output_tokens_per_minute.is_some();
         for (key, does_nothing, needs) in [
             ("per_model", limits.per_model && request_and_token_limits == [None; 4], "a limit"),
-            ("shared", limits.shared_across_keys && request_and_token_limits == [None; 4], "a limit"),
+            (
+                "shared_across_keys",
+                limits.shared_across_keys && request_and_token_limits == [None; 4],
+                "a limit",
+            ),
             (
                 "bucket",
                 limits.bucket != BucketSize::Minute && request_and_token_limits == [None; 4],

@@ -103,6 +103,7 @@ fn one_wrong_value_results_in_one_error() {
         "[provider.a]\nkeys = ['env:A']\nmodels = 3\n[route.r]\ntargets = ['a/m']",
         "[provider.a]\nbase_url = 'x'\nmodels.m = {}\n[route.r]\ntargets = ['a/m']",
         "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\n[route.r]\ntargets = 'a/m'",
+        "[provider.a]\nbase_url = 'http://x'\nmodels.m = {}\n[route.r]\nlanes = ['a/m']",
         "[provider.a]\nbase_url = 'http://x'\nmodels.m.name = ''",
         "[provider.a]\nkeys = ['env:A', 'env:A']\nmodels.m = {}",
         "[provider.a]\nkeys = ['env:A']\nrotate_every = '1h'\nmodels.m = {}",

@@ -1,9 +1,9 @@
 //! Circuit breaker of one target.
 //!
 //! Closed: calls are admitted. Open: calls are rejected. Half-open: one probe is admitted and its result
-//! decides. A target that is only impaired (the breaker tripped by failure rate or as unresponsive, not by
-//! consecutive failures) still admits calls that have no other target, as forced calls; a streak of failed
-//! forced calls marks it as down. The breaker never sleeps and reads no clock; the owner passes `now`.
+//! decides. A breaker that opened because of the failure rate or unresponsiveness still admits calls that
+//! have no other target (*forced* calls); consecutive failures of forced calls open it for them, too. The
+//! breaker never sleeps and reads no clock; the owner passes `now`.
 
 use std::time::Duration;
 
@@ -84,16 +84,16 @@ pub struct Breaker {
     trip_reason: Option<TripReason>,
     /// Openings since it last closed after a success.
     consecutive_openings: u32,
-    /// The latest instant until which the provider requested no calls, during this outage.
+    /// The latest end of a wait that the provider requested during this outage.
     provider_wait_until: Option<Instant>,
-    /// Of the ordinary calls of this epoch.
+    /// Outcomes of the ordinary calls of this epoch.
     outcomes: OutcomeWindow,
-    /// Of the forced calls of this outage.
+    /// Outcomes of the forced calls of this outage.
     forced_outcomes: OutcomeWindow,
 }
 
 impl Breaker {
-    /// Makes a closed breaker.
+    /// Creates a closed breaker.
     pub fn new(settings: BreakerSettings) -> Self {
         Self {
             settings,
@@ -238,8 +238,8 @@ impl Breaker {
         self.count_failure(token, Evidence::Overload, now, jitter);
     }
 
-    /// Records a failure of a call although the target has answered others that were sent later: it belongs
-    /// to no streak. `jitter` as for [`Self::record_failure`].
+    /// Records a failure of a call while the target has answered calls that were sent later. It does not
+    /// count toward a streak. `jitter` as for [`Self::record_failure`].
     pub fn record_isolated_failure(&mut self, token: BreakerToken, now: Instant, jitter: f64) {
         self.count_failure(token, Evidence::Isolated, now, jitter);
     }
@@ -347,7 +347,7 @@ impl Breaker {
         }
     }
 
-    /// Returns the open state that the provider's wait demands, if that is the longer one.
+    /// Returns the open state that the provider's wait requires, if that is longer than the current one.
     fn open_until_provider_wait(&self) -> Option<State> {
         let until = match self.state {
             State::Open { until } => self.provider_wait_until?.max(until),

@@ -38,7 +38,7 @@ pub struct CapReached {
 }
 
 impl Budget {
-    /// Makes a budget of which `spent` is used already; without a cap it only counts.
+    /// Creates a budget of which `spent` is used already; without a cap it only counts.
     pub fn new(cap: Option<NanoUsd>, spent: Spend) -> Self {
         Self { cap, spent, ..Self::default() }
     }

@@ -32,9 +32,9 @@ pub(super) struct Ceiling {
 }
 
 impl Ceiling {
-    /// Returns the ceiling after a reduction from `from` to `to`, where an attempt sent as the `fewest`th
-    /// in flight was rejected. `known` is the previous ceiling; `time_to_headers` is the provider's mean
-    /// time to response headers.
+    /// Returns the ceiling after a reduction from `from` to `to`. `fewest` is the smallest number in
+    /// flight at which an attempt was rejected. `known` is the previous ceiling; `time_to_headers` is the
+    /// provider's mean time to response headers.
     pub(super) fn after_reduction(
         known: Option<Self>,
         (from, to, fewest): (usize, usize, usize),

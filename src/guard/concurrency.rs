@@ -7,23 +7,23 @@
 //! provider accepts 40 of 512 attempts, its 472 rejections lower the limit to 40. If a provider rejects 2%
 //! at random at any concurrency, the limit stays. `overload_detector.rs` distinguishes the two cases.
 //!
-//! The fewest attempts in flight that caused overload are the *ceiling*. The limit returns to just below
-//! it, or to where it has been before, within a few round trips. The ceiling is trusted for a quarter of
-//! its age: after an incident of a few seconds the limit is restored within seconds, and a ceiling that
-//! persists is exceeded less and less often, in steps of 1, 2, 4 and so on. Growth also stops where it
-//! brings no more throughput (`throughput_probe.rs`, a gradient by goodput). Long latencies alone do not
-//! lower the limit.
+//! The smallest number of attempts in flight that caused overload is the *ceiling*. The limit returns to
+//! just below it, or to where it has been before, within a few round trips. The ceiling is trusted for a
+//! quarter of its age: after an incident of a few seconds the limit is restored within seconds, and a
+//! ceiling that persists is exceeded less and less often, in steps of 1, 2, 4 and so on. Growth also stops
+//! where it brings no more throughput (`throughput_probe.rs`, a gradient by goodput). Long latencies alone
+//! do not lower the limit.
 //!
 //! Why none of the usual algorithms is used as it is:
 //!
-//! - AIMD of Netflix' concurrency-limits (`AIMDLimit`: times 0.9 for any drop) and of vector's adaptive
+//! - AIMD, as in Netflix's concurrency-limits (`AIMDLimit`: times 0.9 for any drop) and vector's adaptive
 //!   request concurrency (`controller.rs`: times 0.9 for any round with back pressure, plus one for one
-//!   without) only ever decreases under random rejections: with 2% of them and 512 in flight, almost every
-//!   round has one. The first version here had this defect.
-//! - Gradients by latency (Netflix' `Gradient2Limit` and `VegasLimit`, Envoy's adaptive concurrency filter)
-//!   compare the current latency with that under little load. A model takes a second or a minute to answer,
-//!   depending on the request. Envoy also measures its base by admitting only three requests at a time,
-//!   every minute. Neither counts rejections as such.
+//!   without), only decreases under random rejections. With 2% of them and 512 in flight, almost every
+//!   round has one.
+//! - Gradients by latency (Netflix's `Gradient2Limit` and `VegasLimit`, Envoy's adaptive concurrency
+//!   filter) compare the current latency with that under little load. A model takes a second or a minute to
+//!   answer, depending on the request. Envoy also measures its base by admitting only three requests at a
+//!   time, every minute. Neither counts rejections as such.
 //! - DCTCP halves the share, because its marks arrive before the queue is full. Here an overload response
 //!   is a lost attempt, and the excess is exactly the number of rejected attempts.
 //!
@@ -85,7 +85,7 @@ impl InFlightToken {
 pub enum ConcurrencyOutcome {
     /// It was answered completely.
     Answered,
-    /// The provider signaled overload: 429, 529.
+    /// The provider signaled overload: a 429 without a known limit, a 503 or a 529.
     Throttled,
     /// It had no response for too long.
     TimedOut,
@@ -100,11 +100,11 @@ pub struct ConcurrencyLimit {
     max: usize,
     limit: usize,
     in_flight: usize,
-    /// Those of them that are stalled: they probably never end and use no capacity.
+    /// Attempts in flight that are stalled: they will probably never end, and use no capacity.
     stalled: usize,
     /// Incremented when the limit is lowered: calls sent before were sent under another limit.
     epoch: u64,
-    /// Whether the provider has never signalled overload.
+    /// Whether the provider has never signaled overload.
     is_unchallenged: bool,
     /// The limit before an outage, until it is reached again; zero without an outage.
     limit_before_outage: usize,
@@ -112,7 +112,7 @@ pub struct ConcurrencyLimit {
     max_accepted_in_flight: usize,
     /// Accepted calls since the limit last grew by a step.
     accepted_since_step: usize,
-    /// Size of the next step, where the limit does not grow with every call.
+    /// Size of the next step, if the limit does not grow with every call.
     next_step: usize,
     /// When it last grew by a step.
     stepped_at: Option<Instant>,
@@ -126,7 +126,7 @@ pub struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// Makes a limit at its start value.
+    /// Creates a limit at its start value.
     pub fn new(settings: ConcurrencySettings) -> Self {
         let [min, start, max] =
             [settings.min, settings.start, settings.max].map(|number| number.get() as usize);
@@ -206,7 +206,8 @@ impl ConcurrencyLimit {
     pub fn record_sent(&mut self, rate_limited: bool, now: Instant) -> InFlightToken {
         self.in_flight += 1;
         if rate_limited && self.is_unchallenged && self.limit_before_outage == 0 {
-            // A known rate limit admitted more than this limit: an overload response is about that number.
+            // The rate limit admitted more calls than this limit. An overload response refers to that
+            // larger number.
             self.limit = self.limit.max(self.active().min(self.max));
         }
         let in_flight = self.active();
@@ -219,7 +220,7 @@ impl ConcurrencyLimit {
     }
 
     /// Records that the provider accepted a call: the headers of a success have arrived, or the whole
-    /// response where headers cannot be seen before it. At most once per call, before [`Self::release`].
+    /// response if headers cannot be seen before it. At most once per call, before [`Self::release`].
     pub fn record_accepted(&mut self, token: InFlightToken, now: Instant) {
         let latency = now.saturating_duration_since(token.sent_at);
         self.time_to_headers = Some(self.time_to_headers.map_or(latency, |mean| (mean * 7 + latency) / 8));
@@ -352,7 +353,8 @@ impl ConcurrencyLimit {
         can_shrink
     }
 
-    /// Begins a reduction from `from` to `to`, where the `fewest`th attempt in flight was rejected.
+    /// Begins a reduction from `from` to `to`. `fewest` is the smallest number in flight at which an
+    /// attempt was rejected.
     fn reduce(&mut self, from: usize, to: usize, fewest: usize, now: Instant) {
         self.is_unchallenged = false;
         self.epoch += 1;

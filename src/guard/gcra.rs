@@ -76,7 +76,7 @@ const MAX_DEBT_NANOS: u64 = NANOS_PER_MINUTE;
 const MAX_WAIT_NANOS: u64 = 24 * 60 * NANOS_PER_MINUTE;
 
 impl GcraLimiter {
-    /// Makes a limit of `per_minute` permits, of which `burst` may be taken at once after a pause and at
+    /// Creates a limit of `per_minute` permits, of which `burst` may be taken at once after a pause and at
     /// the start.
     pub fn new(per_minute: f64, burst: u64, now: Instant) -> Self {
         let tat = Tat::default();

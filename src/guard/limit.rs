@@ -34,7 +34,7 @@ pub(super) struct Limit {
 }
 
 impl Limit {
-    /// Makes a limit per minute; `None` is learned from the provider's headers, if it sends them.
+    /// Creates a limit per minute; `None` is learned from the provider's headers, if it sends them.
     pub(super) fn new(per_minute: Option<f64>, burst: BurstSettings, now: Instant) -> Self {
         let mut limit = Self {
             limiter: None,
@@ -83,7 +83,7 @@ impl Limit {
         }
     }
 
-    /// Returns the effective limit, or the estimate where no limit is known.
+    /// Returns the effective limit, or the estimate if no limit is known.
     pub(super) fn nominal_or_estimated(&self) -> Option<f64> {
         self.nominal().or(self.estimated)
     }

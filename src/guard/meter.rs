@@ -19,7 +19,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Makes an empty meter.
+    /// Creates an empty meter.
     pub fn new(now: Instant) -> Self {
         Self { origin: now, slots: [(0, 0); SLOTS] }
     }

@@ -28,11 +28,11 @@ const MAX_OUTCOMES: usize = BreakerSettings::MAX_REMEMBERED as usize;
 ///
 /// Failures come back faster than answers to calls sent at the same time: with many calls in flight, five
 /// fast failures do not mean that all fail, and twenty do not show the failure rate. Calls in flight cost
-/// nothing more, so the price of waiting is this fraction of the concurrency, and only where a target that
-/// is down answers fast; where it is unresponsive, all calls are in flight before the first fails.
+/// nothing more, so the price of waiting is this fraction of the concurrency, and only if a target that is
+/// down answers fast; if it is unresponsive, all calls are in flight before the first fails.
 const IN_FLIGHT_DIVISOR: u32 = 4;
 
-/// A streak of failures less probable than this is not chance, where calls fail at random with the previous
+/// A streak of failures less probable than this is not chance, if calls fail at random with the previous
 /// failure rate; `MIN_PRIOR_OUTCOMES` is the number of outcomes needed to know that rate, and
 /// `MAX_REQUIRED_FAILURES` is the longest streak that is required.
 const MAX_CHANCE_PROBABILITY: f64 = 1e-6;

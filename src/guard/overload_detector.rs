@@ -3,8 +3,9 @@
 //! A *round* is as many attempts as may be in flight, in the order in which they were sent: one round trip
 //! of a full target. An overload response counts in the round in which its attempt was sent, however late
 //! it arrives; so the share is that of attempts made at one concurrency, not that of the responses that
-//! happened to arrive first. A round is *significant* once it has significantly more overload responses
-//! than the baseline share. (*Overload response* includes an attempt without a response in time.)
+//! happened to arrive first. A round is *significant* once it has more overload responses than chance
+//! explains, given the baseline share. (*Overload response* includes an attempt without a response in
+//! time.)
 //!
 //! Some overload responses are unrelated to the concurrency: a share of all attempts is rejected at random.
 //! This baseline share is measured. If overload continues after the limit was lowered, a *trial* is made
@@ -49,9 +50,9 @@ const EXPECTED_TRIAL_OVERLOADS: f64 = 16.0;
 /// Minimum number of attempts in flight for a trial with half as many.
 const MIN_IN_FLIGHT_FOR_TRIAL: usize = 8;
 
-/// A trial whose share is below this part of the reference share has shown that fewer attempts in flight
-/// cause less overload. With four times as many in flight as a provider accepts, half of them cause two
-/// thirds as much.
+/// If the share of a trial is below this fraction of the reference share, fewer attempts in flight cause
+/// less overload. Example: at four times the number that a provider accepts, halving gives two thirds of
+/// the share.
 const MIN_SIMILAR_RATIO: f64 = 0.75;
 
 /// A share below which half as many in flight would cause no overload at all.
@@ -93,7 +94,7 @@ struct AttemptCounts {
 #[derive(Debug, Clone, Copy)]
 struct TrialReference {
     round: u64,
-    /// As far as its responses have arrived.
+    /// Its share among the responses that have arrived.
     share: f64,
 }
 
@@ -129,7 +130,7 @@ pub(super) enum OverloadVerdict {
         /// Whether this response made its round significant.
         is_first_of_round: bool,
     },
-    /// Lowering the limit has not helped so far: half as many are to be tried.
+    /// Reductions have not lowered the overload share so far: try half as many.
     TryHalf { in_flight: usize },
     /// Half as many did not help either: the concurrency does not matter.
     Unrelated,
@@ -266,8 +267,8 @@ impl OverloadDetector {
         too_many
     }
 
-    /// Counts the end of an attempt of this round, whatever the outcome. Returns the number in flight of a
-    /// round that is over and was not significant. Overload at a known `ceiling` or above it does not raise
+    /// Counts the end of an attempt of this round, whatever its outcome. If the round is over and was not
+    /// significant, returns its number in flight. Overload at a known `ceiling` or above it does not raise
     /// the baseline.
     pub(super) fn record_end(&mut self, number: u64, ceiling: Option<usize>) -> Option<usize> {
         if let Some(round) = self.round_mut(number) {
@@ -337,7 +338,7 @@ impl Round {
     }
 
     /// Returns how many of those in flight were too many: the number of overload responses, or in
-    /// proportion where the round has more attempts than were in flight at once.
+    /// proportion if the round has more attempts than were in flight at once.
     fn excess(&self) -> usize {
         let in_flight = self.in_flight();
         if self.sent <= in_flight {
@@ -352,8 +353,7 @@ fn trial_size(share: f64) -> usize {
     ((EXPECTED_TRIAL_OVERLOADS / share) as usize).max(MIN_ROUND_ATTEMPTS)
 }
 
-/// Returns how many of `sent` attempts may meet overload by chance, where `baseline` is the share that
-/// does.
+/// Returns how many of `sent` attempts may meet overload by chance. `baseline` is the share that does.
 fn max_by_chance(baseline: f64, sent: usize) -> f64 {
     let expected = baseline * sent as f64;
     expected + SIGNIFICANT_DEVIATIONS * (expected * (1.0 - baseline)).sqrt() + SIGNIFICANT_EXCESS

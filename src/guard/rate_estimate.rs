@@ -1,16 +1,15 @@
 //! Estimate of a rate limit that neither the configuration nor a header states, from 429 responses alone.
 //!
-//! A 429 response means that the provider's bucket or window was empty when the call arrived. What was
-//! accepted between two 429 responses, over the time between them, is therefore the limit. This holds for a
+//! A 429 response means that the provider's bucket or window was empty when the call arrived. So the limit
+//! is the amount accepted between two 429 responses, divided by the time between them. This holds for a
 //! token bucket of any size and for a fixed window, unless the bucket was full for a part of the time, and
-//! then the limit is higher. So the limit lies between this *measured rate* and the rate at which calls
-//! were sent when one was rejected. The estimate is `measured + trust * (sent - measured)`. `trust` falls
-//! when the estimate proves too high (a 429 response before it was reached again) or when the provider
-//! counts by windows, and rises when it proves too low.
+//! then the limit is higher. The limit lies between this *measured rate* and the rate at which calls were
+//! sent when one was rejected. The estimate is `measured + trust * (sent - measured)`. `trust` falls when
+//! the estimate proves too high (a 429 response before it was reached again) or when the provider counts by
+//! windows, and rises when it proves too low.
 //!
-//! Between 429 responses the rate is increased as CUBIC does (RFC 9438, section 4.2), which is the
-//! algorithm for exactly this problem (find an unknown capacity from losses alone, stay near it, probe
-//! beyond it rarely):
+//! Between 429 responses the rate is increased as CUBIC does (RFC 9438, section 4.2), an algorithm that
+//! finds an unknown capacity from losses alone, stays near it, and rarely probes beyond it:
 //!
 //! ```text
 //! rate(x) = estimate * (1 - REDUCTION_DEPTH * (1 - x)^3)   x < 1
@@ -27,7 +26,8 @@
 //! (`tolerance.rs`). One that comes after ten or more lowers the estimate only by the share of rejected
 //! calls. Below the estimate the rate drifts upward by [`DRIFT_PER_CALL`] with each accepted call, so that
 //! few rejections at random never add up. If 429 responses have lowered the estimate much and then cease
-//! for a plateau, the search begins again: it was an incident, or the limit has risen.
+//! for a plateau, the search restarts, because the 429 responses came from an incident or the limit has
+//! risen.
 //!
 //! The resource is what the 429 responses name: requests or tokens; requests if they name nothing. Pure.
 

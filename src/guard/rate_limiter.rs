@@ -69,7 +69,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Makes the limits. Each starts with at most one second's worth.
+    /// Creates the limits. Each starts with at most one second's worth.
     pub fn new(limits: &RateLimits, now: Instant) -> Self {
         let limit = |per_minute: Option<NonZeroU64>| {
             Limit::new(per_minute.map(|limit| limit.get() as f64), limits.burst, now)
@@ -232,7 +232,7 @@ impl RateLimiter {
         pause
     }
 
-    /// Applies the estimate, or drops it where a limit of its resource is known.
+    /// Applies the estimate, or drops it if a limit of its resource is known.
     fn apply_estimate(&mut self, now: Instant) {
         let is_limit_known = self.estimate.per_minute().is_some_and(|(resource, _)| match resource {
             RateLimitResource::Requests => {
@@ -290,7 +290,7 @@ impl RateLimiter {
         limits.map(|(limit, permits)| limit.available(now) / permits.max(1) as f64).fold(f64::MAX, f64::min)
     }
 
-    /// Returns the unit of each limit and its value per minute, where known from the configuration, the
+    /// Returns the unit of each limit and its value per minute, if known from the configuration, the
     /// headers or the estimate: requests per minute, requests per second, tokens, input tokens, output
     /// tokens.
     pub fn known_per_minute(&self) -> [(&'static str, Option<f64>); 5] {

@@ -40,7 +40,7 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Makes a budget with the minimum rate of one second, and at least one retry unless that rate is zero.
+    /// Creates a budget with the minimum rate of one second, and at least one retry unless that rate is zero.
     pub fn new(settings: RetryBudgetSettings, now: Instant) -> Self {
         let min_rate = settings.min_per_second;
         let balance = if min_rate > 0.0 { min_rate.max(1.0) } else { 0.0 };

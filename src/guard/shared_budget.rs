@@ -55,13 +55,13 @@ pub struct BudgetStatus {
 }
 
 impl SharedBudget {
-    /// Makes the budget of a run that spent `before` in earlier sessions. `is_persisted` is whether a store
+    /// Creates the budget of a run that spent `before` in earlier sessions. `is_persisted` is whether a store
     /// records what it spends.
     pub fn for_run(cap: Option<NanoUsd>, before: Spend, is_persisted: bool) -> Arc<Self> {
         Arc::new(Self::new(BudgetScope::Run, cap, before, is_persisted))
     }
 
-    /// Makes the budget of a day, for all runs or for a provider.
+    /// Creates the budget of a day, for all runs or for a provider.
     pub fn for_day(scope: BudgetScope, cap: NanoUsd) -> Arc<Self> {
         Arc::new(Self::new(scope, Some(cap), Spend::default(), false))
     }

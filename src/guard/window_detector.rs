@@ -1,4 +1,4 @@
-//! Detects the window of an advertised limit where its headers do not state it.
+//! Detects the window of an advertised limit if its headers do not state it.
 //!
 //! Vendors count by the minute, and some by the day under the same header names (Groq). Gateways send one
 //! set of names for a second, a minute or a day (Kong). The reset time tells them apart. Pure.
@@ -104,7 +104,7 @@ impl WindowDetector {
         }
     }
 
-    /// Distinguishes a bucket that refills over a day from one that refills over a minute, where little of it is
+    /// Distinguishes a bucket that refills over a day from one that refills over a minute, if little of it is
     /// used. One matching response may be a coincidence; two with different `remaining` are not.
     fn is_day_bucket(
         &mut self,

@@ -85,7 +85,7 @@ impl Ledger {
     /// returned future is dropped.
     ///
     /// # Errors
-    /// When they will never be durable.
+    /// If they will never be durable.
     pub fn record(
         &self,
         records: Vec<Record>,

@@ -67,7 +67,7 @@ impl AdmissionBench {
     /// Creates a provider with `queued` queued calls of `runs` runs. It sends no HTTP requests.
     ///
     /// # Errors
-    /// When the HTTP client cannot be created.
+    /// If the HTTP client cannot be created.
     pub fn new(queued: usize, runs: usize, runtime: Handle) -> Result<Self, transport::Error> {
         let models = MODELS.map(|name| (ModelName::from(name), Model::default())).into();
         let queue = std::num::NonZeroUsize::MIN.saturating_add(queued);

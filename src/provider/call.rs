@@ -70,7 +70,7 @@ pub struct DispatchSignal {
     pauses: Mutex<ReadPauses>,
 }
 
-/// Time in which the call did not read its response because no memory was available.
+/// Time during which the call waited for memory instead of reading its response.
 #[derive(Debug, Default)]
 struct ReadPauses {
     past: Duration,

@@ -1,10 +1,17 @@
-//! The provider actor: one account at one vendor, with its keys, rate limits and queue.
+//! The provider actor. A provider is one account at one vendor, with its keys, rate limits and queue.
 //!
 //! A [`Call`] is queued here until the account's rate limits, the concurrency limit and the target's breaker
 //! admit it. All data is in a [`State`] that every incarnation of the actor shares, so that a restart loses
-//! nothing. What a call takes from that state is held by a permit, which returns it when it is dropped. Calls
-//! also enter through an inbox in that state and not through the actor's mailbox, because a panic of the actor
-//! empties its mailbox.
+//! nothing. A permit holds what a call takes from that state and returns it when it is dropped. Calls are
+//! placed in an inbox of that state, because a panic of the actor empties the actor's mailbox.
+//!
+//! In the order of a call: `admission/submit.rs` places it in the inbox, `admission/check.rs` decides whether it may
+//! be queued, `admission/scheduler.rs` chooses the next call of `admission/queue.rs` and takes a grant for it,
+//! `admission/permit.rs` holds the grant, `dispatch/worker.rs` sends the call, and `admission/outcome.rs` applies the
+//! result.
+//!
+//! A call has had a *response* when response headers have arrived, is *accepted* when they are those of a success,
+//! and is *answered* when the response is complete.
 //!
 //! Providers do not depend on each other. The router does the failover.
 

@@ -90,7 +90,7 @@ pub struct Provider {
     pub(super) health_timer: Option<SpawnHandle>,
 }
 
-/// Reports that another call may be sent, where no dispatch worker continues with the next call.
+/// Reports that another call may be sent, if no dispatch worker continues with the next call.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct CapacityReleased {
@@ -250,8 +250,8 @@ impl State {
         self.lock().targets.get(model).map(|target| target.unsupported_parameters).unwrap_or_default()
     }
 
-    /// Records that a model does not accept a parameter. Returns whether a request may be accepted, other than
-    /// one that left out `omitted`.
+    /// Records that a model does not accept a parameter. Returns whether the next request leaves out other
+    /// parameters than the refused one, which left out `omitted`.
     pub(super) fn record_unsupported_parameter(
         &self,
         model: &ModelName,
@@ -278,7 +278,7 @@ impl State {
         self.lock().keys.has_other(model, excluded_keys, now)
     }
 
-    /// Returns why `model` can answer no request within `max_wait`; `None` if it may answer some.
+    /// Returns why `model` cannot answer any request within `max_wait`; `None` if it may.
     pub fn outage(&self, model: &ModelName, max_wait: Duration, now: Instant) -> Option<Outage> {
         self.lock().outage(model, max_wait, now)
     }
@@ -294,8 +294,8 @@ impl State {
                 .is_some_and(|target| target.is_unresponsive() && target.breaker.would_admit(now))
     }
 
-    /// Returns whether `model` is unresponsive. Then no call without response headers has had a response; a
-    /// call that was sent earlier than the others has waited longer.
+    /// Returns whether `model` is unresponsive: since this was detected, no call has had a response. A call that
+    /// was sent earlier than the others has waited longer.
     pub fn is_unresponsive(&self, model: &ModelName) -> bool {
         self.lock().targets.get(model).is_some_and(Target::is_unresponsive)
     }

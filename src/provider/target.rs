@@ -77,7 +77,7 @@ pub(super) struct Target {
     pub(super) hold_failure: Option<Failure>,
     /// Mean input tokens of a call, by estimate.
     mean_input: Ewma,
-    /// Mean output tokens that a call reserves permanently, where the provider does not return them.
+    /// Mean number of reserved output tokens per call that the provider counts even if they are not used.
     mean_nonrefundable_output: Ewma,
     /// Token statistics of its calls.
     pub(super) token_stats: TokenStats,
@@ -234,7 +234,7 @@ impl Target {
         if self.is_unresponsive() {
             self.mark_recovered(number);
         }
-        // A pause that no probe confirmed is no reason to restart the concurrency limit.
+        // The concurrency limit restarts only after an outage that a probe has confirmed.
         if self.breaker.record_response() {
             self.concurrency.restart_after_outage(now);
         }
@@ -338,8 +338,8 @@ impl Target {
         tripped_before.is_none() && self.is_unresponsive()
     }
 
-    /// Records a refusal because there is no such model. If the target has never answered, and several
-    /// different requests in a row were refused so, the configuration is wrong, and the breaker opens.
+    /// Records that the provider has no such model. If the target has never answered, and several different
+    /// requests in a row were refused for this, the breaker opens, because the configuration is wrong.
     pub(super) fn record_not_found(
         &mut self,
         failure: &Failure,
@@ -363,8 +363,8 @@ impl Target {
         std::mem::take(&mut self.has_unreported_not_found)
     }
 
-    /// Counts a failure of the target. `was_too_many` means that the concurrency limit has already been reduced
-    /// for it: fewer calls are sent, and whether the provider handles those is unknown to the breaker yet.
+    /// Counts a failure of the target. `was_too_many` is whether the concurrency limit was already reduced for
+    /// this failure. The breaker cannot tell yet whether the provider handles the smaller number.
     pub(super) fn record_failure(
         &mut self,
         breaker_token: BreakerToken,

@@ -1,8 +1,8 @@
 //! The router actor: orders the targets for every request and starts its execution.
 //!
 //! It holds no futures. An execution runs in the task of its caller; that of a request sent by an actor runs in a
-//! task on the shared runtime. So ten thousand executions cost the actor nothing, and a panic in one affects only
-//! that one. While draining, it accepts no more requests and runs until all executions have ended.
+//! task on the shared runtime. So executions do not slow the actor down, and a panic in one affects only that one.
+//! While draining, it accepts no more requests and runs until all executions have ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ struct Setup {
     runtime: Runtime,
     /// Whether a stop is final and not a restart.
     draining: Arc<AtomicBool>,
-    /// Every execution holds a receiver. If this sender is dropped, the executions end.
+    /// Every execution holds a receiver. Dropping this sender ends the executions.
     shutdown_tx: watch::Sender<()>,
 }
 

@@ -88,7 +88,7 @@ pub fn send_request(
                 Err(RequestLost) => losses += 1,
             }
         }
-        // The slot is retired a moment after the mailbox of the router has closed.
+        // The router's slot is marked as retired shortly after its mailbox has closed.
         if losses > 0 && router.shared().is_none() {
             // Whether it timed out does not matter: `is_retired` decides below.
             let _ = timeout(MAX_WAIT_FOR_ROUTER, router.retired()).await;

@@ -80,7 +80,7 @@ enum FirstCall {
     Delegated(CallMeta, Option<Arc<DispatchSignal>>),
 }
 
-/// What the caller passes on about the first call.
+/// How the first call, which the caller awaited, ended.
 #[expect(
     clippy::large_enum_variant,
     reason = "it is moved once and not stored; a box would cost an allocation per request"

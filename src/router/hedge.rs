@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::types::duration;
 
-/// Maximum number of calls whose ratio accumulates in the budget. A target that becomes unresponsive usually
+/// The budget holds at most the hedge ratio times this many hedges. A target that becomes unresponsive usually
 /// affects many requests at once.
 const MAX_CREDITED_CALLS: f64 = 1_000.0;
 

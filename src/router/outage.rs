@@ -1,6 +1,6 @@
 //! Whether any target of a request is usable, and if not, when a retry may succeed.
 //!
-//! Read-only. A time that the provider named is in the failure; the times returned here may be estimates.
+//! Read-only. The returned times may be estimates; a time that the provider named is in the failure.
 
 use std::time::Duration;
 

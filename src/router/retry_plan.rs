@@ -91,8 +91,8 @@ impl RetryPlan {
         }
     }
 
-    /// Makes the request fail, if `caller_resends`, where it would wait only for targets that have failed it and
-    /// are down. Requests that have not failed yet probe whether these targets have recovered.
+    /// If `caller_resends`, the request fails instead of waiting for targets that have failed it and are down.
+    /// Requests that have not failed yet probe whether these targets have recovered.
     #[must_use]
     pub fn with_caller_resends(self, caller_resends: bool) -> Self {
         Self { caller_resends, ..self }
@@ -139,7 +139,7 @@ impl RetryPlan {
         self.targets.iter().any(|state| state.provider_failed && state.candidate.provider == *provider)
     }
 
-    /// Returns whether no other target is usable at `now`: ready, `is_healthy`, and without a timeout.
+    /// Returns whether every other target is not ready, not healthy, or has timed out for this request.
     pub fn is_only_option_now(
         &self,
         target: usize,
@@ -254,7 +254,8 @@ impl RetryPlan {
                 state.is_down = true;
                 state.not_before = Some(now + self.retry.initial_backoff);
             }
-            // The provider state delays all calls now. That costs no attempt: the call itself was not at fault.
+            // The provider now delays all calls. That does not count as an attempt, because the call itself was
+            // not at fault.
             (RetryAction::Retry { .. }, Class::RateLimit) => match retry_after {
                 Some(wait) if wait > MAX_WAIT_BEFORE_FAILOVER && other_eligible => {
                     state.not_before = Some(now + wait);
@@ -306,8 +307,8 @@ impl RetryPlan {
         self.last_failure = Some(RequestFailure::of_target(target, &failure));
     }
 
-    /// Excludes a target whose context is too small for the prompt, and all targets whose known context is not
-    /// larger.
+    /// Excludes a target whose context is too small for the prompt, and all targets with an equal or smaller known
+    /// context.
     fn exclude_smaller_windows(&mut self, target: usize, failure: &Failure) {
         let too_small = self.targets[target].candidate.context_window;
         let is_not_larger = |other: &TargetAttempts| {

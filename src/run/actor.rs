@@ -2,8 +2,8 @@
 //! item to the writer.
 //!
 //! An item is finished when its run has accepted its result. A second result is ignored, so an item whose actor
-//! dies after sending its result and is started again still has one line. Events stay in the run's [`Inbox`]
-//! until they are handled, so a panic loses none. Reads and writes no file itself.
+//! panics after sending its result and is restarted still has one line. Events stay in the run's [`Inbox`] until
+//! they are handled, so a panic loses none. Reads and writes no file itself.
 
 mod completion;
 mod handlers;
@@ -52,11 +52,11 @@ use crate::source::Entry;
 /// Interval at which progress is published and the window is updated.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Items whose requests wait to be sent again do not count against the window, up to this many per item of the
-/// window.
+/// Maximum number of items, per item of the window, that do not count against the window because their requests
+/// wait to be resent.
 const MAX_PARKED_PER_WINDOW_ITEM: usize = 4;
 
-/// The same interval for a run without items in flight whose progress is not watched.
+/// The interval instead of [`TICK`] for a run without items in flight whose progress is not watched.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 
 /// The actor of one run.
@@ -79,7 +79,7 @@ pub struct Run {
     abort_writer: watch::Sender<bool>,
     progress: Arc<watch::Sender<Progress>>,
     report: Option<oneshot::Sender<Report>>,
-    /// Itself, as the recipient of the messages and the exits of items.
+    /// The run's own address, to which its items send their messages and exits.
     own: Option<(Arc<ItemRecipients>, Recipient<ChildExited>)>,
     inbox: Inbox,
     in_flight: BTreeMap<u64, ActiveItem>,
@@ -110,9 +110,9 @@ pub struct Run {
     is_hold_logged: bool,
     /// How long it may hold.
     max_hold: Option<Duration>,
-    /// Whether requests that hold for longer fail.
+    /// Whether requests that are held for longer than `max_hold` fail instead of pausing the run.
     fails_held_items: bool,
-    /// When requests in holds began to fail.
+    /// When the run began to fail held requests.
     held_items_failed_at: Option<Instant>,
     /// How many items may fail.
     failure_limit: FailureLimit,
@@ -399,7 +399,7 @@ impl Actor for Run {
 }
 
 impl Supervised for Run {
-    /// Counts are kept: each is complete. The next incarnation handles the events in the inbox.
+    /// Keeps all counts, because none is half updated. The next incarnation handles the events in the inbox.
     fn restarting(&mut self, _: &mut Self::Context) {
         self.inbox.panicked();
         // The tick ended with the previous incarnation.

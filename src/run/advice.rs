@@ -1,4 +1,4 @@
-//! Advice for the user about failures that waiting does not fix, or not soon.
+//! Advice for the user about failures that do not resolve by themselves, or only after a long time.
 
 use crate::types::{Cause, Class, Failure, TargetName};
 

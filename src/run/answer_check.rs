@@ -40,8 +40,8 @@ pub(super) struct CheckLimits {
     pub(super) stop: StopSignal,
 }
 
-/// Validates the text of a model against what its step requires. The inner error is the reason why it is
-/// rejected, worded for the model.
+/// Validates a model's text against the requirements of its step. The inner error is the reason for a
+/// rejection, written for the model, because the validation retry quotes it.
 ///
 /// # Errors
 /// If the answer could not be checked.

@@ -29,7 +29,7 @@ pub struct Cap {
     pub provider: Option<ProviderName>,
     /// The cap.
     pub cap_usd: f64,
-    /// What is spent: by all sessions of the run, or by all runs today. Includes the uncertain cost.
+    /// What all sessions of the run, or all runs today, have spent. Includes the uncertain cost.
     pub spent_usd: f64,
     /// The uncertain part: attempts that may have been charged and whose usage is unknown count with what was
     /// reserved for them.
@@ -59,7 +59,7 @@ pub enum CapScope {
 /// State when a cap was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CapHit {
-    /// Expected cost in US dollars of the attempt that no longer fitted, or that had cost more than was left.
+    /// Expected cost in US dollars of the attempt that did not fit, or that cost more than was left.
     #[serde(alias = "likely_usd")]
     pub estimate_usd: f64,
     /// Attempts in flight at that time, possibly including that one.

@@ -1,9 +1,9 @@
-//! Decides whether a request fails for its own reasons, or for those of the provider, the limit or the account.
+//! Decides whether the cause of a failure is the request itself, or the provider, a limit or the account.
 //!
-//! A request that fails while others are answered at the same targets fails for its own reasons, unless chance
-//! explains it. A failed attempt of the request counts as evidence only if the target worked at that time: first
-//! attempts of other items that were sent just before and just after it were answered (one of the nearest two on
-//! each side), and another attempt after it was answered.
+//! If a request fails while others are answered at the same targets, the request itself is the cause, unless
+//! chance explains the failures. A failed attempt of the request counts as evidence only if the target worked at
+//! that time: first attempts of other items that were sent just before and just after it were answered (one of
+//! the nearest two on each side), and another attempt after it was answered.
 //!
 //! If a fraction `f` of the others' first attempts fails, a request with nothing wrong fails `n` more times after
 //! its first failure with the probability `f^n`. If this is below one in a billion, the failure is attributed to
@@ -122,7 +122,7 @@ impl Evidence {
         }
     }
 
-    /// Returns whether the request fails for its own reasons, as far as is known.
+    /// Returns whether the request itself is the cause of its failures, as far as is known.
     pub(super) fn is_proven(&self) -> bool {
         let others = self.others.values().copied().fold(AttemptCounts::default(), AttemptCounts::plus);
         let AttemptCounts { answered, failed } = others;
@@ -146,8 +146,8 @@ impl Evidence {
 
     fn failed_while_others_were_answered(&self) -> usize {
         let of_target = |failed: &Vec<FailedAttempt>| {
-            // Of several failures between the same two answers only one counts: the provider may have been out
-            // between them.
+            // Several failures between the same two answers count once: the provider may have been down between
+            // those answers.
             let distinct_gaps: BTreeSet<u64> = failed
                 .iter()
                 .filter_map(|attempt| match attempt.neighbours? {
@@ -364,8 +364,8 @@ mod tests {
     }
 
     proptest! {
-        /// Requests with nothing wrong, at targets that fail at random, are hardly ever judged to fail for
-        /// their own reasons.
+        /// Requests with nothing wrong, at targets that fail at random, are hardly ever judged to be the cause of
+        /// their failures.
         #[test]
         fn chance_alone_is_rarely_judged_as_a_requests_own_failure(seed in any::<u64>(), failure_rate in 0.0..0.9_f64) {
             let mut random = fastrand::Rng::with_seed(seed);

@@ -1,4 +1,5 @@
-//! How many items of a run may fail for their own reasons before it pauses. Pure.
+//! Limits how many items of a run may fail before it pauses, not counting failures of providers, limits
+//! and accounts. Pure.
 
 use std::fmt;
 use std::str::FromStr;

@@ -26,7 +26,7 @@ const SAMPLES_PER_INTERVAL: f64 = 100.0;
 /// Finished items before the cost of the others is forecast.
 const MIN_FINISHED_FOR_COST: u64 = 10;
 
-/// Weight of the pipeline's number of steps in the mean number of requests per item, in finished items.
+/// The number of steps counts like this many finished items in the mean number of requests per item.
 const PIPELINE_WEIGHT: f64 = 5.0;
 
 /// Recent samples of a run's progress.
@@ -57,7 +57,7 @@ pub(super) struct WorkCounts {
     pub(super) in_flight: u64,
     /// Approximate number of items that have not started; `None` if unknown.
     pub(super) unread_items: Option<f64>,
-    /// Requests of every item, if no condition decides.
+    /// Requests per item; `None` if conditions decide it.
     pub(super) requests_per_item: Option<u64>,
     /// Mean duration of a call in seconds.
     pub(super) call_seconds: f64,
@@ -148,12 +148,12 @@ impl Forecast {
         Some((remaining * span / done as f64 - silence).max(0.0))
     }
 
-    /// Returns how long no request may end before the speed is unknown.
+    /// Returns the time without an ended request after which the speed counts as unknown, in seconds.
     fn max_silence(&self, work: &WorkCounts) -> f64 {
         (4.0 * self.longest_gap()).max(3.0 * work.call_seconds).max(5.0)
     }
 
-    /// Returns the longest time in which no request ended, without the time before the first end.
+    /// Returns the longest time without an ended request, not counting the time before the first one.
     fn longest_gap(&self) -> f64 {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         pairs

@@ -1,4 +1,4 @@
-//! The place where the requests of a run wait while it holds.
+//! Makes the requests of a run wait while the run holds.
 //!
 //! Shared by the run and its items. `hold.rs` decides when a hold begins and ends.
 
@@ -123,8 +123,8 @@ impl Gate {
         }
     }
 
-    /// Returns whether another item should start to probe whether a hold is over. Returns true once per retry
-    /// time.
+    /// Returns whether an item should start so that its request becomes the probe of a hold. Returns true once
+    /// per probe time.
     pub(super) fn should_start_item(&self, now: Instant) -> bool {
         self.lock().iter_mut().any(|requests| requests.hold.should_start_item(now))
     }
@@ -152,7 +152,7 @@ impl Gate {
         Some(OpenRequest { gate: self.clone(), route, number: *last_number })
     }
 
-    /// Waits until `not_before`, or until a hold begins, and then until a request of the route that has failed
+    /// Waits until `not_before` or until a hold begins, then until a request of the route that has failed
     /// `returns` times may be sent. Keep the returned value until the request has finished.
     ///
     /// # Errors

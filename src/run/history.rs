@@ -54,7 +54,7 @@ pub fn pause_reason(run: &StoredRun) -> (Option<String>, Option<Class>) {
     (why, class)
 }
 
-/// Returns a field of the stored outcome by its name, or by its name before version 0.2.
+/// Returns a field of the stored outcome by its name, or by the name that earlier builds used.
 fn outcome_field<'a>(run: &'a StoredRun, name: &str, old_name: &str) -> Option<&'a Value> {
     run.outcome.get(name).or_else(|| run.outcome.get(old_name))
 }

@@ -1,14 +1,15 @@
 //! Decides when a run holds: all targets of a route are unusable for reasons other than the requests
 //! themselves.
 //!
-//! A hold begins when requests fail for such a reason and no request is in flight that has not failed and whose
-//! result could show otherwise, or when the providers report that no target is usable. During a hold, requests
-//! of the route wait, and one at a time is sent as a probe. The hold ends with the first answer.
+//! A hold begins when requests fail for such a reason and no other request in flight could still show that a
+//! target is usable, or when the providers report that none is usable. During a hold, requests of the route
+//! wait, and one at a time is sent as a probe. The hold ends with the first answer.
 //!
-//! A request that fails for its own reasons must not be the probe every time. Probes are chosen in this order:
-//! requests that have not failed (those in the router's queue, or one of an item that has not started), then
-//! those that failed least often and longest ago. After a hold, failed requests are sent again a few at a time,
-//! and more with each one that is answered. Pure: the caller passes `now` and the providers' counts.
+//! A request that is itself the cause of its failures must not be the probe every time. Probes are chosen in
+//! this order: requests that have not failed (those in the router's queue, or one of an item that has not
+//! started), then those that failed least often and longest ago. After a hold, failed requests are sent again a
+//! few at a time, and more with each one that is answered. Pure: the caller passes `now` and the providers'
+//! counts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,10 +26,10 @@ const PROBE_BACKOFF: Backoff = Backoff { base: Duration::from_secs(2), max: Dura
 /// A wait from the provider of this length or longer is ignored, as it is in the providers' own state.
 const MAX_CREDIBLE_RETRY_AFTER: Duration = Duration::from_hours(24);
 
-/// How long a request that has not failed has to act as the probe before one that has failed is sent.
+/// How long to wait for a request that has not failed to become the probe, before one that has failed is sent.
 const FRESH_REQUEST_HEAD_START: Duration = Duration::from_secs(1);
 
-/// Interval of the checks whether a probe that the provider's state has chosen itself has finished.
+/// How often to check whether a probe chosen by the provider's state has finished.
 const TARGET_PROBE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Consecutive failed requests, with no answer between them, after which a hold begins.
@@ -38,17 +39,17 @@ const FAILURES_TO_HOLD: u32 = 3;
 /// show that the targets work.
 const FAILURES_TO_HOLD_WITH_PENDING_ATTEMPTS: u32 = 12;
 
-/// If only suspected requests (those that failed while others were answered) are left, they are failed after
-/// this time without an answer. If the run may hold only for a shorter time, they are failed before it pauses.
+/// Time in a hold after which suspected requests (those that failed while others were answered) fail, if no
+/// others are left. `MAX_HOLD_DIVISOR` shortens it, so that they fail before the run pauses.
 const MIN_HOLD_BEFORE_FAILING_SUSPECTED: Duration = Duration::from_secs(20);
 
-/// Failures during the hold that are needed for that.
+/// Minimum number of failures during the hold before suspected requests fail.
 const MIN_FAILURES_BEFORE_FAILING_SUSPECTED: u32 = 3;
 
-/// That time is at most the maximum hold time divided by this number.
+/// `MIN_HOLD_BEFORE_FAILING_SUSPECTED` is at most the maximum hold time divided by this number.
 const MAX_HOLD_DIVISOR: u32 = 2;
 
-/// One resent request may be in flight for each of this many requests in flight.
+/// One resent request may be in flight per this many requests that have not failed.
 const IN_FLIGHT_PER_RESEND: usize = 8;
 
 /// A hold that is in force.
@@ -79,7 +80,7 @@ pub(super) struct Hold {
     is_probed_by_target: bool,
     /// Whether the providers reported that no target is usable.
     is_outage: bool,
-    /// The value of `retry_at` for which an item was started.
+    /// The `retry_at` for which an item was already started, so that only one is.
     item_started_for: Option<Instant>,
     /// Answers that the targets had given when it began.
     answered_at_start: u64,
@@ -287,7 +288,7 @@ impl RouteHold {
         true
     }
 
-    /// Records that a request failed for a reason that is not known to be its own.
+    /// Records that a request failed and is not known to be the cause itself.
     pub(super) fn mark_returned(&mut self, request: &mut RequestState) {
         self.returned += usize::from(!std::mem::replace(&mut request.has_failed, true));
     }

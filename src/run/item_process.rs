@@ -195,13 +195,13 @@ impl ItemProcess {
         }
     }
 
-    /// Stores and reports the attempts of a request that failed for a reason that is not its own.
+    /// Stores and reports the attempts of a request that is resent, because its failure has an external cause.
     fn report_resend(&mut self, ended: RequestEnded) {
         self.steps.store_for_resend(ended.step, &ended.attempts);
         self.run.request_ended.do_send(RequestEnded { will_resend: true, ..ended });
     }
 
-    /// Requests nothing more for the item. The request is sent again when the run is resumed.
+    /// Stops requesting for this item. The failed request is sent again when the run is resumed.
     fn defer(&mut self, ended: RequestEnded, why: Box<Failure>) {
         self.steps.store_deferred(ended.step, &ended.attempts, ended.simulated);
         self.run.request_ended.do_send(ended);
@@ -240,7 +240,7 @@ impl ItemProcess {
         }
     }
 
-    /// Records the failure of a request that is the item's own.
+    /// Records a failure whose cause is the item or its request.
     async fn handle_failure(&mut self, step: usize, error: RequestError) {
         let RequestError { failure, target, attempts, resends, .. } = error;
         let failure = with_target(with_rejections(failure, &attempts), target.as_ref());
@@ -269,7 +269,7 @@ impl ItemProcess {
     }
 }
 
-/// Returns the reason why an item is unfinished that waited when its run stopped.
+/// Returns why an item that was waiting when its run stopped is unfinished.
 fn stopped(meanwhile: &str) -> Box<Failure> {
     Box::new(Failure::new(Class::Cancelled, format!("the run stopped while {meanwhile}")))
 }

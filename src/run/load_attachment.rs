@@ -70,7 +70,7 @@ fn is_text(part: &Part) -> bool {
     matches!(part, Part::Document(media) if media.is_text())
 }
 
-/// Returns whether a part that the item contained is UTF-8 if it is a text.
+/// Returns whether an inline attachment is valid UTF-8, if it is text.
 fn is_valid_text(part: &Part) -> bool {
     match part {
         Part::Document(Media { data: MediaData::Base64(data), .. }) if is_text(part) => {

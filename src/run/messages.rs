@@ -35,7 +35,7 @@ pub(super) struct RequestEnded {
     pub(super) attempts: AttemptLog,
     pub(super) simulated: bool,
     pub(super) needs_validation_retry: bool,
-    /// Whether the request will be sent again: it failed for a reason that is not its own.
+    /// Whether the request will be sent again, because its failure has an external cause.
     pub(super) will_resend: bool,
     /// How often it was lost with the router, or by a panic before it was sent.
     pub(super) lost: u64,
@@ -112,17 +112,17 @@ pub(super) struct OutputEnded {
     pub(super) unsaved: Option<UnsavedItems>,
 }
 
-/// Tells the run to read no more items and to finish those in flight.
+/// Stops reading items; those in flight are finished.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct StopIntake;
 
-/// Tells the run that its progress is watched from now on.
+/// The progress of the run is watched from now on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProgressWatched;
 
-/// Tells the run to abort the items in flight, too.
+/// Aborts the items in flight, too.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Cancel;

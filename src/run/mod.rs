@@ -1,7 +1,8 @@
 //! Executes a pipeline over the items of a source.
 //!
-//! A [`Run`] is an actor that keeps a window of items in flight, each with its own actor. A source task reads
-//! items for it and a writer task writes its lines. When the run ends, its counts become a [`Report`].
+//! A [`Run`] is an actor that keeps a bounded number of items in flight, each with its own actor. A source
+//! task reads items for it and a writer task writes its lines. When the run ends, its counts become a
+//! [`Report`].
 //!
 //! ```text
 //! source task            Run                  ItemActor             writer task
@@ -9,6 +10,7 @@
 //!     |--- EntriesRead -->|-------- starts ------>|                      |
 //!     |                   |<---- RequestEnded ----| (one per request)    |
 //!     |                   |<---- ItemFinished ----|                      |
+//!     |                   |<---- ItemDeferred ----| (instead of ItemFinished: a cap was reached or all stops)
 //!     |                   |---------------- OutputRecord --------------->|
 //!     |                   |<--------------- RecordsWritten --------------|
 //!     |--- SourceEnded -->|            (all records are written)         |

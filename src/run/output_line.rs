@@ -102,7 +102,7 @@ pub(super) fn rejected(item: &source::Item, reason: String) -> RejectLine {
     RejectLine { line: item.line, reason, key: Some(item.key.clone()), text }
 }
 
-/// Most bytes of a rejected answer in a line: a line is for readers who look for the reason.
+/// Maximum number of bytes of a rejected answer that a line quotes.
 const MAX_ANSWER_BYTES_IN_MESSAGE: usize = 8 << 10;
 
 /// Appends the text of the model if validation or a limit made the answer a failure: it was paid for. The store

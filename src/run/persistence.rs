@@ -57,8 +57,8 @@ pub struct RunPersistence {
 pub(super) enum ItemAction {
     /// It has finished: write its stored line again.
     WriteStoredLine,
-    /// It finished when its fields or the pipeline were different: write its stored line, because only failed
-    /// items are processed now.
+    /// It finished before its fields or the pipeline changed: write its stored line, because only failed items
+    /// are processed now.
     WriteOutdatedLine,
     /// It has never finished, and only failed items are processed now: leave it out.
     LeaveOut,

@@ -42,7 +42,8 @@ pub struct Report {
     pub uncertain_cost_usd: f64,
     /// The caps of the run, its own first, and what is spent of each.
     pub caps: Vec<Cap>,
-    /// Why the run paused, if it did: which cap was reached, or what failure let no request succeed.
+    /// Why the run paused: the cap that was reached, or the failure that prevented every request from
+    /// succeeding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
     /// The class of that reason: `budget` for a cap.
@@ -92,7 +93,7 @@ impl Report {
     }
 }
 
-/// Finished items that the store could not save: they are processed and paid for again.
+/// Finished items that the store could not save. A resumed run processes and pays for them again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct UnsavedItems {
     /// Their number.
@@ -128,7 +129,8 @@ pub struct Unprocessed {
 }
 
 impl Unprocessed {
-    /// Computes it from the number of started entries and the fraction of the input that was read.
+    /// Computes the unprocessed part from the number of started entries and the fraction of the input that was
+    /// read.
     pub(super) fn after(started: u64, read: Option<f64>) -> Self {
         let fraction = read.map(|read| (1.0 - read).clamp(0.0, 1.0));
         let known = read.filter(|read| *read > 0.0 && started > 0);
@@ -138,8 +140,8 @@ impl Unprocessed {
     }
 }
 
-/// Counts of items. Every item of the input is in exactly one of the first three, or is rejected, unfinished or
-/// paused.
+/// Counts of items. Every item that was started is counted once in `completed`, `failed`, `skipped`,
+/// `unfinished` or `paused`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Items {
     /// Every step whose condition was true has an answer.

@@ -30,7 +30,7 @@ pub struct RunSetup {
     pub providers: Vec<Arc<provider::State>>,
     /// The priority of its requests.
     pub priority: Priority,
-    /// Most items in flight; `None` follows the capacity of the providers.
+    /// Maximum number of items in flight; `None` follows the capacity of the providers.
     pub window: Option<usize>,
     /// Files that its items may not attach.
     pub protected: Arc<ProtectedFiles>,
@@ -53,8 +53,8 @@ pub struct RunSetup {
 pub struct RunLimits {
     /// How long it may hold; `None` for any time.
     pub max_hold: Option<Duration>,
-    /// How many of its items may fail for their own reasons.
+    /// How many of its items may fail, not counting failures of providers, limits and accounts.
     pub max_failures: MaxFailures,
-    /// Whether items whose requests hold for longer fail, instead of the run pausing for them.
+    /// Whether items whose requests are held for longer than `max_hold` fail, instead of pausing the run.
     pub fail_held_items: bool,
 }

@@ -22,8 +22,8 @@ const MAX_BATCH_ENTRIES: usize = 64;
 /// Memory of an item in progress besides its data: its actor, its steps, its line.
 const ITEM_OVERHEAD_BYTES: usize = 4 << 10;
 
-/// How many copies of an item's data are in memory while it is in progress: as a value, for its templates, as
-/// text for the store, and one more in each.
+/// Estimated number of copies of an item's data in memory while it is in progress: its value, its template
+/// data, its text for the store, and temporary copies.
 const ITEM_COPIES_IN_MEMORY: usize = 4;
 
 /// The run, as the recipient of the source task's messages.

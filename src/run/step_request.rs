@@ -1,4 +1,4 @@
-//! The requests of an item: sent at once, and sent again if they failed for a reason that is not their own.
+//! Sends the requests of an item, and resends those whose failure has an external cause.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::guard::Backoff;
 use crate::router;
 use crate::types::{Class, Failure, Prompt, RequestContext, RequestError, Response, TargetName};
 
-/// How long a request waits that failed for a reason that is not its own, if the provider names no time.
+/// How long a request whose failure has an external cause waits, if the provider names no time.
 const RESEND_BACKOFF: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
 
 /// A request of a step that is being sent.
@@ -39,7 +39,7 @@ pub(super) struct ReturnedRequest {
     pub(super) outcome: Result<Response, Box<RequestError>>,
     pub(super) open: Option<OpenRequest>,
     pub(super) resent: Option<ResentRequest>,
-    /// Whether it must not be sent again, whatever its failure is.
+    /// Whether it is final even if its failure has an external cause.
     pub(super) is_final: bool,
 }
 
@@ -67,8 +67,8 @@ impl Resend {
     }
 }
 
-/// Returns how often a request has failed if it is to be sent again. `None` if it was answered, has failed for
-/// its own reasons, or is deferred.
+/// Returns how often a request has failed if it is to be sent again. `None` if it was answered, is itself the
+/// cause of its failure, or is deferred.
 pub(super) fn returns_if_resendable(
     job: &Job,
     (step, is_validation_retry): (usize, bool),

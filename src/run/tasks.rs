@@ -29,7 +29,8 @@ pub struct RunTasks {
     records: mpsc::UnboundedReceiver<OutputRecord>,
     /// Whether the run was aborted.
     aborted: watch::Receiver<bool>,
-    /// Whether lines are gathered before they are written: if no commit delays them and no window is set.
+    /// Whether lines are gathered before they are written: only without a store, whose commits gather
+    /// them, and without a configured `max_in_flight_items`.
     gathers: bool,
 }
 

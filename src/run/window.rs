@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use crate::provider;
 
-/// Fewest items in flight: with fewer, providers would be idle by chance.
+/// Minimum number of items in flight: with fewer, providers would sometimes be idle.
 const MIN_WINDOW: usize = 4;
 
-/// Most items in flight: more would only wait.
+/// Maximum number of items in flight: more would only wait.
 const MAX_WINDOW: usize = 10_000;
 
-/// How far an item may be ahead of the oldest one in flight if lines keep the order of the input, in windows.
+/// With `--ordered`: maximum distance of an item from the oldest one in flight, as a multiple of the window.
 /// Lines that are ready earlier wait in memory.
 const MAX_WINDOWS_AHEAD: u64 = 16;
 
@@ -24,8 +24,9 @@ const MAX_WINDOWS_AHEAD: u64 = 16;
 /// items that wait are lost if the store fails.
 const MAX_UNCOMMITTED_ITEMS: usize = 512;
 
-/// If no window is configured, at least the window divided by this is requested at once: each request wakes the
-/// source and then the run, and some items of such a window only wait in the providers' queues anyway.
+/// If no window is configured, a request to the source is for at least the window divided by this: each request
+/// wakes the source and then the run, and some items of such a window only wait in the providers' queues
+/// anyway.
 const MIN_REQUEST_DIVISOR: usize = 16;
 
 /// The size of the window, and its bounds.

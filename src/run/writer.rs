@@ -31,8 +31,8 @@ const MAX_BATCH_RECORDS: usize = 512;
 /// How long records are gathered, if they are.
 const GATHER_TIME: Duration = Duration::from_millis(1);
 
-/// How long lines may take to be written once the run is aborted. A file takes less; a reader that has taken
-/// nothing by then is not waited for.
+/// How long to wait, after the run was aborted, for an output that accepts no lines, such as a pipe whose
+/// reader does not read. A file takes less.
 const MAX_WAIT_AFTER_ABORT: Duration = Duration::from_secs(1);
 
 /// Items that are read from the store at once.
@@ -78,9 +78,9 @@ pub(super) struct WriterRecipients {
     pub(super) output_ended: Recipient<OutputEnded>,
 }
 
-/// Writes records until there are no more. If it panics, it ends like a failed output: the records of that
-/// batch are lost, and everything before is complete. Once the run is aborted, lines that the reader does not
-/// take are only counted.
+/// Writes records until the channel is closed. A panic is treated as a failed output: the records of that batch
+/// are lost, and everything before is complete. Once the run is aborted, lines that the reader does not take
+/// are only counted.
 pub(super) async fn write(
     output: RunOutput,
     mut records: mpsc::UnboundedReceiver<OutputRecord>,

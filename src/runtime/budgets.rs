@@ -40,7 +40,7 @@ pub enum MaxCost {
 }
 
 impl MaxCost {
-    /// Returns the effective cap: `named`, or `configured` where the caller set none.
+    /// Returns the effective cap: `named`, or `configured` if the caller set none.
     pub(super) fn or_configured(named: Option<Self>, configured: Option<NanoUsd>) -> Option<NanoUsd> {
         match named {
             Some(Self::Limit(cap)) => Some(cap),
@@ -59,7 +59,7 @@ impl From<NanoUsd> for MaxCost {
 /// The options of a run that is not stored. A stored run has [`ResumeOptions`](super::ResumeOptions).
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
-    /// The most that the run may spend; `[budget] run` where it is `None`.
+    /// The maximum that the run may spend; `None` uses `[budget] run`.
     pub max_cost: Option<MaxCost>,
     /// When the run pauses.
     pub pause: PauseOptions,

@@ -12,12 +12,12 @@ use crate::types::RouteName;
 
 use super::budgets::DayBudgets;
 
-/// Finds every reason for which a run of one of `pipelines` would be refused, and returns notes for the user.
-/// Starts nothing and runs no key command: each command is assumed to return a key. Without a pipeline, the
-/// default route must have a usable target; without a default route, any route.
+/// Checks a configuration and pipelines as a run would, and returns notes for the user. Starts nothing and
+/// runs no key command: each command is assumed to return a key. Without a pipeline, the default route must
+/// have a usable target; without a default route, any route.
 ///
 /// # Errors
-/// All problems at once.
+/// All problems that were found. Routes and prices are not checked if a key or a provider has a problem.
 pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec<String>, Diagnostics> {
     let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
     let mut diagnostics = Diagnostics::default();

@@ -34,7 +34,7 @@ impl Pointsman {
         Ok(())
     }
 
-    /// Returns the function by which a ledger reads the sent calls; `None` where no provider has a daily quota.
+    /// Returns the function by which a ledger reads the sent calls; `None` if no provider has a daily quota.
     pub(super) fn sent_calls(&self) -> Option<SentCalls> {
         let providers = self.providers_with_daily_quota();
         if providers.is_empty() {

@@ -9,7 +9,7 @@ use crate::store::{self, RunNumber};
 use crate::supervisor;
 use crate::types::ProviderName;
 
-/// Why something could not be started.
+/// An error of [`Pointsman`](super::Pointsman).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration or a pipeline is wrong.
@@ -45,13 +45,13 @@ pub enum Error {
     Store(#[from] store::Error),
     /// The pipeline, models or prices of a run have changed since it began.
     #[error(
-        "run {run} has changed since it began: {changes}. It has {finished} finished items; of {answers} answers {} stay \
-         valid. Accept the changes (--accept-changes) to resume it and to process only what they affect, or begin a new \
+        "run {run} has changed since it began: {changes}. Finished items: {finished}; answers that stay valid: {} of \
+         {answers}. Accept the changes (--accept-changes) to resume it and to process only what they affect, or begin a new \
          run (--new)",
         if changes.removed_models.is_empty() || *still_valid == 0 {
             still_valid.to_string()
         } else {
-            format!("{still_valid} at most")
+            format!("at most {still_valid}")
         }
     )]
     Changed {
@@ -66,9 +66,10 @@ pub enum Error {
         /// Stored answers that no change affects.
         still_valid: u64,
     },
-    /// Another process began the run after it was prepared here, and items of it have finished.
+    /// Another process started the run after this one had prepared it, and some of its items have
+    /// finished.
     #[error(
-        "another process began run {run} after it was prepared here, and {finished} of its items have finished: \
+        "another process has started run {run} in the meantime, and {finished} of its items have finished: \
          run the same command again to resume it"
     )]
     StartedElsewhere {

@@ -31,7 +31,7 @@ pub(super) struct ExistingRun {
 }
 
 impl ResumeOptions {
-    /// Returns the run to resume; `None` where a new run begins, as after a cancelled one.
+    /// Returns the run to resume; `None` if a new run begins, for example because the last one was cancelled.
     pub(super) async fn find_run(&self) -> Result<Option<RunNumber>, Error> {
         if let Some(run) = self.run {
             return Ok(Some(run));

@@ -1,7 +1,7 @@
 //! Failed items of a run, which are processed again.
 //!
 //! Their fields are stored with them, so that they can be the source of a session whose input cannot be read
-//! again. Until such an item has ended again, its stored state is failed.
+//! again. Its stored state stays failed until it has been processed again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,12 +29,12 @@ pub struct FailedItems {
 }
 
 impl PreparedRun {
-    /// Finds the failed items whose class is one of `classes`, or all where that is empty. Items that are known to
-    /// be missing from the input are left out. The run must have been prepared with
+    /// Finds the failed items whose class is one of `classes`, or all of them if `classes` is empty. Items that
+    /// are known to be missing from the input are left out. The run must have been prepared with
     /// [`ResumeOptions::retry`](super::ResumeOptions::retry).
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn failed_items(&self, classes: &[Class]) -> Result<FailedItems, Error> {
         let store = self.store().clone();
         let run = self.number().unwrap_or_default();
@@ -61,7 +61,7 @@ impl FailedItems {
         self.items.len()
     }
 
-    /// Makes a source of these items, in the order in which they began. The store is read on `runtime`.
+    /// Creates a source of these items, in the order in which they began. The store is read on `runtime`.
     pub fn source(self, name: impl Into<String>, runtime: Handle) -> Source {
         let total = self.items.len() as u64;
         Source::fallible(name, total, FailedItemReader { retried: self, runtime, page: VecDeque::new() })
@@ -123,7 +123,7 @@ mod tests {
         let retried = FailedItems { store, run, items: [ItemNumber(7)].into() };
         let mut reader = retried.source("1 failed item", Handle::current()).read().unwrap();
         let error = reader.next().await.unwrap().unwrap_err();
-        let expected = "cannot read the next value of 1 failed item; 0 items were read before: item 7 is not in the store any more";
+        let expected = "cannot read the next value of 1 failed item (items read: 0): item 7 is not in the store any more";
         assert_eq!(error_chain(&error), expected);
         assert!(reader.next().await.is_none());
     }

@@ -1,4 +1,4 @@
-//! Digests of a run's files, by which a completed run recognizes that they are unchanged.
+//! Digests of a run's files. They show whether the files have changed since the run completed.
 //!
 //! The digest of the input is that of the bytes that were read: the file may have changed before the run ended.
 
@@ -30,7 +30,7 @@ pub(super) struct InputFile {
 }
 
 impl InputFile {
-    /// Returns the file that `source` reads; `None` where it reads no file.
+    /// Returns the file that `source` reads; `None` if it reads no file.
     pub(super) fn of(source: &Source) -> Option<Self> {
         let path = std::path::absolute(source.path()?).ok()?;
         Some(Self { path, read: source.digest()? })

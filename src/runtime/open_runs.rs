@@ -41,7 +41,7 @@ impl OpenRuns {
     /// Registers a run that is about to begin.
     ///
     /// # Errors
-    /// When the shutdown has started.
+    /// If the shutdown has started.
     pub(super) fn register(&self) -> Result<OpenRun, Error> {
         let phase = self.0.subscribe();
         // The phase is read after the run was counted, so that a drain which begins in between waits for it.

@@ -33,11 +33,11 @@ pub(super) struct StoredOutcome {
     pub(super) replaceable: Vec<ReplaceableFile>,
     /// The cap that was last set for the run.
     pub(super) max_cost: Option<MaxCost>,
-    /// The classes of failed items that the last session processed again, where it processed only those.
+    /// The classes of failed items that the last session processed again, if it processed only those.
     pub(super) retry: Option<Vec<Class>>,
 }
 
-/// Returns the stored outcome of a run; the default where another version wrote it in a form that cannot be read.
+/// Returns the stored outcome of a run; the default if another version wrote it in a form that cannot be read.
 pub(super) fn stored_outcome(run: &StoredRun) -> StoredOutcome {
     serde_json::from_value(run.outcome.clone()).unwrap_or_default()
 }
@@ -47,7 +47,7 @@ pub fn rejected_count(run: &StoredRun) -> u64 {
     stored_outcome(run).rejected
 }
 
-/// Returns the classes of failed items that the last session of a run processed again, where it processed only
+/// Returns the classes of failed items that the last session of a run processed again, if it processed only
 /// those.
 pub fn retried_classes(run: &StoredRun) -> Option<Vec<Class>> {
     stored_outcome(run).retry

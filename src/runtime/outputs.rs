@@ -29,7 +29,7 @@ pub fn owner_of(run: &StoredRun) -> OutputOwner {
 /// its files itself.
 ///
 /// # Errors
-/// When another process works on the run, the file cannot be read, or the store cannot be written.
+/// If another process works on the run, the file cannot be read, or the store cannot be written.
 pub async fn record_written(store: &dyn Store, run: RunNumber, path: &Path) -> Result<(), Error> {
     let _lock = store.lock(run)?;
     let known = store.run(run).await?;
@@ -38,7 +38,7 @@ pub async fn record_written(store: &dyn Store, run: RunNumber, path: &Path) -> R
     if let Some(file) = WrittenFile::at(path).map_err(unread)? {
         outcome.replace_at_path(file);
     }
-    // Writing a copy of its lines does not change the run, so its time of last change stays.
+    // Writing a copy of its lines does not count as activity of the run.
     Ok(store.record_outcome(run, &serde_json::to_value(outcome).unwrap_or_default()).await?)
 }
 

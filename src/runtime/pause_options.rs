@@ -3,13 +3,14 @@
 use crate::config::{MaxHold, RunSettings};
 use crate::run::{MaxFailures, RunLimits};
 
-/// When a run pauses. `None` takes the value of `[run]`. Without that, a run holds without a limit, and pauses
-/// when 50 items in a row have failed with none completed between them.
+/// When a run pauses. `None` uses the value of `[run]`. If that is not set either, a run of the library holds
+/// without a limit (the command line: 10 minutes), and a run pauses when 50 items in a row have failed with
+/// none completed between them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PauseOptions {
     /// How long it may hold.
     pub max_hold: Option<MaxHold>,
-    /// How many of its items may fail for reasons of their own.
+    /// How many of its items may fail, not counting failures of providers, limits and accounts.
     pub max_failures: Option<MaxFailures>,
     /// Whether items whose requests hold for longer than `max_hold` fail, instead of the run pausing.
     pub give_up: bool,

@@ -67,7 +67,7 @@ struct Inner {
 
 impl Pointsman {
     /// Starts with keys from the process's environment. A provider whose key is missing is left out, with a line
-    /// in [`notes`](Self::notes). Targets are simulated only where the configuration names the simulator, or is
+    /// in [`notes`](Self::notes). Targets are simulated only if the configuration names the simulator, or is
     /// simulated as a whole ([`Config::simulated`]).
     ///
     /// # Errors
@@ -235,7 +235,7 @@ impl Pointsman {
     /// again, and an actor that hangs is aborted. Queued calls and calls in flight continue.
     ///
     /// # Errors
-    /// When there is no such actor, it belongs to a run, or the shutdown has started.
+    /// If there is no such actor, it belongs to a run, or the shutdown has started.
     pub async fn restart(&self, child: &str) -> Result<(), Error> {
         let restart = RestartChild { name: child.into() };
         self.inner.supervisor.send(restart).await.map_err(|_| Error::Stopped)?.map_err(Error::Restart)
@@ -312,7 +312,7 @@ async fn begin(
     Ok((inner, end))
 }
 
-/// Stops the actors before their threads, so that the supervisor does not take their end for a failure. Open runs
+/// Stops the actors before their threads, so that the supervisor does not treat their exit as a failure. Open runs
 /// are cancelled and closed; simulated providers answer until then.
 async fn end(
     supervisor: Addr<Supervisor>,

@@ -23,7 +23,7 @@ use super::pointsman::Pointsman;
 use super::resume_options::ResumeOptions;
 use super::session::ActiveSession;
 
-/// The run number that is locked while a new run is created.
+/// The run number whose lock stands for a run that is being created.
 const CREATION_LOCK: RunNumber = RunNumber(0);
 
 /// How long to wait for the lock for new runs: its holder looks for the run and then creates it, and each of the
@@ -256,11 +256,11 @@ async fn lock_for_creation(store: &dyn Store) -> Result<RunLock, Error> {
 }
 
 impl Pointsman {
-    /// Finds the stored run that `options` mean, or prepares a new one. This sends no request and changes nothing;
-    /// a new run holds no lock yet.
+    /// Finds the stored run that `options` identify, or prepares a new one. This sends no request and changes
+    /// nothing; a new run holds no lock yet.
     ///
     /// # Errors
-    /// When the store cannot be used, another process works on the run, or the run has changed and the changes are
+    /// If the store cannot be used, another process works on the run, or the run has changed and the changes are
     /// not accepted.
     pub async fn prepare_run(
         &self,

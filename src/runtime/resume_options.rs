@@ -32,7 +32,7 @@ pub struct ResumeOptions {
     pub force_new: bool,
     /// Whether the source has only some of the run's items. Such a session does not complete the run.
     pub partial: bool,
-    /// Processes only failed items of these classes, or of all classes where the list is empty; every other item
+    /// Processes only failed items of these classes, or of all classes if the list is empty; every other item
     /// keeps its line. `None` processes the items that have not finished, and leaves failed items as they are.
     pub retry: Option<Vec<Class>>,
     /// Whether the fields of every item are stored; otherwise only those of failed items.

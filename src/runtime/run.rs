@@ -79,7 +79,7 @@ impl RunHandle {
     /// Waits for the end of the run. A later call returns the same report.
     ///
     /// # Errors
-    /// When the run's actor failed permanently; every line that was written is complete.
+    /// If the run's actor failed permanently; every line that was written is complete.
     pub async fn report(&mut self) -> Result<Report, Error> {
         if self.ended.is_none() && !self.report.is_terminated() {
             self.ended = (&mut self.report).await.ok();
@@ -88,8 +88,8 @@ impl RunHandle {
     }
 }
 
-/// A run that has begun and whose handle its caller does not have yet. If it is dropped, the caller has gone and
-/// the run is cancelled.
+/// A run that has begun, before its handle is returned to the caller. If it is dropped, because the caller was
+/// dropped, the run is cancelled.
 pub(super) struct UnclaimedRun(Option<RunHandle>);
 
 impl UnclaimedRun {
@@ -97,7 +97,7 @@ impl UnclaimedRun {
         Self(Some(run))
     }
 
-    /// Takes the handle for its caller; `None` where it was taken before.
+    /// Takes the handle for its caller; `None` if it was taken before.
     pub(super) fn claim(mut self) -> Option<RunHandle> {
         self.0.take()
     }

@@ -27,10 +27,10 @@ use super::run::{self, RunHandle, UnclaimedRun};
 use super::session::ActiveSession;
 
 impl Pointsman {
-    /// Starts a run of the items of `source` through `pipeline`.
+    /// Starts a run that sends the items of `source` through `pipeline`.
     ///
     /// # Errors
-    /// When the source cannot be read, or Pointsman has stopped.
+    /// If the source cannot be read, or Pointsman has stopped.
     pub async fn run(
         &self,
         pipeline: Pipeline,
@@ -89,8 +89,8 @@ impl Pointsman {
         self.begin_run(pipeline, source, output, (cap, pause), Some(prepared)).await
     }
 
-    /// Checks that each target has a price where `max_cost` or the configuration sets a cap, so that a run is
-    /// refused before its output is opened.
+    /// Checks that each target has a price if `max_cost` or the configuration sets a cap, so that a run is refused
+    /// before its output is opened.
     ///
     /// # Errors
     /// The targets under a cap that have no price.

@@ -18,7 +18,7 @@ use super::outcome::StoredOutcome;
 
 /// How a session ended.
 pub(super) enum SessionEnd {
-    /// With its report.
+    /// The run ended and has a report.
     Reported(Box<Report>),
     /// Without a report: the run's actor did not start, or failed before it could make one.
     NoReport(RunOutcome),

@@ -11,7 +11,7 @@ use crate::wire::Format;
 use super::error::Error;
 use super::threads::Arbiters;
 
-/// The simulator of this process; `None` where no provider is simulated.
+/// The simulator of this process; `None` if no provider is simulated.
 #[cfg(feature = "server")]
 #[derive(Debug)]
 pub(super) struct SimulatedProviders(Option<Simulator>);

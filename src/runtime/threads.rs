@@ -1,5 +1,5 @@
-//! The threads of a process: one shared runtime with actix's system thread and two arbiters, and separate threads
-//! for calls.
+//! Threads of the process: one shared runtime, with the threads of the actix System and of two arbiters, and
+//! separate threads for calls.
 //!
 //! Connections belong to the call threads, so they outlive any arbiter, and a blocked actor does not delay HTTP.
 
@@ -23,7 +23,7 @@ use super::error::Error;
 /// How long running tasks may take to end at the shutdown.
 const MAX_TASK_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// The most threads for calls. Each handles about 20,000 calls a second and has its own connections.
+/// Maximum number of threads for calls. Each has its own connections and handles about 20,000 calls a second.
 const MAX_CALL_THREADS: usize = 4;
 
 /// The arbiters and the runtime under them.

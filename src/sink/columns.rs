@@ -2,11 +2,11 @@
 //!
 //! The columns depend only on the pipeline's steps, so every line has the same columns:
 //! `key,line,status,simulated`, one per step for its answer, `error_class,error_step,error_message`, two per
-//! step for its `.provider` and `.model`, `input_tokens,output_tokens,cost_usd,seconds,attempts`. If a step has
-//! the name of another column, its answer is in `answer.NAME`. JSON answers are written as JSON text; a missing
-//! answer is an empty cell. A cell that a spreadsheet would run as a formula starts with an apostrophe, and so
-//! does each part of a cell that a spreadsheet may treat as a separate cell, unless formulas are written
-//! verbatim.
+//! step for its `.provider` and `.model`, `input_tokens,output_tokens,cost_usd,duration_seconds,attempts`. If a
+//! step has the name of another column, its answer is in `answer.NAME`. JSON answers are written as JSON text;
+//! a missing answer is an empty cell. A cell that a spreadsheet would run as a formula starts with an
+//! apostrophe, and so does each part of a cell that a spreadsheet may treat as a separate cell, unless formulas
+//! are written verbatim.
 
 use std::io;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened for writing.
-    #[error("cannot open {name} to write to it{}", advice(source))]
+    #[error("cannot open {name} for writing{}", advice(source))]
     Open {
         /// The file.
         name: String,
@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// The file holds something, and the run did not write it.
     #[error(
-        "{name} holds what this run did not write; name another file to write to, or add --overwrite to replace it"
+        "{name} exists and was not written by this run; name another file, or add --overwrite to replace it"
     )]
     NotOwned {
         /// The file.
@@ -57,7 +57,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// Writing failed, for example because the disk is full.
-    #[error("cannot write to {name}; {} safely written{}", count_lines(*lines), advice(source))]
+    #[error("cannot write to {name}; {}{}", count_lines(*lines), advice(source))]
     Write {
         /// The output.
         name: String,
@@ -66,8 +66,8 @@ pub enum Error {
         /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The reader of the output has closed it.
-    #[error("the reader of {name} has closed it; {} safely written", count_lines(*lines))]
+    /// The program that reads the output closed it.
+    #[error("the program that reads {name} closed it (lines written: {lines})")]
     BrokenPipe {
         /// The output.
         name: String,
@@ -84,7 +84,7 @@ pub enum Error {
 
 fn same_file_message(name: &str, other: &str) -> String {
     if name == other {
-        return format!("{name} is in use by this run already");
+        return format!("this run already uses {name}");
     }
     format!("{name} and {other} are the same file")
 }
@@ -92,10 +92,10 @@ fn same_file_message(name: &str, other: &str) -> String {
 /// Returns what the user can do about a system error, if that is known.
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::NotFound => "; make its directory first",
+        io::ErrorKind::NotFound => "; create its directory first",
         io::ErrorKind::StorageFull => "; free some space, then run the same command again",
         io::ErrorKind::QuotaExceeded => {
-            "; your quota on that disk is used up: remove something, then run the same command again"
+            "; your disk quota is exhausted: free some space, then run the same command again"
         }
         io::ErrorKind::FileTooLarge => {
             "; raise the limit on file sizes (`ulimit -f`), then run the same command again"
@@ -107,9 +107,9 @@ fn advice(source: &io::Error) -> &'static str {
 
 fn count_lines(lines: u64) -> String {
     match lines {
-        0 => "nothing is".into(),
-        1 => "1 line is".into(),
-        more => format!("{more} lines are"),
+        0 => "no line was saved".into(),
+        1 => "1 line was saved".into(),
+        more => format!("{more} lines were saved"),
     }
 }
 

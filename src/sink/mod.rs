@@ -3,7 +3,7 @@
 //! A thread writes the lines. A [`Sink`] passes them to it through a bounded queue, so a slow disk or pipe
 //! slows the run down instead of filling the memory. Alternatively the sink sends the lines to the program
 //! itself through a channel. A failed write is reported by the next write and by [`Sink::finish`], with the
-//! number of lines that are safely written. A file never ends in a partial line.
+//! number of lines that were saved. A file never ends in a partial line.
 
 mod atomic_file;
 mod columns;

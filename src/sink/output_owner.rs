@@ -168,7 +168,7 @@ fn has_known_prefix(path: &Path) -> io::Result<bool> {
     Ok(KNOWN_PREFIXES.iter().any(|prefix| beginning.starts_with(prefix) || prefix.starts_with(&beginning)))
 }
 
-/// The field that marks simulated answers, and its name before version 0.2.
+/// The field that marks simulated answers, and the name that earlier builds used.
 const SIMULATED_FIELDS: [&str; 2] = ["simulated", "practice"];
 
 /// Returns whether a file is a run's output with real answers. All answers of a run are real or none is, so the

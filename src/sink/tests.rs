@@ -388,7 +388,7 @@ async fn a_full_disk_is_reported_by_the_next_write_and_by_finish() {
         assert_eq!(
             error.to_string(),
             format!(
-                "cannot write to results.jsonl; {complete_lines} lines are safely written; free some space, then run the same \
+                "cannot write to results.jsonl; {complete_lines} lines were saved; free some space, then run the same \
                  command again"
             )
         );
@@ -413,7 +413,7 @@ async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
         write_until_it_fails(Sink::results(destination, Format::Jsonl, &[]).unwrap()).await;
     assert_eq!(
         finish_error.to_string(),
-        "cannot write to /dev/full; nothing is safely written; free some space, then run the same command again"
+        "cannot write to /dev/full; no line was saved; free some space, then run the same command again"
     );
 }
 
@@ -442,7 +442,7 @@ async fn a_partial_line_is_removed_from_a_file() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.ends_with('\n') && text.len() < 1000);
     let lines = text.lines().count() - 1;
-    assert!(finish_error.to_string().contains(&format!("; {lines} lines are")), "{finish_error}");
+    assert!(finish_error.to_string().contains(&format!("; {lines} lines were saved")), "{finish_error}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ pub type ValueError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be opened.
-    #[error("cannot open {name} to read items from it")]
+    #[error("cannot open the items file {name}")]
     Open {
         /// The file.
         name: String,
@@ -30,14 +30,14 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is not UTF-8.
+    /// The file is UTF-16 text.
     #[error("{name} is UTF-16 text; save it as UTF-8")]
     Encoding {
         /// The source.
         name: String,
     },
     /// Reading failed part way.
-    #[error("cannot continue to read {name} after line {line}; {items} items were read before")]
+    #[error("cannot read {name} beyond line {line} (items read: {items})")]
     Read {
         /// The source.
         name: String,
@@ -49,7 +49,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The next value of the caller cannot be read.
-    #[error("cannot read the next value of {name}; {items} items were read before")]
+    #[error("cannot read the next value of {name} (items read: {items})")]
     Value {
         /// The source.
         name: String,
@@ -70,7 +70,7 @@ pub enum Error {
         reason: String,
     },
     /// The JSON document is broken, so its remaining elements cannot be separated.
-    #[error("{name}, line {line}, column {column}: {reason}; {items} items were read before")]
+    #[error("{name}, line {line}, column {column}: {reason} (items read: {items})")]
     Syntax {
         /// The source.
         name: String,
@@ -84,7 +84,7 @@ pub enum Error {
         items: u64,
     },
     /// The reading thread panicked: a bug of this program, or of the caller's own reader or iterator.
-    #[error("the thread that reads {name} panicked after {items} items")]
+    #[error("the thread that reads {name} panicked (items read: {items})")]
     Panicked {
         /// The source.
         name: String,

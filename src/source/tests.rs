@@ -418,10 +418,7 @@ async fn broken_json_ends_reading_and_keeps_the_items_before_it() {
         let entries_text = error.unwrap().to_string();
         assert!(entries_text.contains(place) && entries_text.contains(reason), "{rest}: {entries_text}");
         assert_eq!(items(&entries)[0].key.as_str(), "1");
-        assert!(
-            entries_text.ends_with(&format!("{} items were read before", entries.len())),
-            "{entries_text}"
-        );
+        assert!(entries_text.ends_with(&format!("(items read: {})", entries.len())), "{entries_text}");
     }
 }
 
@@ -502,10 +499,7 @@ async fn a_read_error_is_never_mistaken_for_the_end() {
             drain(Source::reader("input", Failing(Cursor::new(bytes)), Some(format))).await;
         assert_eq!(items(&entries).len(), before, "{format}");
         let entries_text = error.unwrap().to_string();
-        assert_eq!(
-            entries_text,
-            format!("cannot continue to read input after line {line}; {before} items were read before")
-        );
+        assert_eq!(entries_text, format!("cannot read input beyond line {line} (items read: {before})"));
     }
 }
 

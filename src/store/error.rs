@@ -104,7 +104,7 @@ pub enum Error {
         why: String,
     },
     /// Another process works on the run.
-    #[error("{} is in use by {who}: wait until it has ended, or stop it", name(*run))]
+    #[error("{} is in use by {who}: wait until that process has ended, or stop it", name(*run))]
     Busy {
         /// The run.
         run: RunNumber,

@@ -29,7 +29,7 @@ impl ArbiterList {
     }
 }
 
-/// Makes the actor of an incarnation.
+/// Creates the actor of an incarnation.
 pub(super) type Factory<A> = Arc<dyn Fn(&mut Context<A>) -> A + Send + Sync>;
 
 /// A child of any actor type.

@@ -23,7 +23,7 @@ pub(super) struct IsolatedActor<A: Actor<Context = Context<A>>> {
 }
 
 impl<A: Actor<Context = Context<A>>> IsolatedActor<A> {
-    /// Makes the actor. `Err` is the panic of its factory.
+    /// Creates the actor. `Err` is the panic of its factory.
     pub(super) fn make(
         mailbox: AddressReceiver<A>,
         factory: impl FnOnce(&mut Context<A>) -> A,

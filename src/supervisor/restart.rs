@@ -93,7 +93,7 @@ pub struct RestartTracker {
 }
 
 impl RestartTracker {
-    /// Makes a tracker; the first incarnation starts at `now`.
+    /// Creates a tracker; the first incarnation starts at `now`.
     pub fn new(kind: Restart, policy: RestartPolicy, now: Instant) -> Self {
         Self { kind, policy, started_at: now, window: VecDeque::new(), streak: 0, total: 0 }
     }

@@ -63,7 +63,7 @@ impl<A: Actor> Slot<A> {
 }
 
 impl<A: Actor> From<Addr<A>> for Slot<A> {
-    /// Makes the slot of an actor that no supervisor restarts.
+    /// Creates the slot of an actor that no supervisor restarts.
     fn from(addr: Addr<A>) -> Self {
         let slot = Self::default();
         slot.set(addr);

@@ -64,7 +64,7 @@ impl Message for Tick {
 }
 
 impl Supervisor {
-    /// Makes a supervisor without children; `owner` is notified of children without which the process
+    /// Creates a supervisor without children; `owner` is notified of children without which the process
     /// cannot continue.
     pub fn new(owner: Recipient<RestartsExhausted>) -> Self {
         Self { owner, children: Vec::new(), next_id: 0, draining: None }

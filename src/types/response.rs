@@ -9,7 +9,7 @@ use super::{Charged, Class, Completion, FailedAttempt, Failure, KeyLabel, NanoUs
 /// One attempt: one HTTP call to one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    // The aliases are the names in databases of versions before 0.2.
+    // The aliases are the names in databases of earlier builds.
     /// The target of the call, whether or not it was sent.
     #[serde(alias = "lane")]
     pub target: TargetName,
@@ -58,7 +58,7 @@ impl Attempt {
         }
     }
 
-    /// Converts the format of versions before 0.2, which stored a lost attempt as a failure without a key and a
+    /// Converts the format of earlier builds, which stored a lost attempt as a failure without a key and a
     /// superseded attempt as a cancelled one with a key.
     fn migrated(mut self) -> Self {
         self.outcome = match (self.outcome, &self.key) {

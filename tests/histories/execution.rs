@@ -251,8 +251,7 @@ impl HistoryRunner {
         self.provider.begin_log(None, &self.faults, &[]);
         let newest_run = self.newest_run();
         let output = self.run_to_end(&self.options.run_arguments("other.toml"));
-        let is_refused =
-            output.code == Some(4) && output.stderr.contains("holds what this run did not write");
+        let is_refused = output.code == Some(4) && output.stderr.contains("was not written by this run");
         if !is_refused || !self.provider.requests().is_empty() || self.newest_run() != newest_run {
             return broken_rule(
                 "a run does not replace the output of another run",

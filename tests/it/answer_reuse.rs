@@ -212,7 +212,7 @@ async fn targets_swapped_between_routes_are_detected_and_their_steps_repeated() 
     );
     workspace
         .run(RUN)
-        .expect_stderr(3, &["steps that use other models: topic, reply", "of 2 answers 0 stay valid"]);
+        .expect_stderr(3, &["steps that use other models: topic, reply", "answers that stay valid: 0 of 2"]);
     workspace.run(&format!("{RUN} --accept-changes")).expect_code(0);
     assert_eq!(simulator.counts().requests, 4, "the earlier answers of each model are valid again");
 }

@@ -96,7 +96,7 @@ fn the_items_before_the_end_of_a_truncated_json_array_are_processed() {
         .write("items.json", "[{\"id\":\"a\",\"text\":\"x\"},\n{\"id\":\"b\",\"text\":\"y\"},\n{\"id\":");
     workspace
         .run("run pipeline.toml --items items.json --out o.jsonl")
-        .expect_stderr(4, &["2 completed", "error: items.json, line 3, column", "2 items were read before"]);
+        .expect_stderr(4, &["2 completed", "error: items.json, line 3, column", "(items read: 2)"]);
     assert_eq!(workspace.output_lines("o.jsonl").len(), 2);
 }
 
@@ -169,7 +169,7 @@ fn an_input_that_is_a_directory_or_is_missing_is_named() {
         .expect_stderr(4, &["error: --items: items is a directory; name a file of items in it"]);
     workspace
         .run("run pipeline.toml --items nothing.jsonl --out o.jsonl")
-        .expect_stderr(4, &["error: --items: cannot open nothing.jsonl"]);
+        .expect_stderr(4, &["error: --items: cannot open the items file nothing.jsonl"]);
     assert!(!workspace.path("o.jsonl").exists());
 }
 
@@ -247,7 +247,7 @@ fn an_output_that_cannot_be_opened_is_reported_before_any_call() {
         .expect_stderr(4, &["--out: folder is a directory"]);
     workspace.run("run pipeline.toml --items items.jsonl --out no/o.jsonl").expect_stderr(
         4,
-        &["--out: cannot open no/o.jsonl to write to it; make its directory first: No such file"],
+        &["--out: cannot open no/o.jsonl for writing; create its directory first: No such file"],
     );
     workspace.write("locked.jsonl", "");
     fs::set_permissions(workspace.path("locked.jsonl"), fs::Permissions::from_mode(0o444)).unwrap();
@@ -312,7 +312,7 @@ fn a_full_disk_stops_the_run_and_keeps_complete_lines() {
     let output = run_program(limited);
     output.expect_stderr(
         4,
-        &["(I/O error)", "error: cannot write to o.jsonl; ", "lines are safely written; raise the limit on file sizes (`ulimit -f`), then run the same command again: File too large"],
+        &["(I/O error)", "error: cannot write to o.jsonl; ", "lines were saved; raise the limit on file sizes (`ulimit -f`), then run the same command again: File too large"],
     );
     assert_eq!(output.stderr.matches("error: ").count(), 1, "{}", output.stderr);
     let report: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -329,7 +329,7 @@ fn a_disk_that_is_full_from_the_first_byte_is_reported_once() {
     let workspace = Workspace::new("");
     workspace.write_items(20);
     let output = workspace.run("run pipeline.toml --items items.jsonl --out /dev/full");
-    output.expect_stderr(4, &["error: cannot write to /dev/full; nothing is safely written; free some space, then run the same command again: No \
+    output.expect_stderr(4, &["error: cannot write to /dev/full; no line was saved; free some space, then run the same command again: No \
                      space left on device"]);
     assert_eq!(output.stderr.matches("error: ").count(), 1, "{}", output.stderr);
     let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report /dev/full");

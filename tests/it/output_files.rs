@@ -24,7 +24,7 @@ fn a_file_that_the_run_did_not_write_is_refused_without_overwrite() {
         workspace.write(name, FOREIGN_TEXT);
         let command = format!("run pipeline.toml --items items.jsonl {option} {name}");
         let output = workspace.run(&command);
-        output.expect_stderr(4, &[option, name, "holds what this run did not write", "--overwrite"]);
+        output.expect_stderr(4, &[option, name, "was not written by this run", "--overwrite"]);
         assert_eq!((workspace.read(name).as_str(), output.stdout.as_str()), (FOREIGN_TEXT, ""));
         assert_eq!(workspace.run(&format!("{command} --store none")).code, Some(4));
         assert!(
@@ -64,7 +64,7 @@ fn a_run_never_replaces_the_output_of_another_run() {
         "run pipeline.toml --items items.jsonl --out o.jsonl --store none",
         "run pipeline.toml --items items.jsonl --out o.jsonl --store sqlite:other.db",
     ] {
-        workspace.run(command).expect_stderr(4, &["o.jsonl holds what this run did not write"]);
+        workspace.run(command).expect_stderr(4, &["o.jsonl exists and was not written by this run"]);
         assert_eq!(workspace.read("o.jsonl"), before, "{command}");
     }
     workspace.run("run pipeline.toml --items more.jsonl --out o.jsonl --overwrite").expect_code(0);
@@ -125,11 +125,11 @@ fn a_run_that_paused_before_it_replaced_a_file_replaces_it_when_it_is_resumed() 
     // The permission is only for the files in that state and for this run.
     workspace.write("o.jsonl", before.replace("another", "any"));
     for command in ["resume 1 --max-cost 5", &run] {
-        workspace.run(command).expect_stderr(4, &["o.jsonl holds what this run did not write"]);
+        workspace.run(command).expect_stderr(4, &["o.jsonl exists and was not written by this run"]);
     }
     workspace
         .run("run pipeline.toml --items items.jsonl --out r.jsonl --new")
-        .expect_stderr(4, &["r.jsonl holds what this run did not write"]);
+        .expect_stderr(4, &["r.jsonl exists and was not written by this run"]);
     workspace.run(&format!("{run} --overwrite")).expect_stderr(5, &["o.jsonl is unchanged"]);
     workspace.run("resume 1 --max-cost 5").expect_stderr(1, &["200 completed", "1 rejected"]);
     assert_eq!((workspace.output_lines("o.jsonl").len(), workspace.output_lines("r.jsonl").len()), (200, 1));
@@ -139,7 +139,9 @@ fn a_run_that_paused_before_it_replaced_a_file_replaces_it_when_it_is_resumed() 
         "items.jsonl",
         format!("{}{{\"id\":\"new\",\"text\":\"x\"}}\n", workspace.read("items.jsonl")),
     );
-    workspace.run("resume 1 --max-cost 5").expect_stderr(4, &["o.jsonl holds what this run did not write"]);
+    workspace
+        .run("resume 1 --max-cost 5")
+        .expect_stderr(4, &["o.jsonl exists and was not written by this run"]);
     assert_eq!(workspace.read("o.jsonl"), before);
 }
 
@@ -225,7 +227,7 @@ async fn a_killed_runs_output_that_was_replaced_since_is_refused() {
             std::fs::remove_file(workspace.path("o.jsonl")).unwrap();
         }
         workspace.write("o.jsonl", FOREIGN_TEXT);
-        workspace.run(RUN).expect_stderr(4, &["holds what this run did not write"]);
+        workspace.run(RUN).expect_stderr(4, &["was not written by this run"]);
         assert_eq!(workspace.read("o.jsonl"), FOREIGN_TEXT);
     }
 }
@@ -239,7 +241,7 @@ fn a_copy_of_a_runs_output_is_refused_and_a_removed_output_is_written_again() {
     std::fs::copy(workspace.path("o.jsonl"), workspace.path("copy")).unwrap();
     std::fs::rename(workspace.path("copy"), workspace.path("o.jsonl")).unwrap();
     workspace.write_items(4);
-    workspace.run(RUN).expect_stderr(4, &["holds what this run did not write"]);
+    workspace.run(RUN).expect_stderr(4, &["was not written by this run"]);
     assert_eq!(workspace.read("o.jsonl"), before);
     std::fs::remove_file(workspace.path("o.jsonl")).unwrap();
     workspace.run(RUN).expect_stderr(0, &["4 completed"]);
@@ -252,7 +254,7 @@ fn an_export_and_a_retry_refuse_a_file_that_the_run_did_not_write() {
     workspace.write_items(3);
     workspace.run(RUN).expect_code(1);
     workspace.write("foreign.jsonl", FOREIGN_TEXT);
-    workspace.run("results 1 --out foreign.jsonl").expect_stderr(4, &["holds what this run did not write"]);
+    workspace.run("results 1 --out foreign.jsonl").expect_stderr(4, &["was not written by this run"]);
     assert_eq!(workspace.read("foreign.jsonl"), FOREIGN_TEXT);
     workspace.run("results 1 --out foreign.jsonl --overwrite").expect_code(0);
     workspace.run("results 1 --out foreign.jsonl").expect_code(0);
@@ -261,7 +263,7 @@ fn an_export_and_a_retry_refuse_a_file_that_the_run_did_not_write() {
     let lines = workspace.read("o.jsonl");
     workspace.write("o.jsonl", FOREIGN_TEXT);
     workspace.write_config("");
-    workspace.run("retry 1").expect_stderr(4, &["holds what this run did not write"]);
+    workspace.run("retry 1").expect_stderr(4, &["was not written by this run"]);
     workspace.write("o.jsonl", lines);
     workspace.run("retry 1").expect_stderr(0, &["3 completed", "1 call in this session"]);
     workspace.write_items(4);
@@ -298,7 +300,7 @@ async fn an_output_replaced_by_another_file_during_the_run_is_an_io_error() {
     wait_for_lines(&workspace, 1).await;
     std::fs::remove_file(workspace.path("o.jsonl")).unwrap();
     workspace.write("o.jsonl", FOREIGN_TEXT);
-    running.wait().expect_stderr(4, &["nothing is safely written: another file has taken its place"]);
+    running.wait().expect_stderr(4, &["no line was saved: another file has taken its place"]);
     assert_eq!(workspace.read("o.jsonl"), FOREIGN_TEXT);
     assert_eq!(workspace.run("results 1").stdout.lines().count(), 40);
 }

@@ -106,8 +106,8 @@ async fn a_changed_step_is_reported_and_only_it_and_its_dependents_are_repeated(
     run(&pointsman, PIPELINE, items(0..10), &options).await.unwrap();
     let changed = PIPELINE.replace("something else", "nothing new");
     let error = run(&pointsman, &changed, items(0..10), &options).await.unwrap_err().to_string();
-    let expected = "run 1 has changed since it began: changed steps: second; steps that need their answers: last. It \
-                has 10 finished items; of 30 answers 10 stay valid.";
+    let expected = "run 1 has changed since it began: changed steps: second; steps that need their answers: last. \
+                Finished items: 10; answers that stay valid: 10 of 30.";
     assert!(error.starts_with(expected), "{error}");
     assert_eq!(simulator.counts().requests, 30);
 

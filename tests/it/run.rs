@@ -30,6 +30,20 @@ fn run_example(name: &str, items: &str, count: usize) -> (Vec<Value>, Value) {
 }
 
 #[test]
+fn an_old_word_of_the_command_line_is_refused_with_its_new_name() {
+    let workspace = Workspace::new("");
+    for (arguments, help) in [
+        ("run pipeline.toml --items i.csv --from csv", "`--from` is now called `--input-format`"),
+        ("run pipeline.toml --items i.csv --to csv", "`--to` is now called `--output-format`"),
+        ("forget 1", "`forget` is now called `delete`"),
+        ("failed 1", "`failed` is now called `failures`"),
+    ] {
+        workspace.run(arguments).expect_stderr(2, &[help]);
+    }
+    assert!(!workspace.run("run --frm csv").stderr.contains("is now called"));
+}
+
+#[test]
 fn the_readmes_command_completes_twenty_emails_and_marks_them_as_simulated() {
     let (lines, report) = run_example("email", "emails.jsonl", 20);
     assert_eq!(lines.len(), 20);

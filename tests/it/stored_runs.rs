@@ -493,7 +493,7 @@ async fn another_base_url_needs_accept_changes_or_a_new_run() {
     workspace.write_config(provider_config("a", &second, ""));
     workspace.run(RUN).expect_stderr(
         3,
-        &["run 1 has changed since it began: other addresses: a/m", "of 3 answers 3 stay valid"],
+        &["run 1 has changed since it began: other addresses: a/m", "answers that stay valid: 3 of 3"],
     );
     workspace.run(&format!("{RUN} --new --overwrite")).expect_stderr(0, &["3 calls"]);
     assert_eq!((first.counts().requests, second.counts().requests), (3, 3));

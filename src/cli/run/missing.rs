@@ -27,7 +27,7 @@ impl Session<'_> {
         }
     }
 
-    /// Shows that there is nothing to do, and returns the exit code; `None` where there is something to do.
+    /// Shows that there is nothing to do, and returns the exit code; `None` if there is something to do.
     pub(super) fn up_to_date(&self, prepared: &PreparedRun) -> Option<Exit> {
         let number = prepared.number().filter(|_| prepared.is_up_to_date() && self.target.retry.is_none())?;
         let before = prepared.earlier_totals();
@@ -49,7 +49,7 @@ impl Session<'_> {
         Some(self.mode.end(&text, exit))
     }
 
-    /// Returns which items a run has not processed, besides those that are retried; `None` where there are none.
+    /// Returns which items a run has not processed, besides those that are retried; `None` if there are none.
     pub(super) fn missing(&self, prepared: &PreparedRun) -> Option<String> {
         let number = prepared.number()?;
         let store_option = self.store_option();
@@ -73,7 +73,7 @@ impl Session<'_> {
     }
 }
 
-/// Returns which items of a complete run have no answer; `None` where all have one.
+/// Returns which items of a complete run have no answer; `None` if all have one.
 fn unanswered(run: RunNumber, failed: u64, rejected: u64, store_option: &str) -> Option<String> {
     let rejected = (rejected > 0).then(|| format!("{} of its input rejected", counted(rejected, "record")));
     let retry = format!("`pointsman retry {run}{store_option}` processes the failed items again");

@@ -136,6 +136,7 @@ fn the_shipped_configuration_contains_every_key() {
         ("[retry]", at(&["retry"])),
         ("[defaults]", at(&["defaults"])),
         ("[run]", at(&["run"])),
+        ("[files]", at(&["files"])),
         ("[store]", at(&["store"])),
         ("[budget]", at(&["budget"])),
         ("[supervisor]", at(&["supervisor"])),

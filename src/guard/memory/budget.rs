@@ -58,7 +58,7 @@ pub(super) struct Overflow {
 }
 
 impl MemoryBudget {
-    /// Makes a budget of this many bytes.
+    /// Creates a budget of this many bytes.
     pub fn new(total: usize) -> Self {
         let inner =
             Inner { total, used: 0, peak: 0, last_number: 0, waiting: BTreeMap::new(), overflow: None };

@@ -31,7 +31,7 @@ impl HeldMemory {
         }
     }
 
-    /// Makes the memory of a response to a request of this holder. `is_batch` is whether the request has
+    /// Creates the memory of a response to a request of this holder. `is_batch` is whether the request has
     /// batch priority. If this is empty, the response becomes a holder of the process's budget itself.
     pub fn response(&self, is_batch: bool) -> ResponseMemory {
         ResponseMemory::new(self.0.clone(), is_batch)

@@ -27,7 +27,7 @@ const MIN_SEARCH_CALLS_PER_MINUTE: f64 = 60.0;
 /// for the first, second, and third or later of consecutive such responses.
 const MIN_REMAINING_SHARE: [f64; 3] = [0.9, 0.8, 0.75];
 
-/// The same where the end of the provider's window is known, which makes the measurement exact.
+/// The same if the end of the provider's window is known, which makes the measurement exact.
 const MIN_REMAINING_SHARE_OF_WINDOW: f64 = 0.1;
 
 /// Maximum share of the rate that remains after a 429 response.

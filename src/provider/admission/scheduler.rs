@@ -1,8 +1,9 @@
 //! Admission scheduler of a provider: its limits, and which queued call may be sent.
 //!
 //! Pure: the caller passes the time and the source of random jitter, holds the lock, sends the responses and
-//! performs the calls. `admission_check.rs` decides whether an arriving call may be queued, `outcome.rs` applies
-//! the results of calls, and `health.rs` answers queries about the scheduler's state.
+//! performs the calls. `check.rs` decides whether an arriving call may be queued, `outcome.rs` applies the
+//! results of calls, and `health/target_health.rs` and `health/outage.rs` answer queries about the scheduler's
+//! state.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -29,8 +30,8 @@ use crate::provider::keys::key_set::{Keys, NoUsableKey};
 use crate::provider::settings::Settings;
 use crate::provider::target::Target;
 
-/// When a call checks a contended budget again. Calls of other providers may have released some of it by then;
-/// calls of the same provider wake it at once.
+/// How long a call waits before it checks a fully reserved budget again. Calls of other providers may have
+/// released some of it by then; calls of the same provider wake it at once.
 const BUDGET_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Queue, limits, breakers and counters of a provider.
@@ -196,7 +197,7 @@ impl Scheduler {
         self.max_in_flight.is_none_or(|max| self.targets.values().map(active).sum::<usize>() < max)
     }
 
-    /// Takes everything that a call needs to be sent; or nothing, if it is blocked.
+    /// Takes all resources that a call needs, or none if one of them is missing.
     fn admit(
         &mut self,
         call: &Call,

@@ -15,10 +15,10 @@ use crate::provider::call::{Call, Rejection};
 use crate::provider::state::State;
 
 /// How long queued calls wait for the next incarnation of the actor before they are rejected and go to other
-/// targets. A restart mostly takes less.
+/// targets. A restart usually takes less.
 const MAX_WAIT_FOR_RESTART: Duration = Duration::from_secs(2);
 
-/// How long the actor may be down before it counts as down for good. The supervisor waits this long before a
+/// How long the actor may be down before it counts as permanently down. The supervisor waits this long before a
 /// restart only after repeated failures.
 const MAX_RESTART_DURATION: Duration = Duration::from_secs(10);
 
@@ -26,7 +26,7 @@ impl State {
     /// Submits a call, which is sent when the provider's limits admit it.
     ///
     /// # Errors
-    /// When the provider's actor is not running.
+    /// If the provider's actor is not running.
     pub fn submit(&self, call: Call) -> Result<CallReceiver, Rejection> {
         let (responder, receiver) = Responder::channel();
         self.push_call(call, responder).map_err(|(_, rejection)| rejection)?;

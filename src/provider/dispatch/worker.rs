@@ -1,7 +1,7 @@
 //! Dispatch loop: sends admitted calls, each worker in its own task.
 //!
 //! When a call ends, its worker sends the next admitted call. Decides nothing: the state says which call is
-//! ready. A task that panics loses its call only; the actor is notified and checks the others.
+//! ready. A task that panics loses only its call; the actor is notified and checks the other calls.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -163,8 +163,8 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) 
     guard.complete(first_token, cost, result);
 }
 
-/// Sets the scope of a refusal, now that it is known whether the key is at fault. A refusal that may concern
-/// this request only is not a failure of the account.
+/// Sets the scope of a refusal after it is known whether the key is at fault. A refusal that may concern this
+/// request only is not a failure of the account.
 fn resolve_scope(failure: &mut Failure, key_fault: KeyFault) {
     match (key_fault, failure.scope) {
         (KeyFault::Undecided, Scope::Unclear) => failure.class = Class::ApiError,

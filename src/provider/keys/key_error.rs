@@ -31,8 +31,8 @@ pub enum KeyError {
         /// Description of what the path is.
         what: &'static str,
     },
-    /// The file has variables, not a key.
-    #[error("the key file {} has variables, not only a key", path.display())]
+    /// The file contains variable assignments, not a key.
+    #[error("the key file {} contains variable assignments instead of a key", path.display())]
     EnvFile {
         /// The file.
         path: PathBuf,
@@ -54,16 +54,13 @@ pub enum KeyError {
         status: std::process::ExitStatus,
     },
     /// The command did not end within its time limit.
-    #[error("the key command {label} did not end in time")]
+    #[error("the key command {label} did not end within 1 minute")]
     CommandTimedOut {
         /// The command's label.
         label: KeyLabel,
     },
     /// The command tried to use the terminal from the background.
-    #[error(
-        "the key command {label} tries to use the terminal, which is not possible here; run it once in a terminal, if \
-         an agent then stays unlocked, or write env:NAME and set the variable with it"
-    )]
+    #[error("the key command {label} needs a terminal, which it does not have here")]
     CommandWantsTerminal {
         /// The command's label.
         label: KeyLabel,
@@ -97,16 +94,18 @@ impl KeyError {
             }
             Self::NotAFile { .. } => "name a file that contains only the key, on one line",
             Self::EnvFile { .. } => {
-                "load it into the environment and write env:NAME, or write only the key into a file"
+                "load the file into the environment and use env:NAME, or write only the key into the file"
             }
             Self::Empty { .. } => "write only the key into it, on one line",
-            Self::InvalidKey { .. } => "leave only the key in it, on one line",
+            Self::InvalidKey { .. } => "it must contain only the key, on one line",
             Self::InvalidSource => "write env:NAME, file:PATH or command:..., never the key itself",
             Self::CommandOutputTooLarge { .. } => "make it write only the key",
-            Self::Command { .. }
-            | Self::CommandFailed { .. }
-            | Self::CommandTimedOut { .. }
-            | Self::CommandWantsTerminal { .. } => "run it in a terminal to see why",
+            Self::Command { .. } | Self::CommandFailed { .. } | Self::CommandTimedOut { .. } => {
+                "run it in a terminal to see why"
+            }
+            Self::CommandWantsTerminal { .. } => {
+                "unlock its agent in a terminal first, or set a variable with the command and use env:NAME"
+            }
         }
     }
 }

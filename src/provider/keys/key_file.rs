@@ -118,7 +118,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let error = refusal(&path);
             assert!(
-                error.contains("variables") && error.contains(name) && !error.contains("sk-1"),
+                error.contains("variable assignments") && error.contains(name) && !error.contains("sk-1"),
                 "{error}"
             );
         }

@@ -142,7 +142,7 @@ impl Keys {
     /// rotation. A key in `excluded` is used only if there is no other.
     ///
     /// # Errors
-    /// When all keys have cooldowns.
+    /// If all keys have cooldowns.
     pub(in crate::provider) fn pick(
         &self,
         model: &ModelName,

@@ -74,7 +74,7 @@ impl KeySource {
     /// Reads the key; `None` when its variable is not set or empty.
     ///
     /// # Errors
-    /// When the file or the command yields no key, or a value that is not valid as a key.
+    /// If the file or the command yields no key, or a value that is not valid as a key.
     pub fn read(&self, env: Env<'_>) -> Result<Option<Secret>, KeyError> {
         let label = || self.label();
         let text = match self {

@@ -95,7 +95,7 @@ impl Pointsman {
     }
 }
 
-/// Returns the price of a target's tokens; `None` where it is not known.
+/// Returns the price of a target's tokens; `None` if it is not known.
 fn price_of(settings: &Settings, model: &Model) -> Option<Price> {
     // A simulated model with a configured price is estimated at that price.
     model.price.or(settings.is_simulated().then_some(FREE))

@@ -65,7 +65,7 @@ impl Pointsman {
     /// Reads an input to its end, and samples `pick` items of it at random with a fixed seed.
     ///
     /// # Errors
-    /// When the input cannot be read.
+    /// If the input cannot be read.
     pub async fn scan_input(
         &self,
         pipeline: &Arc<Pipeline>,

@@ -24,13 +24,13 @@ pub struct Plan {
     pub sample_failed: u64,
     /// Calls.
     pub calls: Range,
-    /// Why no call is expected, where that is so.
+    /// Why no call is expected, if none is.
     pub no_calls: Option<NoCalls>,
     /// Input tokens.
     pub input: Range,
     /// Output tokens.
     pub output: Range,
-    /// The cost of the run; `None` where a price is not known.
+    /// The cost of the run; `None` if a price is not known.
     pub cost_usd: Option<Range>,
     /// The cost of the sample, which is part of the run's cost.
     pub spent_usd: Option<f64>,

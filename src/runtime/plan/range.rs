@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::types::{NanoUsd, Price, Tokens, Usage};
 
-/// An estimate: `likely`, with about 95% of the probability between `low` and `high`.
+/// An estimate with bounds. If it is from a sample, the bounds contain the true value with a probability of about
+/// 95%.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Range {
     /// The lower bound.
@@ -19,7 +20,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Makes a range of one certain number.
+    /// Creates a range of one certain number.
     pub fn exactly(number: f64) -> Self {
         Self { low: number, likely: number, high: number }
     }

@@ -18,7 +18,7 @@ impl Sample {
     /// Reads these items of a run.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub async fn read(store: &dyn Store, run: RunNumber, keys: &[ItemKey]) -> Result<Self, Error> {
         let mut items = Vec::with_capacity(keys.len());
         for some in keys.chunks(200) {
@@ -100,7 +100,7 @@ fn was_sent(attempt: &Attempt) -> bool {
     !matches!(attempt.outcome, Outcome::Refused(_) | Outcome::Lost(_))
 }
 
-/// Returns the cost of calls; `None` where the cost of one is not known. A call that failed without a charge costs
+/// Returns the cost of calls; `None` if the cost of one is not known. A call that failed without a charge costs
 /// nothing.
 fn cost<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Option<f64> {
     attempts
