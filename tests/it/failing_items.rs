@@ -198,7 +198,7 @@ async fn with_random_failing_items_and_outages_only_those_items_fail() {
         let targets = if random.bool() { "\"a/m\"" } else { "\"a/m\", \"b/m\"" };
         let [a, b] = &simulators;
         let config = format!(
-            "{}{}[route.default]\ntargets = [{targets}]\n[run]\nmax_hold = \"25s\"\n",
+            "{}{}[route.default]\ntargets = [{targets}]\n[run]\nmax_hold = \"12s\"\n",
             provider_config("a", a, &more),
             provider_config("b", b, &more)
         );

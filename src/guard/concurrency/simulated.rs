@@ -257,23 +257,6 @@ fn the_limit_grows_to_about_twice_the_demand_at_most() {
     assert!(simulation.concurrency.limit() <= 110, "{}", simulation.concurrency.limit());
 }
 
-/// Where one call is accepted at a time, a probe with two is a large part of all calls.
-#[test]
-fn at_most_an_eighth_is_rejected_where_one_call_is_accepted_at_a_time() {
-    for (seed, headers_after, scattered) in [(4_110_813_732, 1.0, true), (0, 0.02, false), (1, 0.5, true)] {
-        let mean = 2.7;
-        let work = if scattered { Work::Scattered(mean) } else { Work::Constant(mean) };
-        let provider = SimulatedProvider { work, headers_after, rejects_above: 1, ..PROVIDER };
-        let mut simulation = Simulation::new(provider, (1, 32, 512), seed);
-        simulation.run(600);
-        let before = simulation.calls;
-        simulation.rejected = 0;
-        let average = simulation.run(900);
-        let share = simulation.rejected as f64 / (simulation.calls - before) as f64;
-        assert!(share < 0.125 && (0.7..=2.0).contains(&average), "{share} rejected, {average} in flight");
-    }
-}
-
 fn headers() -> impl Strategy<Value = f64> {
     prop::sample::select(vec![0.02, 0.5, 1.0])
 }
@@ -293,7 +276,7 @@ proptest! {
 
     #[test]
     fn the_limit_settles_just_below_what_the_provider_rejects(
-        seed: u64, headers_after in headers(), mean in 0.5..3.0f64, scattered: bool, allowed in 2usize..150,
+        seed: u64, headers_after in headers(), mean in 0.5..3.0f64, scattered: bool, allowed in 1usize..150,
     ) {
         let work = if scattered { Work::Scattered(mean) } else { Work::Constant(mean) };
         let provider = SimulatedProvider { work, headers_after, rejects_above: allowed, ..PROVIDER };
