@@ -6,16 +6,13 @@
 //!
 #![cfg_attr(feature = "server", doc = "```")]
 #![cfg_attr(not(feature = "server"), doc = "```no_run")]
-//! use pointsman::run::RunOutput;
-//! use pointsman::sink::Sink;
-//! use pointsman::source::Source;
-//! use pointsman::{Config, Pointsman};
+//! use pointsman::{Config, Pointsman, Sink, Source};
 //! use serde_json::json;
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // The simulator on this machine answers, so this program needs no key.
-//!     let config = Config::load(None, &|name| std::env::var(name).ok())?.simulated();
-//!     let pointsman = Pointsman::start(&config)?;
+//!     let config = Config::load()?.simulated();
+//!     let pointsman = Pointsman::start_blocking(&config)?;
 //!     let pipeline = pointsman.parse_pipeline(
 //!         "
 //!         name = 'tickets'
@@ -37,7 +34,7 @@
 //!
 //!     // Any runtime works.
 //!     pointsman.runtime().block_on(async {
-//!         let mut run = pointsman.run(pipeline, Source::values("tickets", items), RunOutput::new(sink)).await?;
+//!         let mut run = pointsman.run(pipeline, Source::values("tickets", items), sink).await?;
 //!         while let Some(line) = lines.recv().await {
 //!             println!("{}: {} {}", line.key, line.answers["kind"], line.answers["reply"]);
 //!         }
@@ -48,34 +45,19 @@
 //! }
 //! ```
 //!
-//! [`Pointsman::ask`] sends one request without a pipeline. actix actors can send requests to the address that
-//! [`Pointsman::router`] returns; `examples/embed.rs` does so in an actix-web app.
+//! # Overview
 //!
-//! # Modules
-//!
-//! | module | contents |
+//! | to | use |
 //! |---|---|
-//! | [`runtime`] | [`Pointsman`], the handle; starting, resuming and estimating runs |
-//! | [`config`] | [`Config`]: reads `config.toml` or the environment, and refuses invalid settings |
-//! | [`run`] | the execution of a run: its items, holds, failures, progress and report |
-//! | [`pipeline`] | pipelines: steps, prompt templates, conditions, answer validation |
-//! | [`source`] | reads items from JSON lines, JSON, CSV or an iterator |
-//! | [`sink`] | writes results as JSON lines or CSV, or sends them to a channel |
-//! | [`router`] | selects the target of each request, with retries, failover and hedging |
-//! | [`provider`] | one account at one vendor: keys, limits, queue, HTTP |
-//! | [`wire`] | converts requests and responses, one file per API format |
-//! | [`guard`] | admission of calls: rate limits, concurrency, circuit breaker, retry budget, back-off |
-//! | [`ledger`] | commits records to the store in batches |
-//! | [`store`] | stores runs, items, answers and costs; SQLite |
-//! | [`supervisor`] | supervision for actix: restarts after panics, drains |
-//! | [`diagnostics`] | TOML with the position of every value; [`Diagnostics`](diagnostics::Diagnostics) |
-//! | [`types`] | shared types: [prompts](types::Prompt), [responses](types::Response), [failures](types::Failure) |
-#![cfg_attr(
-    feature = "server",
-    doc = "| [`simulator`] | a server that simulates the providers, with limits and faults |"
-)]
-#![cfg_attr(feature = "chaos", doc = "| [`chaos`] | fault injection for tests |")]
-#![cfg_attr(feature = "cli", doc = "| [`cli`] | the program; the only module that prints |")]
+//! | configure | [`Config`]: from a file, from environment variables, or in code with a [`ConfigBuilder`] |
+//! | start and stop | [`Pointsman::start`], [`Pointsman::start_blocking`], [`Pointsman::drain`] |
+//! | send one request | [`Pointsman::send`] with a [`Request`]; the result is a [`Response`] or a [`RequestError`] |
+//! | send requests from tasks and actors | [`RouterHandle`], [`RouterHandle::recipient`] |
+//! | process many items | [`Pointsman::run`] with a [`Pipeline`], a [`Source`] and a [`Sink`]; a [`RunHandle`] controls the run |
+//! | store and resume a run | [`Pointsman::prepare_run`], [`Pointsman::run_stored`] with [`ResumeOptions`] |
+//! | observe a run | [`RunHandle::progress`], [`RunHandle::report`], [`Pointsman::providers`] |
+//!
+//! The examples `embed.rs` (an actix-web app) and `actor.rs` (an actix actor) are complete programs.
 //!
 //! `docs/architecture.md` describes the structure, `docs/guarantees.md` the guarantees, `docs/configuration.md` and
 //! `docs/pipelines.md` every key.
@@ -103,32 +85,115 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("pointsman isolates panics and needs panic = \"unwind\"");
 
+// The modules are hidden: their paths are for the program and the tests of this repository. The API is below.
 #[cfg(feature = "chaos")]
+#[doc(hidden)]
 pub mod chaos;
 #[cfg(not(feature = "chaos"))]
 mod chaos;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod diagnostics;
 mod files;
+#[doc(hidden)]
 pub mod guard;
+#[doc(hidden)]
 pub mod ledger;
+#[doc(hidden)]
 pub mod pipeline;
+#[doc(hidden)]
 pub mod provider;
+#[doc(hidden)]
 pub mod router;
+#[doc(hidden)]
 pub mod run;
+#[doc(hidden)]
 pub mod runtime;
 #[cfg(feature = "server")]
+#[doc(hidden)]
 pub mod simulator;
+#[doc(hidden)]
 pub mod sink;
+#[doc(hidden)]
 pub mod source;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod supervisor;
 mod terminal_text;
+#[doc(hidden)]
 pub mod types;
+#[doc(hidden)]
 pub mod wire;
 
-pub use config::Config;
-pub use runtime::{Error, Pointsman, RunHandle};
+pub use config::{Config, ConfigBuilder, MaxHold, ModelBuilder, ProviderBuilder};
+pub use diagnostics::{Diagnostic, Diagnostics, SourceSpan};
+pub use pipeline::Pipeline;
+pub use router::{Request, RouterHandle};
+pub use run::{MaxFailures, Progress, Report, RunOutcome, RunOutput};
+pub use runtime::{
+    Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, ResumeOptions, RunHandle,
+    RunOptions,
+};
+pub use sink::{Line, RejectLine, Sink};
+pub use source::Source;
+#[cfg(feature = "sqlite")]
+pub use store::Sqlite;
+pub use store::{RunNumber, Store};
+pub use types::{
+    Advice, Attempt, Class, Failure, Media, Message, NanoUsd, Part, Priority, Prompt, Remedy, RequestError,
+    Response, ResponseFormat, Role, Usage,
+};
+
+/// Names in configurations, pipelines and results.
+pub mod names {
+    pub use crate::types::{ItemKey, KeyLabel, ModelName, ProviderName, RouteName, StepName, TargetName};
+}
+
+/// Parts of a [`Response`] and of a [`RequestError`].
+pub mod response {
+    pub use crate::types::{
+        AttemptLog, Attribution, Charged, Completion, FailedAttempt, MediaData, Outcome, RetryAction, Tokens,
+    };
+}
+
+/// Parts of a [`Report`] and of a [`Progress`].
+pub mod report {
+    pub use crate::run::{
+        Calls, Cap, CapHit, CapScope, ErrorCount, GroupReport, Holding, Items, LatencySummary, Unprocessed,
+        UnsavedItems,
+    };
+}
+
+/// Formats and limits of a [`Source`], formats and destinations of a [`Sink`], and parts of a [`Line`].
+pub mod io {
+    pub use crate::sink::{
+        Destination, Format as SinkFormat, FormulaCells, StepError, StepLine, StepStatus, TokenCount,
+    };
+    pub use crate::source::{Format as SourceFormat, Limits as SourceLimits};
+    pub use crate::types::ItemStatus;
+}
+
+/// State of providers and supervised actors.
+pub mod health {
+    pub use crate::guard::BreakerState;
+    pub use crate::provider::{KeyCooldown, LimitUtilization, Snapshot as ProviderSnapshot, TargetSnapshot};
+    pub use crate::supervisor::{ChildState, ChildStatus, Drained, Exit};
+}
+
+/// Errors of parts of Pointsman, and why a text is not a name or a format.
+pub mod errors {
+    pub use crate::pipeline::ManifestDiff;
+    pub use crate::provider::Error as ProviderError;
+    pub use crate::runtime::ClockError;
+    pub use crate::sink::{Error as SinkError, LineError};
+    pub use crate::source::{Error as SourceError, FormatError, LayoutFault, ValueError};
+    pub use crate::store::Error as StoreError;
+    pub use crate::supervisor::Error as SupervisorError;
+    pub use crate::types::TargetNameError;
+}

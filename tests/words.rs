@@ -1,6 +1,6 @@
 //! Words that the project no longer uses, in the sources, the documents and the help of the program.
 //!
-//! One concept has one word. A word that was replaced must not come back.
+//! One concept has one word. A word that was replaced must not come back. The library names no options of the program.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read the sources fails")]
 
 use std::fs;
@@ -103,6 +103,72 @@ fn the_sources_and_documents_have_no_dropped_words() {
         found.extend(dropped_words(&name, &fs::read_to_string(&path).unwrap()));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Returns the options of the program that the text of a source file names, with their lines. Comments and test modules
+/// do not count.
+fn named_options(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut follows_test_attribute = false;
+    for (number, line) in text.lines().enumerate() {
+        if follows_test_attribute && line.starts_with("mod ") && line.trim_end().ends_with('{') {
+            break;
+        }
+        follows_test_attribute = line.starts_with("#[cfg(test")
+            || line.starts_with("#[cfg(all(test")
+            || follows_test_attribute && line.starts_with("#[");
+        let code = line.split(" // ").next().unwrap_or_default();
+        if code.trim_start().starts_with("//") {
+            continue;
+        }
+        for (at, _) in code.match_indices("--") {
+            let follows_text = code[..at].ends_with([' ', '(', '`', '"', '[']);
+            let is_word = code[at + 2..].starts_with(|letter: char| letter.is_ascii_lowercase());
+            if follows_text && is_word {
+                let option = code[at..].split(|letter: char| !(letter.is_alphanumeric() || letter == '-'));
+                let option = option.take(1).collect::<String>();
+                found.push(format!("{name}:{}: {option}; use `types::Remedy`", number + 1));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_library_names_no_options_of_the_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    files(&root.join("src"), "rs", &mut paths);
+    let mut found = Vec::new();
+    let mut read = 0;
+    for path in paths {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let is_test = |part: &str| {
+            matches!(part, "tests" | "tests.rs" | "properties.rs" | "fixtures.rs")
+                || part.ends_with("_tests.rs")
+        };
+        if name.starts_with("src/cli/") || name.split('/').any(is_test) {
+            continue;
+        }
+        read += 1;
+        found.extend(named_options(&name, &fs::read_to_string(&path).unwrap()));
+    }
+    assert!(read > 200, "the test has read nothing");
+    assert!(
+        found.is_empty(),
+        "a message of the library names an option of the program; `src/cli/advice.rs` adds it:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn an_option_is_found_in_a_message_and_not_in_a_comment_or_a_test() {
+    let text = "/// As `--store` does.\nconst A: &str = \"name it, or \\\n    --config FILE (--new)\"; // --later\n\
+                let x = 3 - -1;\n#[cfg(test)]\nmod tests {\n    const B: &str = \"--exact\";\n}\n";
+    assert_eq!(
+        named_options("a.rs", text),
+        ["a.rs:3: --config; use `types::Remedy`", "a.rs:3: --new; use `types::Remedy`"]
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman::Pointsman;
 use pointsman::router::Request;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator};
-use pointsman::types::{Attempt, Outcome, Priority, Prompt, RequestContext, RequestError, Response};
+use pointsman::types::{Attempt, Outcome, RequestError, Response};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -94,17 +94,7 @@ async fn send_requests_for(
 }
 
 fn send_request(pointsman: &Pointsman, number: usize) -> JoinHandle<TimedResult> {
-    let request = Request {
-        prompt: Prompt::text(format!("Is request {number} answered?")).into(),
-        route: "default".into(),
-        priority: Priority::Interactive,
-        context: RequestContext::default(),
-        deadline: Instant::now() + Duration::from_secs(600),
-        counts: None,
-        budget: None,
-        memory: pointsman::guard::HeldMemory::default(),
-        stop: None,
-    };
+    let request = Request::new("default", format!("Is request {number} answered?"));
     let client = pointsman.clone();
     let started = Instant::now();
     pointsman.runtime().spawn(async move { (client.send(request).await, started.elapsed()) })

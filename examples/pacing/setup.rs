@@ -51,7 +51,7 @@ pub(crate) fn start(row: &Row, first: &Simulator, second: Option<&Simulator>) ->
         text = text.replace("{second}", &second.base_url(row.vendor));
     }
     let config = Config::parse("config.toml", &text, &|_| None)?;
-    Ok(Pointsman::start_with(&config, &|_| None)?)
+    Ok(Pointsman::start_blocking_with(&config, |_| None)?)
 }
 
 /// Starts a run with infinitely many items.

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. All logic is in the library.
 
+mod advice;
 mod args;
 mod check;
 mod config;

@@ -37,7 +37,8 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
     log::start(0, display.bar(), mode);
     // Only a sample needs the keys.
     let has_sample = args.sample.is_some_and(|number| number > 0);
-    let pointsman = if has_sample { Pointsman::start(&config) } else { Pointsman::start_to_plan(&config) };
+    let pointsman =
+        if has_sample { Pointsman::start_blocking(&config) } else { Pointsman::start_to_plan(&config) };
     let pointsman = match pointsman {
         Ok(pointsman) => pointsman,
         Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
@@ -145,7 +146,7 @@ async fn run_sample(
         }
         WatchEnd::Failed(error) => return Err(error.into()),
     }
-    let number = run.number().context("the sample was not stored")?;
+    let number = run.id().context("the sample was not stored")?;
     let keys: Vec<ItemKey> = scan.keys();
     Ok(Sample::read(&*store, number, &keys).await?)
 }

@@ -11,6 +11,7 @@ use crate::run::Progress;
 use crate::sink;
 use crate::terminal_text;
 
+use super::advice;
 use super::exit::Exit;
 use super::print::{StdoutError, eprint_colored, eprint_lines, stderr_is_terminal};
 pub(super) use super::print::{eprint_json, eprint_line};
@@ -44,7 +45,7 @@ struct JsonDiagnostic<'a> {
     /// `FILE:LINE:COLUMN`.
     location: Option<String>,
     message: &'a str,
-    help: Option<&'a str>,
+    help: Option<String>,
 }
 
 impl Mode {
@@ -81,16 +82,18 @@ impl Mode {
         if is_broken_pipe(error) {
             return Exit::BrokenPipe;
         }
+        let text = advice::error_text(error);
         match self {
-            Self::Json => eprint_json("error", &format!("{error:#}")),
-            Self::Drawn | Self::Lines | Self::Quiet => eprint_line(&format!("error: {error:#}")),
+            Self::Json => eprint_json("error", &text),
+            Self::Drawn | Self::Lines | Self::Quiet => eprint_line(&format!("error: {text}")),
         }
         exit
     }
 
     /// Shows problems with their locations: all of them as JSON, the first ones as text.
     pub(super) fn report_diagnostics(self, all: &Diagnostics) -> Exit {
-        let shown = &Diagnostics(all.0.iter().take(MAX_SHOWN_DIAGNOSTICS).cloned().collect());
+        let all = advice::with_options(all.clone());
+        let shown = Diagnostics(all.0.iter().take(MAX_SHOWN_DIAGNOSTICS).cloned().collect());
         match self {
             Self::Json => {
                 let to_json = |diagnostic: &'_ Diagnostic| {
@@ -98,7 +101,7 @@ impl Mode {
                     serde_json::json!(JsonDiagnostic {
                         location,
                         message: &diagnostic.message,
-                        help: diagnostic.help.as_deref()
+                        help: diagnostic.help.as_ref().map(ToString::to_string)
                     })
                 };
                 eprint_json("diagnostics", &all.0.iter().map(to_json).collect::<Vec<_>>());

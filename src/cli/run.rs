@@ -5,7 +5,6 @@ mod missing;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use tokio::time::Instant;
 
 use crate::config::KeepInputs;
 use crate::diagnostics::Diagnostics;
@@ -63,7 +62,7 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let display = ProgressDisplay::new(mode, &title);
     log::start(args.show.verbose, display.bar(), mode);
-    let pointsman = match Pointsman::start(&config) {
+    let pointsman = match Pointsman::start_blocking(&config) {
         Ok(pointsman) => pointsman,
         Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
@@ -79,7 +78,7 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
     };
     let exit = session.run(display);
     // Without a drain, dropped actors would look like failed ones.
-    pointsman.runtime().block_on(pointsman.drain(Instant::now() + MAX_ACTOR_SHUTDOWN));
+    pointsman.runtime().block_on(pointsman.drain(MAX_ACTOR_SHUTDOWN));
     exit
 }
 
@@ -185,7 +184,7 @@ impl Session<'_> {
             _ => source,
         };
         let name = source.name().to_owned();
-        if let Some(number) = prepared.as_ref().and_then(PreparedRun::number) {
+        if let Some(number) = prepared.as_ref().and_then(PreparedRun::id) {
             let complete =
                 prepared.as_ref().is_some_and(PreparedRun::was_complete) && self.target.retry.is_none();
             let added = if complete {
@@ -213,7 +212,7 @@ impl Session<'_> {
                 }
             };
             run.notes().iter().for_each(|note| display.note(note));
-            Ok((watch(self.pointsman, &mut run, &mut display).await, run.number()))
+            Ok((watch(self.pointsman, &mut run, &mut display).await, run.id()))
         });
         display.clear();
         match ran {
@@ -281,7 +280,7 @@ impl Session<'_> {
     /// Refuses an items file without items if the run has finished some, before anything is changed: a failed
     /// export must not empty the output. A file that cannot be read is reported later, and a pipe is not checked.
     fn refuse_empty_input(&self, pipeline: &Pipeline, prepared: &PreparedRun) -> anyhow::Result<()> {
-        let Some(number) = prepared.number().filter(|_| prepared.has_finished_items() && self.reads_items())
+        let Some(number) = prepared.id().filter(|_| prepared.has_finished_items() && self.reads_items())
         else {
             return Ok(());
         };

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::run::Report;
 use crate::runtime::{Error, Pointsman, RunHandle};
 
+use super::advice::add_options;
 use super::progress::ProgressDisplay;
 use super::signals::{StopSignal, StopSignals};
 
@@ -29,7 +30,7 @@ pub(super) async fn watch(
     run: &mut RunHandle,
     display: &mut ProgressDisplay,
 ) -> WatchEnd {
-    let mut progress = run.progress();
+    let mut progress = run.watch_progress();
     let mut stops = StopSignals::new();
     let mut stop_requests = 0;
     let mut has_fatal_error = false;
@@ -45,7 +46,10 @@ pub(super) async fn watch(
                 cancel_at = Some(Instant::now() + MAX_ITEM_SHUTDOWN);
             }
             report = run.report() => return match report {
-                Ok(report) => WatchEnd::Reported(Box::new(report), has_fatal_error),
+                Ok(mut report) => {
+                    add_options(&mut report);
+                    WatchEnd::Reported(Box::new(report), has_fatal_error)
+                }
                 Err(error) => WatchEnd::Failed(error),
             },
             Ok(()) = progress.changed() => display.show(&progress.borrow_and_update()),

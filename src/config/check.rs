@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::diagnostics::{Diagnostic, Diagnostics, Spans, nearest};
 use crate::provider::{self, HeaderSource};
 use crate::router::{HedgeAfter, Policy, Route};
-use crate::types::{ProviderName, RouteName, TargetName, duration};
+use crate::types::{Advice, ProviderName, Remedy, RouteName, TargetName, duration};
 use crate::wire::{Format, MaxTokensField};
 
 use super::Config;
@@ -233,9 +233,9 @@ impl Check<'_> {
         let key_path = [&path[..], &["target"]].concat();
         let path = if self.spans.contains(&key_path) { &key_path } else { &path[..] };
         let message = format!("route `{name}` mixes real targets with the simulated `{}`", target.name);
-        diagnostics.push(self.spans.diagnostic(path, message).with_help(
-            "remove it, or give it its own route; `run --simulate` simulates all targets without it",
-        ));
+        let help = Advice::from("remove it, or give it its own route; it is not needed to ")
+            .with_remedy(Remedy::Simulate);
+        diagnostics.push(self.spans.diagnostic(path, message).with_help(help));
     }
 
     /// Checks the default route over all targets, for configurations without a route.
@@ -249,8 +249,9 @@ impl Check<'_> {
             let message = format!(
                 "provider `{name}` is simulated and others are real, and the default route would mix their targets"
             );
-            let help = "write [route.NAME] with the targets of each route, or remove this provider: \
-                          `run --simulate` simulates all targets without it";
+            let help = "write [route.NAME] with the targets of each route, or remove this provider: it is not \
+                        needed to ";
+            let help = Advice::from(help).with_remedy(Remedy::Simulate);
             diagnostics.push(spans.diagnostic(&path, message).with_help(help));
         }
         diagnostics

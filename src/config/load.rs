@@ -9,14 +9,14 @@ use serde::Deserialize;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, Spans};
 use crate::pipeline::Defaults;
-use crate::provider::{self, Env, Model};
+use crate::provider::{self, Env, Model, process_env};
 use crate::router::{RetrySettings, Route};
 #[cfg(feature = "server")]
 use crate::simulator;
-use crate::types::{ProviderName, RouteName};
+use crate::types::{Advice, ProviderName, Remedy, RouteName};
 
 use super::check::Check;
-use super::key_spans::KeySpans;
+use super::key_positions::KeyPositions;
 use super::lint::Linter;
 use super::prices::PriceList;
 use super::settings::Config;
@@ -26,6 +26,9 @@ use super::{
 
 /// The default configuration file.
 const DEFAULT_FILE: &str = "config.toml";
+
+/// The name of a text without a file in diagnostics.
+const TEXT: &str = "configuration";
 
 /// The file as it is deserialized.
 #[derive(Debug, Default, Deserialize)]
@@ -45,21 +48,70 @@ struct RawConfig {
 }
 
 impl Config {
+    /// Loads `config.toml` in the working directory if it exists, and otherwise the environment variables.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub fn load() -> Result<Self, Diagnostics> {
+        Self::load_with(None, &process_env)
+    }
+
+    /// Loads the file at `path`. If it has no provider, the providers of the environment variables are used.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Diagnostics> {
+        Self::load_with(Some(path.as_ref()), &process_env)
+    }
+
+    /// Reads a configuration from the text of a file. If it has no provider, the providers of the environment
+    /// variables are used.
+    ///
+    /// ```
+    /// use pointsman::Config;
+    ///
+    /// let config = Config::from_toml(
+    ///     "
+    ///     [provider.local]
+    ///     base_url = 'http://localhost:11434/v1'
+    ///     models.llama = {}
+    ///     ",
+    /// )?;
+    /// assert_eq!(config.targets().next().map(|target| target.to_string()).as_deref(), Some("local/llama"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub fn from_toml(text: &str) -> Result<Self, Diagnostics> {
+        Self::parse(TEXT, text, &process_env)
+    }
+
+    /// Builds a configuration from environment variables such as `OPENAI_API_KEY` and `OPENAI_MODEL`.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub fn from_env() -> Result<Self, Diagnostics> {
+        Self::from_env_with(&process_env)
+    }
+
     /// Loads the file at `path`. Without a path, loads `config.toml` in the working directory if it exists, and
     /// otherwise the environment variables.
     ///
     /// # Errors
     /// All errors of the configuration.
-    pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Self, Diagnostics> {
+    #[doc(hidden)]
+    pub fn load_with(path: Option<&Path>, env: Env<'_>) -> Result<Self, Diagnostics> {
         let path = match path {
             Some(path) => path,
             None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
-            None => return Self::from_environment(env),
+            None => return Self::from_env_with(env),
         };
         let file = path.display().to_string();
         let read_error = |why: &dyn std::fmt::Display| {
             let diagnostic = Diagnostic::new(format!("cannot read the configuration {file}: {why}"));
-            Diagnostics(vec![diagnostic.with_help("name another file with --config, or fix this one")])
+            let help = Advice::from(Remedy::NameConfiguration).with_text(", or correct this one");
+            Diagnostics(vec![diagnostic.with_help(help)])
         };
         let bytes = std::fs::read(path).map_err(|error| read_error(&error))?;
         let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
@@ -71,8 +123,22 @@ impl Config {
     ///
     /// # Errors
     /// All errors of the configuration.
+    #[doc(hidden)]
     pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
-        let document = Document::parse(file, text).map_err(|mut diagnostics| {
+        Self::read(Document::parse(file, text), text, env)
+    }
+
+    /// Reads a text that the builder has written. Diagnostics name keys instead of positions.
+    ///
+    /// # Errors
+    /// All errors of the configuration.
+    pub(super) fn parse_generated(text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
+        Self::read(Document::generated(text), text, env)
+    }
+
+    /// Reads and checks a document, which was parsed from `text`.
+    fn read(document: Result<Document, Diagnostics>, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
+        let document = document.map_err(|mut diagnostics| {
             diagnostics.redact(&redact::guess_secrets(text));
             diagnostics
         })?;
@@ -88,22 +154,29 @@ impl Config {
         diagnostics.extend(more);
         let Linter { diagnostics: more, notes, .. } = Linter::run(&config, &spans);
         diagnostics.extend(more);
-        config.notes.extend(notes.iter().map(ToString::to_string));
-        config.key_spans = KeySpans::of(&config.providers, &spans);
+        let mut notes = Diagnostics(notes);
+        document.locate_by_key(&mut notes);
+        config.notes.extend(notes.0.iter().map(ToString::to_string));
+        config.key_positions = KeyPositions::of(&config.providers, &document, &spans);
         if !spans.contains(&["route"]) {
             config.add_default_route();
             diagnostics.extend(Check::check_default_route(&config, &spans));
         }
         diagnostics.redact(&redact::find_secrets(&spans));
         config.set_default_route();
-        diagnostics.into_result(config)
+        // Located last: the checks compare positions, and the diagnostics are sorted by them.
+        diagnostics.into_result(config).map_err(|mut diagnostics| {
+            document.locate_by_key(&mut diagnostics);
+            diagnostics
+        })
     }
 
     /// Builds a configuration from environment variables such as `OPENAI_API_KEY`.
     ///
     /// # Errors
     /// All errors of the configuration.
-    pub fn from_environment(env: Env<'_>) -> Result<Self, Diagnostics> {
+    #[doc(hidden)]
+    pub fn from_env_with(env: Env<'_>) -> Result<Self, Diagnostics> {
         let mut config = Self::default();
         let diagnostics = config.use_environment(env);
         config.set_defaults();
@@ -174,7 +247,7 @@ impl From<RawConfig> for Config {
             simulate: false,
             notes: Vec::new(),
             file: None,
-            key_spans: KeySpans::default(),
+            key_positions: KeyPositions::default(),
         }
     }
 }

@@ -4,11 +4,12 @@
 //! API keys are read separately, by [`Config::resolve`]. A [`Config`] contains no keys.
 
 mod budget;
+mod builder;
 mod byte_size;
 mod check;
 mod environment;
 mod files;
-mod key_spans;
+mod key_positions;
 mod lint;
 mod load;
 mod prices;
@@ -20,6 +21,7 @@ mod store;
 mod supervisor;
 
 pub use budget::{BudgetSettings, parse_cap};
+pub use builder::{ConfigBuilder, ModelBuilder, ProviderBuilder};
 pub use byte_size::ByteSize;
 pub use files::FileSettings;
 pub use prices::{PriceChange, PriceList, Vendor};

@@ -12,12 +12,12 @@ use indexmap::{IndexMap, IndexSet};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::provider::{self, Env, HeaderSource, Key, KeyError, KeySource};
 use crate::router::Route;
-use crate::types::{KeyLabel, ProviderName, RouteName, Secret};
+use crate::types::{Advice, KeyLabel, ProviderName, Remedy, RouteName, Secret};
 
 use super::Config;
 use super::check::suggest;
 use super::environment;
-use super::key_spans::KeySpans;
+use super::key_positions::KeyPositions;
 
 /// A [`Config`] with its keys, without the providers and routes that have no usable key.
 #[derive(Debug, Clone)]
@@ -48,6 +48,7 @@ impl Config {
     ///
     /// # Errors
     /// All errors of key files and commands, and a configuration without providers.
+    #[doc(hidden)]
     pub fn resolve(&self, env: Env<'_>) -> Result<ResolvedConfig, Diagnostics> {
         self.resolve_with(env, Commands::Run)
     }
@@ -56,6 +57,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve), except errors of commands.
+    #[doc(hidden)]
     pub fn preview(&self, env: Env<'_>) -> Result<ResolvedConfig, Diagnostics> {
         self.resolve_with(env, Commands::Assume)
     }
@@ -79,7 +81,7 @@ impl Config {
                 providers.insert(name.clone(), ready);
                 continue;
             }
-            match read_keys((name, settings), &self.key_spans, env, commands, &mut notes) {
+            match read_keys((name, settings), &self.key_positions, env, commands, &mut notes) {
                 Ok(KeysOutcome::Ready(ready)) => {
                     notes.extend(plain_http_warning(name, settings));
                     providers.insert(name.clone(), *ready);
@@ -151,8 +153,8 @@ impl ResolvedConfig {
         let variables = routes.iter().filter_map(|route| self.unusable_routes.get(*route)).flatten();
         let variables: Vec<&str> =
             variables.map(String::as_str).filter(|variable| seen.insert(*variable)).collect();
-        Diagnostic::new(message)
-            .with_help(format!("set {}, or add --simulate for simulated answers", variables.join(" or ")))
+        let help = Advice::from(format!("set {}, or ", variables.join(" or "))).with_remedy(Remedy::Simulate);
+        Diagnostic::new(message).with_help(help)
     }
 
     fn add_routes(
@@ -212,9 +214,10 @@ fn simulated(settings: &provider::Settings) -> provider::Settings {
 
 fn no_provider() -> Diagnostics {
     let variables = environment::variables();
-    let help = format!(
-        "add one to config.toml in the directory of this command, or name a configuration with --config, or set {variables}, or add --simulate for simulated answers"
-    );
+    let help = Advice::from("add one to config.toml in the working directory, or ")
+        .with_remedy(Remedy::NameConfiguration)
+        .with_text(format!(", or set {variables}, or "))
+        .with_remedy(Remedy::Simulate);
     Diagnostics(vec![Diagnostic::new("no provider is configured").with_help(help)])
 }
 
@@ -274,7 +277,7 @@ enum KeysOutcome {
 
 fn read_keys(
     (name, settings): (&ProviderName, &provider::Settings),
-    spans: &KeySpans,
+    positions: &KeyPositions,
     env: Env<'_>,
     commands: Commands,
     notes: &mut Vec<String>,
@@ -292,8 +295,8 @@ fn read_keys(
             Ok(Some(secret)) => keys.push(Key { label: label(source, &keys), secret, file: file(source) }),
             Ok(None) => unset.push(variable(source)),
             Err(error) => {
-                let span = spans.get(name, "keys", &number.to_string());
-                diagnostics.push(Diagnostic { span, ..key_error(name, &error) });
+                let diagnostic = key_error(name, &error);
+                diagnostics.push(positions.locate(name, "keys", &number.to_string(), diagnostic));
             }
         }
     }
@@ -313,8 +316,8 @@ fn read_keys(
                 }
             }
             Err(error) => {
-                let span = spans.get(name, "headers", header.as_str());
-                diagnostics.push(Diagnostic { span, ..key_error(name, &error) });
+                let diagnostic = key_error(name, &error);
+                diagnostics.push(positions.locate(name, "headers", header.as_str(), diagnostic));
             }
         }
     }

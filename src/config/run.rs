@@ -39,6 +39,7 @@ impl Default for RunSettings {
 
 /// How long a run holds before it pauses, written as a duration such as `"10m"`, or as `"none"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MaxHold {
     /// No limit.
     Unlimited,
@@ -48,11 +49,18 @@ pub enum MaxHold {
 
 impl MaxHold {
     /// Returns the limit, if there is one.
+    #[doc(hidden)]
     pub fn limit(self) -> Option<Duration> {
         match self {
             Self::Unlimited => None,
             Self::For(time) => Some(time),
         }
+    }
+}
+
+impl From<Duration> for MaxHold {
+    fn from(time: Duration) -> Self {
+        Self::For(time)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::router::{Policy, RetrySettings, Route, Target};
 use crate::simulator;
 use crate::types::{ProviderName, RouteName, TargetName};
 
-use super::key_spans::KeySpans;
+use super::key_positions::KeyPositions;
 use super::{BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
 
 /// The provider of a simulated configuration without configured providers.
@@ -21,37 +21,53 @@ const SIMULATED_PROVIDER: &str = "simulated";
 const DEFAULT_ROUTE: &str = "default";
 
 /// A complete, validated configuration.
+///
+/// [`Config::load`] reads `config.toml` or the environment variables, [`Config::from_file`] and
+/// [`Config::from_toml`] read another file or a text, and [`Config::builder`] builds a configuration in code. The
+/// checks are the same for all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Config {
     /// The providers, in the order of the file.
+    #[doc(hidden)]
     pub providers: IndexMap<ProviderName, provider::Settings>,
     /// The routes, in the order of the file.
+    #[doc(hidden)]
     pub routes: IndexMap<RouteName, Route>,
     /// When and how often failed attempts are retried.
+    #[doc(hidden)]
     pub retry: RetrySettings,
     /// Default settings of steps.
+    #[doc(hidden)]
     pub defaults: Defaults,
     /// Behavior of simulated providers.
     #[cfg(feature = "server")]
+    #[doc(hidden)]
     pub simulator: simulator::Settings,
     /// How runs process their items.
+    #[doc(hidden)]
     pub run: RunSettings,
     /// Files that an item may attach.
+    #[doc(hidden)]
     pub files: FileSettings,
     /// Where runs are stored.
+    #[doc(hidden)]
     pub store: StoreSettings,
     /// Cost caps.
+    #[doc(hidden)]
     pub budget: BudgetSettings,
     /// How often actors that panic are restarted.
+    #[doc(hidden)]
     pub supervisor: SupervisorSettings,
     /// Whether all targets are simulated, see [`simulated`](Self::simulated).
+    #[doc(hidden)]
     pub simulate: bool,
     /// Notes for the user that are not errors.
     pub(super) notes: Vec<String>,
     /// The file from which the configuration was loaded, if any.
     pub(super) file: Option<PathBuf>,
-    /// Positions of the key sources in the file.
-    pub(super) key_spans: KeySpans,
+    /// Positions of the key sources, in the file or in the builder.
+    pub(super) key_positions: KeyPositions,
 }
 
 impl Config {
@@ -59,9 +75,14 @@ impl Config {
     /// leaves this machine. If no provider is configured, the provider `simulated` is added.
     ///
     /// ```
-    /// # use pointsman::Config;
-    /// let config = Config::from_environment(&|_| None).map(Config::simulated);
-    /// assert!(config.is_ok_and(|config| config.simulate));
+    /// use pointsman::{Config, ModelBuilder, ProviderBuilder};
+    ///
+    /// let provider = ProviderBuilder::openai()
+    ///     .with_key("env:OPENAI_API_KEY")
+    ///     .with_model("small", ModelBuilder::new().with_name("gpt-4.1-mini"));
+    /// let config = Config::builder().with_provider("openai", provider).build()?.simulated();
+    /// # assert!(config.simulate);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn simulated(mut self) -> Self {
@@ -75,6 +96,7 @@ impl Config {
     }
 
     /// Returns the targets of all providers.
+    #[doc(hidden)]
     pub fn targets(&self) -> impl Iterator<Item = TargetName> {
         self.providers.iter().flat_map(|(provider, settings)| {
             let name = |model: &_| TargetName { provider: provider.clone(), model: Clone::clone(model) };
@@ -83,6 +105,7 @@ impl Config {
     }
 
     /// Returns the key files of all providers, including providers that are skipped or simulated.
+    #[doc(hidden)]
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let sources = self.providers.values().flat_map(|settings| {
             let headers = settings.headers.values().filter_map(|header| match header {

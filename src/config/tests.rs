@@ -1,5 +1,6 @@
 //! Tests of configurations: diagnostics, environment variables, missing keys.
 
+mod builder;
 mod diagnostics;
 mod shipped_config;
 
@@ -167,7 +168,7 @@ fn each_vendor_with_a_key_in_the_environment_is_a_provider() {
         ("GEMINI_API_KEY", " "),
         ("GOOGLE_MODEL", "gemini-x"),
     ]);
-    let config = Config::from_environment(&env).unwrap();
+    let config = Config::from_env_with(&env).unwrap();
     let openai = &config.providers["openai"];
     let model = &openai.models["default"];
     assert_eq!(openai.base_url.as_deref(), Some("http://localhost:11434/v1"));
@@ -188,14 +189,13 @@ fn each_vendor_with_a_key_in_the_environment_is_a_provider() {
 
 #[test]
 fn an_environment_without_keys_is_rejected_with_help() {
-    let config = Config::from_environment(&empty_env).unwrap();
+    let config = Config::from_env_with(&empty_env).unwrap();
     let error = config.resolve(&empty_env).unwrap_err().to_string();
     assert_eq!(
         error,
-        "no provider is configured; add one to config.toml in the directory of this command, or name a \
-         configuration with --config, or set OPENAI_API_KEY and OPENAI_MODEL, or \
-         ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or GEMINI_API_KEY and GEMINI_MODEL, or add --simulate for \
-         simulated answers"
+        "no provider is configured; add one to config.toml in the working directory, or name another \
+         configuration file, or set OPENAI_API_KEY and OPENAI_MODEL, or ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or \
+         GEMINI_API_KEY and GEMINI_MODEL, or simulate the answers"
     );
     let resolved = config.simulated().resolve(&empty_env).unwrap();
     assert_eq!(target_names(&resolved, "default"), ["simulated/any"]);
@@ -250,7 +250,7 @@ fn all_errors_of_the_environment_are_shown() {
         ("ANTHROPIC_MODEL", "claude-x"),
         ("GEMINI_MODEL", "gemini-x"),
     ]);
-    let diagnostics = Config::from_environment(&env).unwrap_err().to_string();
+    let diagnostics = Config::from_env_with(&env).unwrap_err().to_string();
     insta::assert_snapshot!(diagnostics, @r#"
     OPENAI_MODEL is not set; set the model to use, such as OPENAI_MODEL=gpt-6-luna
     ANTHROPIC_BASE_URL: the address appears in logs and must not contain a password; put the password into `headers` or `keys`
@@ -262,7 +262,7 @@ fn all_errors_of_the_environment_are_shown() {
 #[test]
 fn a_local_server_in_the_environment_needs_no_key() {
     let env = env_of(&[("OPENAI_BASE_URL", "http://localhost:11434/v1"), ("OPENAI_MODEL", "llama")]);
-    let resolved = Config::from_environment(&env).unwrap().resolve(&env).unwrap();
+    let resolved = Config::from_env_with(&env).unwrap().resolve(&env).unwrap();
     assert_eq!(target_names(&resolved, "default"), ["openai/default"]);
     assert!(resolved.providers["openai"].keys.is_empty());
 }
@@ -328,14 +328,14 @@ fn a_removed_provider_is_noted_with_its_variables() {
     let closed = resolved.route(&"real".into()).unwrap_err().to_string();
     assert_eq!(
         closed,
-        "route `real` has no usable key; set CLAUDE_API_KEY or CLAUDE_SPARE_KEY, or add --simulate for simulated answers"
+        "route `real` has no usable key; set CLAUDE_API_KEY or CLAUDE_SPARE_KEY, or simulate the answers"
     );
     let routes = [RouteName::from("real"), "cheap".into(), "simulated".into(), "real".into()];
     let both = resolved.check(routes.iter()).unwrap_err();
     assert_eq!(both.0.len(), 1, "one message for all of them");
     let both = both.to_string();
     assert!(both.starts_with("routes `real`, `cheap` have no usable key; set CLAUDE_API_KEY or "), "{both}");
-    assert!(both.contains("GEMINI_API_KEY") && both.contains("--simulate"), "{both}");
+    assert!(both.contains("GEMINI_API_KEY") && both.ends_with(", or simulate the answers"), "{both}");
     let unknown_route = resolved.route(&"cheep".into()).unwrap_err().to_string();
     assert!(unknown_route.contains("did you mean `cheap`?"), "{unknown_route}");
 }
@@ -365,7 +365,7 @@ fn help_is_separate_from_a_message_with_a_semicolon() {
     let config = Config::parse("config.toml", text, &empty_env).unwrap();
     let diagnostics = config.resolve(&empty_env).unwrap_err();
     let help = "write the key into this file and make the file readable, or name another source in `keys`";
-    assert_eq!(diagnostics.0[0].help.as_deref(), Some(help));
+    assert_eq!(diagnostics.0[0].help, Some(help.into()));
     assert!(diagnostics.0[0].message.contains("/nowhere; really/key"), "{diagnostics}");
 }
 
@@ -373,8 +373,9 @@ fn help_is_separate_from_a_message_with_a_semicolon() {
 fn a_missing_file_or_invalid_utf_8_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
-    let load =
-        || Config::load(Some(&path), &empty_env).map(|config| config.targets().collect::<Vec<TargetName>>());
+    let load = || {
+        Config::load_with(Some(&path), &empty_env).map(|config| config.targets().collect::<Vec<TargetName>>())
+    };
     assert!(load().unwrap_err().to_string().contains("cannot read the configuration"));
     std::fs::write(&path, b"\xff\xfe").unwrap();
     assert!(load().unwrap_err().to_string().contains("utf-8"));

@@ -8,6 +8,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::toml_string::TomlString;
 use crate::terminal_text;
+use crate::types::Advice;
 
 /// A byte range of a file's text.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +30,11 @@ impl SourceSpan {
             end += 1;
         }
         Self { file: file.clone(), text: text.clone(), range: start..end }
+    }
+
+    /// Returns the byte range in the text of the file.
+    pub(super) fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     pub(super) fn overlaps(&self, span: &Range<usize>) -> bool {
@@ -67,26 +73,38 @@ impl fmt::Debug for SourceSpan {
     }
 }
 
-/// One error in a file.
+/// One error in a file, or in a configuration that was built in code.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic {
-    /// Where the error is; `None` if it has no position.
+    /// Where the error is; `None` if it has no position in a file.
     pub span: Option<SourceSpan>,
+    /// The key of the error in a configuration that was built in code, in TOML syntax:
+    /// `provider.openai.models."gpt-4.1"`. `None` if the error is in a file or belongs to no key.
+    pub key_path: Option<String>,
     /// The error.
     pub message: String,
     /// What the author can do about it.
-    pub help: Option<String>,
+    pub help: Option<Advice>,
 }
 
 impl Diagnostic {
     /// Creates a diagnostic without a position.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { span: None, message: message.into(), help: None }
+        Self { span: None, key_path: None, message: message.into(), help: None }
+    }
+
+    /// Sets the position to that of `other`.
+    #[must_use]
+    pub fn with_position_of(mut self, other: &Self) -> Self {
+        self.span = other.span.clone();
+        self.key_path = other.key_path.clone();
+        self
     }
 
     /// Sets what the author can do about it.
     #[must_use]
-    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+    pub fn with_help(mut self, help: impl Into<Advice>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -96,6 +114,9 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(span) = &self.span {
             write!(out, "{span}: ")?;
+        }
+        if let Some(key_path) = &self.key_path {
+            write!(out, "{key_path}: ")?;
         }
         out.write_str(&self.message)?;
         match &self.help {
@@ -131,17 +152,20 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
     /// Adds a diagnostic.
+    #[doc(hidden)]
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.0.push(diagnostic);
     }
 
     /// Adds all diagnostics of `more`.
+    #[doc(hidden)]
     pub fn extend(&mut self, more: Self) {
         self.0.extend(more.0);
     }
 
     /// Replaces `secrets` with stars in the source lines that are shown, and with `***` in messages and help. The
     /// spans of `secrets` refer to the text of the file.
+    #[doc(hidden)]
     pub fn redact(&mut self, secrets: &[TomlString]) {
         if secrets.is_empty() {
             return;
@@ -154,7 +178,8 @@ impl Diagnostics {
             for secret in secrets.iter().filter(|secret| secret.value.len() >= MIN_REDACTED_BYTES) {
                 for spelling in [&secret.value, &secret.value.escape_debug().to_string()] {
                     diagnostic.message = diagnostic.message.replace(spelling, REDACTED);
-                    diagnostic.help = diagnostic.help.take().map(|help| help.replace(spelling, REDACTED));
+                    let redact_help = |help: Advice| help.map_text(|text| text.replace(spelling, REDACTED));
+                    diagnostic.help = diagnostic.help.take().map(redact_help);
                 }
             }
         }
@@ -164,6 +189,7 @@ impl Diagnostics {
     ///
     /// # Errors
     /// The diagnostics, sorted by file and position.
+    #[doc(hidden)]
     pub fn into_result<T>(mut self, value: T) -> Result<T, Self> {
         if self.0.is_empty() {
             return Ok(value);
@@ -178,7 +204,11 @@ impl Diagnostics {
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let rendered = self.0.iter().map(|diagnostic| {
-            let title = Level::ERROR.primary_title(terminal_text::lines(&diagnostic.message));
+            let title = match &diagnostic.key_path {
+                Some(key_path) => format!("{key_path}: {}", diagnostic.message),
+                None => diagnostic.message.clone(),
+            };
+            let title = Level::ERROR.primary_title(terminal_text::lines(&title).into_owned());
             let mut group = match &diagnostic.span {
                 Some(span) => {
                     let (text, range) = span.for_terminal();
@@ -191,7 +221,8 @@ impl Diagnostics {
                 None => Group::with_title(title),
             };
             if let Some(help) = &diagnostic.help {
-                group = group.element(Level::HELP.message(terminal_text::lines(help)));
+                let help = help.to_string();
+                group = group.element(Level::HELP.message(terminal_text::lines(&help).into_owned()));
             }
             renderer.render(&[group])
         });

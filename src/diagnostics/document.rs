@@ -15,7 +15,11 @@ use super::node::span_of;
 pub struct Document {
     file: Arc<str>,
     text: Arc<str>,
+    is_generated: bool,
 }
+
+/// The name of a generated document. Its diagnostics do not show it.
+const GENERATED: &str = "configuration";
 
 impl fmt::Debug for Document {
     /// Omits the text: it may contain a secret.
@@ -30,20 +34,41 @@ impl Document {
     /// # Errors
     /// All syntax errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, Diagnostics> {
-        let document = Self { file: file.into(), text: text.into() };
-        let (_, errors) = DeTable::parse_recoverable(&document.text);
+        Self { file: file.into(), text: text.into(), is_generated: false }.check_syntax()
+    }
+
+    /// Parses a text that a program has generated. Its positions mean nothing to a user, so
+    /// [`locate_by_key`](Self::locate_by_key) replaces them.
+    ///
+    /// # Errors
+    /// All syntax errors, without positions.
+    pub fn generated(text: &str) -> Result<Self, Diagnostics> {
+        let document = Self { file: GENERATED.into(), text: text.into(), is_generated: true };
+        document.clone().check_syntax().map_err(|mut diagnostics| {
+            document.locate_by_key(&mut diagnostics);
+            diagnostics
+        })
+    }
+
+    fn check_syntax(self) -> Result<Self, Diagnostics> {
+        let (_, errors) = DeTable::parse_recoverable(&self.text);
         let diagnostics = errors.iter().map(|error| {
-            let help = syntax_help(error.message()).map(str::to_owned);
-            Diagnostic { help, ..document.diagnostic(span_of(error), error.message()) }
+            let help = syntax_help(error.message()).map(Into::into);
+            Diagnostic { help, ..self.diagnostic(span_of(error), error.message()) }
         });
         let mut diagnostics: Vec<Diagnostic> = diagnostics.collect();
         diagnostics.dedup();
-        Diagnostics(diagnostics).into_result(document)
+        Diagnostics(diagnostics).into_result(self)
     }
 
     /// Returns the text that was parsed.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns whether a program has generated the text.
+    pub(super) fn is_generated(&self) -> bool {
+        self.is_generated
     }
 
     /// Creates a diagnostic at `span` of this document.

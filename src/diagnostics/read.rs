@@ -24,6 +24,7 @@ impl Document {
         let mut diagnostics: Vec<Diagnostic> = Vec::new();
         for (path, error) in &found {
             let (message, help) = explain(error.message(), &search.error_context(&root, path, error));
+            let help = help.map(Into::into);
             let diagnostic = Diagnostic { help, ..self.diagnostic(span_of(error), message) };
             if !diagnostics.contains(&diagnostic) {
                 diagnostics.push(diagnostic);
@@ -123,7 +124,7 @@ mod tests {
         let positions: Vec<String> =
             diagnostics.0.iter().map(|diagnostic| diagnostic.span.as_ref().unwrap().to_string()).collect();
         assert_eq!(positions, ["p.toml:1:1", "p.toml:4:26", "p.toml:6:8", "p.toml:9:18"], "{diagnostics}");
-        assert_eq!(diagnostics.0[0].help.as_deref(), Some("did you mean `name`?"));
+        assert_eq!(diagnostics.0[0].help, Some("did you mean `name`?".into()));
         assert_eq!(root.step[0].name.as_ref().map(|name| name.get_ref().as_str()), Some("a"));
         assert_eq!(root.step.len(), 2);
         assert_eq!(root.provider["p"].limits, BTreeMap::from([("tpm".to_owned(), 5)]));

@@ -22,20 +22,28 @@ pub(super) struct AdvertisedLimit {
     consumed: f64,
     /// Largest `remaining` ever advertised: a lower bound of the capacity of the provider's bucket.
     max_remaining: f64,
-    /// Advertised `remaining`, less what was sent since, and the instant for which it holds.
-    remaining: Option<(f64, Instant)>,
+    remaining: Option<Remaining>,
     /// Mark of the latest call whose headers were applied: responses can overtake one another.
     latest_mark: SendMark,
     per_minute: Option<u64>,
     window: WindowDetector,
 }
 
+/// What remains of a limit.
+#[derive(Debug, Clone, Copy)]
+struct Remaining {
+    /// The advertised number, less what was sent since.
+    permits: f64,
+    /// The instant for which it was advertised.
+    as_of: Instant,
+}
+
 impl AdvertisedLimit {
     /// Counts a call that is being sent.
     pub(super) fn record_sent(&mut self, amount: u64) -> SendMark {
         self.consumed += amount as f64;
-        if let Some((remaining, _)) = &mut self.remaining {
-            *remaining -= amount as f64;
+        if let Some(remaining) = &mut self.remaining {
+            remaining.permits -= amount as f64;
         }
         SendMark(self.consumed)
     }
@@ -43,8 +51,8 @@ impl AdvertisedLimit {
     /// Undoes [`Self::record_sent`] for a call that was not sent.
     pub(super) fn rollback(&mut self, amount: u64) {
         self.consumed -= amount as f64;
-        if let Some((remaining, _)) = &mut self.remaining {
-            *remaining += amount as f64;
+        if let Some(remaining) = &mut self.remaining {
+            remaining.permits += amount as f64;
         }
     }
 
@@ -74,7 +82,7 @@ impl AdvertisedLimit {
         let max = status.limit.or(self.per_minute).unwrap_or(u64::MAX);
         let remaining = status.remaining.min(max) as f64;
         self.max_remaining = self.max_remaining.max(remaining);
-        self.remaining = Some((remaining - (self.consumed - mark.0), sent_at));
+        self.remaining = Some(Remaining { permits: remaining - (self.consumed - mark.0), as_of: sent_at });
     }
 
     /// Returns the advertised limit per minute.
@@ -90,9 +98,9 @@ impl AdvertisedLimit {
     /// Returns what remains at `now` if `per_minute` are refilled; below zero if more was sent than the
     /// limit allows. `None` before the provider has sent headers.
     pub(super) fn remaining(&self, per_minute: f64, now: Instant) -> Option<f64> {
-        let (remaining, as_of) = self.remaining?;
+        let Remaining { permits, as_of } = self.remaining?;
         let refilled = now.saturating_duration_since(as_of).as_secs_f64() * per_minute / 60.0;
-        Some((remaining + refilled).min(self.max_remaining))
+        Some((permits + refilled).min(self.max_remaining))
     }
 }
 

@@ -16,6 +16,7 @@ use super::{BreakerSettings, TripReason};
 /// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum BreakerState {
     /// Calls are admitted.
     Closed,

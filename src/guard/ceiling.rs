@@ -31,16 +31,25 @@ pub(super) struct Ceiling {
     until: Instant,
 }
 
+/// A reduction of the limit because of overload.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reduction {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// The smallest number in flight at which an attempt was rejected.
+    pub(super) fewest: usize,
+}
+
 impl Ceiling {
-    /// Returns the ceiling after a reduction from `from` to `to`. `fewest` is the smallest number in
-    /// flight at which an attempt was rejected. `known` is the previous ceiling; `time_to_headers` is the
+    /// Returns the ceiling after a reduction. `known` is the previous ceiling; `time_to_headers` is the
     /// provider's mean time to response headers.
     pub(super) fn after_reduction(
         known: Option<Self>,
-        (from, to, fewest): (usize, usize, usize),
+        reduction: Reduction,
         time_to_headers: Option<Duration>,
         now: Instant,
     ) -> Self {
+        let Reduction { from, to, fewest } = reduction;
         let (at, since) = match known.filter(|ceiling| ceiling.is_near(from)) {
             // The limit was below a trusted ceiling, and this was not rejected before: it is a different
             // ceiling.

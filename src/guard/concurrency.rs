@@ -34,9 +34,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConcurrencySettings;
-use super::ceiling::Ceiling;
+use super::ceiling::{Ceiling, Reduction};
 use super::overload_detector::{OverloadDetector, OverloadVerdict};
-use super::throughput_probe::{SampleSlot, ThroughputProbe};
+use super::throughput_probe::{AnsweredCall, SampleSlot, ThroughputProbe};
 
 /// The limit counts as used from this many tenths of it in flight.
 const MIN_USED_TENTHS: usize = 9;
@@ -273,11 +273,13 @@ impl ConcurrencyLimit {
         if outcome != ConcurrencyOutcome::Answered {
             return self.throughput_probe.release_slot(slot);
         }
-        let latency = now.saturating_duration_since(token.sent_at);
-        let then = (token.in_flight, token.limit);
-        if let Some(limit) =
-            self.throughput_probe.record_answer(slot, then, latency, self.limit, self.max, now)
-        {
+        let answered = AnsweredCall {
+            slot,
+            in_flight: token.in_flight,
+            limit: token.limit,
+            latency: now.saturating_duration_since(token.sent_at),
+        };
+        if let Some(limit) = self.throughput_probe.record_answer(answered, self.limit, self.max, now) {
             self.lower_to(limit);
         }
     }
@@ -360,8 +362,8 @@ impl ConcurrencyLimit {
         self.epoch += 1;
         self.accepted_since_step = 0;
         self.next_step = 1;
-        self.ceiling =
-            Some(Ceiling::after_reduction(self.ceiling, (from, to, fewest), self.time_to_headers, now));
+        let reduction = Reduction { from, to, fewest };
+        self.ceiling = Some(Ceiling::after_reduction(self.ceiling, reduction, self.time_to_headers, now));
         self.throughput_probe.reset(self.limit.max(self.max_accepted_in_flight));
     }
 

@@ -15,9 +15,24 @@ const STEP_LENGTH: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub(super) struct DailyQuota {
     limit: u64,
-    /// For each step its start and its calls.
-    steps: VecDeque<(Instant, u64)>,
+    steps: VecDeque<Step>,
     used: u64,
+}
+
+/// The calls of a few minutes.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    began: Instant,
+    calls: u64,
+}
+
+/// A daily quota that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExhaustedQuota {
+    /// The calls per day.
+    pub limit: u64,
+    /// When it admits a call again.
+    pub until: Instant,
 }
 
 impl DailyQuota {
@@ -36,8 +51,8 @@ impl DailyQuota {
         }
         self.used += 1;
         match self.steps.back_mut() {
-            Some((began, calls)) if now.saturating_duration_since(*began) < STEP_LENGTH => *calls += 1,
-            _ => self.steps.push_back((now, 1)),
+            Some(step) if now.saturating_duration_since(step.began) < STEP_LENGTH => step.calls += 1,
+            Some(_) | None => self.steps.push_back(Step { began: now, calls: 1 }),
         }
         Ok(())
     }
@@ -48,23 +63,23 @@ impl DailyQuota {
             // If the clock cannot represent an instant that early, these calls count for longer than
             // necessary.
             let began = now.checked_sub(age).unwrap_or(now);
-            self.steps.push_back((began, calls));
+            self.steps.push_back(Step { began, calls });
             self.used = self.used.saturating_add(calls);
         }
-        self.steps.make_contiguous().sort_by_key(|(began, _)| *began);
+        self.steps.make_contiguous().sort_by_key(|step| step.began);
         self.expire(now);
     }
 
-    /// Returns the quota and the instant until which no call may be sent; `None` while the quota is not used up.
-    pub(super) fn exhausted_until(&self, now: Instant) -> Option<(u64, Instant)> {
-        let ready = self.expected_at(0, now);
-        (ready > now).then_some((self.limit, ready))
+    /// Returns the quota if it is used up.
+    pub(super) fn exhausted(&self, now: Instant) -> Option<ExhaustedQuota> {
+        let until = self.expected_at(0, now);
+        (until > now).then_some(ExhaustedQuota { limit: self.limit, until })
     }
 
     /// Returns one call that was not sent.
     pub(super) fn give_back(&mut self) {
-        if let Some((_, calls)) = self.steps.back_mut().filter(|(_, calls)| *calls > 0) {
-            *calls -= 1;
+        if let Some(step) = self.steps.back_mut().filter(|step| step.calls > 0) {
+            step.calls -= 1;
             self.used -= 1;
         }
     }
@@ -75,20 +90,19 @@ impl DailyQuota {
         if used < self.limit {
             return now;
         }
-        for (began, calls) in &self.steps {
-            used = used.saturating_sub(*calls);
+        for step in &self.steps {
+            used = used.saturating_sub(step.calls);
             if used < self.limit {
-                return (*began + STEP_LENGTH + DAY).max(now);
+                return (step.began + STEP_LENGTH + DAY).max(now);
             }
         }
         now + DAY
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some((_, calls)) =
-            self.steps.front().filter(|(began, _)| now.saturating_duration_since(*began) >= STEP_LENGTH + DAY)
-        {
-            self.used -= calls;
+        let is_over = |step: &&Step| now.saturating_duration_since(step.began) >= STEP_LENGTH + DAY;
+        while let Some(step) = self.steps.front().filter(is_over) {
+            self.used -= step.calls;
             self.steps.pop_front();
         }
     }
@@ -129,7 +143,8 @@ mod tests {
         assert_eq!(quota.take(now), Ok(()));
         let first = now + Duration::from_hours(1) + STEP_LENGTH;
         let second = now + Duration::from_hours(21) + STEP_LENGTH;
-        assert_eq!((quota.take(now), quota.exhausted_until(now)), (Err(first), Some((10, first))));
+        let exhausted = ExhaustedQuota { limit: 10, until: first };
+        assert_eq!((quota.take(now), quota.exhausted(now)), (Err(first), Some(exhausted)));
         assert_eq!((0..9).filter(|_| quota.take(first).is_ok()).count(), 5);
         assert_eq!(quota.take(first), Err(second));
         assert_eq!((0..9).filter(|_| quota.take(second).is_ok()).count(), 2);

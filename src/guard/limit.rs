@@ -33,6 +33,15 @@ pub(super) struct Limit {
     refreshed_at: Instant,
 }
 
+/// The use of one limit by a call that was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LimitUse {
+    /// The consumption so far.
+    pub(super) mark: SendMark,
+    /// Whether the limit was in use: only then does the response say anything about the limit.
+    pub(super) in_use: bool,
+}
+
 impl Limit {
     /// Creates a limit per minute; `None` is learned from the provider's headers, if it sends them.
     pub(super) fn new(per_minute: Option<f64>, burst: BurstSettings, now: Instant) -> Self {
@@ -105,13 +114,12 @@ impl Limit {
         self.limiter.as_ref().map_or(Ok(()), |limiter| limiter.take(permits, now))
     }
 
-    /// Records a call that is being sent and typically consumes `amount`. Returns its mark, and whether the
-    /// limit was in use: only then does the response say anything about the limit.
-    pub(super) fn record_sent(&mut self, amount: u64, now: Instant) -> (SendMark, bool) {
+    /// Records a call that is being sent and typically consumes `amount`.
+    pub(super) fn record_sent(&mut self, amount: u64, now: Instant) -> LimitUse {
         let in_use =
             self.limiter.as_ref().is_some_and(|limiter| limiter.level(now) < limiter.burst() as f64 / 2.0);
         self.backoff.record_sent(amount);
-        (self.advertised.record_sent(amount), in_use)
+        LimitUse { mark: self.advertised.record_sent(amount), in_use }
     }
 
     /// Undoes [`Self::record_sent`] for a call that was not sent.
@@ -138,7 +146,8 @@ impl Limit {
     pub(super) fn apply_headers(
         &mut self,
         status: &RateLimitStatus,
-        (mark, sent_at): (SendMark, Instant),
+        mark: SendMark,
+        sent_at: Instant,
         now: Instant,
     ) {
         let nominal = self.nominal();

@@ -4,6 +4,8 @@
 
 use tokio::time::Instant;
 
+use super::second_slots::SecondSlots;
+
 /// Length of the window in seconds.
 const WINDOW_SECONDS: u64 = 10;
 
@@ -13,41 +15,28 @@ const SLOTS: usize = WINDOW_SECONDS as usize + 1;
 /// Counts over the last ten seconds.
 #[derive(Debug)]
 pub struct Meter {
-    origin: Instant,
-    /// For each slot, the second it was last used for and its count.
-    slots: [(u64, u64); SLOTS],
+    counts: SecondSlots<u64, SLOTS>,
 }
 
 impl Meter {
     /// Creates an empty meter.
     pub fn new(now: Instant) -> Self {
-        Self { origin: now, slots: [(0, 0); SLOTS] }
+        Self { counts: SecondSlots::new(now) }
     }
 
     /// Counts `amount` at `now`.
     pub fn add(&mut self, amount: u64, now: Instant) {
-        let second = self.second(now);
-        let slot = &mut self.slots[(second % SLOTS as u64) as usize];
-        if slot.0 == second {
-            slot.1 = slot.1.saturating_add(amount);
-        } else {
-            *slot = (second, amount);
-        }
+        let count = self.counts.value_mut(now);
+        *count = count.saturating_add(amount);
     }
 
     /// Returns the mean count per second over the ten seconds before `now`, or since the start if that is
     /// shorter. The current second is excluded because it is incomplete.
     pub fn per_second(&self, now: Instant) -> f64 {
-        let second = self.second(now);
-        let seen = self.slots.iter().filter(|(at, _)| *at < second && second - at <= WINDOW_SECONDS);
-        let sum: u64 = seen.map(|(_, count)| count).sum();
+        let second = self.counts.second(now);
+        let sum: u64 = self.counts.values(second.saturating_sub(WINDOW_SECONDS)..second).sum();
         let over = (second - 1).clamp(1, WINDOW_SECONDS);
         sum as f64 / over as f64
-    }
-
-    fn second(&self, now: Instant) -> u64 {
-        // Seconds count from 1, so that an unused slot never matches the current second.
-        now.saturating_duration_since(self.origin).as_secs() + 1
     }
 }
 

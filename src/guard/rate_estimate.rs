@@ -88,6 +88,13 @@ pub(super) struct RateEstimate {
     tolerance: Tolerance,
 }
 
+/// A limit as it is estimated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct EstimatedLimit {
+    pub(super) resource: RateLimitResource,
+    pub(super) per_minute: f64,
+}
+
 impl RateEstimate {
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -101,9 +108,10 @@ impl RateEstimate {
         }
     }
 
-    /// Returns the resource and the rate per minute; `None` before the first 429 response.
-    pub(super) fn per_minute(&self) -> Option<(RateLimitResource, f64)> {
-        self.tracked.as_ref().map(|tracked| (self.resource, tracked.rate() * 60.0))
+    /// Returns the estimated limit; `None` before the first 429 response.
+    pub(super) fn limit(&self) -> Option<EstimatedLimit> {
+        let tracked = self.tracked.as_ref()?;
+        Some(EstimatedLimit { resource: self.resource, per_minute: tracked.rate() * 60.0 })
     }
 
     /// Returns whether the rate is only a guess: no call may be rejected because of it.
@@ -201,7 +209,7 @@ impl RateEstimate {
             tracked.record_empty_throttle(per_call, now);
             return self.pause(named_wait, now);
         }
-        tracked.record_throttle(resource, per_call, accepted, (call.sent_at, now), named_wait);
+        tracked.record_throttle(resource, per_call, accepted, call.sent_at, now, named_wait);
         tracked.throttles.push_back(throttle);
         if tracked.throttles.len() > MAX_THROTTLES {
             tracked.throttles.pop_front();

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::advertised::SendMark;
 use super::burst::BurstSettings;
-use super::daily_quota::DailyQuota;
-use super::limit::Limit;
+use super::daily_quota::{DailyQuota, ExhaustedQuota};
+use super::limit::{Limit, LimitUse};
 use super::rate_estimate::{RateEstimate, SendRecord};
 use super::rate_limits::{RateLimitStatuses, RateLimits};
 use crate::types::{RateLimitResource, RateLimitStatus};
@@ -40,9 +39,26 @@ pub enum HeaderScope {
 pub struct SentCall {
     sent_at: Instant,
     typical_cost: TokenCost,
-    /// For each limit, the consumption so far, and whether the limit was in use.
-    marks: [(SendMark, bool); 5],
+    uses: [LimitUse; 5],
     record: SendRecord,
+}
+
+/// The known token limits, per minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TokenLimits {
+    /// Input and output together.
+    pub tokens: Option<f64>,
+    /// Output.
+    pub output: Option<f64>,
+}
+
+/// A limit, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KnownLimit {
+    /// What it counts: `requests`, `tokens`, `input tokens` or `output tokens`.
+    pub unit: &'static str,
+    /// The limit per minute, from the configuration, the headers or the estimate.
+    pub per_minute: Option<f64>,
 }
 
 /// A call that exceeds the limit of a whole minute: it could never be sent.
@@ -130,12 +146,14 @@ impl RateLimiter {
             self.give_back_to_first(5, reserved);
             return Err(ready);
         }
-        let mut marks = [(SendMark::default(), false); 5];
-        for ((limit, permits), mark) in self.all_mut().into_iter().zip(permits_of(typical)).zip(&mut marks) {
-            *mark = limit.record_sent(permits, now);
+        let mut uses = [LimitUse::default(); 5];
+        for ((limit, permits), limit_use) in
+            self.all_mut().into_iter().zip(permits_of(typical)).zip(&mut uses)
+        {
+            *limit_use = limit.record_sent(permits, now);
         }
         let record = self.estimate.record_sent(typical.input.saturating_add(typical.output), now);
-        Ok(SentCall { sent_at: now, typical_cost: typical, marks, record })
+        Ok(SentCall { sent_at: now, typical_cost: typical, uses, record })
     }
 
     /// Replaces the reservation of a call by what it used.
@@ -182,7 +200,7 @@ impl RateLimiter {
             headers.input_tokens,
             headers.output_tokens,
         ];
-        for ((limit, status), (mark, _)) in self.all_mut().into_iter().zip(statuses).zip(call.marks) {
+        for ((limit, status), limit_use) in self.all_mut().into_iter().zip(statuses).zip(call.uses) {
             let applies = |status: &RateLimitStatus| {
                 scope == HeaderScope::Own
                     || limit.nominal().is_some_and(|own| {
@@ -190,7 +208,7 @@ impl RateLimiter {
                     })
             };
             if let Some(status) = status.filter(applies) {
-                limit.apply_headers(&status, (mark, call.sent_at), now);
+                limit.apply_headers(&status, limit_use.mark, call.sent_at, now);
             }
         }
         self.apply_estimate(now);
@@ -198,12 +216,13 @@ impl RateLimiter {
 
     /// Records that the provider accepted a call.
     pub fn record_accepted(&mut self, call: &SentCall, now: Instant) {
-        let marks = call.marks.into_iter().zip(permits_of(call.typical_cost));
-        for (limit, ((_, in_use), permits)) in self.all_mut().into_iter().zip(marks) {
-            limit.record_accepted(permits, in_use, now);
+        let uses = call.uses.into_iter().zip(permits_of(call.typical_cost));
+        for (limit, (limit_use, permits)) in self.all_mut().into_iter().zip(uses) {
+            limit.record_accepted(permits, limit_use.in_use, now);
         }
+        let estimated = self.estimate.limit();
         let is_rate_limited =
-            self.estimate.per_minute().is_some_and(|(resource, _)| call.marks[index_of(resource)].1);
+            estimated.is_some_and(|estimated| call.uses[index_of(estimated.resource)].in_use);
         self.estimate.record_accepted(&call.record, is_rate_limited);
         self.apply_estimate(now);
     }
@@ -219,9 +238,9 @@ impl RateLimiter {
         named_wait: Option<Duration>,
         now: Instant,
     ) -> Option<Duration> {
-        let explains = |(limit, (_, in_use)): (&Limit, (SendMark, bool))| limit.explains_throttle(in_use);
+        let explains = |(limit, limit_use): (&Limit, LimitUse)| limit.explains_throttle(limit_use.in_use);
         let is_known = |limit: &Limit| limit.nominal().is_some();
-        let is_explained = self.all().into_iter().zip(call.marks).any(explains);
+        let is_explained = self.all().into_iter().zip(call.uses).any(explains);
         let is_of_tokens = resource == Some(RateLimitResource::Tokens);
         let has_requests = is_known(&self.requests) || is_known(&self.requests_per_second);
         if is_explained || has_requests && !is_of_tokens || is_known(&self.tokens) && is_of_tokens {
@@ -234,7 +253,7 @@ impl RateLimiter {
 
     /// Applies the estimate, or drops it if a limit of its resource is known.
     fn apply_estimate(&mut self, now: Instant) {
-        let is_limit_known = self.estimate.per_minute().is_some_and(|(resource, _)| match resource {
+        let is_limit_known = self.estimate.limit().is_some_and(|estimated| match estimated.resource {
             RateLimitResource::Requests => {
                 self.requests.nominal().or(self.requests_per_second.nominal()).is_some()
             }
@@ -243,19 +262,18 @@ impl RateLimiter {
         if is_limit_known {
             self.estimate.reset();
         }
-        let estimated = self.estimate.per_minute();
-        let select = |resource| {
-            estimated.filter(|(estimated, _)| *estimated == resource).map(|(_, per_minute)| per_minute)
-        };
+        let estimated = self.estimate.limit();
+        let select =
+            |resource| estimated.filter(|limit| limit.resource == resource).map(|limit| limit.per_minute);
         self.requests.set_estimate(select(RateLimitResource::Requests), now);
         self.tokens.set_estimate(select(RateLimitResource::Tokens), now);
     }
 
     /// Records a 429 response to a call; the provider accepts none before `until`.
     pub fn record_throttled(&mut self, call: &SentCall, until: Instant, now: Instant) {
-        let marks = call.marks.into_iter().zip(permits_of(call.typical_cost));
-        for (limit, ((_, in_use), permits)) in self.all_mut().into_iter().zip(marks) {
-            limit.record_throttled(permits, in_use, call.sent_at, until, now);
+        let uses = call.uses.into_iter().zip(permits_of(call.typical_cost));
+        for (limit, (limit_use, permits)) in self.all_mut().into_iter().zip(uses) {
+            limit.record_throttled(permits, limit_use.in_use, call.sent_at, until, now);
         }
         self.held_until = self.held_until.max(until);
     }
@@ -271,9 +289,9 @@ impl RateLimiter {
         by_rate.chain(by_day).fold(self.held_until.max(now), Instant::max)
     }
 
-    /// Returns the daily quota and when it admits a call again, if it is used up; `None` otherwise.
-    pub fn exhausted_daily_quota(&self, now: Instant) -> Option<(u64, Instant)> {
-        self.daily_quota.as_ref().and_then(|quota| quota.exhausted_until(now))
+    /// Returns the daily quota if it is used up; `None` otherwise.
+    pub fn exhausted_daily_quota(&self, now: Instant) -> Option<ExhaustedQuota> {
+        self.daily_quota.as_ref().and_then(|quota| quota.exhausted(now))
     }
 
     /// Returns how many calls of this cost the limits admit per second; `None` is no limit.
@@ -290,21 +308,19 @@ impl RateLimiter {
         limits.map(|(limit, permits)| limit.available(now) / permits.max(1) as f64).fold(f64::MAX, f64::min)
     }
 
-    /// Returns the unit of each limit and its value per minute, if known from the configuration, the
-    /// headers or the estimate: requests per minute, requests per second, tokens, input tokens, output
-    /// tokens.
-    pub fn known_per_minute(&self) -> [(&'static str, Option<f64>); 5] {
-        let names = ["requests", "requests", "tokens", "input tokens", "output tokens"];
-        let mut values = names.map(|name| (name, None));
-        for ((_, value), limit) in values.iter_mut().zip(self.all()) {
-            *value = limit.nominal_or_estimated();
+    /// Returns each limit: requests per minute, requests per second, tokens, input tokens, output tokens.
+    pub fn known_per_minute(&self) -> [KnownLimit; 5] {
+        let units = ["requests", "requests", "tokens", "input tokens", "output tokens"];
+        let mut known = units.map(|unit| KnownLimit { unit, per_minute: None });
+        for (known, limit) in known.iter_mut().zip(self.all()) {
+            known.per_minute = limit.nominal_or_estimated();
         }
-        values
+        known
     }
 
-    /// Returns the known limits of all tokens and of output tokens.
-    pub fn known_token_limits(&self) -> (Option<f64>, Option<f64>) {
-        (self.tokens.nominal(), self.output_tokens.nominal())
+    /// Returns the known token limits.
+    pub fn known_token_limits(&self) -> TokenLimits {
+        TokenLimits { tokens: self.tokens.nominal(), output: self.output_tokens.nominal() }
     }
 
     /// Returns whether any limit is known, from the configuration or from headers.
@@ -314,7 +330,7 @@ impl RateLimiter {
 
     /// Returns whether calls are held to a rate: a limit is known or estimated.
     pub fn is_rate_limited(&self) -> bool {
-        self.is_known() || self.estimate.per_minute().is_some()
+        self.is_known() || self.estimate.limit().is_some()
     }
 
     /// Returns how long everything is held back at the provider's request.

@@ -192,20 +192,25 @@ impl Default for RetryBudgetSettings {
 }
 
 fn retry_ratio<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let ratio = f64::deserialize(from)?;
-    if (0.0..=1.0).contains(&ratio) {
-        return Ok(ratio);
-    }
-    Err(D::Error::custom(format!("{ratio} is not a valid ratio; write a number from 0 to 1, such as 0.1")))
+    number_up_to(1.0, "ratio", "0.1", from)
 }
 
 fn retries_per_second<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let rate = f64::deserialize(from)?;
-    if (0.0..=1_000_000.0).contains(&rate) {
-        return Ok(rate);
+    number_up_to(1_000_000.0, "rate", "5.0", from)
+}
+
+fn number_up_to<'de, D: Deserializer<'de>>(
+    max: f64,
+    noun: &str,
+    example: &str,
+    from: D,
+) -> Result<f64, D::Error> {
+    let number = f64::deserialize(from)?;
+    if (0.0..=max).contains(&number) {
+        return Ok(number);
     }
     Err(D::Error::custom(format!(
-        "{rate} is not a valid rate; write a number from 0 to 1000000, such as 5.0"
+        "{number} is not a valid {noun}; write a number from 0 to {max}, such as {example}"
     )))
 }
 

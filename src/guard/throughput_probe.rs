@@ -11,6 +11,7 @@
 //!
 //! The probe only undoes growth: time alone, however long answers take, lowers nothing.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,10 +34,10 @@ const MAX_UNVERIFIED_GROWTH: usize = 4;
 const MAX_UNVERIFIED_GROWTH_AFTER_STOP: usize = 2;
 
 /// Calls of a cohort: half of those in flight, within these bounds.
-const COHORT_SIZE: (usize, usize) = (16, 200);
+const COHORT_SIZE: RangeInclusive<usize> = 16..=200;
 
 /// The same for a cohort that decides.
-const DECIDING_COHORT_SIZE: (usize, usize) = (100, 256);
+const DECIDING_COHORT_SIZE: RangeInclusive<usize> = 100..=256;
 
 /// Time until growth is retried for the first time, and its maximum.
 const INITIAL_RETRIAL_WAIT: Duration = Duration::from_secs(30);
@@ -98,6 +99,17 @@ struct Cohort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SampleSlot(u64);
 
+/// A call with a place in the cohort that was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnsweredCall {
+    pub(super) slot: SampleSlot,
+    /// Calls in flight when it was sent, itself included.
+    pub(super) in_flight: usize,
+    /// The limit when it was sent.
+    pub(super) limit: usize,
+    pub(super) latency: Duration,
+}
+
 impl ThroughputProbe {
     /// Lets the limit grow from `limit`.
     pub(super) fn new(limit: usize) -> Self {
@@ -140,26 +152,23 @@ impl ThroughputProbe {
         }
     }
 
-    /// Records the answer to a call that was sent as the `in_flight`th in flight under the limit
-    /// `limit_then`, with the limit now at `limit`. Returns the limit to return to if growth was not
-    /// worthwhile.
+    /// Records the answer to a call, with the limit now at `limit`. Returns the limit to return to if growth
+    /// was not worthwhile.
     pub(super) fn record_answer(
         &mut self,
-        slot: SampleSlot,
-        (in_flight, limit_then): (usize, usize),
-        latency: Duration,
+        call: AnsweredCall,
         limit: usize,
         max: usize,
         now: Instant,
     ) -> Option<usize> {
         let cohort = &mut self.cohort;
-        if slot.0 != cohort.number {
+        if call.slot.0 != cohort.number {
             return None;
         }
         cohort.answered += 1;
-        cohort.in_flight_sum += in_flight;
-        cohort.latency_sum += latency;
-        cohort.limit = cohort.limit.max(limit_then);
+        cohort.in_flight_sum += call.in_flight;
+        cohort.latency_sum += call.latency;
+        cohort.limit = cohort.limit.max(call.limit);
         if cohort.joined < cohort.size || cohort.answered * 10 < cohort.size * 9 {
             return None;
         }
@@ -181,12 +190,12 @@ impl ThroughputProbe {
     }
 
     fn begin_cohort(&mut self, limit: usize) {
-        let (min, max) = match self.stage {
+        let sizes = match self.stage {
             Stage::Growing { .. } => COHORT_SIZE,
             Stage::Verifying { .. } | Stage::Stopped { .. } | Stage::Retrying { .. } => DECIDING_COHORT_SIZE,
         };
         let number = self.cohort.number + 1;
-        let size = (limit / 2).clamp(min, max);
+        let size = (limit / 2).clamp(*sizes.start(), *sizes.end());
         self.cohort = Cohort { number, size, limit_at_start: limit, ..Cohort::default() };
     }
 

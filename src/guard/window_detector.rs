@@ -9,9 +9,6 @@ use tokio::time::Instant;
 
 use crate::types::{LimitWindow, RateLimitStatus};
 
-/// A limit with a longer reset time is not counted by the minute.
-const MAX_RESET_OF_A_MINUTE: Duration = Duration::from_secs(70);
-
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY_SECONDS: f64 = 86_400.0;
@@ -44,9 +41,23 @@ pub(super) enum DetectedWindow {
 pub(super) struct WindowDetector {
     /// The limit whose reset time exceeded a minute.
     long_limit: Option<u64>,
-    /// A limit whose reset time may be that of a day, and the `remaining` that came with it.
-    day_sample: Option<(u64, u64)>,
+    day_sample: Option<DaySample>,
     second_samples: Option<SecondWindowSamples>,
+}
+
+/// A response whose reset time may be that of a day.
+#[derive(Debug, Clone, Copy)]
+struct DaySample {
+    limit: u64,
+    remaining: u64,
+}
+
+/// The reset time of a response, and the times in which what is used of the limit would be refilled. In seconds.
+#[derive(Debug, Clone, Copy)]
+struct ResetTimes {
+    reset: f64,
+    refill_of_minute: f64,
+    refill_of_day: f64,
 }
 
 /// Reset times that match a window of one second.
@@ -68,14 +79,14 @@ impl WindowDetector {
     /// Adds the status stated at `at` and returns the window of the limit.
     pub(super) fn detect(&mut self, status: &RateLimitStatus, at: Instant) -> DetectedWindow {
         let is_unknown = match status.window {
-            LimitWindow::Fixed(window) if window > MAX_RESET_OF_A_MINUTE => {
+            LimitWindow::Fixed(window) if window > LimitWindow::MAX_MINUTE => {
                 return DetectedWindow::OverAMinute;
             }
             LimitWindow::Fixed(window) => return DetectedWindow::Known(window.max(Duration::from_millis(1))),
             LimitWindow::VendorDefault => false,
             LimitWindow::Unknown => true,
         };
-        if status.reset.is_some_and(|reset| reset > MAX_RESET_OF_A_MINUTE) {
+        if status.reset.is_some_and(|reset| reset > LimitWindow::MAX_MINUTE) {
             self.long_limit = status.limit.or(self.long_limit);
             self.second_samples = None;
             return DetectedWindow::OverAMinute;
@@ -88,51 +99,49 @@ impl WindowDetector {
             return DetectedWindow::Known(MINUTE);
         };
         let used = limit.saturating_sub(status.remaining) as f64;
-        let reset = reset.as_secs_f64();
         let refill_time = |window: f64| used * window / limit.max(1) as f64;
-        if self.is_day_bucket(status, limit, (reset, refill_time(60.0), refill_time(DAY_SECONDS))) {
+        let times = ResetTimes {
+            reset: reset.as_secs_f64(),
+            refill_of_minute: refill_time(60.0),
+            refill_of_day: refill_time(DAY_SECONDS),
+        };
+        if self.is_day_bucket(DaySample { limit, remaining: status.remaining }, times) {
             return if self.long_limit.is_some() {
                 DetectedWindow::OverAMinute
             } else {
                 DetectedWindow::Undecided
             };
         }
-        if is_unknown {
-            self.detect_gateway_window((reset, refill_time(60.0)), at)
-        } else {
-            DetectedWindow::Known(MINUTE)
-        }
+        if is_unknown { self.detect_gateway_window(times, at) } else { DetectedWindow::Known(MINUTE) }
     }
 
     /// Distinguishes a bucket that refills over a day from one that refills over a minute, if little of it is
     /// used. One matching response may be a coincidence; two with different `remaining` are not.
-    fn is_day_bucket(
-        &mut self,
-        status: &RateLimitStatus,
-        limit: u64,
-        (reset, of_minute, of_day): (f64, f64, f64),
-    ) -> bool {
-        let matches_day = (reset - of_day).abs() <= RESET_ROUNDING_SECONDS.max(of_day * 0.02);
-        let exceeds_minute = reset > of_minute + 2.0 * RESET_ROUNDING_SECONDS;
+    fn is_day_bucket(&mut self, sample: DaySample, times: ResetTimes) -> bool {
+        let ResetTimes { reset, refill_of_minute, refill_of_day } = times;
+        let matches_day = (reset - refill_of_day).abs() <= RESET_ROUNDING_SECONDS.max(refill_of_day * 0.02);
+        let exceeds_minute = reset > refill_of_minute + 2.0 * RESET_ROUNDING_SECONDS;
         if !(matches_day && exceeds_minute) {
             self.day_sample = None;
             return false;
         }
-        if self.day_sample.is_some_and(|(same, remaining)| same == limit && remaining != status.remaining) {
-            self.long_limit = Some(limit);
+        let is_second = |first: DaySample| first.limit == sample.limit && first.remaining != sample.remaining;
+        if self.day_sample.is_some_and(is_second) {
+            self.long_limit = Some(sample.limit);
         }
-        self.day_sample = Some((limit, status.remaining));
+        self.day_sample = Some(sample);
         true
     }
 
     /// A gateway's limit that resets sooner than a minute's bucket would is a limit per second, or one per
     /// minute whose window is about to end.
-    fn detect_gateway_window(&mut self, (reset, of_minute): (f64, f64), at: Instant) -> DetectedWindow {
+    fn detect_gateway_window(&mut self, times: ResetTimes, at: Instant) -> DetectedWindow {
+        let ResetTimes { reset, refill_of_minute, .. } = times;
         if reset > MAX_RESET_OF_A_SECOND.as_secs_f64() {
             self.second_samples = None;
             return DetectedWindow::Known(MINUTE);
         }
-        let is_short = reset > 0.0 && reset + RESET_ROUNDING_SECONDS < of_minute;
+        let is_short = reset > 0.0 && reset + RESET_ROUNDING_SECONDS < refill_of_minute;
         let recent = self
             .second_samples
             .filter(|seen| at.saturating_duration_since(seen.last) <= MAX_SECOND_WINDOW_GAP);

@@ -48,12 +48,14 @@ impl Pipeline {
     }
 
     /// Returns the directory that attachment paths are relative to.
+    #[doc(hidden)]
     pub fn directory(&self) -> &Path {
         &self.attachment_sources.directory
     }
 
     /// Allows attachments from these folders, besides the pipeline's directory.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_allowed_folders(mut self, folders: &[PathBuf]) -> Self {
         self.attachment_sources.allowed_folders = folders.into();
         self
@@ -61,6 +63,7 @@ impl Pipeline {
 
     /// Allows attachments by URL from these hosts, besides those that are literals in `attach` templates.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_allowed_hosts(mut self, hosts: &[Origin]) -> Self {
         self.attachment_sources.allowed_hosts =
             self.attachment_sources.allowed_hosts.iter().chain(hosts).cloned().collect();
@@ -69,6 +72,7 @@ impl Pipeline {
 
     /// Forbids items to attach the file at `path`, because the program uses it. A run itself protects the files of
     /// keys, of the store, and of its input and output.
+    #[doc(hidden)]
     pub fn protect(&mut self, used_as: FileUse, path: &Path) {
         self.protected.add(used_as, path);
     }
@@ -79,6 +83,7 @@ impl Pipeline {
     }
 
     /// Returns the steps in the order of the file.
+    #[doc(hidden)]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
@@ -89,11 +94,13 @@ impl Pipeline {
     }
 
     /// Returns whether any step has attachments.
+    #[doc(hidden)]
     pub fn has_attachments(&self) -> bool {
         self.steps.iter().any(|step| !step.attachments.is_empty())
     }
 
     /// Returns the indices of the steps whose answers the step with index `step` needs.
+    #[doc(hidden)]
     pub fn needs(&self, step: usize) -> &[usize] {
         self.graph.needs(step)
     }
@@ -128,6 +135,7 @@ impl Pipeline {
 
     /// Returns the errors of the pipeline for items from CSV, whose fields are all texts: comparisons with
     /// numbers.
+    #[doc(hidden)]
     pub fn csv_diagnostics(&self) -> &Diagnostics {
         &self.csv_diagnostics
     }
@@ -136,6 +144,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The first errors of the item, in words.
+    #[doc(hidden)]
     pub fn validate_item(&self, item: &Value) -> Result<(), String> {
         match &self.input {
             Some(schema) => schema.check(item),

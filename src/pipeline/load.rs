@@ -32,6 +32,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// All errors of the pipeline.
+    #[doc(hidden)]
     pub fn load(path: &Path, defaults: &Defaults, routes: &[RouteName]) -> Result<Self, Diagnostics> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
@@ -48,6 +49,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// All errors of the pipeline.
+    #[doc(hidden)]
     pub fn parse(
         file: &str,
         text: &str,

@@ -251,6 +251,7 @@ impl ManifestDiff {
 
     /// Returns how many of the stored `answers` of each step stay valid between `old` and `new`. The number is an
     /// upper bound if some of their models are no longer used.
+    #[doc(hidden)]
     pub fn count_valid_answers(
         &self,
         answers: &BTreeMap<StepName, u64>,
@@ -271,6 +272,7 @@ impl ManifestDiff {
     /// Returns whether resuming the run may discard paid work: some of the stored `answers` of a step, or the
     /// outcome of one of the `finished` items. A changed base URL counts, because only the user can tell whether the
     /// answers are equivalent.
+    #[doc(hidden)]
     pub fn may_discard(
         &self,
         answers: &BTreeMap<StepName, u64>,
@@ -288,6 +290,7 @@ impl ManifestDiff {
 
     /// Returns whether finished items must be checked again, because some of their answers may be invalid or
     /// missing.
+    #[doc(hidden)]
     pub fn affects_finished_items(&self) -> bool {
         let Self {
             changed_steps,

@@ -43,7 +43,7 @@ pub use attach::{Attachment, FileAttachment};
 pub use cache_key::ModelIdentity;
 pub use defaults::{Defaults, Temperature};
 pub use definition::{Pipeline, Step};
-pub use item_state::{ItemOutcome, ItemState, StepOutcome};
+pub use item_state::{ItemOutcome, ItemState, StepEnd, StepOutcome};
 pub use manifest::{ManifestDiff, RunManifest, StepManifest, TargetManifest};
 pub use protected::{FileUse, ProtectedFiles};
 pub use step_request::{AnswerCheck, StepRequest};

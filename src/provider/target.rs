@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::guard::{
     Breaker, BreakerToken, ConcurrencyLimit, HeaderScope, RateLimiter, RateLimits, SentCall, TokenCost,
-    TripReason,
+    TokenLimits, TripReason,
 };
 use crate::types::{AttemptCounts, Class, Completion, Failure, Price};
 use crate::wire::UnsupportedParameters;
 
-use super::admission::output_accounting::{OutputAccounting, TokenLimits};
+use super::admission::output_accounting::OutputAccounting;
 use super::admission::reservation::{Reservation, Reservations};
 use super::admission::token_stats::{ASSUMED_OUTPUT, TokenStats};
 use super::call::Rejection;
@@ -203,7 +203,7 @@ impl Target {
     pub(super) fn token_limits(&self, shared: &RateLimiter) -> TokenLimits {
         let [own, shared] = [&self.limits, shared].map(RateLimiter::known_token_limits);
         let lower = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
-        TokenLimits { tokens: lower(own.0, shared.0), output: lower(own.1, shared.1) }
+        TokenLimits { tokens: lower(own.tokens, shared.tokens), output: lower(own.output, shared.output) }
     }
 
     /// Takes a call's tokens from its limits.

@@ -1,7 +1,7 @@
 //! The router actor: orders the targets for every request and starts its execution.
 //!
-//! It holds no futures. An execution runs in the task of its caller; that of a request sent by an actor runs in a
-//! task on the shared runtime. So executions do not slow the actor down, and a panic in one affects only that one.
+//! It holds no futures. An execution runs in the task of its caller. So executions do not slow the actor down, and a
+//! panic in one affects only that one.
 //! While draining, it accepts no more requests and runs until all executions have ended.
 
 use std::collections::HashMap;
@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use actix::prelude::*;
-use tokio::runtime::Handle as Runtime;
 use tokio::sync::{oneshot, watch};
-use tracing::debug;
 
 use crate::chaos;
 use crate::provider::{CallResponder, HealthChanged, TargetHealth};
-use crate::supervisor::{Deferred, Stop};
+use crate::supervisor::Stop;
 use crate::types::{Class, Failure, RouteName, TargetName};
 
 use super::execution::{DelegatedCall, Execution};
@@ -40,7 +38,6 @@ struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
     retry: RetrySettings,
     hedges: Arc<HedgeLimiter>,
-    runtime: Runtime,
     /// Whether a stop is final and not a restart.
     draining: Arc<AtomicBool>,
     /// Every execution holds a receiver. Dropping this sender ends the executions.
@@ -48,17 +45,15 @@ struct Setup {
 }
 
 impl Router {
-    /// Creates a router over `routes`. Requests of actors run on `runtime`. Once `draining` is set, a stop waits
-    /// for all executions.
+    /// Creates a router over `routes`. Once `draining` is set, a stop waits for all executions.
     pub fn new(
         routes: HashMap<RouteName, RouteHandle>,
         retry: RetrySettings,
-        runtime: Runtime,
         draining: Arc<AtomicBool>,
     ) -> Self {
         let hedges = Arc::new(HedgeLimiter::new(retry.hedge_ratio, draining.clone()));
         let shutdown_tx = watch::Sender::new(());
-        Self::from_setup(Arc::new(Setup { routes, retry, hedges, runtime, draining, shutdown_tx }))
+        Self::from_setup(Arc::new(Setup { routes, retry, hedges, draining, shutdown_tx }))
     }
 
     /// Creates the next incarnation, for the case that this one is terminated. Executions of both may run at the
@@ -90,11 +85,7 @@ impl Router {
     }
 
     /// Starts the execution of a request, unless the router is stopping or the route does not exist.
-    fn start(
-        &mut self,
-        request: Request,
-        caller_awaits: bool,
-    ) -> Result<(Execution, Option<DelegatedCall>), Failure> {
+    fn start(&mut self, request: Request) -> Result<(Execution, Option<DelegatedCall>), Failure> {
         if self.stopping {
             return Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE));
         }
@@ -103,7 +94,7 @@ impl Router {
             return Err(Failure::new(Class::ApiError, message));
         };
         let shutdown_rx = self.setup.shutdown_tx.subscribe();
-        Ok(Execution::start(request, targets, retry, (&self.setup.hedges, shutdown_rx), caller_awaits))
+        Ok(Execution::start(request, targets, retry, (&self.setup.hedges, shutdown_rx)))
     }
 }
 
@@ -130,26 +121,6 @@ impl Supervised for Router {
     }
 }
 
-impl Handler<Request> for Router {
-    type Result = Deferred<<Request as Message>::Result>;
-
-    fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
-        chaos::point("router.request");
-        let started = self.start(request, false);
-        chaos::point("router.request_started");
-        let setup = self.setup.clone();
-        Deferred::new(move |mut responder| match started {
-            Ok((execution, _)) => drop(setup.runtime.spawn(async move {
-                tokio::select! {
-                    result = execution.complete(None) => responder.send(result),
-                    () = responder.closed() => debug!("the caller dropped the request"),
-                }
-            })),
-            Err(failure) => responder.send(Err(Box::new(failure.into()))),
-        })
-    }
-}
-
 impl Handler<StartRequest> for Router {
     type Result = ();
 
@@ -159,7 +130,7 @@ impl Handler<StartRequest> for Router {
         _: &mut Self::Context,
     ) {
         chaos::point("router.request");
-        let started = self.start(request, true);
+        let started = self.start(request);
         chaos::point("router.request_started");
         let (started, call) = match started {
             Ok((started, call)) => (Ok(Box::new(started)), call),

@@ -135,7 +135,7 @@ impl PendingRequest {
             }
         };
         match execution {
-            Ok(Ok(execution)) => Ok(execution.complete(Some(first_call)).await),
+            Ok(Ok(execution)) => Ok(execution.complete(first_call).await),
             Ok(Err(failure)) => Ok(Err(Box::new(failure.into()))),
             Err(_) => Err(RequestLost),
         }

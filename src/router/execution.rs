@@ -101,16 +101,14 @@ struct AnsweredCall {
 }
 
 impl Execution {
-    /// Starts the execution. The router submits the first call at once: it shares its thread with the providers,
-    /// so that no other thread is woken up. If `caller_awaits`, the first call is returned instead, to be
-    /// submitted last, and the caller passes its end on. Exceptions: there is no call yet, or the call may be
-    /// hedged, so that the execution awaits it itself.
+    /// Starts the execution, and returns the first call for the router to submit: the router shares its thread with
+    /// the providers, so that no other thread is woken up. The caller awaits that call and passes its end on. No
+    /// call is returned if there is none yet, or if it may be hedged: the execution then awaits it itself.
     pub(super) fn start(
         request: Request,
         targets: Vec<TargetHandle>,
         retry: RetrySettings,
         (hedges, shutdown_rx): (&Arc<HedgeLimiter>, watch::Receiver<()>),
-        caller_awaits: bool,
     ) -> (Self, Option<DelegatedCall>) {
         // A run sends failed requests again itself. A resent request gets one attempt, so that many alternate.
         let caller_resends = request.context.step.is_some();
@@ -141,7 +139,7 @@ impl Execution {
         let NextAction::Call(target) = execution.plan.next(Instant::now(), 0.0) else {
             return (execution, None);
         };
-        if !caller_awaits || execution.hedging.is_some() {
+        if execution.hedging.is_some() {
             execution.first_call = Some(FirstCall::Owned(execution.send_call(target)));
             return (execution, None);
         }
@@ -153,9 +151,9 @@ impl Execution {
     }
 
     /// Runs the request to its end. `first_call` is what the caller passes on about a delegated first call.
-    pub(super) async fn complete(mut self, first_call: Option<FirstCallEnd>) -> RequestResult {
+    pub(super) async fn complete(mut self, first_call: FirstCallEnd) -> RequestResult {
         let mut shutdown_rx = self.shutdown_rx.clone();
-        let result = match first_call.and_then(|end| self.record_first_call(end)) {
+        let result = match self.record_first_call(first_call) {
             Some(answered) => Ok(answered),
             None => tokio::select! {
                 biased;

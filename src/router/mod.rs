@@ -2,13 +2,14 @@
 //!
 //! The [`Router`] actor orders the targets of a route by the health that the providers report. What happens to one
 //! request (which target is called next, when, and when the request fails) is decided by a [`RetryPlan`], a plain
-//! struct. The sequence of messages is described in `client.rs`.
+//! struct. The sequence of messages is described in `client.rs`. Callers outside of runs use a [`RouterHandle`].
 
 mod actor;
 mod attempt;
 mod client;
 mod counts;
 mod execution;
+mod handle;
 mod hedge;
 mod other_requests;
 mod outage;
@@ -22,6 +23,7 @@ mod target;
 pub use actor::Router;
 pub use client::send_request;
 pub use counts::{CallCounts, CallsEnded};
+pub use handle::RouterHandle;
 pub use hedge::HedgeAfter;
 pub use request::{Request, StopSignal};
 pub use retry_plan::{Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::provider::Outage;
 use crate::types::{Attribution, Class, Failure};
 
-use super::retry_plan::MAX_CREDIBLE_RETRY_AFTER;
 use super::target::TargetHandle;
 
 /// Expected duration of the probe of a target that was down.
@@ -40,7 +39,7 @@ pub(super) fn expected_wait(targets: &[TargetHandle], failure: &Failure, now: In
         Attribution::Router if failure.class == Class::Deadline => {}
         Attribution::Request | Attribution::Router => return None,
     }
-    let named = failure.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER);
+    let named = failure.credible_retry_after();
     let Some((_, outage)) = common_outage(targets, Duration::ZERO, now) else { return named };
     Some(outage.retry_at.map_or(EXPECTED_PROBE_DURATION, |at| at.saturating_duration_since(now)))
 }

@@ -1,6 +1,7 @@
 //! A request to the targets of a route.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 use tokio::sync::watch;
@@ -14,8 +15,33 @@ use super::counts::CallCounts;
 /// The failure message of a request that arrives while the router stops.
 pub(super) const STOPPING_MESSAGE: &str = "pointsman is stopping and accepts no more requests";
 
+/// The deadline of a request whose caller sets none.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The longest deadline. A longer one could overflow the clock.
+const MAX_DEADLINE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// A request to the router: one prompt, answered by one target of a route.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pointsman::{Pointsman, Priority, Prompt, Request};
+///
+/// # async fn example(pointsman: Pointsman) -> Result<(), Box<dyn std::error::Error>> {
+/// let response = pointsman.send(Request::new("default", "Say hello.")).await?;
+/// println!("{}", response.text());
+///
+/// let prompt = Prompt::text("Summarise the minutes: ...").with_max_tokens(500);
+/// let request = Request::new("default", prompt)
+///     .with_priority(Priority::Batch)
+///     .with_deadline(Duration::from_secs(3600));
+/// println!("{}", pointsman.send(request).await?.text());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// The prompt.
     pub prompt: Arc<Prompt>,
@@ -23,19 +49,108 @@ pub struct Request {
     pub route: RouteName,
     /// The priority. An interactive request must not be delayed.
     pub priority: Priority,
-    /// The run, item and step, for fairness between runs and for statistics.
-    pub context: RequestContext,
     /// The time after which the response is useless.
     pub deadline: Instant,
+    /// The run, item and step, for fairness between runs and for statistics.
+    #[doc(hidden)]
+    pub context: RequestContext,
     /// Counts its calls when they end; `None` if they are not counted.
+    #[doc(hidden)]
     pub counts: Option<Arc<CallCounts>>,
     /// The budget that its calls spend; `None` if spending is not counted for a run.
+    #[doc(hidden)]
     pub budget: Option<Arc<SharedBudget>>,
     /// The memory allowance that its responses take from. By default they take from that of the process until the
     /// request has ended.
+    #[doc(hidden)]
     pub memory: HeldMemory,
     /// Signals that the caller stops. A call that is not sent soon after that is withdrawn.
+    #[doc(hidden)]
     pub stop: Option<StopSignal>,
+}
+
+impl Request {
+    /// Creates an interactive request with a deadline of ten minutes from now.
+    pub fn new(route: impl Into<RouteName>, prompt: impl Into<Prompt>) -> Self {
+        Self::from_shared(route, Arc::new(prompt.into()))
+    }
+
+    /// As [`new`](Self::new), for a prompt that the caller shares, so that it is not copied.
+    #[doc(hidden)]
+    pub fn from_shared(route: impl Into<RouteName>, prompt: Arc<Prompt>) -> Self {
+        Self {
+            prompt,
+            route: route.into(),
+            priority: Priority::Interactive,
+            deadline: Instant::now() + DEFAULT_DEADLINE,
+            context: RequestContext::default(),
+            counts: None,
+            budget: None,
+            memory: HeldMemory::default(),
+            stop: None,
+        }
+    }
+
+    /// Sets the priority.
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets the deadline, from now. One of more than 30 years is 30 years.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        self.with_deadline_at(Instant::now() + deadline.min(MAX_DEADLINE))
+    }
+
+    /// Sets the deadline to an instant.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_deadline_at(mut self, deadline: Instant) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets the run, item and step.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_context(mut self, context: RequestContext) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// Counts its calls when they end.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_counts(mut self, counts: Arc<CallCounts>) -> Self {
+        self.counts = Some(counts);
+        self
+    }
+
+    /// Sets the budget that its calls spend.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_budget(mut self, budget: Arc<SharedBudget>) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Sets the memory allowance that its responses take from.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_memory(mut self, memory: HeldMemory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Sets the signal that the caller stops.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_stop(mut self, stop: StopSignal) -> Self {
+        self.stop = Some(stop);
+        self
+    }
 }
 
 /// Signals to requests that their caller stops. A request with a call in flight awaits the end of that call. A
@@ -73,4 +188,27 @@ pub(super) async fn wait_for_stop(stop: Option<StopSignal>) {
 
 impl Message for Request {
     type Result = Result<Response, Box<RequestError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_request_is_interactive_and_has_ten_minutes() {
+        let request = Request::new("default", "Say hello.");
+        assert_eq!(*request.prompt, Prompt::text("Say hello."));
+        assert_eq!((request.route.as_str(), request.priority), ("default", Priority::Interactive));
+        assert_eq!(request.deadline - Instant::now(), Duration::from_secs(600));
+        assert_eq!(request.context, RequestContext::default());
+        let batch = request.with_priority(Priority::Batch).with_deadline(Duration::from_secs(5));
+        assert_eq!(batch.priority, Priority::Batch);
+        assert_eq!(batch.deadline - Instant::now(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_beyond_the_clock_is_the_longest_one() {
+        let request = Request::new("default", "Say hello.").with_deadline(Duration::MAX);
+        assert_eq!(request.deadline - Instant::now(), MAX_DEADLINE);
+    }
 }

@@ -21,9 +21,6 @@ const MAX_WAIT_BEFORE_FAILOVER: Duration = Duration::from_secs(2);
 /// Maximum number of rate limits at one target before the request fails over to a target that is ready.
 const MAX_RATE_LIMITS_BEFORE_FAILOVER: u32 = 3;
 
-/// A requested wait of this length or more is ignored.
-pub(super) const MAX_CREDIBLE_RETRY_AFTER: Duration = Duration::from_hours(24);
-
 /// The plan of one request over the targets of its route, which are identified by their indexes.
 #[derive(Debug)]
 pub struct RetryPlan {
@@ -232,7 +229,7 @@ impl RetryPlan {
     ) {
         self.retry_target = None;
         let other_eligible = self.other_targets(target).any(|other| self.is_eligible(other));
-        let retry_after = failure.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER);
+        let retry_after = failure.credible_retry_after();
         let other_ready = self.other_targets(target).any(|other| self.is_ready(other, now));
         let backoff = self.backoff();
         let state = &mut self.targets[target];

@@ -27,17 +27,15 @@ use crate::provider::{self, CapacityShare};
 use crate::router::{CallCounts, Router};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, Slot};
-use crate::types::{Class, Failure, NanoUsd, Priority, RunId};
+use crate::types::{Failure, NanoUsd, Priority, RunId};
 
 use super::caps::RunBudgets;
 use super::failure_limit::FailureLimit;
 use super::forecast::Forecast;
 use super::gate::Gate;
 use super::inbox::{Event, Inbox};
-use super::item_result::ItemResult;
 use super::job::Job;
-use super::messages::{ItemFinished, ItemRecipients, OutputEnded};
-use super::output_line;
+use super::messages::{FollowUp, InputError, ItemRecipients, OutputEnded, RequestEnded};
 use super::persistence::RunPersistence;
 use super::progress::Progress;
 use super::report::{Report, RunOutcome};
@@ -47,7 +45,6 @@ use super::window::Window;
 use super::writer::OutputRecord;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
-use crate::source::Entry;
 
 /// Interval at which progress is published and the window is updated.
 const TICK: Duration = Duration::from_millis(100);
@@ -140,7 +137,7 @@ pub struct Run {
     is_tick_idle: bool,
     started: Instant,
     outcome: RunOutcome,
-    input_error: Option<String>,
+    input_error: Option<InputError>,
     /// How the output ended. The run has nothing more to do then.
     output: Option<OutputEnded>,
 }
@@ -334,54 +331,31 @@ impl Run {
         }
     }
 
-    /// Handles all events of the inbox. An event takes effect only when it is removed.
+    /// Handles all events of the inbox. An event takes effect only after the part of its handling that may panic.
     fn handle_events(&mut self, ctx: &mut Context<Self>) {
-        while let Some((event, is_poisoned)) = self.inbox.first() {
+        while let Some((event, state)) = self.inbox.pop() {
             match event {
-                Event::Entry(Entry::Item(_), _) => {
-                    let validity = if is_poisoned {
-                        Err("the run panicked while handling the item".to_owned())
-                    } else {
-                        chaos::point("run.entry");
-                        Ok(())
-                    };
-                    self.start_or_reject(validity, ctx);
-                }
-                Event::Entry(Entry::Rejected(_), _) => self.start_or_reject(Ok(()), ctx),
-                Event::RequestEnded(_) => self.count_request(),
-                Event::ItemFinished(ItemFinished { id, result }) => {
-                    let line = self.in_flight.get(&id.0).map(|item| {
-                        if is_poisoned {
-                            let failure = Failure::new(
-                                Class::Internal,
-                                "the run panicked while writing the item's line",
-                            );
-                            **result = ItemResult::died(&item.job, failure.maybe_charged(), result.took);
-                        } else {
-                            chaos::point("run.item_finished");
-                        }
-                        Box::new(output_line::line(&item.job, result))
-                    });
-                    self.finish_item(line);
-                }
-                Event::ItemExited(_) => {
-                    chaos::point("run.exited");
-                    self.restart_or_fail(ctx);
-                }
+                Event::Entry(read) => self.start_or_reject(read, state, ctx),
+                Event::RequestEnded(request) => self.count_request(&request),
+                Event::ItemFinished(finished) => self.finish_item(finished, state),
+                Event::ItemExited(exited) => self.restart_or_fail(exited, state, ctx),
             }
         }
         self.request_items();
     }
 
     /// Counts a request, at most once: a count that is too low is better than one that is too high.
-    fn count_request(&mut self) {
-        let Some(Event::RequestEnded(request)) = self.inbox.pop() else { return };
-        self.requests += u64::from(!request.will_resend);
+    fn count_request(&mut self, request: &RequestEnded) {
+        self.requests += match request.follow_up {
+            FollowUp::Nothing => 1,
+            FollowUp::ValidationRetry => {
+                self.stats.count_validation_retry();
+                1
+            }
+            FollowUp::Resend => 0,
+        };
         if let Some(step) = self.pipeline.steps().get(request.step) {
             self.stats.count_request(&step.name, &request.attempts, request.simulated);
-        }
-        if request.needs_validation_retry {
-            self.stats.count_validation_retry();
         }
         self.stats.count_lost(request.lost);
     }
@@ -401,7 +375,6 @@ impl Actor for Run {
 impl Supervised for Run {
     /// Keeps all counts, because none is half updated. The next incarnation handles the events in the inbox.
     fn restarting(&mut self, _: &mut Self::Context) {
-        self.inbox.panicked();
         // The tick ended with the previous incarnation.
         self.tick = None;
     }

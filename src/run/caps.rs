@@ -20,6 +20,7 @@ pub struct RunBudgets {
 
 /// A cap and what counts against it, in US dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Cap {
     /// What it limits.
     #[serde(alias = "of")]
@@ -47,6 +48,7 @@ pub struct Cap {
 /// What a cap limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CapScope {
     /// All sessions of the run together.
     Run,
@@ -58,6 +60,7 @@ pub enum CapScope {
 
 /// State when a cap was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CapHit {
     /// Expected cost in US dollars of the attempt that did not fit, or that cost more than was left.
     #[serde(alias = "likely_usd")]

@@ -15,6 +15,7 @@ const MIN_ITEMS_FOR_SHARE: u64 = 50;
 
 /// How many items may fail in a session before it pauses. Written as `100`, `"5%"` or `"none"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MaxFailures {
     /// 50 consecutive items, with none completed between them.
     #[default]

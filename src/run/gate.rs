@@ -1,6 +1,6 @@
 //! Makes the requests of a run wait while the run holds.
 //!
-//! Shared by the run and its items. `hold.rs` decides when a hold begins and ends.
+//! Shared by the run and its items. `route_hold.rs` decides when a hold begins and ends.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::evidence::Evidence;
-use super::hold::{FailureReport, Hold, RequestState, ResendDecision, ResendPosition, RouteHold};
+use super::hold::Hold;
+use super::route_hold::{FailureReport, RequestState, ResendDecision, ResendPosition, RouteHold};
 use crate::provider::{self, Outage};
 use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, TargetName};
 

@@ -1,22 +1,21 @@
 //! The inbox of a run: events that are not handled yet. It survives a panic of the run's actor.
 //!
-//! An event stays in the inbox until it is handled. If the actor panics while it handles an event, the event is
-//! handled once more. After a second panic it is poisoned, and the caller handles it differently.
+//! The part of the handling that may panic [keeps](Inbox::keep_on_panic) its event: if the actor panics, the event
+//! returns to the inbox and is handled once more. After a second panic it is poisoned, and the caller handles it
+//! differently.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::messages::{ItemFinished, RequestEnded};
 use super::persistence::EarlierItem;
 use crate::source::Entry;
 use crate::supervisor::ChildExited;
 
-/// Panics over one event after which it is poisoned.
-const MAX_PANICS_PER_EVENT: u32 = 2;
-
 /// An event that a run has to handle.
 pub(super) enum Event {
-    /// An entry of the source, with what earlier sessions have stored about it.
-    Entry(Entry, Option<Box<EarlierItem>>),
+    /// An entry of the source has arrived.
+    Entry(EntryRead),
     /// A request has ended or will be sent again.
     RequestEnded(RequestEnded),
     /// An item has finished.
@@ -25,46 +24,73 @@ pub(super) enum Event {
     ItemExited(ChildExited),
 }
 
+/// An entry of the source.
+pub(super) struct EntryRead {
+    pub(super) entry: Entry,
+    /// What earlier sessions have stored about it.
+    pub(super) earlier: Option<Box<EarlierItem>>,
+}
+
+/// Whether the actor has panicked over an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EventState {
+    /// It has not.
+    New,
+    /// Once: the event is handled once more.
+    PanickedOnce,
+    /// Twice: the event is handled differently.
+    Poisoned,
+}
+
 /// The events, oldest first.
 #[derive(Default)]
-pub(super) struct Inbox {
-    events: VecDeque<Event>,
-    /// Whether the first event is being handled.
-    is_handling: bool,
-    /// How often the actor has panicked over the first event.
-    panics: u32,
+pub(super) struct Inbox(VecDeque<(Event, EventState)>);
+
+impl EventState {
+    fn after_panic(self) -> Self {
+        match self {
+            Self::New => Self::PanickedOnce,
+            Self::PanickedOnce | Self::Poisoned => Self::Poisoned,
+        }
+    }
 }
 
 impl Inbox {
     /// Adds an event.
     pub(super) fn push(&mut self, event: Event) {
-        self.events.push_back(event);
+        self.0.push_back((event, EventState::New));
     }
 
-    /// Returns the first event and whether it is poisoned, and marks it as being handled.
-    pub(super) fn first(&mut self) -> Option<(&mut Event, bool)> {
-        self.is_handling = !self.events.is_empty();
-        Some((self.events.front_mut()?, self.panics >= MAX_PANICS_PER_EVENT))
+    /// Removes the first event: from here on it is handled, unless it is [kept](Self::keep_on_panic).
+    pub(super) fn pop(&mut self) -> Option<(Event, EventState)> {
+        self.0.pop_front()
     }
 
-    /// Removes the first event: from here on it is handled.
-    pub(super) fn pop(&mut self) -> Option<Event> {
-        self.is_handling = false;
-        self.panics = 0;
-        self.events.pop_front()
-    }
-
-    /// Records that the actor has panicked.
-    pub(super) fn panicked(&mut self) {
-        self.panics += u32::from(std::mem::take(&mut self.is_handling));
+    /// Does a part of the handling of an event. If `work` panics, the event, made by `event` of its content,
+    /// becomes the first of the inbox again, and the panic continues.
+    pub(super) fn keep_on_panic<T, R>(
+        &mut self,
+        event: impl FnOnce(T) -> Event,
+        mut content: T,
+        state: EventState,
+        work: impl FnOnce(&mut T) -> R,
+    ) -> (T, R) {
+        // The content stays usable: the next incarnation does the same work with it again.
+        match catch_unwind(AssertUnwindSafe(|| work(&mut content))) {
+            Ok(result) => (content, result),
+            Err(panic) => {
+                self.0.push_front((event(content), state.after_panic()));
+                resume_unwind(panic)
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.events.len()
+        self.0.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.0.is_empty()
     }
 }
 
@@ -81,35 +107,44 @@ mod tests {
         inbox
     }
 
-    fn number(event: &Event) -> u64 {
+    /// Handles the first event, with a panic or without one. Returns its number and its state before.
+    fn handle_first(inbox: &mut Inbox, panics: bool) -> Option<(u64, EventState)> {
+        let (event, state) = inbox.pop()?;
         let Event::ItemExited(exited) = event else { panic!("unexpected event") };
-        exited.id.0
-    }
-
-    fn first_number(inbox: &mut Inbox) -> Option<(u64, bool)> {
-        inbox.first().map(|(event, is_poisoned)| (number(event), is_poisoned))
+        let number = exited.id.0;
+        let handling = AssertUnwindSafe(|| {
+            inbox.keep_on_panic(Event::ItemExited, exited, state, |_| assert!(!panics, "a test panics")).0
+        });
+        assert_eq!(catch_unwind(handling).map(|handled| handled.id.0).ok(), (!panics).then_some(number));
+        Some((number, state))
     }
 
     #[test]
     fn an_event_is_handled_again_after_one_panic_and_is_poisoned_after_two() {
         let mut inbox = inbox(2);
-        for is_poisoned in [false, false, true] {
-            assert_eq!(first_number(&mut inbox), Some((0, is_poisoned)));
-            inbox.panicked();
+        for state in [EventState::New, EventState::PanickedOnce, EventState::Poisoned, EventState::Poisoned] {
+            assert_eq!(handle_first(&mut inbox, true), Some((0, state)));
+            assert_eq!(inbox.len(), 2);
         }
-        inbox.pop();
-        assert_eq!(first_number(&mut inbox), Some((1, false)), "the next event is not poisoned");
+        assert_eq!(handle_first(&mut inbox, false), Some((0, EventState::Poisoned)));
+        assert_eq!(
+            handle_first(&mut inbox, true),
+            Some((1, EventState::New)),
+            "the next event is not poisoned"
+        );
     }
 
     #[test]
     fn a_panic_outside_event_handling_does_not_count_for_an_event() {
         let mut inbox = inbox(2);
-        (0..5).for_each(|_| inbox.panicked());
-        assert_eq!(first_number(&mut inbox), Some((0, false)));
-        assert_eq!(inbox.pop().as_ref().map(number), Some(0));
-        (0..5).for_each(|_| inbox.panicked());
-        assert_eq!(first_number(&mut inbox), Some((1, false)));
-        inbox.pop();
-        assert!(inbox.is_empty() && inbox.first().is_none());
+        let panic_outside = |inbox: &mut Inbox| {
+            let outside = AssertUnwindSafe(|| assert!(inbox.is_empty(), "a test panics"));
+            assert!(catch_unwind(outside).is_err());
+        };
+        (0..5).for_each(|_| panic_outside(&mut inbox));
+        assert_eq!(handle_first(&mut inbox, false), Some((0, EventState::New)));
+        (0..5).for_each(|_| panic_outside(&mut inbox));
+        assert_eq!(handle_first(&mut inbox, false), Some((1, EventState::New)));
+        assert!(inbox.is_empty() && inbox.pop().is_none());
     }
 }

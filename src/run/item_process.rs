@@ -4,7 +4,7 @@
 //! Stores nothing itself, except through its run's persistence.
 //!
 //! ```text
-//! ready_requests --> restore_or_send --> (router) --> handle_returned --+--> (router), again
+//! ready_requests --> restore_or_send --> (router) --> handle_returned --+--> resend --> (router)
 //!       ^                                                               +--> defer
 //!       |                                                               +--> handle_response --+
 //!       |                                                               +--> handle_failure ---+
@@ -22,15 +22,18 @@ use crate::store::FileStamp;
 use crate::types::{self, AttemptLog, Class, Failure, Prompt, RequestError, Response, TargetName};
 
 use super::answer_check::{CheckError, CheckLimits, check_answer};
+use super::gate::OpenRequest;
 use super::in_flight::InFlight;
 use super::item_result::ItemResult;
 use super::job::Job;
 use super::load_attachment::load_all;
-use super::messages::{ItemRecipients, LedgerFailed, RequestEnded};
+use super::messages::{FollowUp, ItemRecipients, LedgerFailed, RequestEnded};
 use super::prompt_memory::{memory_of_prompt, memory_of_validation_retry};
 use super::rendering::{self, Rendered};
-use super::step_request::{Resend, ReturnedRequest, SentRequest, is_deferred, returns_if_resendable, send};
-use super::step_tracker::StepTracker;
+use super::step_log::{StepLog, store_result};
+use super::step_request::{
+    Resend, ReturnedRequest, SentRequest, is_deferred, resend, returns_if_resendable, send,
+};
 use crate::pipeline::item_state::ItemState;
 use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::step_request::{AnswerCheck, StepRequest};
@@ -47,8 +50,7 @@ pub(super) struct ItemProcess {
     job: Arc<Job>,
     run: Arc<ItemRecipients>,
     started: Instant,
-    state: ItemState,
-    steps: StepTracker,
+    state: ItemState<StepLog>,
     in_flight: InFlight<LocalBoxFuture<'static, ReturnedRequest>>,
     /// Requests that have ended.
     requests: u64,
@@ -60,8 +62,9 @@ impl ItemProcess {
     pub(super) fn new(job: Arc<Job>, run: Arc<ItemRecipients>) -> Self {
         Self {
             started: Instant::now(),
-            state: ItemState::from_shared(job.pipeline.clone(), job.clone()),
-            steps: StepTracker::new(job.clone()),
+            state: ItemState::from_shared(job.pipeline.clone(), job.clone(), |step| {
+                StepLog::new(job.persistence.as_ref(), &step.name)
+            }),
             in_flight: InFlight::new(),
             requests: 0,
             deferral: None,
@@ -119,7 +122,8 @@ impl ItemProcess {
     /// Renders the templates of the ready steps on another thread.
     async fn render_ready_steps(&mut self) -> Rendered {
         // The state moves to the other thread and back. Meanwhile an unused one is in its place.
-        let unused = ItemState::from_shared(self.job.pipeline.clone(), self.job.clone());
+        let unused =
+            ItemState::from_shared(self.job.pipeline.clone(), self.job.clone(), |_| StepLog::default());
         let state = std::mem::replace(&mut self.state, unused);
         let rendering = rendering::render_ready_steps(state, self.job.stop.clone());
         let (state, rendered) = self.in_flight.poll_while(rendering).await;
@@ -134,19 +138,25 @@ impl ItemProcess {
         for request in requests {
             let step = request.step;
             let attached = attach(&mut self.state, &request, &self.job.protected);
-            match self.in_flight.poll_while(attached).await {
-                Ok((prompt, files)) => match self.steps.restore(step, &prompt, files) {
-                    Some(answer) => {
-                        self.state.restore(step, answer);
-                        restored = true;
-                    }
-                    None => {
-                        self.job.item.held.add(memory_of_prompt(&prompt));
-                        let deadline = Instant::now() + self.job.pipeline.steps()[step].deadline;
-                        self.send(step, prompt, deadline, false);
-                    }
-                },
-                Err(failure) => self.state.record_failure(step, failure),
+            let (prompt, files) = match self.in_flight.poll_while(attached).await {
+                Ok(attached) => attached,
+                Err(failure) => {
+                    self.state.record_failure(step, failure);
+                    continue;
+                }
+            };
+            let definition = &self.job.pipeline.steps()[step];
+            let persistence = self.job.persistence.as_ref();
+            match self.state.data_mut(step).restore_answer(persistence, definition, &prompt, files) {
+                Some(answer) => {
+                    self.state.restore(step, answer);
+                    restored = true;
+                }
+                None => {
+                    self.job.item.held.add(memory_of_prompt(&prompt));
+                    let deadline = Instant::now() + definition.deadline;
+                    self.send(step, prompt, deadline, false);
+                }
             }
         }
         restored
@@ -155,56 +165,66 @@ impl ItemProcess {
     fn send(&mut self, step: usize, prompt: Arc<Prompt>, deadline: Instant, is_validation_retry: bool) {
         let waited = self.job.item.held.waited();
         let request = SentRequest { step, prompt, deadline, waited, is_validation_retry };
-        self.in_flight.push(send(&self.job, request, None).boxed_local());
+        self.in_flight.push(send(&self.job, request).boxed_local());
     }
 
     /// Handles a request that has returned: it is sent again, or it has ended.
     async fn handle_returned(&mut self, returned: ReturnedRequest) {
         chaos::point("item.answered");
         let ReturnedRequest { request, outcome, open, resent, is_final } = returned;
-        let SentRequest { step, is_validation_retry, .. } = request;
+        let step = request.step;
         // Time in which a response waits for memory does not count for the step.
         let deadline = request.deadline + self.job.item.held.waited().saturating_sub(request.waited);
-        let returns = match is_final {
-            true => None,
-            false => returns_if_resendable(&self.job, (step, is_validation_retry), &outcome, open.as_ref()),
-        };
-        let outcome = match (returns, outcome) {
-            (Some(returns), Err(error)) => {
-                let RequestError { failure, target, attempts, resends, .. } = *error;
-                self.report_resend(RequestEnded::failed(step, attempts, resends));
-                if self.deferral.is_none() {
-                    let resend = Resend::after(returns, (failure, target), open);
-                    let request = request.with_new_deadline(&self.job);
-                    self.in_flight.push(send(&self.job, request, Some(resend)).boxed_local());
-                }
-                drop(resent);
-                return;
-            }
-            (_, outcome) => outcome,
-        };
-        drop((open, resent));
-        self.requests += 1;
         match outcome {
-            Ok(response) => self.handle_response(step, response, deadline).await,
-            Err(error) if is_deferred(&error.failure) => {
-                let ended = RequestEnded::failed(step, error.attempts, error.resends);
-                self.defer(ended, Box::new(error.failure));
+            Ok(response) => {
+                drop((open, resent));
+                self.handle_response(step, response, deadline).await;
             }
-            Err(error) => self.handle_failure(step, *error).await,
+            Err(error) if is_deferred(&error.failure) => {
+                drop((open, resent));
+                let RequestError { failure, attempts, resends, .. } = *error;
+                self.defer(RequestEnded::failed(step, attempts, resends), Box::new(failure));
+            }
+            Err(error) => {
+                let resendable = open.as_ref().filter(|_| !is_final);
+                let returns =
+                    resendable.and_then(|open| returns_if_resendable(&self.job, &request, &error, open));
+                match returns {
+                    Some(returns) => self.resend(request, *error, returns, open),
+                    None => {
+                        drop((open, resent));
+                        self.handle_failure(step, *error).await;
+                    }
+                }
+            }
         }
     }
 
-    /// Stores and reports the attempts of a request that is resent, because its failure has an external cause.
-    fn report_resend(&mut self, ended: RequestEnded) {
-        self.steps.store_for_resend(ended.step, &ended.attempts);
-        self.run.request_ended.do_send(RequestEnded { will_resend: true, ..ended });
+    /// Sends a request again, because its failure has an external cause. Stores and reports its attempts.
+    fn resend(&mut self, request: SentRequest, error: RequestError, returns: u32, open: Option<OpenRequest>) {
+        let RequestError { failure, target, attempts, resends, .. } = error;
+        let ended = RequestEnded {
+            follow_up: FollowUp::Resend,
+            ..RequestEnded::failed(request.step, attempts, resends)
+        };
+        let step = &self.job.pipeline.steps()[request.step].name;
+        let log = self.state.data_mut(request.step);
+        log.store_for_resend(self.job.persistence.as_ref(), step, &ended.attempts);
+        self.run.request_ended.do_send(ended);
+        if self.deferral.is_none() {
+            let again = Resend::after(returns, (failure, target), open);
+            let request = request.with_new_deadline(&self.job);
+            self.in_flight.push(resend(&self.job, request, again).boxed_local());
+        }
     }
 
     /// Stops requesting for this item. The failed request is sent again when the run is resumed.
     fn defer(&mut self, ended: RequestEnded, why: Box<Failure>) {
-        self.steps.store_deferred(ended.step, &ended.attempts, ended.simulated);
+        let step = &self.job.pipeline.steps()[ended.step].name;
+        let log = self.state.data_mut(ended.step);
+        log.store_deferred(self.job.persistence.as_ref(), step, &ended.attempts, ended.simulated);
         self.run.request_ended.do_send(ended);
+        self.requests += 1;
         self.deferral.get_or_insert(why);
     }
 
@@ -217,13 +237,18 @@ impl ItemProcess {
             return self.defer(ended, stopped("an answer waited for validation"));
         };
         drop(completion);
-        let needs_validation_retry = matches!(check, AnswerCheck::Retry(_));
-        if let (AnswerCheck::Retry(prompt), None) = (&check, &self.deferral) {
-            self.job.item.held.add(memory_of_validation_retry(prompt));
-            // The deadline of the step includes its validation retries.
-            self.send(step, prompt.clone(), deadline, true);
-        }
-        self.end_request(RequestEnded { needs_validation_retry, ..ended }, &check, Some(&target)).await;
+        let follow_up = match &check {
+            AnswerCheck::Accepted | AnswerCheck::Failed(_) => FollowUp::Nothing,
+            AnswerCheck::Retry(prompt) => {
+                if self.deferral.is_none() {
+                    self.job.item.held.add(memory_of_validation_retry(prompt));
+                    // The deadline of the step includes its validation retries.
+                    self.send(step, prompt.clone(), deadline, true);
+                }
+                FollowUp::ValidationRetry
+            }
+        };
+        self.end_request(RequestEnded { follow_up, ..ended }, &check, Some(&target)).await;
     }
 
     /// Validates and records a response; `None` if the run stopped before it was validated.
@@ -253,9 +278,10 @@ impl ItemProcess {
     /// it is durable. The last answer is stored with the final record.
     async fn end_request(&mut self, ended: RequestEnded, check: &AnswerCheck, target: Option<&TargetName>) {
         let step = ended.step;
-        self.steps.add_attempts(step, &ended.attempts, ended.simulated);
+        self.state.data_mut(step).add_attempts(&ended.attempts, ended.simulated);
         self.run.request_ended.do_send(ended);
-        let storing = self.steps.store_result(step, check, target, &self.state);
+        self.requests += 1;
+        let storing = store_result(&mut self.state, &self.job, step, check, target);
         if let Err(error) = self.in_flight.poll_while(storing).await {
             self.run.ledger_failed.do_send(LedgerFailed(error));
             // The run aborts its items.
@@ -264,8 +290,7 @@ impl ItemProcess {
     }
 
     fn finish(self) -> ItemResult {
-        let logs = self.steps.into_logs();
-        ItemResult::new(self.state.finish(), logs, self.started.elapsed(), self.requests)
+        ItemResult::new(self.state.finish(), self.started.elapsed(), self.requests)
     }
 }
 
@@ -305,7 +330,7 @@ fn with_target(failure: Failure, target: Option<&TargetName>) -> Failure {
 
 /// Returns the prompt of `request` with all its attachments, and the files that were read for it.
 async fn attach(
-    state: &mut ItemState,
+    state: &mut ItemState<StepLog>,
     request: &StepRequest,
     protected: &Arc<ProtectedFiles>,
 ) -> Result<(Arc<Prompt>, Vec<FileStamp>), Failure> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::job::Job;
-use super::step_log::{StepLog, step_logs};
-use crate::pipeline::item_state::{ItemOutcome, StepOutcome};
+use super::persistence::ItemPersistence;
+use super::step_log::StepLog;
+use crate::pipeline::item_state::{ItemOutcome, StepEnd, StepOutcome};
 use crate::store::{OutcomeRecord, Record, StepRecord, StepState};
 use crate::types::{Failure, ItemStatus, NanoUsd, StepName};
 
@@ -24,28 +25,19 @@ pub(super) struct ItemResult {
     pub(super) requests: u64,
 }
 
-/// How a step of an item ended, and what it used.
-#[derive(Debug)]
-pub(super) struct StepResult {
-    pub(super) outcome: StepOutcome,
-    /// Null if the step has no answer.
-    pub(super) answer: Value,
-    /// Its log, including validation retries.
-    pub(super) log: StepLog,
-}
+/// How a step of an item ended, and its log, including validation retries.
+pub(super) type StepResult = StepEnd<StepLog>;
 
 impl ItemResult {
     /// Creates the result of an item whose steps ended with `outcome`.
-    pub(super) fn new(outcome: ItemOutcome, logs: Vec<StepLog>, took: Duration, requests: u64) -> Self {
-        let ItemOutcome { status, answers, error, steps } = outcome;
-        let steps = steps.into_iter().zip(answers).zip(logs);
-        let steps = steps.map(|((outcome, (_, answer)), log)| StepResult { outcome, answer, log });
-        Self { status, error, steps: steps.collect(), took, requests }
+    pub(super) fn new(outcome: ItemOutcome<StepLog>, took: Duration, requests: u64) -> Self {
+        let ItemOutcome { status, error, steps } = outcome;
+        Self { status, error, steps, took, requests }
     }
 
     /// Returns the known cost.
     pub(super) fn cost(&self) -> NanoUsd {
-        let attempts = self.steps.iter().flat_map(|step| &step.log.attempts.0);
+        let attempts = self.steps.iter().flat_map(|step| &step.data.attempts.0);
         attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
     }
 
@@ -53,9 +45,8 @@ impl ItemResult {
     /// stored.
     pub(super) fn record(&self, job: &Job, incarnations: u64) -> Option<Record> {
         let persistence = job.persistence.as_ref()?;
-        let steps = job.pipeline.steps().iter().zip(&self.steps);
-        let unsaved = steps.filter(|(_, result)| !result.log.is_stored);
-        let steps = unsaved.filter_map(|(step, result)| result.record(&step.name));
+        let unsaved = self.steps.iter().filter(|step| !step.data.is_stored);
+        let steps = unsaved.filter_map(StepResult::record);
         let record = OutcomeRecord {
             status: self.status,
             error: self.error.clone(),
@@ -75,40 +66,39 @@ impl ItemResult {
     /// Returns the result of an item whose actor died permanently. A step that had ended in an earlier
     /// incarnation keeps its result, if answers are stored.
     pub(super) fn died(job: &Job, failure: Failure, took: Duration) -> Self {
-        let mut steps = Vec::new();
-        for (step, mut log) in job.pipeline.steps().iter().zip(step_logs(job)) {
-            let mut answer = Value::Null;
-            let mut outcome = StepOutcome::Unfinished;
-            if let Some((persistence, stored)) = job
-                .persistence
-                .as_ref()
-                .and_then(|persistence| Some((persistence, persistence.ended(&step.name)?)))
-            {
-                log.restore(&stored, persistence.is_of_this_session(&stored));
-                log.files = stored.record.files;
-                outcome = match (stored.record.state, stored.record.failure) {
-                    (StepState::Answered, _) => {
-                        answer = stored.record.answer;
-                        StepOutcome::Answered
-                    }
-                    (StepState::Failed, Some(failure)) => StepOutcome::Failed(failure),
-                    (StepState::Skipped, _) => StepOutcome::Skipped,
-                    (StepState::Failed | StepState::Open, _) => StepOutcome::Unfinished,
-                };
-            }
-            steps.push(StepResult { outcome, answer, log });
-        }
-        let is_unfinished = |step: &StepResult| step.outcome == StepOutcome::Unfinished;
-        let failed_step = steps.iter().position(is_unfinished).unwrap_or_default();
-        let error = job.pipeline.steps().get(failed_step).map(|step| (step.name.clone(), failure));
+        let persistence = job.persistence.as_ref();
+        let names = job.pipeline.steps().iter().map(|step| step.name.clone());
+        let steps: Vec<_> = names.map(|name| StepResult::of_dead_item(persistence, name)).collect();
+        let is_unfinished = |step: &&StepResult| step.outcome == StepOutcome::Unfinished;
+        let failed_step = steps.iter().find(is_unfinished).or(steps.first());
+        let error = failed_step.map(|step| (step.name.clone(), failure));
         Self { status: ItemStatus::Failed, error, steps, took, requests: 0 }
     }
 }
 
 impl StepResult {
+    /// Returns the result of a step whose item died. What is stored of it is kept.
+    fn of_dead_item(persistence: Option<&ItemPersistence>, name: StepName) -> Self {
+        let mut log = StepLog::new(persistence, &name);
+        let ended = persistence.and_then(|persistence| Some((persistence, persistence.ended(&name)?)));
+        let Some((persistence, stored)) = ended else {
+            return Self { name, outcome: StepOutcome::Unfinished, answer: Value::Null, data: log };
+        };
+        log.restore(&stored, persistence.is_of_this_session(&stored));
+        let StepRecord { state, answer, failure, files, .. } = stored.record;
+        log.files = files;
+        let (outcome, answer) = match (state, failure) {
+            (StepState::Answered, _) => (StepOutcome::Answered, answer),
+            (StepState::Failed, Some(failure)) => (StepOutcome::Failed(failure), Value::Null),
+            (StepState::Skipped, _) => (StepOutcome::Skipped, Value::Null),
+            (StepState::Failed | StepState::Open, _) => (StepOutcome::Unfinished, Value::Null),
+        };
+        Self { name, outcome, answer, data: log }
+    }
+
     /// Creates the record of the step; `None` if nothing was requested for it.
-    fn record(&self, step: &StepName) -> Option<StepRecord> {
-        let log = &self.log;
+    fn record(&self) -> Option<StepRecord> {
+        let log = &self.data;
         let (state, answer, failure) = match &self.outcome {
             StepOutcome::Answered => (StepState::Answered, self.answer.clone(), None),
             StepOutcome::Failed(failure) => (StepState::Failed, Value::Null, Some(failure.clone())),
@@ -122,7 +112,7 @@ impl StepResult {
         // A failure depends on these files too: with other files the item is processed again.
         let has_ended = matches!(state, StepState::Answered | StepState::Failed);
         Some(StepRecord {
-            step: step.clone(),
+            step: self.name.clone(),
             state,
             answer_key: log.answer_key,
             answer,

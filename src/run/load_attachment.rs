@@ -2,21 +2,19 @@
 //!
 //! A file is read only when the request is sent, so a run of a million photos holds only a few in memory. The
 //! data of an item names the file, so the file must be in a folder that the pipeline's author has allowed, and
-//! must not be a file that the program itself uses. Links are resolved component by component, and nothing
-//! outside the allowed folders is accessed: an item cannot find out whether a file outside exists. The file is
-//! then opened from its folder, directory by directory, without following a link.
+//! must not be a file that the program itself uses.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::pipeline::attach::{Attachment, AttachmentSources, FileAttachment};
+use super::allowed_folders::{PathError, find};
+use super::file_stamp::stamp;
+use crate::pipeline::attach::{Attachment, FileAttachment};
 use crate::pipeline::protected::{FileUse, ProtectedFiles};
 use crate::store::FileStamp;
 use crate::types::{Class, Failure, Media, MediaData, Part};
@@ -26,9 +24,6 @@ const MAX_FILE_BYTES: u64 = 50 << 20;
 
 /// Most bytes of all attachments of one request.
 const MAX_REQUEST_BYTES: u64 = 100 << 20;
-
-/// Longest path that is looked up, in bytes; no system opens a longer one.
-const MAX_PATH_BYTES: usize = 4096;
 
 /// Longest path that a message contains, in characters.
 const MAX_SHOWN_CHARACTERS: usize = 200;
@@ -123,14 +118,10 @@ async fn load(
 /// Why a file is not attached.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error(
-        "it is outside the pipeline's directory; to send it, add its folder to `allow` of the configuration's [files]"
-    )]
-    Outside,
+    #[error(transparent)]
+    Path(#[from] PathError),
     #[error("it is {}, which {}", .0.name(), if *.1 { "is never attached" } else { "no item may attach" })]
     Protected(FileUse, bool),
-    #[error("its path is longer than {MAX_PATH_BYTES} bytes")]
-    LongPath,
     #[error("it is not a regular file")]
     NotAFile,
     #[error("it is larger than the limit of {} MiB", MAX_FILE_BYTES >> 20)]
@@ -149,11 +140,11 @@ fn read(
         Some(used_as) => Err(Refusal::Protected(used_as, file.is_literal)),
         None => Ok(()),
     };
-    let (folder, inside) = find(file)?;
+    let found = find(file)?;
     // Checked before the file is opened: closing a database file would release the locks that this process has
     // on it.
-    refuse(&std::fs::metadata(folder.join(&inside))?)?;
-    let file = open_beneath(&folder, &inside)?;
+    refuse(&found.metadata()?)?;
+    let file = found.open()?;
     // From the opened file, before it is read: the next run detects a change during the read.
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -171,119 +162,6 @@ fn read(
         return Err(Refusal::TooLarge);
     }
     Ok((content, stamp(path, &metadata)))
-}
-
-/// Returns whether a file is unchanged since it was attached, as far as that is known without reading it.
-pub(super) fn is_unchanged(file: &FileStamp) -> bool {
-    std::fs::metadata(&file.path).is_ok_and(|now| stamp(file.path.clone(), &now) == *file)
-}
-
-fn stamp(path: PathBuf, metadata: &Metadata) -> FileStamp {
-    let modified = metadata.modified().map_or(0, nanoseconds);
-    FileStamp { path, bytes: metadata.len(), modified, changed: changed(metadata) }
-}
-
-fn nanoseconds(at: SystemTime) -> i64 {
-    let since =
-        at.duration_since(UNIX_EPOCH).map(|since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
-    since.unwrap_or(0)
-}
-
-#[cfg(unix)]
-fn changed(metadata: &Metadata) -> i64 {
-    use std::os::unix::fs::MetadataExt;
-    metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec())
-}
-
-#[cfg(not(unix))]
-fn changed(_: &Metadata) -> i64 {
-    0
-}
-
-/// Finds a file in an allowed folder. Returns the folder, and the path of the file relative to it, without
-/// links.
-fn find(file: &FileAttachment) -> Result<(PathBuf, PathBuf), Refusal> {
-    if file.path.as_os_str().len() > MAX_PATH_BYTES {
-        return Err(Refusal::LongPath);
-    }
-    AllowedFolders::of(&file.sources).resolve(&file.path, &file.sources.directory)
-}
-
-/// The folders that attachments may come from.
-struct AllowedFolders {
-    /// Paths without links.
-    real: Vec<PathBuf>,
-    /// Paths by which attachments may name them.
-    named: Vec<PathBuf>,
-}
-
-impl AllowedFolders {
-    fn of(folders: &AttachmentSources) -> Self {
-        let real: Vec<PathBuf> = folders.folders().filter_map(|folder| folder.canonicalize().ok()).collect();
-        let absolute = folders.folders().filter_map(|folder| std::path::absolute(folder).ok());
-        let named = absolute.map(|folder| without_parents(&folder)).chain(real.iter().cloned()).collect();
-        Self { real, named }
-    }
-
-    /// Returns the folder of the file at `path`, and the path relative to it, both without links. Accesses only
-    /// the allowed folders, the folders above them, and the targets of links in them.
-    fn resolve(&self, path: &Path, own: &Path) -> Result<(PathBuf, PathBuf), Refusal> {
-        let (mut at, rest) = match path.strip_prefix(own) {
-            Ok(rest) => (own.canonicalize()?, rest),
-            Err(_) => (PathBuf::new(), path),
-        };
-        for component in rest.components() {
-            match component {
-                Component::Prefix(_) | Component::RootDir => at.push(component),
-                Component::CurDir => {}
-                // `at` has no links, so this is the parent folder.
-                Component::ParentDir => drop(at.pop()),
-                Component::Normal(name) => {
-                    let next = at.join(name);
-                    if !self.named.iter().any(|folder| is_within_or_above(&next, folder)) {
-                        return Err(Refusal::Outside);
-                    }
-                    at = next.canonicalize()?;
-                }
-            }
-        }
-        let within = |folder: &PathBuf| Some((folder.clone(), at.strip_prefix(folder).ok()?.to_owned()));
-        self.real.iter().find_map(within).ok_or(Refusal::Outside)
-    }
-}
-
-/// Returns whether `path` is in `folder`, is equal to it, or is above it.
-fn is_within_or_above(path: &Path, folder: &Path) -> bool {
-    path.starts_with(folder) || folder.starts_with(path)
-}
-
-/// Returns an absolute path with its `..` removed lexically: no link is resolved.
-fn without_parents(path: &Path) -> PathBuf {
-    let mut written = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => drop(written.pop()),
-            Component::CurDir => {}
-            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => written.push(component),
-        }
-    }
-    written
-}
-
-/// Opens `inside`, which has no links, from `folder`. A component that has become a link meanwhile is not
-/// followed, and a pipe does not block.
-fn open_beneath(folder: &Path, inside: &Path) -> io::Result<File> {
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = openat(CWD, folder, directory, Mode::empty())?;
-    let mut names = inside.components().peekable();
-    while let Some(name) = names.next() {
-        let flags = match names.peek() {
-            Some(_) => directory | OFlags::NOFOLLOW,
-            None => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        };
-        at = openat(&at, name.as_os_str(), flags, Mode::empty())?;
-    }
-    Ok(File::from(at))
 }
 
 #[cfg(test)]
@@ -379,17 +257,6 @@ mod tests {
                 assert_eq!(fixture.attach(&named, &[allowed]), Ok("a".into()), "{named} in {allowed}");
             }
         }
-    }
-
-    #[test]
-    fn a_component_that_became_a_link_after_resolution_is_not_followed() {
-        let fixture = Fixture::new();
-        let photos = fixture.0.path().join("photos");
-        symlink(fixture.0.path(), photos.join("swapped")).unwrap();
-        symlink(fixture.0.path().join("secret.json"), photos.join("cats/two.png")).unwrap();
-        assert!(open_beneath(&photos, Path::new("cats/one.png")).is_ok());
-        assert!(open_beneath(&photos, Path::new("swapped/secret.json")).is_err());
-        assert!(open_beneath(&photos, Path::new("cats/two.png")).is_err());
     }
 
     #[test]

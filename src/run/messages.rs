@@ -6,7 +6,7 @@ use super::report::{Items, UnsavedItems};
 use crate::ledger::CommitError;
 use crate::source::Entry;
 use crate::supervisor::ChildId;
-use crate::types::{AttemptLog, Failure};
+use crate::types::{Advice, AttemptLog, Failure};
 
 use super::item_result::ItemResult;
 use super::persistence::EarlierItem;
@@ -24,7 +24,21 @@ pub(super) struct EntriesRead {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SourceEnded {
-    pub(super) error: Option<String>,
+    pub(super) error: Option<InputError>,
+}
+
+/// Why the input was not read to its end.
+#[derive(Debug, Clone)]
+pub(super) struct InputError {
+    pub(super) message: String,
+    /// The end of the message, if it has remedies.
+    pub(super) advice: Option<Advice>,
+}
+
+impl From<String> for InputError {
+    fn from(message: String) -> Self {
+        Self { message, advice: None }
+    }
 }
 
 /// One request of a step has ended, or has failed and will be sent again.
@@ -34,24 +48,26 @@ pub(super) struct RequestEnded {
     pub(super) step: usize,
     pub(super) attempts: AttemptLog,
     pub(super) simulated: bool,
-    pub(super) needs_validation_retry: bool,
-    /// Whether the request will be sent again, because its failure has an external cause.
-    pub(super) will_resend: bool,
+    pub(super) follow_up: FollowUp,
     /// How often it was lost with the router, or by a panic before it was sent.
     pub(super) lost: u64,
+}
+
+/// What follows a request that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FollowUp {
+    /// No other request of the step.
+    Nothing,
+    /// The request is repeated, because its response was invalid.
+    ValidationRetry,
+    /// The request is sent again, because its failure has an external cause.
+    Resend,
 }
 
 impl RequestEnded {
     /// Creates the message for a request that was not answered and will not be sent again.
     pub(super) fn failed(step: usize, attempts: AttemptLog, lost: u32) -> Self {
-        Self {
-            step,
-            attempts,
-            simulated: false,
-            needs_validation_retry: false,
-            will_resend: false,
-            lost: lost.into(),
-        }
+        Self { step, attempts, simulated: false, follow_up: FollowUp::Nothing, lost: lost.into() }
     }
 }
 

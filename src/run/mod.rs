@@ -17,12 +17,15 @@
 //!     |                   |<---------------- OutputEnded ----------------|
 //! ```
 
+mod abort_deadline;
 mod actor;
 mod advice;
+mod allowed_folders;
 mod answer_check;
 mod caps;
 mod evidence;
 mod failure_limit;
+mod file_stamp;
 mod forecast;
 mod gate;
 mod group_stats;
@@ -43,12 +46,12 @@ mod progress;
 mod prompt_memory;
 mod rendering;
 mod report;
+mod route_hold;
 mod setup;
 mod source_task;
 mod stats;
 mod step_log;
 mod step_request;
-mod step_tracker;
 mod tasks;
 #[cfg(test)]
 mod tests;

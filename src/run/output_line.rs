@@ -12,10 +12,9 @@ use crate::types::{Attempt, AttemptLog, Failure, StepName};
 
 /// Creates the line of an item that finished in this session.
 pub(super) fn line(job: &Job, result: &ItemResult) -> Line {
-    let steps = || job.pipeline.steps().iter().zip(&result.steps);
-    let lines = steps().map(|(step, result)| (step.name.clone(), step_line(result))).collect();
+    let lines = result.steps.iter().map(|step| (step.name.clone(), step_line(step))).collect();
     let mut line = Line::new(job.item.key.clone(), job.item.line, result.status, result.took, lines);
-    line.answers = steps().map(|(step, result)| (step.name.to_string(), result.answer.clone())).collect();
+    line.answers = result.steps.iter().map(|step| (step.name.to_string(), step.answer.clone())).collect();
     line.error = result.error.as_ref().map(|(step, failure)| line_error(step, failure));
     line
 }
@@ -68,7 +67,7 @@ fn line_error(step: &StepName, failure: &Failure) -> LineError {
     LineError { class: failure.class, step: Some(step.clone()), message: message_with_answer(failure) }
 }
 
-fn step_line(StepResult { outcome, log, .. }: &StepResult) -> StepLine {
+fn step_line(StepResult { outcome, data: log, .. }: &StepResult) -> StepLine {
     match outcome {
         StepOutcome::Answered => completed(&log.all_attempts(), log.answering(), log.simulated),
         StepOutcome::Failed(failure) => StepLine::failed(&log.all_attempts(), failure, log.simulated),

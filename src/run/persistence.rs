@@ -5,11 +5,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
 use tokio::task::JoinError;
 
+use super::file_stamp::is_unchanged;
 use super::item_set::ItemSet;
-use super::load_attachment::is_unchanged;
 use crate::ledger::{CommitError, Ledger};
 use crate::pipeline::cache_key;
 use crate::store::{
@@ -17,7 +16,7 @@ use crate::store::{
     StoredItem, StoredStep,
 };
 use crate::types::{
-    AttemptLog, Class, Failure, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, StepName, TargetName,
+    AttemptLog, Class, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, StepName, TargetName,
 };
 
 /// Where a run stores what must survive.
@@ -53,17 +52,17 @@ pub struct RunPersistence {
 }
 
 /// What to do with an item of the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum ItemAction {
     /// It has finished: write its stored line again.
-    WriteStoredLine,
+    WriteStoredLine(Box<EarlierItem>),
     /// It finished before its fields or the pipeline changed: write its stored line, because only failed items
     /// are processed now.
-    WriteOutdatedLine,
+    WriteOutdatedLine(Box<EarlierItem>),
     /// It has never finished, and only failed items are processed now: leave it out.
     LeaveOut,
-    /// Process it.
-    Process,
+    /// Process it, with what earlier sessions have stored about it.
+    Process(Option<Box<EarlierItem>>),
 }
 
 /// What earlier sessions have stored about an item.
@@ -113,20 +112,27 @@ impl RunPersistence {
     }
 
     /// Returns what to do with an item of the input.
-    pub(super) fn action_for(&self, stored: Option<&EarlierItem>, content: Fingerprint) -> ItemAction {
-        let outcome = stored.and_then(|stored| Some((stored, stored.item.outcome.as_ref()?)));
-        let is_current = outcome.is_some_and(|(stored, outcome)| self.is_current(stored, outcome, content));
+    pub(super) fn action_for(&self, earlier: Option<Box<EarlierItem>>, content: Fingerprint) -> ItemAction {
         let is_due = |classes: &[Class], outcome: &OutcomeRecord| {
             let class = outcome.error.as_ref().map(|(_, failure)| failure.class);
             let has_class = classes.is_empty() || class.is_some_and(|class| classes.contains(&class));
             outcome.status == ItemStatus::Failed && has_class
         };
-        match (&self.retry_classes, outcome) {
-            (Some(classes), Some((_, outcome))) if is_due(classes, outcome) => ItemAction::Process,
-            (_, Some(_)) if is_current => ItemAction::WriteStoredLine,
-            (Some(_), Some(_)) => ItemAction::WriteOutdatedLine,
+        let Some(earlier) = earlier else {
+            return if self.retry_classes.is_some() {
+                ItemAction::LeaveOut
+            } else {
+                ItemAction::Process(None)
+            };
+        };
+        match (&self.retry_classes, &earlier.item.outcome) {
+            (Some(classes), Some(outcome)) if is_due(classes, outcome) => ItemAction::Process(Some(earlier)),
+            (_, Some(outcome)) if self.is_current(&earlier, outcome, content) => {
+                ItemAction::WriteStoredLine(earlier)
+            }
+            (Some(_), Some(_)) => ItemAction::WriteOutdatedLine(earlier),
             (Some(_), None) => ItemAction::LeaveOut,
-            (None, _) => ItemAction::Process,
+            (None, _) => ItemAction::Process(Some(earlier)),
         }
     }
 
@@ -266,26 +272,5 @@ impl ItemPersistence {
     ) -> impl Future<Output = Result<(), CommitError>> + use<> {
         self.lock_current_steps().insert(step.step.clone(), step.clone());
         self.run.ledger.record(vec![self.run.record(self.head.clone(), vec![step], None)])
-    }
-}
-
-/// Creates the record of a step without an answer.
-pub(super) fn unanswered_record(
-    step: StepName,
-    failure: Option<Failure>,
-    simulated: bool,
-    attempts: AttemptLog,
-) -> StepRecord {
-    let state = if failure.is_some() { StepState::Failed } else { StepState::Open };
-    StepRecord {
-        step,
-        state,
-        answer_key: None,
-        answer: Value::Null,
-        failure,
-        simulated,
-        attempts,
-        restored_from: None,
-        files: Vec::new(),
     }
 }

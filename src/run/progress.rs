@@ -12,6 +12,7 @@ use super::report::{Calls, Items};
 
 /// A run at one instant. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Progress {
     /// Counts of items so far.
     pub items: Items,
@@ -56,6 +57,7 @@ pub struct Progress {
 
 /// Why a run holds, and until when. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Holding {
     /// The route without a usable target.
     pub route: RouteName,

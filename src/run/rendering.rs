@@ -36,15 +36,18 @@ pub(super) enum Rendered {
 
 /// Renders the templates of the ready steps and returns the state and the requests. If it is dropped, rendering
 /// is cancelled soon.
-pub(super) async fn render_ready_steps(state: ItemState, stop: StopSignal) -> (ItemState, Rendered) {
+pub(super) async fn render_ready_steps<D: Send + 'static>(
+    state: ItemState<D>,
+    stop: StopSignal,
+) -> (ItemState<D>, Rendered) {
     within_limits(&THREADS, state, stop).await
 }
 
-async fn within_limits(
+async fn within_limits<D: Send + 'static>(
     threads: &'static Semaphore,
-    mut state: ItemState,
+    mut state: ItemState<D>,
     stop: StopSignal,
-) -> (ItemState, Rendered) {
+) -> (ItemState<D>, Rendered) {
     let mut stopped = pin!(stop.wait());
     let time = state.shortest_ready_deadline();
     let permit = tokio::select! {
@@ -122,7 +125,7 @@ mod tests {
         );
         state.record_response(1, "yes");
         let outcome = state.finish();
-        let crate::pipeline::item_state::StepOutcome::Failed(failure) = &outcome.steps[0] else {
+        let crate::pipeline::item_state::StepOutcome::Failed(failure) = &outcome.steps[0].outcome else {
             panic!("{outcome:?}")
         };
         assert_eq!(failure.class, Class::Deadline);

@@ -6,10 +6,11 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::caps::Cap;
-use crate::types::{Class, ItemStatus, StepName, Usage};
+use crate::types::{Advice, Class, ItemStatus, StepName, Usage};
 
-/// The report of a run, as `--report` writes it. Times are in seconds, money in US dollars.
+/// The report of a run. It is serialized as the program writes it to a file. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The pipeline's name.
     pub pipeline: String,
@@ -84,6 +85,9 @@ pub struct Report {
     /// The error of the input, if reading it ended early.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_error: Option<String>,
+    /// The end of `input_error`, if it has remedies.
+    #[serde(skip)]
+    pub input_advice: Option<Advice>,
 }
 
 impl Report {
@@ -95,6 +99,7 @@ impl Report {
 
 /// Finished items that the store could not save. A resumed run processes and pays for them again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct UnsavedItems {
     /// Their number.
     pub items: u64,
@@ -105,6 +110,7 @@ pub struct UnsavedItems {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum RunOutcome {
     /// All of the input was processed.
     Completed,
@@ -120,6 +126,7 @@ pub enum RunOutcome {
 
 /// The part of the input that a run did not start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Unprocessed {
     /// Its fraction, from 0 to 1, of the bytes of a file or of the number of values. `None` if the size of the
     /// input is unknown.
@@ -143,6 +150,7 @@ impl Unprocessed {
 /// Counts of items. Every item that was started is counted once in `completed`, `failed`, `skipped`,
 /// `unfinished` or `paused`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Items {
     /// Every step whose condition was true has an answer.
     pub completed: u64,
@@ -207,6 +215,7 @@ impl Items {
 
 /// Counts of attempts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Calls {
     /// Attempts that were sent.
     pub sent: u64,
@@ -236,6 +245,7 @@ pub struct Calls {
 
 /// Statistics of one step or one target.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GroupReport {
     /// Attempts that were sent.
     pub calls: u64,
@@ -263,6 +273,7 @@ pub struct GroupReport {
 
 /// Distribution of times, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct LatencySummary {
     /// The average.
     pub average: f64,
@@ -278,6 +289,7 @@ pub struct LatencySummary {
 
 /// How often an error occurred, and the message of its first occurrence.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ErrorCount {
     /// Number of occurrences.
     pub count: u64,

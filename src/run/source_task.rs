@@ -8,7 +8,7 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use super::messages::{EntriesRead, LedgerFailed, SourceEnded};
+use super::messages::{EntriesRead, InputError, LedgerFailed, SourceEnded};
 use super::persistence::RunPersistence;
 use crate::chaos;
 use crate::guard::MemoryBudget;
@@ -61,9 +61,16 @@ enum SourceEnd {
     RunStopped,
 }
 
+/// Whether an entry is sent to the run.
+enum Admission {
+    Admitted,
+    /// The run requests no more entries.
+    RunStopped,
+}
+
 /// What failed.
 enum SourceFailure {
-    Source(String),
+    Source(InputError),
     Store(CommitError),
 }
 
@@ -104,8 +111,9 @@ impl SourceTask {
             match next {
                 Some(Ok(mut entry)) => {
                     chaos::point("source.entry");
-                    if self.admit(&mut entry).await?.is_none() {
-                        return Ok(SourceEnd::RunStopped);
+                    match self.admit(&mut entry).await? {
+                        Admission::Admitted => {}
+                        Admission::RunStopped => return Ok(SourceEnd::RunStopped),
                     }
                     self.outstanding -= 1;
                     self.batch.push(entry);
@@ -115,7 +123,8 @@ impl SourceTask {
                 }
                 Some(Err(error)) => {
                     self.send().await?;
-                    return Err(SourceFailure::Source(error_chain(&error)));
+                    let error = InputError { message: error_chain(&error), advice: error.advice() };
+                    return Err(SourceFailure::Source(error));
                 }
                 None => {
                     self.send().await?;
@@ -126,9 +135,9 @@ impl SourceTask {
         }
     }
 
-    /// Waits until there is memory for an item; `None` if the run requests no more entries.
-    async fn admit(&mut self, entry: &mut Entry) -> Result<Option<()>, SourceFailure> {
-        let Entry::Item(item) = entry else { return Ok(Some(())) };
+    /// Waits until there is memory for an item.
+    async fn admit(&mut self, entry: &mut Entry) -> Result<Admission, SourceFailure> {
+        let Entry::Item(item) = entry else { return Ok(Admission::Admitted) };
         self.items += 1;
         let bytes = ITEM_OVERHEAD_BYTES + memory_of(&item.value).saturating_mul(ITEM_COPIES_IN_MEMORY);
         let held = match self.memory.take(bytes).now_or_never() {
@@ -139,12 +148,12 @@ impl SourceTask {
                 let Self { memory, demand, outstanding, .. } = self;
                 tokio::select! {
                     held = memory.take(bytes) => held,
-                    () = run_stopped(demand, outstanding) => return Ok(None),
+                    () = run_stopped(demand, outstanding) => return Ok(Admission::RunStopped),
                 }
             }
         };
         item.held = held;
-        Ok(Some(()))
+        Ok(Admission::Admitted)
     }
 
     /// Returns an error if the input has no items but the run had some before: a failed export must not empty
@@ -152,9 +161,8 @@ impl SourceTask {
     fn reject_emptied_input(&self) -> Result<(), SourceFailure> {
         let known_items = self.persistence.as_ref().map_or(0, |persistence| persistence.known_items);
         if self.items == 0 && known_items > 0 {
-            return Err(SourceFailure::Source(format!(
-                "the input has no items, and the run had {known_items} before"
-            )));
+            let message = format!("the input has no items, and the run had {known_items} before");
+            return Err(SourceFailure::Source(message.into()));
         }
         Ok(())
     }

@@ -164,6 +164,7 @@ impl RunStats {
             store_error: None,
             unsaved: None,
             input_error: None,
+            input_advice: None,
         }
     }
 

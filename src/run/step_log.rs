@@ -1,10 +1,17 @@
-//! The log of one step of an item: its attempts, and where its answer comes from.
+//! The log of one step of an item: its attempts, and where its answer comes from. Stores it if answers are stored.
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use super::job::Job;
-use crate::store::{FileStamp, StoredStep};
-use crate::types::{Attempt, AttemptLog, Fingerprint};
+use super::persistence::ItemPersistence;
+use crate::ledger::CommitError;
+use crate::pipeline::definition::Step;
+use crate::pipeline::item_state::ItemState;
+use crate::pipeline::step_request::AnswerCheck;
+use crate::store::{FileStamp, StepRecord, StepState, StoredStep};
+use crate::types::{Attempt, AttemptLog, Failure, Fingerprint, Outcome, Prompt, StepName, TargetName};
 
 /// What happened to one step.
 #[derive(Debug, Clone, Default)]
@@ -28,17 +35,14 @@ pub(super) struct StepLog {
     pub(super) files: Vec<FileStamp>,
 }
 
-/// Returns a log for each step of an item, with the attempts that are already stored.
-pub(super) fn step_logs(job: &Job) -> Vec<StepLog> {
-    let logs = job.pipeline.steps().iter().map(|step| {
-        let attempt_logs = job.persistence.as_ref().map(|persistence| persistence.attempt_logs(&step.name));
-        let (earlier_attempts, attempts) = attempt_logs.unwrap_or_default();
-        StepLog { earlier_attempts, attempts, ..StepLog::default() }
-    });
-    logs.collect()
-}
-
 impl StepLog {
+    /// Creates the log of a step, with the attempts that are already stored.
+    pub(super) fn new(persistence: Option<&ItemPersistence>, step: &StepName) -> Self {
+        let attempt_logs = persistence.map(|persistence| persistence.attempt_logs(step));
+        let (earlier_attempts, attempts) = attempt_logs.unwrap_or_default();
+        Self { earlier_attempts, attempts, ..Self::default() }
+    }
+
     /// Returns the attempt that gave the answer, if there is one.
     pub(super) fn answering(&self) -> Option<&Attempt> {
         self.answered_by.as_ref().or_else(|| self.attempts.answered_attempt())
@@ -62,4 +66,129 @@ impl StepLog {
             (!is_of_this_session).then(|| stored.record.restored_from.unwrap_or(stored.session));
         self.answered_by.clone_from(&stored.answered_by);
     }
+
+    /// Returns a stored answer to the same request, if a model gave it that the request would go to now.
+    pub(super) fn restore_answer(
+        &mut self,
+        persistence: Option<&ItemPersistence>,
+        step: &Step,
+        prompt: &Prompt,
+        files: Vec<FileStamp>,
+    ) -> Option<Value> {
+        let persistence = persistence?;
+        let request_key = persistence.request_key(&step.name, prompt);
+        self.request_key = Some(request_key);
+        self.files = files;
+        let stored = persistence.find_answer(&step.name, &step.route, request_key)?;
+        self.restore(&stored, persistence.is_of_this_session(&stored));
+        if !self.is_stored {
+            persistence.mark_restored(&stored);
+        }
+        Some(stored.record.answer)
+    }
+
+    /// Adds the attempts of a request that has ended.
+    pub(super) fn add_attempts(&mut self, attempts: &AttemptLog, simulated: bool) {
+        self.simulated |= simulated;
+        self.attempts.0.extend_from_slice(&attempts.0);
+    }
+
+    /// Adds the attempts of a request that will be sent again, and stores them if answers are stored.
+    pub(super) fn store_for_resend(
+        &mut self,
+        persistence: Option<&ItemPersistence>,
+        step: &StepName,
+        attempts: &AttemptLog,
+    ) {
+        self.attempts.0.extend_from_slice(&attempts.0);
+        if let Some(persistence) = persistence.filter(|_| attempts.calls() > 0) {
+            // They may have been charged. No step depends on this record.
+            drop(persistence.save_step(self.unanswered(step, None)));
+        }
+    }
+
+    /// Stores the attempts of a deferred request. It is sent again when the run is resumed.
+    pub(super) fn store_deferred(
+        &mut self,
+        persistence: Option<&ItemPersistence>,
+        step: &StepName,
+        attempts: &AttemptLog,
+        simulated: bool,
+    ) {
+        let is_rejected = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Refused(_));
+        if let Some(persistence) = persistence.filter(|_| !attempts.0.iter().all(is_rejected)) {
+            self.add_attempts(attempts, simulated);
+            // Nothing depends on this record before the run ends, and the run waits for it.
+            drop(persistence.save_step(self.unanswered(step, None)));
+        }
+    }
+
+    /// Creates the record of the step without an answer.
+    fn unanswered(&self, step: &StepName, failure: Option<Failure>) -> StepRecord {
+        StepRecord {
+            step: step.clone(),
+            state: if failure.is_some() { StepState::Failed } else { StepState::Open },
+            answer_key: None,
+            answer: Value::Null,
+            failure,
+            simulated: self.simulated,
+            attempts: self.attempts.clone(),
+            restored_from: None,
+            files: Vec::new(),
+        }
+    }
+
+    /// Creates the record of the step with its answer.
+    fn answered(&self, step: &StepName, answer: Value) -> StepRecord {
+        StepRecord {
+            step: step.clone(),
+            state: StepState::Answered,
+            answer_key: self.answer_key,
+            answer,
+            failure: None,
+            simulated: self.simulated,
+            attempts: self.attempts.clone(),
+            restored_from: None,
+            files: self.files.clone(),
+        }
+    }
+}
+
+/// Stores the result of a request, and waits until it is durable if other steps depend on it. A result that ends
+/// the item is stored with the final record of the item.
+pub(super) async fn store_result(
+    state: &mut ItemState<StepLog>,
+    job: &Job,
+    step: usize,
+    check: &AnswerCheck,
+    target: Option<&TargetName>,
+) -> Result<(), CommitError> {
+    let Some(persistence) = &job.persistence else { return Ok(()) };
+    let name = &job.pipeline.steps()[step].name;
+    let is_item_finished = state.is_finished();
+    let log = state.data_mut(step);
+    let failure = match check {
+        AnswerCheck::Accepted => {
+            log.answer_key = log
+                .request_key
+                .zip(target)
+                .and_then(|(request_key, target)| persistence.answer_key(request_key, target));
+            if is_item_finished {
+                return Ok(());
+            }
+            let answer = state.answer(step).cloned().unwrap_or_default();
+            let log = state.data_mut(step);
+            log.is_stored = true;
+            return persistence.save_step(log.answered(name, answer)).await;
+        }
+        AnswerCheck::Retry(_) => None,
+        AnswerCheck::Failed(failure) => Some(failure.clone()),
+    };
+    log.answer_key = None;
+    if !is_item_finished {
+        // Nothing depends on this record, but it was paid for. If the ledger has failed, the next answer reports
+        // it.
+        drop(persistence.save_step(log.unanswered(name, failure)));
+    }
+    Ok(())
 }

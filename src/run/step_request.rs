@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::gate::{OpenRequest, ResendRefused, ResentRequest};
 use super::job::Job;
 use crate::guard::Backoff;
+use crate::pipeline::definition::Step;
 use crate::router;
 use crate::types::{Class, Failure, Prompt, RequestContext, RequestError, Response, TargetName};
 
@@ -67,98 +68,91 @@ impl Resend {
     }
 }
 
-/// Returns how often a request has failed if it is to be sent again. `None` if it was answered, is itself the
-/// cause of its failure, or is deferred.
+/// Returns how often a request has failed if it is to be sent again; `None` if it is itself the cause of its
+/// failure.
 pub(super) fn returns_if_resendable(
     job: &Job,
-    (step, is_validation_retry): (usize, bool),
-    outcome: &Result<Response, Box<RequestError>>,
-    open: Option<&OpenRequest>,
+    request: &SentRequest,
+    error: &RequestError,
+    open: &OpenRequest,
 ) -> Option<u32> {
-    let error = outcome.as_ref().err().filter(|error| !is_deferred(&error.failure))?;
-    let open = open?;
     // A deadline that passes during a validation retry is the item's own failure, except in an outage.
     let deadline_passed = error.failure.class == Class::Deadline && error.attempts.calls() > 0;
-    if deadline_passed && is_validation_retry && !open.has_outage(Instant::now()) {
+    if deadline_passed && request.is_validation_retry && !open.has_outage(Instant::now()) {
         return None;
     }
-    open.record_failure(error, job.pipeline.steps()[step].deadline, Instant::now())
+    open.record_failure(error, job.pipeline.steps()[request.step].deadline, Instant::now())
 }
 
-/// Sends a request, at once or when it may be sent again.
-pub(super) fn send(
+/// Sends a request, before this function returns.
+pub(super) fn send(job: &Job, request: SentRequest) -> impl Future<Output = ReturnedRequest> + use<> {
+    let definition = &job.pipeline.steps()[request.step];
+    let context = request_context(job, definition, false);
+    let item = context.item();
+    let answered = router::send_request(&job.router, router_request(job, definition, &request, context));
+    let open = job.gate.open_request(&definition.route, item);
+    async move {
+        let outcome = answered.await;
+        ReturnedRequest { request, outcome, open, resent: None, is_final: false }
+    }
+}
+
+/// Sends a request again, when it may be sent again.
+pub(super) fn resend(
     job: &Job,
     request: SentRequest,
-    resend: Option<Resend>,
+    resend: Resend,
 ) -> impl Future<Output = ReturnedRequest> + use<> {
     let definition = &job.pipeline.steps()[request.step];
-    let context = RequestContext {
-        run: job.run,
-        step: Some(definition.name.clone()),
-        rank: job.item.number,
-        has_failed: resend.is_some(),
-    };
-    let item = context.item();
+    let context = request_context(job, definition, true);
+    let router_request = router_request(job, definition, &request, context);
     let route = definition.route.clone();
-    let priority = job.priority;
-    let counts = Some(job.counts.clone());
-    let budget = Some(job.budget.clone());
-    let stop = Some(job.stop.clone());
-    let held = job.item.held.clone();
-    let prompt = request.prompt.clone();
-    let deadline = request.deadline;
-    let router_request = router::Request {
-        prompt,
-        route: route.clone(),
-        priority,
-        context,
-        deadline,
-        counts,
-        budget,
-        memory: held,
-        stop,
-    };
     let router = job.router.clone();
     let gate = job.gate.clone();
     let stop = job.stop.clone();
     let time = definition.deadline;
-    // The first time it is sent before this function returns.
-    let first = match resend {
-        None => Ok((router::send_request(&router, router_request), gate.open_request(&route, item))),
-        Some(resend) => Err((resend, router_request)),
-    };
+    let Resend { returns, not_before, open, failure, target } = resend;
     async move {
-        let (answered, open, mut resent) = match first {
-            Ok((answered, open)) => (answered, open, None),
-            Err((Resend { returns, not_before, open, failure, target }, router_request)) => {
-                let turn = tokio::select! {
-                    biased;
-                    () = stop.wait() => None,
-                    turn = gate.wait_to_resend(route, returns, not_before) => Some(turn),
-                };
-                let resent = match turn {
-                    Some(Ok(resent)) => resent,
-                    Some(Err(ResendRefused)) => {
-                        let outcome = Err(Box::new(RequestError { target, ..failure.into() }));
-                        return ReturnedRequest { request, outcome, open, resent: None, is_final: true };
-                    }
-                    None => {
-                        let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
-                        let outcome = Err(Box::new(failure.into()));
-                        return ReturnedRequest { request, outcome, open, resent: None, is_final: false };
-                    }
-                };
-                // The wait does not count.
-                let ask = router::Request { deadline: Instant::now() + time, ..router_request };
-                (router::send_request(&router, ask), open, resent)
+        let turn = tokio::select! {
+            biased;
+            () = stop.wait() => None,
+            turn = gate.wait_to_resend(route, returns, not_before) => Some(turn),
+        };
+        let mut resent = match turn {
+            Some(Ok(resent)) => resent,
+            Some(Err(ResendRefused)) => {
+                let outcome = Err(Box::new(RequestError { target, ..failure.into() }));
+                return ReturnedRequest { request, outcome, open, resent: None, is_final: true };
+            }
+            None => {
+                let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
+                let outcome = Err(Box::new(failure.into()));
+                return ReturnedRequest { request, outcome, open, resent: None, is_final: false };
             }
         };
-        let outcome = answered.await;
+        // The wait does not count.
+        let router_request = router_request.with_deadline_at(Instant::now() + time);
+        let outcome = router::send_request(&router, router_request).await;
         if let (Ok(_), Some(resent)) = (&outcome, &mut resent) {
             resent.mark_answered();
         }
         ReturnedRequest { request, outcome, open, resent, is_final: false }
     }
+}
+
+fn request_context(job: &Job, step: &Step, has_failed: bool) -> RequestContext {
+    RequestContext { run: job.run, step: Some(step.name.clone()), rank: job.item.number, has_failed }
+}
+
+fn router_request(job: &Job, step: &Step, request: &SentRequest, context: RequestContext) -> router::Request {
+    router::Request::from_shared(step.route.clone(), request.prompt.clone())
+        .with_priority(job.priority)
+        .with_deadline_at(request.deadline)
+        .with_context(context)
+        .with_counts(job.counts.clone())
+        .with_budget(job.budget.clone())
+        .with_memory(job.item.held.clone())
+        .with_stop(job.stop.clone())
 }
 
 /// Returns whether the request may be answered when the run is resumed: a cap on money was reached, or

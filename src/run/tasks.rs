@@ -68,7 +68,7 @@ impl RunTasks {
         let source_task = async {
             if let Err(payload) = source_task.await {
                 let error = format!("the task that reads the items panicked: {}", panic_text(&*payload));
-                run.do_send(SourceEnded { error: Some(error) });
+                run.do_send(SourceEnded { error: Some(error.into()) });
             }
         };
         let persistence = self.persistence.map(|persistence| (persistence, self.steps));

@@ -62,14 +62,7 @@ fn waiting_router() -> Addr<Router> {
     let provider = provider::State::new(account, Handle::current()).unwrap();
     let target = TargetHandle { name: "absent/any".parse().unwrap(), weight: 1, provider };
     let route = RouteHandle { policy: Policy::Priority, targets: vec![target], ..RouteHandle::default() };
-    let draining = Arc::default();
-    Router::new(
-        HashMap::from([("default".into(), route)]),
-        RetrySettings::default(),
-        Handle::current(),
-        draining,
-    )
-    .start()
+    Router::new([("default".into(), route)].into(), RetrySettings::default(), Arc::default()).start()
 }
 
 /// A router without routes, so that each request is answered at once, on two threads: the second takes over
@@ -87,10 +80,8 @@ async fn killed_router() -> (Slot<Router>, Addr<Supervisor>, Arbiter) {
     let slot = Slot::default();
     let first = Arbiter::new();
     let second = Arbiter::new();
-    let runtime = Handle::current();
-    let make = move |_: &mut Context<Router>| {
-        Router::new(HashMap::new(), RetrySettings::default(), runtime.clone(), Arc::default())
-    };
+    let make =
+        move |_: &mut Context<Router>| Router::new(HashMap::new(), RetrySettings::default(), Arc::default());
     let spec = ChildSpec::in_place("router", slot.clone(), make).on([first.handle(), second.handle()]);
     supervisor.send(Start(spec)).await.unwrap().unwrap();
     assert!(slot.get().is_some());
@@ -155,7 +146,7 @@ fn start_with_destination(
     };
     let sink = Sink::results(destination, sink::Format::Jsonl, &["greeting".into()]).unwrap();
     let source = Source::values("values", (1..=items).map(|id| json!({ "id": id })));
-    let output = RunOutput { lines: sink, rejects: None, ordered: false };
+    let output = RunOutput::new(sink);
     let (run, tasks) = setup.split(source.read().unwrap(), output);
     let run = run.start();
     actix_rt::spawn(tasks.work(run.clone()));
@@ -215,7 +206,7 @@ async fn an_aborted_run_reports_which_original_file_it_has_kept() {
     let (_writes, blocked) = std::sync::mpsc::channel();
     let destination =
         Destination::file(&path, &[]).unwrap().replacing_after(&path, 9).through(Blocked(blocked));
-    let router = Router::new(HashMap::new(), RetrySettings::default(), Handle::current(), Arc::default());
+    let router = Router::new(HashMap::new(), RetrySettings::default(), Arc::default());
     let (progress_to, mut progress) = watch::channel(Progress::default());
     let (run, report) = start_with_destination(router.start().into(), 3, progress_to, destination);
     progress.wait_for(|progress| progress.items.failed == 3).await.unwrap();

@@ -15,7 +15,7 @@ const MIN_WINDOW: usize = 4;
 /// Maximum number of items in flight: more would only wait.
 const MAX_WINDOW: usize = 10_000;
 
-/// With `--ordered`: maximum distance of an item from the oldest one in flight, as a multiple of the window.
+/// With output in the order of the input: maximum distance of an item from the oldest one in flight, as a multiple of the window.
 /// Lines that are ready earlier wait in memory.
 const MAX_WINDOWS_AHEAD: u64 = 16;
 
@@ -53,11 +53,15 @@ impl Window {
         min_step_deadline: Duration,
         width: usize,
     ) -> Self {
+        let (max_size, max_uncommitted, min_request_divisor) = match max_size {
+            Some(max_size) => (max_size.max(1), 0, usize::MAX),
+            None => (MAX_WINDOW, MAX_UNCOMMITTED_ITEMS, MIN_REQUEST_DIVISOR),
+        };
         Self {
             size: MIN_WINDOW,
-            max_size: max_size.unwrap_or(MAX_WINDOW).max(1),
-            max_uncommitted: if max_size.is_some() { 0 } else { MAX_UNCOMMITTED_ITEMS },
-            min_request_divisor: if max_size.is_some() { usize::MAX } else { MIN_REQUEST_DIVISOR },
+            max_size,
+            max_uncommitted,
+            min_request_divisor,
             ordered,
             min_step_deadline,
             width,

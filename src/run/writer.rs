@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::chaos;
@@ -19,6 +19,7 @@ use crate::store::{self, ItemNumber};
 use crate::supervisor::panic_text;
 use crate::types::{NanoUsd, StepName, error_chain};
 
+use super::abort_deadline::AbortDeadline;
 use super::messages::{LedgerFailed, OutputEnded, OutputFailed, RecordsWritten};
 use super::output_line;
 use super::persistence::RunPersistence;
@@ -31,18 +32,13 @@ const MAX_BATCH_RECORDS: usize = 512;
 /// How long records are gathered, if they are.
 const GATHER_TIME: Duration = Duration::from_millis(1);
 
-/// How long to wait, after the run was aborted, for an output that accepts no lines, such as a pipe whose
-/// reader does not read. A file takes less.
-const MAX_WAIT_AFTER_ABORT: Duration = Duration::from_secs(1);
-
 /// Items that are read from the store at once.
 const PAGE_ITEMS: u32 = 200;
 
 /// A record for the writer.
 pub(super) enum OutputRecord {
-    /// The line of an item: the item's number, the line, the record to store before the line is written, and
-    /// the memory that is reserved until then.
-    Line(u64, Box<Line>, Option<Box<store::Record>>, HeldMemory),
+    /// An item has finished.
+    Line(FinishedItem),
     /// A piece of the input that is not an item.
     Reject(RejectLine),
     /// The item with this number has no line: it was rejected.
@@ -53,7 +49,19 @@ pub(super) enum OutputRecord {
     StoredLines,
 }
 
+/// The line of an item that has finished.
+pub(super) struct FinishedItem {
+    /// The number of the item.
+    pub(super) number: u64,
+    pub(super) line: Box<Line>,
+    /// What is stored before the line is written, if results are stored and it is not stored yet.
+    pub(super) unsaved: Option<Box<store::Record>>,
+    /// Memory that is reserved until the line is written.
+    pub(super) memory: HeldMemory,
+}
+
 /// The output of a run.
+#[non_exhaustive]
 pub struct RunOutput {
     /// The results.
     pub lines: Sink<Line>,
@@ -67,6 +75,26 @@ impl RunOutput {
     /// Writes results to `lines` as they complete, and only counts rejects.
     pub fn new(lines: Sink<Line>) -> Self {
         Self { lines, rejects: None, ordered: false }
+    }
+
+    /// Writes a line for each rejected piece of the input to `rejects`.
+    #[must_use]
+    pub fn with_rejects(mut self, rejects: Sink<RejectLine>) -> Self {
+        self.rejects = Some(rejects);
+        self
+    }
+
+    /// Writes lines in the order of the input.
+    #[must_use]
+    pub fn with_input_order(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+}
+
+impl From<Sink<Line>> for RunOutput {
+    fn from(lines: Sink<Line>) -> Self {
+        Self::new(lines)
     }
 }
 
@@ -101,7 +129,7 @@ pub(super) async fn write(
         gathers,
         rewritten: Items::default(),
         unsaved: None,
-        abort_deadline: AbortDeadline { aborted, end: None },
+        abort_deadline: AbortDeadline::new(aborted),
         run,
     };
     // After a failure records still arrive: they are received and counted until the channel is closed.
@@ -109,18 +137,21 @@ pub(super) async fn write(
         writer.record_failure(format!("the task that writes panicked: {}", panic_text(&*payload)), false);
     }
     let Writer { received, mut failure, mut abort_deadline, run, rewritten, unsaved, .. } = writer;
-    let written = abort_deadline.within_deadline(lines.end()).await;
-    let written_lines = match &written {
+    let written_lines = match abort_deadline.within_deadline(lines.end()).await {
         // Lines that are still queued are not written later either.
         None => {
             lines.abandon();
             lines.lines()
         }
         Some(Ok(written)) => written.lines,
-        Some(Err(sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. })) => *lines,
-        Some(Err(_)) => 0,
+        Some(Err(error)) => {
+            failure.get_or_insert_with(|| OutputFailure::from(&error));
+            match error {
+                sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. } => lines,
+                _ => 0,
+            }
+        }
     };
-    failure = failure.or(written.and_then(Result::err).map(|error| OutputFailure::from(&error)));
     if let Some(rejects) = &mut rejects {
         match abort_deadline.within_deadline(rejects.end()).await {
             Some(ended) => failure = failure.or(ended.err().map(|error| OutputFailure::from(&error))),
@@ -169,40 +200,6 @@ fn cost(record: &store::Record) -> NanoUsd {
     attempts.filter_map(|attempt| attempt.cost).sum()
 }
 
-/// How long to wait for lines that the reader does not take: without limit, until the run is aborted.
-struct AbortDeadline {
-    aborted: watch::Receiver<bool>,
-    end: Option<Instant>,
-}
-
-impl AbortDeadline {
-    /// Returns the result of `work`; `None` if it was not done in time.
-    async fn within_deadline<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            done = work => Some(done),
-            () = self.passed() => None,
-        }
-    }
-
-    /// Returns whether the deadline has passed.
-    fn has_passed(&self) -> bool {
-        self.end.is_some_and(|end| end <= Instant::now())
-    }
-
-    async fn passed(&mut self) {
-        let end = match self.end {
-            Some(end) => end,
-            None => {
-                // A run whose actor is gone counts as aborted.
-                let _ = self.aborted.wait_for(|aborted| *aborted).await;
-                *self.end.insert(Instant::now() + MAX_WAIT_AFTER_ABORT)
-            }
-        };
-        sleep_until(end).await;
-    }
-}
-
 struct OutputFailure {
     message: String,
     output_closed: bool,
@@ -246,7 +243,7 @@ impl Writer<'_> {
     /// Stores results durably before their lines are written, so that every written line is known to the store.
     async fn store_results(&mut self, batch: &mut [OutputRecord]) {
         let take_record = |record: &mut OutputRecord| match record {
-            OutputRecord::Line(_, _, record, _) => record.take().map(|record| *record),
+            OutputRecord::Line(item) => item.unsaved.take().map(|record| *record),
             OutputRecord::Reject(_)
             | OutputRecord::NoLine(_)
             | OutputRecord::LinesMissing
@@ -282,7 +279,7 @@ impl Writer<'_> {
                 }
                 Vec::new()
             }
-            OutputRecord::Line(number, line, _, memory) => match &mut self.order {
+            OutputRecord::Line(FinishedItem { number, line, memory, .. }) => match &mut self.order {
                 Some(order) => {
                     let ready = order.push(number, (line, memory.clone()));
                     if ready.is_empty() {

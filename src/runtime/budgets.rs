@@ -32,6 +32,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// The spending cap of a run, as its caller sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MaxCost {
     /// The run has no cap of its own, whatever `[budget] run` is.
     Unlimited,
@@ -57,12 +58,46 @@ impl From<NanoUsd> for MaxCost {
 }
 
 /// The options of a run that is not stored. A stored run has [`ResumeOptions`](super::ResumeOptions).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use pointsman::{MaxFailures, NanoUsd, PauseOptions, RunOptions};
+///
+/// let pause = PauseOptions::new()
+///     .with_max_hold(Duration::from_secs(600))
+///     .with_max_failures(MaxFailures::Count(100));
+/// let options = RunOptions::new().with_max_cost(NanoUsd(5_000_000_000)).with_pause(pause); // $5.00
+/// assert_eq!(options.max_cost, Some(NanoUsd(5_000_000_000).into()));
+/// ```
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct RunOptions {
     /// The maximum that the run may spend; `None` uses `[budget] run`.
     pub max_cost: Option<MaxCost>,
     /// When the run pauses.
     pub pause: PauseOptions,
+}
+
+impl RunOptions {
+    /// Creates options that use the values of the configuration.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the maximum that the run may spend.
+    #[must_use]
+    pub fn with_max_cost(mut self, max_cost: impl Into<MaxCost>) -> Self {
+        self.max_cost = Some(max_cost.into());
+        self
+    }
+
+    /// Sets when the run pauses.
+    #[must_use]
+    pub fn with_pause(mut self, pause: PauseOptions) -> Self {
+        self.pause = pause;
+        self
+    }
 }
 
 /// Waits until no call of the run is in flight, for `MAX_WAIT_FOR_CALLS` at most.

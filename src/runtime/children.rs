@@ -61,9 +61,7 @@ pub(super) fn router_spec(
         })
         .collect();
     let retry = config.retry;
-    let runtime = arbiters.runtime.clone();
-    let draining = draining.clone();
-    let first = Router::new(routes, retry, runtime, draining);
+    let first = Router::new(routes, retry, draining.clone());
     let make = move |_: &mut Context<Router>| first.next_incarnation();
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])

@@ -7,10 +7,11 @@ use crate::provider;
 use crate::source;
 use crate::store::{self, RunNumber};
 use crate::supervisor;
-use crate::types::ProviderName;
+use crate::types::{Advice, ProviderName, Remedy};
 
 /// An error of [`Pointsman`](super::Pointsman).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The configuration or a pipeline is wrong.
     #[error("{0}")]
@@ -46,13 +47,13 @@ pub enum Error {
     /// The pipeline, models or prices of a run have changed since it began.
     #[error(
         "run {run} has changed since it began: {changes}. Finished items: {finished}; answers that stay valid: {} of \
-         {answers}. Accept the changes (--accept-changes) to resume it and to process only what they affect, or begin a new \
-         run (--new)",
+         {answers}. {}",
         if changes.removed_models.is_empty() || *still_valid == 0 {
             still_valid.to_string()
         } else {
             format!("at most {still_valid}")
-        }
+        },
+        changed_advice()
     )]
     Changed {
         /// The run.
@@ -80,11 +81,17 @@ pub enum Error {
     },
     /// A run with real answers cannot be resumed as a simulated run.
     #[error(
-        "run {0} has real answers and cannot be resumed with simulated ones: leave --simulate out, or begin a new run"
+        "run {run} has real answers and cannot be resumed with simulated ones: {advice}",
+        run = .0,
+        advice = real_run_advice()
     )]
     RealRun(RunNumber),
     /// A simulated run cannot be resumed with real answers.
-    #[error("run {0} is simulated and cannot be resumed with real answers: begin a new run")]
+    #[error(
+        "run {run} is simulated and cannot be resumed with real answers: {advice}",
+        run = .0,
+        advice = Remedy::BeginNewRun
+    )]
     SimulatedRun(RunNumber),
     /// The manifest of a run cannot be serialized.
     #[error("cannot serialize the run's manifest: {0}")]
@@ -98,6 +105,41 @@ pub enum Error {
     /// Pointsman has stopped.
     #[error("pointsman has stopped")]
     Stopped,
+}
+
+fn changed_advice() -> Advice {
+    Advice::from("To resume it and to process only what is affected, ")
+        .with_remedy(Remedy::AcceptChanges)
+        .with_text("; otherwise, ")
+        .with_remedy(Remedy::BeginNewRun)
+}
+
+fn real_run_advice() -> Advice {
+    Advice::from(Remedy::UseRealAnswers).with_text(", or ").with_remedy(Remedy::BeginNewRun)
+}
+
+impl Error {
+    /// Returns what the user can do about it, with which its message ends. That of an error with a `source` and
+    /// the help of [`Diagnostics`] are not included.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::Changed { .. } => Some(changed_advice()),
+            Self::RealRun(_) => Some(real_run_advice()),
+            Self::SimulatedRun(_) => Some(Remedy::BeginNewRun.into()),
+            Self::Store(error) => error.advice(),
+            Self::Diagnostics(_)
+            | Self::Provider { .. }
+            | Self::System { .. }
+            | Self::Actor(_)
+            | Self::Restart(_)
+            | Self::Source(_)
+            | Self::StartedElsewhere { .. }
+            | Self::Manifest(_)
+            | Self::NoSimulator(_)
+            | Self::Clock(_)
+            | Self::Stopped => None,
+        }
+    }
 }
 
 impl From<Diagnostics> for Error {

@@ -35,9 +35,10 @@ impl PreparedRun {
     ///
     /// # Errors
     /// If the store cannot be read.
+    #[doc(hidden)]
     pub async fn failed_items(&self, classes: &[Class]) -> Result<FailedItems, Error> {
         let store = self.store().clone();
-        let run = self.number().unwrap_or_default();
+        let run = self.id().unwrap_or_default();
         let mut items = VecDeque::new();
         let history = History::of(store.clone(), run).await?;
         let is_due = |item: &StoredItem| {

@@ -1,18 +1,5 @@
 //! Starts all parts and returns their handle, [`Pointsman`].
 //!
-//! ```no_run
-//! use pointsman::types::Prompt;
-//! use pointsman::{Config, Pointsman};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::load(None, &|name| std::env::var(name).ok())?;
-//! let pointsman = Pointsman::start(&config)?;
-//! let response = pointsman.ask("default", Prompt::text("Say hello.")).await?;
-//! println!("{}: {}", response.target, response.completion.text);
-//! # Ok(())
-//! # }
-//! ```
-//!
 //! It runs on its own threads, so it works in programs that use actix, plain tokio, or neither. It handles no
 //! signals and ends no process.
 
@@ -30,6 +17,7 @@ mod outputs;
 mod pause_options;
 mod plan;
 mod pointsman;
+mod progress_stream;
 mod resume;
 mod resume_options;
 mod run;
@@ -49,6 +37,7 @@ pub use outputs::{owner_of, record_written};
 pub use pause_options::PauseOptions;
 pub use plan::{Bound, InputScan, NoCalls, Plan, Range, Sample, StepPlan, TargetPlan};
 pub use pointsman::Pointsman;
+pub use progress_stream::ProgressStream;
 pub use resume::PreparedRun;
 pub use resume_options::ResumeOptions;
 pub use run::RunHandle;

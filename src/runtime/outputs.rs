@@ -15,6 +15,7 @@ use super::pointsman::Pointsman;
 impl Pointsman {
     /// Returns the owner of the output of a run of `pipeline` that is not stored: it owns no existing file. For a
     /// stored run see [`PreparedRun::owner`](super::PreparedRun::owner).
+    #[doc(hidden)]
     pub fn owner(&self, pipeline: &Pipeline) -> OutputOwner {
         OutputOwner::default().simulated(self.is_simulated(pipeline))
     }

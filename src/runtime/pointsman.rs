@@ -3,27 +3,26 @@
 //! It is cheap to clone. When the last clone is dropped, everything stops.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::clock;
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
-use crate::guard::{HeldMemory, MemoryBudget};
+use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
-use crate::provider::{self, Env, Snapshot, process_env};
-use crate::router::{Request, Router, send_request};
+use crate::provider::{self, Snapshot, process_env};
+use crate::router::{Request, Router, RouterHandle};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
     Supervisor, Watchdog,
 };
-use crate::types::{Class, Failure, Priority, Prompt, RequestContext, RequestError, Response, RouteName};
+use crate::types::{RequestError, Response, RouteName};
 
 use super::budgets::DayBudgets;
 use super::children::{Providers, account, provider_spec, router_spec};
@@ -32,11 +31,11 @@ use super::open_runs::OpenRuns;
 use super::simulated_provider::SimulatedProviders;
 use super::threads::{self, Arbiters, Threads};
 
-/// The deadline of a request whose caller sets none.
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
-
 /// How long actors may take to stop when the last handle is dropped. A drain before that gives them more time.
 const MAX_ACTOR_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// The time of a drain that is too long for the clock.
+const MAX_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long an arbiter may make no progress before it is reported.
 const STALL_THRESHOLD: Duration = Duration::from_secs(2);
@@ -58,6 +57,7 @@ struct Inner {
     budgets: DayBudgets,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
+    requests: RouterHandle,
     draining: Arc<AtomicBool>,
     runs: Arc<OpenRuns>,
     arbiters: Arbiters,
@@ -65,39 +65,88 @@ struct Inner {
     _watchdog: Watchdog,
 }
 
+impl Drop for Inner {
+    /// Router handles that outlive the last handle refuse requests at once.
+    fn drop(&mut self) {
+        self.draining.store(true, Relaxed);
+    }
+}
+
+/// Returns the value of an environment variable, for keys of providers.
+type KeyLookup = Box<dyn Fn(&str) -> Option<String> + Send>;
+
 impl Pointsman {
     /// Starts with keys from the process's environment. A provider whose key is missing is left out, with a line
     /// in [`notes`](Self::notes). Targets are simulated only if the configuration names the simulator, or is
     /// simulated as a whole ([`Config::simulated`]).
     ///
+    /// The work is done on threads of Pointsman, so this future runs on any executor and never blocks it.
+    ///
+    /// ```no_run
+    /// use pointsman::{Config, Pointsman, Request};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pointsman = Pointsman::start(&Config::load()?).await?;
+    /// let response = pointsman.send(Request::new("default", "Say hello.")).await?;
+    /// println!("{}: {}", response.target, response.text());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Every key that cannot be read, and the part that could not be started.
-    pub fn start(config: &Config) -> Result<Self, Error> {
-        Self::start_with(config, &process_env)
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        Self::start_with(config, process_env).await
     }
 
-    /// Starts with keys from the caller's environment.
+    /// Starts as [`start`](Self::start) does, with keys from `env`, which returns the value of an environment
+    /// variable.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_with(config: &Config, env: Env<'_>) -> Result<Self, Error> {
-        Self::start_resolved(config, config.resolve(env)?)
+    pub async fn start_with(
+        config: &Config,
+        env: impl Fn(&str) -> Option<String> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let (started_tx, started_rx) = oneshot::channel();
+        // If this future has been dropped, a Pointsman that has started is dropped too, and stops.
+        launch(config, Box::new(env), move |started| drop(started_tx.send(started)))?;
+        started_rx.await.unwrap_or(Err(Error::Stopped))
+    }
+
+    /// Starts as [`start`](Self::start) does and blocks the thread meanwhile: for `main` and for tests. Key commands
+    /// take as long as they need, everything else a few milliseconds.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_blocking(config: &Config) -> Result<Self, Error> {
+        Self::start_blocking_with(config, process_env)
+    }
+
+    /// Starts as [`start_blocking`](Self::start_blocking) does, with keys from `env`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_blocking_with(
+        config: &Config,
+        env: impl Fn(&str) -> Option<String> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let (started_tx, started_rx) = mpsc::channel();
+        launch(config, Box::new(env), move |started| drop(started_tx.send(started)))?;
+        started_rx.recv().unwrap_or(Err(Error::Stopped))
     }
 
     /// Starts only for planning, with keys from the process's environment. No key command is run; each command is
-    /// assumed to return a key. Providers reject requests with such a key.
+    /// assumed to return a key. Providers reject requests with such a key. Blocks the thread meanwhile.
     ///
     /// # Errors
     /// As [`start`](Self::start).
+    #[doc(hidden)]
     pub fn start_to_plan(config: &Config) -> Result<Self, Error> {
-        Self::start_resolved(config, config.preview(&process_env)?)
-    }
-
-    fn start_resolved(config: &Config, usable: ResolvedConfig) -> Result<Self, Error> {
-        clock::check()?;
-        let config = config.clone();
-        let (threads, inner) = threads::start(move |arbiters| begin(config, usable, arbiters))?;
-        Ok(Self { inner: Arc::new(inner), _threads: Arc::new(threads) })
+        let usable = config.preview(&process_env)?;
+        let (started_tx, started_rx) = mpsc::channel();
+        start_threads(config.clone(), move |_| Ok(usable), move |started| drop(started_tx.send(started)))?;
+        started_rx.recv().unwrap_or(Err(Error::Stopped))
     }
 
     /// Returns a line for each provider that was left out or is simulated.
@@ -105,61 +154,17 @@ impl Pointsman {
         &self.inner.usable.notes
     }
 
-    /// Sends `prompt` to `route` as an interactive request with a deadline of ten minutes.
-    ///
-    /// # Errors
-    /// The failure that ended the request, with every attempt.
-    pub async fn ask(&self, route: &str, prompt: Prompt) -> Result<Response, Box<RequestError>> {
-        self.send(Request {
-            prompt: Arc::new(prompt),
-            route: route.into(),
-            priority: Priority::Interactive,
-            context: RequestContext::default(),
-            deadline: Instant::now() + DEFAULT_DEADLINE,
-            counts: None,
-            budget: None,
-            memory: HeldMemory::default(),
-            stop: None,
-        })
-        .await
-    }
-
-    /// Sends a request with all its options. A request that is lost with the router, or in a panic on its way, is
-    /// sent once more; the response counts these resends.
+    /// Sends a request and returns its response, as [`RouterHandle::send`] does.
     ///
     /// # Errors
     /// The failure that ended the request, with every attempt.
     pub async fn send(&self, request: Request) -> Result<Response, Box<RequestError>> {
-        let stopped = || Failure::new(Class::Cancelled, "pointsman has stopped");
-        // During a drain, a request could be lost in the router's mailbox, and it would not be known that it was
-        // never sent.
-        if self.has_stopped() || self.inner.draining.load(Relaxed) {
-            return Err(Box::new(stopped().into()));
-        }
-        // The request runs on our own runtime, because the caller's may have no timers or poll seldom. The task
-        // ends when the caller drops this future.
-        let mut task = JoinSet::new();
-        task.spawn_on(send_request(&self.inner.router, request), self.runtime());
-        let result = task.join_next().await.and_then(Result::ok);
-        let mut result = result.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
-        if let Err(RequestError { failure, resends, .. }) = result.as_mut().map_err(|error| &mut **error)
-            && failure.class == Class::Internal
-            && self.has_stopped()
-        {
-            // The request was lost in the shutdown.
-            *failure = if *resends > 0 { stopped().maybe_charged() } else { stopped() };
-        }
-        result
+        self.inner.requests.send(request).await
     }
 
-    /// Returns whether the router has stopped permanently.
-    fn has_stopped(&self) -> bool {
-        self.inner.router.is_retired() || !self.inner.supervisor.connected()
-    }
-
-    /// Returns the router's address, for actors that send requests themselves; `None` once it has stopped.
-    pub fn router(&self) -> Option<Addr<Router>> {
-        self.inner.router.get()
+    /// Returns a handle that sends requests, for tasks and actors. It does not keep Pointsman running.
+    pub fn router(&self) -> RouterHandle {
+        self.inner.requests.clone()
     }
 
     /// Reads a pipeline and checks it against this configuration's routes.
@@ -248,13 +253,16 @@ impl Pointsman {
         why.unwrap_or_else(|_| "pointsman has stopped".to_owned())
     }
 
-    /// Stops everything, and returns how many actors had to be aborted. Runs and requests may end by themselves
-    /// until `by`; a request or run that begins from now on fails with [`Class::Cancelled`] or [`Error::Stopped`].
+    /// Stops everything, and returns how many actors had to be aborted. Runs and requests have this time to end by
+    /// themselves; a request or run that begins from now on fails with
+    /// [`Class::Cancelled`](crate::types::Class::Cancelled) or [`Error::Stopped`].
     ///
     /// Runs take no more items. When nine tenths of the time have passed, items in flight are cancelled; their
     /// calls are recorded as possibly charged. When this returns, every run is closed: its state and outcome are in
-    /// its store and its lock is released. That takes milliseconds, and at most until ten seconds after `by`.
-    pub async fn drain(&self, by: Instant) -> Drained {
+    /// its store and its lock is released. That takes milliseconds, and at most ten seconds longer than `within`.
+    pub async fn drain(&self, within: Duration) -> Drained {
+        let now = Instant::now();
+        let by = now.checked_add(within).unwrap_or(now + MAX_DRAIN);
         self.inner.draining.store(true, Relaxed);
         stop(&self.inner.runs, &self.inner.supervisor, by).await
     }
@@ -263,6 +271,33 @@ impl Pointsman {
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         &self.inner.arbiters.runtime
     }
+}
+
+/// Reads the keys and starts everything, on new threads. `started` receives the result on one of them.
+fn launch(
+    config: &Config,
+    env: KeyLookup,
+    started: impl FnOnce(Result<Pointsman, Error>) + Send + 'static,
+) -> Result<(), Error> {
+    // A key command may take seconds, so the keys are read on the new thread.
+    start_threads(config.clone(), move |config| Ok(config.resolve(&*env)?), started)
+}
+
+fn start_threads(
+    config: Config,
+    resolve: impl FnOnce(&Config) -> Result<ResolvedConfig, Error> + Send + 'static,
+    started: impl FnOnce(Result<Pointsman, Error>) + Send + 'static,
+) -> Result<(), Error> {
+    clock::check()?;
+    let begin = move |arbiters| async move {
+        let usable = resolve(&config)?;
+        begin(config, usable, arbiters).await
+    };
+    threads::start(begin, |result| {
+        started(
+            result.map(|(threads, inner)| Pointsman { inner: Arc::new(inner), _threads: Arc::new(threads) }),
+        );
+    })
 }
 
 async fn begin(
@@ -296,6 +331,13 @@ async fn begin(
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
     let runs = Arc::new(OpenRuns::new());
     let end = end(supervisor.clone(), runs.clone(), draining.clone(), simulated);
+    let requests = RouterHandle::new(
+        router.clone(),
+        supervisor.clone(),
+        draining.clone(),
+        arbiters.runtime.clone(),
+        arbiters.core.clone(),
+    );
     let inner = Inner {
         config,
         usable,
@@ -303,6 +345,7 @@ async fn begin(
         budgets,
         supervisor,
         router,
+        requests,
         draining,
         runs,
         arbiters,

@@ -46,12 +46,13 @@ pub struct PreparedRun {
 }
 
 impl PreparedRun {
-    /// Returns the run's number; `None` before a new run has begun.
-    pub fn number(&self) -> Option<RunNumber> {
+    /// Returns the run's number in its store; `None` before a new run has begun.
+    pub fn id(&self) -> Option<RunNumber> {
         self.existing.as_ref().map(|existing| existing.run.number)
     }
 
     /// Returns the totals of earlier sessions for the items of the present input, as far as that is known.
+    #[doc(hidden)]
     pub fn earlier_totals(&self) -> RunTotals {
         self.existing.as_ref().map(|existing| existing.input_totals).unwrap_or_default()
     }
@@ -62,6 +63,7 @@ impl PreparedRun {
     }
 
     /// Returns how many lines of its input were rejected, when it was last read to its end.
+    #[doc(hidden)]
     pub fn rejected_before(&self) -> u64 {
         self.existing.as_ref().map_or(0, |existing| rejected_count(&existing.run))
     }
@@ -90,6 +92,7 @@ impl PreparedRun {
 
     /// Returns the owner of its output: the run may replace the files that it wrote, and the files that an earlier
     /// session was allowed to replace.
+    #[doc(hidden)]
     pub fn owner(&self) -> OutputOwner {
         let existing =
             self.existing.as_ref().map(|existing| stored_outcome(&existing.run)).unwrap_or_default();
@@ -97,11 +100,13 @@ impl PreparedRun {
     }
 
     /// Allows the run to replace this file, which it did not write, in this session and later ones.
+    #[doc(hidden)]
     pub fn add_replaceable_file(&mut self, file: ReplaceableFile) {
         self.replaceable.push(file);
     }
 
     /// Records a file that the run writes besides its output.
+    #[doc(hidden)]
     pub fn add_written_file(&mut self, file: WrittenFile) {
         self.additional_files.push(file);
     }
@@ -132,21 +137,12 @@ impl PreparedRun {
         files.extend(additional_files);
         let store = options.store.clone();
         let session_run = match existing {
-            Some(existing) => SessionRun::Existing(Box::new(existing)),
+            Some(existing) => SessionRun::from(existing),
             None => create_run(&options, &metadata, &manifest).await?,
         };
-        let (totals, mut outcome) = match &session_run {
-            SessionRun::Existing(existing) => (existing.totals, stored_outcome(&existing.run)),
-            SessionRun::Created(..) => (RunTotals::default(), StoredOutcome::default()),
-        };
+        let SessionRun { number: run, state, lock, totals, mut outcome, restarts_items } = session_run;
         let missing_items = outcome.missing_items.clone();
         let known_items = if options.partial { 0 } else { totals.open + totals.finished() };
-        let (run, state, lock, restarts_items) = match session_run {
-            SessionRun::Existing(existing) => {
-                (existing.run.number, existing.run.state, existing.lock, existing.restarts_items)
-            }
-            SessionRun::Created(run, lock) => (run, RunState::Running, lock, false),
-        };
         let is_cap_new = options.max_cost.is_some() && options.max_cost != outcome.max_cost;
         outcome.max_cost = options.max_cost.or(outcome.max_cost);
         if !files.is_empty() || !replaceable.is_empty() || is_cap_new {
@@ -213,11 +209,37 @@ impl PreparedRun {
 }
 
 /// A run whose session is about to begin.
-enum SessionRun {
-    /// The run existed before.
-    Existing(Box<ExistingRun>),
-    /// The run has just been created.
-    Created(RunNumber, RunLock),
+struct SessionRun {
+    number: RunNumber,
+    state: RunState,
+    lock: RunLock,
+    /// The totals of all its items.
+    totals: RunTotals,
+    outcome: StoredOutcome,
+    /// Whether a change affects items, so that finished items are processed again.
+    restarts_items: bool,
+}
+
+impl SessionRun {
+    /// Returns a run that has just been created.
+    fn created(number: RunNumber, lock: RunLock) -> Self {
+        Self {
+            number,
+            state: RunState::Running,
+            lock,
+            totals: RunTotals::default(),
+            outcome: StoredOutcome::default(),
+            restarts_items: false,
+        }
+    }
+}
+
+impl From<ExistingRun> for SessionRun {
+    fn from(existing: ExistingRun) -> Self {
+        let ExistingRun { run, lock, totals, restarts_items, .. } = existing;
+        let outcome = stored_outcome(&run);
+        Self { number: run.number, state: run.state, lock, totals, outcome, restarts_items }
+    }
 }
 
 /// Creates a run. If two processes begin the same run at once, one creates it and the other finds it. The lock for
@@ -236,11 +258,11 @@ async fn create_run(
         return if finished > 0 {
             Err(Error::StartedElsewhere { run, finished })
         } else {
-            Ok(SessionRun::Existing(Box::new(existing)))
+            Ok(SessionRun::from(existing))
         };
     }
     let run = options.store.create(&options.identity, metadata).await?;
-    Ok(SessionRun::Created(run, options.store.lock(run)?))
+    Ok(SessionRun::created(run, options.store.lock(run)?))
 }
 
 /// Lets one process at a time begin a run in a store.
@@ -296,6 +318,7 @@ impl Pointsman {
     }
 
     /// Returns whether a target of `pipeline` is simulated.
+    #[doc(hidden)]
     pub fn is_simulated(&self, pipeline: &Pipeline) -> bool {
         let is_simulated =
             |route: &RouteName| self.targets_of(route).any(|(_, settings, _)| settings.is_simulated());

@@ -12,7 +12,25 @@ use super::budgets::MaxCost;
 use super::pause_options::PauseOptions;
 
 /// The options of a stored run.
+///
+/// ```no_run
+/// # async fn example(
+/// #     pointsman: pointsman::Pointsman, pipeline: pointsman::Pipeline, source: pointsman::Source,
+/// #     output: pointsman::RunOutput, store: std::sync::Arc<dyn pointsman::Store>,
+/// # ) -> Result<(), pointsman::Error> {
+/// use pointsman::{NanoUsd, ResumeOptions};
+///
+/// let options = ResumeOptions::new(store, "tickets.toml on tickets.jsonl")
+///     .with_max_cost(NanoUsd(5_000_000_000)) // $5.00
+///     .with_accept_changes(true);
+/// let prepared = pointsman.prepare_run(&pipeline, options).await?;
+/// let mut run = pointsman.run_stored(pipeline, source, output, prepared).await?;
+/// println!("{:?}", run.report().await?.outcome);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ResumeOptions {
     /// The store.
     pub store: Arc<dyn Store>,
@@ -49,14 +67,6 @@ impl ResumeOptions {
     ///
     /// A run that reaches its cap pauses: it takes no more items, lets the calls in flight end, and reports
     /// [`RunOutcome::Paused`](crate::run::RunOutcome::Paused). The same call with a higher cap resumes it.
-    ///
-    /// ```no_run
-    /// # use pointsman::runtime::ResumeOptions;
-    /// # fn example(store: std::sync::Arc<dyn pointsman::store::Store>) {
-    /// let mut options = ResumeOptions::new(store, "tickets.toml on tickets.jsonl");
-    /// options.max_cost = Some(pointsman::types::NanoUsd(5_000_000_000).into()); // $5.00
-    /// # }
-    /// ```
     pub fn new(store: Arc<dyn Store>, identity: impl Into<String>) -> Self {
         Self {
             store,
@@ -72,5 +82,82 @@ impl ResumeOptions {
             max_cost: None,
             pause: PauseOptions::default(),
         }
+    }
+
+    /// Sets the identity of the run.
+    #[must_use]
+    pub fn with_identity(mut self, identity: impl Into<String>) -> Self {
+        self.identity = identity.into();
+        self
+    }
+
+    /// Sets the run to resume, regardless of its identity. It must exist.
+    #[must_use]
+    pub fn with_run(mut self, run: RunNumber) -> Self {
+        self.run = Some(run);
+        self
+    }
+
+    /// Sets what is stored for the commands that list or resume runs.
+    #[must_use]
+    pub fn with_command(mut self, command: Value) -> Self {
+        self.command = command;
+        self
+    }
+
+    /// Sets the files that the run reads and writes.
+    #[must_use]
+    pub fn with_files(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.files = files.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets whether the run is resumed although its pipeline, models or prices have changed.
+    #[must_use]
+    pub fn with_accept_changes(mut self, accept_changes: bool) -> Self {
+        self.accept_changes = accept_changes;
+        self
+    }
+
+    /// Sets whether a new run begins although one of this identity exists.
+    #[must_use]
+    pub fn with_force_new(mut self, force_new: bool) -> Self {
+        self.force_new = force_new;
+        self
+    }
+
+    /// Sets whether the source has only some of the run's items.
+    #[must_use]
+    pub fn with_partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
+    /// Processes only failed items of these classes, or of all classes if there are none.
+    #[must_use]
+    pub fn with_retry(mut self, classes: impl IntoIterator<Item = Class>) -> Self {
+        self.retry = Some(classes.into_iter().collect());
+        self
+    }
+
+    /// Sets whether the fields of every item are stored, or only those of failed items.
+    #[must_use]
+    pub fn with_keep_inputs(mut self, keep_inputs: bool) -> Self {
+        self.keep_inputs = keep_inputs;
+        self
+    }
+
+    /// Sets the most that all sessions of the run together may spend.
+    #[must_use]
+    pub fn with_max_cost(mut self, max_cost: impl Into<MaxCost>) -> Self {
+        self.max_cost = Some(max_cost.into());
+        self
+    }
+
+    /// Sets when the run pauses.
+    #[must_use]
+    pub fn with_pause(mut self, pause: PauseOptions) -> Self {
+        self.pause = pause;
+        self
     }
 }

@@ -24,17 +24,21 @@ use crate::types::{Class, Priority};
 use super::budgets::wait_for_calls;
 use super::error::Error;
 use super::open_runs::{OpenRun, ShutdownPhase};
+use super::progress_stream::ProgressStream;
 use super::session::{ActiveSession, SessionEnd};
 use super::threads::Arbiters;
 
 /// How often the store is read to see whether a run was cancelled.
 const CANCELLATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The handle to an active run. Dropping it does not stop the run.
+/// The handle to an active run.
+///
+/// Dropping the handle cancels the run: it takes no more items, and the items in flight are aborted. A stored run
+/// can be resumed after that. [`detach`](Self::detach) lets it continue without a handle.
 #[derive(Debug)]
 pub struct RunHandle {
     run: Addr<Run>,
-    number: Option<RunNumber>,
+    id: Option<RunNumber>,
     /// Owned by the run itself, so that the channel closes when the run ends.
     progress: Weak<watch::Sender<Progress>>,
     /// The last progress, once the run has ended.
@@ -42,12 +46,13 @@ pub struct RunHandle {
     report: oneshot::Receiver<Report>,
     ended: Option<Report>,
     notes: Vec<String>,
+    cancel_on_drop: bool,
 }
 
 impl RunHandle {
-    /// Returns the run's number in its store; `None` when it is not stored.
-    pub fn number(&self) -> Option<RunNumber> {
-        self.number
+    /// Returns the run's number in its store; `None` if it is not stored.
+    pub fn id(&self) -> Option<RunNumber> {
+        self.id
     }
 
     /// Returns notes about its caps, such as targets to which they do not apply.
@@ -55,25 +60,52 @@ impl RunHandle {
         &self.notes
     }
 
-    /// Returns a channel with the run's progress, ten times a second and once more at its end; then the channel
-    /// closes. It has a cost only while the receiver exists.
-    pub fn progress(&self) -> watch::Receiver<Progress> {
-        let Some(progress) = self.progress.upgrade() else {
-            return watch::channel(self.last.get().cloned().unwrap_or_default()).1;
-        };
-        let progress = progress.subscribe();
-        self.run.do_send(ProgressWatched);
-        progress
+    /// Returns the run's progress as a stream, with an item about ten times a second and one more at the end. It
+    /// has a cost only while it exists.
+    ///
+    /// ```no_run
+    /// # async fn example(run: pointsman::RunHandle) {
+    /// let mut progress = run.progress();
+    /// while let Some(now) = progress.next().await {
+    ///     println!("{} items, {:.1} per second", now.items.finished(), now.items_per_second);
+    /// }
+    /// # }
+    /// ```
+    pub fn progress(&self) -> ProgressStream {
+        match self.progress_updates() {
+            Some(progress) => ProgressStream::of(progress),
+            None => ProgressStream::ended(self.last.get().cloned().unwrap_or_default()),
+        }
     }
 
-    /// Takes no more items; items in flight are finished.
+    /// Returns a channel with the run's progress, for programs that need the current value at any time. When the
+    /// run ends, the channel closes.
+    #[doc(hidden)]
+    pub fn watch_progress(&self) -> watch::Receiver<Progress> {
+        let ended = || watch::channel(self.last.get().cloned().unwrap_or_default()).1;
+        self.progress_updates().unwrap_or_else(ended)
+    }
+
+    /// Returns a channel with the run's progress; `None` if the run has ended.
+    fn progress_updates(&self) -> Option<watch::Receiver<Progress>> {
+        let progress = self.progress.upgrade()?.subscribe();
+        self.run.do_send(ProgressWatched);
+        Some(progress)
+    }
+
+    /// Takes no more items. Items in flight are finished.
     pub fn stop_intake(&self) {
         self.run.do_send(StopIntake);
     }
 
-    /// Also cancels the items in flight.
+    /// Takes no more items and aborts those in flight. Their attempts are recorded as possibly charged.
     pub fn cancel(&self) {
         self.run.do_send(Cancel);
+    }
+
+    /// Lets the run continue without this handle, until it ends or Pointsman stops. Its lines are still written.
+    pub fn detach(mut self) {
+        self.cancel_on_drop = false;
     }
 
     /// Waits for the end of the run. A later call returns the same report.
@@ -88,25 +120,10 @@ impl RunHandle {
     }
 }
 
-/// A run that has begun, before its handle is returned to the caller. If it is dropped, because the caller was
-/// dropped, the run is cancelled.
-pub(super) struct UnclaimedRun(Option<RunHandle>);
-
-impl UnclaimedRun {
-    pub(super) fn new(run: RunHandle) -> Self {
-        Self(Some(run))
-    }
-
-    /// Takes the handle for its caller; `None` if it was taken before.
-    pub(super) fn claim(mut self) -> Option<RunHandle> {
-        self.0.take()
-    }
-}
-
-impl Drop for UnclaimedRun {
+impl Drop for RunHandle {
     fn drop(&mut self) {
-        if let Some(run) = &self.0 {
-            run.cancel();
+        if self.cancel_on_drop {
+            self.cancel();
         }
     }
 }
@@ -157,7 +174,7 @@ pub(super) async fn start_run(
     let (report_tx, report_rx) = oneshot::channel();
     let (final_report_tx, final_report_rx) = oneshot::channel();
     let persistence = session.as_ref().map(|session| session.persistence.clone());
-    let number = session.as_ref().map(ActiveSession::run);
+    let id = session.as_ref().map(ActiveSession::run);
     let priority = Priority::Batch;
     let setup = RunSetup {
         pipeline,
@@ -201,7 +218,16 @@ pub(super) async fn start_run(
             drop(final_report_tx.send(report));
         }
     }));
-    Ok(RunHandle { run, number, progress: watched, last, report: final_report_rx, ended: None, notes })
+    Ok(RunHandle {
+        run,
+        id,
+        progress: watched,
+        last,
+        report: final_report_rx,
+        ended: None,
+        notes,
+        cancel_on_drop: true,
+    })
 }
 
 async fn start_actor(

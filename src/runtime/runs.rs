@@ -23,11 +23,12 @@ use super::outputs;
 use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::resume::PreparedRun;
-use super::run::{self, RunHandle, UnclaimedRun};
+use super::run::{self, RunHandle};
 use super::session::ActiveSession;
 
 impl Pointsman {
-    /// Starts a run that sends the items of `source` through `pipeline`.
+    /// Starts a run that sends the items of `source` through `pipeline`. `output` is a sink for results, or a
+    /// [`RunOutput`], which can also have a sink for rejects.
     ///
     /// # Errors
     /// If the source cannot be read, or Pointsman has stopped.
@@ -35,7 +36,7 @@ impl Pointsman {
         &self,
         pipeline: Pipeline,
         source: Source,
-        output: RunOutput,
+        output: impl Into<RunOutput>,
     ) -> Result<RunHandle, Error> {
         self.run_with(pipeline, source, output, &RunOptions::default()).await
     }
@@ -44,14 +45,13 @@ impl Pointsman {
     /// It is not stored, so it cannot be resumed.
     ///
     /// ```no_run
-    /// # use pointsman::{pipeline::Pipeline, run::RunOutput, source::Source};
+    /// # use pointsman::{Pipeline, RunOutput, Source};
     /// # async fn example(
     /// #     pointsman: pointsman::Pointsman, pipeline: Pipeline, source: Source, output: RunOutput,
     /// # ) -> Result<(), pointsman::Error> {
-    /// use pointsman::runtime::RunOptions;
-    /// use pointsman::types::NanoUsd;
+    /// use pointsman::{NanoUsd, RunOptions};
     ///
-    /// let options = RunOptions { max_cost: Some(NanoUsd(5_000_000_000).into()), ..RunOptions::default() }; // $5.00
+    /// let options = RunOptions::new().with_max_cost(NanoUsd(5_000_000_000)); // $5.00
     /// let mut run = pointsman.run_with(pipeline, source, output, &options).await?;
     /// println!("{:?}", run.report().await?.caps);
     /// # Ok(())
@@ -64,11 +64,11 @@ impl Pointsman {
         &self,
         pipeline: Pipeline,
         source: Source,
-        output: RunOutput,
+        output: impl Into<RunOutput>,
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(options.max_cost, self.config().budget.run);
-        self.begin_run(pipeline, source, output, (cap, options.pause), None).await
+        self.begin_run(pipeline, source, output.into(), (cap, options.pause), None).await
     }
 
     /// Starts or resumes the run that [`prepare_run`](Self::prepare_run) returned, and stores every answer.
@@ -81,12 +81,12 @@ impl Pointsman {
         &self,
         pipeline: Pipeline,
         source: Source,
-        output: RunOutput,
+        output: impl Into<RunOutput>,
         prepared: PreparedRun,
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(prepared.max_cost(), self.config().budget.run);
         let pause = prepared.pause();
-        self.begin_run(pipeline, source, output, (cap, pause), Some(prepared)).await
+        self.begin_run(pipeline, source, output.into(), (cap, pause), Some(prepared)).await
     }
 
     /// Checks that each target has a price if `max_cost` or the configuration sets a cap, so that a run is refused
@@ -126,9 +126,9 @@ impl Pointsman {
             // Dropped before the run is returned: the caller may then drop the last other handle.
             drop(pointsman);
             // If the caller has gone, this drops the handle and thereby cancels the run.
-            drop(handle_tx.send(run.map(UnclaimedRun::new)));
+            drop(handle_tx.send(run));
         }));
-        handle_rx.await.map_err(|_| Error::Stopped)??.claim().ok_or(Error::Stopped)
+        handle_rx.await.map_err(|_| Error::Stopped)?
     }
 }
 

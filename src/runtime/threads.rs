@@ -78,24 +78,27 @@ impl CallThread {
     }
 }
 
-/// Starts the threads, runs `begin` on the system's thread and returns its result. Blocks meanwhile, for
-/// milliseconds. The future that `begin` returns is awaited on the same thread at the shutdown, before any thread
-/// stops.
-pub(super) fn start<T, B, F, E>(begin: B) -> Result<(Threads, T), Error>
+/// Starts the threads, runs `begin` on the system's thread and passes its result to `started`, on that thread. The
+/// future that `begin` returns is awaited on the same thread at the shutdown, before any thread stops.
+///
+/// # Errors
+/// If the system's thread cannot be started. `started` is then dropped.
+pub(super) fn start<T, B, F, E>(
+    begin: B,
+    started: impl FnOnce(Result<(Threads, T), Error>) + Send + 'static,
+) -> Result<(), Error>
 where
     T: Send + 'static,
     B: FnOnce(Arbiters) -> F + Send + 'static,
     F: Future<Output = Result<(T, E), Error>>,
     E: Future<Output = ()>,
 {
-    let (ready, started) = mpsc::channel();
     // A failed start is dropped on this thread: the caller's thread may belong to a runtime, where it must not
     // block.
     let main = move || {
         let (runtime, first, others) = match start_runtimes() {
-            Ok(started) => started,
-            // The caller waits for the result.
-            Err(error) => return drop(ready.send(Err(error))),
+            Ok(runtimes) => runtimes,
+            Err(error) => return started(Err(error)),
         };
         let handles = others.iter().map(|thread| thread.runtime.clone()).collect();
         let calls = IoThreads::new(first.runtime.clone(), handles);
@@ -113,8 +116,7 @@ where
             Err(error) => {
                 drop(runner);
                 end_runtime(runtime);
-                // The caller waits for the result.
-                return drop(ready.send(Err(error)));
+                return started(Err(error));
             }
         };
         let shared = runtime.handle().clone();
@@ -122,14 +124,13 @@ where
         runner.block_on(async {
             let (shutdown_tx, shutdown_rx) = oneshot::channel::<()>();
             match begin(arbiters).await {
-                Ok((started, end)) => {
-                    // The caller waits for the result.
-                    drop(ready.send(Ok((Threads { _shutdown_tx: shutdown_tx }, started))));
+                Ok((begun, end)) => {
+                    started(Ok((Threads { _shutdown_tx: shutdown_tx }, begun)));
                     // Nothing is sent: the wait ends when the sender is dropped.
                     drop(shutdown_rx.await);
                     end.await;
                 }
-                Err(error) => drop(ready.send(Err(error))),
+                Err(error) => started(Err(error)),
             }
         });
         for arbiter in [core, items] {
@@ -149,8 +150,7 @@ where
         end_runtime(runtime);
     };
     let thread = thread::Builder::new().name("pointsman".to_owned()).spawn(main);
-    drop(thread.map_err(|source| Error::System { what: "a thread", source })?);
-    started.recv().unwrap_or(Err(Error::Stopped))
+    thread.map(drop).map_err(|source| Error::System { what: "a thread", source })
 }
 
 /// Starts the shared runtime and the threads of calls.

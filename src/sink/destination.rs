@@ -131,6 +131,7 @@ impl Destination {
 
     /// Returns the identity of the file that it writes to, to be stored with the run; `None` if it is not a
     /// regular file.
+    #[doc(hidden)]
     pub fn written_file(&self) -> Option<WrittenFile> {
         let metadata = self.file.as_ref()?.metadata().ok()?;
         Some(WrittenFile::of(self.path.as_ref()?, &metadata))

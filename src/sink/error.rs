@@ -3,8 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::types::{Advice, Remedy};
+
 /// Why an output cannot be opened or written. Every caller that writes to it gets the same error.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened for writing.
     #[error("cannot open {name} for writing{}", advice(source))]
@@ -29,9 +32,7 @@ pub enum Error {
         other: String,
     },
     /// The file holds something, and the run did not write it.
-    #[error(
-        "{name} exists and was not written by this run; name another file, or add --overwrite to replace it"
-    )]
+    #[error("{name} exists and was not written by this run; {}", not_owned_advice())]
     NotOwned {
         /// The file.
         name: String,
@@ -105,6 +106,10 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
+fn not_owned_advice() -> Advice {
+    Advice::from("name another file, or ").with_remedy(Remedy::Overwrite)
+}
+
 fn count_lines(lines: u64) -> String {
     match lines {
         0 => "no line was saved".into(),
@@ -119,6 +124,22 @@ impl Error {
         match source.kind() {
             io::ErrorKind::BrokenPipe => Self::BrokenPipe { name, lines },
             _ => Self::Write { name, lines, source: Arc::new(source) },
+        }
+    }
+
+    /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::NotOwned { .. } => Some(not_owned_advice()),
+            Self::Open { .. }
+            | Self::Directory { .. }
+            | Self::SameFile { .. }
+            | Self::RealAnswers { .. }
+            | Self::InUse { .. }
+            | Self::Thread { .. }
+            | Self::Write { .. }
+            | Self::BrokenPipe { .. }
+            | Self::Panicked { .. } => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 /// What is written for a CSV cell that a spreadsheet would run as a formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FormulaCells {
     /// The cell starts with an apostrophe, and a spreadsheet shows it as text.
     #[default]
@@ -14,6 +15,7 @@ pub enum FormulaCells {
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// One JSON object per line.
     Jsonl,

@@ -15,6 +15,7 @@ use crate::types::{
 
 /// One finished item.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Line {
     /// The item's `id`, else the hash of its content.
     pub key: ItemKey,
@@ -46,6 +47,7 @@ pub struct Line {
 
 impl Line {
     /// Creates a line whose totals are the sums over `steps`.
+    #[doc(hidden)]
     pub fn new(
         key: ItemKey,
         line: u64,
@@ -70,6 +72,7 @@ impl Line {
 
 /// Why an item or a step failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LineError {
     /// The class, such as `rate_limit`.
     pub class: Class,
@@ -81,6 +84,7 @@ pub struct LineError {
 
 /// Tokens that were read and written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct TokenCount {
     /// Tokens that the model read.
     pub input: u64,
@@ -97,6 +101,7 @@ impl From<Usage> for TokenCount {
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum StepStatus {
     /// With an answer that passed validation.
     Completed,
@@ -110,6 +115,7 @@ pub enum StepStatus {
 
 /// What one step of one item used.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct StepLine {
     /// How it ended.
     pub status: StepStatus,
@@ -139,6 +145,7 @@ pub struct StepLine {
 
 /// Why a step failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct StepError {
     /// The class, such as `rate_limit`.
     pub class: Class,
@@ -148,6 +155,7 @@ pub struct StepError {
 
 impl StepLine {
     /// Creates the line of a step whose condition was false.
+    #[doc(hidden)]
     pub fn skipped() -> Self {
         Self {
             status: StepStatus::Skipped,
@@ -165,12 +173,14 @@ impl StepLine {
     }
 
     /// Creates the line of a step that was answered.
+    #[doc(hidden)]
     pub fn completed(attempts: &AttemptLog, simulated: bool) -> Self {
         Self { status: StepStatus::Completed, simulated, ..Self::of(attempts) }
     }
 
     /// Sets the attempt that gave the answer.
     #[must_use]
+    #[doc(hidden)]
     pub fn answered_by(mut self, attempt: &Attempt) -> Self {
         self.provider = Some(attempt.target.provider.clone());
         self.model = Some(attempt.target.model.clone());
@@ -179,12 +189,14 @@ impl StepLine {
     }
 
     /// Creates the line of a step that failed with `failure`.
+    #[doc(hidden)]
     pub fn failed(attempts: &AttemptLog, failure: &Failure, simulated: bool) -> Self {
         let error = Some(StepError { class: failure.class, message: failure.message.to_string() });
         Self { status: StepStatus::Failed, simulated, error, ..Self::of(attempts) }
     }
 
     /// Creates the line of a step whose item failed before its answer arrived.
+    #[doc(hidden)]
     pub fn unfinished(attempts: &AttemptLog) -> Self {
         Self { status: StepStatus::Unfinished, ..Self::of(attempts) }
     }
@@ -220,6 +232,7 @@ impl StepLine {
 
 /// One piece of the input that was not a valid item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct RejectLine {
     /// The line of the input on which it begins, from 1.
     pub line: u64,

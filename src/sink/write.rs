@@ -150,6 +150,7 @@ impl<T: Send + 'static> Sink<T> {
 
     /// Accepts a line. Waits while too many lines are queued. `Ok` means that the line was accepted; an error
     /// may be that of an earlier line.
+    #[doc(hidden)]
     pub async fn write(&self, line: T) -> Result<(), Error> {
         self.write_with_memory(line, HeldMemory::default()).await
     }
@@ -177,27 +178,32 @@ impl<T: Send + 'static> Sink<T> {
 
     /// Records that lines are missing at the end. An original file that all lines would have replaced then
     /// stays, because it may hold more.
+    #[doc(hidden)]
     pub fn mark_lines_missing(&self) {
         self.flags.lines_missing.store(true, Relaxed);
     }
 
     /// Records that the input was not processed to its end, and that the output holds every line that the run
     /// has.
+    #[doc(hidden)]
     pub fn mark_input_incomplete(&self) {
         self.flags.input_incomplete.store(true, Relaxed);
     }
 
     /// Abandons the output: lines that are not written yet will not be written.
+    #[doc(hidden)]
     pub fn abandon(&self) {
         self.flags.abandoned.store(true, Relaxed);
     }
 
     /// Returns whether the original file is still in place, however the output has ended.
+    #[doc(hidden)]
     pub fn keeps_original(&self) -> bool {
         self.flags.kept_original.load(Relaxed)
     }
 
     /// Returns the file that it writes to; `None` if it is not a regular file.
+    #[doc(hidden)]
     pub fn file(&self) -> Option<&WrittenFile> {
         self.file.as_ref()
     }
@@ -208,6 +214,7 @@ impl<T: Send + 'static> Sink<T> {
     }
 
     /// Waits until everything is written and, for a file, synced to disk.
+    #[doc(hidden)]
     pub async fn finish(mut self) -> Result<WriteSummary, Error> {
         self.end().await
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::csv_parser::{CsvParser, LineCounter};
 use super::csv_separator::{self, Separator};
+use super::error::LayoutFault;
 use super::format_mismatch;
 use super::ingest::{Ingest, RawRecord, ReadStop};
 
@@ -43,10 +44,10 @@ pub(super) fn read(
         }
     }
     let columns = match detected {
-        Separator::Ambiguous(reason) => Err(reason),
+        Separator::Ambiguous(fault) => Err(fault),
         Separator::SepLine(_) | Separator::Header(_) => header(&reader.parser),
     };
-    let columns = columns.map_err(|reason| ingest.layout_error(reader.parser.start(), reason))?;
+    let columns = columns.map_err(|fault| ingest.layout_error(reader.parser.start(), fault))?;
     reader.parser.keep_fields(columns.names.len() + columns.unnamed);
     while reader.advance().map_err(|error| ingest.read_error(reader.parser.line(), error))? {
         let parser = &reader.parser;
@@ -83,9 +84,9 @@ struct Columns {
 }
 
 /// Returns the columns that the header names.
-fn header(parser: &CsvParser) -> Result<Columns, String> {
-    if let Some(reason) = format_mismatch::json_in_csv(parser.raw()) {
-        return Err(reason.to_owned());
+fn header(parser: &CsvParser) -> Result<Columns, LayoutFault> {
+    if let Some(fault) = format_mismatch::json_in_csv(parser.raw()) {
+        return Err(fault);
     }
     if !parser.has_closed_quotes() {
         return Err("the header has a quote that is never closed".into());
@@ -95,7 +96,8 @@ fn header(parser: &CsvParser) -> Result<Columns, String> {
             "the header has {} bytes and {} columns: too many",
             parser.length(),
             parser.count()
-        ));
+        )
+        .into());
     }
     let mut columns: Vec<String> = Vec::with_capacity(parser.count());
     let mut bytes = 0;
@@ -114,20 +116,25 @@ fn header(parser: &CsvParser) -> Result<Columns, String> {
                 "the name of column {number} has {} bytes, and a name may have {MAX_COLUMN_NAME_BYTES}; shorten \
                  it, or add a header row if this is data",
                 name.len()
-            ));
+            )
+            .into());
         }
         bytes += name.len();
         if bytes > MAX_HEADER_BYTES {
             return Err(format!(
                 "the names of the columns up to column {number} have {bytes} bytes together, and all may have \
                  {MAX_HEADER_BYTES}; shorten them, or leave columns out"
-            ));
+            )
+            .into());
         }
         if name.is_empty() {
-            return Err(format!("column {number} has no name; every column needs one in the header row"));
+            return Err(
+                format!("column {number} has no name; every column needs one in the header row").into()
+            );
         }
         if let Some(first) = columns.iter().position(|column| column == name) {
-            return Err(format!("columns {} and {number} are both named {name:?}; rename one", first + 1));
+            let first = first + 1;
+            return Err(format!("columns {first} and {number} are both named {name:?}; rename one").into());
         }
         columns.push(name.to_owned());
     }

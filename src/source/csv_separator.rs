@@ -7,6 +7,8 @@ use std::io::{self, BufRead};
 
 use csv_core::{ReadFieldResult, Reader};
 
+use super::error::LayoutFault;
+
 /// Most bytes of the first record that are scanned. The names of all columns must be shorter.
 const MAX_SCAN_BYTES: usize = 1 << 20;
 
@@ -18,7 +20,7 @@ pub(super) enum Separator {
     /// The first record is the header.
     Header(u8),
     /// The first record is a header that can be split in several ways. Holds the message.
-    Ambiguous(String),
+    Ambiguous(LayoutFault),
 }
 
 /// Reads the first record into `first` and returns its separator. `format_separator` is the separator that the
@@ -104,14 +106,14 @@ impl HeaderScan {
         };
         match counts.into_iter().find(|(_, other)| *other > count) {
             None => Separator::Header(separator),
-            Some((other, more)) => Separator::Ambiguous(format!(
+            Some((other, more)) => Separator::Ambiguous(LayoutFault::from(format!(
                 "it is unclear what separates the columns: outside quotes the header has {} {count} times and {} {more} \
                  times; put the names with {} in quotes, or write `sep=` and the separator on a line of its own above \
                  the header",
                 display(separator),
                 display(other),
                 display(separator),
-            )),
+            ))),
         }
     }
 
@@ -125,10 +127,14 @@ impl HeaderScan {
         }
         match self.counts().into_iter().find(|(_, count)| *count > 0) {
             None => Separator::Header(format_separator),
-            Some((other, _)) => Separator::Ambiguous(format!(
-                "the header has no {}, and seems to be separated by {}; name the file .csv, or use --input-format csv",
-                display(format_separator),
-                display(other),
+            Some((other, _)) => Separator::Ambiguous(LayoutFault::other_format(
+                format!(
+                    "the header has no {}, and seems to be separated by {}",
+                    display(format_separator),
+                    display(other),
+                ),
+                "name the file .csv, or ",
+                "csv",
             )),
         }
     }
@@ -176,7 +182,10 @@ mod tests {
 
     #[test]
     fn a_header_with_more_semicolons_than_commas_is_ambiguous() {
-        let Separator::Ambiguous(why) = detect_in("name;net, total;city\n") else { panic!("not ambiguous") };
+        let Separator::Ambiguous(fault) = detect_in("name;net, total;city\n") else {
+            panic!("not ambiguous")
+        };
+        let why = fault.to_string();
         assert!(why.contains("`,` 1 times and `;` 2 times") && why.contains("`sep=`"), "{why}");
     }
 

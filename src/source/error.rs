@@ -1,12 +1,16 @@
 //! Errors of opening and reading a source.
 
+use std::fmt;
 use std::io;
+
+use crate::types::{Advice, Remedy};
 
 /// Why the next value cannot be read.
 pub type ValueError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a source cannot be opened or read to its end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file cannot be opened.
     #[error("cannot open the items file {name}")]
@@ -60,14 +64,14 @@ pub enum Error {
     },
     /// The first record shows that the file cannot be read at all: a CSV header is not usable, or the file has
     /// a different format than its name indicates.
-    #[error("{name}, line {line}: {reason}")]
+    #[error("{name}, line {line}: {fault}")]
     Layout {
         /// The source.
         name: String,
         /// The record's line, from 1.
         line: u64,
         /// What is wrong with it.
-        reason: String,
+        fault: LayoutFault,
     },
     /// The JSON document is broken, so its remaining elements cannot be separated.
     #[error("{name}, line {line}, column {column}: {reason} (items read: {items})")]
@@ -91,4 +95,58 @@ pub enum Error {
         /// Items that were read before.
         items: u64,
     },
+}
+
+impl Error {
+    /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::Layout { fault, .. } => fault.advice.clone(),
+            Self::Open { .. }
+            | Self::Directory { .. }
+            | Self::Thread { .. }
+            | Self::Encoding { .. }
+            | Self::Read { .. }
+            | Self::Value { .. }
+            | Self::Syntax { .. }
+            | Self::Panicked { .. } => None,
+        }
+    }
+}
+
+/// Why the items of a file cannot be read, as its first record shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutFault {
+    reason: String,
+    advice: Option<Advice>,
+}
+
+impl LayoutFault {
+    /// The file has the format with this name and another file extension.
+    pub(super) fn other_format(reason: impl Into<String>, advice: &str, format: &'static str) -> Self {
+        let advice = Advice::from(advice).with_remedy(Remedy::SetInputFormat(format));
+        Self { reason: reason.into(), advice: Some(advice) }
+    }
+}
+
+impl From<String> for LayoutFault {
+    fn from(reason: String) -> Self {
+        Self { reason, advice: None }
+    }
+}
+
+impl From<&str> for LayoutFault {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
+
+impl fmt::Display for LayoutFault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.reason)?;
+        match &self.advice {
+            Some(advice) => write!(out, "; {advice}"),
+            None => Ok(()),
+        }
+    }
 }

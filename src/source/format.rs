@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 /// Format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// One JSON object per line. Blank lines are skipped.
     Jsonl,

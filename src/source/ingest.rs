@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::byte_bounded_channel::{Disconnected, Sender};
 use super::dedup::DedupIndex;
 use super::entry::{Entry, Item, Reject, excerpt};
-use super::error::{Error, ValueError};
+use super::error::{Error, LayoutFault, ValueError};
 use super::input::ItemCheck;
 use super::json_limits;
 use super::key::{Key, key_of};
@@ -132,8 +132,8 @@ impl Ingest {
         ReadStop::Failed(Error::Value { name: self.name.clone(), items: self.items, source })
     }
 
-    pub(super) fn layout_error(&self, line: u64, reason: String) -> ReadStop {
-        ReadStop::Failed(Error::Layout { name: self.name.clone(), line, reason })
+    pub(super) fn layout_error(&self, line: u64, fault: LayoutFault) -> ReadStop {
+        ReadStop::Failed(Error::Layout { name: self.name.clone(), line, fault })
     }
 
     pub(super) fn syntax_error(&self, line: u64, column: u64, reason: String) -> ReadStop {

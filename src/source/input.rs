@@ -13,7 +13,18 @@ use super::digest::{DigestReader, DigestSlot};
 use super::{Error, Format, ValueError};
 
 /// How much of the input is buffered.
+///
+/// ```
+/// use pointsman::Source;
+/// use pointsman::io::SourceLimits;
+/// use serde_json::json;
+///
+/// let limits = SourceLimits::new().with_item_bytes(64 << 10).with_ahead(100);
+/// let source = Source::values("tickets", [json!({ "id": 1 })]).with_limits(limits);
+/// assert_eq!(source.name(), "tickets");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Longest item, in bytes of its text. A longer one is rejected without being buffered.
     pub item_bytes: usize,
@@ -26,6 +37,34 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { item_bytes: 16 << 20, ahead: 1024, ahead_bytes: 4 << 20 }
+    }
+}
+
+impl Limits {
+    /// Creates the default limits: items of 16 MiB, and 1,024 entries or 4 MiB that are read ahead.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the longest item, in bytes of its text.
+    #[must_use]
+    pub fn with_item_bytes(mut self, item_bytes: usize) -> Self {
+        self.item_bytes = item_bytes;
+        self
+    }
+
+    /// Sets the most entries that are read ahead.
+    #[must_use]
+    pub fn with_ahead(mut self, ahead: usize) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
+    /// Sets about how many bytes of memory the entries that are read ahead may take.
+    #[must_use]
+    pub fn with_ahead_bytes(mut self, ahead_bytes: usize) -> Self {
+        self.ahead_bytes = ahead_bytes;
+        self
     }
 }
 
@@ -115,6 +154,7 @@ impl Source {
     }
 
     /// Takes values of the caller, each with the line on which it originally began.
+    #[doc(hidden)]
     pub fn numbered<I>(name: impl Into<String>, values: I) -> Self
     where
         I: IntoIterator<Item = (u64, Value)>,
@@ -128,6 +168,7 @@ impl Source {
 
     /// Takes `total` values that may turn out to be unreadable, which ends the input like a read error in a
     /// file.
+    #[doc(hidden)]
     pub fn fallible<I>(name: impl Into<String>, total: u64, values: I) -> Self
     where
         I: IntoIterator<Item = Result<(u64, Value), ValueError>>,
@@ -163,12 +204,14 @@ impl Source {
     /// Rejects the values for which `check` returns an error, with that reason. A rejected value does not
     /// reserve its key.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_check(mut self, check: impl Fn(&Value) -> Result<(), String> + Send + 'static) -> Self {
         self.check = Some(Box::new(check));
         self
     }
 
     /// Returns whether the source is known to be CSV, with any separator, before it is read.
+    #[doc(hidden)]
     pub fn is_csv(&self) -> bool {
         matches!(self.input, Input::Bytes(_, Some(Format::Csv | Format::Tsv)))
     }
@@ -185,6 +228,7 @@ impl Source {
     }
 
     /// Returns the path if it is a file: an output must not be the same file.
+    #[doc(hidden)]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }

@@ -25,22 +25,22 @@ pub(super) fn read(
         let line = reader.buffer.trim_ascii();
         let record =
             RawRecord { line: reader.number, bytes: Some(line), length: reader.length, end: reader.offset };
-        let array_reason = || if is_first { array_in_lines(line) } else { None };
+        let array_fault = || if is_first { array_in_lines(line) } else { None };
         if reader.length > limit as u64 {
-            if let Some(reason) = array_reason() {
-                return Err(ingest.layout_error(reader.number, reason.to_owned()));
+            if let Some(fault) = array_fault() {
+                return Err(ingest.layout_error(reader.number, fault));
             }
             ingest.reject(record, too_long_message(limit), None)?;
         } else if !line.is_empty() {
             match parse(line) {
-                Ok(value) => match array_reason() {
-                    Some(reason) => return Err(ingest.layout_error(reader.number, reason.to_owned())),
+                Ok(value) => match array_fault() {
+                    Some(fault) => return Err(ingest.layout_error(reader.number, fault)),
                     None => ingest.value(record, value)?,
                 },
                 Err(error) => {
-                    let reason = if is_first { json_over_lines(line, error.is_cut()) } else { None };
-                    if let Some(reason) = reason {
-                        return Err(ingest.layout_error(reader.number, reason.to_owned()));
+                    let fault = if is_first { json_over_lines(line, error.is_cut()) } else { None };
+                    if let Some(fault) = fault {
+                        return Err(ingest.layout_error(reader.number, fault));
                     }
                     ingest.reject(record, error.reason(), None)?;
                 }

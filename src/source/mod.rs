@@ -28,7 +28,7 @@ mod tests;
 pub(crate) use digest::DigestSlot;
 pub use digest::InputDigest;
 pub use entry::{Entry, Item, Reject};
-pub use error::{Error, ValueError};
+pub use error::{Error, LayoutFault, ValueError};
 pub use format::{Format, FormatError};
 pub(crate) use ingest::memory_of;
 pub use input::{Limits, Source};

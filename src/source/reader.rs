@@ -25,6 +25,7 @@ pub struct Reader {
 
 impl Source {
     /// Starts to read on a separate thread.
+    #[doc(hidden)]
     pub fn read(self) -> Result<Reader, Error> {
         let Self { name, input, total, limits, check, .. } = self;
         let (to, from) = channel(limits.ahead.max(1), limits.ahead_bytes);
@@ -101,7 +102,7 @@ fn read_bytes(
         return Err(ingest.encoding_error());
     }
     if let Some(reason) = format_mismatch::workbook(&head.bytes) {
-        return Err(ingest.layout_error(1, reason.to_owned()));
+        return Err(ingest.layout_error(1, reason.into()));
     }
     let format = format.unwrap_or_else(|| head.format());
     let complete_input = io::Cursor::new(head.bytes).chain(input);

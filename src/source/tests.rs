@@ -204,12 +204,13 @@ async fn a_column_without_any_separator_stays_one_column() {
 async fn a_header_with_an_ambiguous_separator_is_refused_with_advice() {
     for (suffix, text, line, advice) in [
         (".csv", "\nname;net, total;city\nA;1,5;B\n", 2, "`sep=`"),
-        (".tsv", "name;total\nA;1,5\n", 1, "--input-format csv"),
+        (".tsv", "name;total\nA;1,5\n", 1, "name the file .csv, or set the input format to csv"),
     ] {
         let (entries, error) = read_file(suffix, text.as_bytes()).await;
         assert!(entries.is_empty(), "{entries:?}");
         let message = error.unwrap().to_string();
         assert!(message.contains(&format!(", line {line}: ")) && message.contains(advice), "{message}");
+        assert!(!message.contains("--"), "{message}");
     }
 }
 
@@ -235,21 +236,22 @@ async fn a_file_in_another_format_than_its_name_indicates_is_refused_once() {
     let array = serde_json::to_string_pretty(&json!([{ "id": 1 }, { "id": 2 }])).unwrap();
     for (suffix, text, advice) in [
         (".jsonl", format!("\n{pretty}\n{pretty}\n"), "looks like JSON over several lines"),
-        (".jsonl", array.clone(), "--input-format json"),
-        (".ndjson", "[{\"id\": 1},\n{\"id\": 2}]\n".to_owned(), "--input-format json"),
+        (".jsonl", array.clone(), "set the input format to json"),
+        (".ndjson", "[{\"id\": 1},\n{\"id\": 2}]\n".to_owned(), "set the input format to json"),
         (
             ".csv",
             "{\"id\": 1, \"text\": \"x\"}\n{\"id\": 2, \"text\": \"y\"}\n".to_owned(),
-            "--input-format jsonl",
+            "set the input format to jsonl",
         ),
-        (".csv", "{ \"id\": 1 }\n".to_owned(), "--input-format jsonl"),
-        (".tsv", array, "--input-format json"),
+        (".csv", "{ \"id\": 1 }\n".to_owned(), "set the input format to jsonl"),
+        (".tsv", array, "set the input format to json"),
     ] {
         let (entries, error) = read_file(suffix, text.as_bytes()).await;
         assert!(entries.is_empty(), "{text}: {entries:?}");
         let message = error.unwrap().to_string();
         let line = if text.starts_with('\n') { 2 } else { 1 };
         assert!(message.contains(&format!(", line {line}: ")) && message.contains(advice), "{message}");
+        assert!(!message.contains("--"), "{message}");
     }
     let (_, error) = read_file(".csv", b"Name,Gr\xf6\xdfe\nx,1\n").await;
     let message = error.unwrap().to_string();
@@ -318,12 +320,12 @@ async fn an_array_on_one_line_is_refused_as_jsonl() {
         let (entries, error) = read_as(Format::Jsonl, input).await;
         assert!(entries.is_empty(), "{entries:?}");
         let message = error.unwrap().to_string();
-        assert!(message.contains("name it .json, or use --input-format json"), "{message}");
+        assert!(message.contains("name it .json, or set the input format to json"), "{message}");
     }
     // An array that is longer than the item limit.
     let long = format!("[{{\"id\": \"{}\"}}]", "x".repeat(17 << 20));
     let (entries, error) = read_as(Format::Jsonl, long).await;
-    assert!(entries.is_empty() && error.unwrap().to_string().contains("--input-format json"));
+    assert!(entries.is_empty() && error.unwrap().to_string().contains("set the input format to json"));
 }
 
 #[tokio::test]

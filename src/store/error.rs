@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use super::run::RunNumber;
+use crate::types::{Advice, Remedy};
 
 /// An error of a store.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The file or its directory cannot be used.
     #[error("cannot open the database {}: {why}", path.display())]
@@ -38,8 +40,8 @@ pub enum Error {
     },
     /// An earlier version created the database, and it cannot be written.
     #[error(
-        "the database {} has schema version {found}, this program needs {known}, and the file is read-only: copy it to \
-         a place where it can be written, and pass the copy with --store sqlite:FILE", path.display()
+        "the database {} has schema version {found}, this program needs {known}, and the file is read-only: {}",
+        path.display(), older_schema_advice()
     )]
     OlderSchema {
         /// The database.
@@ -83,10 +85,7 @@ pub enum Error {
         what: String,
     },
     /// Another version wrote the manifest of a run in a form that cannot be read.
-    #[error(
-        "the manifest of run {run} cannot be read: {why}. Use the version of pointsman that started it, or begin a new \
-         run (--new)"
-    )]
+    #[error("the manifest of run {run} cannot be read: {why}. {}", manifest_advice())]
     Manifest {
         /// The run.
         run: RunNumber,
@@ -114,6 +113,33 @@ pub enum Error {
     /// The run does not exist.
     #[error("there is no run {0} in this database; `pointsman runs` lists them")]
     NoRun(RunNumber),
+}
+
+fn older_schema_advice() -> Advice {
+    Advice::from("copy it to a place where it can be written, and ").with_remedy(Remedy::OpenCopy)
+}
+
+fn manifest_advice() -> Advice {
+    Advice::from("Use the version of pointsman that started it, or ").with_remedy(Remedy::BeginNewRun)
+}
+
+impl Error {
+    /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
+    pub fn advice(&self) -> Option<Advice> {
+        match self {
+            Self::OlderSchema { .. } => Some(older_schema_advice()),
+            Self::Manifest { .. } => Some(manifest_advice()),
+            Self::Open { .. }
+            | Self::Lock { .. }
+            | Self::NewerSchema { .. }
+            | Self::InUseByOlderVersion { .. }
+            | Self::NotOurs { .. }
+            | Self::Damaged { .. }
+            | Self::Io { .. }
+            | Self::Busy { .. }
+            | Self::NoRun(_) => None,
+        }
+    }
 }
 
 /// Names a run. A run that is being created has no number yet.

@@ -1,4 +1,4 @@
-//! The URL of a store, as `[store] url` and `--store` contain it.
+//! The URL of a store, as the configuration's `[store] url` contains it.
 
 use std::fmt;
 use std::path::PathBuf;

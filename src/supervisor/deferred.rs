@@ -1,14 +1,11 @@
 //! Deferred responses: answers a message after its handler has returned.
 //!
-//! The requester's sender is handed out, so the actor holds no future for a pending response and needs no
-//! task to forward it: an actor polls all of its futures at each wake, and a thousand pending ones cost 30
-//! µs a message. A [`Responder`] that is dropped without a response makes the request fail with
-//! `MailboxError::Closed`.
+//! The actor holds no future for a pending response, because an actor polls all of its futures at each wake: a
+//! thousand pending ones cost 30 µs a message. A [`Responder`] that is dropped without a response makes the
+//! request fail with `MailboxError::Closed`.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::future;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
@@ -51,51 +48,39 @@ use tokio::sync::oneshot;
 /// assert_eq!((first.await.unwrap(), second.await.unwrap()), (42, 42));
 /// # });
 /// ```
-pub struct Deferred<T>(DeferredKind<T>);
-
-enum DeferredKind<T> {
-    Callback(Box<dyn FnOnce(Responder<T>)>),
-    Promise(RequesterEnd<T>),
-}
-
-/// The requester's end of a promise. A handler that panics drops it: then no requester waits for the
-/// response.
-struct RequesterEnd<T>(Arc<Mutex<Promise<T>>>);
-
-impl<T> RequesterEnd<T> {
-    fn set(&self, next: Promise<T>) {
-        // Dropping the previous state and waking a task may run foreign code, so neither happens under the
-        // lock.
-        let previous = std::mem::replace(&mut *lock(&self.0), next);
-        if let Promise::Pending(Some(waker)) = previous {
-            waker.wake();
-        }
-    }
-}
-
-impl<T> Drop for RequesterEnd<T> {
-    fn drop(&mut self) {
-        let is_pending = matches!(&*lock(&self.0), Promise::Pending(_));
-        if is_pending {
-            self.set(Promise::Closed);
-        }
-    }
-}
+pub struct Deferred<T>(Box<dyn FnOnce(Responder<T>)>);
 
 impl<T: 'static> Deferred<T> {
-    /// Passes the responder to `take` as soon as the handler has returned; for state that is shared with
-    /// the actor.
+    /// Passes the responder to `take` as soon as the handler has returned; for state that is shared with the
+    /// actor.
     pub fn new(take: impl FnOnce(Responder<T>) + 'static) -> Self {
-        Self(DeferredKind::Callback(Box::new(take)))
+        Self(Box::new(take))
     }
 
-    /// Returns the responder at once, for the actor's own state. It may be used before the handler returns.
+    /// Returns a response that is known already.
+    pub fn ready(response: T) -> Self {
+        Self::new(|responder| responder.send(response))
+    }
+
+    /// Returns the responder at once, for the actor's own state. It may be used before the handler returns. If
+    /// the handler panics, the responder is closed.
+    ///
+    /// Each response takes a task that forwards it, so this is for rare messages.
     pub fn promise() -> (Responder<T>, Self) {
-        let promise = Arc::new(Mutex::new(Promise::Pending(None)));
-        (
-            Responder(Destination::Promise(Arc::clone(&promise))),
-            Self(DeferredKind::Promise(RequesterEnd(promise))),
-        )
+        let (responder, response) = Responder::channel();
+        (responder, Self::new(move |requester| drop(actix_rt::spawn(forward(response, requester)))))
+    }
+}
+
+/// Forwards a response. If one end goes away, the other is closed.
+async fn forward<T>(response: oneshot::Receiver<T>, mut requester: Responder<T>) {
+    tokio::select! {
+        response = response => {
+            if let Ok(response) = response {
+                requester.send(response);
+            }
+        }
+        () = requester.closed() => {}
     }
 }
 
@@ -112,106 +97,42 @@ where
     T: 'static,
 {
     fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<T>>) {
-        match self.0 {
-            DeferredKind::Callback(take) => take(Responder(Destination::Requester(sender))),
-            DeferredKind::Promise(requester) => {
-                let response = match &mut *lock(&requester.0) {
-                    Promise::Answered(response) => response.take(),
-                    Promise::Pending(_) | Promise::Requested(_) | Promise::Closed => None,
-                };
-                match response {
-                    Some(response) => deliver(sender, response),
-                    None => requester.set(Promise::Requested(sender)),
-                }
-            }
-        }
+        (self.0)(Responder(sender));
     }
 }
 
 /// Sends the response to a message, once.
 ///
 /// The response to a message that was sent without waiting for one (`do_send`) is dropped.
-pub struct Responder<T>(Destination<T>);
-
-enum Destination<T> {
-    Requester(Option<OneshotSender<T>>),
-    Promise(Arc<Mutex<Promise<T>>>),
-}
-
-/// Shared state of the two ends of a promise.
-enum Promise<T> {
-    /// The handler has not returned yet, so the requester is unknown. The waker is of a task that waits for
-    /// the requester to go away.
-    Pending(Option<Waker>),
-    /// The response came first; `None` once it is delivered.
-    Answered(Option<T>),
-    /// The requester came first.
-    Requested(Option<OneshotSender<T>>),
-    /// The handler did not return: the request has failed with a closed mailbox.
-    Closed,
-}
+pub struct Responder<T>(Option<OneshotSender<T>>);
 
 impl<T> Responder<T> {
-    /// Returns a responder without a message, and the receiver of its response. Dropping the receiver
-    /// closes the responder.
+    /// Returns a responder without a message, and the receiver of its response. Dropping the receiver closes
+    /// the responder.
     pub fn channel() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(Destination::Requester(Some(sender))), receiver)
+        (Self(Some(sender)), receiver)
     }
 
     /// Sends the response. If the requester has gone, the response is dropped.
     pub fn send(self, response: T) {
-        match self.0 {
-            Destination::Requester(sender) => deliver(sender, response),
-            Destination::Promise(promise) => {
-                let mut promise = lock(&promise);
-                match std::mem::replace(&mut *promise, Promise::Closed) {
-                    Promise::Requested(sender) => deliver(sender, response),
-                    Promise::Pending(_) | Promise::Answered(_) => {
-                        *promise = Promise::Answered(Some(response))
-                    }
-                    Promise::Closed => {}
-                }
-            }
+        if let Some(sender) = self.0 {
+            // A requester that has gone needs no response.
+            let _ = sender.send(response);
         }
     }
 
     /// Returns whether the requester has gone, so that the work is unnecessary; always false if there was
     /// none.
     pub fn is_closed(&self) -> bool {
-        let is_closed =
-            |sender: &Option<OneshotSender<T>>| sender.as_ref().is_some_and(OneshotSender::is_closed);
-        match &self.0 {
-            Destination::Requester(sender) => is_closed(sender),
-            Destination::Promise(promise) => match &*lock(promise) {
-                Promise::Requested(sender) => is_closed(sender),
-                Promise::Pending(_) | Promise::Answered(_) => false,
-                Promise::Closed => true,
-            },
-        }
+        self.0.as_ref().is_some_and(OneshotSender::is_closed)
     }
 
     /// Waits until the requester has gone; for ever if there was none.
     pub async fn closed(&mut self) {
-        poll_fn(|cx| self.poll_closed(cx)).await;
-    }
-
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut poll_sender = |sender: &mut Option<OneshotSender<T>>| match sender {
-            Some(sender) => sender.poll_closed(cx),
-            None => Poll::Pending,
-        };
         match &mut self.0 {
-            Destination::Requester(sender) => poll_sender(sender),
-            Destination::Promise(promise) => match &mut *lock(promise) {
-                Promise::Requested(sender) => poll_sender(sender),
-                Promise::Pending(waker) => {
-                    *waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-                Promise::Answered(_) => Poll::Pending,
-                Promise::Closed => Poll::Ready(()),
-            },
+            Some(sender) => sender.closed().await,
+            None => future::pending().await,
         }
     }
 }
@@ -220,18 +141,6 @@ impl<T> fmt::Debug for Responder<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Responder")
     }
-}
-
-fn deliver<T>(sender: Option<OneshotSender<T>>, response: T) {
-    if let Some(sender) = sender {
-        // A requester that has gone needs no response.
-        let _ = sender.send(response);
-    }
-}
-
-fn lock<T>(promise: &Mutex<Promise<T>>) -> MutexGuard<'_, Promise<T>> {
-    // Under the lock no foreign code runs except the drop of a response, and a promise is always consistent.
-    promise.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::restart::{Decision, RestartTracker};
 
 /// State of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChildState {
     /// It runs.
     Up,
@@ -30,6 +31,7 @@ pub enum ChildState {
 
 /// Public status of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChildStatus {
     /// Its name.
     pub name: Arc<str>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 /// Why a supervisor rejected an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Error {
     /// No child has this name.
     Unknown {

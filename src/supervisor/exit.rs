@@ -11,6 +11,7 @@ use actix::{Message, Recipient};
 
 /// How an incarnation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Exit {
     /// The actor stopped by itself: it was requested to, or its last address was dropped.
     Normal,

@@ -44,6 +44,7 @@ pub struct Drain {
 
 /// Result of a drain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Drained {
     /// Children that did not stop by themselves.
     pub killed: usize,

@@ -14,7 +14,7 @@ use crate::chaos;
 
 use super::child::WhenExhausted;
 use super::deferred::{Deferred, Responder};
-use super::entry::{AfterStop, ChildEntry, ChildStatus, Phase, StopResponder, respond_all};
+use super::entry::{AfterStop, ChildEntry, ChildStatus, Phase, respond_all};
 use super::error::Error;
 use super::exit::{ChildExited, ChildId, Exit};
 use super::messages::{Children, Drain, Drained, RestartChild, RestartsExhausted, Start, StopChild};
@@ -98,12 +98,14 @@ impl Supervisor {
         });
     }
 
-    /// Requests a child to stop within its grace.
-    fn stop_child(&mut self, at: usize, then: AfterStop, responder: StopResponder, ctx: &Context<Self>) {
+    /// Requests a child to stop within its grace. The caller is answered when the child has stopped or restarted.
+    fn stop_child(&mut self, at: usize, then: AfterStop, ctx: &Context<Self>) -> Deferred<Result<(), Error>> {
+        let (responder, deferred) = Deferred::promise();
         let child = &mut self.children[at];
         let grace = child.grace;
         child.request_stop(Instant::now() + grace, then, Some(responder));
         self.schedule_tick(grace, &self.children[at], TickKind::Abort, ctx);
+        deferred
     }
 
     /// Decides what follows an exit that was not requested.
@@ -263,23 +265,18 @@ impl Handler<StopChild> for Supervisor {
     type Result = Deferred<Result<(), Error>>;
 
     fn handle(&mut self, StopChild { name }: StopChild, ctx: &mut Context<Self>) -> Self::Result {
-        let (responder, deferred) = Deferred::promise();
         let at = match self.find_by_name(&name) {
             Ok(at) => at,
-            Err(error) => {
-                responder.send(Err(error));
-                return deferred;
-            }
+            Err(error) => return Deferred::ready(Err(error)),
         };
         let child = &mut self.children[at];
         match child.phase {
             Phase::Restarting | Phase::Down => {
                 self.children.remove(at);
-                responder.send(Ok(()));
+                Deferred::ready(Ok(()))
             }
-            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Remove, responder, ctx),
+            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Remove, ctx),
         }
-        deferred
     }
 }
 
@@ -287,27 +284,21 @@ impl Handler<RestartChild> for Supervisor {
     type Result = Deferred<Result<(), Error>>;
 
     fn handle(&mut self, RestartChild { name }: RestartChild, ctx: &mut Context<Self>) -> Self::Result {
-        let (responder, deferred) = Deferred::promise();
         let at = match self.find_by_name(&name) {
             Ok(at) => at,
-            Err(error) => {
-                responder.send(Err(error));
-                return deferred;
-            }
+            Err(error) => return Deferred::ready(Err(error)),
         };
         let child = &mut self.children[at];
         if let Some(advice) = child.manual_restart_advice {
-            responder.send(Err(Error::ManualRestartRefused { name, advice }));
-            return deferred;
+            return Deferred::ready(Err(Error::ManualRestartRefused { name, advice }));
         }
         match child.phase {
             Phase::Restarting | Phase::Down => {
                 child.start(ctx.address().recipient());
-                responder.send(Ok(()));
+                Deferred::ready(Ok(()))
             }
-            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Restart, responder, ctx),
+            Phase::Up | Phase::Stopping { .. } => self.stop_child(at, AfterStop::Restart, ctx),
         }
-        deferred
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Attribution, Class, TargetName};
 
 /// An attempt of a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FailedAttempt {
     /// The target of the attempt.
     pub target: TargetName,

@@ -2,6 +2,7 @@
 
 /// A cause that needs another remedy than the class of the failure suggests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cause {
     /// The provider requires a key, and no key is configured.
     NoKeyConfigured,

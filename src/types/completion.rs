@@ -5,6 +5,7 @@ use super::Usage;
 /// The completed output of a model. `wire` creates it only if the provider marked the end of the response and the
 /// model finished. An answer that was cut at `max_tokens` is a failure.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Completion {
     /// The text of the answer. For a JSON response format this is the JSON text, not yet validated.
     pub text: String,

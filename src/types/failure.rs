@@ -13,6 +13,7 @@ use super::{Cause, RateLimitResource, Scope, Usage};
 /// The class of the failure of a call, a step or an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Class {
     /// The provider rejected the request because of a rate limit.
     RateLimit,
@@ -175,6 +176,7 @@ pub enum Attribution {
 
 /// The router's action after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetryAction {
     /// Retry the same target, not before `after` has passed if it is set.
     Retry {
@@ -190,6 +192,7 @@ pub enum RetryAction {
 /// Whether the provider may have charged for a failed call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Charged {
     /// The provider rejected the call before any work.
     #[default]
@@ -198,9 +201,13 @@ pub enum Charged {
     Maybe,
 }
 
+/// A requested wait of this length or more is ignored: believing it would disable a whole provider.
+const MAX_CREDIBLE_RETRY_AFTER: Duration = Duration::from_hours(24);
+
 /// The failure of a call, with all that is known about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{class}: {message}")]
+#[non_exhaustive]
 pub struct Failure {
     /// The class of the failure.
     pub class: Class,
@@ -214,9 +221,11 @@ pub struct Failure {
     pub code: Option<Box<str>>,
     /// The cause, where it decides which remedy helps.
     #[serde(skip)]
+    #[doc(hidden)]
     pub cause: Option<Cause>,
     /// The scope, where the class does not determine it.
     #[serde(skip)]
+    #[doc(hidden)]
     pub scope: Scope,
     /// The wait that the provider requested or that a limit requires. Never an estimate, unlike
     /// [`RequestError::expected_wait`](super::RequestError::expected_wait).
@@ -224,6 +233,7 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The resource whose rate limit was reached, if the provider reported it.
     #[serde(skip)]
+    #[doc(hidden)]
     pub limited_resource: Option<RateLimitResource>,
     /// Whether the call may have been charged.
     #[serde(default)]
@@ -256,6 +266,7 @@ impl Failure {
 
     /// Marks the call as possibly charged.
     #[must_use]
+    #[doc(hidden)]
     pub fn maybe_charged(mut self) -> Self {
         self.charged = Charged::Maybe;
         self
@@ -263,6 +274,7 @@ impl Failure {
 
     /// Sets the tokens used and marks the call as possibly charged.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_usage(mut self, usage: Option<Usage>) -> Self {
         self.usage = usage.map(Box::new);
         self.maybe_charged()
@@ -270,6 +282,7 @@ impl Failure {
 
     /// Sets the scope.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
@@ -277,18 +290,35 @@ impl Failure {
 
     /// Sets the cause.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_cause(mut self, cause: Cause) -> Self {
         self.cause = Some(cause);
         self
     }
 
+    /// Sets the provider's own error code.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn with_code(mut self, code: impl Into<Box<str>>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Returns the wait that the provider requested; `None` if it is too long to be credible.
+    #[doc(hidden)]
+    pub fn credible_retry_after(&self) -> Option<Duration> {
+        self.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER)
+    }
+
     /// Returns whether another key of the same provider may be used for the same request.
+    #[doc(hidden)]
     pub fn allows_another_key(&self) -> bool {
         matches!(self.class, Class::Auth | Class::Quota) || matches!(self.scope, Scope::Key | Scope::Unclear)
     }
 
     /// Sets the output of the model.
     #[must_use]
+    #[doc(hidden)]
     pub fn with_text(mut self, text: impl Into<Box<str>>) -> Self {
         self.text = Some(text.into());
         self

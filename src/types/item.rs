@@ -16,6 +16,7 @@ name! {
 /// The final status of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ItemStatus {
     /// Every step whose condition was true has a validated answer.
     Completed,

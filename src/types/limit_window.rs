@@ -13,3 +13,8 @@ pub enum LimitWindow {
     /// Unknown: the headers are those of a gateway, which may also count by the second.
     Unknown,
 }
+
+impl LimitWindow {
+    /// A limit with a longer window or reset time is not counted by the minute.
+    pub const MAX_MINUTE: Duration = Duration::from_secs(70);
+}

@@ -16,6 +16,7 @@ pub struct NanoUsd(pub u64);
 impl NanoUsd {
     /// The highest credible cost of one attempt, $100,000. A 64-bit database column can then sum more than
     /// 90,000 attempts of this cost.
+    #[doc(hidden)]
     pub const MAX_CREDIBLE_COST: Self = Self(100_000_000_000_000);
 
     /// Returns the amount in dollars, for display only.

@@ -79,11 +79,19 @@ name! {
 
 /// The name of a target: one model at one provider, written `provider/model`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct TargetName {
     /// The provider.
     pub provider: ProviderName,
     /// The name of the model in the configuration.
     pub model: ModelName,
+}
+
+impl TargetName {
+    /// Creates the name of a model at a provider.
+    pub fn new(provider: impl Into<ProviderName>, model: impl Into<ModelName>) -> Self {
+        Self { provider: provider.into(), model: model.into() }
+    }
 }
 
 impl fmt::Display for TargetName {
@@ -103,7 +111,7 @@ impl FromStr for TargetName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('/') {
             Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
-                Ok(Self { provider: provider.into(), model: model.into() })
+                Ok(Self::new(provider, model))
             }
             _ => Err(TargetNameError(text.to_owned())),
         }

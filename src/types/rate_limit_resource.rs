@@ -2,6 +2,7 @@
 
 /// The resource whose limit was reached when a provider answered 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RateLimitResource {
     /// Requests.
     Requests,

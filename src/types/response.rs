@@ -8,6 +8,7 @@ use super::{Charged, Class, Completion, FailedAttempt, Failure, KeyLabel, NanoUs
 
 /// One attempt: one HTTP call to one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Attempt {
     // The aliases are the names in databases of earlier builds.
     /// The target of the call, whether or not it was sent.
@@ -87,6 +88,7 @@ impl Attempt {
 /// The outcome of an [`Attempt`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Outcome {
     /// A complete response.
     Answered,
@@ -171,7 +173,18 @@ impl AttemptLog {
 }
 
 /// The response to a request.
+///
+/// ```no_run
+/// # async fn example(pointsman: pointsman::Pointsman) -> Result<(), Box<dyn std::error::Error>> {
+/// use pointsman::Request;
+///
+/// let response = pointsman.send(Request::new("default", "Say hello.")).await?;
+/// println!("{} answered after {} calls: {}", response.target, response.attempts.calls(), response.text());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Response {
     /// The output of the model.
     pub completion: Completion,
@@ -188,9 +201,29 @@ pub struct Response {
     pub resends: u32,
 }
 
+impl Response {
+    /// Returns the text of the answer. For a JSON response format this is the JSON text, not yet validated.
+    pub fn text(&self) -> &str {
+        &self.completion.text
+    }
+}
+
 /// A request that no target answered.
+///
+/// ```no_run
+/// # async fn example(pointsman: pointsman::Pointsman) {
+/// use pointsman::{Class, Request};
+///
+/// match pointsman.send(Request::new("default", "Say hello.")).await {
+///     Ok(response) => println!("{}", response.text()),
+///     Err(error) if error.class() == Class::ContentFilter => println!("refused: {}", error.failure.message),
+///     Err(error) => println!("{error}; retry in {:?}", error.expected_wait),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{failure}")]
+#[non_exhaustive]
 pub struct RequestError {
     /// The failure that ended the request.
     pub failure: Failure,
@@ -206,6 +239,13 @@ pub struct RequestError {
     /// (the cool-down of a key, the open duration of a breaker) or [`Failure::retry_after`]. `None` if waiting
     /// does not help or a target is available at once.
     pub expected_wait: Option<Duration>,
+}
+
+impl RequestError {
+    /// Returns the class of the failure that ended the request.
+    pub fn class(&self) -> Class {
+        self.failure.class
+    }
 }
 
 impl From<Failure> for RequestError {

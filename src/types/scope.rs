@@ -3,6 +3,7 @@
 /// The scope of a failure, where its class does not determine it. It is not stored, because it matters only while
 /// the request is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Scope {
     /// Determined by the class: `auth` and `quota` affect the account, all others the request.
     #[default]
@@ -28,6 +29,7 @@ pub enum Scope {
 
 /// A request parameter that can be omitted or changed if the model does not support it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Parameter {
     /// The sampling temperature.
     Temperature,

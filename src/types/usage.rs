@@ -37,6 +37,7 @@ impl Sum for Tokens {
 /// Token usage of one call. Providers count differently (cached tokens included in the prompt or separate,
 /// reasoning included in the output or separate); `wire` converts them to this form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Usage {
     /// Input tokens, cached tokens included.
     pub input: Tokens,
@@ -51,6 +52,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Creates the usage of a call without cached tokens and without reasoning.
+    pub fn new(input: Tokens, output: Tokens) -> Self {
+        Self { input, output, ..Self::default() }
+    }
+
     /// Returns the sum of input and output.
     pub fn total(&self) -> Tokens {
         self.input + self.output
@@ -58,6 +64,7 @@ impl Usage {
 
     /// Validates the counts of one attempt. `None` if a count exceeds [`MAX_CREDIBLE_TOKENS`]: the usage and the
     /// cost are then unknown. Parts that exceed their total are clamped to it.
+    #[doc(hidden)]
     pub fn credible(self) -> Option<Self> {
         if self.input > MAX_CREDIBLE_TOKENS || self.output > MAX_CREDIBLE_TOKENS {
             return None;
@@ -85,8 +92,7 @@ mod tests {
 
     #[test]
     fn a_count_that_is_not_credible_is_unknown() {
-        let usage =
-            |input, output| Usage { input: Tokens(input), output: Tokens(output), ..Usage::default() };
+        let usage = |input, output| Usage::new(Tokens(input), Tokens(output));
         assert_eq!(usage(u64::MAX, 1).credible(), None);
         assert_eq!(usage(1, u64::MAX).credible(), None);
         assert_eq!(usage(10_000_000, 128_000).credible(), Some(usage(10_000_000, 128_000)));

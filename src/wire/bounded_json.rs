@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::count::NUMBER_KEY;
+use super::exact_number::NUMBER_KEY;
 
 /// The maximum number of values, nested ones included.
 const MAX_VALUES: usize = 1_000;

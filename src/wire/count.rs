@@ -2,13 +2,11 @@
 //!
 //! A malformed count never fails the response that contains it.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The map key under which serde_json presents a number of arbitrary precision.
-pub(super) const NUMBER_KEY: &str = "$serde_json::private::Number";
+use super::exact_number::read_number;
 
 /// The value of a token count field.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -97,18 +95,9 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count::Invalid)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                // With `exact-numbers`, serde_json presents a number as a map with its text.
-                match all.next_key::<Cow<'de, str>>()?.as_deref() {
-                    Some(NUMBER_KEY) => {
-                        let written = all.next_value::<String>()?;
-                        return Ok(written.parse().map_or(Count::Invalid, Count::Known));
-                    }
-                    Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
-                    None => return Ok(Count::Invalid),
-                }
-                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Count::Invalid)
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                let digits = read_number(all)?;
+                Ok(digits.and_then(|digits| digits.parse().ok()).map_or(Count::Invalid, Count::Known))
             }
         }
 

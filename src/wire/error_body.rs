@@ -1,4 +1,5 @@
-//! Finds the `error` in a response body, or the text of a body without one.
+//! Finds the `error` in a response body, or the text of a body without one; for the formats of Anthropic and
+//! Gemini.
 //!
 //! Accepts JSON of several structures, a web page, plain text and an empty body. Never fails.
 
@@ -8,9 +9,24 @@ use crate::types::{Cause, Class, Failure};
 
 use super::http_error;
 
+/// Classifies a response with an error status. `classify` knows the error codes of the format. A body without an
+/// `error` is classified by the status.
+pub(super) fn classify_body(
+    status: u16,
+    body: &[u8],
+    classify: impl FnOnce(Option<u16>, &Value) -> Failure,
+) -> Failure {
+    match ErrorBody::read(body) {
+        ErrorBody::Error(error) => classify(Some(status), &error),
+        ErrorBody::Text(text) => {
+            http_error::failure(http_error::class_of_status(status), Some(status), &text)
+        }
+    }
+}
+
 /// The content of an error body.
 #[derive(Debug, PartialEq)]
-pub(super) enum ErrorBody {
+enum ErrorBody {
     /// The value of `error`, an object or a string. The body may be an array around it.
     Error(Value),
     /// The text of any other body; may be empty.
@@ -18,7 +34,7 @@ pub(super) enum ErrorBody {
 }
 
 impl ErrorBody {
-    pub(super) fn read(body: &[u8]) -> Self {
+    fn read(body: &[u8]) -> Self {
         let mut json = match serde_json::from_slice(body) {
             Ok(Value::Array(mut all)) if !all.is_empty() => all.swap_remove(0),
             Ok(json) => json,
@@ -42,9 +58,8 @@ pub(super) fn error_message(error: &Value) -> &str {
 
 /// Creates the failure of a success response whose body is not an answer.
 pub(super) fn unreadable(body: &[u8], error: &serde_json::Error) -> Failure {
-    let start = String::from_utf8_lossy(&body[..body.len().min(64)]);
-    let message = if http_error::looks_like_html(&start) {
-        format!("received a web page instead of an answer: {}", http_error::plain_text(body))
+    let message = if http_error::is_web_page(body) {
+        http_error::web_page_message(body)
     } else {
         format!("cannot read the answer: {error}")
     };

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Completion, Failure, Prompt, Secret};
 
 use super::{
-    Dialect, HttpRequest, Progress, RateLimitHeaders, ReasoningTags, anthropic, gemini, openai_chat,
-    reset_time,
+    Dialect, HttpRequest, Progress, RateLimitHeaders, ReasoningTags, anthropic, gemini, http_error,
+    openai_chat, reset_time,
 };
 
 /// An API format.
@@ -92,6 +92,9 @@ impl Format {
 
     /// Classifies a response with an error status. An unreadable body is classified by the status.
     pub fn read_error(self, status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+        if let Some(page) = http_error::web_page_failure(status, body) {
+            return page;
+        }
         let now = reset_time::server_time(headers, now);
         match self {
             Self::Openai => openai_chat::read_error(status, headers, body, now),
@@ -193,6 +196,27 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Class, Scope};
+
+    #[test]
+    fn a_web_page_is_no_evidence_about_the_key_in_any_format() {
+        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+            let page = b"<html><title>Blocked</title></html>";
+            let failure = format.read_error(403, &HeaderMap::new(), page, SystemTime::UNIX_EPOCH);
+            assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{format:?}");
+            assert_eq!(&*failure.message, "received a web page instead of an answer: Blocked");
+        }
+    }
+
+    #[test]
+    fn empty_events_and_the_end_mark_of_another_format_do_not_end_an_answer() {
+        for format in [Format::Anthropic, Format::Gemini] {
+            let mut decoder = format.decoder(&Prompt::text("x"), &Dialect::default());
+            for data in ["", " ", "[DONE]"] {
+                assert_eq!(decoder.push_event(None, data), Ok(Progress::Waiting), "{format:?}: {data:?}");
+            }
+        }
+    }
 
     #[test]
     fn tags_are_stripped_by_default_only_for_openai_compatible_servers() {

@@ -21,8 +21,6 @@ use super::retry_after::{header_text, parse_count, parse_reset};
 
 /// The maximum window of a limit over one or a few seconds.
 const MAX_SHORT_WINDOW: Duration = Duration::from_secs(30);
-/// The maximum window of a limit per minute.
-const MAX_MINUTE_WINDOW: Duration = Duration::from_secs(70);
 
 /// The request limits of a gateway, by window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,7 +59,7 @@ impl GatewayLimits {
     fn add(&mut self, status: RateLimitStatus) {
         let slot = match status.window {
             LimitWindow::Fixed(window) if window <= MAX_SHORT_WINDOW => &mut self.short,
-            LimitWindow::Fixed(window) if window > MAX_MINUTE_WINDOW => &mut self.long,
+            LimitWindow::Fixed(window) if window > LimitWindow::MAX_MINUTE => &mut self.long,
             LimitWindow::Fixed(_) | LimitWindow::VendorDefault | LimitWindow::Unknown => &mut self.minute,
         };
         *slot = slot.or(Some(status));

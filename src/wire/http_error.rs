@@ -99,17 +99,24 @@ pub(super) fn apply_headers(mut failure: Failure, limits: &RateLimitHeaders, now
 /// Returns the failure if the response is a web page instead of an API error: it comes from a firewall, a login
 /// page or a proxy and is no evidence about the key. `None` for a status that is more specific.
 pub(super) fn web_page_failure(status: u16, body: &[u8]) -> Option<Failure> {
-    let start = String::from_utf8_lossy(&body[..body.len().min(64)]);
-    let is_page = looks_like_html(&start) || is_firewall_block(&start);
-    (matches!(status, 400 | 403 | 406 | 451) && is_page).then(|| {
-        let message = format!("received a web page instead of an answer: {}", plain_text(body));
-        failure(Class::ApiError, Some(status), &message).with_scope(Scope::Target)
-    })
+    let is_page = is_web_page(body) || is_firewall_block(body);
+    (matches!(status, 400 | 403 | 406 | 451) && is_page)
+        .then(|| failure(Class::ApiError, Some(status), &web_page_message(body)).with_scope(Scope::Target))
 }
 
 /// Detects the one-line response of Cloudflare's firewall to clients that are not browsers.
-fn is_firewall_block(start: &str) -> bool {
-    start.starts_with("error code: 10")
+fn is_firewall_block(body: &[u8]) -> bool {
+    body.starts_with(b"error code: 10")
+}
+
+/// Returns whether a body is a web page, as sent by a CDN or a login page.
+pub(super) fn is_web_page(body: &[u8]) -> bool {
+    looks_like_html(&String::from_utf8_lossy(&body[..body.len().min(64)]))
+}
+
+/// Returns the message about a body that is a web page.
+pub(super) fn web_page_message(body: &[u8]) -> String {
+    format!("received a web page instead of an answer: {}", plain_text(body))
 }
 
 /// Returns the text of a body that is not JSON; of an HTML page, its title.
@@ -128,8 +135,8 @@ pub(super) fn plain_text(body: &[u8]) -> String {
     title.filter(|title| !title.is_empty()).unwrap_or_else(|| "an HTML page".to_owned())
 }
 
-/// Returns whether a body is a web page, as sent by a CDN or a login page.
-pub(super) fn looks_like_html(text: &str) -> bool {
+/// Returns whether a text begins as HTML does.
+fn looks_like_html(text: &str) -> bool {
     let start = text.trim_start_matches('\u{feff}').trim_start();
     ["<!doctype", "<html", "<head", "<body"]
         .iter()

@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::count::NUMBER_KEY;
+use super::exact_number::read_number;
+use super::{bounded_json, surrogates};
 
 /// A field that should be a string, such as the id of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +30,12 @@ impl LenientText<'_> {
             Self::Text(text) => Some(text).filter(|text| !text.is_empty()).map(|text| &**text),
             Self::Number(number) => Some(number),
         }
+    }
+
+    /// Returns the value as a label of the response, such as its id: truncated, with the surrogates of a repaired
+    /// chunk restored.
+    pub(super) fn label(&self, mark: Option<char>) -> Option<String> {
+        self.as_str().map(|text| bounded_json::truncate_label(&surrogates::restore(text, mark)))
     }
 }
 
@@ -77,24 +84,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for LenientText<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
-                Ok(number(all)?.map_or(LenientText::Missing, |number| LenientText::Number(number.into())))
+                let digits = read_number(all)?;
+                Ok(digits.map_or(LenientText::Missing, |digits| LenientText::Number(digits.into())))
             }
         }
 
         from.deserialize_any(Reader)
     }
-}
-
-/// Parses a number that serde_json presents as a map (with `exact-numbers`); `None` for a real map, which is read
-/// to its end.
-pub(super) fn number<'de, A: MapAccess<'de>>(mut all: A) -> Result<Option<String>, A::Error> {
-    match all.next_key::<Cow<'de, str>>()?.as_deref() {
-        Some(NUMBER_KEY) => return all.next_value::<String>().map(Some),
-        Some(_) => all.next_value::<IgnoredAny>().map(|_| ())?,
-        None => return Ok(None),
-    }
-    while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-    Ok(None)
 }
 
 /// The index of one of several answers: a number, or a string with a number. Anything else is 0.

@@ -5,6 +5,8 @@
 
 use crate::types::{Failure, RateLimitResource};
 
+use super::phrases::contains_any;
+
 /// Phrases of messages and quota names, in lower case.
 const TOKEN_PHRASES: [&str; 6] =
     ["tokens per m", "tokens per s", "token_count", "tokensper", "(tpm)", "too many tokens"];
@@ -19,8 +21,7 @@ pub(super) fn limited_resource(failure: &Failure) -> Option<RateLimitResource> {
         Some(_) | None => {}
     }
     let message = failure.message.to_ascii_lowercase();
-    let any = |words: &[&str]| words.iter().any(|words| message.contains(words));
-    match (any(&TOKEN_PHRASES), any(&REQUEST_PHRASES)) {
+    match (contains_any(&message, &TOKEN_PHRASES), contains_any(&message, &REQUEST_PHRASES)) {
         (true, _) => Some(RateLimitResource::Tokens),
         (false, true) => Some(RateLimitResource::Requests),
         (false, false) => None,

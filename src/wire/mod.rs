@@ -14,6 +14,7 @@ mod count;
 mod dialect;
 mod echo;
 mod error_body;
+mod exact_number;
 #[cfg(test)]
 mod fixtures;
 mod format;

@@ -133,14 +133,19 @@ const SERVER_FAILURE_PHRASES: [&str; 6] = [
     "error occurred while processing your request",
 ];
 
+/// Returns whether a message contains one of the phrases.
+pub(super) fn contains_any(message: &str, phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| message.contains(phrase))
+}
+
 /// Returns whether a message, in lower case, reports that the server does not have the path.
 pub(super) fn is_no_endpoint(message: &str) -> bool {
-    NO_ENDPOINT_PHRASES.iter().any(|phrase| message.contains(phrase))
+    contains_any(message, &NO_ENDPOINT_PHRASES)
 }
 
 /// Returns the class of a message in lower case; `None` if the status decides.
 pub(super) fn class_of_message(message: &str, status: Option<u16>) -> Option<Class> {
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let any = |phrases: &[&str]| contains_any(message, phrases);
     let is_rejection = matches!(status, None | Some(400 | 403 | 413 | 422));
     let is_server_error = matches!(status, None | Some(500));
     let may_be_billing = matches!(status, None | Some(400..=403 | 412 | 422 | 429 | 500));
@@ -183,7 +188,7 @@ pub(super) fn is_long_period_limit(message: &str) -> bool {
     ];
     const PERIODS: [&str; 3] = ["daily", "weekly", "monthly"];
     const LIMITED_NOUNS: [&str; 6] = ["limit", "quota", "request", "token", "usage", "call"];
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let any = |phrases: &[&str]| contains_any(message, phrases);
     let is_periodic = PERIODS.iter().any(|period| {
         let mut rests = message.match_indices(period).map(|(at, _)| &message[at + period.len()..]);
         rests.any(|rest| {

@@ -12,3 +12,9 @@ pub enum Progress {
     /// The end mark: no more events are expected.
     Ended,
 }
+
+/// Returns whether the data of an event is empty or OpenAI's end mark, in a format that has neither. Some gateways
+/// send empty keep-alives, and some end every stream with the mark.
+pub(super) fn is_filler(data: &str) -> bool {
+    data.trim().is_empty() || data == "[DONE]"
+}

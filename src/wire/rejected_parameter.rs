@@ -5,6 +5,8 @@
 
 use crate::types::Parameter;
 
+use super::phrases::contains_any;
+
 /// Phrases about a parameter that is not supported.
 const REJECTIONS: [&str; 12] = [
     "unsupported",
@@ -64,14 +66,13 @@ const UNSUPPORTED_CODES: [&str; 3] = ["unsupported_parameter", "unknown_paramete
 /// No other parameters are ever omitted, because a request without its messages, model or safety settings has
 /// another meaning.
 pub(super) fn in_message(message: &str) -> Option<Parameter> {
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    if any(&SCHEMA_TOO_COMPLEX) {
+    if contains_any(message, &SCHEMA_TOO_COMPLEX) {
         return Some(Parameter::ResponseFormat);
     }
     if let Some(parameter) = unknown_parameter(message) {
         return Some(parameter);
     }
-    if !any(&REJECTIONS) {
+    if !contains_any(message, &REJECTIONS) {
         return None;
     }
     let named = |name: &str| {
@@ -100,7 +101,8 @@ pub(super) fn in_message(message: &str) -> Option<Parameter> {
 /// Returns the parameter that a body names in `param`, if its `code` or its message (in lower case) rejects it.
 pub(super) fn in_field(param: &str, code: Option<&str>, message: &str) -> Option<Parameter> {
     let is_rejected = code.is_some_and(|code| UNSUPPORTED_CODES.contains(&code))
-        || UNKNOWN_PARAMETER.iter().chain(&UNSUPPORTED).any(|phrase| message.contains(phrase));
+        || contains_any(message, &UNKNOWN_PARAMETER)
+        || contains_any(message, &UNSUPPORTED);
     is_rejected.then(|| parameter_named(param)).flatten()
 }
 

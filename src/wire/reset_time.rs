@@ -55,12 +55,21 @@ pub(super) fn until_epoch(number: f64, now: SystemTime) -> Option<Duration> {
 pub(super) fn until_time_in_message(message: &str, now: SystemTime) -> Option<Duration> {
     const OPENINGS: [&str; 6] =
         ["access on ", "again on ", "again at ", "again after ", "reset at ", "resets at "];
+    find_after(message, &OPENINGS, |rest| credible_wait(seconds_of(leading_timestamp(rest)?), now))
+}
+
+/// Returns the first value that `parse` reads from the lower-case text after one of the openings.
+pub(super) fn find_after<T>(
+    message: &str,
+    openings: &[&str],
+    parse: impl FnMut(&str) -> Option<T>,
+) -> Option<T> {
     // ASCII lower case keeps all byte positions.
     let lower = message.to_ascii_lowercase();
-    let mut rests = OPENINGS
+    let mut rests = openings
         .iter()
         .flat_map(|opening| lower.match_indices(opening).map(|(at, _)| &lower[at + opening.len()..]));
-    rests.find_map(|rest| credible_wait(seconds_of(leading_timestamp(rest)?), now))
+    rests.find_map(parse)
 }
 
 /// Returns the time until midnight in the Pacific time zone, when Google's daily quotas reset.

@@ -56,12 +56,7 @@ pub(super) fn parse_protobuf_duration(text: &str) -> Option<Duration> {
 pub(super) fn wait_in_message(message: &str) -> Option<Duration> {
     const OPENINGS: [&str; 5] =
         ["try again in ", "retry in ", "try again after ", "retry after ", "please wait "];
-    // ASCII lower case keeps all byte positions.
-    let lower = message.to_ascii_lowercase();
-    let mut rests = OPENINGS
-        .iter()
-        .flat_map(|opening| lower.match_indices(opening).map(|(at, _)| &lower[at + opening.len()..]));
-    rests.find_map(|rest| parse_prefix(rest).map(|(wait, _)| wait))
+    reset_time::find_after(message, &OPENINGS, |rest| parse_prefix(rest).map(|(wait, _)| wait))
 }
 
 /// Parses a duration such as `1h10m17.5s`, `6 seconds` or `1 hour and 5 minutes` at the start; returns the rest

@@ -4,10 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::schema_rules::{LARGE_ENUM_VALUES, Recursion, SchemaRules};
-
-/// The maximum number of schemas visited, so that references that fan out cannot take long.
-const MAX_SCHEMAS: usize = 20_000;
+use super::schema_rules::{LARGE_ENUM_VALUES, MAX_SCHEMAS, Recursion, SchemaRules};
 
 impl SchemaRules {
     /// Returns whether the vendor accepts `schema` unchanged.

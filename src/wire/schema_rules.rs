@@ -48,6 +48,10 @@ pub(super) struct SchemaRules {
 /// The number of values of one `enum` above which their characters are limited.
 pub(super) const LARGE_ENUM_VALUES: usize = 250;
 
+/// The maximum number of schemas that a check visits or a translation writes, so that references that fan out
+/// cannot take long.
+pub(super) const MAX_SCHEMAS: usize = 20_000;
+
 /// Whether a schema may refer to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recursion {

@@ -6,6 +6,7 @@
 
 use crate::types::{Class, Failure, Scope};
 
+use super::phrases::contains_any;
 use super::rejected_parameter;
 
 /// Codes about the key or its account, for any status.
@@ -117,7 +118,7 @@ const ABOVE_LIMIT_PHRASES: [&str; 4] =
 pub(super) fn refine(mut failure: Failure) -> Failure {
     let message = failure.message.to_ascii_lowercase();
     let code = failure.code.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let has = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let has = |phrases: &[&str]| contains_any(&message, phrases);
     match failure.class {
         Class::Auth | Class::NotFound if has(&FILE_PHRASES) => {
             failure.class = Class::ApiError;
@@ -155,9 +156,9 @@ fn is_certain_key_rejection(status: Option<u16>, code: &str) -> bool {
 
 /// Returns whether the message of a payment error does not mention payment.
 fn is_vague(message: &str) -> bool {
-    !["balance", "credit", "quota", "billing", "payment", "insufficient", "fund", "recharge", "arrear"]
-        .iter()
-        .any(|word| message.contains(word))
+    const PAYMENT_WORDS: [&str; 9] =
+        ["balance", "credit", "quota", "billing", "payment", "insufficient", "fund", "recharge", "arrear"];
+    !contains_any(message, &PAYMENT_WORDS)
 }
 
 #[cfg(test)]

@@ -57,6 +57,11 @@ pub(super) fn repair(json: &str) -> Option<Repaired> {
     found.then_some(Repaired { json: repaired, mark })
 }
 
+/// Repairs a complete body; `None` if it has no lone surrogates or is not UTF-8.
+pub(super) fn repair_body(body: &[u8]) -> Option<Repaired> {
+    str::from_utf8(body).ok().and_then(repair)
+}
+
 /// Returns the surrogate of an escape at the start of `text`.
 fn surrogate(text: &str) -> Option<u16> {
     let digits = text.get(..ESCAPE_BYTES)?.strip_prefix("\\u")?;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::schema_rules::SchemaRules;
+use super::schema_rules::{MAX_SCHEMAS, SchemaRules};
 
 /// Keywords beside a `$ref` that do not affect validation.
 const ANNOTATIONS: [&str; 8] =
@@ -16,9 +16,6 @@ const ANNOTATIONS: [&str; 8] =
 
 /// The maximum depth to which references are followed. A deeper reference stays, without annotations.
 const MAX_REFERENCE_DEPTH: usize = 8;
-
-/// The maximum number of schemas written, so that references that fan out end.
-const MAX_SCHEMAS: usize = 20_000;
 
 /// The maximum number of values copied in place of references. An enum alone may have thousands, and each
 /// property may refer to it.

@@ -53,11 +53,7 @@ fn simulate(settings: &str) -> Simulator {
 async fn charged(simulator: &Simulator) -> NanoUsd {
     wait_until("all calls of the simulator have ended", || simulator.counts().in_flight == 0).await;
     let counts = simulator.counts();
-    let usage = Usage {
-        input: Tokens(counts.input_tokens),
-        output: Tokens(counts.output_tokens),
-        ..Usage::default()
-    };
+    let usage = Usage::new(Tokens(counts.input_tokens), Tokens(counts.output_tokens));
     PRICE.cost(&usage).unwrap()
 }
 
@@ -205,7 +201,8 @@ async fn a_cap_on_a_target_without_a_price_is_refused_before_any_call() {
         let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
         let (sink, _lines) = Sink::channel().unwrap();
         let source = Source::values("items", items(3));
-        let options = RunOptions { max_cost, ..RunOptions::default() };
+        let mut options = RunOptions::new();
+        options.max_cost = max_cost;
         pointsman.run_with(pipeline, source, RunOutput::new(sink), &options).await
     };
     let refused = start(&pointsman, Some(dollars(1.0).into())).await.unwrap_err().to_string();
@@ -264,7 +261,7 @@ async fn a_stopped_run_books_nothing_for_calls_that_were_not_sent() {
         let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let out = Destination::file(folder.path().join(format!("{round}.jsonl")), &[]).unwrap();
         let sink = Sink::results(out, Format::Jsonl, &steps).unwrap();
-        let options = ResumeOptions { identity: format!("round {round}"), ..options.clone() };
+        let options = options.clone().with_identity(format!("round {round}"));
         let prepared = pointsman.prepare_run(&pipeline, options).await.unwrap();
         let source = Source::values("items", items(20_000));
         let mut run = pointsman.run_stored(pipeline, source, RunOutput::new(sink), prepared).await.unwrap();

@@ -137,7 +137,7 @@ fn check_fails_when_run_would_with_the_same_message() {
     let mixed = "[provider.p]\nbase_url = \"http://127.0.0.1:9/v1\"\n[provider.p.models.m]\n[provider.s]\n\
                  base_url = \"simulator\"\n[route.default]\ntargets = [\"p/m\", \"s/any\"]\n";
     for (config, words) in [
-        (keyless, ["route `default` has no usable key", "set P_KEY, or add --simulate"]),
+        (keyless, ["route `default` has no usable key", "set P_KEY, or simulate the answers (--simulate)"]),
         (unpriced, ["p/m has no price", "write price"]),
         (mixed, ["config.toml:7:19", "mixes real targets with the simulated `s/any`"]),
     ] {

@@ -13,11 +13,11 @@ mod example;
 /// Starts the library with a simulated provider and this additional configuration.
 fn start(simulator: &str) -> Pointsman {
     let config = format!("[provider.simulated]\nbase_url = 'simulator'\n{simulator}");
-    Pointsman::start(&Config::parse("config.toml", &config, &|_| None).unwrap()).unwrap()
+    Pointsman::start_blocking(&Config::parse("config.toml", &config, &|_| None).unwrap()).unwrap()
 }
 
 async fn post(pointsman: &Pointsman, request: TestRequest) -> (StatusCode, Value) {
-    let data = web::Data::new(pointsman.clone());
+    let data = web::Data::new(pointsman.router());
     let app = App::new().app_data(data).route("/summary", web::post().to(example::summary));
     let service = init_service(app).await;
     let response = call_service(&service, request.uri("/summary").method(Method::POST).to_request()).await;
@@ -74,7 +74,7 @@ async fn a_failure_has_a_status_a_class_and_a_message() {
 #[actix_web::test]
 async fn after_a_drain_requests_are_refused_as_unavailable() {
     let pointsman = start("");
-    pointsman.drain(tokio::time::Instant::now() + std::time::Duration::from_secs(5)).await;
+    pointsman.drain(std::time::Duration::from_secs(5)).await;
     let (status, answer) = post(&pointsman, plain("The points froze at six.")).await;
     assert_eq!((status, &answer["error"]["class"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("cancelled")));
 }

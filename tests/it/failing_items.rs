@@ -162,8 +162,7 @@ async fn with_give_up_items_that_hold_longer_than_max_hold_fail() {
     let simulator = start_faulty_simulator([Fault::new(FaultKind::ServerError)]);
     let config =
         format!("{}{QUICK_RETRY}[run]\nmax_hold = \"1s\"\n", provider_config("a", &simulator, QUICK_BREAKER));
-    let pause = PauseOptions { give_up: true, ..PauseOptions::default() };
-    let options = RunOptions { pause, ..RunOptions::default() };
+    let options = RunOptions::new().with_pause(PauseOptions::new().with_give_up(true));
     let finished = run_pipeline_with(&start_pointsman(&config), STEP, 6, options).await;
     let report = &finished.report;
     assert_eq!(

@@ -195,7 +195,7 @@ async fn no_hedge_is_sent_during_a_drain() {
         async move { send_request(&pointsman, "r", "The last request.").await }
     });
     wait_until("the call is in flight", || slow.counts().in_flight == 1).await;
-    pointsman.drain(Instant::now() + Duration::from_secs(5)).await;
+    pointsman.drain(Duration::from_secs(5)).await;
     assert_eq!(attempt_summary(&request.await.unwrap()), "a:ok");
     assert_eq!(other.counts().requests, 0);
 }
@@ -205,7 +205,7 @@ fn start_with_unresponsive_after(config: &str, unresponsive_after: Duration) -> 
     let mut config =
         Config::parse("test.toml", config, &lookup_key).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     config.retry.unresponsive_after = unresponsive_after;
-    Pointsman::start_with(&config, &lookup_key).unwrap_or_else(|error| panic!("{error}"))
+    Pointsman::start_blocking_with(&config, lookup_key).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pointsman::guard::SharedBudget;
-use pointsman::router::Request;
 use pointsman::run::{Report, RunOutcome, RunOutput};
 use pointsman::runtime::{Error, Pointsman, ResumeOptions, RunHandle};
 use pointsman::simulator::{Simulator, Vendor};
@@ -18,7 +17,7 @@ use pointsman::store::{self, RunNumber, RunState, Sqlite, Store};
 use pointsman::supervisor;
 use pointsman::types::{Class, NanoUsd, Spend};
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::support::*;
 
@@ -86,7 +85,7 @@ async fn assert_closed(store: &dyn Store, run: RunNumber) -> RunState {
 }
 
 async fn drain(pointsman: &Pointsman, time: Duration) {
-    timeout(MAX_TEST_WAIT, pointsman.drain(Instant::now() + time)).await.unwrap();
+    timeout(MAX_TEST_WAIT, pointsman.drain(time)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,7 +103,7 @@ async fn a_drain_past_its_deadline_books_the_calls_that_it_aborted_and_closes_it
             wait_until("calls are in flight", || simulator.counts().in_flight >= 4).await;
         }
         drain(&pointsman, Duration::ZERO).await;
-        let number = run.number().unwrap();
+        let number = run.id().unwrap();
         let sent = simulator.counts().requests - before;
         let now = booked_spend(&*options.store, number).await.total();
         assert!(now >= spent, "booked spend was lost");
@@ -122,10 +121,7 @@ async fn a_request_that_a_drain_aborts_counts_in_its_budget_as_possibly_charged(
     let simulator = simulator_with("latency = \"1h\"");
     let pointsman = start_pointsman(&priced_config(&simulator));
     let budget = SharedBudget::for_run(None, Spend::default(), false);
-    let request = Request {
-        budget: Some(budget.clone()),
-        ..new_request("default", "Hello?", Duration::from_secs(3_600))
-    };
+    let request = new_request("default", "Hello?", Duration::from_secs(3_600)).with_budget(budget.clone());
     let client = pointsman.clone();
     let sending = spawn(async move { client.send(request).await });
     wait_until("the call is in flight", || simulator.counts().in_flight == 1).await;
@@ -193,15 +189,9 @@ async fn a_prepared_run_that_is_never_started_blocks_no_other_run_of_its_store()
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
     let _unused = pointsman.prepare_run(&pipeline, options.clone()).await.unwrap();
     let late = pointsman.prepare_run(&pipeline, options.clone()).await.unwrap();
-    let other = start_stored_run(
-        &pointsman,
-        &ResumeOptions { identity: "other".into(), ..options.clone() },
-        3,
-        no_output(),
-    )
-    .await;
+    let other = start_stored_run(&pointsman, &options.clone().with_identity("other"), 3, no_output()).await;
     let same = start_stored_run(&pointsman, &options, 3, no_output()).await;
-    let numbers = (other.unwrap().number(), same.unwrap().number());
+    let numbers = (other.unwrap().id(), same.unwrap().id());
     assert_eq!(numbers, (Some(RunNumber(1)), Some(RunNumber(2))));
     // Of two starts of the same run, the second finds it in use.
     let second = pointsman.run_stored(pipeline, items(3), no_output(), late).await;
@@ -235,7 +225,7 @@ async fn start_blocked_run(
 ) -> (RunHandle, tokio::sync::mpsc::Receiver<pointsman::sink::Line>) {
     let (sink, lines) = Sink::channel().unwrap();
     let run = start_stored_run(pointsman, options, 2_000, RunOutput::new(sink)).await.unwrap();
-    let mut progress = run.progress();
+    let mut progress = run.watch_progress();
     let is_blocked = progress.wait_for(|now| now.items.completed > 300 && now.in_flight == 0);
     timeout(MAX_TEST_WAIT, is_blocked).await.unwrap().unwrap();
     (run, lines)
@@ -319,13 +309,13 @@ async fn the_progress_of_a_run_ends_with_it() {
     let pointsman = start_pointsman(&priced_config(&simulator));
     let options = ResumeOptions::new(store(folder.path()).await, "hosted");
     let mut run = start_stored_run(&pointsman, &options, 5, no_output()).await.unwrap();
-    let mut progress = run.progress();
+    let mut progress = run.watch_progress();
     let progress_end = async { while progress.changed().await.is_ok() {} };
     timeout(MAX_TEST_WAIT, progress_end).await.unwrap();
     let report = timeout(MAX_TEST_WAIT, run.report()).await.unwrap().unwrap();
     assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 5));
     // A later receiver gets the last progress, and then the end.
-    let mut late_progress = run.progress();
+    let mut late_progress = run.watch_progress();
     assert_eq!(late_progress.borrow().items.completed, 5);
     assert!(timeout(MAX_TEST_WAIT, late_progress.changed()).await.unwrap().is_err());
 }

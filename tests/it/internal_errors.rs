@@ -102,7 +102,7 @@ async fn an_item_whose_actor_panics_twice_keeps_its_answers() {
 
     // Stored answers are not requested again, even after two more panics.
     let sent = simulator.counts().requests;
-    let options = ResumeOptions { retry: Some(Vec::new()), ..options };
+    let options = options.with_retry([]);
     let armed = arm(Plan::new(1).at("item.answered", 1).at("item.sends_request", 5));
     let (_, line) = run(&pointsman, TWO_STEPS, &options).await;
     drop(armed);
@@ -152,11 +152,7 @@ async fn calls_whose_answers_could_not_be_stored_are_booked() {
     assert!(report.store_error.is_some_and(|error| error.contains("panicked repeatedly")));
     wait_until("the simulator is idle", || simulator.counts().in_flight == 0).await;
     let counts = simulator.counts();
-    let usage = Usage {
-        input: Tokens(counts.input_tokens),
-        output: Tokens(counts.output_tokens),
-        ..Usage::default()
-    };
+    let usage = Usage::new(Tokens(counts.input_tokens), Tokens(counts.output_tokens));
     let known: Spend = options.store.spent_by(RunNumber(1)).await.unwrap().into_values().sum();
     assert_eq!(
         (counts.requests, known),

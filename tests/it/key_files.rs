@@ -124,7 +124,7 @@ async fn a_run_that_holds_for_its_key_continues_when_the_key_file_has_a_new_one(
         start_pointsman(&provider_config("a", &simulator, &format!("{}{LONG_TIMEOUTS}", secret.keys())));
     let steps = "[[step]]\nname = \"s\"\nprompt = \"Greet {{ item.id }}.\"\n";
     let started = start_run(&pointsman, steps, 50, RunOptions::default()).await;
-    let progress = started.run.progress();
+    let progress = started.run.watch_progress();
     let holds_for_an_hour = || {
         let seconds = progress.borrow().holding.as_ref().and_then(|holding| holding.until_in_seconds);
         seconds.is_some_and(|seconds| seconds > 3_000.0)

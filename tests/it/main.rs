@@ -35,6 +35,7 @@ mod untrusted_data;
 mod budget;
 mod concurrency;
 mod embed;
+mod example_actor;
 mod failed_generation;
 mod failover;
 mod hedge;

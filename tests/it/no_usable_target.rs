@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use pointsman::router::Request;
 use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, FaultKind, Settings};
 use pointsman::types::{Class, Priority, RequestError, Response};
@@ -17,7 +16,7 @@ breaker = { consecutive_failures = 3, min_requests = 1000, open_duration = "5s",
 /// Sends an interactive request with a timeout of 20 s.
 async fn send_interactive(pointsman: &Pointsman, text: &str) -> Result<Response, Box<RequestError>> {
     let request = new_request("default", text, Duration::from_secs(20));
-    pointsman.send(Request { priority: Priority::Interactive, ..request }).await
+    pointsman.send(request.with_priority(Priority::Interactive)).await
 }
 
 /// Returns the class, retry-after and expected wait of a request that fails without an attempt.

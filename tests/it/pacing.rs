@@ -4,10 +4,11 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use pointsman::router::Request;
 use pointsman::simulator::{
     AccountLimits, BucketSize, Fault, FaultKind, OutputAccounting, RetryAfter, Settings, Simulator,
 };
-use pointsman::types::{Class, Outcome, Prompt};
+use pointsman::types::{Class, Outcome, Priority, Prompt};
 use tokio::time::Instant;
 
 use super::scripted_server::{ScriptedServer, stream};
@@ -163,11 +164,8 @@ async fn token_limits_are_never_exceeded() {
     let pointsman = start_pointsman(&provider_config("a", &simulator, &more));
     // About 200 tokens each, and the limit is a thousand per second.
     let requests = (0..16).map(|number| {
-        let mut request =
-            new_request("default", &format!("{number} {}", "word ".repeat(80)), Duration::from_secs(20));
-        request.prompt =
-            std::sync::Arc::new(Prompt { max_tokens: Some(100), ..Prompt::clone(&request.prompt) });
-        pointsman.send(request)
+        let text = format!("{number} {}", "word ".repeat(80));
+        pointsman.send(limited_request(&text, 100))
     });
     let start = Instant::now();
     let results = futures_util::future::join_all(requests).await;
@@ -180,12 +178,17 @@ async fn token_limits_are_never_exceeded() {
     assert!(took > used - 1.0 && took < used * 1.4, "{used} s worth of tokens took {took} s");
 }
 
+/// Returns a batch request with this `max_tokens` and a timeout of 20 s.
+fn limited_request(text: &str, max_tokens: u32) -> Request {
+    Request::new("default", Prompt::text(text).with_max_tokens(max_tokens))
+        .with_priority(Priority::Batch)
+        .with_deadline(Duration::from_secs(20))
+}
+
 /// Returns a request of a step with this `max_tokens`.
-fn step_request(step: &str, text: &str, max_tokens: u32) -> pointsman::router::Request {
-    let mut request = new_request("default", text, Duration::from_secs(20));
+fn step_request(step: &str, text: &str, max_tokens: u32) -> Request {
+    let mut request = limited_request(text, max_tokens);
     request.context.step = Some(step.into());
-    request.prompt =
-        std::sync::Arc::new(Prompt { max_tokens: Some(max_tokens), ..Prompt::clone(&request.prompt) });
     request
 }
 
@@ -322,9 +325,8 @@ async fn send_for(seconds: u64, pointsman: &pointsman::Pointsman) -> usize {
     let end = Instant::now() + Duration::from_secs(seconds);
     let numbers = (0_usize..).take_while(|_| Instant::now() < end);
     let requests = futures_util::stream::iter(numbers).map(|number| {
-        let mut request = new_request("default", &format!("Request {number}."), Duration::from_secs(10));
-        request.priority = pointsman::types::Priority::Interactive;
-        pointsman.send(request)
+        let request = Request::new("default", format!("Request {number}."));
+        pointsman.send(request.with_deadline(Duration::from_secs(10)))
     });
     requests.buffer_unordered(50).filter(|result| std::future::ready(result.is_ok())).count().await
 }

@@ -221,8 +221,8 @@ async fn every_attached_text_is_sent_in_a_form_that_the_vendor_accepts() {
         let names: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let sink = Sink::results(Destination::file(&out, &[]).unwrap(), Format::Jsonl, &names).unwrap();
         let values = endings.into_iter().map(|ending| serde_json::json!({ "id": ending }));
-        let output = RunOutput { lines: sink, rejects: None, ordered: false };
-        let mut run = pointsman.run(pipeline, Source::values("items", values), output).await.unwrap();
+        let source = Source::values("items", values);
+        let mut run = pointsman.run(pipeline, source, RunOutput::new(sink)).await.unwrap();
         let report = run.report().await.unwrap();
         let lines = std::fs::read_to_string(&out).unwrap();
         assert_eq!((report.items.completed, report.items.failed), (6, 0), "{format}: {lines}");

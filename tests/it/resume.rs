@@ -139,7 +139,7 @@ async fn a_cancelled_run_resumes_and_repeats_no_answered_step() {
     }
     let report = first.report().await.unwrap();
     assert_eq!(report.outcome, RunOutcome::Interrupted);
-    let totals = options.store.totals(first.number().unwrap()).await.unwrap();
+    let totals = options.store.totals(first.id().unwrap()).await.unwrap();
     assert_eq!(totals.finished(), lines, "a line is written after its item is stored");
 
     // Calls are counted when they are sent. The simulator may receive an aborted call later.
@@ -153,7 +153,7 @@ async fn a_cancelled_run_resumes_and_repeats_no_answered_step() {
     let answers = totals.usage.calls;
     let needed = 1_200;
     assert_eq!(provider().calls - before, needed - answers);
-    assert_eq!(options.store.totals(first.number().unwrap()).await.unwrap().usage.calls, needed);
+    assert_eq!(options.store.totals(first.id().unwrap()).await.unwrap().usage.calls, needed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -125,12 +125,12 @@ async fn two_runs_of_one_process_get_half_of_the_capacity_of_their_provider_each
     let first = start_run(&pointsman, "first", steps, 10_000).await;
     wait_until("the first run uses the whole capacity", || server.prompts().len() == CONCURRENCY).await;
     // Progress is computed only while a receiver exists.
-    let first_progress = first.progress();
+    let first_progress = first.watch_progress();
     let window = |progress: &watch::Receiver<Progress>| progress.borrow().max_in_flight;
     wait_until("the window of the first run is known", || window(&first_progress) >= CONCURRENCY).await;
     let whole = window(&first_progress);
     let mut second = start_run(&pointsman, "second", steps, 10_000).await;
-    let both = [first_progress.clone(), second.progress()];
+    let both = [first_progress.clone(), second.watch_progress()];
     wait_until("each run has half of the window", || both.each_ref().map(window) == [whole.div_ceil(2); 2])
         .await;
     for answered in 0..4 * CONCURRENCY {

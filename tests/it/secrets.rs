@@ -203,7 +203,7 @@ async fn debug_output_of_the_public_types_shows_no_secret() {
         config(&server.url()).replace("file:key", &format!("file:{}", folder.path().join("key").display()));
     let config = Config::parse("c", &text, &env).unwrap();
     let resolved = config.resolve(&env).unwrap();
-    let pointsman = Pointsman::start_with(&config, &env).unwrap();
+    let pointsman = Pointsman::start_with(&config, env).await.unwrap();
     let response = send_request(&pointsman, "default", "What is your key?").await.unwrap();
     let shown = format!(
         "{config:?} {resolved:?} {pointsman:?} {response:#?} {:?}",

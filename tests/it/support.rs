@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman::config::Config;
@@ -13,9 +12,7 @@ use pointsman::runtime::{Pointsman, RunHandle, RunOptions};
 use pointsman::simulator::{Fault, Settings, Simulator, Vendor};
 use pointsman::sink::{Destination, Format, Sink};
 use pointsman::source::Source;
-use pointsman::types::{
-    Attempt, AttemptLog, Class, Outcome, Priority, Prompt, RequestContext, RequestError, Response,
-};
+use pointsman::types::{Attempt, AttemptLog, Class, Outcome, Priority, RequestError, Response};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -70,7 +67,7 @@ pub(crate) fn provider_config_at(name: &str, url: &str, more: &str) -> String {
 pub(crate) fn start_pointsman(config: &str) -> Pointsman {
     let config =
         Config::parse("test.toml", config, &lookup_key).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    Pointsman::start_with(&config, &lookup_key).unwrap_or_else(|error| panic!("{error}"))
+    Pointsman::start_blocking_with(&config, lookup_key).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Returns the value of a key variable.
@@ -80,17 +77,7 @@ pub(crate) fn lookup_key(name: &str) -> Option<String> {
 
 /// Returns a batch request along `route` with this timeout.
 pub(crate) fn new_request(route: &str, text: &str, timeout: Duration) -> Request {
-    Request {
-        prompt: Arc::new(Prompt::text(text)),
-        route: route.into(),
-        priority: Priority::Batch,
-        context: RequestContext::default(),
-        deadline: Instant::now() + timeout,
-        counts: None,
-        budget: None,
-        memory: pointsman::guard::HeldMemory::default(),
-        stop: None,
-    }
+    Request::new(route, text).with_priority(Priority::Batch).with_deadline(timeout)
 }
 
 /// Sends a request along `route` with a timeout of 20 s.
@@ -134,6 +121,7 @@ pub(crate) fn attempt_summary(result: &Result<Response, Box<RequestError>>) -> S
             Outcome::Superseded => "superseded",
             Outcome::BrokenOff => "broken_off",
             Outcome::Lost(_) => "lost",
+            _ => "unknown outcome",
         };
         format!("{}:{outcome}", attempt.target.provider)
     };
@@ -207,8 +195,8 @@ pub(crate) async fn start_run(
     let names: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
     let sink = Sink::results(Destination::file(&out, &[]).unwrap(), Format::Jsonl, &names).unwrap();
     let values = (0..items).map(|number| serde_json::json!({ "id": format!("item-{number}") }));
-    let output = RunOutput { lines: sink, rejects: None, ordered: false };
-    let run = pointsman.run_with(pipeline, Source::values("items", values), output, &options).await.unwrap();
+    let source = Source::values("items", values);
+    let run = pointsman.run_with(pipeline, source, RunOutput::new(sink), &options).await.unwrap();
     StartedRun { run, out, _folder: folder }
 }
 

@@ -73,7 +73,7 @@ async fn while_another_process_locks_the_database_at_most_two_windows_of_answers
     let items = (0..2_000).map(|id| json!({ "id": id, "text": "thing" }));
     let source = Source::values("items", items);
     let mut run = pointsman.run_stored(pipeline, source, RunOutput::new(sink), prepared_run).await.unwrap();
-    let mut progress = run.progress();
+    let mut progress = run.watch_progress();
     wait_until("the run is active", || simulator.counts().requests > 200).await;
 
     let path = folder.path().join("a.db");
@@ -89,7 +89,7 @@ async fn while_another_process_locks_the_database_at_most_two_windows_of_answers
         }
     }
     let sent = simulator.counts().requests;
-    let durable = store.totals(run.number().unwrap()).await.unwrap().finished();
+    let durable = store.totals(run.id().unwrap()).await.unwrap().finished();
     assert!(
         sent < 2_000 && sent - durable <= 2 * window as u64,
         "{sent} sent, {durable} stored, a window of {window}"

@@ -132,7 +132,7 @@ fn requests_in_flight_survive_a_router_whose_thread_dies() {
         let b = targets[1].provider.clone();
         let route = RouteHandle { policy: Policy::Priority, targets, ..RouteHandle::default() };
         let routes = [("default".into(), route)].into();
-        let router = Router::new(routes, RetrySettings::default(), runtime.handle().clone(), Arc::default());
+        let router = Router::new(routes, RetrySettings::default(), Arc::default());
         let slot = Slot::default();
         let make = move |_: &mut Context<Router>| router.next_incarnation();
         let spec = ChildSpec::in_place("router", slot.clone(), make).on([first.handle(), second.handle()]);

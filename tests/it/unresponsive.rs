@@ -37,7 +37,7 @@ fn start_scaled(config: &str) -> Pointsman {
             new_step: Duration::from_millis(1_000),
         };
     }
-    Pointsman::start_with(&config, &lookup_key).unwrap_or_else(|error| panic!("{error}"))
+    Pointsman::start_blocking_with(&config, lookup_key).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Returns a configuration with two targets, the first preferred, each with these limits.

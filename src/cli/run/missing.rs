@@ -29,7 +29,7 @@ impl Session<'_> {
 
     /// Shows that there is nothing to do, and returns the exit code; `None` if there is something to do.
     pub(super) fn up_to_date(&self, prepared: &PreparedRun) -> Option<Exit> {
-        let number = prepared.number().filter(|_| prepared.is_up_to_date() && self.target.retry.is_none())?;
+        let number = prepared.id().filter(|_| prepared.is_up_to_date() && self.target.retry.is_none())?;
         let before = prepared.earlier_totals();
         let rejected = prepared.rejected_before();
         let out = self.args.out.display();
@@ -51,7 +51,7 @@ impl Session<'_> {
 
     /// Returns which items a run has not processed, besides those that are retried; `None` if there are none.
     pub(super) fn missing(&self, prepared: &PreparedRun) -> Option<String> {
-        let number = prepared.number()?;
+        let number = prepared.id()?;
         let store_option = self.store_option();
         if !prepared.is_still_complete() {
             return Some(format!(

@@ -4,6 +4,7 @@ use std::ops::{AddAssign, Sub, SubAssign};
 
 use tokio::time::Instant;
 
+use crate::guard::second_slots::SecondSlots;
 use crate::types::RateLimitResource;
 
 /// Calls and the tokens that they use.
@@ -63,42 +64,27 @@ const WINDOW_SECONDS: u64 = 60;
 
 /// What was sent in the last minute and not rejected, by second.
 #[derive(Debug)]
-pub(super) struct LastMinute {
-    origin: Instant,
-    /// For each slot, the second that it was last used for, from 1, and what was sent in it.
-    slots: [(u64, Amount); WINDOW_SECONDS as usize],
-}
+pub(super) struct LastMinute(SecondSlots<Amount, { WINDOW_SECONDS as usize }>);
 
 impl LastMinute {
     pub(super) fn new(now: Instant) -> Self {
-        Self { origin: now, slots: [(0, Amount::default()); WINDOW_SECONDS as usize] }
+        Self(SecondSlots::new(now))
     }
 
     pub(super) fn add(&mut self, amount: Amount, now: Instant) {
-        let second = self.second(now);
-        let slot = &mut self.slots[(second % WINDOW_SECONDS) as usize];
-        if slot.0 != second {
-            *slot = (second, Amount::default());
-        }
-        slot.1 += amount;
+        *self.0.value_mut(now) += amount;
     }
 
     pub(super) fn remove(&mut self, call: &SendRecord) {
-        let second = self.second(call.sent_at);
-        let slot = &mut self.slots[(second % WINDOW_SECONDS) as usize];
-        if slot.0 == second {
-            slot.1 -= call.amount;
+        if let Some(sent) = self.0.past_value_mut(call.sent_at) {
+            *sent -= call.amount;
         }
     }
 
     /// Returns the mean per second over the last minute.
     pub(super) fn per_second(&self, now: Instant, resource: RateLimitResource) -> f64 {
-        let second = self.second(now);
-        let recent = self.slots.iter().filter(|(at, _)| *at + WINDOW_SECONDS > second);
-        recent.map(|(_, amount)| amount.of(resource)).sum::<f64>().max(0.0) / WINDOW_SECONDS as f64
-    }
-
-    fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.origin).as_secs() + 1
+        let first = self.0.second(now).saturating_sub(WINDOW_SECONDS - 1);
+        let amounts = self.0.values(first..).map(|amount| amount.of(resource));
+        amounts.sum::<f64>().max(0.0) / WINDOW_SECONDS as f64
     }
 }

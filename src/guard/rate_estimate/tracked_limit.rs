@@ -201,13 +201,14 @@ impl TrackedLimit {
         }
     }
 
-    /// Updates the estimate. `accepted` is what had been accepted when the rejected call was sent.
+    /// Updates the estimate. `accepted` is what had been accepted when the rejected call was sent, at `sent_at`.
     pub(super) fn record_throttle(
         &mut self,
         resource: RateLimitResource,
         per_call: f64,
         accepted: Amount,
-        (sent_at, now): (Instant, Instant),
+        sent_at: Instant,
+        now: Instant,
         named_wait: Option<Duration>,
     ) {
         let rate = self.rate();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::types::{Class, Failure, ItemStatus, Part, Prompt, Role};
 
-use super::super::{AnswerCheck, Attachment, ItemState, Pipeline, StepOutcome, StepRequest};
+use super::super::{AnswerCheck, Attachment, ItemOutcome, ItemState, Pipeline, StepOutcome, StepRequest};
 use super::pipeline;
 
 fn text(request: &StepRequest) -> &str {
@@ -20,6 +20,11 @@ fn indices(requests: &[StepRequest]) -> Vec<usize> {
 
 fn new_item(pipeline: &Arc<Pipeline>, item: Value) -> ItemState {
     ItemState::new(pipeline.clone(), &item)
+}
+
+/// Returns the answer of each step, by its name.
+fn answers(outcome: &ItemOutcome) -> Map<String, Value> {
+    outcome.steps.iter().map(|step| (step.name.to_string(), step.answer.clone())).collect()
 }
 
 fn email() -> Arc<Pipeline> {
@@ -52,7 +57,7 @@ fn independent_steps_are_requested_together_and_dependent_steps_after_them() {
     let outcome = item.finish();
     assert_eq!(outcome.status, ItemStatus::Completed);
     assert_eq!(
-        Value::Object(outcome.answers).to_string(),
+        Value::Object(answers(&outcome)).to_string(),
         r#"{"category":"URGENT","tasks":["call","write"],"reply":"Yes.","send":"ok"}"#
     );
 }
@@ -66,8 +71,9 @@ fn a_skipped_step_is_none_for_the_steps_that_need_it() {
     assert_eq!(item.ready_steps(), []);
     let outcome = item.finish();
     assert_eq!(outcome.status, ItemStatus::Completed);
-    assert_eq!(outcome.steps[2..], [StepOutcome::Skipped, StepOutcome::Skipped]);
-    assert_eq!(outcome.answers["reply"], Value::Null);
+    let [_, _, reply, send] = &outcome.steps[..] else { panic!("not four steps") };
+    assert_eq!([&reply.outcome, &send.outcome], [&StepOutcome::Skipped; 2]);
+    assert_eq!((reply.name.as_str(), &reply.answer), ("reply", &Value::Null));
 }
 
 #[test]
@@ -82,7 +88,9 @@ fn an_optional_step_that_fails_is_none_and_the_item_continues() {
     item.record_response(3, "ok");
     let outcome = item.finish();
     assert_eq!((outcome.status, outcome.error), (ItemStatus::Completed, None));
-    assert!(matches!(&outcome.steps[1], StepOutcome::Failed(failure) if failure.class == Class::Timeout));
+    assert!(
+        matches!(&outcome.steps[1].outcome, StepOutcome::Failed(failure) if failure.class == Class::Timeout)
+    );
 }
 
 #[test]
@@ -95,9 +103,9 @@ fn a_failed_step_fails_its_item_and_answers_in_flight_are_kept() {
     assert_eq!(item.record_response(1, "[1]"), AnswerCheck::Accepted);
     assert!(item.is_finished());
     let outcome = item.finish();
-    assert_eq!((outcome.status, &outcome.answers["tasks"]), (ItemStatus::Failed, &json!([1])));
+    assert_eq!((outcome.status, &answers(&outcome)["tasks"]), (ItemStatus::Failed, &json!([1])));
     assert_eq!(outcome.error.unwrap().0.as_str(), "category");
-    assert_eq!(outcome.steps[2], StepOutcome::Unfinished);
+    assert_eq!(outcome.steps[2].outcome, StepOutcome::Unfinished);
 }
 
 #[test]
@@ -202,7 +210,7 @@ fn no_request_is_returned_if_another_ready_step_fails_to_render() {
     let mut item = new_item(&both, json!({ "a": "fine", "b": {} }));
     assert_eq!(item.ready_steps(), []);
     let outcome = item.finish();
-    assert_eq!(outcome.steps[0], StepOutcome::Unfinished);
+    assert_eq!(outcome.steps[0].outcome, StepOutcome::Unfinished);
     assert!(outcome.error.unwrap().1.message.starts_with("the `when` of step `b`"));
 }
 
@@ -255,7 +263,7 @@ fn an_unexpected_response_or_failure_changes_nothing() {
     item.record_failure(99, Failure::new(Class::Timeout, "late"));
     assert_eq!(item.attach(0, vec![]), None);
     assert_eq!(item.in_flight_steps().collect::<Vec<_>>(), [1]);
-    assert_eq!(item.finish().answers["category"], "URGENT");
+    assert_eq!(answers(&item.finish())["category"], "URGENT");
 }
 
 #[test]

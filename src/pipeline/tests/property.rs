@@ -124,9 +124,10 @@ proptest! {
         };
         prop_assert_eq!(outcome.status, status);
         prop_assert_eq!(outcome.error.is_some(), has_failed);
-        for (step, step_outcome) in outcome.steps.iter().enumerate() {
-            let answer = &outcome.answers[&format!("s{step}")];
-            match step_outcome {
+        for (step, end) in outcome.steps.iter().enumerate() {
+            let answer = &end.answer;
+            prop_assert_eq!(end.name.as_str(), format!("s{step}"));
+            match &end.outcome {
                 StepOutcome::Answered => prop_assert_eq!(answer, "yes"),
                 StepOutcome::Skipped => prop_assert!(!due[step] && answer == &Value::Null),
                 StepOutcome::Failed(_) => prop_assert!(requested[step] == 1 && answer == &Value::Null),

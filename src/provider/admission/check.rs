@@ -72,9 +72,9 @@ impl Scheduler {
         }
         let exhausted =
             [&target.limits, &self.limits].into_iter().find_map(|limits| limits.exhausted_daily_quota(now));
-        if let Some((limit, until)) = exhausted.filter(|(_, until)| *until > call.deadline) {
-            let wait = until.saturating_duration_since(now);
-            return Err(Rejection::NoUsableKey(daily_limit_failure(provider, limit, wait, wall_clock)));
+        if let Some(quota) = exhausted.filter(|quota| quota.until > call.deadline) {
+            let wait = quota.until.saturating_duration_since(now);
+            return Err(Rejection::NoUsableKey(daily_limit_failure(provider, quota.limit, wait, wall_clock)));
         }
         if let Some(until) = self.long_hold_until(target, now).filter(|_| !call.only_option) {
             return Err(Rejection::Busy { until });

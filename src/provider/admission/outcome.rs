@@ -26,9 +26,6 @@ const THROTTLE_BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), max: D
 const MIN_THROTTLE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
 
-/// A longer retry-after time is not credible and is ignored: believing it would disable the whole provider.
-const MAX_CREDIBLE_RETRY_AFTER: Duration = Duration::from_hours(24);
-
 /// Minimum time without response headers, in seconds, after which a deadline counts as a failure of the target;
 /// the second applies before the first answer.
 const MIN_SILENCE_SECONDS: f64 = 1.0;
@@ -356,7 +353,7 @@ impl Scheduler {
         }
         let others_are_accepted =
             target.last_accepted_at.is_some_and(|accepted| accepted >= grant.in_flight.sent_at());
-        let retry_after = failure.retry_after.filter(|wait| *wait < MAX_CREDIBLE_RETRY_AFTER);
+        let retry_after = failure.credible_retry_after();
         // Vendors limit each model. If the only known limits are the account's, the refusal must be the
         // account's.
         let token_limits = target.token_limits(&self.limits);

@@ -6,8 +6,11 @@
 //! recently accepted calls add up to the limit with their `max_tokens`, and to less than half of it by our
 //! count, this accounting explains the refusal. These counts enforce no limit. Pure.
 
+use std::ops::RangeInclusive;
+
 use tokio::time::Instant;
 
+use crate::guard::{SecondSlots, TokenLimits};
 use crate::types::RateLimitResource;
 
 use super::reservation::Reservation;
@@ -20,8 +23,8 @@ const MIN_SHORT_WINDOW_SECS: u64 = 2;
 
 /// The calls with their `max_tokens` must be within this share of the limit: below, there was room; above, the
 /// provider accepted what it never would. A bucket holds a minute's worth in addition to what the minute adds.
-const LIMIT_SHARES: (f64, f64) = (0.9, 2.1);
-const SHORT_WINDOW_LIMIT_SHARES: (f64, f64) = (0.9, 1.5);
+const LIMIT_SHARES: RangeInclusive<f64> = 0.9..=2.1;
+const SHORT_WINDOW_LIMIT_SHARES: RangeInclusive<f64> = 0.9..=1.5;
 
 /// The maximum share of the limit by our own count.
 const MAX_OWN_SHARE: f64 = 0.5;
@@ -29,21 +32,12 @@ const MAX_OWN_SHARE: f64 = 0.5;
 /// Number of consecutive refusals that must be explained.
 const MIN_EXPLAINED_REFUSALS: u32 = 2;
 
-/// The known token limits of a model, per minute.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::provider) struct TokenLimits {
-    /// Input and output together.
-    pub(in crate::provider) tokens: Option<f64>,
-    pub(in crate::provider) output: Option<f64>,
-}
-
 /// Evidence about the accounting of one model.
 #[derive(Debug)]
 pub(in crate::provider) struct OutputAccounting {
-    origin: Instant,
     first_second: Option<u64>,
-    /// The second of a slot's last use, from 1, and the tokens that were sent in it and not refused.
-    slots: [(u64, TokenCounts); LONG_WINDOW_SECS as usize],
+    /// The tokens that were sent and not refused.
+    sent: SecondSlots<TokenCounts, { LONG_WINDOW_SECS as usize }>,
     explained_refusals: u32,
     is_newly_detected: bool,
 }
@@ -78,15 +72,15 @@ impl TokenCounts {
 
 impl OutputAccounting {
     pub(in crate::provider) fn new(now: Instant) -> Self {
-        let slots = [(0, TokenCounts::default()); LONG_WINDOW_SECS as usize];
-        Self { origin: now, first_second: None, slots, explained_refusals: 0, is_newly_detected: false }
+        let sent = SecondSlots::new(now);
+        Self { first_second: None, sent, explained_refusals: 0, is_newly_detected: false }
     }
 
     /// Counts a sent call.
     pub(in crate::provider) fn record_sent(&mut self, reservation: &Reservation, now: Instant) {
         if let Some(counts) = TokenCounts::of(reservation) {
-            self.first_second = self.first_second.or(Some(self.second(now)));
-            self.count(counts, 1.0, now);
+            self.first_second = self.first_second.or(Some(self.sent.second(now)));
+            self.sent.value_mut(now).add(counts, 1.0);
         }
     }
 
@@ -100,7 +94,7 @@ impl OutputAccounting {
     ) -> bool {
         let Some(own) = TokenCounts::of(reservation) else { return false };
         let explains = resource != Some(RateLimitResource::Requests) && self.explains(limits, now);
-        self.count(own, -1.0, now);
+        self.sent.value_mut(now).add(own, -1.0);
         self.explained_refusals = if explains { self.explained_refusals + 1 } else { 0 };
         self.is_newly_detected = self.explained_refusals == MIN_EXPLAINED_REFUSALS;
         self.explained_refusals >= MIN_EXPLAINED_REFUSALS
@@ -113,37 +107,23 @@ impl OutputAccounting {
 
     /// Returns whether the refusal of the latest call is explained.
     fn explains(&self, limits: TokenLimits, now: Instant) -> bool {
-        let second = self.second(now);
+        let second = self.sent.second(now);
         let since_first = self.first_second.map_or(0, |first_second| second.saturating_sub(first_second));
         let short = (since_first + 1).clamp(MIN_SHORT_WINDOW_SECS, SHORT_WINDOW_SECS);
         [(LONG_WINDOW_SECS, LIMIT_SHARES), (short, SHORT_WINDOW_LIMIT_SHARES)].into_iter().any(
             |(seconds, shares)| {
                 let mut sum = TokenCounts::default();
-                let recent = self.slots.iter().filter(|(at, _)| *at + seconds > second);
-                recent.for_each(|(_, counts)| sum.add(*counts, 1.0));
+                let recent = self.sent.values(second.saturating_sub(seconds - 1)..);
+                recent.for_each(|counts| sum.add(counts, 1.0));
                 let is_explained = |limit: Option<f64>, input: f64| {
                     let Some(limit) = limit.map(|limit| limit * seconds as f64 / 60.0) else { return false };
                     let with_max_tokens = input + sum.with_max_tokens;
                     let own_count = input + sum.own_count;
-                    (shares.0..=shares.1).contains(&(with_max_tokens / limit))
-                        && own_count <= limit * MAX_OWN_SHARE
+                    shares.contains(&(with_max_tokens / limit)) && own_count <= limit * MAX_OWN_SHARE
                 };
                 is_explained(limits.tokens, sum.input) || is_explained(limits.output, 0.0)
             },
         )
-    }
-
-    fn count(&mut self, counts: TokenCounts, factor: f64, now: Instant) {
-        let second = self.second(now);
-        let slot = &mut self.slots[(second % LONG_WINDOW_SECS) as usize];
-        if slot.0 != second {
-            *slot = (second, TokenCounts::default());
-        }
-        slot.1.add(counts, factor);
-    }
-
-    fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.origin).as_secs() + 1
     }
 }
 
@@ -263,7 +243,7 @@ mod tests {
                 if refused {
                     accounting.record_refused(&reservation, LIMITS, None, now);
                 }
-                prop_assert!(accounting.slots.iter().all(|(_, counts)| counts.with_max_tokens.is_finite()));
+                prop_assert!(accounting.sent.values(..).all(|counts| counts.with_max_tokens.is_finite()));
             }
         }
     }

@@ -3,12 +3,11 @@
 //!
 //! Bounded, however many steps there are. Independent of limits.
 
-use std::collections::HashMap;
-
 use crate::guard::TokenCost;
 use crate::types::StepName;
 
 use super::estimate::Estimate;
+use crate::provider::health::recent_steps::RecentSteps;
 use crate::provider::health::stats::PercentileWindow;
 
 /// The assumed output tokens of an answer before the first one.
@@ -20,9 +19,6 @@ const MAX_CREDIBLE_OUTPUT: u64 = 1_000_000;
 
 /// With fewer answers of a step, the statistics of all steps are used.
 const MIN_STEP_ANSWERS: usize = 10;
-
-/// Maximum number of steps.
-const MAX_STEPS: usize = 256;
 
 /// With fewer answers of a step, `max_tokens` is reserved for its cost.
 const MIN_ANSWERS_FOR_COST: usize = 20;
@@ -42,15 +38,7 @@ const CERTAIN_SHARE: f64 = 0.9;
 pub(in crate::provider) struct TokenStats {
     ratio: EstimateRatio,
     all: PercentileWindow,
-    steps: HashMap<StepName, Step>,
-    /// Answers so far; serves as the time of last use of a step.
-    answers: u64,
-}
-
-#[derive(Debug, Default)]
-struct Step {
-    answers: PercentileWindow,
-    last_used: u64,
+    steps: RecentSteps<StepName, PercentileWindow>,
 }
 
 impl TokenStats {
@@ -83,7 +71,7 @@ impl TokenStats {
     ) -> TokenCost {
         let p95 = self.p95_cost(step, estimate);
         let answers = match step {
-            Some(step) => self.steps.get(step).map_or(0, |step| step.answers.len()),
+            Some(step) => self.steps.get(step).map_or(0, PercentileWindow::len),
             None => self.all.len(),
         };
         if answers >= MIN_ANSWERS_FOR_COST {
@@ -109,17 +97,15 @@ impl TokenStats {
     ) {
         self.ratio.update(estimated, read);
         let Some(written) = written.map(|written| written.min(MAX_CREDIBLE_OUTPUT)) else { return };
-        self.answers += 1;
         self.all.add(written);
         if let Some(step) = step {
-            let entry = self.step(step);
-            entry.answers.add(written);
+            self.steps.use_step(step.clone()).add(written);
         }
     }
 
     /// Restores the answer sizes of `step` from an earlier session, unless this one has recorded some.
     pub(in crate::provider) fn restore(&mut self, step: &StepName, written: impl IntoIterator<Item = u64>) {
-        if self.steps.contains_key(step) {
+        if self.steps.get(step).is_some() {
             return;
         }
         // The estimates of their prompts are not stored.
@@ -127,20 +113,9 @@ impl TokenStats {
     }
 
     fn window_for(&self, step: Option<&StepName>) -> Option<&PercentileWindow> {
-        let own = step.and_then(|step| self.steps.get(step)).map(|step| &step.answers);
+        let own = step.and_then(|step| self.steps.get(step));
         let own = own.filter(|answers| answers.len() >= MIN_STEP_ANSWERS);
         own.or_else(|| Some(&self.all).filter(|all| !all.is_empty()))
-    }
-
-    fn step(&mut self, name: &StepName) -> &mut Step {
-        if self.steps.len() >= MAX_STEPS && !self.steps.contains_key(name) {
-            let least_recent = self.steps.iter().min_by_key(|(_, step)| step.last_used);
-            let least_recent = least_recent.map(|(name, _)| name.clone());
-            least_recent.and_then(|unused| self.steps.remove(&unused));
-        }
-        let step = self.steps.entry(name.clone()).or_default();
-        step.last_used = self.answers;
-        step
     }
 }
 
@@ -182,6 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::provider::health::recent_steps::MAX_STEPS;
 
     fn estimate(input: u64) -> Estimate {
         Estimate { input, max_tokens: None }
@@ -281,8 +257,8 @@ mod tests {
         record_all(&mut stats, "0", [1]);
         record_all(&mut stats, "new", [1]);
         assert_eq!(stats.steps.len(), MAX_STEPS);
-        assert!(stats.steps.contains_key("0") && stats.steps.contains_key("new"));
-        assert!(!stats.steps.contains_key("1"));
+        let is_known = |step: &str| stats.steps.get(&step.into()).is_some();
+        assert!(is_known("0") && is_known("new") && !is_known("1"));
     }
 
     proptest! {

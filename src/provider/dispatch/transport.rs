@@ -45,6 +45,7 @@ const REQUEST_ID_HEADERS: [&str; 2] = ["x-request-id", "request-id"];
 
 /// Why no client could be created.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The client's settings or the system's certificates are unusable.
     #[error("cannot set up HTTP")]

@@ -5,6 +5,7 @@ pub(super) mod header_latency;
 pub(super) mod outage;
 pub(super) mod pending_attempts;
 pub(super) mod reachability;
+pub(super) mod recent_steps;
 pub(super) mod refused_requests;
 pub(super) mod snapshot;
 pub(super) mod stats;

@@ -10,6 +10,7 @@ use crate::types::{Class, KeyLabel, ModelName, ProviderName};
 
 /// A provider at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// The provider.
     pub provider: ProviderName,
@@ -43,6 +44,7 @@ pub struct Snapshot {
 
 /// A key in cool-down.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct KeyCooldown {
     /// The key.
     pub key: KeyLabel,
@@ -54,6 +56,7 @@ pub struct KeyCooldown {
 
 /// A target at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TargetSnapshot {
     /// The model.
     pub model: ModelName,

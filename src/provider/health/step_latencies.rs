@@ -2,22 +2,17 @@
 //!
 //! Bounded, however many steps there are. Reads no clock.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::types::StepName;
 
+use super::recent_steps::RecentSteps;
 use super::stats::LatencyWindow;
-
-/// Maximum number of steps.
-const MAX_STEPS: usize = 256;
 
 /// The latencies of a target's recent attempts, by step.
 #[derive(Debug, Default)]
 pub(in crate::provider) struct StepLatencies {
-    steps: HashMap<Option<StepName>, Step>,
-    /// Answers so far; serves as the time of last use of a step.
-    answers: u64,
+    steps: RecentSteps<Option<StepName>, Step>,
 }
 
 #[derive(Debug, Default)]
@@ -25,23 +20,14 @@ struct Step {
     latencies: LatencyWindow,
     /// The longest latency, also when there are too few samples for a quantile.
     longest: Duration,
-    last_used: u64,
 }
 
 impl StepLatencies {
     /// Records the latency of an answered attempt.
     pub(in crate::provider) fn record(&mut self, step: Option<&StepName>, latency: Duration) {
-        let step = step.cloned();
-        if self.steps.len() >= MAX_STEPS && !self.steps.contains_key(&step) {
-            let least_recent =
-                self.steps.iter().min_by_key(|(_, known)| known.last_used).map(|(name, _)| name.clone());
-            least_recent.and_then(|least_recent| self.steps.remove(&least_recent));
-        }
-        self.answers += 1;
-        let known = self.steps.entry(step).or_default();
+        let known = self.steps.use_step(step.cloned());
         known.latencies.record(latency);
         known.longest = known.longest.max(latency);
-        known.last_used = self.answers;
     }
 
     /// Returns whether no step has an answer yet.
@@ -67,6 +53,7 @@ impl StepLatencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::health::recent_steps::MAX_STEPS;
 
     #[test]
     fn each_step_has_its_own_latencies() {

@@ -10,6 +10,7 @@ use crate::types::ModelName;
 
 /// Utilization of the limit that is used most.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct LimitUtilization {
     /// The model whose limit it is; `None` for the account's.
     pub model: Option<ModelName>,
@@ -52,9 +53,10 @@ impl RecentUsage {
             [&self.requests, &self.input, &self.output].map(|meter| meter.per_second(now) * 60.0);
         // In the order of the limits.
         let used = [requests, requests, input + output, input, output];
-        let uses = limits.known_per_minute().into_iter().zip(used).filter_map(|((what, limit), used)| {
-            let per_minute = limit.filter(|limit| *limit > 0.0)?;
-            Some(LimitUtilization { model: None, limit: what, per_minute, utilization: used / per_minute })
+        let uses = limits.known_per_minute().into_iter().zip(used).filter_map(|(limit, used)| {
+            let per_minute = limit.per_minute.filter(|per_minute| *per_minute > 0.0)?;
+            let utilization = used / per_minute;
+            Some(LimitUtilization { model: None, limit: limit.unit, per_minute, utilization })
         });
         uses.reduce(more_utilized)
     }

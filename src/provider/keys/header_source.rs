@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::key_error::KeyError;
 use super::key_source::{Env, KeySource, StrVisitor};
+use super::random_word::is_random;
 
 /// Prefixes of API keys and tokens, in lower case.
 const SECRET_PREFIXES: [&str; 21] = [
@@ -37,9 +38,6 @@ const SECRET_PREFIXES: [&str; 21] = [
 
 /// Minimum length of a value that counts as a key because of its prefix.
 const MIN_KEY_LENGTH: usize = 8;
-
-/// Minimum length of a word without separators that counts as a key if it has both letters and digits.
-const MIN_RANDOM_LENGTH: usize = 16;
 
 /// Prefixes of identifiers that look random but grant no access.
 const IDENTIFIER_PREFIXES: [&str; 3] = ["org-", "proj_", "projects/"];
@@ -156,10 +154,6 @@ fn is_secret(text: &str) -> bool {
     if lower.contains("://") && lower.contains('@') {
         return true;
     }
-    let is_random = |word: &str| {
-        let has = |of: fn(&char) -> bool| word.chars().any(|character| of(&character));
-        word.len() >= MIN_RANDOM_LENGTH && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic)
-    };
     text.split(|character: char| !character.is_ascii_alphanumeric()).any(is_random)
 }
 

@@ -15,6 +15,7 @@ use crate::types::{KeyLabel, Secret};
 use super::key_command::{self, COMMAND_TIMEOUT};
 use super::key_error::KeyError;
 use super::key_file;
+use super::random_word::is_random;
 
 /// The label of a command whose program cannot be determined from its text.
 const SHELL: &str = "sh";
@@ -108,16 +109,9 @@ fn shown_variable(name: &str) -> Cow<'_, str> {
 /// Characters of a name that are shown if it may be a key. Providers show at least as many of a key.
 const MAX_SHOWN_OF_SECRET: usize = 4;
 
-/// Minimum length of a word in a variable's name that counts as a key if it has both letters and digits.
-const MIN_RANDOM_WORD: usize = 16;
-
 /// Returns whether a name is spelled like a variable's, and no part of it looks random.
 fn is_clearly_variable(name: &str) -> bool {
     let is_variable_byte = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let is_random = |word: &str| {
-        let digits = word.bytes().filter(u8::is_ascii_digit).count();
-        word.len() >= MIN_RANDOM_WORD && digits > 0 && digits < word.len()
-    };
     name.bytes().all(is_variable_byte) && !name.split('_').any(is_random)
 }
 

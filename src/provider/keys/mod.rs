@@ -9,5 +9,6 @@ pub(super) mod key_file;
 pub(super) mod key_reload;
 pub(super) mod key_set;
 pub(super) mod key_source;
+mod random_word;
 pub(super) mod redact;
 pub(super) mod refusal_tracker;

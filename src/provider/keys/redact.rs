@@ -12,6 +12,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use crate::terminal_text;
 use crate::types::{Completion, Failure, Secret};
 
+use super::random_word::has_digits_and_letters;
+
 /// What replaces a secret.
 const PLACEHOLDER: &str = "***";
 
@@ -63,10 +65,11 @@ impl Redactor {
     /// joined before, so that a secret that came in several pieces is found as well.
     pub(in crate::provider) fn redact_completion(&self, completion: &mut Completion) {
         let secret = self.secret.expose();
-        let has = |of: fn(&char) -> bool| secret.chars().any(|character| of(&character));
-        let is_mixed = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
-        let shortest =
-            if is_mixed { MIN_MIXED_SECRET_LEN_IN_ANSWERS } else { MIN_WORD_SECRET_LEN_IN_ANSWERS };
+        let shortest = if has_digits_and_letters(secret) {
+            MIN_MIXED_SECRET_LEN_IN_ANSWERS
+        } else {
+            MIN_WORD_SECRET_LEN_IN_ANSWERS
+        };
         if secret.len() < shortest {
             return;
         }

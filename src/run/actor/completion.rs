@@ -1,36 +1,54 @@
 //! Ends items and the run itself. Each line is sent to the writer before anything else is done.
 
+use std::collections::btree_map;
+
 use actix::prelude::*;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{ActiveItem, Event, Run};
+use super::{ActiveItem, Run};
 use crate::chaos;
+use crate::run::inbox::{Event, EventState};
 use crate::run::item_result::ItemResult;
+use crate::run::messages::{InputError, ItemFinished};
 use crate::run::output_line;
 use crate::run::report::{RunOutcome, Unprocessed};
-use crate::run::writer::OutputRecord;
+use crate::run::writer::{FinishedItem, OutputRecord};
 use crate::sink::Line;
 use crate::supervisor::ChildExited;
 use crate::types::{Class, Failure};
 
 impl Run {
-    /// Sends the line of a finished item. Without a line the item was finished before.
-    pub(super) fn finish_item(&mut self, line: Option<Box<Line>>) {
-        let (Some(Event::ItemFinished(finished)), Some(line)) = (self.inbox.pop(), line) else { return };
-        if let Some(item) = self.in_flight.remove(&finished.id.0) {
-            self.record_result(&item, &finished.result, line);
-        }
+    /// Sends the line of a finished item, if the item was not finished before.
+    pub(super) fn finish_item(&mut self, finished: ItemFinished, state: EventState) {
+        let btree_map::Entry::Occupied(item) = self.in_flight.entry(finished.id.0) else { return };
+        let create_line = |ItemFinished { result, .. }: &mut ItemFinished| {
+            let job = &item.get().job;
+            match state {
+                EventState::New | EventState::PanickedOnce => chaos::point("run.item_finished"),
+                EventState::Poisoned => {
+                    let message = "the run panicked while writing the item's line";
+                    let failure = Failure::new(Class::Internal, message).maybe_charged();
+                    **result = ItemResult::died(job, failure, result.took);
+                }
+            }
+            Box::new(output_line::line(job, result))
+        };
+        let (finished, line) = self.inbox.keep_on_panic(Event::ItemFinished, finished, state, create_line);
+        let item = item.remove();
+        self.record_result(&item, &finished.result, line);
     }
 
     /// Sends the line first: a panic after that loses at most a count.
     fn record_result(&mut self, item: &ActiveItem, result: &ItemResult, line: Box<Line>) {
         let persistence = item.job.persistence.as_ref();
-        let stored = result.record(&item.job, item.incarnation).map(Box::new);
+        let unsaved = result.record(&item.job, item.incarnation).map(Box::new);
         if let Some(persistence) = persistence {
             persistence.run.mark_line(persistence.head.number);
         }
-        self.record(OutputRecord::Line(item.job.item.number, line, stored, item.job.item.held.clone()));
+        let number = item.job.item.number;
+        let memory = item.job.item.held.clone();
+        self.record(OutputRecord::Line(FinishedItem { number, line, unsaved, memory }));
         self.items_meter.add(1, Instant::now());
         let (requests, cost) = self.finished_totals;
         self.finished_totals = (requests + result.requests, cost + result.cost());
@@ -40,8 +58,14 @@ impl Run {
     }
 
     /// Starts an item again, once, whose actor died before the item finished.
-    pub(super) fn restart_or_fail(&mut self, ctx: &mut Context<Self>) {
-        let Some(Event::ItemExited(ChildExited { id, exit, .. })) = self.inbox.pop() else { return };
+    pub(super) fn restart_or_fail(
+        &mut self,
+        exited: ChildExited,
+        state: EventState,
+        ctx: &mut Context<Self>,
+    ) {
+        let (ChildExited { id, exit, .. }, ()) =
+            self.inbox.keep_on_panic(Event::ItemExited, exited, state, |_| chaos::point("run.exited"));
         let Some(item) = self.in_flight.remove(&id.0) else { return };
         let key = &item.job.item.key;
         let incarnation = item.incarnation;
@@ -67,7 +91,10 @@ impl Run {
         report.calls = self.calls(self.counts.snapshot());
         report.output_error = output.error.clone();
         report.output_closed = output.output_closed;
-        report.input_error = self.input_error.clone();
+        if let Some(InputError { message, advice }) = self.input_error.clone() {
+            report.input_error = Some(message);
+            report.input_advice = advice;
+        }
         report.unreplaced_output = output.kept_file.clone();
         report.caps = self.budgets.caps();
         report.uncertain_cost_usd = self.budgets.uncertain_cost_usd();

@@ -4,7 +4,8 @@
 use actix::prelude::*;
 use tracing::debug;
 
-use super::{Event, Run};
+use super::Run;
+use crate::run::inbox::{EntryRead, Event};
 use crate::run::messages::{
     Cancel, EntriesRead, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed,
     ProgressWatched, RecordsWritten, RequestEnded, SourceEnded, StopIntake,
@@ -18,8 +19,8 @@ impl Handler<EntriesRead> for Run {
 
     fn handle(&mut self, arrived: EntriesRead, ctx: &mut Self::Context) {
         self.outstanding = self.outstanding.saturating_sub(arrived.entries.len());
-        let events = arrived.entries.into_iter().map(|(entry, known)| Event::Entry(entry, known));
-        events.for_each(|event| self.inbox.push(event));
+        let entries = arrived.entries.into_iter();
+        entries.for_each(|(entry, earlier)| self.inbox.push(Event::Entry(EntryRead { entry, earlier })));
         if self.demand.is_some() || self.outcome == RunOutcome::Completed {
             // Entries that arrive after the run was stopped are not started.
             self.input_read = arrived.input_read;
@@ -32,12 +33,13 @@ impl Handler<SourceEnded> for Run {
     type Result = ();
 
     fn handle(&mut self, source: SourceEnded, ctx: &mut Self::Context) {
+        let has_failed = source.error.is_some();
         // A run that was stopped has not started all entries that arrived last.
         if self.demand.is_some() {
             self.input_read = Some(1.0);
-            self.input_ended = source.error.is_none();
+            self.input_ended = !has_failed;
         }
-        let outcome = if source.error.is_some() { RunOutcome::IoFailed } else { RunOutcome::Completed };
+        let outcome = if has_failed { RunOutcome::IoFailed } else { RunOutcome::Completed };
         self.input_error = source.error;
         self.stop_intake(outcome);
         self.handle_events(ctx);

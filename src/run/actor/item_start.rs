@@ -5,63 +5,80 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tokio::time::Instant;
 
-use super::{ActiveItem, Event, Run};
+use super::{ActiveItem, Run};
+use crate::chaos;
 use crate::router::StopSignal;
+use crate::run::inbox::{EntryRead, Event, EventState};
 use crate::run::item::ItemActor;
 use crate::run::job::Job;
 use crate::run::messages::ItemRecipients;
 use crate::run::output_line;
+use crate::run::persistence::EarlierItem;
 use crate::run::report::RunOutcome;
 use crate::run::writer::OutputRecord;
 use crate::sink::RejectLine;
-use crate::source::Entry;
+use crate::source::{self, Entry};
 use crate::supervisor::{ChildId, spawn_monitored_here};
 
 impl Run {
-    /// Starts the item that has arrived if it is valid; otherwise rejects it.
-    pub(super) fn start_or_reject(&mut self, validity: Result<(), String>, ctx: &mut Context<Self>) {
-        let Some(Event::Entry(entry, known)) = self.inbox.pop() else { return };
-        if matches!(entry, Entry::Item(_)) {
-            self.pause_before_another();
+    /// Starts the item that has arrived. Rejects what is not an item, and an item over which the run panics.
+    pub(super) fn start_or_reject(&mut self, read: EntryRead, state: EventState, ctx: &mut Context<Self>) {
+        let (EntryRead { entry, earlier }, ()) =
+            self.inbox.keep_on_panic(Event::Entry, read, state, |read| match (&read.entry, state) {
+                (Entry::Item(_), EventState::New | EventState::PanickedOnce) => chaos::point("run.entry"),
+                (Entry::Item(_), EventState::Poisoned) | (Entry::Rejected(_), _) => {}
+            });
+        match entry {
+            Entry::Item(item) => {
+                self.pause_before_another();
+                if self.count_entry() {
+                    self.start_or_reject_item(item, earlier, state, ctx);
+                }
+            }
+            Entry::Rejected(reject) => {
+                if self.count_entry() {
+                    self.reject(output_line::reject_line(reject));
+                }
+            }
         }
-        if self.demand.is_none() && self.outcome != RunOutcome::Completed {
-            // Read after the run was stopped: it is not started. The next session reads it again.
+    }
+
+    /// Counts an entry, unless the run was stopped before it arrived: then it is not started, and the next session
+    /// reads it again.
+    fn count_entry(&mut self) -> bool {
+        let is_stopped = self.demand.is_none() && self.outcome != RunOutcome::Completed;
+        self.entries += u64::from(!is_stopped);
+        !is_stopped
+    }
+
+    fn start_or_reject_item(
+        &mut self,
+        item: source::Item,
+        earlier: Option<Box<EarlierItem>>,
+        state: EventState,
+        ctx: &mut Context<Self>,
+    ) {
+        self.items_read += 1;
+        if state == EventState::Poisoned {
+            self.record(OutputRecord::NoLine(item.number));
+            self.reject(output_line::rejected(&item, "the run panicked while handling the item".to_owned()));
             return;
         }
-        self.entries += 1;
-        match (entry, validity) {
-            (Entry::Rejected(reject), _) => self.reject(output_line::reject_line(reject)),
-            (Entry::Item(item), Err(reason)) => {
-                self.items_read += 1;
-                self.record(OutputRecord::NoLine(item.number));
-                self.reject(output_line::rejected(&item, reason));
-            }
-            (Entry::Item(item), Ok(())) => {
-                self.items_read += 1;
-                let Some(persistence) = self.resume_item(&item, known) else { return };
-                let pipeline = self.pipeline.clone();
-                let router = self.router.clone();
-                let counts = self.counts.clone();
-                let budget = self.budgets.own.clone();
-                let stop = StopSignal::new(&self.stop);
-                let protected = self.protected.clone();
-                let gate = self.gate.clone();
-                let job = Job {
-                    pipeline,
-                    protected,
-                    item,
-                    router,
-                    priority: self.priority,
-                    run: self.id,
-                    counts,
-                    stop,
-                    budget,
-                    persistence,
-                    gate,
-                };
-                self.start_item(Arc::new(job), Instant::now(), 1, ctx);
-            }
-        }
+        let Some(persistence) = self.resume_item(&item, earlier) else { return };
+        let job = Job {
+            pipeline: self.pipeline.clone(),
+            protected: self.protected.clone(),
+            item,
+            router: self.router.clone(),
+            priority: self.priority,
+            run: self.id,
+            counts: self.counts.clone(),
+            stop: StopSignal::new(&self.stop),
+            budget: self.budgets.own.clone(),
+            persistence,
+            gate: self.gate.clone(),
+        };
+        self.start_item(Arc::new(job), Instant::now(), 1, ctx);
     }
 
     fn reject(&mut self, reject: RejectLine) {

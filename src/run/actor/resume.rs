@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::run::output_line;
 use crate::run::persistence::{EarlierItem, ItemAction, ItemPersistence};
-use crate::run::writer::OutputRecord;
+use crate::run::writer::{FinishedItem, OutputRecord};
 use crate::source;
 use crate::store::{ItemHead, StoredItem};
 
@@ -23,27 +23,23 @@ impl Run {
         }
         let content = source::content_fingerprint(&item.value);
         self.known_items_seen += u64::from(earlier.is_some());
-        match (run.action_for(earlier.as_deref(), content), &earlier) {
-            (ItemAction::WriteStoredLine, Some(earlier)) => {
+        let (number, steps) = match run.action_for(earlier, content) {
+            ItemAction::WriteStoredLine(earlier) => {
                 self.write_stored_line(item, &earlier.item);
                 return None;
             }
-            (ItemAction::WriteOutdatedLine, Some(earlier)) => {
+            ItemAction::WriteOutdatedLine(earlier) => {
                 self.stats.items.not_processed += 1;
                 self.write_stored_line(item, &earlier.item);
                 return None;
             }
-            (ItemAction::LeaveOut, _) => {
+            ItemAction::LeaveOut => {
                 self.stats.items.not_processed += 1;
                 self.record(OutputRecord::NoLine(item.number));
                 return None;
             }
-            (ItemAction::WriteStoredLine | ItemAction::WriteOutdatedLine, None)
-            | (ItemAction::Process, _) => {}
-        }
-        let (number, earlier) = match earlier {
-            Some(earlier) => (earlier.item.head.number, earlier.item.steps),
-            None => {
+            ItemAction::Process(Some(earlier)) => (earlier.item.head.number, earlier.item.steps),
+            ItemAction::Process(None) => {
                 self.last_item.0 += 1;
                 run.mark_seen(self.last_item);
                 (self.last_item, Vec::new())
@@ -51,7 +47,7 @@ impl Run {
         };
         let input = run.keep_inputs.then(|| item.value.to_string().into());
         let head = ItemHead { number, key: item.key.clone(), content, line: item.line, input };
-        Some(Some(ItemPersistence::new(run, Arc::new(head), earlier)))
+        Some(Some(ItemPersistence::new(run, Arc::new(head), steps)))
     }
 
     /// Counts an item that an earlier session finished, and writes its line again.
@@ -64,7 +60,12 @@ impl Run {
             run.mark_line(earlier.head.number);
         }
         self.record(match line {
-            Some(line) => OutputRecord::Line(item.number, Box::new(line), None, item.held.clone()),
+            Some(line) => OutputRecord::Line(FinishedItem {
+                number: item.number,
+                line: Box::new(line),
+                unsaved: None,
+                memory: item.held.clone(),
+            }),
             None => OutputRecord::NoLine(item.number),
         });
     }

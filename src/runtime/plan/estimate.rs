@@ -18,6 +18,7 @@ const FREE: Price = Price { input: 0.0, output: 0.0, cached: None, cache_write: 
 
 impl Pointsman {
     /// Estimates the run of a scanned input, from `sample` if there is one.
+    #[doc(hidden)]
     pub fn plan(&self, pipeline: &Pipeline, scan: &InputScan, sample: Option<&Sample>) -> Plan {
         let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
         for (at, step) in pipeline.steps().iter().enumerate() {

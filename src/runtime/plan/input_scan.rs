@@ -66,6 +66,7 @@ impl Pointsman {
     ///
     /// # Errors
     /// If the input cannot be read.
+    #[doc(hidden)]
     pub async fn scan_input(
         &self,
         pipeline: &Arc<Pipeline>,

@@ -8,21 +8,11 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::types::{Class, Failure};
-use crate::wire::error_body::{self, ErrorBody};
 use crate::wire::limit_status::read_limit_status;
-use crate::wire::{RateLimitHeaders, http_error, phrases};
+use crate::wire::{RateLimitHeaders, error_body, http_error, phrases};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = http_error::web_page_failure(status, body) {
-        return page;
-    }
-    let failure = match ErrorBody::read(body) {
-        ErrorBody::Error(error) => classify(Some(status), &error),
-        ErrorBody::Text(text) => {
-            http_error::failure(http_error::class_of_status(status), Some(status), &text)
-        }
-    };
-    apply_headers(failure, headers, now)
+    apply_headers(error_body::classify_body(status, body, classify), headers, now)
 }
 
 /// Adds the wait from the headers. The header takes precedence over the message.
@@ -140,13 +130,11 @@ impl ErrorType {
 
 /// Exhausted credit has no error type of its own: the status is 400, 402 or 429.
 fn is_out_of_credit(message: &str) -> bool {
-    ["credit balance is too low", "API usage limits", "spend limit"]
-        .iter()
-        .any(|phrase| message.contains(phrase))
+    phrases::contains_any(message, &["credit balance is too low", "API usage limits", "spend limit"])
 }
 
 fn is_too_long(message: &str) -> bool {
-    ["prompt is too long", "exceed context limit"].iter().any(|phrase| message.contains(phrase))
+    phrases::contains_any(message, &["prompt is too long", "exceed context limit"])
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::terminal_text::is_blank;
 use crate::types::{Class, Completion, Failure, Prompt};
 use crate::wire::lenient::{LenientObject, LenientText};
 use crate::wire::surrogates::{self, JoinedText, Repaired};
-use crate::wire::{Dialect, Progress, ReasoningTags, bounded_json, error_body, structured_output};
+use crate::wire::{Dialect, Progress, ReasoningTags, bounded_json, error_body, progress, structured_output};
 
 use super::error;
 use super::message::{Block, Counts, Delta, Event, FullMessage, MessageStart, StopDetails};
@@ -53,8 +53,7 @@ impl Decoder {
         if self.ended {
             return Ok(Progress::Ended);
         }
-        // Some gateways send empty keep-alives, and some end with OpenAI's end mark, which has no meaning here.
-        if data.trim().is_empty() || data == "[DONE]" {
+        if progress::is_filler(data) {
             return Ok(Progress::Waiting);
         }
         match Event::read(name, data) {
@@ -101,8 +100,8 @@ impl Decoder {
         match serde_json::from_slice(body) {
             Ok(message) => self.take_message(message, None),
             Err(error) => {
-                let repaired = str::from_utf8(body).ok().and_then(surrogates::repair);
-                let Repaired { json, mark } = repaired.ok_or_else(|| error_body::unreadable(body, &error))?;
+                let Repaired { json, mark } =
+                    surrogates::repair_body(body).ok_or_else(|| error_body::unreadable(body, &error))?;
                 let message =
                     serde_json::from_str(&json).map_err(|error| error_body::unreadable(body, &error))?;
                 self.take_message(message, Some(mark))
@@ -149,10 +148,10 @@ impl Decoder {
         } = self;
         let text = reasoning_tags.answer(text.into_string());
         if !ended {
-            return Err(unreadable("the stream ended without message_stop", None).with_usage(usage));
+            return Err(unreadable("the stream ended without message_stop").with_usage(usage));
         }
         let Some(stop) = stop else {
-            return Err(unreadable("the message ended without a stop reason", None).with_usage(usage));
+            return Err(unreadable("the message ended without a stop reason").with_usage(usage));
         };
         let is_at_limit = usage.is_some_and(|usage| usage.output.0 >= u64::from(max_tokens));
         let stop = if stop == StopReason::Number && is_at_limit { StopReason::MaxTokens } else { stop };
@@ -165,41 +164,37 @@ impl Decoder {
                     request_id,
                 });
             }
-            StopReason::MaxTokens => failure(
-                Class::Truncated,
-                "the answer reached max_tokens and is cut; raise max_tokens or ask for less",
-                Some("max_tokens"),
-            ),
-            StopReason::ContextWindow => failure(
-                Class::TooLong,
-                "prompt and answer together do not fit the model's context window",
-                Some("model_context_window_exceeded"),
-            ),
+            StopReason::MaxTokens => {
+                let message = "the answer reached max_tokens and is cut; raise max_tokens or ask for less";
+                Failure::new(Class::Truncated, message).with_code("max_tokens")
+            }
+            StopReason::ContextWindow => {
+                let message = "prompt and answer together do not fit the model's context window";
+                Failure::new(Class::TooLong, message).with_code("model_context_window_exceeded")
+            }
             StopReason::Refusal => {
-                let explanation = details.unwrap_or_default().to_string();
-                failure(Class::ContentFilter, format!("the model refused{explanation}"), Some("refusal"))
+                let explanation = details.unwrap_or_default();
+                let message = format!("the model refused{explanation}");
+                Failure::new(Class::ContentFilter, message).with_code("refusal")
             }
             StopReason::ToolUse => {
-                unreadable("the model requested a tool, and none was offered", Some("tool_use"))
+                unreadable("the model requested a tool, and none was offered").with_code("tool_use")
             }
             StopReason::PauseTurn => {
-                unreadable("the model paused before its answer was complete", Some("pause_turn"))
+                unreadable("the model paused before its answer was complete").with_code("pause_turn")
             }
-            StopReason::Other(reason) => unreadable(
-                format!("the message ended with the unknown stop reason {reason:?}"),
-                Some(&reason),
-            ),
+            StopReason::Other(reason) => {
+                unreadable(format!("the message ended with the unknown stop reason {reason:?}"))
+                    .with_code(reason)
+            }
         };
         let failure = failed.with_usage(usage);
         Err(if text.is_empty() { failure } else { failure.with_text(text) })
     }
 
     fn record_start(&mut self, start: MessageStart<'_>, mark: Option<char>) {
-        let truncate_label = |label: &LenientText<'_>| {
-            label.as_str().map(|text| bounded_json::truncate_label(&surrogates::restore(text, mark)))
-        };
-        self.id = truncate_label(&start.id).or(self.id.take());
-        if let Some(model) = truncate_label(&start.model) {
+        self.id = start.id.label(mark).or(self.id.take());
+        if let Some(model) = start.model.label(mark) {
             self.model = model;
         }
         self.update_counts(start.usage.0);
@@ -226,7 +221,7 @@ impl Decoder {
 
     fn push_text(&mut self, text: &str, mark: Option<char>) -> Result<Progress, Failure> {
         if self.stop.is_some() && !is_blank(text) {
-            return Err(unreadable("the answer continued after its stop reason", None).maybe_charged());
+            return Err(unreadable("the answer continued after its stop reason").maybe_charged());
         }
         if text.is_empty() {
             return Ok(Progress::Waiting);
@@ -258,14 +253,8 @@ impl Decoder {
     }
 }
 
-fn failure(class: Class, message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
-    let mut failure = Failure::new(class, message);
-    failure.code = code.map(Box::from);
-    failure
-}
-
-fn unreadable(message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
-    failure(Class::Unreadable, message, code)
+fn unreadable(message: impl Into<Box<str>>) -> Failure {
+    Failure::new(Class::Unreadable, message)
 }
 
 /// The stop reason. Later variants are worse.

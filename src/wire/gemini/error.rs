@@ -8,20 +8,10 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use crate::types::{Class, Failure};
-use crate::wire::error_body::{self, ErrorBody};
-use crate::wire::{RateLimitHeaders, http_error, reset_time, retry_after};
+use crate::wire::{RateLimitHeaders, error_body, http_error, phrases, reset_time, retry_after};
 
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = http_error::web_page_failure(status, body) {
-        return page;
-    }
-    let failure = match ErrorBody::read(body) {
-        ErrorBody::Error(error) => classify(Some(status), &error),
-        ErrorBody::Text(text) => {
-            http_error::failure(http_error::class_of_status(status), Some(status), &text)
-        }
-    };
-    apply_headers(failure, headers, now)
+    apply_headers(error_body::classify_body(status, body, classify), headers, now)
 }
 
 /// Adds the wait from the headers. The body takes precedence, because this vendor itself sends no such header.
@@ -191,8 +181,7 @@ impl CanonicalCode {
 
 /// Returns whether a quota is exhausted or zero, and does not reset within a minute.
 fn is_exhausted(message: &str) -> bool {
-    has_zero_limit(message)
-        || ["credits are depleted", "spending cap"].iter().any(|phrase| message.contains(phrase))
+    has_zero_limit(message) || phrases::contains_any(message, &["credits are depleted", "spending cap"])
 }
 
 /// Returns whether a message contains `limit: 0`, but not `limit: 05` or `limit: 0.5`.

@@ -14,7 +14,7 @@ use crate::wire::count::Count;
 use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
 use crate::wire::surrogates::{self, JoinedText, Repaired};
 use crate::wire::{
-    Dialect, Progress, ReasoningTags, bounded_json, error_body, http_error, structured_output,
+    Dialect, Progress, ReasoningTags, bounded_json, error_body, http_error, progress, structured_output,
 };
 
 use super::error;
@@ -69,12 +69,11 @@ impl Decoder {
         _name: Option<&str>,
         data: &str,
     ) -> Result<Progress, Failure> {
-        // Some gateways send empty keep-alives, and some end with OpenAI's end mark, which has no meaning here.
-        if data.trim().is_empty() || data == "[DONE]" {
+        if progress::is_filler(data) {
             return Ok(Progress::Waiting);
         }
         let unreadable_chunk = |error: serde_json::Error| {
-            failure(Class::Unreadable, format!("cannot read a chunk of the stream: {error}"), None)
+            Failure::new(Class::Unreadable, format!("cannot read a chunk of the stream: {error}"))
                 .maybe_charged()
         };
         match serde_json::from_str(data) {
@@ -92,8 +91,8 @@ impl Decoder {
         match chunks(body) {
             Ok(chunks) => self.push_chunks(chunks, None),
             Err(error) => {
-                let repaired = str::from_utf8(body).ok().and_then(surrogates::repair);
-                let Repaired { json, mark } = repaired.ok_or_else(|| error_body::unreadable(body, &error))?;
+                let Repaired { json, mark } =
+                    surrogates::repair_body(body).ok_or_else(|| error_body::unreadable(body, &error))?;
                 let chunks = chunks(json.as_bytes()).map_err(|error| error_body::unreadable(body, &error))?;
                 self.push_chunks(chunks, Some(mark))
             }
@@ -129,13 +128,13 @@ impl Decoder {
         let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));
         if let (Some(reason), None) = (&blocked, &finish) {
             let description = format!("the provider blocked the prompt ({reason})");
-            return Err(failure(Class::ContentFilter, description, Some(reason)).with_usage(usage));
+            let failure = Failure::new(Class::ContentFilter, description).with_code(reason.as_str());
+            return Err(failure.with_usage(usage));
         }
         let Some(finish) = finish else {
             // The counts so far are those of a part, so the usage is unknown.
-            return Err(
-                failure(Class::Unreadable, "the stream ended without a finish reason", None).maybe_charged()
-            );
+            let description = "the stream ended without a finish reason";
+            return Err(Failure::new(Class::Unreadable, description).maybe_charged());
         };
         let (class, description) = match FinishReason::read(&finish.reason).failure() {
             None if called_function => {
@@ -155,7 +154,7 @@ impl Decoder {
             Some(message) => format!("{description} ({}): {message}", finish.reason),
             None => format!("{description} ({})", finish.reason),
         };
-        let failure = failure(class, description, Some(&finish.reason)).with_usage(usage);
+        let failure = Failure::new(class, description).with_code(finish.reason).with_usage(usage);
         Err(if text.is_empty() { failure } else { failure.with_text(text) })
     }
 
@@ -165,13 +164,10 @@ impl Decoder {
             return Err(if self.has_begun { failure.maybe_charged() } else { failure });
         }
         self.has_begun = true;
-        let truncate_label = |label: &LenientText<'_>| {
-            label.as_str().map(|text| bounded_json::truncate_label(&surrogates::restore(text, mark)))
-        };
-        if let (true, Some(model)) = (self.model.is_empty(), truncate_label(&chunk.model_version)) {
+        if let (true, Some(model)) = (self.model.is_empty(), chunk.model_version.label(mark)) {
             self.model = model;
         }
-        self.id = self.id.take().or_else(|| truncate_label(&chunk.response_id));
+        self.id = self.id.take().or_else(|| chunk.response_id.label(mark));
         let has_usage = chunk.usage_metadata.0.is_some();
         // Some servers end the stream with zeros after the real counts.
         let is_update = |counts: &Counts| self.counts.is_none() || !counts.is_zero();
@@ -219,7 +215,7 @@ impl Decoder {
                 // Gemini 1.x and its imitations send `STOP` in each chunk.
                 if was_finished && self.has_unmarked_text {
                     let description = "the answer continued after its finish reason";
-                    return Err(failure(Class::Unreadable, description, None).maybe_charged());
+                    return Err(Failure::new(Class::Unreadable, description).maybe_charged());
                 }
                 self.is_marked_throughout |= was_finished;
             }
@@ -237,12 +233,6 @@ impl Decoder {
         }
         Ok(has_content)
     }
-}
-
-fn failure(class: Class, message: impl Into<Box<str>>, code: Option<&str>) -> Failure {
-    let mut failure = Failure::new(class, message);
-    failure.code = code.map(Box::from);
-    failure
 }
 
 /// Parses a body: one chunk, or, without `alt=sse`, an array of chunks.

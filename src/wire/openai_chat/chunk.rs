@@ -9,7 +9,8 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 use crate::types::{Tokens, Usage};
 use crate::wire::count::Count;
-use crate::wire::lenient::{LenientIndex, LenientObject, LenientText, number};
+use crate::wire::exact_number::read_number;
+use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
 
 /// One `data:` line of a stream, or the body of a response without a stream.
 #[derive(Debug, serde::Deserialize)]
@@ -132,7 +133,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for ContentText<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
-                number(all)?.map(Cow::Owned).ok_or_else(|| A::Error::custom("an object instead of a text"))
+                read_number(all)?
+                    .map(Cow::Owned)
+                    .ok_or_else(|| A::Error::custom("an object instead of a text"))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {

@@ -23,9 +23,6 @@ use super::rate_limit_headers::{has_zero_limit, read_rate_limit_headers};
 
 /// Classifies a response with an error status.
 pub(in crate::wire) fn read_error(status: u16, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    if let Some(page) = http_error::web_page_failure(status, body) {
-        return page;
-    }
     let value = serde_json::from_slice::<Value>(body).ok();
     let mut failure = match value.as_ref().and_then(error_of) {
         Some(FoundError::Google(error)) => gemini::classify(Some(status), error),

@@ -200,8 +200,8 @@ impl Decoder {
             self.usage = counts.usage();
         }
         for (known, reported) in [(&mut self.id, chunk.id), (&mut self.model, chunk.model)] {
-            if let (true, Some(reported)) = (known.is_empty(), reported.as_str()) {
-                *known = bounded_json::truncate_label(&surrogates::restore(reported, mark));
+            if let (true, Some(label)) = (known.is_empty(), reported.label(mark)) {
+                *known = label;
             }
         }
         let first = chunk.choices.and_then(|choices| choices.0);

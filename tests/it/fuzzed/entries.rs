@@ -76,7 +76,8 @@ pub fn items(data: &[u8]) {
     let [kind, size, text @ ..] = data else { return };
     let format =
         [None, Some(ItemFormat::Jsonl), Some(ItemFormat::Csv), Some(ItemFormat::Json)][usize::from(kind % 4)];
-    let limits = Limits { item_bytes: 16 + usize::from(*size) * 8, ahead: 4, ahead_bytes: 1 << 16 };
+    let item_bytes = 16 + usize::from(*size) * 8;
+    let limits = Limits::new().with_item_bytes(item_bytes).with_ahead(4).with_ahead_bytes(1 << 16);
     let read_size = usize::from(*size % 16) + 1;
     let source = Source::reader("fuzz", SmallReads { text: text.to_vec(), position: 0, read_size }, format)
         .with_limits(limits);

@@ -197,7 +197,7 @@ fn a_start_without_threads_is_an_error_and_no_panic() {
     if is_child() {
         let config = "[provider.simulated]\nbase_url = 'simulator'";
         let config = pointsman::Config::parse("config.toml", config, &|_| None).unwrap();
-        return match Pointsman::start(&config) {
+        return match Pointsman::start_blocking(&config) {
             Ok(_) => print_figures("started"),
             Err(error @ Error::System { .. }) => print_figures(&format!("refused: {error}")),
             Err(error) => panic!("{error:?}"),

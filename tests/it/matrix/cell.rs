@@ -243,13 +243,19 @@ fn action_kind(failure: &Failure) -> ActionKind {
     match failure.retry_action() {
         RetryAction::Retry { .. } => ActionKind::Retry,
         RetryAction::Failover => ActionKind::Failover,
-        RetryAction::Fail => ActionKind::Fail,
+        action => {
+            assert_eq!(action, RetryAction::Fail);
+            ActionKind::Fail
+        }
     }
 }
 
 fn call_cost(failure: &Failure) -> Cost {
     match failure.charged {
         Charged::No => Cost::No,
-        Charged::Maybe => Cost::Maybe,
+        charged => {
+            assert_eq!(charged, Charged::Maybe);
+            Cost::Maybe
+        }
     }
 }

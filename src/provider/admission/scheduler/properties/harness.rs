@@ -10,10 +10,10 @@ use super::strategies::{CallEnd, Event, TestCall};
 use crate::clock;
 use crate::guard::{BreakerState, TokenCost};
 use crate::provider::admission::grant::CallOutcome;
-use crate::provider::call::CallResult;
+use crate::provider::admission::queued_call::CallReceiver;
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::keys::key_source::Key;
-use crate::supervisor::Deferred;
+use crate::supervisor::Responder;
 use crate::types::{Class, KeyLabel, Prompt, RequestContext, RunId, Secret};
 use crate::wire::RateLimitHeaders;
 
@@ -32,7 +32,7 @@ pub(super) struct Harness {
     pub(super) now: Instant,
     pub(super) in_flight: Vec<InFlightCall>,
     /// The receivers of the queued calls, by the number of the call.
-    pub(super) receivers: HashMap<u64, Deferred<Result<CallResult, Rejection>>>,
+    pub(super) receivers: HashMap<u64, CallReceiver>,
     pub(super) submitted: u64,
     /// The rejections of calls that were not sent.
     pub(super) rejected: Vec<(u64, Rejection)>,
@@ -151,7 +151,7 @@ impl Harness {
         );
         match admissible {
             Ok(()) => {
-                let (responder, receiver) = Deferred::promise();
+                let (responder, receiver) = Responder::channel();
                 self.receivers.insert(id, receiver);
                 self.scheduler
                     .queue
