@@ -51,9 +51,8 @@ async fn main() -> anyhow::Result<()> {
     let pointsman = Pointsman::start(&Config::load()?).await?;
     let router = Data::new(pointsman.router());
     let app = move || App::new().app_data(router.clone()).route("/summary", post().to(summary));
-    // After Ctrl-C, requests in flight are completed. By default actix-web drops them.
-    let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    HttpServer::new(app).shutdown_signal(stop).bind("127.0.0.1:8080")?.run().await?;
+    // After SIGTERM, requests in flight are completed. After Ctrl-C, actix-web drops them.
+    HttpServer::new(app).bind("127.0.0.1:8080")?.run().await?;
     pointsman.drain(TIMEOUT).await;
     Ok(())
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 /// The system clock has a time that cannot be written as a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system clock is beyond the year 9999: set it, then run the same command again")]
+#[error("the system clock is beyond the year 9999: set it, then start again")]
 pub struct ClockError;
 
 /// Checks that the time of the system clock can be written as a date.

@@ -43,7 +43,8 @@ pub(crate) fn owner_only_options() -> OpenOptions {
 }
 
 /// Opens the file at `path` for writing, and also for reading where `read` is set. A missing file is created for
-/// its owner alone, at `path` itself.
+/// its owner alone, at `path` itself. Writes append: if another program truncates the file, the next write leaves
+/// no gap.
 ///
 /// # Errors
 /// The system's error, or that the path is a dangling link: the file would be created at the link's target.
@@ -51,6 +52,10 @@ pub(crate) fn open_or_create(path: &Path, read: bool) -> io::Result<File> {
     let options = || {
         let mut options = owner_only_options();
         options.read(read).write(true);
+        // On other systems, a file that is opened for appending cannot be truncated.
+        if cfg!(unix) {
+            options.append(true);
+        }
         options
     };
     match options().open(path) {

@@ -54,7 +54,8 @@
 //! | send one request | [`Pointsman::send`] with a [`Request`]; the result is a [`Response`] or a [`RequestError`] |
 //! | send requests from tasks and actors | [`RouterHandle`], [`RouterHandle::recipient`] |
 //! | process many items | [`Pointsman::run`] with a [`Pipeline`], a [`Source`] and a [`Sink`]; a [`RunHandle`] controls the run |
-//! | store and resume a run | [`Pointsman::prepare_run`], [`Pointsman::run_stored`] with [`ResumeOptions`] |
+//! | store and resume a run | [`Sqlite::open`], [`ResumeOptions`], [`Pointsman::prepare_run`], [`Pointsman::run_stored`] |
+//! | see what was left out at the start | [`Pointsman::notes`]: providers without a key, simulated routes |
 //! | observe a run | [`RunHandle::progress`], [`RunHandle::report`], [`Pointsman::providers`] |
 //!
 //! The examples `embed.rs` (an actix-web app) and `actor.rs` (an actix actor) are complete programs.

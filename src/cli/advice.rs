@@ -1,8 +1,10 @@
 //! Adds the options of this program to the advice of the library.
 //!
 //! The library names an action, such as "simulate the answers", and this program the option for it: `--simulate`.
+//! The options depend on the command: `resume` has no `--simulate`.
 
 use std::error::Error;
+use std::sync::OnceLock;
 
 use crate::diagnostics::Diagnostics;
 use crate::run::Report;
@@ -12,45 +14,141 @@ use crate::source;
 use crate::store;
 use crate::types::{Advice, Remedy};
 
-/// Returns the option for a remedy.
-fn option(remedy: Remedy) -> String {
-    match remedy {
-        Remedy::Simulate => "--simulate".to_owned(),
-        Remedy::UseRealAnswers => "without --simulate".to_owned(),
-        Remedy::NameConfiguration => "--config FILE".to_owned(),
-        Remedy::AcceptChanges => "--accept-changes".to_owned(),
-        Remedy::BeginNewRun => "--new".to_owned(),
-        Remedy::Overwrite => "--overwrite".to_owned(),
-        Remedy::SetInputFormat(format) => format!("--input-format {format}"),
-        Remedy::OpenCopy => "--store sqlite:FILE".to_owned(),
+/// The command of this process. It is set once, before anything is printed.
+static COMMAND: OnceLock<CommandOptions> = OnceLock::new();
+
+/// The options of a command, as far as commands differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CommandOptions {
+    /// `run`, which has every option.
+    Run,
+    /// `plan`, which writes no output and begins no new run.
+    Plan,
+    /// `check`, which has `--simulate` and `--config`.
+    Check,
+    /// `resume` and `retry`, which take the files and the input format from the stored run.
+    StoredRun,
+    /// Commands that process no items.
+    Other,
+}
+
+impl CommandOptions {
+    /// Declares the command of this process. Only the first call has an effect.
+    pub(super) fn declare(self) {
+        // The process has one command.
+        let _ = COMMAND.set(self);
     }
+
+    /// Returns the command of this process.
+    fn of_process() -> Self {
+        COMMAND.get().copied().unwrap_or(Self::Run)
+    }
+
+    /// Returns whether it has `--simulate`.
+    fn has_simulate(self) -> bool {
+        match self {
+            Self::Run | Self::Plan | Self::Check => true,
+            Self::StoredRun | Self::Other => false,
+        }
+    }
+
+    /// Returns whether it has `--input-format`.
+    fn has_input_format(self) -> bool {
+        match self {
+            Self::Run | Self::Plan => true,
+            Self::Check | Self::StoredRun | Self::Other => false,
+        }
+    }
+
+    /// Returns the option or the command for a remedy; `None` if this command has none.
+    fn option(self, remedy: Remedy) -> Option<String> {
+        match remedy {
+            Remedy::Simulate => self.has_simulate().then(|| "--simulate".to_owned()),
+            Remedy::UseRealAnswers => self.has_simulate().then(|| "without --simulate".to_owned()),
+            Remedy::NameConfiguration => Some("--config FILE".to_owned()),
+            Remedy::AcceptChanges => Some("--accept-changes".to_owned()),
+            Remedy::BeginNewRun => Some(self.new_run().to_owned()),
+            Remedy::Overwrite => Some("--overwrite".to_owned()),
+            Remedy::SetInputFormat(format) => {
+                let option = format!("--input-format {format}");
+                Some(if self.has_input_format() { option } else { format!("pointsman run ... {option}") })
+            }
+            Remedy::OpenCopy => Some("--store sqlite:FILE".to_owned()),
+            Remedy::ListRuns => Some("pointsman runs".to_owned()),
+        }
+    }
+
+    /// Returns the option that begins a new run, with its command if that is another one.
+    fn new_run(self) -> &'static str {
+        match self {
+            Self::Run => "--new",
+            Self::Plan | Self::Check | Self::StoredRun | Self::Other => "pointsman run ... --new",
+        }
+    }
+
+    /// Returns the text of advice, with options. An alternative that this command does not have is left out.
+    fn annotate(self, advice: &Advice) -> String {
+        let offered = if self.has_simulate() {
+            advice.clone()
+        } else {
+            advice.clone().without_last_alternative(Remedy::Simulate)
+        };
+        offered.annotated(|remedy| self.option(remedy))
+    }
+
+    /// Adds options to the advice with which a message ends.
+    fn annotate_message(self, message: String, advice: Option<&Advice>) -> String {
+        let Some(advice) = advice else { return message };
+        let annotated = self.annotate(advice);
+        match message.strip_suffix(&advice.to_string()) {
+            Some(start) => format!("{start}{annotated}"),
+            None => format!("{message}; {annotated}"),
+        }
+    }
+
+    /// Adds options to the help of diagnostics.
+    fn annotate_diagnostics(self, mut diagnostics: Diagnostics) -> Diagnostics {
+        for diagnostic in &mut diagnostics.0 {
+            diagnostic.help = diagnostic.help.take().map(|help| self.annotate(&help).into());
+        }
+        diagnostics
+    }
+
+    /// Returns the messages of an error and its causes, joined by `: `, with options.
+    fn error_text(self, error: &anyhow::Error) -> String {
+        error.chain().map(|error| self.message(error)).collect::<Vec<_>>().join(": ")
+    }
+
+    /// Returns the message of one error, with options.
+    fn message(self, error: &(dyn Error + 'static)) -> String {
+        if let Some(diagnostics) = diagnostics(error) {
+            return self.annotate_diagnostics(diagnostics.clone()).to_string();
+        }
+        self.annotate_message(error.to_string(), advice(error).as_ref())
+    }
+}
+
+/// Returns the option that begins a new run, with its command if that is not the command of this process.
+pub(super) fn new_run_option() -> &'static str {
+    CommandOptions::of_process().new_run()
 }
 
 /// Returns the messages of an error and its causes, joined by `: `, with options.
 pub(super) fn error_text(error: &anyhow::Error) -> String {
-    error.chain().map(message).collect::<Vec<_>>().join(": ")
+    CommandOptions::of_process().error_text(error)
 }
 
 /// Returns the diagnostics with options in their help.
-pub(super) fn with_options(mut diagnostics: Diagnostics) -> Diagnostics {
-    for diagnostic in &mut diagnostics.0 {
-        diagnostic.help = diagnostic.help.take().map(|help| help.annotated(option).into());
-    }
-    diagnostics
+pub(super) fn with_options(diagnostics: Diagnostics) -> Diagnostics {
+    CommandOptions::of_process().annotate_diagnostics(diagnostics)
 }
 
 /// Adds options to the errors of a report.
 pub(super) fn add_options(report: &mut Report) {
     let advice = report.input_advice.take();
-    report.input_error = report.input_error.take().map(|error| annotate(error, advice.as_ref()));
-}
-
-/// Returns the message of one error, with options.
-fn message(error: &(dyn Error + 'static)) -> String {
-    if let Some(diagnostics) = diagnostics(error) {
-        return with_options(diagnostics.clone()).to_string();
-    }
-    annotate(error.to_string(), advice(error).as_ref())
+    let command = CommandOptions::of_process();
+    let annotate = |error| command.annotate_message(error, advice.as_ref());
+    report.input_error = report.input_error.take().map(annotate);
 }
 
 fn diagnostics<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Diagnostics> {
@@ -72,16 +170,6 @@ fn advice(error: &(dyn Error + 'static)) -> Option<Advice> {
         return error.advice();
     }
     error.downcast_ref::<sink::Error>()?.advice()
-}
-
-/// Adds options to the advice with which a message ends.
-fn annotate(message: String, advice: Option<&Advice>) -> String {
-    let Some(advice) = advice else { return message };
-    let annotated = advice.annotated(option);
-    match message.strip_suffix(&advice.to_string()) {
-        Some(start) => format!("{start}{annotated}"),
-        None => format!("{message}; {annotated}"),
-    }
 }
 
 #[cfg(test)]
@@ -128,10 +216,35 @@ mod tests {
     }
 
     #[test]
+    fn advice_names_only_options_that_the_command_has() {
+        let help = Advice::from("set KEY, or ").with_remedy(Remedy::Simulate);
+        let no_key = Diagnostics(vec![Diagnostic::new("no key").with_help(help)]);
+        let text = |command: CommandOptions| command.annotate_diagnostics(no_key.clone()).to_string();
+        for command in [CommandOptions::Run, CommandOptions::Plan, CommandOptions::Check] {
+            assert_eq!(text(command), "no key; set KEY, or simulate the answers (--simulate)");
+        }
+        for command in [CommandOptions::StoredRun, CommandOptions::Other] {
+            assert_eq!(text(command), "no key; set KEY");
+        }
+        let real_run = anyhow::Error::new(runtime::Error::RealRun(RunNumber(3)));
+        assert_eq!(
+            CommandOptions::StoredRun.error_text(&real_run),
+            "run 3 has real answers and cannot be resumed with simulated ones: use real answers, or begin a new run \
+             (pointsman run ... --new)"
+        );
+        let format = Remedy::SetInputFormat("csv");
+        assert_eq!(CommandOptions::Plan.option(format).as_deref(), Some("--input-format csv"));
+        assert_eq!(
+            CommandOptions::StoredRun.option(format).as_deref(),
+            Some("pointsman run ... --input-format csv")
+        );
+    }
+
+    #[test]
     fn advice_that_the_message_does_not_end_with_is_appended() {
         let advice = Advice::from(Remedy::SetInputFormat("json"));
         assert_eq!(
-            annotate("it is an array".to_owned(), Some(&advice)),
+            CommandOptions::Run.annotate_message("it is an array".to_owned(), Some(&advice)),
             "it is an array; set the input format to json (--input-format json)"
         );
     }

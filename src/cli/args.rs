@@ -1,5 +1,6 @@
 //! The command-line arguments.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::parse_cap;
 use crate::runtime::MaxCost;
 use crate::store::{RunNumber, StoreUrl};
+use crate::terminal_text;
 use crate::types::{Class, duration};
 
+use super::advice::CommandOptions;
 use super::exit;
 use super::pause::PauseArgs;
 
@@ -21,6 +24,32 @@ use super::pause::PauseArgs;
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Args {
+    /// Parses the arguments, of which the first is the program.
+    ///
+    /// An error quotes arguments, so that it is made from arguments without line ends and other control characters:
+    /// an argument cannot add lines to it.
+    pub(super) fn parse_shown(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(arguments).map_err(|error| {
+            let shown = arguments.iter().map(|argument| match argument.to_str() {
+                Some(text) => OsString::from(one_line(text)),
+                None => argument.clone(),
+            });
+            Self::try_parse_from(shown).err().unwrap_or(error)
+        })
+    }
+}
+
+/// Returns `text` with a mark for each control or invisible character. It is no valid argument if `text` is none.
+fn one_line(text: &str) -> String {
+    let mark = |character: char| match character {
+        '\n' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
+        _ if terminal_text::is_invisible(character) => '\u{fffd}',
+        _ => character,
+    };
+    text.chars().map(mark).collect()
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +81,27 @@ pub(super) enum Command {
     /// Run a server on this machine that simulates the providers.
     #[cfg(feature = "server")]
     Simulate(Simulate),
+}
+
+impl Command {
+    /// Returns its options, for advice.
+    pub(super) fn options(&self) -> CommandOptions {
+        match self {
+            Self::Run(_) => CommandOptions::Run,
+            Self::Plan(_) => CommandOptions::Plan,
+            Self::Check(_) => CommandOptions::Check,
+            Self::Resume(_) | Self::Retry(_) => CommandOptions::StoredRun,
+            Self::Runs(_)
+            | Self::Report(_)
+            | Self::Results(_)
+            | Self::Failures(_)
+            | Self::Cancel(_)
+            | Self::Delete(_)
+            | Self::Prices(_) => CommandOptions::Other,
+            #[cfg(feature = "server")]
+            Self::Simulate(_) => CommandOptions::Other,
+        }
+    }
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -49,7 +49,7 @@ impl Exit {
             _ if has_fatal_error => Self::Internal,
             _ if report.output_closed => Self::BrokenPipe,
             RunOutcome::IoFailed => Self::IoError,
-            RunOutcome::Interrupted => Self::Interrupted,
+            RunOutcome::Interrupted | RunOutcome::Running => Self::Interrupted,
             RunOutcome::Paused => Self::Paused,
             RunOutcome::Completed
                 if report.items.failed + report.items.rejected + report.items.not_processed > 0 =>

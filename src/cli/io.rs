@@ -37,8 +37,8 @@ pub(super) struct EarlierLines {
 }
 
 impl RunIo {
-    /// Refuses contradictory arguments before anything is opened.
-    pub(super) fn check(args: &Run) -> anyhow::Result<()> {
+    /// Refuses contradictory arguments before anything is opened. A retry does not read items from stdin.
+    pub(super) fn check(args: &Run, is_retry: bool) -> anyhow::Result<()> {
         let named = [
             ("--out", Some(&args.out)),
             ("--rejects", args.rejects.as_ref()),
@@ -55,7 +55,7 @@ impl RunIo {
             to_stdout.join(" and ")
         );
         ensure!(
-            !is_dash(&args.items) || !io::stdin().is_terminal(),
+            is_retry || !is_dash(&args.items) || !io::stdin().is_terminal(),
             "--items - reads stdin, and nothing is piped into it"
         );
         Ok(())

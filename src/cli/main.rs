@@ -1,6 +1,6 @@
 //! Entry point of the program: parses the arguments and runs the command.
 
-use clap::Parser;
+use std::ffi::OsString;
 
 use super::exit::Exit;
 #[cfg(feature = "server")]
@@ -16,9 +16,10 @@ pub fn main() -> Exit {
     print::install_panic_hook();
     signals::catch_file_size_signal();
     limits::raise_open_files();
-    let exit = match args::Args::try_parse() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let exit = match args::Args::parse_shown(&arguments) {
         Ok(args) => execute(args.command),
-        Err(error) => print::usage(&error)
+        Err(error) => print::usage(&error, &arguments)
             .unwrap_or_else(|error| progress::Mode::Lines.fail(&error.into(), Exit::IoError)),
     };
     stderr::finish();
@@ -26,6 +27,7 @@ pub fn main() -> Exit {
 }
 
 fn execute(command: args::Command) -> Exit {
+    command.options().declare();
     match command {
         args::Command::Run(run) => run::run(&run),
         args::Command::Plan(plan) => plan::plan(&plan),

@@ -23,6 +23,7 @@ mod resume;
 mod run;
 mod runs;
 mod saved_args;
+mod shell_word;
 mod signals;
 #[cfg(feature = "server")]
 mod simulate;

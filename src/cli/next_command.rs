@@ -19,6 +19,8 @@ pub(super) struct NextCommand<'a> {
     pub(super) retry: Option<&'a [Class]>,
     /// Whether its items come from stdin, which no command can read again.
     pub(super) is_from_stdin: bool,
+    /// Whether its user cancelled it with `pointsman cancel`.
+    pub(super) is_cancelled: bool,
 }
 
 impl NextCommand<'_> {
@@ -34,23 +36,61 @@ impl NextCommand<'_> {
             RunOutcome::Paused if is_budget_pause => {
                 Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it then")))
             }
+            RunOutcome::Paused if report.max_failures_reached => Some(format!(
+                "run {run} is stored in {url}: {}, `pointsman failures {run}{store_option}` lists the failed items{}",
+                self.command("", "resumes it"),
+                self.retry_command(report)
+            )),
             RunOutcome::Paused if holds_for_last_items(report) => Some(format!(
-                "run {run} is stored in {url}: {}; with `--give-up` the items that hold fail",
+                "run {run} is stored in {url}: {}{}; with `--give-up` the items that hold fail",
+                self.command("", "resumes it"),
+                self.retry_command(report)
+            )),
+            RunOutcome::Paused => Some(format!(
+                "run {run} is stored in {url}: {}{}",
+                self.command("", "resumes it"),
+                self.retry_command(report)
+            )),
+            RunOutcome::Interrupted if self.is_cancelled => Some(self.cancelled()),
+            RunOutcome::IoFailed if report.output_error.is_some() => Some(format!(
+                "run {run} is stored in {url}: {}, `pointsman results {run}{store_option} --out OTHER` writes the finished \
+                 items to another file",
                 self.command("", "resumes it")
             )),
-            RunOutcome::Paused => {
-                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it")))
-            }
             RunOutcome::Interrupted | RunOutcome::IoFailed => {
                 Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it")))
             }
             RunOutcome::Completed if report.items.not_processed > 0 => Some(format!(
-                "run {run}: `pointsman resume {run}{store_option}` processes the remaining items"
+                "run {run}: `pointsman resume {run}{store_option}` processes the remaining items{}",
+                self.retry_command(report)
             )),
             RunOutcome::Completed if report.items.failed > 0 => Some(format!(
                 "run {run}: `pointsman retry {run}{store_option}` processes the failed items again"
             )),
-            RunOutcome::Completed => None,
+            RunOutcome::Completed | RunOutcome::Running => None,
+        }
+    }
+
+    /// Returns the command that processes the failed items, after another command; nothing if no item has failed, or
+    /// if the session was such a command.
+    fn retry_command(&self, report: &Report) -> String {
+        let Self { run, store_option, .. } = self;
+        if report.items.failed == 0 || self.retry.is_some() {
+            return String::new();
+        }
+        format!(", `pointsman retry {run}{store_option}` processes the failed items again")
+    }
+
+    /// Returns the advice for a run that its user cancelled.
+    fn cancelled(&self) -> String {
+        let Self { run, store_option, .. } = self;
+        let begin = "the same `pointsman run` begins a new run";
+        if self.is_from_stdin {
+            format!("run {run} was cancelled: {begin}")
+        } else {
+            format!(
+                "run {run} was cancelled: {begin}, `pointsman resume {run}{store_option}` resumes this one"
+            )
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::clock;
 use crate::config::Config;
 use crate::runtime::Error;
-use crate::store::{self, RunState, Store, StoreUrl, StoredRun};
+use crate::store::{self, Store, StoreUrl};
 
 use super::args::StoreArgs;
 use super::config::load;
@@ -61,6 +61,12 @@ impl OpenedStore {
              sqlite:FILE",
             path.display()
         );
+        // These commands create no run, so that they do not make a database of an empty file.
+        ensure!(
+            !path.metadata().is_ok_and(|file| file.is_file() && file.len() == 0),
+            "no runs are stored here: {} is empty. Name another store with --store sqlite:FILE",
+            path.display()
+        );
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let store = runtime.block_on(open(&url))?.context("runs are not stored")?;
         Ok(Self { runtime, store, url })
@@ -73,15 +79,5 @@ pub(super) fn fail(mode: Mode, error: anyhow::Error) -> Exit {
         Ok(Error::Diagnostics(diagnostics)) => mode.report_diagnostics(&diagnostics),
         Ok(error) => mode.fail(&error.into(), Exit::IoError),
         Err(error) => mode.fail(&error, Exit::IoError),
-    }
-}
-
-/// Returns the state of a run as a word. A run whose process ended without closing it has `crashed`.
-pub(super) fn state_word(store: &dyn Store, run: &StoredRun) -> &'static str {
-    match run.state {
-        RunState::Running if store.is_locked(run.number) => "running",
-        RunState::Running if run.sessions == 0 => "empty",
-        RunState::Running => "crashed",
-        other => other.as_str(),
     }
 }

@@ -22,7 +22,7 @@ use super::progress::{Mode, ProgressDisplay, eprint_line};
 use super::saved_args::SavedArgs;
 use super::status::{count, counted, money, seconds_text};
 use super::watch::{WatchEnd, watch};
-use super::{io, log};
+use super::{io, log, table};
 
 /// Estimates a run.
 pub(super) fn plan(args: &args::Plan) -> Exit {
@@ -74,9 +74,12 @@ impl SampleIncomplete {
         let why = match (&report.paused, report.paused_class, error) {
             (Some(why), class, _) => {
                 let class = class.map_or_else(String::new, |class| format!("{class}: "));
-                format!(
-                    "paused: {class}{why}; the answers are stored, and the same command processes the rest"
-                )
+                let same = if table::run_cap_reached(report) {
+                    "the same command with a higher cap (--max-cost)"
+                } else {
+                    "the same command"
+                };
+                format!("paused: {class}{why}; the answers are stored, and {same} processes the rest")
             }
             (None, _, Some(error)) => error.clone(),
             (None, _, None) => "it was stopped; the same command processes the rest".to_owned(),

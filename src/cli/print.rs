@@ -2,14 +2,17 @@
 //!
 //! All text is printed without characters that a terminal would act on (`crate::terminal_text`).
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
 
+use crate::diagnostics::hide_likely_secrets;
 use crate::terminal_text;
 
 use super::exit::Exit;
+use super::shell_word::shell_word;
 use super::stderr;
 
 /// Standard output cannot be written.
@@ -121,27 +124,67 @@ pub(super) fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Shows an error in the arguments, or the requested help.
+/// Shows an error in the arguments, or the requested help. The first of the arguments is the program.
 ///
 /// # Errors
 /// If standard output cannot be written.
-pub(super) fn usage(error: &clap::Error) -> Result<Exit, StdoutError> {
-    let text = error.render().to_string();
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> Result<Exit, StdoutError> {
+    let rendered = error.render().to_string();
+    let text = without_secrets(error, &rendered);
     let print_with_clap = || error.print().and_then(|()| io::stdout().flush());
     if !error.use_stderr() {
         print_with_clap()?;
         return Ok(Exit::Success);
     }
-    if terminal_text::lines(&text) == text {
+    if terminal_text::lines(&text) == rendered {
         // A closed stderr cannot be reported anywhere.
         let _ = print_with_clap();
     } else {
         eprint_lines(text.trim_end());
     }
-    if let Some((old, new)) = renamed_word(error) {
-        eprint_lines(&format!("\n`{old}` is now called `{new}`"));
+    let advice = misplaced_argument(error, arguments)
+        .or_else(|| renamed_word(error).map(|(old, new)| format!("`{old}` is now called `{new}`")));
+    if let Some(advice) = advice {
+        eprint_line("");
+        eprint_line(&advice);
     }
     Ok(Exit::Usage)
+}
+
+/// Returns the text of an error in the arguments without the keys and passwords of the arguments that it repeats.
+fn without_secrets(error: &clap::Error, rendered: &str) -> String {
+    let mut text = rendered.to_owned();
+    for (_, value) in error.context() {
+        if let ContextValue::String(argument) = value {
+            text = text.replace(argument.as_str(), &hide_likely_secrets(argument));
+        }
+    }
+    text
+}
+
+/// Options that a command does not have, each with the command, and the advice.
+const MISPLACED_OPTIONS: [(&str, &str, &str); 3] = [
+    ("run", "--sample", "`pointsman plan ... --sample ITEMS` processes a sample of the items"),
+    ("results", "--output-format", "the format of `results` is `--format`"),
+    ("results", "--to", "the format of `results` is `--format`"),
+];
+
+/// Returns the advice for an argument that is not one of its command.
+fn misplaced_argument(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let command = arguments.get(1)?.to_str()?;
+    let Some(ContextValue::String(refused)) = error.get(ContextKind::InvalidArg) else { return None };
+    let mut options = MISPLACED_OPTIONS.into_iter();
+    if let Some((_, _, advice)) =
+        options.find(|(of, option, _)| (*of, *option) == (command, refused.as_str()))
+    {
+        return Some(advice.to_owned());
+    }
+    let has_items = arguments.iter().any(|argument| argument.to_string_lossy().starts_with("--items"));
+    let is_items = error.kind() == ErrorKind::UnknownArgument
+        && matches!(command, "run" | "plan")
+        && !refused.starts_with('-')
+        && !has_items;
+    is_items.then(|| format!("the items are an option: --items {}", shell_word(refused)))
 }
 
 /// Words of the command line that earlier versions called otherwise, each with the new one.

@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::run::History;
+use crate::run::{History, state_word};
 use crate::runtime::{Error, owner_of, record_written, retried_classes};
 use crate::sink::{self, Destination, Sink};
-use crate::store::StoredItem;
+use crate::store::{RunState, StoredItem};
+use crate::terminal_text;
 use crate::types::ItemStatus;
 
 use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
 use super::next_command::NextCommand;
-use super::open_store::{OpenedStore, fail, state_word};
+use super::open_store::{OpenedStore, fail};
 use super::print::{Listing, print, print_json};
 use super::progress::{Mode, eprint_line};
 use super::saved_args::{SavedArgs, is_dash};
+use super::shell_word::store_option;
 use super::status::counted;
 use super::table;
 
@@ -182,17 +184,18 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         let sessions = counted(u64::try_from(run.sessions).unwrap_or(0), "session");
         let word = state_word(&*store, run);
         let retry = retried_classes(run);
-        let store_option = args.store.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default();
+        let store_option = store_option(args.store.store.as_ref());
         let next = NextCommand {
             run: run.number,
             url: &url,
             store_option: &store_option,
             retry: retry.as_deref(),
             is_from_stdin: SavedArgs::from_run(run).is_ok_and(|saved_args| is_dash(saved_args.items())),
+            is_cancelled: run.state == RunState::Cancelled,
         };
         let mut text = format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report));
         if let Some(next) = next.of(&report).filter(|_| !store.is_locked(run.number)) {
-            text.push_str(&format!("\n{next}"));
+            text.push_str(&format!("\n{}", terminal_text::line(&next)));
         }
         print(&text)?;
     }

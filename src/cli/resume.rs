@@ -88,6 +88,11 @@ fn find_run(
 /// Enters the directory in which the run was started, because its files may have relative paths.
 fn enter_directory(saved_args: &SavedArgs) -> anyhow::Result<()> {
     let directory = saved_args.directory();
-    std::env::set_current_dir(directory)
-        .with_context(|| format!("cannot enter {}, where the run was started", directory.display()))
+    std::env::set_current_dir(directory).with_context(|| {
+        format!(
+            "cannot enter {}, where the run was started: if its files were moved, run its command again with \
+                 their new paths, and name its store with --store sqlite:FILE",
+            directory.display()
+        )
+    })
 }

@@ -14,11 +14,12 @@ use crate::runtime::{
     Error, FailedItems, MaxCost, PauseOptions, Pointsman, PreparedRun, ResumeOptions, RunOptions,
     record_written,
 };
-use crate::sink::Destination;
-use crate::source::{Entry, Source};
+use crate::sink::{self, Destination};
+use crate::source::{self, Entry, Source};
 use crate::store::{RunNumber, StoreUrl};
 use crate::types::Class;
 
+use super::advice::new_run_option;
 use super::args::Run;
 use super::config::load;
 use super::exit::Exit;
@@ -27,6 +28,7 @@ use super::open_store::store_url;
 use super::print::eprint_lines;
 use super::progress::{Mode, ProgressDisplay, eprint_json};
 use super::saved_args::{SavedArgs, is_dash};
+use super::shell_word::store_option;
 use super::status::counted;
 use super::watch::{WatchEnd, watch};
 use super::{log, results, table};
@@ -51,7 +53,7 @@ pub(super) fn run(args: &Run) -> Exit {
 /// Begins or resumes a run.
 pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
-    if let Err(error) = RunIo::check(args) {
+    if let Err(error) = RunIo::check(args, target.retry.is_some()) {
         return mode.fail(&error, Exit::Usage);
     }
     let config = match load(args.config.as_deref(), args.simulate) {
@@ -132,10 +134,12 @@ impl Session<'_> {
         }
         let failed_items = match self.failed_items(prepared.as_ref()) {
             Ok(Some(failed_items)) if failed_items.count() == 0 => {
-                let text = "no failed items of this kind: there is nothing to retry";
+                let is_every_class = self.target.retry.as_ref().is_none_or(Vec::is_empty);
+                let kind = if is_every_class { "" } else { " of this kind" };
+                let text = format!("no failed items{kind}: there is nothing to retry");
                 return match prepared.as_ref().and_then(|prepared| self.missing(prepared)) {
                     Some(missing) => mode.end(&format!("{text}; {missing}"), Exit::ItemsFailed),
-                    None => mode.end(text, Exit::Success),
+                    None => mode.end(&text, Exit::Success),
                 };
             }
             Ok(failed_items) => failed_items,
@@ -164,7 +168,7 @@ impl Session<'_> {
                     mode.note("the items are CSV, in which every field is a string");
                     return mode.report_diagnostics(&diagnostics);
                 }
-                Err(error) => return mode.fail(&error, Exit::IoError),
+                Err(error) => return mode.fail(&self.explain_file_error(error), Exit::IoError),
             },
         };
         protect(&mut pipeline, self.args);
@@ -187,10 +191,10 @@ impl Session<'_> {
         if let Some(number) = prepared.as_ref().and_then(PreparedRun::id) {
             let complete =
                 prepared.as_ref().is_some_and(PreparedRun::was_complete) && self.target.retry.is_none();
-            let added = if complete {
-                "; it was complete, and new items are added to it (--new begins a new run)"
-            } else {
-                ""
+            let added = match (complete, self.target.run) {
+                (true, None) => "; it was complete, and new items are added to it (--new begins a new run)",
+                (true, Some(_)) => "; it was complete, and new items are added to it",
+                (false, _) => "",
             };
             let cap = match max_cost {
                 Some(MaxCost::Limit(cap)) if self.args.stored.max_cost.is_none() => {
@@ -235,7 +239,7 @@ impl Session<'_> {
                 {
                     self.show_next_command(number, &ended);
                 }
-                write_report(mode, report, &ended, exit)
+                self.write_report(report, &ended, number, exit)
             }
             Ok((WatchEnd::Abandoned, _)) => {
                 let left = "stopped before all lines could be written; every written line is complete";
@@ -253,7 +257,7 @@ impl Session<'_> {
 
     /// Returns the option by which another command finds the same store, if one is needed.
     fn store_option(&self) -> String {
-        self.args.stored.store.as_ref().map(|url| format!(" --store {url}")).unwrap_or_default()
+        store_option(self.args.stored.store.as_ref())
     }
 
     /// Prepares the run that is meant, if runs are stored.
@@ -302,7 +306,8 @@ impl Session<'_> {
         ensure!(
             has_item,
             "no items in {items}, but run {number} has finished items: {out} is unchanged. Correct {items}, or \
-             begin a new run with --new"
+             begin a new run ({})",
+            new_run_option()
         );
         Ok(())
     }
@@ -311,6 +316,33 @@ impl Session<'_> {
     /// fields.
     fn reads_items(&self) -> bool {
         !is_dash(&self.args.items) && self.args.items.is_file()
+    }
+
+    /// Adapts an error of a file to a command for a stored run. It has no `--items`, so that the error names only
+    /// the file, and no `--out`, so that the error says what else can be done.
+    fn explain_file_error(&self, error: anyhow::Error) -> anyhow::Error {
+        let error = match error.downcast::<source::Error>() {
+            Ok(error) if self.target.run.is_some() => return error.into(),
+            Ok(error) => return anyhow::Error::new(error).context("--items"),
+            Err(error) => error,
+        };
+        let (Some(run), Some(sink::Error::NotOwned { name })) = (self.target.run, error.downcast_ref())
+        else {
+            return error;
+        };
+        let store_option = self.store_option();
+        let is_out = *name == self.args.out.display().to_string();
+        let results = if is_out {
+            format!(
+                "; `pointsman results {run}{store_option} --out OTHER` writes the results to another file"
+            )
+        } else {
+            String::new()
+        };
+        anyhow::anyhow!(
+            "{error}: {name} exists and was not written by this run; move that file away, or overwrite it \
+             (--overwrite){results}"
+        )
     }
 
     /// Finds the failed items, if only those are processed.
@@ -337,12 +369,44 @@ impl Session<'_> {
         });
         written.map_err(|error| self.mode.fail(&error, Exit::IoError))
     }
+
+    /// Writes the report to the file of `--report`, and returns the exit code.
+    fn write_report(
+        &self,
+        to: Option<Destination>,
+        report: &Report,
+        run: Option<RunNumber>,
+        exit: Exit,
+    ) -> Exit {
+        let Some(to) = to else { return exit };
+        let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::new);
+        let written = text.and_then(|text| Ok(to.overwrite(&format!("{text}\n"))?)).context("--report");
+        let Err(error) = written else { return exit };
+        match self.mode.fail(&error, Exit::IoError) {
+            // A closed reader of the report does not replace a more serious exit code.
+            Exit::BrokenPipe if !matches!(exit, Exit::Success | Exit::ItemsFailed) => exit,
+            Exit::BrokenPipe => Exit::BrokenPipe,
+            unwritten => match run {
+                Some(run) => {
+                    let store_option = self.store_option();
+                    let text = format!("`pointsman report {run}{store_option} --json` shows the report");
+                    self.mode.end(&text, unwritten)
+                }
+                None => unwritten,
+            },
+        }
+    }
 }
 
 fn conclude(mode: Mode, report: &Report, has_fatal_error: bool) -> Exit {
     let exit = Exit::of(report, has_fatal_error);
     match mode {
-        Mode::Json => eprint_json("report", report),
+        Mode::Json => {
+            eprint_json("report", report);
+            if !report.output_closed {
+                table::io_errors(report).for_each(|error| eprint_json("error", error));
+            }
+        }
         _ if report.output_closed => {}
         Mode::Quiet if exit == Exit::Success => {}
         Mode::Quiet => {
@@ -352,17 +416,4 @@ fn conclude(mode: Mode, report: &Report, has_fatal_error: bool) -> Exit {
         Mode::Drawn | Mode::Lines => eprint_lines(&table::report(report)),
     }
     exit
-}
-
-/// Writes the report to the file of `--report`, and returns the exit code.
-fn write_report(mode: Mode, to: Option<Destination>, report: &Report, exit: Exit) -> Exit {
-    let Some(to) = to else { return exit };
-    let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::new);
-    let written = text.and_then(|text| Ok(to.overwrite(&format!("{text}\n"))?)).context("--report");
-    match written.map_err(|error| mode.fail(&error, Exit::IoError)) {
-        Ok(()) => exit,
-        // A closed reader of the report does not replace a more serious exit code.
-        Err(Exit::BrokenPipe) if !matches!(exit, Exit::Success | Exit::ItemsFailed) => exit,
-        Err(unwritten) => unwritten,
-    }
 }

@@ -6,21 +6,31 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::run::{input_totals, pause_reason};
+use crate::run::{LastReport, Unprocessed, has_lost_session, input_totals, pause_reason, state_word};
 use crate::store::{self, RunLock, RunNumber, RunState, RunTotals, StoredRun};
 use crate::terminal_text;
 
 use super::args::{Cancel, Delete, Runs};
 use super::exit::Exit;
-use super::open_store::{OpenedStore, fail, state_word};
+use super::open_store::{OpenedStore, fail};
 use super::print::{print, print_json};
 use super::progress::{Mode, eprint_line};
 use super::status::{cost, count};
+use super::table::percent;
 
 /// Lists every run.
 pub(super) fn runs(args: &Runs) -> Exit {
     let listed = list(args);
     listed.map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
+}
+
+/// A run in the list.
+struct Row {
+    run: StoredRun,
+    state: &'static str,
+    totals: RunTotals,
+    last: LastReport,
+    has_lost_session: bool,
 }
 
 fn list(args: &Runs) -> anyhow::Result<()> {
@@ -29,11 +39,12 @@ fn list(args: &Runs) -> anyhow::Result<()> {
     for run in runtime.block_on(store.runs())? {
         let totals = runtime.block_on(input_totals(&*store, &run))?;
         let state = state_word(&*store, &run);
-        rows.push((run, state, totals));
+        let last = LastReport::of(&run);
+        let has_lost_session = has_lost_session(&run, store.is_locked(run.number));
+        rows.push(Row { run, state, totals, last, has_lost_session });
     }
     let text = if args.json {
-        let lines: Vec<_> =
-            rows.iter().map(|(run, state, totals)| as_json(run, state, totals).to_string()).collect();
+        let lines: Vec<_> = rows.iter().map(|row| row.as_json().to_string()).collect();
         return if lines.is_empty() { Ok(()) } else { Ok(print_json(&lines.join("\n"))?) };
     } else if rows.is_empty() {
         eprint_line("no runs are stored");
@@ -44,16 +55,44 @@ fn list(args: &Runs) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-fn as_json(run: &StoredRun, state: &str, totals: &RunTotals) -> Value {
-    let time = |at: i64| Timestamp::from_millisecond(at).map_or(Value::Null, |at| json!(at.to_string()));
-    let (paused, paused_class) = pause_reason(run);
-    json!({
-        "run": run.number.0, "pipeline": run.metadata.name, "state": state,
-        "completed": totals.completed, "failed": totals.failed, "skipped": totals.skipped, "unfinished": totals.open,
-        "calls": totals.usage.calls, "cost_usd": dollars(totals), "calls_of_unknown_cost": totals.usage.calls_of_unknown_cost,
-        "sessions": run.sessions, "created_at": time(run.created_at), "updated_at": time(run.updated_at),
-        "command": run.metadata.command, "paused": paused, "paused_class": paused_class,
-    })
+impl Row {
+    fn as_json(&self) -> Value {
+        let Self { run, state, totals, last, has_lost_session } = self;
+        let time = |at: i64| Timestamp::from_millisecond(at).map_or(Value::Null, |at| json!(at.to_string()));
+        let (paused, paused_class) = pause_reason(run);
+        json!({
+            "run": run.number.0, "pipeline": run.metadata.name, "state": state,
+            "completed": totals.completed, "failed": totals.failed, "skipped": totals.skipped,
+            "unfinished": last.unfinished(totals.open), "rejected": last.rejected, "unwritten": last.unwritten,
+            "not_processed": last.not_processed, "unprocessed": last.unprocessed, "unsaved": last.unsaved,
+            "calls": last.sent_calls(totals), "cost_usd": dollars(totals),
+            "calls_of_unknown_cost": totals.usage.calls_of_unknown_cost, "lost_session": has_lost_session,
+            "sessions": run.sessions, "created_at": time(run.created_at), "updated_at": time(run.updated_at),
+            "command": run.metadata.command, "paused": paused, "paused_class": paused_class,
+            "input_error": last.input_error, "output_error": last.output_error, "store_error": last.store_error,
+        })
+    }
+}
+
+/// Formats the number of unfinished items. Until a session has ended, only those with an answer are known.
+fn unfinished(state: &str, items: u64) -> String {
+    match (state, items) {
+        ("running" | "crashed", 0) => "?".to_owned(),
+        ("running" | "crashed", _) => format!("at least {}", count(items)),
+        (_, _) => count(items),
+    }
+}
+
+/// Formats the part of the input that was not started, or else the number of new and changed items that a retry left.
+fn not_processed(last: &LastReport) -> String {
+    match &last.unprocessed {
+        None if last.not_processed > 0 => count(last.not_processed),
+        None => "0".to_owned(),
+        Some(Unprocessed { fraction: Some(fraction), .. }) if *fraction <= 0.0 => "0".to_owned(),
+        Some(Unprocessed { estimated_items: Some(items), .. }) => format!("about {}", count((*items).max(1))),
+        Some(Unprocessed { fraction: Some(fraction), .. }) => percent(*fraction),
+        Some(Unprocessed { fraction: None, .. }) => "?".to_owned(),
+    }
 }
 
 /// Returns the known part of the cost; `None` if nothing is known.
@@ -62,7 +101,7 @@ fn dollars(totals: &RunTotals) -> Option<f64> {
     known.then(|| totals.usage.cost.0 as f64 / 1e9)
 }
 
-fn table(rows: &[(StoredRun, &str, RunTotals)]) -> String {
+fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -72,15 +111,17 @@ fn table(rows: &[(StoredRun, &str, RunTotals)]) -> String {
         "completed",
         "failed",
         "unfinished",
+        "not processed",
         "calls",
         "cost",
         "last active (UTC)",
         "items",
     ]);
-    for (run, state, totals) in rows {
+    for Row { run, state, totals, last, has_lost_session } in rows {
         let items = run.metadata.command.get("items").and_then(Value::as_str).unwrap_or("");
         let at =
             Timestamp::from_millisecond(run.updated_at).map(|at| at.strftime("%Y-%m-%d %H:%M").to_string());
+        let calls_of_unknown_cost = totals.usage.calls_of_unknown_cost + u64::from(*has_lost_session);
         table.add_row([
             run.number.to_string(),
             terminal_text::line(&run.metadata.name).into_owned(),
@@ -90,21 +131,32 @@ fn table(rows: &[(StoredRun, &str, RunTotals)]) -> String {
             },
             count(totals.completed + totals.skipped),
             count(totals.failed),
-            count(totals.open),
-            count(totals.usage.calls),
-            cost(dollars(totals), totals.usage.calls_of_unknown_cost),
+            unfinished(state, last.unfinished(totals.open)),
+            not_processed(last),
+            count(last.sent_calls(totals)),
+            cost(dollars(totals), calls_of_unknown_cost),
             at.unwrap_or_default(),
             std::path::Path::new(items)
                 .file_name()
                 .map_or_else(String::new, |name| terminal_text::line(&name.to_string_lossy()).into_owned()),
         ]);
     }
-    for column in [0, 3, 4, 5, 6, 7] {
+    for column in 3..=8 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.trim_fmt()
+    if let Some(column) = table.column_mut(0) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    // Below the table: a message is longer than a column.
+    let errors = rows.iter().flat_map(|row| {
+        let number = row.run.number;
+        row.last
+            .io_errors()
+            .map(move |error| format!("\nrun {number}: error: {}", terminal_text::line(error)))
+    });
+    table.trim_fmt() + &errors.collect::<String>()
 }
 
 /// Cancels a run.

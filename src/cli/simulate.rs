@@ -3,6 +3,7 @@
 use tokio::runtime::Builder;
 
 use crate::diagnostics::{Diagnostics, Document};
+use crate::provider::{find_secrets, guess_secrets};
 use crate::simulator::{Settings, Simulator, Vendor};
 
 use super::args::Simulate;
@@ -49,14 +50,25 @@ pub(super) fn simulate(args: &Simulate) -> Exit {
 /// Applies the `--set` arguments to `settings`.
 fn apply_settings(settings: Settings, sets: &[String]) -> Result<Settings, Diagnostics> {
     let text = sets.iter().map(|set| with_quotes(set)).collect::<Vec<_>>().join("\n");
-    let document = Document::parse("--set", &text)?;
+    let document = Document::parse("--set", &text).map_err(|mut diagnostics| {
+        diagnostics.redact(&guess_secrets(&text));
+        diagnostics
+    })?;
+    apply_document(settings, &document).map_err(|mut diagnostics| {
+        diagnostics.redact(&find_secrets(&document.spans()));
+        diagnostics
+    })
+}
+
+fn apply_document(settings: Settings, document: &Document) -> Result<Settings, Diagnostics> {
+    let text = document.text();
     let (_, diagnostics) = document.read::<Settings>();
     diagnostics.into_result(())?;
     let cannot = |error: &dyn std::fmt::Display| {
         Diagnostics(vec![document.diagnostic(0..text.len(), error.to_string())])
     };
     let mut table = toml::Table::try_from(&settings).map_err(|error| cannot(&error))?;
-    let over: toml::Table = toml::from_str(&text).map_err(|error| cannot(&error))?;
+    let over: toml::Table = toml::from_str(text).map_err(|error| cannot(&error))?;
     merge(&mut table, over);
     table.try_into().map_err(|error| cannot(&error))
 }
@@ -116,6 +128,18 @@ mod tests {
         let after = apply_settings(before, &["latency={median=\"1s\",p95=\"3s\"}".to_owned()]).unwrap();
         let expected: Settings = toml::from_str("latency = { median = '1s', p95 = '3s' }").unwrap();
         assert_eq!(after.latency, expected.latency);
+    }
+
+    #[test]
+    fn a_key_in_a_set_is_not_shown() {
+        let key = "sk-live-0123456789";
+        for set in
+            ["keys=KEY", "keys=KEY oops", "seed=KEY", "latency=\"KEY\"", "KEY", "KEY=1", "keys=[\"KEY\""]
+        {
+            let errors = apply_settings(Settings::default(), &[set.replace("KEY", key)]).unwrap_err();
+            let shown = format!("{errors}\n{}", errors.render(false));
+            assert!(!shown.contains(key), "{set}\n{shown}");
+        }
     }
 
     #[test]

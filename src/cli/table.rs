@@ -54,22 +54,35 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
     }
     if report.items.not_processed > 0 {
         let items = counted(report.items.not_processed, "item");
-        problems.push(format!("{items} new or changed since they finished, and not processed"));
+        problems
+            .push(format!("{items} not processed yet: new, changed since they finished, or never started"));
     }
-    if report.items.unfinished > 0 {
+    if report.items.unfinished > 0 && !is_end_unknown(report) {
         let items = counted(report.items.unfinished, "item");
-        problems.push(format!("{items} cancelled in progress, without a line; their calls may be charged"));
+        problems.push(format!("{items} {}", cancelled(report.calls.possibly_charged)));
     }
     if let Some(why) = &report.paused {
         problems.push(paused(why, report));
     }
     if let Some(rest) = &report.unprocessed {
-        problems.push(unprocessed(rest));
+        problems.push(if is_end_unknown(report) {
+            "it is not known how much of the input was not started".to_owned()
+        } else {
+            unprocessed(rest, report.input_error.is_some())
+        });
+    }
+    if report.lost_session {
+        let text = "the end of a session is not stored: its last calls are not recorded, and its duration is not known";
+        problems.push(text.to_owned());
     }
     if let Some(name) = &report.unreplaced_output {
+        let advice = if report.stored {
+            "Resume the run, or write the finished items with `pointsman results`"
+        } else {
+            "Nothing was stored: run the items again"
+        };
         problems.push(format!(
-            "{name} is unchanged: this session ended before it had written all the lines that were in it. Resume the \
-             run, or write the finished items with `pointsman results`"
+            "{name} is unchanged: this session ended before it had written all the lines that were in it. {advice}"
         ));
     }
     if let Some(unsaved) = &report.unsaved {
@@ -81,9 +94,32 @@ pub(super) fn problems(report: &Report) -> Vec<String> {
              run is resumed"
         ));
     }
-    let io_errors = [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten();
-    problems.extend(io_errors.map(|error| format!("error: {}", terminal_text::line(error))));
+    problems.extend(io_errors(report).map(|error| format!("error: {}", terminal_text::line(error))));
+    if report.output_error.is_some() && !report.stored && !report.output_closed {
+        problems.push(
+            "nothing was stored: a new start needs --overwrite, and processes every item again".to_owned(),
+        );
+    }
     problems
+}
+
+/// Returns what became of items that were aborted, of whose calls `possibly_charged` may be charged.
+fn cancelled(possibly_charged: u64) -> &'static str {
+    if possibly_charged > 0 {
+        "cancelled in progress, without a line; their calls may be charged"
+    } else {
+        "cancelled in progress, without a line"
+    }
+}
+
+/// Returns the errors of the input, the output and the store.
+pub(super) fn io_errors(report: &Report) -> impl Iterator<Item = &String> {
+    [&report.input_error, &report.output_error, &report.store_error].into_iter().flatten()
+}
+
+/// Returns whether the report is of a stored run whose last session has not stored its end, or that has none.
+fn is_end_unknown(report: &Report) -> bool {
+    matches!(report.state, Some("running" | "crashed" | "empty"))
 }
 
 /// Returns why the run paused, with advice.
@@ -95,7 +131,8 @@ fn paused(why: &str, report: &Report) -> String {
         } else {
             "nothing was stored, so this run cannot be resumed: begin it again"
         };
-        return format!("paused: {class}: {shown}; {advice}");
+        let limit = if report.max_failures_reached { " (--max-failures sets another limit)" } else { "" };
+        return format!("paused: {class}: {shown}; {advice}{limit}");
     }
     let higher = if run_cap_reached(report) {
         "a higher cap (--max-cost)"
@@ -140,9 +177,13 @@ fn cap(cap: &Cap) -> String {
     text
 }
 
-/// Formats how much of the input was not started, as far as that is known.
-fn unprocessed(rest: &Unprocessed) -> String {
+/// Formats how much of the input was not started, as far as that is known. What follows an error of the input is not
+/// known.
+fn unprocessed(rest: &Unprocessed, is_input_broken: bool) -> String {
     match (rest.fraction, rest.estimated_items) {
+        (Some(share), _) if share <= 0.0 && is_input_broken => {
+            "all items that could be read were started; the rest of the input is not known".to_owned()
+        }
         (Some(share), _) if share <= 0.0 => "all of the input was started".to_owned(),
         (Some(share), Some(about)) => {
             let about = counted(about.max(1), "item");
@@ -154,7 +195,7 @@ fn unprocessed(rest: &Unprocessed) -> String {
 }
 
 /// Formats a share. Only 0 is 0%, and only 1 is 100%.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     match (share * 100.0).round() as u64 {
         0 => "less than 1%".to_owned(),
         100 if share < 1.0 => "more than 99%".to_owned(),
@@ -182,23 +223,27 @@ pub(super) fn summary(report: &Report) -> String {
     if items.finished_before > 0 {
         counts.push(format!("{} of them in earlier sessions", with_separators(items.finished_before)));
     }
-    let ended = match report.outcome {
-        RunOutcome::Completed => "",
-        RunOutcome::Interrupted => " (interrupted)",
-        RunOutcome::Paused => " (paused)",
-        RunOutcome::IoFailed => " (I/O error)",
+    let ended = match (report.outcome, report.state) {
+        (RunOutcome::Completed, _) => String::new(),
+        // The word of the list of runs.
+        (_, Some(state)) => format!(" ({state})"),
+        (RunOutcome::Running, None) => " (running)".to_owned(),
+        (RunOutcome::Interrupted, None) => " (interrupted)".to_owned(),
+        (RunOutcome::Paused, None) => " (paused)".to_owned(),
+        (RunOutcome::IoFailed, None) => " (I/O error)".to_owned(),
     };
+    let duration =
+        report.duration_seconds.map_or_else(String::new, |seconds| format!(" in {}", seconds_text(seconds)));
+    let pace = report.items_per_second.map_or_else(String::new, |pace| format!(", {pace:.1} items/s"));
     // Rounded down, so that one failure in ten thousand is not 100%.
     let rate = items
         .success_rate()
         .map_or_else(String::new, |rate| format!(" ({:.1}% success)", (rate * 1e3).floor() / 10.0));
     let simulated = if report.simulated { " [simulated]" } else { "" };
     format!(
-        "{}{simulated}{ended}: {}{rate} in {}, {:.1} items/s",
+        "{}{simulated}{ended}: {}{rate}{duration}{pace}",
         terminal_text::line(&report.pipeline),
         counts.join(", "),
-        seconds_text(report.duration_seconds),
-        report.items_per_second,
     )
 }
 
@@ -266,7 +311,7 @@ fn spent(report: &Report) -> String {
         some(report.tokens.cached.0, "cached"),
         count(report.tokens.output.0),
         some(report.tokens.reasoning.0, "reasoning"),
-        cost(report.cost_usd, report.calls_of_unknown_cost),
+        cost(report.cost_usd, report.calls_of_unknown_cost + u64::from(report.lost_session)),
     )
 }
 
@@ -374,7 +419,8 @@ mod tests {
 
     #[test]
     fn the_unprocessed_input_is_shown_as_far_as_it_is_known() {
-        let shown = |share, about| unprocessed(&Unprocessed { fraction: share, estimated_items: about });
+        let rest = |share, about| Unprocessed { fraction: share, estimated_items: about };
+        let shown = |share, about| unprocessed(&rest(share, about), false);
         assert_eq!(
             shown(Some(0.662), Some(132)),
             "66% of the input was not started, about 132 items; they have no line"
@@ -385,6 +431,14 @@ mod tests {
         );
         assert_eq!(shown(Some(0.0), Some(0)), "all of the input was started");
         assert!(shown(None, None).ends_with("its length is not known"));
+        let broken = unprocessed(&rest(Some(0.0), Some(0)), true);
+        assert_eq!(broken, "all items that could be read were started; the rest of the input is not known");
+    }
+
+    #[test]
+    fn cancelled_items_may_be_charged_only_if_a_call_may_be() {
+        assert!(!cancelled(0).contains("charged"));
+        assert!(cancelled(1).ends_with("without a line; their calls may be charged"));
     }
 
     #[test]

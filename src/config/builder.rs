@@ -98,6 +98,7 @@ impl ConfigBuilder {
     #[doc(hidden)]
     pub fn build_with(self, env: Env<'_>) -> Result<Config, Diagnostics> {
         let (text, mut diagnostics) = self.table.write();
+        diagnostics.hide_likely_secrets();
         match Config::parse_generated(&text, env) {
             Ok(config) => diagnostics.into_result(config),
             Err(more) => {

@@ -233,7 +233,7 @@ impl Check<'_> {
         let key_path = [&path[..], &["target"]].concat();
         let path = if self.spans.contains(&key_path) { &key_path } else { &path[..] };
         let message = format!("route `{name}` mixes real targets with the simulated `{}`", target.name);
-        let help = Advice::from("remove it, or give it its own route; it is not needed to ")
+        let help = Advice::from("remove it, or give it its own route; to use no real target, ")
             .with_remedy(Remedy::Simulate);
         diagnostics.push(self.spans.diagnostic(path, message).with_help(help));
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use indexmap::IndexMap;
 
-use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::diagnostics::{Diagnostic, Diagnostics, hide_likely_secrets};
 use crate::provider::{self, Env, KeySource, Model, parse_base_url};
 use crate::types::ProviderName;
 use crate::wire::Format;
@@ -125,7 +125,8 @@ impl Vendor {
         let (name, value) = self.variable(env, suffix)?;
         let parsed = parse(&value);
         if parsed.is_none() {
-            diagnostics.push(Diagnostic::new(format!("{name}: expected {expected}, found {value:?}")));
+            let found = hide_likely_secrets(&value);
+            diagnostics.push(Diagnostic::new(format!("{name}: expected {expected}, found {found:?}")));
         }
         parsed
     }

@@ -10,8 +10,6 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Document, Spans};
 use crate::provider;
 use crate::types::ProviderName;
 
-use super::redact;
-
 /// Position of each key source, as a diagnostic without a message. The map key is the provider, `"keys"` or
 /// `"headers"`, and the index of the key or the name of the header.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +34,7 @@ impl KeyPositions {
                 }
             }
         }
-        positions.redact(&redact::find_secrets(spans));
+        positions.redact(&provider::find_secrets(spans));
         document.locate_by_key(&mut positions);
         Self(sources.into_iter().zip(positions.0).collect())
     }

@@ -20,9 +20,7 @@ use super::key_positions::KeyPositions;
 use super::lint::Linter;
 use super::prices::PriceList;
 use super::settings::Config;
-use super::{
-    BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings, environment, redact,
-};
+use super::{BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings, environment};
 
 /// The default configuration file.
 const DEFAULT_FILE: &str = "config.toml";
@@ -139,7 +137,7 @@ impl Config {
     /// Reads and checks a document, which was parsed from `text`.
     fn read(document: Result<Document, Diagnostics>, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
         let document = document.map_err(|mut diagnostics| {
-            diagnostics.redact(&redact::guess_secrets(text));
+            diagnostics.redact(&provider::guess_secrets(text));
             diagnostics
         })?;
         let (raw, mut diagnostics) = document.read::<RawConfig>();
@@ -156,17 +154,19 @@ impl Config {
         diagnostics.extend(more);
         let mut notes = Diagnostics(notes);
         document.locate_by_key(&mut notes);
+        let secrets = provider::find_secrets(&spans);
+        notes.redact(&secrets);
         config.notes.extend(notes.0.iter().map(ToString::to_string));
         config.key_positions = KeyPositions::of(&config.providers, &document, &spans);
         if !spans.contains(&["route"]) {
             config.add_default_route();
             diagnostics.extend(Check::check_default_route(&config, &spans));
         }
-        diagnostics.redact(&redact::find_secrets(&spans));
         config.set_default_route();
         // Located last: the checks compare positions, and the diagnostics are sorted by them.
         diagnostics.into_result(config).map_err(|mut diagnostics| {
             document.locate_by_key(&mut diagnostics);
+            diagnostics.redact(&secrets);
             diagnostics
         })
     }

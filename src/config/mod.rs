@@ -13,7 +13,6 @@ mod key_positions;
 mod lint;
 mod load;
 mod prices;
-mod redact;
 mod resolve;
 mod run;
 mod settings;

@@ -21,7 +21,7 @@ pub struct RunSettings {
     pub max_in_flight_items: Option<NonZeroUsize>,
     /// Approximate limit on the memory of the items in progress, for all runs in this process together.
     pub max_memory: ByteSize,
-    /// How long a run holds before it pauses. `None` is 10 minutes in the command line and unlimited in the
+    /// How long a run holds before it pauses. `None` is 10 minutes in the program and unlimited in the
     /// library.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold: Option<MaxHold>,

@@ -2,6 +2,7 @@
 
 mod builder;
 mod diagnostics;
+mod secrets;
 mod shipped_config;
 
 use proptest::prelude::*;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::likely_key::{REDACTED, hide_likely_secrets};
 use super::toml_string::TomlString;
 use crate::terminal_text;
 use crate::types::Advice;
@@ -102,6 +103,13 @@ impl Diagnostic {
         self
     }
 
+    /// Changes the message, the help and the path of the key.
+    fn map_texts(&mut self, change: &impl Fn(&str) -> String) {
+        self.message = change(&self.message);
+        self.help = self.help.take().map(|help| help.map_text(change));
+        self.key_path = self.key_path.as_deref().map(change);
+    }
+
     /// Sets what the author can do about it.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<Advice>) -> Self {
@@ -126,8 +134,6 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-const REDACTED: &str = "***";
-
 /// Shortest secret, in bytes, that is removed from messages. Replacing a short word everywhere would make the
 /// message unreadable; real keys are longer.
 const MIN_REDACTED_BYTES: usize = 8;
@@ -144,6 +150,21 @@ fn redact_text(text: &str, secrets: &[TomlString]) -> String {
         }
     }
     redacted
+}
+
+/// Replaces `secret` in `text` with `***`. The case of letters is ignored: the name of a header is shown in lower case.
+fn replace_secret(text: &str, secret: &str) -> String {
+    let lower_text = text.to_ascii_lowercase();
+    let lower_secret = secret.to_ascii_lowercase();
+    let mut replaced = String::with_capacity(text.len());
+    let mut copied = 0;
+    for (at, found) in lower_text.match_indices(&lower_secret) {
+        replaced.push_str(&text[copied..at]);
+        replaced.push_str(REDACTED);
+        copied = at + found.len();
+    }
+    replaced.push_str(&text[copied..]);
+    replaced
 }
 
 /// All errors of a file.
@@ -163,25 +184,38 @@ impl Diagnostics {
         self.0.extend(more.0);
     }
 
-    /// Replaces `secrets` with stars in the source lines that are shown, and with `***` in messages and help. The
-    /// spans of `secrets` refer to the text of the file.
+    /// Replaces `secrets` with stars in the source lines that are shown, and with `***` in messages, help and keys.
+    /// The spans of `secrets` refer to the text of the file.
     #[doc(hidden)]
     pub fn redact(&mut self, secrets: &[TomlString]) {
         if secrets.is_empty() {
             return;
         }
+        let is_long = |secret: &&TomlString| secret.value.len() >= MIN_REDACTED_BYTES;
+        let mut values: Vec<&str> =
+            secrets.iter().filter(is_long).map(|secret| secret.value.as_str()).collect();
+        // The longest first: a secret may be a part of another one.
+        values.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        values.dedup();
+        let spellings: Vec<String> =
+            values.iter().flat_map(|value| [(*value).to_owned(), value.escape_debug().to_string()]).collect();
+        let redact = |text: &str| {
+            let replace = |text: String, spelling: &String| replace_secret(&text, spelling);
+            spellings.iter().fold(text.to_owned(), replace)
+        };
         let mut redacted: Option<Arc<str>> = None;
         for diagnostic in &mut self.0 {
             if let Some(span) = &mut diagnostic.span {
                 span.text = redacted.get_or_insert_with(|| redact_text(&span.text, secrets).into()).clone();
             }
-            for secret in secrets.iter().filter(|secret| secret.value.len() >= MIN_REDACTED_BYTES) {
-                for spelling in [&secret.value, &secret.value.escape_debug().to_string()] {
-                    diagnostic.message = diagnostic.message.replace(spelling, REDACTED);
-                    let redact_help = |help: Advice| help.map_text(|text| text.replace(spelling, REDACTED));
-                    diagnostic.help = diagnostic.help.take().map(redact_help);
-                }
-            }
+            diagnostic.map_texts(&redact);
+        }
+    }
+
+    /// Replaces words that look like keys with `***` in messages, help and keys, for diagnostics without a document.
+    pub(crate) fn hide_likely_secrets(&mut self) {
+        for diagnostic in &mut self.0 {
+            diagnostic.map_texts(&|text| hide_likely_secrets(text).into_owned());
         }
     }
 

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::document::Document;
+use super::suggest::toml_text;
 use super::toml_string::TomlString;
 
 /// Positions of all keys and values of a [`Document`]. A path consists of the keys from the root; list elements
@@ -17,6 +18,8 @@ pub struct Spans<'d> {
     document: &'d Document,
     spans: HashMap<Vec<String>, Range<usize>>,
     strings: Vec<TomlString>,
+    keys: Vec<TomlString>,
+    numbers: Vec<TomlString>,
 }
 
 impl Document {
@@ -29,7 +32,13 @@ impl Document {
 
 impl<'d> Spans<'d> {
     fn new(document: &'d Document, root: &DeTable<'_>) -> Self {
-        let mut spans = Self { document, spans: HashMap::new(), strings: Vec::new() };
+        let mut spans = Self {
+            document,
+            spans: HashMap::new(),
+            strings: Vec::new(),
+            keys: Vec::new(),
+            numbers: Vec::new(),
+        };
         spans.add_table(root, &[]);
         spans
     }
@@ -66,6 +75,21 @@ impl<'d> Spans<'d> {
         &self.strings
     }
 
+    /// Returns every key in document order. Its path includes itself.
+    pub(crate) fn keys(&self) -> &[TomlString] {
+        &self.keys
+    }
+
+    /// Returns every number in document order, as messages write it.
+    pub(crate) fn numbers(&self) -> &[TomlString] {
+        &self.numbers
+    }
+
+    /// Returns the text of the document.
+    pub(crate) fn text(&self) -> &str {
+        self.document.text()
+    }
+
     fn span(&self, path: &[&str]) -> Option<Range<usize>> {
         let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
         self.spans.get(&path).cloned()
@@ -77,6 +101,8 @@ impl<'d> Spans<'d> {
             // A table's own span may cover all of its lines, so its position is that of its key.
             let span = if value.get_ref().is_table() { key.span() } else { value.span() };
             self.spans.insert(path.clone(), span);
+            let name = key.get_ref().to_string();
+            self.keys.push(TomlString { path: path.clone(), span: key.span(), value: name });
             self.add_value(value, &path);
         }
     }
@@ -98,7 +124,14 @@ impl<'d> Spans<'d> {
                     value: text.to_string(),
                 });
             }
-            _ => {}
+            DeValue::Integer(_) | DeValue::Float(_) => {
+                self.numbers.push(TomlString {
+                    path: path.to_vec(),
+                    span: value.span(),
+                    value: toml_text(value.get_ref()),
+                });
+            }
+            DeValue::Boolean(_) | DeValue::Datetime(_) => {}
         }
     }
 }

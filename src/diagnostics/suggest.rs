@@ -136,7 +136,7 @@ fn describe_value(value: &DeValue<'_>) -> String {
 }
 
 /// Returns the TOML spelling of a value.
-fn toml_text(value: &DeValue<'_>) -> String {
+pub(super) fn toml_text(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => text.to_string(),
         DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {

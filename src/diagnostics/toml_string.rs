@@ -1,9 +1,9 @@
-//! A string value of a TOML document, which may be a secret.
+//! A string, a key or a number of a TOML document, which may be a secret.
 
 use std::fmt;
 use std::ops::Range;
 
-/// A string value of a document.
+/// A string value of a document. Also a key or a number, where one may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TomlString {
     /// Its path from the root.

@@ -93,6 +93,17 @@ pub enum ConcurrencyOutcome {
     Other,
 }
 
+/// Why the limit was lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReductionCause {
+    /// The provider signaled overload.
+    Overload,
+    /// Calls had no response for too long.
+    NoResponse,
+    /// More concurrency brought no more throughput.
+    Throughput,
+}
+
 /// The concurrency limit of one target.
 #[derive(Debug)]
 pub struct ConcurrencyLimit {
@@ -118,6 +129,8 @@ pub struct ConcurrencyLimit {
     stepped_at: Option<Instant>,
     overload_detector: OverloadDetector,
     ceiling: Option<Ceiling>,
+    /// Why the limit was last lowered.
+    reduction_cause: ReductionCause,
     throughput_probe: ThroughputProbe,
     /// Mean time to response headers.
     time_to_headers: Option<Duration>,
@@ -148,6 +161,7 @@ impl ConcurrencyLimit {
             stepped_at: None,
             overload_detector: OverloadDetector::new(),
             ceiling: None,
+            reduction_cause: ReductionCause::Overload,
             throughput_probe: ThroughputProbe::new(limit),
             time_to_headers: None,
             min_step_interval: Duration::ZERO,
@@ -215,7 +229,8 @@ impl ConcurrencyLimit {
         // A call to an idle target shows nothing about the throughput at the limit.
         let is_informative = !is_idle(in_flight, limit) && limit >= self.limit_before_outage;
         let sample_slot = if is_informative { self.throughput_probe.reserve_slot() } else { None };
-        let round = self.overload_detector.record_sent(limit, in_flight);
+        let ceiling = self.ceiling.map(|ceiling| ceiling.at);
+        let round = self.overload_detector.record_sent(limit, in_flight, ceiling);
         InFlightToken { sent_at: now, in_flight, limit, epoch: self.epoch, round, sample_slot }
     }
 
@@ -254,7 +269,8 @@ impl ConcurrencyLimit {
     /// limit.
     pub fn release(&mut self, token: InFlightToken, outcome: ConcurrencyOutcome, now: Instant) -> bool {
         let lowered_limit = match outcome {
-            ConcurrencyOutcome::Throttled | ConcurrencyOutcome::TimedOut => self.on_overload(token, now),
+            ConcurrencyOutcome::Throttled => self.on_overload(token, ReductionCause::Overload, now),
+            ConcurrencyOutcome::TimedOut => self.on_overload(token, ReductionCause::NoResponse, now),
             ConcurrencyOutcome::Answered | ConcurrencyOutcome::Other => false,
         };
         self.record_end(token, outcome, now);
@@ -281,6 +297,7 @@ impl ConcurrencyLimit {
         };
         if let Some(limit) = self.throughput_probe.record_answer(answered, self.limit, self.max, now) {
             self.lower_to(limit);
+            self.reduction_cause = ReductionCause::Throughput;
         }
     }
 
@@ -308,6 +325,11 @@ impl ConcurrencyLimit {
         Some(self.limit_before_outage.max(self.max_accepted_in_flight)).filter(|before| *before > self.limit)
     }
 
+    /// Returns why the limit was last lowered.
+    pub fn reduction_cause(&self) -> ReductionCause {
+        self.reduction_cause
+    }
+
     /// Returns whether the limit is growing back after an outage without a reduction since.
     pub fn is_recovering(&self) -> bool {
         self.limit_before_outage > 0 && self.ceiling.is_none()
@@ -325,7 +347,7 @@ impl ConcurrencyLimit {
 
     /// Lowers the limit by one for an overload response, if it belongs to an excess call. Returns whether
     /// it did.
-    fn on_overload(&mut self, token: InFlightToken, now: Instant) -> bool {
+    fn on_overload(&mut self, token: InFlightToken, cause: ReductionCause, now: Instant) -> bool {
         let can_shrink = self.limit > self.min;
         self.min_step_interval = (now.saturating_duration_since(token.sent_at) * 2).min(MAX_STEP_INTERVAL);
         let ceiling = self.ceiling.map(|ceiling| ceiling.at);
@@ -352,6 +374,7 @@ impl ConcurrencyLimit {
             }
         };
         self.limit = to.clamp(self.min, self.max).min(self.limit);
+        self.reduction_cause = cause;
         can_shrink
     }
 

@@ -33,7 +33,7 @@ pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerState, BreakerToken};
 pub use budget::{Budget, CapReached, ReserveError};
 pub use burst::BurstSettings;
-pub use concurrency::{ConcurrencyLimit, ConcurrencyOutcome, InFlightToken};
+pub use concurrency::{ConcurrencyLimit, ConcurrencyOutcome, InFlightToken, ReductionCause};
 pub use daily_quota::ExhaustedQuota;
 pub use gcra::GcraLimiter;
 pub use memory::{DEFAULT_TOTAL as DEFAULT_MEMORY, HeldMemory, MemoryBudget, ResponseMemory};

@@ -40,6 +40,13 @@ const BASELINE_EWMA_WEIGHT: f64 = 1.0 / 16.0;
 const SIGNIFICANT_DEVIATIONS: f64 = 3.0;
 const SIGNIFICANT_EXCESS: f64 = 2.0;
 
+/// Up to this limit, `MIN_OVERLOADS_AT_CEILING` responses show that a known ceiling persists. A round is much
+/// longer than the limit there, and most of its attempts were sent below the ceiling.
+const MAX_SMALL_LIMIT: usize = 8;
+
+/// Overload responses at a known ceiling that confirm it, if chance does not explain them.
+const MIN_OVERLOADS_AT_CEILING: usize = 2;
+
 /// Consecutive significant rounds before a trial, the latest of them below the ceiling that an earlier one
 /// has set.
 const MIN_ROUNDS_BEFORE_TRIAL: u32 = 2;
@@ -75,6 +82,8 @@ pub(super) struct OverloadDetector {
     consecutive_significant: u32,
     /// Attempts sent since the last reduction, and how many of those met overload.
     since_reduction: AttemptCounts,
+    /// Those of them that were sent with as many in flight as the known ceiling, or more.
+    at_ceiling: AttemptCounts,
     /// The round with which the latest trial is compared.
     trial_reference: Option<TrialReference>,
     /// Whether that trial has not begun yet.
@@ -145,15 +154,16 @@ impl OverloadDetector {
             reductions: 0,
             consecutive_significant: 0,
             since_reduction: AttemptCounts::default(),
+            at_ceiling: AttemptCounts::default(),
             trial_reference: None,
             is_trial_due: false,
             baseline_round: None,
         }
     }
 
-    /// Counts an attempt that is being sent under `limit` as the `in_flight`th in flight. Returns the
-    /// number of its round.
-    pub(super) fn record_sent(&mut self, limit: usize, in_flight: usize) -> u64 {
+    /// Counts an attempt that is being sent under `limit` as the `in_flight`th in flight. `ceiling` is the
+    /// known one. Returns the number of its round.
+    pub(super) fn record_sent(&mut self, limit: usize, in_flight: usize, ceiling: Option<usize>) -> u64 {
         let reductions = self.reductions;
         if self.rounds.back().is_none_or(|round| round.is_full() || round.reductions != reductions) {
             let is_trial = std::mem::take(&mut self.is_trial_due);
@@ -162,6 +172,7 @@ impl OverloadDetector {
             self.rounds.push_back(Round { limit, reductions, trial_size, ..Round::default() });
         }
         self.since_reduction.sent += 1;
+        self.at_ceiling.sent += usize::from(is_at(ceiling, in_flight));
         if let Some(round) = self.rounds.back_mut() {
             round.sent += 1;
             round.limit = round.limit.max(limit);
@@ -193,6 +204,8 @@ impl OverloadDetector {
         round.overloaded += 1;
         let round = *round;
         self.since_reduction.overloaded += usize::from(round.reductions == reductions);
+        self.at_ceiling.overloaded +=
+            usize::from(round.reductions == reductions && is_at(ceiling, in_flight));
         if let Some(reference) = self.trial_reference.as_mut().filter(|reference| reference.round == number) {
             reference.share = reference.share.max(round.share());
         }
@@ -222,10 +235,19 @@ impl OverloadDetector {
     /// Returns whether a round has more overload responses than chance explains. If a ceiling is known, a
     /// number that is too small in each round may be significant over all of them.
     fn is_significant(&self, round: &Round, has_ceiling: bool) -> bool {
-        let exceeds_chance = |overloaded: usize, sent| overloaded as f64 > max_by_chance(self.baseline, sent);
-        let all = self.since_reduction;
-        exceeds_chance(round.overloaded, round.sent)
-            || has_ceiling && round.reductions == self.reductions && exceeds_chance(all.overloaded, all.sent)
+        let exceeds_chance = |counts: AttemptCounts, excess: f64| {
+            counts.overloaded as f64 > max_by_chance(self.baseline, counts.sent) + excess
+        };
+        let of_round = AttemptCounts { sent: round.sent, overloaded: round.overloaded };
+        let confirms_ceiling = || {
+            round.limit <= MAX_SMALL_LIMIT
+                && self.at_ceiling.overloaded >= MIN_OVERLOADS_AT_CEILING
+                && exceeds_chance(self.at_ceiling, 0.0)
+        };
+        exceeds_chance(of_round, SIGNIFICANT_EXCESS)
+            || has_ceiling
+                && round.reductions == self.reductions
+                && (exceeds_chance(self.since_reduction, SIGNIFICANT_EXCESS) || confirms_ceiling())
     }
 
     /// Returns whether a trial has so much overload that half as many in flight have made no difference. If
@@ -255,6 +277,7 @@ impl OverloadDetector {
         self.reductions += 1;
         self.consecutive_significant += 1;
         self.since_reduction = AttemptCounts::default();
+        self.at_ceiling = AttemptCounts::default();
         let share = round.share();
         let is_below_ceiling = ceiling.is_some_and(|ceiling| round.limit < ceiling);
         let continues = self.consecutive_significant >= MIN_ROUNDS_BEFORE_TRIAL && is_below_ceiling;
@@ -295,6 +318,7 @@ impl OverloadDetector {
         self.is_trial_due = false;
         self.trial_reference = None;
         self.since_reduction = AttemptCounts::default();
+        self.at_ceiling = AttemptCounts::default();
     }
 
     fn close_round(&mut self, round: Round, ceiling: Option<usize>) -> Option<usize> {
@@ -353,8 +377,14 @@ fn trial_size(share: f64) -> usize {
     ((EXPECTED_TRIAL_OVERLOADS / share) as usize).max(MIN_ROUND_ATTEMPTS)
 }
 
-/// Returns how many of `sent` attempts may meet overload by chance. `baseline` is the share that does.
+/// Returns whether an attempt that was sent as the `in_flight`th reached a known ceiling.
+fn is_at(ceiling: Option<usize>, in_flight: usize) -> bool {
+    ceiling.is_some_and(|ceiling| in_flight >= ceiling)
+}
+
+/// Returns how many of `sent` attempts may meet overload by chance, without `SIGNIFICANT_EXCESS`. `baseline` is
+/// the share that does.
 fn max_by_chance(baseline: f64, sent: usize) -> f64 {
     let expected = baseline * sent as f64;
-    expected + SIGNIFICANT_DEVIATIONS * (expected * (1.0 - baseline)).sqrt() + SIGNIFICANT_EXCESS
+    expected + SIGNIFICANT_DEVIATIONS * (expected * (1.0 - baseline)).sqrt()
 }

@@ -107,6 +107,12 @@ impl Store for Gated {
     fn item_counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> StoreFuture<'a, RunTotals> {
         self.inner.item_counts(run, groups)
     }
+    fn verify_rows(&self, run: RunNumber) -> StoreFuture<'_, ()> {
+        self.inner.verify_rows(run)
+    }
+    fn damage(&self, what: String) -> Error {
+        self.inner.damage(what)
+    }
     fn delete_runs<'a>(&'a self, runs: &'a [RunNumber]) -> StoreFuture<'a, ()> {
         self.inner.delete_runs(runs)
     }

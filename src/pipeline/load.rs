@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, nearest};
+use crate::provider::{find_secrets, guess_secrets};
 use crate::types::{Fingerprint, ResponseFormat, RouteName, StepName};
 
 use super::Defaults;
@@ -57,8 +58,15 @@ impl Pipeline {
         defaults: &Defaults,
         routes: &[RouteName],
     ) -> Result<Self, Diagnostics> {
-        let document = Document::parse(file, text)?;
+        let document = Document::parse(file, text).map_err(|mut diagnostics| {
+            diagnostics.redact(&guess_secrets(text));
+            diagnostics
+        })?;
         let spans = document.spans();
+        let redacted = |mut diagnostics: Diagnostics| {
+            diagnostics.redact(&find_secrets(&spans));
+            diagnostics
+        };
         let load = |item_is_text| {
             let (raw, found) = document.read::<RawPipeline>();
             let loader = Loader {
@@ -71,9 +79,9 @@ impl Pipeline {
             };
             loader.pipeline(raw, Templates::new())
         };
-        let mut pipeline = load(false)?;
+        let mut pipeline = load(false).map_err(redacted)?;
         // Load it again for inputs whose fields are all texts.
-        pipeline.csv_diagnostics = load(true).err().unwrap_or_default();
+        pipeline.csv_diagnostics = load(true).err().map(redacted).unwrap_or_default();
         Ok(pipeline)
     }
 }

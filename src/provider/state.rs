@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::chaos;
-use crate::guard::{BreakerState, SharedBudget};
+use crate::guard::{BreakerState, ReductionCause, SharedBudget};
 use crate::supervisor::Slot;
 use crate::types::{
     AttemptCounts, Class, Failure, KeyLabel, ModelName, Parameter, ProviderName, StepName, TargetName,
@@ -229,9 +229,26 @@ impl State {
             );
         }
         match change.concurrency {
-            Some(ConcurrencyChange::Reduced { to, from }) => {
-                warn!(%provider, %model, to, from, "provider objects to the concurrency, lowering the limit");
-            }
+            Some(ConcurrencyChange::Reduced { to, from, cause }) => match cause {
+                ReductionCause::Overload => {
+                    warn!(
+                        %provider, %model, to, from,
+                        "provider objects to the concurrency, lowering the limit"
+                    );
+                }
+                ReductionCause::NoResponse => {
+                    warn!(
+                        %provider, %model, to, from,
+                        "concurrent calls have no response, lowering the limit"
+                    );
+                }
+                ReductionCause::Throughput => {
+                    warn!(
+                        %provider, %model, to, from,
+                        "more concurrency brings no throughput, lowering the limit"
+                    );
+                }
+            },
             Some(ConcurrencyChange::Restored(to)) => {
                 info!(%provider, %model, to, "concurrency limit restored")
             }
@@ -241,7 +258,14 @@ impl State {
             info!(%provider, "retry budget recovered");
         }
         if let (true, Some(failure)) = (change.key_cools_down, failure) {
-            warn!(%provider, %key, %failure, "key was rejected, starting its cool-down");
+            if failure.class == Class::Quota {
+                warn!(
+                    %provider, %key, %failure,
+                    "account's quota is exhausted, starting the key's cool-down"
+                );
+            } else {
+                warn!(%provider, %key, %failure, "key was rejected, starting its cool-down");
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{
-    Breaker, BreakerToken, ConcurrencyLimit, HeaderScope, RateLimiter, RateLimits, SentCall, TokenCost,
-    TokenLimits, TripReason,
+    Breaker, BreakerToken, ConcurrencyLimit, HeaderScope, RateLimiter, RateLimits, ReductionCause, SentCall,
+    TokenCost, TokenLimits, TripReason,
 };
 use crate::types::{AttemptCounts, Class, Completion, Failure, Price};
 use crate::wire::UnsupportedParameters;
@@ -108,8 +108,8 @@ pub(super) struct Target {
 /// A change of a target's concurrency limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConcurrencyChange {
-    /// The provider objected to the concurrency: the limit is at most half of what it was.
-    Reduced { to: usize, from: usize },
+    /// The limit is at most half of what it was.
+    Reduced { to: usize, from: usize, cause: ReductionCause },
     /// The limit is back at its earlier value, or nearly.
     Restored(usize),
 }
@@ -262,10 +262,10 @@ impl Target {
     pub(super) fn take_concurrency_change(&mut self) -> Option<ConcurrencyChange> {
         let to = self.concurrency.limit();
         match (self.is_reduction_reported, self.concurrency.reduced_from()) {
-            // After an outage the limit starts low, and the provider objected to nothing.
+            // After an outage the limit starts low, and nothing has lowered it.
             (false, Some(from)) if to * 2 <= from && !self.concurrency.is_recovering() => {
                 self.is_reduction_reported = true;
-                Some(ConcurrencyChange::Reduced { to, from })
+                Some(ConcurrencyChange::Reduced { to, from, cause: self.concurrency.reduction_cause() })
             }
             (true, from) if from.is_none_or(|from| to * 10 >= from * 9) => {
                 self.is_reduction_reported = false;

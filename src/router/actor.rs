@@ -36,6 +36,8 @@ pub struct Router {
 #[derive(Debug)]
 struct Setup {
     routes: HashMap<RouteName, RouteHandle>,
+    /// Configured routes without a usable target, with the reason.
+    disabled_routes: HashMap<RouteName, String>,
     retry: RetrySettings,
     hedges: Arc<HedgeLimiter>,
     /// Whether a stop is final and not a restart.
@@ -53,7 +55,17 @@ impl Router {
     ) -> Self {
         let hedges = Arc::new(HedgeLimiter::new(retry.hedge_ratio, draining.clone()));
         let shutdown_tx = watch::Sender::new(());
-        Self::from_setup(Arc::new(Setup { routes, retry, hedges, draining, shutdown_tx }))
+        let disabled_routes = HashMap::new();
+        Self::from_setup(Arc::new(Setup { routes, disabled_routes, retry, hedges, draining, shutdown_tx }))
+    }
+
+    /// Sets the routes that are configured and have no usable target, with the reason.
+    #[must_use]
+    pub fn with_disabled_routes(self, disabled_routes: HashMap<RouteName, String>) -> Self {
+        match Arc::try_unwrap(self.setup) {
+            Ok(setup) => Self::from_setup(Arc::new(Setup { disabled_routes, ..setup })),
+            Err(setup) => Self::from_setup(setup),
+        }
     }
 
     /// Creates the next incarnation, for the case that this one is terminated. Executions of both may run at the
@@ -90,11 +102,24 @@ impl Router {
             return Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE));
         }
         let Some((targets, retry)) = self.ordered_targets(&request.route) else {
-            let message = format!("there is no route called {}", request.route);
-            return Err(Failure::new(Class::ApiError, message));
+            return Err(self.setup.no_route(&request.route));
         };
         let shutdown_rx = self.setup.shutdown_tx.subscribe();
         Ok(Execution::start(request, targets, retry, (&self.setup.hedges, shutdown_rx)))
+    }
+}
+
+impl Setup {
+    fn no_route(&self, route: &RouteName) -> Failure {
+        let message = match self.disabled_routes.get(route) {
+            Some(reason) => reason.clone(),
+            None => {
+                let mut known: Vec<&str> = self.routes.keys().map(RouteName::as_str).collect();
+                known.sort_unstable();
+                format!("there is no route `{route}`; known routes: {}", known.join(", "))
+            }
+        };
+        Failure::new(Class::ApiError, message)
     }
 }
 

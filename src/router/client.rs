@@ -40,7 +40,7 @@ use crate::types::{Class, Failure, RequestError, Response};
 use super::actor::{Router, StartRequest};
 use super::execution::{Execution, FirstCallEnd, RequestResult};
 use super::pending_call;
-use super::request::{Request, STOPPING_MESSAGE, wait_for_stop};
+use super::request::{Request, STOPPED_MESSAGE, STOPPING_MESSAGE, wait_for_stop};
 
 /// Maximum number of times that a request is sent if it is lost in the router or in transit. A request that is
 /// lost twice probably causes the panic.
@@ -143,7 +143,7 @@ impl PendingRequest {
 }
 
 fn router_stopped() -> RequestResult {
-    possibly_charged(Failure::new(Class::Cancelled, STOPPING_MESSAGE))
+    possibly_charged(Failure::new(Class::Cancelled, STOPPED_MESSAGE))
 }
 
 /// Returns the error of a request whose calls are unknown.

@@ -25,7 +25,7 @@ use super::hedge::{HedgeAfter, HedgeLimiter};
 use super::other_requests::OtherRequests;
 use super::outage;
 use super::pending_call::{CallEnd, CallMeta, PendingCall};
-use super::request::{Request, STOPPING_MESSAGE, StopSignal, wait_for_stop};
+use super::request::{Request, STOPPED_MESSAGE, StopSignal, wait_for_stop};
 use super::retry_plan::{self, Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};
 use super::settings::RetrySettings;
 use super::target::TargetHandle;
@@ -158,7 +158,7 @@ impl Execution {
             None => tokio::select! {
                 biased;
                 _ = shutdown_rx.changed() => {
-                    let failure = Failure::new(Class::Cancelled, STOPPING_MESSAGE);
+                    let failure = Failure::new(Class::Cancelled, STOPPED_MESSAGE);
                     Err(failure.maybe_charged().into())
                 }
                 result = self.follow_plan() => result,

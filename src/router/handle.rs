@@ -19,7 +19,7 @@ use crate::types::{Class, Failure, RequestError, Response};
 
 use super::actor::Router;
 use super::client::send_request;
-use super::request::Request;
+use super::request::{Request, wait_for_stop};
 
 /// Maximum number of pending requests of all clones of a handle together.
 const MAX_PENDING_REQUESTS: usize = 4096;
@@ -31,6 +31,9 @@ const MAX_PENDING_REQUESTS: usize = 4096;
 /// [`Class::Cancelled`].
 ///
 /// At most 4,096 requests of one Pointsman are pending at once, not counting those of runs.
+///
+/// A response contains the text as the model returned it. Only pipelines check that the text has the
+/// [required format](crate::types::ResponseFormat) and ask again.
 ///
 /// ```
 /// # #[cfg(feature = "server")]
@@ -111,7 +114,8 @@ impl RouterHandle {
     /// pending, it answers with [`Class::Overloaded`] instead of waiting, because the number of waiting messages
     /// would have no bound.
     ///
-    /// The recipient survives restarts of the router. It closes when Pointsman stops.
+    /// The recipient survives restarts of the router. Once Pointsman has stopped, it answers with
+    /// [`Class::Cancelled`] or is closed.
     ///
     /// ```
     /// use actix::prelude::*;
@@ -176,7 +180,12 @@ impl Sender {
 
     /// Sends a request as soon as fewer requests are pending.
     async fn send_when_possible(self: Arc<Self>, request: Request) -> Result<Response, Box<RequestError>> {
-        match timeout_at(request.deadline, self.pending.clone().acquire_owned()).await {
+        let permit = tokio::select! {
+            permit = timeout_at(request.deadline, self.pending.clone().acquire_owned()) => permit,
+            () = wait_for_stop(request.stop.clone()) => return Err(Box::new(stopped().into())),
+        };
+        match permit {
+            Ok(Ok(_)) if self.is_stopped() => Err(Box::new(stopped().into())),
             Ok(Ok(permit)) => self.send_now(request, permit).await,
             // The semaphore is never closed.
             Ok(Err(_)) => Err(Box::new(stopped().into())),

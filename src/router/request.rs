@@ -15,6 +15,9 @@ use super::counts::CallCounts;
 /// The failure message of a request that arrives while the router stops.
 pub(super) const STOPPING_MESSAGE: &str = "pointsman is stopping and accepts no more requests";
 
+/// The failure message of a request that the router had accepted when it stopped.
+pub(super) const STOPPED_MESSAGE: &str = "pointsman has stopped before the request was answered";
+
 /// The deadline of a request whose caller sets none.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(600);
 

@@ -113,8 +113,11 @@ pub struct Run {
     held_items_failed_at: Option<Instant>,
     /// How many items may fail.
     failure_limit: FailureLimit,
-    /// Set if too many have failed: the run pauses if there is another item.
-    pending_pause: Option<Failure>,
+    /// Set if too many have failed: the run pauses if there is another item. With the last failure that was
+    /// counted.
+    pending_pause: Option<(Failure, String)>,
+    /// Set if it is paused because too many have failed: the last failure that was counted.
+    last_counted_failure: Option<String>,
     /// Why nothing can be stored any more.
     store_failure: Option<CommitError>,
     stats: RunStats,
@@ -184,6 +187,7 @@ impl Run {
             is_hold_logged: false,
             failure_limit: FailureLimit::new(setup.limits.max_failures),
             pending_pause: None,
+            last_counted_failure: None,
             store_failure: None,
             known_items_seen: 0,
             router: setup.router,

@@ -109,6 +109,9 @@ pub(super) struct FailureLimit {
     finished: u64,
     /// Items that failed since the last one completed.
     consecutive: u64,
+    /// The most items that failed without a completed one between them.
+    max_consecutive: u64,
+    has_completed: bool,
 }
 
 impl FailureLimit {
@@ -121,6 +124,8 @@ impl FailureLimit {
         self.finished += 1;
         self.failed += u64::from(failed);
         self.consecutive = if completed { 0 } else { self.consecutive + u64::from(failed) };
+        self.max_consecutive = self.max_consecutive.max(self.consecutive);
+        self.has_completed |= completed;
         let Self { failed: count, finished, consecutive, .. } = *self;
         let is_exceeded = failed
             && match self.max {
@@ -132,15 +137,22 @@ impl FailureLimit {
                 }
                 MaxFailures::Unlimited => false,
             };
-        is_exceeded.then(|| match self.max {
-            MaxFailures::InARow if consecutive == finished => {
-                format!("{count} items failed and none has completed")
+        is_exceeded.then(|| self.message())
+    }
+
+    /// Returns how many items have failed by now, as far as the limit counts them. Items in flight may fail after
+    /// the limit was reached.
+    pub(super) fn message(&self) -> String {
+        let Self { failed, finished, max_consecutive, .. } = self;
+        match self.max {
+            MaxFailures::InARow if !self.has_completed => {
+                format!("{failed} items failed and none has completed")
             }
-            MaxFailures::InARow => format!("{consecutive} items failed in a row"),
+            MaxFailures::InARow => format!("{max_consecutive} items failed in a row"),
             MaxFailures::Count(_) | MaxFailures::Share(_) | MaxFailures::Unlimited => {
-                format!("{count} of {finished} items failed, and max_failures is {}", self.max)
+                format!("{failed} of {finished} items failed, and max_failures is {}", self.max)
             }
-        })
+        }
     }
 }
 
@@ -174,6 +186,20 @@ mod tests {
         // A skipped item is neither.
         assert!(limit.count(false, false).is_none());
         assert_eq!(limit.count(true, false).unwrap(), "50 items failed in a row");
+    }
+
+    #[test]
+    fn the_message_counts_items_that_fail_after_the_limit_was_reached() {
+        let mut limit = FailureLimit::new(MaxFailures::default());
+        (0..50).for_each(|_| drop(limit.count(true, false)));
+        assert_eq!(limit.message(), "50 items failed and none has completed");
+        (0..3).for_each(|_| drop(limit.count(true, false)));
+        assert_eq!(limit.message(), "53 items failed and none has completed");
+        limit.count(false, true);
+        assert_eq!(limit.message(), "53 items failed in a row");
+        let mut limit = FailureLimit::new(MaxFailures::Count(2));
+        (0..3).for_each(|_| drop(limit.count(true, false)));
+        assert_eq!(limit.message(), "3 of 3 items failed, and max_failures is 2");
     }
 
     #[test]

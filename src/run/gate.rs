@@ -153,56 +153,6 @@ impl Gate {
         Some(OpenRequest { gate: self.clone(), route, number: *last_number })
     }
 
-    /// Waits until `not_before` or until a hold begins, then until a request of the route that has failed
-    /// `returns` times may be sent. Keep the returned value until the request has finished.
-    ///
-    /// # Errors
-    /// If the request must not be sent any more.
-    pub(super) async fn wait_to_resend(
-        self: Arc<Self>,
-        route: RouteName,
-        returns: u32,
-        not_before: Instant,
-    ) -> Result<Option<ResentRequest>, ResendRefused> {
-        let Some(route) = self.route_index(&route) else { return Ok(None) };
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Before the check, so that no later change is missed.
-            changed.as_mut().enable();
-            // During a hold, the hold decides when requests are sent again.
-            if Instant::now() >= not_before || self.lock()[route].hold.hold().is_some() {
-                break;
-            }
-            tokio::select! {
-                () = changed => {}
-                () = sleep_until(not_before) => {}
-            }
-        }
-        let position = self.lock()[route].hold.enqueue(returns);
-        let queued = QueuedRequest { gate: &self, route, position };
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let decision =
-                self.lock()[route].hold.decide(position, self.can_start_items.load(Relaxed), Instant::now());
-            match decision {
-                ResendDecision::Send | ResendDecision::Probe => {
-                    // It has left the queue, and another request may be first.
-                    drop(queued);
-                    return Ok(Some(ResentRequest { gate: self.clone(), route, decision, answered: false }));
-                }
-                ResendDecision::Fail => return Err(ResendRefused),
-                ResendDecision::WaitForChange => changed.await,
-                ResendDecision::WaitUntil(until) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(until) => {}
-                },
-            }
-        }
-    }
-
     /// Updates the holds from the state of the targets and releases requests whose hold has ended.
     pub(super) fn update(&self, max_hold: Option<Duration>, now: Instant) {
         let mut routes = self.lock();
@@ -256,6 +206,65 @@ impl Gate {
 }
 
 impl OpenRequest {
+    /// Waits until `not_before` or until a hold begins, then until this request, which has failed, may be sent
+    /// again. Keep the returned value until it has finished.
+    ///
+    /// # Errors
+    /// If the request must not be sent any more.
+    pub(super) async fn wait_to_resend(&self, not_before: Instant) -> Result<ResentRequest, ResendRefused> {
+        let gate = &self.gate;
+        loop {
+            let changed = gate.changed.notified();
+            tokio::pin!(changed);
+            // Before the check, so that no later change is missed.
+            changed.as_mut().enable();
+            // During a hold, the hold decides when requests are sent again.
+            if Instant::now() >= not_before || gate.lock()[self.route].hold.hold().is_some() {
+                break;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(not_before) => {}
+            }
+        }
+        let position = self.enqueue();
+        let queued = QueuedRequest { gate, route: self.route, position };
+        loop {
+            let changed = gate.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let can_start_items = gate.can_start_items.load(Relaxed);
+            let decision = gate.lock()[self.route].hold.decide(position, can_start_items, Instant::now());
+            match decision {
+                ResendDecision::Send | ResendDecision::Probe => {
+                    // It has left the queue, and another request may be first.
+                    drop(queued);
+                    let gate = gate.clone();
+                    return Ok(ResentRequest { gate, route: self.route, decision, answered: false });
+                }
+                ResendDecision::Fail => return Err(ResendRefused),
+                ResendDecision::WaitForChange => changed.await,
+                ResendDecision::WaitUntil(until) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(until) => {}
+                },
+            }
+        }
+    }
+
+    /// Queues the request to be sent again, by what is known about it now: attempts that were sent next to its
+    /// attempts may have ended since it failed.
+    fn enqueue(&self) -> ResendPosition {
+        let mut requests = self.gate.lock();
+        let RouteRequests { hold, open, .. } = &mut requests[self.route];
+        let Some((request, evidence)) = open.get_mut(&self.number) else { return hold.enqueue(0, false) };
+        if !request.is_suspected() {
+            self.gate.compare(evidence);
+            hold.set_suspected(request, evidence.is_suspected());
+        }
+        hold.enqueue(evidence.returns(), request.is_suspected())
+    }
+
     /// Returns whether no target of its route is usable.
     pub(super) fn has_outage(&self, now: Instant) -> bool {
         self.gate.routes[self.route].outage(now).is_some()

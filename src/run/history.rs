@@ -9,9 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::caps::{Cap, CapScope};
+use super::last_report::{LastReport, has_lost_session};
 use super::output_line;
 use super::report::{Report, RunOutcome};
 use super::stats::RunStats;
+use super::stored_steps;
 use crate::pipeline::manifest::RunManifest;
 use crate::sink::Line;
 use crate::store::{
@@ -42,6 +44,20 @@ fn missing_ranges(run: &StoredRun) -> Vec<(i64, i64)> {
     let missing_items =
         outcome_field(run, "missing_items", "absent").cloned().map(serde_json::from_value).transpose();
     missing_items.ok().flatten().unwrap_or_default()
+}
+
+/// Returns the state of a run as a word. A run whose process ended without closing it has `crashed`.
+pub fn state_word(store: &dyn Store, run: &StoredRun) -> &'static str {
+    match run.state {
+        RunState::Running if store.is_locked(run.number) => "running",
+        RunState::Running if run.sessions == 0 => "empty",
+        RunState::Running => "crashed",
+        RunState::Completed
+        | RunState::Stopped
+        | RunState::Paused
+        | RunState::IoFailed
+        | RunState::Cancelled => run.state.as_str(),
+    }
 }
 
 /// Returns why the last session of a run paused, and the class of the reason, if it paused.
@@ -78,9 +94,10 @@ impl History {
     /// Looks a run up.
     ///
     /// # Errors
-    /// If there is no such run, or the store cannot be read.
+    /// If there is no such run, the store cannot be read, or rows of the run are missing.
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
+        store.verify_rows(run.number).await?;
         let manifest = RunManifest::of_run(&run)?;
         let missing_items = missing_ranges(&run);
         Ok(Self { store, run, steps: manifest.steps.into_keys().collect(), missing_items })
@@ -99,7 +116,7 @@ impl History {
     /// Calls `visit` with every started item, in the order in which they started, until it returns an error.
     ///
     /// # Errors
-    /// Those of the store and of `visit`.
+    /// Those of the store and of `visit`, and if a completed item lacks the result of a step.
     pub async fn items<E: From<Error>>(
         &self,
         mut visit: impl AsyncFnMut(&StoredItem) -> Result<(), E>,
@@ -110,6 +127,8 @@ impl History {
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
             for item in &page {
+                let revision = self.run.revision;
+                stored_steps::verify(&*self.store, self.run.number, revision, self.steps.iter(), item)?;
                 visit(item).await?;
             }
         }
@@ -153,7 +172,8 @@ impl History {
         }
     }
 
-    /// Creates the report of all its sessions together.
+    /// Creates the report of all its sessions together. Its counts of items are those of the last session's own
+    /// report, where that session counted all of them.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -167,10 +187,12 @@ impl History {
                 stats.items.missing_from_input += 1;
                 return Ok(());
             }
-            match item.outcome.as_ref().filter(|outcome| outcome.revision == self.run.revision) {
+            match &item.outcome {
                 Some(outcome) => {
                     let error = outcome.error.as_ref().map(|(step, failure)| (step, failure));
                     stats.count_item(outcome.status, error, outcome.duration);
+                    // It keeps its line until the next run processes it.
+                    stats.items.not_processed += u64::from(self.is_outdated(item));
                 }
                 None if self.run.state == RunState::Paused => stats.items.paused += 1,
                 None => stats.items.unfinished += 1,
@@ -178,9 +200,13 @@ impl History {
             Ok::<_, Error>(())
         })
         .await?;
+        let last = LastReport::of(&self.run);
+        last.complete(&mut stats.items, &mut stats.calls);
+        let is_active = self.store.is_locked(self.run.number);
         let run_outcome = match self.run.state {
             RunState::Completed => RunOutcome::Completed,
             RunState::Paused => RunOutcome::Paused,
+            RunState::Running if is_active => RunOutcome::Running,
             RunState::Running | RunState::Stopped | RunState::Cancelled => RunOutcome::Interrupted,
             RunState::IoFailed => RunOutcome::IoFailed,
         };
@@ -193,7 +219,21 @@ impl History {
         let mut report = stats.report(&self.run.metadata.name, run_outcome, took.unwrap_or(span));
         let recorded = self.store.spent_by(self.run.number).await?;
         let uncertain: u64 = recorded.values().map(|spend| spend.uncertain_cost.0).sum();
+        report.run = Some(self.run.number);
+        report.state = Some(state_word(&*self.store, &self.run));
         report.stored = true;
+        report.lost_session = has_lost_session(&self.run, is_active);
+        if report.lost_session || self.run.state == RunState::Running {
+            report.duration_seconds = None;
+            report.items_per_second = None;
+        }
+        report.unprocessed = last.unprocessed;
+        report.unsaved = last.unsaved;
+        report.first_reject = last.first_reject;
+        report.unreplaced_output = last.unreplaced_output;
+        report.input_error = last.input_error;
+        report.output_error = last.output_error;
+        report.store_error = last.store_error;
         report.uncertain_cost_usd = NanoUsd(uncertain).dollars();
         if run_outcome == RunOutcome::Paused {
             self.add_pause(&mut report);
@@ -207,6 +247,9 @@ impl History {
         let (reason, class) = pause_reason(&self.run);
         report.paused = reason;
         report.paused_class = class;
+        report.max_failures_reached = last_report_field(&self.run, "max_failures_reached")
+            .and_then(|reached| reached.as_bool())
+            .unwrap_or_default();
         let caps = last_report_field(&self.run, "caps")
             .and_then(|caps| serde_json::from_value::<Vec<Cap>>(caps).ok());
         report.caps = caps.into_iter().flatten().filter(|cap| cap.scope == CapScope::Run).collect();

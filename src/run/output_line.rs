@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::item_result::{ItemResult, StepResult};
 use super::job::Job;
+use super::stored_steps;
 use crate::pipeline::item_state::StepOutcome;
 use crate::sink::{Line, LineError, RejectLine, StepLine};
 use crate::source;
@@ -34,14 +35,9 @@ pub(super) fn from_stored<'a>(
     let mut answers = Map::with_capacity(steps.len());
     let steps = steps.map(|step| {
         let until = |session: i64| outcome.session.is_none_or(|finishing| session <= finishing);
-        let all =
-            || stored.steps.iter().filter(|stored| stored.record.step == *step && until(stored.session));
-        let attempts =
-            AttemptLog(all().flat_map(|stored| stored.record.attempts.0.iter().cloned()).collect());
-        // Records of an earlier version do not have the session in which an item finished; the last record of
-        // each step counts.
-        let is_last = |session: i64| outcome.session.is_none_or(|finishing| session == finishing);
-        let end = all().next_back().filter(|stored| is_last(stored.session));
+        let all = stored.steps.iter().filter(|stored| stored.record.step == *step && until(stored.session));
+        let attempts = AttemptLog(all.flat_map(|stored| stored.record.attempts.0.iter().cloned()).collect());
+        let end = stored_steps::final_record(stored, step);
         let simulated = end.is_some_and(|end| end.record.simulated);
         let line = match end.map(|end| (end.record.state, &end.record.failure)) {
             Some((StepState::Answered, _)) => {

@@ -9,6 +9,7 @@ use tokio::task::JoinError;
 
 use super::file_stamp::is_unchanged;
 use super::item_set::ItemSet;
+use super::stored_steps;
 use crate::ledger::{CommitError, Ledger};
 use crate::pipeline::cache_key;
 use crate::store::{
@@ -30,6 +31,8 @@ pub struct RunPersistence {
     pub session: Session,
     /// Whether the fields of every item are stored, or only those of failed items.
     pub keep_inputs: bool,
+    /// The steps of the pipeline.
+    pub steps: Vec<StepName>,
     /// Set if only failed items are processed: those of one of these classes, or all if it is empty. Every
     /// other item keeps its line.
     pub retry_classes: Option<Vec<Class>>,
@@ -91,12 +94,13 @@ impl RunPersistence {
     /// run is new.
     ///
     /// # Errors
-    /// If the store cannot be read.
+    /// If the store cannot be read, or a completed item lacks the result of a step.
     pub(super) async fn look_up(&self, keys: &[ItemKey]) -> Result<Vec<Option<EarlierItem>>, Error> {
         if self.session.last_item == ItemNumber(0) {
             return Ok(keys.iter().map(|_| None).collect());
         }
         let found = self.ledger.store().look_up(self.run, keys).await?;
+        found.iter().flatten().try_for_each(|item| self.verify_steps(item))?;
         let has_files =
             found.iter().flatten().any(|item| records_of_line(item).any(|step| !step.files.is_empty()));
         let check = move || found.into_iter().map(|item| item.map(EarlierItem::of)).collect();
@@ -109,6 +113,21 @@ impl RunPersistence {
             // The runtime is shutting down, so nothing waits for this any more.
             Err(Err(_)) => std::future::pending().await,
         }
+    }
+
+    /// Returns at most `max` items after `after`, in order.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or a completed item lacks the result of a step.
+    pub(super) async fn items_after(&self, after: ItemNumber, max: u32) -> Result<Vec<StoredItem>, Error> {
+        let items = self.ledger.store().items(self.run, after, max).await?;
+        items.iter().try_for_each(|item| self.verify_steps(item))?;
+        Ok(items)
+    }
+
+    fn verify_steps(&self, item: &StoredItem) -> Result<(), Error> {
+        let store = &**self.ledger.store();
+        stored_steps::verify(store, self.run, self.session.revision, self.steps.iter(), item)
     }
 
     /// Returns what to do with an item of the input.

@@ -3,27 +3,38 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::caps::Cap;
+use crate::store::RunNumber;
 use crate::types::{Advice, Class, ItemStatus, StepName, Usage};
 
 /// The report of a run. It is serialized as the program writes it to a file. Times are in seconds, money in US dollars.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
+    /// The run's number in its store; `None` (`null`) if it is not stored.
+    pub run: Option<RunNumber>,
     /// The pipeline's name.
     pub pipeline: String,
     /// How the run ended.
     pub outcome: RunOutcome,
+    /// The state of a stored run, in a report that was created from its store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    /// Whether a session did not store its end: its process was killed, or its store was full. The last calls of
+    /// that session are not recorded, so the cost is a lower bound.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost_session: bool,
     /// Whether any answer is simulated.
     pub simulated: bool,
     /// Counts of items.
     pub items: Items,
-    /// Duration of the run.
-    pub duration_seconds: f64,
-    /// Finished items per second.
-    pub items_per_second: f64,
+    /// Duration of the run. `None` (`null`) if it is unknown, because the run is in progress or a session did not
+    /// store its end.
+    pub duration_seconds: Option<f64>,
+    /// Finished items per second. `None` (`null`) as above.
+    pub items_per_second: Option<f64>,
     /// Durations of items.
     pub item_duration_seconds: LatencySummary,
     /// Counts of attempts.
@@ -50,6 +61,9 @@ pub struct Report {
     /// The class of that reason: `budget` for a cap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_class: Option<Class>,
+    /// Whether the run paused because too many items have failed ([`MaxFailures`](super::MaxFailures)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub max_failures_reached: bool,
     /// Whether answers are stored, so that the run can be resumed.
     pub stored: bool,
     /// By step, in the pipeline's order.
@@ -98,7 +112,7 @@ impl Report {
 }
 
 /// Finished items that the store could not save. A resumed run processes and pays for them again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnsavedItems {
     /// Their number.
@@ -112,6 +126,8 @@ pub struct UnsavedItems {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunOutcome {
+    /// It has not ended: another process works on the stored run.
+    Running,
     /// All of the input was processed.
     Completed,
     /// The run was stopped before that.
@@ -125,7 +141,7 @@ pub enum RunOutcome {
 }
 
 /// The part of the input that a run did not start.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unprocessed {
     /// Its fraction, from 0 to 1, of the bytes of a file or of the number of values. `None` if the size of the
@@ -136,6 +152,9 @@ pub struct Unprocessed {
 }
 
 impl Unprocessed {
+    /// An unknown part of an input.
+    pub const UNKNOWN: Self = Self { fraction: None, estimated_items: None };
+
     /// Computes the unprocessed part from the number of started entries and the fraction of the input that was
     /// read.
     pub(super) fn after(started: u64, read: Option<f64>) -> Self {
@@ -149,7 +168,7 @@ impl Unprocessed {
 
 /// Counts of items. Every item that was started is counted once in `completed`, `failed`, `skipped`,
 /// `unfinished` or `paused`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Items {
     /// Every step whose condition was true has an answer.
@@ -214,7 +233,7 @@ impl Items {
 }
 
 /// Counts of attempts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Calls {
     /// Attempts that were sent.

@@ -7,9 +7,10 @@
 //!
 //! A request that is itself the cause of its failures must not be the probe every time. Probes are chosen in
 //! this order: requests that have not failed (those in the router's queue, or one of an item that has not
-//! started), then those that failed least often and longest ago. After a hold, failed requests are sent again a
-//! few at a time, and more with each one that is answered. Pure: the caller passes `now` and the providers'
-//! counts.
+//! started), then those that failed least often and longest ago. A request that failed while others were
+//! answered is suspected and counts as if it had failed [`SUSPECTED_RETURNS`] more times. After a hold, failed
+//! requests are sent again a few at a time, and more with each one that is answered. Pure: the caller passes
+//! `now` and the providers' counts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,6 +33,10 @@ const FAILURES_TO_HOLD: u32 = 3;
 /// The same while attempts are pending that were sent before the first of these failures: their answers would
 /// show that the targets work.
 const FAILURES_TO_HOLD_WITH_PENDING_ATTEMPTS: u32 = 12;
+
+/// Additional failures that a suspected request counts with when it is queued: a few of them would otherwise fail
+/// every probe of a hold while a request that would succeed waits. Bounded, so that no request waits for ever.
+const SUSPECTED_RETURNS: u32 = 8;
 
 /// One resent request may be in flight per this many requests that have not failed.
 const IN_FLIGHT_PER_RESEND: usize = 8;
@@ -173,10 +178,11 @@ impl RouteHold {
         self.open - self.returned
     }
 
-    /// Queues a request to be sent again.
-    pub(super) fn enqueue(&mut self, returns: u32) -> ResendPosition {
+    /// Queues a request to be sent again that has failed `returns` times.
+    pub(super) fn enqueue(&mut self, returns: u32, is_suspected: bool) -> ResendPosition {
         self.last += 1;
-        let position = ResendPosition { returns, number: self.last };
+        let handicap = if is_suspected { SUSPECTED_RETURNS } else { 0 };
+        let position = ResendPosition { returns: returns.saturating_add(handicap), number: self.last };
         self.waiting.insert(position);
         position
     }

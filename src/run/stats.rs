@@ -134,13 +134,17 @@ impl RunStats {
     pub(super) fn report(&self, pipeline: &str, outcome: RunOutcome, took: Duration) -> Report {
         let seconds = took.as_secs_f64();
         Report {
+            run: None,
             pipeline: pipeline.to_owned(),
             outcome,
+            state: None,
+            lost_session: false,
             simulated: self.simulated,
             items: self.items,
-            duration_seconds: seconds,
-            items_per_second: self.items.finished().saturating_sub(self.items.finished_before) as f64
-                / seconds.max(1e-9),
+            duration_seconds: Some(seconds),
+            items_per_second: Some(
+                self.items.finished().saturating_sub(self.items.finished_before) as f64 / seconds.max(1e-9),
+            ),
             item_duration_seconds: self.item_times.summary(),
             calls: self.calls,
             tokens: self.tokens,
@@ -151,6 +155,7 @@ impl RunStats {
             caps: Vec::new(),
             paused: None,
             paused_class: None,
+            max_failures_reached: false,
             stored: false,
             steps: self.steps.iter().map(|(step, group)| (step.clone(), group.report())).collect(),
             targets: self.targets.iter().map(|(target, group)| (target.clone(), group.report())).collect(),

@@ -46,7 +46,6 @@ pub(super) struct ReturnedRequest {
 
 /// How a request is sent again.
 pub(super) struct Resend {
-    returns: u32,
     not_before: Instant,
     open: Option<OpenRequest>,
     /// How it failed.
@@ -64,7 +63,7 @@ impl Resend {
     ) -> Self {
         let wait = RESEND_BACKOFF.wait(returns, fastrand::f64());
         let provider_wait = failure.retry_after.unwrap_or_default().min(RESEND_BACKOFF.max);
-        Self { returns, not_before: Instant::now() + wait.max(provider_wait), open, failure, target }
+        Self { not_before: Instant::now() + wait.max(provider_wait), open, failure, target }
     }
 }
 
@@ -106,17 +105,21 @@ pub(super) fn resend(
     let definition = &job.pipeline.steps()[request.step];
     let context = request_context(job, definition, true);
     let router_request = router_request(job, definition, &request, context);
-    let route = definition.route.clone();
     let router = job.router.clone();
-    let gate = job.gate.clone();
     let stop = job.stop.clone();
     let time = definition.deadline;
-    let Resend { returns, not_before, open, failure, target } = resend;
+    let Resend { not_before, open, failure, target } = resend;
     async move {
+        let turn = async {
+            match &open {
+                Some(open) => open.wait_to_resend(not_before).await.map(Some),
+                None => Ok(None),
+            }
+        };
         let turn = tokio::select! {
             biased;
             () = stop.wait() => None,
-            turn = gate.wait_to_resend(route, returns, not_before) => Some(turn),
+            turn = turn => Some(turn),
         };
         let mut resent = match turn {
             Some(Ok(resent)) => resent,

@@ -226,7 +226,7 @@ async fn a_run_uses_the_next_router_when_the_first_was_killed() {
     assert_eq!((lines.len(), report.items.failed), (3, 3));
     for line in lines {
         // The response of the router that is running.
-        assert_eq!(line["error"]["message"], "there is no route called default");
+        assert_eq!(line["error"]["message"], "there is no route `default`; known routes: ");
     }
 }
 

@@ -148,7 +148,17 @@ pub(super) async fn write(
             failure.get_or_insert_with(|| OutputFailure::from(&error));
             match error {
                 sink::Error::Write { lines, .. } | sink::Error::BrokenPipe { lines, .. } => lines,
-                _ => 0,
+                // It is not known which lines a changed file still has.
+                sink::Error::Changed { .. }
+                | sink::Error::WriteText { .. }
+                | sink::Error::Open { .. }
+                | sink::Error::Directory { .. }
+                | sink::Error::SameFile { .. }
+                | sink::Error::NotOwned { .. }
+                | sink::Error::RealAnswers { .. }
+                | sink::Error::InUse { .. }
+                | sink::Error::Thread { .. }
+                | sink::Error::Panicked { .. } => 0,
             }
         }
     };
@@ -323,7 +333,7 @@ impl Writer<'_> {
             if self.failure.is_some() || self.unsaved.is_some() || self.abort_deadline.has_passed() {
                 return self.lines.mark_lines_missing();
             }
-            let page = match persistence.ledger.store().items(persistence.run, after, PAGE_ITEMS).await {
+            let page = match persistence.items_after(after, PAGE_ITEMS).await {
                 Ok(page) => page,
                 Err(error) => {
                     warn!(error = %error_chain(&error), "cannot read the stored lines of finished items");

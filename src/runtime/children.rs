@@ -61,7 +61,11 @@ pub(super) fn router_spec(
         })
         .collect();
     let retry = config.retry;
-    let first = Router::new(routes, retry, draining.clone());
+    let disabled = config.routes.keys().filter_map(|name| {
+        let diagnostic = usable.route(name).err()?;
+        Some((name.clone(), diagnostic.to_string()))
+    });
+    let first = Router::new(routes, retry, draining.clone()).with_disabled_routes(disabled.collect());
     let make = move |_: &mut Context<Router>| first.next_incarnation();
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])

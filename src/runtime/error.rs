@@ -46,13 +46,8 @@ pub enum Error {
     Store(#[from] store::Error),
     /// The pipeline, models or prices of a run have changed since it began.
     #[error(
-        "run {run} has changed since it began: {changes}. Finished items: {finished}; answers that stay valid: {} of \
-         {answers}. {}",
-        if changes.removed_models.is_empty() || *still_valid == 0 {
-            still_valid.to_string()
-        } else {
-            format!("at most {still_valid}")
-        },
+        "run {run} has changed since it began: {changes}. Finished items: {finished}; {}. {}",
+        valid_answers(changes, *still_valid, *answers, *has_earlier_versions),
         changed_advice()
     )]
     Changed {
@@ -66,12 +61,14 @@ pub enum Error {
         answers: u64,
         /// Stored answers that no change affects.
         still_valid: u64,
+        /// Whether changes were accepted before: answers from before them may be valid again.
+        has_earlier_versions: bool,
     },
     /// Another process started the run after this one had prepared it, and some of its items have
     /// finished.
     #[error(
         "another process has started run {run} in the meantime, and {finished} of its items have finished: \
-         run the same command again to resume it"
+         start it again to resume it"
     )]
     StartedElsewhere {
         /// The run.
@@ -86,6 +83,11 @@ pub enum Error {
         advice = real_run_advice()
     )]
     RealRun(RunNumber),
+    /// The pipeline is not the one with which the run was prepared.
+    #[error(
+        "the run was prepared with another pipeline: prepare it with the pipeline that it is started with"
+    )]
+    OtherPipeline,
     /// A simulated run cannot be resumed with real answers.
     #[error(
         "run {run} is simulated and cannot be resumed with real answers: {advice}",
@@ -105,6 +107,18 @@ pub enum Error {
     /// Pointsman has stopped.
     #[error("pointsman has stopped")]
     Stopped,
+}
+
+fn valid_answers(changes: &ManifestDiff, valid: u64, answers: u64, has_earlier_versions: bool) -> String {
+    let at_most = if changes.removed_models.is_empty() || valid == 0 { "" } else { "at most " };
+    if has_earlier_versions {
+        format!(
+            "answers of the last version that stay valid: {at_most}{valid} of {answers}; answers of earlier versions that \
+             are valid again are reused too"
+        )
+    } else {
+        format!("answers that stay valid: {at_most}{valid} of {answers}")
+    }
 }
 
 fn changed_advice() -> Advice {
@@ -135,6 +149,7 @@ impl Error {
             | Self::Source(_)
             | Self::StartedElsewhere { .. }
             | Self::Manifest(_)
+            | Self::OtherPipeline
             | Self::NoSimulator(_)
             | Self::Clock(_)
             | Self::Stopped => None,

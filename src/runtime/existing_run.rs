@@ -58,6 +58,7 @@ impl ResumeOptions {
             (false, true) => return Err(Error::SimulatedRun(run.number)),
             (true, true) | (false, false) => {}
         }
+        store.verify_rows(run.number).await?;
         let before = RunManifest::of_run(&run)?;
         let changes = before.diff(manifest);
         let totals = store.totals(run.number).await?;
@@ -72,6 +73,7 @@ impl ResumeOptions {
                     answers: answered.values().sum(),
                     still_valid: changes.count_valid_answers(&answered, &before, manifest),
                     changes: Box::new(changes),
+                    has_earlier_versions: run.revision > 1,
                 });
             }
             let number = run.number;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::sink::WrittenLength;
 use crate::source::{DigestSlot, Source};
 
 /// How much of a file is read at once.
@@ -43,16 +44,26 @@ impl InputFile {
     }
 }
 
-/// Returns the digests of all `paths`; `None` when one of them cannot be read, is not a regular file, or is an
-/// input that was not read to its end.
-pub(super) fn digests_of(paths: &[PathBuf], input: Option<&InputFile>) -> Option<Vec<FileDigest>> {
+/// Returns the digests of all `paths`; `None` when one of them cannot be read, is not a regular file, is an input
+/// that was not read to its end, or is an output that has another length than what was written.
+pub(super) fn digests_of(
+    paths: &[PathBuf],
+    input: Option<&InputFile>,
+    written: &[WrittenLength],
+) -> Option<Vec<FileDigest>> {
     let is_input =
         |path: &Path, input: &&InputFile| std::path::absolute(path).is_ok_and(|path| path == input.path);
     let digest = |path: &PathBuf| match input.filter(|input| is_input(path, input)) {
         Some(input) => input.digest(path),
-        None => digest_file(path).ok().flatten(),
+        None => digest_file(path).ok().flatten().filter(|digest| has_written_length(digest, written)),
     };
     paths.iter().map(digest).collect()
+}
+
+/// Returns whether a file has the length of what was written to it. Otherwise another program has changed it.
+fn has_written_length(digest: &FileDigest, written: &[WrittenLength]) -> bool {
+    let Ok(path) = digest.path.canonicalize() else { return false };
+    written.iter().filter(|output| output.path() == path).all(|output| output.bytes() == digest.bytes)
 }
 
 /// Returns whether all files still have these digests. Reads none of them when the size of one differs.
@@ -87,6 +98,19 @@ fn digest_file(path: &Path) -> io::Result<Option<FileDigest>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::{Destination, Format, Sink};
+
+    #[tokio::test]
+    async fn an_output_that_was_changed_after_its_last_line_has_no_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("o.jsonl");
+        let sink = Sink::results(Destination::file(&out, &[]).unwrap(), Format::Jsonl, &[]).unwrap();
+        let written = [sink.written_length().unwrap()];
+        sink.finish().await.unwrap();
+        assert!(digests_of(std::slice::from_ref(&out), None, &written).is_some());
+        std::fs::write(&out, "of another program\n").unwrap();
+        assert_eq!(digests_of(&[out], None, &written), None);
+    }
 
     #[test]
     fn a_changed_or_missing_file_does_not_match_its_digest() {
@@ -95,7 +119,7 @@ mod tests {
         let two = folder.path().join("two");
         std::fs::write(&one, "some text").unwrap();
         std::fs::write(&two, vec![7; 3 * READ_BLOCK_BYTES + 1]).unwrap();
-        let digests = digests_of(&[one.clone(), two.clone()], None).unwrap();
+        let digests = digests_of(&[one.clone(), two.clone()], None, &[]).unwrap();
         assert!(all_match(&digests));
         std::fs::write(&one, "same size").unwrap();
         assert!(!all_match(&digests));
@@ -103,7 +127,7 @@ mod tests {
         assert!(all_match(&digests));
         std::fs::remove_file(&two).unwrap();
         assert!(!all_match(&digests));
-        assert_eq!(digests_of(&[one, two], None), None);
-        assert_eq!(digests_of(&[PathBuf::from("/dev/null")], None), None);
+        assert_eq!(digests_of(&[one, two], None, &[]), None);
+        assert_eq!(digests_of(&[PathBuf::from("/dev/null")], None, &[]), None);
     }
 }

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::run::{Unprocessed, is_last_session_lost};
 use crate::sink::{ReplaceableFile, WrittenFile};
 use crate::store::StoredRun;
 use crate::types::Class;
@@ -15,7 +16,15 @@ use super::file_digest::FileDigest;
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct StoredOutcome {
+    /// The last session that stored its end: 0 before the first, `None` if an earlier version stored it.
+    pub(super) session: Option<i64>,
+    /// Whether a session before the present one did not store its end.
+    pub(super) lost_session: bool,
+    /// The report of that last session.
     pub(super) report: Value,
+    /// The part of the input that no session has started. A session that only retries does not change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unprocessed: Option<Unprocessed>,
     /// The duration of all sessions together.
     #[serde(alias = "seconds")]
     pub(super) duration_seconds: f64,
@@ -39,7 +48,20 @@ pub(super) struct StoredOutcome {
 
 /// Returns the stored outcome of a run; the default if another version wrote it in a form that cannot be read.
 pub(super) fn stored_outcome(run: &StoredRun) -> StoredOutcome {
+    if run.outcome.is_null() {
+        return StoredOutcome::of_new_run();
+    }
     serde_json::from_value(run.outcome.clone()).unwrap_or_default()
+}
+
+/// Returns the stored outcome of a run whose next session is about to begin.
+pub(super) fn outcome_before_session(run: &StoredRun) -> StoredOutcome {
+    let mut outcome = stored_outcome(run);
+    if is_last_session_lost(run) {
+        outcome.lost_session = true;
+        outcome.unprocessed = Some(Unprocessed::UNKNOWN);
+    }
+    outcome
 }
 
 /// Returns how many lines of a run's input were rejected, when it was last read to its end.
@@ -54,6 +76,11 @@ pub fn retried_classes(run: &StoredRun) -> Option<Vec<Class>> {
 }
 
 impl StoredOutcome {
+    /// Returns the outcome of a run without a session.
+    pub(super) fn of_new_run() -> Self {
+        Self { session: Some(0), ..Self::default() }
+    }
+
     /// Records files that a session opens. The files of earlier sessions stay recorded: an earlier file exists
     /// until it is replaced.
     pub(super) fn record_opened(&mut self, files: &[WrittenFile]) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::pipeline::Pipeline;
 use crate::run::RunOutput;
-use crate::sink::{OutputOwner, WrittenFile};
+use crate::sink::{OutputOwner, WrittenFile, WrittenLength};
 use crate::store::{RunNumber, Store, StoredRun};
 
 use super::error::Error;
@@ -47,4 +47,10 @@ pub async fn record_written(store: &dyn Store, run: RunNumber, path: &Path) -> R
 pub(super) fn output_files(output: &RunOutput) -> Vec<WrittenFile> {
     let rejects = output.rejects.as_ref().and_then(|rejects| rejects.file());
     output.lines.file().into_iter().chain(rejects).cloned().collect()
+}
+
+/// Returns the lengths that the files of `output` should have at the end.
+pub(super) fn written_lengths(output: &RunOutput) -> Vec<WrittenLength> {
+    let rejects = output.rejects.as_ref().and_then(|rejects| rejects.written_length());
+    output.lines.written_length().into_iter().chain(rejects).collect()
 }

@@ -4,7 +4,7 @@ use crate::config::{MaxHold, RunSettings};
 use crate::run::{MaxFailures, RunLimits};
 
 /// When a run pauses. `None` uses the value of `[run]`. If that is not set either, a run of the library holds
-/// without a limit (the command line: 10 minutes), and a run pauses when 50 items in a row have failed with
+/// without a limit (the program: 10 minutes), and a run pauses when 50 items in a row have failed with
 /// none completed between them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -264,7 +265,20 @@ impl Pointsman {
         let now = Instant::now();
         let by = now.checked_add(within).unwrap_or(now + MAX_DRAIN);
         self.inner.draining.store(true, Relaxed);
-        stop(&self.inner.runs, &self.inner.supervisor, by).await
+        let runs = self.inner.runs.clone();
+        let supervisor = self.inner.supervisor.clone();
+        self.work(async move { stop(&runs, &supervisor, by).await }).await.unwrap_or_default()
+    }
+
+    /// Works on the runtime of the actors, because the caller's may have no timers and no I/O. The work is aborted
+    /// when this future is dropped.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut task = JoinSet::new();
+        task.spawn_on(work, self.runtime());
+        task.join_next().await.and_then(Result::ok).ok_or(Error::Stopped)
     }
 
     /// Returns the runtime of the actors. Calls have threads of their own.

@@ -9,13 +9,16 @@ use tokio::sync::watch;
 
 use crate::run::Progress;
 
-/// The progress of a run, about ten times a second and once more at its end; then the stream ends.
+/// The progress of a run: the current one, then one about ten times a second, and one more at its end; then the
+/// stream ends.
 ///
 /// A reader that is slower gets the newest progress and misses those between. Any executor can poll it.
 pub struct ProgressStream(Pin<Box<dyn Stream<Item = Progress> + Send>>);
 
 impl ProgressStream {
-    pub(super) fn of(progress: watch::Receiver<Progress>) -> Self {
+    pub(super) fn of(mut progress: watch::Receiver<Progress>) -> Self {
+        // The current progress is the first item: it may be the last one of the run.
+        progress.mark_changed();
         let next = |mut progress: watch::Receiver<Progress>| async move {
             progress.changed().await.ok()?;
             let current = progress.borrow_and_update().clone();

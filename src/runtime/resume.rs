@@ -17,7 +17,7 @@ use crate::types::{Fingerprint, RouteName, TargetName};
 use super::budgets::MaxCost;
 use super::error::Error;
 use super::existing_run::{ExistingRun, SIMULATED_SUFFIX};
-use super::outcome::{StoredOutcome, rejected_count, stored_outcome};
+use super::outcome::{StoredOutcome, outcome_before_session, rejected_count, stored_outcome};
 use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::resume_options::ResumeOptions;
@@ -145,8 +145,9 @@ impl PreparedRun {
         let known_items = if options.partial { 0 } else { totals.open + totals.finished() };
         let is_cap_new = options.max_cost.is_some() && options.max_cost != outcome.max_cost;
         outcome.max_cost = options.max_cost.or(outcome.max_cost);
-        if !files.is_empty() || !replaceable.is_empty() || is_cap_new {
-            // Before the first request or write: the session after a crash finds the cap and the files.
+        if !files.is_empty() || !replaceable.is_empty() || is_cap_new || outcome.lost_session {
+            // Before the first request or write: the session after a crash finds the cap and the files. A session
+            // that was lost is noted before the number of this session hides it.
             outcome.record_opened(&files);
             outcome.record_replaceable(replaceable);
             store.record_outcome(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
@@ -175,6 +176,7 @@ impl PreparedRun {
             run,
             session,
             keep_inputs: options.keep_inputs,
+            steps: manifest.steps.keys().cloned().collect(),
             retry_classes: options.retry,
             seen_items: Mutex::default(),
             items_with_line: Mutex::default(),
@@ -199,6 +201,7 @@ impl PreparedRun {
             spent_before: before,
             files: options.files,
             input: None,
+            written_lengths: Vec::new(),
             state_when_completed,
             outcome,
             outputs: files,
@@ -228,7 +231,7 @@ impl SessionRun {
             state: RunState::Running,
             lock,
             totals: RunTotals::default(),
-            outcome: StoredOutcome::default(),
+            outcome: StoredOutcome::of_new_run(),
             restarts_items: false,
         }
     }
@@ -237,7 +240,7 @@ impl SessionRun {
 impl From<ExistingRun> for SessionRun {
     fn from(existing: ExistingRun) -> Self {
         let ExistingRun { run, lock, totals, restarts_items, .. } = existing;
-        let outcome = stored_outcome(&run);
+        let outcome = outcome_before_session(&run);
         Self { number: run.number, state: run.state, lock, totals, outcome, restarts_items }
     }
 }
@@ -302,19 +305,32 @@ impl Pointsman {
             pipeline: pipeline.text().to_owned(),
             manifest: serialized,
         };
-        let existing = match options.find_run().await? {
-            Some(run) => Some(options.open_existing(run, &manifest, pipeline.has_attachments()).await?),
-            None => None,
-        };
-        Ok(PreparedRun {
-            options,
-            metadata,
-            manifest,
-            existing,
-            is_simulated,
-            additional_files: Vec::new(),
-            replaceable: Vec::new(),
+        let has_attachments = pipeline.has_attachments();
+        self.work(async move {
+            let existing = match options.find_run().await? {
+                Some(run) => Some(options.open_existing(run, &manifest, has_attachments).await?),
+                None => None,
+            };
+            Ok(PreparedRun {
+                options,
+                metadata,
+                manifest,
+                existing,
+                is_simulated,
+                additional_files: Vec::new(),
+                replaceable: Vec::new(),
+            })
         })
+        .await?
+    }
+
+    /// Checks that a run was prepared with this pipeline.
+    ///
+    /// # Errors
+    /// If it was prepared with another one: answers of both would be stored in one run.
+    pub(super) fn check_prepared(&self, prepared: &PreparedRun, pipeline: &Pipeline) -> Result<(), Error> {
+        let manifest = RunManifest::of(pipeline, |route| self.target_manifests(route));
+        if manifest == prepared.manifest { Ok(()) } else { Err(Error::OtherPipeline) }
     }
 
     /// Returns whether a target of `pipeline` is simulated.

@@ -16,10 +16,14 @@ use super::pause_options::PauseOptions;
 /// ```no_run
 /// # async fn example(
 /// #     pointsman: pointsman::Pointsman, pipeline: pointsman::Pipeline, source: pointsman::Source,
-/// #     output: pointsman::RunOutput, store: std::sync::Arc<dyn pointsman::Store>,
-/// # ) -> Result<(), pointsman::Error> {
-/// use pointsman::{NanoUsd, ResumeOptions};
+/// #     output: pointsman::RunOutput,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::path::Path;
+/// use std::sync::Arc;
 ///
+/// use pointsman::{NanoUsd, ResumeOptions, Sqlite};
+///
+/// let store = Arc::new(Sqlite::open(Path::new("runs.db")).await?);
 /// let options = ResumeOptions::new(store, "tickets.toml on tickets.jsonl")
 ///     .with_max_cost(NanoUsd(5_000_000_000)) // $5.00
 ///     .with_accept_changes(true);

@@ -60,8 +60,8 @@ impl RunHandle {
         &self.notes
     }
 
-    /// Returns the run's progress as a stream, with an item about ten times a second and one more at the end. It
-    /// has a cost only while it exists.
+    /// Returns the run's progress as a stream: the current progress, then one about ten times a second, and the final
+    /// one. It has a cost only while it exists.
     ///
     /// ```no_run
     /// # async fn example(run: pointsman::RunHandle) {

@@ -27,7 +27,8 @@ use super::run::{self, RunHandle};
 use super::session::ActiveSession;
 
 impl Pointsman {
-    /// Starts a run that sends the items of `source` through `pipeline`. `output` is a sink for results, or a
+    /// Starts a run that sends the items of `source` through `pipeline`. Nothing is stored, so it cannot be resumed;
+    /// see [`run_stored`](Self::run_stored). `output` is a sink for results, or a
     /// [`RunOutput`], which can also have a sink for rejects.
     ///
     /// # Errors
@@ -72,11 +73,12 @@ impl Pointsman {
     }
 
     /// Starts or resumes the run that [`prepare_run`](Self::prepare_run) returned, and stores every answer.
-    /// Finished items and answered steps are not requested again; their lines are written when their items are
-    /// read.
+    /// Finished items and answered steps are not requested again. Every session writes a line for each item that
+    /// it reads, also for those that had finished before.
     ///
     /// # Errors
-    /// As [`run_with`](Self::run_with), and when the store cannot be used.
+    /// As [`run_with`](Self::run_with), when the store cannot be used, and when the run was prepared with another
+    /// pipeline.
     pub async fn run_stored(
         &self,
         pipeline: Pipeline,
@@ -84,6 +86,7 @@ impl Pointsman {
         output: impl Into<RunOutput>,
         prepared: PreparedRun,
     ) -> Result<RunHandle, Error> {
+        self.check_prepared(&prepared, &pipeline)?;
         let cap = MaxCost::or_configured(prepared.max_cost(), self.config().budget.run);
         let pause = prepared.pause();
         self.begin_run(pipeline, source, output.into(), (cap, pause), Some(prepared)).await
@@ -150,13 +153,14 @@ impl PendingRun {
         let source = source.with_check(move |item| validator.validate_item(item));
         let input = InputFile::of(&source);
         let files = outputs::output_files(&output);
+        let written_lengths = outputs::written_lengths(&output);
         let input_path = source.path().map(Path::to_owned);
         // Before anything is stored: a source that cannot be read leaves no trace in the store.
         let reader = source.read().map_err(Error::Source)?;
         let session = match prepared {
             Some(prepared) => {
                 let mut session = prepared.begin_session(pointsman, files.clone()).await?;
-                session.set_input(input);
+                session.set_files(input, written_lengths);
                 Some(session)
             }
             None => None,

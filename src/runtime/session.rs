@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError};
 use serde_json::Value;
 
 use crate::guard::SharedBudget;
-use crate::run::{Report, RunOutcome, RunPersistence};
-use crate::sink::WrittenFile;
+use crate::run::{Report, RunOutcome, RunPersistence, Unprocessed};
+use crate::sink::{WrittenFile, WrittenLength};
 use crate::store::{self, RunLock, RunNumber, RunState, Store};
 use crate::types::{ProviderName, Spend, error_chain};
 
@@ -49,6 +49,8 @@ pub(super) struct ActiveSession {
     pub(super) files: Vec<PathBuf>,
     /// The file that it reads.
     pub(super) input: Option<InputFile>,
+    /// The lengths of the files that it writes.
+    pub(super) written_lengths: Vec<WrittenLength>,
     /// The run's state when all items of the source have finished.
     pub(super) state_when_completed: RunState,
     /// The stored outcome of earlier sessions and of the beginning of this one.
@@ -63,9 +65,10 @@ pub(super) struct ActiveSession {
 }
 
 impl ActiveSession {
-    /// Sets the file from which items are read.
-    pub(super) fn set_input(&mut self, input: Option<InputFile>) {
+    /// Sets the file from which items are read, and the lengths of the files that are written.
+    pub(super) fn set_files(&mut self, input: Option<InputFile>, written_lengths: Vec<WrittenLength>) {
         self.input = input;
+        self.written_lengths = written_lengths;
     }
 
     /// Stores the outcome and the spend of the run before its lock is released.
@@ -107,17 +110,21 @@ impl ActiveSession {
             RunOutcome::Completed if ending.items_left() > 0 => RunState::Stopped,
             RunOutcome::Completed => self.state_when_completed,
             RunOutcome::Interrupted if was_cancelled => RunState::Cancelled,
-            RunOutcome::Interrupted => RunState::Stopped,
+            // A session that ends is not running.
+            RunOutcome::Interrupted | RunOutcome::Running => RunState::Stopped,
             RunOutcome::Paused => RunState::Paused,
             RunOutcome::IoFailed => RunState::IoFailed,
         };
         let absent = self.missing_items(ending.ended());
         let rejected = self.rejected_records(ending);
+        let unprocessed = self.unprocessed(ending);
         let files = if state == RunState::Completed {
             let files = self.files;
             let input = self.input;
-            // Without digests a later start reads the whole input; nothing else is different.
-            tokio::task::spawn_blocking(move || file_digest::digests_of(&files, input.as_ref()))
+            let lengths = self.written_lengths;
+            // Without digests a later start reads the whole input and writes the output again; nothing else is
+            // different.
+            tokio::task::spawn_blocking(move || file_digest::digests_of(&files, input.as_ref(), &lengths))
                 .await
                 .ok()
                 .flatten()
@@ -129,17 +136,23 @@ impl ActiveSession {
             SessionEnd::Reported(report) => {
                 let text = serde_json::to_value(report).unwrap_or_default();
                 let is_written = report.output_error.is_none() && report.unreplaced_output.is_none();
-                (text, report.duration_seconds, is_written)
+                (text, report.duration_seconds.unwrap_or_default(), is_written)
             }
             SessionEnd::NoReport(_) => (Value::Null, 0.0, false),
         };
         let seconds = self.outcome.duration_seconds + seconds;
+        let has_report = matches!(ending, SessionEnd::Reported(_));
         let mut outcome = self.outcome;
         outcome.record_closed(&self.outputs, is_written);
-        let StoredOutcome { outputs, replaceable, max_cost, .. } = outcome;
+        let StoredOutcome { outputs, replaceable, max_cost, lost_session, .. } = outcome;
+        // Without a report, the duration and the last calls of the session are not known.
+        let lost_session = lost_session || !has_report;
         let retry = self.persistence.retry_classes.clone();
         let outcome = StoredOutcome {
+            session: Some(self.persistence.session.number),
+            lost_session,
             report,
+            unprocessed,
             duration_seconds: seconds,
             files,
             missing_items: absent,
@@ -160,6 +173,19 @@ impl ActiveSession {
             seen_items.missing_ranges(self.persistence.session.last_item)
         } else {
             seen_items.still_missing(&self.outcome.missing_items)
+        }
+    }
+
+    /// Returns the part of the input that no session has started, as far as that is known now.
+    fn unprocessed(&self, ending: &SessionEnd) -> Option<Unprocessed> {
+        match ending {
+            SessionEnd::Reported(report) if report.unprocessed.is_some() => report.unprocessed,
+            SessionEnd::Reported(report) if report.outcome == RunOutcome::Completed && !self.is_partial => {
+                None
+            }
+            // It processed only failed items.
+            SessionEnd::Reported(_) => self.outcome.unprocessed,
+            SessionEnd::NoReport(_) => Some(Unprocessed::UNKNOWN),
         }
     }
 

@@ -1,9 +1,11 @@
 //! HTTP routes of the vendors' APIs and of the simulator's control API. Reads request bodies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
@@ -107,6 +109,11 @@ pub(super) async fn serve(
             Ok(json_response(200, vendor_format::render_models(vendor, &shared.settings.load().models)))
         }
         (Endpoint::Counts, &Method::GET, _) => Ok(json_of(&shared.counts())),
+        (Endpoint::Reset, &Method::POST, _) | (Endpoint::Settings, &Method::PUT, _)
+            if !is_from_control_client(&head.headers) =>
+        {
+            Ok(refuse_control())
+        }
         (Endpoint::Reset, &Method::POST, _) => {
             shared.reset();
             Ok(json_of(&shared.counts()))
@@ -119,6 +126,28 @@ pub(super) async fn serve(
             Ok(error_response(&shared, vendor, &ApiError::RouteNotFound { request }))
         }
     }
+}
+
+/// Returns whether a request that changes the simulator may come from its user. A page in the user's browser may send
+/// requests to this machine, too: they have an `Origin`, or they name the host of the page, whose name the page's
+/// owner can map to this machine.
+fn is_from_control_client(headers: &HeaderMap) -> bool {
+    let is_local_name = |value: &HeaderValue| {
+        let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
+        authority.is_some_and(|authority| {
+            let host = authority.host();
+            let ip = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            host.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+        })
+    };
+    let mut hosts = headers.get_all(header::HOST).iter();
+    !headers.contains_key(header::ORIGIN) && headers.contains_key(header::HOST) && hosts.all(is_local_name)
+}
+
+fn refuse_control() -> Response<Body> {
+    let error =
+        "this request is accepted only without `Origin`, and with an IP address or `localhost` as its `Host`";
+    json_response(403, serde_json::json!({ "error": error }).to_string().into_bytes())
 }
 
 /// Infers the vendor from the headers, for paths that several vendors have.
@@ -181,10 +210,7 @@ mod tests {
     #[test]
     fn a_key_is_found_in_each_of_its_four_places() {
         let headers = |name: &'static str, value: &'static str| {
-            HeaderMap::from_iter([(
-                http::HeaderName::from_static(name),
-                http::HeaderValue::from_static(value),
-            )])
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
         };
         assert_eq!(api_key(&headers("authorization", "Bearer k1"), ""), Some("k1"));
         assert_eq!(api_key(&headers("x-api-key", "k2"), ""), Some("k2"));

@@ -48,6 +48,8 @@ impl ReplacementFile {
             .prefix(&prefix)
             .suffix(SUFFIX)
             .rand_bytes(RANDOM_CHARACTERS)
+            // As an output that is opened: see `files::open_or_create`.
+            .append(cfg!(unix))
             .tempfile_in(folder)?;
         let (file, path) = created.into_parts();
         file.set_permissions(fs::metadata(&target)?.permissions())?;

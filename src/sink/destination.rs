@@ -141,7 +141,7 @@ impl Destination {
     pub fn overwrite(mut self, json: &str) -> Result<(), Error> {
         self.empty()?;
         let shown = if self.is_terminal { terminal_text::json(json) } else { json.into() };
-        let failed = |source| Error::of_write(self.name.clone(), 0, source);
+        let failed = |source| Error::of_text(self.name.clone(), source);
         if let Some(out) = &mut self.out {
             out.write_all(shown.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
         }

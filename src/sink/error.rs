@@ -67,6 +67,25 @@ pub enum Error {
         /// The system's error.
         source: Arc<io::Error>,
     },
+    /// The text that is the whole content of the file cannot be written.
+    #[error("cannot write to {name}{}", remedy(source))]
+    WriteText {
+        /// The output.
+        name: String,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
+    /// Another program truncated the file or wrote to it.
+    #[error(
+        "another program has changed {name} while it was written (lines written: {lines}); start the run again: \
+         a stored run writes all its lines again"
+    )]
+    Changed {
+        /// The output.
+        name: String,
+        /// Complete lines that were written before the change was detected. The file may have fewer.
+        lines: u64,
+    },
     /// The program that reads the output closed it.
     #[error("the program that reads {name} closed it (lines written: {lines})")]
     BrokenPipe {
@@ -91,16 +110,23 @@ fn same_file_message(name: &str, other: &str) -> String {
 }
 
 /// Returns what the user can do about a system error, if that is known.
-fn advice(source: &io::Error) -> &'static str {
+fn advice(source: &io::Error) -> String {
+    let then = match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ", then start the run again"
+        }
+        _ => "",
+    };
+    format!("{}{then}", remedy(source))
+}
+
+/// Returns what the user can do about a system error before the file is written again, if that is known.
+fn remedy(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "; create its directory first",
-        io::ErrorKind::StorageFull => "; free some space, then run the same command again",
-        io::ErrorKind::QuotaExceeded => {
-            "; your disk quota is exhausted: free some space, then run the same command again"
-        }
-        io::ErrorKind::FileTooLarge => {
-            "; raise the limit on file sizes (`ulimit -f`), then run the same command again"
-        }
+        io::ErrorKind::StorageFull => "; free some space",
+        io::ErrorKind::QuotaExceeded => "; your disk quota is exhausted: free some space",
+        io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (`ulimit -f`)",
         io::ErrorKind::ReadOnlyFilesystem => "; its file system is read-only: name another file",
         _ => "",
     }
@@ -127,6 +153,14 @@ impl Error {
         }
     }
 
+    /// Returns the error of writing a text as the whole content of `name`.
+    pub(super) fn of_text(name: String, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::BrokenPipe => Self::BrokenPipe { name, lines: 0 },
+            _ => Self::WriteText { name, source: Arc::new(source) },
+        }
+    }
+
     /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
     pub fn advice(&self) -> Option<Advice> {
         match self {
@@ -138,6 +172,8 @@ impl Error {
             | Self::InUse { .. }
             | Self::Thread { .. }
             | Self::Write { .. }
+            | Self::WriteText { .. }
+            | Self::Changed { .. }
             | Self::BrokenPipe { .. }
             | Self::Panicked { .. } => None,
         }

@@ -25,6 +25,7 @@ pub use error::Error;
 pub use format::{Format, FormulaCells};
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use output::WriteSummary;
+pub(crate) use output::WrittenLength;
 pub use output_owner::{OutputOwner, ReplaceableFile, Replacement, WrittenFile};
 pub use reorder_buffer::ReorderBuffer;
 pub use write::Sink;

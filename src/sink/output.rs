@@ -1,11 +1,11 @@
 //! Writes blocks of lines to a file or a pipe and keeps the file consistent.
 //!
 //! No partial line stays in the file, and an original file is replaced only when the conditions for that are
-//! met.
+//! met. A file that another program truncates or writes to ends the output with an error.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -25,7 +25,7 @@ pub struct WriteSummary {
 }
 
 /// State that both sides of a sink share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct SharedFlags {
     /// Lines are missing at the end.
     pub(super) lines_missing: AtomicBool,
@@ -35,8 +35,29 @@ pub(super) struct SharedFlags {
     pub(super) abandoned: AtomicBool,
     /// Complete lines that are written.
     pub(super) lines: AtomicU64,
+    /// Bytes that are written, with a header.
+    pub(super) bytes: AtomicU64,
     /// The original file is still in place.
     pub(super) kept_original: AtomicBool,
+}
+
+/// The length that the file of a sink has while no other program changes it.
+#[derive(Debug)]
+pub(crate) struct WrittenLength {
+    pub(super) path: PathBuf,
+    pub(super) flags: Arc<SharedFlags>,
+}
+
+impl WrittenLength {
+    /// Returns the path of the file, with links resolved.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns how many bytes are written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.flags.bytes.load(Relaxed)
+    }
 }
 
 /// Destination of the lines of a sink.
@@ -55,8 +76,12 @@ impl OutputWriter {
     /// Writes `block`, in which lines end at `ends`.
     pub(super) fn write(&mut self, block: &[u8], ends: &[usize]) -> Result<(), Error> {
         let mut done = 0;
+        let is_abandoned = self.flags.abandoned.load(Relaxed);
+        if !is_abandoned && !block.is_empty() {
+            self.refuse_changed_file()?;
+        }
         let result = match &mut self.out {
-            _ if self.flags.abandoned.load(Relaxed) => Err(io::ErrorKind::BrokenPipe.into()),
+            _ if is_abandoned => Err(io::ErrorKind::BrokenPipe.into()),
             Some(out) => write_all_counted(out, block, &mut done),
             None => Ok(()),
         };
@@ -66,6 +91,7 @@ impl OutputWriter {
                 self.written.bytes += block.len() as u64;
                 let lines = self.written.lines;
                 self.flags.lines.store(lines, Relaxed);
+                self.flags.bytes.store(self.written.bytes, Relaxed);
                 self.replace_original(|replacement| replacement.has_enough_lines(lines))
             }
             Err(source) => Err(self.failed(source, ends, done)),
@@ -78,7 +104,10 @@ impl OutputWriter {
         self.written.lines += complete_lines as u64;
         self.flags.lines.store(self.written.lines, Relaxed);
         self.written.bytes += ends[..complete_lines].last().copied().unwrap_or_default() as u64;
-        if let Some(file) = &self.file {
+        self.flags.bytes.store(self.written.bytes, Relaxed);
+        // A file that another program has truncated is not filled with zeros.
+        let is_longer = |file: &&File| file.metadata().is_ok_and(|file| file.len() > self.written.bytes);
+        if let Some(file) = self.file.as_ref().filter(is_longer) {
             // The error that led here is the one to report.
             let _ = file.set_len(self.written.bytes);
         }
@@ -91,11 +120,24 @@ impl OutputWriter {
         self.file.as_ref().map_or(Ok(()), |file| file.set_len(0)).map_err(failed)
     }
 
+    /// Returns an error if the file does not have the length of what was written: another program has truncated
+    /// it or written to it, so lines may be missing.
+    fn refuse_changed_file(&self) -> Result<(), Error> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let lines = self.written.lines;
+        let failed = |source| Error::Write { name: self.name.clone(), lines, source: Arc::new(source) };
+        if file.metadata().map_err(failed)?.len() == self.written.bytes {
+            return Ok(());
+        }
+        Err(Error::Changed { name: self.name.clone(), lines })
+    }
+
     /// Replaces the original file if `is_ready` returns true for the replacement.
     fn replace_original(&mut self, is_ready: impl Fn(&ReplacementFile) -> bool) -> Result<(), Error> {
         let Some(replacement) = self.replacement.take_if(|replacement| is_ready(replacement)) else {
             return Ok(());
         };
+        self.refuse_changed_file()?;
         let failed = |source| Error::Write { name: self.name.clone(), lines: 0, source: Arc::new(source) };
         replacement.commit(self.file.as_ref()).map_err(failed)?;
         self.flags.kept_original.store(false, Relaxed);
@@ -118,6 +160,7 @@ impl OutputWriter {
         let Some(file) = &self.file else { return Ok(self.written) };
         // A network file system may report only now that its disk was full.
         file.sync_data().map_err(|source| failed(lines, source))?;
+        self.refuse_changed_file()?;
         if let Some(path) = self.path.as_ref().filter(|_| !self.written.kept_original) {
             // If this fails, the written content is in no file.
             restore_if_removed(file, path).map_err(|source| failed(0, source))?;

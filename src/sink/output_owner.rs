@@ -165,7 +165,12 @@ impl OutputOwner {
 fn has_known_prefix(path: &Path) -> io::Result<bool> {
     let mut beginning = Vec::new();
     File::open(path)?.take(64).read_to_end(&mut beginning)?;
-    Ok(KNOWN_PREFIXES.iter().any(|prefix| beginning.starts_with(prefix) || prefix.starts_with(&beginning)))
+    // Where writes do not append, they leave zeros at the beginning of a file that was truncated before.
+    let is_gap = beginning.iter().all(|byte| *byte == 0);
+    Ok(is_gap
+        || KNOWN_PREFIXES
+            .iter()
+            .any(|prefix| beginning.starts_with(prefix) || prefix.starts_with(&beginning)))
 }
 
 /// The field that marks simulated answers, and the name that earlier builds used.

@@ -388,8 +388,8 @@ async fn a_full_disk_is_reported_by_the_next_write_and_by_finish() {
         assert_eq!(
             error.to_string(),
             format!(
-                "cannot write to results.jsonl; {complete_lines} lines were saved; free some space, then run the same \
-                 command again"
+                "cannot write to results.jsonl; {complete_lines} lines were saved; free some space, then start the \
+                 run again"
             )
         );
         assert!(!error.is_broken_pipe());
@@ -413,7 +413,7 @@ async fn a_device_that_is_full_from_the_start_fails_with_no_line_written() {
         write_until_it_fails(Sink::results(destination, Format::Jsonl, &[]).unwrap()).await;
     assert_eq!(
         finish_error.to_string(),
-        "cannot write to /dev/full; no line was saved; free some space, then run the same command again"
+        "cannot write to /dev/full; no line was saved; free some space, then start the run again"
     );
 }
 
@@ -443,6 +443,82 @@ async fn a_partial_line_is_removed_from_a_file() {
     assert!(text.ends_with('\n') && text.len() < 1000);
     let lines = text.lines().count() - 1;
     assert!(finish_error.to_string().contains(&format!("; {lines} lines were saved")), "{finish_error}");
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_changes_while_it_is_written_ends_the_output_with_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.jsonl");
+    for writes_more in [false, true] {
+        for content in ["", "of another program\n"] {
+            let destination = Destination::file(&path, &[]).unwrap();
+            let sink = Sink::results(destination, Format::Jsonl, &[]).unwrap();
+            sink.write(line("1", json!("x"))).await.unwrap();
+            while sink.lines() == 0 {
+                tokio::task::yield_now().await;
+            }
+            fs::write(&path, content).unwrap();
+            if writes_more {
+                // The error may be that of this line or that of the end.
+                drop(sink.write(line("2", json!("x"))).await);
+            }
+            let error = sink.finish().await.unwrap_err();
+            assert!(matches!(error, Error::Changed { lines: 1, .. }), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_program_appends_to_while_it_is_written_ends_the_output_with_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let destination = Destination::file(file.path(), &[]).unwrap();
+    let sink = Sink::results(destination, Format::Jsonl, &[]).unwrap();
+    sink.write(line("1", json!("x"))).await.unwrap();
+    while sink.lines() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut appended = fs::OpenOptions::new().append(true).open(file.path()).unwrap();
+    appended.write_all(b"of another program\n").unwrap();
+    let error = sink.finish().await.unwrap_err();
+    assert!(matches!(error, Error::Changed { lines: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_original_file_stays_if_another_program_changes_its_replacement() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.jsonl");
+    fs::write(&path, "before\n").unwrap();
+    let destination = Destination::file(&path, &[]).unwrap().replacing_after(&path, 9);
+    let replacement = destination.file.as_ref().unwrap().try_clone().unwrap();
+    let sink = Sink::results(destination, Format::Jsonl, &[]).unwrap();
+    sink.write(line("1", json!("x"))).await.unwrap();
+    while sink.lines() == 0 {
+        tokio::task::yield_now().await;
+    }
+    replacement.set_len(0).unwrap();
+    let error = sink.finish().await.unwrap_err();
+    assert!(matches!(error, Error::Changed { lines: 1, .. }), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_write_after_another_program_has_truncated_the_file_leaves_no_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("results.jsonl");
+    for is_replacement in [false, true] {
+        fs::write(&path, "before\n").unwrap();
+        let destination = Destination::file(&path, &[]).unwrap();
+        let destination = if is_replacement { destination.replacing_after(&path, 1) } else { destination };
+        let file = destination.file.as_ref().unwrap().try_clone().unwrap();
+        let mut out = destination.out.unwrap();
+        file.set_len(0).unwrap();
+        out.write_all(b"one\n").unwrap();
+        file.set_len(0).unwrap();
+        out.write_all(b"two\n").unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 4);
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::columns::CsvColumns;
 use super::format::Format;
-use super::output::{OutputWriter, SharedFlags, WriteSummary};
+use super::output::{OutputWriter, SharedFlags, WriteSummary, WrittenLength};
 use super::output_owner::WrittenFile;
 use super::write_queue::{Progress, WriteQueue};
 use super::{Destination, Error, Line, RejectLine};
@@ -206,6 +206,12 @@ impl<T: Send + 'static> Sink<T> {
     #[doc(hidden)]
     pub fn file(&self) -> Option<&WrittenFile> {
         self.file.as_ref()
+    }
+
+    /// Returns the length that its file should have; `None` if it is not a regular file.
+    pub(crate) fn written_length(&self) -> Option<WrittenLength> {
+        let path = self.file.as_ref()?.path().to_owned();
+        Some(WrittenLength { path, flags: self.flags.clone() })
     }
 
     /// Returns the name of the output for messages.

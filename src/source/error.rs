@@ -52,6 +52,14 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// Another program changed the file while it was read, so items may be missing or mixed up.
+    #[error("{name} was changed while it was read (items read: {items}); start the run again")]
+    Changed {
+        /// The source.
+        name: String,
+        /// Items that were read.
+        items: u64,
+    },
     /// The next value of the caller cannot be read.
     #[error("cannot read the next value of {name} (items read: {items})")]
     Value {
@@ -107,6 +115,7 @@ impl Error {
             | Self::Thread { .. }
             | Self::Encoding { .. }
             | Self::Read { .. }
+            | Self::Changed { .. }
             | Self::Value { .. }
             | Self::Syntax { .. }
             | Self::Panicked { .. } => None,

@@ -128,6 +128,10 @@ impl Ingest {
         ReadStop::Failed(Error::Read { name: self.name.clone(), line, items: self.items, source })
     }
 
+    pub(super) fn changed_error(&self) -> ReadStop {
+        ReadStop::Failed(Error::Changed { name: self.name.clone(), items: self.items })
+    }
+
     pub(super) fn value_error(&self, source: ValueError) -> ReadStop {
         ReadStop::Failed(Error::Value { name: self.name.clone(), items: self.items, source })
     }

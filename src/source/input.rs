@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::digest::{DigestReader, DigestSlot};
+use super::opened_file::OpenedFile;
 use super::{Error, Format, ValueError};
 
 /// How much of the input is buffered.
@@ -79,6 +80,8 @@ pub struct Source {
     pub(super) check: Option<ItemCheck>,
     /// Receives the digest of a file once it has been read.
     pub(super) digest: Option<DigestSlot>,
+    /// The file, if it is a regular one: an error is reported if it changes while it is read.
+    pub(super) opened_file: Option<OpenedFile>,
 }
 
 /// Returns why a value is not a valid item.
@@ -102,12 +105,15 @@ impl Source {
         if metadata.is_dir() {
             return Err(Error::Directory { name });
         }
+        let second_handle = metadata.is_file().then(|| file.try_clone()).transpose().map_err(failed)?;
+        let opened_file = second_handle.map(|file| OpenedFile::new(&metadata, move || file.metadata()));
         let digest = metadata.is_file().then(DigestSlot::default);
         let read = DigestReader::new(file, digest.clone().unwrap_or_default());
         Ok(Self {
             path: Some(path.to_owned()),
             total: metadata.is_file().then_some(metadata.len()),
             digest,
+            opened_file,
             ..Self::reader(name, read, format.or_else(|| Format::of(path)))
         })
     }
@@ -119,7 +125,13 @@ impl Source {
         let path = Path::new("/dev/stdin");
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_file() => {
-                Self { path: Some(path.to_owned()), total: Some(metadata.len()), ..stdin }
+                let opened_file = OpenedFile::new(&metadata, move || std::fs::metadata(path));
+                Self {
+                    path: Some(path.to_owned()),
+                    total: Some(metadata.len()),
+                    opened_file: Some(opened_file),
+                    ..stdin
+                }
             }
             Ok(_) | Err(_) => stdin,
         }
@@ -141,6 +153,7 @@ impl Source {
             limits: Limits::default(),
             check: None,
             digest: None,
+            opened_file: None,
         }
     }
 
@@ -191,6 +204,7 @@ impl Source {
             limits: Limits::default(),
             check: None,
             digest: None,
+            opened_file: None,
         }
     }
 

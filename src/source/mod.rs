@@ -21,6 +21,7 @@ mod json;
 pub(crate) mod json_limits;
 mod jsonl;
 mod key;
+mod opened_file;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -27,11 +27,15 @@ impl Source {
     /// Starts to read on a separate thread.
     #[doc(hidden)]
     pub fn read(self) -> Result<Reader, Error> {
-        let Self { name, input, total, limits, check, .. } = self;
+        let Self { name, input, total, limits, check, opened_file, .. } = self;
         let (to, from) = channel(limits.ahead.max(1), limits.ahead_bytes);
         let mut ingest = Ingest::new(name.clone(), check, to);
         let work = move || {
-            let end = read(input, limits, &mut ingest);
+            let mut end = read(input, limits, &mut ingest);
+            if end.is_ok() && opened_file.is_some_and(|file| file.has_changed()) {
+                // What was read may be neither the content at the beginning nor that at the end.
+                end = Err(ingest.changed_error());
+            }
             ingest.end(end);
         };
         let thread = thread::Builder::new().name("source".into()).spawn(work);

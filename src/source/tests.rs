@@ -1,6 +1,9 @@
 //! Tests that read complete inputs, valid and invalid, and check the entries.
 
+use std::fs;
 use std::io::{self, Cursor, Read, Write};
+use std::path::Path;
+use std::time::SystemTime;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -569,6 +572,61 @@ async fn a_file_is_read_in_the_format_of_its_name_and_progress_goes_from_0_to_1(
     assert_eq!(progress, [share(0.0), share(5.0), share(7.0), share(9.0), Some(1.0)]);
 }
 
+/// Returns a file of 200 items that is longer than what is read ahead.
+fn long_file(letter: &str) -> String {
+    let line = |id| format!("{{\"id\": {id}, \"text\": \"{}\"}}\n", letter.repeat(1000));
+    (0..200).map(line).collect()
+}
+
+/// Reads a [`long_file`], and calls `change` after the first item. Returns the number of items, and the error that
+/// ended reading.
+async fn read_long_file(path: &Path, change: impl FnOnce()) -> (u64, Option<Error>) {
+    fs::write(path, long_file("x")).unwrap();
+    // The clock of a file system is coarse: a change soon after the file was written may not change its time.
+    let file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let limits = Limits { ahead: 1, ..Limits::default() };
+    let mut reader = Source::file(path, None).unwrap().with_limits(limits).read().unwrap();
+    reader.next().await.unwrap().unwrap();
+    change();
+    let mut items = 1;
+    while let Some(next) = reader.next().await {
+        match next {
+            Ok(Entry::Item(_)) => items += 1,
+            Ok(Entry::Rejected(_)) => {}
+            Err(error) => {
+                assert!(reader.next().await.is_none(), "an error is the last");
+                return (items, Some(error));
+            }
+        }
+    }
+    (items, None)
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_ends_with_an_error_after_its_items() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("items.jsonl");
+    let appended = format!("{}{{\"id\": 200}}\n", long_file("x"));
+    for (content, all_items) in [(appended, Some(201)), (long_file("y"), Some(200)), (String::new(), None)] {
+        let (read, error) = read_long_file(&path, || fs::write(&path, &content).unwrap()).await;
+        let error = error.unwrap();
+        assert!(matches!(error, Error::Changed { items, .. } if items == read), "{error}");
+        assert!(all_items.is_none_or(|all_items| read == all_items), "{read} of {all_items:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_read_is_read_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("items.jsonl");
+    let other = directory.path().join("other.jsonl");
+    fs::write(&other, "{\"id\": 1}\n").unwrap();
+    let (read, error) = read_long_file(&path, || fs::rename(&other, &path).unwrap()).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(read, 200);
+}
+
 #[tokio::test]
 async fn values_of_the_caller_are_items_like_those_of_a_file() {
     let source = Source::values("values", vec![json!({"id": 1}), json!(2), json!({"id": 1})]);
@@ -603,7 +661,7 @@ async fn every_line_of_the_examples_is_an_item() {
     for (file, expected) in
         [("email/emails.jsonl", 20), ("ad_accounts/accounts.jsonl", 200), ("leads/leads.csv", 50)]
     {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(file);
         let (entries, error) = drain(Source::file(path, None).unwrap()).await;
         assert!(error.is_none() && rejects(&entries).is_empty(), "{file}: {error:?} {entries:?}");
         assert_eq!(entries.len(), expected, "{file}");

@@ -54,7 +54,7 @@ pub enum Error {
     /// The database must be migrated, but a process of an earlier version uses it.
     #[error(
         "the database {} has schema version {found} and cannot be migrated to version {known} now: an earlier version \
-         of pointsman is running {}. Wait until it has ended, or stop it, then repeat the command",
+         of pointsman is running {}. Wait until it has ended, or stop it, then start again",
         path.display(), name(*run)
     )]
     InUseByOlderVersion {
@@ -111,8 +111,12 @@ pub enum Error {
         who: String,
     },
     /// The run does not exist.
-    #[error("there is no run {0} in this database; `pointsman runs` lists them")]
+    #[error("there is no run {run} in this database; {advice}", run = .0, advice = no_run_advice())]
     NoRun(RunNumber),
+}
+
+fn no_run_advice() -> Advice {
+    Remedy::ListRuns.into()
 }
 
 fn older_schema_advice() -> Advice {
@@ -129,6 +133,7 @@ impl Error {
         match self {
             Self::OlderSchema { .. } => Some(older_schema_advice()),
             Self::Manifest { .. } => Some(manifest_advice()),
+            Self::NoRun(_) => Some(no_run_advice()),
             Self::Open { .. }
             | Self::Lock { .. }
             | Self::NewerSchema { .. }
@@ -136,8 +141,7 @@ impl Error {
             | Self::NotOurs { .. }
             | Self::Damaged { .. }
             | Self::Io { .. }
-            | Self::Busy { .. }
-            | Self::NoRun(_) => None,
+            | Self::Busy { .. } => None,
         }
     }
 }

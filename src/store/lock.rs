@@ -116,7 +116,7 @@ fn open(path: &Path, create: bool) -> io::Result<File> {
 
 fn not_open(path: &Path, error: &io::Error) -> Error {
     let advice = match error.kind() {
-        io::ErrorKind::Other => "remove it, then run the same command again",
+        io::ErrorKind::Other => "remove it, then start the run again",
         _ => "check that its directory exists and is writable",
     };
     Error::Lock { path: path.to_owned(), why: format!("{error}: {advice}") }

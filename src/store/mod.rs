@@ -1,8 +1,8 @@
 //! Durable storage of runs, items, answers and costs.
 //!
 //! [`Store`] is the interface; `Sqlite` implements it. All SQL is in this module. A record is written completely or
-//! not at all. Each row has a checksum, so that a damaged file is reported instead of read as valid data. This module
-//! makes no decisions about runs or items.
+//! not at all. Each row has a checksum and the rows of a run are counted, so that a damaged file is reported instead of
+//! read as valid data. This module makes no decisions about runs or items.
 
 mod call_count;
 mod database_files;

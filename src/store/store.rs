@@ -118,6 +118,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn item_counts<'a>(&'a self, run: RunNumber, groups: &'a [(i64, i64)]) -> StoreFuture<'a, RunTotals>;
 
+    /// Fails if rows of a run are missing that were stored when a session of the run last began or ended.
+    #[doc(hidden)]
+    fn verify_rows(&self, run: RunNumber) -> StoreFuture<'_, ()>;
+
+    /// Returns the error of a store whose data contradict each other, as `what` says.
+    #[doc(hidden)]
+    fn damage(&self, what: String) -> Error;
+
     /// Returns the spend of a day, UTC, of all runs including deleted ones.
     #[doc(hidden)]
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;

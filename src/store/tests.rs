@@ -736,3 +736,147 @@ async fn a_damaged_row_of_version_3_is_not_repaired_by_the_migration() {
     assert!(matches!(store.run(RunNumber(1)).await, Err(Error::Damaged { .. })));
     assert_eq!(store.run(RunNumber(2)).await.unwrap().state, RunState::Completed);
 }
+
+/// Writes a run of 40 items, of which every fifth has failed, whose session has ended if `ends`.
+async fn stored_run(folder: &Path, ends: bool) -> RunNumber {
+    let store = open(folder).await;
+    let run = begun(&store).await;
+    let records: Vec<_> = (1..=40)
+        .map(|item| {
+            let (step, status) = if item % 5 == 0 {
+                (failed("category"), ItemStatus::Failed)
+            } else {
+                (answered("category", json!(format!("answer {item}"))), ItemStatus::Completed)
+            };
+            record(run, item, vec![step], Some(settled(status)))
+        })
+        .collect();
+    store.write_records(&records).await.unwrap();
+    if ends {
+        store.finish_session(run, RunState::Completed, &Value::Null).await.unwrap();
+    }
+    store.close().await;
+    run
+}
+
+/// Returns the message of the damage of a run.
+async fn damage(path: &Path, run: RunNumber) -> String {
+    let verified = async { Sqlite::open(path).await?.verify_rows(run).await };
+    let error = verified.await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_run_that_lost_rows_since_its_session_ended_is_damaged() {
+    let losses = [
+        ("DELETE FROM items WHERE item = 7", "run 1 has 39 rows of items, but 40 were stored"),
+        ("DELETE FROM items", "run 1 has 0 rows of items, but 40 were stored"),
+        ("DELETE FROM steps WHERE item = 7", "run 1 has 39 rows of steps, but 40 were stored"),
+        ("UPDATE row_counts SET items = 0", "a row of row_counts: the checksum"),
+    ];
+    for (loss, message) in losses {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let run = stored_run(folder.path(), true).await;
+        Sqlite::open(&path).await.unwrap().verify_rows(run).await.unwrap();
+        edit(&path, loss).await;
+        let damage = damage(&path, run).await;
+        assert!(damage.contains(message), "{loss}: {damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_session_counts_the_rows_of_a_crashed_one_and_keeps_higher_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let run = stored_run(folder.path(), false).await;
+    let store = open(folder.path()).await;
+    store.begin_session(run, None, false).await.unwrap();
+    store.verify_rows(run).await.unwrap();
+    store.close().await;
+    edit(&path, "DELETE FROM steps WHERE item = 7").await;
+    let store = open(folder.path()).await;
+    store.begin_session(run, None, false).await.unwrap();
+    store.finish_session(run, RunState::Stopped, &Value::Null).await.unwrap();
+    store.close().await;
+    assert!(damage(&path, run).await.contains("run 1 has 39 rows of steps, but 40 were stored"));
+
+    let store = open(folder.path()).await;
+    store.delete_runs(&[run]).await.unwrap();
+    store.verify_rows(run).await.unwrap();
+}
+
+/// Lowers the count of cells in the header of each leaf page in turn.
+#[tokio::test]
+async fn a_page_that_lost_its_last_row_is_damage() {
+    /// The type of a leaf page of an index or of a table without a rowid.
+    const INDEX_LEAF: u8 = 10;
+    for ends in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = stored_run(folder.path(), ends).await;
+        let whole = std::fs::read(folder.path().join("a.db")).unwrap();
+        let page_size = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
+        let mut pages_of_items = 0;
+        for start in (page_size..whole.len()).step_by(page_size) {
+            let cells = u16::from_be_bytes([whole[start + 3], whole[start + 4]]);
+            if whole[start] != INDEX_LEAF || cells < 2 {
+                continue;
+            }
+            let mut bytes = whole.clone();
+            bytes[start + 3..start + 5].copy_from_slice(&(cells - 1).to_be_bytes());
+            let copy = tempfile::tempdir().unwrap();
+            std::fs::write(copy.path().join("a.db"), bytes).unwrap();
+            let store = open(copy.path()).await;
+            let has_all_steps = match store.items(run, ItemNumber(0), 100).await {
+                Ok(items) => items.len() < 40 || items.iter().all(|item| !item.steps.is_empty()),
+                Err(_) => false,
+            };
+            // Without the counts of a session a missing result of a step is noticed when its item is read.
+            let verified = store.verify_rows(run).await;
+            assert!(verified.is_err() || (!ends && !has_all_steps), "page at {start}, {ends}: {verified:?}");
+            pages_of_items += u32::from(verified.is_err());
+        }
+        assert!(pages_of_items >= 3, "{pages_of_items} pages");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_the_program_did_not_create_is_damage() {
+    let changes = [
+        (
+            "CREATE TRIGGER lose AFTER INSERT ON items BEGIN DELETE FROM steps; END",
+            "it has the trigger \"lose\", which this program did not create",
+        ),
+        ("CREATE VIEW all_items AS SELECT * FROM items", "it has the view \"all_items\""),
+        ("CREATE INDEX by_line ON items (run, line)", "it has the index \"by_line\""),
+        ("DROP INDEX items_failed", "the index items_failed is missing"),
+        ("DROP TABLE steps", "the table steps is missing"),
+        (
+            "ALTER TABLE steps RENAME TO others; CREATE VIEW steps AS SELECT * FROM others",
+            "it has the view \"steps\"",
+        ),
+    ];
+    for (change, message) in changes {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        stored_run(folder.path(), true).await;
+        edit(&path, change).await;
+        let opened = Sqlite::open(&path).await.map(drop);
+        let opened_read_only = Sqlite::open_read_only(&path).await.map(drop);
+        for refused in [opened, opened_read_only] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("is damaged") && refused.contains(message), "{change}: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_counts_or_with_a_further_table_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let run = stored_run(folder.path(), true).await;
+    edit(&path, "DROP TABLE row_counts; CREATE TABLE later (a); CREATE INDEX later_a ON later (a)").await;
+    Sqlite::open_read_only(&path).await.unwrap().verify_rows(run).await.unwrap();
+    Sqlite::open(&path).await.unwrap().verify_rows(run).await.unwrap();
+}

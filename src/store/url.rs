@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::diagnostics::hide_likely_secrets;
+
 use super::database_files::database_files;
 use super::error::Error;
 use super::store::Store;
@@ -38,7 +40,8 @@ impl FromStr for StoreUrl {
     type Err = StoreUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = |advice: String| Err(StoreUrlError { said: text.to_owned(), advice });
+        let wrong =
+            |advice: String| Err(StoreUrlError { said: hide_likely_secrets(text).into_owned(), advice });
         match text.trim().split_once(':') {
             None if text.trim() == "none" => Ok(Self::None),
             Some(("sqlite", path)) => {
@@ -53,7 +56,7 @@ impl FromStr for StoreUrl {
                 wrong("\"sqlite:PATH\" or \"none\"; other stores are not supported yet".into())
             }
             _ if text.trim().is_empty() => wrong("\"sqlite:pointsman.db\" or \"none\"".into()),
-            _ => wrong(format!("\"sqlite:{}\"", text.trim())),
+            _ => wrong(format!("\"sqlite:{}\"", hide_likely_secrets(text.trim()))),
         }
     }
 }
@@ -156,5 +159,9 @@ mod tests {
         assert_eq!(refused("sqlite:"), "\"sqlite:\" is not a store: write \"sqlite:pointsman.db\"");
         assert!(refused("sqlite::memory:").ends_with("\"sqlite:pointsman.db\""));
         assert!(refused("postgres://localhost/runs").contains("other stores are not supported yet"));
+        let with_password = refused("postgres://me:hunter2@h/db");
+        assert!(with_password.starts_with("\"postgres://***@h/db\" is not a store"), "{with_password}");
+        let key = "sk-live-0123456789";
+        assert!(!refused(key).contains(key));
     }
 }

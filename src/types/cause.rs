@@ -10,7 +10,7 @@ pub enum Cause {
     ConfiguredLimit,
     /// The base URL is `https`, and the server does not support TLS. The message contains the URL to use.
     NoTls,
-    /// The server redirects to another URL. The message contains the URL to use.
+    /// The server redirects to another URL. The message contains the URL to use if it is at the same host.
     Redirected,
     /// The server does not have the requested path.
     EndpointNotFound,

@@ -169,7 +169,8 @@ impl Part {
     }
 }
 
-/// The required format of an answer.
+/// The required format of an answer. It is requested from the provider. A pipeline also validates the answer; the
+/// response to a single request contains the text as the model returned it.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum ResponseFormat {

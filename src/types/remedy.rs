@@ -25,6 +25,8 @@ pub enum Remedy {
     SetInputFormat(&'static str),
     /// Use the copy of a database as the store.
     OpenCopy,
+    /// Look up the runs of a store.
+    ListRuns,
 }
 
 impl fmt::Display for Remedy {
@@ -38,6 +40,7 @@ impl fmt::Display for Remedy {
             Self::Overwrite => "overwrite it",
             Self::SetInputFormat(format) => return write!(out, "set the input format to {format}"),
             Self::OpenCopy => "open the copy",
+            Self::ListRuns => "list its runs",
         };
         out.write_str(words)
     }
@@ -78,21 +81,39 @@ impl Advice {
         })
     }
 
-    /// Returns the text with a note in parentheses after each remedy, such as the option of a program.
+    /// Returns the advice without a remedy that is its last alternative, as in `set KEY, or simulate the answers`.
+    /// In any other place it stays.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_last_alternative(mut self, remedy: Remedy) -> Self {
+        if let [.., Part::Text(text), Part::Remedy(last)] = self.0.as_mut_slice()
+            && *last == remedy
+            && let Some(rest) = text.strip_suffix(", or ").map(str::to_owned)
+        {
+            *text = rest;
+            self.0.pop();
+        }
+        self
+    }
+
+    /// Returns the text with a note in parentheses after each remedy that has one, such as the option of a program.
     ///
     /// ```
     /// use pointsman::{Advice, Remedy};
     ///
     /// let advice = Advice::from("name another file, or ").with_remedy(Remedy::Overwrite);
     /// assert_eq!(advice.to_string(), "name another file, or overwrite it");
-    /// let annotated = advice.annotated(|_| "--overwrite".to_owned());
+    /// let annotated = advice.annotated(|_| Some("--overwrite".to_owned()));
     /// assert_eq!(annotated, "name another file, or overwrite it (--overwrite)");
     /// ```
     #[doc(hidden)]
-    pub fn annotated(&self, note: impl Fn(Remedy) -> String) -> String {
+    pub fn annotated(&self, note: impl Fn(Remedy) -> Option<String>) -> String {
         let parts = self.0.iter().map(|part| match part {
             Part::Text(text) => text.clone(),
-            Part::Remedy(remedy) => format!("{remedy} ({})", note(*remedy)),
+            Part::Remedy(remedy) => match note(*remedy) {
+                Some(note) => format!("{remedy} ({note})"),
+                None => remedy.to_string(),
+            },
         });
         parts.collect()
     }
@@ -154,12 +175,21 @@ mod tests {
             .with_remedy(Remedy::SetInputFormat("json"));
         assert_eq!(advice.to_string(), "correct it, simulate the answers, or set the input format to json");
         assert_eq!(
-            advice.annotated(|remedy| format!("{remedy:?}")),
+            advice.annotated(|remedy| Some(format!("{remedy:?}"))),
             "correct it, simulate the answers (Simulate), or set the input format to json \
              (SetInputFormat(\"json\"))"
         );
+        assert_eq!(
+            advice.annotated(|remedy| (remedy == Remedy::Simulate).then(|| "note".to_owned())),
+            "correct it, simulate the answers (note), or set the input format to json"
+        );
         let remedies = [Remedy::Simulate, Remedy::SetInputFormat("json")];
         assert!(advice.remedies().eq(remedies));
+        let shorter = advice.clone().without_last_alternative(Remedy::SetInputFormat("json"));
+        assert_eq!(shorter.to_string(), "correct it, simulate the answers");
+        assert_eq!(advice.clone().without_last_alternative(Remedy::Simulate), advice);
+        let needed = Advice::from("it is not needed to ").with_remedy(Remedy::Simulate);
+        assert_eq!(needed.clone().without_last_alternative(Remedy::Simulate), needed);
         let edited = advice.map_text(|text| text.replace("it", "this"));
         assert_eq!(edited.to_string(), "correct this, simulate the answers, or set the input format to json");
     }

@@ -44,7 +44,7 @@ impl Execution {
 
     /// Returns whether there was nothing to do.
     pub(super) fn did_nothing(&self) -> bool {
-        self.output.stderr.contains("no failed items of this kind")
+        self.output.stderr.contains("there is nothing to retry")
     }
 
     /// Returns whether every answer of the provider is durable.

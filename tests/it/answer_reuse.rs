@@ -212,7 +212,14 @@ async fn targets_swapped_between_routes_are_detected_and_their_steps_repeated() 
     );
     workspace
         .run(RUN)
-        .expect_stderr(3, &["steps that use other models: topic, reply", "answers that stay valid: 0 of 2"]);
+        .expect_stderr(
+            3,
+            &[
+                "steps that use other models: topic, reply",
+                "answers of the last version that stay valid: 0 of 2; answers of earlier versions that are valid again \
+                 are reused too",
+            ],
+        );
     workspace.run(&format!("{RUN} --accept-changes")).expect_code(0);
     assert_eq!(simulator.counts().requests, 4, "the earlier answers of each model are valid again");
 }
@@ -325,9 +332,10 @@ fn a_retry_that_accepts_changes_keeps_every_other_line_and_leaves_the_run_open()
     workspace.write("pipeline.toml", ONE_STEP.replace("something", "nothing"));
     workspace.run("retry 1").expect_stderr(3, &["--accept-changes"]);
     let others = 12 - failed;
-    workspace
-        .run("retry 1 --accept-changes")
-        .expect_stderr(1, &[&format!("{others} items new or changed"), "`pointsman resume 1"]);
+    workspace.run("retry 1 --accept-changes").expect_stderr(
+        1,
+        &[&format!("{others} items not processed yet: new, changed"), "`pointsman resume 1"],
+    );
     let after = workspace.output_lines("o.jsonl");
     assert_eq!(after.len(), 12);
     for line in &after {
@@ -361,13 +369,15 @@ async fn a_corrected_row_without_an_id_is_paid_for_once_and_has_one_line() {
     assert_eq!(statuses(&workspace).iter().filter(|(_, status)| status == "failed").count(), 1);
     // The corrected record is another item, and the failed item is missing from the input.
     workspace.write("items.jsonl", "{\"text\":\"a cat\"}\n{\"text\":\"a dog\"}\n");
-    workspace.run("retry 1").expect_stderr(1, &["1 item new or changed", "`pointsman resume 1"]);
+    workspace
+        .run("retry 1")
+        .expect_stderr(1, &["1 item not processed yet: new, changed", "`pointsman resume 1"]);
     assert_eq!((workspace.output_lines("o.jsonl").len(), simulator.counts().requests), (1, 1));
     workspace.run("resume 1").expect_stderr(0, &["2 completed"]);
     assert_eq!((workspace.output_lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
     // Without the input file, its last known state counts.
     std::fs::remove_file(workspace.path("items.jsonl")).unwrap();
-    workspace.run("retry 1").expect_stderr(0, &["no failed items of this kind"]);
+    workspace.run("retry 1").expect_stderr(0, &["no failed items: there is nothing to retry"]);
     assert_eq!((workspace.output_lines("o.jsonl").len(), simulator.counts().requests), (2, 2));
 }
 

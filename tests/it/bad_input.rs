@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::program::{Workspace, run_program, run_program_with_stdin};
+use super::program::{Workspace, run_program, run_program_with_stdin, start_program};
 use super::simulate::start_simulator_process;
+use super::support::wait_until;
 
 const RUN: &str =
     "run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl --report report.json";
@@ -98,6 +99,53 @@ fn the_items_before_the_end_of_a_truncated_json_array_are_processed() {
         .run("run pipeline.toml --items items.json --out o.jsonl")
         .expect_stderr(4, &["2 completed", "error: items.json, line 3, column", "(items read: 2)"]);
     assert_eq!(workspace.output_lines("o.jsonl").len(), 2);
+}
+
+#[test]
+fn advice_for_an_unreadable_input_without_a_store_names_nothing_that_is_stored() {
+    let workspace = Workspace::new("");
+    workspace.write("items.json", "[{\"id\":\"a\",\"text\":\"x\"},\n{\"id\":");
+    workspace.write("o.jsonl", "{}\n".repeat(5));
+    let output = workspace.run("run pipeline.toml --items items.json --out o.jsonl --store none --overwrite");
+    output.expect_stderr(4, &["o.jsonl is unchanged", "Nothing was stored: run the items again"]);
+    for stored in ["Resume the run", "pointsman results", "all of the input was started"] {
+        assert!(!output.stderr.contains(stored), "{stored}: {}", output.stderr);
+    }
+    assert_eq!(workspace.read("o.jsonl"), "{}\n".repeat(5));
+}
+
+#[test]
+fn resume_names_a_missing_input_without_an_option_that_it_does_not_have() {
+    let workspace = Workspace::new("");
+    workspace.write("items.json", "[{\"id\":\"a\",\"text\":\"x\"},\n{\"id\":");
+    workspace.run("run pipeline.toml --items items.json --out o.jsonl").expect_code(4);
+    fs::remove_file(workspace.path("items.json")).unwrap();
+    let resumed = workspace.run("resume 1");
+    resumed.expect_stderr(4, &["error: cannot open the items file ", "items.json"]);
+    assert!(!resumed.stderr.contains("--items"), "{}", resumed.stderr);
+}
+
+#[tokio::test]
+async fn an_input_rewritten_during_the_run_is_an_io_error_and_the_next_start_reads_it_again() {
+    let workspace = Workspace::new("[run]\nmax_in_flight_items = 2\n[simulator]\nlatency = \"50ms\"");
+    // More than is read ahead.
+    let more = "x".repeat(100_000);
+    let items = |text: &str| {
+        let line = |id| format!("{{\"id\":\"i{id}\",\"text\":\"{text} {id}\",\"more\":\"{more}\"}}\n");
+        (1..=100).map(line).collect::<String>()
+    };
+    workspace.write("items.jsonl", items("thing"));
+    let changed_items = items("other");
+    let running = start_program(workspace.command(&format!("{RUN} --json")));
+    let output = workspace.path("o.jsonl");
+    let has_line = || fs::read_to_string(&output).is_ok_and(|text| text.contains('\n'));
+    wait_until("a line is written", has_line).await;
+    workspace.write("items.jsonl", changed_items);
+    running.wait().expect_stderr(4, &["items.jsonl was changed while it was read"]);
+    workspace.write_config("");
+    workspace.run(RUN).expect_stderr(0, &["resuming run 1"]);
+    workspace.assert_nothing_is_lost(100, "o.jsonl", "r.jsonl");
+    assert_eq!(workspace.output_lines("o.jsonl").len(), 100);
 }
 
 #[test]
@@ -312,7 +360,8 @@ fn a_full_disk_stops_the_run_and_keeps_complete_lines() {
     let output = run_program(limited);
     output.expect_stderr(
         4,
-        &["(I/O error)", "error: cannot write to o.jsonl; ", "lines were saved; raise the limit on file sizes (`ulimit -f`), then run the same command again: File too large"],
+        &["(I/O error)", "error: cannot write to o.jsonl; ", "lines were saved; raise the limit on file sizes (`ulimit -f`), then start the run again: File too large",
+          "nothing was stored: a new start needs --overwrite"],
     );
     assert_eq!(output.stderr.matches("error: ").count(), 1, "{}", output.stderr);
     let report: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -329,11 +378,18 @@ fn a_disk_that_is_full_from_the_first_byte_is_reported_once() {
     let workspace = Workspace::new("");
     workspace.write_items(20);
     let output = workspace.run("run pipeline.toml --items items.jsonl --out /dev/full");
-    output.expect_stderr(4, &["error: cannot write to /dev/full; no line was saved; free some space, then run the same command again: No \
+    output.expect_stderr(4, &["error: cannot write to /dev/full; no line was saved; free some space, then start the run again: No \
                      space left on device"]);
     assert_eq!(output.stderr.matches("error: ").count(), 1, "{}", output.stderr);
     let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --report /dev/full");
-    output.expect_stderr(4, &["error: --report: cannot write to /dev/full"]);
+    output.expect_stderr(
+        4,
+        &[
+            "error: --report: cannot write to /dev/full; free some space: No space left on device",
+            " --json` shows the report",
+        ],
+    );
+    assert!(!output.stderr.contains("line was saved"), "{}", output.stderr);
     assert_eq!(
         workspace.output_lines("o.jsonl").len(),
         20,

@@ -178,7 +178,8 @@ async fn an_outage_longer_than_max_hold_pauses_the_run() {
         format!("{}{QUICK_RETRY}[run]\nmax_hold = \"1s\"\n", provider_config("a", &simulator, QUICK_BREAKER));
     let finished = run_pipeline(&start_pointsman(&config), STEP, 500).await;
     assert_paused(&finished, Class::ServerError);
-    assert!(finished.report.duration_seconds >= 1.0, "{}", finished.report.duration_seconds);
+    let duration = finished.report.duration_seconds;
+    assert!(duration.is_some_and(|seconds| seconds >= 1.0), "{duration:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,9 +232,10 @@ async fn a_run_whose_items_all_fail_pauses() {
     let report = &finished.report;
     assert_eq!((report.outcome, report.paused_class), (RunOutcome::Paused, Some(Class::TemplateError)));
     assert!((50..500).contains(&report.items.failed), "{:?}", report.items);
+    assert!(report.max_failures_reached);
     assert_eq!(
         report.paused.as_ref().unwrap().split(';').next(),
-        Some("50 items failed and none has completed")
+        Some(format!("{} items failed and none has completed", report.items.failed).as_str())
     );
 }
 

@@ -144,7 +144,7 @@ fn sent_key(head: &str) -> String {
 type Echo = fn(&str) -> String;
 
 /// Responses of a provider that repeats the key it was sent.
-const ECHOES: [(&str, Echo); 7] = [
+const ECHOES: [(&str, Echo); 9] = [
     ("a JSON error", |key| {
         let body =
             format!(r#"{{"error":{{"message":"Incorrect API key provided: {key}.","code":"{key}"}}}}"#);
@@ -153,6 +153,14 @@ const ECHOES: [(&str, Echo); 7] = [
     ("plain text", |key| response("400 Bad Request", "", &format!("what is {key}? {key}!"))),
     ("a truncated message", |key| {
         response("403 Forbidden", "", &format!("{}{key}", "x".repeat(500 - key.len() / 2)))
+    }),
+    ("UTF-16", |key| {
+        let units: String = key.chars().map(|character| format!("{character}\0")).collect();
+        response("400 Bad Request", "", &format!("what is {units}"))
+    }),
+    ("a truncated message with escapes", |key| {
+        let escaped: String = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        response("403 Forbidden", "", &format!("{}{escaped}", "x".repeat(470)))
     }),
     ("a page with a 200", |key| {
         response("200 OK", "content-type: text/html\r\n", &format!("<html><p>{key}</p></html>"))

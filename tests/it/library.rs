@@ -253,3 +253,52 @@ fn a_start_that_fails_returns_every_error() {
     assert_eq!(asynchronous, blocking);
     assert_eq!(asynchronous.lines().count(), 2, "{asynchronous}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_refused_with_another_pipeline_than_it_was_prepared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = std::sync::Arc::new(Sqlite::open(&folder.path().join("runs.db")).await.unwrap());
+    let pointsman = start_slow("0s").await;
+    let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
+    let prepared = pointsman.prepare_run(&pipeline, ResumeOptions::new(store, "tickets")).await.unwrap();
+    let other = pointsman.parse_pipeline(&PIPELINE.replace("something", "nothing")).unwrap();
+    let (sink, mut lines) = Sink::channel().unwrap();
+    let refused = pointsman.run_stored(other, items(3), sink, prepared).await.unwrap_err();
+    assert!(matches!(refused, pointsman::Error::OtherPipeline), "{refused}");
+    assert!(lines.recv().await.is_none());
+}
+
+#[test]
+fn a_program_without_a_runtime_prepares_a_run_and_drains() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::from_toml("[provider.simulated]\nbase_url = 'simulator'").unwrap();
+    let pointsman = block_on(Pointsman::start(&config)).unwrap();
+    let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
+    let path = folder.path().join("runs.db");
+    let store = pointsman.runtime().block_on(async { Sqlite::open(&path).await.unwrap() });
+    let options = ResumeOptions::new(std::sync::Arc::new(store), "tickets");
+    assert!(block_on(pointsman.prepare_run(&pipeline, options)).unwrap().id().is_none());
+    assert_eq!(block_on(pointsman.drain(Duration::from_secs(5))).killed, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_to_a_route_without_a_key_says_which_key_is_missing() {
+    let config = "
+        [provider.a]
+        base_url = 'simulator'
+        models.m = {}
+        [provider.b]
+        base_url = 'http://127.0.0.1:9/v1'
+        keys = ['env:POINTSMAN_TEST_NO_SUCH_KEY']
+        models.m = {}
+        [route.default]
+        targets = ['a/m']
+        [route.other]
+        targets = ['b/m']";
+    let pointsman = Pointsman::start(&Config::from_toml(config).unwrap()).await.unwrap();
+    let message = async |route: &str| {
+        pointsman.send(Request::new(route, "Hello?")).await.unwrap_err().failure.message.into_string()
+    };
+    assert!(message("other").await.contains("POINTSMAN_TEST_NO_SUCH_KEY"), "{}", message("other").await);
+    assert_eq!(message("defualt").await, "there is no route `defualt`; known routes: default");
+}

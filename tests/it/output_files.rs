@@ -263,7 +263,16 @@ fn an_export_and_a_retry_refuse_a_file_that_the_run_did_not_write() {
     let lines = workspace.read("o.jsonl");
     workspace.write("o.jsonl", FOREIGN_TEXT);
     workspace.write_config("");
-    workspace.run("retry 1").expect_stderr(4, &["was not written by this run"]);
+    let refused = workspace.run("retry 1");
+    refused.expect_stderr(
+        4,
+        &[
+            "o.jsonl exists and was not written by this run; move that file away, or overwrite it (--overwrite); \
+             `pointsman results 1 --store ",
+            " --out OTHER` writes the results to another file",
+        ],
+    );
+    assert!(!refused.stderr.contains("name another file"), "{}", refused.stderr);
     workspace.write("o.jsonl", lines);
     workspace.run("retry 1").expect_stderr(0, &["3 completed", "1 call in this session"]);
     workspace.write_items(4);
@@ -300,9 +309,51 @@ async fn an_output_replaced_by_another_file_during_the_run_is_an_io_error() {
     wait_for_lines(&workspace, 1).await;
     std::fs::remove_file(workspace.path("o.jsonl")).unwrap();
     workspace.write("o.jsonl", FOREIGN_TEXT);
-    running.wait().expect_stderr(4, &["no line was saved: another file has taken its place"]);
+    running.wait().expect_stderr(
+        4,
+        &[
+            "no line was saved: another file has taken its place",
+            "{\"error\":\"cannot write to o.jsonl; no line was saved: another file has taken its place",
+            "`pointsman results 1 --out OTHER` writes the finished items to another file",
+        ],
+    );
     assert_eq!(workspace.read("o.jsonl"), FOREIGN_TEXT);
     assert_eq!(workspace.run("results 1").stdout.lines().count(), 40);
+}
+
+#[tokio::test]
+async fn an_output_truncated_during_the_run_is_an_io_error_and_the_next_start_writes_it_again() {
+    for store in ["", "--store none"] {
+        let workspace = Workspace::new("[run]\nmax_in_flight_items = 2\n[simulator]\nlatency = \"50ms\"");
+        workspace.write_items(40);
+        let running = start_program(workspace.command(&format!("{RUN} --json {store}")));
+        wait_for_lines(&workspace, 2).await;
+        workspace.write("o.jsonl", "");
+        running.wait().expect_stderr(4, &["another program has changed o.jsonl while it was written"]);
+        assert!(!workspace.read("o.jsonl").contains('\0'));
+        if store.is_empty() {
+            workspace.write_config("");
+            workspace.run(RUN).expect_stderr(0, &["resuming run 1", "40 completed"]);
+            assert_eq!(workspace.output_lines("o.jsonl").len(), 40);
+            workspace.run(RUN).expect_stderr(0, &["there is nothing to do"]);
+        }
+    }
+}
+
+#[test]
+fn an_output_truncated_after_the_run_is_written_again_by_the_next_start() {
+    let workspace = Workspace::new("");
+    workspace.write_items(3);
+    workspace.run(RUN).expect_code(0);
+    let before = workspace.read("o.jsonl");
+    let first_line = &before[..=before.find('\n').unwrap()];
+    for content in ["", first_line] {
+        workspace.write("o.jsonl", content);
+        let output = workspace.run(RUN);
+        assert!(!output.expect_code(0).contains("there is nothing to do"), "{}", output.stderr);
+        assert_eq!(workspace.output_lines("o.jsonl").len(), 3);
+    }
+    workspace.run(RUN).expect_stderr(0, &["there is nothing to do"]);
 }
 
 #[test]

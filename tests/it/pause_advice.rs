@@ -84,11 +84,17 @@ async fn a_stream_without_a_finish_reason_is_not_reported_as_a_login_page() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_advice_for_a_redirect_is_the_base_url_to_write() {
-    let moved = "location: https://api.example/v1/chat/completions\r\n";
-    let server = ScriptedServer::start(move |_| response("308 Permanent Redirect", moved, "")).await;
-    let reason =
-        pause_reason(&provider_config_at("a", &server.url(), LONG_TIMEOUTS), "none", Class::NotFound).await;
-    assert!(reason.ends_with("use this address, base_url = \"https://api.example/v1\""), "{reason}");
+    let reason_for = async |location: &str| {
+        let moved = format!("location: {location}\r\n");
+        let server = ScriptedServer::start(move |_| response("308 Permanent Redirect", &moved, "")).await;
+        let config = provider_config_at("a", &server.url(), LONG_TIMEOUTS);
+        (pause_reason(&config, "none", Class::NotFound).await, server.url())
+    };
+    let (reason, url) = reason_for("/v2/chat/completions").await;
+    assert!(reason.ends_with(&format!("use this address, base_url = \"{url}/v2\"")), "{reason}");
+    let (reason, _) = reason_for("https://api.example/v1/chat/completions").await;
+    assert!(reason.contains("redirects to another host, api.example: check base_url"), "{reason}");
+    assert!(!reason.contains("base_url = "), "{reason}");
 }
 
 /// Returns the column *item* of the table in docs/guarantees.md, for each row whose first cell is only the name of

@@ -127,6 +127,34 @@ async fn the_last_items_of_a_run_can_fail_with_give_up_and_be_retried_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_with_too_many_failed_items_names_the_option_and_the_commands_for_them() {
+    let simulator = start_simulator(settings_with_faults([Fault::new(FaultKind::Refusal)]));
+    let workspace = new_workspace(&simulator);
+    let paused = run(&workspace, &format!("{RUN} --max-failures 3 --report report.json"));
+    let next = "run 1 is stored in sqlite:pointsman.db: `pointsman resume 1` resumes it, `pointsman failures 1` lists \
+                the failed items, `pointsman retry 1` processes the failed items again";
+    paused.expect_stderr(5, &["paused: content_filter: ", " (--max-failures sets another limit)", next]);
+    let report = workspace.read_json("report.json");
+    let failed = report["items"]["failed"].as_u64().unwrap();
+    let message = format!("{failed} of {failed} items failed, and max_failures is 3; the last at step ");
+    assert!(report["paused"].as_str().unwrap().starts_with(&message), "{report}");
+    assert_eq!(report["max_failures_reached"], true);
+    let reason = line(&paused.stderr, "paused: ");
+    let repeated = run(&workspace, "report 1").stdout;
+    assert_eq!((line(&repeated, "paused: "), line(&repeated, "run 1 is stored")), (reason, next));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_give_up_the_command_for_the_failed_items_is_printed_too() {
+    let simulator = start_simulator(settings_with_faults([Fault::new(FaultKind::ServerError)]));
+    let workspace = new_workspace(&simulator);
+    run(&workspace, &format!("{RUN} --give-up")).expect_stderr(
+        5,
+        &["`pointsman resume 1` resumes it, `pointsman retry 1` processes the failed items again"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_run_that_pauses_prints_the_reason_and_the_command_that_resumes_it() {
     let simulator = start_simulator(settings_with_faults([Fault::new(FaultKind::ServerError)]));
     let workspace = new_workspace(&simulator);

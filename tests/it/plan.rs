@@ -141,6 +141,16 @@ fn a_plan_without_calls_states_the_reason() {
 }
 
 #[test]
+fn a_sample_that_reaches_its_cap_advises_a_higher_one() {
+    let workspace = new_workspace(200);
+    let stopped = workspace.run("plan pipeline.toml --items items.jsonl --sample 200 --max-cost 0.01");
+    stopped.expect_stderr(
+        5,
+        &["paused: budget: ", "the same command with a higher cap (--max-cost) processes the rest"],
+    );
+}
+
+#[test]
 fn a_sample_that_would_be_paid_for_twice_is_refused() {
     let workspace = new_workspace(5);
     let refused = workspace.run("plan pipeline.toml --items items.jsonl --sample 2 --store none");

@@ -58,6 +58,29 @@ impl Drop for ReadOnly<'_> {
     }
 }
 
+#[test]
+fn a_file_that_is_not_a_database_stays_as_it_is() {
+    let workspace = Workspace::new("");
+    workspace.write_items(1);
+    let files = [("empty", ""), ("byte", "x"), ("bytes", "SQLite"), ("page", &"x".repeat(4096))];
+    for (name, text) in files {
+        workspace.write(name, text);
+        let message = if text.is_empty() { "no runs are stored" } else { "does not begin like a database" };
+        let readers = ["runs", "report 1", "results 1", "failures 1"];
+        for command in readers.into_iter().chain(["cancel 1", "delete 1", "resume", "retry 1"]) {
+            workspace.run(&format!("{command} --store sqlite:{name}")).expect_stderr(4, &[message, name]);
+            assert_eq!(workspace.read(name), text, "{command}");
+        }
+    }
+    let run = "run pipeline.toml --items items.jsonl --out o.jsonl";
+    for (name, text) in &files[1..] {
+        workspace.run(&format!("{run} --store sqlite:{name}")).expect_code(4);
+        assert_eq!(workspace.read(name), *text);
+    }
+    workspace.run(&format!("{run} --store sqlite:empty")).expect_code(0);
+    workspace.run("runs --store sqlite:empty").expect_code(0);
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

@@ -147,9 +147,9 @@ async fn a_redirect_is_reported_with_its_location() {
         ));
         let failure = send_request(&pointsman, "default", "Say.").await.unwrap_err().failure;
         assert_eq!(failure.class, Class::NotFound);
-        let expected = "redirects to https://models.example.com/v1/chat/completions: use this address, \
-                        base_url = \"https://models.example.com/v1\"";
-        assert!(failure.message.contains(expected), "{failure}");
+        let expected = "redirects to another host, models.example.com: check base_url. The address of the redirect \
+                        is \"https://models.example.com/v1/chat/completions\"";
+        assert!(failure.message.contains(expected) && !failure.message.contains("hidden"), "{failure}");
     }
 }
 

@@ -44,6 +44,26 @@ fn an_old_word_of_the_command_line_is_refused_with_its_new_name() {
 }
 
 #[test]
+fn an_argument_of_another_command_is_refused_with_the_one_to_use() {
+    let workspace = Workspace::new("");
+    for (arguments, help) in [
+        ("run pipeline.toml items.jsonl", "the items are an option: --items items.jsonl"),
+        ("plan pipeline.toml items.jsonl", "the items are an option: --items items.jsonl"),
+        ("run pipeline.toml $(id).jsonl", "the items are an option: --items '$(id).jsonl'"),
+        ("run pipeline.toml --items items.jsonl --sample 3", "`pointsman plan ... --sample ITEMS`"),
+        ("results 1 --output-format csv", "the format of `results` is `--format`"),
+        ("results 1 --to csv", "the format of `results` is `--format`"),
+    ] {
+        workspace.run(arguments).expect_stderr(2, &[help]);
+    }
+    for arguments in ["run pipeline.toml other.toml --items items.jsonl", "report 1 items.jsonl"] {
+        let refused = workspace.run(arguments);
+        refused.expect_code(2);
+        assert!(!refused.stderr.contains("are an option"), "{arguments}: {}", refused.stderr);
+    }
+}
+
+#[test]
 fn the_readmes_command_completes_twenty_emails_and_marks_them_as_simulated() {
     let (lines, report) = run_example("email", "emails.jsonl", 20);
     assert_eq!(lines.len(), 20);

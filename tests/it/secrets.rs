@@ -175,6 +175,27 @@ async fn secrets_of_an_invalid_configuration_are_shown_nowhere() {
     }
 }
 
+#[test]
+fn secrets_in_arguments_and_in_other_files_are_shown_nowhere() {
+    let workspace = new_workspace("[provider.a]\nbase_url = \"simulator\"\n");
+    workspace.write(".env", format!("OPENAI_API_KEY={KEY}\nDB_PASSWORD={PASSWORD}\n"));
+    workspace.write("other.toml", format!("[provider.a]\nkeys = [\"{ARGUMENT}\"]\nopenai = \"{KEY}\"\n"));
+    for (arguments, code) in [
+        ("check .env".to_owned(), 3),
+        ("check other.toml".to_owned(), 3),
+        ("check --config other.toml".to_owned(), 3),
+        ("run other.toml --items items.jsonl --out o.jsonl --json".to_owned(), 3),
+        (format!("runs --store postgres://me:{PASSWORD}@host/db"), 2),
+        (format!("runs --store {KEY}"), 2),
+        (format!("simulate --set keys={KEY}"), 3),
+    ] {
+        let output = workspace.run(&arguments);
+        assert_eq!(output.code, Some(code), "{arguments}\n{}", output.stderr);
+        assert_no_secret("stdout", output.stdout.as_bytes());
+        assert_no_secret("stderr", output.stderr.as_bytes());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_proxy_variable_is_named_without_its_password() {
     let value = "http://me:hunter2-in-an-address@proxy:none";

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use pointsman::simulator::Settings;
 use serde_json::Value;
+use sqlx::{Connection, Executor, SqliteConnection};
 
 use super::program::*;
 use super::support::{provider_config, start_simulator};
@@ -58,6 +59,21 @@ fn a_lost_or_truncated_output_is_restored_without_a_call() {
 }
 
 #[test]
+fn resume_does_not_name_options_that_only_run_has() {
+    let workspace = Workspace::new("");
+    workspace.write_items(5);
+    workspace.run(RUN).expect_code(0);
+    workspace.write("pipeline.toml", ONE_STEP.replace("something", "nothing"));
+    let changed = workspace.run("resume 1");
+    changed.expect_stderr(3, &["--accept-changes", "begin a new run (pointsman run ... --new)"]);
+    workspace.write_config("[provider.p]\nkeys = [\"env:P_KEY\"]\nmodels.m = {}");
+    let keyless = workspace.run("resume 1");
+    keyless.expect_stderr(3, &["has no usable key", "set P_KEY"]);
+    assert!(!keyless.stderr.contains("simulate"), "{}", keyless.stderr);
+    workspace.run(RUN).expect_stderr(3, &["set P_KEY, or simulate the answers (--simulate)"]);
+}
+
+#[test]
 fn a_changed_pipeline_needs_accept_changes_and_leaves_the_output_unchanged() {
     let workspace = Workspace::new("");
     workspace.write_items(5);
@@ -98,6 +114,134 @@ fn a_stopped_run_is_resumed_by_its_number_from_any_directory() {
     let report: Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((sent_calls(&report), report["items"]["completed"].as_u64()), (60, Some(60)));
     other_directory.run(&format!("resume {store}")).expect_stderr(0, &["there is no run to resume"]);
+}
+
+/// Returns the only row of `runs --json`.
+fn listed_run(workspace: &Workspace) -> Value {
+    let listed = workspace.run("runs --json");
+    listed.expect_code(0);
+    serde_json::from_str(&listed.stdout).unwrap()
+}
+
+/// Returns the report of run 1.
+fn stored_report(workspace: &Workspace) -> Value {
+    let report = workspace.run("report 1 --json");
+    report.expect_code(0);
+    serde_json::from_str(&report.stdout).unwrap()
+}
+
+/// Waits until the progress of a running program counts completed items.
+fn wait_for_completed_items(running: &mut RunningProgram) {
+    loop {
+        let line: Value = serde_json::from_str(&running.wait_for_line("\"progress\"")).unwrap();
+        if line["progress"]["items"]["completed"].as_u64().unwrap() > 0 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_stopped_run_is_listed_with_the_totals_of_its_own_report() {
+    let workspace = Workspace::new("[simulator]\nlatency = \"3s\"\n[run]\nmax_in_flight_items = 4");
+    workspace.write_items(500);
+    let mut stopped = start_program(workspace.command(&format!("{RUN} --json --report r.json")));
+    wait_for_completed_items(&mut stopped);
+    // The next items are in flight for three seconds.
+    stopped.signal("INT");
+    stopped.wait_for_line("press Ctrl-C again to stop now");
+    stopped.signal("INT");
+    stopped.wait().expect_code(130);
+    let own = workspace.read_json("r.json");
+    assert!(own["items"]["unfinished"].as_u64().unwrap() > 0, "{own}");
+    assert!(own["unprocessed"]["estimated_items"].as_u64().unwrap() > 400, "{own}");
+
+    let row = listed_run(&workspace);
+    let report = stored_report(&workspace);
+    for count in ["completed", "failed", "skipped", "unfinished", "rejected", "unwritten", "not_processed"] {
+        assert_eq!(report["items"][count], own["items"][count], "{count}");
+        assert_eq!(row[count], own["items"][count], "{count}");
+    }
+    assert_eq!((&report["items"]["paused"], &own["items"]["paused"]), (&0.into(), &0.into()));
+    for field in ["run", "outcome", "calls", "cost_usd"] {
+        assert_eq!(report[field], own[field], "{field}");
+    }
+    // The last digit of a number may change when it is stored.
+    let is_near = |one: &Value, other: &Value| (one.as_f64().unwrap() - other.as_f64().unwrap()).abs() < 1e-6;
+    assert!(is_near(&report["duration_seconds"], &own["duration_seconds"]), "{report}");
+    for unprocessed in [&report["unprocessed"], &row["unprocessed"]] {
+        assert_eq!(unprocessed["estimated_items"], own["unprocessed"]["estimated_items"]);
+        assert!(is_near(&unprocessed["fraction"], &own["unprocessed"]["fraction"]), "{unprocessed}");
+    }
+    assert_eq!(row["calls"], own["calls"]["sent"]);
+    assert_eq!((&row["run"], &row["lost_session"], &own["run"]), (&1.into(), &false.into(), &1.into()));
+    let text = workspace.run("report 1").stdout;
+    assert!(
+        text.contains("one [simulated] (stopped): ") && text.contains("of the input was not started"),
+        "{text}"
+    );
+    let listed = workspace.run("runs").stdout;
+    let about = format!("about {}", own["unprocessed"]["estimated_items"]);
+    assert!(listed.contains("stopped") && listed.contains(&about), "{listed}");
+
+    workspace.write_config("");
+    workspace.run(&format!("{RUN} --report r.json")).expect_stderr(0, &["500 completed"]);
+    assert_eq!(stored_report(&workspace)["items"]["completed"], 500);
+    let row = listed_run(&workspace);
+    assert_eq!((&row["unfinished"], &row["unprocessed"]), (&0.into(), &Value::Null));
+}
+
+#[test]
+fn a_running_and_a_killed_run_have_no_duration_and_the_cost_of_a_killed_run_is_a_lower_bound() {
+    let price = "models.any = { price = { input = 1, output = 5 } }";
+    let provider = format!("[provider.p]\nbase_url = \"simulator\"\n{price}\n");
+    let slow = "[simulator]\nlatency = \"3s\"\n[run]\nmax_in_flight_items = 4\n";
+    let workspace = Workspace::new(&format!("{provider}{slow}"));
+    workspace.write_items(500);
+    let mut killed = start_program(workspace.command(&format!("{RUN} --json")));
+    wait_for_completed_items(&mut killed);
+    let report = stored_report(&workspace);
+    assert_eq!((&report["outcome"], &report["state"]), (&"running".into(), &"running".into()));
+    assert_eq!((&report["duration_seconds"], &report["items_per_second"]), (&Value::Null, &Value::Null));
+    let text = workspace.run("report 1").stdout;
+    assert!(text.contains("(running): ") && !text.contains("items/s"), "{text}");
+    assert!(text.contains("it is not known how much of the input was not started"), "{text}");
+    killed.signal("KILL");
+    killed.wait();
+
+    let report = stored_report(&workspace);
+    assert_eq!((&report["state"], &report["lost_session"]), (&"crashed".into(), &true.into()));
+    assert_eq!(report["duration_seconds"], Value::Null);
+    let text = workspace.run("report 1").stdout;
+    for words in ["(crashed): ", "cost at least $", "the end of a session is not stored"] {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    let listed = workspace.run("runs").stdout;
+    assert!(listed.contains("crashed") && listed.contains('?') && listed.contains("at least $"), "{listed}");
+
+    // The next session knows what is left, and not what the killed one has sent.
+    workspace.write_config(&provider);
+    workspace.run(RUN).expect_stderr(0, &["500 completed"]);
+    let report = stored_report(&workspace);
+    assert_eq!((&report["state"], &report["lost_session"]), (&"completed".into(), &true.into()));
+    assert_eq!((&report["duration_seconds"], &report["unprocessed"]), (&Value::Null, &Value::Null));
+    assert_eq!(listed_run(&workspace)["lost_session"], true);
+}
+
+#[test]
+fn the_list_of_runs_and_the_report_say_why_a_run_ended_with_an_io_error() {
+    let workspace = Workspace::new("");
+    workspace.write_items(20);
+    let run = RUN.replace("o.jsonl", "/dev/full");
+    let failed = workspace.run(&format!("{run} --report r.json"));
+    failed.expect_code(4);
+    let own = workspace.read_json("r.json");
+    let reason = own["output_error"].as_str().unwrap();
+    assert_eq!(stored_report(&workspace)["output_error"], reason);
+    assert_eq!(listed_run(&workspace)["output_error"], reason);
+    for command in ["report 1", "runs"] {
+        let text = workspace.run(command).stdout;
+        assert!(text.contains("io_error") && text.contains(&format!("error: {reason}")), "{text}");
+    }
 }
 
 #[test]
@@ -153,7 +297,7 @@ fn results_are_exported_at_any_time_in_both_formats() {
     workspace.run("results 1 --format csv").expect_code(0);
     workspace
         .run("results 9")
-        .expect_stderr(4, &["there is no run 9 in this database; `pointsman runs` lists them"]);
+        .expect_stderr(4, &["there is no run 9 in this database; list its runs (pointsman runs)"]);
 }
 
 #[test]
@@ -167,8 +311,10 @@ fn a_cancelled_run_is_not_resumed_and_a_deleted_run_is_gone() {
     assert_eq!(workspace.run("results 1").expect_code(0), "", "no item has finished");
     workspace.run("delete 1").expect_stderr(4, &["run 1 is in use by process"]);
     workspace.run("cancel 1").expect_stderr(0, &["run 1 is being cancelled"]);
-    assert_eq!(running.wait().code, Some(130));
+    let next = "run 1 was cancelled: the same `pointsman run` begins a new run, `pointsman resume 1` resumes this one";
+    running.wait().expect_stderr(130, &[next]);
     assert!(workspace.run("runs").stdout.contains("cancelled"));
+    assert!(workspace.run("report 1").stdout.contains(next));
 
     workspace.write_config("");
     workspace.run(RUN).expect_stderr(0, &["3 completed"]);
@@ -327,7 +473,7 @@ fn a_failed_item_does_not_count_once_it_is_missing_from_the_input() {
     let second_run = workspace.run(RUN);
     second_run.expect_stderr(0, &["there is nothing to do: 6 completed, 0 failed"]);
     assert!(!second_run.stderr.contains("retry"), "{}", second_run.stderr);
-    workspace.run("retry 1").expect_stderr(0, &["no failed items of this kind"]);
+    workspace.run("retry 1").expect_stderr(0, &["no failed items: there is nothing to retry"]);
     let row: Value = serde_json::from_str(&workspace.run("runs --json").stdout).unwrap();
     let counts =
         ["completed", "failed", "skipped", "unfinished", "calls"].map(|count| row[count].as_u64().unwrap());
@@ -360,7 +506,7 @@ fn an_input_without_items_leaves_the_output_of_a_run_with_finished_items() {
         for command in [RUN, "resume 1", "retry 1"] {
             let output = workspace.run(command);
             if command == "retry 1" {
-                output.expect_stderr(0, &["no failed items of this kind"]);
+                output.expect_stderr(0, &["no failed items: there is nothing to retry"]);
             } else {
                 output.expect_stderr(
                     4,
@@ -423,10 +569,13 @@ fn a_retry_exits_with_1_if_anything_is_missing() {
     workspace.write_config("");
     workspace.run("retry 1").expect_stderr(
         1,
-        &["5 items new or changed since they finished, and not processed", "`pointsman resume 1"],
+        &[
+            "5 items not processed yet: new, changed since they finished, or never started",
+            "`pointsman resume 1",
+        ],
     );
     workspace.run("resume 1").expect_stderr(0, &["11 completed"]);
-    workspace.run("retry 1").expect_stderr(0, &["no failed items of this kind"]);
+    workspace.run("retry 1").expect_stderr(0, &["no failed items: there is nothing to retry"]);
     workspace.write_config("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"thing 12\" }]");
     workspace.write_items(12);
     workspace.write("items.jsonl", format!("{}no item\n", workspace.read("items.jsonl")));
@@ -497,4 +646,40 @@ async fn another_base_url_needs_accept_changes_or_a_new_run() {
     );
     workspace.run(&format!("{RUN} --new --overwrite")).expect_stderr(0, &["3 calls"]);
     assert_eq!((first.counts().requests, second.counts().requests), (3, 3));
+}
+
+/// Changes the database behind the program's back.
+async fn edit_store(workspace: &Workspace, sql: &'static str) {
+    let url = format!("sqlite:{}", workspace.path("pointsman.db").display());
+    let mut direct = SqliteConnection::connect(&url).await.unwrap();
+    direct.execute(sql).await.unwrap();
+    direct.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_lost_stored_rows_is_not_exported_or_resumed_as_intact() {
+    let losses = [
+        ("DELETE FROM items WHERE item = 2", "run 1 has 4 rows of items, but 5 were stored"),
+        ("DELETE FROM steps WHERE item = 2", "run 1 has 4 rows of steps, but 5 were stored"),
+        // Without the counts, as after a crash.
+        (
+            "DELETE FROM steps WHERE item = 2; DELETE FROM row_counts",
+            "item 2 of run 1 is completed, but the result of step answer is missing",
+        ),
+        ("CREATE TRIGGER lose AFTER INSERT ON items BEGIN DELETE FROM steps; END", "it has the trigger"),
+    ];
+    for (loss, message) in losses {
+        let workspace = Workspace::new("");
+        workspace.write_items(5);
+        workspace.run(RUN).expect_code(0);
+        edit_store(&workspace, loss).await;
+        let damage = ["pointsman.db is damaged", message, "Nothing in it was changed"];
+        let lines = workspace.read("o.jsonl");
+        workspace.run("results 1 --out o.jsonl").expect_stderr(4, &damage);
+        assert_eq!(workspace.read("o.jsonl"), lines, "{loss}");
+        workspace.run("report 1").expect_stderr(4, &damage);
+        // Something is left to do: the stored items are read.
+        std::fs::remove_file(workspace.path("o.jsonl")).unwrap();
+        workspace.run("resume 1").expect_stderr(4, &[message]);
+    }
 }

@@ -94,6 +94,51 @@ fn errors_diagnostics_and_arguments_are_printed_without_control_characters() {
 }
 
 #[test]
+fn an_argument_cannot_add_a_line_to_an_error() {
+    let workspace = Workspace::new("");
+    for arguments in [
+        ["runs", "--store", "n\nerror: fake"],
+        ["runs", "--store", "n\u{2028}\u{2029}\nerror: fake"],
+        ["results", "n\nerror: fake", "--overwrite"],
+        ["report", "1", "--n\nerror: fake"],
+        ["run", "pipeline.toml", "n\nerror: fake"],
+        ["n\nerror: fake", "pipeline.toml", "n\nerror: fake"],
+    ] {
+        let mut command = workspace.command("");
+        command.args(arguments);
+        let refused = run_program(command);
+        refused.expect_stderr(2, &["error: fake"]);
+        assert_safe(&refused.stderr);
+        let has_fake = refused.stderr.lines().any(|line| line.starts_with("error: fake"));
+        assert!(!has_fake, "{arguments:?}: {}", refused.stderr);
+    }
+}
+
+/// The name of the store contains all that a shell acts on.
+#[test]
+fn a_shell_reads_a_printed_command_without_running_a_part_of_its_values() {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\" }]");
+    workspace.write_items(2);
+    let names =
+        ["a b.db", "$(touch ran).db", "`touch ran`.db", "it's \"it\".db", "a;touch ran;.db", "a\nb.db"];
+    for (number, name) in names.into_iter().enumerate() {
+        let store = format!("sqlite:{name}");
+        let out = format!("o{number}.jsonl");
+        let mut command = workspace.command("run pipeline.toml --items items.jsonl");
+        command.args(["--out", &out, "--store", &store]);
+        let run = run_program(command);
+        let (_, advice) = run.expect_code(1).split_once("`pointsman retry 1 ").unwrap();
+        let (printed, _) = advice.split_once("` processes").unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("printf '%s|' {printed}")]).current_dir(workspace.path("."));
+        let read = run_program(shell);
+        read.expect_code(0);
+        assert_eq!(read.stdout, format!("--store|{store}|"), "{printed}");
+        assert!(!workspace.path("ran").exists(), "{printed}");
+    }
+}
+
+#[test]
 fn a_cell_that_a_spreadsheet_would_run_is_text_unless_formulas_are_kept() {
     let config = "[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]";
     let run = "run pipeline.toml --items items.jsonl --out o.csv";

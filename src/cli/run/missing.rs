@@ -3,28 +3,41 @@
 use anyhow::Context;
 
 use super::Session;
+use crate::cli::advice::new_run_option;
 use crate::cli::exit::Exit;
 use crate::cli::next_command::NextCommand;
 use crate::cli::saved_args::is_dash;
 use crate::cli::status::{count, counted};
 use crate::run::{Report, RunOutcome, input_totals};
 use crate::runtime::{PreparedRun, rejected_count};
-use crate::store::RunNumber;
+use crate::store::{RunNumber, RunState};
 
 impl Session<'_> {
     /// Shows the command for the items that are left. If the run has paused, it is shown in quiet mode, too.
     pub(super) fn show_next_command(&self, run: RunNumber, ended: &Report) {
+        let is_interrupted = ended.outcome == RunOutcome::Interrupted;
         let next = NextCommand {
             run,
             url: &self.url,
             store_option: &self.store_option(),
             retry: self.target.retry.as_deref(),
             is_from_stdin: is_dash(&self.args.items),
+            is_cancelled: is_interrupted && self.is_cancelled(run),
         };
         let exit = if ended.outcome == RunOutcome::Paused { Exit::Paused } else { Exit::Success };
         if let Some(text) = next.of(ended) {
             self.mode.end(&text, exit);
         }
+    }
+
+    /// Returns whether the user cancelled the run with `pointsman cancel`. A store that cannot be read any more has
+    /// been reported.
+    fn is_cancelled(&self, run: RunNumber) -> bool {
+        let state = self.pointsman.runtime().block_on(async {
+            let store = self.url.open().await.ok()??;
+            store.state(run).await.ok()
+        });
+        state == Some(RunState::Cancelled)
     }
 
     /// Shows that there is nothing to do, and returns the exit code; `None` if there is something to do.
@@ -34,11 +47,13 @@ impl Session<'_> {
         let rejected = prepared.rejected_before();
         let out = self.args.out.display();
         let store_option = self.store_option();
+        let new_run = new_run_option();
         let rejects = format!(", {} rejected", count(rejected));
         let retry = format!(", `pointsman retry {number}{store_option}` processes the failed items again");
         let text = format!(
             "run {number} is complete, and there is nothing to do: {} completed, {} failed, {} skipped{} before; {out} \
-             is unchanged. `pointsman report {number}{store_option}` shows its report{}, --new processes every item again",
+             is unchanged. `pointsman report {number}{store_option}` shows its report{}, {new_run} processes every item \
+             again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),

@@ -36,12 +36,25 @@ impl KeyTable {
         };
         match to_toml(value, &path) {
             Ok(value) => self.insert(&path, value),
-            Err(errors) => self.errors.extend(errors),
+            Err(errors) => {
+                self.remove_errors(&path);
+                self.errors.extend(errors);
+            }
         }
     }
 
-    /// Sets the key at `path` to `value`.
+    /// Sets the key at `path` to `value`. Removes the errors of what was set for it before.
     pub(super) fn insert(&mut self, path: &[String], value: Value) {
+        self.remove_errors(path);
+        self.put(path, value);
+    }
+
+    /// Removes the errors at `path` and below it.
+    fn remove_errors(&mut self, path: &[String]) {
+        self.errors.retain(|(key, _)| !key.starts_with(path));
+    }
+
+    fn put(&mut self, path: &[String], value: Value) {
         let Some((last, parents)) = path.split_last() else { return };
         let mut table = &mut self.table;
         for (depth, name) in parents.iter().enumerate() {
@@ -81,11 +94,12 @@ impl KeyTable {
         }
     }
 
-    /// Sets the key at `path` to the table `inner`.
+    /// Sets the key at `path` to the table `inner`. Removes the errors of what was set for it before.
     pub(super) fn insert_table(&mut self, path: &[String], inner: Self) {
+        self.remove_errors(path);
         let errors = inner.errors.into_iter();
         self.errors.extend(errors.map(|(key, diagnostic)| ([path, &key].concat(), diagnostic)));
-        self.insert(path, Value::Table(inner.table));
+        self.put(path, Value::Table(inner.table));
     }
 
     /// Returns the text of the table as a TOML document, and the errors of the keys that are missing in it.
@@ -201,6 +215,33 @@ mod tests {
         assert_eq!(table.clone().write().0, "[a.b]\nc = [3]\nd = 2\n");
         table.set("a.b", &4);
         assert_eq!(table.write().0, "[a]\nb = 4\n");
+    }
+
+    #[test]
+    fn a_key_that_is_set_again_has_no_errors_of_the_earlier_value() {
+        let mut table = KeyTable::default();
+        table.set("a", &f64::NAN);
+        table.set("a", &1);
+        table.set("b", &json!({ "c": { "d": null } }));
+        table.set("b.c", &2);
+        table.set("e", &f64::NAN);
+        table.set("e", &f64::NAN);
+        assert_eq!(errors(table.clone()).lines().count(), 1, "{}", errors(table.clone()));
+        assert!(errors(table.clone()).starts_with("e: this value is null"));
+        table.set("e", &3);
+        let (written, diagnostics) = table.write();
+        let root: toml::Table = written.parse().unwrap();
+        assert_eq!(root, "a = 1\nb.c = 2\ne = 3\n".parse().unwrap());
+        assert_eq!(diagnostics.to_string(), "");
+
+        let path = ["provider".to_owned(), "p".to_owned()];
+        let mut inner = KeyTable::default();
+        inner.set("queue", &f64::NAN);
+        let mut outer = KeyTable::default();
+        outer.insert_table(&path, inner);
+        assert_eq!(errors(outer.clone()).lines().count(), 1);
+        outer.insert_table(&path, KeyTable::default());
+        assert_eq!(errors(outer), "");
     }
 
     #[test]

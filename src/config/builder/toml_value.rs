@@ -1,10 +1,13 @@
 //! Converts a value of a program into a TOML value.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Number;
 use toml::Value;
 
 use crate::diagnostics::Diagnostic;
+use crate::types::duration;
 
 /// An error of a key: its path, and the error without a position.
 pub(super) type KeyError = (Vec<String>, Diagnostic);
@@ -51,6 +54,9 @@ fn convert(json: serde_json::Value, path: &mut Vec<String>, errors: &mut Vec<Key
             converted.into_iter().collect::<Option<Vec<_>>>().map(Value::Array)
         }
         serde_json::Value::Object(entries) => {
+            if let Some(duration) = as_duration(&entries) {
+                return Some(Value::String(duration::format(&duration)));
+            }
             let mut table = toml::Table::new();
             for (key, value) in entries {
                 path.push(key.clone());
@@ -62,6 +68,13 @@ fn convert(json: serde_json::Value, path: &mut Vec<String>, errors: &mut Vec<Key
             Some(Value::Table(table))
         }
     }
+}
+
+/// Returns the duration that `std::time::Duration` serializes as this table.
+fn as_duration(entries: &serde_json::Map<String, serde_json::Value>) -> Option<Duration> {
+    let seconds = entries.get("secs").filter(|_| entries.len() == 2)?.as_u64()?;
+    let nanoseconds = entries.get("nanos")?.as_u64()?;
+    Some(Duration::new(seconds, u32::try_from(nanoseconds).ok()?))
 }
 
 /// Returns the integer or float. With the feature `exact-numbers`, serde_json keeps numbers as text, and a large

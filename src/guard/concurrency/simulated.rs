@@ -230,6 +230,21 @@ fn increasing_latency_does_not_freeze_a_small_limit() {
 }
 
 #[test]
+fn a_provider_that_accepts_one_call_at_a_time_rejects_few_calls() {
+    for (headers_after, mean) in [(0.02, 2.8), (1.0, 2.7), (1.0, 3.0)] {
+        let provider =
+            SimulatedProvider { work: Work::Scattered(mean), headers_after, rejects_above: 1, ..PROVIDER };
+        let mut simulation = Simulation::new(provider, (1, 32, 512), 7);
+        simulation.run(600);
+        let before = simulation.calls;
+        simulation.rejected = 0;
+        simulation.run(900);
+        let share = simulation.rejected as f64 / (simulation.calls - before) as f64;
+        assert!(share < 0.05, "{share} rejected, {headers_after} {mean}");
+    }
+}
+
+#[test]
 fn a_server_that_answers_one_at_a_time_soon_gets_fewer_calls() {
     let provider = SimulatedProvider { work: Work::Constant(0.5), workers: 1, ..PROVIDER };
     let mut simulation = Simulation::new(provider, (1, 32, 512), 7);

@@ -89,6 +89,23 @@ fn a_burst_lowers_the_limit_by_the_number_of_rejected_calls() {
 }
 
 #[test]
+fn the_cause_of_a_reduction_is_overload_or_missing_responses() {
+    for (outcome, cause) in [
+        (ConcurrencyOutcome::Throttled, ReductionCause::Overload),
+        (ConcurrencyOutcome::TimedOut, ReductionCause::NoResponse),
+    ] {
+        let mut concurrency = ConcurrencyLimit::new(settings(1, 100, 512));
+        let now = Instant::now();
+        let tokens: Vec<InFlightToken> = (0..100).map(|_| concurrency.record_sent(false, now)).collect();
+        tokens.iter().rev().for_each(|token| {
+            concurrency.release(*token, outcome, now);
+        });
+        assert!(concurrency.limit() < 100);
+        assert_eq!(concurrency.reduction_cause(), cause);
+    }
+}
+
+#[test]
 fn overload_with_few_calls_in_flight_does_not_lower_the_limit() {
     let mut concurrency = ConcurrencyLimit::new(settings(1, 100, 512));
     let now = Instant::now();

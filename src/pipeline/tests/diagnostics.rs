@@ -217,3 +217,33 @@ fn a_comparison_of_incompatible_known_types_is_refused_with_help() {
         super::pipeline(&format!("{steps}when = \"{right}\"\n"));
     }
 }
+
+#[test]
+fn a_secret_in_a_file_that_is_read_as_a_pipeline_is_not_shown() {
+    let key = "sk-ant-api03-5kQ0x7Zr2WmN4tVb";
+    let step = "name = 'p'\n[[step]]\nname = 'a'\nprompt = 'x'\n";
+    for (text, secret) in [
+        ("OPENAI_API_KEY=sk-ant-api03-5kQ0x7Zr2WmN4tVb\nDB_PASSWORD=hunter2-and-more\n".to_owned(), key),
+        ("OPENAI_API_KEY=x\nDB_PASSWORD=hunter2-and-more\n".to_owned(), "hunter2-and-more"),
+        (format!("[provider.claude]\nkeys = ['{key}']\n[provider.claude.models.m]\n"), key),
+        ("[provider.a]\nkeys = ['hunter2-and-more']\nname = 3\n".to_owned(), "hunter2-and-more"),
+        (format!("api_key = '{key}'\n{step}"), key),
+        (format!("{step}route = '{key}'\n"), key),
+        (format!("{step}max_tokens = '{key}'\n"), key),
+        (format!("{step}schema = '{key}'\n"), key),
+        (format!("{step}prompt_key = 3 # {key}\n"), key),
+        (format!("{step}'{key}' = 3\n"), key),
+        (format!("{step}when = 'item.x == \"{key}\" and nope.y'\n"), key),
+    ] {
+        let found = diagnostics(&text);
+        let shown = format!("{found}\n{found:?}\n{}", found.render(false));
+        assert!(!shown.contains(secret), "{text}\n{shown}");
+    }
+}
+
+#[test]
+fn the_words_of_a_prompt_stay_readable() {
+    let text = "name = 'p'\n[[step]]\nname = 'a'\nprompt = 'The key of author me@example.com at https://example.com: {{ nope }}'\n";
+    let shown = diagnostics(text).render(false);
+    assert!(shown.contains("The key of author me@example.com at https://example.com"), "{shown}");
+}

@@ -117,7 +117,7 @@ impl State {
         let evicted = scheduler.evict(now);
         drop(guard);
         for model in unresponsive {
-            warn!(provider = %self.name(), %model, "target is unresponsive, using others meanwhile");
+            warn!(provider = %self.name(), %model, "target is unresponsive, opening its breaker");
         }
         for (rejection, waiting) in expired {
             waiting.responder.send(Err(rejection));

@@ -37,9 +37,9 @@ impl HeaderRedactor {
         for (name, value) in headers {
             let Ok(value) = value.to_str() else { continue };
             if is_secret(name) {
-                redactor.secrets.extend(secrets(value).map(|secret| Redactor::new(Secret::from(secret))));
+                redactor.secrets.extend(secrets(value).map(secret_redactor));
             } else if value.len() >= MIN_REDACTED_LITERAL_LENGTH {
-                redactor.literals.push(Redactor::new(Secret::from(value.to_owned())));
+                redactor.literals.push(Redactor::for_whole_value(Secret::from(value.to_owned())));
             }
         }
         redactor
@@ -53,6 +53,16 @@ impl HeaderRedactor {
     /// Redacts the secret values in an answer.
     pub(in crate::provider) fn redact_completion(&self, completion: &mut Completion) {
         self.secrets.iter().for_each(|redactor| redactor.redact_completion(completion));
+    }
+}
+
+/// Returns the redactor for a value or a secret in it. Of a value of several words, the scheme and the names of
+/// fields are not secret, and each secret word has its own redactor.
+fn secret_redactor(secret: String) -> Redactor {
+    if secret.contains(char::is_whitespace) {
+        Redactor::for_whole_value(Secret::from(secret))
+    } else {
+        Redactor::new(Secret::from(secret))
     }
 }
 

@@ -7,34 +7,14 @@ use std::fmt;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer};
 
+use crate::diagnostics::KEY_PREFIXES;
+
 use super::key_error::KeyError;
 use super::key_source::{Env, KeySource, StrVisitor};
 use super::random_word::is_random;
 
-/// Prefixes of API keys and tokens, in lower case.
-const SECRET_PREFIXES: [&str; 21] = [
-    "bearer ",
-    "sk-",
-    "sk_",
-    "pk_",
-    "rk_",
-    "gsk_",
-    "hf_",
-    "r8_",
-    "xai-",
-    "pplx-",
-    "nvapi-",
-    "hvs.",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "github_pat_",
-    "glpat-",
-    "xox",
-    "aiza",
-    "akia",
-    "eyj",
-];
+/// The scheme before a token.
+const TOKEN_SCHEME: &str = "bearer ";
 
 /// Minimum length of a value that counts as a key because of its prefix.
 const MIN_KEY_LENGTH: usize = 8;
@@ -144,7 +124,8 @@ fn names_a_source(text: &str) -> bool {
 fn is_secret(text: &str) -> bool {
     let text = text.trim();
     let lower = text.to_ascii_lowercase();
-    if text.len() >= MIN_KEY_LENGTH && SECRET_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
+    let mut prefixes = KEY_PREFIXES.into_iter().chain([TOKEN_SCHEME]);
+    if text.len() >= MIN_KEY_LENGTH && prefixes.any(|prefix| lower.starts_with(prefix)) {
         return true;
     }
     if IDENTIFIER_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {

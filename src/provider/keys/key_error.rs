@@ -1,8 +1,10 @@
 //! Why a key cannot be read, and advice for the user. Never contains a key.
 
+use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::diagnostics::{REDACTED, path_may_be_key};
 use crate::types::KeyLabel;
 
 /// Maximum size of a key file or of the output of a key command. A key is one line, and a wrong path may be a
@@ -16,7 +18,7 @@ pub enum KeyError {
     #[error("this is not a key source")]
     InvalidSource,
     /// The file cannot be read.
-    #[error("cannot read the key file {}", path.display())]
+    #[error("cannot read the key file {}{}", shown_path(path), base_directory(path, source))]
     File {
         /// The file.
         path: PathBuf,
@@ -24,7 +26,7 @@ pub enum KeyError {
         source: io::Error,
     },
     /// The path is not a regular file of plausible size and content.
-    #[error("the key file {} is {what}", path.display())]
+    #[error("the key file {} is {what}", shown_path(path))]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -32,7 +34,7 @@ pub enum KeyError {
         what: &'static str,
     },
     /// The file contains variable assignments, not a key.
-    #[error("the key file {} contains variable assignments instead of a key", path.display())]
+    #[error("the key file {} contains variable assignments instead of a key", shown_path(path))]
     EnvFile {
         /// The file.
         path: PathBuf,
@@ -83,6 +85,23 @@ pub enum KeyError {
         /// The source's label.
         label: KeyLabel,
     },
+}
+
+/// Returns the path of a key file as messages show it. If a user writes a key in place of the path, messages must not
+/// show the key.
+pub(super) fn shown_path(path: &Path) -> Cow<'_, str> {
+    let shown = path.to_string_lossy();
+    if path_may_be_key(&shown) { Cow::Borrowed(REDACTED) } else { shown }
+}
+
+/// Returns the directory in which a missing file was looked for, if its path is relative.
+fn base_directory(path: &Path, error: &io::Error) -> String {
+    match std::env::current_dir() {
+        Ok(directory) if path.is_relative() && error.kind() == io::ErrorKind::NotFound => {
+            format!(", relative to the working directory {}", directory.display())
+        }
+        Ok(_) | Err(_) => String::new(),
+    }
 }
 
 impl KeyError {

@@ -10,10 +10,11 @@ use std::str::FromStr;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
+use crate::diagnostics::path_may_be_key;
 use crate::types::{KeyLabel, Secret};
 
 use super::key_command::{self, COMMAND_TIMEOUT};
-use super::key_error::KeyError;
+use super::key_error::{KeyError, shown_path};
 use super::key_file;
 use super::random_word::is_random;
 
@@ -56,18 +57,18 @@ impl KeySource {
     pub fn label(&self) -> KeyLabel {
         match self {
             Self::Env(name) => format!("env:{}", shown_variable(name)),
-            Self::File(path) => format!("file:{}", path.display()),
+            Self::File(path) => format!("file:{}", shown_path(path)),
             Self::Command(line) => format!("command:{}", program_name(line)),
         }
         .into()
     }
 
     /// Returns whether the source may contain the secret itself by mistake: in the arguments of a command, or in
-    /// place of a variable's name.
+    /// place of a variable's name or of a path.
     pub fn may_hold_secret(&self) -> bool {
         match self {
             Self::Env(name) => !is_clearly_variable(name),
-            Self::File(_) => false,
+            Self::File(path) => path_may_be_key(&path.to_string_lossy()),
             Self::Command(_) => true,
         }
     }
@@ -245,7 +246,13 @@ mod tests {
         let source = |name: &str| format!("file:{}", folder.path().join(name).display());
         std::fs::write(folder.path().join("empty"), "\n").unwrap();
         std::fs::write(folder.path().join("two"), "sk-1\nsk-2\n").unwrap();
-        assert!(read(&source("none"), &[]).unwrap_err().contains("cannot read the key file"));
+        let missing = read(&source("none"), &[]).unwrap_err();
+        assert!(missing.contains("cannot read the key file"));
+        assert!(!missing.contains("working directory"), "an absolute path is complete: {missing}");
+        let directory = std::env::current_dir().unwrap();
+        let missing = read("file:no/such/key", &[]).unwrap_err();
+        let place = format!("no/such/key, relative to the working directory {}", directory.display());
+        assert!(missing.ends_with(&place), "{missing}");
         assert!(read(&source("empty"), &[]).unwrap_err().contains("has no key"));
         let two = read(&source("two"), &[]).unwrap_err();
         assert!(two.contains("line break") && !two.contains("sk-1"), "{two}");

@@ -12,3 +12,4 @@ pub(super) mod key_source;
 mod random_word;
 pub(super) mod redact;
 pub(super) mod refusal_tracker;
+mod secret_search;

@@ -1,18 +1,18 @@
 //! Redacts a secret in text from a provider that repeats what it was sent: in errors and in answers.
 //!
-//! Also finds a secret whose characters are escaped as in JSON or in a URL, a secret with characters in it that
-//! a terminal does not show, a secret in base64, and a secret that is cut off at the end of a message. Never
-//! prints a secret.
+//! Also finds a secret whose characters are escaped as in JSON or in a URL, a secret with line ends or characters
+//! in it that a terminal does not show, a secret in base64, a long part of a secret, and a secret that is cut off
+//! at the end of a message. Never prints a secret.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-use crate::terminal_text;
 use crate::types::{Completion, Failure, Secret};
 
 use super::random_word::has_digits_and_letters;
+use super::secret_search::{SearchRules, SecretSearch};
 
 /// What replaces a secret.
 const PLACEHOLDER: &str = "***";
@@ -27,25 +27,60 @@ const MIN_MIXED_SECRET_LEN_IN_ANSWERS: usize = 8;
 /// Minimum length of any other secret that is redacted in an answer.
 const MIN_WORD_SECRET_LEN_IN_ANSWERS: usize = 16;
 
-/// Maximum number of backslashes before one character that count as escapes of it.
-const MAX_ESCAPES: usize = 8;
-
 /// How many characters of a secret may show at the end of a message that was cut off: as many as providers
 /// themselves show.
 const MAX_SHOWN_PREFIX_LEN: usize = 7;
+
+/// Minimum length of a part of a secret with both letters and digits that is redacted within a message. It is
+/// longer than the public prefixes of most keys, such as `sk-proj-`, and too short for the rest to be guessed.
+const MIN_PART_LEN: usize = 12;
+
+/// Minimum length of any other part that is redacted. A part of a secret that consists of words may be an
+/// ordinary word, and an answer about keys may contain a long public prefix, such as `sk-ant-api03-`.
+const MIN_UNLIKELY_PART_LEN: usize = 20;
+
+/// Minimum length of a secret with both letters and digits that is also found in a message with whitespace in it.
+const MIN_SPACED_SECRET_LEN_IN_MESSAGES: usize = 8;
+
+/// The same in an answer, in which the words of a shorter secret may follow each other by chance.
+const MIN_SPACED_SECRET_LEN_IN_ANSWERS: usize = 16;
+
+/// Minimum length of any other secret that is also found with whitespace in it: `apikey` is not `api key`.
+const MIN_SPACED_WORD_SECRET_LEN: usize = 24;
 
 /// Redacts one secret.
 #[derive(Debug, Clone)]
 pub(in crate::provider) struct Redactor {
     secret: Secret,
-    /// The secret in base64.
-    encoded: Arc<[Secret]>,
+    /// Whether a part of the secret is redacted as well.
+    has_secret_parts: bool,
+    plain: SecretSearch,
+    base64: SecretSearch,
+}
+
+/// Where a text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TextKind {
+    /// An error, which may be cut off and has a space for each line end and control character.
+    Message,
+    Answer,
 }
 
 impl Redactor {
     pub(in crate::provider) fn new(secret: Secret) -> Self {
-        let encoded = base64_forms(secret.expose());
-        Self { secret, encoded }
+        Self::with_parts(secret, true)
+    }
+
+    /// Creates a redactor for a value whose parts are not secret. At the end of a message, its beginning is
+    /// redacted nevertheless.
+    pub(in crate::provider) fn for_whole_value(value: Secret) -> Self {
+        Self::with_parts(value, false)
+    }
+
+    fn with_parts(secret: Secret, has_secret_parts: bool) -> Self {
+        let plain = SecretSearch::new([secret.expose().to_owned()]);
+        let base64 = SecretSearch::new(base64_forms(secret.expose()));
+        Self { secret, has_secret_parts, plain, base64 }
     }
 
     /// Returns whether this redactor is for `secret`.
@@ -77,7 +112,7 @@ impl Redactor {
             .into_iter()
             .flatten()
         {
-            if let Some(redacted) = self.redacted(text) {
+            if let Some(redacted) = self.redacted(text, TextKind::Answer) {
                 *text = redacted;
             }
         }
@@ -88,40 +123,77 @@ impl Redactor {
         if secret.len() < MIN_SECRET_LEN {
             return;
         }
-        if let Some(redacted) = self.redacted(text) {
+        if let Some(redacted) = self.redacted(text, TextKind::Message) {
             *text = redacted.into();
-        }
-        let (body, ellipsis) = match text.strip_suffix('…') {
-            Some(body) => (body, "…"),
-            None => (&**text, ""),
-        };
-        let is_cut =
-            |length: &usize| secret.get(..*length).is_some_and(|beginning| body.ends_with(beginning));
-        let cut = (MAX_SHOWN_PREFIX_LEN + 1..secret.len()).rev().find(is_cut);
-        if let Some(length) = cut {
-            *text = format!("{}{PLACEHOLDER}{ellipsis}", &body[..body.len() - length]).into();
         }
     }
 
     /// Returns the text without the secret; `None` if it does not contain the secret.
-    fn redacted(&self, text: &str) -> Option<String> {
-        // A text with escapes or invisible characters is searched character by character.
-        let is_plain = !text.contains(['\\', '%']) && !text.chars().any(terminal_text::is_invisible);
-        let mut redacted = redact_one(text, self.secret.expose(), is_plain);
-        for encoded in &*self.encoded {
-            let further = redact_one(redacted.as_deref().unwrap_or(text), encoded.expose(), is_plain);
-            redacted = further.or(redacted);
-        }
-        redacted
+    fn redacted(&self, text: &str, kind: TextKind) -> Option<String> {
+        let rules = self.rules(kind);
+        let mut found = self.plain.find(text, rules);
+        found.extend(self.base64.find(text, base64_rules(rules)));
+        replace(text, found)
     }
+
+    fn rules(&self, kind: TextKind) -> SearchRules {
+        let secret = self.secret.expose();
+        let is_mixed = has_digits_and_letters(secret);
+        let min_spaced = match kind {
+            TextKind::Message | TextKind::Answer if !is_mixed => MIN_SPACED_WORD_SECRET_LEN,
+            TextKind::Message => MIN_SPACED_SECRET_LEN_IN_MESSAGES,
+            TextKind::Answer => MIN_SPACED_SECRET_LEN_IN_ANSWERS,
+        };
+        let min_part = match kind {
+            TextKind::Message if is_mixed => MIN_PART_LEN,
+            TextKind::Message | TextKind::Answer => MIN_UNLIKELY_PART_LEN,
+        };
+        SearchRules {
+            min_part: self.has_secret_parts.then_some(min_part),
+            min_cut_off: (kind == TextKind::Message).then_some(MAX_SHOWN_PREFIX_LEN + 1),
+            skips_whitespace: self.has_secret_parts && secret.len() >= min_spaced,
+        }
+    }
+}
+
+/// Returns the rules for the base64 of a secret. No ordinary text looks like it, so that whitespace may stand
+/// anywhere in it, as the line ends of MIME do.
+fn base64_rules(rules: SearchRules) -> SearchRules {
+    // With fewer characters, fewer bytes of the secret are complete.
+    let min_len = |length: usize| (length * 8).div_ceil(6);
+    SearchRules {
+        min_part: rules.min_part.map(min_len),
+        min_cut_off: rules.min_cut_off.map(min_len),
+        skips_whitespace: true,
+    }
+}
+
+/// Returns the text with [`PLACEHOLDER`] for each range; `None` if there is no range.
+fn replace(text: &str, mut ranges: Vec<Range<usize>>) -> Option<String> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut ranges = ranges.into_iter().peekable();
+    ranges.peek()?;
+    let mut replaced = String::new();
+    let mut copied = 0;
+    while let Some(range) = ranges.next() {
+        let mut end = range.end;
+        while let Some(next) = ranges.next_if(|next| next.start <= end) {
+            end = end.max(next.end);
+        }
+        replaced.push_str(text.get(copied..range.start)?);
+        replaced.push_str(PLACEHOLDER);
+        copied = end;
+    }
+    replaced.push_str(text.get(copied..)?);
+    Some(replaced)
 }
 
 /// Returns the base64 forms of a secret that is long enough not to be a harmless word: in both alphabets, and
 /// for each of the three offsets at which the secret may begin within a longer text. Characters that also
 /// depend on bytes outside the secret are left out.
-fn base64_forms(secret: &str) -> Arc<[Secret]> {
+fn base64_forms(secret: &str) -> Vec<String> {
     if secret.len() < MIN_MIXED_SECRET_LEN_IN_ANSWERS {
-        return Arc::default();
+        return Vec::new();
     }
     let mut encoded: Vec<String> = Vec::new();
     for (before, begin) in [(0, 0), (1, 2), (2, 3)] {
@@ -132,97 +204,7 @@ fn base64_forms(secret: &str) -> Arc<[Secret]> {
             encoded.extend(whole.get(begin..end).map(str::to_owned).filter(|part| !encoded.contains(part)));
         }
     }
-    encoded.into_iter().map(Secret::from).collect()
-}
-
-/// Returns the text without `secret`; `None` if it does not contain `secret`.
-fn redact_one(text: &str, secret: &str, is_plain: bool) -> Option<String> {
-    if is_plain {
-        return text.contains(secret).then(|| text.replace(secret, PLACEHOLDER));
-    }
-    let mut redacted = String::new();
-    let mut copied = 0;
-    let first = secret.as_bytes().first()?;
-    let may_begin = |byte: &u8| byte == first || matches!(byte, b'\\' | b'%');
-    let mut at = 0;
-    while let Some(before) = text.as_bytes().get(at..)?.iter().position(may_begin) {
-        at += before;
-        match encoded_len(text.as_bytes().get(at..)?, secret.as_bytes()) {
-            Some(length) => {
-                redacted.push_str(text.get(copied..at)?);
-                redacted.push_str(PLACEHOLDER);
-                at += length;
-                copied = at;
-            }
-            None => at += 1,
-        }
-    }
-    redacted.push_str(text.get(copied..)?);
-    (copied > 0).then_some(redacted)
-}
-
-/// Returns the length of the prefix of `text` that decodes to `secret`. Each character may be escaped as in
-/// JSON (also twice) or as in a URL. Invisible characters may stand between the characters.
-fn encoded_len(text: &[u8], secret: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    for (index, &character) in secret.iter().enumerate() {
-        if index > 0 {
-            at += invisible_len(text.get(at..)?);
-        }
-        // Bounded: a long run of backslashes must not be scanned again from each of its positions.
-        let run = text.get(at..)?.iter().take(MAX_ESCAPES);
-        let slashes = run.take_while(|byte| **byte == b'\\').count();
-        let rest = text.get(at + slashes..)?;
-        let is_slash = character == b'\\' && slashes > 0;
-        at += match rest {
-            _ if is_slash => slashes,
-            [first, ..] if *first == character => slashes + 1,
-            [b'%', high, low, ..] if hex([*high, *low]) == Some(character) => slashes + 3,
-            [b'u', b'0', b'0', high, low, ..] if slashes > 0 && hex([*high, *low]) == Some(character) => {
-                slashes + 5
-            }
-            _ => return None,
-        };
-    }
-    Some(at)
-}
-
-/// Returns the length of the prefix of `text` that consists of invisible characters, plain or escaped as in
-/// JSON.
-fn invisible_len(text: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        let rest = &text[at..];
-        at += match rest {
-            [b' '..=b'~', ..] => match escaped_invisible_len(rest) {
-                Some(length) => length,
-                None => return at,
-            },
-            _ => match first_character(rest).filter(|character| terminal_text::is_invisible(*character)) {
-                Some(character) => character.len_utf8(),
-                None => return at,
-            },
-        };
-    }
-}
-
-/// Returns the length of an escape such as `\u200b` at the start of `text`, if its character is invisible.
-fn escaped_invisible_len(text: &[u8]) -> Option<usize> {
-    let slashes = text.iter().take(MAX_ESCAPES).take_while(|byte| **byte == b'\\').count();
-    let digits = text.get(slashes..)?.strip_prefix(b"u")?.get(..4).filter(|_| slashes > 0)?;
-    let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    char::from_u32(number).filter(|character| terminal_text::is_invisible(*character)).map(|_| slashes + 5)
-}
-
-fn first_character(text: &[u8]) -> Option<char> {
-    let most = text.len().min(4);
-    let valid = (1..=most).find_map(|length| std::str::from_utf8(text.get(..length)?).ok())?;
-    valid.chars().next()
-}
-
-fn hex(digits: [u8; 2]) -> Option<u8> {
-    let digits = std::str::from_utf8(&digits).ok()?;
-    u8::from_str_radix(digits, 16).ok()
+    encoded
 }
 
 #[cfg(test)]
@@ -340,7 +322,160 @@ mod tests {
         assert!(base64_forms("ollama").is_empty());
     }
 
+    fn redacted_message(key: &str, message: &str) -> String {
+        let mut failure = Failure::new(Class::Auth, message);
+        Redactor::new(key.to_owned().into()).redact_failure(&mut failure);
+        failure.message.into()
+    }
+
+    /// Joins the characters of a key with each of the separators in turn.
+    fn spread(characters: &[String], separators: &[&str]) -> String {
+        let pairs = characters.iter().zip(separators.iter().cycle());
+        pairs.map(|(character, separator)| format!("{character}{separator}")).collect()
+    }
+
+    #[test]
+    fn a_key_with_whitespace_or_control_characters_in_it_is_redacted() {
+        let characters: Vec<String> = KEY.chars().map(String::from).collect();
+        for separator in
+            ["\u{1}", "\u{1b}", "\u{0}", " ", "\n", "\r\n", "\t", "\n    ", r"\n", r"\u0000", r"\x00"]
+        {
+            let message = format!("it is {}– ü", spread(&characters, &[separator]));
+            for shown in [redacted(&message), answer(KEY, &message)] {
+                assert!(shown.starts_with("it is ***") && shown.ends_with("– ü"), "{message:?}: {shown:?}");
+                assert!(!shown.contains(|character: char| character.is_ascii_digit() && character != '0'));
+            }
+        }
+        assert_eq!(redacted("it is sk-live-01234\r\n56789."), "it is ***.");
+        assert_eq!(answer(KEY, "it is sk-live-01234\r\n56789."), "it is ***.");
+    }
+
+    #[test]
+    fn words_that_follow_each_other_by_chance_are_no_key() {
+        assert_eq!(redacted_message("apikey", "invalid api key"), "invalid api key");
+        assert_eq!(redacted_message("localdevelopment", "local development only"), "local development only");
+        assert_eq!(answer("localdevelopment", "local development only"), "local development only");
+        assert_eq!(answer("model2024", "the model 2024"), "the model 2024");
+        assert_eq!(redacted_message("myconfigurationkey", "no configuration"), "no configuration");
+    }
+
+    #[test]
+    fn a_key_in_base64_with_line_ends_is_redacted() {
+        let key = "sk-live-".to_owned() + &"0aB3xY9z".repeat(16);
+        let encoded = STANDARD_NO_PAD.encode(format!("Bearer {key}"));
+        for line_end in ["\n", "\r\n", " ", "\\n"] {
+            let lines: Vec<&str> =
+                encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let message = lines.join(line_end);
+            for shown in [redacted_message(&key, &message), answer(&key, &message)] {
+                let remaining = shown.len() - PLACEHOLDER.len();
+                assert!(shown.contains(PLACEHOLDER) && remaining <= 13, "{line_end:?}: {shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_encoded_key_that_is_cut_off_is_redacted() {
+        let base64 = STANDARD_NO_PAD.encode(KEY);
+        for cut in [
+            "%73%6B%2dlive%2D0",
+            "%73%6B%2dlive%2D0%3",
+            r"\u0073k-live-0\u00",
+            r"\u0073k-live-0",
+            r"sk-live\u002d\",
+            &base64[..11],
+            &base64[..20],
+        ] {
+            for end in ["", "…"] {
+                let shown = redacted(&format!("bad key {cut}{end}"));
+                assert!(shown.starts_with("bad key ***") && shown.ends_with(end), "{cut}: {shown}");
+                assert!(!shown.contains("live") && !shown.contains(&base64[..11]), "{cut}: {shown}");
+            }
+        }
+        assert_eq!(redacted("bad key %73%6B%2dlive"), "bad key %73%6B%2dlive");
+    }
+
+    #[test]
+    fn a_long_part_of_a_key_is_redacted_anywhere() {
+        assert_eq!(redacted("key sk-live-0123 is bad"), "key *** is bad");
+        assert_eq!(redacted("key ...e-0123456789 is bad"), "key ...*** is bad");
+        assert_eq!(redacted("key ..ive-01234567.. is bad"), "key ..***.. is bad");
+        assert_eq!(redacted("key sk-live-012 is bad"), "key sk-live-012 is bad");
+        let harmless = "a key begins with sk- or sk-live- and has";
+        assert_eq!(redacted(harmless), harmless);
+        let key = "sk-ant-api03-9Zx7Qw5kQ0x7Zr2WmN";
+        assert_eq!(answer(key, "It begins with sk-ant-api03-."), "It begins with sk-ant-api03-.");
+        assert_eq!(answer(key, "It begins with sk-ant-api03-9Zx7Qw5."), "It begins with ***.");
+    }
+
+    #[test]
+    fn parts_of_a_value_that_are_not_secret_are_shown() {
+        let message = "no prompt-caching-2025 or prompt-caching-2024-07-31 here";
+        let mut failure = Failure::new(Class::Auth, message);
+        Redactor::for_whole_value("prompt-caching-2024-07-31".to_owned().into()).redact_failure(&mut failure);
+        assert_eq!(&*failure.message, "no prompt-caching-2025 or *** here");
+    }
+
+    #[test]
+    fn a_long_answer_without_a_key_is_not_copied() {
+        let text = "Lines of text, 100%, \\n and s k - l i v e.\n".repeat(1 << 12);
+        let redactor = Redactor::new(KEY.to_owned().into());
+        assert_eq!(redactor.redacted(&text, TextKind::Answer), None);
+        assert_eq!(redactor.redacted(&text, TextKind::Message), None);
+    }
+
+    const SEPARATORS: [&str; 8] = ["", " ", "\n", "\r\n", "\t", "\u{0}", "\u{1b}", "\u{200b}"];
+
+    /// Returns a text without the separators.
+    fn without_separators(text: &str) -> String {
+        text.chars().filter(|character| !SEPARATORS.iter().any(|text| text.contains(*character))).collect()
+    }
+
     proptest! {
+        #[test]
+        fn no_message_shows_a_long_part_of_a_key(
+            key in "[a-z][0-9][A-Za-z0-9_-]{10,60}",
+            before in "[a-z :]{0,20}",
+            after in "[a-z .]{0,20}",
+            encoding in 0..3_usize,
+            separators in proptest::collection::vec(proptest::sample::select(SEPARATORS.to_vec()), 1..9),
+            begin in 0..4_usize,
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let encode = |character: char| match encoding {
+                0 => character.to_string(),
+                1 => format!("%{:02x}", u32::from(character)),
+                _ => format!("\\u{:04x}", u32::from(character)),
+            };
+            let characters: Vec<String> = key.chars().map(encode).collect();
+            let whole = format!("{before} {}{after}", spread(&characters[begin..], &separators));
+            let message: String = whole.chars().take(cut.index(whole.chars().count()) + 1).collect();
+            let shown = without_separators(&redacted_message(&key, &message));
+            for part in characters.windows(MIN_PART_LEN) {
+                prop_assert!(!shown.contains(&part.concat()), "{message:?}: {shown:?}");
+            }
+        }
+
+        #[test]
+        fn no_message_shows_a_long_part_of_a_key_in_base64(
+            key in "[a-z][0-9][A-Za-z0-9_-]{10,60}",
+            before in "[a-z:]{0,8}",
+            separators in proptest::collection::vec(proptest::sample::select(SEPARATORS.to_vec()), 1..9),
+            cut in any::<proptest::sample::Index>(),
+        ) {
+            let encoded = STANDARD_NO_PAD.encode(format!("{before}{key}"));
+            let characters: Vec<String> = encoded.chars().map(String::from).collect();
+            let whole = spread(&characters, &separators);
+            let message: String = whole.chars().take(cut.index(whole.chars().count()) + 1).collect();
+            let shown = without_separators(&redacted_message(&key, &message));
+            // The first character of the key may begin within a character of the base64.
+            let first = (before.len() * 8).div_ceil(6);
+            let last = (before.len() + key.len()) * 8 / 6;
+            for part in characters[first..last].windows(MIN_PART_LEN * 8 / 6) {
+                prop_assert!(!shown.contains(&part.concat()), "{message:?}: {shown:?}");
+            }
+        }
+
         #[test]
         fn no_message_shows_a_key(before in "\\PC{0,40}", after in "\\PC{0,40}") {
             let message = format!("{before}{KEY}{after}");

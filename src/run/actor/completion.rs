@@ -100,7 +100,13 @@ impl Run {
         report.uncertain_cost_usd = self.budgets.uncertain_cost_usd();
         report.paused = self.paused.as_ref().map(|why| why.message.to_string());
         report.paused_class = self.paused.as_ref().map(|why| why.class);
-        report.stored = self.persistence.is_some();
+        if let Some(last_failure) = &self.last_counted_failure {
+            // Items that were in flight may have failed since.
+            report.paused = Some(format!("{}; {last_failure}", self.failure_limit.message()));
+            report.max_failures_reached = true;
+        }
+        report.run = self.persistence.as_ref().map(|persistence| persistence.run);
+        report.stored = report.run.is_some();
         report.unsaved = output.unsaved;
         report.store_error = self.store_failure.as_ref().map(ToString::to_string);
         if report.outcome == RunOutcome::Interrupted && self.has_processed_input() && output.unwritten == 0 {
@@ -117,6 +123,7 @@ impl Run {
             report.outcome = RunOutcome::Completed;
             report.paused = None;
             report.paused_class = None;
+            report.max_failures_reached = false;
         }
         if report.outcome == RunOutcome::Completed {
             let known_items =

@@ -62,20 +62,31 @@ impl Run {
             return;
         }
         let Some((step, failure)) = &result.error else { return };
-        let message = format!("{limit}; the last at step {step}: {}", failure.message);
+        let last_failure = format!("the last at step {step}: {}", failure.message);
+        let message = format!("{limit}; {last_failure}");
         let why = Failure { message: message.into(), ..Failure::new(failure.class, "") };
         if self.in_flight.is_empty() {
-            self.pending_pause.get_or_insert(why);
+            self.pending_pause.get_or_insert((why, last_failure));
         } else {
-            self.pause(why);
+            self.pause_for_failures(why, last_failure);
         }
     }
 
     /// Pauses before another item starts, if too many have failed.
     pub(super) fn pause_before_another(&mut self) {
-        if let Some(why) = self.pending_pause.take().filter(|_| self.outcome == RunOutcome::Completed) {
-            self.pause(why);
+        if let Some((why, last_failure)) = self.pending_pause.take()
+            && self.outcome == RunOutcome::Completed
+        {
+            self.pause_for_failures(why, last_failure);
         }
+    }
+
+    /// Pauses because too many items have failed.
+    fn pause_for_failures(&mut self, why: Failure, last_failure: String) {
+        if self.paused.is_none() {
+            self.last_counted_failure = Some(last_failure);
+        }
+        self.pause(why);
     }
 
     /// Stops reading items, and fails those whose requests hold.

@@ -47,7 +47,7 @@ fn one_request_at_a_time_probes_and_the_first_answer_ends_the_hold() {
     let (mut route, _request) = one_failed(Class::ServerError, 7, now);
     let mut other = route.open_request();
     fail(&mut route, &mut other, Class::ServerError, 7, now);
-    let positions = [route.enqueue(1), route.enqueue(1)];
+    let positions = [route.enqueue(1, false), route.enqueue(1, false)];
     let ResendDecision::WaitUntil(at) = route.decide(positions[0], false, now) else { panic!("not waiting") };
     assert!(at >= now + Duration::from_secs(1) && at <= now + Duration::from_secs(4));
     assert_eq!(
@@ -65,7 +65,7 @@ fn the_request_that_failed_least_often_and_longest_ago_is_the_probe() {
     let now = Instant::now();
     let (mut route, _request) = one_failed(Class::ServerError, 0, now);
     let late = now + Duration::from_mins(5);
-    let [often, later, first] = [(3, 0), (1, 1), (1, 2)].map(|(returns, _)| route.enqueue(returns));
+    let [often, later, first] = [(3, 0), (1, 1), (1, 2)].map(|(returns, _)| route.enqueue(returns, false));
     let order = [later, first, often];
     assert_eq!(
         [often, first].map(|position| route.decide(position, false, late)),
@@ -78,10 +78,24 @@ fn the_request_that_failed_least_often_and_longest_ago_is_the_probe() {
 }
 
 #[test]
+fn requests_that_failed_while_others_were_answered_probe_after_those_that_did_not() {
+    let now = Instant::now();
+    let (mut route, _request) = one_failed(Class::ServerError, 0, now);
+    let late = now + Duration::from_mins(5);
+    let suspected = [0; 5].map(|_| route.enqueue(1, true));
+    let others = [3, 4].map(|returns| route.enqueue(returns, false));
+    let often = route.enqueue(1 + SUSPECTED_RETURNS + 1, false);
+    for position in others.into_iter().chain(suspected).chain([often]) {
+        assert_eq!(route.decide(position, false, late), ResendDecision::Probe);
+        route.resend_finished(ResendDecision::Probe, false);
+    }
+}
+
+#[test]
 fn requests_that_have_not_failed_and_new_items_probe_before_failed_ones() {
     let now = Instant::now();
     let (mut route, _request) = one_failed(Class::ServerError, 0, now);
-    let position = route.enqueue(1);
+    let position = route.enqueue(1, false);
     let retry_at = route.hold().unwrap().retry_at;
     assert!(!route.should_start_item(now));
     assert_eq!(
@@ -154,7 +168,7 @@ fn after_a_hold_each_answer_allows_more_requests_to_be_resent() {
     let now = Instant::now();
     let (mut route, request) = one_failed(Class::ServerError, 0, now);
     assert!(route.update(None, 1, now));
-    let positions: Vec<ResendPosition> = (0..20).map(|_| route.enqueue(1)).collect();
+    let positions: Vec<ResendPosition> = (0..20).map(|_| route.enqueue(1, false)).collect();
     let sent = |route: &mut RouteHold| {
         positions
             .iter()
@@ -198,7 +212,7 @@ fn requests_that_failed_while_others_were_answered_fail_finally_when_only_they_a
     route.close_request(&clean);
     assert!(!route.fail_suspected(true, None, late), "items can start");
     assert!(!route.fail_suspected(false, None, now), "too early");
-    let position = route.enqueue(1);
+    let position = route.enqueue(1, false);
     assert!(
         route.fail_suspected(false, None, late)
             && route.decide(position, false, late) == ResendDecision::Fail
@@ -214,7 +228,7 @@ fn an_answer_that_was_in_flight_does_not_end_a_hold_while_no_target_is_usable() 
     let at = now + Duration::from_secs(9);
     assert!(!route.update(outage(Some(at), false), 7, now));
     assert!(!route.update(outage(Some(at), false), 12, now));
-    let position = route.enqueue(1);
+    let position = route.enqueue(1, false);
     assert_eq!(route.decide(position, false, now), ResendDecision::WaitUntil(at + FRESH_REQUEST_HEAD_START));
     assert!(route.update(None, 13, now));
 }
@@ -227,7 +241,7 @@ fn no_request_is_sent_while_the_provider_probes_itself_and_one_is_sent_afterward
         let (outage, target) = outage(None, false).unwrap();
         Some((Outage { is_probing: is_probed, ..outage }, target))
     };
-    let position = route.enqueue(1);
+    let position = route.enqueue(1, false);
     let late = now + Duration::from_mins(5);
     route.update(probed_outage(true), 3, late);
     assert_eq!(
@@ -244,7 +258,7 @@ fn a_hold_whose_outage_has_ended_is_probed_at_once() {
     let (mut route, _request) = one_failed(Class::Auth, 3, now);
     route.update(outage(Some(now + Duration::from_secs(300)), false), 3, now);
     assert!(route.update(None, 3, now) && route.hold().is_some(), "nothing was answered");
-    let position = route.enqueue(1);
+    let position = route.enqueue(1, false);
     assert_eq!(route.decide(position, false, now), ResendDecision::Probe);
 }
 
@@ -296,7 +310,7 @@ fn probes_that_fail_become_less_frequent() {
     let started = now;
     let (mut route, mut request) = one_failed(Class::ServerError, 0, now);
     let mut probes = 0;
-    let mut position = route.enqueue(1);
+    let mut position = route.enqueue(1, false);
     while now < started + Duration::from_mins(10) {
         match route.decide(position, false, now) {
             ResendDecision::WaitUntil(at) => now = at,
@@ -304,7 +318,7 @@ fn probes_that_fail_become_less_frequent() {
                 probes += 1;
                 fail(&mut route, &mut request, Class::ServerError, 0, now);
                 route.resend_finished(ResendDecision::Probe, false);
-                position = route.enqueue(probes);
+                position = route.enqueue(probes, false);
             }
             decision => panic!("{decision:?}"),
         }

@@ -41,6 +41,32 @@ async fn counts_and_settings_are_available_over_http() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_cannot_change_the_simulator() {
+    let simulator = start(Settings::default());
+    call(Vendor::OpenAi, false).send(&simulator).await;
+    let port = simulator.addr().port();
+    let hosts = ["attacker.example", "localhost.attacker.example", "127.0.0.1.attacker.example", ""];
+    let refused = hosts.map(|host| ("host", format!("{host}:{port}")));
+    let origins = ["http://attacker.example", "null"].map(|origin| ("origin", origin.to_owned()));
+    for (name, value) in refused.into_iter().chain(origins) {
+        let with = |request: reqwest::RequestBuilder| request.header(name, &value);
+        let (status, error) = json_of(with(client().post(url(&simulator, "reset")))).await;
+        assert_eq!(status, 403, "{name}: {value}");
+        assert!(error["error"].as_str().unwrap().contains("`Host`"), "{error}");
+        let settings = json!({ "faults": [{ "kind": "server_error" }] }).to_string();
+        let (status, _) = json_of(with(client().put(url(&simulator, "settings")).body(settings))).await;
+        assert_eq!(status, 403, "{name}: {value}");
+    }
+    assert_eq!(simulator.counts().requests, 1);
+    assert_eq!(call(Vendor::OpenAi, false).send(&simulator).await.status, 200);
+    for host in ["localhost", "LOCALHOST:8089", "127.0.0.1:8089", "[::1]:8089", "[::1]"] {
+        let (status, _) = json_of(client().post(url(&simulator, "reset")).header("host", host)).await;
+        assert_eq!(status, 200, "{host}");
+    }
+    assert_eq!(simulator.counts().requests, 0);
+}
+
+#[tokio::test]
 async fn an_unknown_path_is_not_found() {
     let simulator = start(Settings::default());
     for path in ["/v1/embeddings", "/", "/simulator/else", "/v1/messages/batches"] {

@@ -21,6 +21,11 @@ pub(super) fn on_open(path: &Path, error: &sqlx::Error) -> Error {
     }
 }
 
+/// Returns the error of a file that is not a database.
+pub(super) fn not_a_database(path: &Path) -> Error {
+    Error::Damaged { path: path.to_owned(), what: "it does not begin like a database".to_owned() }
+}
+
 /// Returns the error of a database that cannot be read or written.
 pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> Error {
     let message = match error {
@@ -29,12 +34,17 @@ pub(super) fn on_use(path: &Path, doing: &'static str, error: &sqlx::Error) -> E
     };
     let why = match primary(error) {
         Some(CORRUPT) => return Error::Damaged { path: path.to_owned(), what: message },
-        Some(NOTADB) => {
-            let what = "it does not begin like a database".to_owned();
-            return Error::Damaged { path: path.to_owned(), what };
+        Some(NOTADB) => return not_a_database(path),
+        Some(FULL) => format!("{message}: free some space, then start the run again"),
+        Some(IOERR) if has_file_size_limit() => format!(
+            "{message}: this process has a limit on file sizes. Raise it (`ulimit -f`) or check the disk, then start the \
+             run again"
+        ),
+        Some(IOERR) => {
+            format!(
+                "{message}: check the disk and the limit on file sizes (`ulimit -f`), then start the run again"
+            )
         }
-        Some(FULL) => format!("{message}: free some space, then run the same command again"),
-        Some(IOERR) => format!("{message}: check the disk, then run the same command again"),
         Some(READONLY) => format!("{message}: make it and its directory writable"),
         Some(BUSY) => format!("{message}: another process has been writing to it for more than 30 seconds"),
         Some(CANTOPEN) if has_no_file_left() => {
@@ -61,6 +71,19 @@ fn has_no_file_left() -> bool {
     const TOO_MANY_FILES: [i32; 2] = [24, 23];
     let error = std::fs::File::open("/dev/null").err().and_then(|error| error.raw_os_error());
     error.is_some_and(|code| TOO_MANY_FILES.contains(&code))
+}
+
+/// Returns whether the process has a limit on file sizes. SQLite does not report that a write exceeded it.
+fn has_file_size_limit() -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit};
+        getrlimit(Resource::Fsize).current.is_some()
+    }
+    #[cfg(not(unix))]
+    {
+        false
+    }
 }
 
 /// Returns whether the database was locked by another process.

@@ -50,7 +50,7 @@ impl Sqlite {
     pub(super) fn lost(&self, error: &std::io::Error) -> Error {
         let why = format!(
             "{error}: it was moved or removed while the run was at work. Bring it back, with the files beside it \
-             whose names begin alike, and run the same command again"
+             whose names begin alike, and start again"
         );
         Error::Io { path: self.path.clone(), doing: "write", why }
     }

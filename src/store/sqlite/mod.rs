@@ -13,6 +13,7 @@ mod open;
 mod read;
 mod read_only;
 mod row;
+mod row_counts;
 mod run_row;
 mod runs;
 mod schema;

@@ -1,5 +1,7 @@
 //! Opens a database for reading and writing, and creates it if it does not exist.
 
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use sqlx::sqlite::SqlitePoolOptions;
@@ -21,6 +23,7 @@ impl Sqlite {
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let path = path.to_path_buf();
         create_private(&path)?;
+        refuse_other_file(&path)?;
         let options = options(&path);
         let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
         let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -29,6 +32,24 @@ impl Sqlite {
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
         let place = FileIdentity::of(&path);
         Ok(Self { path, real_path, identity: place, writer: Mutex::new(writer), readers })
+    }
+}
+
+/// Refuses a file that is not a database. SQLite takes a file of a few bytes for an empty database and overwrites it. A file
+/// of 0 bytes is new.
+fn refuse_other_file(path: &Path) -> Result<(), Error> {
+    const MAGIC: [u8; 16] = *b"SQLite format 3\0";
+    // Opening a pipe would wait for its writer.
+    let has_content = fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0);
+    if !has_content {
+        return Ok(());
+    }
+    let mut start = Vec::with_capacity(MAGIC.len());
+    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
+    match read {
+        Ok(_) if start != MAGIC => Err(advice::not_a_database(path)),
+        // SQLite reports an error again, with advice.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

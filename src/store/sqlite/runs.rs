@@ -95,6 +95,8 @@ impl Sqlite {
         row.update(&mut change).await.map_err(failed)?;
         let last = sqlx::query_scalar("SELECT coalesce(max(item), 0) FROM items WHERE run = ?").bind(run.0);
         let last_item = ItemNumber(last.fetch_one(&mut *change).await.map_err(failed)?);
+        // The rows of a session that crashed are counted here.
+        self.record_rows(&mut change, run).await?;
         change.commit().await.map_err(failed)?;
         Ok(Session { number: row.sessions, revision: row.revision, last_item })
     }
@@ -105,15 +107,19 @@ impl Sqlite {
         state: RunState,
         outcome: &Value,
     ) -> Result<(), Error> {
-        self.change_run(run, |row| {
-            // The user may have cancelled it since the session last checked. A completed run cannot be cancelled.
-            if row.state != RunState::Cancelled.as_str() || state == RunState::Completed {
-                state.as_str().clone_into(&mut row.state);
-            }
-            row.outcome = outcome.to_string();
-            row.updated_at = now();
-        })
-        .await
+        let failed = |error: sqlx::Error| self.unwritten(&error);
+        let mut writer = self.writer().await;
+        let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
+        let mut row = self.row_of(&mut change, run).await?;
+        // The user may have cancelled it since the session last checked. A completed run cannot be cancelled.
+        if row.state != RunState::Cancelled.as_str() || state == RunState::Completed {
+            state.as_str().clone_into(&mut row.state);
+        }
+        row.outcome = outcome.to_string();
+        row.updated_at = now();
+        row.update(&mut change).await.map_err(failed)?;
+        self.record_rows(&mut change, run).await?;
+        change.commit().await.map_err(failed)
     }
 
     pub(super) async fn note_outcome(&self, run: RunNumber, outcome: &Value) -> Result<(), Error> {
@@ -167,7 +173,11 @@ impl Sqlite {
         let mut writer = self.writer().await;
         let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
         for run in runs {
-            for table in ["DELETE FROM steps WHERE run = ?", "DELETE FROM items WHERE run = ?"] {
+            for table in [
+                "DELETE FROM steps WHERE run = ?",
+                "DELETE FROM items WHERE run = ?",
+                "DELETE FROM row_counts WHERE run = ?",
+            ] {
                 sqlx::query(table).bind(run.0).execute(&mut *change).await.map_err(failed)?;
             }
             let gone = sqlx::query("DELETE FROM runs WHERE run = ?").bind(run.0).execute(&mut *change).await;

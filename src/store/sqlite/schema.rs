@@ -1,9 +1,10 @@
 //! The schema of the database, and its migration from earlier versions.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Executor};
+use sqlx::{Connection, Executor, Row};
 
 use crate::store::error::Error;
 use crate::store::lock::RunLock;
@@ -21,6 +22,18 @@ pub(super) const SCHEMA: [&str; 4] = [
 
 /// The table that every version has in addition.
 const CALLS: &str = include_str!("calls.sql");
+
+/// Another table that every version has in addition.
+const ROW_COUNTS: &str = include_str!("row_counts.sql");
+
+/// The tables of the latest version.
+const TABLES: [&str; 6] = ["runs", "items", "steps", "spending", "calls", "row_counts"];
+
+/// The indexes of the latest version.
+const INDEXES: [&str; 4] = ["runs_identity", "items_key", "items_failed", "spending_run"];
+
+/// The tables that a read-only database of the latest version may lack, because an earlier program wrote it.
+const ADDITIONAL_TABLES: [&str; 2] = ["calls", "row_counts"];
 
 /// Marks our database files: the letters `Pntm`.
 pub(super) const APPLICATION_ID: i64 = 0x506e_746d;
@@ -59,7 +72,9 @@ pub(super) async fn migrate(
     for script in missing {
         change.execute(*script).await.map_err(failed)?;
     }
-    change.execute(CALLS).await.map_err(failed)?;
+    for script in [CALLS, ROW_COUNTS] {
+        change.execute(script).await.map_err(failed)?;
+    }
     if found < known {
         run_row::migrate(&mut change, found).await.map_err(failed)?;
         if found < run_row::FIRST_WITH_CHECKSUMS {
@@ -68,5 +83,43 @@ pub(super) async fn migrate(
         let stamp = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known}");
         change.execute(sqlx::AssertSqlSafe(stamp)).await.map_err(failed)?;
     }
+    verify(&mut change, path).await?;
     change.commit().await.map_err(failed)
+}
+
+/// Rejects a database of the latest version whose schema differs from what the scripts create. A trigger or a view could
+/// change what is read and written. A further table changes nothing: a later version may have added it.
+pub(super) async fn verify(connection: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+    let failed = |error: sqlx::Error| advice::on_open(path, &error);
+    let damaged = |what: String| Error::Damaged { path: path.to_owned(), what };
+    let rows = sqlx::query("SELECT type, name, tbl_name FROM sqlite_schema").fetch_all(connection).await;
+    let mut found = HashSet::new();
+    for row in rows.map_err(failed)? {
+        let text = |column: &str| row.try_get::<String, _>(column).map_err(failed);
+        let kind = text("type")?;
+        let name = text("name")?;
+        let table = text("tbl_name")?;
+        let is_ours = match kind.as_str() {
+            "table" => true,
+            "index" => {
+                let is_of_our_table = TABLES.contains(&table.as_str());
+                !is_of_our_table || INDEXES.contains(&name.as_str()) || name.starts_with("sqlite_")
+            }
+            // A trigger or a view.
+            _ => false,
+        };
+        if !is_ours {
+            return Err(damaged(format!("it has the {kind} {name:?}, which this program did not create")));
+        }
+        found.insert((kind, name));
+    }
+    let tables = TABLES.iter().filter(|table| !ADDITIONAL_TABLES.contains(table));
+    let tables = tables.map(|table| ("table", *table));
+    let indexes = INDEXES.iter().map(|index| ("index", *index));
+    for (kind, name) in tables.chain(indexes) {
+        if !found.contains(&(kind.to_owned(), name.to_owned())) {
+            return Err(damaged(format!("the {kind} {name} is missing")));
+        }
+    }
+    Ok(())
 }

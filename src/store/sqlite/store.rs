@@ -107,6 +107,14 @@ impl Store for Sqlite {
         self.counts_of(run, groups).boxed()
     }
 
+    fn verify_rows(&self, run: RunNumber) -> StoreFuture<'_, ()> {
+        self.verify_rows_of(run).boxed()
+    }
+
+    fn damage(&self, what: String) -> Error {
+        self.damaged(what)
+    }
+
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.booked_on(day).boxed()
     }

@@ -1,12 +1,14 @@
-//! Finds possible secrets in the text of a configuration, so that diagnostics do not show them.
+//! Finds possible secrets in the text of a configuration or of a pipeline, so that diagnostics do not show them.
 //!
-//! Keys must not be in the file, but users may put them there, and a diagnostic shows the line of the error. It is
-//! better to redact a harmless text than to show a key.
+//! Keys must not be in the file, but users may put them there, and a diagnostic shows the line of the error. A secret
+//! is recognized by the name of its setting, or because it looks like a key, wherever it is written. It is better to
+//! redact a harmless text than to show a key.
 
 use std::ops::Range;
 
-use crate::diagnostics::{Spans, TomlString};
-use crate::provider::KeySource;
+use crate::diagnostics::{Spans, TomlString, likely_keys};
+
+use super::keys::key_source::KeySource;
 
 /// Substrings of the names of secrets.
 const SECRET_NAME_SUBSTRINGS: [&str; 9] =
@@ -15,9 +17,60 @@ const SECRET_NAME_SUBSTRINGS: [&str; 9] =
 /// Words in the names of secrets. They are too short to be used as substrings.
 const SECRET_NAME_WORDS: [&str; 2] = ["pw", "pwd"];
 
+/// Keys of a step with a text, or with texts.
+const PIPELINE_TEXTS: [&str; 9] =
+    ["name", "prompt", "system", "when", "attach", "choice", "schema", "needs", "route"];
+
 /// Returns the possible secrets of a parsed document.
-pub(super) fn find_secrets(spans: &Spans<'_>) -> Vec<TomlString> {
-    spans.strings().iter().filter(|text| may_be_secret(text)).cloned().collect()
+pub(crate) fn find_secrets(spans: &Spans<'_>) -> Vec<TomlString> {
+    let text = spans.text();
+    let strings = spans.strings().iter().filter(|text| may_be_secret(text));
+    let keys = spans.keys().iter().filter(|key| is_below_keys(&key.path));
+    let is_secret_number =
+        |number: &&TomlString| is_in_keys_or_headers(&number.path) || !likely_keys(&number.value).is_empty();
+    let numbers = spans.numbers().iter().filter(is_secret_number);
+    let mut found: Vec<TomlString> = strings.chain(keys).chain(numbers).cloned().collect();
+    for value in spans.strings().iter().chain(spans.keys()) {
+        // A key that is written with escapes is not in the text of the file.
+        let written = text.get(value.span.clone()).unwrap_or_default();
+        let decoded = likely_keys(&value.value).into_iter().filter_map(|key| value.value.get(key));
+        let escaped = decoded.filter(|key| !written.contains(key));
+        found.extend(escaped.map(|key| TomlString { value: key.to_owned(), ..value.clone() }));
+    }
+    found.extend(secrets_of_text(text));
+    found
+}
+
+/// Returns whether the key at `path` is in a table at the place of the list `keys`.
+fn is_below_keys(path: &[String]) -> bool {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    matches!(path.as_slice(), ["provider", _, "keys", _, ..] | ["keys", _, ..])
+}
+
+/// Returns whether the value at `path` should be the text of a key source.
+fn is_in_keys_or_headers(path: &[String]) -> bool {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    matches!(path.as_slice(), ["provider", _, "keys" | "headers", ..] | ["keys" | "headers", ..])
+}
+
+/// Returns the words that look like keys, and the URLs with a password, wherever they are: also in comments.
+fn secrets_of_text(text: &str) -> Vec<TomlString> {
+    let mut ranges = likely_keys(text);
+    for line in text.split_inclusive('\n') {
+        let line_start = line.as_ptr() as usize - text.as_ptr() as usize;
+        let in_text = |part: Range<usize>| line_start + part.start..line_start + part.end;
+        ranges.extend(urls_with_password(line).map(in_text));
+    }
+    let mut found = Vec::new();
+    for span in ranges {
+        let secret = &text[span.clone()];
+        // A message may have only a part, such as the provider of a target.
+        let parts = secret.split('/').filter(|part| !likely_keys(part).is_empty());
+        for value in parts.chain([secret]) {
+            found.push(TomlString { path: Vec::new(), span: span.clone(), value: value.to_owned() });
+        }
+    }
+    found
 }
 
 /// Returns whether a text is a key source that does not contain the secret itself.
@@ -27,6 +80,9 @@ fn is_source_without_secret(text: &str) -> bool {
 
 fn may_be_secret(text: &TomlString) -> bool {
     let path: Vec<&str> = text.path.iter().map(String::as_str).collect();
+    if is_pipeline_text(&path) {
+        return false;
+    }
     let has_secret_name = match path.as_slice() {
         ["provider", _, "max_tokens_field"] => false,
         ["provider", _, "base_url"] => has_credentials(&text.value) || text.value.contains(['?', '#']),
@@ -39,6 +95,15 @@ fn may_be_secret(text: &TomlString) -> bool {
     // The arguments of a command may contain a key, and a key may be written instead of the name of a variable.
     let is_harmless = is_source_without_secret(&text.value);
     may_be_secret && !is_harmless
+}
+
+/// Returns whether `path` is a text of a pipeline. Its words are about anything, and have no secret by their place.
+fn is_pipeline_text(path: &[&str]) -> bool {
+    match path {
+        ["step", _, key, ..] => PIPELINE_TEXTS.contains(key),
+        ["input", "schema", ..] => true,
+        _ => false,
+    }
 }
 
 /// Returns whether a text is a URL with a user and a password.
@@ -54,10 +119,9 @@ fn names_secret(name: &str) -> bool {
 }
 
 /// Returns the possible secrets of a text that does not parse: words that follow the name of a secret on its line,
-/// in its list, its multi-line string or under its heading; URLs with a password; and long words of letters and
-/// digits.
-pub(super) fn guess_secrets(text: &str) -> Vec<TomlString> {
-    let mut found = Vec::new();
+/// in its list, its multi-line string or under its heading; URLs with a password; and words that look like keys.
+pub(crate) fn guess_secrets(text: &str) -> Vec<TomlString> {
+    let mut found = secrets_of_text(text);
     let mut follows_secret_name = false;
     let mut list_depth = 0_usize;
     let mut in_multiline_string = false;
@@ -76,7 +140,7 @@ pub(super) fn guess_secrets(text: &str) -> Vec<TomlString> {
             let word = &line[start..end];
             let is_source =
                 word.starts_with("file:") || word.starts_with("env:") && is_source_without_secret(word);
-            if !is_source && (follows_secret_name && word.len() >= 4 || looks_like_key(word)) {
+            if !is_source && follows_secret_name && word.len() >= 4 {
                 found.push(TomlString {
                     path: Vec::new(),
                     span: line_start + start..line_start + end,
@@ -86,10 +150,6 @@ pub(super) fn guess_secrets(text: &str) -> Vec<TomlString> {
             follows_secret_name |= names_secret(word);
         }
         list_depth = open_lists(list_depth, &line[last_end..], follows_secret_name);
-        for Range { start, end } in urls_with_password(line) {
-            let value = line[start..end].to_owned();
-            found.push(TomlString { path: Vec::new(), span: line_start + start..line_start + end, value });
-        }
         let delimiters = line.matches("\"\"\"").count() + line.matches("'''").count();
         in_multiline_string ^= delimiters % 2 == 1;
     }
@@ -103,12 +163,6 @@ fn open_lists(open: usize, between: &str, follows_secret_name: bool) -> usize {
         ']' => open.saturating_sub(1),
         _ => open,
     })
-}
-
-fn looks_like_key(word: &str) -> bool {
-    word.len() >= 20
-        && word.chars().any(|character| character.is_ascii_digit())
-        && word.chars().any(|character| character.is_alphabetic())
 }
 
 /// Returns the URLs with a password. A password may contain any character except whitespace and quotes.
