@@ -164,7 +164,7 @@ impl Gate {
                 continue;
             }
             let retry_at = hold.hold().map(|hold| hold.retry_at);
-            changed |= hold.update(route.outage(now), route.answered(), now);
+            changed |= hold.update(route.outage(now), route.answered(), can_start_items, now);
             if hold.may_fail_suspected(can_start_items, max_hold, now) {
                 // Attempts that were sent next to its attempts may have ended since it failed.
                 for (request, evidence) in open.values_mut().filter(|(request, _)| !request.is_suspected()) {
@@ -343,9 +343,10 @@ impl RunRoute {
             let outage = provider.outage(&name.model, self.min_step_deadline, now)?;
             outages.push((outage, name.clone()));
         }
-        let can_mend = outages.iter().any(|(outage, _)| outage.can_recover);
+        let may_recover = |outage: &Outage| outage.can_recover || outage.is_shown_by_one_request;
+        let can_mend = outages.iter().any(|(outage, _)| may_recover(outage));
         // A target for which waiting does not help is not worth trying if there is another.
-        outages.retain(|(outage, _)| outage.can_recover == can_mend);
+        outages.retain(|(outage, _)| may_recover(outage) == can_mend);
         outages.into_iter().min_by_key(|(outage, _)| outage.retry_at)
     }
 

@@ -301,14 +301,16 @@ impl RouteHold {
     }
 
     /// Updates the hold from the state of the targets. `outage` is set if none of them is usable, for the one
-    /// to try first. Returns whether waiting requests may be sent earlier than before.
+    /// to try first. `can_start_items` is whether the run has items that have not started. Returns whether waiting
+    /// requests may be sent earlier than before.
     pub(super) fn update(
         &mut self,
         outage: Option<(Outage, TargetName)>,
         answered: u64,
+        can_start_items: bool,
         now: Instant,
     ) -> bool {
-        let Some((outage, target)) = outage else {
+        let Some((mut outage, target)) = outage else {
             if let Some(hold) = &mut self.hold {
                 hold.is_probed_by_target = false;
             }
@@ -319,6 +321,8 @@ impl RouteHold {
         if self.open == 0 {
             return self.hold.take().is_some();
         }
+        // The requests that have not been sent show whether the provider refuses only the one that was.
+        outage.can_recover |= outage.is_shown_by_one_request && (can_start_items || self.open > 1);
         let hold = self.hold.get_or_insert_with(|| Hold::new(&outage.failure, None, answered, now));
         hold.set_outage(outage, target);
         false

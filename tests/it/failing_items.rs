@@ -110,16 +110,18 @@ async fn the_last_items_of_a_run_that_always_fail_fail_like_earlier_ones() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_item_that_is_refused_before_the_first_answer_does_not_pause_the_run() {
-    let run_with = |kind| async move {
-        let simulator = start_slow_simulator(faults_of_items(kind, [0]), 500);
-        let config =
-            format!("{}[run]\nmax_hold = \"60s\"\n", provider_config("a", &simulator, LONG_TIMEOUTS));
-        (kind, run_pipeline(&start_pointsman(&config), STEP, 200).await)
+    let run_with = |(kind, latency, items, more)| async move {
+        let simulator = start_slow_simulator(faults_of_items(kind, [0]), latency);
+        let more = format!("{LONG_TIMEOUTS}{more}");
+        let config = format!("{}[run]\nmax_hold = \"60s\"\n", provider_config("a", &simulator, &more));
+        let finished = run_pipeline(&start_pointsman(&config), STEP, items).await;
+        assert_only_failed(&finished, items as u64, 1, &format!("{kind:?} {more}"));
     };
     let kinds = [FaultKind::NotFound, FaultKind::Auth, FaultKind::Html];
-    for (kind, finished) in futures_util::future::join_all(kinds.map(run_with)).await {
-        assert_only_failed(&finished, 200, 1, &format!("{kind:?}"));
-    }
+    let among_many = kinds.map(|kind| (kind, 500, 200, ""));
+    // Nothing else is in flight when the first request is refused.
+    let alone = kinds.map(|kind| (kind, 100, 40, "limits.concurrency = 1\n"));
+    futures_util::future::join_all(among_many.into_iter().chain(alone).map(run_with)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

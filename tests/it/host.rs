@@ -189,10 +189,11 @@ async fn a_prepared_run_that_is_never_started_blocks_no_other_run_of_its_store()
     let pipeline = pointsman.parse_pipeline(PIPELINE).unwrap();
     let _unused = pointsman.prepare_run(&pipeline, options.clone()).await.unwrap();
     let late = pointsman.prepare_run(&pipeline, options.clone()).await.unwrap();
-    let other = start_stored_run(&pointsman, &options.clone().with_identity("other"), 3, no_output()).await;
-    let same = start_stored_run(&pointsman, &options, 3, no_output()).await;
-    let numbers = (other.unwrap().id(), same.unwrap().id());
-    assert_eq!(numbers, (Some(RunNumber(1)), Some(RunNumber(2))));
+    // Their handles are kept: a dropped handle cancels its run, which then is not in use.
+    let other_options = options.clone().with_identity("other");
+    let other = start_stored_run(&pointsman, &other_options, 3, no_output()).await.unwrap();
+    let same = start_stored_run(&pointsman, &options, 3, no_output()).await.unwrap();
+    assert_eq!((other.id(), same.id()), (Some(RunNumber(1)), Some(RunNumber(2))));
     // Of two starts of the same run, the second finds it in use.
     let second = pointsman.run_stored(pipeline, items(3), no_output(), late).await;
     assert!(matches!(second, Err(Error::Store(store::Error::Busy { .. }))), "{second:?}");

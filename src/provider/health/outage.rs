@@ -25,6 +25,8 @@ pub struct Outage {
     pub is_retry_at_binding: bool,
     /// Whether waiting can help. A refused key that does not come from a file stays refused.
     pub can_recover: bool,
+    /// Whether the failure of a single request is all that shows it: another request may be answered.
+    pub is_shown_by_one_request: bool,
 }
 
 impl Scheduler {
@@ -46,12 +48,14 @@ impl Scheduler {
         let is_retry_at_binding = failure.retry_after.is_some();
         let has_answered = self.targets.values().any(|target| target.counts.answered > 0);
         let can_recover = failure.class != Class::Auth || has_answered && self.keys.any_has_file();
+        let is_shown_by_one_request = self.keys.any_is_refused_by_one_request(model, now);
         Some(Outage {
             failure: failure.clone(),
             retry_at: Some(until),
             is_probing: false,
             is_retry_at_binding,
             can_recover,
+            is_shown_by_one_request,
         })
     }
 
@@ -77,7 +81,14 @@ impl Scheduler {
         let can_recover = !is_misconfigured || target.counts.answered > 0;
         let retry_at = breaker.open_until(now);
         let is_probing = breaker.is_probing();
-        Some(Outage { failure, retry_at, is_probing, is_retry_at_binding: false, can_recover })
+        Some(Outage {
+            failure,
+            retry_at,
+            is_probing,
+            is_retry_at_binding: false,
+            can_recover,
+            is_shown_by_one_request: false,
+        })
     }
 
     fn held_by_limits(&self, target: &Target, max_wait: Duration, now: Instant) -> Option<Outage> {
@@ -99,6 +110,7 @@ impl Scheduler {
             is_probing: false,
             is_retry_at_binding: true,
             can_recover: true,
+            is_shown_by_one_request: false,
         })
     }
 }

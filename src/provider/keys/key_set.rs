@@ -190,6 +190,19 @@ impl Keys {
         cooldowns.min_by_key(|cooldown| cooldown.until).map(|cooldown| (cooldown.until, &cooldown.cause))
     }
 
+    /// Returns whether a key that has not answered yet was refused for a single request only.
+    pub(in crate::provider) fn any_is_refused_by_one_request(&self, model: &ModelName, now: Instant) -> bool {
+        self.entries.iter().any(|entry| {
+            let is_refused = |cooldown: &Cooldown| cooldown.cause.class == Class::Auth;
+            let tracker = match entry.active_cooldown(model, now).filter(|cooldown| is_refused(cooldown)) {
+                Some(cooldown) if cooldown.cause.scope == Scope::Model => entry.model_refusals.get(model),
+                Some(_) => Some(&entry.refusals),
+                None => None,
+            };
+            tracker.is_some_and(RefusalTracker::is_shown_by_one_request)
+        })
+    }
+
     /// Returns whether a key comes from a file, which the user may replace.
     pub(in crate::provider) fn any_has_file(&self) -> bool {
         self.entries.iter().any(|entry| entry.file.is_some())

@@ -37,6 +37,10 @@ pub(in crate::provider) struct RefusalTracker {
     refused: Vec<Weak<Prompt>>,
     /// The number of the attempt that had been sent last when the first refusal arrived.
     first_refusal_number: u64,
+    /// The first request that was refused before any was answered.
+    first_refused: Option<Weak<Prompt>>,
+    /// Whether another request was refused as well before any was answered.
+    is_confirmed: bool,
 }
 
 impl RefusalTracker {
@@ -51,8 +55,18 @@ impl RefusalTracker {
         self.refused.clear();
     }
 
+    /// Returns whether a single request was refused, before any was answered: the provider may refuse that request
+    /// and not the key.
+    pub(in crate::provider) fn is_shown_by_one_request(&self) -> bool {
+        !self.has_answered && !self.is_confirmed
+    }
+
     /// Records a refusal. Returns whether the key counts as refused.
     pub(in crate::provider) fn record_refused(&mut self, attempt: RefusedAttempt<'_>) -> bool {
+        if !self.has_answered {
+            let first = self.first_refused.get_or_insert_with(|| attempt.request.clone());
+            self.is_confirmed |= !first.ptr_eq(attempt.request);
+        }
         if self.refused.is_empty() {
             self.first_refusal_number = attempt.latest_sent;
         }
@@ -144,6 +158,17 @@ mod tests {
         assert!(!refuse(&mut tracker, &requests[..3], false, Some(10)).contains(&true));
         // Their responses arrived and were no answers.
         assert_eq!(refuse(&mut tracker, &requests[3..4], false, Some(11)), [true]);
+    }
+
+    #[test]
+    fn a_key_that_never_answered_is_refused_for_certain_if_it_is_refused_for_two_requests() {
+        let mut tracker = RefusalTracker::default();
+        let requests = requests(2);
+        let first = [requests[0].clone(), requests[0].clone()];
+        assert_eq!(refuse(&mut tracker, &first, true, None), [true, true]);
+        assert!(tracker.is_shown_by_one_request());
+        assert_eq!(refuse(&mut tracker, &requests[1..], true, None), [true]);
+        assert!(!tracker.is_shown_by_one_request());
     }
 
     #[test]

@@ -36,7 +36,14 @@ fn fail_with(
 fn outage(retry_at: Option<Instant>, is_named: bool) -> Option<(Outage, TargetName)> {
     let failure = Failure::new(Class::Quota, "spent");
     Some((
-        Outage { failure, retry_at, is_probing: false, is_retry_at_binding: is_named, can_recover: true },
+        Outage {
+            failure,
+            retry_at,
+            is_probing: false,
+            is_retry_at_binding: is_named,
+            can_recover: true,
+            is_shown_by_one_request: false,
+        },
         "a/m".parse().unwrap(),
     ))
 }
@@ -54,9 +61,9 @@ fn one_request_at_a_time_probes_and_the_first_answer_ends_the_hold() {
         positions.map(|position| route.decide(position, false, at)),
         [ResendDecision::Probe, ResendDecision::WaitForChange]
     );
-    assert!(!route.update(None, 7, at), "nothing was answered");
+    assert!(!route.update(None, 7, true, at), "nothing was answered");
     route.resend_finished(ResendDecision::Probe, false);
-    assert!(route.update(None, 8, at));
+    assert!(route.update(None, 8, true, at));
     assert_eq!(route.decide(positions[1], false, at), ResendDecision::Send);
 }
 
@@ -167,7 +174,7 @@ fn a_lasting_failure_ends_the_session_once_three_requests_or_all_have_failed_for
 fn after_a_hold_each_answer_allows_more_requests_to_be_resent() {
     let now = Instant::now();
     let (mut route, request) = one_failed(Class::ServerError, 0, now);
-    assert!(route.update(None, 1, now));
+    assert!(route.update(None, 1, true, now));
     let positions: Vec<ResendPosition> = (0..20).map(|_| route.enqueue(1, false)).collect();
     let sent = |route: &mut RouteHold| {
         positions
@@ -226,11 +233,11 @@ fn an_answer_that_was_in_flight_does_not_end_a_hold_while_no_target_is_usable() 
     let now = Instant::now();
     route.open_request();
     let at = now + Duration::from_secs(9);
-    assert!(!route.update(outage(Some(at), false), 7, now));
-    assert!(!route.update(outage(Some(at), false), 12, now));
+    assert!(!route.update(outage(Some(at), false), 7, true, now));
+    assert!(!route.update(outage(Some(at), false), 12, true, now));
     let position = route.enqueue(1, false);
     assert_eq!(route.decide(position, false, now), ResendDecision::WaitUntil(at + FRESH_REQUEST_HEAD_START));
-    assert!(route.update(None, 13, now));
+    assert!(route.update(None, 13, true, now));
 }
 
 #[test]
@@ -243,12 +250,12 @@ fn no_request_is_sent_while_the_provider_probes_itself_and_one_is_sent_afterward
     };
     let position = route.enqueue(1, false);
     let late = now + Duration::from_mins(5);
-    route.update(probed_outage(true), 3, late);
+    route.update(probed_outage(true), 3, true, late);
     assert_eq!(
         route.decide(position, false, late),
         ResendDecision::WaitUntil(late + TARGET_PROBE_POLL_INTERVAL)
     );
-    route.update(probed_outage(false), 3, late);
+    route.update(probed_outage(false), 3, true, late);
     assert_eq!(route.decide(position, false, late), ResendDecision::Probe);
 }
 
@@ -256,8 +263,8 @@ fn no_request_is_sent_while_the_provider_probes_itself_and_one_is_sent_afterward
 fn a_hold_whose_outage_has_ended_is_probed_at_once() {
     let now = Instant::now();
     let (mut route, _request) = one_failed(Class::Auth, 3, now);
-    route.update(outage(Some(now + Duration::from_secs(300)), false), 3, now);
-    assert!(route.update(None, 3, now) && route.hold().is_some(), "nothing was answered");
+    route.update(outage(Some(now + Duration::from_secs(300)), false), 3, true, now);
+    assert!(route.update(None, 3, true, now) && route.hold().is_some(), "nothing was answered");
     let position = route.enqueue(1, false);
     assert_eq!(route.decide(position, false, now), ResendDecision::Probe);
 }
@@ -266,12 +273,12 @@ fn a_hold_whose_outage_has_ended_is_probed_at_once() {
 fn a_route_without_open_requests_does_not_hold() {
     let mut route = RouteHold::default();
     let now = Instant::now();
-    route.update(outage(None, false), 0, now);
+    route.update(outage(None, false), 0, true, now);
     assert!(route.hold().is_none());
     let mut request = route.open_request();
     fail(&mut route, &mut request, Class::NetworkError, 0, now);
     route.close_request(&request);
-    assert!(route.update(None, 0, now) && route.hold().is_none());
+    assert!(route.update(None, 0, true, now) && route.hold().is_none());
 }
 
 #[test]
@@ -283,10 +290,10 @@ fn a_hold_ends_the_session_once_it_has_exceeded_its_limit_or_is_known_to() {
     let hold = route.hold().unwrap().clone();
     assert_eq!([hold.must_end_session(max, now), hold.must_end_session(max, late)], [false, true]);
     assert!(!hold.must_end_session(None, late));
-    route.update(outage(Some(now + Duration::from_secs(900)), true), 0, now);
+    route.update(outage(Some(now + Duration::from_secs(900)), true), 0, true, now);
     assert!(route.hold().unwrap().must_end_session(max, now));
     assert!(!route.hold().unwrap().must_end_session(None, now));
-    route.update(outage(Some(now + Duration::from_secs(900)), false), 0, now);
+    route.update(outage(Some(now + Duration::from_secs(900)), false), 0, true, now);
     assert!(!route.hold().unwrap().must_end_session(max, now), "an estimate is not enough");
 }
 
@@ -324,4 +331,25 @@ fn probes_that_fail_become_less_frequent() {
         }
     }
     assert!((10..=30).contains(&probes), "{probes}");
+}
+
+#[test]
+fn a_refusal_of_one_request_ends_no_run_that_has_others() {
+    let now = Instant::now();
+    let refused = |is_shown_by_one_request| {
+        let (outage, target) = outage(Some(now + Duration::from_secs(5)), false)?;
+        Some((Outage { can_recover: false, is_shown_by_one_request, ..outage }, target))
+    };
+    let must_end = |route: &RouteHold| route.hold().unwrap().must_end_session(None, now);
+    let mut route = RouteHold::default();
+    let _first = route.open_request();
+    route.update(refused(true), 0, true, now);
+    assert!(!must_end(&route), "an item that has not started may be answered");
+    route.update(refused(true), 0, false, now);
+    assert!(must_end(&route), "there is no other request");
+    let _second = route.open_request();
+    route.update(refused(true), 0, false, now);
+    assert!(!must_end(&route), "the other request may be answered");
+    route.update(refused(false), 0, true, now);
+    assert!(must_end(&route), "another request was refused as well");
 }
