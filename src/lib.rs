@@ -52,13 +52,21 @@
 //! | configure | [`Config`]: from a file, from environment variables, or in code with a [`ConfigBuilder`] |
 //! | start and stop | [`Pointsman::start`], [`Pointsman::start_blocking`], [`Pointsman::drain`] |
 //! | send one request | [`Pointsman::send`] with a [`Request`]; the result is a [`Response`] or a [`RequestError`] |
+//! | set what a request may contain | [`Prompt`]: messages, media, an answer format, sampling, [`ReasoningEffort`], [`LengthLimit`], and [`VendorFields`] for fields of one [`Format`] |
+//! | get an answer in pieces | [`Pointsman::stream`]; a [`ResponseStream`] of [`StreamEvent`]s |
+//! | get vectors for texts | [`Pointsman::embed`] with an [`EmbeddingRequest`]; the result is [`Embeddings`] |
+//! | offer tools to a model | [`Tool`], [`ToolChoice`]; [`Response::tool_calls`]; [`Response::message`] and [`ToolResult`] continue the conversation |
 //! | send requests from tasks and actors | [`RouterHandle`], [`RouterHandle::recipient`] |
 //! | process many items | [`Pointsman::run`] with a [`Pipeline`], a [`Source`] and a [`Sink`]; a [`RunHandle`] controls the run |
 //! | store and resume a run | [`Sqlite::open`], [`ResumeOptions`], [`Pointsman::prepare_run`], [`Pointsman::run_stored`] |
 //! | see what was left out at the start | [`Pointsman::notes`]: providers without a key, simulated routes |
 //! | observe a run | [`RunHandle::progress`], [`RunHandle::report`], [`Pointsman::providers`] |
 //!
-//! The examples `embed.rs` (an actix-web app) and `actor.rs` (an actix actor) are complete programs.
+//! The examples `embed.rs` (an actix-web app), `actor.rs` (an actix actor) and `tools.rs` (a conversation with tools) are
+//! complete programs.
+//!
+//! A format expresses what it can of a request and refuses the rest by name: nothing is left out silently. Another target
+//! of the route may express it. `drop_parameters` of a provider names parameters that may be left out.
 //!
 //! `docs/architecture.md` describes the structure, `docs/guarantees.md` the guarantees, `docs/configuration.md` and
 //! `docs/pipelines.md` every key.
@@ -135,7 +143,7 @@ pub mod wire;
 pub use config::{Config, ConfigBuilder, MaxHold, ModelBuilder, ProviderBuilder};
 pub use diagnostics::{Diagnostic, Diagnostics, SourceSpan};
 pub use pipeline::Pipeline;
-pub use router::{Request, RouterHandle};
+pub use router::{EmbeddingRequest, Embeddings, Request, ResponseStream, RouterHandle, StreamMode};
 pub use run::{MaxFailures, Progress, Report, RunOutcome, RunOutput};
 pub use runtime::{
     Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, ResumeOptions, RunHandle,
@@ -147,8 +155,10 @@ pub use source::Source;
 pub use store::Sqlite;
 pub use store::{RunNumber, Store};
 pub use types::{
-    Advice, Attempt, Class, Failure, Media, Message, NanoUsd, Part, Priority, Prompt, Remedy, RequestError,
-    Response, ResponseFormat, Role, Usage,
+    Advice, Attempt, CacheTtl, Class, Failure, Fingerprint, FinishReason, Format, LengthLimit, Media,
+    Message, NanoUsd, Part, Priority, Prompt, Reasoning, ReasoningEffort, Remedy, RequestError, Response,
+    ResponseFormat, Role, Savings, SharedPrefix, StreamEvent, Tool, ToolCall, ToolChoice, ToolResult, Usage,
+    VendorFields,
 };
 
 /// Names in configurations, pipelines and results.
@@ -159,7 +169,8 @@ pub mod names {
 /// Parts of a [`Response`] and of a [`RequestError`].
 pub mod response {
     pub use crate::types::{
-        AttemptLog, Attribution, Charged, Completion, FailedAttempt, MediaData, Outcome, RetryAction, Tokens,
+        AttemptLog, Attribution, Charged, Completion, FailedAttempt, MediaData, Outcome, RetryAction,
+        Signature, Tokens, ToolCallDelta,
     };
 }
 

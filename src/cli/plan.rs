@@ -8,9 +8,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::config::{Config, KeepInputs};
 use crate::pipeline::Pipeline;
 use crate::run::{Report, RunOutcome, RunOutput};
-use crate::runtime::{Error, InputScan, Plan, Pointsman, Range, ResumeOptions, Sample, TargetPlan};
+use crate::runtime::{Error, InputScan, Plan, Pointsman, Range, ResumeOptions, Sample, StepPlan, TargetPlan};
 use crate::sink::{Destination, Format, Sink};
-use crate::types::ItemKey;
+use crate::types::{ItemKey, StepName};
 
 use super::args::{self, Run};
 use super::config::load;
@@ -217,6 +217,7 @@ fn plan_text(plan: &Plan) -> String {
             .map(|bound| format!("  {} by {} of {}", span(bound.seconds), bound.limit, bound.limit_of)),
     );
     text.push(step_table(plan));
+    text.extend(plan.steps.iter().filter_map(|(name, step)| cache_line(name, step)));
     for (route, targets) in &plan.routes {
         text.push(format!("if one target of route {route} answered all requests:"));
         text.push(target_table(targets));
@@ -257,6 +258,25 @@ fn step_table(plan: &Plan) -> String {
         ]);
     }
     right_aligned(&mut table, 2)
+}
+
+/// Returns how the requests of a step use the provider's cache; `None` if they share too little.
+fn cache_line(name: &StepName, step: &StepPlan) -> Option<String> {
+    let cache = step.cache.as_ref()?;
+    let tokens = count(cache.shared_tokens);
+    let shared = format!("the requests of step {name} share {tokens} tokens");
+    Some(match (cache.cached, cache.min_tokens) {
+        (true, _) => {
+            let cost = step.cost_usd.zip(cache.uncached_cost_usd);
+            let cost = cost
+                .map(|(with, without)| format!(": cost {} instead of {}", dollars(with), dollars(without)));
+            format!("{shared}, which are cached{}", cost.unwrap_or_default())
+        }
+        (false, Some(min_tokens)) if cache.shared_tokens < min_tokens => {
+            format!("{shared}, which are not cached: the provider needs {}", count(min_tokens))
+        }
+        (false, _) => format!("{shared}, which are not cached"),
+    })
 }
 
 fn target_table(targets: &[TargetPlan]) -> String {

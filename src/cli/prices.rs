@@ -3,8 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::{Config, PriceList};
-use crate::types::Price;
-use crate::wire::Format;
+use crate::types::{Format, Price};
 
 use super::args::Prices;
 use super::config::load;
@@ -69,7 +68,16 @@ fn built_in_prices() -> Vec<Row> {
 fn table(rows: Vec<Row>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["model", "input", "output", "cached", "cache write", "over", "source"]);
+    table.set_header([
+        "model",
+        "input",
+        "output",
+        "cached",
+        "cache write",
+        "cache write 1h",
+        "over",
+        "source",
+    ]);
     for (model, price, source) in rows {
         let number =
             |dollars: Option<f64>| dollars.map_or_else(|| "-".to_owned(), |dollars| dollars.to_string());
@@ -83,11 +91,12 @@ fn table(rows: Vec<Row>) -> String {
             number(price.map(|price| price.output)),
             number(price.and_then(|price| price.cached)),
             number(price.and_then(|price| price.cache_write)),
+            number(price.and_then(|price| price.cache_write_1h)),
             over,
             source,
         ]);
     }
-    for column in 1..5 {
+    for column in 1..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -301,18 +301,32 @@ fn calls(report: &Report) -> String {
 }
 
 fn spent(report: &Report) -> String {
-    let some = |tokens: u64, what: &str| match tokens {
-        0 => String::new(),
-        tokens => format!(" ({} {what})", count(tokens)),
-    };
+    let tokens = &report.tokens;
     format!(
-        "tokens {} in{}, {} out{}; cost {}",
-        count(report.tokens.input.0),
-        some(report.tokens.cached.0, "cached"),
-        count(report.tokens.output.0),
-        some(report.tokens.reasoning.0, "reasoning"),
+        "tokens {} in{}, {} out{}; cost {}{}",
+        count(tokens.input.0),
+        parts(&[(tokens.cached.0, "cached"), (tokens.cache_write.0, "written to a cache")]),
+        count(tokens.output.0),
+        parts(&[(tokens.reasoning.0, "reasoning")]),
         cost(report.cost_usd, report.calls_of_unknown_cost + u64::from(report.lost_session)),
+        cache_saved(report.cache_saved_usd),
     )
+}
+
+/// Formats the parts of a number of tokens that are not zero.
+fn parts(parts: &[(u64, &str)]) -> String {
+    let parts = parts.iter().filter(|(tokens, _)| *tokens > 0);
+    let parts: Vec<_> = parts.map(|(tokens, what)| format!("{} {what}", count(*tokens))).collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+}
+
+/// Formats what the providers' caches saved; empty if they were not used.
+fn cache_saved(dollars: Option<f64>) -> String {
+    match dollars {
+        None => String::new(),
+        Some(dollars) if dollars < 0.0 => format!("; caching cost {} more than it saved", money(-dollars)),
+        Some(dollars) => format!("; caching saved {}", money(dollars)),
+    }
 }
 
 /// Formats a number with all its digits, in groups of three.
@@ -445,6 +459,17 @@ mod tests {
     fn rejected_records_reduce_the_success_rate() {
         let items = Items { completed: 2, rejected: 8, ..Items::default() };
         assert_eq!(items.success_rate(), Some(0.2));
+    }
+
+    #[test]
+    fn what_caching_saved_is_shown_only_if_a_cache_was_used() {
+        assert_eq!(cache_saved(None), "");
+        assert_eq!(cache_saved(Some(1.5)), "; caching saved $1.50");
+        assert_eq!(cache_saved(Some(-0.25)), "; caching cost $0.25 more than it saved");
+        assert_eq!(parts(&[(0, "cached"), (0, "written to a cache")]), "");
+        assert_eq!(parts(&[(0, "cached"), (7, "written to a cache")]), " (7 written to a cache)");
+        let both = parts(&[(9, "cached"), (7, "written to a cache")]);
+        assert_eq!(both, " (9 cached, 7 written to a cache)");
     }
 
     #[test]

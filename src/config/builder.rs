@@ -132,6 +132,11 @@ impl ProviderBuilder {
         Self::with_text("format", "openai")
     }
 
+    /// Starts a provider with OpenAI's responses API.
+    pub fn openai_responses() -> Self {
+        Self::with_text("format", "openai_responses")
+    }
+
     /// Starts a provider with the API format of Anthropic.
     pub fn anthropic() -> Self {
         Self::with_text("format", "anthropic")

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::diagnostics::{Diagnostic, Diagnostics, Spans, nearest};
 use crate::provider::{self, HeaderSource};
 use crate::router::{HedgeAfter, Policy, Route};
-use crate::types::{Advice, ProviderName, Remedy, RouteName, TargetName, duration};
-use crate::wire::{Format, MaxTokensField};
+use crate::types::{Advice, Format, ProviderName, Remedy, RouteName, TargetName, duration};
+use crate::wire::{MaxTokensField, RefusedField, refused_fields};
 
 use super::Config;
 
@@ -79,7 +79,7 @@ impl Check<'_> {
             diagnostics.push(at(&["keys"], message).with_help(help));
         } else if settings.keys.is_empty() && settings.needs_key() && !has_source_error {
             let variable = match settings.format {
-                Format::Openai => "OPENAI_API_KEY",
+                Format::Openai | Format::OpenaiResponses => "OPENAI_API_KEY",
                 Format::Anthropic => "ANTHROPIC_API_KEY",
                 Format::Gemini => "GEMINI_API_KEY",
             };
@@ -111,6 +111,20 @@ impl Check<'_> {
             diagnostics.push(diagnostic.with_help("build it with the feature `server`"));
         }
         self.dialect(settings, &at, diagnostics);
+        for (number, parameter) in settings.dialect.drop_parameters.iter().enumerate() {
+            if settings.dialect.drop_parameters[..number].contains(parameter) {
+                let message = format!("`{}` is listed twice", parameter.as_str());
+                let diagnostic = at(&["drop_parameters", &number.to_string()], message);
+                diagnostics.push(diagnostic.with_help("remove one of them"));
+            }
+        }
+        for (alias, model) in &settings.models {
+            let refused = model.extra.iter().flat_map(|fields| refused_fields(fields));
+            for RefusedField { path, reason, help } in refused {
+                let path = [&["models", alias.as_str(), "extra"][..], path.as_slice()].concat();
+                diagnostics.push(at(&path, reason).with_help(help));
+            }
+        }
         let path = ["provider", name.as_str(), "breaker"];
         let breaker = &settings.breaker;
         self.duration_order(
@@ -141,19 +155,26 @@ impl Check<'_> {
     ) {
         let dialect = &settings.dialect;
         let has_version = |url: &String| url.ends_with("/v1") || url.ends_with("/v1beta");
-        if settings.format != Format::Openai && settings.base_url.as_ref().is_some_and(has_version) {
+        let appends_version = match settings.format {
+            Format::Openai | Format::OpenaiResponses => false,
+            Format::Anthropic | Format::Gemini => true,
+        };
+        if appends_version && settings.base_url.as_ref().is_some_and(has_version) {
             let message = "this format appends the version to the URL".to_owned();
             diagnostics.push(at(&["base_url"], message).with_help("remove the version from the end"));
         }
         let known: &[&str] = match settings.format {
-            Format::Openai => &[],
+            Format::Openai | Format::OpenaiResponses => &[],
             Format::Anthropic => &["2023-06-01", "2026-10-21"],
             Format::Gemini => &["v1beta", "v1"],
         };
         if let Some(version) = dialect.api_version.as_deref().filter(|version| !known.contains(version)) {
             let diagnostic = at(&["api_version"], format!("this format has no version {version:?}"));
             diagnostics.push(match known {
-                [] => diagnostic.with_help("remove it: the openai format has only one version"),
+                [] => {
+                    let format = settings.format.as_str();
+                    diagnostic.with_help(format!("remove it: the {format} format has only one version"))
+                }
                 _ => diagnostic.with_help(format!("known versions: {}", known.join(", "))),
             });
         }

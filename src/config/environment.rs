@@ -8,8 +8,7 @@ use indexmap::IndexMap;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, hide_likely_secrets};
 use crate::provider::{self, Env, KeySource, Model, parse_base_url};
-use crate::types::ProviderName;
-use crate::wire::Format;
+use crate::types::{Format, ProviderName};
 
 /// Configuration found in the environment.
 #[derive(Debug, Default)]

@@ -58,6 +58,7 @@ impl<'a> Linter<'a> {
         self.token_limits(&account, &settings.limits);
         self.breaker_window(name, settings);
         self.base_url(name, settings);
+        self.first_token(name, settings);
         for (alias, model) in &settings.models {
             let path = ["provider", name.as_str(), "models", alias.as_str()];
             let own = [&path[..], &["limits"]].concat();
@@ -67,6 +68,7 @@ impl<'a> Linter<'a> {
                 self.limits_above_account(&own, limits, &settings.limits);
             }
             self.context_for_prompt(&path, model);
+            self.price_of_tier(&path, model);
             if settings.output_reservation == OutputReservation::MaxTokens {
                 self.reservation(&path, settings, model);
             }
@@ -78,6 +80,16 @@ impl<'a> Linter<'a> {
         let url = settings.base_url.as_deref();
         if let Some((message, help)) = url.and_then(|url| provider::advise_base_url(settings.format, url)) {
             self.note(&["provider", name.as_str(), "base_url"], message.to_owned(), &help);
+        }
+    }
+
+    /// Nothing of a whole response arrives before its end.
+    fn first_token(&mut self, name: &ProviderName, settings: &provider::Settings) {
+        let path = ["provider", name.as_str(), "timeouts", "first_token"];
+        if self.is_set(&path) && !settings.dialect.stream.asks_for_stream() {
+            let message =
+                "this does nothing: with stream = \"never\" an answer arrives in one piece".to_owned();
+            self.note(&path, message, "remove it; `total` limits the time to the answer");
         }
     }
 
@@ -128,6 +140,20 @@ impl<'a> Linter<'a> {
             let message =
                 format!("max_tokens = {max_tokens} leaves no room for a prompt in a context of {context}");
             self.error(&at, message, "write a smaller max_tokens, or remove it");
+        }
+    }
+
+    /// A note, because some tiers cost as much as the standard one.
+    fn price_of_tier(&mut self, path: &[&str], model: &Model) {
+        const KEY: &str = "service_tier";
+        let tier =
+            model.extra.as_ref().and_then(|fields| fields.get(KEY)).and_then(serde_json::Value::as_str);
+        let is_other =
+            tier.is_some_and(|tier| !["auto", "default", "standard", "standard_only"].contains(&tier));
+        if is_other && model.has_builtin_price {
+            let at = [path, &["extra", KEY]].concat();
+            let message = "the built-in price of this model is that of the standard tier".to_owned();
+            self.note(&at, message, "write the price of this tier: price = { input = ..., output = ... }");
         }
     }
 

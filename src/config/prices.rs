@@ -12,8 +12,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use crate::clock;
-use crate::types::Price;
-use crate::wire::Format;
+use crate::types::{Format, Price};
 
 /// The built-in price list.
 #[derive(Debug, Deserialize)]
@@ -62,7 +61,7 @@ impl PriceList {
     pub fn vendor(&self, format: Format) -> &Vendor {
         match format {
             Format::Anthropic => &self.anthropic,
-            Format::Openai => &self.openai,
+            Format::Openai | Format::OpenaiResponses => &self.openai,
             Format::Gemini => &self.gemini,
         }
     }
@@ -112,6 +111,7 @@ mod tests {
         assert_eq!(price_on(today, anthropic, "claude-haiku-4-5"), Some((1.0, 5.0)));
         assert_eq!(price_on(today, anthropic, "claude-haiku-4-5-20251001"), Some((1.0, 5.0)));
         assert_eq!(price_on(today, Format::Openai, "gpt-5.4-2026-03-05"), Some((2.5, 15.0)));
+        assert_eq!(price_on(today, Format::OpenaiResponses, "gpt-5.4-2026-03-05"), Some((2.5, 15.0)));
         assert_eq!(price_on(today, Format::Openai, "claude-haiku-4-5"), None);
         for unknown in
             ["claude-haiku", "claude-haiku-4-5-latest", "claude-haiku-4-5-2025100", "", "-20251001"]
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_prices_of_the_list_are_plausible() {
         let list = PriceList::built_in().unwrap();
-        for format in [Format::Anthropic, Format::Openai, Format::Gemini] {
+        for format in Format::ALL {
             let vendor = list.vendor(format);
             assert!(vendor.source.starts_with("https://") && vendor.models.len() >= 7);
             let later = vendor.then.iter().map(|(name, then)| (name, &then.price));
@@ -138,8 +138,14 @@ mod tests {
                 let cached = price.cached.unwrap_or(price.input);
                 assert!(0.0 < cached && cached <= price.input && price.input < price.output, "{name}");
                 assert!(price.cache_write.is_none_or(|write| write >= price.input), "{name}");
+                // Only Anthropic has a price of its own for an hour: twice that of the input.
+                let is_anthropic = format == Format::Anthropic;
+                let for_an_hour = |input: f64| is_anthropic.then_some(2.0 * input);
+                assert_eq!(price.cache_write_1h, for_an_hour(price.input), "{name}");
+                assert!(!is_anthropic || price.cache_write == Some(1.25 * price.input), "{name}");
                 if let Some(long) = price.long {
                     assert!(long.over >= 100_000 && long.input > price.input && long.output > price.output);
+                    assert_eq!(long.cache_write_1h, for_an_hour(long.input), "{name}");
                 }
             }
             assert!(vendor.then.keys().all(|name| vendor.models.contains_key(name)));

@@ -189,6 +189,31 @@ fn each_vendor_with_a_key_in_the_environment_is_a_provider() {
 }
 
 #[test]
+fn two_models_of_the_same_name_have_their_own_fields_and_prices() {
+    let text = "[provider.openai]\nkeys = ['env:K']\ndrop_parameters = ['seed']\n\
+                [provider.openai.models.gpt-6-luna]\n\
+                [provider.openai.models.gpt-flex]\nname = 'gpt-6-luna'\nextra = { service_tier = 'flex' }\n\
+                price = { input = 0.05, output = 0.25 }\n";
+    let config = Config::parse("config.toml", text, &empty_env).unwrap();
+    let models = &config.providers["openai"].models;
+    let standard = &models["gpt-6-luna"];
+    let flex = &models["gpt-flex"];
+    assert_eq!((standard.name.as_str(), flex.name.as_str()), ("gpt-6-luna", "gpt-6-luna"));
+    assert!(standard.has_builtin_price && !flex.has_builtin_price);
+    assert_ne!(standard.price, flex.price);
+    assert_eq!(flex.price.map(|price| (price.input, price.output)), Some((0.05, 0.25)));
+    assert_eq!(standard.extra, None);
+    assert_eq!(flex.extra.as_deref(), serde_json::json!({ "service_tier": "flex" }).as_object());
+    assert_eq!(config.notes, Vec::<String>::new());
+
+    let without_price = text.replace("price = { input = 0.05, output = 0.25 }\n", "");
+    let config = Config::parse("config.toml", &without_price, &empty_env).unwrap();
+    let note = "config.toml:7:26: the built-in price of this model is that of the standard tier; write the price of \
+                this tier: price = { input = ..., output = ... }";
+    assert_eq!(config.notes, [note]);
+}
+
+#[test]
 fn an_environment_without_keys_is_rejected_with_help() {
     let config = Config::from_env_with(&empty_env).unwrap();
     let error = config.resolve(&empty_env).unwrap_err().to_string();

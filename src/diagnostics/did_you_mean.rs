@@ -23,7 +23,7 @@ pub fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<
 }
 
 /// Names of our keys in other programs, each with our name.
-const KEY_ALIASES: [(&str, &str); 14] = [
+const KEY_ALIASES: [(&str, &str); 20] = [
     ("api_key", "keys"),
     ("apikey", "keys"),
     ("token", "keys"),
@@ -38,6 +38,12 @@ const KEY_ALIASES: [(&str, &str); 14] = [
     ("max_concurrency", "concurrency"),
     ("retries", "attempts_per_target"),
     ("context_window", "context"),
+    ("stop_sequences", "stop"),
+    ("effort", "reasoning_effort"),
+    ("drop_params", "drop_parameters"),
+    ("extra_body", "extra"),
+    ("streaming", "stream"),
+    ("max_output_tokens", "max_tokens"),
 ];
 
 /// Returns the known key that other programs call `wrong`.

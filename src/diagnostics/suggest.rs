@@ -113,7 +113,14 @@ impl Expected {
             (Self::Table, _) => {
                 format!("{}, with any of {}", assignment("{ KEY = VALUE }"), context.accepted.join(", "))
             }
-            (Self::EnumValue, _) => assignment(&quoted_list(context.accepted.get(..1)?, "")),
+            (Self::EnumValue, _) => {
+                // `false` means the word that turns the setting off.
+                let is_off = |word: &&String| {
+                    matches!((value, word.as_str()), (DeValue::Boolean(false), "never" | "none" | "off"))
+                };
+                let word = context.accepted.iter().find(is_off).or(context.accepted.first())?;
+                assignment(&format!("{word:?}"))
+            }
             (Self::Duration, DeValue::Integer(_) | DeValue::Float(_)) => {
                 let number = toml_text(value).trim_start_matches('-').to_owned();
                 number.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0)?;

@@ -95,10 +95,10 @@ impl RateBackoff {
         }
     }
 
-    /// Undoes [`Self::record_sent`] for a call that was not sent.
+    /// Undoes [`Self::record_sent`] for a call that was not sent. The incident may have begun since.
     pub(super) fn rollback(&mut self, permits: u64) {
         if let Some(incident) = &mut self.incident {
-            incident.sent -= permits as f64;
+            incident.sent = (incident.sent - permits as f64).max(0.0);
         }
     }
 

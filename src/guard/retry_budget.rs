@@ -56,6 +56,12 @@ impl RetryBudget {
         self.credit(self.settings.ratio);
     }
 
+    /// Takes back the deposit for a call that was not sent after all.
+    pub fn undo_deposit(&mut self) {
+        self.recent_calls = (self.recent_calls - 1.0).max(0.0);
+        self.balance = (self.balance - self.settings.ratio).max(0.0);
+    }
+
     /// Deposits for an answer; `was_retry` is whether it answers a retry.
     pub fn deposit_answer(&mut self, was_retry: bool, now: Instant) {
         self.advance_to(now);

@@ -32,7 +32,7 @@ pub(crate) const MEDIA_TYPES: [(&str, &str); 17] = [
 ];
 
 /// Something to send with a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Attachment {
     /// Ready to be sent: a URL, or content from the item itself.
     Ready(Part),

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::types::{RouteName, duration};
+use crate::types::{ReasoningEffort, RouteName, duration};
+
+use super::prompt_cache::PromptCache;
+use super::sampling::{StopSequences, TopP, optional_seed};
 
 /// The `[defaults]` of a configuration or of a pipeline: settings of steps that do not set them.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -20,6 +23,19 @@ pub struct Defaults {
     pub max_tokens: Option<NonZeroU32>,
     /// Sampling temperature, from 0 to 2. The provider's default if not set.
     pub temperature: Option<Temperature>,
+    /// Nucleus sampling, from 0 to 1. The provider's default if not set.
+    pub top_p: Option<TopP>,
+    /// Texts before which an answer ends.
+    pub stop: Option<StopSequences>,
+    /// The seed of sampling. The provider's default if not set.
+    #[serde(deserialize_with = "optional_seed")]
+    pub seed: Option<i64>,
+    /// How much the model reasons. The provider's default if not set.
+    pub reasoning_effort: Option<ReasoningEffort>,
+    /// Whether the reasoning is kept with the answer. `false` by default.
+    pub keep_reasoning: Option<bool>,
+    /// Whether providers cache the beginning that the requests of a step share. `auto` by default.
+    pub prompt_cache: Option<PromptCache>,
     /// Longest rendered prompt, in bytes, including the system prompt but not attachments. 4 MiB by default.
     pub max_prompt_bytes: Option<NonZeroU32>,
     /// The system prompt: a template that can use `item`.
@@ -52,6 +68,12 @@ impl Defaults {
             route: self.route.or_else(|| fallback.route.clone()),
             max_tokens: self.max_tokens.or(fallback.max_tokens),
             temperature: self.temperature.or(fallback.temperature),
+            top_p: self.top_p.or(fallback.top_p),
+            stop: self.stop.or_else(|| fallback.stop.clone()),
+            seed: self.seed.or(fallback.seed),
+            reasoning_effort: self.reasoning_effort.or(fallback.reasoning_effort),
+            keep_reasoning: self.keep_reasoning.or(fallback.keep_reasoning),
+            prompt_cache: self.prompt_cache.or(fallback.prompt_cache),
             max_prompt_bytes: self.max_prompt_bytes.or(fallback.max_prompt_bytes),
             system: self.system.or_else(|| fallback.system.clone()),
             max_validation_retries: self.max_validation_retries.or(fallback.max_validation_retries),
@@ -101,13 +123,28 @@ mod tests {
         assert_eq!(both.route, Some(RouteName::from("a")));
         assert_eq!((both.max_validation_retries, both.deadline), (Some(0), Some(Duration::from_secs(30))));
         assert_eq!((both.max_tokens, both.temperature), (NonZeroU32::new(9), Some(Temperature(0.0))));
+        let own: Defaults = toml::from_str("seed = 1\nstop = []\nkeep_reasoning = false").unwrap();
+        let text = "seed = 2\nstop = 'x'\nkeep_reasoning = true\ntop_p = 0.5\nreasoning_effort = 'max'";
+        let both = own.or_else(&toml::from_str(text).unwrap());
+        let expected = "seed = 1\nstop = []\nkeep_reasoning = false\ntop_p = 0.5\nreasoning_effort = 'max'";
+        assert_eq!(both, toml::from_str(expected).unwrap());
+        let fallback: Defaults = toml::from_str("prompt_cache = '1h'").unwrap();
+        let own: Defaults = toml::from_str("prompt_cache = 'off'").unwrap();
+        assert_eq!(own.or_else(&fallback).prompt_cache, Some(PromptCache::Off));
+        assert_eq!(Defaults::default().or_else(&fallback).prompt_cache, Some(PromptCache::OneHour));
     }
 
     #[test]
     fn invalid_settings_are_refused() {
-        for text in
-            ["temperature = 2.1", "temperature = nan", "max_tokens = 0", "deadline = 30", "rout = 'x'"]
-        {
+        for text in [
+            "temperature = 2.1",
+            "temperature = nan",
+            "max_tokens = 0",
+            "deadline = 30",
+            "prompt_cache = '5m'",
+            "prompt_cache = true",
+            "rout = 'x'",
+        ] {
             assert!(toml::from_str::<Defaults>(text).is_err(), "{text}");
         }
     }

@@ -11,10 +11,12 @@ use serde_json::Value;
 use crate::diagnostics::Diagnostics;
 use crate::types::{Fingerprint, Origin, ResponseFormat, RouteName, StepName};
 
+use super::answer_settings::AnswerSettings;
 use super::attach::AttachmentSources;
 use super::graph::Graph;
 use super::protected::{FileUse, ProtectedFiles};
 use super::schema::Schema;
+use super::shared_prefix::StepPrefix;
 use super::template::Templates;
 use super::validate::AnswerValidator;
 
@@ -172,6 +174,8 @@ pub struct Step {
     pub max_tokens: Option<u32>,
     /// Sampling temperature.
     pub temperature: Option<f64>,
+    /// The other settings that shape its answer.
+    pub settings: AnswerSettings,
     /// Longest rendered prompt, in bytes, including the system prompt.
     pub(crate) max_prompt_bytes: usize,
     pub(super) validator: AnswerValidator,
@@ -179,6 +183,8 @@ pub struct Step {
     pub(crate) system: Option<TextTemplate>,
     pub(crate) condition: Option<Box<str>>,
     pub(crate) attachments: Vec<TextTemplate>,
+    /// The beginning that its requests share; `None` if it is not cached.
+    pub(crate) shared_prefix: Option<StepPrefix>,
 }
 
 impl Step {
@@ -204,5 +210,21 @@ impl TextTemplate {
         // The template engine removes one newline at the end. Do the same for a literal.
         let text = source.strip_suffix('\n').unwrap_or(source);
         Self::Literal(text.strip_suffix('\r').unwrap_or(text).into())
+    }
+
+    /// Returns the text with which every rendered text begins.
+    pub(super) fn constant_beginning<'t>(&'t self, templates: &'t Templates) -> &'t str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Template(name) => templates.constant_beginning(name),
+        }
+    }
+
+    /// Returns the source if the rendered text is the same for every item.
+    pub(super) fn constant_source<'t>(&'t self, templates: &'t Templates) -> Option<&'t str> {
+        match self {
+            Self::Literal(text) => Some(text),
+            Self::Template(name) => templates.constant_source(name),
+        }
     }
 }

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, nearest};
 use crate::provider::{find_secrets, guess_secrets};
-use crate::types::{Fingerprint, ResponseFormat, RouteName, StepName};
+use crate::types::{CacheTtl, Fingerprint, ResponseFormat, RouteName, StepName};
 
 use super::Defaults;
+use super::answer_settings::AnswerSettings;
 use super::attach::AttachmentSources;
 use super::choice::Choices;
 use super::compile::{Compiler, StepCompiler};
@@ -21,6 +22,7 @@ use super::protected::{FileUse, ProtectedFiles};
 use super::raw::{RawPipeline, RawStep};
 use super::resolve::{SymbolTable, quoted_list};
 use super::schema::{Schema, json_from_toml};
+use super::shared_prefix::{SharedParts, StepPrefix};
 use super::source_diagnostics::SourceDiagnostics;
 use super::step_names::step_names;
 use super::template::Templates;
@@ -135,9 +137,10 @@ impl Loader<'_> {
             let attachments = raw.attach.iter().enumerate().map(compile_attachment).collect();
             compiler.explicit_needs(&raw.needs);
             needs.push(compiler.into_needs());
+            let settings = AnswerSettings::of(raw, &defaults);
             steps.push(Step {
                 name: names[index].clone(),
-                fingerprint: step_fingerprint(raw, &validators[index], &defaults),
+                fingerprint: step_fingerprint(raw, &validators[index], &defaults, &settings),
                 route: routes[index].clone(),
                 optional: raw.optional,
                 max_validation_retries: raw
@@ -147,13 +150,20 @@ impl Loader<'_> {
                 deadline: raw.deadline.or(defaults.deadline).unwrap_or(Defaults::DEADLINE),
                 max_tokens: raw.max_tokens.or(defaults.max_tokens).map(Into::into),
                 temperature: raw.temperature.or(defaults.temperature).map(super::Temperature::get),
+                settings,
                 max_prompt_bytes: defaults.max_prompt_bytes(),
                 validator: validators[index].clone(),
                 prompt,
                 system: system.or_else(|| default_system.clone()),
                 condition,
                 attachments,
+                shared_prefix: None,
             });
+        }
+        for (step, raw) in steps.iter_mut().zip(&raw.step) {
+            let prompt_cache = raw.prompt_cache.or(defaults.prompt_cache).unwrap_or_default();
+            step.shared_prefix =
+                prompt_cache.first_ttl().and_then(|ttl| shared_prefix(step, &templates, ttl));
         }
         let graph = self.graph(needs, &names);
         let attach_templates = raw.step.iter().flat_map(|step| &step.attach);
@@ -312,7 +322,12 @@ impl Loader<'_> {
 
 /// Returns the fingerprint of everything that affects a step's answers or decides whether it is skipped. The
 /// deadline and the number of validation retries are not part of it: they do not change an accepted answer.
-fn step_fingerprint(step: &RawStep, validator: &AnswerValidator, defaults: &Defaults) -> Fingerprint {
+fn step_fingerprint(
+    step: &RawStep,
+    validator: &AnswerValidator,
+    defaults: &Defaults,
+    settings: &AnswerSettings,
+) -> Fingerprint {
     let format = match validator.response_format() {
         ResponseFormat::Text => Value::Null,
         ResponseFormat::Choice(choices) => choices.iter().map(String::as_str).collect(),
@@ -321,9 +336,31 @@ fn step_fingerprint(step: &RawStep, validator: &AnswerValidator, defaults: &Defa
     let system = step.system.as_deref().or(defaults.system.as_deref());
     let max_tokens = step.max_tokens.or(defaults.max_tokens);
     let temperature = step.temperature.or(defaults.temperature).map(super::Temperature::get);
+    let settings = settings.non_default_values();
     let parts =
         json!([step.prompt, system, format, step.when, step.attach, max_tokens, temperature, step.optional]);
-    Fingerprint::of([parts.to_string().as_bytes()])
+    let parts = parts.to_string();
+    if settings.is_empty() {
+        // As in manifests of versions without these settings.
+        return Fingerprint::of([parts.as_bytes()]);
+    }
+    Fingerprint::of([parts.as_bytes(), Value::Object(settings).to_string().as_bytes()])
+}
+
+/// Returns the beginning that the requests of a step share; `None` if its system prompt depends on the item, or if the
+/// beginning is too short to be cached.
+fn shared_prefix(step: &Step, templates: &Templates, ttl: CacheTtl) -> Option<StepPrefix> {
+    let system = match &step.system {
+        Some(system) => Some(system.constant_source(templates)?),
+        None => None,
+    };
+    let parts = SharedParts {
+        system,
+        text: step.prompt.constant_beginning(templates),
+        response_format: step.response_format(),
+        reasoning_effort: step.settings.reasoning_effort,
+    };
+    StepPrefix::new(&parts, ttl)
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {

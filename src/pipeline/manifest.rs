@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{self, StoredRun};
-use crate::types::{Fingerprint, Price, RouteName, StepName, TargetName};
+use crate::types::{Fingerprint, LongPromptPrice, Price, RouteName, StepName, TargetName};
 
 use super::definition::Pipeline;
 
@@ -170,7 +170,7 @@ impl RunManifest {
             };
             new_targets.values().copied().filter(has_changed).map(|target| target.target.clone()).collect()
         };
-        changes.changed_prices = changed(|before, now| before.price != now.price);
+        changes.changed_prices = changed(|before, now| differs(before.price, now.price));
         changes.changed_addresses = changed(|before, now| before.address != now.address);
         changes
     }
@@ -241,6 +241,17 @@ enum TargetChange {
     ModelsRemoved,
     /// The step no longer uses a model that another step still uses.
     ModelsReassigned,
+}
+
+/// Returns whether two prices differ. A price that was stored before it could have one for an hour in the cache does
+/// not differ from one that has it: that run has cached nothing for an hour.
+fn differs(before: Option<Price>, now: Option<Price>) -> bool {
+    let without_hour = |price: Price| Price {
+        cache_write_1h: None,
+        long: price.long.map(|long| LongPromptPrice { cache_write_1h: None, ..long }),
+        ..price
+    };
+    before != now && before != now.map(without_hour)
 }
 
 impl ManifestDiff {

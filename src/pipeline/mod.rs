@@ -5,6 +5,7 @@
 //! they wait for nothing, send nothing and read no clock. The actors of the module `run` read items from a
 //! `source`, send the requests, and write the outcomes to a `sink`.
 
+mod answer_settings;
 pub(crate) mod attach;
 pub(crate) mod cache_key;
 mod choice;
@@ -20,12 +21,15 @@ pub(crate) mod manifest;
 pub(crate) mod meter;
 mod nesting;
 mod operators;
+mod prompt_cache;
 pub(crate) mod protected;
 mod raw;
 mod resolve;
 mod rewrite;
+mod sampling;
 mod schema;
 mod schema_errors;
+pub(crate) mod shared_prefix;
 mod signatures;
 mod source_diagnostics;
 mod step_names;
@@ -39,11 +43,14 @@ mod validate;
 mod validation_retry;
 mod values;
 
+pub use answer_settings::AnswerSettings;
 pub use attach::{Attachment, FileAttachment};
 pub use cache_key::ModelIdentity;
 pub use defaults::{Defaults, Temperature};
 pub use definition::{Pipeline, Step};
 pub use item_state::{ItemOutcome, ItemState, StepEnd, StepOutcome};
 pub use manifest::{ManifestDiff, RunManifest, StepManifest, TargetManifest};
+pub use prompt_cache::PromptCache;
 pub use protected::{FileUse, ProtectedFiles};
+pub use sampling::{StopSequences, TopP};
 pub use step_request::{AnswerCheck, StepRequest};

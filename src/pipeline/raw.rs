@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::types::RouteName;
+use crate::types::{ReasoningEffort, RouteName};
 
-use super::Defaults;
-use super::Temperature;
 use super::defaults::optional_duration;
+use super::prompt_cache::PromptCache;
+use super::sampling::{StopSequences, TopP, optional_seed};
+use super::{Defaults, Temperature};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,6 +43,13 @@ pub(super) struct RawStep {
     pub(super) attach: Vec<String>,
     pub(super) max_tokens: Option<NonZeroU32>,
     pub(super) temperature: Option<Temperature>,
+    pub(super) top_p: Option<TopP>,
+    pub(super) stop: Option<StopSequences>,
+    #[serde(deserialize_with = "optional_seed")]
+    pub(super) seed: Option<i64>,
+    pub(super) reasoning_effort: Option<ReasoningEffort>,
+    pub(super) keep_reasoning: Option<bool>,
+    pub(super) prompt_cache: Option<PromptCache>,
     pub(super) optional: bool,
     pub(super) max_validation_retries: Option<u32>,
     #[serde(deserialize_with = "optional_duration")]

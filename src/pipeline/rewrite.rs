@@ -11,6 +11,7 @@
 //! what would fail for every item: unknown filters, tests and methods, wrong arguments, and comparisons of types
 //! that cannot be compared.
 
+use minijinja::machinery::ast::Stmt;
 use minijinja::machinery::{parse, parse_expr};
 
 use super::nesting;
@@ -34,7 +35,20 @@ pub(super) fn template(source: &str, symbols: &dyn SymbolInfo) -> Result<Rewritt
     let parsed = parse(source, "", Default::default()).map_err(|error| vec![CompileError::of(&error)])?;
     let mut rewriter = Rewriter::new(source, symbols);
     rewriter.statement(&parsed);
-    rewriter.finish()
+    Ok(Rewritten { constant_beginning: constant_beginning(&parsed), ..rewriter.finish()? })
+}
+
+/// Returns the text of a template before its first expression or statement.
+fn constant_beginning(template: &Stmt<'_>) -> String {
+    let mut text = String::new();
+    if let Stmt::Template(template) = template {
+        for statement in &template.children {
+            // The engine has removed the comments, and the white space that the tags remove.
+            let Stmt::EmitRaw(raw) = statement else { break };
+            text.push_str(raw.raw);
+        }
+    }
+    text
 }
 
 /// Rewrites a condition into a template that renders `1` if the condition is true.

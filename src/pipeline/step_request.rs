@@ -10,6 +10,7 @@ use minijinja::value::Value;
 use crate::types::{Failure, Message, Part, Prompt, RouteName};
 
 use super::Attachment;
+use super::answer_settings::AnswerSettings;
 use super::definition::{Pipeline, Step, TextTemplate};
 use super::meter::{Allowance, Excess};
 use super::template::{RenderError, RenderOptions, template_failure};
@@ -112,12 +113,21 @@ impl Pipeline {
         if text.trim().is_empty() && attachments.is_empty() {
             return Err(to_error("prompt", RenderError::Failed("it is empty".to_owned())));
         }
+        let shared_prefix = step.shared_prefix.as_ref().and_then(|prefix| prefix.of_text(&text));
+        let AnswerSettings { top_p, stop, seed, reasoning_effort, keep_reasoning } = &step.settings;
         let prompt = Prompt {
             system,
             messages: vec![Message::user(text)],
             response_format: step.validator.response_format(),
             max_tokens: step.max_tokens,
             temperature: step.temperature,
+            top_p: *top_p,
+            stop: stop.clone(),
+            seed: *seed,
+            reasoning_effort: *reasoning_effort,
+            keep_reasoning: *keep_reasoning,
+            shared_prefix,
+            ..Prompt::default()
         };
         Ok(StepDecision::Request(StepRequest {
             step: index,

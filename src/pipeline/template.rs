@@ -35,6 +35,16 @@ pub(crate) const FUNCTIONS: [&str; 3] = ["range", "dict", "namespace"];
 pub(crate) struct Templates {
     env: Environment<'static>,
     sources: BTreeMap<String, (Box<str>, SourceMap)>,
+    /// What is the same for every item, of each template.
+    constants: BTreeMap<String, ConstantPart>,
+}
+
+/// The part of a template that is the same for every item.
+#[derive(Debug)]
+struct ConstantPart {
+    beginning: Box<str>,
+    /// Whether all of the rendered text is the same.
+    is_whole: bool,
 }
 
 /// Why a template was not rendered.
@@ -83,7 +93,7 @@ impl Templates {
         });
         operators::install(&mut env);
         filters::install(&mut env);
-        Self { env, sources: BTreeMap::new() }
+        Self { env, sources: BTreeMap::new(), constants: BTreeMap::new() }
     }
 
     /// Compiles a template.
@@ -118,13 +128,27 @@ impl Templates {
         source: &str,
         rewritten: Rewritten,
     ) -> Result<References, Vec<CompileError>> {
-        let Rewritten { text, source_map, references } = rewritten;
+        let Rewritten { text, source_map, references, constant_beginning } = rewritten;
         self.env.add_template_owned(name.to_owned(), text).map_err(|error| {
             let range = error.range().and_then(|range| source_map.source_of(&range));
             vec![CompileError { range, ..CompileError::of(&error) }]
         })?;
         self.sources.insert(name.to_owned(), (source.into(), source_map));
+        let is_whole = references.variables.is_empty();
+        let constant = ConstantPart { beginning: constant_beginning.into(), is_whole };
+        self.constants.insert(name.to_owned(), constant);
         Ok(references)
+    }
+
+    /// Returns the text with which every rendered text of a template begins.
+    pub(super) fn constant_beginning(&self, name: &str) -> &str {
+        self.constants.get(name).map_or("", |constant| &constant.beginning)
+    }
+
+    /// Returns the source of a template whose rendered text is the same for every item.
+    pub(super) fn constant_source(&self, name: &str) -> Option<&str> {
+        self.constants.get(name).filter(|constant| constant.is_whole)?;
+        self.sources.get(name).map(|(source, _)| &**source)
     }
 
     /// Renders a template.

@@ -109,6 +109,7 @@ impl AdmissionBench {
             only_option: true,
             excluded_keys: Vec::new(),
             dispatch_signal: None,
+            stream: None,
             budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline: now + Duration::from_hours(24),

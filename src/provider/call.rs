@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use crate::guard::{HeldMemory, SharedBudget};
 use crate::types::{
-    Completion, Failure, KeyLabel, ModelName, NanoUsd, Priority, Prompt, RequestContext, TargetName,
+    Completion, Failure, KeyLabel, ModelName, NanoUsd, Priority, Prompt, RequestContext, Savings, TargetName,
 };
 
 use super::admission::queue::QueueKey;
+use super::answer_stream::AnswerWriter;
 use super::keys::key::KeyId;
 
 /// One call, which the provider sends when its limits admit it.
@@ -43,6 +44,8 @@ pub struct Call {
     pub budget: Option<Arc<SharedBudget>>,
     /// The memory allowance that the response takes from; empty for that of the process.
     pub memory: HeldMemory,
+    /// Where the answer is streamed to; `None` if only the whole answer counts.
+    pub stream: Option<AnswerWriter>,
     /// The time after which the answer is useless.
     pub deadline: Instant,
 }
@@ -184,6 +187,8 @@ pub struct CallResult {
     pub first_token: Option<Duration>,
     /// Its cost; `None` if the price or the usage is unknown.
     pub cost: Option<NanoUsd>,
+    /// What the provider's cache saved; `None` if it was not used or the price is unknown.
+    pub cache_savings: Option<Savings>,
     /// Cost that the provider may have charged, booked as an estimate because the real cost is unknown.
     pub uncertain_cost: NanoUsd,
     /// The completion or the failure.
@@ -225,6 +230,9 @@ pub enum Rejection {
     /// The call exceeds the context of the model or the limit of a whole minute.
     #[error("{0}")]
     TooLarge(Failure),
+    /// The target cannot express the request.
+    #[error("{}", .0.message)]
+    Unsupported(Failure),
     /// A spending cap is reached, or spending is capped and the target has no price.
     #[error("{failure}")]
     Budget {

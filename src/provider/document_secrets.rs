@@ -18,8 +18,8 @@ const SECRET_NAME_SUBSTRINGS: [&str; 9] =
 const SECRET_NAME_WORDS: [&str; 2] = ["pw", "pwd"];
 
 /// Keys of a step with a text, or with texts.
-const PIPELINE_TEXTS: [&str; 9] =
-    ["name", "prompt", "system", "when", "attach", "choice", "schema", "needs", "route"];
+const PIPELINE_TEXTS: [&str; 10] =
+    ["name", "prompt", "system", "when", "attach", "choice", "schema", "needs", "route", "stop"];
 
 /// Returns the possible secrets of a parsed document.
 pub(crate) fn find_secrets(spans: &Spans<'_>) -> Vec<TomlString> {

@@ -17,12 +17,14 @@
 
 mod actor;
 mod admission;
+mod answer_stream;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 mod call;
 mod dispatch;
 mod document_secrets;
+mod extra_fields;
 mod health;
 mod keys;
 mod limits;
@@ -33,6 +35,7 @@ mod target;
 
 pub use admission::estimate::prompt_tokens;
 pub use admission::queued_call::{CallReceiver, CallResponder};
+pub use answer_stream::{AnswerReader, AnswerStream, AnswerWriter, WriteError};
 pub use call::{Call, CallResult, DispatchSignal, Dispatched, HealthChanged, Rejection, TargetHealth};
 pub use dispatch::base_url::{AddressError, advise_base_url, parse_base_url};
 pub use dispatch::client_pool::IoThreads;

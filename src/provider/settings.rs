@@ -11,8 +11,11 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BreakerSettings, RetryBudgetSettings};
-use crate::types::{ModelName, duration};
-use crate::wire::{Dialect, Format, MaxTokensField, ReasoningTags, StructuredOutput, UnsupportedParameters};
+use crate::types::{Format, ModelName, duration};
+use crate::wire::{
+    Dialect, DropParameter, MaxTokensField, ReasoningTags, StreamSupport, StructuredOutput,
+    UnsupportedParameters,
+};
 
 use super::dispatch::base_url::{SIMULATOR, parse_base_url};
 use super::dispatch::loopback::is_loopback_host;
@@ -156,7 +159,8 @@ pub struct Timeouts {
     /// Until the connection is established.
     #[serde(with = "duration")]
     pub connect: Duration,
-    /// From sending the call until the first part of the answer.
+    /// From sending the call until the first part of the answer. It does not apply to whole responses
+    /// ([`StreamSupport::Never`]), of which nothing arrives before the end.
     #[serde(with = "duration")]
     pub first_token: Duration,
     /// Between two parts of the answer.
@@ -190,6 +194,8 @@ struct RawSettings {
     max_tokens_field: MaxTokensField,
     #[serde(deserialize_with = "some_tags")]
     reasoning_tags: Option<ReasoningTags>,
+    drop_parameters: Vec<DropParameter>,
+    stream: StreamSupport,
     #[serde(deserialize_with = "headers")]
     headers: IndexMap<HeaderName, HeaderSource>,
     keys: Vec<KeySource>,
@@ -227,6 +233,10 @@ impl Default for RawSettings {
             structured_output: structured,
             max_tokens_field,
             reasoning_tags: _,
+            drop_parameters,
+            stream,
+            extra: _,
+            min_cache_tokens: _,
             unsupported: _,
         } = dialect;
         Self {
@@ -236,6 +246,8 @@ impl Default for RawSettings {
             structured_output: structured,
             max_tokens_field,
             reasoning_tags: None,
+            drop_parameters,
+            stream,
             headers,
             keys,
             rotate_every,
@@ -266,7 +278,13 @@ impl From<RawSettings> for Settings {
         let RawSettings { timeouts, breaker, retry_budget: retries, max_concurrency, queue, models, .. } =
             raw;
         let RawSettings {
-            api_version, structured_output: structured, max_tokens_field, reasoning_tags, ..
+            api_version,
+            structured_output: structured,
+            max_tokens_field,
+            reasoning_tags,
+            drop_parameters,
+            stream,
+            ..
         } = raw;
         let real_url = base_url.as_deref().filter(|url| *url != SIMULATOR);
         let reasoning_tags = reasoning_tags.unwrap_or_else(|| ReasoningTags::default_for(format, real_url));
@@ -276,6 +294,11 @@ impl From<RawSettings> for Settings {
             structured_output: structured,
             max_tokens_field,
             reasoning_tags,
+            drop_parameters,
+            stream,
+            // Each model has its own.
+            extra: None,
+            min_cache_tokens: None,
             unsupported,
         };
         Self {
@@ -359,6 +382,8 @@ mod tests {
             structured_output = "prompt"
             max_tokens_field = "max_tokens"
             reasoning_tags = "strip"
+            drop_parameters = ["seed", "parallel_tool_calls"]
+            stream = "never"
             headers = { X-Team = "crew" }
             keys = ["env:A", "file:/b"]
             rotate_every = "1h"
@@ -380,6 +405,9 @@ mod tests {
         assert_eq!(settings.dialect.structured_output, StructuredOutput::Prompt);
         assert_eq!(settings.dialect.max_tokens_field, MaxTokensField::MaxTokens);
         assert_eq!(settings.dialect.reasoning_tags, ReasoningTags::Strip);
+        let dropped = [DropParameter::Seed, DropParameter::ParallelToolCalls];
+        assert_eq!(settings.dialect.drop_parameters, dropped);
+        assert_eq!(settings.dialect.stream, StreamSupport::Never);
         assert!(settings.headers.contains_key("x-team"));
         assert_eq!(settings.keys.len(), 2);
         assert_eq!(settings.limits.requests_per_minute, NonZeroU32::new(1000));

@@ -142,6 +142,11 @@ impl State {
         &self.slot
     }
 
+    /// Returns how many tokens the beginning of a prompt needs to be cached for this model; `None` if it is unknown.
+    pub fn min_cached(&self, model: &ModelName) -> Option<u64> {
+        Some(self.settings.models.get(model)?.min_cached(self.settings.format))
+    }
+
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }

@@ -10,9 +10,10 @@ use crate::guard::{
     Breaker, BreakerToken, ConcurrencyLimit, HeaderScope, RateLimiter, RateLimits, ReductionCause, SentCall,
     TokenCost, TokenLimits, TripReason,
 };
-use crate::types::{AttemptCounts, Class, Completion, Failure, Price};
-use crate::wire::UnsupportedParameters;
+use crate::types::{AttemptCounts, Class, Completion, Failure, Price, StepName};
+use crate::wire::{StreamSupport, UnsupportedParameters};
 
+use super::admission::grant::Grant;
 use super::admission::output_accounting::OutputAccounting;
 use super::admission::reservation::{Reservation, Reservations};
 use super::admission::token_stats::{ASSUMED_OUTPUT, TokenStats};
@@ -79,6 +80,8 @@ pub(super) struct Target {
     mean_input: Ewma,
     /// Mean number of reserved output tokens per call that the provider counts even if they are not used.
     mean_nonrefundable_output: Ewma,
+    /// Whether a call without output was sent: one for embeddings.
+    sends_embeddings: bool,
     /// Token statistics of its calls.
     pub(super) token_stats: TokenStats,
     /// Calls sent since a store last counted them, if a daily limit applies.
@@ -91,6 +94,8 @@ pub(super) struct Target {
     pub(super) step_latencies: StepLatencies,
     /// How long it may send no response headers before it counts as unresponsive.
     unresponsive_after: UnresponsiveTimeouts,
+    /// Whether its calls ask for streams. The headers of a whole response come with the end of the answer.
+    stream: StreamSupport,
     /// Calls without response headers.
     pending: PendingAttempts,
     /// When response headers last arrived.
@@ -143,12 +148,14 @@ impl Target {
             hold_failure: None,
             mean_input: Ewma::default(),
             mean_nonrefundable_output: Ewma::default(),
+            sends_embeddings: false,
             token_stats: TokenStats::default(),
             unstored_calls: 0,
             recent_usage: RecentUsage::new(now),
             latencies: LatencyWindow::default(),
             step_latencies: StepLatencies::default(),
             unresponsive_after: settings.unresponsive_after,
+            stream: settings.dialect.stream,
             pending: PendingAttempts::default(),
             last_response_at: now,
             last_accepted_at: None,
@@ -216,9 +223,21 @@ impl Target {
         result
     }
 
+    /// Gives back what a call took that was not sent.
+    pub(super) fn rollback_unsent(&mut self, grant: &Grant, now: Instant) {
+        self.limits.rollback(grant.reservation.reserved, &grant.own);
+        self.output_accounting.rollback(&grant.reservation, now);
+        self.unstored_calls = self.unstored_calls.saturating_sub(1);
+    }
+
     /// Returns which rate-limit headers apply to its own limits.
     pub(super) fn header_scope(&self) -> HeaderScope {
         if self.has_own_limits { HeaderScope::Own } else { HeaderScope::MatchingOnly }
+    }
+
+    /// Records that its model is asked for embeddings, whose responses are whole.
+    pub(super) fn record_embeddings(&mut self) {
+        self.stream = StreamSupport::Never;
     }
 
     /// Records a sent call.
@@ -293,9 +312,12 @@ impl Target {
             return;
         };
         // What is long for one step is normal for another.
-        let long_latency = match &step {
-            Some(step) => self.step_latencies.quantile(Some(step), CANCELLED_LATENCY_QUANTILE),
-            None => self.latencies.quantile(CANCELLED_LATENCY_QUANTILE),
+        let long_latency = match (self.stream, &step) {
+            (StreamSupport::Never, step) => self.whole_response_timeout(step.as_ref()),
+            (StreamSupport::Auto, Some(step)) => {
+                self.step_latencies.quantile(Some(step), CANCELLED_LATENCY_QUANTILE)
+            }
+            (StreamSupport::Auto, None) => self.latencies.quantile(CANCELLED_LATENCY_QUANTILE),
         };
         if self.last_response_at >= sent_at
             || long_latency.is_none_or(|long_latency| now.saturating_duration_since(sent_at) < long_latency)
@@ -305,6 +327,21 @@ impl Target {
         self.cancelled_without_response = self.cancelled_without_response.saturating_add(1);
         if self.cancelled_without_response >= MIN_CANCELLED_WITHOUT_RESPONSE || self.is_unresponsive() {
             self.breaker.record_unresponsive(breaker_token, sent_at, now, jitter());
+        }
+    }
+
+    /// Returns how long a call of `step` may stay without response headers before that is evidence against the
+    /// target, if it asked for a whole response; `None` if that is not known yet.
+    fn whole_response_timeout(&self, step: Option<&StepName>) -> Option<Duration> {
+        self.unresponsive_after.for_whole_response(&self.step_latencies, step)
+    }
+
+    /// Returns after which time a deadline that cut off a call of `step` without a response is evidence against the
+    /// target; `of_stream` if it asked for a stream. `None` if no time is.
+    pub(super) fn min_silence(&self, step: Option<&StepName>, of_stream: Duration) -> Option<Duration> {
+        match self.stream {
+            StreamSupport::Auto => Some(of_stream),
+            StreamSupport::Never => self.whole_response_timeout(step),
         }
     }
 
@@ -319,9 +356,14 @@ impl Target {
         let tripped_before = self.breaker.trip_reason();
         let latencies = &self.step_latencies;
         let timeouts = self.unresponsive_after;
+        let stream = self.stream;
         let is_unresponsive = self.is_unresponsive();
         let timeout_of = |attempt: &PendingAttempt| {
-            let timeout = timeouts.for_attempt(latencies, attempt.step.as_ref(), mean_latency);
+            let step = attempt.step.as_ref();
+            let timeout = match stream {
+                StreamSupport::Auto => timeouts.for_attempt(latencies, step, mean_latency),
+                StreamSupport::Never => timeouts.for_whole_response(latencies, step).unwrap_or(Duration::MAX),
+            };
             // The next probe does not wait for a probe that may hang as well; a late response of that one still
             // counts.
             if is_unresponsive && attempt.breaker_token.is_probe() {
@@ -399,6 +441,7 @@ impl Target {
     /// Records the reservation of a sent call.
     pub(super) fn record_dispatched(&mut self, reservation: &Reservation) {
         self.mean_input.update(reservation.reserved.input as f64);
+        self.sends_embeddings |= !reservation.estimate.has_output();
         if reservation.is_nonrefundable {
             self.mean_nonrefundable_output.update(reservation.reserved.output as f64);
         }
@@ -407,7 +450,8 @@ impl Target {
     /// Returns the mean token cost of a call; `None` before the first one.
     pub(super) fn mean_token_cost(&self) -> Option<TokenCost> {
         let nonrefundable = self.mean_nonrefundable_output.0.map(|output| output as u64);
-        let output = nonrefundable.or_else(|| self.token_stats.mean_output(None)).unwrap_or(ASSUMED_OUTPUT);
+        let assumed = if self.sends_embeddings { 0 } else { ASSUMED_OUTPUT };
+        let output = nonrefundable.or_else(|| self.token_stats.mean_output(None)).unwrap_or(assumed);
         self.mean_input.0.map(|input| TokenCost { input: input as u64, output })
     }
 

@@ -24,6 +24,7 @@ pub(super) fn record_reply(
         took,
         first_token,
         cost,
+        cache_savings,
         uncertain_cost,
         result,
     } = call;
@@ -38,6 +39,7 @@ pub(super) fn record_reply(
             first_token,
             usage,
             cost,
+            cache_savings,
             uncertain_cost,
             forced: is_forced,
             hedged: hedge,
@@ -106,9 +108,11 @@ fn new_attempt(target: &TargetName, key: Option<KeyLabel>, waited: Duration, out
         first_token: None,
         usage: None,
         cost: None,
+        cache_savings: None,
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        reasoning: None,
         outcome,
     }
 }
@@ -131,6 +135,7 @@ mod tests {
             took: Duration::from_secs(1),
             first_token: None,
             cost: None,
+            cache_savings: None,
             uncertain_cost: NanoUsd(0),
             result: Err(Failure::new(Class::ServerError, "still down")),
         };

@@ -33,7 +33,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::provider::CallReceiver;
+use crate::provider::{AnswerStream, CallReceiver};
 use crate::supervisor::{Responder as ReplyTo, Slot};
 use crate::types::{Class, Failure, RequestError, Response};
 
@@ -67,13 +67,20 @@ struct RequestLost;
 
 /// Sends a request and returns its response. If a router is running, the request is sent before this function
 /// returns. A request that is lost is sent again.
+///
+/// Every request comes this way. A prompt that no provider could accept fails here, without attempts; checking it in
+/// the router would delay the requests of others.
 pub fn send_request(
     router: &Slot<Router>,
     request: Request,
 ) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
-    let mut pending = try_send(router, &request);
+    let refused = request.prompt.check().err().map(|failure| Box::new(RequestError::from(failure)));
+    let mut pending = if refused.is_none() { try_send(router, &request) } else { None };
     let router = router.clone();
     async move {
+        if let Some(error) = refused {
+            return Err(error);
+        }
         let mut losses = 0;
         while losses < MAX_SENDS {
             if pending.is_none() {
@@ -85,6 +92,12 @@ pub fn send_request(
             match result.unwrap_or(Err(RequestLost)) {
                 Ok(Ok(response)) => return Ok(Response { resends: losses, ..response }),
                 Ok(Err(error)) => return Err(Box::new(RequestError { resends: losses, ..*error })),
+                // What the reader of a stream has begun to get must not be joined to another answer.
+                Err(RequestLost) if request.stream.as_ref().is_some_and(AnswerStream::is_committed) => {
+                    let failure = Failure::new(Class::Internal, "the request was lost while it was answered");
+                    let error = RequestError::from(failure.maybe_charged());
+                    return Err(Box::new(RequestError { resends: losses, ..error }));
+                }
                 Err(RequestLost) => losses += 1,
             }
         }

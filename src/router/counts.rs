@@ -79,6 +79,8 @@ mod tests {
             uncertain_cost: crate::types::NanoUsd(0),
             forced: false,
             hedged: false,
+            cache_savings: None,
+            reasoning: None,
             outcome,
         }
     }

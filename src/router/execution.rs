@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::chaos;
-use crate::provider::{Call, CallReceiver, DispatchSignal, KeyId, Rejection, State};
+use crate::provider::{AnswerWriter, Call, CallReceiver, DispatchSignal, KeyId, Rejection, State};
 use crate::types::{
     Attempt, AttemptLog, Class, Completion, FailedAttempt, Failure, NanoUsd, RequestContext, RequestError,
     Response, RetryAction, Scope, TargetName,
@@ -119,7 +119,9 @@ impl Execution {
             .with_caller_resends(caller_resends);
         let is_hedged = retry.hedge_after != HedgeAfter::Off && targets.len() > 1;
         let hedging = is_hedged.then(|| (retry.hedge_after, hedges.clone()));
-        let unresponsive_hedging = Some((retry.unresponsive_after, hedges.clone()));
+        // No time before the end of a whole response is long.
+        let is_whole = request.prompt.embedding.is_some();
+        let unresponsive_hedging = (!is_whole).then(|| (retry.unresponsive_after, hedges.clone()));
         let mut execution = Self {
             request,
             targets,
@@ -145,7 +147,8 @@ impl Execution {
         }
         let provider = execution.targets[target].provider.clone();
         let call = execution.planned_call(target);
-        let meta = CallMeta { target, hedge: false, submitted_at: Instant::now() };
+        let stream_number = call.stream.as_ref().map(AnswerWriter::number);
+        let meta = CallMeta { target, hedge: false, submitted_at: Instant::now(), stream_number };
         execution.first_call = Some(FirstCall::Delegated(meta, call.dispatch_signal.clone()));
         (execution, Some((provider, call)))
     }
@@ -263,7 +266,9 @@ impl Execution {
             let hedge = tokio::select! {
                 biased;
                 end = call.wait_end() => return Ok(self.record_end(call.meta, end, false)),
-                () = &mut slow, if !slow.is_terminated() => self.send_hedge(call.meta.target),
+                () = &mut slow, if !slow.is_terminated() && !self.is_committed() => {
+                    self.send_hedge(call.meta.target)
+                }
                 () = &mut unresponsive, if !unresponsive.is_terminated() => {
                     let hedge = self.send_unresponsive_hedge(&call);
                     // Another target may be free soon.
@@ -288,9 +293,18 @@ impl Execution {
 
     /// Awaits a call and its hedge, and returns the first answer.
     async fn await_both(&mut self, mut call: PendingCall, mut hedge: PendingCall) -> Option<AnsweredCall> {
+        let committed = self.committed();
         let (end, ended, mut other) = tokio::select! {
+            biased;
             end = call.wait_end() => (end, call, hedge),
             end = hedge.wait_end() => (end, hedge, call),
+            number = committed => {
+                let (mut answering, other) =
+                    if call.meta.stream_number == Some(number) { (call, hedge) } else { (hedge, call) };
+                self.abort(other);
+                let end = answering.wait_end().await;
+                return self.record_end(answering.meta, end, false);
+            }
         };
         if matches!(&end, CallEnd::Finished(call) if call.result.is_ok()) {
             self.abort(other);
@@ -327,9 +341,10 @@ impl Execution {
 
     fn build_call(&self, target: usize, only_option_now: bool, only_option: bool) -> Call {
         let has_failed = self.request.context.has_failed || !self.failed_attempts.is_empty();
+        let name = &self.targets[target].name;
         Call {
             prompt: self.request.prompt.clone(),
-            model: self.targets[target].name.model.clone(),
+            model: name.model.clone(),
             priority: self.request.priority,
             context: RequestContext { has_failed, ..self.request.context.clone() },
             is_retry: self.plan.is_retry(target),
@@ -339,6 +354,7 @@ impl Execution {
             dispatch_signal: Some(Arc::new(DispatchSignal::new())),
             budget: self.request.budget.clone(),
             memory: self.request.memory.clone(),
+            stream: self.request.stream.as_ref().and_then(|stream| stream.writer(name.clone())),
             deadline: self.request.deadline,
         }
     }
@@ -388,7 +404,9 @@ impl Execution {
                 attempt::record_rejection(&mut self.attempts, name, &rejection, meta.submitted_at.elapsed());
                 match rejection {
                     // The other call is in flight and may still be answered.
-                    Rejection::Budget { failure, .. } if other_in_flight => {
+                    Rejection::Budget { failure, .. } | Rejection::Unsupported(failure)
+                        if other_in_flight =>
+                    {
                         self.plan.exclude(meta.target, failure);
                     }
                     rejection => self.plan.record_rejection(meta.target, &rejection, now, fastrand::f64()),
@@ -424,7 +442,13 @@ impl Execution {
                 (failure, (HasOtherKey(true), IsProbe(false)))
             }
         };
-        if other_in_flight && meta.hedge && failure.retry_action() == RetryAction::Fail {
+        if self.is_committed() {
+            // The reader has begun to get the answer of one call. The failure of another one does not matter, unless
+            // the answering call is lost: then nothing else can answer.
+            if self.is_committed_to(meta) || !other_in_flight {
+                self.plan.end(meta.target, &failure);
+            }
+        } else if other_in_flight && meta.hedge && failure.retry_action() == RetryAction::Fail {
             // The failure of a hedge must not end the request while the other call may still be answered.
             self.plan.exclude(meta.target, failure);
         } else {
@@ -462,4 +486,5 @@ fn candidate(target: &TargetHandle) -> Candidate {
 
 mod hedging;
 mod stopping;
+mod streaming;
 mod target_state;

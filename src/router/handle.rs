@@ -14,12 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
+use crate::provider::AnswerStream;
 use crate::supervisor::{Deferred, Slot, Supervisor};
 use crate::types::{Class, Failure, RequestError, Response};
 
 use super::actor::Router;
 use super::client::send_request;
-use super::request::{Request, wait_for_stop};
+use super::embedding::{EmbeddingRequest, Embeddings};
+use super::request::{Request, StreamMode, wait_for_stop};
+use super::response_stream::ResponseStream;
 
 /// Maximum number of pending requests of all clones of a handle together.
 const MAX_PENDING_REQUESTS: usize = 4096;
@@ -108,6 +111,36 @@ impl RouterHandle {
         let result = task.join_next().await.and_then(Result::ok);
         let result = result.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
         sender.after_stop(result)
+    }
+
+    /// Sends a request for embeddings and returns its vectors, as [`send`](Self::send) does.
+    ///
+    /// # Errors
+    /// The failure that ended the request, with every attempt.
+    pub async fn embed(&self, request: EmbeddingRequest) -> Result<Embeddings, Box<RequestError>> {
+        self.send(request.into()).await.map(Embeddings::from)
+    }
+
+    /// Sends a request and returns its answer as a stream. While too many requests are pending, it waits as
+    /// [`send`](Self::send) does. Dropping the stream cancels the request.
+    pub fn stream(&self, mut request: Request) -> ResponseStream {
+        let sender = &self.sender;
+        let (writer, reader) = AnswerStream::new(request.stream_mode == StreamMode::Live);
+        request.stream = Some(writer);
+        let mut task = JoinSet::new();
+        let sending = sender.clone();
+        let is_stopped = sender.is_stopped();
+        let permit = sender.pending.clone().try_acquire_owned();
+        let answering = async move {
+            let result = match permit {
+                _ if is_stopped => Err(Box::new(stopped().into())),
+                Ok(permit) => sending.send_now(request, permit).await,
+                Err(_) => sending.clone().send_when_possible(request).await,
+            };
+            sending.after_stop(result)
+        };
+        task.spawn_on(answering, &sender.runtime);
+        ResponseStream::new(reader, task)
     }
 
     /// Returns a recipient for actors, which answers as [`send`](Self::send) does. When too many requests are

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use crate::provider::{Call, CallReceiver, CallResult, DispatchSignal, Dispatched, Rejection};
+use crate::provider::{AnswerWriter, Call, CallReceiver, CallResult, DispatchSignal, Dispatched, Rejection};
 use crate::supervisor::Responder as ReplyTo;
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
@@ -26,6 +26,8 @@ pub(super) struct CallMeta {
     /// Whether it is a hedge of another call.
     pub(super) hedge: bool,
     pub(super) submitted_at: Instant,
+    /// Its number among the calls that write to the stream of the request; `None` if it does not write.
+    pub(super) stream_number: Option<u64>,
 }
 
 /// A call that was submitted to a provider.
@@ -37,6 +39,10 @@ pub(super) struct PendingCall {
 }
 
 /// How a call ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once and not stored; a box would cost an allocation per call"
+)]
 pub(super) enum CallEnd {
     /// It was sent, and its result was received.
     Finished(CallResult),
@@ -64,7 +70,8 @@ pub(super) struct AbortedCall {
 impl PendingCall {
     /// Submits `call` to the target with the index `target`.
     pub(super) fn send(target: usize, handle: &TargetHandle, hedge: bool, call: Call) -> Self {
-        let meta = CallMeta { target, hedge, submitted_at: Instant::now() };
+        let stream_number = call.stream.as_ref().map(AnswerWriter::number);
+        let meta = CallMeta { target, hedge, submitted_at: Instant::now(), stream_number };
         let deadline = call.deadline;
         let dispatch_signal = call.dispatch_signal.clone();
         let (responder, receiver) = ReplyTo::channel();
@@ -199,7 +206,7 @@ mod tests {
         let (responder, receiver) = ReplyTo::channel();
         let _in_flight = responder;
         let signal = Arc::new(DispatchSignal::new());
-        let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now() };
+        let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now(), stream_number: None };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut call = PendingCall::take_over(meta, deadline, Some(signal.clone()), receiver);
         let dispatched =
@@ -213,7 +220,7 @@ mod tests {
     async fn a_call_whose_response_waits_for_memory_is_awaited_beyond_its_deadline() {
         let (responder, receiver) = ReplyTo::channel();
         let signal = Arc::new(DispatchSignal::new());
-        let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now() };
+        let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now(), stream_number: None };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut call = PendingCall::take_over(meta, deadline, Some(signal.clone()), receiver);
         assert!(signal.try_dispatch(Dispatched {

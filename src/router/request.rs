@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::guard::{HeldMemory, SharedBudget};
+use crate::provider::AnswerStream;
 use crate::types::{Priority, Prompt, RequestContext, RequestError, Response, RouteName};
 
 use super::counts::CallCounts;
@@ -70,6 +71,23 @@ pub struct Request {
     /// Signals that the caller stops. A call that is not sent soon after that is withdrawn.
     #[doc(hidden)]
     pub stop: Option<StopSignal>,
+    /// When a stream of its answer commits to a target.
+    pub stream_mode: StreamMode,
+    /// Where its answer is streamed to; `None` if it is not.
+    #[doc(hidden)]
+    pub stream: Option<AnswerStream>,
+}
+
+/// When a stream commits to the target that answers. From then on a failure ends the stream with an error; until then
+/// the request is sent again or to another target, and the reader does not notice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StreamMode {
+    /// At the first piece of the answer. The reader gets each piece as it arrives.
+    #[default]
+    Live,
+    /// At the end of the answer, so that every failure can be mended. The reader gets the answer at once.
+    Whole,
 }
 
 impl Request {
@@ -91,7 +109,16 @@ impl Request {
             budget: None,
             memory: HeldMemory::default(),
             stop: None,
+            stream_mode: StreamMode::Live,
+            stream: None,
         }
+    }
+
+    /// Sets when a stream of its answer commits to a target.
+    #[must_use]
+    pub fn with_stream_mode(mut self, stream_mode: StreamMode) -> Self {
+        self.stream_mode = stream_mode;
+        self
     }
 
     /// Sets the priority.

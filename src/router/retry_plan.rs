@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::guard::Backoff;
 use crate::provider::Rejection;
-use crate::types::{Class, Failure, RetryAction, Scope};
+use crate::types::{Cause, Class, Failure, RetryAction, Scope};
 
 use super::settings::RetrySettings;
 pub use action::{Candidate, HasOtherKey, IsProbe, NextAction};
@@ -57,6 +57,8 @@ struct TargetAttempts {
     provider_failed: bool,
     /// The number of calls that failed because of a rate limit.
     rate_limits: u32,
+    /// Whether the model has answered with a tool call that the request does not allow.
+    has_invalid_tool_call: bool,
     /// Its latest failure, or the reason why it rejected a call.
     last_failure: Option<Failure>,
     /// Whether a call has failed and its breaker was open after that.
@@ -123,6 +125,11 @@ impl RetryPlan {
             (None, Some(round)) => self.start_next_round(round, now, jitter),
             (None, None) => self.fail(),
         }
+    }
+
+    /// Ends the request with the failure of a call whose answer the caller has begun to get.
+    pub fn end(&mut self, target: usize, failure: &Failure) {
+        self.final_failure = Some(RequestFailure::of_target(target, failure));
     }
 
     /// Returns whether a failure has ended the request.
@@ -206,6 +213,13 @@ impl RetryPlan {
                 self.final_failure = Some(failure.clone().into());
             }
             Rejection::Budget { failure, for_all_targets: false } => state.excluded = Some(failure.clone()),
+            // The latest failure stays: if another target is only down, the request has not failed by its content.
+            Rejection::Unsupported(failure) => match failure.retry_action() {
+                RetryAction::Failover => state.excluded = Some(failure.clone()),
+                RetryAction::Retry { .. } | RetryAction::Fail => {
+                    self.final_failure = Some(RequestFailure::of_target(target, failure));
+                }
+            },
             Rejection::NoUsableKey(failure)
             | Rejection::ModelNotFound(failure)
             | Rejection::TooLarge(failure) => {
@@ -277,6 +291,16 @@ impl RetryPlan {
             // The provider omits the parameter that the model rejected. That is a different call, and there are
             // few.
             (RetryAction::Retry { .. }, Class::ApiError) => self.retry_target = Some(target),
+            // Each such answer is charged, and a model that repeats it repeats it again.
+            (RetryAction::Retry { .. }, Class::ValidationError)
+                if failure.cause == Some(Cause::InvalidToolCall) =>
+            {
+                if std::mem::replace(&mut state.has_invalid_tool_call, true) {
+                    state.excluded = Some(failure.clone());
+                } else {
+                    self.retry_or_exhaust(target, now, jitter);
+                }
+            }
             (RetryAction::Retry { .. }, _) => {
                 self.retry_or_exhaust(target, now, jitter);
                 if let Some(wait) = retry_after {
@@ -380,6 +404,7 @@ impl RetryPlan {
             || Failure::new(Class::Deadline, "no target could admit the call before its deadline").into();
         let failure = self.budget_failure();
         let failure = failure.or_else(|| self.larger_window_failure()).or_else(|| self.last_failure.take());
+        let failure = failure.or_else(|| self.unsupported_failure());
         NextAction::Fail(failure.unwrap_or_else(deadline_failure))
     }
 
@@ -390,6 +415,14 @@ impl RetryPlan {
             self.targets.iter().map(|state| state.excluded.as_ref()).collect();
         let by_budget = reasons?.into_iter().enumerate().find(|(_, failure)| failure.class == Class::Budget);
         by_budget.map(|(target, failure)| RequestFailure::of_target(target, failure))
+    }
+
+    /// Returns why the first target is excluded if all of them are and none was called: no target can express the
+    /// request.
+    fn unsupported_failure(&self) -> Option<RequestFailure> {
+        let are_all_excluded = self.targets.iter().all(|state| state.excluded.is_some());
+        let first = self.targets.first().filter(|_| are_all_excluded)?.excluded.as_ref()?;
+        Some(RequestFailure::of_target(0, first))
     }
 
     /// Returns why a target with a larger context has not answered, if the contexts of the others are too small.
@@ -470,6 +503,7 @@ impl TargetAttempts {
             timed_out: false,
             provider_failed: false,
             rate_limits: 0,
+            has_invalid_tool_call: false,
             last_failure: None,
             is_down: false,
             excluded: None,

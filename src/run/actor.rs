@@ -41,6 +41,7 @@ use super::progress::Progress;
 use super::report::{Report, RunOutcome};
 use super::setup::RunSetup;
 use super::stats::RunStats;
+use super::warmup_gate::WarmupGates;
 use super::window::Window;
 use super::writer::OutputRecord;
 use crate::pipeline::definition::Pipeline;
@@ -103,6 +104,8 @@ pub struct Run {
     paused: Option<Failure>,
     /// Where requests wait while it holds.
     gate: Arc<Gate>,
+    /// Where requests wait while another one warms the provider's cache.
+    warmups: Arc<WarmupGates>,
     /// Whether the current hold was logged.
     is_hold_logged: bool,
     /// How long it may hold.
@@ -160,6 +163,7 @@ impl Run {
         records: mpsc::UnboundedSender<OutputRecord>,
         abort_writer: watch::Sender<bool>,
         ordered: bool,
+        known_items: Option<u64>,
     ) -> Self {
         let now = Instant::now();
         let has_earlier_answers =
@@ -168,6 +172,7 @@ impl Run {
         let width = setup.pipeline.max_parallel_steps();
         let min_step_deadline =
             setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
+        let warmups = WarmupGates::new(&setup.pipeline, &setup.routes, known_items);
         Self {
             stats: RunStats::new(steps),
             pipeline: setup.pipeline,
@@ -181,6 +186,7 @@ impl Run {
             budgets: setup.budgets,
             paused: None,
             gate: Gate::new(setup.routes, has_earlier_answers),
+            warmups,
             max_hold: setup.limits.max_hold,
             fails_held_items: setup.limits.fail_held_items,
             held_items_failed_at: None,

@@ -14,7 +14,7 @@ use super::evidence::Evidence;
 use super::hold::Hold;
 use super::route_hold::{FailureReport, RequestState, ResendDecision, ResendPosition, RouteHold};
 use crate::provider::{self, Outage};
-use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, TargetName};
+use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, SharedPrefix, TargetName};
 
 /// A route of a run, with its targets.
 #[derive(Debug, Clone)]
@@ -348,6 +348,12 @@ impl RunRoute {
         // A target for which waiting does not help is not worth trying if there is another.
         outages.retain(|(outage, _)| may_recover(outage) == can_mend);
         outages.into_iter().min_by_key(|(outage, _)| outage.retry_at)
+    }
+
+    /// Returns whether any of the targets caches the beginning of these requests.
+    pub(super) fn caches(&self, prefix: &SharedPrefix) -> bool {
+        let min_tokens = |target: &RunTarget| target.provider.min_cached(&target.name.model);
+        self.targets.iter().filter_map(min_tokens).any(|tokens| prefix.tokens >= tokens)
     }
 
     /// Returns when the oldest attempt was sent that has had no response yet.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::report::{GroupReport, LatencySummary};
-use crate::types::{Attempt, NanoUsd, Outcome, Usage};
+use crate::types::{Attempt, NanoUsd, Outcome, Savings, Usage};
 
 /// Statistics of one step or one target.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct GroupStats {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     known: NanoUsd,
+    /// What the providers' caches saved, as far as they were used and the price is known.
+    cache_savings: Option<Savings>,
     /// Attempts with a model that has no price.
     without_price: u64,
     /// Attempts that ended without a usage report.
@@ -41,6 +43,9 @@ const MAX_RECORDED_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl Cost {
     pub(super) fn add(&mut self, attempt: &Attempt) {
+        if let Some(savings) = attempt.cache_savings {
+            *self.cache_savings.get_or_insert_default() += savings;
+        }
         match attempt.cost {
             Some(cost) => self.known += cost,
             None if attempt.is_free() => {}
@@ -52,6 +57,11 @@ impl Cost {
     /// Returns the sum of the known costs in dollars; `None` if something was charged and nothing is known.
     pub(super) fn dollars(&self) -> Option<f64> {
         (self.unknown() == 0 || self.known > NanoUsd(0)).then(|| self.known.dollars())
+    }
+
+    /// Returns what the providers' caches saved, in dollars; `None` if they were not used or no price is known.
+    pub(super) fn cache_saved_dollars(&self) -> Option<f64> {
+        self.cache_savings.map(Savings::dollars)
     }
 
     /// Returns the number of attempts whose cost is unknown.
@@ -119,6 +129,7 @@ impl GroupStats {
             queued_seconds: self.waited.summary(),
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
+            cache_saved_usd: self.cost.cache_saved_dollars(),
             calls_of_unknown_cost: self.cost.unknown(),
             calls_without_price: self.cost.without_price,
             calls_without_usage: self.cost.without_usage,

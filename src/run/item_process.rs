@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::store::FileStamp;
-use crate::types::{self, AttemptLog, Class, Failure, Prompt, RequestError, Response, TargetName};
+use crate::types::{
+    self, AttemptLog, Class, Completion, Failure, Prompt, RequestError, Response, TargetName,
+};
 
 use super::answer_check::{CheckError, CheckLimits, check_answer};
 use super::gate::OpenRequest;
@@ -231,11 +233,14 @@ impl ItemProcess {
     /// Validates a response, and repeats the request if the response is invalid and retries are left.
     async fn handle_response(&mut self, step: usize, response: Response, deadline: Instant) {
         let Response { completion, target, simulated, attempts, resends, .. } = response;
-        let ended = RequestEnded { simulated, ..RequestEnded::failed(step, attempts, resends) };
+        let mut ended = RequestEnded { simulated, ..RequestEnded::failed(step, attempts, resends) };
         // The memory of the text has been reserved since it was read.
         let Some(check) = self.check_response(step, &completion.text, deadline).await else {
             return self.defer(ended, stopped("an answer waited for validation"));
         };
+        if check == AnswerCheck::Accepted && self.job.pipeline.steps()[step].settings.keep_reasoning {
+            self.keep_reasoning(&completion, &mut ended.attempts);
+        }
         drop(completion);
         let follow_up = match &check {
             AnswerCheck::Accepted | AnswerCheck::Failed(_) => FollowUp::Nothing,
@@ -249,6 +254,15 @@ impl ItemProcess {
             }
         };
         self.end_request(RequestEnded { follow_up, ..ended }, &check, Some(&target)).await;
+    }
+
+    /// Keeps the reasoning of an answer with the attempt that returned it, and accounts for its memory.
+    fn keep_reasoning(&self, completion: &Completion, attempts: &mut AttemptLog) {
+        let reasoning = completion.reasoning();
+        if !reasoning.is_empty() {
+            self.job.item.held.add(reasoning.len());
+            attempts.set_reasoning(reasoning.into());
+        }
     }
 
     /// Validates and records a response; `None` if the run stopped before it was validated.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::gate::Gate;
 use super::persistence::ItemPersistence;
+use super::warmup_gate::WarmupGates;
 use crate::guard::SharedBudget;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
@@ -32,6 +33,8 @@ pub(super) struct Job {
     pub(super) persistence: Option<ItemPersistence>,
     /// Where its requests wait while the run holds.
     pub(super) gate: Arc<Gate>,
+    /// Where its requests wait while another one warms the provider's cache.
+    pub(super) warmups: Arc<WarmupGates>,
 }
 
 impl ItemHolder for Job {

@@ -22,6 +22,7 @@ mod actor;
 mod advice;
 mod allowed_folders;
 mod answer_check;
+mod cache_warmup;
 mod caps;
 mod evidence;
 mod failure_limit;
@@ -57,6 +58,7 @@ mod stored_steps;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod warmup_gate;
 mod window;
 mod writer;
 

@@ -1,6 +1,6 @@
 //! The memory that the prompts of an item need while their requests are in flight.
 
-use crate::types::{MediaData, Part, Prompt};
+use crate::types::{MediaData, Part, Prompt, Signature};
 
 /// How many copies of a prompt are in memory.
 const PROMPT_COPIES_IN_MEMORY: usize = 4;
@@ -17,14 +17,26 @@ pub(super) fn memory_of_validation_retry(prompt: &Prompt) -> usize {
 }
 
 fn prompt_bytes(prompt: &Prompt) -> usize {
-    let part = |part: &Part| match part {
-        Part::Text(text) => text.len(),
-        Part::Image(media) | Part::Audio(media) | Part::Document(media) => match &media.data {
-            MediaData::Base64(text) | MediaData::Url(text) => text.len(),
-        },
-    };
     let parts = prompt.messages.iter().flat_map(|message| &message.parts);
-    prompt.system.as_ref().map_or(0, |text| text.len()) + parts.map(part).sum::<usize>()
+    prompt.system.as_ref().map_or(0, |text| text.len()) + parts.map(part_bytes).sum::<usize>()
+}
+
+fn part_bytes(part: &Part) -> usize {
+    let signature_bytes =
+        |signature: &Option<Signature>| signature.as_ref().map_or(0, |signature| signature.value.len());
+    match part {
+        Part::Text(text) => text.len(),
+        Part::Image(media) | Part::Audio(media) | Part::Document(media) | Part::Video(media) => {
+            match &media.data {
+                MediaData::Base64(text) | MediaData::Url(text) => text.len(),
+            }
+        }
+        Part::ToolCall(call) => {
+            call.id.len() + call.name.len() + call.arguments.len() + signature_bytes(&call.signature)
+        }
+        Part::ToolResult(result) => result.call_id.len() + result.parts.iter().map(part_bytes).sum::<usize>(),
+        Part::Reasoning(reasoning) => reasoning.text.len() + signature_bytes(&reasoning.signature),
+    }
 }
 
 /// Returns the bytes that a validation retry adds to the first prompt: the quoted answer and the new instruction.

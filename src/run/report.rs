@@ -44,6 +44,10 @@ pub struct Report {
     /// Cost of the attempts; a lower bound if `calls_of_unknown_cost` is not zero. `None` (`null`) if no cost
     /// is known although something may have been charged: never zero in that case.
     pub cost_usd: Option<f64>,
+    /// What the providers' caches saved, with the additional cost of writing to them: negative if that is higher.
+    /// `None` if no cache was used or no price is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_saved_usd: Option<f64>,
     /// Attempts whose cost is unknown: the model has no price, or the provider did not report the usage.
     pub calls_of_unknown_cost: u64,
     /// Estimated cost of the superseded attempts, which is not in `cost_usd`: the average cost of the answered
@@ -280,6 +284,9 @@ pub struct GroupReport {
     pub tokens: Usage,
     /// Their cost; a lower bound, or `None`, as in [`Report::cost_usd`].
     pub cost_usd: Option<f64>,
+    /// What the providers' caches saved, as in [`Report::cache_saved_usd`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_saved_usd: Option<f64>,
     /// Attempts whose cost is unknown.
     pub calls_of_unknown_cost: u64,
     /// Of those, attempts with known usage: the model has no price.

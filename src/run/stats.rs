@@ -149,6 +149,7 @@ impl RunStats {
             calls: self.calls,
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
+            cache_saved_usd: self.cost.cache_saved_dollars(),
             calls_of_unknown_cost: self.cost.unknown(),
             superseded_cost_usd: self.superseded_dollars(),
             uncertain_cost_usd: 0.0,
@@ -214,7 +215,7 @@ fn count(counts: &mut BTreeMap<Class, ErrorCount>, class: Class, example: impl F
 mod tests {
     use super::*;
     use crate::run::report::GroupReport;
-    use crate::types::NanoUsd;
+    use crate::types::{NanoUsd, Savings};
 
     fn attempt(took: u64, cost: Option<u64>, outcome: Outcome) -> Attempt {
         Attempt {
@@ -228,6 +229,8 @@ mod tests {
             uncertain_cost: NanoUsd(0),
             forced: false,
             hedged: false,
+            cache_savings: None,
+            reasoning: None,
             outcome,
         }
     }
@@ -264,6 +267,24 @@ mod tests {
             attempt(1, None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged())),
         ]);
         assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
+    }
+
+    #[test]
+    fn what_the_cache_saves_is_summed_and_absent_if_it_was_not_used() {
+        let of = |savings: Option<i64>| Attempt {
+            cache_savings: savings.map(Savings),
+            ..attempt(1, Some(1), Outcome::Answered)
+        };
+        let report = report_of(vec![of(Some(-250_000)), of(None), of(Some(900_000))]);
+        assert_eq!(report.cache_saved_usd, Some(0.000_65));
+        assert_eq!(report.steps["summary"].cache_saved_usd, Some(0.000_65));
+        assert_eq!(report.targets["claude/haiku"].cache_saved_usd, Some(0.000_65));
+        assert_eq!(report_of(vec![of(Some(-250_000))]).cache_saved_usd, Some(-0.000_25));
+        let unused = serde_json::to_value(report_of(vec![of(None)])).unwrap();
+        assert_eq!(
+            (unused.get("cache_saved_usd"), unused["steps"]["summary"].get("cache_saved_usd")),
+            (None, None)
+        );
     }
 
     #[test]

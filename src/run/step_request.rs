@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::time::Instant;
 
+use super::cache_warmup::WarmupEnd;
 use super::gate::{OpenRequest, ResendRefused, ResentRequest};
 use super::job::Job;
+use super::warmup_gate::PassedRequest;
 use crate::guard::Backoff;
 use crate::pipeline::definition::Step;
 use crate::router;
@@ -31,6 +34,17 @@ impl SentRequest {
     pub(super) fn with_new_deadline(self, job: &Job) -> Self {
         let deadline = Instant::now() + job.pipeline.steps()[self.step].deadline;
         Self { deadline, waited: job.item.held.waited(), ..self }
+    }
+
+    /// Returns the same request with the shared beginning as it is to be cached now.
+    fn with_prefix_to_send(mut self, job: &Job, passed: Option<&PassedRequest>) -> Self {
+        if let Some(prefix) = self.prompt.shared_prefix {
+            let to_send = job.warmups.prefix_to_send(prefix, passed);
+            if to_send != Some(prefix) {
+                Arc::make_mut(&mut self.prompt).shared_prefix = to_send;
+            }
+        }
+        self
     }
 }
 
@@ -83,17 +97,66 @@ pub(super) fn returns_if_resendable(
     open.record_failure(error, job.pipeline.steps()[request.step].deadline, Instant::now())
 }
 
-/// Sends a request, before this function returns.
-pub(super) fn send(job: &Job, request: SentRequest) -> impl Future<Output = ReturnedRequest> + use<> {
+/// Sends a request, before this function returns, unless another request of the step is warming the provider's cache.
+/// Then it is sent later.
+pub(super) fn send(job: &Arc<Job>, request: SentRequest) -> impl Future<Output = ReturnedRequest> + use<> {
     let definition = &job.pipeline.steps()[request.step];
+    // A request that waits counts as open: when others fail, it shows that not all of them have been tried.
+    let open = job.gate.open_request(&definition.route, request_context(job, definition, false).item());
+    let Some(gate) = job.warmups.gate(request.step).filter(|_| request.prompt.shared_prefix.is_some()) else {
+        return Either::Left(send_passed(job, request, open, None));
+    };
+    if let Some(passed) = gate.try_pass() {
+        return Either::Left(send_passed(job, request, open, Some(passed)));
+    }
+    let job = job.clone();
+    let gate = gate.clone();
+    Either::Right(async move {
+        let waits_since = Instant::now();
+        let passed = tokio::select! {
+            biased;
+            () = job.stop.clone().wait() => return stopped_while_waiting(request, open),
+            passed = gate.pass() => passed,
+        };
+        // The wait does not count.
+        let deadline = request.deadline + waits_since.elapsed();
+        send_passed(&job, SentRequest { deadline, ..request }, open, Some(passed)).await
+    })
+}
+
+/// Sends a request that does not have to wait, before this function returns.
+fn send_passed(
+    job: &Job,
+    request: SentRequest,
+    open: Option<OpenRequest>,
+    passed: Option<PassedRequest>,
+) -> impl Future<Output = ReturnedRequest> + use<> {
+    let definition = &job.pipeline.steps()[request.step];
+    let request = request.with_prefix_to_send(job, passed.as_ref());
     let context = request_context(job, definition, false);
-    let item = context.item();
     let answered = router::send_request(&job.router, router_request(job, definition, &request, context));
-    let open = job.gate.open_request(&definition.route, item);
     async move {
         let outcome = answered.await;
+        finish_warmup(passed, &outcome);
         ReturnedRequest { request, outcome, open, resent: None, is_final: false }
     }
+}
+
+/// Records whether a request has filled or used the provider's cache.
+fn finish_warmup(passed: Option<PassedRequest>, outcome: &Result<Response, Box<RequestError>>) {
+    let Some(passed) = passed else { return };
+    let was_processed = match outcome {
+        Ok(_) => true,
+        // The provider reported tokens of a response that was not accepted.
+        Err(error) => error.attempts.0.iter().any(|attempt| attempt.usage.is_some()),
+    };
+    passed.finish(if was_processed { WarmupEnd::Processed } else { WarmupEnd::Failed });
+}
+
+/// Returns a request that was not sent, because the run stops.
+fn stopped_while_waiting(request: SentRequest, open: Option<OpenRequest>) -> ReturnedRequest {
+    let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
+    ReturnedRequest { request, outcome: Err(Box::new(failure.into())), open, resent: None, is_final: false }
 }
 
 /// Sends a request again, when it may be sent again.
@@ -105,6 +168,7 @@ pub(super) fn resend(
     let definition = &job.pipeline.steps()[request.step];
     let context = request_context(job, definition, true);
     let router_request = router_request(job, definition, &request, context);
+    let gate = job.warmups.gate(request.step).filter(|_| request.prompt.shared_prefix.is_some()).cloned();
     let router = job.router.clone();
     let stop = job.stop.clone();
     let time = definition.deadline;
@@ -127,18 +191,17 @@ pub(super) fn resend(
                 let outcome = Err(Box::new(RequestError { target, ..failure.into() }));
                 return ReturnedRequest { request, outcome, open, resent: None, is_final: true };
             }
-            None => {
-                let failure = Failure::new(Class::Cancelled, "the run stops, and the request waited");
-                let outcome = Err(Box::new(failure.into()));
-                return ReturnedRequest { request, outcome, open, resent: None, is_final: false };
-            }
+            None => return stopped_while_waiting(request, open),
         };
+        // The hold of a route depends on the requests that are sent again, so they do not wait for the cache.
+        let passed = gate.map(|gate| gate.pass_now());
         // The wait does not count.
         let router_request = router_request.with_deadline_at(Instant::now() + time);
         let outcome = router::send_request(&router, router_request).await;
         if let (Ok(_), Some(resent)) = (&outcome, &mut resent) {
             resent.mark_answered();
         }
+        finish_warmup(passed, &outcome);
         ReturnedRequest { request, outcome, open, resent, is_final: false }
     }
 }

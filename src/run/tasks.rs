@@ -44,7 +44,7 @@ impl RunSetup {
         let gathers = self.persistence.is_none() && self.window.is_none();
         let steps = self.pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let (abort_tx, aborted) = watch::channel(false);
-        let run = Run::new(self, demand_tx, records_tx, abort_tx, output.ordered);
+        let run = Run::new(self, demand_tx, records_tx, abort_tx, output.ordered, reader.known_items());
         (run, RunTasks { reader, output, persistence, steps, demand, records, aborted, gathers })
     }
 }

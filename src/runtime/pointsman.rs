@@ -18,7 +18,7 @@ use crate::diagnostics::Diagnostics;
 use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Snapshot, process_env};
-use crate::router::{Request, Router, RouterHandle};
+use crate::router::{EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
     Supervisor, Watchdog,
@@ -161,6 +161,35 @@ impl Pointsman {
     /// The failure that ended the request, with every attempt.
     pub async fn send(&self, request: Request) -> Result<Response, Box<RequestError>> {
         self.inner.requests.send(request).await
+    }
+
+    /// Sends a request for embeddings and returns one vector per input, as [`RouterHandle::embed`] does.
+    ///
+    /// ```
+    /// # #[cfg(feature = "server")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pointsman::{Config, EmbeddingRequest, Pointsman};
+    ///
+    /// let config = Config::from_toml("[provider.demo]\nbase_url = 'simulator'")?;
+    /// let pointsman = Pointsman::start_blocking(&config)?;
+    /// let request = EmbeddingRequest::new("default", ["low tide", "high tide"]).with_dimensions(256);
+    /// let embeddings = pointsman.runtime().block_on(pointsman.embed(request))?;
+    /// assert_eq!((embeddings.vectors.len(), embeddings.vectors[0].len()), (2, 256));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "server"))]
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// The failure that ended the request, with every attempt.
+    pub async fn embed(&self, request: EmbeddingRequest) -> Result<Embeddings, Box<RequestError>> {
+        self.inner.requests.embed(request).await
+    }
+
+    /// Sends a request and returns its answer as a stream, as [`RouterHandle::stream`] does.
+    pub fn stream(&self, request: Request) -> ResponseStream {
+        self.inner.requests.stream(request)
     }
 
     /// Returns a handle that sends requests, for tasks and actors. It does not keep Pointsman running.

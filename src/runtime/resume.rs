@@ -352,6 +352,8 @@ impl Pointsman {
                 reasoning_tags: settings.non_default_reasoning_tags(),
                 max_tokens: model.max_tokens.map(Into::into),
                 temperature: model.temperature,
+                drop_parameters: &settings.dialect.drop_parameters,
+                extra: model.extra.as_deref(),
             };
             let model_identity: Fingerprint = identity.fingerprint();
             let address = settings.base_url.clone();

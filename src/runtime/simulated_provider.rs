@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::config::{Config, ResolvedConfig};
 #[cfg(feature = "server")]
 use crate::simulator::{Simulator, Vendor};
-use crate::wire::Format;
+use crate::types::Format;
 
 use super::error::Error;
 use super::threads::Arbiters;
@@ -39,7 +39,7 @@ impl SimulatedProviders {
 
     pub(super) fn base_url(&self, format: Format) -> Option<String> {
         let vendor = match format {
-            Format::Openai => Vendor::OpenAi,
+            Format::Openai | Format::OpenaiResponses => Vendor::OpenAi,
             Format::Anthropic => Vendor::Anthropic,
             Format::Gemini => Vendor::Gemini,
         };

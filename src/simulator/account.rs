@@ -55,7 +55,7 @@ impl Account {
     /// Charges output tokens of an admitted call. They cannot be rejected, so the level of a bucket may become
     /// negative.
     pub(super) fn charge_output(&mut self, now: Instant, output: u64) {
-        let cost = Cost { requests: 0, input: 0, output };
+        let cost = Cost { requests: 0, input: 0, uncounted_input: 0, output };
         for bucket in self.buckets.iter_mut().flatten() {
             bucket.refill(now);
         }

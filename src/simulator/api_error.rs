@@ -164,7 +164,8 @@ impl ApiError {
             | FaultKind::Empty
             | FaultKind::Length
             | FaultKind::Refusal
-            | FaultKind::ErrorInStream => return None,
+            | FaultKind::ErrorInStream
+            | FaultKind::UnofferedToolCall => return None,
         })
     }
 }

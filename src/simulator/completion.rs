@@ -1,6 +1,8 @@
-//! Generates answers: one of the choices, JSON for the schema, or text. Text is marked as simulated.
+//! Generates answers: tool calls, one of the choices, JSON for the schema, or text. Text is marked as simulated.
 //!
 //! An answer depends only on the settings, the request and its random values.
+
+mod generated;
 
 use std::borrow::Cow;
 
@@ -9,74 +11,131 @@ use serde_json::{Value, json};
 
 use super::example::{self, ANSWER_PREFIX};
 use super::parsed_request::{AnswerFormat, Delivery, ParsedRequest, tokens};
+use super::reasoning::ReasoningRequest;
 use super::rng::{Purpose, RequestRng};
-use super::{FaultKind, Settings};
+use super::tool_settings::OfferedTool;
+use super::{Fault, FaultKind, Settings};
+
+pub(super) use generated::{Completion, Finish, GeneratedCall, GeneratedReasoning};
 
 /// Maximum number of words of the user message that the default answer repeats.
 const MAX_WORDS_IN_DEFAULT_ANSWER: usize = 24;
+/// Maximum number of words of the user message that the reasoning repeats.
+const MAX_WORDS_IN_REASONING: usize = 12;
 const REFUSAL_TEXT: &str = "I can't help with that request.";
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finish {
-    Stop,
-    /// `max_tokens` was reached.
-    Length,
-    /// The model refused. The text is its refusal.
-    Refusal,
-}
-
-/// A generated answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Completion {
-    pub(super) text: String,
-    pub(super) finish: Finish,
-    pub(super) output_tokens: u64,
-}
-
-impl Completion {
-    fn new(text: String, finish: Finish) -> Self {
-        let output_tokens = tokens(text.len());
-        Self { text, finish, output_tokens }
-    }
-}
+/// Name of the tool that an answer calls although the request does not offer it.
+const UNOFFERED_TOOL: &str = "simulated_unoffered_tool";
 
 /// Generates the answer to `request`. Applies `fault` if it affects the content.
 pub(super) fn generate(
     settings: &Settings,
     request: &ParsedRequest<'_>,
     request_rng: RequestRng,
-    fault: Option<FaultKind>,
+    fault: Option<&Fault>,
 ) -> Completion {
-    match fault {
+    let kind = fault.map(|fault| fault.kind);
+    match kind {
         Some(FaultKind::Refusal) => return Completion::new(REFUSAL_TEXT.to_owned(), Finish::Refusal),
         Some(FaultKind::Empty) => return Completion::new(String::new(), Finish::Stop),
         Some(FaultKind::WrongContent) => {
             return Completion::new(invalid_text(request, request_rng), Finish::Stop);
         }
+        Some(FaultKind::UnofferedToolCall) => {
+            let has_text = fault.and_then(|fault| fault.with_text).unwrap_or(false);
+            let text = if has_text { default_text(request, request.max_tokens) } else { String::new() };
+            return Completion::with_calls(text, vec![unoffered_call(request, request_rng)]);
+        }
         _ => {}
     }
+    if request.lacks_signature {
+        return Completion { output_tokens: 0, ..Completion::new(String::new(), Finish::MissingSignature) };
+    }
     let whole = valid_answer(settings, request, request_rng);
-    match fault {
-        Some(FaultKind::Length) => Completion::new(truncated(whole.text, 1, 2), Finish::Length),
-        Some(FaultKind::TruncatedJson) if request.delivery != Delivery::Full => {
-            Completion::new(truncated(whole.text, 2, 3), Finish::Stop)
+    match kind {
+        Some(FaultKind::Length) => {
+            Completion::new(truncated(whole.text, 1, 2), Finish::Length).with_reasoning(whole.reasoning)
+        }
+        Some(FaultKind::TruncatedJson) if request.delivery != Delivery::Full && whole.calls.is_empty() => {
+            Completion::new(truncated(whole.text, 2, 3), Finish::Stop).with_reasoning(whole.reasoning)
         }
         _ => whole,
     }
 }
 
 fn valid_answer(settings: &Settings, request: &ParsedRequest<'_>, request_rng: RequestRng) -> Completion {
+    let reasoning = request.reasoning.map(|asked| generate_reasoning(request, asked));
+    let reasoning_tokens = reasoning.as_ref().map_or(0, |reasoning| reasoning.tokens);
+    let limit = request.max_tokens.map(|limit| limit.saturating_sub(reasoning_tokens));
+    let calls = tool_calls(request, request_rng);
+    if !calls.is_empty() {
+        return Completion::with_calls(String::new(), calls).with_reasoning(reasoning);
+    }
     let mut rng = request_rng.for_purpose(Purpose::Content);
-    match &request.format {
-        AnswerFormat::Text => text_answer(settings, request, request_rng),
+    let answer = match &request.format {
+        AnswerFormat::Text => text_answer(settings, request, limit, request_rng),
         AnswerFormat::Choice(options) => {
             Completion::new(options[rng.usize(..options.len())].clone(), Finish::Stop)
         }
         AnswerFormat::Object | AnswerFormat::Schema(_) => {
             Completion::new(structured(request, &mut rng).to_string(), Finish::Stop)
         }
+    };
+    cut_at_stop(answer, &request.stop).with_reasoning(reasoning)
+}
+
+/// Cuts an answer before the first of the stop sequences, if one occurs.
+fn cut_at_stop(answer: Completion, stop: &[String]) -> Completion {
+    let found = stop.iter().filter(|stop| !stop.is_empty());
+    let found = found.filter_map(|stop| answer.text.find(stop.as_str()).map(|at| (at, stop)));
+    match found.min_by_key(|(at, _)| *at) {
+        Some((at, stop)) => Completion::new(answer.text[..at].to_owned(), Finish::StopSequence(stop.clone())),
+        None => answer,
     }
+}
+
+fn generate_reasoning(request: &ParsedRequest<'_>, asked: ReasoningRequest) -> GeneratedReasoning {
+    let text = if asked.shows_text {
+        let words: Vec<&str> = words(request).take(MAX_WORDS_IN_REASONING).collect();
+        format!("{ANSWER_PREFIX} thinking about: {}", words.join(" "))
+    } else {
+        String::new()
+    };
+    let max = request.max_tokens.map_or(u64::MAX, |limit| limit / 2);
+    GeneratedReasoning { text, tokens: asked.tokens.min(max), is_encrypted: asked.is_encrypted }
+}
+
+/// Returns the calls of the answer, with arguments that are valid for the tools' schemas.
+fn tool_calls(request: &ParsedRequest<'_>, request_rng: RequestRng) -> Vec<GeneratedCall> {
+    if request.conversation.ends_with_results() {
+        return Vec::new();
+    }
+    let mut rng = request_rng.for_purpose(Purpose::ToolCall);
+    let called = request.tools.called(request.conversation.last_user_message(), &mut rng);
+    let words: Vec<&str> = words(request).take(200).collect();
+    let call = |tool: &OfferedTool| {
+        let id = call_id(&mut rng);
+        let arguments = match example::example_from(&tool.schema, &words, &mut rng) {
+            Value::Object(arguments) => Value::Object(arguments).to_string(),
+            // A schema that does not say that the arguments are an object.
+            _ => "{}".to_owned(),
+        };
+        GeneratedCall { id, name: tool.name.clone(), arguments }
+    };
+    called.into_iter().map(call).collect()
+}
+
+fn call_id(rng: &mut Rng) -> String {
+    format!("{:016x}", rng.u64(..))
+}
+
+/// Returns a call of a tool that the request does not offer.
+fn unoffered_call(request: &ParsedRequest<'_>, request_rng: RequestRng) -> GeneratedCall {
+    let mut name = UNOFFERED_TOOL.to_owned();
+    while request.tools.find(&name).is_some() {
+        name.push('_');
+    }
+    let id = call_id(&mut request_rng.for_purpose(Purpose::ToolCall));
+    GeneratedCall { id, name, arguments: json!({ "simulated": true }).to_string() }
 }
 
 fn structured(request: &ParsedRequest<'_>, rng: &mut Rng) -> Value {
@@ -103,21 +162,31 @@ fn invalid_text(request: &ParsedRequest<'_>, request_rng: RequestRng) -> String 
     }
 }
 
-fn text_answer(settings: &Settings, request: &ParsedRequest<'_>, request_rng: RequestRng) -> Completion {
-    let Some(length) = settings.answer_tokens else {
-        // The default answer is shortened to `max_tokens`, so that it is never cut.
-        let mut text = ANSWER_PREFIX.to_owned();
-        for word in words(request).take(MAX_WORDS_IN_DEFAULT_ANSWER) {
-            if request.max_tokens.is_some_and(|limit| tokens(text.len() + 1 + word.len()) > limit) {
-                break;
-            }
-            text.push(' ');
-            text.push_str(word);
+/// Returns a short text of at most `limit` tokens, so that it is never cut.
+fn default_text(request: &ParsedRequest<'_>, limit: Option<u64>) -> String {
+    let mut text = ANSWER_PREFIX.to_owned();
+    for word in words(request).take(MAX_WORDS_IN_DEFAULT_ANSWER) {
+        if limit.is_some_and(|limit| tokens(text.len() + 1 + word.len()) > limit) {
+            break;
         }
-        return Completion::new(text, Finish::Stop);
+        text.push(' ');
+        text.push_str(word);
+    }
+    text
+}
+
+/// Generates a text of at most `limit` tokens.
+fn text_answer(
+    settings: &Settings,
+    request: &ParsedRequest<'_>,
+    limit: Option<u64>,
+    request_rng: RequestRng,
+) -> Completion {
+    let Some(length) = settings.answer_tokens else {
+        return Completion::new(default_text(request, limit), Finish::Stop);
     };
     let sampled = length.sample(&mut request_rng.for_purpose(Purpose::Length));
-    let output_tokens = request.max_tokens.map_or(sampled, |limit| sampled.min(limit.max(1)));
+    let output_tokens = limit.map_or(sampled, |limit| sampled.min(limit.max(1)));
     let finish = if output_tokens < sampled { Finish::Length } else { Finish::Stop };
     let mut completion = Completion::new(repeated_words(words(request), output_tokens as usize * 4), finish);
     // A cut before a long character may lose the last token, but the account is charged for it.
@@ -158,12 +227,29 @@ fn truncated(mut text: String, numerator: usize, denominator: usize) -> String {
 mod tests {
     use super::*;
     use crate::simulator::Length;
-    use crate::simulator::parsed_request::{Content, Conversation};
+    use crate::simulator::content::Content;
+    use crate::simulator::parsed_request::Conversation;
+    use crate::simulator::tool_settings::ToolSettings;
 
     fn request(text: &str, format: AnswerFormat, max_tokens: Option<u64>) -> ParsedRequest<'_> {
         let mut conversation = Conversation::default();
         conversation.push(Content::Text(Cow::Borrowed(text)), true);
-        ParsedRequest { model: "m".into(), delivery: Delivery::Full, conversation, max_tokens, format }
+        ParsedRequest {
+            model: "m".into(),
+            delivery: Delivery::Full,
+            conversation,
+            max_tokens,
+            format,
+            stop: Vec::new(),
+            tools: ToolSettings::default(),
+            reasoning: None,
+            lacks_signature: false,
+        }
+    }
+
+    fn wrong_content(request: &ParsedRequest<'_>) -> String {
+        let fault = Fault::new(FaultKind::WrongContent);
+        generate(&Settings::default(), request, request_rng(1), Some(&fault)).text
     }
 
     fn request_rng(request_hash: u64) -> RequestRng {
@@ -217,8 +303,7 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen, options);
-        let wrong =
-            generate(&Settings::default(), &request, request_rng(1), Some(FaultKind::WrongContent)).text;
+        let wrong = wrong_content(&request);
         assert!(!options.contains(&wrong));
     }
 
@@ -232,10 +317,35 @@ mod tests {
             json!({ "type": "integer" }),
         ] {
             let request = request("Which?", AnswerFormat::Schema(schema.clone()), None);
-            let wrong =
-                generate(&Settings::default(), &request, request_rng(1), Some(FaultKind::WrongContent)).text;
+            let wrong = wrong_content(&request);
             let value: Value = serde_json::from_str(&wrong).unwrap();
             assert!(!jsonschema::is_valid(&schema, &value), "{schema} {wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_before_its_first_stop_sequence() {
+        let stopped = ParsedRequest {
+            stop: vec!["Mr".to_owned(), "letter".to_owned()],
+            ..request("Summarise the letter of Mr Gray.", AnswerFormat::Text, None)
+        };
+        let completion = generate(&Settings::default(), &stopped, request_rng(1), None);
+        assert_eq!(completion.text, "[simulated] Summarise the ");
+        assert_eq!(completion.finish, Finish::StopSequence("letter".to_owned()));
+        assert_eq!(completion.output_tokens, tokens(completion.text.len()));
+    }
+
+    #[test]
+    fn reasoning_uses_at_most_half_of_the_limit_and_the_answer_the_rest() {
+        let asked = ReasoningRequest { tokens: 64, shows_text: true, is_encrypted: false };
+        let long = "word ".repeat(500);
+        for limit in [8, 20, 1_000] {
+            let reasoned =
+                ParsedRequest { reasoning: Some(asked), ..request(&long, AnswerFormat::Text, Some(limit)) };
+            let completion = generate(&Settings::default(), &reasoned, request_rng(1), None);
+            assert_eq!(completion.reasoning_tokens(), (limit / 2).min(64));
+            assert!(completion.output_tokens <= limit, "{} of {limit}", completion.output_tokens);
+            assert!(completion.reasoning.unwrap().text.starts_with("[simulated] thinking about: word"));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::prompt_cache::CacheUse;
 use super::{FaultKind, Vendor};
 
 /// Number of seconds in the history.
@@ -43,6 +44,19 @@ pub struct Counts {
     /// Charged output tokens. `limits.output_accounting` defines when they are charged; the default is as they are
     /// generated.
     pub output_tokens: u64,
+    /// Input tokens of admitted calls that were read from the prompt cache. This count and the next three are 0 unless
+    /// `prompt_cache` is set.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_read_tokens: u64,
+    /// Input tokens of admitted calls that were written to Anthropic's prompt cache. Other vendors count no writes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_tokens: u64,
+    /// Admitted calls that read tokens from the prompt cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_hits: u64,
+    /// Admitted calls with a prefix that the vendor caches, but that read no tokens from the prompt cache.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_misses: u64,
     /// Distinct prompts answered; `None` unless `track_prompts` is set.
     pub distinct_prompts: Option<u64>,
     /// Prompts answered more than once; `None` unless `track_prompts` is set.
@@ -89,6 +103,17 @@ impl Counts {
         self.record_output(second, output);
     }
 
+    /// Records what an admitted call reads from the prompt cache and writes to it.
+    pub(super) fn record_cache_use(&mut self, cache_use: &CacheUse) {
+        self.cache_read_tokens += cache_use.read;
+        self.cache_write_tokens += cache_use.written();
+        if cache_use.read > 0 {
+            self.cache_hits += 1;
+        } else if cache_use.is_cacheable {
+            self.cache_misses += 1;
+        }
+    }
+
     /// Records charged output tokens.
     pub(super) fn record_output(&mut self, second: u64, output: u64) {
         if output > 0 {
@@ -131,6 +156,11 @@ impl Counts {
         let newest = self.seconds.len() - 1;
         &mut self.seconds[newest]
     }
+}
+
+/// Counts of the prompt cache are omitted without it.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

@@ -48,15 +48,21 @@ impl EventStream {
         self.keep_events(self.tail);
     }
 
+    /// Returns the number of events that are left if the stream is truncated: the head and the first half of the
+    /// chunks, at least one, if there is one.
+    pub(super) fn truncated_len(&self) -> usize {
+        self.head + self.chunk_count().div_ceil(2)
+    }
+
     /// Keeps the head and the first half of the chunks (at least one, if there is one), then adds `event`.
     pub(super) fn truncate_with(&mut self, event: &[u8]) {
-        self.keep_events(self.head + self.chunk_count().div_ceil(2));
+        self.keep_events(self.truncated_len());
         self.push(|out| out.extend_from_slice(event));
     }
 
     /// Keeps the head and the first half of the chunks. With `mid_event` the last kept event is cut in its middle.
     pub(super) fn truncate(&mut self, mid_event: bool) {
-        self.keep_events(self.head + self.chunk_count().div_ceil(2));
+        self.keep_events(self.truncated_len());
         if mid_event && let Some(end) = self.ends.pop() {
             let start = self.ends.last().copied().unwrap_or(0);
             self.bytes.truncate(start + (end - start) / 2);

@@ -35,6 +35,9 @@ pub struct Fault {
     /// of the same name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<RetryAfter>,
+    /// Whether the answer also has text, for `unoffered_tool_call`. By default it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub with_text: Option<bool>,
     /// Applies only after the simulator has run this long.
     #[serde(serialize_with = "write_time", skip_serializing_if = "Option::is_none")]
     pub from: Option<Duration>,
@@ -73,6 +76,7 @@ struct Written {
     #[serde(default, deserialize_with = "time")]
     delay: Option<Duration>,
     retry_after: Option<RetryAfter>,
+    with_text: Option<bool>,
     #[serde(default, deserialize_with = "time")]
     from: Option<Duration>,
     #[serde(default, deserialize_with = "time")]
@@ -115,6 +119,7 @@ impl TryFrom<Written> for Fault {
             status,
             delay,
             retry_after,
+            with_text,
             from,
             until,
             vendor,
@@ -147,6 +152,10 @@ impl TryFrom<Written> for Fault {
                     .to_owned(),
             );
         }
+        if with_text.is_some() && kind != FaultKind::UnofferedToolCall {
+            return Err("this kind of fault has no `with_text`; remove it: only unoffered_tool_call has one"
+                .to_owned());
+        }
         if let (Some(from), Some(until)) = (from, until)
             && until <= from
         {
@@ -160,6 +169,7 @@ impl TryFrom<Written> for Fault {
             status,
             delay,
             retry_after,
+            with_text,
             from,
             until,
             vendor,
@@ -198,6 +208,7 @@ impl Fault {
             status: None,
             delay: None,
             retry_after: None,
+            with_text: None,
             from: None,
             until: None,
             vendor: None,
@@ -317,6 +328,7 @@ mod tests {
             ),
             (r#"{"kind":"cut","delay":"3s"}"#, "has no `delay`; remove it"),
             (r#"{"kind":"cut","retry_after":true}"#, "has no `retry_after`; remove it"),
+            (r#"{"kind":"cut","with_text":true}"#, "has no `with_text`; remove it"),
             (r#"{"kind":"cut","from":"3s","until":"2s"}"#, "not later than `from`; write a later time"),
             (r#"{"kind":"explode"}"#, "unknown variant"),
             (r#"{"kind":"cut","chance":0.5}"#, "unknown field"),

@@ -2,6 +2,8 @@
 //!
 //! All decisions are made before the first wait, so a client that disconnects early does not affect other calls.
 
+pub(super) mod embeddings;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +22,15 @@ use super::event_stream::EventStream;
 use super::fault::{FaultContext, select_fault};
 use super::gateway;
 use super::parsed_request::{AnswerFormat, Delivery, ParsedRequest, RequestHead};
+use super::prompt_cache::PromptToCache;
 use super::request_scope::{AccountId, RequestScope, Shared};
 use super::response_data::ResponseData;
 use super::rng::{Purpose, RequestRng, fingerprint, mix};
 use super::settings::OutputAccounting;
 use super::token_stream::TokenStream;
 use super::vendor_format;
-use super::{Fault, FaultKind, RetryAfter, Settings, Vendor};
+use super::wire_format::WireFormat;
+use super::{Fault, FaultKind, PromptCaching, RetryAfter, Settings, Vendor};
 
 /// Delay of `slow_first_token` if the fault sets none.
 const DEFAULT_FIRST_TOKEN_DELAY: Duration = Duration::from_secs(30);
@@ -45,7 +49,7 @@ const FIREWALL_PAGE: &str = "<!DOCTYPE html>\n<html lang=\"en-US\">\n<head>\n<ti
 
 /// A received API call.
 pub(super) struct IncomingCall<'a> {
-    pub(super) vendor: Vendor,
+    pub(super) wire_format: WireFormat,
     pub(super) head: RequestHead<'a>,
     pub(super) key: Option<&'a str>,
     pub(super) body: &'a [u8],
@@ -61,18 +65,28 @@ pub(super) async fn handle(
     let settings = shared.settings.load_full();
     let request_hash = fingerprint(call.body)
         ^ mix(fingerprint(call.head.model.unwrap_or_default().as_bytes())
-            ^ call.vendor as u64
+            ^ call.wire_format.hash_tag()
             ^ u64::from(call.head.stream));
-    let (scope, occurrence, elapsed) = shared.begin_request(call.vendor, request_hash, now);
+    let vendor = call.wire_format.vendor();
+    let (scope, occurrence, elapsed) = shared.begin_request(vendor, request_hash, now);
     let handler = CallHandler {
         settings: &settings,
-        vendor: call.vendor,
+        wire_format: call.wire_format,
+        vendor,
         key: call.key,
         request_rng: RequestRng::new(settings.seed, request_hash, occurrence),
         serial: shared.next_serial(),
         now,
     };
-    match handler.decide(&call, scope, occurrence, elapsed) {
+    perform(handler.decide(&call, scope, occurrence, elapsed), reset_switch).await
+}
+
+/// Answers a call as decided.
+async fn perform(
+    disposition: Disposition,
+    reset_switch: &ResetSwitch,
+) -> Result<Response<Body>, ConnectionAborted> {
+    match disposition {
         Disposition::Now(response) => Ok(response),
         Disposition::Delayed(send_at, response) => {
             tokio::time::sleep_until(send_at).await;
@@ -101,6 +115,7 @@ enum Disposition {
 /// Inputs of one call's response.
 struct CallHandler<'a> {
     settings: &'a Settings,
+    wire_format: WireFormat,
     vendor: Vendor,
     key: Option<&'a str>,
     request_rng: RequestRng,
@@ -116,8 +131,12 @@ impl CallHandler<'_> {
         occurrence: u32,
         elapsed: Duration,
     ) -> Disposition {
-        let request = match self.parse(call) {
-            Ok(request) => request,
+        let parsed = self.parse(call).and_then(|request| {
+            let prompt = self.prompt_to_cache(call, &request.model)?;
+            Ok((request, prompt))
+        });
+        let (request, prompt) = match parsed {
+            Ok(parsed) => parsed,
             Err(api_error) => {
                 return Disposition::Now(self.error_response(
                     scope,
@@ -148,19 +167,25 @@ impl CallHandler<'_> {
         if let Some(fault) = fault.filter(|fault| fault.kind.precedes_admission()) {
             return self.fault_before_admission(scope, fault, &request);
         }
-        let completion = generate(self.settings, &request, self.request_rng, fault.map(|fault| fault.kind));
+        let completion = generate(self.settings, &request, self.request_rng, fault);
         let input_tokens = request.conversation.tokens();
         let (charged_on_arrival, charged_as_written) = self.output_charges(&request, &completion);
-        let (limit_statuses, admission) = scope.admit(
-            self.account(&request.model),
-            Cost::for_call(input_tokens, charged_on_arrival),
-            self.now,
-        );
+        let cache_use = prompt.as_ref().map(|prompt| scope.look_up_prompt(prompt, self.now));
+        let cache_use = cache_use.unwrap_or_default();
+        let cost = Cost::for_call(input_tokens, charged_on_arrival);
+        let cost = match self.vendor {
+            Vendor::Anthropic => cost.with_uncounted_input(cache_use.read),
+            Vendor::OpenAi | Vendor::Gemini => cost,
+        };
+        let (limit_statuses, admission) = scope.admit(self.account(&request.model), cost, self.now);
         if let Err(rejection) = admission {
             let retry_hint =
                 self.retry_hint(self.settings.retry_after, rejection.wait.unwrap_or(Duration::from_secs(60)));
             let api_error = ApiError::rate_limited(rejection, &request.model, retry_hint);
             return Disposition::Now(self.error_response(scope, &api_error, None, &limit_statuses));
+        }
+        if let Some(prompt) = &prompt {
+            scope.use_prompt_cache(prompt, &cache_use, self.now, self.first_token_at(fault), self.serial);
         }
         if self.settings.track_prompts {
             scope.set_prompt(request.conversation.fingerprint());
@@ -171,6 +196,7 @@ impl CallHandler<'_> {
             model: &request.model,
             completion: &completion,
             input_tokens,
+            cache_use,
             serial: self.serial,
             created: created.as_second(),
         };
@@ -179,7 +205,7 @@ impl CallHandler<'_> {
         self.add_headers(&mut headers, &limit_statuses);
         match request.delivery {
             Delivery::Full => {
-                let body = vendor_format::render_response(self.vendor, &data);
+                let body = vendor_format::render_response(self.wire_format, &data);
                 self.full_response(scope, headers, body, fault)
             }
             Delivery::JsonArray => {
@@ -196,19 +222,53 @@ impl CallHandler<'_> {
     }
 
     fn parse<'a>(&self, call: &IncomingCall<'a>) -> Result<ParsedRequest<'a>, ApiError> {
-        if !self.settings.keys.is_empty() {
-            let key = call.key.ok_or(ApiError::MissingKey)?;
-            if !self.settings.keys.iter().any(|accepted| accepted == key) {
-                return Err(ApiError::InvalidKey { given: key.to_owned() });
-            }
-        }
-        let request = vendor_format::parse_request(self.vendor, &call.head, call.body, self.settings)?;
-        if !self.settings.models.is_empty()
-            && !self.settings.models.iter().any(|model| *model == request.model)
-        {
-            return Err(ApiError::ModelNotFound { model: request.model.into_owned() });
-        }
+        self.check_key(call.key)?;
+        let request = vendor_format::parse_request(self.wire_format, &call.head, call.body, self.settings)?;
+        self.check_model(&request.model)?;
         Ok(request)
+    }
+
+    fn check_key(&self, key: Option<&str>) -> Result<(), ApiError> {
+        if self.settings.keys.is_empty() {
+            return Ok(());
+        }
+        let key = key.ok_or(ApiError::MissingKey)?;
+        if !self.settings.keys.iter().any(|accepted| accepted == key) {
+            return Err(ApiError::InvalidKey { given: key.to_owned() });
+        }
+        Ok(())
+    }
+
+    fn check_model(&self, name: &str) -> Result<(), ApiError> {
+        if !self.settings.models.is_empty() && !self.settings.models.iter().any(|model| model == name) {
+            return Err(ApiError::ModelNotFound { model: name.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Returns the prompt with what decides about its caching; `None` without a prompt cache.
+    fn prompt_to_cache(
+        &self,
+        call: &IncomingCall<'_>,
+        model: &str,
+    ) -> Result<Option<PromptToCache>, ApiError> {
+        match self.settings.prompt_cache {
+            PromptCaching::Off => return Ok(None),
+            PromptCaching::Vendor => {}
+        }
+        let prompt = vendor_format::cacheable_prompt(self.wire_format, call.body)?;
+        let account = self.account(model);
+        let key = if self.settings.limits.shared_across_keys { 0 } else { account.key };
+        let vendor = fingerprint(self.vendor.as_str().as_bytes());
+        let owner = mix(mix(vendor ^ key) ^ account.model);
+        let min_tokens = self.settings.prompt_cache_min_tokens.get();
+        let hits_by_chance = self.request_rng.for_purpose(Purpose::PromptCache).bool();
+        Ok(Some(PromptToCache::new(prompt, owner, min_tokens, hits_by_chance)))
+    }
+
+    /// Returns when the first token is generated: in a stream, the time of its first chunk.
+    fn first_token_at(&self, fault: Option<&Fault>) -> Instant {
+        self.now + first_token_delay(fault) + self.settings.first_token.delay_within(self.latency())
     }
 
     fn account(&self, model: &str) -> AccountId {
@@ -387,14 +447,19 @@ impl CallHandler<'_> {
 
     fn event_stream(&self, data: &ResponseData<'_>, usage: bool, fault: Option<&Fault>) -> EventStream {
         let max_chunks = usize::try_from(self.settings.chunks.get()).unwrap_or(usize::MAX);
-        let mut events = vendor_format::render_stream(self.vendor, data, max_chunks, usage);
+        let mut events = vendor_format::render_stream(self.wire_format, data, max_chunks, usage);
         match fault.map(|fault| fault.kind) {
             Some(FaultKind::NoEnd) => events.drop_terminator(),
             Some(FaultKind::MalformedChunk) => {
                 events.corrupt_json(vendor_format::event_terminator(self.vendor))
             }
             Some(FaultKind::ErrorInStream) => {
-                events.truncate_with(&vendor_format::render_error_event(self.vendor, self.serial))
+                let events_before = events.truncated_len();
+                events.truncate_with(&vendor_format::render_error_event(
+                    self.wire_format,
+                    self.serial,
+                    events_before,
+                ));
             }
             _ => {}
         }

@@ -1,8 +1,12 @@
-//! Simulator of the HTTP APIs of OpenAI, Anthropic and Gemini, for use without an API key.
+//! Simulator of the HTTP APIs of OpenAI (chat completions, responses and embeddings), Anthropic and Gemini, for use
+//! without an API key.
 //!
 //! Responses, streams, headers and errors have each vendor's format. Latency, rate limits and faults are settings.
-//! Generated answers are marked as simulated. The simulator shares no code with the client side of the wire
-//! formats, so that each can test the other, and it opens no outgoing connection.
+//! Generated answers are marked as simulated. Messages can ask for an answer: `Answer with exactly one of: A, B` for
+//! one of the choices, `Call the tool A` or `Call the tools A, B and C` for calls of tools that the request offers.
+//!
+//! The simulator shares no code with the client side of the wire formats, so that each can test the other, and it opens
+//! no outgoing connection.
 
 mod account;
 mod anthropic;
@@ -10,9 +14,11 @@ mod api_error;
 mod body;
 mod completion;
 mod connection;
+mod content;
 mod counts;
 mod distribution;
 mod duplicates;
+mod embedding;
 mod event_stream;
 mod example;
 mod fault;
@@ -22,6 +28,9 @@ mod handler;
 mod merge;
 mod openai;
 mod parsed_request;
+mod prompt_cache;
+mod prompt_prefixes;
+mod reasoning;
 mod request_scope;
 mod response_data;
 mod rng;
@@ -30,8 +39,11 @@ mod server;
 mod settings;
 mod strict_schema;
 mod token_stream;
+mod tool_pairing;
+mod tool_settings;
 mod vendor;
 mod vendor_format;
+mod wire_format;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +52,7 @@ pub use counts::{Counts, SecondCounts};
 pub use distribution::{FirstToken, Latency, Length};
 pub use example::example;
 pub use fault::{Fault, FaultKind, RetryAfter};
+pub use prompt_cache::PromptCaching;
 pub use server::Simulator;
 pub use settings::{AccountLimits, BucketSize, Gateway, OutputAccounting, Settings};
 pub use vendor::Vendor;

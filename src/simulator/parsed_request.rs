@@ -3,16 +3,18 @@
 //! Strings are borrowed from the request body where JSON allows it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use http::HeaderMap;
-use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::content::{Content, ExchangePart};
+use super::reasoning::ReasoningRequest;
 use super::rng::{fingerprint, mix};
+use super::tool_settings::ToolSettings;
 
+/// Bytes of text that count as one token.
+pub(super) const BYTES_PER_TOKEN: usize = 4;
 /// Start of the line by which a prompt requests one of several options.
 const CHOICE_INSTRUCTION: &str = "Answer with exactly one of: ";
 
@@ -24,6 +26,14 @@ pub(super) struct ParsedRequest<'a> {
     pub(super) conversation: Conversation<'a>,
     pub(super) max_tokens: Option<u64>,
     pub(super) format: AnswerFormat,
+    /// Texts before which the answer ends.
+    pub(super) stop: Vec<String>,
+    pub(super) tools: ToolSettings,
+    /// `None` if the model does not reason.
+    pub(super) reasoning: Option<ReasoningRequest>,
+    /// Whether a tool call that the client sends back has lost its signature. Only Gemini answers such a request,
+    /// with a finish reason of its own.
+    pub(super) lacks_signature: bool,
 }
 
 /// The parts of a request besides its body that a format uses.
@@ -64,23 +74,59 @@ pub(super) struct Conversation<'a> {
     /// Media types of the documents.
     documents: Vec<Cow<'a, str>>,
     last_user_message: Range<usize>,
+    /// Bytes of tool definitions, tool calls and reasoning.
+    other_bytes: usize,
+    /// Whether the last message consists of results of tools.
+    ends_with_results: bool,
 }
 
 impl<'a> Conversation<'a> {
-    /// Adds a message. The answer is generated for the last message with `is_user`.
+    /// Adds a message. The answer is generated for the last message with `is_user` that has more than results of
+    /// tools.
     pub(super) fn push(&mut self, content: Content<'a>, is_user: bool) {
-        let start = self.texts.len();
+        let mut start = self.texts.len();
+        let mut has_results = false;
         match content {
             Content::Empty => {}
             Content::Text(text) => self.texts.push(text),
-            Content::Parts(texts, documents) => {
-                self.texts.extend(texts);
-                self.documents.extend(documents);
+            Content::Parts(parts) => {
+                for (_, part) in parts.exchange {
+                    has_results |= matches!(part, ExchangePart::Result { .. });
+                    self.push_exchange(part);
+                }
+                start = self.texts.len();
+                self.texts.extend(parts.texts);
+                self.documents.extend(parts.documents);
             }
         }
-        if is_user {
+        self.ends_with_results = has_results && self.texts.len() == start;
+        if is_user && !self.ends_with_results {
             self.last_user_message = start..self.texts.len();
         }
+    }
+
+    fn push_exchange(&mut self, part: ExchangePart<'a>) {
+        match part {
+            ExchangePart::Call { bytes, .. } => self.add_bytes(bytes),
+            ExchangePart::Result { texts, .. } => self.texts.extend(texts.into_iter().map(Cow::Owned)),
+            ExchangePart::Reasoning { text, .. } => self.add_bytes(text.len()),
+        }
+    }
+
+    /// Adds a message that is the result of a tool.
+    pub(super) fn push_result(&mut self, content: Content<'a>) {
+        self.push(content, false);
+        self.ends_with_results = true;
+    }
+
+    /// Adds bytes of JSON that are input but no text: tool definitions and tool calls.
+    pub(super) fn add_bytes(&mut self, bytes: usize) {
+        self.other_bytes += bytes;
+    }
+
+    /// Returns whether the last message consists of results of tools.
+    pub(super) fn ends_with_results(&self) -> bool {
+        self.ends_with_results
     }
 
     /// Returns the media type of the first document that the vendor does not support.
@@ -95,7 +141,7 @@ impl<'a> Conversation<'a> {
 
     /// Returns the number of input tokens.
     pub(super) fn tokens(&self) -> u64 {
-        tokens(self.texts.iter().map(|text| text.len()).sum())
+        tokens(self.texts.iter().map(|text| text.len()).sum::<usize>() + self.other_bytes)
     }
 
     /// Returns whether any message contains `text`.
@@ -120,137 +166,7 @@ impl<'a> Conversation<'a> {
 
 /// Returns the number of tokens of a text of `bytes` bytes. The simulator counts 4 bytes as one token.
 pub(super) fn tokens(bytes: usize) -> u64 {
-    (bytes as u64).div_ceil(4).max(1)
-}
-
-/// Content of one message: a string, or the texts of its parts and the media types of its documents.
-#[derive(Debug, Default)]
-pub(super) enum Content<'a> {
-    #[default]
-    Empty,
-    Text(Cow<'a, str>),
-    Parts(Vec<Cow<'a, str>>, Vec<Cow<'a, str>>),
-}
-
-impl Content<'_> {
-    /// Returns whether the content is missing or null. A list of parts without text is not empty.
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
-
-/// A string that is borrowed if possible. serde does not borrow an `Option<Cow<str>>`: its `borrow` supports only
-/// a plain `Cow`.
-#[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default)]
-    text: Option<Text<'a>>,
-    #[serde(rename = "type", borrow, default)]
-    kind: Cow<'a, str>,
-    /// Anthropic.
-    #[serde(borrow, default)]
-    source: Option<Source<'a>>,
-    /// OpenAI.
-    #[serde(borrow, default)]
-    file: Option<File<'a>>,
-    /// Gemini.
-    #[serde(rename = "inlineData", alias = "inline_data", borrow, default)]
-    inline_data: Option<InlineData<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Source<'a> {
-    #[serde(rename = "type", borrow, default)]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    media_type: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct File<'a> {
-    #[serde(borrow, default)]
-    file_data: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct InlineData<'a> {
-    #[serde(rename = "mimeType", alias = "mime_type", borrow, default)]
-    mime_type: Cow<'a, str>,
-}
-
-impl<'a> Part<'a> {
-    /// Returns the media type of the document in this part, if it is sent as a file.
-    fn document(self) -> Option<Cow<'a, str>> {
-        if let Some(source) = self.source {
-            return (self.kind == "document" && source.kind == "base64").then_some(source.media_type);
-        }
-        let media_type_of_url =
-            |url: &str| url.strip_prefix("data:").and_then(|rest| rest.split(';').next()).map(str::to_owned);
-        let media_type_of_file =
-            self.file.map(|file| Cow::Owned(media_type_of_url(&file.file_data).unwrap_or_default()));
-        media_type_of_file.or(self.inline_data.map(|data| data.mime_type))
-    }
-}
-
-/// Collects the texts of parts and the media types of their documents.
-fn collect_parts<'a>(parts: impl Iterator<Item = Part<'a>>) -> Content<'a> {
-    let mut texts = Vec::new();
-    let mut documents = Vec::new();
-    for mut part in parts {
-        texts.extend(part.text.take().map(|text| text.0));
-        documents.extend(part.document());
-    }
-    Content::Parts(texts, documents)
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ContentVisitor)
-    }
-}
-
-struct ContentVisitor;
-
-impl<'de> Visitor<'de> for ContentVisitor {
-    type Value = Content<'de>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a string or an array of parts")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Content::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Content::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Content::Empty)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(part) = parts.next_element::<Part<'de>>()? {
-            all.push(part);
-        }
-        Ok(collect_parts(all.into_iter()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        // Gemini's `systemInstruction` is an object with parts.
-        #[derive(Deserialize)]
-        struct Parts<'a> {
-            #[serde(borrow)]
-            parts: Vec<Part<'a>>,
-        }
-        let holder = Parts::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-        Ok(collect_parts(holder.parts.into_iter()))
-    }
+    (bytes as u64).div_ceil(BYTES_PER_TOKEN as u64).max(1)
 }
 
 #[cfg(test)]
@@ -263,20 +179,6 @@ mod tests {
             conversation.push(Content::Text(Cow::Borrowed(text)), true);
         }
         conversation
-    }
-
-    #[test]
-    fn content_is_a_string_or_parts_and_unescaped_strings_are_borrowed() {
-        let parse = |json| serde_json::from_str::<Content<'_>>(json).unwrap();
-        assert!(matches!(parse(r#""plain""#), Content::Text(Cow::Borrowed("plain"))));
-        assert!(matches!(parse(r#""with \"quotes\"""#), Content::Text(Cow::Owned(_))));
-        let parts = r#"[{"type":"text","text":"a"},{"type":"image","source":{}},{"text":"b"}]"#;
-        let Content::Parts(texts, _) = parse(parts) else { panic!() };
-        assert_eq!(texts, ["a", "b"]);
-        let Content::Parts(texts, _) = parse(r#"{"parts":[{"text":"c"}]}"#) else { panic!() };
-        assert_eq!(texts, ["c"]);
-        assert!(parse("null").is_empty());
-        assert!(serde_json::from_str::<Content<'_>>("5").is_err());
     }
 
     #[test]
@@ -295,5 +197,23 @@ mod tests {
     fn four_bytes_are_one_token_rounded_up() {
         assert_eq!([0, 1, 4, 5, 8].map(tokens), [1, 1, 1, 2, 2]);
         assert_eq!(conversation(&["abcd", "efghi"]).tokens(), 3);
+    }
+
+    #[test]
+    fn a_message_that_consists_of_results_is_no_user_message() {
+        fn parse(json: &str) -> Content<'_> {
+            serde_json::from_str(json).unwrap()
+        }
+        let result = r#"{"type":"tool_result","tool_use_id":"a","content":"found"}"#;
+        let only_result = format!("[{result}]");
+        let with_text = format!(r#"[{result},{{"type":"text","text":"And now?"}}]"#);
+        let mut conversation = conversation(&["Hello"]);
+        conversation.push(parse(&only_result), true);
+        assert!(conversation.ends_with_results() && conversation.contains("found"));
+        assert_eq!(conversation.last_user_message(), ["Hello"]);
+        conversation.push(parse(&with_text), true);
+        assert!(!conversation.ends_with_results());
+        assert_eq!(conversation.last_user_message(), ["And now?"]);
+        assert_eq!(conversation.tokens(), tokens("Hellofoundfound".len() + "And now?".len()));
     }
 }

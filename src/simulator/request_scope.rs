@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Cost, LimitStatuses, Rejection};
 use super::duplicates::{AnsweredPrompts, DuplicateCounter};
+use super::prompt_cache::{CacheUse, CacheWrite, PromptCache, PromptToCache};
 use super::rng::mix;
 use super::token_stream::TokenStream;
 use super::{AccountLimits, Counts, FaultKind, Settings, Vendor};
@@ -32,6 +33,7 @@ struct State {
     duplicates: DuplicateCounter,
     answered_prompts: AnsweredPrompts,
     accounts: HashMap<AccountId, Account>,
+    prompt_cache: PromptCache,
 }
 
 /// Account whose limits a call is charged to.
@@ -61,6 +63,7 @@ impl State {
             duplicates: DuplicateCounter::default(),
             answered_prompts: AnsweredPrompts::default(),
             accounts: HashMap::new(),
+            prompt_cache: PromptCache::default(),
         }
     }
 
@@ -115,8 +118,8 @@ impl Shared {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Resets counts, clock, repetitions and accounts to the initial state. Calls in flight and connections
-    /// continue.
+    /// Resets counts, clock, repetitions, accounts and the prompt cache to the initial state. Calls in flight and
+    /// connections continue.
     pub(super) fn reset(&self) {
         let mut state = self.state();
         let Counts { in_flight, connections, .. } = state.counts;
@@ -172,6 +175,7 @@ impl Shared {
                 token_stream: TokenStream::empty(now),
                 has_failed: false,
                 prompt: None,
+                cache_write: None,
                 finished: false,
             },
             occurrence,
@@ -201,6 +205,8 @@ pub(super) struct RequestScope {
     /// Whether the response is an error or contains a fault.
     has_failed: bool,
     prompt: Option<u64>,
+    /// What the response writes to the prompt cache when it begins.
+    cache_write: Option<CacheWrite>,
     finished: bool,
 }
 
@@ -241,6 +247,25 @@ impl RequestScope {
             Err(_) => state.counts.record_rejected(second),
         }
         (limit_statuses, admission)
+    }
+
+    /// Returns what the call reads from the prompt cache and writes to it, if it is admitted.
+    pub(super) fn look_up_prompt(&self, prompt: &PromptToCache, now: Instant) -> CacheUse {
+        self.shared.state().prompt_cache.look_up(prompt, now)
+    }
+
+    /// Refreshes what the admitted call reads from the prompt cache, and writes to it when the response begins.
+    pub(super) fn use_prompt_cache(
+        &mut self,
+        prompt: &PromptToCache,
+        cache_use: &CacheUse,
+        now: Instant,
+        begins_at: Instant,
+        serial: u64,
+    ) {
+        let mut state = self.shared.state();
+        state.counts.record_cache_use(cache_use);
+        self.cache_write = Some(state.prompt_cache.use_prompt(prompt, now, begins_at, serial));
     }
 
     /// Records the status of the response and its fault, if any.
@@ -285,6 +310,9 @@ impl Drop for RequestScope {
             if self.finished { self.token_stream.take_rest() } else { self.token_stream.take_until(now) };
         let mut state = self.shared.state();
         state.charge_output(self.account, output, now);
+        if let Some(write) = self.cache_write {
+            state.prompt_cache.cancel(write, now);
+        }
         state.counts.in_flight = state.counts.in_flight.saturating_sub(1);
         match (self.finished, self.has_failed) {
             (true, false) => {

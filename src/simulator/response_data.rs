@@ -3,13 +3,16 @@
 use http::HeaderValue;
 
 use super::completion::Completion;
+use super::prompt_cache::CacheUse;
 
 /// Data of a successful response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResponseData<'a> {
     pub(super) model: &'a str,
     pub(super) completion: &'a Completion,
+    /// With those that the prompt cache reads or writes.
     pub(super) input_tokens: u64,
+    pub(super) cache_use: CacheUse,
     /// Unique to the response.
     pub(super) serial: u64,
     /// Seconds since 1970.

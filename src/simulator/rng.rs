@@ -38,6 +38,8 @@ pub(super) enum Purpose {
     Fault,
     Content,
     RetryAfter,
+    ToolCall,
+    PromptCache,
 }
 
 /// Random values of one request.

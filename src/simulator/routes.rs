@@ -12,10 +12,13 @@ use hyper::body::Incoming;
 use super::api_error::ApiError;
 use super::body::{Body, ConnectionAborted};
 use super::connection::ResetSwitch;
+use super::embedding::EmbeddingApi;
+use super::handler::embeddings::{EmbeddingCall, handle_embeddings};
 use super::handler::{IncomingCall, handle, http_response};
 use super::parsed_request::RequestHead;
 use super::request_scope::Shared;
 use super::vendor_format;
+use super::wire_format::WireFormat;
 use super::{Settings, Vendor, gemini};
 
 /// Maximum size of a request body.
@@ -27,9 +30,14 @@ const JSON: &str = "application/json";
 enum Endpoint<'a> {
     /// A model's completion. In Gemini's API the path contains the model and selects streaming.
     Completion {
-        vendor: Vendor,
+        wire_format: WireFormat,
         model: Option<&'a str>,
         stream: bool,
+    },
+    /// Embeddings. In Gemini's API the path contains the model.
+    Embeddings {
+        api: EmbeddingApi,
+        model: Option<&'a str>,
     },
     Models {
         gemini: bool,
@@ -41,10 +49,16 @@ enum Endpoint<'a> {
 }
 
 fn endpoint(path: &str) -> Endpoint<'_> {
-    let completion = |vendor| Endpoint::Completion { vendor, model: None, stream: false };
+    let completion = |wire_format| Endpoint::Completion { wire_format, model: None, stream: false };
+    let gemini =
+        |model, stream| Endpoint::Completion { wire_format: WireFormat::Gemini, model: Some(model), stream };
     match path {
-        "/v1/chat/completions" | "/chat/completions" => return completion(Vendor::OpenAi),
-        "/v1/messages" => return completion(Vendor::Anthropic),
+        "/v1/chat/completions" | "/chat/completions" => return completion(WireFormat::OpenAiChat),
+        "/v1/responses" | "/responses" => return completion(WireFormat::OpenAiResponses),
+        "/v1/messages" => return completion(WireFormat::Anthropic),
+        "/v1/embeddings" | "/embeddings" => {
+            return Endpoint::Embeddings { api: EmbeddingApi::OpenAi, model: None };
+        }
         "/v1/models" | "/models" => return Endpoint::Models { gemini: false },
         "/v1beta/models" => return Endpoint::Models { gemini: true },
         "/simulator/counts" => return Endpoint::Counts,
@@ -54,11 +68,13 @@ fn endpoint(path: &str) -> Endpoint<'_> {
     }
     let action = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"));
     match action.and_then(|action| action.rsplit_once(':')) {
-        Some((model, "generateContent")) => {
-            Endpoint::Completion { vendor: Vendor::Gemini, model: Some(model), stream: false }
+        Some((model, "generateContent")) => gemini(model, false),
+        Some((model, "streamGenerateContent")) => gemini(model, true),
+        Some((model, "embedContent")) => {
+            Endpoint::Embeddings { api: EmbeddingApi::GeminiOne, model: Some(model) }
         }
-        Some((model, "streamGenerateContent")) => {
-            Endpoint::Completion { vendor: Vendor::Gemini, model: Some(model), stream: true }
+        Some((model, "batchEmbedContents")) => {
+            Endpoint::Embeddings { api: EmbeddingApi::GeminiBatch, model: Some(model) }
         }
         _ => Endpoint::Unknown,
     }
@@ -92,17 +108,24 @@ pub(super) async fn serve(
         Err(_) => return Err(ConnectionAborted),
     };
     match (endpoint(path), &head.method, body) {
-        (Endpoint::Completion { vendor, model, stream }, &Method::POST, Some(body)) => {
+        (Endpoint::Completion { wire_format, model, stream }, &Method::POST, Some(body)) => {
             let call = IncomingCall {
-                vendor,
+                wire_format,
                 head: RequestHead { headers: &head.headers, query, model, stream },
                 key: api_key(&head.headers, query),
                 body: &body,
             };
             handle(&shared, &reset_switch, call).await
         }
-        (Endpoint::Completion { vendor, .. }, &Method::POST, None) => {
-            Ok(error_response(&shared, vendor, &ApiError::RequestTooLarge))
+        (Endpoint::Completion { wire_format, .. }, &Method::POST, None) => {
+            Ok(error_response(&shared, wire_format.vendor(), &ApiError::RequestTooLarge))
+        }
+        (Endpoint::Embeddings { api, model }, &Method::POST, Some(body)) => {
+            let key = api_key(&head.headers, query);
+            handle_embeddings(&shared, &reset_switch, EmbeddingCall { api, model, key, body: &body }).await
+        }
+        (Endpoint::Embeddings { api, .. }, &Method::POST, None) => {
+            Ok(error_response(&shared, api.vendor(), &ApiError::RequestTooLarge))
         }
         (Endpoint::Models { gemini }, &Method::GET, _) => {
             let vendor = infer_vendor(&head.headers, query, gemini);
@@ -195,14 +218,29 @@ mod tests {
 
     #[test]
     fn paths_are_mapped_to_endpoints() {
-        let gemini =
-            |model, stream| Endpoint::Completion { vendor: Vendor::Gemini, model: Some(model), stream };
+        let gemini = |model, stream| Endpoint::Completion {
+            wire_format: WireFormat::Gemini,
+            model: Some(model),
+            stream,
+        };
         assert_eq!(
             endpoint("/v1beta/models/gemini-3.8-flash:generateContent"),
             gemini("gemini-3.8-flash", false)
         );
+        for path in ["/v1/responses", "/responses"] {
+            let wire_format = WireFormat::OpenAiResponses;
+            assert_eq!(endpoint(path), Endpoint::Completion { wire_format, model: None, stream: false });
+        }
         assert_eq!(endpoint("/v1/models/g:streamGenerateContent"), gemini("g", true));
         assert_eq!(endpoint("/v1/models/g:countTokens"), Endpoint::Unknown);
+        let embeddings = |api, model| Endpoint::Embeddings { api, model };
+        for path in ["/v1/embeddings", "/embeddings"] {
+            assert_eq!(endpoint(path), embeddings(EmbeddingApi::OpenAi, None));
+        }
+        let one = embeddings(EmbeddingApi::GeminiOne, Some("g"));
+        assert_eq!(endpoint("/v1beta/models/g:embedContent"), one);
+        let batch = embeddings(EmbeddingApi::GeminiBatch, Some("g"));
+        assert_eq!(endpoint("/v1beta/models/g:batchEmbedContents"), batch);
         assert_eq!(endpoint("/v1/models"), Endpoint::Models { gemini: false });
         assert_eq!(endpoint("/"), Endpoint::Unknown);
     }

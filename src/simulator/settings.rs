@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::duration;
 
-use super::{Fault, FirstToken, Latency, Length, RetryAfter};
+use super::{Fault, FirstToken, Latency, Length, PromptCaching, RetryAfter};
+
+/// Minimum tokens of a cached prompt if the settings set none.
+const DEFAULT_PROMPT_CACHE_MIN_TOKENS: NonZeroU64 = NonZeroU64::MIN.saturating_add(1_023);
 
 /// Behavior of the simulator. By default it answers every request at once with a short text, without limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,12 @@ pub struct Settings {
     pub refused_parameters: Vec<String>,
     /// Whether schemas must follow the vendor's rules, such as `additionalProperties: false`.
     pub strict_schemas: bool,
+    /// Whether prompts are cached by the rules of the vendor (`"vendor"`) or not (`"off"`). A prompt is in the cache
+    /// from the first token of the response on. A response without streaming has its first token when its stream would
+    /// have it.
+    pub prompt_cache: PromptCaching,
+    /// Minimum tokens of a cached prompt, of every model.
+    pub prompt_cache_min_tokens: NonZeroU64,
     /// Whether to count distinct prompts, and prompts answered more than once. Costs about 16 bytes per prompt.
     pub track_prompts: bool,
 }
@@ -73,6 +82,8 @@ impl Default for Settings {
             models: Vec::new(),
             refused_parameters: Vec::new(),
             strict_schemas: true,
+            prompt_cache: PromptCaching::Off,
+            prompt_cache_min_tokens: DEFAULT_PROMPT_CACHE_MIN_TOKENS,
             track_prompts: false,
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Vendor {
-    /// OpenAI's chat completions.
+    /// OpenAI's chat completions and responses.
     #[serde(rename = "openai")]
     OpenAi,
     /// Anthropic's messages.

@@ -1,4 +1,4 @@
-//! Dispatch to the vendors' wire formats.
+//! Dispatch to the vendors and their wire formats.
 
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -8,43 +8,58 @@ use super::api_error::ApiError;
 use super::event_stream::EventStream;
 use super::example::ANSWER_PREFIX;
 use super::parsed_request::{ParsedRequest, RequestHead};
+use super::prompt_prefixes::CacheablePrompt;
 use super::response_data::{ErrorResponse, ResponseData};
+use super::wire_format::WireFormat;
 use super::{Settings, Vendor, anthropic, gemini, openai};
 
-/// Parses a request in the format of `vendor`.
+/// Parses a request in this format.
 pub(super) fn parse_request<'a>(
-    vendor: Vendor,
+    wire_format: WireFormat,
     head: &RequestHead<'a>,
     body: &'a [u8],
     settings: &Settings,
 ) -> Result<ParsedRequest<'a>, ApiError> {
-    match vendor {
-        Vendor::OpenAi => openai::parse_request(body, settings),
-        Vendor::Anthropic => anthropic::parse_request(head, body, settings),
-        Vendor::Gemini => gemini::parse_request(head, body, settings),
+    match wire_format {
+        WireFormat::OpenAiChat => openai::parse_chat_request(body, settings),
+        WireFormat::OpenAiResponses => openai::parse_responses_request(body, settings),
+        WireFormat::Anthropic => anthropic::parse_request(head, body, settings),
+        WireFormat::Gemini => gemini::parse_request(head, body, settings),
+    }
+}
+
+/// Returns the prefixes that the vendor may cache, of a valid request in this format.
+pub(super) fn cacheable_prompt(wire_format: WireFormat, body: &[u8]) -> Result<CacheablePrompt, ApiError> {
+    match wire_format {
+        WireFormat::OpenAiChat => Ok(openai::cacheable_chat_prompt(body)),
+        WireFormat::OpenAiResponses => Ok(openai::cacheable_responses_prompt(body)),
+        WireFormat::Anthropic => anthropic::cacheable_prompt(body),
+        WireFormat::Gemini => Ok(gemini::cacheable_prompt(body)),
     }
 }
 
 /// Renders a response without streaming.
-pub(super) fn render_response(vendor: Vendor, data: &ResponseData<'_>) -> Vec<u8> {
-    match vendor {
-        Vendor::OpenAi => openai::render_response(data),
-        Vendor::Anthropic => anthropic::render_response(data),
-        Vendor::Gemini => gemini::render_response(data),
+pub(super) fn render_response(wire_format: WireFormat, data: &ResponseData<'_>) -> Vec<u8> {
+    match wire_format {
+        WireFormat::OpenAiChat => openai::render_chat_response(data),
+        WireFormat::OpenAiResponses => openai::render_responses_response(data),
+        WireFormat::Anthropic => anthropic::render_response(data),
+        WireFormat::Gemini => gemini::render_response(data),
     }
 }
 
 /// Renders a stream of at most `max_chunks` text chunks.
 pub(super) fn render_stream(
-    vendor: Vendor,
+    wire_format: WireFormat,
     data: &ResponseData<'_>,
     max_chunks: usize,
     usage: bool,
 ) -> EventStream {
-    match vendor {
-        Vendor::OpenAi => openai::render_stream(data, max_chunks, usage),
-        Vendor::Anthropic => anthropic::render_stream(data, max_chunks),
-        Vendor::Gemini => gemini::render_stream(data, max_chunks),
+    match wire_format {
+        WireFormat::OpenAiChat => openai::render_chat_stream(data, max_chunks, usage),
+        WireFormat::OpenAiResponses => openai::render_responses_stream(data, max_chunks),
+        WireFormat::Anthropic => anthropic::render_stream(data, max_chunks),
+        WireFormat::Gemini => gemini::render_stream(data, max_chunks),
     }
 }
 
@@ -57,15 +72,16 @@ pub(super) fn render_error(vendor: Vendor, api_error: &ApiError, serial: u64) ->
     }
 }
 
-/// Renders an error event within a stream.
-pub(super) fn render_error_event(vendor: Vendor, serial: u64) -> Vec<u8> {
-    let event = match vendor {
-        Vendor::OpenAi => openai::render_error(&ApiError::ServerError { status: 500 }).1,
-        Vendor::Anthropic => anthropic::render_error(&ApiError::Overloaded { status: None }, serial).1,
-        Vendor::Gemini => gemini::render_error(&ApiError::Overloaded { status: None }).1,
+/// Renders an error event within a stream, after this number of other events.
+pub(super) fn render_error_event(wire_format: WireFormat, serial: u64, events_before: usize) -> Vec<u8> {
+    let event = match wire_format {
+        WireFormat::OpenAiChat => openai::render_error(&ApiError::ServerError { status: 500 }).1,
+        WireFormat::OpenAiResponses => return openai::render_responses_error_event(events_before),
+        WireFormat::Anthropic => anthropic::render_error(&ApiError::Overloaded { status: None }, serial).1,
+        WireFormat::Gemini => gemini::render_error(&ApiError::Overloaded { status: None }).1,
     };
-    let name: &[u8] = if vendor == Vendor::Anthropic { b"event: error\n" } else { b"" };
-    [name, b"data: ", &event, event_terminator(vendor)].concat()
+    let name: &[u8] = if wire_format == WireFormat::Anthropic { b"event: error\n" } else { b"" };
+    [name, b"data: ", &event, event_terminator(wire_format.vendor())].concat()
 }
 
 /// Returns the end of an event.

@@ -3,6 +3,7 @@
 //! The names and meanings of the fields are a compatibility promise to readers of the files. Plain data;
 //! nothing here writes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -141,6 +142,9 @@ pub struct StepLine {
     pub error: Option<StepError>,
     /// Unusual facts about its attempts, each once; usually empty.
     pub notes: Vec<String>,
+    /// The reasoning of the answer. Left out if the step has no `keep_reasoning`, or the provider showed none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Arc<str>>,
 }
 
 /// Why a step failed.
@@ -169,6 +173,7 @@ impl StepLine {
             duration: Duration::ZERO,
             error: None,
             notes: Vec::new(),
+            reasoning: None,
         }
     }
 
@@ -178,13 +183,14 @@ impl StepLine {
         Self { status: StepStatus::Completed, simulated, ..Self::of(attempts) }
     }
 
-    /// Sets the attempt that gave the answer.
+    /// Sets the attempt that gave the answer, and its reasoning.
     #[must_use]
     #[doc(hidden)]
     pub fn answered_by(mut self, attempt: &Attempt) -> Self {
         self.provider = Some(attempt.target.provider.clone());
         self.model = Some(attempt.target.model.clone());
         self.key.clone_from(&attempt.key);
+        self.reasoning.clone_from(&attempt.reasoning);
         self
     }
 

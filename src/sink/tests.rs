@@ -30,6 +30,8 @@ fn attempt(target: &str, outcome: Outcome) -> Attempt {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        cache_savings: None,
+        reasoning: None,
         outcome,
     }
 }

@@ -18,6 +18,8 @@ pub struct Reader {
     name: String,
     from: Receiver<Message>,
     total: Option<u64>,
+    /// Whether `total` is a number of values.
+    has_values: bool,
     position: u64,
     items: u64,
     ended: bool,
@@ -28,6 +30,7 @@ impl Source {
     #[doc(hidden)]
     pub fn read(self) -> Result<Reader, Error> {
         let Self { name, input, total, limits, check, opened_file, .. } = self;
+        let has_values = matches!(input, Input::Values(_));
         let (to, from) = channel(limits.ahead.max(1), limits.ahead_bytes);
         let mut ingest = Ingest::new(name.clone(), check, to);
         let work = move || {
@@ -40,7 +43,7 @@ impl Source {
         };
         let thread = thread::Builder::new().name("source".into()).spawn(work);
         thread.map_err(|source| Error::Thread { name: name.clone(), source })?;
-        Ok(Reader { name, from, total, position: 0, items: 0, ended: false })
+        Ok(Reader { name, from, total, has_values, position: 0, items: 0, ended: false })
     }
 }
 
@@ -68,6 +71,11 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// Returns how many entries the input has, if that is known before it is read.
+    pub(crate) fn known_items(&self) -> Option<u64> {
+        self.total.filter(|_| self.has_values)
     }
 
     /// Returns the fraction of the input that was received, from 0 to 1; `None` if its size is not known.

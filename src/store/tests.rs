@@ -50,6 +50,8 @@ fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        cache_savings: None,
+        reasoning: None,
         outcome,
     }
 }
@@ -525,7 +527,8 @@ async fn an_answer_that_was_recalled_is_read_from_the_session_that_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let run = begun(&store).await;
-    let first = answered("category", json!({ "a": [1, "é"] }));
+    let mut first = answered("category", json!({ "a": [1, "é"] }));
+    first.attempts.set_reasoning("It is sunny.".into());
     store.write_records(&[record(run, 1, vec![first.clone()], None)]).await.unwrap();
     let again = StepRecord { attempts: AttemptLog::default(), restored_from: Some(1), ..first.clone() };
     let settled = OutcomeRecord { session: Some(3), ..settled(ItemStatus::Completed) };
@@ -537,6 +540,8 @@ async fn an_answer_that_was_recalled_is_read_from_the_session_that_has_it() {
     let item = store.look_up(run, &["item-1".into()]).await.unwrap().remove(0).unwrap();
     assert_eq!(item.outcome.and_then(|settled| settled.session), Some(3));
     let answered_by = first.attempts.answered_attempt().cloned();
+    let reasoning = answered_by.as_ref().and_then(|attempt| attempt.reasoning.as_deref());
+    assert_eq!(reasoning, Some("It is sunny."));
     let recalled = StoredStep { session: 3, record: again, answered_by };
     assert_eq!(item.steps, [known(vec![first]).remove(0), recalled]);
     assert_eq!(store.totals(run).await.unwrap().usage.calls, 1, "the call that gave it is counted once");
@@ -617,7 +622,14 @@ async fn counts_that_no_model_has_do_not_keep_a_run_from_being_summed() {
     let store = open(folder.path()).await;
     let run = begun(&store).await;
     let most = Tokens(u64::MAX);
-    let usage = Usage { input: most, cached: most, cache_write: most, output: most, reasoning: most };
+    let usage = Usage {
+        input: most,
+        cached: most,
+        cache_write: most,
+        cache_write_1h: most,
+        output: most,
+        reasoning: most,
+    };
     let attempts = vec![Attempt { usage: Some(usage), ..attempt(Some(i64::MAX as u64), Outcome::Answered) }];
     let step = StepRecord { attempts: AttemptLog(attempts), ..answered("category", json!("A")) };
     let records = [

@@ -20,6 +20,8 @@ pub enum Cause {
     NotAnApi,
     /// The response is larger than any answer of a model.
     ResponseTooLarge,
+    /// The model called a tool that the request does not offer, or with arguments that are not a JSON object.
+    InvalidToolCall,
 }
 
 impl Cause {

@@ -73,6 +73,9 @@ pub struct Price {
     /// Tokens written to the provider's cache; `None` means the price of `input`.
     #[serde(default)]
     pub cache_write: Option<f64>,
+    /// Tokens written to the provider's cache for an hour; `None` means the price of `cache_write`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h: Option<f64>,
     /// The price of the whole call if its prompt is long; `None` means the same price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long: Option<LongPromptPrice>,
@@ -94,23 +97,29 @@ pub struct LongPromptPrice {
     /// As [`Price::cache_write`].
     #[serde(default)]
     pub cache_write: Option<f64>,
+    /// As [`Price::cache_write_1h`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h: Option<f64>,
 }
 
 impl Price {
     /// Returns the cost of the `usage` of one attempt; `None` (unknown) if it exceeds
     /// [`NanoUsd::MAX_CREDIBLE_COST`].
     pub fn cost(&self, usage: &Usage) -> Option<NanoUsd> {
-        let Self { input, output, cached, cache_write, long } = *self;
-        let (input, output, cached, cache_write) = match long.filter(|long| usage.input.0 > long.over) {
-            Some(long) => (long.input, long.output, long.cached, long.cache_write),
-            None => (input, output, cached, cache_write),
+        let Self { input, output, cached, cache_write, cache_write_1h, long: _ } = match self.long {
+            Some(long) if usage.input.0 > long.over => long.into(),
+            Some(_) | None => *self,
         };
         let cache_tokens = usage.cached.0.saturating_add(usage.cache_write.0);
         let uncached = Tokens(usage.input.0.saturating_sub(cache_tokens));
+        let written_1h = usage.cache_write_1h.min(usage.cache_write);
+        let written_5m = Tokens(usage.cache_write.0.saturating_sub(written_1h.0));
+        let cache_write = cache_write.unwrap_or(input);
         let parts = [
             (uncached, input),
             (usage.cached, cached.unwrap_or(input)),
-            (usage.cache_write, cache_write.unwrap_or(input)),
+            (written_5m, cache_write),
+            (written_1h, cache_write_1h.unwrap_or(cache_write)),
             (usage.output, output),
         ];
         parts.into_iter().try_fold(NanoUsd(0), |sum, (tokens, dollars_per_million)| {
@@ -124,17 +133,29 @@ impl Price {
     }
 }
 
+impl From<LongPromptPrice> for Price {
+    fn from(long: LongPromptPrice) -> Self {
+        let LongPromptPrice { over: _, input, output, cached, cache_write, cache_write_1h } = long;
+        Self { input, output, cached, cache_write, cache_write_1h, long: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn price(input: f64, output: f64) -> Price {
+        Price { input, output, cached: None, cache_write: None, cache_write_1h: None, long: None }
+    }
+
     #[test]
     fn cached_tokens_are_charged_once_and_at_their_own_price() {
-        let price = Price { input: 1.0, output: 5.0, cached: Some(0.1), cache_write: Some(1.25), long: None };
+        let price = Price { cached: Some(0.1), cache_write: Some(1.25), ..price(1.0, 5.0) };
         let usage = Usage {
             input: Tokens(1_000),
             cached: Tokens(600),
             cache_write: Tokens(100),
+            cache_write_1h: Tokens(0),
             output: Tokens(200),
             reasoning: Tokens(50),
         };
@@ -143,10 +164,45 @@ mod tests {
     }
 
     #[test]
+    fn writes_for_an_hour_have_their_own_price() {
+        let usage = Usage {
+            input: Tokens(1_000),
+            cache_write: Tokens(900),
+            cache_write_1h: Tokens(400),
+            ..Usage::default()
+        };
+        let of_both = Price { cache_write: Some(1.25), cache_write_1h: Some(2.0), ..price(1.0, 5.0) };
+        // 100 uncached + 500 written for five minutes + 400 written for an hour.
+        assert_eq!(of_both.cost(&usage), Some(NanoUsd(100_000 + 625_000 + 800_000)));
+        let of_one = Price { cache_write: Some(1.25), ..price(1.0, 5.0) };
+        assert_eq!(of_one.cost(&usage), Some(NanoUsd(100_000 + 1_125_000)));
+        assert_eq!(price(1.0, 5.0).cost(&usage), Some(NanoUsd(1_000_000)));
+        let long = LongPromptPrice {
+            over: 999,
+            input: 2.0,
+            output: 10.0,
+            cached: None,
+            cache_write: Some(2.5),
+            cache_write_1h: Some(4.0),
+        };
+        let of_long = Price { long: Some(long), ..of_both };
+        assert_eq!(of_long.cost(&usage), Some(NanoUsd(200_000 + 1_250_000 + 1_600_000)));
+        // More than was written at all is not charged.
+        let clamped = Usage { cache_write_1h: Tokens(u64::MAX), ..usage };
+        assert_eq!(of_both.cost(&clamped), Some(NanoUsd(100_000 + 1_800_000)));
+    }
+
+    #[test]
     fn a_long_prompt_raises_the_price_of_the_whole_call() {
-        let long =
-            LongPromptPrice { over: 1_000, input: 2.0, output: 7.5, cached: Some(0.2), cache_write: None };
-        let price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: Some(long) };
+        let long = LongPromptPrice {
+            over: 1_000,
+            input: 2.0,
+            output: 7.5,
+            cached: Some(0.2),
+            cache_write: None,
+            cache_write_1h: None,
+        };
+        let price = Price { long: Some(long), ..price(1.0, 5.0) };
         let usage = |input| Usage { input: Tokens(input), output: Tokens(10), ..Usage::default() };
         assert_eq!(price.cost(&usage(1_000)), Some(NanoUsd(1_000_000 + 50_000)));
         let cached = Usage { cached: Tokens(1_000), ..usage(1_001) };
@@ -155,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_cost_that_is_not_credible_is_unknown() {
-        let price = |input| Price { input, output: 1.0, cached: None, cache_write: None, long: None };
+        let price = |input| price(input, 1.0);
         let usage = |tokens| Usage { input: Tokens(tokens), ..Usage::default() };
         assert_eq!(price(1.0).cost(&usage(u64::MAX)), None);
         assert_eq!(price(f64::MAX).cost(&usage(1)), None);

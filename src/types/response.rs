@@ -1,10 +1,14 @@
 //! The result of a request, with the log of its attempts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Charged, Class, Completion, FailedAttempt, Failure, KeyLabel, NanoUsd, TargetName, Usage};
+use super::{
+    Charged, Class, Completion, FailedAttempt, Failure, FinishReason, KeyLabel, Message, NanoUsd, Savings,
+    TargetName, ToolCall, Usage,
+};
 
 /// One attempt: one HTTP call to one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +36,9 @@ pub struct Attempt {
     /// The cost; `None` if the price or the usage is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<NanoUsd>,
+    /// What the provider's cache saved; `None` if it was not used or the price is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_savings: Option<Savings>,
     /// The amount recorded for a call that may have been charged an unknown amount; zero for all others.
     #[serde(default, alias = "perhaps", skip_serializing_if = "is_zero")]
     pub uncertain_cost: NanoUsd,
@@ -41,6 +48,10 @@ pub struct Attempt {
     /// Whether it is a hedge: sent in parallel because an earlier call of the same request was slow.
     #[serde(default, alias = "hedge", skip_serializing_if = "std::ops::Not::not")]
     pub hedged: bool,
+    /// The reasoning of its answer, in a step with `keep_reasoning`. A request of a program has it in the parts of
+    /// its [`Completion`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Arc<str>>,
     /// The outcome.
     pub outcome: Outcome,
 }
@@ -132,6 +143,14 @@ impl AttemptLog {
         self.0.iter().rev().find(|attempt| attempt.outcome == Outcome::Answered)
     }
 
+    /// Sets the reasoning of the answer.
+    pub(crate) fn set_reasoning(&mut self, reasoning: Arc<str>) {
+        let answered = self.0.iter_mut().rev().find(|attempt| attempt.outcome == Outcome::Answered);
+        if let Some(attempt) = answered {
+            attempt.reasoning = Some(reasoning);
+        }
+    }
+
     /// Returns how often the request moved to another target. A hedge does not count.
     pub fn failovers(&self) -> usize {
         let targets: Vec<_> =
@@ -205,6 +224,26 @@ impl Response {
     /// Returns the text of the answer. For a JSON response format this is the JSON text, not yet validated.
     pub fn text(&self) -> &str {
         &self.completion.text
+    }
+
+    /// Returns the answer as a message, with which the conversation continues.
+    pub fn message(&self) -> Message {
+        self.completion.message()
+    }
+
+    /// Returns the tool calls of the answer, in their order.
+    pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
+        self.completion.tool_calls()
+    }
+
+    /// Returns the text of the reasoning; empty if the provider showed none or the request did not ask for it.
+    pub fn reasoning(&self) -> String {
+        self.completion.reasoning()
+    }
+
+    /// Returns why the model stopped.
+    pub fn finish_reason(&self) -> FinishReason {
+        self.completion.finish_reason
     }
 }
 
@@ -294,6 +333,35 @@ mod tests {
     }
 
     #[test]
+    fn the_reasoning_belongs_to_the_attempt_that_answered_and_is_stored_only_if_there_is_one() {
+        let stored = |outcome: &str| {
+            format!(
+                r#"{{"target":"a/m","queue_time":{{"secs":0,"nanos":0}},"duration":{{"secs":1,"nanos":0}},
+                "outcome":{outcome}}}"#
+            )
+        };
+        let text = format!("[{},{}]", stored("\"answered\""), stored("\"superseded\""));
+        let mut log: AttemptLog = serde_json::from_str(&text).unwrap();
+        assert!(!serde_json::to_string(&log).unwrap().contains("reasoning"));
+        log.set_reasoning("It is sunny.".into());
+        let reread: AttemptLog = serde_json::from_str(&serde_json::to_string(&log).unwrap()).unwrap();
+        let reasoning: Vec<_> = reread.0.iter().map(|attempt| attempt.reasoning.as_deref()).collect();
+        assert_eq!(reasoning, [Some("It is sunny."), None]);
+    }
+
+    #[test]
+    fn cache_savings_are_stored_and_absent_in_attempts_of_earlier_builds() {
+        let stored = r#"[{"target":"a/m","key":"k","queue_time":{"secs":0,"nanos":0},"duration":{"secs":0,"nanos":0},
+            "outcome":"answered"}]"#;
+        let mut log: AttemptLog = serde_json::from_str(stored).unwrap();
+        assert_eq!(log.0[0].cache_savings, None);
+        assert!(!serde_json::to_string(&log).unwrap().contains("cache_savings"));
+        log.0[0].cache_savings = Some(Savings(-7));
+        let reread: AttemptLog = serde_json::from_str(&serde_json::to_string(&log).unwrap()).unwrap();
+        assert_eq!(reread, log);
+    }
+
+    #[test]
     fn an_attempt_aborted_by_a_stop_is_not_read_as_superseded() {
         let attempt = |outcome| Attempt {
             target: "a/m".parse().unwrap(),
@@ -306,6 +374,8 @@ mod tests {
             uncertain_cost: NanoUsd(7),
             forced: false,
             hedged: false,
+            cache_savings: None,
+            reasoning: None,
             outcome,
         };
         let log = AttemptLog(vec![attempt(Outcome::BrokenOff), attempt(Outcome::Superseded)]);

@@ -39,6 +39,8 @@ pub enum Parameter {
     StreamOptions,
     /// The option that requests a JSON answer.
     ResponseFormat,
+    /// The option that requests encrypted reasoning, in OpenAI's responses format.
+    EncryptedReasoning,
 }
 
 impl Parameter {
@@ -49,6 +51,7 @@ impl Parameter {
             Self::MaxTokens => "max_tokens",
             Self::StreamOptions => "stream_options",
             Self::ResponseFormat => "response_format",
+            Self::EncryptedReasoning => "include",
         }
     }
 }

@@ -14,6 +14,12 @@ pub const MAX_CREDIBLE_TOKENS: Tokens = Tokens(100_000_000);
 #[serde(transparent)]
 pub struct Tokens(pub u64);
 
+impl Tokens {
+    fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+}
+
 impl Add for Tokens {
     type Output = Self;
 
@@ -45,6 +51,9 @@ pub struct Usage {
     pub cached: Tokens,
     /// The part of `input` written to the provider's cache.
     pub cache_write: Tokens,
+    /// The part of `cache_write` that the cache keeps for an hour. It has a price of its own.
+    #[serde(default, skip_serializing_if = "Tokens::is_zero")]
+    pub cache_write_1h: Tokens,
     /// Output tokens, reasoning included.
     pub output: Tokens,
     /// The part of `output` used for reasoning.
@@ -71,8 +80,9 @@ impl Usage {
         }
         let cached = self.cached.min(self.input);
         let cache_write = self.cache_write.min(Tokens(self.input.0.saturating_sub(cached.0)));
+        let cache_write_1h = self.cache_write_1h.min(cache_write);
         let reasoning = self.reasoning.min(self.output);
-        Some(Self { cached, cache_write, reasoning, ..self })
+        Some(Self { cached, cache_write, cache_write_1h, reasoning, ..self })
     }
 }
 
@@ -81,6 +91,7 @@ impl AddAssign for Usage {
         self.input += more.input;
         self.cached += more.cached;
         self.cache_write += more.cache_write;
+        self.cache_write_1h += more.cache_write_1h;
         self.output += more.output;
         self.reasoning += more.reasoning;
     }
@@ -104,11 +115,28 @@ mod tests {
             input: Tokens(10),
             cached: Tokens(u64::MAX),
             cache_write: Tokens(5),
+            cache_write_1h: Tokens(0),
             output: Tokens(4),
             reasoning: Tokens(9),
         };
         let credible = reported.credible().unwrap();
         assert_eq!((credible.cached, credible.cache_write), (Tokens(10), Tokens(0)));
         assert_eq!(credible.reasoning, Tokens(4));
+        let for_an_hour = Usage { cached: Tokens(7), cache_write_1h: Tokens(9), ..reported };
+        let for_an_hour = for_an_hour.credible().unwrap();
+        assert_eq!((for_an_hour.cache_write, for_an_hour.cache_write_1h), (Tokens(3), Tokens(3)));
+    }
+
+    #[test]
+    fn writes_for_an_hour_are_summed_and_stored_only_if_there_are_any() {
+        let mut usage = Usage { input: Tokens(9), cache_write: Tokens(8), ..Usage::default() };
+        let stored = r#"{"input":9,"cached":0,"cache_write":8,"output":0,"reasoning":0}"#;
+        assert_eq!(serde_json::to_string(&usage).unwrap(), stored);
+        assert_eq!(serde_json::from_str::<Usage>(stored).unwrap(), usage);
+        usage += Usage { cache_write: Tokens(5), cache_write_1h: Tokens(4), ..usage };
+        assert_eq!((usage.cache_write, usage.cache_write_1h), (Tokens(13), Tokens(4)));
+        let json = serde_json::to_string(&usage).unwrap();
+        assert!(json.contains(r#""cache_write":13,"cache_write_1h":4"#), "{json}");
+        assert_eq!(serde_json::from_str::<Usage>(&json).unwrap(), usage);
     }
 }

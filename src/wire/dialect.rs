@@ -1,8 +1,11 @@
 //! Differences between vendors of the same format.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use super::{ReasoningTags, UnsupportedParameters};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{DropParameter, ReasoningTags, UnsupportedParameters};
 
 /// The settings of a format, from `[provider.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,9 +20,29 @@ pub struct Dialect {
     pub max_tokens_field: MaxTokensField,
     /// What happens to `<think>…</think>` before an answer.
     pub reasoning_tags: ReasoningTags,
+    /// Parameters that requests to this provider leave out, if its format or its models do not accept them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop_parameters: Vec<DropParameter>,
+    /// Whether requests ask for a stream.
+    #[serde(skip_serializing_if = "StreamSupport::is_auto")]
+    pub stream: StreamSupport,
+    /// Fields of the vendor that every request to the model carries, from `extra` of the model; not a setting here.
+    #[serde(skip)]
+    pub extra: Option<Arc<Map<String, Value>>>,
+    /// Minimum tokens of a shared beginning that is cached, from `min_cache_tokens` of the model; not a setting
+    /// here.
+    #[serde(skip)]
+    pub min_cache_tokens: Option<u64>,
     /// Parameters that the model rejected; not a setting.
     #[serde(skip)]
     pub unsupported: UnsupportedParameters,
+}
+
+impl Dialect {
+    /// Returns whether the configuration drops a parameter.
+    pub(super) fn drops(&self, parameter: DropParameter) -> bool {
+        self.drop_parameters.contains(&parameter)
+    }
 }
 
 impl UnsupportedParameters {
@@ -60,6 +83,31 @@ impl StructuredOutput {
     }
 }
 
+/// Whether requests ask for a stream. It does not change the answer, only how it arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamSupport {
+    /// Every request asks for a stream.
+    #[default]
+    Auto,
+    /// Every request asks for a whole response, for servers and gateways that do not support streams.
+    Never,
+}
+
+impl StreamSupport {
+    /// Returns whether requests ask for a stream.
+    pub fn asks_for_stream(self) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Never => false,
+        }
+    }
+
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 /// The name of the output token limit in OpenAI's format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,4 +119,18 @@ pub enum MaxTokensField {
     MaxCompletionTokens,
     /// `max_tokens`, which local servers support.
     MaxTokens,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_stream_support_is_not_serialized() {
+        let written = |stream| serde_json::to_value(Dialect { stream, ..Dialect::default() }).unwrap();
+        assert_eq!(written(StreamSupport::Auto).get("stream"), None);
+        assert_eq!(written(StreamSupport::Never)["stream"], "never");
+        let read: Dialect = serde_json::from_value(written(StreamSupport::Never)).unwrap();
+        assert_eq!(read.stream, StreamSupport::Never);
+    }
 }

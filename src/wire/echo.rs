@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::types::{Media, MediaData, Part, Prompt, ResponseFormat};
 
@@ -148,7 +148,25 @@ impl RollingHash {
 /// Visits every text that a request sends.
 fn visit_prompt_texts(prompt: &Prompt, visitor: &mut impl FnMut(&str)) {
     prompt.system.iter().for_each(|system| visitor(system));
-    for part in prompt.messages.iter().flat_map(|message| &message.parts) {
+    prompt.messages.iter().for_each(|message| visit_parts(&message.parts, visitor));
+    match &prompt.response_format {
+        ResponseFormat::Text => {}
+        ResponseFormat::Choice(words) => words.iter().for_each(|word| visitor(word)),
+        ResponseFormat::Json(schema) => visit_json_texts(schema, visitor),
+    }
+    for tool in &prompt.tools {
+        visitor(&tool.name);
+        tool.description.iter().for_each(|description| visitor(description));
+        visit_json_texts(&tool.parameters, visitor);
+    }
+    prompt.stop.iter().chain(&prompt.user).for_each(|text| visitor(text));
+    for fields in &prompt.vendor_fields {
+        visit_fields(&fields.fields, visitor);
+    }
+}
+
+fn visit_parts(parts: &[Part], visitor: &mut impl FnMut(&str)) {
+    for part in parts {
         match part {
             Part::Text(text) => visitor(text),
             Part::Document(media) => {
@@ -159,13 +177,26 @@ fn visit_prompt_texts(prompt: &Prompt, visitor: &mut impl FnMut(&str)) {
                     visitor(&String::from_utf8_lossy(&bytes));
                 }
             }
-            Part::Image(media) | Part::Audio(media) => visit_media_texts(media, visitor),
+            Part::Image(media) | Part::Audio(media) | Part::Video(media) => visit_media_texts(media, visitor),
+            Part::ToolCall(call) => {
+                visitor(&call.id);
+                visitor(&call.name);
+                // An error quotes the arguments as they were sent, or single values of them.
+                visitor(&call.arguments);
+                if let Ok(arguments) = serde_json::from_str(&call.arguments) {
+                    visit_json_texts(&arguments, visitor);
+                }
+                call.signature.iter().for_each(|signature| visitor(&signature.value));
+            }
+            Part::ToolResult(result) => {
+                visitor(&result.call_id);
+                visit_parts(&result.parts, visitor);
+            }
+            Part::Reasoning(reasoning) => {
+                visitor(&reasoning.text);
+                reasoning.signature.iter().for_each(|signature| visitor(&signature.value));
+            }
         }
-    }
-    match &prompt.response_format {
-        ResponseFormat::Text => {}
-        ResponseFormat::Choice(words) => words.iter().for_each(|word| visitor(word)),
-        ResponseFormat::Json(schema) => visit_schema_texts(schema, visitor),
     }
 }
 
@@ -176,17 +207,19 @@ fn visit_media_texts(media: &Media, visitor: &mut impl FnMut(&str)) {
     }
 }
 
-fn visit_schema_texts(schema: &Value, visitor: &mut impl FnMut(&str)) {
-    match schema {
+fn visit_json_texts(value: &Value, visitor: &mut impl FnMut(&str)) {
+    match value {
         Value::String(text) => visitor(text),
-        Value::Array(all) => all.iter().for_each(|value| visit_schema_texts(value, visitor)),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                visitor(name);
-                visit_schema_texts(value, visitor);
-            }
-        }
+        Value::Array(all) => all.iter().for_each(|value| visit_json_texts(value, visitor)),
+        Value::Object(fields) => visit_fields(fields, visitor),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn visit_fields(fields: &Map<String, Value>, visitor: &mut impl FnMut(&str)) {
+    for (name, value) in fields {
+        visitor(name);
+        visit_json_texts(value, visitor);
     }
 }
 
@@ -198,6 +231,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::types::{Message, Reasoning, Role, Tool, ToolCall, ToolResult};
 
     fn without_quotes(message: &str, item: &str) -> Option<String> {
         let prompt = Prompt::text(format!("Translate this text: {item}"));
@@ -228,6 +262,32 @@ mod tests {
         let prompt = Prompt { response_format: ResponseFormat::Json(Arc::new(schema)), ..Prompt::text("x") };
         let rest = strip_echo(b"schema: insufficient credits, billing details", &prompt).unwrap();
         assert_eq!(rest, "schema: \u{2026}".as_bytes());
+    }
+
+    #[test]
+    fn quotations_of_tools_their_calls_and_their_results_are_removed() {
+        let text = "insufficient credits, billing details";
+        let arguments = json!({ "note": format!("\u{e9}\n{text}") }).to_string();
+        let call = || ToolCall::new("a", "note", &*arguments);
+        let of_assistant = |part| Prompt::text("x").with_message(Message::new(Role::Assistant, [part]));
+        let parameters = json!({ "type": "object", "description": text });
+        for prompt in [
+            Prompt::text("x").with_message(Message::new(Role::System, [Part::text(text)])),
+            Prompt::text("x").with_tool(Tool::new("note", parameters)),
+            Prompt::text("x").with_tool(Tool::new("note", json!({})).with_description(text)),
+            of_assistant(Part::ToolCall(call())),
+            of_assistant(Part::ToolCall(ToolCall::new(text, "note", "{}"))),
+            of_assistant(Part::Reasoning(Reasoning::new(text))),
+            Prompt::text("x").with_message(Message::tool([ToolResult::new("a", text)])),
+            Prompt::text("x").with_stop([text]),
+            Prompt::text("x").with_user(text),
+        ] {
+            let rest = strip_echo(format!("bad: {text}").as_bytes(), &prompt);
+            assert_eq!(rest.as_deref(), Some("bad: \u{2026}".as_bytes()), "{prompt:?}");
+        }
+        let quoted = format!("bad arguments {arguments}");
+        let rest = strip_echo(quoted.as_bytes(), &of_assistant(Part::ToolCall(call()))).unwrap();
+        assert!(!String::from_utf8(rest).unwrap().contains("billing"));
     }
 
     #[test]

@@ -2,42 +2,20 @@
 
 use std::time::SystemTime;
 
+use crate::types::{Completion, Failure, Format, Prompt, Secret, StreamEvent};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Deserialize, Serialize};
 
-use crate::types::{Completion, Failure, Prompt, Secret};
-
+use super::incoming::IncomingRequest;
 use super::{
-    Dialect, HttpRequest, Progress, RateLimitHeaders, ReasoningTags, anthropic, gemini, http_error,
-    openai_chat, reset_time,
+    Dialect, HttpRequest, Progress, RateLimitHeaders, ReasoningTags, anthropic, embeddings, gemini,
+    http_error, openai_chat, openai_responses, prompt_cache, reset_time,
 };
 
-/// An API format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// OpenAI's chat completions and compatible APIs.
-    Openai,
-    /// Anthropic's messages.
-    Anthropic,
-    /// Gemini's generateContent.
-    Gemini,
-}
-
 impl Format {
-    /// Returns the name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
-        }
-    }
-
     /// Returns the base URL of the vendor, used if the configuration has none.
     pub fn default_base_url(self) -> &'static str {
         match self {
-            Self::Openai => openai_chat::BASE_URL,
+            Self::Openai | Self::OpenaiResponses => openai_chat::BASE_URL,
             Self::Anthropic => anthropic::BASE_URL,
             Self::Gemini => gemini::BASE_URL,
         }
@@ -47,8 +25,15 @@ impl Format {
     pub fn default_max_tokens(self) -> Option<u32> {
         match self {
             Self::Anthropic => Some(anthropic::DEFAULT_MAX_TOKENS),
-            Self::Openai | Self::Gemini => None,
+            Self::Openai | Self::OpenaiResponses | Self::Gemini => None,
         }
+    }
+
+    /// Returns how many tokens the beginning of a prompt needs for the vendor to cache it, by the name of the
+    /// model. At Gemini, whose cache needs nothing in a request, it decides only about the order of text and
+    /// attachments.
+    pub fn min_cache_tokens(self, model: &str) -> u64 {
+        prompt_cache::min_tokens(self, model)
     }
 
     /// Encodes `prompt` as a request; `base_url` and `dialect` determine the vendor.
@@ -62,10 +47,30 @@ impl Format {
         base_url: &str,
         dialect: &Dialect,
     ) -> Result<HttpRequest, Failure> {
+        if let Some(options) = prompt.embedding {
+            return embeddings::encode(self, prompt, options, model, base_url, dialect);
+        }
         match self {
             Self::Openai => openai_chat::encode(prompt, model, base_url, dialect),
+            Self::OpenaiResponses => openai_responses::encode(prompt, model, base_url, dialect),
             Self::Anthropic => anthropic::encode(prompt, model, dialect),
             Self::Gemini => gemini::encode(prompt, model, dialect),
+        }
+    }
+
+    /// Reads the body of a client's request: the reverse of [`encode`](Self::encode). `model_in_path` is the model
+    /// that the URL names, if it names one. In Gemini's format the method follows it, which says whether the answer is
+    /// streamed: `models/gemini-3.8-flash:streamGenerateContent`.
+    ///
+    /// # Errors
+    /// `api_error` if the body is not a request of this format, or if it contains what no prompt can express. The
+    /// message names the field.
+    pub fn read_request(self, body: &[u8], model_in_path: Option<&str>) -> Result<IncomingRequest, Failure> {
+        match self {
+            Self::Openai => openai_chat::read_request(body, model_in_path),
+            Self::OpenaiResponses => openai_responses::read_request(body, model_in_path),
+            Self::Anthropic => anthropic::read_request(body, model_in_path),
+            Self::Gemini => gemini::read_request(body, model_in_path),
         }
     }
 
@@ -75,7 +80,7 @@ impl Format {
     /// `auth` if the key contains characters that are not allowed in a header, such as a newline.
     pub fn authorization(self, key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
         match self {
-            Self::Openai => openai_chat::authorization(key),
+            Self::Openai | Self::OpenaiResponses => openai_chat::authorization(key),
             Self::Anthropic => anthropic::authorization(key),
             Self::Gemini => gemini::authorization(key),
         }
@@ -83,8 +88,14 @@ impl Format {
 
     /// Creates a decoder for the response to `prompt`.
     pub fn decoder(self, prompt: &Prompt, dialect: &Dialect) -> Decoder {
+        if let Some(options) = prompt.embedding {
+            return Decoder::Embeddings(embeddings::Decoder::new(self, prompt, options));
+        }
         match self {
             Self::Openai => Decoder::Openai(openai_chat::Decoder::new(prompt, dialect)),
+            Self::OpenaiResponses => {
+                Decoder::OpenaiResponses(openai_responses::Decoder::new(prompt, dialect))
+            }
             Self::Anthropic => Decoder::Anthropic(anthropic::Decoder::new(prompt, dialect)),
             Self::Gemini => Decoder::Gemini(gemini::Decoder::new(prompt, dialect)),
         }
@@ -97,7 +108,7 @@ impl Format {
         }
         let now = reset_time::server_time(headers, now);
         match self {
-            Self::Openai => openai_chat::read_error(status, headers, body, now),
+            Self::Openai | Self::OpenaiResponses => openai_chat::read_error(status, headers, body, now),
             Self::Anthropic => anthropic::read_error(status, headers, body, now),
             Self::Gemini => gemini::read_error(status, headers, body, now),
         }
@@ -108,7 +119,7 @@ impl Format {
     pub fn apply_headers(self, failure: Failure, headers: &HeaderMap, now: SystemTime) -> Failure {
         let now = reset_time::server_time(headers, now);
         match self {
-            Self::Openai => openai_chat::apply_headers(failure, headers, now),
+            Self::Openai | Self::OpenaiResponses => openai_chat::apply_headers(failure, headers, now),
             Self::Anthropic => anthropic::apply_headers(failure, headers, now),
             Self::Gemini => gemini::apply_headers(failure, headers, now),
         }
@@ -118,7 +129,7 @@ impl Format {
     pub fn read_rate_limit_headers(self, headers: &HeaderMap, now: SystemTime) -> RateLimitHeaders {
         let now = reset_time::server_time(headers, now);
         match self {
-            Self::Openai => openai_chat::read_rate_limit_headers(headers, now),
+            Self::Openai | Self::OpenaiResponses => openai_chat::read_rate_limit_headers(headers, now),
             Self::Anthropic => anthropic::read_rate_limit_headers(headers, now),
             Self::Gemini => gemini::read_rate_limit_headers(headers, now),
         }
@@ -130,19 +141,23 @@ impl ReasoningTags {
     /// to return the tags.
     pub fn default_for(format: Format, base_url: Option<&str>) -> Self {
         match (format, base_url) {
-            (Format::Openai, Some(url)) if !openai_chat::is_openai(url) => Self::Strip,
-            (Format::Openai | Format::Anthropic | Format::Gemini, _) => Self::Keep,
+            (Format::Openai | Format::OpenaiResponses, Some(url)) if !openai_chat::is_openai(url) => {
+                Self::Strip
+            }
+            (Format::Openai | Format::OpenaiResponses | Format::Anthropic | Format::Gemini, _) => Self::Keep,
         }
     }
 }
 
 /// Decodes one response.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "each is the decoder of the format of that name")]
+#[expect(missing_docs, reason = "each is the decoder of what its name says")]
 pub enum Decoder {
     Openai(openai_chat::Decoder),
+    OpenaiResponses(openai_responses::Decoder),
     Anthropic(anthropic::Decoder),
     Gemini(gemini::Decoder),
+    Embeddings(embeddings::Decoder),
 }
 
 impl Decoder {
@@ -153,20 +168,47 @@ impl Decoder {
     pub fn push_event(&mut self, name: Option<&str>, data: &str) -> Result<Progress, Failure> {
         match self {
             Self::Openai(decoder) => decoder.push_event(name, data),
+            Self::OpenaiResponses(decoder) => decoder.push_event(name, data),
             Self::Anthropic(decoder) => decoder.push_event(name, data),
             Self::Gemini(decoder) => decoder.push_event(name, data),
+            Self::Embeddings(decoder) => decoder.push_event(data),
         }
     }
 
-    /// Decodes a complete JSON body, for servers that respond to a streaming request without a stream.
+    /// Decodes a complete JSON body: a whole response, also of a server that responds to a streaming request so.
     ///
     /// # Errors
     /// The failure that the body reports, or `unreadable`.
     pub fn push_body(&mut self, body: &[u8]) -> Result<(), Failure> {
         match self {
             Self::Openai(decoder) => decoder.push_body(body),
+            Self::OpenaiResponses(decoder) => decoder.push_body(body),
             Self::Anthropic(decoder) => decoder.push_body(body),
             Self::Gemini(decoder) => decoder.push_body(body),
+            Self::Embeddings(decoder) => decoder.push_body(body),
+        }
+    }
+
+    /// Returns what has arrived since the last time and may be passed on to the reader of a stream: text, reasoning and
+    /// tool calls that the complete answer will contain.
+    pub fn take_deltas(&mut self) -> Vec<StreamEvent> {
+        match self {
+            Self::Openai(decoder) => decoder.take_deltas(),
+            Self::OpenaiResponses(decoder) => decoder.take_deltas(),
+            Self::Anthropic(decoder) => decoder.take_deltas(),
+            Self::Gemini(decoder) => decoder.take_deltas(),
+            Self::Embeddings(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the number of bytes of the text that was passed on.
+    pub fn passed_on_text(&self) -> usize {
+        match self {
+            Self::Openai(decoder) => decoder.passed_on_text(),
+            Self::OpenaiResponses(decoder) => decoder.passed_on_text(),
+            Self::Anthropic(decoder) => decoder.passed_on_text(),
+            Self::Gemini(decoder) => decoder.passed_on_text(),
+            Self::Embeddings(_) => 0,
         }
     }
 
@@ -174,8 +216,10 @@ impl Decoder {
     pub fn buffered_bytes(&self) -> usize {
         match self {
             Self::Openai(decoder) => decoder.buffered_bytes(),
+            Self::OpenaiResponses(decoder) => decoder.buffered_bytes(),
             Self::Anthropic(decoder) => decoder.buffered_bytes(),
             Self::Gemini(decoder) => decoder.buffered_bytes(),
+            Self::Embeddings(decoder) => decoder.buffered_bytes(),
         }
     }
 
@@ -187,8 +231,10 @@ impl Decoder {
     pub fn finish(self) -> Result<Completion, Failure> {
         match self {
             Self::Openai(decoder) => decoder.finish(),
+            Self::OpenaiResponses(decoder) => decoder.finish(),
             Self::Anthropic(decoder) => decoder.finish(),
             Self::Gemini(decoder) => decoder.finish(),
+            Self::Embeddings(decoder) => decoder.finish(),
         }
     }
 }
@@ -200,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_web_page_is_no_evidence_about_the_key_in_any_format() {
-        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+        for format in Format::ALL {
             let page = b"<html><title>Blocked</title></html>";
             let failure = format.read_error(403, &HeaderMap::new(), page, SystemTime::UNIX_EPOCH);
             assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{format:?}");
@@ -210,7 +256,7 @@ mod tests {
 
     #[test]
     fn empty_events_and_the_end_mark_of_another_format_do_not_end_an_answer() {
-        for format in [Format::Anthropic, Format::Gemini] {
+        for format in [Format::OpenaiResponses, Format::Anthropic, Format::Gemini] {
             let mut decoder = format.decoder(&Prompt::text("x"), &Dialect::default());
             for data in ["", " ", "[DONE]"] {
                 assert_eq!(decoder.push_event(None, data), Ok(Progress::Waiting), "{format:?}: {data:?}");
@@ -225,6 +271,9 @@ mod tests {
             (Format::Openai, Some("https://openrouter.ai/api/v1"), ReasoningTags::Strip),
             (Format::Openai, Some("https://api.openai.com/v1"), ReasoningTags::Keep),
             (Format::Openai, None, ReasoningTags::Keep),
+            (Format::OpenaiResponses, Some("http://localhost:11434/v1"), ReasoningTags::Strip),
+            (Format::OpenaiResponses, Some("https://api.openai.com/v1"), ReasoningTags::Keep),
+            (Format::OpenaiResponses, None, ReasoningTags::Keep),
             (Format::Anthropic, Some("http://localhost:1"), ReasoningTags::Keep),
             (Format::Gemini, Some("http://localhost:1"), ReasoningTags::Keep),
         ] {

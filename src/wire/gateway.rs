@@ -166,15 +166,15 @@ fn find_field<'t>(fields: &'t str, names: &[&str]) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{Format, RateLimitHeaders, fixtures};
+    use crate::types::Format;
+    use crate::wire::{RateLimitHeaders, fixtures};
 
     fn read(pairs: &[(&'static str, &'static str)]) -> RateLimitHeaders {
         let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let headers: HeaderMap = headers.collect();
-        let all = [Format::Openai, Format::Anthropic, Format::Gemini];
         let [limits, others @ ..] =
-            all.map(|format| format.read_rate_limit_headers(&headers, fixtures::arrival()));
-        assert_eq!(others, [limits, limits], "gateway headers are read in every format");
+            Format::ALL.map(|format| format.read_rate_limit_headers(&headers, fixtures::arrival()));
+        assert_eq!(others, [limits, limits, limits], "gateway headers are read in every format");
         limits
     }
 

@@ -173,8 +173,8 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::types::{Charged, Prompt};
-    use crate::wire::{Dialect, Format};
+    use crate::types::{Charged, Format, Prompt};
+    use crate::wire::Dialect;
 
     #[test]
     fn a_web_page_is_reduced_to_its_title() {
@@ -199,7 +199,7 @@ mod tests {
 
         let long = "é".repeat(30_000);
         let of_google = json!({ "error": { "status": "INVALID_ARGUMENT", "details": [{ "reason": long }] } });
-        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+        for format in Format::ALL {
             for body in [
                 json!({ "error": { "message": "no", "code": long, "type": long } }),
                 json!({ "error": { "message": "no", "type": long, "details": { "error_code": long } } }),

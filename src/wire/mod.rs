@@ -4,15 +4,20 @@
 //! *vendor* is a provider that offers it. The differences between the vendors of one format are a [`Dialect`],
 //! which is configuration and not code.
 //!
-//! Calls always request a stream. A [`Decoder`] reads its events and returns the
+//! Calls request a stream, except those for embeddings and those of a dialect without streams. A [`Decoder`] reads its events and returns the
 //! [`Completion`](crate::types::Completion) only after the end mark of the format. A response that was cut off is
 //! a failure.
 
+mod answer;
 mod anthropic;
+mod arguments;
 mod bounded_json;
+mod bounded_list;
 mod count;
 mod dialect;
+mod drop_parameter;
 mod echo;
+mod embeddings;
 mod error_body;
 mod exact_number;
 #[cfg(test)]
@@ -21,12 +26,15 @@ mod format;
 mod gateway;
 mod gemini;
 mod http_error;
+mod incoming;
 mod lenient;
 mod limit_status;
 mod limited_resource;
 mod openai_chat;
+mod openai_responses;
 mod phrases;
 mod progress;
+mod prompt_cache;
 mod rate_limit_headers;
 mod reasoning;
 #[cfg(test)]
@@ -42,13 +50,19 @@ mod structured_output;
 mod surrogates;
 mod text_document;
 mod translate_schema;
+mod unsupported;
 mod unsupported_parameters;
+mod vendor_fields;
 
-pub use dialect::{Dialect, MaxTokensField, StructuredOutput};
+pub use crate::types::Format;
+pub use dialect::{Dialect, MaxTokensField, StreamSupport, StructuredOutput};
+pub use drop_parameter::DropParameter;
 pub use echo::strip_echo;
-pub use format::{Decoder, Format};
+pub use format::Decoder;
+pub use incoming::IncomingRequest;
 pub use progress::Progress;
 pub use rate_limit_headers::RateLimitHeaders;
 pub use reasoning::ReasoningTags;
 pub use request::HttpRequest;
 pub use unsupported_parameters::UnsupportedParameters;
+pub use vendor_fields::{RefusedField, refused_fields};

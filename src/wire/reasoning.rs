@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 const OPEN_TAG: &str = "<think>";
 const CLOSE_TAG: &str = "</think>";
 
+/// How many blank bytes a streamed answer may begin with before a tag.
+const MAX_BLANKS_BEFORE_TAG: usize = 1_024;
+
 /// What happens to tagged reasoning before an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +39,20 @@ impl ReasoningTags {
         };
         answer.unwrap_or(text)
     }
+}
+
+/// Returns whether an answer that begins with `text` begins with a tag; `None` while that depends on what follows.
+pub(super) fn may_begin_with_tag(text: &str) -> Option<bool> {
+    if text.len() > MAX_BLANKS_BEFORE_TAG
+        && text[..text.floor_char_boundary(MAX_BLANKS_BEFORE_TAG)].trim().is_empty()
+    {
+        return Some(false);
+    }
+    let text = text.trim_start();
+    if text.len() < OPEN_TAG.len() && OPEN_TAG.starts_with(text) {
+        return None;
+    }
+    Some(text.starts_with(OPEN_TAG))
 }
 
 /// Returns the text after the reasoning; `None` if there is no reasoning.

@@ -5,8 +5,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::{Dialect, Format, fixtures};
-use crate::types::{Class, Failure, Prompt, Scope};
+use super::{Dialect, fixtures};
+use crate::types::{Class, Failure, Format, Prompt, Scope};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

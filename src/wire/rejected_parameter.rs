@@ -93,9 +93,14 @@ pub(super) fn in_message(message: &str) -> Option<Parameter> {
     if named("stream_options") {
         return Some(Parameter::StreamOptions);
     }
+    if message.contains("encrypted content is not supported") {
+        return Some(Parameter::EncryptedReasoning);
+    }
     // An invalid schema is an error of this request, whatever the model supports.
     let of_schema = message.contains("schema for") || message.contains("invalid schema");
-    (message.contains("response_format") && !of_schema).then_some(Parameter::ResponseFormat)
+    // The responses format has another name for it.
+    let is_format = message.contains("response_format") || named("text.format");
+    (is_format && !of_schema).then_some(Parameter::ResponseFormat)
 }
 
 /// Returns the parameter that a body names in `param`, if its `code` or its message (in lower case) rejects it.
@@ -168,6 +173,12 @@ mod tests {
                 Some(Parameter::MaxTokens),
             ),
             ("this response_format type is unavailable now", Some(Parameter::ResponseFormat)),
+            // https://github.com/pydantic/pydantic-ai/issues/2865
+            ("encrypted content is not supported with this model.", Some(Parameter::EncryptedReasoning)),
+            (
+                "invalid parameter: 'text.format' of type 'json_schema' is not supported with model version `gpt-4o`.",
+                Some(Parameter::ResponseFormat),
+            ),
             ("invalid schema for response_format 'answer': 'oneof' is not permitted.", None),
             (
                 "schemas contains too many optional parameters (25), which would make grammar compilation inefficient.",

@@ -127,7 +127,7 @@ impl JoinedText {
     }
 
     /// Replaces a surrogate that stays alone by U+FFFD.
-    fn end_surrogate(&mut self) {
+    pub(super) fn end_surrogate(&mut self) {
         if self.high.take().is_some() {
             self.text.push('\u{fffd}');
         }
@@ -136,6 +136,11 @@ impl JoinedText {
     /// Returns the number of bytes.
     pub(super) fn len(&self) -> usize {
         self.text.len()
+    }
+
+    /// Returns the text so far, without a surrogate whose other half has not been received.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Returns the complete text.

@@ -10,6 +10,7 @@ pub struct UnsupportedParameters {
     temperature: bool,
     max_tokens_name: bool,
     stream_options: bool,
+    encrypted_reasoning: bool,
     /// The number of fallback steps from the provider's schema support: first to JSON mode, then to the prompt
     /// alone.
     format_fallbacks: u8,
@@ -23,6 +24,7 @@ impl UnsupportedParameters {
             Parameter::Temperature => self.temperature = true,
             Parameter::MaxTokens => self.max_tokens_name = true,
             Parameter::StreamOptions => self.stream_options = true,
+            Parameter::EncryptedReasoning => self.encrypted_reasoning = true,
             Parameter::ResponseFormat => self.format_fallbacks = (self.format_fallbacks + 1).min(2),
         }
         *self != before
@@ -43,6 +45,11 @@ impl UnsupportedParameters {
         self.stream_options
     }
 
+    /// Returns whether encrypted reasoning is not requested.
+    pub(super) fn omits_encrypted_reasoning(self) -> bool {
+        self.encrypted_reasoning
+    }
+
     /// Returns the number of fallback steps from the provider's schema support.
     pub(super) fn format_fallbacks(self) -> u8 {
         self.format_fallbacks
@@ -60,6 +67,8 @@ mod tests {
         assert_eq!(unsupported.apply_to(&Dialect::default()), Dialect::default());
         assert!(unsupported.record(Parameter::Temperature) && !unsupported.record(Parameter::Temperature));
         assert!(unsupported.record(Parameter::MaxTokens) && !unsupported.record(Parameter::MaxTokens));
+        assert!(unsupported.record(Parameter::EncryptedReasoning) && unsupported.omits_encrypted_reasoning());
+        assert!(!unsupported.record(Parameter::EncryptedReasoning));
         let changed = [(); 3].map(|()| unsupported.record(Parameter::ResponseFormat));
         assert_eq!(changed, [true, true, false]);
         assert_eq!(unsupported.apply_to(&Dialect::default()).structured_output, StructuredOutput::Prompt);

@@ -8,7 +8,8 @@ use pointsman::store::{RunMetadata, Sqlite, Store};
 use serde_json::{Value, json};
 
 use super::program::*;
-use super::support::{provider_config, start_faulty_simulator, start_simulator};
+use super::scripted_server::{RESPONSE_STREAM, ScriptedServer, stream};
+use super::support::{provider_config, provider_config_at, start_faulty_simulator, start_simulator};
 
 const RUN: &str = "run pipeline.toml --items items.jsonl --out o.jsonl";
 
@@ -429,5 +430,77 @@ async fn a_run_whose_manifest_cannot_be_decoded_is_an_error_and_no_empty_result(
         let output = workspace.run(command);
         output.expect_stderr(4, &["the manifest of run 1 cannot be read", "--new"]);
         assert_eq!(output.stdout, "");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reasoning_of_an_answer_is_in_each_of_its_lines() {
+    let events =
+        RESPONSE_STREAM.replacen("\"content\":", "\"reasoning_content\":\"Greet back.\",\"content\":", 1);
+    let server = ScriptedServer::start(move |_| stream("", &events, true)).await;
+    let config = provider_config_at("a", &format!("{}/v1", server.url()), "");
+    let workspace = Workspace::new(&config);
+    let pipeline = |keep: bool| {
+        let defaults = format!("name = \"two\"\n[defaults]\nkeep_reasoning = {keep}\n");
+        TWO_STEPS.replace("name = \"two\"\n", &defaults)
+    };
+    workspace.write("pipeline.toml", pipeline(true));
+    // The answers of the last text are those of the first.
+    for (text, requests) in [("a cat", 2), ("a dog", 4), ("a cat", 4)] {
+        write_item(&workspace, text);
+        workspace.run(RUN).expect_code(0);
+        assert_eq!(server.requests(), requests, "{text}");
+        for line in [workspace.output_lines("o.jsonl").remove(0), rewritten_line(&workspace, &config)] {
+            for step in ["topic", "reply"] {
+                assert_eq!(line["answers"][step], "Hello.", "{line}");
+                assert_eq!(line["steps"][step]["reasoning"], "Greet back.", "{line}");
+            }
+        }
+    }
+    workspace.write("pipeline.toml", pipeline(false));
+    workspace.run(&format!("{RUN} --accept-changes")).expect_code(0);
+    assert_eq!(server.requests(), 6);
+    let line = rewritten_line(&workspace, &config);
+    assert_eq!(line["steps"]["reply"].get("reasoning"), None, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_depend_on_the_settings_of_a_step_and_on_the_vendor_fields_of_a_model() {
+    // The text of the answer names the fields of its request.
+    let server = ScriptedServer::start(|request| {
+        let fields =
+            ["\"top_p\":0.5", "\"seed\":7", "\"service_tier\":\"flex\"", "\"service_tier\":\"auto\""];
+        let found: Vec<_> = fields.into_iter().filter(|field| request.contains(field)).collect();
+        let answer = found.join(" ").replace('"', "");
+        stream("", &RESPONSE_STREAM.replace("Hello.", &answer), true)
+    })
+    .await;
+    let config = |provider: &str, extra: &str| {
+        let url = server.url();
+        format!("[provider.a]\nbase_url = \"{url}/v1\"\n{provider}\nmodels.m = {{ extra = {{ {extra} }} }}\n")
+    };
+    let plain = config("", "");
+    let workspace = Workspace::new(&plain);
+    write_item(&workspace, "a cat");
+    let pipeline = format!("{ONE_STEP}top_p = 0.5\n");
+    let seeded = format!("{pipeline}seed = 7\n");
+    let flex = config("drop_parameters = [\"seed\"]", "service_tier = \"flex\"");
+    let auto = config("", "service_tier = \"auto\"");
+    for (pipeline, config, answer, requests) in [
+        (&pipeline, &plain, "top_p:0.5", 1),
+        (&seeded, &plain, "top_p:0.5 seed:7", 2),
+        (&seeded, &flex, "top_p:0.5 service_tier:flex", 3),
+        (&seeded, &auto, "top_p:0.5 seed:7 service_tier:auto", 4),
+        (&seeded, &flex, "top_p:0.5 service_tier:flex", 4),
+        (&pipeline, &plain, "top_p:0.5", 4),
+    ] {
+        workspace.write("pipeline.toml", pipeline);
+        workspace.write_config(config);
+        if requests > 1 {
+            workspace.run(RUN).expect_stderr(3, &["--accept-changes"]);
+        }
+        workspace.run(&format!("{RUN} --accept-changes")).expect_code(0);
+        assert_eq!(workspace.output_lines("o.jsonl")[0]["answers"]["answer"], answer);
+        assert_eq!(server.requests(), requests, "{answer}");
     }
 }

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 use super::support::*;
 
-const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None };
+const PRICE: Price =
+    Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
 
 const PIPELINE: &str = "
 name = \"capped\"

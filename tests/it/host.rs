@@ -109,7 +109,12 @@ async fn a_drain_past_its_deadline_books_the_calls_that_it_aborted_and_closes_it
         assert!(now >= spent, "booked spend was lost");
         assert!(sent == 0 || now > spent, "{sent} calls were aborted, and nothing is booked");
         spent = now;
-        assert_eq!(assert_closed(&*options.store, number).await, RunState::Stopped);
+        // A run that begins when all 16 calls of the day are spent may have paused before it was drained.
+        let expected = match assert_closed(&*options.store, number).await {
+            RunState::Paused if before == 16 => RunState::Paused,
+            _ => RunState::Stopped,
+        };
+        assert_eq!(assert_closed(&*options.store, number).await, expected, "{before} calls before");
         // Half a dollar is reserved for each call, and 8 dollars are allowed.
         assert!(simulator.counts().requests <= 16, "{} calls", simulator.counts().requests);
     }

@@ -46,7 +46,8 @@ unevaluatedProperties = false
 properties.tags = { type = \"array\", items = { type = \"string\" } }
 ";
 
-const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None };
+const PRICE: Price =
+    Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
 
 fn priced_config(simulator: &Simulator) -> String {
     let url = simulator.base_url(Vendor::OpenAi);

@@ -1,5 +1,5 @@
-//! Every failure in every format, with and without a second target: its class, the number of attempts at each
-//! target, the duration, and the result.
+//! Every failure in every format, with and without a second target, with and without a stream: its class, the number
+//! of attempts at each target, the duration, and the result.
 //!
 //! Each cell measures one request. `failover` tests many simultaneous failures.
 
@@ -7,12 +7,13 @@ mod cell;
 mod failure_mode;
 mod latency_monitor;
 mod rows;
+mod stream_reader;
 mod table;
 
 use futures_util::{StreamExt, stream};
 use pointsman::simulator::{FaultKind, Settings};
 
-use self::cell::{Cell, Measurement};
+use self::cell::{Cell, Delivery, Measurement};
 use self::failure_mode::FaultyServer;
 use self::latency_monitor::LatencyMonitor;
 use self::rows::Row;
@@ -102,11 +103,14 @@ async fn measure(rows: &[Row], cells: &[Cell]) -> (Vec<(Measurement, Option<Stri
 /// Returns every cell that is measured, the slow ones first.
 fn cells(rows: &[Row]) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for scenario in 0..4 {
-        for (row, measured_row) in rows.iter().enumerate().filter(|(_, row)| row.attempts[scenario].is_some())
-        {
+    let scenarios = 0..4;
+    let variants = scenarios.flat_map(|scenario| Delivery::ALL.map(|delivery| (scenario, delivery)));
+    for (scenario, delivery) in variants {
+        let is_measured = |row: &Row| row.expected_attempts(scenario, delivery).is_some();
+        for (row, measured_row) in rows.iter().enumerate().filter(|(_, row)| is_measured(row)) {
             let slow = !matches!(measured_row.expected_wait, rows::ExpectedWait::Zero);
-            cells.extend([0, 1, 2].map(|format| (!slow, Cell { row, format, scenario })));
+            let formats = 0..FORMATS.len();
+            cells.extend(formats.map(|format| (!slow, Cell { row, format, scenario, delivery })));
         }
     }
     cells.sort_by_key(|(fast, _)| *fast);

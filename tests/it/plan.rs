@@ -113,6 +113,45 @@ fn a_sample_is_part_of_the_run_and_predicts_its_cost() {
 }
 
 #[test]
+fn a_plan_shows_what_requests_share_and_what_the_cache_saves() {
+    let workspace = new_workspace(50);
+    let config = CONFIG
+        .replace("price = { input = 1, output = 5 }", "price = { input = 1, output = 5, cached = 0.1 }");
+    let shared = "Sort the message of a customer. ".repeat(215);
+    let pipeline = format!(
+        "name = \"two\"\n[[step]]\nname = \"kind\"\nprompt = \"{shared}{{{{ item.text }}}}\"\nchoice = [\"A\", \"B\"]\n\
+         [[step]]\nname = \"more\"\nprompt = \"More of {{{{ item.text }}}}.\"\n"
+    );
+    workspace.write("config.toml", &config);
+    workspace.write("pipeline.toml", &pipeline);
+    let shown = || workspace.run("plan pipeline.toml --items items.jsonl").stdout;
+    let planned = plan(&workspace, "");
+    let cache = &planned["steps"]["kind"]["cache"];
+    let tokens = number(&cache["shared_tokens"]);
+    assert!((1_500.0..1_800.0).contains(&tokens), "{cache}");
+    assert_eq!((&cache["min_tokens"], &cache["cached"]), (&1024.into(), &true.into()));
+    let cost = number(&planned["steps"]["kind"]["cost_usd"]["likely"]);
+    let uncached = number(&cache["uncached_cost_usd"]["likely"]);
+    // All requests but the first read the tokens for a tenth of the price.
+    assert!((uncached - cost - 49.0 * tokens * 0.9e-6).abs() < 1e-6, "{uncached} {cost} {tokens}");
+    assert_eq!(planned["steps"]["more"]["cache"], Value::Null);
+    let text = shown();
+    assert!(text.contains("the requests of step kind share ") && text.contains(" instead of $"), "{text}");
+
+    workspace
+        .write("config.toml", config.replace("cached = 0.1 }", "cached = 0.1 }\nmin_cache_tokens = 4096"));
+    let planned = plan(&workspace, "");
+    let cache = &planned["steps"]["kind"]["cache"];
+    assert_eq!((&cache["cached"], &cache["uncached_cost_usd"]), (&false.into(), &Value::Null));
+    assert!((number(&planned["steps"]["kind"]["cost_usd"]["likely"]) - uncached).abs() < 1e-9);
+    let text = shown();
+    assert!(text.contains("which are not cached: the provider needs 4096"), "{text}");
+
+    workspace.write("config.toml", format!("{config}\n[defaults]\nprompt_cache = \"off\"\n"));
+    assert_eq!(plan(&workspace, "")["steps"]["kind"]["cache"], Value::Null);
+}
+
+#[test]
 fn a_plan_without_calls_states_the_reason() {
     let workspace = Workspace::new("");
     let planned = |pipeline: &str, items: &str| {

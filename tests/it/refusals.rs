@@ -147,18 +147,20 @@ const WITH_PARAMETERS: &str =
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parameters_that_a_model_refuses_by_name_are_omitted_from_then_on() {
     let refused = ["temperature", "max_tokens", "stream_options"].map(str::to_owned).to_vec();
-    for (format, vendor) in &FORMATS[..2] {
+    // Only chat completions have all of these parameters. The simulated models of Gemini refuse none.
+    let formats = FORMATS.into_iter().filter(|(format, _)| *format != "gemini");
+    for (format, vendor) in formats {
         let simulator =
             start_simulator(Settings { refused_parameters: refused.clone(), ..Settings::default() });
         let more = format!("format = \"{format}\"\nkeys = [\"env:K1\"]{LONG_TIMEOUTS}");
-        let config = provider_config_at("a", &simulator.base_url(*vendor), &more);
+        let config = provider_config_at("a", &simulator.base_url(vendor), &more);
         let pointsman = start_pointsman(&format!("{QUICK_RETRY}{config}"));
         let first = run_pipeline(&pointsman, WITH_PARAMETERS, 1).await;
         assert_eq!(first.report.items.completed, 1, "{format}: {:?}", first.lines);
         let refusals = |simulator: &pointsman::simulator::Simulator| {
             simulator.counts().by_status.get(&400).copied().unwrap_or(0)
         };
-        let expected = if *format == "openai" { 3 } else { 1 };
+        let expected = if format == "openai" { 3 } else { 1 };
         assert_eq!(refusals(&simulator), expected, "{format}");
         // Nothing is refused twice.
         let finished = run_pipeline(&pointsman, WITH_PARAMETERS, 50).await;

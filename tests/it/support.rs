@@ -19,8 +19,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// The formats, and the vendor of each.
-pub(crate) const FORMATS: [(&str, Vendor); 3] =
-    [("openai", Vendor::OpenAi), ("anthropic", Vendor::Anthropic), ("gemini", Vendor::Gemini)];
+pub(crate) const FORMATS: [(&str, Vendor); 4] = [
+    ("openai", Vendor::OpenAi),
+    ("openai_responses", Vendor::OpenAi),
+    ("anthropic", Vendor::Anthropic),
+    ("gemini", Vendor::Gemini),
+];
 
 /// Timeouts that a busy machine meets, and a circuit breaker that does not open.
 pub(crate) const LONG_TIMEOUTS: &str = r#"

@@ -36,6 +36,7 @@ fn call(number: usize) -> Call {
         only_option: true,
         excluded_keys: Vec::new(),
         dispatch_signal: None,
+        stream: None,
         budget: None,
         memory: pointsman::guard::HeldMemory::default(),
         deadline: Instant::now() + Duration::from_secs(20),

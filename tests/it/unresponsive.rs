@@ -235,3 +235,19 @@ async fn an_item_whose_connections_are_reset_blocks_no_other_item() {
         finished.report.errors
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_asked_for_whole_responses_is_not_unresponsive_while_it_generates() {
+    let slow: Settings = toml::from_str("latency = \"4s\"").unwrap();
+    let first = start_simulator(slow);
+    let second = start_simulator(healthy());
+    let config = two_targets(&first, &second, "limits.concurrency = 2");
+    // All scaled durations are shorter than the latency of the first target.
+    let config = config.replacen("[provider.a]\n", "[provider.a]\nstream = \"never\"\n", 1);
+    let pointsman = start_scaled(&config);
+    let results = send_requests(&pointsman, "r", 2).await;
+    for result in &results {
+        assert_eq!(attempt_summary(result), "a:ok");
+    }
+    assert_eq!((first.counts().requests, second.counts().requests), (2, 0));
+}

@@ -46,6 +46,18 @@ impl Counts {
                 let last = json!({ "id": "c", "model": "m", "choices": [], "usage": usage });
                 format!("data: {chunk}\n\ndata: {last}\n\ndata: [DONE]\n\n")
             }
+            "openai_responses" => {
+                let mut usage =
+                    collect_counts([("input_tokens", &self.input), ("output_tokens", &self.output)]);
+                if let Some(cached) = &self.cached {
+                    usage["input_tokens_details"] = json!({ "cached_tokens": cached });
+                }
+                let response = json!({ "id": "c", "model": "m", "status": "completed", "usage": usage });
+                let delta =
+                    json!({ "type": "response.output_text.delta", "output_index": 0, "delta": "Hello." });
+                let last = json!({ "type": "response.completed", "response": response });
+                format!("data: {delta}\n\ndata: {last}\n\n")
+            }
             "anthropic" => {
                 let mut usage =
                     collect_counts([("input_tokens", &self.input), ("output_tokens", &self.output)]);
@@ -160,7 +172,7 @@ async fn implausible_usage_is_unknown_and_blocks_neither_its_run_nor_the_next() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_tokens_above_the_input_are_clamped_to_it() {
-    for format in ["openai", "gemini"] {
+    for format in ["openai", "openai_responses", "gemini"] {
         let counts = Counts { cached: Some(u64::MAX.into()), ..Counts::new(100, 10) };
         let (_scripted, pointsman) = start_counting(format, counts).await;
         let response = send_request(&pointsman, "default", "Hello?").await.unwrap();

@@ -135,6 +135,22 @@ fn each_key_in_code_has_the_result_of_the_same_key_in_a_file() {
     assert!(rejected > 500, "{rejected}");
 }
 
+#[test]
+fn vendor_fields_of_a_model_are_set_together_or_one_by_one() {
+    let build = |model: ModelBuilder| {
+        let provider =
+            ProviderBuilder::openai().with_base_url("http://x/v1").with("drop_parameters", ["seed"]);
+        Config::builder().with_provider("a", provider.with_model("m", model)).build_with(&empty_env)
+    };
+    let fields = serde_json::json!({ "service_tier": "flex", "metadata": { "a": 1 } });
+    let together = build(ModelBuilder::new().with("extra", &fields)).unwrap();
+    let model = ModelBuilder::new().with("extra.service_tier", "flex").with("extra.metadata.a", 1);
+    assert_eq!(build(model).unwrap().providers, together.providers);
+    assert_eq!(together.providers["a"].models["m"].extra.as_deref(), fields.as_object());
+    let error = build(ModelBuilder::new().with("extra.n", 2)).unwrap_err().to_string();
+    assert_eq!(error, "provider.a.models.m.extra.n: n must be 1; send one request per answer");
+}
+
 /// What a test does with a line of the shipped configuration.
 #[derive(Debug, Clone)]
 enum Change {
@@ -225,10 +241,13 @@ fn a_builder_writes_what_a_file_has() {
                 .with_name("gpt-4.1-mini-2025-04-14"),
         );
     let claude = ProviderBuilder::anthropic().with_key("env:C").with_model("h", ModelBuilder::new());
+    let responses =
+        ProviderBuilder::openai_responses().with_key("env:R").with_model("r", ModelBuilder::new());
     let gemini = ProviderBuilder::gemini().with_key("env:G").with_model("f", ModelBuilder::new());
     let built = Config::builder()
         .with_provider("openai", openai)
         .with_provider("claude", claude)
+        .with_provider("responses", responses)
         .with_provider("gemini", gemini)
         .with_provider("s", ProviderBuilder::simulated())
         .with("route.default.policy", "weighted")
@@ -253,6 +272,10 @@ fn a_builder_writes_what_a_file_has() {
         format = "anthropic"
         keys = ["env:C"]
         models.h = {}
+        [provider.responses]
+        format = "openai_responses"
+        keys = ["env:R"]
+        models.r = {}
         [provider.gemini]
         format = "gemini"
         keys = ["env:G"]

@@ -106,6 +106,20 @@ fn settings_that_can_never_work_are_rejected() {
             "c:3:26: `min` is 9 and `max` is 8; write",
         ),
         ("limits = { concurrency = { start = 9, max = 8 } }", "", "", "`start` is 9; write one from 1"),
+        ("drop_parameters = ['seed', 'seed']", "", "", "c:3:28: `seed` is listed twice; remove one of them"),
+        ("", "extra = { n = 2 }", "", "c:5:15: n must be 1; send one request per answer"),
+        (
+            "",
+            "extra = { model = 'x' }",
+            "",
+            "c:5:19: the field \"model\" is set by each request itself; write it as",
+        ),
+        (
+            "",
+            "extra.generationConfig = { responseLogprobs = true }",
+            "",
+            "c:5:47: responseLogprobs is not supported: a response could not return its result; remove it",
+        ),
     ] {
         let errors = notes_or_errors(provider, model, rest).unwrap_err();
         assert!(errors.contains(expected) && errors.lines().count() == 1, "{expected}\n{errors}");
@@ -130,6 +144,10 @@ fn settings_without_effect_are_noted_with_their_position() {
         (
             notes("limits.requests_per_minute = 10\nbreaker.min_requests = 50", "", ""),
             "at 10 calls per minute there are never 50 calls within 30s",
+        ),
+        (
+            notes("stream = 'never'\ntimeouts.first_token = '5m'", "", ""),
+            "c:4:24: this does nothing: with stream = \"never\" an answer arrives in one piece; remove it",
         ),
         (notes("", "", "[retry]\nfailover_refusals = true"), "no route has a second target"),
         (notes("", "", "[retry]\nhedge_ratio = 0.5"), "hedge_after is \"off\" everywhere"),
@@ -169,6 +187,9 @@ fn settings_without_effect_are_noted_with_their_position() {
     let without_notes =
         "limits = { requests_per_minute = 60, burst = '10s' }\noutput_reservation = 'max_tokens'";
     assert_eq!(notes(without_notes, "max_tokens = 10\ncontext = 20", ""), Vec::<String>::new());
+    let whole = "stream = 'never'\ntimeouts = { idle = '1m', total = '5m' }";
+    assert_eq!(notes(whole, "", ""), Vec::<String>::new());
+    assert_eq!(notes("stream = 'auto'\ntimeouts.first_token = '5m'", "", ""), Vec::<String>::new());
 }
 
 #[test]
@@ -203,9 +224,44 @@ fn a_wrong_value_has_help() {
         ("requests_per_minute = 5", "it belongs under [provider.a.limits]"),
         ("context = 5", "it belongs under [provider.a.models.m]"),
         ("retry_budget.ratio = '10%'", "write ratio = 0.1"),
+        ("drop_parameters = ['sed']", "did you mean `seed`?"),
+        ("drop_parameters = 'seed'", "write drop_parameters = [\"seed\"]"),
+        ("drop_params = ['seed']", "did you mean `drop_parameters`?"),
+        ("stream = 'nevr'", "unknown value `nevr`; did you mean `never`?"),
+        ("stream = false", "expected one of \"auto\" or \"never\", found `false`; write stream = \"never\""),
+        ("strem = 'never'", "did you mean `stream`?"),
+        ("streaming = 'never'", "did you mean `stream`?"),
+        ("models.n.extra = 3", "expected a table, found `3`"),
+        (
+            "models.n.extra = { a = 2024-01-01 }",
+            "config.toml:4:24: a date is not allowed here; write it as text",
+        ),
+        (
+            "[defaults]\nstop = ''",
+            "config.toml:5:8: this text is empty; write the text before which the answer ends",
+        ),
+        ("[defaults]\nstop = ['a', '']", "config.toml:5:14: this text is empty"),
+        ("[defaults]\nstop_sequences = ['a']", "did you mean `stop`?"),
+        ("[defaults]\nseed = '7'", "config.toml:5:8: expected a whole number without quotes, found \"7\""),
+        ("[defaults]\ntop_p = 2", "choose one from 0 to 1"),
+        (
+            "[defaults]\nreasoning_effort = 'hihg'",
+            "config.toml:5:20: unknown value `hihg`; did you mean `high`?",
+        ),
+        ("[defaults]\nreasoning_effrt = 'high'", "did you mean `reasoning_effort`?"),
+        ("[defaults]\nprompt_cache = 'offf'", "config.toml:5:16: unknown value `offf`; did you mean `off`?"),
+        ("[defaults]\nprompt_cache = '2h'", "unknown value `2h`; known here: auto, off, 1h"),
+        ("[defaults]\npromt_cache = 'off'", "did you mean `prompt_cache`?"),
+        ("[defaults]\nkeep_reasoning = 'yes'", "write keep_reasoning = true"),
         ("keys = 'env:A'", "write keys = [\"env:A\"]"),
-        ("format = 3", "expected one of \"openai\", \"anthropic\" or \"gemini\", found `3`"),
-        ("format = { a = 1 }", "expected one of \"openai\", \"anthropic\" or \"gemini\", found a table"),
+        (
+            "format = 3",
+            "expected one of \"openai\", \"openai_responses\", \"anthropic\" or \"gemini\", found `3`",
+        ),
+        (
+            "format = { a = 1 }",
+            "expected one of \"openai\", \"openai_responses\", \"anthropic\" or \"gemini\", found a table",
+        ),
         ("timeouts.total = '2y'", "the units are ms, s, m and h"),
         ("timeouts.total = 30", "write total = \"30s\""),
         ("breaker = 2024-01-01", "expected a table, found a date"),

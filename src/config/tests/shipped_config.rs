@@ -187,7 +187,7 @@ fn every_documented_default_is_the_real_one() {
         lines.len()
     }
     let rows = documented();
-    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 8);
+    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 10);
     assert_eq!(check::<Limits>(&rows["[provider.NAME.limits]"]), 2);
     assert_eq!(check::<Timeouts>(&rows["[provider.NAME.timeouts]"]), 4);
     assert_eq!(check::<BreakerSettings>(&rows["[provider.NAME.breaker]"]), 6);
@@ -198,7 +198,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
     assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
-    assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 13);
+    assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 15);
     assert_eq!(check::<simulator::AccountLimits>(&rows["[simulator.limits]"]), 6);
 }
 

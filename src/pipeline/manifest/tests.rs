@@ -25,7 +25,14 @@ fn target(name: &str, identity: &str, price: Option<f64>) -> TargetManifest {
     TargetManifest {
         target: name.parse().unwrap(),
         model_identity: Fingerprint::of([identity.as_bytes()]),
-        price: price.map(|input| Price { input, output: 5.0, cached: None, cache_write: None, long: None }),
+        price: price.map(|input| Price {
+            input,
+            output: 5.0,
+            cached: None,
+            cache_write: None,
+            cache_write_1h: None,
+            long: None,
+        }),
         address: None,
     }
 }
@@ -61,9 +68,24 @@ fn settings_that_do_not_affect_answers_are_not_a_change() {
     let other_limits =
         FILE.replace("name = \"reply\"", "name = \"reply\"\ndeadline = \"1h\"\nmax_validation_retries = 5");
     assert_eq!(report(&old, &manifest(&other_limits, &[])), (String::new(), false));
+    let defaults = FILE.replace("name = \"reply\"", "name = \"reply\"\nstop = []\nkeep_reasoning = false");
+    assert_eq!(report(&old, &manifest(&defaults, &[])), (String::new(), false));
+    for setting in ["auto", "off", "1h"] {
+        let cached =
+            FILE.replace("name = \"reply\"", &format!("name = \"reply\"\nprompt_cache = \"{setting}\""));
+        assert_eq!(report(&old, &manifest(&cached, &[])), (String::new(), false), "{setting}");
+        let by_default =
+            FILE.replacen("[[step]]", &format!("[defaults]\nprompt_cache = \"{setting}\"\n[[step]]"), 1);
+        assert_eq!(report(&old, &manifest(&by_default, &[])), (String::new(), false), "{setting}");
+    }
     for setting in [
         "max_tokens = 7",
         "temperature = 0.5",
+        "top_p = 0.5",
+        "stop = \"END\"",
+        "seed = 0",
+        "reasoning_effort = \"low\"",
+        "keep_reasoning = true",
         "optional = true",
         "when = \"item.text\"",
         "choice = [\"A\", \"B\"]",
@@ -71,6 +93,27 @@ fn settings_that_do_not_affect_answers_are_not_a_change() {
         let new = manifest(&FILE.replace("name = \"reply\"", &format!("name = \"reply\"\n{setting}")), &[]);
         assert_eq!(report(&old, &new).0, "changed steps: reply", "{setting}");
     }
+}
+
+#[test]
+fn a_default_of_the_pipeline_changes_the_steps_that_do_not_set_it() {
+    let file = |defaults: &str| {
+        format!(
+            "name = \"p\"\n[defaults]\n{defaults}\n[[step]]\nname = \"own\"\nprompt = \"x\"\nseed = 1\n\
+             [[step]]\nname = \"inherits\"\nprompt = \"x\"\n"
+        )
+    };
+    let old = manifest(&file("seed = 1"), &[]);
+    assert_eq!(report(&old, &manifest(&file("seed = 2"), &[])).0, "changed steps: inherits");
+    assert_eq!(report(&old, &manifest(&file(""), &[])).0, "changed steps: inherits");
+}
+
+#[test]
+fn a_step_without_newer_settings_has_the_fingerprint_of_earlier_versions() {
+    let text =
+        "name = \"p\"\n[[step]]\nname = \"a\"\nprompt = \"What is it?\"\nmax_tokens = 7\ntemperature = 0.5\n";
+    let parts = r#"["What is it?",null,null,null,[],7,0.5,false]"#;
+    assert_eq!(manifest(text, &[]).steps["a"].text, Fingerprint::of([parts.as_bytes()]));
 }
 
 #[test]
@@ -85,6 +128,14 @@ fn a_changed_model_affects_items_and_a_changed_price_or_an_added_model_does_not(
     let old = manifest(FILE, &[target("claude/haiku", "haiku-4", Some(1.0))]);
     let dearer = manifest(FILE, &[target("claude/haiku", "haiku-4", Some(2.0))]);
     assert_eq!(report(&old, &dearer), ("other prices: claude/haiku".into(), false));
+    let with_hour = |price: f64| {
+        let mut target = target("claude/haiku", "haiku-4", Some(1.0));
+        target.price.as_mut().unwrap().cache_write_1h = Some(price);
+        manifest(FILE, &[target])
+    };
+    assert!(old.diff(&with_hour(2.0)).is_empty());
+    assert_eq!(report(&with_hour(2.0), &with_hour(3.0)), ("other prices: claude/haiku".into(), false));
+    assert_eq!(report(&with_hour(2.0), &old), ("other prices: claude/haiku".into(), false));
     let more = manifest(
         FILE,
         &[target("claude/haiku", "haiku-4", Some(1.0)), target("gemini/flash", "flash", None)],
@@ -159,6 +210,8 @@ fn only_changes_that_may_discard_answers_need_confirmation() {
 
     let changed = manifest(&FILE.replace("What is it?", "What kind is it?"), &first);
     assert!(discards(&changed, &stored) && !discards(&changed, &BTreeMap::new()));
+    let seed = manifest(&FILE.replace("name = \"reply\"", "name = \"reply\"\nseed = 1"), &first);
+    assert!(discards(&seed, &stored), "a seed");
     assert!(discards(&manifest(FILE, &[target("claude/haiku", "haiku-5", Some(1.0))]), &stored), "a model");
     let schema = format!("{FILE}[input]\nschema = {{ type = \"object\" }}\n");
     assert!(discards(&manifest(&schema, &first), &stored), "a schema that items may not match");

@@ -16,6 +16,8 @@ pub(crate) struct Rewritten {
     pub(crate) text: String,
     pub(crate) source_map: SourceMap,
     pub(crate) references: References,
+    /// The text before the first expression or statement of a template, without comments.
+    pub(crate) constant_beginning: String,
 }
 
 /// Ranges of the rewritten text, each with its range in the source.
@@ -83,7 +85,8 @@ impl<'s, 'f> Rewriter<'s, 'f> {
             return Err(self.errors);
         }
         let references = References { variables: self.variables, paths: self.paths };
-        Ok(Rewritten { text: self.out, source_map: SourceMap(self.source_map), references })
+        let source_map = SourceMap(self.source_map);
+        Ok(Rewritten { text: self.out, source_map, references, constant_beginning: String::new() })
     }
 
     pub(super) fn error(&mut self, message: impl Into<String>, range: Range<usize>) {

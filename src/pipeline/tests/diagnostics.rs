@@ -76,6 +76,42 @@ name   = "third"
 }
 
 #[test]
+fn a_wrong_setting_has_its_position_and_help() {
+    let step = "name = 'p'\n[[step]]\nname = 'a'\nprompt = 'x'\n";
+    let many = format!("stop = {:?}", vec!["x"; 17]);
+    for (line, expected) in [
+        (
+            "stop = ''",
+            "pipeline.toml:5:8: this text is empty; write the text before which the answer ends, or remove it",
+        ),
+        ("stop = ['a', '']", "pipeline.toml:5:14: this text is empty; write"),
+        ("stop = 3", "pipeline.toml:5:8: expected text in quotes, or a list of such texts, found `3`"),
+        ("stop = [3]", "pipeline.toml:5:9: expected text in quotes, found `3`; write \"3\""),
+        (&many, "pipeline.toml:5:8: 17 texts are too many; write at most 16"),
+        ("seed = 1.5", "pipeline.toml:5:8: expected a whole number without quotes, found `1.5`"),
+        ("top_p = 1.5", "pipeline.toml:5:9: a top_p of 1.5 is not possible; choose one from 0 to 1"),
+        (
+            "reasoning_effort = 'extreme'",
+            "pipeline.toml:5:20: unknown value `extreme`; known here: none, minimal, low",
+        ),
+        (
+            "keep_reasoning = 1",
+            "pipeline.toml:5:18: expected true or false, found `1`; write keep_reasoning = true",
+        ),
+        ("prompt_cache = 'autp'", "pipeline.toml:5:16: unknown value `autp`; did you mean `auto`?"),
+        ("prompt_cache = 'always'", "pipeline.toml:5:16: unknown value `always`; known here: auto, off, 1h"),
+        ("prompt_cach = 'off'", "pipeline.toml:5:1: unknown key `prompt_cach`; did you mean `prompt_cache`?"),
+        (
+            "keep_reasonning = true",
+            "pipeline.toml:5:1: unknown key `keep_reasonning`; did you mean `keep_reasoning`?",
+        ),
+    ] {
+        let found = diagnostics(&format!("{step}{line}\n")).to_string();
+        assert!(found.starts_with(expected) && found.lines().count() == 1, "{line}\n{found}");
+    }
+}
+
+#[test]
 fn a_file_without_steps_or_name_is_refused() {
     assert_eq!(messages(""), ["1:1 the pipeline has no name", "1:1 the pipeline has no steps"]);
     assert_eq!(messages("name = 'x'\nstep = []"), ["2:8 the pipeline has no steps"]);

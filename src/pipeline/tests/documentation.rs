@@ -56,7 +56,7 @@ fn every_key_and_field_is_documented_and_every_documented_key_exists() {
         ("[[step]]", keys::<RawStep>()),
         ("line", fields(line)),
         ("error", fields(error)),
-        ("steps", fields(StepLine::skipped())),
+        ("steps", fields(StepLine { reasoning: Some("x".into()), ..StepLine::skipped() })),
         ("--rejects", fields(reject)),
         ("Classes", Class::ALL.iter().map(Class::to_string).collect()),
     ]);
@@ -112,7 +112,7 @@ fn every_attachable_file_extension_is_listed() {
 fn every_example_is_accepted() {
     let examples: Vec<&str> =
         DOCS.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         if let Err(diagnostics) = parse(example) {
             panic!("{}", diagnostics.render(false));

@@ -1,12 +1,13 @@
 //! Loading of valid pipelines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::types::{ResponseFormat, RouteName};
+use crate::types::{Prompt, ReasoningEffort, ResponseFormat, RouteName};
 
-use super::super::{Defaults, Pipeline};
+use super::super::{Defaults, ItemState, Pipeline};
 use super::{parse, pipeline};
 
 const EMAIL: &str = r#"
@@ -108,6 +109,22 @@ fn a_setting_of_a_step_overrides_the_pipelines_default_and_that_the_configuratio
     let leads = pipeline(LEADS);
     assert_eq!(leads.steps()[0].deadline, Duration::from_secs(90));
     assert_eq!(pipeline(AD_ACCOUNTS).steps()[1].max_validation_retries, Defaults::MAX_VALIDATION_RETRIES);
+}
+
+#[test]
+fn the_settings_of_a_step_are_those_of_its_prompt() {
+    let text = "name='x'\n[defaults]\ntop_p=0.9\nstop=['{{ item.x }}', 'END']\nreasoning_effort='low'\n\
+        [[step]]\nname='a'\nprompt='p'\nseed=-7\nkeep_reasoning=true\n\
+        [[step]]\nname='b'\nprompt='p'\nstop='b'\nreasoning_effort='xhigh'\n";
+    let configured: Defaults = toml::from_str("seed = 3\ntop_p = 0.1\nstop = 'never'").unwrap();
+    let loaded =
+        Pipeline::parse("p.toml", text, "".as_ref(), &configured, &[RouteName::from("only")]).unwrap();
+    let requests = ItemState::new(Arc::new(loaded), &json!({})).ready_steps();
+    let prompts: Vec<_> = requests.iter().map(|request| &*request.prompt).collect();
+    let plain = Prompt::text("p").with_top_p(0.9);
+    let first = plain.clone().with_stop(["{{ item.x }}", "END"]).with_seed(-7).with_keep_reasoning(true);
+    let second = plain.with_stop(["b"]).with_seed(3).with_reasoning_effort(ReasoningEffort::XHigh);
+    assert_eq!(prompts, [&first.with_reasoning_effort(ReasoningEffort::Low), &second]);
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::guard::{ReserveError, SharedBudget, TokenCost};
 use crate::types::{
-    Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Spend, Tokens, Usage,
+    CacheTtl, Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName,
+    SharedPrefix, Spend, Tokens, Usage,
 };
 
 use crate::provider::call::{Call, Rejection};
@@ -82,7 +83,7 @@ impl Budgets {
             provider,
             is_stored,
             price,
-            expected_cost: expected_cost(price, need),
+            expected_cost: expected_cost(price, need, call.prompt.shared_prefix),
             stage: Stage::Reserved,
         };
         if price.is_none() && self.is_simulated {
@@ -134,8 +135,18 @@ fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
     Failure::new(Class::Budget, format!("{problem}: write its price in the configuration"))
 }
 
-fn expected_cost(price: Option<Price>, need: TokenCost) -> NanoUsd {
-    let usage = Usage { input: Tokens(need.input), output: Tokens(need.output), ..Usage::default() };
+/// Returns the cost of a call with these tokens if it writes the shared beginning of its prompt to the cache, which
+/// costs more than input or the same.
+fn expected_cost(price: Option<Price>, need: TokenCost, shared: Option<SharedPrefix>) -> NanoUsd {
+    let written = Tokens(shared.map_or(0, |shared| shared.tokens.min(need.input)));
+    let is_for_an_hour = shared.is_some_and(|shared| shared.ttl == CacheTtl::OneHour);
+    let usage = Usage {
+        input: Tokens(need.input),
+        output: Tokens(need.output),
+        cache_write: written,
+        cache_write_1h: if is_for_an_hour { written } else { Tokens(0) },
+        ..Usage::default()
+    };
     // A cost that overflows is reserved as the maximum credible cost: too much rather than too little.
     price.map_or(NanoUsd(0), |price| price.cost(&usage).unwrap_or(NanoUsd::MAX_CREDIBLE_COST))
 }
@@ -149,6 +160,13 @@ impl BudgetReservation {
     /// Marks the call as sent: from now on it may cost something.
     pub(in crate::provider) fn mark_sent(&mut self) {
         self.stage = Stage::Sent;
+    }
+
+    /// Marks the call as not sent after all: it costs nothing.
+    pub(in crate::provider) fn mark_unsent(&mut self) {
+        if self.stage == Stage::Sent {
+            self.stage = Stage::Reserved;
+        }
     }
 
     /// Books the cost of the call and returns it.
@@ -202,7 +220,8 @@ mod tests {
     use crate::guard::BudgetScope;
     use crate::provider::state::tests::call;
 
-    const PRICE: Price = Price { input: 1.0, output: 5.0, cached: None, cache_write: None, long: None };
+    const PRICE: Price =
+        Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
 
     /// Calls of 10 input and 20 output tokens, with an expected cost of 110,000 nano-dollars.
     fn reserve(
@@ -228,8 +247,7 @@ mod tests {
     fn however_a_call_ends_its_reservation_is_returned_and_its_possible_cost_is_booked() {
         let (budgets, run) = budgets(1_000_000, 1_000_000);
         let usage = Usage { input: Tokens(10), output: Tokens(4), ..Usage::default() };
-        let completion =
-            Completion { text: String::new(), usage: Some(usage), model: String::new(), request_id: None };
+        let completion = Completion { usage: Some(usage), ..Completion::default() };
         let mut total = Spend::default();
         for (result, cost, uncertain) in [
             (Some(Ok(completion.clone())), 30_000, 0),
@@ -256,6 +274,20 @@ mod tests {
             }
         }
         assert_eq!(run.by_provider()[&ProviderName::from("a")], total);
+    }
+
+    #[test]
+    fn the_reservation_of_a_call_that_was_not_sent_after_all_is_returned() {
+        let (budgets, run) = budgets(1_000_000, 1_000_000);
+        let Ok(mut reservation) = reserve(&budgets, &run, Some(PRICE)) else {
+            panic!("the budget is large enough")
+        };
+        reservation.mark_sent();
+        reservation.mark_unsent();
+        drop(reservation);
+        for budget in [&run, &budgets.budgets[0]] {
+            assert_eq!((budget.status().reserved, budget.status().spent), (NanoUsd(0), Spend::default()));
+        }
     }
 
     #[test]

@@ -40,9 +40,10 @@ impl Scheduler {
             return Err(rejection);
         }
         let too_large = |message: String| Rejection::TooLarge(Failure::new(Class::TooLong, message));
-        let least = target.token_stats.min_input(estimate.input);
+        let in_context = estimate.input_in_context(&call.prompt);
+        let least = target.token_stats.min_input(in_context);
         if let Some(context) = model.context.filter(|context| least > context.get()) {
-            let about = target.token_stats.corrected_input(estimate.input);
+            let about = target.token_stats.corrected_input(in_context);
             return Err(too_large(format!(
                 "the prompt has about {about} tokens, and the context of {provider}/{} has {context}",
                 call.model

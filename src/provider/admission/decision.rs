@@ -15,7 +15,7 @@ use crate::types::Day;
 use super::estimate::Estimate;
 use super::permit::Permit;
 use super::queued_call::{IncomingCall, QueuedCall};
-use super::scheduler::Decision;
+use super::scheduler::{Decision, Scheduler};
 use crate::provider::call::{Call, Rejection};
 use crate::provider::keys::key::ReadyKey;
 use crate::provider::state::State;
@@ -53,8 +53,13 @@ impl State {
         chaos::point("state.enqueue");
         let wall_clock = clock::now();
         scheduler.budgets.roll_over(day_of(wall_clock));
-        let admissible =
-            scheduler.check_admissible(self.name(), self.settings(), &call, estimate, now, wall_clock);
+        let check = |scheduler: &Scheduler| {
+            scheduler.check_admissible(self.name(), self.settings(), &call, estimate, now, wall_clock)
+        };
+        let mut admissible = check(&scheduler);
+        if matches!(admissible, Err(Rejection::Busy { .. })) && scheduler.remove_abandoned(now) {
+            admissible = check(&scheduler);
+        }
         match admissible {
             Ok(()) => {
                 scheduler.queue.push(call.queue_key(), QueuedCall { call, responder, requested_at, estimate })

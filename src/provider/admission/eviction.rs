@@ -29,7 +29,20 @@ enum EvictionReason {
     Open { is_full: bool },
 }
 
+/// How long the queue is not searched again for abandoned calls, because the search looks at each call.
+const ABANDONED_SEARCH_INTERVAL: Duration = Duration::from_millis(50);
+
 impl Scheduler {
+    /// Removes the queued calls whose caller is gone, so that no call is rejected because of them. Returns whether
+    /// there were any.
+    pub(in crate::provider) fn remove_abandoned(&mut self, now: Instant) -> bool {
+        if self.abandoned_searched_at.is_some_and(|at| now < at + ABANDONED_SEARCH_INTERVAL) {
+            return false;
+        }
+        self.abandoned_searched_at = Some(now);
+        !self.queue.take_unless(|queued| !queued.responder.is_closed()).is_empty()
+    }
+
     /// Removes the queued calls that could go elsewhere, of targets whose provider asked for a long wait and of
     /// targets whose breaker is open, where they might wait for calls that hang. Returns them with the reason.
     pub(in crate::provider) fn evict(&mut self, now: Instant) -> Vec<(QueuedCall, Rejection)> {

@@ -34,6 +34,8 @@ pub(in crate::provider) struct Grant {
     /// What it took from the account's limits, and from its model's own.
     pub(in crate::provider) shared: SentCall,
     pub(in crate::provider) own: SentCall,
+    /// Whether the call was not sent after all, because its target cannot express the request.
+    pub(in crate::provider) is_unsent: bool,
 }
 
 /// How a call ended, for the provider's state.

@@ -214,15 +214,36 @@ impl Scheduler {
         now: Instant,
     ) -> KeyFault {
         let result = outcome.map(|outcome| outcome.result);
-        let charged = grant.reservation.charged(result);
-        self.limits.reconcile(grant.reservation.reserved, charged, now);
+        let reserved = grant.reservation.reserved;
+        // A call that was not sent gives back its request, too.
+        let charged = (!grant.is_unsent).then(|| grant.reservation.charged(result));
+        match charged {
+            Some(charged) => self.limits.reconcile(reserved, charged, now),
+            None => self.limits.rollback(reserved, &grant.shared),
+        }
         let mean_latency = self.mean_latency.0;
+        let min_silence = || {
+            let of_stream = min_stream_silence(mean_latency);
+            self.targets.get(&grant.model)?.min_silence(grant.step.as_ref(), of_stream)
+        };
         let failure_scope =
-            outcome.map_or(FailureScope::Unrelated, |outcome| failure_scope(outcome, mean_latency));
+            outcome.map_or(FailureScope::Unrelated, |outcome| failure_scope(outcome, min_silence));
         // The token of the endpoint breaker was returned with the first response headers, if there were any.
         let holds_endpoint_token = self.reachability.remove(grant.number);
+        if grant.is_unsent {
+            if grant.endpoint_token.is_probe() {
+                self.reachability.discard_probe();
+            }
+            match grant.is_retry {
+                true => self.retry_budget.put_back(),
+                false => self.retry_budget.undo_deposit(),
+            }
+        }
         let Some(target) = self.targets.get_mut(&grant.model) else { return KeyFault::NotAtFault };
-        target.limits.reconcile(grant.reservation.reserved, charged, now);
+        match charged {
+            Some(charged) => target.limits.reconcile(reserved, charged, now),
+            None => target.rollback_unsent(grant, now),
+        }
         match outcome {
             Some(outcome) => {
                 let failure = outcome.result.as_ref().err().map(|failure| failure.class);
@@ -237,7 +258,7 @@ impl Scheduler {
             None => target.first_attempts.discard(grant.number),
         }
         target.blocked_until = None;
-        if outcome.is_none() {
+        if outcome.is_none() && !grant.is_unsent {
             target.record_cancelled(grant.number, jitter, now);
         }
         let hung = target.remove_pending(grant.number);
@@ -414,12 +435,13 @@ impl Scheduler {
     }
 }
 
-/// Returns what the end of a call is evidence about.
-fn failure_scope(outcome: &CallOutcome<'_>, mean_latency: Option<f64>) -> FailureScope {
+/// Returns what the end of a call is evidence about. `min_silence` returns the time without a response after which a
+/// deadline is evidence about the target.
+fn failure_scope(outcome: &CallOutcome<'_>, min_silence: impl FnOnce() -> Option<Duration>) -> FailureScope {
     let Err(failure) = outcome.result else { return FailureScope::Answered };
     match failure.class {
         Class::NetworkError => FailureScope::Endpoint,
-        Class::Deadline if is_unresponsive(outcome, mean_latency) => FailureScope::Target,
+        Class::Deadline if is_unresponsive(outcome, min_silence()) => FailureScope::Target,
         class if class.is_provider_fault() => FailureScope::Target,
         _ => FailureScope::Unrelated,
     }
@@ -428,10 +450,15 @@ fn failure_scope(outcome: &CallOutcome<'_>, mean_latency: Option<f64>) -> Failur
 /// Returns whether a call that its request's deadline cut off had no response headers for longer than calls
 /// usually take. Without this rule, an unresponsive provider would never be detected while all requests have
 /// short deadlines.
-fn is_unresponsive(outcome: &CallOutcome<'_>, mean_latency: Option<f64>) -> bool {
-    let min_silence = mean_latency
+fn is_unresponsive(outcome: &CallOutcome<'_>, min_silence: Option<Duration>) -> bool {
+    !outcome.has_begun && min_silence.is_some_and(|min_silence| outcome.took >= min_silence)
+}
+
+/// Returns that time for a call that asked for a stream. `mean_latency` is the provider's, in seconds.
+fn min_stream_silence(mean_latency: Option<f64>) -> Duration {
+    let seconds = mean_latency
         .map_or(SILENCE_SECONDS_BEFORE_FIRST_ANSWER, |seconds| (seconds * 3.0).max(MIN_SILENCE_SECONDS));
-    !outcome.has_begun && outcome.took.as_secs_f64() >= min_silence
+    Duration::from_secs_f64(seconds)
 }
 
 /// Returns whether there was an HTTP response, whatever its status.

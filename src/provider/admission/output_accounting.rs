@@ -84,6 +84,13 @@ impl OutputAccounting {
         }
     }
 
+    /// Undoes [`Self::record_sent`] for a call that was not sent.
+    pub(in crate::provider) fn rollback(&mut self, reservation: &Reservation, now: Instant) {
+        if let Some(counts) = TokenCounts::of(reservation) {
+            self.sent.value_mut(now).add(counts, -1.0);
+        }
+    }
+
     /// Records a rate-limit refusal. Returns whether the accounting is now detected.
     pub(in crate::provider) fn record_refused(
         &mut self,

@@ -50,6 +50,17 @@ impl Permit {
         }
     }
 
+    /// Releases the permit of a call that was not sent after all: it is no evidence about the provider, and its rate
+    /// and its money are given back.
+    pub(in crate::provider) fn withdraw(mut self) {
+        if let Some(budget) = &mut self.budget {
+            budget.mark_unsent();
+        }
+        if let Some(grant) = &mut self.grant {
+            grant.is_unsent = true;
+        }
+    }
+
     /// Returns the expected cost of the call.
     pub(in crate::provider) fn expected_cost(&self) -> NanoUsd {
         self.budget.as_ref().map(BudgetReservation::expected_cost).unwrap_or_default()
@@ -104,18 +115,23 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::*;
-    use crate::guard::TokenCost;
+    use crate::guard::{BreakerState, TokenCost};
     use crate::provider::admission::decision::NextCall;
     use crate::provider::admission::queued_call::IncomingCall;
     use crate::provider::call::Call;
     use crate::provider::{Account, Settings};
     use crate::supervisor::Responder as ReplyTo;
-    use crate::types::{Class, Completion, Failure, Priority, Prompt, RequestContext, Tokens, Usage};
+    use crate::types::{
+        AttemptCounts, Class, Completion, Failure, Priority, Prompt, RequestContext, Tokens, Usage,
+    };
 
     fn state() -> Arc<State> {
-        let settings =
-            "base_url = 'http://127.0.0.1:9'\nmodels.m = {}\nlimits.output_tokens_per_minute = 60_000";
-        let settings: Settings = toml::from_str(settings).unwrap();
+        state_with("limits.output_tokens_per_minute = 60_000")
+    }
+
+    fn state_with(limits: &str) -> Arc<State> {
+        let settings = format!("base_url = 'http://127.0.0.1:9'\nmodels.m = {{}}\n{limits}");
+        let settings: Settings = toml::from_str(&settings).unwrap();
         let base_url = settings.base_url.clone().unwrap();
         let headers = http::HeaderMap::new();
         let account =
@@ -140,6 +156,7 @@ mod tests {
             only_option: true,
             excluded_keys: Vec::new(),
             dispatch_signal: None,
+            stream: None,
             budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline,
@@ -165,6 +182,30 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn a_call_that_was_not_sent_after_all_gives_everything_back_and_is_no_evidence() {
+        tokio::time::pause();
+        let state = state();
+        let permit = dispatch_call(&state).await;
+        assert!(tokens_in_use(&state) > 0);
+        permit.withdraw();
+        assert_eq!(tokens_in_use(&state), 0);
+        let snapshot = state.snapshot(Instant::now());
+        let target = &snapshot.targets[0];
+        assert_eq!((snapshot.in_flight, target.in_flight, target.reduced_from), (0, 0, None));
+        assert!(target.breaker == BreakerState::Closed && target.last_failure.is_none());
+        assert!(snapshot.keys_in_cooldown.is_empty() && snapshot.throttled == 0);
+        assert_eq!(state.attempt_counts(&"m".into()), AttemptCounts::default());
+        let first = state.with_first_attempts(&"m".into(), |first| first.counts_since(0, 9));
+        assert_eq!(first, Some(AttemptCounts::default()));
+        // Its request is given back as well.
+        let state = state_with("limits.requests_per_day = 1");
+        for _ in 0..3 {
+            dispatch_call(&state).await.withdraw();
+        }
+        drop(dispatch_call(&state).await);
+    }
+
+    #[actix_web::test]
     async fn however_a_call_ends_no_more_stays_in_use_than_it_used() {
         tokio::time::pause();
         let state = state();
@@ -173,12 +214,7 @@ mod tests {
         };
         for output in [[10; 18].as_slice(), &[200, 200]].concat() {
             let usage = Usage { input: Tokens(9), output: Tokens(output), ..Usage::default() };
-            let completion = Completion {
-                text: String::new(),
-                usage: Some(usage),
-                model: String::new(),
-                request_id: None,
-            };
+            let completion = Completion { usage: Some(usage), ..Completion::default() };
             finish(dispatch_call(&state).await, Ok(completion));
             assert_eq!(tokens_in_use(&state), u128::from(output));
         }

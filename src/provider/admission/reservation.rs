@@ -8,8 +8,7 @@ use std::num::NonZeroU64;
 use crate::guard::{RateLimiter, RateLimits, TokenCost};
 use crate::types::{Charged, Class, Completion, Failure, ProviderName, StepName};
 
-use super::estimate::Estimate;
-use super::token_estimate::estimate_tokens;
+use super::estimate::{Estimate, answer_tokens};
 use super::token_stats::TokenStats;
 use crate::provider::settings::OutputReservation;
 
@@ -84,7 +83,7 @@ impl Reservations {
     ) -> Result<(), String> {
         let least = stats.min_input(estimate.input);
         let input = stats.corrected_input(estimate.input);
-        let shortest = |input| limits.fits(TokenCost { input, output: 1 });
+        let shortest = |input| limits.fits(TokenCost { input, output: u64::from(estimate.has_output()) });
         if let (Err(_), Err(error)) = (shortest(least), shortest(input)) {
             return Err(format!("the call {error} at {provider}"));
         }
@@ -183,16 +182,18 @@ impl Reservation {
         };
         // Zero input tokens come from a provider that does not count.
         let read = usage.map_or(0, |usage| usage.input.0);
+        // Embeddings would make the answers of other calls to the model look short.
+        let output_tokens = output_tokens.filter(|_| self.estimate.has_output());
         if usage.is_some() || output_tokens.is_some() {
             stats.record(step, self.estimate.input, read, output_tokens);
         }
     }
 }
 
-/// Returns the output tokens of an answer: the provider's count, or else an estimate from its text.
+/// Returns the output tokens of an answer: the provider's count, or else an estimate from its content.
 fn output_tokens(completion: &Completion) -> Option<u64> {
     let counted = completion.usage.map(|usage| usage.output.0);
-    counted.or_else(|| Some(estimate_tokens(&completion.text)).filter(|tokens| *tokens > 0))
+    counted.or_else(|| Some(answer_tokens(completion)).filter(|tokens| *tokens > 0))
 }
 
 #[cfg(test)]
@@ -222,7 +223,7 @@ mod tests {
     }
 
     fn completion(usage: Option<Usage>) -> Result<Completion, Failure> {
-        Ok(Completion { text: String::new(), usage, model: String::new(), request_id: None })
+        Ok(Completion { usage, ..Completion::default() })
     }
 
     fn failed(class: Class) -> Failure {
@@ -339,12 +340,33 @@ mod tests {
         let mut stats = TokenStats::default();
         let reservation = rules.for_call(&stats, None, estimate(100, None));
         assert_eq!(reservation.reserved, TokenCost { input: 100, output: 500 });
-        let text = "The train left at nine, and it is ten.".to_owned();
-        let unstored_calls = Ok(Completion { text, usage: None, model: String::new(), request_id: None });
+        let unstored_calls = Ok(Completion::new("The train left at nine, and it is ten."));
         let charged = reservation.charged(Some(&unstored_calls));
         assert!(charged.input == 100 && (8..=14).contains(&charged.output), "{charged:?}");
         reservation.record_into(&mut stats, None, &unstored_calls);
         assert_eq!(rules.for_call(&stats, None, estimate(100, None)).reserved, charged);
+    }
+
+    #[test]
+    fn embeddings_reserve_no_output_and_do_not_count_as_answers() {
+        for reserve in [OutputReservation::P95, OutputReservation::MaxTokens] {
+            let limits = RateLimits { output_tokens: NonZeroU64::new(8_000), ..per_minute(9_000) };
+            let rules = reservations(reserve, limits);
+            let mut stats = sample_stats();
+            let reservation = rules.for_call(&stats, None, estimate(100, Some(0)));
+            assert_eq!(reservation.reserved, TokenCost { input: 100, output: 0 });
+            assert_eq!(reservation.mean, reservation.reserved);
+            let embeddings = vec![[0.5].into()];
+            let without_usage = Ok(Completion { embeddings, ..Completion::default() });
+            assert_eq!(reservation.charged(Some(&without_usage)), TokenCost { input: 100, output: 0 });
+            for _ in 0..100 {
+                reservation.record_into(&mut stats, None, &completion(Some(used(200, 0))));
+            }
+            // Their input corrects the estimates.
+            assert_eq!(stats.mean_output(None), Some(29));
+            assert!((195..=200).contains(&stats.corrected_input(100)));
+            assert_eq!(fits(&rules, &TokenStats::default(), estimate(9_000, Some(0))), Ok(()));
+        }
     }
 
     proptest! {

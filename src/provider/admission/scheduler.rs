@@ -38,6 +38,8 @@ const BUDGET_RECHECK_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(in crate::provider) struct Scheduler {
     pub(in crate::provider) queue: Queue<QueuedCall>,
+    /// When the queue was last searched for calls whose caller is gone.
+    pub(in crate::provider) abandoned_searched_at: Option<Instant>,
     pub(in crate::provider) limits: RateLimiter,
     pub(in crate::provider) keys: Keys,
     /// Counts failures that affect all targets: connections that fail.
@@ -110,6 +112,7 @@ impl Scheduler {
             calls_sent: 0,
             throttled: 0,
             daily_usage_restored: false,
+            abandoned_searched_at: None,
             rate_limited: false,
         }
     }
@@ -257,6 +260,9 @@ impl Scheduler {
             step: call.context.step.clone(),
             signal: call.dispatch_signal.clone(),
         };
+        if call.prompt.embedding.is_some() {
+            target.record_embeddings();
+        }
         target.add_pending(self.calls_sent, attempt);
         let is_first = !call.is_retry && !call.context.has_failed;
         if is_first {
@@ -278,6 +284,7 @@ impl Scheduler {
             reservation: reserved,
             shared,
             own,
+            is_unsent: false,
         };
         Ok((key, grant, budget))
     }

@@ -58,7 +58,8 @@ impl TokenStats {
     pub(in crate::provider) fn p95_cost(&self, step: Option<&StepName>, estimate: Estimate) -> TokenCost {
         let output = self.window_for(step).map_or(ASSUMED_OUTPUT, PercentileWindow::p95);
         let limit = estimate.max_tokens.unwrap_or(u64::MAX);
-        TokenCost { input: self.corrected_input(estimate.input), output: output.min(limit).max(1) }
+        // At least one token, unless the call has no output at all.
+        TokenCost { input: self.corrected_input(estimate.input), output: output.max(1).min(limit) }
     }
 
     /// Returns the tokens that the expected cost of a call of `step` is computed from. The first answers to
@@ -176,6 +177,17 @@ mod tests {
         assert_eq!(stats.p95_cost(None, estimate(100)), TokenCost { input: 100, output: 500 });
         assert_eq!(stats.p95_cost(None, capped), TokenCost { input: 100, output: 60 });
         assert_eq!(stats.mean_output(None), None);
+    }
+
+    #[test]
+    fn a_call_without_output_reserves_none() {
+        let mut stats = TokenStats::default();
+        let embeddings = Estimate { input: 100, max_tokens: Some(0) };
+        for _ in 0..2 {
+            assert_eq!(stats.p95_cost(None, embeddings), TokenCost { input: 100, output: 0 });
+            assert_eq!(stats.expected_cost(None, embeddings), TokenCost { input: 100, output: 0 });
+            record_all(&mut stats, "chat", [400; 30]);
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! reservation. A zero, which some servers send because they do not count, is discarded as well. Counts are
 //! never corrected.
 
-use crate::types::{Completion, Failure, Part, Prompt, Tokens, Usage};
-use crate::wire::Format;
+use crate::types::{Completion, Failure, Format, Part, Prompt, Tokens, Usage};
 
+use super::estimate::answer_tokens;
 use super::token_estimate::estimate_tokens;
 
 /// Maximum input tokens per byte of a request's body. A token has at least one byte; some services read a
@@ -40,16 +40,25 @@ pub(in crate::provider) struct UsageBounds {
 impl UsageBounds {
     /// Returns the bounds of a call whose request body has so many bytes.
     pub(in crate::provider) fn new(prompt: &Prompt, format: Format, body_bytes: usize) -> Self {
-        let parts = prompt.messages.iter().flat_map(|message| &message.parts);
-        let attachments = parts.filter(|part| !matches!(part, Part::Text(_))).count();
-        let attachment_tokens = (attachments as u64).saturating_mul(MAX_TOKENS_PER_ATTACHMENT);
+        let attachments: usize = prompt.messages.iter().map(|message| attachments(&message.parts)).sum();
+        // The vendor's own fields may name content that the vendor has stored.
+        let stored = prompt.vendor_fields.iter().filter(|fields| fields.format == format).count();
+        let attachment_tokens =
+            (attachments as u64).saturating_add(stored as u64).saturating_mul(MAX_TOKENS_PER_ATTACHMENT);
         let body_tokens = (body_bytes as u64).saturating_mul(MAX_INPUT_TOKENS_PER_BYTE);
         let limit = prompt.max_tokens.or(format.default_max_tokens()).map(u64::from);
+        let with_overshoot =
+            |limit: u64| limit.saturating_add(limit / 10).saturating_add(MAX_OUTPUT_OVERSHOOT);
+        // Embeddings have no output tokens.
+        let output = if prompt.embedding.is_some() { Some(0) } else { limit.map(with_overshoot) };
         Self {
             input: body_tokens.saturating_add(MAX_ADDED_INPUT_TOKENS).saturating_add(attachment_tokens),
-            output: limit.map(|limit| limit.saturating_add(limit / 10).saturating_add(MAX_OUTPUT_OVERSHOOT)),
-            // Several servers with OpenAI's format limit only the output after the reasoning.
-            covers_reasoning: format != Format::Openai,
+            output,
+            // Several servers with OpenAI's formats limit only the output after the reasoning.
+            covers_reasoning: match format {
+                Format::Openai | Format::OpenaiResponses => false,
+                Format::Anthropic | Format::Gemini => true,
+            },
         }
     }
 
@@ -57,22 +66,27 @@ impl UsageBounds {
     pub(in crate::provider) fn apply(&self, result: &mut Result<Completion, Failure>) {
         match result {
             Ok(completion) => {
-                completion.usage = completion.usage.filter(|usage| self.allow(usage, &completion.text))
+                let is_empty = completion.text.is_empty() && completion.parts.is_empty();
+                let tokens = || answer_tokens(completion);
+                completion.usage = completion.usage.filter(|usage| self.allow(usage, is_empty, tokens));
             }
             Err(failure) => {
                 let text = failure.text.as_deref().unwrap_or_default();
-                failure.usage = failure.usage.take().filter(|usage| self.allow(usage, text));
+                let tokens = || estimate_tokens(text);
+                failure.usage =
+                    failure.usage.take().filter(|usage| self.allow(usage, text.is_empty(), tokens));
             }
         }
     }
 
-    /// Returns whether a call with the answer `text` can have used so much.
-    fn allow(&self, usage: &Usage, text: &str) -> bool {
-        let is_counted = usage.input > Tokens(0) && (usage.output > Tokens(0) || text.is_empty());
-        is_counted && usage.input.0 <= self.input && self.allow_output(usage, text)
+    /// Returns whether a call can have used so much. `is_empty` is whether it has no answer, and `tokens` estimates
+    /// the tokens of the answer.
+    fn allow(&self, usage: &Usage, is_empty: bool, tokens: impl Fn() -> u64) -> bool {
+        let is_counted = usage.input > Tokens(0) && (usage.output > Tokens(0) || is_empty);
+        is_counted && usage.input.0 <= self.input && self.allow_output(usage, tokens)
     }
 
-    fn allow_output(&self, usage: &Usage, text: &str) -> bool {
+    fn allow_output(&self, usage: &Usage, tokens: impl Fn() -> u64) -> bool {
         match self.output {
             Some(limit) if self.covers_reasoning => usage.output.0 <= limit,
             Some(limit) => {
@@ -80,19 +94,30 @@ impl UsageBounds {
                 usage.output.0.saturating_sub(reasoning) <= limit
                     && reasoning <= limit.max(MAX_OUTPUT_WITHOUT_LIMIT)
             }
-            // The estimate of a text is within a factor of four.
+            // The estimate of an answer is within a factor of four.
             None => {
-                usage.output.0 <= MAX_OUTPUT_WITHOUT_LIMIT
-                    || usage.output.0 <= estimate_tokens(text).saturating_mul(4)
+                usage.output.0 <= MAX_OUTPUT_WITHOUT_LIMIT || usage.output.0 <= tokens().saturating_mul(4)
             }
         }
     }
 }
 
+/// Returns the number of attachments, also in results of tools.
+fn attachments(parts: &[Part]) -> usize {
+    let attachments_of = |part: &Part| match part {
+        Part::Text(_) | Part::ToolCall(_) | Part::Reasoning(_) => 0,
+        Part::Image(_) | Part::Document(_) | Part::Audio(_) | Part::Video(_) => 1,
+        Part::ToolResult(result) => attachments(&result.parts),
+    };
+    parts.iter().map(attachments_of).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Charged, Class, Media, MediaData, Message};
+    use crate::types::{
+        Charged, Class, EmbeddingOptions, Media, MediaData, Message, Reasoning, Role, ToolCall, ToolResult,
+    };
 
     const TEXT: &str = "Hello.";
 
@@ -110,9 +135,7 @@ mod tests {
     }
 
     fn is_plausible(bounds: UsageBounds, usage: Usage) -> bool {
-        let completion =
-            Completion { text: TEXT.to_owned(), usage: Some(usage), model: String::new(), request_id: None };
-        let mut result = Ok(completion);
+        let mut result = Ok(Completion { usage: Some(usage), ..Completion::new(TEXT) });
         bounds.apply(&mut result);
         result.unwrap().usage == Some(usage)
     }
@@ -145,12 +168,27 @@ mod tests {
     }
 
     #[test]
+    fn embeddings_have_no_output() {
+        let prompt = Prompt::embeddings(["low tide"], EmbeddingOptions::default());
+        let is_plausible = |usage: Usage| {
+            let embeddings = vec![[0.5, 0.5].into()];
+            let mut result = Ok(Completion { embeddings, usage: Some(usage), ..Completion::default() });
+            UsageBounds::new(&prompt, Format::Openai, 1_000).apply(&mut result);
+            result.unwrap().usage.is_some()
+        };
+        assert!(is_plausible(usage(2, 0, 0)));
+        assert!(!is_plausible(usage(0, 0, 0)));
+        assert!(!is_plausible(usage(2, 1, 0)));
+        assert!(!is_plausible(usage(104_001, 0, 0)));
+    }
+
+    #[test]
     fn more_output_than_the_request_allows_is_discarded() {
-        for format in [Format::Openai, Format::Anthropic, Format::Gemini] {
+        for format in Format::ALL {
             let bounds = bounds(Some(100), format);
             assert!(is_plausible(bounds, usage(10, 1_110, 0)), "{format:?}");
             assert!(!is_plausible(bounds, usage(10, 1_111, 0)), "{format:?}");
-            let covers_reasoning = format != Format::Openai;
+            let covers_reasoning = !matches!(format, Format::Openai | Format::OpenaiResponses);
             assert_eq!(is_plausible(bounds, usage(10, 32_000, 31_950)), !covers_reasoning, "{format:?}");
             assert!(!is_plausible(bounds, usage(10, 200_110, 200_001)), "{format:?}");
         }
@@ -164,14 +202,38 @@ mod tests {
         assert!(is_plausible(bounds, usage(10, 200_000, 199_000)));
         assert!(!is_plausible(bounds, usage(10, 200_001, 0)));
         let text = "tide ".repeat(200_000);
-        let mut long = Ok(Completion {
-            text,
-            usage: Some(usage(10, 250_000, 0)),
-            model: String::new(),
-            request_id: None,
-        });
+        let mut long = Ok(Completion { usage: Some(usage(10, 250_000, 0)), ..Completion::new(text) });
         bounds.apply(&mut long);
         assert!(long.unwrap().usage.is_some());
+    }
+
+    #[test]
+    fn tool_calls_and_reasoning_are_output() {
+        let call = || Part::ToolCall(ToolCall::new("a", "clock", "{}"));
+        let is_plausible = |parts: Vec<Part>, usage: Usage| {
+            let mut result = Ok(Completion { parts, usage: Some(usage), ..Completion::default() });
+            bounds(None, Format::Gemini).apply(&mut result);
+            result.unwrap().usage.is_some()
+        };
+        // An answer of a call alone has output.
+        assert!(!is_plausible(vec![call()], usage(10, 0, 0)));
+        assert!(is_plausible(vec![call()], usage(10, 5, 0)));
+        assert!(!is_plausible(vec![call()], usage(10, 250_000, 0)));
+        let long = Part::Reasoning(Reasoning::new("tide ".repeat(200_000)));
+        assert!(is_plausible(vec![long, call()], usage(10, 250_000, 0)));
+    }
+
+    #[test]
+    fn an_attachment_in_the_result_of_a_tool_is_input_and_a_call_is_not_an_attachment() {
+        let image = Part::Image(Media::url("image/png", "https://a.example/a.png"));
+        let call = Part::ToolCall(ToolCall::new("a", "camera", "{}"));
+        let called = Prompt::text("Look.").with_message(Message::new(Role::Assistant, [call]));
+        let is_allowed = |prompt: &Prompt| {
+            is_plausible(UsageBounds::new(prompt, Format::Openai, 1_000), usage(1_500_000, 1, 0))
+        };
+        assert!(!is_allowed(&called));
+        let result = ToolResult::new("a", "See the picture.").with_part(image);
+        assert!(is_allowed(&called.with_message(Message::tool([result]))));
     }
 
     #[test]

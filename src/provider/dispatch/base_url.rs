@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use crate::wire::Format;
+use crate::types::Format;
 
 /// The `base_url` of a simulated provider.
 pub(in crate::provider) const SIMULATOR: &str = "simulator";
@@ -43,7 +43,7 @@ pub fn parse_base_url(text: &str) -> Result<String, AddressError> {
     }
 }
 
-/// Hosts whose documented address for the OpenAI format has no version.
+/// Hosts whose documented address for the OpenAI formats has no version.
 const HOSTS_WITHOUT_VERSION: [&str; 3] = ["api.deepseek.com", "api.perplexity.ai", "models.github.ai"];
 
 /// Returns the probable mistake in an address, and advice. It is a warning: a server may have such an address.
@@ -51,7 +51,9 @@ pub fn advise_base_url(format: Format, base_url: &str) -> Option<(&'static str, 
     let uri: Uri = base_url.parse().ok()?;
     let path = uri.path().trim_end_matches('/');
     let ends: &[&str] = match format {
-        Format::Openai => &["/chat/completions", "/completions", "/responses", "/models"],
+        Format::Openai | Format::OpenaiResponses => {
+            &["/chat/completions", "/completions", "/responses", "/models"]
+        }
         Format::Anthropic => &["/v1/messages", "/messages"],
         Format::Gemini => &["/v1beta/models", "/v1/models", "/models"],
     };
@@ -63,7 +65,11 @@ pub fn advise_base_url(format: Format, base_url: &str) -> Option<(&'static str, 
         part.strip_prefix('v').is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_digit()))
     };
     let is_listed = uri.host().is_some_and(|host| HOSTS_WITHOUT_VERSION.contains(&host));
-    if format == Format::Openai && !path.split('/').any(is_version) && !is_listed && base_url != SIMULATOR {
+    let expects_version = match format {
+        Format::Openai | Format::OpenaiResponses => true,
+        Format::Anthropic | Format::Gemini => false,
+    };
+    if expects_version && !path.split('/').any(is_version) && !is_listed && base_url != SIMULATOR {
         let advice = format!("write base_url = \"{}/v1\", unless this server answers without it", base_url);
         return Some(("this address has no version, and most servers of this format expect one", advice));
     }
@@ -87,6 +93,8 @@ mod tests {
             (Format::Openai, "https://openrouter.ai/api", "https://openrouter.ai/api/v1"),
             (Format::Openai, "https://a.b/v1/chat/completions", "https://a.b/v1"),
             (Format::Openai, "https://a.b/v1/models", "https://a.b/v1"),
+            (Format::OpenaiResponses, "http://localhost:11434", "http://localhost:11434/v1"),
+            (Format::OpenaiResponses, "https://a.b/v1/responses", "https://a.b/v1"),
             (Format::Anthropic, "https://a.b/v1/messages", "https://a.b"),
             (Format::Gemini, "https://a.b/v1beta/models", "https://a.b"),
         ] {
@@ -99,6 +107,8 @@ mod tests {
             (Format::Openai, "https://api.cloudflare.com/client/v4/accounts/x/ai/v1"),
             (Format::Openai, "https://api.deepseek.com"),
             (Format::Openai, "simulator"),
+            (Format::OpenaiResponses, "https://api.openai.com/v1"),
+            (Format::OpenaiResponses, "simulator"),
             (Format::Anthropic, "https://a.b"),
             (Format::Gemini, "https://a.b"),
         ] {

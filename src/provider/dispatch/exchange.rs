@@ -4,7 +4,7 @@
 //! next.
 
 use std::borrow::Cow;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,9 +14,10 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
-use crate::types::{Cause, Class, Completion, Failure, Priority, Prompt};
-use crate::wire::{Decoder, Dialect, Format, Progress, UnsupportedParameters, strip_echo};
+use crate::types::{Cause, Class, Completion, Failure, Format, Priority, Prompt, Scope};
+use crate::wire::{Decoder, Dialect, Progress, StreamSupport, UnsupportedParameters, strip_echo};
 
+use super::answer_output::AnswerOutput;
 use super::client_pool::PooledClient;
 use super::event_stream::EventStream;
 use super::redirect;
@@ -27,8 +28,12 @@ use crate::provider::admission::permit::Permit;
 use crate::provider::admission::usage_bounds::UsageBounds;
 use crate::provider::call::Call;
 use crate::provider::keys::key::ReadyKey;
+use crate::provider::keys::stream_redactor::StreamRedactor;
 use crate::provider::model::Model;
 use crate::provider::state::State;
+
+/// Maximum bytes of an error in which the text of the request is looked for.
+const MAX_ECHO_BYTES: usize = 64 << 10;
 
 /// Time to read the body of an error response: the status alone has most of the information.
 const MAX_WAIT_FOR_ERROR_BODY: Duration = Duration::from_secs(1);
@@ -73,6 +78,10 @@ impl RequestContents<'_> {
         source: &[u8],
         read: impl FnOnce(&[u8]) -> Option<Failure>,
     ) -> Failure {
+        // The comparison takes a hundred times the size of its source. What is larger is no error of an API.
+        if source.len() > MAX_ECHO_BYTES {
+            return failure.with_scope(Scope::Class);
+        }
         match strip_echo(source, self.prompt).and_then(|rest| read(&rest)) {
             Some(classified) => Failure { message: failure.message, text: failure.text, ..classified },
             None => failure,
@@ -99,6 +108,9 @@ pub(in crate::provider) struct ExchangeResult {
 }
 
 /// Sends `call` to `model` with `key` and reads the response.
+///
+/// # Errors
+/// The failure of a request that the target cannot express. Nothing was sent.
 pub(in crate::provider) async fn exchange(
     state: &State,
     client: &PooledClient,
@@ -106,24 +118,42 @@ pub(in crate::provider) async fn exchange(
     model: &Model,
     key: &ReadyKey,
     permit: &Permit,
-) -> ExchangeResult {
+) -> Result<ExchangeResult, Failure> {
     let settings = state.settings();
     let transport = &client.transport;
-    let mut timeouts = CallTimeouts::start(&settings.timeouts, call.deadline, Instant::now());
+    // The response to a request for embeddings is always whole.
+    let is_for_embeddings = call.prompt.embedding.is_some();
+    let stream = if is_for_embeddings { StreamSupport::Never } else { settings.dialect.stream };
+    let mut timeouts = CallTimeouts::start(&settings.timeouts, stream, call.deadline, Instant::now());
     let omitted = state.unsupported_parameters(&call.model);
     let prompt = with_defaults(&call.prompt, model, omitted);
-    let dialect = omitted.apply_to(&settings.dialect);
-    let contents = RequestContents { format: settings.format, prompt: &prompt, dialect: &dialect };
-    let mut bounds = None;
+    let dialect = Dialect {
+        extra: model.extra.clone(),
+        min_cache_tokens: model.min_cache_tokens.map(NonZeroU64::get),
+        ..omitted.apply_to(&settings.dialect)
+    };
+    let format = settings.format;
+    chaos::point("call.encode");
+    let encoded = format.encode(&prompt, &model.name, state.base_url(), &dialect);
+    let request = encoded.map_err(|mut failure| {
+        key.redact_failure(&mut failure);
+        transport.redact(&mut failure);
+        failure
+    })?;
+    let bounds = UsageBounds::new(&prompt, format, request.body.len());
+    let contents = RequestContents { format, prompt: &prompt, dialect: &dialect };
     let mut limit = ResponseLimit::new(
         call.memory.response(call.priority == Priority::Batch),
         call.dispatch_signal.as_deref(),
     );
+    if is_for_embeddings {
+        limit.allow_embeddings(prompt.embedding_inputs().count());
+    }
+    let redactor = StreamRedactor::new(key, transport.redactors());
+    let output = call.stream.as_ref();
+    let mut output =
+        output.map(|writer| AnswerOutput::new(writer, call.dispatch_signal.as_deref(), redactor));
     let mut result = async {
-        chaos::point("call.encode");
-        let format = settings.format;
-        let request = format.encode(&prompt, &model.name, state.base_url(), &dialect)?;
-        bounds = Some(UsageBounds::new(&prompt, format, request.body.len()));
         chaos::point("call.send");
         let path = request.path.clone();
         let mut response = timeouts.wait(transport.post(request, key.header())).await??;
@@ -143,11 +173,20 @@ pub(in crate::provider) async fn exchange(
         let media_type = response.media_type();
         let is_event_stream = media_type == "text/event-stream";
         let headers = std::mem::take(&mut response.headers);
+        let max_bytes = limit.max_bytes();
         let result = match media_type.as_str() {
             "text/html" => Err(html_failure(response, &mut timeouts).await),
-            "application/json" => read_json(&contents, response.stream(), &mut timeouts, &mut limit).await,
+            "application/json" => {
+                read_json(&contents, response.stream(max_bytes), &mut timeouts, &mut limit).await
+            }
+            // A server may give a whole response any type. One that streams all the same says so.
+            _ if !is_event_stream && !stream.asks_for_stream() => {
+                read_json(&contents, response.stream(max_bytes), &mut timeouts, &mut limit).await
+            }
             _ => {
-                read_stream(&contents, response.stream(), (&mut timeouts, &mut limit), &client.runtime).await
+                let output = output.as_mut();
+                let state = (&mut timeouts, &mut limit);
+                read_stream(&contents, response.stream(max_bytes), state, output, &client.runtime).await
             }
         };
         let mut completion = result.map_err(|mut failure| {
@@ -157,13 +196,14 @@ pub(in crate::provider) async fn exchange(
         })?;
         // Provider support needs the id in the header; the id in the body identifies the answer.
         completion.request_id = request_id.or(completion.request_id);
-        limit.hold_answer(&completion.text, &prompt.response_format, &mut timeouts).await;
+        limit.hold_answer(&completion, &prompt.response_format, &mut timeouts).await;
+        if let Some(output) = &output {
+            output.commit().map_err(|failure| failure.with_usage(completion.usage))?;
+        }
         Ok(completion)
     }
     .await;
-    if let Some(bounds) = bounds {
-        bounds.apply(&mut result);
-    }
+    bounds.apply(&mut result);
     match &mut result {
         Ok(completion) => {
             key.redact_completion(completion);
@@ -179,11 +219,15 @@ pub(in crate::provider) async fn exchange(
         }
     }
     limit.end(&result);
-    ExchangeResult { result, first_token: timeouts.first_token(), omitted_parameters: omitted }
+    Ok(ExchangeResult { result, first_token: timeouts.first_token(), omitted_parameters: omitted })
 }
 
 /// Adds the defaults of the model's settings to the prompt, without parameters that the model does not support.
 fn with_defaults<'a>(prompt: &'a Prompt, model: &Model, omitted: UnsupportedParameters) -> Cow<'a, Prompt> {
+    // Embeddings have neither.
+    if prompt.embedding.is_some() {
+        return Cow::Borrowed(prompt);
+    }
     let max_tokens = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get));
     let temperature = prompt.temperature.or(model.temperature);
     let temperature = temperature.filter(|_| !omitted.omits_temperature());
@@ -221,8 +265,11 @@ async fn read_json(
     let mut body = Vec::new();
     let mut decoder = contents.decoder();
     while let Some(chunk) = timeouts.wait(chunks.next()).await? {
-        timeouts.on_content(Instant::now());
         let chunk = chunk?;
+        // Some servers send blank lines until a whole response is complete.
+        if timeouts.stream().asks_for_stream() || !chunk.trim_ascii().is_empty() {
+            timeouts.on_content(Instant::now());
+        }
         limit.hold(body.len() + chunk.len(), timeouts).await?;
         body.extend_from_slice(&chunk);
         consume_budget().await;
@@ -240,6 +287,7 @@ async fn read_stream(
     contents: &RequestContents<'_>,
     mut chunks: impl BodyStream,
     (timeouts, limit): (&mut CallTimeouts<'_>, &mut ResponseLimit<'_>),
+    mut output: Option<&mut AnswerOutput<'_>>,
     runtime: &Handle,
 ) -> Result<Completion, Failure> {
     let mut decoder = contents.decoder();
@@ -270,10 +318,13 @@ async fn read_stream(
                 continue;
             };
             let name = event.event.as_deref();
-            match decoder
+            let progress = decoder
                 .push_event(name, data)
-                .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?
-            {
+                .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+            if let Some(output) = &mut output {
+                output.pass_on(&mut decoder, timeouts).await?;
+            }
+            match progress {
                 Progress::Waiting => events.on_other_event()?,
                 Progress::Answering => {
                     wait_until = None;
@@ -287,7 +338,7 @@ async fn read_stream(
                 }
                 Progress::Ended => {
                     await_end(chunks, runtime).await;
-                    return decoder.finish();
+                    return finish(decoder, output, timeouts).await;
                 }
             }
         }
@@ -300,10 +351,29 @@ async fn read_stream(
             decoder
                 .push_event(name, data)
                 .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+            if let Some(output) = &mut output {
+                output.pass_on(&mut decoder, timeouts).await?;
+            }
         }
     }
     // In formats without an end marker, the decoder detects the end by the last event.
-    decoder.finish()
+    finish(decoder, output, timeouts).await
+}
+
+/// Completes a streamed answer, and passes on what the reader of a stream does not have yet.
+async fn finish(
+    decoder: Decoder,
+    output: Option<&mut AnswerOutput<'_>>,
+    timeouts: &mut CallTimeouts<'_>,
+) -> Result<Completion, Failure> {
+    let passed_on = decoder.passed_on_text();
+    let completion = decoder.finish()?;
+    if let Some(output) = output {
+        let usage = completion.usage;
+        let finished = output.finish(&completion, passed_on, timeouts).await;
+        finished.map_err(|failure| failure.with_usage(usage))?;
+    }
+    Ok(completion)
 }
 
 /// Waits for the end of the stream. The result only affects whether the connection is reused.

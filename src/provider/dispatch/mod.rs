@@ -2,6 +2,7 @@
 //!
 //! [`worker`] runs the admitted calls; [`exchange`] makes one HTTP call; [`transport`] is the only file that uses reqwest.
 
+mod answer_output;
 pub(super) mod base_url;
 pub(super) mod client_pool;
 pub(super) mod event_stream;

@@ -17,6 +17,9 @@ use crate::provider::call::DispatchSignal;
 /// Maximum bytes held of one response: of a whole body, or of the text of a streamed answer.
 pub(in crate::provider) const MAX_HELD_BYTES: usize = 16 << 20;
 
+/// Maximum bytes of the response to a request for embeddings, per input: 4,096 numbers in a JSON list with line ends.
+const MAX_BYTES_PER_EMBEDDING: usize = 128 << 10;
+
 /// Maximum bytes of one event of a stream.
 pub(in crate::provider) const MAX_EVENT_BYTES: usize = 4 << 20;
 
@@ -40,6 +43,7 @@ const MAX_JSON_VALUES: usize = 1_000_000;
 /// The memory of one response while it is read.
 pub(in crate::provider) struct ResponseLimit<'a> {
     memory: ResponseMemory,
+    max_bytes: usize,
     /// Where it is recorded that the response is not read for lack of memory.
     signal: Option<&'a DispatchSignal>,
     /// Bytes of the answer until its item ends.
@@ -48,7 +52,17 @@ pub(in crate::provider) struct ResponseLimit<'a> {
 
 impl<'a> ResponseLimit<'a> {
     pub(in crate::provider) fn new(memory: ResponseMemory, signal: Option<&'a DispatchSignal>) -> Self {
-        Self { memory, signal, answer: 0 }
+        Self { memory, max_bytes: MAX_HELD_BYTES, signal, answer: 0 }
+    }
+
+    /// Allows the size that embeddings of so many inputs have.
+    pub(in crate::provider) fn allow_embeddings(&mut self, inputs: usize) {
+        self.max_bytes = inputs.saturating_mul(MAX_BYTES_PER_EMBEDDING).max(MAX_HELD_BYTES);
+    }
+
+    /// Returns the maximum bytes of the response.
+    pub(in crate::provider) fn max_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     /// Accounts for so many held bytes, and waits until there is memory for them. Returns how long it waited.
@@ -60,8 +74,8 @@ impl<'a> ResponseLimit<'a> {
         bytes: usize,
         timeouts: &mut CallTimeouts<'_>,
     ) -> Result<Duration, Failure> {
-        if bytes > MAX_HELD_BYTES {
-            return Err(too_large("the response", MAX_HELD_BYTES));
+        if bytes > self.max_bytes {
+            return Err(too_large("the response", self.max_bytes));
         }
         Ok(self.hold_copies_of(bytes, timeouts).await)
     }
@@ -69,14 +83,16 @@ impl<'a> ResponseLimit<'a> {
     /// Accounts for a complete answer from now on, and waits until there is memory for it.
     pub(in crate::provider) async fn hold_answer(
         &mut self,
-        text: &str,
+        completion: &Completion,
         format: &ResponseFormat,
         timeouts: &mut CallTimeouts<'_>,
     ) {
-        let bytes = match format {
+        let text = &completion.text;
+        let text_bytes = match format {
             ResponseFormat::Json(_) => json_tree_bytes(text),
             ResponseFormat::Text | ResponseFormat::Choice(_) => text.len(),
         };
+        let bytes = text_bytes.saturating_add(completion.bytes().saturating_sub(text.len()));
         self.answer = bytes.saturating_mul(COPIES_PER_RESPONSE);
         self.hold_copies_of(bytes, timeouts).await;
     }
@@ -155,6 +171,8 @@ mod tests {
     use super::*;
     use crate::guard::MemoryBudget;
     use crate::provider::settings::Timeouts;
+    use crate::types::{Part, Reasoning, ToolCall};
+    use crate::wire::StreamSupport;
 
     #[tokio::test]
     async fn a_json_answer_is_counted_with_its_parsed_size() {
@@ -162,7 +180,7 @@ mod tests {
         let held = budget.take(0).await;
         let settings = Timeouts::default();
         let now = Instant::now();
-        let mut timeouts = CallTimeouts::start(&settings, now + settings.total, now);
+        let mut timeouts = CallTimeouts::start(&settings, StreamSupport::Auto, now + settings.total, now);
         let list = format!("[{}1]", "1,".repeat(50_000));
         let text = format!("[\"{}\"]", ",".repeat(100_000));
         let json = ResponseFormat::Json(Arc::default());
@@ -173,19 +191,54 @@ mod tests {
         ] {
             let before = budget.used();
             let mut limit = ResponseLimit::new(held.response(true), None);
-            limit.hold_answer(answer, format, &mut timeouts).await;
+            let completion = Completion::new(answer.clone());
+            limit.hold_answer(&completion, format, &mut timeouts).await;
             assert!(budget.used() - before >= COPIES_PER_RESPONSE * (min - UNCOUNTED_BYTES));
-            limit.end(&Ok(Completion {
-                text: answer.clone(),
-                usage: None,
-                model: String::new(),
-                request_id: None,
-            }));
+            limit.end(&Ok(completion));
             let held_after = budget.used() - before;
             assert!(
                 (COPIES_PER_RESPONSE * min..=COPIES_PER_RESPONSE * max).contains(&held_after),
                 "{held_after}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn embeddings_may_be_larger_than_an_answer_but_not_without_a_bound() {
+        let budget = Arc::new(MemoryBudget::new(1 << 30));
+        let held = budget.take(0).await;
+        let settings = Timeouts::default();
+        let now = Instant::now();
+        let mut timeouts = CallTimeouts::start(&settings, StreamSupport::Auto, now + settings.total, now);
+        let mut limit = ResponseLimit::new(held.response(true), None);
+        assert!(limit.hold(MAX_HELD_BYTES + 1, &mut timeouts).await.is_err());
+        limit.allow_embeddings(1);
+        assert!(limit.hold(MAX_HELD_BYTES + 1, &mut timeouts).await.is_err());
+        limit.allow_embeddings(256);
+        assert!(limit.hold(2 * MAX_HELD_BYTES, &mut timeouts).await.is_ok());
+        assert!(limit.hold(2 * MAX_HELD_BYTES + 1, &mut timeouts).await.is_err());
+        limit.allow_embeddings(usize::MAX);
+        assert!(limit.hold(2 * MAX_HELD_BYTES + 1, &mut timeouts).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn tool_calls_and_reasoning_of_an_answer_are_counted() {
+        let budget = Arc::new(MemoryBudget::new(1 << 30));
+        let held = budget.take(0).await;
+        let settings = Timeouts::default();
+        let now = Instant::now();
+        let mut timeouts = CallTimeouts::start(&settings, StreamSupport::Auto, now + settings.total, now);
+        let arguments = format!("{{\"note\":\"{}\"}}", "a".repeat(100_000));
+        let parts = vec![
+            Part::Reasoning(Reasoning::new("b".repeat(100_000))),
+            Part::ToolCall(ToolCall::new("a", "note", arguments)),
+        ];
+        let completion = Completion { parts, ..Completion::default() };
+        let before = budget.used();
+        let mut limit = ResponseLimit::new(held.response(true), None);
+        limit.hold_answer(&completion, &ResponseFormat::Text, &mut timeouts).await;
+        limit.end(&Ok(completion));
+        let held_after = budget.used() - before;
+        assert!((COPIES_PER_RESPONSE * 200_000..=COPIES_PER_RESPONSE * 201_000).contains(&held_after));
     }
 }

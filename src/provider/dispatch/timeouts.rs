@@ -6,15 +6,23 @@
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use crate::types::{Class, Failure};
+use crate::wire::StreamSupport;
 
 use crate::provider::settings::Timeouts;
 
+/// How long a call waits for the reader of its answer: meanwhile it occupies a slot of the provider.
+const MAX_WAIT_FOR_READER: Duration = Duration::from_secs(60);
+
 /// The timeouts of one call. The transport enforces the connect timeout.
+///
+/// Nothing of a whole response arrives before the answer is complete. Only `total` and the deadline bound the time
+/// until then.
 pub(in crate::provider) struct CallTimeouts<'a> {
     timeouts: &'a Timeouts,
+    stream: StreamSupport,
     sent_at: Instant,
     deadline: Instant,
     first_token: Option<Duration>,
@@ -31,15 +39,29 @@ enum TimeoutKind {
 }
 
 impl<'a> CallTimeouts<'a> {
-    pub(in crate::provider) fn start(timeouts: &'a Timeouts, deadline: Instant, now: Instant) -> Self {
-        let shortest = timeouts.first_token.min(timeouts.idle).min(timeouts.total);
+    /// Starts the timeouts of a call that is sent `now`. `stream` is whether its request asks for a stream.
+    pub(in crate::provider) fn start(
+        timeouts: &'a Timeouts,
+        stream: StreamSupport,
+        deadline: Instant,
+        now: Instant,
+    ) -> Self {
+        let shortest = match stream {
+            StreamSupport::Auto => timeouts.first_token.min(timeouts.idle).min(timeouts.total),
+            StreamSupport::Never => timeouts.total,
+        };
         let timer = Box::pin(sleep_until(deadline.min(now + shortest)));
-        Self { timeouts, sent_at: now, deadline, first_token: None, timer }
+        Self { timeouts, stream, sent_at: now, deadline, first_token: None, timer }
     }
 
     /// Records that a part of the answer was received.
     pub(in crate::provider) fn on_content(&mut self, now: Instant) {
         self.first_token.get_or_insert(now - self.sent_at);
+    }
+
+    /// Returns whether the request asked for a stream.
+    pub(in crate::provider) fn stream(&self) -> StreamSupport {
+        self.stream
     }
 
     /// Returns the time since the call was sent.
@@ -94,12 +116,36 @@ impl<'a> CallTimeouts<'a> {
         (output, took)
     }
 
-    fn next_expiry(&self, now: Instant) -> (Instant, TimeoutKind) {
-        let idle = match self.first_token {
-            None => (self.sent_at + self.timeouts.first_token, TimeoutKind::FirstToken),
-            Some(_) => (now + self.timeouts.idle, TimeoutKind::Idle),
+    /// Waits until the reader of the answer has read enough, which does not depend on the provider, for a minute and until the
+    /// deadline of the request at most.
+    ///
+    /// # Errors
+    /// `deadline`.
+    pub(in crate::provider) async fn wait_for_reader<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let Ok(output) = timeout_at(self.deadline.min(began + MAX_WAIT_FOR_READER), future).await else {
+            let message = format!("the reader of the stream did not read for {:.1?}", began.elapsed());
+            return Err(Failure::new(Class::Deadline, message).maybe_charged());
         };
+        // The timeouts of the provider do not run in that time; the deadline does.
+        self.sent_at += began.elapsed();
+        Ok(output)
+    }
+
+    fn next_expiry(&self, now: Instant) -> (Instant, TimeoutKind) {
         let total = (self.sent_at + self.timeouts.total, TimeoutKind::Total);
+        let idle = match (self.first_token, self.stream) {
+            (None, StreamSupport::Auto) => {
+                (self.sent_at + self.timeouts.first_token, TimeoutKind::FirstToken)
+            }
+            (None, StreamSupport::Never) => total,
+            (Some(_), StreamSupport::Auto | StreamSupport::Never) => {
+                (now + self.timeouts.idle, TimeoutKind::Idle)
+            }
+        };
         let deadline = (self.deadline, TimeoutKind::Deadline);
         let earlier = |one: (Instant, TimeoutKind), other: (Instant, TimeoutKind)| {
             if other.0 < one.0 { other } else { one }
@@ -144,7 +190,7 @@ mod tests {
         let timeouts =
             Timeouts { connect: SECOND, first_token: 20 * SECOND, idle: 5 * SECOND, total: 60 * SECOND };
         let now = Instant::now();
-        let mut call = CallTimeouts::start(&timeouts, now + 600 * SECOND, now);
+        let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + 600 * SECOND, now);
         assert_eq!(next_failure(&mut call).await, (Class::Timeout, 20));
         call.on_content(Instant::now());
         assert_eq!(next_failure(&mut call).await, (Class::Timeout, 5));
@@ -157,10 +203,25 @@ mod tests {
         let timeouts =
             Timeouts { connect: SECOND, first_token: 120 * SECOND, idle: 5 * SECOND, total: 600 * SECOND };
         let now = Instant::now();
-        let mut call = CallTimeouts::start(&timeouts, now + 900 * SECOND, now);
+        let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + 900 * SECOND, now);
         call.wait(tokio::time::sleep(50 * SECOND)).await.unwrap();
         call.on_content(Instant::now());
         assert_eq!(next_failure(&mut call).await, (Class::Timeout, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_total_timeout_bounds_the_time_before_a_whole_response() {
+        let timeouts =
+            Timeouts { connect: SECOND, first_token: 20 * SECOND, idle: 5 * SECOND, total: 60 * SECOND };
+        let now = Instant::now();
+        let mut call = CallTimeouts::start(&timeouts, StreamSupport::Never, now + 600 * SECOND, now);
+        assert_eq!(next_failure(&mut call).await, (Class::Timeout, 60));
+        let now = Instant::now();
+        let mut call = CallTimeouts::start(&timeouts, StreamSupport::Never, now + 600 * SECOND, now);
+        call.wait(tokio::time::sleep(50 * SECOND)).await.unwrap();
+        call.on_content(Instant::now());
+        assert_eq!(next_failure(&mut call).await, (Class::Timeout, 5), "once the body has begun");
+        assert_eq!(next_failure(&mut call).await, (Class::Timeout, 5), "the total timeout");
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,7 +230,8 @@ mod tests {
         let now = Instant::now();
         for (passed, deadline, class) in [(50, 40, Class::Deadline), (61, 90, Class::Timeout)] {
             let start = now.checked_sub(passed * SECOND).unwrap();
-            let mut call = CallTimeouts::start(&timeouts, start + deadline * SECOND, start);
+            let mut call =
+                CallTimeouts::start(&timeouts, StreamSupport::Auto, start + deadline * SECOND, start);
             call.on_content(start + SECOND);
             let failure = call.wait(async {}).await.unwrap_err();
             assert_eq!(failure.class, class);
@@ -179,8 +241,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_deadline_of_the_request_ends_its_call() {
         let timeouts = Timeouts::default();
-        let now = Instant::now();
-        let mut call = CallTimeouts::start(&timeouts, now + 7 * SECOND, now);
-        assert_eq!(next_failure(&mut call).await, (Class::Deadline, 7));
+        for stream in [StreamSupport::Auto, StreamSupport::Never] {
+            let now = Instant::now();
+            let mut call = CallTimeouts::start(&timeouts, stream, now + 7 * SECOND, now);
+            assert_eq!(next_failure(&mut call).await, (Class::Deadline, 7), "{stream:?}");
+        }
     }
 }

@@ -175,6 +175,11 @@ impl Transport {
         self.redactors.redact_failure(failure);
     }
 
+    /// Returns what redacts the values of extra headers.
+    pub(in crate::provider) fn redactors(&self) -> &HeaderRedactor {
+        &self.redactors
+    }
+
     /// Redacts the values of secret extra headers in an answer.
     pub(in crate::provider) fn redact_completion(&self, completion: &mut Completion) {
         self.redactors.redact_completion(completion);
@@ -201,16 +206,21 @@ impl Response {
         value.and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
     }
 
-    /// Returns the body in pieces; fails once it exceeds the maximum size.
-    pub(in crate::provider) fn stream(self) -> impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin {
+    /// Returns the body in pieces; fails once it exceeds the maximum size, which is at least that of any answer.
+    pub(in crate::provider) fn stream(
+        self,
+        max_bytes: usize,
+    ) -> impl Stream<Item = Result<Bytes, Failure>> + Send + Unpin {
+        let max_bytes = max_bytes.max(MAX_RESPONSE_BYTES);
         let mut seen = 0;
         let in_use = self.in_use;
         self.inner.bytes_stream().map_err(|error| failure(&error)).map(move |piece| {
             let _until_read = &in_use;
             let piece = piece?;
             seen += piece.len();
-            if seen > MAX_RESPONSE_BYTES {
-                let failure = Failure::new(Class::Unreadable, "the response is larger than 64 MiB");
+            if seen > max_bytes {
+                let message = format!("the response is larger than {} MiB", max_bytes >> 20);
+                let failure = Failure::new(Class::Unreadable, message);
                 return Err(failure.with_cause(Cause::ResponseTooLarge).maybe_charged());
             }
             Ok(piece)
@@ -219,7 +229,7 @@ impl Response {
 
     /// Reads the start of an error body that arrives within `time`; the rest is ignored.
     pub(in crate::provider) async fn error_body(self, time: Duration) -> Vec<u8> {
-        let mut stream = self.stream();
+        let mut stream = self.stream(MAX_ERROR_BODY_BYTES);
         let mut body = Vec::new();
         let end = Instant::now() + time;
         while let Ok(Some(Ok(piece))) = timeout_at(end, stream.next()).await {

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::chaos;
 use crate::supervisor::Responder as ReplyTo;
-use crate::types::{Class, Failure, NanoUsd, Scope};
+use crate::types::{Class, Failure, NanoUsd, Savings, Scope};
 
 use super::client_pool::PooledClient;
 use super::exchange::{ExchangeResult, exchange};
@@ -126,18 +126,25 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) 
         sent_at,
         waited: sent_at - queued.requested_at,
     };
-    let exchange_result = {
+    let exchanged = {
         let exchange = pin!(exchange(state, client, &call, model, &key, &permit));
         tokio::select! {
             biased;
-            exchange_result = exchange => exchange_result,
+            exchanged = exchange => exchanged,
             () = guard.abandoned() => {
                 state.record_cancelled(&call.model, sent_at.elapsed());
                 return debug!(provider = %state.name(), "the caller dropped the call");
             }
         }
     };
-    let ExchangeResult { mut result, first_token, omitted_parameters: left_out } = exchange_result;
+    let ExchangeResult { mut result, first_token, omitted_parameters: left_out } = match exchanged {
+        Ok(exchange_result) => exchange_result,
+        Err(failure) => {
+            debug!(provider = %state.name(), model = %call.model, %failure, "the target cannot express the call");
+            permit.withdraw();
+            return guard.reject(Rejection::Unsupported(failure));
+        }
+    };
     let took = sent_at.elapsed();
     let has_begun = first_token.is_some();
     let paused = call.dispatch_signal.as_ref().map(|signal| signal.paused_for()).unwrap_or_default();
@@ -158,9 +165,13 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) 
         Ok(completion) => completion.usage,
         Err(failure) => failure.usage.as_deref().copied(),
     };
-    let cost = model.price.zip(usage).and_then(|(price, usage)| price.cost(&usage));
+    let priced_usage = model.price.zip(usage);
+    let charge = Charge {
+        cost: priced_usage.and_then(|(price, usage)| price.cost(&usage)),
+        cache_savings: priced_usage.and_then(|(price, usage)| price.cache_savings(&usage)),
+    };
     chaos::point("call.respond");
-    guard.complete(first_token, cost, result);
+    guard.complete(first_token, charge, result);
 }
 
 /// Sets the scope of a refusal after it is known whether the key is at fault. A refusal that may concern this
@@ -172,6 +183,13 @@ fn resolve_scope(failure: &mut Failure, key_fault: KeyFault) {
         (KeyFault::AtFault, Scope::Unclear) => failure.scope = Scope::Class,
         (KeyFault::AtFault | KeyFault::NotAtFault, _) => {}
     }
+}
+
+/// What a call cost, as far as that is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Charge {
+    cost: Option<NanoUsd>,
+    cache_savings: Option<Savings>,
 }
 
 /// The pending result of a sent call. If it is dropped (by a panic), it sends a failure: the provider may have
@@ -196,10 +214,17 @@ impl ReplyGuard {
         }
     }
 
+    /// Reports that the call was not sent.
+    fn reject(&mut self, rejection: Rejection) {
+        if let Some(responder) = self.responder.take() {
+            responder.send(Err(rejection));
+        }
+    }
+
     fn complete(
         &mut self,
         first_token: Option<Duration>,
-        cost: Option<NanoUsd>,
+        charge: Charge,
         result: Result<crate::types::Completion, Failure>,
     ) {
         let Some(responder) = self.responder.take() else { return };
@@ -218,7 +243,8 @@ impl ReplyGuard {
             is_forced,
             took,
             first_token,
-            cost,
+            cost: charge.cost,
+            cache_savings: charge.cache_savings,
             uncertain_cost,
             result,
         }));
@@ -228,7 +254,11 @@ impl ReplyGuard {
 impl Drop for ReplyGuard {
     fn drop(&mut self) {
         let message = "the call was lost with the task that sent it";
-        self.complete(None, None, Err(Failure::new(Class::NetworkError, message).maybe_charged()));
+        self.complete(
+            None,
+            Charge::default(),
+            Err(Failure::new(Class::NetworkError, message).maybe_charged()),
+        );
     }
 }
 

@@ -1,7 +1,8 @@
 //! How long the response headers of a provider take, and whether a request was hedged meanwhile.
 //!
 //! A hedge costs money. A provider whose headers are merely late (servers that generate the whole answer first)
-//! must not cause a hedge beside each call.
+//! must not cause a hedge beside each call. Providers that are asked for whole responses (`stream = "never"`) are not
+//! hedged for this reason at all, see `State::max_header_latency`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

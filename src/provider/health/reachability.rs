@@ -102,6 +102,11 @@ impl Reachability {
         self.probe = Some((breaker_token, now));
     }
 
+    /// Removes a probe that was not sent.
+    pub(in crate::provider) fn discard_probe(&mut self) {
+        self.probe = None;
+    }
+
     /// Returns, once, the probe that has been in flight for so long that it has connected.
     pub(in crate::provider) fn take_connected_probe(
         &mut self,

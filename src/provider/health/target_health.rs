@@ -226,9 +226,10 @@ impl State {
         }
     }
 
-    /// Returns about the longest recent time until response headers; zero before the first response.
-    pub fn max_header_latency(&self) -> Duration {
-        self.header_latency.longest()
+    /// Returns about the longest recent time until response headers; zero before the first response. `None` if its
+    /// calls ask for whole responses: their headers come with the end of the answer, and the next one may be longer.
+    pub fn max_header_latency(&self) -> Option<Duration> {
+        self.settings().dialect.stream.asks_for_stream().then(|| self.header_latency.longest())
     }
 
     /// Returns whether a call at this provider, which has sent no response headers for long, may be hedged, and

@@ -1,6 +1,7 @@
 //! How long a model may send no response headers before it counts as unresponsive.
 //!
-//! Pure. The time depends on the step: some steps produce one word, others think for half a minute first.
+//! Pure. The time depends on the step: some steps produce one word, others think for half a minute first. The headers
+//! of a whole response come with the end of its answer, so their time depends on its length as well.
 
 use std::time::Duration;
 
@@ -53,6 +54,18 @@ impl UnresponsiveTimeouts {
         let lower_bound = if latencies.is_empty() { self.before_first_answer } else { self.new_step };
         self.min.max(lower_bound).max(mean_latency).max(longest)
     }
+
+    /// Returns the same for an attempt that asked for a whole response: twice the longest latency of the step. `None`
+    /// while too few answers of the step are known, because only the total timeout bounds the first ones.
+    pub(in crate::provider) fn for_whole_response(
+        self,
+        latencies: &StepLatencies,
+        step: Option<&StepName>,
+    ) -> Option<Duration> {
+        latencies.quantile(step, STEP_LATENCY_QUANTILE)?;
+        let longest = latencies.longest(step)?;
+        Some(self.min.max(self.new_step).max(longest * 2))
+    }
 }
 
 #[cfg(test)]
@@ -76,5 +89,23 @@ mod tests {
         (0..20).for_each(|_| latencies.record(Some(&long), 7 * SECOND));
         assert_eq!(timeouts.for_attempt(&latencies, Some(&long), Some(1.0)), 14 * SECOND);
         assert_eq!(timeouts.for_attempt(&latencies, Some(&short), Some(1.0)), 5 * SECOND);
+    }
+
+    #[test]
+    fn a_whole_response_may_take_twice_the_longest_time_and_any_time_at_first() {
+        let mut latencies = StepLatencies::default();
+        let timeouts = UnresponsiveTimeouts::default();
+        let step: StepName = "short".into();
+        let too_long = |latencies: &StepLatencies| timeouts.for_whole_response(latencies, Some(&step));
+        assert_eq!(too_long(&latencies), None);
+        (0..19).for_each(|_| latencies.record(Some(&step), SECOND));
+        assert_eq!(too_long(&latencies), None);
+        latencies.record(Some(&step), SECOND);
+        assert_eq!(too_long(&latencies), Some(20 * SECOND));
+        // One long answer among many counts, however short the others are.
+        latencies.record(Some(&step), 40 * SECOND);
+        (0..200).for_each(|_| latencies.record(Some(&step), SECOND));
+        assert_eq!(too_long(&latencies), Some(80 * SECOND));
+        assert_eq!(timeouts.for_whole_response(&latencies, None), None);
     }
 }

@@ -50,6 +50,21 @@ impl HeaderRedactor {
         self.secrets.iter().chain(&self.literals).for_each(|redactor| redactor.redact_failure(failure));
     }
 
+    /// Returns how many bytes at the end of `text` may be the beginning of a secret value.
+    pub(in crate::provider) fn held_bytes(&self, text: &str) -> usize {
+        self.secrets.iter().map(|redactor| redactor.held_bytes(text)).max().unwrap_or(0)
+    }
+
+    /// Returns the end of the complete secret value that stands across a position of `text`.
+    pub(in crate::provider) fn end_across(&self, text: &str, position: usize) -> Option<usize> {
+        self.secrets.iter().filter_map(|redactor| redactor.end_across(text, position)).max()
+    }
+
+    /// Redacts the secret values in a text of an answer.
+    pub(in crate::provider) fn redact_answer_text(&self, text: &mut String) {
+        self.secrets.iter().for_each(|redactor| redactor.redact_answer_text(text));
+    }
+
     /// Redacts the secret values in an answer.
     pub(in crate::provider) fn redact_completion(&self, completion: &mut Completion) {
         self.secrets.iter().for_each(|redactor| redactor.redact_completion(completion));
@@ -118,8 +133,7 @@ mod tests {
     }
 
     fn answer(value: &'static str, text: &str) -> String {
-        let mut completion =
-            Completion { text: text.to_owned(), usage: None, model: String::new(), request_id: None };
+        let mut completion = Completion::new(text);
         redactor(value, true).redact_completion(&mut completion);
         completion.text
     }

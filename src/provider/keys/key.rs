@@ -4,8 +4,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::types::{Completion, Failure, KeyLabel, Secret};
-use crate::wire::Format;
+use crate::types::{Completion, Failure, Format, KeyLabel, Secret};
 
 use super::redact::Redactor;
 
@@ -82,6 +81,23 @@ impl ReadyKey {
     pub(in crate::provider) fn redact_failure(&self, failure: &mut Failure) {
         if let Some(mask) = &self.redactor {
             mask.redact_failure(failure);
+        }
+    }
+
+    /// Returns how many bytes at the end of `text` may be the beginning of the key.
+    pub(in crate::provider) fn held_bytes(&self, text: &str) -> usize {
+        self.redactor.as_ref().map_or(0, |mask| mask.held_bytes(text))
+    }
+
+    /// Returns the end of the complete key that stands across a position of `text`.
+    pub(in crate::provider) fn end_across(&self, text: &str, position: usize) -> Option<usize> {
+        self.redactor.as_ref()?.end_across(text, position)
+    }
+
+    /// Redacts the key in a text of an answer that repeats it.
+    pub(in crate::provider) fn redact_answer_text(&self, text: &mut String) {
+        if let Some(mask) = &self.redactor {
+            mask.redact_answer_text(text);
         }
     }
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::{Class, Failure, KeyLabel, ModelName, Scope, Secret};
-use crate::wire::Format;
+use crate::types::{Class, Failure, Format, KeyLabel, ModelName, Scope, Secret};
 
 use super::key::{KeyId, ReadyKey};
 use super::key_error::KeyError;

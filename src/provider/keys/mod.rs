@@ -13,3 +13,4 @@ mod random_word;
 pub(super) mod redact;
 pub(super) mod refusal_tracker;
 mod secret_search;
+pub(in crate::provider) mod stream_redactor;

@@ -5,11 +5,13 @@
 //! at the end of a message. Never prints a secret.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 
-use crate::types::{Completion, Failure, Secret};
+use crate::types::{Completion, Failure, Format, Part, Secret, Signature};
 
 use super::random_word::has_digits_and_letters;
 use super::secret_search::{SearchRules, SecretSearch};
@@ -99,13 +101,7 @@ impl Redactor {
     /// Redacts the secret in all texts of an answer that come from the provider. The parts of a stream are
     /// joined before, so that a secret that came in several pieces is found as well.
     pub(in crate::provider) fn redact_completion(&self, completion: &mut Completion) {
-        let secret = self.secret.expose();
-        let shortest = if has_digits_and_letters(secret) {
-            MIN_MIXED_SECRET_LEN_IN_ANSWERS
-        } else {
-            MIN_WORD_SECRET_LEN_IN_ANSWERS
-        };
-        if secret.len() < shortest {
+        if !self.is_redacted_in_answers() {
             return;
         }
         for text in [Some(&mut completion.text), Some(&mut completion.model), completion.request_id.as_mut()]
@@ -114,6 +110,119 @@ impl Redactor {
         {
             if let Some(redacted) = self.redacted(text, TextKind::Answer) {
                 *text = redacted;
+            }
+        }
+        completion.parts.iter_mut().for_each(|part| self.redact_part(part));
+    }
+
+    fn is_redacted_in_answers(&self) -> bool {
+        let secret = self.secret.expose();
+        let shortest = if has_digits_and_letters(secret) {
+            MIN_MIXED_SECRET_LEN_IN_ANSWERS
+        } else {
+            MIN_WORD_SECRET_LEN_IN_ANSWERS
+        };
+        secret.len() >= shortest
+    }
+
+    /// Redacts the secret in a text of an answer.
+    pub(in crate::provider) fn redact_answer_text(&self, text: &mut String) {
+        if self.is_redacted_in_answers()
+            && let Some(redacted) = self.redacted(text, TextKind::Answer)
+        {
+            *text = redacted;
+        }
+    }
+
+    /// Returns the end of the complete secret that stands across a position of a text of an answer.
+    pub(in crate::provider) fn end_across(&self, text: &str, position: usize) -> Option<usize> {
+        let secret = self.secret.expose();
+        let first = position.saturating_sub(secret.len().saturating_sub(1));
+        let starts_here = |start: &usize| text.as_bytes()[*start..].starts_with(secret.as_bytes());
+        let start = (first..position).find(starts_here).filter(|_| self.is_redacted_in_answers());
+        start.map(|start| start + secret.len())
+    }
+
+    /// Returns how many bytes at the end of a text of an answer may be the beginning of the secret.
+    pub(in crate::provider) fn held_bytes(&self, text: &str) -> usize {
+        if !self.is_redacted_in_answers() {
+            return 0;
+        }
+        let secret = self.secret.expose().as_bytes();
+        let longest = secret.len().saturating_sub(1).min(text.len());
+        let is_held = |length: &usize| {
+            text.as_bytes().ends_with(&secret[..*length]) && text.is_char_boundary(text.len() - length)
+        };
+        (1..=longest).rev().find(is_held).unwrap_or(0)
+    }
+
+    fn redact_part(&self, part: &mut Part) {
+        match part {
+            Part::Text(text) => self.redact_text(text),
+            // No answer has them.
+            Part::Image(_) | Part::Document(_) | Part::Audio(_) | Part::Video(_) | Part::ToolResult(_) => {}
+            Part::ToolCall(call) => {
+                self.redact_text(&mut call.id);
+                self.redact_text(&mut call.name);
+                if let Some(redacted) = self.redacted_json(&call.arguments) {
+                    call.arguments = redacted.into();
+                }
+                self.redact_signature(call.signature.as_mut());
+            }
+            Part::Reasoning(reasoning) => {
+                self.redact_text(&mut reasoning.text);
+                self.redact_signature(reasoning.signature.as_mut());
+            }
+        }
+    }
+
+    fn redact_text(&self, text: &mut Arc<str>) {
+        if let Some(redacted) = self.redacted(text, TextKind::Answer) {
+            *text = redacted.into();
+        }
+    }
+
+    /// Redacts the secret in a signature. The vendor then refuses it, but no vendor signs the key of its caller.
+    fn redact_signature(&self, signature: Option<&mut Signature>) {
+        let Some(Signature { format, value, .. }) = signature else { return };
+        let redacted = match format {
+            // The signature is a JSON object.
+            Format::OpenaiResponses => self.redacted_json(value),
+            Format::Openai | Format::Anthropic | Format::Gemini => self.redacted(value, TextKind::Answer),
+        };
+        if let Some(redacted) = redacted {
+            *value = redacted.into();
+        }
+    }
+
+    /// Returns a JSON object without the secret, which is still a JSON object; `None` if it does not contain the
+    /// secret.
+    fn redacted_json(&self, json: &str) -> Option<String> {
+        let redacted = self.redacted(json, TextKind::Answer)?;
+        if is_json_object(&redacted) {
+            return Some(redacted);
+        }
+        // The secret is a number, or stands across a quotation mark.
+        let Ok(value) = serde_json::from_str::<Value>(json) else { return Some("{}".to_owned()) };
+        let redacted = self.redacted_value(value).to_string();
+        let is_clean = is_json_object(&redacted) && self.redacted(&redacted, TextKind::Answer).is_none();
+        Some(if is_clean { redacted } else { "{}".to_owned() })
+    }
+
+    fn redacted_value(&self, value: Value) -> Value {
+        let redact = |text: String| self.redacted(&text, TextKind::Answer).unwrap_or(text);
+        match value {
+            Value::Null | Value::Bool(_) => value,
+            Value::Number(number) => match self.redacted(&number.to_string(), TextKind::Answer) {
+                Some(redacted) => Value::String(redacted),
+                None => Value::Number(number),
+            },
+            Value::String(text) => Value::String(redact(text)),
+            Value::Array(all) => all.into_iter().map(|value| self.redacted_value(value)).collect(),
+            Value::Object(fields) => {
+                let fields =
+                    fields.into_iter().map(|(name, value)| (redact(name), self.redacted_value(value)));
+                Value::Object(fields.collect())
             }
         }
     }
@@ -154,6 +263,10 @@ impl Redactor {
             skips_whitespace: self.has_secret_parts && secret.len() >= min_spaced,
         }
     }
+}
+
+fn is_json_object(text: &str) -> bool {
+    matches!(serde_json::from_str(text), Ok(Value::Object(_)))
 }
 
 /// Returns the rules for the base64 of a secret. No ordinary text looks like it, so that whitespace may stand
@@ -212,7 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::Class;
+    use crate::types::{Class, Reasoning, ToolCall};
 
     const KEY: &str = "sk-live-0123456789";
 
@@ -225,13 +338,8 @@ mod tests {
     }
 
     fn answer(key: &str, text: &str) -> String {
-        let completion = |text: &str| text.to_owned();
-        let mut completion = Completion {
-            text: completion(text),
-            usage: None,
-            model: completion(key),
-            request_id: Some(completion(key)),
-        };
+        let mut completion =
+            Completion { model: key.to_owned(), request_id: Some(key.to_owned()), ..Completion::new(text) };
         Redactor::new(key.to_owned().into()).redact_completion(&mut completion);
         assert_eq!(completion.request_id.as_deref(), Some(&*completion.model));
         completion.text
@@ -263,6 +371,54 @@ mod tests {
         assert_eq!(answer("not-needed", "That is not-needed."), "That is not-needed.");
         // An answer is not cut off, so a prefix of a key in it is not a key.
         assert_eq!(answer(KEY, "keys begin with sk-live-"), "keys begin with sk-live-");
+    }
+
+    /// Redacts an answer of this part.
+    fn redacted_part(key: &str, part: Part) -> Part {
+        let mut completion = Completion { parts: vec![part], ..Completion::default() };
+        Redactor::new(key.to_owned().into()).redact_completion(&mut completion);
+        completion.parts.remove(0)
+    }
+
+    fn redacted_arguments(key: &str, arguments: &str) -> String {
+        match redacted_part(key, Part::ToolCall(ToolCall::new("a", "note", arguments))) {
+            Part::ToolCall(call) => call.arguments.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_key_in_a_tool_call_is_redacted_and_the_arguments_stay_json() {
+        let call = ToolCall::new(KEY, KEY, format!("{{\"note\":\"it is {KEY}.\"}}"));
+        let expected = ToolCall::new("***", "***", "{\"note\":\"it is ***.\"}");
+        assert_eq!(redacted_part(KEY, Part::ToolCall(call)), Part::ToolCall(expected));
+        for (key, arguments, expected) in [
+            (KEY, r#"{"a":["\u0073k-live-0123456789"]}"#, r#"{"a":["***"]}"#),
+            (KEY, r#"{"sk-live-0123456789":1}"#, r#"{"***":1}"#),
+            ("1234567890123456", r#"{"a":1234567890123456,"b":2}"#, r#"{"a":"***","b":2}"#),
+            ("sk-0123456789\"}", r#"{"a":"sk-0123456789"}"#, "{}"),
+            ("ollama", r#"{"a":"ollama"}"#, r#"{"a":"ollama"}"#),
+        ] {
+            assert_eq!(redacted_arguments(key, arguments), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_reasoning_is_redacted_and_an_opaque_signature_is_not_changed() {
+        let signature = |value: &str| Signature::new(Format::Anthropic, value);
+        let opaque = "ErUBCkYIBxgCIkBXl2mZr0LtQ9dV+sk=";
+        let reasoning = Reasoning::new(format!("The key is {KEY}.")).with_signature(signature(opaque));
+        let expected = Reasoning::new("The key is ***.").with_signature(signature(opaque));
+        assert_eq!(redacted_part(KEY, Part::Reasoning(reasoning)), Part::Reasoning(expected));
+        let call = ToolCall::new("a", "note", "{}").with_signature(signature(KEY));
+        let expected = ToolCall::new("a", "note", "{}").with_signature(signature("***"));
+        assert_eq!(redacted_part(KEY, Part::ToolCall(call)), Part::ToolCall(expected));
+        assert_eq!(redacted_part(KEY, Part::text(format!("It is {KEY}."))), Part::text("It is ***."));
+        let item = |text: &str| {
+            let item = format!("{{\"id\":\"rs_1\",\"summary\":[{{\"text\":\"{text}\"}}]}}");
+            Part::Reasoning(Reasoning::new("").with_signature(Signature::new(Format::OpenaiResponses, item)))
+        };
+        assert_eq!(redacted_part(KEY, item(KEY)), item("***"));
     }
 
     #[test]
@@ -480,6 +636,20 @@ mod tests {
         fn no_message_shows_a_key(before in "\\PC{0,40}", after in "\\PC{0,40}") {
             let message = format!("{before}{KEY}{after}");
             prop_assert!(!redacted(&message).contains(KEY));
+        }
+
+        #[test]
+        fn no_argument_of_a_tool_call_shows_a_key(
+            before in "\\PC{0,40}",
+            after in "\\PC{0,40}",
+            key in proptest::sample::select(vec![KEY, "1234567890123456"]),
+        ) {
+            let text = format!("{before}{key}{after}");
+            let number = 1_234_567_890_123_456_u64;
+            for arguments in [serde_json::json!({ "a": text }), serde_json::json!({ text: number })] {
+                let shown = redacted_arguments(key, &arguments.to_string());
+                prop_assert!(!shown.contains(key) && is_json_object(&shown), "{shown}");
+            }
         }
 
         #[test]

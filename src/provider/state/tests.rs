@@ -7,7 +7,11 @@ use crate::types::{Class, NanoUsd, Priority, Prompt, RequestContext, RunId, Spen
 
 /// A provider whose calls are queued by hand and never sent.
 pub(in crate::provider) fn state() -> Arc<State> {
-    let mut settings = Settings::default();
+    state_with(Settings::default())
+}
+
+/// The same with these settings.
+fn state_with(mut settings: Settings) -> Arc<State> {
     settings.models.insert("m".into(), Model::default());
     let base_url = "http://127.0.0.1:9".to_owned();
     let account = Account {
@@ -102,6 +106,7 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
         only_option: false,
         excluded_keys: Vec::new(),
         dispatch_signal: None,
+        stream: None,
         budget: None,
         memory: crate::guard::HeldMemory::default(),
         deadline,
@@ -171,6 +176,18 @@ async fn a_queued_call_whose_caller_is_gone_is_removed() {
     drop(receiver);
     state.sweep(Instant::now());
     assert!(state.lock().queue.is_empty());
+}
+
+#[actix_web::test]
+async fn calls_whose_caller_is_gone_do_not_fill_the_queue() {
+    let state = state_with(Settings { queue: 3.try_into().unwrap(), ..Settings::default() });
+    let gone: Vec<_> = (0..3).map(|_| enqueue(&state, Duration::from_secs(600))).collect();
+    drop(gone);
+    let _waiting = enqueue(&state, Duration::from_secs(600));
+    assert_eq!(state.lock().queue.len(), 1);
+    let _others = [enqueue(&state, Duration::from_secs(600)), enqueue(&state, Duration::from_secs(600))];
+    let rejected = enqueue(&state, Duration::from_secs(600)).await.unwrap();
+    assert!(matches!(rejected, Err(Rejection::Busy { .. })));
 }
 
 #[actix_web::test]

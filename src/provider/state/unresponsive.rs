@@ -56,8 +56,7 @@ fn send_ready(state: &Arc<State>) -> VecDeque<ReadyCall> {
 pub(super) fn answer(ready: ReadyCall, took: Duration) {
     ready.permit.on_headers(&RateLimitHeaders::default(), true);
     let usage = Usage { input: Tokens(9), output: Tokens(9), ..Usage::default() };
-    let result =
-        Ok(Completion { text: String::new(), usage: Some(usage), model: String::new(), request_id: None });
+    let result = Ok(Completion { usage: Some(usage), ..Completion::default() });
     ready.permit.finish(&CallOutcome { result: &result, took, has_begun: true });
 }
 

@@ -74,7 +74,7 @@ impl Execution {
                     }
                     if target.is_unresponsive()
                         || signal.is_hanging()
-                        || now >= at + unresponsive_after(&target, min)
+                        || unresponsive_after(&target, min).is_some_and(|after| now >= at + after)
                     {
                         return;
                     }
@@ -96,7 +96,9 @@ impl Execution {
         let signal = call.dispatch_signal()?;
         let dispatched_at = signal.dispatched()?.at;
         let is_known = target.is_unresponsive() || signal.is_hanging();
-        if !is_known && Instant::now() < dispatched_at + unresponsive_after(target, *min) {
+        let now = Instant::now();
+        let is_due = unresponsive_after(target, *min).is_some_and(|after| now >= dispatched_at + after);
+        if !is_known && !is_due {
             return None;
         }
         // A hedge of a hanging call may also be queued at another target: its request is older than most in that
@@ -104,8 +106,8 @@ impl Execution {
         let queue_elsewhere = || self.healthy_hedge_target(index).filter(|_| is_known);
         // Without another target, the same one is called again: as its probe, or when it works again.
         let call_again = || {
-            let is_due = is_known && (signal.is_hanging() || target.needs_probe(Instant::now()));
-            is_due.then_some(index)
+            let may_call = is_known && (signal.is_hanging() || target.needs_probe(Instant::now()));
+            may_call.then_some(index)
         };
         let hedge_target = self.free_hedge_target(index).or_else(queue_elsewhere).or_else(call_again)?;
         (is_known || target.provider.try_hedge()).then(|| self.submit_hedge(hedge_target))
@@ -139,7 +141,8 @@ impl Execution {
 }
 
 /// Returns the time in flight without response headers after which the provider may never answer: `min`, or twice
-/// its longest time to response headers if that is longer.
-fn unresponsive_after(target: &TargetHandle, min: Duration) -> Duration {
-    min.max(target.provider.max_header_latency() * 2)
+/// its longest time to response headers if that is longer. `None` if it sends whole responses, because no time before
+/// the end of an answer is long: such a call is hedged only once its target is known to be unresponsive.
+fn unresponsive_after(target: &TargetHandle, min: Duration) -> Option<Duration> {
+    target.provider.max_header_latency().map(|longest| min.max(longest * 2))
 }

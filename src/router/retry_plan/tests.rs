@@ -455,6 +455,94 @@ fn a_failure_of_a_target_with_a_larger_context_is_reported_before_too_long() {
     assert_eq!((end.failure.class, end.target), (Class::Deadline, None), "its breaker is open");
 }
 
+/// Runs a plan in which these targets refuse the request before it is sent and all others fail with `class`. Returns
+/// the targets that were called and the failure.
+fn calls_with_unsupported(
+    targets: usize,
+    unsupported: &[usize],
+    class: Class,
+) -> (Vec<usize>, RequestFailure) {
+    let (mut plan, mut now) = plan_of(targets);
+    let mut calls = Vec::new();
+    loop {
+        match plan.next(now, 0.5) {
+            NextAction::Call(target) if unsupported.contains(&target) => {
+                calls.push(target);
+                let refusal = Failure::new(Class::ApiError, format!("{target}")).with_scope(Scope::Target);
+                plan.record_rejection(target, &Rejection::Unsupported(refusal), now, 0.5);
+            }
+            NextAction::Call(target) => {
+                calls.push(target);
+                plan.record_failure(target, failure(class), NO_OTHER_KEY, now, 0.5);
+            }
+            NextAction::Wait(until) => now = until,
+            NextAction::Fail(end) => return (calls, end),
+        }
+    }
+}
+
+#[test]
+fn a_target_that_cannot_express_a_request_is_asked_once_and_the_others_are_called() {
+    let (calls, end) = calls_with_unsupported(3, &[0, 1], Class::NotFound);
+    assert_eq!((calls, end.failure.class, end.target), (vec![0, 1, 2], Class::NotFound, Some(2)));
+    // Its refusal does not hide what happened at the other target before.
+    let (calls, end) = calls_with_unsupported(2, &[1], Class::NetworkError);
+    assert_eq!((end.failure.class, end.target), (Class::NetworkError, Some(0)));
+    assert_eq!(calls.iter().filter(|target| **target == 1).count(), 1);
+}
+
+#[test]
+fn a_request_that_no_target_can_express_fails_with_the_first_reason() {
+    let (calls, end) = calls_with_unsupported(2, &[0, 1], Class::ServerError);
+    let expected = (vec![0, 1], Class::ApiError, "0", Some(0));
+    assert_eq!((calls, end.failure.class, &*end.failure.message, end.target), expected);
+}
+
+#[test]
+fn a_refusal_before_the_call_does_not_end_a_request_while_another_target_is_down() {
+    let (mut plan, now) = plan_of(2);
+    let refusal = Failure::new(Class::ApiError, "no seed").with_scope(Scope::Target);
+    plan.record_rejection(0, &Rejection::Unsupported(refusal), now, 0.0);
+    let until = now + Duration::from_secs(30);
+    plan.record_rejection(1, &Rejection::BreakerOpen { until: Some(until) }, now, 0.0);
+    assert_eq!(plan.next(now, 0.0), NextAction::Wait(until));
+    let until = now + Duration::from_hours(1);
+    plan.record_rejection(1, &Rejection::BreakerOpen { until: Some(until) }, now, 0.0);
+    let NextAction::Fail(end) = plan.next(now, 0.0) else { panic!("it waits") };
+    assert_eq!((end.failure.class, end.target), (Class::Deadline, None));
+}
+
+#[test]
+fn a_request_that_no_format_can_express_fails_at_once() {
+    let (mut plan, now) = plan_of(2);
+    let broken = failure(Class::ApiError);
+    plan.record_rejection(0, &Rejection::Unsupported(broken.clone()), now, 0.0);
+    assert_eq!(plan.next(now, 0.0), NextAction::Fail(RequestFailure { failure: broken, target: Some(0) }));
+}
+
+#[test]
+fn an_answer_with_an_invalid_tool_call_is_requested_once_again_at_each_target() {
+    let invalid = || failure(Class::ValidationError).with_scope(Scope::Answer);
+    let calls_of = |failure: Failure| {
+        let (mut plan, mut now) = plan_of(2);
+        let mut calls = Vec::new();
+        loop {
+            match plan.next(now, 0.5) {
+                NextAction::Call(target) => {
+                    calls.push(target);
+                    plan.record_failure(target, failure.clone(), NO_OTHER_KEY, now, 0.5);
+                }
+                NextAction::Wait(until) => now = until,
+                NextAction::Fail(end) => break (calls, end.failure.class),
+            }
+        }
+    };
+    let (calls, class) = calls_of(invalid().with_cause(Cause::InvalidToolCall));
+    assert_eq!((calls, class), (vec![0, 0, 1, 1], Class::ValidationError));
+    // An output that the provider itself rejects differs at each attempt.
+    assert!(calls_of(invalid()).0.len() > 4);
+}
+
 #[test]
 fn a_refusal_is_final_unless_failover_of_refusals_is_enabled() {
     assert_eq!(calls_until_failure(3, Class::ContentFilter), [0]);

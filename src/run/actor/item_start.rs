@@ -77,6 +77,7 @@ impl Run {
             budget: self.budgets.own.clone(),
             persistence,
             gate: self.gate.clone(),
+            warmups: self.warmups.clone(),
         };
         self.start_item(Arc::new(job), Instant::now(), 1, ctx);
     }

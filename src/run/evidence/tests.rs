@@ -25,6 +25,8 @@ fn failed_request(class: Class, numbers: &[u64]) -> RequestError {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        cache_savings: None,
+        reasoning: None,
         outcome: Outcome::Failed(failure.clone()),
     };
     let failed = numbers.iter().map(|number| types::FailedAttempt { target: target(), number: *number });
@@ -63,6 +65,24 @@ fn is_proven(evidence: &mut Evidence, error: &RequestError, first: &FirstAttempt
     let is_own = evidence.record_failure(error, TIME);
     evidence.compare(&target(), first);
     is_own || evidence.is_proven()
+}
+
+#[test]
+fn a_call_that_was_not_sent_is_no_evidence_and_a_request_that_no_target_can_express_fails_for_its_own_reasons()
+ {
+    let mut error = failed_request(Class::ServerError, &[10]);
+    let refused = Attempt {
+        target: "b/m".parse().unwrap(),
+        key: None,
+        outcome: Outcome::Refused("no seed".into()),
+        ..error.attempts.0[0].clone()
+    };
+    error.attempts.0.insert(0, refused);
+    let mut evidence = Evidence::new(own_item());
+    assert!(!evidence.record_failure(&error, TIME));
+    assert_eq!(evidence.targets().collect::<Vec<_>>(), [target()]);
+    let inexpressible = Failure::new(Class::ApiError, "no seed").with_scope(Scope::Target);
+    assert!(Evidence::new(own_item()).record_failure(&inexpressible.into(), TIME));
 }
 
 #[test]

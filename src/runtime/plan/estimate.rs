@@ -2,11 +2,12 @@
 
 use indexmap::IndexMap;
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Step};
 use crate::provider::{Model, Settings};
 use crate::runtime::pointsman::Pointsman;
 use crate::types::{Price, RouteName, StepName, TargetName};
 
+use super::cache;
 use super::input_scan::InputScan;
 use super::plan::{Plan, StepPlan, TargetPlan};
 use super::range::{self, Range};
@@ -14,7 +15,8 @@ use super::sample::Sample;
 use super::time;
 
 /// The price of a simulated provider.
-const FREE: Price = Price { input: 0.0, output: 0.0, cached: None, cache_write: None, long: None };
+const FREE: Price =
+    Price { input: 0.0, output: 0.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
 
 impl Pointsman {
     /// Estimates the run of a scanned input, from `sample` if there is one.
@@ -24,10 +26,26 @@ impl Pointsman {
         for (at, step) in pipeline.steps().iter().enumerate() {
             let first = self.configured_targets(&step.route).next();
             let price = first.and_then(|(_, settings, model)| price_of(settings, model));
-            let plan = match sample {
+            let mut plan = match sample {
                 Some(sample) => sample.step(&step.name, &step.route, scan.items),
                 None => scan.rendered.step(at, &step.route, scan.items, price),
             };
+            plan.cache =
+                cache::cache_plan(step, plan.calls, first.map(|(_, settings, model)| (settings, model)));
+            if let Some(cache) = plan.cache.as_mut().filter(|cache| cache.cached) {
+                match sample {
+                    // What the sample cost includes what its requests have written and read.
+                    Some(sample) => {
+                        let saved = sample.cache_savings(&step.name, scan.items);
+                        cache.uncached_cost_usd = plan.cost_usd.map(|cost| cost + saved);
+                    }
+                    None => {
+                        cache.uncached_cost_usd = plan.cost_usd;
+                        let saved = price.map(|price| cache::savings(step, &price, plan.input, plan.calls));
+                        plan.cost_usd = plan.cost_usd.zip(saved).map(|(cost, saved)| cost + saved * -1.0);
+                    }
+                }
+            }
             steps.insert(step.name.clone(), plan);
         }
         let sum = |of: fn(&StepPlan) -> Range| steps.values().map(of).sum::<Range>();
@@ -50,13 +68,18 @@ impl Pointsman {
             steps,
         };
         plan.no_calls = (plan.calls.likely == 0.0).then(|| scan.no_calls());
-        plan.routes = self.compare_targets(&plan, sample);
+        plan.routes = self.compare_targets(pipeline, &plan, sample);
         plan.bounds = time::bounds(self, &plan, sample);
         plan
     }
 
     /// Returns the targets of the routes of `plan`, each with the cost of all requests there.
-    fn compare_targets(&self, plan: &Plan, sample: Option<&Sample>) -> IndexMap<RouteName, Vec<TargetPlan>> {
+    fn compare_targets(
+        &self,
+        pipeline: &Pipeline,
+        plan: &Plan,
+        sample: Option<&Sample>,
+    ) -> IndexMap<RouteName, Vec<TargetPlan>> {
         let mut routes: IndexMap<RouteName, (Range, Range)> = IndexMap::new();
         for step in plan.steps.values() {
             let (input, output) = routes.entry(step.route.clone()).or_default();
@@ -66,10 +89,20 @@ impl Pointsman {
         let compare = |(route, (input, output)): (RouteName, (Range, Range))| {
             let targets = self.configured_targets(&route).map(|(target, settings, model)| {
                 let price = price_of(settings, model);
+                let saved_in = |step: &Step, price: &Price| {
+                    let of_step = plan.steps.get(&step.name)?;
+                    let cache = cache::cache_plan(step, of_step.calls, Some((settings, model)))?;
+                    cache.cached.then(|| cache::savings(step, price, of_step.input, of_step.calls))
+                };
+                let saved = |price: &Price| -> Range {
+                    let steps = pipeline.steps().iter().filter(|step| step.route == route);
+                    steps.filter_map(|step| saved_in(step, price)).sum()
+                };
                 TargetPlan {
                     target: target.clone(),
                     price: model.price,
-                    cost_usd: price.map(|price| range::cost(&price, input, output, plan.calls)),
+                    cost_usd: price
+                        .map(|price| range::cost(&price, input, output, plan.calls) + saved(&price) * -1.0),
                     share: sample.map(|sample| sample.share_of(target)),
                     simulated: self.config().simulate || settings.is_simulated(),
                     usable: self.usable().providers.contains_key(&target.provider),

@@ -4,6 +4,7 @@
 //! answers is a guess with wide bounds. With a sample, every figure is the sample's mean times the number of
 //! items, with bounds for the sampling error.
 
+mod cache;
 mod estimate;
 mod input_scan;
 #[expect(clippy::module_inception, reason = "the module is named after its main type")]
@@ -14,6 +15,6 @@ mod sample;
 mod time;
 
 pub use input_scan::InputScan;
-pub use plan::{Bound, NoCalls, Plan, StepPlan, TargetPlan};
+pub use plan::{Bound, CachePlan, NoCalls, Plan, StepPlan, TargetPlan};
 pub use range::Range;
 pub use sample::Sample;

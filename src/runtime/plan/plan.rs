@@ -92,6 +92,21 @@ pub struct StepPlan {
     pub output: Range,
     /// As in [`Plan`], at the prices of the targets that answered, or of the route's first target.
     pub cost_usd: Option<Range>,
+    /// How its requests use the provider's cache; `None` if they share too little to be cached anywhere.
+    pub cache: Option<CachePlan>,
+}
+
+/// How the requests of a step use the cache of the route's first target.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CachePlan {
+    /// Estimated tokens of the beginning that the requests share.
+    pub shared_tokens: u64,
+    /// How many tokens it needs to be cached; `None` if the route has no target.
+    pub min_tokens: Option<u64>,
+    /// Whether it is cached.
+    pub cached: bool,
+    /// The cost of the step if it were not; `None` if it is not, or if a price is not known.
+    pub uncached_cost_usd: Option<Range>,
 }
 
 /// One target of a route, with its cost if it answered all requests of the route.

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::types::{NanoUsd, Price, Tokens, Usage};
 
+/// The error of a prompt's estimated tokens, as a factor, before a provider has counted one.
+pub(super) const PROMPT_ESTIMATE_ERROR: Range = Range { low: 0.8, likely: 1.0, high: 1.25 };
+
 /// An estimate with bounds. If it is from a sample, the bounds contain the true value with a probability of about
 /// 95%.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

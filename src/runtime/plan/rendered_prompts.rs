@@ -9,16 +9,13 @@ use crate::provider;
 use crate::types::{Price, ResponseFormat, RouteName, StepName};
 
 use super::plan::{NoCalls, StepPlan};
-use super::range::{self, Range};
+use super::range::{self, PROMPT_ESTIMATE_ERROR, Range};
 
 /// Output tokens of the answer to a choice.
 const CHOICE_ANSWER_TOKENS: f64 = 5.0;
 
 /// Output tokens of any other answer without `max_tokens`.
 const ANSWER_TOKENS: Range = Range { low: 60.0, likely: 300.0, high: 1_500.0 };
-
-/// The error of a prompt's estimated tokens, as a factor, before a provider has counted one.
-const PROMPT_ESTIMATE_ERROR: Range = Range { low: 0.8, likely: 1.0, high: 1.25 };
 
 /// The prompts of some items.
 #[derive(Debug)]
@@ -87,7 +84,7 @@ impl RenderedPrompts {
         let input = times(PROMPT_ESTIMATE_ERROR * each);
         let output = times(answer_tokens(definition));
         let cost_usd = price.map(|price| range::cost(&price, input, output, calls));
-        StepPlan { route: route.clone(), calls, input, output, cost_usd }
+        StepPlan { route: route.clone(), calls, input, output, cost_usd, cache: None }
     }
 }
 

@@ -63,7 +63,17 @@ impl Sample {
             input: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.input.0 as f64)),
             output: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.output.0 as f64)),
             cost_usd: costs.map(|costs| Range::estimate_total(&costs, items as f64)),
+            cache: None,
         }
+    }
+
+    /// Estimates what the providers' caches save in a step of `items` items, in dollars.
+    pub(super) fn cache_savings(&self, step: &StepName, items: u64) -> Range {
+        let saved = |attempt: &Attempt| attempt.cache_savings.unwrap_or_default().dollars();
+        let each: Vec<f64> = self.items.iter().map(|item| of_step(item, step).map(saved).sum()).collect();
+        // Not `Range::estimate_total`: the savings of an item may be negative.
+        let mean = each.iter().sum::<f64>() / each.len().max(1) as f64;
+        Range::exactly(mean * items as f64)
     }
 
     /// Returns the share of all calls that went to a target.

@@ -18,20 +18,27 @@ pub(in crate::simulator) enum LimitKind {
 pub(in crate::simulator) struct Cost {
     pub(super) requests: u64,
     pub(in crate::simulator) input: u64,
+    /// Input tokens that the limit of input tokens does not count, because they are read from the prompt cache.
+    pub(super) uncounted_input: u64,
     pub(in crate::simulator) output: u64,
 }
 
 impl Cost {
     /// Returns the cost of a call on arrival.
     pub(in crate::simulator) fn for_call(input: u64, output: u64) -> Self {
-        Self { requests: 1, input, output }
+        Self { requests: 1, input, uncounted_input: 0, output }
+    }
+
+    /// Exempts `tokens` of the input from the limit of input tokens.
+    pub(in crate::simulator) fn with_uncounted_input(self, tokens: u64) -> Self {
+        Self { uncounted_input: tokens, ..self }
     }
 
     pub(super) fn amount_of(self, limit_kind: LimitKind) -> u64 {
         match limit_kind {
             LimitKind::Requests => self.requests,
             LimitKind::Tokens => self.input.saturating_add(self.output),
-            LimitKind::InputTokens => self.input,
+            LimitKind::InputTokens => self.input.saturating_sub(self.uncounted_input),
             LimitKind::OutputTokens => self.output,
         }
     }

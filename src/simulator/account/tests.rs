@@ -13,7 +13,7 @@ fn limits(requests: u64, bucket: BucketSize) -> AccountLimits {
     AccountLimits { requests_per_minute: NonZeroU64::new(requests), bucket, ..AccountLimits::default() }
 }
 
-const CALL: Cost = Cost { requests: 1, input: 10, output: 20 };
+const CALL: Cost = Cost { requests: 1, input: 10, uncounted_input: 0, output: 20 };
 
 #[test]
 fn a_minute_bucket_admits_the_limit_of_a_minute_at_once_and_then_one_call_per_interval() {

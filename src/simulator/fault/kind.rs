@@ -58,11 +58,13 @@ pub enum FaultKind {
     FileForbidden,
     /// Responds with 402: the account's credits do not cover `max_tokens`.
     MaxTokensUnaffordable,
+    /// Responds with a call of a tool that the request does not offer, with text or without.
+    UnofferedToolCall,
 }
 
 impl FaultKind {
     /// All kinds, in the order of the documentation.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RateLimited,
         Self::ServerError,
         Self::Unavailable,
@@ -89,6 +91,7 @@ impl FaultKind {
         Self::ModelForbidden,
         Self::FileForbidden,
         Self::MaxTokensUnaffordable,
+        Self::UnofferedToolCall,
     ];
 
     /// Returns whether the status can be set.

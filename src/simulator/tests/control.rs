@@ -69,7 +69,7 @@ async fn a_page_in_a_browser_cannot_change_the_simulator() {
 #[tokio::test]
 async fn an_unknown_path_is_not_found() {
     let simulator = start(Settings::default());
-    for path in ["/v1/embeddings", "/", "/simulator/else", "/v1/messages/batches"] {
+    for path in ["/v1/images", "/", "/simulator/else", "/v1/messages/batches"] {
         let url = format!("http://{}{path}", simulator.addr());
         assert_eq!(client().post(url).send().await.unwrap().status(), 404, "{path}");
     }

@@ -1,8 +1,14 @@
 //! Tests of the simulator over HTTP.
 
 mod control;
+mod embeddings;
+mod exchange;
 mod faults;
 mod limits;
+mod prompt_cache;
+mod reasoning;
+mod responses;
+mod tools;
 mod wire_formats;
 
 use std::collections::BTreeSet;

@@ -229,6 +229,8 @@ fn spent(row: &SqliteRow) -> Result<UsageTotals, sqlx::Error> {
         input: Tokens(sum("input")?),
         cached: Tokens(sum("cached")?),
         cache_write: Tokens(sum("cache_write")?),
+        // The sums do not distinguish it; the attempts of each step do.
+        cache_write_1h: Tokens(0),
         output: Tokens(sum("output")?),
         reasoning: Tokens(sum("reasoning")?),
     };

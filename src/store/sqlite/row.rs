@@ -215,6 +215,8 @@ pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), RowError
         input: Tokens(spent("input")?),
         cached: Tokens(spent("cached")?),
         cache_write: Tokens(spent("cache_write")?),
+        // The columns do not distinguish it; the attempts do.
+        cache_write_1h: Tokens(0),
         output: Tokens(spent("output")?),
         reasoning: Tokens(spent("reasoning")?),
     };

@@ -6,12 +6,14 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::types::{Class, Failure, Tokens, Usage};
 use crate::wire::bounded_json::BoundedJson;
+use crate::wire::bounded_list;
 use crate::wire::count::Count;
 use crate::wire::http_error;
-use crate::wire::lenient::{LenientObject, LenientText};
+use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
 
 /// A stream event of any type; each type sets some of the fields.
 #[derive(Deserialize)]
@@ -73,6 +75,17 @@ impl<'a> Event<'a> {
     }
 }
 
+/// Returns the index of the block to which an event belongs. [`Event`] does not have it: reading a number can cost an
+/// allocation, and most pieces of text do not need it.
+pub(super) fn block_index(data: &str) -> u64 {
+    #[derive(Deserialize)]
+    struct Indexed {
+        #[serde(default)]
+        index: LenientIndex,
+    }
+    serde_json::from_str::<Indexed>(data).map_or(0, |event| event.index.0)
+}
+
 /// The message in a `message_start` event.
 #[derive(Deserialize, Default)]
 pub(super) struct MessageStart<'a> {
@@ -84,12 +97,44 @@ pub(super) struct MessageStart<'a> {
     pub(super) usage: LenientObject<Counts>,
 }
 
+/// A content block: complete in a message, or as it begins in a stream.
 #[derive(Deserialize, Default)]
 pub(super) struct Block<'a> {
     #[serde(rename = "type", borrow, default)]
     pub(super) kind: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) text: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) thinking: LenientText<'a>,
+    #[serde(borrow, default)]
+    pub(super) signature: LenientText<'a>,
+    /// The content of redacted reasoning.
+    #[serde(borrow, default)]
+    pub(super) data: LenientText<'a>,
+    /// The id of a tool call.
+    #[serde(borrow, default)]
+    pub(super) id: LenientText<'a>,
+    /// The name of a tool.
+    #[serde(borrow, default)]
+    pub(super) name: LenientText<'a>,
+    /// The arguments of a tool call.
+    #[serde(default)]
+    input: Option<Value>,
+}
+
+impl Block<'_> {
+    /// Returns the arguments of a tool call as JSON; `None` if there are none, or only an empty object.
+    pub(super) fn arguments(&self) -> Option<String> {
+        match &self.input {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(fields)) if fields.is_empty() => None,
+            // Some servers send the JSON as a string.
+            Some(Value::String(json)) => Some(json.clone()),
+            Some(input @ (Value::Object(_) | Value::Array(_) | Value::Bool(_) | Value::Number(_))) => {
+                Some(input.to_string())
+            }
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -100,6 +145,8 @@ pub(super) struct Delta<'a> {
     pub(super) text: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) thinking: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) signature: LenientText<'a>,
     #[serde(borrow, default)]
     pub(super) partial_json: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -115,7 +162,7 @@ pub(super) struct FullMessage<'a> {
     pub(super) id: LenientText<'a>,
     #[serde(borrow, default)]
     pub(super) model: LenientText<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "bounded_list::required")]
     pub(super) content: Vec<Block<'a>>,
     #[serde(borrow, default)]
     pub(super) stop_reason: LenientText<'a>,
@@ -161,11 +208,20 @@ pub(super) struct Counts {
     #[serde(default)]
     cache_creation_input_tokens: Count,
     #[serde(default)]
+    cache_creation: LenientObject<CacheCreation>,
+    #[serde(default)]
     cache_read_input_tokens: Count,
     #[serde(default)]
     output_tokens: Count,
     #[serde(default)]
     output_tokens_details: LenientObject<OutputDetails>,
+}
+
+/// What was written to the cache, by how long it is kept. The total is in another field.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct CacheCreation {
+    #[serde(default)]
+    ephemeral_1h_input_tokens: Count,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -181,10 +237,16 @@ impl Counts {
         self.input_tokens = later.input_tokens.or_earlier(self.input_tokens);
         self.cache_creation_input_tokens =
             later.cache_creation_input_tokens.or_earlier(self.cache_creation_input_tokens);
+        let ephemeral_1h_input_tokens = later.cache_write_1h().or_earlier(self.cache_write_1h());
+        self.cache_creation = LenientObject(Some(CacheCreation { ephemeral_1h_input_tokens }));
         self.cache_read_input_tokens = later.cache_read_input_tokens.or_earlier(self.cache_read_input_tokens);
         self.output_tokens = later.output_tokens.or_earlier(self.output_tokens);
         self.output_tokens_details =
             LenientObject(later.output_tokens_details.0.or(self.output_tokens_details.0));
+    }
+
+    fn cache_write_1h(&self) -> Count {
+        self.cache_creation.0.map_or(Count::Missing, |written| written.ephemeral_1h_input_tokens)
     }
 
     /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
@@ -196,6 +258,7 @@ impl Counts {
             input: Tokens(self.input_tokens.required()?) + cached + cache_write,
             cached,
             cache_write,
+            cache_write_1h: Tokens(self.cache_write_1h().or_zero()?),
             output: Tokens(self.output_tokens.required()?),
             reasoning: Tokens(thinking.or_zero()?),
         };

@@ -1,15 +1,19 @@
 //! Anthropic's messages API: requests, stream events, errors and rate-limit headers.
-//!
-//! Requests never offer tools, so a response with a tool call is not an answer.
 
+mod cache_control;
+mod content;
 mod error;
+mod incoming;
 mod message;
 mod request;
 mod response;
 #[cfg(test)]
 mod schema;
+mod stop_reason;
+mod tools;
 
 pub(super) use error::{apply_headers, read_error, read_rate_limit_headers};
+pub(super) use incoming::read_request;
 pub(super) use request::{DEFAULT_MAX_TOKENS, authorization, encode};
 pub(super) use response::Decoder;
 

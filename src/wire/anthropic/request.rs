@@ -1,19 +1,26 @@
 //! Encodes a prompt as a request of Anthropic's messages API.
 //!
-//! Content that the format does not support is rejected; nothing is omitted silently.
+//! Settings and content that the format does not support are rejected; nothing is omitted silently.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::types::{Failure, Format, Message, Prompt, ReasoningEffort, Role, Secret};
 use crate::wire::schema_rules::ANTHROPIC;
-use crate::wire::{Dialect, HttpRequest, request, structured_output, text_document};
+use crate::wire::structured_output::{self, RequestedFormat};
+use crate::wire::unsupported::{drop_or_refuse, refusal};
+use crate::wire::{Dialect, DropParameter, HttpRequest, prompt_cache, request, vendor_fields};
+
+use super::cache_control::CacheControl;
+use super::content::{Turn, system_text, turns};
+use super::tools::{Choice, ToolDefinition};
 
 /// The first API version without sampling parameters.
-const WITHOUT_TEMPERATURE: &str = "2026-10-21";
+const WITHOUT_SAMPLING: &str = "2026-10-21";
 const DEFAULT_VERSION: &str = "2023-06-01";
 /// The output token limit if the prompt sets none; the vendor requires a limit.
 pub(in crate::wire) const DEFAULT_MAX_TOKENS: u32 = 4096;
@@ -24,34 +31,50 @@ pub(in crate::wire) fn encode(
     dialect: &Dialect,
 ) -> Result<HttpRequest, Failure> {
     let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
-    if version == WITHOUT_TEMPERATURE && prompt.temperature.is_some() {
-        return Err(cannot_carry(
-            "API version 2026-10-21 does not support temperature; remove it or use 2023-06-01",
-        ));
-    }
+    let sampling = Sampling::of(prompt, dialect, version)?;
     let version = HeaderValue::from_str(version)
-        .map_err(|_| cannot_carry(format!("api_version {version:?} is not allowed in a header")))?;
+        .map_err(|_| refusal(format!("api_version {version:?} is not allowed in a header")))?;
+    if prompt.seed.is_some() {
+        drop_or_refuse(Format::Anthropic, dialect, DropParameter::Seed)?;
+    }
     let requested_format = structured_output::request_format(
         &prompt.response_format,
         dialect.structured_output,
         Some(&ANTHROPIC),
     );
+    let reasoning = Reasoning::of(prompt, dialect)?;
+    let output_config = OutputConfig {
+        effort: reasoning.effort,
+        format: requested_format.schema.as_deref().map(|schema| Schema { schema }),
+    };
+    let (leading, conversation) = split_leading_system(&prompt.messages);
+    let prefix = prompt_cache::cacheable(prompt, Format::Anthropic, model, dialect);
+    // The last block of the shared beginning takes it. The vendor reads tools first, then the system prompt,
+    // then the messages.
+    let mut cached = prefix.map(CacheControl::from);
+    let messages = turns(conversation, prefix, &mut cached, dialect)?;
+    let system = System::of(prompt, leading, &requested_format, &mut cached)?;
+    let tools = ToolDefinition::all(&prompt.tools, &mut cached);
+    let user = prompt.user.as_deref().filter(|_| !dialect.drops(DropParameter::User));
     let body = Body {
         model,
         max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-        system: requested_format.system(prompt.system.as_deref()),
-        messages: prompt.messages.iter().map(Turn::of).collect::<Result<_, _>>()?,
-        temperature: prompt.temperature,
-        output_config: requested_format
-            .schema
-            .as_deref()
-            .map(|schema| OutputConfig { format: Schema { schema } }),
-        stream: true,
+        system,
+        messages,
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        stop_sequences: if dialect.drops(DropParameter::Stop) { &[] } else { &prompt.stop },
+        tools,
+        tool_choice: Choice::of(prompt, dialect),
+        thinking: reasoning.thinking,
+        output_config: Some(output_config).filter(|config| !config.is_empty()),
+        metadata: user.map(|user_id| Metadata { user_id }),
+        stream: dialect.stream.asks_for_stream(),
     };
     Ok(HttpRequest {
         path: "/v1/messages".to_owned(),
         headers: vec![(HeaderName::from_static("anthropic-version"), version)],
-        body: request::json_body(&body)?,
+        body: vendor_fields::json_body(&body, Format::Anthropic, prompt, dialect)?,
     })
 }
 
@@ -59,8 +82,10 @@ pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, Header
     request::key_header(HeaderName::from_static("x-api-key"), key)
 }
 
-fn cannot_carry(message: impl Into<Box<str>>) -> Failure {
-    Failure::new(Class::ApiError, message)
+/// Splits off the system messages before the conversation. The vendor accepts a system message only later.
+fn split_leading_system(messages: &[Message]) -> (&[Message], &[Message]) {
+    let is_conversation = |message: &Message| message.role != Role::System;
+    messages.split_at(messages.iter().position(is_conversation).unwrap_or(messages.len()))
 }
 
 #[derive(Serialize)]
@@ -68,18 +93,154 @@ struct Body<'a> {
     model: &'a str,
     max_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<Cow<'a, str>>,
+    system: Option<System<'a>>,
     messages: Vec<Turn<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    stop_sequences: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<ToolDefinition<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<Thinking>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<OutputConfig<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Metadata<'a>>,
     stream: bool,
+}
+
+/// A single text is sent without a block around it, unless the cached part ends with it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum System<'a> {
+    Text(Cow<'a, str>),
+    Blocks(Vec<SystemBlock<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "text")]
+struct SystemBlock<'a> {
+    text: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
+}
+
+impl<'a> System<'a> {
+    fn of(
+        prompt: &'a Prompt,
+        leading: &'a [Message],
+        requested_format: &'a RequestedFormat<'a>,
+        cached: &mut Option<CacheControl>,
+    ) -> Result<Option<Self>, Failure> {
+        let mut texts = Vec::from_iter(prompt.system.as_deref());
+        for part in leading.iter().flat_map(|message| &message.parts) {
+            texts.push(system_text(part)?);
+        }
+        let texts: Vec<Cow<'a, str>> = match &*texts {
+            [] => requested_format.system(None).into_iter().collect(),
+            [alone] => requested_format.system(Some(alone)).into_iter().collect(),
+            _ => {
+                texts.into_iter().chain(requested_format.instruction.as_deref()).map(Cow::Borrowed).collect()
+            }
+        };
+        let mut blocks: Vec<_> =
+            texts.into_iter().map(|text| SystemBlock { text, cache_control: None }).collect();
+        // The vendor refuses the mark on an empty text.
+        if let Some(last) = blocks.last_mut().filter(|last| !last.text.trim().is_empty()) {
+            last.cache_control = cached.take();
+        }
+        let is_plain = blocks.len() == 1 && blocks.iter().all(|block| block.cache_control.is_none());
+        Ok(match blocks.pop() {
+            None => None,
+            Some(alone) if is_plain => Some(Self::Text(alone.text)),
+            Some(last) => {
+                blocks.push(last);
+                Some(Self::Blocks(blocks))
+            }
+        })
+    }
+}
+
+/// The sampling parameters of a request.
+struct Sampling {
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+}
+
+impl Sampling {
+    fn of(prompt: &Prompt, dialect: &Dialect, version: &str) -> Result<Self, Failure> {
+        let sampling = Self {
+            temperature: prompt.temperature.filter(|_| !dialect.drops(DropParameter::Temperature)),
+            top_p: prompt.top_p.filter(|_| !dialect.drops(DropParameter::TopP)),
+        };
+        let set = [("temperature", sampling.temperature), ("top_p", sampling.top_p)];
+        match set.into_iter().find(|(_, value)| value.is_some()) {
+            Some((name, _)) if version == WITHOUT_SAMPLING => Err(refusal(format!(
+                "API version {WITHOUT_SAMPLING} does not support {name}; remove it or use {DEFAULT_VERSION}"
+            ))),
+            Some(_) | None => Ok(sampling),
+        }
+    }
+}
+
+/// How much the model reasons. The format has two fields for it.
+#[derive(Default)]
+struct Reasoning {
+    thinking: Option<Thinking>,
+    effort: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Thinking {
+    /// The model decides how long it thinks, guided by the effort.
+    Adaptive {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        display: Option<&'static str>,
+    },
+    Disabled,
+}
+
+impl Reasoning {
+    fn of(prompt: &Prompt, dialect: &Dialect) -> Result<Self, Failure> {
+        let is_sent = |_: &ReasoningEffort| !dialect.drops(DropParameter::ReasoningEffort);
+        let Some(effort) = prompt.reasoning_effort.filter(is_sent) else { return Ok(Self::default()) };
+        Ok(match effort {
+            ReasoningEffort::None => Self { thinking: Some(Thinking::Disabled), effort: None },
+            ReasoningEffort::Minimal => {
+                drop_or_refuse(Format::Anthropic, dialect, DropParameter::ReasoningEffort)?;
+                Self::default()
+            }
+            ReasoningEffort::Low
+            | ReasoningEffort::Medium
+            | ReasoningEffort::High
+            | ReasoningEffort::XHigh
+            | ReasoningEffort::Max => {
+                // Some models omit the text of the reasoning unless the request asks for it.
+                let display = prompt.keep_reasoning.then_some("summarized");
+                Self { thinking: Some(Thinking::Adaptive { display }), effort: Some(effort.as_str()) }
+            }
+        })
+    }
 }
 
 #[derive(Serialize)]
 struct OutputConfig<'a> {
-    format: Schema<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effort: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<Schema<'a>>,
+}
+
+impl OutputConfig<'_> {
+    fn is_empty(&self) -> bool {
+        self.effort.is_none() && self.format.is_none()
+    }
 }
 
 #[derive(Serialize)]
@@ -89,290 +250,9 @@ struct Schema<'a> {
 }
 
 #[derive(Serialize)]
-struct Turn<'a> {
-    role: &'static str,
-    content: Content<'a>,
-}
-
-/// A single text is sent without a block around it.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Content<'a> {
-    Text(&'a str),
-    Blocks(Vec<Block<'a>>),
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Text {
-        text: &'a str,
-    },
-    Image {
-        source: Source<'a>,
-    },
-    Document {
-        source: Source<'a>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        title: Option<&'a str>,
-    },
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a str },
-    Text { media_type: &'static str, data: String },
-    Url { url: &'a str },
-}
-
-impl<'a> Turn<'a> {
-    fn of(message: &'a Message) -> Result<Self, Failure> {
-        let role = match message.role {
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        };
-        let content = match &*message.parts {
-            [Part::Text(text)] => Content::Text(text),
-            parts => Content::Blocks(parts.iter().map(Block::of).collect::<Result<_, _>>()?),
-        };
-        Ok(Self { role, content })
-    }
-}
-
-impl<'a> Block<'a> {
-    fn of(part: &'a Part) -> Result<Self, Failure> {
-        Ok(match part {
-            Part::Text(text) => Self::Text { text },
-            Part::Image(media) => Self::Image { source: Source::of(media) },
-            Part::Document(media) => {
-                Self::Document { source: Source::of_document(media)?, title: media.name.as_deref() }
-            }
-            Part::Audio(_) => {
-                return Err(cannot_carry("Anthropic's format does not support audio; use another provider"));
-            }
-        })
-    }
-}
-
-impl<'a> Source<'a> {
-    fn of(media: &'a Media) -> Self {
-        match &media.data {
-            MediaData::Base64(data) => Self::Base64 { media_type: &media.media_type, data },
-            MediaData::Url(url) => Self::Url { url },
-        }
-    }
-
-    /// Text documents are sent as text: base64 and URLs are supported for PDFs only.
-    fn of_document(media: &'a Media) -> Result<Self, Failure> {
-        match &media.data {
-            MediaData::Base64(data) if media.is_text() => {
-                Ok(Self::Text { media_type: "text/plain", data: text_document::content(media, data)? })
-            }
-            _ if media.essence() == "application/pdf" => Ok(Self::of(media)),
-            MediaData::Url(_) if media.is_text() => {
-                Err(cannot_carry("Anthropic fetches only PDF documents from a URL; attach the file itself"))
-            }
-            MediaData::Base64(_) | MediaData::Url(_) => Err(cannot_carry(format!(
-                "Anthropic's format supports PDF and text documents, not {}",
-                media.media_type
-            ))),
-        }
-    }
+struct Metadata<'a> {
+    user_id: &'a str,
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::types::{Charged, Class, ResponseFormat};
-    use crate::wire::fixtures;
-
-    fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
-        serde_json::from_slice(&encode(prompt, "claude-haiku-5-5", dialect).unwrap().body).unwrap()
-    }
-
-    fn version(version: &str) -> Dialect {
-        Dialect { api_version: Some(version.to_owned()), ..Dialect::default() }
-    }
-
-    fn media(media_type: &str, data: MediaData, name: Option<&str>) -> Media {
-        Media { media_type: media_type.into(), name: name.map(Arc::from), data }
-    }
-
-    #[test]
-    fn a_request_carries_system_images_and_documents() {
-        let mut recorded = fixtures::json("anthropic_messages_request.json");
-        let pixel = recorded.pointer("/messages/0/content/0/source/data").unwrap().as_str().unwrap();
-        let prompt = Prompt {
-            system: Some("You catalogue books for a village library.".into()),
-            messages: vec![Message {
-                role: Role::User,
-                parts: vec![
-                    Part::Image(media("image/png", MediaData::Base64(pixel.into()), None)),
-                    Part::Image(media(
-                        "image/png",
-                        MediaData::Url("https://example.invalid/cover.png".into()),
-                        None,
-                    )),
-                    Part::Document(media(
-                        "application/pdf",
-                        MediaData::Base64("JVBERi0xLjQK".into()),
-                        Some("leaflet"),
-                    )),
-                    Part::Document(media(
-                        "text/plain",
-                        MediaData::Base64("T3BlbmluZyBob3VyczogOSB0byA1Lg==".into()),
-                        None,
-                    )),
-                    Part::Text("File this.".into()),
-                ],
-            }],
-            max_tokens: Some(400),
-            ..Prompt::default()
-        };
-        let recorded_body = recorded.as_object_mut().unwrap();
-        for unsupported_field in ["tools", "tool_choice", "stop_sequences", "metadata"] {
-            recorded_body.remove(unsupported_field);
-        }
-        recorded["system"] = recorded["system"][0]["text"].take();
-        recorded["messages"][0]["content"][3].as_object_mut().unwrap().remove("citations");
-        recorded["stream"] = json!(true);
-        assert_eq!(body(&prompt, &Dialect::default()), recorded);
-    }
-
-    #[test]
-    fn a_schema_is_sent_as_recorded() {
-        let mut recorded = fixtures::json("anthropic_messages_request_structured.json");
-        let schema = recorded.pointer("/output_config/format/schema").unwrap().clone();
-        let prompt = Prompt {
-            response_format: ResponseFormat::Json(Arc::new(schema)),
-            max_tokens: Some(300),
-            ..Prompt::text("File 'The Salt Harvest' (1987).")
-        };
-        recorded["output_config"].as_object_mut().unwrap().remove("effort");
-        recorded["stream"] = json!(true);
-        assert_eq!(body(&prompt, &Dialect::default()), recorded);
-    }
-
-    #[test]
-    fn a_schema_that_the_vendor_rejects_is_put_into_the_prompt() {
-        let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "additionalProperties": false});
-        let prompt =
-            Prompt { response_format: ResponseFormat::Json(Arc::new(schema)), ..Prompt::text("Count.") };
-        let body = body(&prompt, &Dialect::default());
-        assert_eq!(body.get("output_config"), None);
-        assert!(body["system"].as_str().unwrap().contains("minimum"), "{body}");
-    }
-
-    #[test]
-    fn only_a_pdf_is_sent_as_base64_and_a_text_as_a_text_document() {
-        let source = |media: Media| {
-            let message = Message { role: Role::User, parts: vec![Part::Document(media)] };
-            let prompt = Prompt { messages: vec![message], ..Prompt::default() };
-            encode(&prompt, "m", &Dialect::default()).map(|request| {
-                let body: Value = serde_json::from_slice(&request.body).unwrap();
-                body["messages"][0]["content"][0]["source"].clone()
-            })
-        };
-        let base64 = || MediaData::Base64("TG93Lg==".into());
-        for text in
-            ["text/plain", "text/csv", "application/json", "application/xml", "text/html; charset=utf-8"]
-        {
-            let expected = json!({ "type": "text", "media_type": "text/plain", "data": "Low." });
-            assert_eq!(source(media(text, base64(), None)).unwrap(), expected, "{text}");
-        }
-        assert_eq!(source(media("application/pdf", base64(), None)).unwrap()["type"], "base64");
-        let url = || MediaData::Url("https://example.invalid/a".into());
-        assert_eq!(source(media("application/pdf", url(), None)).unwrap()["type"], "url");
-        for unsupported in [media("text/plain", url(), None), media("application/zip", base64(), None)] {
-            assert_eq!(source(unsupported).unwrap_err().class, Class::ApiError);
-        }
-    }
-
-    #[test]
-    fn a_conversation_keeps_its_messages() {
-        let prompt = Prompt {
-            messages: vec![
-                Message::user("Is it in Arden?"),
-                Message::assistant("Let me look."),
-                Message::user("Well?"),
-            ],
-            temperature: Some(0.5),
-            ..Prompt::default()
-        };
-        assert_eq!(
-            body(&prompt, &Dialect::default()),
-            json!({
-                "model": "claude-haiku-5-5",
-                "max_tokens": 4096,
-                "messages": [
-                    {"role": "user", "content": "Is it in Arden?"},
-                    {"role": "assistant", "content": "Let me look."},
-                    {"role": "user", "content": "Well?"},
-                ],
-                "temperature": 0.5,
-                "stream": true,
-            })
-        );
-    }
-
-    #[test]
-    fn the_version_is_sent_in_its_header() {
-        for (dialect, expected) in [(Dialect::default(), "2023-06-01"), (version("2026-10-21"), "2026-10-21")]
-        {
-            let request = encode(&Prompt::text("Hi"), "claude-haiku-5-5", &dialect).unwrap();
-            assert_eq!(request.path, "/v1/messages");
-            assert_eq!(request.headers.len(), 1);
-            assert_eq!(
-                (request.headers[0].0.as_str(), request.headers[0].1.to_str().unwrap()),
-                ("anthropic-version", expected)
-            );
-        }
-        let failure = encode(&Prompt::text("Hi"), "claude-haiku-5-5", &version("20\n26")).unwrap_err();
-        assert_eq!(failure.class, Class::ApiError);
-    }
-
-    #[test]
-    fn a_temperature_is_never_omitted_silently() {
-        let prompt = Prompt { temperature: Some(1.0), ..Prompt::text("Hi") };
-        let failure = encode(&prompt, "claude-haiku-5-5", &version("2026-10-21")).unwrap_err();
-        assert_eq!(failure.class, Class::ApiError);
-        assert_eq!(
-            &*failure.message,
-            "API version 2026-10-21 does not support temperature; remove it or use 2023-06-01"
-        );
-        assert_eq!(body(&Prompt::text("Hi"), &version("2026-10-21")).get("temperature"), None);
-    }
-
-    #[test]
-    fn content_that_the_format_does_not_support_is_rejected() {
-        let parts = [
-            Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into()), None)),
-            Part::Document(media("text/plain", MediaData::Base64("/w==".into()), Some("notes.txt"))),
-        ];
-        for part in parts {
-            let prompt = Prompt {
-                messages: vec![Message { role: Role::User, parts: vec![part] }],
-                ..Prompt::default()
-            };
-            let failure = encode(&prompt, "claude-haiku-5-5", &Dialect::default()).unwrap_err();
-            assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");
-        }
-    }
-
-    #[test]
-    fn the_key_is_sensitive_and_must_be_valid_in_a_header() {
-        let (name, value) = authorization(&Secret::from("sk-ant-1".to_owned())).unwrap();
-        assert_eq!(
-            (name.as_str(), value.as_bytes(), value.is_sensitive()),
-            ("x-api-key", &b"sk-ant-1"[..], true)
-        );
-        let failure = authorization(&Secret::from("sk-ant\n1".to_owned())).unwrap_err();
-        assert_eq!(failure.class, Class::Auth);
-        assert!(!failure.message.contains("sk-ant"));
-    }
-}
+mod tests;

@@ -2,46 +2,57 @@
 //!
 //! Returns a completion only after `message_stop` and a stop reason of a finished answer.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use crate::terminal_text::is_blank;
-use crate::types::{Class, Completion, Failure, Prompt};
+use crate::types::{Class, Completion, Failure, Format, Prompt, StreamEvent};
+use crate::wire::answer::{Answer, AnswerRules};
 use crate::wire::lenient::{LenientObject, LenientText};
-use crate::wire::surrogates::{self, JoinedText, Repaired};
-use crate::wire::{Dialect, Progress, ReasoningTags, bounded_json, error_body, progress, structured_output};
+use crate::wire::surrogates::{self, Repaired};
+use crate::wire::{Dialect, Progress, error_body, progress};
 
 use super::error;
-use super::message::{Block, Counts, Delta, Event, FullMessage, MessageStart, StopDetails};
+use super::message::{Block, Counts, Delta, Event, FullMessage, MessageStart, StopDetails, block_index};
 use super::request::DEFAULT_MAX_TOKENS;
+use super::stop_reason::StopReason;
 
 /// Decodes one message.
 #[derive(Debug)]
 pub struct Decoder {
-    text: JoinedText,
+    answer: Answer,
+    rules: AnswerRules,
+    /// Whether the next piece of reasoning is the first of its block.
+    begins_reasoning: bool,
+    /// The indexes of the tool calls. The tools of the vendor's server have arguments too, which are ignored.
+    calls: HashSet<u64>,
+    /// The arguments with which the last tool call began, and its index. They count unless later events contain some.
+    first_arguments: Option<(u64, String)>,
     model: String,
     id: Option<String>,
     counts: Option<Counts>,
     stop: Option<StopReason>,
     details: Option<StopDetails>,
     has_begun: bool,
-    wrapped: bool,
-    reasoning_tags: ReasoningTags,
     ended: bool,
-    max_tokens: u32,
 }
 
 impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
+        let rules = AnswerRules::of(prompt, Format::Anthropic, dialect);
         Self {
-            text: JoinedText::default(),
+            answer: rules.begin(),
+            rules,
+            begins_reasoning: false,
+            calls: HashSet::new(),
+            first_arguments: None,
             model: String::new(),
             id: None,
             counts: None,
             stop: None,
             details: None,
             has_begun: false,
-            wrapped: structured_output::needs_wrapping(&prompt.response_format, dialect.structured_output),
-            reasoning_tags: dialect.reasoning_tags,
             ended: false,
-            max_tokens: prompt.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         }
     }
 
@@ -57,16 +68,21 @@ impl Decoder {
             return Ok(Progress::Waiting);
         }
         match Event::read(name, data) {
-            Ok(event) => self.handle_event(event, None),
+            Ok(event) => self.handle_event(event, data, None),
             Err(failure) => {
                 // The cause may be a lone surrogate.
                 let Repaired { json, mark } = surrogates::repair(data).ok_or(failure)?;
-                self.handle_event(Event::read(name, &json)?, Some(mark))
+                self.handle_event(Event::read(name, &json)?, &json, Some(mark))
             }
         }
     }
 
-    fn handle_event(&mut self, event: Event<'_>, mark: Option<char>) -> Result<Progress, Failure> {
+    fn handle_event(
+        &mut self,
+        event: Event<'_>,
+        data: &str,
+        mark: Option<char>,
+    ) -> Result<Progress, Failure> {
         if let Some(error) = event.error {
             return Err(self.charged_if_begun(error::classify(None, &error.value)));
         }
@@ -76,8 +92,18 @@ impl Decoder {
                 self.record_start(event.message.unwrap_or_default(), mark);
                 Ok(Progress::Waiting)
             }
-            "content_block_start" => self.start_block(&event.content_block.unwrap_or_default(), mark),
-            "content_block_delta" => self.push_delta(&event.delta.unwrap_or_default(), mark),
+            "content_block_start" => {
+                self.start_block(&event.content_block.unwrap_or_default(), || block_index(data), mark)
+            }
+            "content_block_delta" => {
+                self.push_delta(&event.delta.unwrap_or_default(), || block_index(data), mark)
+            }
+            "content_block_stop" => {
+                if self.first_arguments.as_ref().is_some_and(|(call, _)| *call == block_index(data)) {
+                    self.push_first_arguments();
+                }
+                Ok(Progress::Waiting)
+            }
             "message_delta" => {
                 let delta = event.delta.unwrap_or_default();
                 self.record_stop(&delta.stop_reason, delta.stop_details.0);
@@ -85,13 +111,14 @@ impl Decoder {
                 Ok(Progress::Waiting)
             }
             "message_stop" => {
+                self.push_first_arguments();
                 self.ended = true;
                 Ok(Progress::Ended)
             }
             "error" => Err(self.charged_if_begun(
                 Failure::new(Class::ServerError, "an error without a message").maybe_charged(),
             )),
-            // `ping`, `content_block_stop`, and future types.
+            // `ping`, and future types.
             _ => Ok(Progress::Waiting),
         }
     }
@@ -113,9 +140,10 @@ impl Decoder {
         if let Some(error) = message.error {
             return Err(error::classify(None, &error.value));
         }
-        for block in &message.content {
-            self.start_block(block, mark)?;
+        for (index, block) in (0..).zip(&message.content) {
+            self.start_block(block, || index, mark)?;
         }
+        self.push_first_arguments();
         self.record_stop(&message.stop_reason, message.stop_details.0);
         self.update_counts(message.usage.0);
         self.record_start(
@@ -126,47 +154,53 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns what has arrived since the last time and may be passed on to the reader of a stream.
+    pub(in crate::wire) fn take_deltas(&mut self) -> Vec<StreamEvent> {
+        self.answer.take_deltas(&self.rules)
+    }
+
+    /// Returns the number of bytes of the text that was passed on.
+    pub(in crate::wire) fn passed_on_text(&self) -> usize {
+        self.answer.passed_on_text()
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
-        self.text.len() + self.model.len() + self.id.as_ref().map_or(0, String::len)
+        let arguments = self.first_arguments.as_ref().map_or(0, |(_, arguments)| arguments.len());
+        let id = self.id.as_ref().map_or(0, String::len);
+        self.answer.buffered_bytes() + arguments + self.model.len() + id
     }
 
     pub(in crate::wire) fn finish(self) -> Result<Completion, Failure> {
         // Before `message_delta` the counts are those of the opening event, so the usage is unknown.
         let usage = self.counts.filter(|_| self.stop.is_some()).and_then(Counts::usage);
-        let Self {
-            text,
-            model,
-            id: request_id,
-            stop,
-            details,
-            ended,
-            wrapped,
-            reasoning_tags,
-            max_tokens,
-            ..
-        } = self;
-        let text = reasoning_tags.answer(text.into_string());
+        let Self { answer, rules, model, id: request_id, stop, details, ended, .. } = self;
         if !ended {
             return Err(unreadable("the stream ended without message_stop").with_usage(usage));
         }
         let Some(stop) = stop else {
             return Err(unreadable("the message ended without a stop reason").with_usage(usage));
         };
+        let max_tokens = rules.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS);
         let is_at_limit = usage.is_some_and(|usage| usage.output.0 >= u64::from(max_tokens));
         let stop = if stop == StopReason::Number && is_at_limit { StopReason::MaxTokens } else { stop };
         let failed = match stop {
-            StopReason::Number | StopReason::EndTurn | StopReason::StopSequence => {
-                return Ok(Completion {
-                    text: structured_output::unwrap_answer(text, wrapped),
-                    usage,
-                    model,
-                    request_id,
-                });
+            StopReason::ToolUse if !answer.has_tool_call() && !answer.has_text() => {
+                unreadable("the model requested a tool, and the message contains no call")
+                    .with_code("tool_use")
+            }
+            StopReason::Number | StopReason::EndTurn | StopReason::StopSequence | StopReason::ToolUse => {
+                return match answer.complete(&rules, false) {
+                    Ok(completion) => Ok(Completion { usage, model, request_id, ..completion }),
+                    Err(failure) => Err(failure.with_usage(usage)),
+                };
             }
             StopReason::MaxTokens => {
                 let message = "the answer reached max_tokens and is cut; raise max_tokens or ask for less";
-                Failure::new(Class::Truncated, message).with_code("max_tokens")
+                return match answer.complete_cut(&rules, |_| message.to_owned()) {
+                    Ok(completion) => Ok(Completion { usage, model, request_id, ..completion }),
+                    Err(failure) => Err(failure.with_code("max_tokens").with_usage(usage)),
+                };
             }
             StopReason::ContextWindow => {
                 let message = "prompt and answer together do not fit the model's context window";
@@ -177,9 +211,6 @@ impl Decoder {
                 let message = format!("the model refused{explanation}");
                 Failure::new(Class::ContentFilter, message).with_code("refusal")
             }
-            StopReason::ToolUse => {
-                unreadable("the model requested a tool, and none was offered").with_code("tool_use")
-            }
             StopReason::PauseTurn => {
                 unreadable("the model paused before its answer was complete").with_code("pause_turn")
             }
@@ -189,6 +220,7 @@ impl Decoder {
             }
         };
         let failure = failed.with_usage(usage);
+        let text = answer.into_text();
         Err(if text.is_empty() { failure } else { failure.with_text(text) })
     }
 
@@ -200,44 +232,137 @@ impl Decoder {
         self.update_counts(start.usage.0);
     }
 
-    fn start_block(&mut self, block: &Block<'_>, mark: Option<char>) -> Result<Progress, Failure> {
-        Ok(match &*block.kind {
-            "text" => return self.push_text(&block.text, mark),
-            // Redacted reasoning arrives completely in the opening event.
-            "redacted_thinking" => Progress::Answering,
-            _ => Progress::Waiting,
-        })
+    /// Begins a block. Its index is read only if the kind of block needs it.
+    fn start_block(
+        &mut self,
+        block: &Block<'_>,
+        index: impl FnOnce() -> u64,
+        mark: Option<char>,
+    ) -> Result<Progress, Failure> {
+        match &*block.kind {
+            "text" => self.push_text(&block.text, mark),
+            "thinking" => {
+                self.begins_reasoning = true;
+                let progress = self.push_reasoning(block.thinking.as_str().unwrap_or_default(), mark);
+                self.push_signature(&block.signature, mark);
+                Ok(progress)
+            }
+            // It arrives completely in the opening event.
+            "redacted_thinking" => {
+                if let Some(data) = block.data.as_str() {
+                    self.answer.push_redacted_reasoning(&surrogates::restore(data, mark));
+                }
+                Ok(Progress::Answering)
+            }
+            "tool_use" => self.begin_tool_call(block, index(), mark),
+            // The tools of the vendor's server, and future kinds.
+            _ => Ok(Progress::Waiting),
+        }
     }
 
-    fn push_delta(&mut self, delta: &Delta<'_>, mark: Option<char>) -> Result<Progress, Failure> {
-        Ok(match &*delta.kind {
-            "text_delta" => return self.push_text(&delta.text, mark),
-            "thinking_delta" if !delta.thinking.is_empty() => Progress::Answering,
-            "signature_delta" => Progress::Answering,
-            "input_json_delta" if !delta.partial_json.is_empty() => Progress::Answering,
-            _ => Progress::Waiting,
-        })
+    fn push_delta(
+        &mut self,
+        delta: &Delta<'_>,
+        index: impl FnOnce() -> u64,
+        mark: Option<char>,
+    ) -> Result<Progress, Failure> {
+        match &*delta.kind {
+            "text_delta" => self.push_text(&delta.text, mark),
+            "thinking_delta" => Ok(self.push_reasoning(&delta.thinking, mark)),
+            "signature_delta" => {
+                self.push_signature(&delta.signature, mark);
+                Ok(Progress::Answering)
+            }
+            "input_json_delta" if !delta.partial_json.is_empty() => {
+                self.push_arguments(index(), &delta.partial_json, mark)
+            }
+            _ => Ok(Progress::Waiting),
+        }
     }
 
     fn push_text(&mut self, text: &str, mark: Option<char>) -> Result<Progress, Failure> {
-        if self.stop.is_some() && !is_blank(text) {
-            return Err(unreadable("the answer continued after its stop reason").maybe_charged());
+        if !is_blank(text) {
+            self.check_not_stopped()?;
         }
         if text.is_empty() {
             return Ok(Progress::Waiting);
         }
-        self.text.push(text, mark);
+        self.answer.push_text(text, mark);
         Ok(Progress::Answering)
+    }
+
+    fn push_reasoning(&mut self, text: &str, mark: Option<char>) -> Progress {
+        if text.is_empty() {
+            return Progress::Waiting;
+        }
+        self.begin_reasoning();
+        self.answer.push_reasoning(text, mark);
+        Progress::Answering
+    }
+
+    fn push_signature(&mut self, signature: &LenientText<'_>, mark: Option<char>) {
+        if let Some(signature) = signature.as_str() {
+            self.begin_reasoning();
+            self.answer.push_signature(&surrogates::restore(signature, mark));
+        }
+    }
+
+    /// Separates the reasoning of a block from that of the block before it. An empty block adds nothing.
+    fn begin_reasoning(&mut self) {
+        if std::mem::take(&mut self.begins_reasoning) {
+            self.answer.begin_reasoning();
+        }
+    }
+
+    fn begin_tool_call(
+        &mut self,
+        block: &Block<'_>,
+        index: u64,
+        mark: Option<char>,
+    ) -> Result<Progress, Failure> {
+        self.check_not_stopped()?;
+        self.push_first_arguments();
+        if !self.calls.insert(index) {
+            return Err(unreadable("two tool calls have the same number").with_usage(None));
+        }
+        let call = self.answer.tool_call(index);
+        call.id = restored(&block.id, mark).into_owned();
+        call.name = restored(&block.name, mark).into_owned();
+        self.first_arguments =
+            block.arguments().map(|arguments| (index, surrogates::restore(&arguments, mark).into_owned()));
+        Ok(Progress::Waiting)
+    }
+
+    /// Adds a piece of the arguments of a tool call. The pieces replace the arguments with which the call began.
+    fn push_arguments(&mut self, index: u64, piece: &str, mark: Option<char>) -> Result<Progress, Failure> {
+        if !self.calls.contains(&index) {
+            return Ok(Progress::Answering);
+        }
+        self.check_not_stopped()?;
+        if self.first_arguments.as_ref().is_some_and(|(call, _)| *call == index) {
+            self.first_arguments = None;
+        }
+        self.answer.tool_call(index).arguments.push(piece, mark);
+        Ok(Progress::Answering)
+    }
+
+    /// Adds the arguments with which the last tool call began.
+    fn push_first_arguments(&mut self) {
+        if let Some((index, arguments)) = self.first_arguments.take() {
+            self.answer.tool_call(index).arguments.push(&arguments, None);
+        }
+    }
+
+    fn check_not_stopped(&self) -> Result<(), Failure> {
+        match self.stop {
+            None => Ok(()),
+            Some(_) => Err(unreadable("the answer continued after its stop reason").maybe_charged()),
+        }
     }
 
     /// Records a stop reason; of several reasons the worst is kept.
     fn record_stop(&mut self, reason: &LenientText<'_>, details: Option<StopDetails>) {
-        let reason = match reason {
-            LenientText::Missing => None,
-            LenientText::Number(_) => Some(StopReason::Number),
-            LenientText::Text(name) => Some(StopReason::read(name)),
-        };
-        self.stop = self.stop.take().max(reason);
+        self.stop = self.stop.take().max(StopReason::read(reason));
         self.details = details.map(StopDetails::truncated).or(self.details.take());
     }
 
@@ -257,34 +382,9 @@ fn unreadable(message: impl Into<Box<str>>) -> Failure {
     Failure::new(Class::Unreadable, message)
 }
 
-/// The stop reason. Later variants are worse.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum StopReason {
-    /// A number, which states no reason.
-    Number,
-    EndTurn,
-    StopSequence,
-    ToolUse,
-    PauseTurn,
-    Other(Box<str>),
-    ContextWindow,
-    MaxTokens,
-    Refusal,
-}
-
-impl StopReason {
-    fn read(name: &str) -> Self {
-        match name {
-            "end_turn" => Self::EndTurn,
-            "stop_sequence" => Self::StopSequence,
-            "max_tokens" => Self::MaxTokens,
-            "tool_use" => Self::ToolUse,
-            "pause_turn" => Self::PauseTurn,
-            "refusal" => Self::Refusal,
-            "model_context_window_exceeded" => Self::ContextWindow,
-            other => Self::Other(bounded_json::truncate_label(other).into()),
-        }
-    }
+/// Returns a secondary text; empty if it is missing.
+fn restored<'t>(text: &'t LenientText<'_>, mark: Option<char>) -> Cow<'t, str> {
+    surrogates::restore(text.as_str().unwrap_or_default(), mark)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Gemini's finish reasons and their failures.
+//! Gemini's finish reasons and their outcomes.
 //!
 //! An unknown reason never counts as a complete answer.
 
@@ -31,6 +31,19 @@ pub(super) enum FinishReason {
     ImageProhibitedContent,
     Escalation,
     PupLimitedDisabled,
+}
+
+/// What a finish reason means for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The answer is complete, with or without tool calls.
+    Complete,
+    /// The answer reached the length limit.
+    Cut { description: &'static str },
+    /// The vendor rejected a tool call of the model. The same request may succeed.
+    InvalidCall { description: &'static str },
+    /// There is no complete answer.
+    Failed { class: Class, description: &'static str },
 }
 
 impl FinishReason {
@@ -82,14 +95,14 @@ impl FinishReason {
         }
     }
 
-    /// Returns the failure class and message of the reason; `None` means that the answer is complete.
-    pub(super) fn failure(self) -> Option<(Class, &'static str)> {
-        Some(match self {
-            Self::Stop => return None,
-            Self::MaxTokens => (
-                Class::Truncated,
-                "the answer reached max_tokens and is cut; raise max_tokens or ask for less",
-            ),
+    /// Returns what the reason means for the answer.
+    pub(super) fn outcome(self) -> Outcome {
+        let failed = |class, description| Outcome::Failed { class, description };
+        match self {
+            Self::Stop => Outcome::Complete,
+            Self::MaxTokens => Outcome::Cut {
+                description: "the answer reached max_tokens and is cut; raise max_tokens or ask for less",
+            },
             Self::Safety
             | Self::Blocklist
             | Self::ProhibitedContent
@@ -98,22 +111,30 @@ impl FinishReason {
             | Self::ImageSafety
             | Self::ImageProhibitedContent
             | Self::Escalation
-            | Self::PupLimitedDisabled => (Class::ContentFilter, "the provider withheld the answer"),
+            | Self::PupLimitedDisabled => failed(Class::ContentFilter, "the provider withheld the answer"),
             Self::Recitation | Self::ImageRecitation => {
-                (Class::ContentFilter, "the answer repeated a source too closely and was withheld")
+                failed(Class::ContentFilter, "the answer repeated a source too closely and was withheld")
             }
-            Self::Language => (Class::ContentFilter, "the provider does not serve this language"),
+            Self::Language => failed(Class::ContentFilter, "the provider does not serve this language"),
             Self::MissingThoughtSignature => {
-                (Class::ApiError, "the conversation lacks a thought signature of an earlier answer")
+                failed(Class::ApiError, "the conversation lacks a thought signature of an earlier answer")
             }
-            Self::MalformedFunctionCall | Self::UnexpectedToolCall | Self::TooManyToolCalls => {
-                (Class::Unreadable, "the model called a function, and none was offered")
+            Self::MalformedFunctionCall => {
+                Outcome::InvalidCall { description: "the model's tool call was malformed" }
             }
-            Self::MalformedResponse => (Class::Unreadable, "the model's answer was malformed"),
-            Self::Continuation => (Class::Unreadable, "the model paused before its answer was complete"),
+            Self::UnexpectedToolCall => {
+                Outcome::InvalidCall { description: "the model called a tool that it may not call" }
+            }
+            Self::TooManyToolCalls => {
+                Outcome::InvalidCall { description: "the model called too many tools in succession" }
+            }
+            Self::MalformedResponse => failed(Class::Unreadable, "the model's answer was malformed"),
+            Self::Continuation => {
+                failed(Class::Unreadable, "the model paused before its answer was complete")
+            }
             Self::ImageOther | Self::NoImage | Self::Other | Self::Unknown => {
-                (Class::Unreadable, "the model stopped before its answer was complete")
+                failed(Class::Unreadable, "the model stopped before its answer was complete")
             }
-        })
+        }
     }
 }

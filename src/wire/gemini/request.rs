@@ -9,14 +9,16 @@ use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::types::{Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::types::{Failure, Format, Prompt, ReasoningEffort, Secret};
 use crate::wire::schema_rules::GEMINI;
-use crate::wire::{Dialect, HttpRequest, request, structured_output, text_document};
+use crate::wire::structured_output::{self, RequestedFormat};
+use crate::wire::unsupported::{drop_or_refuse, refusal};
+use crate::wire::{Dialect, DropParameter, HttpRequest, StreamSupport, request, vendor_fields};
+
+use super::content::{self, Content};
+use super::tools::{self, ToolConfig, ToolSet};
 
 const DEFAULT_VERSION: &str = "v1beta";
-
-/// Text types that the vendor accepts as inline data. It rejects others, such as JSON and XML.
-const INLINE_TEXTS: [&str; 4] = ["text/plain", "text/html", "text/css", "text/csv"];
 
 pub(in crate::wire) fn encode(
     prompt: &Prompt,
@@ -25,24 +27,38 @@ pub(in crate::wire) fn encode(
 ) -> Result<HttpRequest, Failure> {
     let requested_format =
         structured_output::request_format(&prompt.response_format, dialect.structured_output, Some(&GEMINI));
-    let config = Config {
-        temperature: prompt.temperature,
-        max_output_tokens: prompt.max_tokens,
-        response_mime_type: (requested_format.schema.is_some() || requested_format.json_only)
-            .then_some("application/json"),
-        response_json_schema: requested_format.schema.as_deref(),
-    };
-    let system = requested_format.system(prompt.system.as_deref());
+    refuse_unsupported(prompt, dialect)?;
+    let config = Config::of(prompt, dialect, &requested_format)?;
     let body = Body {
-        system_instruction: system.map(|text| Content { role: None, parts: vec![ContentPart::Text(text)] }),
-        contents: prompt.messages.iter().map(Content::of).collect::<Result<_, _>>()?,
-        generation_config: (!config.is_empty()).then_some(config),
+        system_instruction: content::system_instruction(
+            requested_format.system(prompt.system.as_deref()),
+            prompt,
+        )?,
+        contents: content::contents(prompt, model, dialect)?,
+        tools: tools::tool_sets(&prompt.tools),
+        tool_config: tools::tool_config(prompt, dialect)?,
+        generation_config: (config != Config::default()).then_some(config),
+    };
+    let action = match dialect.stream {
+        StreamSupport::Auto => ":streamGenerateContent?alt=sse",
+        StreamSupport::Never => ":generateContent",
     };
     Ok(HttpRequest {
-        path: path(model, dialect.api_version.as_deref()),
+        path: model_path(model, dialect) + action,
         headers: Vec::new(),
-        body: request::json_body(&body)?,
+        body: vendor_fields::json_body(&body, Format::Gemini, prompt, dialect)?,
     })
+}
+
+/// Refuses the parameters that the format has no field for. It always allows several tool calls.
+fn refuse_unsupported(prompt: &Prompt, dialect: &Dialect) -> Result<(), Failure> {
+    if prompt.user.is_some() {
+        drop_or_refuse(Format::Gemini, dialect, DropParameter::User)?;
+    }
+    if prompt.parallel_tool_calls == Some(false) {
+        drop_or_refuse(Format::Gemini, dialect, DropParameter::ParallelToolCalls)?;
+    }
+    Ok(())
 }
 
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {
@@ -50,17 +66,18 @@ pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, Header
 }
 
 /// Returns the path of `model`, which may be a resource name such as `tunedModels/mine`.
-fn path(model: &str, version: Option<&str>) -> String {
+pub(in crate::wire) fn model_path(model: &str, dialect: &Dialect) -> String {
     let mut path = String::with_capacity(model.len() + 56);
     path.push('/');
-    escape(version.unwrap_or(DEFAULT_VERSION), &mut path);
+    escape(dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION), &mut path);
     path.push('/');
-    if !model.contains('/') {
-        path.push_str("models/");
-    }
-    escape(model, &mut path);
-    path.push_str(":streamGenerateContent?alt=sse");
+    escape(&resource_name(model), &mut path);
     path
+}
+
+/// Returns the name of a model as a resource: `models/NAME`, unless it is one.
+pub(in crate::wire) fn resource_name(model: &str) -> Cow<'_, str> {
+    if model.contains('/') { Cow::Borrowed(model) } else { Cow::Owned(format!("models/{model}")) }
 }
 
 /// Percent-encodes `text` for a path; slashes are kept.
@@ -82,224 +99,97 @@ struct Body<'a> {
     system_instruction: Option<Content<'a>>,
     contents: Vec<Content<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<[ToolSet<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_config: Option<ToolConfig<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     generation_config: Option<Config<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct Config<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     max_output_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop_sequences: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_config: Option<ThinkingConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json_schema: Option<&'a Value>,
 }
 
-impl Config<'_> {
-    fn is_empty(&self) -> bool {
-        self.temperature.is_none() && self.max_output_tokens.is_none() && self.response_mime_type.is_none()
-    }
-}
-
-#[derive(Serialize)]
-struct Content<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    parts: Vec<ContentPart<'a>>,
-}
-
-#[derive(Serialize)]
+#[derive(Serialize, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-enum ContentPart<'a> {
-    Text(Cow<'a, str>),
-    #[serde(rename_all = "camelCase")]
-    InlineData {
-        mime_type: &'a str,
-        data: &'a str,
-    },
-    #[serde(rename_all = "camelCase")]
-    FileData {
-        mime_type: &'a str,
-        file_uri: &'a str,
-    },
+struct ThinkingConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_budget: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    include_thoughts: Option<bool>,
 }
 
-impl<'a> Content<'a> {
-    fn of(message: &'a Message) -> Result<Self, Failure> {
-        let role = match message.role {
-            Role::User => "user",
-            Role::Assistant => "model",
-        };
-        let parts = message.parts.iter().map(ContentPart::of).collect::<Result<_, _>>()?;
-        Ok(Self { role: Some(role), parts })
+impl<'a> Config<'a> {
+    fn of(
+        prompt: &'a Prompt,
+        dialect: &Dialect,
+        requested_format: &'a RequestedFormat<'_>,
+    ) -> Result<Self, Failure> {
+        let stop = Some(&prompt.stop).filter(|_| !dialect.drops(DropParameter::Stop));
+        let seed = prompt.seed.filter(|_| !dialect.drops(DropParameter::Seed));
+        let is_json = requested_format.schema.is_some() || requested_format.json_only;
+        Ok(Self {
+            temperature: prompt.temperature.filter(|_| !dialect.drops(DropParameter::Temperature)),
+            top_p: prompt.top_p.filter(|_| !dialect.drops(DropParameter::TopP)),
+            max_output_tokens: prompt.max_tokens,
+            stop_sequences: stop.into_iter().flatten().map(|text| &**text).collect(),
+            seed: seed.map(seed_of_32_bits).transpose()?,
+            thinking_config: ThinkingConfig::of(prompt, dialect)?,
+            response_mime_type: is_json.then_some("application/json"),
+            response_json_schema: requested_format.schema.as_deref(),
+        })
     }
 }
 
-impl<'a> ContentPart<'a> {
-    fn of(part: &'a Part) -> Result<Self, Failure> {
-        match part {
-            Part::Text(text) => Ok(Self::Text(Cow::Borrowed(text))),
-            Part::Document(media) => Self::of_document(media),
-            Part::Image(media) | Part::Audio(media) => Ok(Self::of_media(media)),
-        }
-    }
+fn seed_of_32_bits(seed: i64) -> Result<i32, Failure> {
+    i32::try_from(seed).map_err(|_| {
+        refusal(format!("Gemini's format takes a seed of 32 bits, and {seed} is longer; choose another seed"))
+    })
+}
 
-    fn of_document(media: &'a Media) -> Result<Self, Failure> {
-        match &media.data {
-            MediaData::Base64(base64) if media.is_text() && !INLINE_TEXTS.contains(&&*media.essence()) => {
-                Ok(Self::Text(Cow::Owned(text_document::part(media, base64)?)))
+impl ThinkingConfig {
+    fn of(prompt: &Prompt, dialect: &Dialect) -> Result<Option<Self>, Failure> {
+        let effort = prompt.reasoning_effort.filter(|_| !dialect.drops(DropParameter::ReasoningEffort));
+        let level = |name| Self { thinking_level: Some(name), ..Self::default() };
+        let mut config = match effort {
+            None => Self::default(),
+            // The vendor refuses `includeThoughts` for a model that does not think.
+            Some(ReasoningEffort::None) => {
+                return Ok(Some(Self { thinking_budget: Some(0), ..Self::default() }));
             }
-            MediaData::Base64(_) | MediaData::Url(_) => Ok(Self::of_media(media)),
-        }
-    }
-
-    fn of_media(media: &'a Media) -> Self {
-        match &media.data {
-            MediaData::Base64(data) => Self::InlineData { mime_type: &media.media_type, data },
-            MediaData::Url(file_uri) => Self::FileData { mime_type: &media.media_type, file_uri },
-        }
+            Some(ReasoningEffort::Minimal) => level("MINIMAL"),
+            Some(ReasoningEffort::Low) => level("LOW"),
+            Some(ReasoningEffort::Medium) => level("MEDIUM"),
+            Some(ReasoningEffort::High) => level("HIGH"),
+            Some(ReasoningEffort::XHigh) => level("XHIGH"),
+            Some(ReasoningEffort::Max) => {
+                drop_or_refuse(Format::Gemini, dialect, DropParameter::ReasoningEffort)?;
+                Self::default()
+            }
+        };
+        config.include_thoughts = prompt.keep_reasoning.then_some(true);
+        Ok((config != Self::default()).then_some(config))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::types::{Class, ResponseFormat};
-    use crate::wire::{StructuredOutput, fixtures};
-
-    fn body(prompt: &Prompt, dialect: &Dialect) -> Value {
-        serde_json::from_slice(&encode(prompt, "gemini-3.8-flash", dialect).unwrap().body).unwrap()
-    }
-
-    fn media(media_type: &str, data: MediaData) -> Media {
-        Media { media_type: media_type.into(), name: None, data }
-    }
-
-    #[test]
-    fn a_request_carries_system_images_and_documents() {
-        let mut recorded = fixtures::json("gemini_generate_request.json");
-        let pixel = recorded.pointer("/contents/0/parts/0/inlineData/data").unwrap().as_str().unwrap();
-        let leaflet = recorded.pointer("/contents/0/parts/1/fileData/fileUri").unwrap().as_str().unwrap();
-        let prompt = Prompt {
-            system: Some("You catalogue books for a village library.".into()),
-            messages: vec![Message {
-                role: Role::User,
-                parts: vec![
-                    Part::Image(media("image/png", MediaData::Base64(pixel.into()))),
-                    Part::Document(media("application/pdf", MediaData::Url(leaflet.into()))),
-                    Part::Text("File this cover.".into()),
-                ],
-            }],
-            max_tokens: Some(400),
-            temperature: Some(0.2),
-            ..Prompt::default()
-        };
-        for unsupported_field in ["tools", "toolConfig", "safetySettings"] {
-            recorded.as_object_mut().unwrap().remove(unsupported_field);
-        }
-        for unsupported_field in ["candidateCount", "seed", "stopSequences", "thinkingConfig"] {
-            recorded["generationConfig"].as_object_mut().unwrap().remove(unsupported_field);
-        }
-        assert_eq!(body(&prompt, &Dialect::default()), recorded);
-    }
-
-    #[test]
-    fn a_schema_is_sent_as_recorded() {
-        let recorded = fixtures::json("gemini_generate_request_structured.json");
-        let schema = recorded.pointer("/generationConfig/responseJsonSchema").unwrap().clone();
-        let prompt = Prompt {
-            response_format: ResponseFormat::Json(Arc::new(schema)),
-            ..Prompt::text("File 'The Salt Harvest' (1987).")
-        };
-        assert_eq!(body(&prompt, &Dialect::default()), recorded);
-    }
-
-    #[test]
-    fn json_mode_is_requested_by_mime_type_and_in_the_prompt() {
-        let prompt = Prompt {
-            response_format: ResponseFormat::Json(Arc::new(json!({"type": "object"}))),
-            ..Prompt::text("Count.")
-        };
-        let body_with =
-            |structured| body(&prompt, &Dialect { structured_output: structured, ..Dialect::default() });
-        let json_only = body_with(StructuredOutput::Json);
-        assert_eq!(json_only["generationConfig"], json!({"responseMimeType": "application/json"}));
-        let instruction = json_only.pointer("/systemInstruction/parts/0/text").unwrap().as_str().unwrap();
-        assert!(instruction.contains(r#"{"type":"object"}"#), "{instruction}");
-        assert_eq!(body_with(StructuredOutput::Prompt).get("generationConfig"), None);
-    }
-
-    #[test]
-    fn a_text_document_that_the_vendor_rejects_as_a_file_is_sent_as_text() {
-        let part = |media_type: &str| {
-            let document = Part::Document(media(media_type, MediaData::Base64("TG93Lg==".into())));
-            let message = Message { role: Role::User, parts: vec![document] };
-            let body = body(&Prompt { messages: vec![message], ..Prompt::default() }, &Dialect::default());
-            body["contents"][0]["parts"][0].clone()
-        };
-        for text in ["application/json", "application/xml", "text/markdown", "text/xml"] {
-            assert_eq!(part(text), json!({ "text": "Low." }), "{text}");
-        }
-        for file in ["text/plain", "text/csv", "text/html", "application/pdf"] {
-            assert_eq!(part(file)["inlineData"]["mimeType"], file);
-        }
-    }
-
-    #[test]
-    fn a_conversation_keeps_its_messages_and_audio() {
-        let audio = Part::Audio(media("audio/wav", MediaData::Base64("UklGRg==".into())));
-        let prompt = Prompt {
-            messages: vec![
-                Message::user("Is it in Arden?"),
-                Message::assistant("Let me look."),
-                Message { role: Role::User, parts: vec![audio] },
-            ],
-            ..Prompt::default()
-        };
-        assert_eq!(
-            body(&prompt, &Dialect::default()),
-            json!({"contents": [
-                {"role": "user", "parts": [{"text": "Is it in Arden?"}]},
-                {"role": "model", "parts": [{"text": "Let me look."}]},
-                {"role": "user", "parts": [{"inlineData": {"mimeType": "audio/wav", "data": "UklGRg=="}}]},
-            ]})
-        );
-    }
-
-    #[test]
-    fn the_path_contains_version_and_model() {
-        let path = |model: &str, version: Option<&str>| {
-            let dialect = Dialect { api_version: version.map(str::to_owned), ..Dialect::default() };
-            encode(&Prompt::text("Hi"), model, &dialect).unwrap().path
-        };
-        let cases = [
-            ("gemini-3.8-flash", None, "/v1beta/models/gemini-3.8-flash"),
-            ("models/gemini-3.8-flash", Some("v1"), "/v1/models/gemini-3.8-flash"),
-            ("tunedModels/mine", None, "/v1beta/tunedModels/mine"),
-            ("a b?key=c#d:é", None, "/v1beta/models/a%20b%3Fkey%3Dc%23d%3A%C3%A9"),
-            ("", None, "/v1beta/models/"),
-        ];
-        for (model, version, expected) in cases {
-            assert_eq!(path(model, version), format!("{expected}:streamGenerateContent?alt=sse"));
-        }
-    }
-
-    #[test]
-    fn the_key_is_sensitive_and_must_be_valid_in_a_header() {
-        let (name, value) = authorization(&Secret::from("AIza1".to_owned())).unwrap();
-        assert_eq!(
-            (name.as_str(), value.as_bytes(), value.is_sensitive()),
-            ("x-goog-api-key", &b"AIza1"[..], true)
-        );
-        let failure = authorization(&Secret::from("AIza\n1".to_owned())).unwrap_err();
-        assert_eq!(failure.class, Class::Auth);
-        assert!(!failure.message.contains("AIza"));
-    }
-}
+mod tests;

@@ -2,41 +2,36 @@
 //!
 //! Returns a completion only after the finish reason of a finished answer.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::terminal_text::is_blank;
-use crate::types::{Class, Completion, Failure, Prompt, Tokens, Usage};
-use crate::wire::bounded_json::BoundedJson;
-use crate::wire::count::Count;
-use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
-use crate::wire::surrogates::{self, JoinedText, Repaired};
-use crate::wire::{
-    Dialect, Progress, ReasoningTags, bounded_json, error_body, http_error, progress, structured_output,
-};
+use crate::types::{Cause, Class, Completion, Failure, Format, Prompt, Scope, StreamEvent};
+use crate::wire::answer::{Answer, AnswerRules};
+use crate::wire::lenient::LenientText;
+use crate::wire::surrogates::{self, Repaired};
+use crate::wire::{Dialect, Progress, bounded_json, error_body, http_error, progress};
 
+use super::chunk::{Candidate, Chunk, Counts, FunctionCall, Part, chunks};
 use super::error;
-use super::finish_reason::FinishReason;
+use super::finish_reason::{FinishReason, Outcome};
 
 /// Decodes one response.
 #[derive(Debug)]
 pub struct Decoder {
-    text: JoinedText,
+    answer: Answer,
+    rules: AnswerRules,
     model: String,
     id: Option<String>,
     counts: Option<Counts>,
     finish: Option<Finish>,
-    /// Whether a chunk contained text without the finish reason `STOP`.
-    has_unmarked_text: bool,
-    /// Whether text followed a finish reason: this server sends one in each chunk.
+    /// Whether a chunk contained text or a call without the finish reason `STOP`.
+    has_unmarked_output: bool,
+    /// Whether text or a call followed a finish reason: this server sends one in each chunk.
     is_marked_throughout: bool,
     blocked: Option<String>,
-    called_function: bool,
     has_begun: bool,
-    wrapped: bool,
-    reasoning_tags: ReasoningTags,
+    /// Whether the last reasoning has a signature and is therefore complete.
+    is_signed: bool,
 }
 
 /// The finish reason, in the provider's words.
@@ -46,21 +41,35 @@ struct Finish {
     message: Option<String>,
 }
 
+impl Finish {
+    fn describe(&self, description: &str) -> String {
+        match &self.message {
+            Some(message) => format!("{description} ({}): {message}", self.reason),
+            None => format!("{description} ({})", self.reason),
+        }
+    }
+
+    fn failure(&self, class: Class, description: &str, text: String) -> Failure {
+        let failure = Failure::new(class, self.describe(description));
+        if text.is_empty() { failure } else { failure.with_text(text) }
+    }
+}
+
 impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
+        let rules = AnswerRules::of(prompt, Format::Gemini, dialect);
         Self {
-            text: JoinedText::default(),
+            answer: rules.begin(),
+            rules,
             model: String::new(),
             id: None,
             counts: None,
             finish: None,
-            has_unmarked_text: false,
+            has_unmarked_output: false,
             is_marked_throughout: false,
             blocked: None,
-            called_function: false,
             has_begun: false,
-            wrapped: structured_output::needs_wrapping(&prompt.response_format, dialect.structured_output),
-            reasoning_tags: dialect.reasoning_tags,
+            is_signed: false,
         }
     }
 
@@ -106,26 +115,25 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns what has arrived since the last time and may be passed on to the reader of a stream.
+    pub(in crate::wire) fn take_deltas(&mut self) -> Vec<StreamEvent> {
+        self.answer.take_deltas(&self.rules)
+    }
+
+    /// Returns the number of bytes of the text that was passed on.
+    pub(in crate::wire) fn passed_on_text(&self) -> usize {
+        self.answer.passed_on_text()
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
-        self.text.len() + self.model.len() + self.id.as_ref().map_or(0, String::len)
+        self.answer.buffered_bytes() + self.model.len() + self.id.as_ref().map_or(0, String::len)
     }
 
     pub(in crate::wire) fn finish(self) -> Result<Completion, Failure> {
-        let Self {
-            text,
-            model,
-            id: request_id,
-            counts,
-            finish,
-            blocked,
-            called_function,
-            wrapped,
-            reasoning_tags,
-            ..
-        } = self;
-        let text = reasoning_tags.answer(text.into_string());
-        let usage = counts.and_then(|counts| counts.usage(!text.is_empty()));
+        let Self { answer, rules, model, id: request_id, counts, finish, blocked, .. } = self;
+        let has_output = answer.has_text() || answer.has_tool_call();
+        let usage = counts.and_then(|counts| counts.usage(has_output));
         if let (Some(reason), None) = (&blocked, &finish) {
             let description = format!("the provider blocked the prompt ({reason})");
             let failure = Failure::new(Class::ContentFilter, description).with_code(reason.as_str());
@@ -136,26 +144,22 @@ impl Decoder {
             let description = "the stream ended without a finish reason";
             return Err(Failure::new(Class::Unreadable, description).maybe_charged());
         };
-        let (class, description) = match FinishReason::read(&finish.reason).failure() {
-            None if called_function => {
-                (Class::Unreadable, "the model called a function, and none was offered")
+        let text_of = |answer: Answer| rules.reasoning_tags.answer(answer.into_text());
+        let completed = match FinishReason::read(&finish.reason).outcome() {
+            Outcome::Complete => answer.complete(&rules, false),
+            Outcome::Cut { description } => answer.complete_cut(&rules, |_| finish.describe(description)),
+            Outcome::InvalidCall { description } => {
+                let failure = finish.failure(Class::ValidationError, description, text_of(answer));
+                Err(failure.with_scope(Scope::Answer).with_cause(Cause::InvalidToolCall))
             }
-            None => {
-                return Ok(Completion {
-                    text: structured_output::unwrap_answer(text, wrapped),
-                    usage,
-                    model,
-                    request_id,
-                });
+            Outcome::Failed { class, description } => {
+                Err(finish.failure(class, description, text_of(answer)))
             }
-            Some(class_and_description) => class_and_description,
         };
-        let description = match &finish.message {
-            Some(message) => format!("{description} ({}): {message}", finish.reason),
-            None => format!("{description} ({})", finish.reason),
-        };
-        let failure = Failure::new(class, description).with_code(finish.reason).with_usage(usage);
-        Err(if text.is_empty() { failure } else { failure.with_text(text) })
+        match completed {
+            Ok(completion) => Ok(Completion { usage, model, request_id, ..completion }),
+            Err(failure) => Err(failure.with_code(finish.reason).with_usage(usage)),
+        }
     }
 
     fn push_chunk(&mut self, chunk: Chunk<'_>, mark: Option<char>) -> Result<Progress, Failure> {
@@ -201,25 +205,14 @@ impl Decoder {
             LenientText::Text(name) => Some(&**name),
             LenientText::Number(number) => Some(FinishReason::name_of_number(number)),
         };
-        let is_stop = |reason: &str| FinishReason::read(reason).failure().is_none();
+        let is_stop = |reason: &str| FinishReason::read(reason).outcome() == Outcome::Complete;
         let is_marked = reason.is_some_and(is_stop);
         for part in candidate.content.and_then(|content| content.parts).unwrap_or_default() {
-            self.called_function |= part.function_call.is_some();
             has_content |= part.function_call.is_some() || !part.text.is_empty();
-            if part.thought {
-                continue;
+            if part.function_call.is_some() || !part.thought && !is_blank(&part.text) {
+                self.push_output(is_marked)?;
             }
-            if !is_blank(&part.text) {
-                let was_finished = self.finish.is_some();
-                self.has_unmarked_text |= !is_marked;
-                // Gemini 1.x and its imitations send `STOP` in each chunk.
-                if was_finished && self.has_unmarked_text {
-                    let description = "the answer continued after its finish reason";
-                    return Err(Failure::new(Class::Unreadable, description).maybe_charged());
-                }
-                self.is_marked_throughout |= was_finished;
-            }
-            self.text.push(&part.text, mark);
+            self.push_part(&part, mark)?;
         }
         let is_known = |name: &&str| !name.is_empty() && *name != "FINISH_REASON_UNSPECIFIED";
         if let Some(reason) = reason.filter(is_known) {
@@ -233,109 +226,69 @@ impl Decoder {
         }
         Ok(has_content)
     }
-}
 
-/// Parses a body: one chunk, or, without `alt=sse`, an array of chunks.
-fn chunks(body: &[u8]) -> serde_json::Result<Vec<Chunk<'_>>> {
-    match body.trim_ascii_start().first() {
-        Some(b'[') => serde_json::from_slice(body),
-        _ => serde_json::from_slice(body).map(|chunk| vec![chunk]),
+    /// Records text of the answer or a call, in a chunk with the finish reason `STOP` or without.
+    fn push_output(&mut self, is_marked: bool) -> Result<(), Failure> {
+        let was_finished = self.finish.is_some();
+        self.has_unmarked_output |= !is_marked;
+        // Gemini 1.x and its imitations send `STOP` in each chunk.
+        if was_finished && self.has_unmarked_output {
+            return Err(unreadable("the answer continued after its finish reason"));
+        }
+        self.is_marked_throughout |= was_finished;
+        Ok(())
+    }
+
+    fn push_part(&mut self, part: &Part<'_>, mark: Option<char>) -> Result<(), Failure> {
+        let signature = part.thought_signature.as_str();
+        if part.thought {
+            if self.is_signed && (signature.is_some() || !part.text.is_empty()) {
+                self.answer.begin_reasoning();
+                self.is_signed = false;
+            }
+            self.answer.push_reasoning(&part.text, mark);
+        } else {
+            self.answer.push_text(&part.text, mark);
+        }
+        match (&part.function_call, signature) {
+            (Some(call), signature) => self.push_call(call, signature.unwrap_or_default(), mark)?,
+            (None, Some(signature)) => {
+                // The signature of a text is reasoning without text after it.
+                if !part.thought {
+                    self.answer.begin_reasoning();
+                }
+                self.answer.push_signature(signature);
+                self.is_signed = true;
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    fn push_call(
+        &mut self,
+        call: &FunctionCall<'_>,
+        signature: &str,
+        mark: Option<char>,
+    ) -> Result<(), Failure> {
+        if call.partial_args.is_some() {
+            return Err(unreadable("the arguments of a tool call arrived in pieces, which is not supported"));
+        }
+        // The answer generates a missing id.
+        let id = surrogates::restore(call.id.as_str().unwrap_or_default(), mark);
+        let name = surrogates::restore(call.name.as_str().unwrap_or_default(), mark);
+        // A call is complete: without arguments it has none, whatever the finish reason.
+        let arguments = call.args.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
+        self.answer.push_tool_call(&id, &name, &surrogates::restore(&arguments, mark), signature);
+        Ok(())
     }
 }
 
-/// One chunk, which has the structure of a complete response.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    candidates: Option<Vec<Candidate<'a>>>,
-    prompt_feedback: Option<PromptFeedback>,
-    #[serde(default)]
-    usage_metadata: LenientObject<Counts>,
-    #[serde(borrow, default)]
-    model_version: LenientText<'a>,
-    #[serde(borrow, default)]
-    response_id: LenientText<'a>,
-    error: Option<BoundedJson>,
+fn unreadable(description: &str) -> Failure {
+    Failure::new(Class::Unreadable, description).maybe_charged()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Candidate<'a> {
-    #[serde(borrow)]
-    content: Option<Content<'a>>,
-    #[serde(borrow, default)]
-    finish_reason: LenientText<'a>,
-    #[serde(borrow, default)]
-    finish_message: LenientText<'a>,
-    #[serde(default)]
-    index: LenientIndex,
-}
-
-#[derive(Deserialize)]
-struct Content<'a> {
-    #[serde(borrow)]
-    parts: Option<Vec<Part<'a>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Part<'a> {
-    #[serde(borrow, default)]
-    text: Cow<'a, str>,
-    /// Whether the part is reasoning, which is not part of the answer.
-    #[serde(default)]
-    thought: bool,
-    function_call: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PromptFeedback {
-    block_reason: Option<String>,
-}
-
-/// Token counts of this vendor: reasoning is not included in the candidates, cached tokens are included in the
-/// prompt.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Counts {
-    #[serde(default)]
-    prompt_token_count: Count,
-    #[serde(default)]
-    tool_use_prompt_token_count: Count,
-    #[serde(default)]
-    cached_content_token_count: Count,
-    #[serde(default)]
-    candidates_token_count: Count,
-    #[serde(default)]
-    thoughts_token_count: Count,
-}
-
-impl Counts {
-    /// Returns whether all counts are zero or missing.
-    fn is_zero(&self) -> bool {
-        let counts = [self.prompt_token_count, self.candidates_token_count, self.thoughts_token_count];
-        counts.iter().all(|count| matches!(count, Count::Missing | Count::Known(0)))
-    }
-
-    /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible. The vendor omits zeros, so
-    /// the count of the candidates is required only `with_text`.
-    fn usage(self, with_text: bool) -> Option<Usage> {
-        let prompt = Tokens(self.prompt_token_count.required()?);
-        let reasoning = Tokens(self.thoughts_token_count.or_zero()?);
-        let candidates = self.candidates_token_count;
-        let candidates = if with_text { candidates.required()? } else { candidates.or_zero()? };
-        let usage = Usage {
-            input: prompt + Tokens(self.tool_use_prompt_token_count.or_zero()?),
-            cached: Tokens(self.cached_content_token_count.or_zero()?),
-            cache_write: Tokens(0),
-            output: Tokens(candidates) + reasoning,
-            reasoning,
-        };
-        usage.credible()
-    }
-}
-
+#[cfg(test)]
+mod part_tests;
 #[cfg(test)]
 mod tests;

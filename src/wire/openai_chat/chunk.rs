@@ -7,10 +7,11 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::types::{Tokens, Usage};
-use crate::wire::count::Count;
 use crate::wire::exact_number::read_number;
 use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
+
+use super::tool_calls::{FunctionPiece, ToolCallPieces};
+use super::usage::Counts;
 
 /// One `data:` line of a stream, or the body of a response without a stream.
 #[derive(Debug, serde::Deserialize)]
@@ -79,14 +80,15 @@ pub(super) struct MessageContent<'a> {
     pub(super) content: Option<ContentText<'a>>,
     #[serde(borrow, default)]
     pub(super) refusal: Option<ContentText<'a>>,
-    #[serde(default)]
-    pub(super) reasoning: Presence,
-    #[serde(default)]
-    pub(super) reasoning_content: Presence,
-    #[serde(default)]
-    pub(super) tool_calls: Presence,
-    #[serde(default)]
-    pub(super) function_call: Presence,
+    #[serde(borrow, default)]
+    pub(super) reasoning: ReasoningText<'a>,
+    #[serde(borrow, default)]
+    pub(super) reasoning_content: ReasoningText<'a>,
+    /// Boxed, like the next field, to keep the chunk small: most answers have neither.
+    #[serde(borrow, default)]
+    pub(super) tool_calls: Option<Box<ToolCallPieces<'a>>>,
+    #[serde(borrow, default)]
+    pub(super) function_call: LenientObject<Box<FunctionPiece<'a>>>,
 }
 
 /// A string, a number, or the texts of a list of typed parts, as some servers send them.
@@ -153,167 +155,117 @@ impl<'de: 'a, 'a> Deserialize<'de> for ContentText<'a> {
     }
 }
 
+/// The reasoning of a message. A value other than a string is not read.
+#[derive(Debug, Default, PartialEq)]
+pub(super) enum ReasoningText<'a> {
+    /// Null and empty values count as absent.
+    #[default]
+    Absent,
+    Text(Cow<'a, str>),
+    /// A value of another type, of which only the presence counts.
+    Other,
+}
+
+impl ReasoningText<'_> {
+    fn of_presence(is_present: bool) -> Self {
+        if is_present { Self::Other } else { Self::Absent }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Text(_) | Self::Other => true,
+        }
+    }
+
+    /// Returns the text; empty if there is none.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Absent | Self::Other => "",
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ReasoningText<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = ReasoningText<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("anything")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                if text.is_empty() {
+                    return Ok(ReasoningText::Absent);
+                }
+                Ok(ReasoningText::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                if text.is_empty() {
+                    return Ok(ReasoningText::Absent);
+                }
+                Ok(ReasoningText::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_bool<E>(self, is: bool) -> Result<Self::Value, E> {
+                Ok(ReasoningText::of_presence(is))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(ReasoningText::Other)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(ReasoningText::Other)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(ReasoningText::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(ReasoningText::Absent)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                let mut is_present = false;
+                while all.next_element::<IgnoredAny>()?.is_some() {
+                    is_present = true;
+                }
+                Ok(ReasoningText::of_presence(is_present))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                let mut is_present = false;
+                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    is_present = true;
+                }
+                Ok(ReasoningText::of_presence(is_present))
+            }
+        }
+
+        from.deserialize_any(Reader)
+    }
+}
+
 /// Whether a field has a value of any type; null and empty values count as absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Presence(pub(super) bool);
 
 impl<'de> Deserialize<'de> for Presence {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = bool;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("anything")
-            }
-
-            fn visit_bool<E>(self, is: bool) -> Result<bool, E> {
-                Ok(is)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
-                Ok(true)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
-                Ok(true)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
-                Ok(true)
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-                Ok(!text.is_empty())
-            }
-
-            fn visit_unit<E>(self) -> Result<bool, E> {
-                Ok(false)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<bool, A::Error> {
-                let mut any = false;
-                while all.next_element::<IgnoredAny>()?.is_some() {
-                    any = true;
-                }
-                Ok(any)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<bool, A::Error> {
-                let mut any = false;
-                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    any = true;
-                }
-                Ok(any)
-            }
-        }
-
-        from.deserialize_any(Reader).map(Presence)
-    }
-}
-
-/// The `usage` of OpenAI and compatible servers.
-#[derive(Debug, serde::Deserialize)]
-pub(super) struct Counts {
-    #[serde(default)]
-    prompt_tokens: Count,
-    #[serde(default)]
-    completion_tokens: Count,
-    #[serde(default)]
-    total_tokens: Count,
-    #[serde(default)]
-    prompt_tokens_details: LenientObject<InputDetails>,
-    #[serde(default)]
-    completion_tokens_details: LenientObject<OutputDetails>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-struct InputDetails {
-    #[serde(default)]
-    cached_tokens: Count,
-    #[serde(default)]
-    cache_write_tokens: Count,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-struct OutputDetails {
-    #[serde(default)]
-    reasoning_tokens: Count,
-}
-
-impl Counts {
-    /// Returns whether all counts are missing.
-    pub(super) fn is_empty(&self) -> bool {
-        let counts = [self.prompt_tokens, self.completion_tokens];
-        counts.iter().all(|count| *count == Count::Missing)
-    }
-
-    /// Returns whether all counts are zero or missing, which no answered call can have.
-    pub(super) fn is_zero(&self) -> bool {
-        let counts = [self.prompt_tokens, self.completion_tokens, self.total_tokens];
-        counts.iter().all(|count| matches!(count, Count::Missing | Count::Known(0)))
-    }
-
-    /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
-    pub(super) fn usage(&self) -> Option<Usage> {
-        let input = self.prompt_tokens.required()?;
-        let completion = self.completion_tokens.required()?;
-        // Some servers count reasoning neither as prompt nor as completion, only in the total.
-        let uncounted = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(completion));
-        let input_details = self.prompt_tokens_details.0.as_ref();
-        let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
-        let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
-        let output_details = self.completion_tokens_details.0.as_ref();
-        let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
-        let usage = Usage {
-            input: Tokens(input),
-            cached: Tokens(cached),
-            cache_write: Tokens(cache_write),
-            output: Tokens(completion.saturating_add(uncounted)),
-            reasoning: Tokens(reasoning.max(uncounted)),
-        };
-        usage.credible()
+        ReasoningText::deserialize(from).map(|value| Self(value.is_present()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn usage(json: &str) -> Option<Usage> {
-        serde_json::from_str::<Counts>(json).unwrap().usage()
-    }
-
-    #[test]
-    fn reasoning_counted_only_in_the_total_is_output() {
-        let usage = usage(r#"{"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 115}"#).unwrap();
-        assert_eq!((usage.input, usage.output, usage.reasoning), (Tokens(10), Tokens(105), Tokens(100)));
-    }
-
-    #[test]
-    fn invalid_counts_are_unknown() {
-        assert_eq!(usage("{}"), None);
-        assert_eq!(usage(r#"{"prompt_tokens": null, "total_tokens": 5}"#), None);
-        assert_eq!(usage(r#"{"prompt_tokens": -1, "completion_tokens": "many"}"#), None);
-        let huge =
-            usage(r#"{"prompt_tokens": 18446744073709551615, "completion_tokens": 18446744073709551615}"#);
-        assert_eq!(huge, None);
-        assert_eq!(usage(r#"{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 1e19}"#), None);
-    }
-
-    #[test]
-    fn a_missing_count_makes_the_usage_unknown() {
-        assert_eq!(usage(r#"{"prompt_tokens": 10}"#), None);
-        assert_eq!(usage(r#"{"completion_tokens": 10, "prompt_tokens": null}"#), None);
-    }
-
-    #[test]
-    fn cached_tokens_above_the_prompt_are_clamped() {
-        let json = r#"{"prompt_tokens": 10, "completion_tokens": 5,
-            "prompt_tokens_details": {"cached_tokens": 18446744073709551615}}"#;
-        assert_eq!(usage(json).unwrap().cached, Tokens(10));
-    }
 
     #[test]
     fn content_parts_are_joined_without_thinking() {
@@ -337,6 +289,24 @@ mod tests {
             [("null", false), ("[]", false), ("{}", false), ("\"\"", false), ("[null]", true), ("0", true)]
         {
             assert_eq!(serde_json::from_str::<Presence>(json).unwrap(), Presence(is_present), "{json}");
+        }
+    }
+
+    #[test]
+    fn reasoning_is_a_string_and_other_values_count_as_present_only() {
+        for (json, text, is_present) in [
+            (r#""Hm.""#, "Hm.", true),
+            (r#""H\u006d.""#, "Hm.", true),
+            (r#""""#, "", false),
+            ("null", "", false),
+            ("true", "", true),
+            ("1.5", "", true),
+            (r#"[{"text":"Hm."}]"#, "", true),
+            (r#"{"text":"Hm."}"#, "", true),
+            ("[]", "", false),
+        ] {
+            let read = serde_json::from_str::<ReasoningText<'_>>(json).unwrap();
+            assert_eq!((read.text(), read.is_present()), (text, is_present), "{json}");
         }
     }
 }

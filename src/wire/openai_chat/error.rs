@@ -61,7 +61,7 @@ fn headers_of(value: &Value) -> HeaderMap {
 ///
 /// An `error` without content is an error too, and so is a value that is larger than any error and not a part of
 /// an answer.
-pub(super) fn in_band(source: &[u8]) -> Option<Failure> {
+pub(in crate::wire) fn in_band(source: &[u8]) -> Option<Failure> {
     let BoundedJson { value, incomplete } = serde_json::from_slice(source).ok()?;
     let bytes = source.len();
     match error_of(&value) {
@@ -98,14 +98,14 @@ fn is_present(error: &Value) -> bool {
 }
 
 /// Parses the data of an `error` event, whatever its structure.
-pub(super) fn in_band_text(data: &str) -> Failure {
+pub(in crate::wire) fn in_band_text(data: &str) -> Failure {
     in_band(data.as_bytes()).unwrap_or_else(|| {
         ErrorFields { message: plain_text(data.as_bytes()), ..ErrorFields::default() }.failure(None)
     })
 }
 
 /// Creates the failure of a call that the server accepted.
-pub(super) fn failure(class: Class, message: &str) -> Failure {
+pub(in crate::wire) fn failure(class: Class, message: &str) -> Failure {
     http_error::failure(class, None, message)
 }
 

@@ -59,6 +59,7 @@ pub(super) fn class_of_code(code: &str, status: Option<u16>) -> Option<Class> {
         | "data_inspection_failed"
         | "datainspectionfailed"
         | "invalid_prompt"
+        | "image_content_policy_violation"
         // Zhipu, Huawei.
         | "1301" | "modelarts.81011" => Class::ContentFilter,
         "invalid_api_key"
@@ -84,6 +85,20 @@ pub(super) fn class_of_code(code: &str, status: Option<u16>) -> Option<Class> {
         | "model_not_available" | "model_decommissioned"
         // Zhipu, SiliconFlow, Huawei.
         | "1211" | "20012" | "modelarts.81009" => Class::NotFound,
+        // The responses API reports these after a success status.
+        "invalid_image"
+        | "invalid_image_format"
+        | "invalid_base64_image"
+        | "invalid_image_url"
+        | "invalid_image_mode"
+        | "image_too_large"
+        | "image_too_small"
+        | "image_parse_error"
+        | "image_file_too_large"
+        | "image_file_not_found"
+        | "unsupported_image_media_type"
+        | "empty_image_file"
+        | "failed_to_download_image" => Class::ApiError,
         _ => return None,
     })
 }

@@ -3,17 +3,21 @@
 //! Only content that the format cannot express is rejected; the provider validates the rest.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::types::{Class, Failure, Media, MediaData, Message, Part, Prompt, Role, Secret};
+use crate::types::{Failure, Fingerprint, Format, Prompt, ReasoningEffort, Secret};
+use crate::wire::prompt_cache;
 use crate::wire::schema_rules::{AZURE_STRICT, OPENAI_STRICT};
 use crate::wire::structured_output::{RequestedFormat, accepted_by, request_format};
-use crate::wire::{Dialect, HttpRequest, MaxTokensField, request, text_document};
+use crate::wire::vendor_fields::json_body;
+use crate::wire::{Dialect, DropParameter, HttpRequest, MaxTokensField, request};
+
+use super::message::{Turn, turns};
+use super::tools::{Choice, ToolDefinition, has_tools, tool_choice};
 
 pub(in crate::wire) const BASE_URL: &str = "https://api.openai.com/v1";
 
@@ -48,6 +52,24 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stop: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<ToolDefinition<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_key: Option<Fingerprint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     response_format: Option<ResponseFormat<'a>>,
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,62 +79,6 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct StreamOptions {
     include_usage: bool,
-}
-
-#[derive(Serialize)]
-struct Turn<'a> {
-    role: &'static str,
-    content: Content<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Content<'a> {
-    /// A string, which every server supports.
-    Text(Cow<'a, str>),
-    Parts(Vec<ContentPart<'a>>),
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum ContentPart<'a> {
-    Text { text: Cow<'a, str> },
-    ImageUrl { image_url: Image<'a> },
-    InputAudio { input_audio: Audio<'a> },
-    File { file: File<'a> },
-}
-
-#[derive(Serialize)]
-struct Image<'a> {
-    url: Address<'a>,
-}
-
-#[derive(Serialize)]
-struct Audio<'a> {
-    data: &'a str,
-    format: &'static str,
-}
-
-#[derive(Serialize)]
-struct File<'a> {
-    filename: &'a str,
-    file_data: Address<'a>,
-}
-
-enum Address<'a> {
-    Url(&'a str),
-    Data { media_type: &'a str, base64: &'a str },
-}
-
-impl Serialize for Address<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Url(url) => to.serialize_str(url),
-            Self::Data { media_type, base64 } => {
-                to.collect_str(&format_args!("data:{media_type};base64,{base64}"))
-            }
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -154,21 +120,42 @@ pub(in crate::wire) fn encode(
     } else {
         (max_completion_tokens, max_tokens)
     };
-    let usage = !dialect.unsupported.omits_stream_options();
+    let stream = dialect.stream.asks_for_stream();
+    // OpenAI refuses the options in a request without a stream; a whole response always has its usage.
+    let stream_usage = stream && !dialect.unsupported.omits_stream_options();
+    let has_tools = has_tools(prompt, dialect);
+    let sends = |parameter| !dialect.drops(parameter);
     let body = Body {
         model,
-        messages: turns(prompt, &requested_format)?,
+        messages: turns(prompt, &requested_format, dialect)?,
         max_completion_tokens,
         max_tokens,
-        temperature: prompt.temperature,
+        temperature: prompt.temperature.filter(|_| sends(DropParameter::Temperature)),
+        top_p: prompt.top_p.filter(|_| sends(DropParameter::TopP)),
+        stop: prompt.stop.iter().map(|text| &**text).filter(|_| sends(DropParameter::Stop)).collect(),
+        seed: prompt.seed.filter(|_| sends(DropParameter::Seed)),
+        reasoning_effort: prompt
+            .reasoning_effort
+            .filter(|_| sends(DropParameter::ReasoningEffort))
+            .map(ReasoningEffort::as_str),
+        tools: prompt.tools.iter().map(ToolDefinition::from).collect(),
+        tool_choice: tool_choice(prompt, has_tools),
+        // OpenAI refuses the field in a request without tools.
+        parallel_tool_calls: prompt
+            .parallel_tool_calls
+            .filter(|_| has_tools && sends(DropParameter::ParallelToolCalls)),
+        user: prompt.user.as_deref().filter(|_| sends(DropParameter::User)),
+        // Other servers may refuse the field.
+        prompt_cache_key: prompt_cache::openai_key(prompt, Format::Openai, model, dialect)
+            .filter(|_| is_openai(base_url)),
         response_format: response_format(&requested_format, strict.as_deref()),
-        stream: true,
-        stream_options: usage.then_some(StreamOptions { include_usage: true }),
+        stream,
+        stream_options: stream_usage.then_some(StreamOptions { include_usage: true }),
     };
     Ok(HttpRequest {
         path: "/chat/completions".to_owned(),
         headers: Vec::new(),
-        body: request::json_body(&body)?,
+        body: json_body(&body, Format::Openai, prompt, dialect)?,
     })
 }
 
@@ -190,97 +177,6 @@ fn response_format<'a>(
     }
 }
 
-fn turns<'a>(
-    prompt: &'a Prompt,
-    requested_format: &'a RequestedFormat<'_>,
-) -> Result<Vec<Turn<'a>>, Failure> {
-    let system = requested_format
-        .system(prompt.system.as_deref())
-        .map(|text| Turn { role: "system", content: Content::Text(text) });
-    system.map(Ok).into_iter().chain(prompt.messages.iter().map(turn)).collect()
-}
-
-fn turn(message: &Message) -> Result<Turn<'_>, Failure> {
-    let role = match message.role {
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
-    let content = match message.parts.as_slice() {
-        [Part::Text(text)] => Content::Text(Cow::Borrowed(text)),
-        parts => {
-            let content_parts: Vec<_> =
-                parts.iter().map(|part| content_part(message.role, part)).collect::<Result<_, _>>()?;
-            joined(&content_parts).map_or(Content::Parts(content_parts), Content::Text)
-        }
-    };
-    Ok(Turn { role, content })
-}
-
-/// Joins text parts to one string, which every server supports; `None` if there are other parts.
-fn joined<'a>(content_parts: &[ContentPart<'_>]) -> Option<Cow<'a, str>> {
-    let texts: Option<Vec<&str>> = content_parts
-        .iter()
-        .map(|content_part| if let ContentPart::Text { text } = content_part { Some(&**text) } else { None })
-        .collect();
-    texts.map(|texts| Cow::Owned(texts.join("\n\n")))
-}
-
-fn content_part(role: Role, part: &Part) -> Result<ContentPart<'_>, Failure> {
-    match (part, role) {
-        (Part::Text(text), _) => Ok(ContentPart::Text { text: Cow::Borrowed(text) }),
-        (Part::Image(_) | Part::Document(_) | Part::Audio(_), Role::Assistant) => {
-            Err(cannot_carry("an assistant message can contain only text"))
-        }
-        (Part::Image(media), Role::User) => {
-            Ok(ContentPart::ImageUrl { image_url: Image { url: address(media) } })
-        }
-        (Part::Document(media), Role::User) => document(media),
-        (Part::Audio(media), Role::User) => audio(media),
-    }
-}
-
-fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
-    match &media.data {
-        // Only PDF documents have a content part of their own.
-        MediaData::Base64(base64) if media.is_text() => {
-            Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
-        }
-        MediaData::Base64(_) => {
-            let filename = media.name.as_deref().unwrap_or(match &*media.media_type {
-                "application/pdf" => "document.pdf",
-                _ => "document",
-            });
-            Ok(ContentPart::File { file: File { filename, file_data: address(media) } })
-        }
-        MediaData::Url(_) => Err(cannot_carry("a document must be base64, not a URL")),
-    }
-}
-
-fn audio(media: &Media) -> Result<ContentPart<'_>, Failure> {
-    let format = match &*media.media_type {
-        "audio/wav" | "audio/wave" | "audio/x-wav" | "audio/vnd.wave" => "wav",
-        "audio/mpeg" | "audio/mp3" => "mp3",
-        other => {
-            return Err(cannot_carry(format_args!("audio must be audio/wav or audio/mpeg, not {other}")));
-        }
-    };
-    match &media.data {
-        MediaData::Base64(data) => Ok(ContentPart::InputAudio { input_audio: Audio { data, format } }),
-        MediaData::Url(_) => Err(cannot_carry("audio must be base64, not a URL")),
-    }
-}
-
-fn address(media: &Media) -> Address<'_> {
-    match &media.data {
-        MediaData::Base64(base64) => Address::Data { media_type: &media.media_type, base64 },
-        MediaData::Url(url) => Address::Url(url),
-    }
-}
-
-fn cannot_carry(reason: impl Display) -> Failure {
-    Failure::new(Class::ApiError, format!("OpenAI's format does not support this prompt: {reason}"))
-}
-
 /// Returns whether the base URL is that of OpenAI itself or of OpenAI's models at Azure.
 pub(in crate::wire) fn is_openai(base_url: &str) -> bool {
     let host = host(base_url);
@@ -294,7 +190,7 @@ pub(in crate::wire) fn is_openai(base_url: &str) -> bool {
 }
 
 /// Returns whether the base URL is that of OpenAI's models at Azure.
-fn is_azure(base_url: &str) -> bool {
+pub(in crate::wire) fn is_azure(base_url: &str) -> bool {
     is_openai(base_url) && !host(base_url).to_ascii_lowercase().ends_with("api.openai.com")
 }
 
@@ -308,6 +204,7 @@ fn host(base_url: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Class;
 
     #[test]
     fn only_hosts_of_openai_and_azure_count_as_openai() {

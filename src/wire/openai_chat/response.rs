@@ -5,29 +5,33 @@
 //! failure, so that a part of an answer is never returned as a [`Completion`]. An empty answer is valid here; the
 //! caller validates it. Of several finish reasons the worst is kept. Text after a finish reason is a failure,
 //! except from a server that sends `stop` in each chunk: its finish reason does not mark the end, so the end mark
-//! is required.
+//! is required. So it is if a tool call follows a finish reason.
 
 use std::mem;
 
 use crate::terminal_text::is_blank;
-use crate::types::{Class, Completion, Failure, Prompt, Usage};
+use crate::types::{Cause, Class, Completion, Failure, Format, Prompt, Scope, StreamEvent, Usage};
+use crate::wire::answer::{Answer, AnswerRules};
 use crate::wire::lenient::LenientText;
-use crate::wire::structured_output::{needs_wrapping, unwrap_answer};
 use crate::wire::surrogates::{self, JoinedText, Repaired};
-use crate::wire::{Dialect, Progress, ReasoningTags, bounded_json, error_body};
+use crate::wire::{Dialect, Progress, bounded_json, error_body};
 
-use super::chunk::{Choice, Chunk, ContentText, Counts, MessageContent};
+use super::chunk::{Choice, Chunk, ContentText, MessageContent};
 use super::error;
+use super::tool_calls::{CallKeys, ToolCallPiece};
+use super::usage::Counts;
 
 /// Decodes one response.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
-    text: JoinedText,
+    answer: Answer,
+    rules: AnswerRules,
+    call_keys: CallKeys,
     refusal: JoinedText,
     finish: Option<FinishReason>,
     /// Whether a chunk contained text without the finish reason `stop`.
     has_unmarked_text: bool,
-    /// Whether text followed a finish reason: this server sends one in each chunk.
+    /// Whether text or a tool call followed a finish reason: this server sends one in each chunk.
     is_marked_throughout: bool,
     ended: bool,
     /// Whether the model has begun to work, so that the call may be charged.
@@ -35,9 +39,6 @@ pub struct Decoder {
     usage: Option<Usage>,
     model: String,
     id: String,
-    wrapped: bool,
-    reasoning_tags: ReasoningTags,
-    max_tokens: Option<u32>,
 }
 
 /// The finish reason. Later variants are worse.
@@ -74,11 +75,20 @@ impl FinishReason {
 impl Decoder {
     /// Creates a decoder for the response to `prompt`.
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
+        let rules = AnswerRules::of(prompt, Format::Openai, dialect);
         Self {
-            wrapped: needs_wrapping(&prompt.response_format, dialect.structured_output),
-            reasoning_tags: dialect.reasoning_tags,
-            max_tokens: prompt.max_tokens,
-            ..Self::default()
+            answer: rules.begin(),
+            rules,
+            call_keys: CallKeys::default(),
+            refusal: JoinedText::default(),
+            finish: None,
+            has_unmarked_text: false,
+            is_marked_throughout: false,
+            ended: false,
+            has_begun: false,
+            usage: None,
+            model: String::new(),
+            id: String::new(),
         }
     }
 
@@ -116,9 +126,19 @@ impl Decoder {
         Ok(())
     }
 
+    /// Returns what has arrived since the last time and may be passed on to the reader of a stream.
+    pub(in crate::wire) fn take_deltas(&mut self) -> Vec<StreamEvent> {
+        self.answer.take_deltas(&self.rules)
+    }
+
+    /// Returns the number of bytes of the text that was passed on.
+    pub(in crate::wire) fn passed_on_text(&self) -> usize {
+        self.answer.passed_on_text()
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
-        self.text.len() + self.refusal.len() + self.id.len() + self.model.len()
+        self.answer.buffered_bytes() + self.refusal.len() + self.id.len() + self.model.len()
     }
 
     /// Returns the completion.
@@ -136,30 +156,38 @@ impl Decoder {
             let message = format!("the model refused: {refusal}");
             return Err(self.failure(Class::ContentFilter, &message));
         }
-        let text = self.reasoning_tags.answer(mem::take(&mut self.text).into_string());
-        let (class, reason) = match finish {
-            FinishReason::Number if self.is_at_limit() => (Class::Truncated, self.truncation_message(&text)),
-            // No tool was offered. If the model also wrote an answer, the tool call is ignored.
-            FinishReason::ToolCalls if is_blank(&text) => {
-                (Class::ApiError, "the model answered with a tool call, which was not offered".to_owned())
-            }
-            FinishReason::Number | FinishReason::Stop | FinishReason::ToolCalls => {
-                return Ok(self.completion(text));
-            }
-            FinishReason::Length => (Class::Truncated, self.truncation_message(&text)),
+        let answer = mem::take(&mut self.answer);
+        let rules = &self.rules;
+        let has_calls = answer.has_tool_call();
+        let cut_message = |text: &str| truncation_message(rules.max_tokens, text, has_calls);
+        let completed = match finish {
+            FinishReason::Number if self.is_at_limit() => answer.complete_cut(rules, cut_message),
+            FinishReason::Length => answer.complete_cut(rules, cut_message),
+            FinishReason::Number | FinishReason::Stop => answer.complete(rules, false),
+            FinishReason::ToolCalls => answer.complete(rules, false).and_then(require_output),
             FinishReason::ContentFilter => {
-                (Class::ContentFilter, "the provider's content filter stopped the answer".to_owned())
+                let reason = "the provider's content filter stopped the answer";
+                Err(stopped(answer, rules, Class::ContentFilter, reason))
             }
             FinishReason::Overloaded => {
-                (Class::Overloaded, "the provider ran out of resources during the answer".to_owned())
+                let reason = "the provider ran out of resources during the answer";
+                Err(stopped(answer, rules, Class::Overloaded, reason))
             }
-            FinishReason::Error => (Class::ServerError, "the provider failed during the answer".to_owned()),
+            FinishReason::Error => {
+                Err(stopped(answer, rules, Class::ServerError, "the provider failed during the answer"))
+            }
             FinishReason::Unknown(name) => {
-                (Class::Unreadable, format!("the answer ended for an unknown reason, {name:?}"))
+                let reason = format!("the answer ended for an unknown reason, {name:?}");
+                Err(stopped(answer, rules, Class::Unreadable, &reason))
             }
         };
-        let failure = error::failure(class, &reason).with_usage(self.usage);
-        Err(if text.is_empty() { failure } else { failure.with_text(text) })
+        let completion = completed.map_err(|failure| failure.with_usage(self.usage))?;
+        Ok(Completion {
+            usage: self.usage,
+            model: self.model,
+            request_id: Some(self.id).filter(|id| !id.is_empty()),
+            ..completion
+        })
     }
 
     /// Decodes a chunk that is not valid JSON because of a lone surrogate; any other chunk is a failure.
@@ -224,7 +252,8 @@ impl Decoder {
         let Some(message) = choice.delta.or(choice.message.map(|message| *message)) else { return Ok(false) };
         let MessageContent { content, refusal, reasoning, reasoning_content, tool_calls, function_call } =
             message;
-        let has_other_output = reasoning.0 || reasoning_content.0 || tool_calls.0 || function_call.0;
+        let tool_calls = tool_calls.map(|calls| *calls).unwrap_or_default();
+        let is_reasoning = reasoning.is_present() || reasoning_content.is_present();
         let has_nonblank_text =
             |text: &Option<ContentText<'_>>| text.as_ref().is_some_and(|text| !is_blank(&text.0));
         if has_nonblank_text(&content) || has_nonblank_text(&refusal) {
@@ -234,41 +263,34 @@ impl Decoder {
             }
             self.is_marked_throughout |= was_finished;
         }
+        self.answer.push_reasoning(reasoning.text(), mark);
+        // Some servers send the same text under both names.
+        if reasoning_content != reasoning {
+            self.answer.push_reasoning(reasoning_content.text(), mark);
+        }
         let mut has_text = false;
-        for (text, addition) in [(&mut self.text, content), (&mut self.refusal, refusal)] {
-            let Some(addition) = addition else { continue };
-            has_text |= !addition.0.is_empty();
-            text.push(&addition.0, mark);
+        if let Some(content) = content {
+            has_text |= !content.0.is_empty();
+            self.answer.push_text(&content.0, mark);
         }
-        Ok(has_text || has_other_output)
-    }
-
-    fn completion(self, text: String) -> Completion {
-        Completion {
-            text: unwrap_answer(text, self.wrapped),
-            usage: self.usage,
-            model: self.model,
-            request_id: Some(self.id).filter(|id| !id.is_empty()),
+        if let Some(refusal) = refusal {
+            has_text |= !refusal.0.is_empty();
+            self.refusal.push(&refusal.0, mark);
         }
+        let mut pieces = tool_calls.pieces;
+        if pieces.is_empty() {
+            let function = function_call.0.map(|function| ToolCallPiece::from(*function));
+            pieces.extend(function.filter(|piece| !piece.is_empty()));
+        }
+        self.is_marked_throughout |= was_finished && !pieces.is_empty();
+        self.call_keys.add(&mut self.answer, &pieces, mark);
+        Ok(has_text || is_reasoning || tool_calls.is_present || !pieces.is_empty())
     }
 
     /// Returns whether the output reached `max_tokens`, which a numeric finish reason does not show.
     fn is_at_limit(&self) -> bool {
         let written = self.usage.map(|usage| usage.output.0);
-        self.max_tokens.zip(written).is_some_and(|(max, written)| written >= u64::from(max))
-    }
-
-    /// Returns the message of a truncated answer.
-    fn truncation_message(&self, text: &str) -> String {
-        let limit = match self.max_tokens {
-            Some(limit) => format!("max_tokens = {limit}"),
-            None => "the provider's own limit".to_owned(),
-        };
-        if is_blank(text) {
-            format!("reasoning used up {limit} before the answer began; raise max_tokens")
-        } else {
-            format!("the answer reached {limit} and is cut; raise max_tokens")
-        }
+        self.rules.max_tokens.zip(written).is_some_and(|(max, written)| written >= u64::from(max))
     }
 
     fn unreadable(&mut self, message: &str) -> Failure {
@@ -278,12 +300,43 @@ impl Decoder {
     /// Creates the failure of a call that the model worked on.
     fn failure(&mut self, class: Class, message: &str) -> Failure {
         let failure = error::failure(class, message).with_usage(self.usage);
-        let text = mem::take(&mut self.text).into_string();
+        let text = mem::take(&mut self.answer).into_text();
         if text.is_empty() { failure } else { failure.with_text(text) }
     }
 
     /// Adds the usage of the call to a failure that the provider reported.
     fn with_call_state(&self, failure: Failure) -> Failure {
         if self.has_begun || self.usage.is_some() { failure.with_usage(self.usage) } else { failure }
+    }
+}
+
+/// Creates the failure of an answer that did not finish.
+pub(in crate::wire) fn stopped(answer: Answer, rules: &AnswerRules, class: Class, reason: &str) -> Failure {
+    let failure = error::failure(class, reason);
+    let text = rules.reasoning_tags.answer(answer.into_text());
+    if text.is_empty() { failure } else { failure.with_text(text) }
+}
+
+/// Refuses an answer that ended for tool calls and has neither a call nor text.
+fn require_output(completion: Completion) -> Result<Completion, Failure> {
+    if completion.tool_calls().next().is_some() || !is_blank(&completion.text) {
+        return Ok(completion);
+    }
+    let message = "the answer ended for a tool call, which it does not contain";
+    Err(Failure::new(Class::ValidationError, message)
+        .with_scope(Scope::Answer)
+        .with_cause(Cause::InvalidToolCall))
+}
+
+/// Returns the message of a truncated answer.
+pub(in crate::wire) fn truncation_message(max_tokens: Option<u32>, text: &str, has_calls: bool) -> String {
+    let limit = match max_tokens {
+        Some(limit) => format!("max_tokens = {limit}"),
+        None => "the provider's own limit".to_owned(),
+    };
+    if is_blank(text) && !has_calls {
+        format!("reasoning used up {limit} before the answer began; raise max_tokens")
+    } else {
+        format!("the answer reached {limit} and is cut; raise max_tokens")
     }
 }

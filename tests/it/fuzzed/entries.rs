@@ -14,11 +14,11 @@ use pointsman::Config;
 use pointsman::diagnostics::Document;
 use pointsman::pipeline::{Defaults, Pipeline};
 use pointsman::source::{Entry, Error, Format as ItemFormat, Limits, Source};
-use pointsman::types::{Completion, Failure, Prompt, Usage};
-use pointsman::wire::{Decoder, Dialect, Format, Progress, RateLimitHeaders};
+use pointsman::types::{Completion, Failure, Format, Prompt, Usage};
+use pointsman::wire::{Decoder, Dialect, Progress, RateLimitHeaders};
 use sse_stream::SseByteStream;
 
-const FORMATS: [Format; 3] = [Format::Openai, Format::Anthropic, Format::Gemini];
+const FORMATS: [Format; 4] = Format::ALL;
 
 /// The maximum wait that a parser may return.
 const MAX_WAIT: Duration = Duration::from_secs(366 * 86_400);

@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use pointsman::run::GroupReport;
 use pointsman::runtime::Pointsman;
-use pointsman::types::{Attribution, Cause, Charged, Class, Failure, Outcome, RetryAction, Scope};
+use pointsman::types::{
+    Attribution, Cause, Charged, Class, Failure, Outcome, Prompt, ResponseFormat, RetryAction, Scope,
+};
+use pointsman::{Priority, Request, StreamMode};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::rows::{ActionKind, Cost, ExpectedWait, Row};
-use crate::support::{FORMATS, attempt_log, failure_class, new_request, run_pipeline};
+use super::rows::{ActionKind, Cost, ExpectedWait, Row, StreamEnd};
+use super::stream_reader;
+use crate::support::{FORMATS, attempt_log, failure_class, run_pipeline};
 
 /// Maximum time in addition to the expected waits, on a busy machine.
 const MAX_OVERHEAD: Duration = Duration::from_secs(2);
@@ -62,6 +67,21 @@ impl fmt::Display for Attempts {
     }
 }
 
+/// How the caller gets the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// As a response.
+    Response,
+    /// As a stream that commits at its first piece.
+    Live,
+    /// As a stream that commits at its end.
+    Whole,
+}
+
+impl Delivery {
+    pub(super) const ALL: [Self; 3] = [Self::Response, Self::Live, Self::Whole];
+}
+
 /// The position of a cell in the matrix, by index.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
@@ -69,6 +89,7 @@ pub(super) struct Cell {
     pub(super) format: usize,
     /// Index of the scenario: one or two targets, and whether the failure is permanent or occurs once.
     pub(super) scenario: usize,
+    pub(super) delivery: Delivery,
 }
 
 /// The measurement of a cell.
@@ -82,6 +103,8 @@ pub(super) struct Measurement {
     pub(super) calls: [usize; 2],
     /// The class of the last failure, if the request failed.
     pub(super) failure_class: Option<Class>,
+    /// Whether the reader of a stream that failed got a piece of the answer.
+    pub(super) failed_after_piece: bool,
     duration: Duration,
 }
 
@@ -96,7 +119,12 @@ impl Cell {
     }
 
     fn name(self) -> String {
-        format!("cell_{}_{}_{}", self.row, self.format, self.scenario)
+        let suffix = match self.delivery {
+            Delivery::Response => "",
+            Delivery::Live => "_live",
+            Delivery::Whole => "_whole",
+        };
+        format!("cell_{}_{}_{}{suffix}", self.row, self.format, self.scenario)
     }
 
     /// Returns the configuration of the provider and of the route of the cell.
@@ -115,14 +143,15 @@ impl Cell {
     /// Sends the request of the cell.
     pub(super) async fn measure(self, row: &Row, pointsman: &Pointsman) -> Measurement {
         let start = Instant::now();
-        let mut measured = if row.checked {
+        let mut measured = if row.checked && self.delivery == Delivery::Response {
             self.measure_pipeline(pointsman).await
         } else {
             self.measure_request(row, pointsman).await
         };
         measured.duration = start.elapsed();
         // The exact number depends on the machine. The duration shows that it was not too high.
-        let many = row.attempts[self.scenario].is_some_and(|expected| expected.calls[0] == Attempts::MANY);
+        let expected = row.expected_attempts(self.scenario, self.delivery);
+        let many = expected.is_some_and(|expected| expected.calls[0] == Attempts::MANY);
         if many && measured.calls[0] > 1 {
             measured.attempts.calls[0] = Attempts::MANY;
         }
@@ -131,8 +160,15 @@ impl Cell {
 
     async fn measure_request(self, row: &Row, pointsman: &Pointsman) -> Measurement {
         let name = self.name();
-        let request = new_request(&name, &format!("Say hello to {name}."), row.deadline);
-        let result = pointsman.send(request).await;
+        let request = self.request(row);
+        let (pieces, result) = match self.delivery {
+            Delivery::Response => (0, pointsman.send(request).await),
+            Delivery::Live => stream_reader::read(pointsman.stream(request)).await,
+            Delivery::Whole => {
+                let request = request.with_stream_mode(StreamMode::Whole);
+                stream_reader::read(pointsman.stream(request)).await
+            }
+        };
         let attempts = &attempt_log(&result).0;
         let count_calls = |first: bool| {
             let sent = attempts.iter().filter(|attempt| attempt.key.is_some());
@@ -153,7 +189,24 @@ impl Cell {
         let answered_by =
             result.as_ref().ok().map(|response| usize::from(response.target.provider.as_str() != name));
         let calls = [count_calls(true), count_calls(false)];
-        Measurement { item, ..self.measurement(failed, calls, answered_by, failure_class(&result)) }
+        let failed_after_piece = result.is_err() && pieces > 0;
+        let measurement = self.measurement(failed, calls, answered_by, failure_class(&result));
+        Measurement { item, failed_after_piece, ..measurement }
+    }
+
+    /// Returns the request of the cell: with the schema of [`VALIDATED_STEP`] if a pipeline would validate the answer.
+    fn request(self, row: &Row) -> Request {
+        let name = self.name();
+        let mut prompt = Prompt::text(format!("Say hello to {name}."));
+        if row.checked {
+            prompt = prompt.with_response_format(ResponseFormat::json(json!({
+                "type": "object",
+                "properties": { "good": { "type": "boolean" }, "why": { "type": "string" } },
+                "required": ["good", "why"],
+                "additionalProperties": false,
+            })));
+        }
+        Request::new(name, prompt).with_priority(Priority::Batch).with_deadline(row.deadline)
     }
 
     /// Sends the request through a pipeline, which validates the answer.
@@ -184,7 +237,16 @@ impl Cell {
     ) -> Measurement {
         let attempts = Attempts { calls, answered_by };
         let item = failed.first().map(|(class, _, _)| item(&Failure::new(*class, "")));
-        Measurement { cell: self, failed, item, attempts, calls, failure_class, duration: Duration::ZERO }
+        Measurement {
+            cell: self,
+            failed,
+            item,
+            attempts,
+            calls,
+            failure_class,
+            failed_after_piece: false,
+            duration: Duration::ZERO,
+        }
     }
 }
 
@@ -193,20 +255,39 @@ impl Measurement {
     pub(super) fn deviation(&self, row: &Row) -> Option<String> {
         let format = self.cell.format;
         let class = row.class[format];
-        let failed = vec![(class, row.action, row.cost[format])];
-        let attempts = row.attempts[self.cell.scenario].unwrap();
+        let delivery = self.cell.delivery;
+        let is_live = delivery == Delivery::Live;
+        let failed = match row.stream_end {
+            StreamEnd::NotValidated if is_live => Vec::new(),
+            StreamEnd::AsWithout | StreamEnd::ErrorAfterPiece | StreamEnd::NotValidated => {
+                vec![(class, row.action, row.cost[format])]
+            }
+        };
+        let attempts = row.expected_attempts(self.cell.scenario, delivery).unwrap();
         let failure_class = attempts.answered_by.is_none().then_some(class);
+        let failed_after_piece = is_live && row.stream_end == StreamEnd::ErrorAfterPiece;
         let (min_wait, max_wait) = self.expected_wait(row);
         let on_time = (min_wait..=max_wait + MAX_OVERHEAD).contains(&self.duration);
-        if (&self.failed, self.attempts, self.failure_class) == (&failed, attempts, failure_class) && on_time
-        {
+        let is_as_expected = (&self.failed, self.attempts, self.failure_class, self.failed_after_piece)
+            == (&failed, attempts, failure_class, failed_after_piece);
+        if is_as_expected && on_time {
             return None;
         }
-        let cell = format!("{}, {}, scenario {}", row.name, FORMATS[format].0, self.cell.scenario);
-        let expected = format!("{failed:?}, {attempts}, {failure_class:?}, {min_wait:?} to {max_wait:?}");
+        let scenario = self.cell.scenario;
+        let cell = format!("{}, {}, scenario {scenario}, {delivery:?}", row.name, FORMATS[format].0);
+        let piece = |is_after_piece| if is_after_piece { "after a piece, " } else { "" };
+        let expected = format!(
+            "{failed:?}, {attempts}, {failure_class:?}, {}{min_wait:?} to {max_wait:?}",
+            piece(failed_after_piece)
+        );
         Some(format!(
-            "{cell}: expected {expected}; found {:?}, {} ({:?}), {:?}, {:?}",
-            self.failed, self.attempts, self.calls, self.failure_class, self.duration
+            "{cell}: expected {expected}; found {:?}, {} ({:?}), {:?}, {}{:?}",
+            self.failed,
+            self.attempts,
+            self.calls,
+            self.failure_class,
+            piece(self.failed_after_piece),
+            self.duration
         ))
     }
 

@@ -4,11 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use pointsman::simulator::{Fault, Settings, Simulator, Vendor};
+use pointsman::simulator::{Fault, Settings, Simulator};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::scripted_server::{RESPONSE_STREAM, ScriptedServer, response};
-use crate::support::{spawn, start_simulator};
+use crate::support::{FORMATS, spawn, start_simulator};
 
 /// A failure of the first target.
 pub(super) enum FailureMode {
@@ -36,7 +36,7 @@ pub(super) enum FailureMode {
 
 /// A running server with a failure mode. It stops when it is dropped.
 pub(super) struct FaultyServer {
-    base_urls: [String; 3],
+    base_urls: [String; FORMATS.len()],
     backend: Backend,
 }
 
@@ -118,8 +118,7 @@ impl FaultyServer {
 
     fn simulated(settings: Settings) -> Self {
         let simulator = start_simulator(settings);
-        let base_urls =
-            [Vendor::OpenAi, Vendor::Anthropic, Vendor::Gemini].map(|vendor| simulator.base_url(vendor));
+        let base_urls = FORMATS.map(|(_, vendor)| simulator.base_url(vendor));
         Self { base_urls, backend: Backend::Simulator(simulator) }
     }
 
@@ -145,6 +144,6 @@ impl FaultyServer {
     }
 
     fn with_url(url: String, backend: Backend) -> Self {
-        Self { base_urls: [url.clone(), url.clone(), url], backend }
+        Self { base_urls: FORMATS.map(|_| url.clone()), backend }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pointsman::simulator::{Fault, FaultKind, RetryAfter};
 use pointsman::types::Class::{self, *};
 
-use super::cell::Attempts;
+use super::cell::{Attempts, Delivery};
 use super::failure_mode::FailureMode;
 
 /// Whether failed calls cost money.
@@ -85,6 +85,17 @@ const RATE_LIMITED: Expectation = (
         Attempts::answered_by_first(2),
     ],
 );
+/// Two attempts: the model may answer differently. There are no more, in no round, because each of these answers may
+/// be charged. With a second target: two attempts, then failover, because another model may understand the request.
+const ASKED_AGAIN: Expectation = (
+    ActionKind::Retry,
+    [
+        Attempts::failed(2),
+        Attempts::answered_by_first(2),
+        Attempts::answered_by_second(2),
+        Attempts::answered_by_first(2),
+    ],
+);
 /// The pipeline sends two validation retries with the reason. Each is a new request to the first target.
 const VALIDATION_RETRIED: Expectation =
     (ActionKind::Fail, [Attempts::failed(3), None, Attempts::failed(3), None]);
@@ -103,20 +114,33 @@ pub(super) const LONG_TIMEOUTS: &str =
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
 const ONE_SECOND: Duration = Duration::from_secs(1);
 
-/// A failure of the first target, and its expected handling. Arrays are ordered by format: OpenAI, Anthropic,
-/// Gemini.
+/// How a stream of the answer ends that commits at its first piece, if the failure is permanent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The target fails before its first piece, so the request is handled as without a stream.
+    AsWithout,
+    /// The target fails after its first piece, which ends the stream with an error after one attempt.
+    ErrorAfterPiece,
+    /// The answer is complete. Only a pipeline validates it.
+    NotValidated,
+}
+
+/// A failure of the first target, and its expected handling. Arrays have the order of the formats in
+/// [`FORMATS`](crate::support::FORMATS).
 pub(super) struct Row {
     /// The name in the documentation.
     pub(super) name: String,
     pub(super) failure_mode: FailureMode,
-    pub(super) class: [Class; 3],
-    pub(super) cost: [Cost; 3],
+    pub(super) class: [Class; 4],
+    pub(super) cost: [Cost; 4],
     pub(super) action: ActionKind,
-    pub(super) attempts: [Option<Attempts>; 4],
+    /// The attempts in each scenario, without a stream.
+    attempts: [Option<Attempts>; 4],
+    pub(super) stream_end: StreamEnd,
     pub(super) expected_wait: ExpectedWait,
     pub(super) timeouts: &'static str,
     pub(super) deadline: Duration,
-    /// Whether the request is sent by a pipeline, which validates the answer against a schema.
+    /// Whether the request has a schema and, without a stream, is sent by a pipeline, which validates the answer.
     pub(super) checked: bool,
 }
 
@@ -131,7 +155,7 @@ fn rows_of_fault(kind: FaultKind) -> Vec<Row> {
     match kind {
         Kind::RateLimited => vec![
             // The deadline has time for two retries.
-            fault_row(kind, [RateLimit; 3], [No; 3], RATE_LIMITED)
+            fault_row(kind, [RateLimit; 4], [No; 4], RATE_LIMITED)
                 .retried_after(ONE_SECOND, ONE_SECOND)
                 .with_deadline(Duration::from_millis(2_900)),
             rate_limited_once("without a retry time", RetryAfter::Missing)
@@ -140,45 +164,58 @@ fn rows_of_fault(kind: FaultKind) -> Vec<Row> {
                 .retried_after(Duration::from_millis(25), ONE_SECOND),
             rate_limited_beyond_deadline(),
         ],
-        Kind::ServerError => vec![fault_row(kind, [ServerError; 3], [Maybe; 3], RETRIED)],
+        Kind::ServerError => vec![fault_row(kind, [ServerError; 4], [Maybe; 4], RETRIED)],
         // Anthropic has an error type for overload and does not use it here.
         Kind::Unavailable => {
-            vec![fault_row(kind, [Overloaded, ServerError, Overloaded], [No, Maybe, No], RETRIED)]
+            vec![fault_row(
+                kind,
+                [Overloaded, Overloaded, ServerError, Overloaded],
+                [No, No, Maybe, No],
+                RETRIED,
+            )]
         }
-        Kind::Overloaded => vec![fault_row(kind, [Overloaded; 3], [No; 3], RETRIED)],
-        Kind::Reset => vec![fault_row(kind, [NetworkError; 3], [Maybe; 3], FAILED_OVER)],
-        Kind::Silent => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
-        Kind::SlowFirstToken => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
-        Kind::Cut => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
-        Kind::Stalled => vec![fault_row(kind, [Timeout; 3], [Maybe; 3], FAILED_OVER).timing_out()],
-        Kind::MalformedChunk => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
-        Kind::NoEnd => vec![fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER)],
+        Kind::Overloaded => vec![fault_row(kind, [Overloaded; 4], [No; 4], RETRIED)],
+        Kind::Reset => vec![fault_row(kind, [NetworkError; 4], [Maybe; 4], FAILED_OVER)],
+        Kind::Silent => vec![fault_row(kind, [Timeout; 4], [Maybe; 4], FAILED_OVER).timing_out()],
+        Kind::SlowFirstToken => vec![fault_row(kind, [Timeout; 4], [Maybe; 4], FAILED_OVER).timing_out()],
+        Kind::Cut => vec![fault_row(kind, [Unreadable; 4], [Maybe; 4], FAILED_OVER).failing_after_piece()],
+        Kind::Stalled => {
+            let row = fault_row(kind, [Timeout; 4], [Maybe; 4], FAILED_OVER);
+            vec![row.timing_out().failing_after_piece()]
+        }
+        Kind::MalformedChunk => {
+            vec![fault_row(kind, [Unreadable; 4], [Maybe; 4], FAILED_OVER).failing_after_piece()]
+        }
+        Kind::NoEnd => vec![fault_row(kind, [Unreadable; 4], [Maybe; 4], FAILED_OVER).failing_after_piece()],
         Kind::TruncatedJson => {
-            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
+            vec![fault_row(kind, [ValidationError; 4], [Yes; 4], VALIDATION_RETRIED).with_validation()]
         }
         Kind::Html => vec![
-            fault_row(kind, [Unreadable; 3], [Maybe; 3], FAILED_OVER),
-            with_status(kind, 502, fault_row(kind, [ServerError; 3], [Maybe; 3], RETRIED)),
+            fault_row(kind, [Unreadable; 4], [Maybe; 4], FAILED_OVER),
+            with_status(kind, 502, fault_row(kind, [ServerError; 4], [Maybe; 4], RETRIED)),
         ],
         Kind::WrongContent => {
-            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
+            vec![fault_row(kind, [ValidationError; 4], [Yes; 4], VALIDATION_RETRIED).with_validation()]
         }
         Kind::Empty => {
-            vec![fault_row(kind, [ValidationError; 3], [Yes; 3], VALIDATION_RETRIED).with_validation()]
+            vec![fault_row(kind, [ValidationError; 4], [Yes; 4], VALIDATION_RETRIED).with_validation()]
         }
-        Kind::Length => vec![fault_row(kind, [Truncated; 3], [Maybe; 3], NOT_RETRIED)],
-        Kind::Refusal => vec![fault_row(kind, [ContentFilter; 3], [Maybe; 3], NOT_RETRIED)],
-        Kind::Auth => vec![fault_row(kind, [Auth; 3], [No; 3], TARGET_EXCLUDED)],
-        Kind::Quota => vec![fault_row(kind, [Quota; 3], [No; 3], TARGET_EXCLUDED)],
-        Kind::NotFound => vec![fault_row(kind, [NotFound; 3], [No; 3], TARGET_EXCLUDED)],
+        Kind::UnofferedToolCall => vec![fault_row(kind, [ValidationError; 4], [Maybe; 4], ASKED_AGAIN)],
+        Kind::Length => vec![fault_row(kind, [Truncated; 4], [Maybe; 4], NOT_RETRIED).failing_after_piece()],
+        // No format sends a refusal as text of the answer.
+        Kind::Refusal => vec![fault_row(kind, [ContentFilter; 4], [Maybe; 4], NOT_RETRIED)],
+        Kind::Auth => vec![fault_row(kind, [Auth; 4], [No; 4], TARGET_EXCLUDED)],
+        Kind::Quota => vec![fault_row(kind, [Quota; 4], [No; 4], TARGET_EXCLUDED)],
+        Kind::NotFound => vec![fault_row(kind, [NotFound; 4], [No; 4], TARGET_EXCLUDED)],
         Kind::Firewall | Kind::FileForbidden | Kind::MaxTokensUnaffordable => {
-            vec![fault_row(kind, [ApiError; 3], [No; 3], TARGET_EXCLUDED)]
+            vec![fault_row(kind, [ApiError; 4], [No; 4], TARGET_EXCLUDED)]
         }
         // The key may be wrong. Other requests show whether it is, and this one is retried.
-        Kind::Forbidden => vec![fault_row(kind, [ApiError; 3], [No; 3], FAILED_OVER)],
-        Kind::ModelForbidden => vec![fault_row(kind, [Auth; 3], [No; 3], TARGET_EXCLUDED)],
+        Kind::Forbidden => vec![fault_row(kind, [ApiError; 4], [No; 4], FAILED_OVER)],
+        Kind::ModelForbidden => vec![fault_row(kind, [Auth; 4], [No; 4], TARGET_EXCLUDED)],
         Kind::ErrorInStream => {
-            vec![fault_row(kind, [ServerError, Overloaded, Overloaded], [Maybe; 3], RETRIED)]
+            let class = [ServerError, ServerError, Overloaded, Overloaded];
+            vec![fault_row(kind, class, [Maybe; 4], RETRIED).failing_after_piece()]
         }
     }
 }
@@ -186,11 +223,11 @@ fn rows_of_fault(kind: FaultKind) -> Vec<Row> {
 /// Returns the rows of failures that are not faults of the simulator.
 fn other_failures() -> Vec<Row> {
     let row_of = |name, failure_mode, class, cost| {
-        row(name, failure_mode, [class; 3], [cost; 3], permanent_only(FAILED_OVER))
+        row(name, failure_mode, [class; 4], [cost; 4], permanent_only(FAILED_OVER))
     };
     let failure_mode = FailureMode::FixedResponse("503 Service Unavailable", "retry-after: 1", "");
     let retry_after =
-        row("503 with `Retry-After`", failure_mode, [Overloaded; 3], [No; 3], permanent_only(RETRIED));
+        row("503 with `Retry-After`", failure_mode, [Overloaded; 4], [No; 4], permanent_only(RETRIED));
     vec![
         retry_after.retried_after(ONE_SECOND, ONE_SECOND),
         row_of("connection refused", FailureMode::ConnectionRefused, NetworkError, No),
@@ -213,15 +250,16 @@ fn other_failures() -> Vec<Row> {
         ),
         row_of("200 with a stream labeled as JSON", FailureMode::StreamLabeledAsJson, Unreadable, Maybe),
         row_of("answer that never ends", FailureMode::EndlessResponse, Timeout, Maybe)
-            .timing_out_with(SHORT_TOTAL_TIMEOUT),
+            .timing_out_with(SHORT_TOTAL_TIMEOUT)
+            .failing_after_piece(),
     ]
 }
 
 fn row(
     name: &str,
     failure_mode: FailureMode,
-    class: [Class; 3],
-    cost: [Cost; 3],
+    class: [Class; 4],
+    cost: [Cost; 4],
     expectation: Expectation,
 ) -> Row {
     let (action, attempts) = expectation;
@@ -232,6 +270,7 @@ fn row(
         cost,
         action,
         attempts,
+        stream_end: StreamEnd::AsWithout,
         expected_wait: ExpectedWait::Zero,
         timeouts: LONG_TIMEOUTS,
         deadline: Duration::from_secs(60),
@@ -239,7 +278,7 @@ fn row(
     }
 }
 
-fn fault_row(kind: FaultKind, class: [Class; 3], cost: [Cost; 3], expectation: Expectation) -> Row {
+fn fault_row(kind: FaultKind, class: [Class; 4], cost: [Cost; 4], expectation: Expectation) -> Row {
     let delay = (kind == FaultKind::SlowFirstToken).then_some(Duration::from_secs(20));
     let kind_name = serde_json::to_value(kind).unwrap();
     let name = format!("`{}`", kind_name.as_str().unwrap());
@@ -260,7 +299,7 @@ fn with_status(kind: FaultKind, status: u16, row: Row) -> Row {
 fn rate_limited_once(note: &str, retry_after: RetryAfter) -> Row {
     let kind = FaultKind::RateLimited;
     let (action, [_, one_target, _, two_targets]) = RATE_LIMITED;
-    let row = fault_row(kind, [RateLimit; 3], [No; 3], (action, [None, one_target, None, two_targets]));
+    let row = fault_row(kind, [RateLimit; 4], [No; 4], (action, [None, one_target, None, two_targets]));
     let failure_mode =
         FailureMode::Simulated(Box::new(Fault { retry_after: Some(retry_after), ..Fault::new(kind) }));
     Row { name: format!("{} {note}", row.name), failure_mode, ..row }
@@ -270,7 +309,7 @@ fn rate_limited_once(note: &str, retry_after: RetryAfter) -> Row {
 fn rate_limited_beyond_deadline() -> Row {
     let expectation = (ActionKind::Retry, [Attempts::failed(1), None, Attempts::answered_by_second(1), None]);
     let name = "`rate_limited` for longer than the deadline";
-    row(name, FailureMode::OneRequestPerMinute, [RateLimit; 3], [No; 3], expectation)
+    row(name, FailureMode::OneRequestPerMinute, [RateLimit; 4], [No; 4], expectation)
         .with_deadline(Duration::from_secs(15))
 }
 
@@ -280,6 +319,29 @@ fn permanent_only((action, [one_target, _, two_targets, _]): Expectation) -> Exp
 }
 
 impl Row {
+    /// Returns the expected attempts of a cell; `None` if it is not measured. Streams are measured with a permanent
+    /// failure, and with a single one in rows without a permanent one. A stream that commits at its end is measured
+    /// where one that commits at its first piece differs from no stream.
+    pub(super) fn expected_attempts(&self, scenario: usize, delivery: Delivery) -> Option<Attempts> {
+        let unstreamed = self.attempts[scenario]?;
+        let has_permanent = scenario % 2 == 1 && self.attempts[scenario - 1].is_some();
+        match (delivery, self.stream_end) {
+            (Delivery::Response, _) => Some(unstreamed),
+            (Delivery::Live | Delivery::Whole, _) if has_permanent => None,
+            (Delivery::Live, StreamEnd::AsWithout) | (Delivery::Whole, StreamEnd::ErrorAfterPiece) => {
+                Some(unstreamed)
+            }
+            (Delivery::Live, StreamEnd::ErrorAfterPiece) => Attempts::failed(1),
+            (Delivery::Live, StreamEnd::NotValidated) => Attempts::answered_by_first(1),
+            (Delivery::Whole, StreamEnd::AsWithout | StreamEnd::NotValidated) => None,
+        }
+    }
+
+    /// The target fails after the first piece of its answer.
+    fn failing_after_piece(self) -> Self {
+        Self { stream_end: StreamEnd::ErrorAfterPiece, ..self }
+    }
+
     /// The router waits until a timeout.
     fn timing_out(self) -> Self {
         self.timing_out_with(SHORT_TIMEOUTS)
@@ -300,6 +362,6 @@ impl Row {
     }
 
     fn with_validation(self) -> Self {
-        Self { checked: true, ..self }
+        Self { checked: true, stream_end: StreamEnd::NotValidated, ..self }
     }
 }

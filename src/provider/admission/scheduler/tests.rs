@@ -94,6 +94,49 @@ fn a_target_is_unresponsive_after_three_late_cancelled_calls_without_a_response(
 }
 
 #[test]
+fn a_long_whole_response_is_no_sign_of_an_unresponsive_target() {
+    let text = "base_url = 'http://127.0.0.1:9'\nmodels.any = {}\nstream = 'never'";
+    let settings: Settings = toml::from_str(text).unwrap();
+    let start = Instant::now();
+    let keys = Keys::new(settings.format, &[], settings.rotate_every, start).unwrap();
+    let mut scheduler = Scheduler::new(&settings, keys, start);
+    let model = ModelName::from("any");
+    let second = Duration::from_secs(1);
+    let send = |scheduler: &mut Scheduler, number: u64, sent_at: Instant| {
+        let target = scheduler.targets.get_mut(&model).unwrap();
+        let token = target.breaker.admit(sent_at, true).unwrap();
+        target.add_pending(number, pending(token, sent_at));
+    };
+    // Before enough answers are known, no time without headers is long.
+    send(&mut scheduler, 1, start);
+    assert_eq!(scheduler.detect_unresponsive(fastrand::f64, start + 599 * second), []);
+    for number in 2..6 {
+        send(&mut scheduler, number, start);
+        let target = scheduler.targets.get_mut(&model).unwrap();
+        target.record_cancelled(number, fastrand::f64, start + 300 * second);
+    }
+    let target = scheduler.targets.get_mut(&model).unwrap();
+    assert_eq!((target.breaker.trip_reason(), target.min_silence(None, second)), (None, None));
+    // Then a call may take twice as long as the longest answer, even if most are short.
+    (0..20).for_each(|_| scheduler.latencies(&model).unwrap().record(second));
+    let target = scheduler.targets.get_mut(&model).unwrap();
+    target.record_response(1, start + 600 * second);
+    target.step_latencies.record(None, 30 * second);
+    (0..30).for_each(|_| target.step_latencies.record(None, second));
+    assert_eq!(target.min_silence(None, second), Some(60 * second));
+    let later = start + 700 * second;
+    send(&mut scheduler, 9, later);
+    for number in 10..14 {
+        send(&mut scheduler, number, later);
+        let target = scheduler.targets.get_mut(&model).unwrap();
+        target.record_cancelled(number, fastrand::f64, later + 59 * second);
+    }
+    assert_eq!(scheduler.detect_unresponsive(fastrand::f64, later + 59 * second), []);
+    let found = scheduler.detect_unresponsive(fastrand::f64, later + 60 * second);
+    assert_eq!(found, std::slice::from_ref(&model));
+}
+
+#[test]
 fn a_requested_wait_determines_when_the_target_is_healthy_again() {
     let mut scheduler = scheduler("requests_per_minute = 600");
     let now = Instant::now();
@@ -127,6 +170,7 @@ fn a_forced_call_waits_for_the_concurrency_limit_and_a_probe_does_not() {
         only_option: true,
         excluded_keys: Vec::new(),
         dispatch_signal: None,
+        stream: None,
         budget: None,
         memory: crate::guard::HeldMemory::default(),
         deadline: now + Duration::from_secs(60),

@@ -8,6 +8,7 @@ use crate::guard::{HeldMemory, MemoryBudget, ResponseMemory};
 use crate::provider::call::DispatchSignal;
 use crate::provider::settings::Timeouts;
 use crate::types::ResponseFormat;
+use crate::wire::StreamSupport;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +31,7 @@ async fn read(body: impl BodyStream) -> Result<Completion, Failure> {
 async fn read_within(time: Duration, body: impl BodyStream) -> Result<Completion, Failure> {
     let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
     let now = Instant::now();
-    let mut call = CallTimeouts::start(&timeouts, now + time, now);
+    let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + time, now);
     read_as(Format::Openai, body, &mut call).await
 }
 
@@ -43,13 +44,13 @@ async fn read_as(
     let held = budget.take(0).await;
     let mut limit = ResponseLimit::new(held.response(true), None);
     let contents = RequestContents { format, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    read_stream(&contents, body, (timeouts, &mut limit), &Handle::current()).await
+    read_stream(&contents, body, (timeouts, &mut limit), None, &Handle::current()).await
 }
 
 async fn read_gemini(body: impl BodyStream) -> Result<Completion, Failure> {
     let timeouts = Timeouts::default();
     let now = Instant::now();
-    let mut call = CallTimeouts::start(&timeouts, now + 600 * SECOND, now);
+    let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + 600 * SECOND, now);
     read_as(Format::Gemini, body, &mut call).await
 }
 
@@ -154,13 +155,13 @@ async fn read_holding(
 ) -> Result<Completion, Failure> {
     let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
     let now = Instant::now();
-    let mut call = CallTimeouts::start(&timeouts, now + time, now);
+    let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + time, now);
     let mut limit = ResponseLimit::new(held.response(true), Some(signal));
     let contents =
         RequestContents { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    let read = read_stream(&contents, body, (&mut call, &mut limit), &Handle::current()).await;
+    let read = read_stream(&contents, body, (&mut call, &mut limit), None, &Handle::current()).await;
     if let Ok(completion) = &read {
-        limit.hold_answer(&completion.text, &ResponseFormat::Text, &mut call).await;
+        limit.hold_answer(completion, &ResponseFormat::Text, &mut call).await;
     }
     limit.end(&read);
     read
@@ -290,4 +291,31 @@ async fn a_connection_that_stays_open_delays_a_complete_answer_by_five_seconds()
     let half = half[..half.len() / 2].to_owned();
     let half = paced(vec![(1, last("fine")), (1, half)]).chain(stream::pending());
     assert_eq!(read_gemini(half).await.unwrap_err().class, Class::Unreadable);
+}
+
+/// Reads a whole response whose parts each follow the previous one after this many seconds.
+async fn read_whole(stream: StreamSupport, parts: Vec<(u32, String)>) -> Result<Completion, Failure> {
+    let timeouts =
+        Timeouts { connect: SECOND, first_token: 20 * SECOND, idle: 5 * SECOND, total: 600 * SECOND };
+    let now = Instant::now();
+    let mut call = CallTimeouts::start(&timeouts, stream, now + 900 * SECOND, now);
+    let budget = Arc::new(MemoryBudget::new(usize::MAX));
+    let held = budget.take(0).await;
+    let mut limit = ResponseLimit::new(held.response(true), None);
+    let contents =
+        RequestContents { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
+    read_json(&contents, paced(parts), &mut call, &mut limit).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn blank_lines_before_a_whole_response_do_not_start_the_idle_timeout() {
+    let choice = serde_json::json!({ "message": { "content": "fine" }, "finish_reason": "stop" });
+    let answer = serde_json::json!({ "choices": [choice] }).to_string();
+    let parts = || vec![(1, "\n".to_owned()), (40, "\n".to_owned()), (100, answer.clone())];
+    assert_eq!(read_whole(StreamSupport::Never, parts()).await.unwrap().text, "fine");
+    assert_eq!(read_whole(StreamSupport::Auto, parts()).await.unwrap_err().class, Class::Timeout);
+    // Nor is a body that stops in the middle awaited.
+    let (start, end) = answer.split_at(20);
+    let cut = vec![(1, start.to_owned()), (6, end.to_owned())];
+    assert_eq!(read_whole(StreamSupport::Never, cut).await.unwrap_err().class, Class::Timeout);
 }

@@ -5,9 +5,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::types::{Charged, ResponseFormat, RetryAction, Tokens, Usage};
+use crate::types::{Charged, ResponseFormat, Scope, Tokens, Usage};
 use crate::wire::anthropic::{encode, read_error};
 use crate::wire::fixtures;
+
+mod parts;
+mod pieces;
 
 fn decoder() -> Decoder {
     Decoder::new(&Prompt::default(), &Dialect::default())
@@ -36,6 +39,7 @@ fn usage(input: u64, cached: u64, cache_write: u64, output: u64, reasoning: u64)
         input: Tokens(input),
         cached: Tokens(cached),
         cache_write: Tokens(cache_write),
+        cache_write_1h: Tokens(0),
         output: Tokens(output),
         reasoning: Tokens(reasoning),
     }
@@ -57,12 +61,59 @@ fn complete_messages_are_decoded() {
 }
 
 #[test]
+fn tokens_that_are_cached_for_an_hour_are_counted() {
+    let with_usage = |usage: Value| {
+        let mut message = fixtures::json("anthropic_messages_response_cache_write.json");
+        message["usage"] = usage;
+        let mut decoder = decoder();
+        decoder.push_body(message.to_string().as_bytes()).unwrap();
+        decoder.finish().unwrap().usage
+    };
+    let written = |creation: Value| {
+        with_usage(json!({
+            "input_tokens": 21, "cache_creation_input_tokens": 2048, "output_tokens": 4, "cache_creation": creation,
+        }))
+    };
+    let expected =
+        |cache_write_1h| Some(Usage { cache_write_1h: Tokens(cache_write_1h), ..usage(2069, 0, 2048, 4, 0) });
+    let both = json!({ "ephemeral_5m_input_tokens": 48, "ephemeral_1h_input_tokens": 2000 });
+    assert_eq!(written(both), expected(2000));
+    assert_eq!(written(json!({ "ephemeral_1h_input_tokens": 9999 })), expected(2048));
+    for none in [json!(null), json!({}), json!("x"), json!({ "ephemeral_1h_input_tokens": null })] {
+        assert_eq!(written(none), expected(0));
+    }
+    assert_eq!(written(json!({ "ephemeral_1h_input_tokens": -1 })), None);
+}
+
+#[test]
+fn a_stream_keeps_the_tokens_of_its_start_that_are_cached_for_an_hour() {
+    let mut events = fixtures::events("anthropic_messages_stream.sse");
+    for (_, data) in &mut events {
+        let mut event: Value = serde_json::from_str(data).unwrap();
+        if event["type"] == "message_start" {
+            event["message"]["usage"]["cache_creation_input_tokens"] = json!(100);
+            event["message"]["usage"]["cache_creation"] = json!({ "ephemeral_1h_input_tokens": 100 });
+            *data = event.to_string();
+        }
+    }
+    let later = json!({
+        "type": "message_delta",
+        "delta": {},
+        "usage": { "cache_creation": { "ephemeral_1h_input_tokens": 0 } },
+    });
+    let at = events.iter().position(|(_, data)| data.contains("message_delta")).unwrap();
+    let started = decode_events(&events).unwrap().usage;
+    events.insert(at, (Some("message_delta".to_owned()), later.to_string()));
+    let expected = Usage { cache_write_1h: Tokens(100), ..usage(125, 0, 100, 9, 0) };
+    assert_eq!((started, decode_events(&events).unwrap().usage), (Some(expected), Some(expected)));
+}
+
+#[test]
 fn complete_messages_without_an_answer_are_failures() {
     let cases = [
         ("context_window", Class::TooLong, Some("and so on"), usage(199_000, 0, 0, 1000, 0)),
         ("max_tokens", Class::Truncated, Some(r#"{"title":"The Sal"#), usage(40, 0, 0, 10, 0)),
         ("refusal", Class::ContentFilter, None, usage(40, 0, 0, 1, 0)),
-        ("tool_use", Class::Unreadable, Some("Let me look."), usage(310, 0, 0, 52, 0)),
     ];
     for (name, class, text, usage) in cases {
         let failure = decode_fixture(&format!("anthropic_messages_response_{name}.json")).unwrap_err();
@@ -87,10 +138,24 @@ fn streams_are_decoded() {
 }
 
 #[test]
-fn a_stream_that_ends_with_a_tool_call_is_a_failure() {
-    let failure = decode_stream("anthropic_messages_stream_tool_use.sse").unwrap_err();
-    assert_eq!((failure.class, failure.retry_action()), (Class::Unreadable, RetryAction::Failover));
+fn a_tool_call_that_was_not_offered_is_ignored_beside_text() {
+    let complete = decode_fixture("anthropic_messages_response_tool_use.json").unwrap();
+    let streamed = decode_stream("anthropic_messages_stream_tool_use.sse").unwrap();
+    for (completion, usage) in [(complete, usage(310, 0, 0, 52, 0)), (streamed, usage(25, 0, 0, 48, 0))] {
+        assert_eq!((&*completion.text, &*completion.parts), ("Let me look.", &[][..]));
+        assert_eq!(completion.usage, Some(usage));
+    }
+}
+
+#[test]
+fn an_answer_that_is_only_a_tool_call_that_was_not_offered_is_invalid() {
+    let mut events = fixtures::events("anthropic_messages_stream_tool_use.sse");
+    events.retain(|(_, data)| !data.contains("text_delta"));
+    let failure = decode_events(&events).unwrap_err();
+    assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer));
+    assert_eq!(&*failure.message, "the model called the tool \"shelf_lookup\", which was not offered");
     assert_eq!(failure.usage.as_deref(), Some(&usage(25, 0, 0, 48, 0)));
+    assert_eq!(failure.charged, Charged::Maybe);
 }
 
 #[test]
@@ -299,7 +364,7 @@ fn the_worst_of_several_stop_reasons_is_kept() {
     for (reason, expected) in [
         ("end_turn", Ok("a".to_owned())),
         ("stop_sequence", Ok("a".to_owned())),
-        ("tool_use", Err(Class::Unreadable)),
+        ("tool_use", Ok("a".to_owned())),
         ("newer", Err(Class::Unreadable)),
         ("max_tokens", Err(Class::Truncated)),
         ("refusal", Err(Class::ContentFilter)),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::types::{Charged, ResponseFormat, RetryAction};
+use crate::types::{Charged, ResponseFormat, RetryAction, Tokens, Usage};
 use crate::wire::fixtures;
 use crate::wire::gemini::{encode, read_error};
 
@@ -32,7 +32,7 @@ fn decode_events(events: &[(Option<String>, String)]) -> Result<Completion, Fail
     decoder.finish()
 }
 
-fn usage(input: u64, output: u64, reasoning: u64) -> Usage {
+pub(super) fn usage(input: u64, output: u64, reasoning: u64) -> Usage {
     Usage { input: Tokens(input), output: Tokens(output), reasoning: Tokens(reasoning), ..Usage::default() }
 }
 
@@ -55,8 +55,8 @@ fn complete_responses_are_decoded() {
 #[test]
 fn complete_responses_without_an_answer_are_failures() {
     let cases = [
-        ("function_call", Class::Unreadable, "STOP", usage(50, 32, 20)),
-        ("malformed_function_call", Class::Unreadable, "MALFORMED_FUNCTION_CALL", usage(50, 0, 0)),
+        ("function_call", Class::ValidationError, "STOP", usage(50, 32, 20)),
+        ("malformed_function_call", Class::ValidationError, "MALFORMED_FUNCTION_CALL", usage(50, 0, 0)),
         ("max_tokens_no_parts", Class::Truncated, "MAX_TOKENS", usage(50, 396, 396)),
         ("prompt_blocked", Class::ContentFilter, "PROHIBITED_CONTENT", usage(50, 0, 0)),
         ("recitation", Class::ContentFilter, "RECITATION", usage(50, 0, 0)),
@@ -66,7 +66,8 @@ fn complete_responses_without_an_answer_are_failures() {
         let failure = decode_fixture(&format!("response_{name}")).unwrap_err();
         assert_eq!((failure.class, failure.code.as_deref()), (class, Some(code)), "{name}");
         assert_eq!((failure.usage.as_deref(), failure.charged), (Some(&usage), Charged::Maybe), "{name}");
-        assert!(failure.message.contains(code), "{failure}");
+        let named = if code == "STOP" { "\"shelf_lookup\", which was not offered" } else { code };
+        assert!(failure.message.contains(named), "{failure}");
         assert_eq!(failure.text, None);
     }
 }
@@ -93,12 +94,10 @@ fn every_finish_reason_except_stop_is_a_failure() {
             ],
         ),
         (Class::ApiError, &["MISSING_THOUGHT_SIGNATURE"]),
+        (Class::ValidationError, &["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"]),
         (
             Class::Unreadable,
             &[
-                "MALFORMED_FUNCTION_CALL",
-                "UNEXPECTED_TOOL_CALL",
-                "TOO_MANY_TOOL_CALLS",
                 "MALFORMED_RESPONSE",
                 "CONTINUATION",
                 "IMAGE_OTHER",
@@ -149,6 +148,7 @@ fn tokens_of_tools_and_cache_are_part_of_the_input() {
         input: Tokens(107),
         cached: Tokens(64),
         cache_write: Tokens(0),
+        cache_write_1h: Tokens(0),
         output: Tokens(8),
         reasoning: Tokens(5),
     };

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-use crate::types::{Charged, Class, Completion, Failure, Prompt, RetryAction};
+use crate::types::{Charged, Class, Completion, Failure, Format, Prompt, RetryAction};
+use crate::wire::Dialect;
 use crate::wire::fixtures::arrival;
-use crate::wire::{Dialect, Format};
 
 use super::{decode_body, decode_data, fixture, read};
 

@@ -2,15 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::types::{Charged, Class, Media, MediaData, Message, Part, Prompt, ResponseFormat, Role};
-use crate::wire::{Dialect, Format, MaxTokensField, StructuredOutput};
+use crate::types::{
+    Charged, Class, Fingerprint, Format, Media, MediaData, Message, Part, Prompt, ReasoningEffort,
+    ResponseFormat, Role, Scope, SharedPrefix, VendorFields,
+};
+use crate::wire::{Dialect, MaxTokensField, StreamSupport, StructuredOutput};
 
 use super::fixture;
 
-const OPENAI: &str = "https://api.openai.com/v1";
-const LOCAL: &str = "http://localhost:11434/v1";
+pub(super) const OPENAI: &str = "https://api.openai.com/v1";
+pub(super) const LOCAL: &str = "http://localhost:11434/v1";
 
-fn encode(prompt: &Prompt, base_url: &str, dialect: &Dialect) -> Value {
+pub(super) fn encode(prompt: &Prompt, base_url: &str, dialect: &Dialect) -> Value {
     let request = Format::Openai.encode(prompt, "gpt-6-luna", base_url, dialect).unwrap();
     assert_eq!((request.path.as_str(), request.headers.len()), ("/chat/completions", 0));
     serde_json::from_slice(&request.body).unwrap()
@@ -20,12 +23,16 @@ fn user(parts: Vec<Part>) -> Prompt {
     Prompt { messages: vec![Message { role: Role::User, parts }], ..Prompt::default() }
 }
 
-fn media(media_type: &str, name: Option<&str>, base64: &str) -> Media {
+pub(super) fn media(media_type: &str, name: Option<&str>, base64: &str) -> Media {
     Media {
         media_type: media_type.into(),
         name: name.map(Into::into),
         data: MediaData::Base64(base64.into()),
     }
+}
+
+pub(super) fn vendor_fields(fields: &Value) -> VendorFields {
+    VendorFields::new(Format::Openai, fields.as_object().cloned().unwrap())
 }
 
 fn edit(fixture: &str, change: impl FnOnce(&mut Value)) -> Value {
@@ -47,16 +54,17 @@ fn a_request_with_an_image_and_a_schema_is_sent_as_recorded() {
             recorded["response_format"]["json_schema"]["schema"].clone().into(),
         ),
         max_tokens: Some(400),
+        reasoning_effort: Some(ReasoningEffort::Low),
+        seed: Some(7),
         ..user(vec![
             Part::Text("Describe this cover and file it.".into()),
             Part::Image(media("image/png", None, base64)),
         ])
     };
+    let fields = json!({ "n": 1, "metadata": { "job": "cat-001" } });
+    let prompt = prompt.with_vendor_fields(vendor_fields(&fields));
     let expected = edit(fixture!("openai_chat_request.json"), |recorded| {
-        // Fields that our prompts do not have, and names that we choose.
-        for unused_field in ["reasoning_effort", "n", "seed", "metadata"] {
-            recorded.as_object_mut().unwrap().remove(unused_field);
-        }
+        // A field that our prompts do not have, and names that we choose.
         recorded["messages"][0]["role"] = json!("system");
         recorded["messages"][1]["content"][1]["image_url"].as_object_mut().unwrap().remove("detail");
         recorded["response_format"]["json_schema"]["name"] = json!("answer");
@@ -115,6 +123,18 @@ fn a_conversation_is_sent_as_strings_and_the_token_limit_has_the_name_of_the_ser
     assert_eq!(encode(&prompt, OPENAI, &Dialect::default()), expected);
     let new = Dialect { max_tokens_field: MaxTokensField::MaxCompletionTokens, ..Dialect::default() };
     assert_eq!(encode(&prompt, LOCAL, &new), expected);
+}
+
+#[test]
+fn a_whole_response_is_requested_without_options_of_a_stream() {
+    let whole = Dialect { stream: StreamSupport::Never, ..Dialect::default() };
+    for base_url in [OPENAI, LOCAL] {
+        let mut expected = encode(&Prompt::text("x"), base_url, &Dialect::default());
+        assert_eq!(expected["stream"], true);
+        expected["stream"] = json!(false);
+        expected.as_object_mut().unwrap().remove("stream_options").unwrap();
+        assert_eq!(encode(&Prompt::text("x"), base_url, &whole), expected);
+    }
 }
 
 #[test]
@@ -196,9 +216,42 @@ fn content_that_the_format_does_not_support_is_rejected() {
         user(vec![Part::Audio(media("audio/ogg", None, "AA=="))]),
         user(vec![Part::Audio(linked("audio/wav"))]),
         user(vec![Part::Document(linked("application/pdf"))]),
-        Prompt { messages: vec![Message { role: Role::Assistant, parts: vec![image] }], ..Prompt::default() },
+        user(vec![Part::Video(media("video/mp4", None, "AA=="))]),
+        Prompt::default().with_message(Message::new(Role::Assistant, [image.clone()])),
+        Prompt::default().with_message(Message::new(Role::System, [image])),
     ] {
         let failure = Format::Openai.encode(&prompt, "m", OPENAI, &Dialect::default()).unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");
+        // Another target may accept it.
+        assert_eq!(failure.scope, Scope::Target, "{failure}");
     }
+}
+
+#[test]
+fn a_shared_prefix_is_sent_as_a_cache_key_to_openai_only() {
+    let plain = || Prompt::text("Sort this: Hello.").with_system("Be brief.");
+    let prompt = |tokens| {
+        let prefix = SharedPrefix::new(Fingerprint([0x1f; 16]), tokens).with_text_bytes(11);
+        plain().with_shared_prefix(prefix)
+    };
+    let default = Dialect::default();
+    let azure = "https://mine.openai.azure.com/openai/v1";
+    for base_url in [OPENAI, "https://eu.api.openai.com/v1", azure] {
+        let mut expected = encode(&plain(), base_url, &default);
+        assert_eq!(encode(&prompt(1023), base_url, &default), expected);
+        expected["prompt_cache_key"] = json!("1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f");
+        assert_eq!(encode(&prompt(1024), base_url, &default), expected);
+    }
+    for base_url in [LOCAL, "https://openrouter.ai/api/v1"] {
+        assert_eq!(encode(&prompt(9999), base_url, &default), encode(&plain(), base_url, &default));
+    }
+    let configured = Dialect { min_cache_tokens: Some(2000), ..Dialect::default() };
+    assert_eq!(encode(&prompt(1999), OPENAI, &configured).get("prompt_cache_key"), None);
+
+    let own = prompt(1024).with_vendor_fields(vendor_fields(&json!({ "prompt_cache_key": "mine" })));
+    assert_eq!(encode(&own, OPENAI, &default)["prompt_cache_key"], "mine");
+    assert_eq!(encode(&own, LOCAL, &default)["prompt_cache_key"], "mine");
+    let fields = json!({ "prompt_cache_key": "configured" }).as_object().cloned().unwrap();
+    let configured = Dialect { extra: Some(fields.into()), ..Dialect::default() };
+    assert_eq!(encode(&prompt(1024), OPENAI, &configured)["prompt_cache_key"], "configured");
 }

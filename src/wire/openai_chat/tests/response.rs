@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::types::{Charged, Class, Completion, Failure, Prompt, ResponseFormat, RetryAction, Tokens, Usage};
+use crate::types::{Charged, Class, Completion, Failure, Prompt, ResponseFormat, RetryAction, Usage};
 use crate::wire::Progress;
 
-use super::{decode_body, decode_data, decode_events, events, fixture};
+use super::{decode_body, decode_data, decode_events, events, fixture, usage};
 
 const STREAMS: [&str; 4] = [
     fixture!("openai_chat_stream.sse"),
@@ -18,18 +18,9 @@ fn stream(recording: &str) -> (Vec<Progress>, Result<Completion, Failure>) {
     decode_events(&events(recording))
 }
 
-fn usage(input: u64, cached: u64, output: u64, reasoning: u64) -> Option<Usage> {
-    Some(Usage {
-        input: Tokens(input),
-        cached: Tokens(cached),
-        cache_write: Tokens(0),
-        output: Tokens(output),
-        reasoning: Tokens(reasoning),
-    })
-}
-
 fn completion(text: &str, usage: Option<Usage>, model: &str, id: &str) -> Result<Completion, Failure> {
-    Ok(Completion { text: text.to_owned(), usage, model: model.to_owned(), request_id: Some(id.to_owned()) })
+    let request_id = Some(id.to_owned());
+    Ok(Completion { usage, model: model.to_owned(), request_id, ..Completion::new(text) })
 }
 
 #[test]
@@ -64,13 +55,15 @@ fn every_recorded_response_is_decoded() {
 
 #[test]
 fn a_response_without_an_answer_is_a_failure_with_usage() {
-    for (body, class, message, used, text) in [
+    let again = RetryAction::Retry { after: None };
+    for (body, class, message, used, text, action) in [
         (
             fixture!("openai_chat_response_content_filter.json"),
             Class::ContentFilter,
             "the provider's content filter stopped the answer",
             usage(70, 0, 6, 0),
             Some("The first chapter opens with"),
+            RetryAction::Fail,
         ),
         (
             fixture!("openai_chat_response_refusal.json"),
@@ -78,6 +71,7 @@ fn a_response_without_an_answer_is_a_failure_with_usage() {
             "the model refused: I can't help with that request.",
             usage(88, 0, 12, 0),
             None,
+            RetryAction::Fail,
         ),
         (
             fixture!("openai_chat_response_length_all_reasoning.json"),
@@ -85,23 +79,21 @@ fn a_response_without_an_answer_is_a_failure_with_usage() {
             "reasoning used up max_tokens = 256 before the answer began; raise max_tokens",
             usage(95, 0, 256, 256),
             None,
+            RetryAction::Fail,
         ),
         (
             fixture!("openai_chat_response_tool_calls.json"),
-            Class::ApiError,
-            "the model answered with a tool call, which was not offered",
+            Class::ValidationError,
+            "the model called the tool \"shelf_lookup\", which was not offered",
             usage(142, 0, 58, 0),
             None,
+            again,
         ),
     ] {
         let failure = decode_body(body, &Prompt { max_tokens: Some(256), ..Prompt::text("x") }).unwrap_err();
         assert_eq!((failure.class, &*failure.message), (class, message));
         assert_eq!((failure.usage.as_deref().copied(), failure.text.as_deref()), (used, text), "{message}");
-        assert_eq!(
-            (failure.charged, failure.retry_action()),
-            (Charged::Maybe, RetryAction::Fail),
-            "{message}"
-        );
+        assert_eq!((failure.charged, failure.retry_action()), (Charged::Maybe, action), "{message}");
     }
 }
 
@@ -148,7 +140,10 @@ fn every_recorded_stream_is_decoded() {
 
     let (_, answer) = stream(fixture!("openai_chat_stream_tool_calls.sse"));
     let failure = answer.unwrap_err();
-    assert_eq!((failure.class, failure.usage.as_deref().copied()), (Class::ApiError, usage(120, 0, 44, 0)));
+    assert_eq!(
+        (failure.class, failure.usage.as_deref().copied()),
+        (Class::ValidationError, usage(120, 0, 44, 0))
+    );
 }
 
 #[test]

@@ -135,6 +135,7 @@ impl Harness {
             only_option,
             excluded_keys: Vec::new(),
             dispatch_signal: None,
+            stream: None,
             budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline: self.now + test_call.max_wait,

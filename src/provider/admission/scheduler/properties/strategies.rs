@@ -55,12 +55,7 @@ impl CallEnd {
         let usage =
             |(input, output)| Usage { input: Tokens(input), output: Tokens(output), ..Usage::default() };
         match self {
-            Self::Answered(used) => Some(Ok(Completion {
-                text: String::new(),
-                usage: used.map(usage),
-                model: String::new(),
-                request_id: None,
-            })),
+            Self::Answered(used) => Some(Ok(Completion { usage: used.map(usage), ..Completion::default() })),
             Self::Failed(failure) => Some(Err(failure)),
             Self::Lost => None,
         }

@@ -1,0 +1,178 @@
+//! Property tests: a prompt that the format can express is the same after it was encoded and read.
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::types::{
+    Format, Media, MediaData, Message, Part, Prompt, Reasoning, ReasoningEffort, ResponseFormat, Role,
+    Signature, ToolChoice, ToolResult,
+};
+use crate::wire::incoming::mutations;
+use crate::wire::incoming::strategies::{self, Abilities};
+use crate::wire::schema_rules::OPENAI_STRICT;
+use crate::wire::structured_output::accepted_by;
+use crate::wire::text_document;
+
+use super::golden::canonical;
+use super::{encoded, input, read};
+
+fn prompts() -> impl Strategy<Value = Prompt> {
+    strategies::prompt(Abilities {
+        document_urls: true,
+        media_results: true,
+        user: true,
+        parallel_tool_calls: true,
+        reasoning_efforts: &ReasoningEffort::ALL,
+        reasoning: || prop_oneof![strategies::unsigned_reasoning(), signed_reasoning()].boxed(),
+        ..Abilities::common(Format::OpenaiResponses)
+    })
+}
+
+fn signed_reasoning() -> impl Strategy<Value = Reasoning> {
+    (prop::collection::vec(strategies::text(), 0..3), "[a-zA-Z0-9=]{1,8}").prop_map(|(texts, content)| {
+        let summary: Vec<Value> =
+            texts.iter().map(|text| json!({ "type": "summary_text", "text": text })).collect();
+        let item = json!({
+            "id": "rs_1",
+            "type": "reasoning",
+            "summary": summary,
+            "encrypted_content": content,
+        });
+        let signature = Signature::new(Format::OpenaiResponses, item.to_string());
+        Reasoning::new(texts.join("\n\n")).with_signature(signature)
+    })
+}
+
+/// Returns what the format expresses of a prompt: unsigned reasoning is not sent, and the items of an answer that
+/// follow each other are one message unless they are messages themselves.
+fn expressed(mut prompt: Prompt) -> Prompt {
+    let mut messages: Vec<Message> = Vec::new();
+    for message in std::mem::take(&mut prompt.messages) {
+        let parts: Vec<Part> = message.parts.into_iter().filter_map(expressed_part).collect();
+        let joins = |last: &Message| match message.role {
+            Role::System | Role::User => false,
+            Role::Tool => last.role == Role::Tool,
+            Role::Assistant => {
+                let ends_with_text = matches!(last.parts.last(), Some(Part::Text(_)));
+                let begins_with_text = matches!(parts.first(), Some(Part::Text(_)));
+                last.role == Role::Assistant && !(ends_with_text && begins_with_text)
+            }
+        };
+        match messages.last_mut() {
+            // Only unsigned reasoning.
+            _ if parts.is_empty() => {}
+            Some(last) if joins(last) => last.parts.extend(parts),
+            Some(_) | None => messages.push(Message::new(message.role, parts)),
+        }
+    }
+    for tool in &mut prompt.tools {
+        tool.strict = Some(tool.strict.unwrap_or(false));
+    }
+    if prompt.tools.is_empty() {
+        prompt.tool_choice = ToolChoice::Auto;
+    }
+    if let ResponseFormat::Json(schema) = &prompt.response_format {
+        let sent = accepted_by(&OPENAI_STRICT, Cow::Borrowed(&**schema)).map(Cow::into_owned);
+        prompt.response_format = ResponseFormat::json(sent.unwrap_or_else(|| Value::clone(schema)));
+    }
+    Prompt { messages, ..prompt }
+}
+
+fn expressed_part(part: Part) -> Option<Part> {
+    match part {
+        Part::Reasoning(reasoning) => reasoning.signature.is_some().then_some(Part::Reasoning(reasoning)),
+        Part::ToolResult(result) => {
+            let parts = result.parts.into_iter().filter_map(expressed_part).collect();
+            Some(Part::ToolResult(ToolResult { parts, is_error: false, ..result }))
+        }
+        Part::Document(media) => Some(expressed_document(media)),
+        Part::Text(_) | Part::Image(_) | Part::Audio(_) | Part::Video(_) | Part::ToolCall(_) => Some(part),
+    }
+}
+
+/// Only a PDF document has a part of its own, which needs a name.
+fn expressed_document(media: Media) -> Part {
+    match &media.data {
+        MediaData::Base64(base64) if media.is_text() => {
+            Part::text(text_document::part(&media, base64).unwrap())
+        }
+        MediaData::Base64(_) => {
+            let name = media.name.clone().unwrap_or_else(|| "document.pdf".into());
+            Part::Document(Media { name: Some(name), ..media })
+        }
+        MediaData::Url(_) => Part::Document(media),
+    }
+}
+
+/// Names of fields, and texts that have a meaning.
+const NAMES: &[&str] = &[
+    "model",
+    "input",
+    "instructions",
+    "role",
+    "content",
+    "type",
+    "text",
+    "message",
+    "input_text",
+    "output_text",
+    "input_image",
+    "image_url",
+    "detail",
+    "input_file",
+    "file_data",
+    "file_url",
+    "function_call",
+    "function_call_output",
+    "call_id",
+    "name",
+    "arguments",
+    "output",
+    "reasoning",
+    "summary",
+    "encrypted_content",
+    "include",
+    "reasoning.encrypted_content",
+    "tools",
+    "function",
+    "tool_choice",
+    "format",
+    "json_schema",
+    "schema",
+    "description",
+    "store",
+    "stream",
+    "system",
+    "user",
+    "assistant",
+    "data:image/png;base64,AA==",
+    "data:",
+];
+
+proptest! {
+    #[test]
+    fn a_prompt_is_the_same_after_it_was_encoded_and_read(prompt in prompts()) {
+        prop_assert_eq!(prompt.check(), Ok(()));
+        let body = encoded(&prompt);
+        let request = read(&body);
+        prop_assert_eq!(&*request.model, "gpt-6-luna");
+        prop_assert!(request.is_streamed && request.wants_usage);
+        prop_assert_eq!(&request.prompt, &expressed(prompt));
+        prop_assert_eq!(canonical(encoded(&request.prompt)), canonical(body));
+    }
+
+    #[test]
+    fn no_json_causes_a_panic(body in mutations::json(NAMES)) {
+        let _ = Format::OpenaiResponses.read_request(body.to_string().as_bytes(), None);
+        // An item is more often valid than a whole body.
+        let _ = Format::OpenaiResponses.read_request(input(json!([body])).to_string().as_bytes(), None);
+    }
+
+    #[test]
+    fn no_body_causes_a_panic(body: Vec<u8>, text in "\\PC*|\\{\"input\":\\PC*\\}") {
+        prop_assert!(Format::OpenaiResponses.read_request(&body, None).is_err());
+        let _ = Format::OpenaiResponses.read_request(text.as_bytes(), Some("m"));
+    }
+}
