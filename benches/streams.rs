@@ -18,9 +18,6 @@ use futures_util::stream;
 use pointsman::{Config, Pointsman, Priority, Request, StreamEvent};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Streams of one measurement.
-const STREAMS: usize = 4_000;
-
 /// Streams at once.
 const CONCURRENCY: usize = 64;
 
@@ -90,12 +87,13 @@ fn request(number: usize) -> Request {
 
 /// What one measurement found: time to the first piece of each stream, wall time and CPU time.
 struct Measured {
+    streams: usize,
     first: Vec<Duration>,
     wall: Duration,
     cpu: Duration,
 }
 
-async fn with_library(pointsman: &Pointsman) -> Measured {
+async fn with_library(pointsman: &Pointsman, streams: usize) -> Measured {
     let began = Instant::now();
     let cpu_before = cpu();
     let one = |number| async move {
@@ -109,11 +107,11 @@ async fn with_library(pointsman: &Pointsman) -> Measured {
         }
         first.unwrap()
     };
-    let first = stream::iter(0..STREAMS).map(one).buffer_unordered(CONCURRENCY).collect().await;
-    Measured { first, wall: began.elapsed(), cpu: cpu().checked_sub(cpu_before).unwrap() }
+    let first = stream::iter(0..streams).map(one).buffer_unordered(CONCURRENCY).collect().await;
+    Measured { streams, first, wall: began.elapsed(), cpu: cpu().checked_sub(cpu_before).unwrap() }
 }
 
-async fn with_bare_client(client: &reqwest::Client, base_url: &str) -> Measured {
+async fn with_bare_client(client: &reqwest::Client, base_url: &str, streams: usize) -> Measured {
     let began = Instant::now();
     let cpu_before = cpu();
     let one = |number| async move {
@@ -134,8 +132,8 @@ async fn with_bare_client(client: &reqwest::Client, base_url: &str) -> Measured 
         }
         first.unwrap()
     };
-    let first = stream::iter(0..STREAMS).map(one).buffer_unordered(CONCURRENCY).collect().await;
-    Measured { first, wall: began.elapsed(), cpu: cpu().checked_sub(cpu_before).unwrap() }
+    let first = stream::iter(0..streams).map(one).buffer_unordered(CONCURRENCY).collect().await;
+    Measured { streams, first, wall: began.elapsed(), cpu: cpu().checked_sub(cpu_before).unwrap() }
 }
 
 fn median<T: Ord + Copy>(mut all: Vec<T>) -> T {
@@ -147,18 +145,21 @@ fn print(name: &str, rounds: &[Measured]) {
     let first = median(rounds.iter().map(|round| median(round.first.clone())).collect());
     let wall = median(rounds.iter().map(|round| round.wall).collect());
     let cpu = median(rounds.iter().map(|round| round.cpu).collect());
+    let streams = rounds[0].streams as f64;
     println!(
         "{name:10} first piece {:>8.3} ms, {:>7.0} streams/s, {:>6.1} µs CPU a stream",
         first.as_secs_f64() * 1e3,
-        STREAMS as f64 / wall.as_secs_f64(),
-        cpu.as_secs_f64() * 1e6 / STREAMS as f64
+        streams / wall.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / streams
     );
 }
 
 fn overhead() {
     // The bare client has no cryptography of its own; it is needed only once it is built.
     rustls::crypto::ring::default_provider().install_default().unwrap();
-    for (name, latency, chunks) in [("at once", "0s", "20"), ("1 s in 100 pieces", "1s", "100")] {
+    for (name, latency, chunks, streams) in
+        [("at once", "0s", "20", 4_000), ("1 s in 100 pieces", "1s", "100", 512)]
+    {
         let settings =
             [format!("latency=\"{latency}\""), format!("chunks={chunks}"), "answer_tokens=400".to_owned()];
         let simulator = SimulatorProcess::start(&settings.each_ref().map(String::as_str));
@@ -168,10 +169,10 @@ fn overhead() {
         let mut bare = Vec::new();
         let mut ours = Vec::new();
         pointsman.runtime().block_on(async {
-            drop(with_library(&pointsman).await);
+            drop(with_library(&pointsman, streams).await);
             for _ in 0..ROUNDS {
-                bare.push(with_bare_client(&client, &simulator.1).await);
-                ours.push(with_library(&pointsman).await);
+                bare.push(with_bare_client(&client, &simulator.1, streams).await);
+                ours.push(with_library(&pointsman, streams).await);
             }
         });
         print("bare", &bare);
@@ -247,7 +248,7 @@ fn slow() {
     let alone = measure();
     let before = resident();
     let streams: Vec<_> = (0..READERS).map(|number| slow.stream(request(number))).collect();
-    slow.runtime().block_on(sleep(Duration::from_secs(5)));
+    slow.runtime().block_on(async { sleep(Duration::from_secs(5)).await });
     let per_stream = resident().saturating_sub(before) / READERS as u64;
     let beside = measure();
     println!("2,000 requests alone in {alone:?}, beside {READERS} readers that do not read in {beside:?}");
