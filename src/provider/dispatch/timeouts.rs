@@ -239,6 +239,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_waits_a_minute_for_its_reader_and_not_beyond_its_deadline() {
+        let timeouts = Timeouts { idle: 5 * SECOND, total: 10 * SECOND, ..Timeouts::default() };
+        for (deadline, expected) in [(600, 60), (20, 20)] {
+            let now = Instant::now();
+            let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + deadline * SECOND, now);
+            let failure = call.wait_for_reader(pending::<()>()).await.unwrap_err();
+            assert_eq!((failure.class, now.elapsed().as_secs()), (Class::Deadline, expected));
+        }
+        // The time does not count toward the timeouts of the provider.
+        let now = Instant::now();
+        let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + 600 * SECOND, now);
+        call.on_content(now);
+        call.wait_for_reader(tokio::time::sleep(50 * SECOND)).await.unwrap();
+        call.wait(tokio::time::sleep(4 * SECOND)).await.unwrap();
+        assert_eq!(next_failure(&mut call).await, (Class::Timeout, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_deadline_of_the_request_ends_its_call() {
         let timeouts = Timeouts::default();
         for stream in [StreamSupport::Auto, StreamSupport::Never] {
