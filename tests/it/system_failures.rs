@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use pointsman::run::{RunOutcome, RunOutput};
@@ -13,6 +13,7 @@ use pointsman::sink::{Destination, Format, Sink};
 use pointsman::source::Source;
 use pointsman::store::{Sqlite, Store};
 use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use super::program::*;
@@ -70,15 +71,25 @@ async fn while_another_process_locks_the_database_at_most_two_windows_of_answers
     let sink = Sink::results(Destination::file(out.clone(), &[]).unwrap(), Format::Jsonl, &steps).unwrap();
     let prepared_run =
         pointsman.prepare_run(&pipeline, ResumeOptions::new(store.clone(), "locked")).await.unwrap();
-    let items = (0..2_000).map(|id| json!({ "id": id, "text": "thing" }));
+    // Half of the items come after the lock, so that the run cannot end before it, however late it is taken.
+    let (locked_tx, locked_rx) = mpsc::channel();
+    let items = (0..2_000).map(move |id| {
+        if id == 1_000 {
+            locked_rx.recv().unwrap();
+        }
+        json!({ "id": id, "text": "thing" })
+    });
     let source = Source::values("items", items);
     let mut run = pointsman.run_stored(pipeline, source, RunOutput::new(sink), prepared_run).await.unwrap();
     let mut progress = run.watch_progress();
+    let path = folder.path().join("a.db");
+    let options = SqliteConnectOptions::new().filename(&path).busy_timeout(Duration::ZERO);
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
     wait_until("the run is active", || simulator.counts().requests > 200).await;
 
-    let path = folder.path().join("a.db");
-    let mut other = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    // SQLite's own waiting sleeps between its attempts, and may miss every gap between two commits of the run.
+    while sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.is_err() {}
+    locked_tx.send(()).unwrap();
     let mut window = 0;
     loop {
         progress.changed().await.unwrap();
