@@ -57,6 +57,7 @@
 //! | get vectors for texts | [`Pointsman::embed`] with an [`EmbeddingRequest`]; the result is [`Embeddings`] |
 //! | offer tools to a model | [`Tool`], [`ToolChoice`]; [`Response::tool_calls`]; [`Response::message`] and [`ToolResult`] continue the conversation |
 //! | send requests from tasks and actors | [`RouterHandle`], [`RouterHandle::recipient`] |
+//! | limit the requests of a tenant or a token | [`Request::with_scope`], and `[scope.NAME]` or [`ConfigBuilder::with_scope`] |
 //! | process many items | [`Pointsman::run`] with a [`Pipeline`], a [`Source`] and a [`Sink`]; a [`RunHandle`] controls the run |
 //! | store and resume a run | [`Sqlite::open`], [`ResumeOptions`], [`Pointsman::prepare_run`], [`Pointsman::run_stored`] |
 //! | see what was left out at the start | [`Pointsman::notes`]: providers without a key, simulated routes |
@@ -142,6 +143,7 @@ pub mod wire;
 
 pub use config::{Config, ConfigBuilder, MaxHold, ModelBuilder, ProviderBuilder};
 pub use diagnostics::{Diagnostic, Diagnostics, SourceSpan};
+pub use guard::ScopeSettings;
 pub use pipeline::Pipeline;
 pub use router::{EmbeddingRequest, Embeddings, Request, ResponseStream, RouterHandle, StreamMode};
 pub use run::{MaxFailures, Progress, Report, RunOutcome, RunOutput};
@@ -163,7 +165,9 @@ pub use types::{
 
 /// Names in configurations, pipelines and results.
 pub mod names {
-    pub use crate::types::{ItemKey, KeyLabel, ModelName, ProviderName, RouteName, StepName, TargetName};
+    pub use crate::types::{
+        ItemKey, KeyLabel, ModelName, ProviderName, RouteName, ScopeName, StepName, TargetName,
+    };
 }
 
 /// Parts of a [`Response`] and of a [`RequestError`].
@@ -178,7 +182,7 @@ pub mod response {
 pub mod report {
     pub use crate::run::{
         Calls, Cap, CapHit, CapScope, ErrorCount, GroupReport, Holding, Items, LatencySummary, Unprocessed,
-        UnsavedItems,
+        UnsavedItems, WaitingForScope,
     };
 }
 

@@ -211,7 +211,8 @@ impl Session<'_> {
             let mut run = match prepared {
                 Some(prepared) => self.pointsman.run_stored(pipeline, source, output, prepared).await?,
                 None => {
-                    let options = RunOptions { max_cost: self.args.stored.max_cost, pause: self.pause };
+                    let max_cost = self.args.stored.max_cost;
+                    let options = RunOptions { max_cost, pause: self.pause, ..RunOptions::new() };
                     self.pointsman.run_with(pipeline, source, output, &options).await?
                 }
             };

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::now;
 use crate::guard::BreakerState;
 use crate::provider::{KeyCooldown, LimitUtilization, Snapshot};
-use crate::run::{Cap, CapScope, Holding, Progress};
+use crate::run::{Cap, CapScope, Holding, Progress, WaitingForScope};
 use crate::terminal_text;
 use crate::types::NanoUsd;
 
@@ -19,8 +19,8 @@ const MAX_MESSAGE_WIDTH: usize = 120;
 /// A time further away is shown as this one.
 const MAX_SHOWN_SECONDS: f64 = 366.0 * 86_400.0;
 
-/// Returns the lines of the progress display: items, pace, calls and costs, the reasons of a hold, and the
-/// providers. The line with the reason of a hold fits into `columns`.
+/// Returns the lines of the progress display: items, pace, calls and costs, the reasons of a hold and of a wait, and the
+/// providers. The lines with these reasons fit into `columns`.
 pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<String> {
     let names = progress.providers.iter().map(|provider| provider.provider.as_str());
     let width = names.map(measure_text_width).max().unwrap_or(0).max(measure_text_width(title));
@@ -31,6 +31,12 @@ pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<Str
     let free_columns = columns.saturating_sub(width + 2);
     lines.extend(
         progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now(), free_columns))),
+    );
+    lines.extend(
+        progress
+            .waiting_for_scope
+            .iter()
+            .map(|wait| format!("{:width$}  {}", "", waiting_for_scope(wait, free_columns))),
     );
     lines.extend(
         progress
@@ -53,6 +59,7 @@ pub(super) fn line(title: &str, progress: &Progress) -> String {
         providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
     let mut parts = vec![items(progress), pace(progress), calls(progress), spent(progress)];
     parts.extend(progress.holding.iter().map(|held| holding(held, now(), usize::MAX)));
+    parts.extend(progress.waiting_for_scope.iter().map(|wait| waiting_for_scope(wait, usize::MAX)));
     parts.extend(providers);
     format!("{title}: {}", parts.join(" | "))
 }
@@ -99,6 +106,17 @@ fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
         terminal_text::line(&format!("holding: {target}{}: {}", held.class, cut(&held.message))).into_owned();
     let free_columns = columns.saturating_sub(measure_text_width(&time));
     console::truncate_str(&reason, free_columns, "…").into_owned() + &time
+}
+
+/// Formats the wait for a scope, such as "12 requests wait for scope team-a (60 requests per minute), next in 1.0s".
+/// What does not fit into `columns` is truncated.
+fn waiting_for_scope(wait: &WaitingForScope, columns: usize) -> String {
+    let WaitingForScope { scope, limit, requests, requests_of_scope: _, next_in_seconds } = wait;
+    let verb = if *requests == 1 { "waits" } else { "wait" };
+    let requests = counted(*requests as u64, "request");
+    let next = seconds_text(*next_in_seconds);
+    let text = format!("{requests} {verb} for scope {scope} ({limit}), next in {next}");
+    console::truncate_str(&terminal_text::line(&text), columns, "…").into_owned()
 }
 
 /// Formats a time in UTC, with its date if it is a day or more away.
@@ -169,10 +187,11 @@ fn so_far(progress: &Progress) -> String {
 /// Formats how much of a cap is spent, such as "$0.42 of $1.00".
 pub(super) fn spent_of(cap: &Cap) -> String {
     let spent = format!("{} of {}", money(cap.spent_usd), money(cap.cap_usd));
-    match (&cap.scope, &cap.provider) {
-        (CapScope::Run, _) => spent,
-        (CapScope::Provider, Some(provider)) => format!("{provider} today {spent}"),
-        (CapScope::Day | CapScope::Provider, _) => format!("today {spent}"),
+    match (&cap.scope, &cap.provider, &cap.scope_name) {
+        (CapScope::Run, _, _) => spent,
+        (CapScope::Provider, Some(provider), _) => format!("{provider} today {spent}"),
+        (CapScope::Scope, _, Some(scope)) => format!("scope {scope} today {spent}"),
+        (CapScope::Day | CapScope::Provider | CapScope::Scope, _, _) => format!("today {spent}"),
     }
 }
 
@@ -307,6 +326,7 @@ mod tests {
         let cap = |of, provider: Option<&str>, cap_usd| Cap {
             scope: of,
             provider: provider.map(Into::into),
+            scope_name: (of == CapScope::Scope).then(|| "team-a".into()),
             cap_usd,
             spent_usd: 0.42,
             uncertain_usd: 0.0,
@@ -321,6 +341,7 @@ mod tests {
         let shown =
             "tokens 0 in, 0 out; cost $0.42 of $1.00, claude today $0.42 of $10.00, in all about $3.00";
         assert_eq!(spent(&progress), shown);
+        assert_eq!(spent_of(&cap(CapScope::Scope, None, 5.0)), "scope team-a today $0.42 of $5.00");
     }
 
     #[test]
@@ -380,6 +401,23 @@ mod tests {
         let shown = holding(&held, Timestamp::UNIX_EPOCH, usize::MAX);
         let expected = "holding: a/m: timeout: the provider accepts requests and does not answer (waiting for a response)";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_run_that_waits_for_its_scope_shows_the_limit_and_the_time() {
+        let wait = WaitingForScope {
+            scope: "team-a".into(),
+            limit: "60 requests per minute".to_owned(),
+            requests: 12,
+            requests_of_scope: 40,
+            next_in_seconds: 1.0,
+        };
+        let progress = Progress { waiting_for_scope: Some(wait), ..Progress::default() };
+        let expected = "12 requests wait for scope team-a (60 requests per minute), next in 1.0s";
+        assert!(line("email", &progress).contains(expected), "{}", line("email", &progress));
+        assert!(lines("email", &progress, 100).iter().any(|line| line.ends_with(expected)));
+        let narrow = lines("email", &progress, 60);
+        assert!(narrow.iter().all(|line| measure_text_width(line) <= 60), "{narrow:?}");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Settings for cost limits, `[budget]`.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::Hash;
 
 use indexmap::IndexMap;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::types::{NanoUsd, ProviderName};
+use crate::types::{NanoUsd, ProviderName, ScopeName};
 
 /// Largest accepted cap. A larger number is a typing error.
 const MAX_CAP_USD: f64 = 1e9;
@@ -24,6 +26,9 @@ pub struct BudgetSettings {
     /// Maximum cost of a day at each of these providers.
     #[serde(deserialize_with = "caps")]
     pub provider: IndexMap<ProviderName, NanoUsd>,
+    /// Maximum cost of a day of each of these scopes. Counts what this process spends.
+    #[serde(deserialize_with = "caps")]
+    pub scope: BTreeMap<ScopeName, NanoUsd>,
 }
 
 /// Reads a cap in US dollars.
@@ -77,9 +82,14 @@ fn cap<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NanoUsd>, D::Error> 
     Cap::deserialize(from).map(|cap| Some(cap.0))
 }
 
-fn caps<'de, D: Deserializer<'de>>(from: D) -> Result<IndexMap<ProviderName, NanoUsd>, D::Error> {
-    let caps = IndexMap::<ProviderName, Cap>::deserialize(from)?;
-    Ok(caps.into_iter().map(|(provider, cap)| (provider, cap.0)).collect())
+fn caps<'de, D, N, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    N: Deserialize<'de> + Hash + Eq,
+    T: FromIterator<(N, NanoUsd)>,
+{
+    let caps = IndexMap::<N, Cap>::deserialize(from)?;
+    Ok(caps.into_iter().map(|(name, cap)| (name, cap.0)).collect())
 }
 
 #[cfg(test)]
@@ -88,10 +98,11 @@ mod tests {
 
     #[test]
     fn caps_are_parsed_in_dollars_and_exact_to_a_billionth() {
-        let settings: BudgetSettings =
-            toml::from_str("run = 5\nday = 0.000000001\nprovider = { claude = 10.00 }").unwrap();
+        let text = "run = 5\nday = 0.000000001\nprovider = { claude = 10.00 }\nscope.team-a = 3";
+        let settings: BudgetSettings = toml::from_str(text).unwrap();
         assert_eq!((settings.run, settings.day), (Some(NanoUsd(5_000_000_000)), Some(NanoUsd(1))));
         assert_eq!(settings.provider["claude"], NanoUsd(10_000_000_000));
+        assert_eq!(settings.scope["team-a"], NanoUsd(3_000_000_000));
         assert_eq!(parse_cap(" $8 "), Ok(NanoUsd(8_000_000_000)));
     }
 

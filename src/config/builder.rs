@@ -9,6 +9,7 @@ mod toml_value;
 use serde::Serialize;
 
 use crate::diagnostics::Diagnostics;
+use crate::guard::ScopeSettings;
 use crate::provider::{Env, process_env};
 
 use super::Config;
@@ -80,6 +81,13 @@ impl ConfigBuilder {
         let targets = targets.into_iter().map(|target| toml::Value::String(target.into())).collect();
         let path = ["route".to_owned(), name.into(), "targets".to_owned()];
         self.table.insert(&path, toml::Value::Array(targets));
+        self
+    }
+
+    /// Sets the limits of the scope `name`, whose requests are made with
+    /// `Request::with_scope`. Replaces what was set for it before.
+    pub fn with_scope(mut self, name: impl Into<String>, limits: ScopeSettings) -> Self {
+        self.table.set_value(&["scope".to_owned(), name.into()], &limits);
         self
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::diagnostics::{Diagnostic, Diagnostics, Spans, nearest};
 use crate::provider::{self, HeaderSource};
 use crate::router::{HedgeAfter, Policy, Route};
-use crate::types::{Advice, Format, ProviderName, Remedy, RouteName, TargetName, duration};
+use crate::types::{Advice, Format, ProviderName, Remedy, RouteName, ScopeName, TargetName, duration};
 use crate::wire::{MaxTokensField, RefusedField, refused_fields};
 
 use super::Config;
@@ -47,6 +47,7 @@ impl Check<'_> {
         );
         self.default_route(&mut diagnostics);
         self.budget(&mut diagnostics);
+        self.scopes(&mut diagnostics);
         diagnostics
     }
 
@@ -323,6 +324,20 @@ impl Check<'_> {
         }
     }
 
+    /// Checks the names of the scopes. A scope with a budget needs no limits, and one with limits needs no budget.
+    fn scopes(&self, diagnostics: &mut Diagnostics) {
+        let limited = self.config.scopes.keys().map(|name| (["scope", name.as_str()].to_vec(), name));
+        let with_budget =
+            self.config.budget.scope.keys().map(|name| (["budget", "scope", name.as_str()].to_vec(), name));
+        for (path, name) in limited.chain(with_budget) {
+            if !is_scope_name(name) {
+                let message = format!("{:?} cannot name a scope", name.as_str());
+                let help = "write a name without a slash, such as team-a; it is not empty";
+                diagnostics.push(self.spans.diagnostic(&path, message).with_help(help));
+            }
+        }
+    }
+
     /// Checks that the second duration is not shorter than the first.
     fn duration_order(
         &self,
@@ -360,6 +375,11 @@ impl Check<'_> {
         let targets = self.config.targets().take(3).map(|target| format!("\"{target}\""));
         format!("targets = [{}]", targets.collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Returns whether a name can be that of a scope. Requests without a scope have the empty name.
+fn is_scope_name(name: &ScopeName) -> bool {
+    !name.is_empty() && !name.as_str().contains('/')
 }
 
 fn is_simulated(config: &Config, target: &TargetName) -> bool {

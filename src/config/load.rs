@@ -8,12 +8,13 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, Spans};
+use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
 use crate::provider::{self, Env, Model, process_env};
 use crate::router::{RetrySettings, Route};
 #[cfg(feature = "server")]
 use crate::simulator;
-use crate::types::{Advice, ProviderName, Remedy, RouteName};
+use crate::types::{Advice, ProviderName, Remedy, RouteName, ScopeName};
 
 use super::check::Check;
 use super::key_positions::KeyPositions;
@@ -42,6 +43,7 @@ struct RawConfig {
     files: FileSettings,
     store: StoreSettings,
     budget: BudgetSettings,
+    scope: IndexMap<ScopeName, ScopeSettings>,
     supervisor: SupervisorSettings,
 }
 
@@ -243,6 +245,7 @@ impl From<RawConfig> for Config {
             files: raw.files,
             store: raw.store,
             budget: raw.budget,
+            scopes: raw.scope,
             supervisor: raw.supervisor,
             simulate: false,
             notes: Vec::new(),

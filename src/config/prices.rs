@@ -121,6 +121,19 @@ mod tests {
     }
 
     #[test]
+    fn models_for_embeddings_have_a_price_for_their_input_only() {
+        let today = "2026-11-21";
+        for (format, model, price) in [
+            (Format::Openai, "text-embedding-3-small", 0.02),
+            (Format::Openai, "text-embedding-3-large", 0.13),
+            (Format::Openai, "text-embedding-ada-002", 0.1),
+            (Format::Gemini, "gemini-embedding-001", 0.15),
+        ] {
+            assert_eq!(price_on(today, format, model), Some((price, 0.0)), "{model}");
+        }
+    }
+
+    #[test]
     fn a_price_change_applies_from_its_date_on() {
         let gemini = Format::Gemini;
         assert_eq!(price_on("2026-12-31", gemini, "gemini-3.8-flash"), Some((0.75, 3.75)));
@@ -136,7 +149,12 @@ mod tests {
             let later = vendor.then.iter().map(|(name, then)| (name, &then.price));
             for (name, price) in vendor.models.iter().chain(later) {
                 let cached = price.cached.unwrap_or(price.input);
-                assert!(0.0 < cached && cached <= price.input && price.input < price.output, "{name}");
+                assert!(0.0 < cached && cached <= price.input, "{name}");
+                let is_plausible = match name.contains("embedding") {
+                    true => price.output == 0.0 && price.cached.is_none() && price.long.is_none(),
+                    false => price.input < price.output,
+                };
+                assert!(is_plausible, "{name}");
                 assert!(price.cache_write.is_none_or(|write| write >= price.input), "{name}");
                 // Only Anthropic has a price of its own for an hour: twice that of the input.
                 let is_anthropic = format == Format::Anthropic;

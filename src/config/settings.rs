@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
+use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
 use crate::provider::{self, HeaderSource, KeySource};
 use crate::router::{Policy, RetrySettings, Route, Target};
 #[cfg(feature = "server")]
 use crate::simulator;
-use crate::types::{ProviderName, RouteName, TargetName};
+use crate::types::{ProviderName, RouteName, ScopeName, TargetName};
 
 use super::key_positions::KeyPositions;
 use super::{BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
@@ -56,6 +57,9 @@ pub struct Config {
     /// Cost caps.
     #[doc(hidden)]
     pub budget: BudgetSettings,
+    /// The limits of scopes, in the order of the file.
+    #[doc(hidden)]
+    pub scopes: IndexMap<ScopeName, ScopeSettings>,
     /// How often actors that panic are restarted.
     #[doc(hidden)]
     pub supervisor: SupervisorSettings,

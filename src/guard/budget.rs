@@ -2,7 +2,8 @@
 //!
 //! A call is sent only if the spend, all reservations and its own estimate fit under the cap together. So
 //! the total spend is at most the cap plus what calls in flight cost beyond their reservations. Once a call
-//! is rejected because it can never fit, the cap is reached and stays so. Pure; independent of prices.
+//! is rejected because it can never fit, the cap is reached and stays so. A budget of independent callers
+//! ([`OversizedCall::Rejected`]) rejects only that call while anything is left. Pure; independent of prices.
 
 use crate::types::{NanoUsd, Spend};
 
@@ -14,6 +15,17 @@ pub struct Budget {
     reserved: NanoUsd,
     in_flight: u64,
     cap_reached: Option<CapReached>,
+    oversized_call: OversizedCall,
+}
+
+/// What a call that costs more than what is left means for the budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OversizedCall {
+    /// The cap is reached: the calls of a run are alike.
+    #[default]
+    ReachesCap,
+    /// Only this call is rejected, because other callers have cheaper calls.
+    Rejected,
 }
 
 /// Why nothing can be reserved.
@@ -21,8 +33,10 @@ pub struct Budget {
 pub enum ReserveError {
     /// The call may fit once calls in flight have cost less than reserved.
     Contended,
-    /// The call does not fit, whatever the calls in flight cost.
+    /// The call does not fit, whatever the calls in flight cost. The cap is reached.
     Exhausted,
+    /// The call does not fit, whatever the calls in flight cost. A cheaper one may.
+    Oversized,
 }
 
 /// The state when a cap was reached: when a call no longer fitted, or when one had cost more than what was
@@ -43,6 +57,12 @@ impl Budget {
         Self { cap, spent, ..Self::default() }
     }
 
+    /// Sets what a call means that costs more than what is left.
+    #[must_use]
+    pub fn with_oversized_call(self, oversized_call: OversizedCall) -> Self {
+        Self { oversized_call, ..self }
+    }
+
     /// Reserves the estimated cost of a call.
     ///
     /// # Errors
@@ -54,6 +74,12 @@ impl Budget {
                 return Err(ReserveError::Exhausted);
             }
             if min_total > cap {
+                match self.oversized_call {
+                    OversizedCall::Rejected if self.spent.total() < cap => {
+                        return Err(ReserveError::Oversized);
+                    }
+                    OversizedCall::Rejected | OversizedCall::ReachesCap => {}
+                }
                 self.cap_reached =
                     Some(CapReached { estimate, in_flight: self.in_flight, reserved: self.reserved });
                 return Err(ReserveError::Exhausted);
@@ -146,6 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_of_independent_callers_rejects_only_the_call_that_does_not_fit_until_nothing_is_left() {
+        let mut budget = capped(100).with_oversized_call(OversizedCall::Rejected);
+        assert_eq!(budget.reserve(NanoUsd(101)), Err(ReserveError::Oversized));
+        assert_eq!((budget.cap_reached(), budget.reserved()), (None, NanoUsd(0)));
+        assert_eq!(budget.reserve(NanoUsd(60)), Ok(()));
+        assert_eq!(budget.reserve(NanoUsd(60)), Err(ReserveError::Contended));
+        budget.settle(NanoUsd(60), cost(60));
+        assert_eq!(budget.reserve(NanoUsd(41)), Err(ReserveError::Oversized));
+        assert_eq!(budget.reserve(NanoUsd(40)), Ok(()));
+        budget.settle(NanoUsd(40), cost(40));
+        assert_eq!(budget.cap_reached(), None);
+        assert_eq!(budget.reserve(NanoUsd(1)), Err(ReserveError::Exhausted));
+        assert!(budget.cap_reached().is_some());
+    }
+
+    #[test]
     fn an_uncertain_cost_counts_and_is_reported_separately() {
         let mut budget = capped(100);
         budget.reserve(NanoUsd(60)).unwrap();
@@ -198,9 +240,13 @@ mod tests {
         fn the_spend_is_at_most_the_cap_and_what_calls_cost_beyond_their_reservations(
             cap in 0u64..5_000,
             before in 0u64..1_000,
+            rejects_oversized in any::<bool>(),
             steps in proptest::collection::vec((1u64..500, 0u64..900, 0usize..6, any::<bool>()), 1..200),
         ) {
-            let mut budget = Budget::new(Some(NanoUsd(cap)), cost(before));
+            let oversized_call =
+                if rejects_oversized { OversizedCall::Rejected } else { OversizedCall::ReachesCap };
+            let mut budget =
+                Budget::new(Some(NanoUsd(cap)), cost(before)).with_oversized_call(oversized_call);
             let mut in_flight = Vec::new();
             let mut excess = 0;
             let mut spent = before;
@@ -227,6 +273,10 @@ mod tests {
                         prop_assert!(!in_flight.is_empty(), "nothing would ever wake the call")
                     }
                     Err(ReserveError::Exhausted) => prop_assert!(budget.cap_reached().is_some()),
+                    Err(ReserveError::Oversized) => {
+                        prop_assert!(rejects_oversized && budget.cap_reached().is_none());
+                        prop_assert!(budget.spent().total() < NanoUsd(cap));
+                    }
                 }
                 if index < in_flight.len() {
                     sums = settle(&mut budget, in_flight.swap_remove(index), is_uncertain);

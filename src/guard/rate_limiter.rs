@@ -24,6 +24,13 @@ pub struct TokenCost {
     pub output: u64,
 }
 
+impl TokenCost {
+    /// Returns input and output together.
+    pub fn total(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
 /// Whether the headers of a response describe these limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderScope {

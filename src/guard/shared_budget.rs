@@ -1,13 +1,13 @@
-//! A budget shared between threads: of all calls of a run, of a day, or of a provider's day.
+//! A budget shared between threads: of all calls of a run, of a day, or of the day of a provider or a scope.
 //!
 //! Reads no clock; the owner passes the day. The lock is never held while other code is called.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::types::{Class, Day, Failure, NanoUsd, ProviderName, Spend};
+use crate::types::{Class, Day, Failure, NanoUsd, ProviderName, ScopeName, Spend};
 
-use super::budget::{Budget, CapReached, ReserveError};
+use super::budget::{Budget, CapReached, OversizedCall, ReserveError};
 
 /// What a budget applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum BudgetScope {
     Day,
     /// One provider, from midnight to midnight UTC.
     Provider(ProviderName),
+    /// One scope, from midnight to midnight UTC. Counts what this process spends.
+    Scope(ScopeName),
 }
 
 /// A shared budget.
@@ -61,14 +63,18 @@ impl SharedBudget {
         Arc::new(Self::new(BudgetScope::Run, cap, before, is_persisted))
     }
 
-    /// Creates the budget of a day, for all runs or for a provider.
+    /// Creates the budget of a day, for all runs, for a provider or for a scope.
     pub fn for_day(scope: BudgetScope, cap: NanoUsd) -> Arc<Self> {
         Arc::new(Self::new(scope, Some(cap), Spend::default(), false))
     }
 
     fn new(scope: BudgetScope, cap: Option<NanoUsd>, before: Spend, is_persisted: bool) -> Self {
+        let oversized_call = match &scope {
+            BudgetScope::Run | BudgetScope::Day | BudgetScope::Provider(_) => OversizedCall::ReachesCap,
+            BudgetScope::Scope(_) => OversizedCall::Rejected,
+        };
         let inner = Inner {
-            budget: Budget::new(cap, before),
+            budget: Budget::new(cap, before).with_oversized_call(oversized_call),
             day: Day::default(),
             by_provider: BTreeMap::new(),
             uncertain_calls: 0,
@@ -167,11 +173,7 @@ impl SharedBudget {
     pub fn cap_failure(&self) -> Option<Failure> {
         let BudgetStatus { cap, spent, cap_reached, .. } = self.status();
         let (cap, cap_reached) = cap.zip(cap_reached)?;
-        let cap_name = match &self.scope {
-            BudgetScope::Run => "the run's cap".to_owned(),
-            BudgetScope::Day => "the day's cap (UTC)".to_owned(),
-            BudgetScope::Provider(provider) => format!("the day's cap (UTC) of provider {provider}"),
-        };
+        let cap_name = self.cap_name();
         let left = cap.saturating_sub(spent.total());
         let excess = spent.total().saturating_sub(cap);
         // The rounded total would look equal to the cap.
@@ -182,6 +184,26 @@ impl SharedBudget {
         };
         let message = format!("{cap_name} of {cap} is reached: {detail}");
         Some(Failure::new(Class::Budget, message))
+    }
+
+    /// Returns the failure of a call that costs more than what is left.
+    pub fn oversized_failure(&self, estimate: NanoUsd) -> Failure {
+        let BudgetStatus { cap, spent, .. } = self.status();
+        let cap = cap.unwrap_or_default();
+        let left = cap.saturating_sub(spent.total());
+        let cap_name = self.cap_name();
+        let detail = format!("{left} is left, and the call is likely to cost {estimate}");
+        let message = format!("{cap_name} of {cap} does not admit the call: {detail}");
+        Failure::new(Class::Budget, message)
+    }
+
+    fn cap_name(&self) -> String {
+        match &self.scope {
+            BudgetScope::Run => "the run's cap".to_owned(),
+            BudgetScope::Day => "the day's cap (UTC)".to_owned(),
+            BudgetScope::Provider(provider) => format!("the day's cap (UTC) of provider {provider}"),
+            BudgetScope::Scope(scope) => format!("the day's cap (UTC) of scope {scope}"),
+        }
     }
 
     /// A panic while the lock was held leaves no broken invariants, only numbers, so a poisoned lock is
@@ -242,5 +264,16 @@ mod tests {
         budget.reserve(NanoUsd(20_000_000)).unwrap_err();
         let message = "the run's cap of $1.00 is reached: $0.010000 is left, and the next call is likely to cost $0.020000";
         assert_eq!(budget.cap_failure().unwrap(), Failure::new(Class::Budget, message));
+        let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(1_000_000_000));
+        // Other calls of the scope may be cheaper.
+        assert_eq!(of_scope.reserve(NanoUsd(2_000_000_000)), Err(ReserveError::Oversized));
+        assert_eq!(of_scope.cap_failure(), None);
+        let message = "the day's cap (UTC) of scope team-a of $1.00 does not admit the call: $1.00 is left, and the call is likely to cost $2.00";
+        let failure = of_scope.oversized_failure(NanoUsd(2_000_000_000));
+        assert_eq!(failure, Failure::new(Class::Budget, message));
+        of_scope.reserve(NanoUsd(900_000_000)).unwrap();
+        of_scope.settle(NanoUsd(900_000_000), &"a".into(), cost(1_000_000_001), false);
+        let message = of_scope.cap_failure().unwrap().message;
+        assert!(message.starts_with("the day's cap (UTC) of scope team-a of $1.00 is reached"), "{message}");
     }
 }

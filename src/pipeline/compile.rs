@@ -93,6 +93,15 @@ impl<'s, 'c, 'd> StepCompiler<'s, 'c, 'd> {
         self.template(&["prompt"], prompt)
     }
 
+    /// Compiles the template of the text whose embedding is the answer.
+    pub(super) fn embed(&mut self, text: &str) -> TextTemplate {
+        if text.trim().is_empty() {
+            let help = "add embed = \"{{ item.FIELD }}\"";
+            self.compiler.diagnostics.push_at_step(self.step, &["embed"], "`embed` is empty", help);
+        }
+        self.template(&["embed"], text)
+    }
+
     pub(super) fn template(&mut self, keys: &[&str], text: &str) -> TextTemplate {
         TextTemplate::new(&self.compile(keys, text, false), text)
     }

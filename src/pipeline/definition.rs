@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::diagnostics::Diagnostics;
-use crate::types::{Fingerprint, Origin, ResponseFormat, RouteName, StepName};
+use crate::types::{EmbeddingOptions, Fingerprint, Origin, ResponseFormat, RouteName, StepName};
 
 use super::answer_settings::AnswerSettings;
 use super::attach::AttachmentSources;
@@ -19,6 +19,9 @@ use super::schema::Schema;
 use super::shared_prefix::StepPrefix;
 use super::template::Templates;
 use super::validate::AnswerValidator;
+
+/// How many items in flight fill a joined request for embeddings well. More would need more memory and save little.
+const EMBEDDINGS_PER_CALL: usize = 50;
 
 /// A pipeline: the steps to run for each item.
 #[derive(Debug)]
@@ -113,6 +116,12 @@ impl Pipeline {
         is_unconditional.then(|| self.steps().len() as u64)
     }
 
+    /// Returns how many items should be in flight for each call: more than one if all steps embed, because requests
+    /// for embeddings are joined.
+    pub(crate) fn items_per_call(&self) -> usize {
+        if self.steps.iter().all(|step| step.embedding.is_some()) { EMBEDDINGS_PER_CALL } else { 1 }
+    }
+
     /// Returns how many requests an item can have at once: the size of the largest set of steps that do not need
     /// each other, directly or through other steps.
     pub(crate) fn max_parallel_steps(&self) -> usize {
@@ -176,6 +185,8 @@ pub struct Step {
     pub temperature: Option<f64>,
     /// The other settings that shape its answer.
     pub settings: AnswerSettings,
+    /// The options of its requests for embeddings; `None` if it asks for an answer.
+    pub embedding: Option<EmbeddingOptions>,
     /// Longest rendered prompt, in bytes, including the system prompt.
     pub(crate) max_prompt_bytes: usize,
     pub(super) validator: AnswerValidator,

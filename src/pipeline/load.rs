@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, nearest};
 use crate::provider::{find_secrets, guess_secrets};
-use crate::types::{CacheTtl, Fingerprint, ResponseFormat, RouteName, StepName};
+use crate::types::{CacheTtl, EmbeddingOptions, Fingerprint, ResponseFormat, RouteName, StepName};
 
 use super::Defaults;
 use super::answer_settings::AnswerSettings;
@@ -17,6 +17,7 @@ use super::attach::AttachmentSources;
 use super::choice::Choices;
 use super::compile::{Compiler, StepCompiler};
 use super::definition::{Pipeline, Step};
+use super::embed::{self, embedding_step};
 use super::graph::Graph;
 use super::protected::{FileUse, ProtectedFiles};
 use super::raw::{RawPipeline, RawStep};
@@ -128,7 +129,10 @@ impl Loader<'_> {
         let mut needs = Vec::with_capacity(raw.step.len());
         for (index, raw) in raw.step.iter().enumerate() {
             let mut compiler = StepCompiler::new(&mut compiler, index);
-            let prompt = compiler.prompt(raw);
+            let prompt = match &raw.embed {
+                Some(embed) => compiler.embed(embed),
+                None => compiler.prompt(raw),
+            };
             let system = raw.system.as_deref().map(|system| compiler.template(&["system"], system));
             let condition = raw.when.as_deref().map(|when| compiler.condition(when));
             let compile_attachment = |(number, source): (usize, &String)| {
@@ -137,6 +141,15 @@ impl Loader<'_> {
             let attachments = raw.attach.iter().enumerate().map(compile_attachment).collect();
             compiler.explicit_needs(&raw.needs);
             needs.push(compiler.into_needs());
+            if raw.embed.is_some() {
+                steps.push(embedding_step(
+                    raw,
+                    &defaults,
+                    (names[index].clone(), routes[index].clone()),
+                    (prompt, condition),
+                ));
+                continue;
+            }
             let settings = AnswerSettings::of(raw, &defaults);
             steps.push(Step {
                 name: names[index].clone(),
@@ -151,6 +164,7 @@ impl Loader<'_> {
                 max_tokens: raw.max_tokens.or(defaults.max_tokens).map(Into::into),
                 temperature: raw.temperature.or(defaults.temperature).map(super::Temperature::get),
                 settings,
+                embedding: None,
                 max_prompt_bytes: defaults.max_prompt_bytes(),
                 validator: validators[index].clone(),
                 prompt,
@@ -162,8 +176,8 @@ impl Loader<'_> {
         }
         for (step, raw) in steps.iter_mut().zip(&raw.step) {
             let prompt_cache = raw.prompt_cache.or(defaults.prompt_cache).unwrap_or_default();
-            step.shared_prefix =
-                prompt_cache.first_ttl().and_then(|ttl| shared_prefix(step, &templates, ttl));
+            let ttl = prompt_cache.first_ttl().filter(|_| step.embedding.is_none());
+            step.shared_prefix = ttl.and_then(|ttl| shared_prefix(step, &templates, ttl));
         }
         let graph = self.graph(needs, &names);
         let attach_templates = raw.step.iter().flat_map(|step| &step.attach);
@@ -186,6 +200,18 @@ impl Loader<'_> {
     }
 
     fn validator(&mut self, index: usize, step: &RawStep) -> AnswerValidator {
+        if step.embed.is_some() {
+            embed::refuse_other_keys(index, step, &mut self.diagnostics);
+            return AnswerValidator::Embedding(EmbeddingOptions::new(step.dimensions));
+        }
+        if step.dimensions.is_some() {
+            self.diagnostics.push_at_step(
+                index,
+                &["dimensions"],
+                "`dimensions` belongs to a step with `embed`",
+                "write `embed` instead of `prompt`, or remove `dimensions`",
+            );
+        }
         if step.choice.is_some() && step.schema.is_some() {
             self.diagnostics.push_at_step(
                 index,

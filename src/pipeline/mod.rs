@@ -12,6 +12,7 @@ mod choice;
 mod compile;
 pub(crate) mod defaults;
 pub(crate) mod definition;
+mod embed;
 mod extract_json;
 mod filters;
 mod graph;

@@ -34,6 +34,8 @@ pub(super) struct RawInput {
 pub(super) struct RawStep {
     pub(super) name: Option<String>,
     pub(super) prompt: Option<String>,
+    pub(super) embed: Option<String>,
+    pub(super) dimensions: Option<NonZeroU32>,
     pub(super) system: Option<String>,
     pub(super) route: Option<RouteName>,
     pub(super) choice: Option<Vec<String>>,

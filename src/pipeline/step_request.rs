@@ -92,6 +92,20 @@ impl Pipeline {
                 rendered.map(Arc::from).map_err(|error| to_error(key, error))
             }
         };
+        if let Some(options) = step.embedding {
+            let text = render("embed", &step.prompt, step.max_prompt_bytes)?;
+            if text.trim().is_empty() {
+                let message = "it is empty, and no provider makes an embedding of an empty text";
+                return Err(to_error("embed", RenderError::Failed(message.to_owned())));
+            }
+            return Ok(StepDecision::Request(StepRequest {
+                step: index,
+                prompt: Arc::new(Prompt::embeddings([text], options)),
+                route: step.route.clone(),
+                deadline: step.deadline,
+                attachments: Vec::new(),
+            }));
+        }
         let text: Arc<str> = render("prompt", &step.prompt, step.max_prompt_bytes)?;
         let system = match &step.system {
             Some(system) => {

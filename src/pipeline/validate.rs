@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::terminal_text::is_blank;
-use crate::types::ResponseFormat;
+use crate::types::{EmbeddingOptions, ResponseFormat};
 
 use super::choice::{self, Choices};
 use super::extract_json;
@@ -13,6 +13,9 @@ use super::schema::{MAX_QUICK_BYTES, Schema};
 
 /// Longest plain text that is validated on an actor's thread. It is only trimmed and copied.
 const MAX_QUICK_TEXT_BYTES: usize = 1 << 20;
+
+/// Longest list of numbers that is validated on an actor's thread: more than 3,072 numbers need.
+const MAX_QUICK_EMBEDDING_BYTES: usize = 64 << 10;
 
 /// The answer format of a step.
 #[derive(Debug, Clone)]
@@ -23,13 +26,15 @@ pub(super) enum AnswerValidator {
     Choice(Choices),
     /// JSON that matches this schema.
     Json(Schema),
+    /// The vector of an embedding, with the required number of dimensions.
+    Embedding(EmbeddingOptions),
 }
 
 impl AnswerValidator {
     /// Returns the response format for the provider.
     pub(super) fn response_format(&self) -> ResponseFormat {
         match self {
-            Self::Text => ResponseFormat::Text,
+            Self::Text | Self::Embedding(_) => ResponseFormat::Text,
             Self::Choice(choices) => ResponseFormat::Choice(choices.choices().clone()),
             Self::Json(schema) => ResponseFormat::Json(schema.value().clone()),
         }
@@ -45,6 +50,7 @@ impl AnswerValidator {
             Self::Text => Ok(text.trim().into()),
             Self::Choice(choices) => choices.find_choice(text).map(Value::from),
             Self::Json(schema) => validate_json(schema, extract_json::extract(text)?),
+            Self::Embedding(options) => validate_embedding(*options, text),
         }
     }
 
@@ -55,6 +61,7 @@ impl AnswerValidator {
             // A longer response is refused without parsing.
             Self::Choice(_) => text.len() <= MAX_QUICK_BYTES || text.len() > choice::MAX_ANSWER_BYTES,
             Self::Json(schema) => schema.is_quick(text.len()),
+            Self::Embedding(_) => text.len() <= MAX_QUICK_EMBEDDING_BYTES,
         }
     }
 
@@ -64,7 +71,28 @@ impl AnswerValidator {
             Self::Text => "Answer in plain text.",
             Self::Choice(_) => "Answer with exactly one of the choices and nothing else.",
             Self::Json(_) => "Answer with the corrected JSON and nothing else.",
+            // A step with `embed` has no validation retries.
+            Self::Embedding(_) => "",
         }
+    }
+}
+
+/// Accepts a list of finite numbers of the required length.
+fn validate_embedding(options: EmbeddingOptions, text: &str) -> Result<Value, String> {
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("it is not a list of numbers: {error}"))?;
+    let Some(numbers) = value.as_array().filter(|numbers| !numbers.is_empty()) else {
+        return Err("it is not a list of numbers".to_owned());
+    };
+    let is_finite = |number: &Value| number.as_f64().is_some_and(f64::is_finite);
+    if let Some(index) = numbers.iter().position(|number| !is_finite(number)) {
+        return Err(format!("number {} of the vector is not a finite number", index + 1));
+    }
+    match options.dimensions {
+        Some(dimensions) if dimensions.get() as usize != numbers.len() => {
+            Err(format!("it has {} dimensions instead of {dimensions}", numbers.len()))
+        }
+        Some(_) | None => Ok(value),
     }
 }
 
@@ -88,6 +116,8 @@ fn validate_json(schema: &Schema, mut value: Value) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use serde_json::json;
 
     use super::*;
@@ -118,6 +148,19 @@ mod tests {
         assert!(choice.is_quick(&"\n".repeat(15 << 20)), "it is refused without parsing");
         assert!(AnswerValidator::Text.is_quick(&"\n".repeat(MAX_QUICK_TEXT_BYTES)));
         assert!(!AnswerValidator::Text.is_quick(&"\n".repeat(MAX_QUICK_TEXT_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_vector_is_a_list_of_finite_numbers_of_the_required_length() {
+        let of = |dimensions| AnswerValidator::Embedding(EmbeddingOptions::new(NonZeroU32::new(dimensions)));
+        assert_eq!(of(0).validate("[0.1,-2,3e-8]").unwrap().as_array().unwrap().len(), 3);
+        assert_eq!(of(2).validate("[0.1,0.25]").map(|value| value.to_string()), Ok("[0.1,0.25]".to_owned()));
+        assert_eq!(of(3).validate("[0.1,0.25]"), Err("it has 2 dimensions instead of 3".to_owned()));
+        for text in ["[]", "{}", "0.5", "[null]", "[\"1\"]", "[[1]]", "", "[1e999]"] {
+            assert!(of(0).validate(text).is_err(), "{text}");
+        }
+        assert!(of(0).is_quick(&"1".repeat(MAX_QUICK_EMBEDDING_BYTES)));
+        assert!(!of(0).is_quick(&"1".repeat(MAX_QUICK_EMBEDDING_BYTES + 1)));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Provider {
                 NextCall::Ready(call) => {
                     chaos::point("provider.dispatch");
                     let is_probe = call.permit.is_probe();
-                    dispatch(&self.state, *call);
+                    dispatch(&self.state, call);
                     // Until the probe ends, the router prefers other targets for all other requests.
                     if is_probe {
                         self.report_health(ctx);

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::supervisor::Responder;
-use crate::types::{ModelName, Priority, Prompt, RequestContext, RunId};
+use crate::types::{ModelName, Priority, Prompt, RequestContext, RunId, ScopeName};
 
 use super::admission::decision::NextCall;
 use super::admission::queue::{Queue, QueueKey};
@@ -44,7 +44,9 @@ impl QueueBench {
     pub fn cycle(&mut self) -> Option<usize> {
         self.push();
         let (ticket, _) = self.queue.next(|_| true)?;
-        self.queue.take(ticket)
+        let (call, turn) = self.queue.take(ticket)?;
+        self.queue.finish(&turn, 1);
+        Some(call)
     }
 
     fn push(&mut self) {
@@ -96,7 +98,7 @@ impl AdmissionBench {
     }
 
     fn submit(&mut self) {
-        let QueueKey { model, priority, run, rank: _ } = self.source.next();
+        let QueueKey { model, priority, run, .. } = self.source.next();
         let now = Instant::now();
         let context = RequestContext { run, ..RequestContext::default() };
         let call = Call {
@@ -111,6 +113,7 @@ impl AdmissionBench {
             dispatch_signal: None,
             stream: None,
             budget: None,
+            scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline: now + Duration::from_hours(24),
         };
@@ -141,6 +144,6 @@ impl CallSource {
         let run = self.runs[self.created % self.runs.len()];
         let model = self.models[self.created % self.models.len()].clone();
         self.created += 1;
-        QueueKey { model, priority: Priority::Batch, run, rank: 0 }
+        QueueKey { model, priority: Priority::Batch, scope: ScopeName::default(), run, rank: 0, tokens: 1 }
     }
 }

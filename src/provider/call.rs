@@ -42,6 +42,8 @@ pub struct Call {
     pub dispatch_signal: Option<Arc<DispatchSignal>>,
     /// The budget of the run; `None` if spending is not counted for a run.
     pub budget: Option<Arc<SharedBudget>>,
+    /// The budget of the scope's day; `None` if the scope has none.
+    pub scope_budget: Option<Arc<SharedBudget>>,
     /// The memory allowance that the response takes from; empty for that of the process.
     pub memory: HeldMemory,
     /// Where the answer is streamed to; `None` if only the whole answer counts.
@@ -51,13 +53,15 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns the key by which the call is queued.
-    pub(super) fn queue_key(&self) -> QueueKey {
+    /// Returns the key by which the call is queued. `tokens` is what it is expected to use.
+    pub(super) fn queue_key(&self, tokens: u64) -> QueueKey {
         QueueKey {
             model: self.model.clone(),
             priority: self.priority,
+            scope: self.context.scope.clone(),
             run: self.context.run,
             rank: self.context.rank,
+            tokens,
         }
     }
 }

@@ -34,7 +34,7 @@ mod state;
 mod target;
 
 pub use admission::estimate::prompt_tokens;
-pub use admission::queued_call::{CallReceiver, CallResponder};
+pub use admission::queued_call::{CallReceiver, CallReply, CallResponder};
 pub use answer_stream::{AnswerReader, AnswerStream, AnswerWriter, WriteError};
 pub use call::{Call, CallResult, DispatchSignal, Dispatched, HealthChanged, Rejection, TargetHealth};
 pub use dispatch::base_url::{AddressError, advise_base_url, parse_base_url};

@@ -19,7 +19,8 @@ use crate::chaos;
 use crate::guard::{BreakerState, ReductionCause, SharedBudget};
 use crate::supervisor::Slot;
 use crate::types::{
-    AttemptCounts, Class, Failure, KeyLabel, ModelName, Parameter, ProviderName, StepName, TargetName,
+    AttemptCounts, Class, EmbeddingLimits, Failure, KeyLabel, ModelName, Parameter, ProviderName, StepName,
+    TargetName,
 };
 use crate::wire::{RateLimitHeaders, UnsupportedParameters};
 
@@ -111,6 +112,7 @@ impl State {
         let mut scheduler = Scheduler::new(&settings, keys.map_err(transport::Error::Key)?, now);
         let slot = Slot::default();
         let is_simulated = settings.is_simulated();
+        let inbox = Inbox::new(settings.queue.get());
         scheduler.budgets = Budgets::new(name.clone(), is_simulated, budgets);
         Ok(Arc::new(Self {
             name,
@@ -119,7 +121,7 @@ impl State {
             settings,
             clients,
             slot,
-            inbox: Inbox::default(),
+            inbox,
             header_latency: HeaderLatency::default(),
             scheduler: Mutex::new(scheduler),
             key_file_reader: Arc::new(Semaphore::new(1)),
@@ -140,6 +142,11 @@ impl State {
     /// Returns the slot with the address of the running actor.
     pub fn slot(&self) -> &Slot<Provider> {
         &self.slot
+    }
+
+    /// Returns how much one joined request for embeddings may contain; `None` if its format has no embeddings.
+    pub fn embedding_limits(&self) -> Option<EmbeddingLimits> {
+        self.settings.format.embedding_limits(&self.base_url)
     }
 
     /// Returns how many tokens the beginning of a prompt needs to be cached for this model; `None` if it is unknown.
@@ -173,7 +180,7 @@ impl State {
     /// whether its key is at fault.
     pub(super) fn release_grant(
         self: &Arc<Self>,
-        grant: &mut Option<Grant>,
+        grant: &mut Option<Box<Grant>>,
         outcome: Option<&CallOutcome<'_>>,
         now: Instant,
     ) -> KeyFault {

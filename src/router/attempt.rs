@@ -30,7 +30,7 @@ pub(super) fn record_reply(
     } = call;
     let (usage, outcome) = match &result {
         Ok(completion) => (completion.usage, Outcome::Answered),
-        Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone())),
+        Err(failure) => (failure.usage.as_deref().copied(), Outcome::Failed(failure.clone().into())),
     };
     let base = new_attempt(target, Some(key.label().clone()), waited, outcome);
     (
@@ -59,7 +59,7 @@ pub(super) fn record_superseded(target: &TargetName, hedge: bool, call: AbortedC
 pub(super) fn record_timed_out(target: &TargetName, hedge: bool, call: AbortedCall) -> (Attempt, Failure) {
     let failure =
         Failure::new(Class::Deadline, "no response was received before the deadline").maybe_charged();
-    (record_aborted(target, hedge, call, Outcome::Failed(failure.clone())), failure)
+    (record_aborted(target, hedge, call, Outcome::Failed(failure.clone().into())), failure)
 }
 
 /// Returns the entry of a call that was aborted because the caller stops.
@@ -69,7 +69,7 @@ pub(super) fn record_stopped(
     call: AbortedCall,
     failure: &Failure,
 ) -> Attempt {
-    record_aborted(target, hedge, call, Outcome::Failed(failure.clone()))
+    record_aborted(target, hedge, call, Outcome::Failed(failure.clone().into()))
 }
 
 /// Returns the entry of a call that was sent and whose end is unknown.
@@ -80,7 +80,7 @@ fn record_aborted(target: &TargetName, hedge: bool, call: AbortedCall, outcome: 
 
 /// Returns the entry of a call that was lost in a panic before it was sent.
 pub(super) fn record_lost(target: &TargetName, hedge: bool, waited: Duration, failure: &Failure) -> Attempt {
-    Attempt { hedged: hedge, ..new_attempt(target, None, waited, Outcome::Lost(failure.clone())) }
+    Attempt { hedged: hedge, ..new_attempt(target, None, waited, Outcome::Lost(failure.clone().into())) }
 }
 
 /// Records a rejection. Repeated rejections by one target for the same reason are one entry, with the sum of their
@@ -112,6 +112,7 @@ fn new_attempt(target: &TargetName, key: Option<KeyLabel>, waited: Duration, out
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        counted_elsewhere: false,
         reasoning: None,
         outcome,
     }
@@ -152,7 +153,7 @@ mod tests {
         for _ in 0..10 {
             let rejection = Rejection::RetryBudgetExhausted { until: Instant::now() };
             record_rejection(&mut log, &target, &rejection, Duration::from_secs(1));
-            let failed = Outcome::Failed(Failure::new(Class::ServerError, "down"));
+            let failed = Outcome::Failed(Failure::new(Class::ServerError, "down").into());
             log.0.push(new_attempt(&other, Some("k".into()), Duration::ZERO, failed));
         }
         let rejections: Vec<_> = log.0.iter().filter(|attempt| attempt.target == target).collect();

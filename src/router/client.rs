@@ -40,7 +40,10 @@ use crate::types::{Class, Failure, RequestError, Response};
 use super::actor::{Router, StartRequest};
 use super::execution::{Execution, FirstCallEnd, RequestResult};
 use super::pending_call;
-use super::request::{Request, STOPPED_MESSAGE, STOPPING_MESSAGE, wait_for_stop};
+use super::request::{Request, STOPPED_MESSAGE, STOPPING_MESSAGE};
+use super::scope::{AdmissionRequest, ScopePermit, WhenLimited};
+use super::scope_queue::QueuePlace;
+use super::stop_signal::wait_for_stop;
 
 /// Maximum number of times that a request is sent if it is lost in the router or in transit. A request that is
 /// lost twice probably causes the panic.
@@ -65,55 +68,142 @@ struct PendingRequest {
 /// The request was lost with the router, or its execution panicked.
 struct RequestLost;
 
-/// Sends a request and returns its response. If a router is running, the request is sent before this function
-/// returns. A request that is lost is sent again.
+/// Sends a request and returns its response. If a router is running and the scope of the request has no limits, the
+/// request is sent before this function returns. A request that is lost is sent again.
 ///
 /// Every request comes this way. A prompt that no provider could accept fails here, without attempts; checking it in
-/// the router would delay the requests of others.
+/// the router would delay the requests of others. A request of a limited scope that [`admit_request`] has not admitted
+/// waits here until its scope admits it.
 pub fn send_request(
     router: &Slot<Router>,
     request: Request,
 ) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
     let refused = request.prompt.check().err().map(|failure| Box::new(RequestError::from(failure)));
-    let mut pending = if refused.is_none() { try_send(router, &request) } else { None };
+    let is_limited = request.limited_scope().is_some();
+    let pending = if refused.is_none() && !is_limited { try_send(router, &request) } else { None };
     let router = router.clone();
     async move {
         if let Some(error) = refused {
             return Err(error);
         }
-        let mut losses = 0;
-        while losses < MAX_SENDS {
-            if pending.is_none() {
-                pending = send_when_available(&router, &request).await;
-            }
-            let Some(sent) = pending.take() else { break };
-            // Caught here, so that the panic of one request does not end the task of its caller.
-            let result = AssertUnwindSafe(sent.complete(&router, &request)).catch_unwind().await;
-            match result.unwrap_or(Err(RequestLost)) {
-                Ok(Ok(response)) => return Ok(Response { resends: losses, ..response }),
-                Ok(Err(error)) => return Err(Box::new(RequestError { resends: losses, ..*error })),
-                // What the reader of a stream has begun to get must not be joined to another answer.
-                Err(RequestLost) if request.stream.as_ref().is_some_and(AnswerStream::is_committed) => {
-                    let failure = Failure::new(Class::Internal, "the request was lost while it was answered");
-                    let error = RequestError::from(failure.maybe_charged());
-                    return Err(Box::new(RequestError { resends: losses, ..error }));
-                }
-                Err(RequestLost) => losses += 1,
-            }
+        if is_limited {
+            // Boxed, so that requests of other scopes do not carry its size.
+            return Box::pin(send_when_admitted(&router, request)).await;
         }
-        // The router's slot is marked as retired shortly after its mailbox has closed.
-        if losses > 0 && router.shared().is_none() {
-            // Whether it timed out does not matter: `is_retired` decides below.
-            let _ = timeout(MAX_WAIT_FOR_ROUTER, router.retired()).await;
-        }
-        let failure = match losses {
-            _ if router.is_retired() => Failure::new(Class::Cancelled, STOPPING_MESSAGE),
-            0 => Failure::new(Class::Internal, "the router is not running"),
-            _ => Failure::new(Class::Internal, "the request was lost in the router or in transit"),
-        };
-        let failure = if losses > 0 { failure.maybe_charged() } else { failure };
-        Err(Box::new(RequestError { resends: losses, ..RequestError::from(failure) }))
+        complete_request(&router, &request, pending).await
     }
+}
+
+/// Sends a request of a limited scope when the scope admits it.
+async fn send_when_admitted(
+    router: &Slot<Router>,
+    mut request: Request,
+) -> Result<Response, Box<RequestError>> {
+    let permit = admit_request(router, &mut request, WaitBound::Deadline).await?;
+    let pending = try_send(router, &request);
+    let result = complete_request(router, &request, pending).await;
+    settle(permit, &result);
+    result
+}
+
+/// How long a request may wait for its scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitBound {
+    /// Not at all: it fails.
+    NoWait,
+    /// Until its deadline, in a queue with a bound.
+    Deadline,
+    /// Any time. For requests of runs, whose wait does not count and whose number is bounded.
+    Unbounded,
+    /// Any time, before the other requests of its run. For the probe of a hold, on which the others depend.
+    Probe,
+}
+
+/// Waits until the scope of a request admits it. Returns `None` at once if the scope has no limits. The permit is held
+/// until the request has ended.
+///
+/// # Errors
+/// If the scope does not admit it in time, a cap is reached, or the caller or the router stops.
+pub async fn admit_request(
+    router: &Slot<Router>,
+    request: &mut Request,
+    wait_bound: WaitBound,
+) -> Result<Option<ScopePermit>, Box<RequestError>> {
+    let Some(scope) = request.limited_scope() else { return Ok(None) };
+    let admission = AdmissionRequest {
+        priority: request.priority,
+        run: request.context.run,
+        tokens: scope.tokens_of(&request.prompt),
+        when_limited: match wait_bound {
+            WaitBound::NoWait => WhenLimited::Fail,
+            WaitBound::Deadline | WaitBound::Unbounded | WaitBound::Probe => WhenLimited::Wait,
+        },
+        place: match wait_bound {
+            WaitBound::Probe => QueuePlace::Front,
+            WaitBound::NoWait | WaitBound::Deadline | WaitBound::Unbounded => QueuePlace::Back,
+        },
+        deadline: match wait_bound {
+            WaitBound::NoWait | WaitBound::Deadline => Some(request.deadline),
+            WaitBound::Unbounded | WaitBound::Probe => None,
+        },
+        stop: request.stop.clone(),
+        budget: request.budget.clone(),
+    };
+    let admitted = tokio::select! {
+        biased;
+        admitted = scope.admit(admission) => admitted,
+        () = router.retired() => Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE)),
+    };
+    let permit = admitted.map_err(|failure| Box::new(RequestError::from(failure)))?;
+    request.is_admitted = true;
+    Ok(Some(permit))
+}
+
+/// Replaces the reserved tokens of a request that has ended by the used ones.
+pub fn settle(permit: Option<ScopePermit>, result: &Result<Response, Box<RequestError>>) {
+    if let Some(permit) = permit {
+        permit.settle(result);
+    }
+}
+
+/// Completes a request, and sends it again if it is lost. `pending` is `None` if no router was running.
+async fn complete_request(
+    router: &Slot<Router>,
+    request: &Request,
+    mut pending: Option<PendingRequest>,
+) -> Result<Response, Box<RequestError>> {
+    let mut losses = 0;
+    while losses < MAX_SENDS {
+        if pending.is_none() {
+            pending = send_when_available(router, request).await;
+        }
+        let Some(sent) = pending.take() else { break };
+        // Caught here, so that the panic of one request does not end the task of its caller.
+        let result = AssertUnwindSafe(sent.complete(router, request)).catch_unwind().await;
+        match result.unwrap_or(Err(RequestLost)) {
+            Ok(Ok(response)) => return Ok(Response { resends: losses, ..response }),
+            Ok(Err(error)) => return Err(Box::new(RequestError { resends: losses, ..*error })),
+            // What the reader of a stream has begun to get must not be joined to another answer.
+            Err(RequestLost) if request.stream.as_ref().is_some_and(AnswerStream::is_committed) => {
+                let failure = Failure::new(Class::Internal, "the request was lost while it was answered");
+                let error = RequestError::from(failure.maybe_charged());
+                return Err(Box::new(RequestError { resends: losses, ..error }));
+            }
+            Err(RequestLost) => losses += 1,
+        }
+    }
+    // The router's slot is marked as retired shortly after its mailbox has closed.
+    if losses > 0 && router.shared().is_none() {
+        // Whether it timed out does not matter: `is_retired` decides below.
+        let _ = timeout(MAX_WAIT_FOR_ROUTER, router.retired()).await;
+    }
+    let failure = match losses {
+        _ if router.is_retired() => Failure::new(Class::Cancelled, STOPPING_MESSAGE),
+        0 => Failure::new(Class::Internal, "the router is not running"),
+        _ => Failure::new(Class::Internal, "the request was lost in the router or in transit"),
+    };
+    let failure = if losses > 0 { failure.maybe_charged() } else { failure };
+    Err(Box::new(RequestError { resends: losses, ..RequestError::from(failure) }))
 }
 
 impl PendingRequest {

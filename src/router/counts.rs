@@ -79,6 +79,7 @@ mod tests {
             uncertain_cost: crate::types::NanoUsd(0),
             forced: false,
             hedged: false,
+            counted_elsewhere: false,
             cache_savings: None,
             reasoning: None,
             outcome,
@@ -88,13 +89,13 @@ mod tests {
     #[test]
     fn a_sent_call_is_counted_once_by_its_outcome() {
         let counts = CallCounts::default();
-        let failed = |class| Outcome::Failed(Failure::new(class, "no"));
+        let failed = |class| Outcome::Failed(Failure::new(class, "no").into());
         for outcome in [Outcome::Answered, failed(Class::RateLimit), failed(Class::Timeout)] {
             counts.count(&attempt(Some("k"), outcome));
         }
         counts.count(&attempt(Some("k"), Outcome::Superseded));
         // A lost call and a rejected call were not sent.
-        counts.count(&attempt(None, Outcome::Lost(Failure::new(Class::NetworkError, "no"))));
+        counts.count(&attempt(None, Outcome::Lost(Failure::new(Class::NetworkError, "no").into())));
         counts.count(&attempt(None, Outcome::Refused("its breaker is open".into())));
         let ended = counts.snapshot();
         assert_eq!(ended, CallsEnded { answered: 1, failed: 1, throttled: 1, superseded: 1 });

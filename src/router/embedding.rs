@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{
-    AttemptLog, EmbeddingOptions, NanoUsd, Priority, Prompt, Response, RouteName, TargetName, Usage,
+    AttemptLog, EmbeddingOptions, NanoUsd, Priority, Prompt, Response, RouteName, ScopeName, TargetName,
+    Usage,
 };
 
 use super::request::Request;
@@ -40,6 +41,12 @@ impl EmbeddingRequest {
     #[must_use]
     pub fn with_priority(self, priority: Priority) -> Self {
         Self { request: self.request.with_priority(priority) }
+    }
+
+    /// Sets the scope, as [`Request::with_scope`] does.
+    #[must_use]
+    pub fn with_scope(self, scope: impl Into<ScopeName>) -> Self {
+        Self { request: self.request.with_scope(scope) }
     }
 
     /// Sets the deadline, from now. One of more than 30 years is 30 years.
@@ -114,8 +121,10 @@ mod tests {
             .with_dimensions(256)
             .with_priority(Priority::Batch)
             .with_user("user-1")
+            .with_scope("team-a")
             .with_deadline(Duration::from_secs(7));
-        let Request { prompt, route, priority, deadline, .. } = Request::from(request);
+        let Request { prompt, route, priority, deadline, context, .. } = Request::from(request);
+        assert_eq!(context.scope.as_str(), "team-a");
         let options = EmbeddingOptions::new(NonZeroU32::new(256));
         assert_eq!(*prompt, Prompt::embeddings(["low tide", "high tide"], options).with_user("user-1"));
         assert_eq!((route.as_str(), priority), ("search", Priority::Batch));

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::chaos;
 use crate::provider::{AnswerWriter, Call, CallReceiver, DispatchSignal, KeyId, Rejection, State};
 use crate::types::{
-    Attempt, AttemptLog, Class, Completion, FailedAttempt, Failure, NanoUsd, RequestContext, RequestError,
-    Response, RetryAction, Scope, TargetName,
+    Attempt, AttemptLog, Class, Completion, FailedAttempt, Failure, FailureScope, NanoUsd, RequestContext,
+    RequestError, Response, RetryAction, TargetName,
 };
 
 use super::attempt;
@@ -25,9 +25,10 @@ use super::hedge::{HedgeAfter, HedgeLimiter};
 use super::other_requests::OtherRequests;
 use super::outage;
 use super::pending_call::{CallEnd, CallMeta, PendingCall};
-use super::request::{Request, STOPPED_MESSAGE, StopSignal, wait_for_stop};
+use super::request::{Request, STOPPED_MESSAGE};
 use super::retry_plan::{self, Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};
 use super::settings::RetrySettings;
+use super::stop_signal::{StopSignal, wait_for_stop};
 use super::target::TargetHandle;
 
 /// Maximum number of calls of one request that are lost in panics of a provider's actor. The next loss counts as a
@@ -81,10 +82,6 @@ enum FirstCall {
 }
 
 /// How the first call, which the caller awaited, ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved once and not stored; a box would cost an allocation per request"
-)]
 pub(super) enum FirstCallEnd {
     /// It has ended.
     Ended(CallEnd),
@@ -233,10 +230,10 @@ impl Execution {
         }
     }
 
-    /// Waits until that instant. Fails as soon as the budget of the request is exhausted or the caller stops.
+    /// Waits until that instant. Fails as soon as a budget of the request is exhausted or the caller stops.
     async fn wait_until(&mut self, until: Instant) -> Result<(), Failure> {
         while Instant::now() < until {
-            if let Some(failure) = self.request.budget.as_ref().and_then(|budget| budget.cap_failure()) {
+            if let Some(failure) = self.request.cap_failure() {
                 return Err(failure);
             }
             // The stop deadline bounds the sum of many short waits, such as those for a provider that is down.
@@ -353,6 +350,7 @@ impl Execution {
             excluded_keys: self.refused_keys_of(target),
             dispatch_signal: Some(Arc::new(DispatchSignal::new())),
             budget: self.request.budget.clone(),
+            scope_budget: self.request.scope_limits.as_ref().and_then(|scope| scope.budget().cloned()),
             memory: self.request.memory.clone(),
             stream: self.request.stream.as_ref().and_then(|stream| stream.writer(name.clone())),
             deadline: self.request.deadline,
@@ -376,7 +374,7 @@ impl Execution {
                 let is_probe = call.is_probe;
                 let key = call.key.clone();
                 let number = call.number;
-                let (attempt, result) = attempt::record_reply(name, meta.hedge, call);
+                let (attempt, result) = attempt::record_reply(name, meta.hedge, *call);
                 log_attempt(&self.request, &mut self.attempts, attempt);
                 match result {
                     Ok(completion) => {
@@ -388,7 +386,7 @@ impl Execution {
                         self.other_requests.record_failure(meta.target, &self.targets);
                         self.failed_attempts.push(FailedAttempt { target: name.clone(), number });
                         if failure.class == Class::RateLimit && self.is_limited_by_itself(meta.target) {
-                            failure.scope = Scope::Target;
+                            failure.scope = FailureScope::Target;
                         }
                         let mut has_other_key = false;
                         if failure.allows_another_key() {

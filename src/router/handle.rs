@@ -1,28 +1,34 @@
 //! The handle to the router for callers outside of runs.
 //!
 //! A handle survives restarts of the router. All clones together have a bounded number of pending requests. At the
-//! bound, [`RouterHandle::send`] waits, and the [`Recipient`] for actors rejects requests: a mailbox would take
-//! any number of them.
+//! bound, [`RouterHandle::send`] waits. [`RouterHandle::try_send`] and the [`Recipient`] for actors reject requests: a
+//! mailbox would take any number of them. Requests that wait for the limits of their scope are not pending yet: the
+//! queue of the scope bounds them, so that one scope does not use up the bound of all.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::prelude::*;
+use futures_util::future::Either;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::provider::AnswerStream;
 use crate::supervisor::{Deferred, Slot, Supervisor};
 use crate::types::{Class, Failure, RequestError, Response};
 
 use super::actor::Router;
-use super::client::send_request;
+use super::client::{WaitBound, admit_request, settle};
+use super::completion_interval::CompletionInterval;
 use super::embedding::{EmbeddingRequest, Embeddings};
-use super::request::{Request, StreamMode, wait_for_stop};
+use super::embedding_batch::EmbeddingBatcher;
+use super::request::{Request, StreamMode};
 use super::response_stream::ResponseStream;
+use super::scope::Scopes;
+use super::stop_signal::wait_for_stop;
 
 /// Maximum number of pending requests of all clones of a handle together.
 const MAX_PENDING_REQUESTS: usize = 4096;
@@ -72,6 +78,18 @@ struct Sender {
     runtime: Runtime,
     arbiter: ArbiterHandle,
     pending: Arc<Semaphore>,
+    embeddings: Arc<EmbeddingBatcher>,
+    scopes: Arc<Scopes>,
+    completions: CompletionInterval,
+}
+
+/// What happens to a request while [`MAX_PENDING_REQUESTS`] are pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    /// It waits, until its deadline.
+    Wait,
+    /// It fails at once.
+    Fail,
 }
 
 impl RouterHandle {
@@ -86,27 +104,87 @@ impl RouterHandle {
         arbiter: ArbiterHandle,
     ) -> Self {
         let pending = Arc::new(Semaphore::new(MAX_PENDING_REQUESTS));
-        let sender = Sender { router, supervisor, draining, runtime, arbiter, pending };
+        let embeddings = EmbeddingBatcher::new([]);
+        let scopes = Arc::default();
+        let completions = CompletionInterval::new(Instant::now());
+        let sender = Sender {
+            router,
+            supervisor,
+            draining,
+            runtime,
+            arbiter,
+            pending,
+            embeddings,
+            scopes,
+            completions,
+        };
         Self { sender: Arc::new(sender), intake: Arc::default() }
+    }
+
+    /// Joins requests for embeddings with `embeddings`. Without it, each is sent alone. It has no effect on a handle
+    /// that was cloned.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_embedding_batcher(mut self, embeddings: Arc<EmbeddingBatcher>) -> Self {
+        if let Some(sender) = Arc::get_mut(&mut self.sender) {
+            sender.embeddings = embeddings;
+        }
+        self
+    }
+
+    /// Sets the limits and budgets of the scopes of requests. It has no effect on a handle that was cloned.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_scopes(mut self, scopes: Arc<Scopes>) -> Self {
+        if let Some(sender) = Arc::get_mut(&mut self.sender) {
+            sender.scopes = scopes;
+        }
+        self
     }
 
     /// Sends a request and returns its response. While too many requests are pending, it waits, until the deadline
     /// of the request. A request that is lost in a panic is sent once more; the response counts these resends. If
     /// this future is dropped, the request is cancelled.
     ///
+    /// If the [scope](Request::with_scope) of the request is at its limits, the request waits in the queue of the scope. It
+    /// fails at once with [`Class::RateLimit`] if that queue is full or the expected wait exceeds the deadline.
+    ///
     /// # Errors
     /// The failure that ended the request, with every attempt.
     pub async fn send(&self, request: Request) -> Result<Response, Box<RequestError>> {
+        self.send_or(request, WaitBound::Deadline, WhenFull::Wait).await
+    }
+
+    /// Sends a request as [`send`](Self::send) does, but does not wait before it is sent. While too many requests are
+    /// pending, it fails at once with [`Class::Overloaded`]. If the [scope](Request::with_scope) of the request does not
+    /// admit it at once, it fails with [`Class::RateLimit`]. `retry_after` of the failure is the expected wait.
+    ///
+    /// # Errors
+    /// The failure that ended the request, with every attempt.
+    pub async fn try_send(&self, request: Request) -> Result<Response, Box<RequestError>> {
+        self.send_or(request, WaitBound::NoWait, WhenFull::Fail).await
+    }
+
+    async fn send_or(
+        &self,
+        request: Request,
+        wait_for_scope: WaitBound,
+        when_full: WhenFull,
+    ) -> Result<Response, Box<RequestError>> {
         let sender = &self.sender;
         if sender.is_stopped() {
             return Err(Box::new(stopped().into()));
         }
+        let request = sender.with_scope_limits(request);
         // The request runs on the router's runtime, because the caller's may have no timers or poll seldom. The
         // task ends when the caller drops this future.
         let mut task = JoinSet::new();
-        match sender.pending.clone().try_acquire_owned() {
-            Ok(permit) => drop(task.spawn_on(sender.send_now(request, permit), &sender.runtime)),
-            Err(_) => drop(task.spawn_on(sender.clone().send_when_possible(request), &sender.runtime)),
+        match sender.try_acquire(&request) {
+            Some(permit) => drop(task.spawn_on(sender.send_now(request, permit), &sender.runtime)),
+            None => {
+                let sending = sender.clone().send_when_possible(request, wait_for_scope, when_full);
+                drop(task.spawn_on(sending, &sender.runtime));
+            }
         }
         let result = task.join_next().await.and_then(Result::ok);
         let result = result.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
@@ -114,6 +192,10 @@ impl RouterHandle {
     }
 
     /// Sends a request for embeddings and returns its vectors, as [`send`](Self::send) does.
+    ///
+    /// Requests with few inputs that arrive within 20 ms are joined into one call, if they have the same route, options,
+    /// user and priority. Each gets its own vectors and its part of the tokens and the cost. If the provider refuses a
+    /// joined call because of its contents, it is divided, so that only the request with the invalid input fails.
     ///
     /// # Errors
     /// The failure that ended the request, with every attempt.
@@ -127,15 +209,19 @@ impl RouterHandle {
         let sender = &self.sender;
         let (writer, reader) = AnswerStream::new(request.stream_mode == StreamMode::Live);
         request.stream = Some(writer);
+        let request = sender.with_scope_limits(request);
         let mut task = JoinSet::new();
         let sending = sender.clone();
         let is_stopped = sender.is_stopped();
-        let permit = sender.pending.clone().try_acquire_owned();
+        let permit = sender.try_acquire(&request);
         let answering = async move {
             let result = match permit {
                 _ if is_stopped => Err(Box::new(stopped().into())),
-                Ok(permit) => sending.send_now(request, permit).await,
-                Err(_) => sending.clone().send_when_possible(request).await,
+                Some(permit) => sending.send_now(request, permit).await,
+                None => {
+                    let sending = sending.clone();
+                    sending.send_when_possible(request, WaitBound::Deadline, WhenFull::Wait).await
+                }
             };
             sending.after_stop(result)
         };
@@ -197,37 +283,99 @@ impl Sender {
         self.router.is_retired() || !self.supervisor.connected()
     }
 
-    /// Sends a request that has a permit. It is in the router's mailbox when this function returns.
+    /// Sends a request that has a permit. It is in the router's mailbox when this function returns, unless it is joined
+    /// with others.
     fn send_now(
-        &self,
+        self: &Arc<Self>,
         request: Request,
         permit: OwnedSemaphorePermit,
     ) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
-        let response = send_request(&self.router, request);
+        let response = self.embeddings.send(&self.router, request);
+        let sender = self.clone();
         async move {
             let result = response.await;
+            sender.completions.record_end(Instant::now());
             drop(permit);
             result
         }
     }
 
+    /// Sets the limits and the budget of the request's scope.
+    fn with_scope_limits(&self, request: Request) -> Request {
+        let scope_limits = self.scopes.get(&request.context.scope);
+        request.with_scope_limits(scope_limits)
+    }
+
+    /// Returns a permit for a request that can be sent at once; `None` if too many are pending, or its scope must admit
+    /// it first.
+    fn try_acquire(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
+        match request.limited_scope() {
+            Some(_) => None,
+            None => self.pending.clone().try_acquire_owned().ok(),
+        }
+    }
+
+    /// Sends a request as soon as its scope admits it and fewer requests are pending.
+    async fn send_when_possible(
+        self: Arc<Self>,
+        mut request: Request,
+        wait_for_scope: WaitBound,
+        when_full: WhenFull,
+    ) -> Result<Response, Box<RequestError>> {
+        let scope_permit = admit_request(&self.router, &mut request, wait_for_scope).await?;
+        let result = self.send_when_not_full(request, when_full).await;
+        settle(scope_permit, &result);
+        result
+    }
+
     /// Sends a request as soon as fewer requests are pending.
-    async fn send_when_possible(self: Arc<Self>, request: Request) -> Result<Response, Box<RequestError>> {
+    async fn send_when_not_full(
+        self: Arc<Self>,
+        request: Request,
+        when_full: WhenFull,
+    ) -> Result<Response, Box<RequestError>> {
+        let permit = match self.pending.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => match when_full {
+                WhenFull::Wait => {
+                    let acquired = self.acquire(&request).await;
+                    acquired.map_err(|failure| Box::new(RequestError::from(failure)))?
+                }
+                WhenFull::Fail => return Err(Box::new(self.overloaded().into())),
+            },
+        };
+        if self.is_stopped() {
+            return Err(Box::new(stopped().into()));
+        }
+        self.send_now(request, permit).await
+    }
+
+    /// Waits until fewer requests are pending.
+    async fn acquire(&self, request: &Request) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = tokio::select! {
             permit = timeout_at(request.deadline, self.pending.clone().acquire_owned()) => permit,
-            () = wait_for_stop(request.stop.clone()) => return Err(Box::new(stopped().into())),
+            () = wait_for_stop(request.stop.clone()) => return Err(stopped()),
         };
         match permit {
-            Ok(Ok(_)) if self.is_stopped() => Err(Box::new(stopped().into())),
-            Ok(Ok(permit)) => self.send_now(request, permit).await,
+            Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed.
-            Ok(Err(_)) => Err(Box::new(stopped().into())),
+            Ok(Err(_)) => Err(stopped()),
             Err(_) => {
                 let message =
                     format!("the deadline passed while {MAX_PENDING_REQUESTS} other requests were pending");
-                Err(Box::new(Failure::new(Class::Deadline, message).into()))
+                Err(Failure::new(Class::Deadline, message))
             }
         }
+    }
+
+    /// Returns the failure of a request that is not accepted because too many are pending.
+    fn overloaded(&self) -> Failure {
+        let wait = self.completions.expected_wait();
+        let message = format!(
+            "{MAX_PENDING_REQUESTS} requests are pending, and no more are accepted: expected wait {} ms",
+            wait.as_millis()
+        );
+        Failure { retry_after: Some(wait), ..Failure::new(Class::Overloaded, message) }
     }
 
     /// Returns `result`, with the failure of a request that was lost in the shutdown replaced.
@@ -264,24 +412,24 @@ impl Handler<Request> for Intake {
     fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
         let sender = self.sender.clone();
         Deferred::new(move |mut responder| {
-            let failure = if sender.is_stopped() {
-                stopped()
-            } else if let Ok(permit) = sender.pending.clone().try_acquire_owned() {
-                let response = sender.send_now(request, permit);
-                let runtime = sender.runtime.clone();
-                drop(runtime.spawn(async move {
-                    tokio::select! {
-                        result = response => responder.send(sender.after_stop(result)),
-                        () = responder.closed() => {}
-                    }
-                }));
-                return;
+            let request = sender.with_scope_limits(request);
+            let response = if sender.is_stopped() {
+                return responder.send(Err(Box::new(stopped().into())));
+            } else if let Some(permit) = sender.try_acquire(&request) {
+                Either::Left(sender.send_now(request, permit))
+            } else if request.limited_scope().is_some() {
+                let sender = sender.clone();
+                Either::Right(sender.send_when_possible(request, WaitBound::Deadline, WhenFull::Fail))
             } else {
-                let message =
-                    format!("{MAX_PENDING_REQUESTS} requests are pending, and no more are accepted");
-                Failure::new(Class::Overloaded, message)
+                return responder.send(Err(Box::new(sender.overloaded().into())));
             };
-            responder.send(Err(Box::new(failure.into())));
+            let runtime = sender.runtime.clone();
+            drop(runtime.spawn(async move {
+                tokio::select! {
+                    result = response => responder.send(sender.after_stop(result)),
+                    () = responder.closed() => {}
+                }
+            }));
         })
     }
 }

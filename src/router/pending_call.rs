@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 
-use crate::provider::{AnswerWriter, Call, CallReceiver, CallResult, DispatchSignal, Dispatched, Rejection};
+use crate::provider::{
+    AnswerWriter, Call, CallReceiver, CallReply, CallResult, DispatchSignal, Dispatched, Rejection,
+};
 use crate::supervisor::Responder as ReplyTo;
 use crate::types::{Class, Failure, KeyLabel, NanoUsd};
 
@@ -39,13 +41,9 @@ pub(super) struct PendingCall {
 }
 
 /// How a call ended.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved once and not stored; a box would cost an allocation per call"
-)]
 pub(super) enum CallEnd {
     /// It was sent, and its result was received.
-    Finished(CallResult),
+    Finished(Box<CallResult>),
     /// It was not sent.
     Rejected(Rejection),
     /// It was lost in a panic of the provider's actor before it was sent.
@@ -157,7 +155,7 @@ impl PendingCall {
 }
 
 /// Converts what the responder of a call has sent.
-pub(super) fn call_end(received: Result<Result<CallResult, Rejection>, RecvError>) -> CallEnd {
+pub(super) fn call_end(received: Result<CallReply, RecvError>) -> CallEnd {
     match received {
         Ok(Ok(result)) => CallEnd::Finished(result),
         Ok(Err(rejection)) => CallEnd::Rejected(rejection),

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::guard::{HeldMemory, SharedBudget};
 use crate::provider::AnswerStream;
-use crate::types::{Priority, Prompt, RequestContext, RequestError, Response, RouteName};
+use crate::types::{Failure, Priority, Prompt, RequestContext, RequestError, Response, RouteName, ScopeName};
 
 use super::counts::CallCounts;
+use super::scope::Scope;
+use super::stop_signal::StopSignal;
 
 /// The failure message of a request that arrives while the router stops.
 pub(super) const STOPPING_MESSAGE: &str = "pointsman is stopping and accepts no more requests";
@@ -76,6 +77,12 @@ pub struct Request {
     /// Where its answer is streamed to; `None` if it is not.
     #[doc(hidden)]
     pub stream: Option<AnswerStream>,
+    /// The limits and the budget of its scope; `None` if the scope has neither. The handle and the run that send the
+    /// request set it.
+    #[doc(hidden)]
+    pub scope_limits: Option<Arc<Scope>>,
+    /// Whether its scope has admitted it.
+    pub(super) is_admitted: bool,
 }
 
 /// When a stream commits to the target that answers. From then on a failure ends the stream with an error; until then
@@ -111,6 +118,8 @@ impl Request {
             stop: None,
             stream_mode: StreamMode::Live,
             stream: None,
+            scope_limits: None,
+            is_admitted: false,
         }
     }
 
@@ -125,6 +134,14 @@ impl Request {
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sets the scope: a tenant or the holder of a token. Scopes share the providers evenly, and `[scope.NAME]` sets
+    /// the limits of one.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<ScopeName>) -> Self {
+        self.context.scope = scope.into();
         self
     }
 
@@ -181,38 +198,25 @@ impl Request {
         self.stop = Some(stop);
         self
     }
-}
 
-/// Signals to requests that their caller stops. A request with a call in flight awaits the end of that call. A
-/// request that is queued or waits for a limit ends as cancelled.
-#[derive(Debug, Clone)]
-pub struct StopSignal(watch::Receiver<bool>);
-
-impl StopSignal {
-    /// Creates a signal that is set as soon as `stop` holds `true`.
-    pub fn new(stop: &watch::Sender<bool>) -> Self {
-        Self(stop.subscribe())
+    /// Sets the limits and the budget of its scope.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_scope_limits(mut self, scope_limits: Option<Arc<Scope>>) -> Self {
+        self.scope_limits = scope_limits;
+        self
     }
 
-    /// Returns whether the caller stops.
-    pub(super) fn is_set(&self) -> bool {
-        *self.0.borrow()
+    /// Returns its scope if that has limits and has not admitted the request.
+    #[doc(hidden)]
+    pub fn limited_scope(&self) -> Option<&Arc<Scope>> {
+        self.scope_limits.as_ref().filter(|scope| scope.is_limited() && !self.is_admitted)
     }
 
-    /// Waits until the caller stops.
-    pub(crate) async fn wait(mut self) {
-        if self.0.wait_for(|is_stopping| *is_stopping).await.is_err() {
-            // The sender was dropped without a stop. The caller will drop the request.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Waits until `stop` is set; forever if there is none.
-pub(super) async fn wait_for_stop(stop: Option<StopSignal>) {
-    match stop {
-        Some(stop) => stop.wait().await,
-        None => std::future::pending().await,
+    /// Returns the failure that reports that the cap of its run or of its scope is reached.
+    pub(super) fn cap_failure(&self) -> Option<Failure> {
+        let of_run = self.budget.as_ref().and_then(|budget| budget.cap_failure());
+        of_run.or_else(|| self.scope_limits.as_ref()?.cap_failure())
     }
 }
 

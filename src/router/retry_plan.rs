@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::guard::Backoff;
 use crate::provider::Rejection;
-use crate::types::{Cause, Class, Failure, RetryAction, Scope};
+use crate::types::{Cause, Class, Failure, FailureScope, RetryAction};
 
 use super::settings::RetrySettings;
 pub use action::{Candidate, HasOtherKey, IsProbe, NextAction};
@@ -285,7 +285,9 @@ impl RetryPlan {
                 _ => self.retry_target = Some(target),
             },
             // The target does not admit this request, although it may admit others.
-            (RetryAction::Failover, Class::RateLimit | Class::TooLong) if failure.scope == Scope::Target => {
+            (RetryAction::Failover, Class::RateLimit | Class::TooLong)
+                if failure.scope == FailureScope::Target =>
+            {
                 state.excluded = Some(failure.clone());
             }
             // The provider omits the parameter that the model rejected. That is a different call, and there are

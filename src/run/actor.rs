@@ -24,10 +24,10 @@ use crate::chaos;
 use crate::guard::Meter;
 use crate::ledger::CommitError;
 use crate::provider::{self, CapacityShare};
-use crate::router::{CallCounts, Router};
+use crate::router::{CallCounts, EmbeddingBatcher, Router, Scope};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, Slot};
-use crate::types::{Failure, NanoUsd, Priority, RunId};
+use crate::types::{Failure, NanoUsd, Priority, RunId, ScopeName};
 
 use super::caps::RunBudgets;
 use super::failure_limit::FailureLimit;
@@ -106,6 +106,12 @@ pub struct Run {
     gate: Arc<Gate>,
     /// Where requests wait while another one warms the provider's cache.
     warmups: Arc<WarmupGates>,
+    /// Joins the requests for embeddings of its items.
+    embeddings: Arc<EmbeddingBatcher>,
+    /// The scope of its requests.
+    scope: ScopeName,
+    /// The limits and the budget of that scope, if it has any.
+    scope_limits: Option<Arc<Scope>>,
     /// Whether the current hold was logged.
     is_hold_logged: bool,
     /// How long it may hold.
@@ -173,6 +179,12 @@ impl Run {
         let min_step_deadline =
             setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
         let warmups = WarmupGates::new(&setup.pipeline, &setup.routes, known_items);
+        let routes = setup.routes.iter().map(|route| {
+            let targets = route.targets.iter().map(|target| &target.provider);
+            (route.name.clone(), targets.collect())
+        });
+        let embeddings = EmbeddingBatcher::new(routes);
+        let items_per_call = setup.pipeline.items_per_call();
         Self {
             stats: RunStats::new(steps),
             pipeline: setup.pipeline,
@@ -187,6 +199,7 @@ impl Run {
             paused: None,
             gate: Gate::new(setup.routes, has_earlier_answers),
             warmups,
+            embeddings,
             max_hold: setup.limits.max_hold,
             fails_held_items: setup.limits.fail_held_items,
             held_items_failed_at: None,
@@ -200,8 +213,11 @@ impl Run {
             capacity_shares: Vec::new(),
             providers: setup.providers,
             priority: setup.priority,
+            scope: setup.scope,
+            scope_limits: setup.scope_limits,
             id: RunId::next(),
-            window: Window::new(setup.window, ordered, min_step_deadline, width),
+            window: Window::new(setup.window, ordered, min_step_deadline, width)
+                .with_items_per_call(items_per_call),
             demand: Some(demand),
             records: Some(records),
             abort_writer,

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::chaos;
 use crate::pipeline::definition::Pipeline;
 use crate::router::StopSignal;
-use crate::types::{Class, Failure};
+use crate::types::{Class, Completion, Failure};
 
 /// Large checks that run at once in this process.
 static LARGE_CHECKS: Semaphore = Semaphore::const_new(2);
@@ -38,6 +38,13 @@ pub(super) struct CheckLimits {
     /// The deadline of the step.
     pub(super) deadline: Instant,
     pub(super) stop: StopSignal,
+}
+
+/// Returns the vector of a response to one input as a JSON list, with the fewest digits that identify each number;
+/// empty if there is none.
+pub(super) fn embedding_text(completion: &Completion) -> String {
+    let vector = completion.embeddings.first().map(|vector| serde_json::to_string(&vector[..]));
+    vector.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Validates a model's text against the requirements of its step. The inner error is the reason for a
@@ -125,6 +132,16 @@ mod tests {
             Err(CheckError::Failed(failure)) => failure.class,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_vector_is_written_with_the_fewest_digits_that_identify_each_number() {
+        let embeddings = vec![[0.1, -2.0, 3.5e-8, 0.333_333_34].into()];
+        let text = embedding_text(&Completion { embeddings, ..Completion::default() });
+        assert_eq!(text, "[0.1,-2.0,3.5e-8,0.33333334]");
+        let numbers: Vec<f32> = serde_json::from_str(&text).unwrap();
+        assert_eq!(numbers, [0.1, -2.0, 3.5e-8, 0.333_333_34]);
+        assert_eq!(embedding_text(&Completion::default()), "");
     }
 
     #[tokio::test(start_paused = true)]

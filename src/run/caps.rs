@@ -7,14 +7,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::guard::{BudgetScope, BudgetStatus, CapReached, SharedBudget};
-use crate::types::ProviderName;
+use crate::types::{ProviderName, ScopeName};
 
 /// The budgets that a run's requests spend from.
 #[derive(Debug, Clone)]
 pub struct RunBudgets {
     /// The run's own budget.
     pub own: Arc<SharedBudget>,
-    /// The budget of the day, and those of the providers of its routes.
+    /// The budget of the day, and those of its scope and of the providers of its routes.
     pub shared: Vec<Arc<SharedBudget>>,
 }
 
@@ -28,9 +28,12 @@ pub struct Cap {
     /// The provider, if it is a provider's cap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<ProviderName>,
+    /// The scope of the run's requests, if it is the cap of that scope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope_name: Option<ScopeName>,
     /// The cap.
     pub cap_usd: f64,
-    /// What all sessions of the run, or all runs today, have spent. Includes the uncertain cost.
+    /// What all sessions of the run, or all runs or requests today, have spent. Includes the uncertain cost.
     pub spent_usd: f64,
     /// The uncertain part: attempts that may have been charged and whose usage is unknown count with what was
     /// reserved for them.
@@ -56,6 +59,8 @@ pub enum CapScope {
     Day,
     /// One provider in a day.
     Provider,
+    /// The scope of the run's requests in a day.
+    Scope,
 }
 
 /// State when a cap was reached.
@@ -101,10 +106,11 @@ impl RunBudgets {
 
 fn cap(budget: &SharedBudget) -> Option<Cap> {
     let BudgetStatus { cap, spent, reserved, overshoot, cap_reached } = budget.status();
-    let (scope, provider) = match budget.scope() {
-        BudgetScope::Run => (CapScope::Run, None),
-        BudgetScope::Day => (CapScope::Day, None),
-        BudgetScope::Provider(provider) => (CapScope::Provider, Some(provider.clone())),
+    let (scope, provider, scope_name) = match budget.scope() {
+        BudgetScope::Run => (CapScope::Run, None, None),
+        BudgetScope::Day => (CapScope::Day, None, None),
+        BudgetScope::Provider(provider) => (CapScope::Provider, Some(provider.clone()), None),
+        BudgetScope::Scope(name) => (CapScope::Scope, None, Some(name.clone())),
     };
     let reached = cap_reached.map(|CapReached { estimate, in_flight, reserved }| CapHit {
         estimate_usd: estimate.dollars(),
@@ -114,6 +120,7 @@ fn cap(budget: &SharedBudget) -> Option<Cap> {
     Some(Cap {
         scope,
         provider,
+        scope_name,
         cap_usd: cap?.dollars(),
         spent_usd: spent.total().dollars(),
         uncertain_usd: spent.uncertain_cost.dollars(),

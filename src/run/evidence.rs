@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::provider::{FirstAttempts, Neighbours};
 use crate::types::{
-    Attempt, AttemptCounts, Attribution, Class, Outcome, RequestError, RunItem, Scope, TargetName,
+    Attempt, AttemptCounts, Attribution, Class, FailureScope, Outcome, RequestError, RunItem, TargetName,
 };
 
 /// The probability below which repeated failures are not explained by chance. A run of a million requests tests
@@ -69,7 +69,7 @@ impl Evidence {
         let class = error.failure.class;
         match class.attribution() {
             // The router has found that others are answered and that the request is refused after any wait.
-            Attribution::Limit if error.failure.scope == Scope::Target => true,
+            Attribution::Limit if error.failure.scope == FailureScope::Target => true,
             Attribution::Request if class != Class::NotFound => true,
             Attribution::Router if class != Class::Deadline => {
                 // If an actor is gone, every request fails.

@@ -280,7 +280,7 @@ impl OpenRequest {
     ) -> Option<u32> {
         let gate = &self.gate;
         let route = &gate.routes[self.route];
-        let RequestError { failure, target, .. } = error;
+        let RequestError { failure, target, failed_attempts, .. } = error;
         // Determined before the lock is taken.
         let answered = route.answered();
         let oldest_pending = route.oldest_pending();
@@ -310,6 +310,7 @@ impl OpenRequest {
         let report = FailureReport {
             failure,
             target: target.as_ref(),
+            attempt: failed_attempts.first(),
             is_lasting,
             answered,
             oldest_pending,
@@ -332,6 +333,17 @@ impl ResentRequest {
     /// Records that the request was answered.
     pub(super) fn mark_answered(&mut self) {
         self.answered = true;
+    }
+
+    /// Returns whether it is the probe of a hold.
+    pub(super) fn is_probe(&self) -> bool {
+        match self.decision {
+            ResendDecision::Probe => true,
+            ResendDecision::Send
+            | ResendDecision::Fail
+            | ResendDecision::WaitForChange
+            | ResendDecision::WaitUntil(_) => false,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Cost {
         }
         match attempt.cost {
             Some(cost) => self.known += cost,
-            None if attempt.is_free() => {}
+            None if attempt.is_free() || attempt.counted_elsewhere => {}
             None if attempt.usage.is_some() => self.without_price += 1,
             None => self.without_usage += 1,
         }
@@ -105,6 +105,13 @@ impl GroupStats {
             cost: Cost::default(),
             simulated: false,
         }
+    }
+
+    /// Adds the tokens and the cost of an attempt that another request counts.
+    pub(super) fn add_share(&mut self, share: &Attempt, simulated: bool) {
+        self.tokens += share.usage.unwrap_or_default();
+        self.cost.add(share);
+        self.simulated |= simulated;
     }
 
     pub(super) fn add(&mut self, attempt: &Attempt, simulated: bool) {

@@ -23,14 +23,14 @@ use crate::types::{
     self, AttemptLog, Class, Completion, Failure, Prompt, RequestError, Response, TargetName,
 };
 
-use super::answer_check::{CheckError, CheckLimits, check_answer};
+use super::answer_check::{CheckError, CheckLimits, check_answer, embedding_text};
 use super::gate::OpenRequest;
 use super::in_flight::InFlight;
 use super::item_result::ItemResult;
 use super::job::Job;
 use super::load_attachment::load_all;
 use super::messages::{FollowUp, ItemRecipients, LedgerFailed, RequestEnded};
-use super::prompt_memory::{memory_of_prompt, memory_of_validation_retry};
+use super::prompt_memory::{memory_of_embedding, memory_of_prompt, memory_of_validation_retry};
 use super::rendering::{self, Rendered};
 use super::step_log::{StepLog, store_result};
 use super::step_request::{
@@ -232,8 +232,13 @@ impl ItemProcess {
 
     /// Validates a response, and repeats the request if the response is invalid and retries are left.
     async fn handle_response(&mut self, step: usize, response: Response, deadline: Instant) {
-        let Response { completion, target, simulated, attempts, resends, .. } = response;
+        let Response { mut completion, target, simulated, attempts, resends, .. } = response;
         let mut ended = RequestEnded { simulated, ..RequestEnded::failed(step, attempts, resends) };
+        if self.job.pipeline.steps()[step].embedding.is_some() {
+            // The joined response from which its vector comes held its memory only until it ended.
+            self.job.item.held.add(memory_of_embedding(&completion));
+            completion.text = embedding_text(&completion);
+        }
         // The memory of the text has been reserved since it was read.
         let Some(check) = self.check_response(step, &completion.text, deadline).await else {
             return self.defer(ended, stopped("an answer waited for validation"));

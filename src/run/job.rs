@@ -9,10 +9,10 @@ use crate::guard::SharedBudget;
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::template::ItemHolder;
-use crate::router::{CallCounts, Router, StopSignal};
+use crate::router::{CallCounts, EmbeddingBatcher, Router, Scope, StopSignal};
 use crate::source;
 use crate::supervisor::Slot;
-use crate::types::{Priority, RunId};
+use crate::types::{Priority, RunId, ScopeName};
 
 /// What an item needs. A second incarnation starts from it again.
 pub(super) struct Job {
@@ -23,6 +23,10 @@ pub(super) struct Job {
     pub(super) router: Slot<Router>,
     pub(super) priority: Priority,
     pub(super) run: RunId,
+    /// The scope of its requests.
+    pub(super) scope: ScopeName,
+    /// The limits and the budget of that scope, if it has any.
+    pub(super) scope_limits: Option<Arc<Scope>>,
     /// Counts of the run's attempts, updated as they end.
     pub(super) counts: Arc<CallCounts>,
     /// Signals that the run stops.
@@ -33,6 +37,8 @@ pub(super) struct Job {
     pub(super) persistence: Option<ItemPersistence>,
     /// Where its requests wait while the run holds.
     pub(super) gate: Arc<Gate>,
+    /// Joins the requests for embeddings of the run.
+    pub(super) embeddings: Arc<EmbeddingBatcher>,
     /// Where its requests wait while another one warms the provider's cache.
     pub(super) warmups: Arc<WarmupGates>,
 }

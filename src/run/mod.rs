@@ -71,7 +71,7 @@ pub use item_set::ItemSet;
 pub use last_report::{LastReport, has_lost_session, is_last_session_lost};
 pub use messages::{Cancel, ProgressWatched, StopIntake};
 pub use persistence::RunPersistence;
-pub use progress::{Holding, Progress};
+pub use progress::{Holding, Progress, WaitingForScope};
 pub use report::{
     Calls, ErrorCount, GroupReport, Items, LatencySummary, Report, RunOutcome, Unprocessed, UnsavedItems,
 };

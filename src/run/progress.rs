@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::provider::Snapshot;
-use crate::types::{Class, ItemKey, RouteName, Usage};
+use crate::types::{Class, ItemKey, RouteName, ScopeName, Usage};
 
 use super::caps::Cap;
 use super::report::{Calls, Items};
@@ -51,6 +51,8 @@ pub struct Progress {
     pub stopping: bool,
     /// Set if the run holds: every target of a route is unusable for a reason that is not the items'.
     pub holding: Option<Holding>,
+    /// Set if requests of the run wait for the limits of its scope.
+    pub waiting_for_scope: Option<WaitingForScope>,
     /// State of the providers.
     pub providers: Vec<Snapshot>,
 }
@@ -74,6 +76,22 @@ pub struct Holding {
     /// Seconds until the time that the provider named, before which no request can succeed; `None` if it named
     /// none.
     pub until_in_seconds: Option<f64>,
+}
+
+/// The requests of a run that wait for the limits of its scope.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct WaitingForScope {
+    /// The scope.
+    pub scope: ScopeName,
+    /// The limit for which its next request waits longest, such as "60 requests per minute".
+    pub limit: String,
+    /// How many requests of the run wait.
+    pub requests: usize,
+    /// How many requests of all runs and callers of the scope wait.
+    pub requests_of_scope: usize,
+    /// Seconds until the next request of the scope is probably admitted.
+    pub next_in_seconds: f64,
 }
 
 impl Progress {

@@ -1,6 +1,9 @@
-//! The memory that the prompts of an item need while their requests are in flight.
+//! The memory that the prompts of an item need while their requests are in flight, and that its embeddings need.
 
-use crate::types::{MediaData, Part, Prompt, Signature};
+use crate::types::{Completion, MediaData, Part, Prompt, Signature};
+
+/// Bytes of one number of an embedding: as a value, for the templates, in the record and in the output line.
+const BYTES_PER_NUMBER: usize = 128;
 
 /// How many copies of a prompt are in memory.
 const PROMPT_COPIES_IN_MEMORY: usize = 4;
@@ -14,6 +17,12 @@ pub(super) fn memory_of_prompt(prompt: &Prompt) -> usize {
 /// it shares.
 pub(super) fn memory_of_validation_retry(prompt: &Prompt) -> usize {
     validation_retry_bytes(prompt).saturating_mul(PROMPT_COPIES_IN_MEMORY)
+}
+
+/// Returns the memory for the embeddings of an answer.
+pub(super) fn memory_of_embedding(completion: &Completion) -> usize {
+    let numbers: usize = completion.embeddings.iter().map(|vector| vector.len()).sum();
+    numbers.saturating_mul(BYTES_PER_NUMBER)
 }
 
 fn prompt_bytes(prompt: &Prompt) -> usize {

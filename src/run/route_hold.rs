@@ -12,14 +12,14 @@
 //! requests are sent again a few at a time, and more with each one that is answered. Pure: the caller passes
 //! `now` and the providers' counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::hold::{HeldRequests, Hold};
 use crate::provider::Outage;
-use crate::types::{Failure, TargetName};
+use crate::types::{FailedAttempt, Failure, TargetName};
 
 /// How long to wait for a request that has not failed to become the probe, before one that has failed is sent.
 const FRESH_REQUEST_HEAD_START: Duration = Duration::from_secs(1);
@@ -40,6 +40,10 @@ const SUSPECTED_RETURNS: u32 = 8;
 
 /// One resent request may be in flight per this many requests that have not failed.
 const IN_FLIGHT_PER_RESEND: usize = 8;
+
+/// Failed attempts that are remembered, so that requests that share one count as one failure. The requests of a joined
+/// call fail together.
+const MAX_REPORTED_ATTEMPTS: usize = 256;
 
 /// Whether a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +118,8 @@ impl FailureStreak {
 pub(super) struct FailureReport<'a> {
     pub(super) failure: &'a Failure,
     pub(super) target: Option<&'a TargetName>,
+    /// Its first failed attempt. Requests for embeddings that were joined share it.
+    pub(super) attempt: Option<&'a FailedAttempt>,
     /// Whether waiting does not help if every request fails like this.
     pub(super) is_lasting: bool,
     /// Number of answers of the targets by now.
@@ -142,6 +148,8 @@ pub(super) struct RouteHold {
     /// Maximum of these.
     resend_limit: usize,
     streak: FailureStreak,
+    /// The failed attempts that were counted last, the latest at the end.
+    reported: VecDeque<FailedAttempt>,
     hold: Option<Hold>,
 }
 
@@ -285,19 +293,35 @@ impl RouteHold {
         report: FailureReport<'_>,
         (now, jitter): (Instant, f64),
     ) {
-        let FailureReport { failure, target, is_lasting, answered, oldest_pending, can_start_items } = report;
-        self.streak.count(request, answered, now);
+        let FailureReport { failure, target, attempt, is_lasting, answered, oldest_pending, can_start_items } =
+            report;
+        let is_new = attempt.is_none_or(|attempt| self.add_reported(attempt));
+        if is_new {
+            self.streak.count(request, answered, now);
+        }
         let failures = self.streak.failures;
         let failures_needed = self.streak.failures_to_hold(oldest_pending);
         if self.hold.is_none() && failures < failures_needed && self.fresh_requests() > 0 {
             return;
         }
         let hold = self.hold.get_or_insert_with(|| Hold::new(failure, target, answered, now));
-        hold.failures = hold.failures.saturating_add(1);
+        hold.failures = hold.failures.saturating_add(u32::from(is_new));
         let more_requests_may_follow = can_start_items && failures < FAILURES_TO_HOLD;
         hold.is_recoverable &=
             !is_lasting || more_requests_may_follow || failures < failures_needed && can_start_items;
         hold.schedule_probe(failure, is_lasting && more_requests_may_follow, (now, jitter));
+    }
+
+    /// Records a failed attempt. Returns whether no request has reported it before.
+    fn add_reported(&mut self, attempt: &FailedAttempt) -> bool {
+        if self.reported.contains(attempt) {
+            return false;
+        }
+        if self.reported.len() >= MAX_REPORTED_ATTEMPTS {
+            self.reported.pop_front();
+        }
+        self.reported.push_back(attempt.clone());
+        true
     }
 
     /// Updates the hold from the state of the targets. `outage` is set if none of them is usable, for the one

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::provider;
-use crate::router::Router;
+use crate::router::{Router, Scope};
 use crate::supervisor::Slot;
-use crate::types::Priority;
+use crate::types::{Priority, ScopeName};
 
 use super::caps::RunBudgets;
 use super::failure_limit::MaxFailures;
@@ -30,6 +30,10 @@ pub struct RunSetup {
     pub providers: Vec<Arc<provider::State>>,
     /// The priority of its requests.
     pub priority: Priority,
+    /// The scope of its requests.
+    pub scope: ScopeName,
+    /// The limits and the budget of that scope, if it has any.
+    pub scope_limits: Option<Arc<Scope>>,
     /// Maximum number of items in flight; `None` follows the capacity of the providers.
     pub window: Option<usize>,
     /// Files that its items may not attach.

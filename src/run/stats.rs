@@ -47,6 +47,9 @@ impl RunStats {
     /// Counts one request of a step, with all attempts that were sent for it.
     pub(super) fn count_request(&mut self, step: &StepName, attempts: &AttemptLog, simulated: bool) {
         self.simulated |= simulated;
+        if attempts.0.iter().any(|attempt| attempt.counted_elsewhere) {
+            return self.count_joined_request(step, attempts, simulated);
+        }
         self.calls.failovers += attempts.failovers() as u64;
         self.calls.possibly_charged += attempts.possibly_charged_without_answer() as u64;
         self.calls.hedged += attempts.hedges() as u64;
@@ -62,9 +65,33 @@ impl RunStats {
                     count(&mut self.failed_calls, failure.class, || example(attempt, failure));
                     continue;
                 }
-                Outcome::Failed(failure) => Some(failure.clone()),
+                Outcome::Failed(failure) => Some(Failure::clone(failure)),
             };
             self.count_attempt(step, attempt, failure.as_ref(), simulated);
+        }
+    }
+
+    /// Counts a request some of whose calls are counted with other requests.
+    fn count_joined_request(&mut self, step: &StepName, attempts: &AttemptLog, simulated: bool) {
+        let attempts = attempts.0.iter().cloned();
+        let (shares, own): (Vec<_>, Vec<_>) = attempts.partition(|attempt| attempt.counted_elsewhere);
+        for share in &shares {
+            self.add_share(step, share, simulated);
+        }
+        self.count_request(step, &AttemptLog(own), simulated);
+    }
+
+    /// Adds the part of a request in a call that another request counts.
+    fn add_share(&mut self, step: &StepName, share: &Attempt, simulated: bool) {
+        // A call that was not sent has neither.
+        if share.key.is_none() {
+            return;
+        }
+        self.tokens += share.usage.unwrap_or_default();
+        self.cost.add(share);
+        let of_target = self.targets.entry(share.target.to_string()).or_insert_with(GroupStats::new);
+        for group in self.steps.get_mut(step).into_iter().chain([of_target]) {
+            group.add_share(share, simulated);
         }
     }
 
@@ -229,6 +256,7 @@ mod tests {
             uncertain_cost: NanoUsd(0),
             forced: false,
             hedged: false,
+            counted_elsewhere: false,
             cache_savings: None,
             reasoning: None,
             outcome,
@@ -254,6 +282,22 @@ mod tests {
     }
 
     #[test]
+    fn a_call_for_several_requests_is_counted_once_and_each_part_of_its_cost_is_added() {
+        let step = StepName::from("vector");
+        let mut stats = RunStats::new([step.clone()]);
+        // The part of a request may arrive before the request that counts the call.
+        for (counted_elsewhere, cost) in [(true, Some(5)), (false, Some(7)), (true, Some(9)), (true, None)] {
+            let part = Attempt { counted_elsewhere, ..attempt(10, cost, Outcome::Answered) };
+            stats.count_request(&step, &AttemptLog(vec![part]), false);
+        }
+        let report = stats.report("search", RunOutcome::Completed, Duration::from_secs(1));
+        assert_eq!((report.calls.sent, report.calls.answered, report.calls_of_unknown_cost), (1, 1, 0));
+        assert_eq!(report.cost_usd, Some(NanoUsd(21).dollars()));
+        let groups = [&report.steps["vector"], &report.targets["claude/haiku"]];
+        assert!(groups.iter().all(|group| (group.calls, group.cost_usd) == (1, report.cost_usd)));
+    }
+
+    #[test]
     fn an_unknown_cost_is_not_zero() {
         let report = report_of(vec![attempt(1, None, Outcome::Answered)]);
         assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (None, 1));
@@ -264,7 +308,7 @@ mod tests {
     fn a_partly_known_cost_is_reported_with_the_unknown_attempts() {
         let report = report_of(vec![
             attempt(1, Some(2_000_000), Outcome::Answered),
-            attempt(1, None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged())),
+            attempt(1, None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged().into())),
         ]);
         assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.002), 1));
     }
@@ -289,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_lost_attempt_is_counted_neither_as_sent_nor_as_charged() {
-        let died = Outcome::Lost(Failure::new(Class::NetworkError, "its actor died"));
+        let died = Outcome::Lost(Failure::new(Class::NetworkError, "its actor died").into());
         let lost = Attempt { key: None, ..attempt(0, None, died) };
         let report = report_of(vec![lost, attempt(1, Some(2_000_000), Outcome::Answered)]);
         let Calls { sent, answered, failed, possibly_charged, lost, .. } = report.calls;
@@ -331,7 +375,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_was_rejected_before_any_work_costs_nothing() {
-        let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down"));
+        let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down").into());
         let report = report_of(vec![attempt(1, None, refused)]);
         assert_eq!((report.cost_usd, report.calls_of_unknown_cost), (Some(0.0), 0));
     }

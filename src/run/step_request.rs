@@ -12,7 +12,8 @@ use super::job::Job;
 use super::warmup_gate::PassedRequest;
 use crate::guard::Backoff;
 use crate::pipeline::definition::Step;
-use crate::router;
+use crate::router::{self, EmbeddingBatcher, Router, WaitBound};
+use crate::supervisor::Slot;
 use crate::types::{Class, Failure, Prompt, RequestContext, RequestError, Response, TargetName};
 
 /// How long a request whose failure has an external cause waits, if the provider names no time.
@@ -134,12 +135,46 @@ fn send_passed(
     let definition = &job.pipeline.steps()[request.step];
     let request = request.with_prefix_to_send(job, passed.as_ref());
     let context = request_context(job, definition, false);
-    let answered = router::send_request(&job.router, router_request(job, definition, &request, context));
+    let router_request = router_request(job, definition, &request, context);
+    let answered = send_when_admitted(&job.router, &job.embeddings, router_request, WaitBound::Unbounded);
     async move {
-        let outcome = answered.await;
+        let (outcome, waited) = answered.await;
         finish_warmup(passed, &outcome);
+        // The wait for the scope does not count.
+        let request = SentRequest { deadline: request.deadline + waited, ..request };
         ReturnedRequest { request, outcome, open, resent: None, is_final: false }
     }
+}
+
+/// Sends a request before this function returns, unless its scope has limits. Then it is sent when the scope admits it.
+/// Returns the outcome, and how long the request waited for its scope.
+fn send_when_admitted(
+    router: &Slot<Router>,
+    embeddings: &Arc<EmbeddingBatcher>,
+    request: router::Request,
+    wait_bound: WaitBound,
+) -> impl Future<Output = (Result<Response, Box<RequestError>>, Duration)> + use<> {
+    if request.limited_scope().is_none() {
+        let answered = embeddings.send(router, request);
+        return Either::Left(async move { (answered.await, Duration::ZERO) });
+    }
+    let router = router.clone();
+    let embeddings = embeddings.clone();
+    // Boxed, so that other requests do not carry its size.
+    Either::Right(Box::pin(async move {
+        let waits_since = Instant::now();
+        let mut request = request;
+        let admitted = router::admit_request(&router, &mut request, wait_bound).await;
+        let waited = waits_since.elapsed();
+        let permit = match admitted {
+            Ok(permit) => permit,
+            Err(error) => return (Err(error), waited),
+        };
+        request.deadline += waited;
+        let outcome = embeddings.send(&router, request).await;
+        router::settle(permit, &outcome);
+        (outcome, waited)
+    }))
 }
 
 /// Records whether a request has filled or used the provider's cache.
@@ -170,6 +205,7 @@ pub(super) fn resend(
     let router_request = router_request(job, definition, &request, context);
     let gate = job.warmups.gate(request.step).filter(|_| request.prompt.shared_prefix.is_some()).cloned();
     let router = job.router.clone();
+    let embeddings = job.embeddings.clone();
     let stop = job.stop.clone();
     let time = definition.deadline;
     let Resend { not_before, open, failure, target } = resend;
@@ -197,7 +233,12 @@ pub(super) fn resend(
         let passed = gate.map(|gate| gate.pass_now());
         // The wait does not count.
         let router_request = router_request.with_deadline_at(Instant::now() + time);
-        let outcome = router::send_request(&router, router_request).await;
+        let wait_bound = match &resent {
+            Some(resent) if resent.is_probe() => WaitBound::Probe,
+            Some(_) | None => WaitBound::Unbounded,
+        };
+        let (outcome, waited) = send_when_admitted(&router, &embeddings, router_request, wait_bound).await;
+        let request = SentRequest { deadline: request.deadline + waited, ..request };
         if let (Ok(_), Some(resent)) = (&outcome, &mut resent) {
             resent.mark_answered();
         }
@@ -207,7 +248,13 @@ pub(super) fn resend(
 }
 
 fn request_context(job: &Job, step: &Step, has_failed: bool) -> RequestContext {
-    RequestContext { run: job.run, step: Some(step.name.clone()), rank: job.item.number, has_failed }
+    RequestContext {
+        scope: job.scope.clone(),
+        run: job.run,
+        step: Some(step.name.clone()),
+        rank: job.item.number,
+        has_failed,
+    }
 }
 
 fn router_request(job: &Job, step: &Step, request: &SentRequest, context: RequestContext) -> router::Request {
@@ -219,6 +266,7 @@ fn router_request(job: &Job, step: &Step, request: &SentRequest, context: Reques
         .with_budget(job.budget.clone())
         .with_memory(job.item.held.clone())
         .with_stop(job.stop.clone())
+        .with_scope_limits(job.scope_limits.clone())
 }
 
 /// Returns whether the request may be answered when the run is resumed: a cap on money was reached, or

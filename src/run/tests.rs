@@ -18,7 +18,7 @@ use crate::router::{Policy, RetrySettings, RouteHandle, Router, TargetHandle};
 use crate::sink::{self, Destination, Sink};
 use crate::source::Source;
 use crate::supervisor::{ChildExited, ChildId, ChildSpec, Exit, RestartsExhausted, Slot, Start, Supervisor};
-use crate::types::Priority;
+use crate::types::{Priority, ScopeName};
 
 use super::*;
 
@@ -136,6 +136,8 @@ fn start_with_destination(
         router,
         providers: Vec::new(),
         priority: Priority::Batch,
+        scope: ScopeName::default(),
+        scope_limits: None,
         window: None,
         persistence: None,
         budgets: RunBudgets::uncapped(),

@@ -15,6 +15,10 @@ const MIN_WINDOW: usize = 4;
 /// Maximum number of items in flight: more would only wait.
 const MAX_WINDOW: usize = 10_000;
 
+/// Maximum number of items in flight whose requests share calls, unless the providers have capacity for more calls. The
+/// vector of each may take some hundred kilobytes.
+const MAX_JOINED_WINDOW: usize = 2_000;
+
 /// With output in the order of the input: maximum distance of an item from the oldest one in flight, as a multiple of the window.
 /// Lines that are ready earlier wait in memory.
 const MAX_WINDOWS_AHEAD: u64 = 16;
@@ -41,6 +45,8 @@ pub(super) struct Window {
     min_step_deadline: Duration,
     /// Most requests of an item at the same time.
     width: usize,
+    /// How many items have their requests in one call.
+    items_per_call: usize,
 }
 
 impl Window {
@@ -65,7 +71,14 @@ impl Window {
             ordered,
             min_step_deadline,
             width,
+            items_per_call: 1,
         }
+    }
+
+    /// Sets how many items have their requests in one call.
+    #[must_use]
+    pub(super) fn with_items_per_call(self, items_per_call: usize) -> Self {
+        Self { items_per_call: items_per_call.max(1), ..self }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -81,6 +94,8 @@ impl Window {
 
     fn resize(&mut self, capacity: usize) {
         let width = self.width.max(1);
+        let joined = capacity.max(MIN_WINDOW).saturating_mul(self.items_per_call).min(MAX_JOINED_WINDOW);
+        let capacity = if self.items_per_call > 1 { capacity.max(joined) } else { capacity };
         self.size = (capacity / width).max(MIN_WINDOW.div_ceil(width)).min(self.max_size);
     }
 
@@ -126,6 +141,15 @@ mod tests {
     fn items_with_many_concurrent_requests_make_the_window_smaller() {
         let mut window = Window::new(None, false, Duration::MAX, 8);
         for (capacity, size) in [(0, 1), (64, 8), (70, 8), (8_000, 1_000)] {
+            window.resize(capacity);
+            assert_eq!(window.size(), size);
+        }
+    }
+
+    #[test]
+    fn items_whose_requests_share_calls_make_the_window_larger() {
+        let mut window = Window::new(None, false, Duration::MAX, 1).with_items_per_call(50);
+        for (capacity, size) in [(0, 200), (10, 500), (100, 2_000), (5_000, 5_000)] {
             window.resize(capacity);
             assert_eq!(window.size(), size);
         }

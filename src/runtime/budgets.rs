@@ -19,7 +19,7 @@ use crate::guard::{BudgetScope, SharedBudget};
 use crate::provider::Model;
 use crate::run::RunBudgets;
 use crate::store::{self, RunNumber, Store};
-use crate::types::{Day, NanoUsd, ProviderName, Spend, TargetName};
+use crate::types::{Day, NanoUsd, ProviderName, ScopeName, Spend, TargetName};
 
 use super::pause_options::PauseOptions;
 
@@ -77,6 +77,8 @@ pub struct RunOptions {
     pub max_cost: Option<MaxCost>,
     /// When the run pauses.
     pub pause: PauseOptions,
+    /// The scope of its requests; empty for none.
+    pub scope: ScopeName,
 }
 
 impl RunOptions {
@@ -96,6 +98,14 @@ impl RunOptions {
     #[must_use]
     pub fn with_pause(mut self, pause: PauseOptions) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Sets the scope of the run's requests: a tenant or the holder of a token. Its requests wait for the limits of the
+    /// scope, and this wait counts against no deadline. The run pauses when the budget of the scope is spent.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<ScopeName>) -> Self {
+        self.scope = scope.into();
         self
     }
 }
@@ -128,11 +138,13 @@ pub(super) async fn record_missing_spend(
     store.add_spend(run, Day::at(clock::milliseconds()), &rest).await
 }
 
-/// The budgets of a day: that of all providers, and those of single providers.
+/// The budgets of a day: that of all providers, and those of single providers and scopes.
 #[derive(Debug, Default)]
 pub(super) struct DayBudgets {
     day: Option<Arc<SharedBudget>>,
     providers: HashMap<ProviderName, Arc<SharedBudget>>,
+    /// Not synchronized with stores, which do not record the scope of a call.
+    scopes: BTreeMap<ScopeName, Arc<SharedBudget>>,
 }
 
 impl DayBudgets {
@@ -140,9 +152,13 @@ impl DayBudgets {
         let own = |(name, cap): (&ProviderName, &_)| {
             (name.clone(), SharedBudget::for_day(BudgetScope::Provider(name.clone()), *cap))
         };
+        let of_scope = |(name, cap): (&ScopeName, &_)| {
+            (name.clone(), SharedBudget::for_day(BudgetScope::Scope(name.clone()), *cap))
+        };
         Self {
             day: settings.day.map(|cap| SharedBudget::for_day(BudgetScope::Day, cap)),
             providers: settings.provider.iter().map(own).collect(),
+            scopes: settings.scope.iter().map(of_scope).collect(),
         }
     }
 
@@ -151,13 +167,20 @@ impl DayBudgets {
         self.providers.get(provider).into_iter().chain(&self.day).cloned().collect()
     }
 
-    /// Returns the budgets that a run at these providers shares with others.
+    /// Returns the budgets of scopes.
+    pub(super) fn of_scopes(&self) -> &BTreeMap<ScopeName, Arc<SharedBudget>> {
+        &self.scopes
+    }
+
+    /// Returns the budgets that a run of this scope at these providers shares with others.
     pub(super) fn shared_by_run<'a>(
         &self,
+        scope: &ScopeName,
         providers: impl Iterator<Item = &'a ProviderName>,
     ) -> Vec<Arc<SharedBudget>> {
         self.day
             .iter()
+            .chain(self.scopes.get(scope))
             .chain(providers.filter_map(|provider| self.providers.get(provider)))
             .cloned()
             .collect()
@@ -185,8 +208,8 @@ impl DayBudgets {
         Ok(())
     }
 
-    /// Checks that each target under a cap has a price; `all` is whether the run has a cap. Returns notes for the
-    /// user.
+    /// Checks that each target under a cap has a price; `all` is whether the run or its scope has a cap. Returns notes
+    /// for the user.
     ///
     /// # Errors
     /// Every target whose price is missing.

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use crate::config::{Config, ResolvedConfig, ResolvedProvider, SupervisorSettings};
 use crate::provider::{self, Account, HealthSink, Provider};
-use crate::router::{Route, RouteHandle, Router, TargetHandle};
+use crate::router::{EmbeddingBatcher, Route, RouteHandle, Router, TargetHandle};
 use crate::supervisor::{ChildSpec, Slot, WhenExhausted};
 use crate::types::{ProviderName, RouteName};
 
@@ -71,6 +71,15 @@ pub(super) fn router_spec(
         .on([arbiters.core.clone()])
         .policy(config.supervisor.policy(config.supervisor.router_restarts))
         .when_exhausted(WhenExhausted::Escalate)
+}
+
+/// Joins the requests for embeddings of callers outside of runs.
+pub(super) fn embedding_batcher(usable: &ResolvedConfig, providers: &Providers) -> Arc<EmbeddingBatcher> {
+    let routes = usable.routes.iter().map(|(name, route)| {
+        let targets = route.targets.iter().filter_map(|target| providers.get(&target.name.provider));
+        (name.clone(), targets.collect())
+    });
+    EmbeddingBatcher::new(routes)
 }
 
 pub(super) fn provider_spec(

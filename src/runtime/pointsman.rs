@@ -18,7 +18,7 @@ use crate::diagnostics::Diagnostics;
 use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Snapshot, process_env};
-use crate::router::{EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle};
+use crate::router::{EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle, Scopes};
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
     Supervisor, Watchdog,
@@ -26,7 +26,7 @@ use crate::supervisor::{
 use crate::types::{RequestError, Response, RouteName};
 
 use super::budgets::DayBudgets;
-use super::children::{Providers, account, provider_spec, router_spec};
+use super::children::{Providers, account, embedding_batcher, provider_spec, router_spec};
 use super::error::Error;
 use super::open_runs::OpenRuns;
 use super::simulated_provider::SimulatedProviders;
@@ -56,6 +56,7 @@ struct Inner {
     usable: ResolvedConfig,
     providers: Providers,
     budgets: DayBudgets,
+    scopes: Arc<Scopes>,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     requests: RouterHandle,
@@ -163,6 +164,15 @@ impl Pointsman {
         self.inner.requests.send(request).await
     }
 
+    /// Sends a request as [`send`](Self::send) does, but fails at once while too many requests are pending or its scope
+    /// does not admit it, as [`RouterHandle::try_send`] does.
+    ///
+    /// # Errors
+    /// The failure that ended the request, with every attempt.
+    pub async fn try_send(&self, request: Request) -> Result<Response, Box<RequestError>> {
+        self.inner.requests.try_send(request).await
+    }
+
     /// Sends a request for embeddings and returns one vector per input, as [`RouterHandle::embed`] does.
     ///
     /// ```
@@ -239,6 +249,10 @@ impl Pointsman {
 
     pub(super) fn budgets(&self) -> &DayBudgets {
         &self.inner.budgets
+    }
+
+    pub(super) fn scopes(&self) -> &Scopes {
+        &self.inner.scopes
     }
 
     pub(super) fn runs(&self) -> &OpenRuns {
@@ -351,6 +365,7 @@ async fn begin(
     MemoryBudget::of_process().set_total(config.run.max_memory.0);
     let simulated = SimulatedProviders::start(&config, &usable, &arbiters)?;
     let budgets = DayBudgets::new(&config.budget);
+    let scopes = Arc::new(Scopes::new(&config.scopes, budgets.of_scopes()));
     let mut providers = Providers::new();
     for (name, ready) in &usable.providers {
         let account = account(name, ready, &simulated, &budgets)?;
@@ -381,11 +396,14 @@ async fn begin(
         arbiters.runtime.clone(),
         arbiters.core.clone(),
     );
+    let requests =
+        requests.with_embedding_batcher(embedding_batcher(&usable, &providers)).with_scopes(scopes.clone());
     let inner = Inner {
         config,
         usable,
         providers,
         budgets,
+        scopes,
         supervisor,
         router,
         requests,

@@ -12,7 +12,7 @@ use crate::provider::{Model, Settings};
 use crate::run::RunPersistence;
 use crate::sink::{OutputOwner, ReplaceableFile, WrittenFile};
 use crate::store::{self, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Store};
-use crate::types::{Fingerprint, RouteName, TargetName};
+use crate::types::{Fingerprint, RouteName, ScopeName, TargetName};
 
 use super::budgets::MaxCost;
 use super::error::Error;
@@ -124,6 +124,11 @@ impl PreparedRun {
     /// Returns when the run pauses.
     pub(super) fn pause(&self) -> PauseOptions {
         self.options.pause
+    }
+
+    /// Returns the scope of the run's requests.
+    pub(super) fn scope(&self) -> &ScopeName {
+        &self.options.scope
     }
 
     /// Begins a session that writes `files`.

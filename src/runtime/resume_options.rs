@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::store::{RunNumber, Store};
-use crate::types::Class;
+use crate::types::{Class, ScopeName};
 
 use super::budgets::MaxCost;
 use super::pause_options::PauseOptions;
@@ -64,6 +64,8 @@ pub struct ResumeOptions {
     pub max_cost: Option<MaxCost>,
     /// When the run pauses.
     pub pause: PauseOptions,
+    /// The scope of the run's requests; empty for none. It is not stored: it applies to this session.
+    pub scope: ScopeName,
 }
 
 impl ResumeOptions {
@@ -85,6 +87,7 @@ impl ResumeOptions {
             keep_inputs: true,
             max_cost: None,
             pause: PauseOptions::default(),
+            scope: ScopeName::default(),
         }
     }
 
@@ -162,6 +165,14 @@ impl ResumeOptions {
     #[must_use]
     pub fn with_pause(mut self, pause: PauseOptions) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Sets the scope of the run's requests in this session, as
+    /// [`RunOptions::with_scope`](super::RunOptions::with_scope) does.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl Into<ScopeName>) -> Self {
+        self.scope = scope.into();
         self
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::pipeline::{Pipeline, ProtectedFiles};
 use crate::provider;
-use crate::router::Router;
+use crate::router::{Router, Scope};
 use crate::run::{
     Cancel, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunOutcome, RunOutput, RunRoute,
     RunSetup, StopIntake,
@@ -19,7 +19,7 @@ use crate::run::{
 use crate::source::Reader;
 use crate::store::{RunNumber, RunState, Store};
 use crate::supervisor::{self, ChildSpec, Restart, RestartPolicy, Slot, Start, Supervisor};
-use crate::types::{Class, Priority};
+use crate::types::{Class, Priority, ScopeName};
 
 use super::budgets::wait_for_calls;
 use super::error::Error;
@@ -138,6 +138,8 @@ pub(super) struct RunParts {
     pub(super) limits: RunLimits,
     pub(super) window: Option<usize>,
     pub(super) budgets: RunBudgets,
+    pub(super) scope: ScopeName,
+    pub(super) scope_limits: Option<Arc<Scope>>,
     pub(super) notes: Vec<String>,
     pub(super) session: Option<ActiveSession>,
     pub(super) supervisor: Addr<Supervisor>,
@@ -162,6 +164,8 @@ pub(super) async fn start_run(
         limits,
         window,
         budgets,
+        scope,
+        scope_limits,
         notes,
         session,
         supervisor,
@@ -184,6 +188,8 @@ pub(super) async fn start_run(
         routes,
         limits,
         priority,
+        scope,
+        scope_limits,
         window,
         persistence,
         budgets: budgets.clone(),

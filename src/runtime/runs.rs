@@ -13,7 +13,7 @@ use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::run::{RunBudgets, RunOutput, RunRoute, RunTarget};
 use crate::sink::WrittenFile;
 use crate::source::Source;
-use crate::types::{NanoUsd, ProviderName, RouteName, Spend};
+use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend};
 
 use super::budgets::{MaxCost, RunOptions};
 use super::error::Error;
@@ -69,7 +69,8 @@ impl Pointsman {
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(options.max_cost, self.config().budget.run);
-        self.begin_run(pipeline, source, output.into(), (cap, options.pause), None).await
+        let terms = RunTerms { cap, pause: options.pause, scope: options.scope.clone() };
+        self.begin_run(pipeline, source, output.into(), terms, None).await
     }
 
     /// Starts or resumes the run that [`prepare_run`](Self::prepare_run) returned, and stores every answer.
@@ -88,8 +89,8 @@ impl Pointsman {
     ) -> Result<RunHandle, Error> {
         self.check_prepared(&prepared, &pipeline)?;
         let cap = MaxCost::or_configured(prepared.max_cost(), self.config().budget.run);
-        let pause = prepared.pause();
-        self.begin_run(pipeline, source, output.into(), (cap, pause), Some(prepared)).await
+        let terms = RunTerms { cap, pause: prepared.pause(), scope: prepared.scope().clone() };
+        self.begin_run(pipeline, source, output.into(), terms, Some(prepared)).await
     }
 
     /// Checks that each target has a price if `max_cost` or the configuration sets a cap, so that a run is refused
@@ -116,15 +117,16 @@ impl Pointsman {
         pipeline: Pipeline,
         source: Source,
         output: RunOutput,
-        (cap, pause): (Option<NanoUsd>, PauseOptions),
+        terms: RunTerms,
         prepared: Option<PreparedRun>,
     ) -> Result<RunHandle, Error> {
-        let notes = self.check_prices(&pipeline, cap.is_some())?;
+        let is_capped = terms.cap.is_some() || self.budgets().of_scopes().contains_key(&terms.scope);
+        let notes = self.check_prices(&pipeline, is_capped)?;
         let open = self.runs().register()?;
         let (handle_tx, handle_rx) = oneshot::channel();
         let pointsman = self.clone();
         drop(self.runtime().spawn(async move {
-            let pending = PendingRun { pipeline, cap, pause, notes, prepared, open };
+            let pending = PendingRun { pipeline, terms, notes, prepared, open };
             let run = pending.run(&pointsman, source, output).await;
             // Dropped before the run is returned: the caller may then drop the last other handle.
             drop(pointsman);
@@ -135,11 +137,18 @@ impl Pointsman {
     }
 }
 
+/// What the caller sets for a run, combined with the configuration.
+struct RunTerms {
+    /// The maximum that the run may spend.
+    cap: Option<NanoUsd>,
+    pause: PauseOptions,
+    scope: ScopeName,
+}
+
 /// A run that is about to begin.
 struct PendingRun {
     pipeline: Pipeline,
-    cap: Option<NanoUsd>,
-    pause: PauseOptions,
+    terms: RunTerms,
     notes: Vec<String>,
     prepared: Option<PreparedRun>,
     open: OpenRun,
@@ -147,7 +156,8 @@ struct PendingRun {
 
 impl PendingRun {
     async fn run(self, pointsman: &Pointsman, source: Source, output: RunOutput) -> Result<RunHandle, Error> {
-        let Self { pipeline, cap, pause, notes, prepared, open } = self;
+        let Self { pipeline, terms, notes, prepared, open } = self;
+        let RunTerms { cap, pause, scope } = terms;
         let pipeline = Arc::new(pipeline);
         let validator = pipeline.clone();
         let source = source.with_check(move |item| validator.validate_item(item));
@@ -185,7 +195,9 @@ impl PendingRun {
             protected,
             router: router.clone(),
             providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
-            budgets: RunBudgets { own, shared: pointsman.budgets().shared_by_run(names.iter()) },
+            budgets: RunBudgets { own, shared: pointsman.budgets().shared_by_run(&scope, names.iter()) },
+            scope_limits: pointsman.scopes().get(&scope),
+            scope,
             notes,
             routes: run_routes(pointsman, &pipeline),
             limits: pause.or_configured(&config.run),

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -26,6 +26,17 @@ pub(super) struct Parts<'a> {
     pub(super) documents: Vec<Cow<'a, str>>,
     /// Each with its index in the message.
     pub(super) exchange: Vec<(usize, ExchangePart<'a>)>,
+    pub(super) output_texts: OutputTexts,
+}
+
+/// The texts of an answer in OpenAI's responses, which a message contains.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum OutputTexts {
+    #[default]
+    None,
+    Annotated,
+    /// At least one of them lacks its annotations.
+    NotAnnotated,
 }
 
 /// A part of the exchange between a model and its tools.
@@ -45,11 +56,29 @@ impl<'a> Content<'a> {
         matches!(self, Self::Empty)
     }
 
+    /// Returns the texts of an answer, as OpenAI's responses contain them.
+    pub(super) fn output_texts(&self) -> OutputTexts {
+        match self {
+            Self::Empty | Self::Text(_) => OutputTexts::None,
+            Self::Parts(parts) => parts.output_texts,
+        }
+    }
+
     /// Returns the calls, results and reasoning, each with its index in the message.
     pub(super) fn exchange(&self) -> &[(usize, ExchangePart<'a>)] {
         match self {
             Self::Empty | Self::Text(_) => &[],
             Self::Parts(parts) => &parts.exchange,
+        }
+    }
+}
+
+impl OutputTexts {
+    fn of(part: &Part<'_>) -> Self {
+        match (&*part.kind, &part.annotations) {
+            ("output_text", Some(_)) => Self::Annotated,
+            ("output_text", None) => Self::NotAnnotated,
+            _ => Self::None,
         }
     }
 }
@@ -96,6 +125,8 @@ struct Part<'a> {
     /// OpenAI's responses.
     #[serde(borrow, default)]
     file_data: Option<Text<'a>>,
+    #[serde(default)]
+    annotations: Option<IgnoredAny>,
     /// Gemini.
     #[serde(rename = "inlineData", alias = "inline_data", borrow, default)]
     inline_data: Option<InlineData<'a>>,
@@ -213,6 +244,7 @@ fn result_texts(content: Option<Value>) -> Vec<String> {
 fn collect_parts<'a>(all: impl Iterator<Item = Part<'a>>) -> Content<'a> {
     let mut parts = Parts::default();
     for (index, mut part) in all.enumerate() {
+        parts.output_texts = parts.output_texts.max(OutputTexts::of(&part));
         parts.texts.extend(part.text.take().map(|text| text.0));
         parts.exchange.extend(part.take_exchange().map(|part| (index, part)));
         parts.documents.extend(part.document());

@@ -30,6 +30,7 @@ fn attempt(target: &str, outcome: Outcome) -> Attempt {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        counted_elsewhere: false,
         cache_savings: None,
         reasoning: None,
         outcome,
@@ -38,7 +39,7 @@ fn attempt(target: &str, outcome: Outcome) -> Attempt {
 
 /// A completed item with the steps `summary` (which failed over to a second provider) and `reply` (skipped).
 fn line(key: &str, summary: Value) -> Line {
-    let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down"));
+    let refused = Outcome::Failed(Failure::new(Class::RateLimit, "slow down").into());
     let attempts =
         AttemptLog(vec![attempt("claude/haiku", refused), attempt("gemini/flash", Outcome::Answered)]);
     let steps: Vec<(StepName, StepLine)> = vec![
@@ -141,7 +142,7 @@ async fn a_result_line_has_exactly_the_documented_fields() {
 #[tokio::test]
 async fn a_failed_item_has_class_step_and_message() {
     let failure = Failure::new(Class::Timeout, "no first token within 30 s").maybe_charged();
-    let attempts = AttemptLog(vec![attempt("claude/haiku", Outcome::Failed(failure.clone()))]);
+    let attempts = AttemptLog(vec![attempt("claude/haiku", Outcome::Failed(failure.clone().into()))]);
     let steps = vec![(StepName::from("summary"), StepLine::failed(&attempts, &failure, true))];
     let mut line = Line::new("42".into(), 3, ItemStatus::Failed, Duration::from_secs(30), steps);
     line.error = Some(LineError {
@@ -627,8 +628,8 @@ proptest! {
 
 #[test]
 fn the_cost_of_a_step_is_unknown_when_one_of_its_attempts_may_have_been_charged() {
-    let lost =
-        Outcome::Failed(Failure { charged: Charged::Maybe, ..Failure::new(Class::NetworkError, "reset") });
+    let failure = Failure { charged: Charged::Maybe, ..Failure::new(Class::NetworkError, "reset") };
+    let lost = Outcome::Failed(failure.into());
     let target: TargetName = "a/b".parse().unwrap();
     let known = StepLine::completed(
         &AttemptLog(vec![attempt("a/b", Outcome::Answered), attempt("a/b", Outcome::Answered)]),

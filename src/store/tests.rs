@@ -50,6 +50,7 @@ fn attempt(cost: Option<u64>, outcome: Outcome) -> Attempt {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        counted_elsewhere: false,
         cache_savings: None,
         reasoning: None,
         outcome,
@@ -87,7 +88,7 @@ fn failed(step: &str) -> StepRecord {
         answer_key: None,
         answer: Value::Null,
         failure: Some(failure.clone()),
-        attempts: AttemptLog(vec![attempt(None, Outcome::Failed(failure))]),
+        attempts: AttemptLog(vec![attempt(None, Outcome::Failed(failure.into()))]),
         ..answered(step, Value::Null)
     }
 }
@@ -205,7 +206,7 @@ async fn what_steps_cost_is_booked_once_and_outlives_their_run() {
     let doubtful = Attempt {
         target: "other/m".parse().unwrap(),
         uncertain_cost: NanoUsd(9),
-        ..attempt(None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged()))
+        ..attempt(None, Outcome::Failed(Failure::new(Class::Timeout, "slow").maybe_charged().into()))
     };
     let mut log = AttemptLog(vec![attempt(Some(40), Outcome::Answered)]);
     let step = |log: &AttemptLog| StepRecord { attempts: log.clone(), ..answered("category", json!("A")) };

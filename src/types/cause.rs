@@ -6,7 +6,7 @@
 pub enum Cause {
     /// The provider requires a key, and no key is configured.
     NoKeyConfigured,
-    /// A limit in the user's configuration was reached: `requests_per_day`.
+    /// A limit in the user's configuration was reached: `requests_per_day`, or a limit of a scope.
     ConfiguredLimit,
     /// The base URL is `https`, and the server does not support TLS. The message contains the URL to use.
     NoTls,
@@ -22,6 +22,8 @@ pub enum Cause {
     ResponseTooLarge,
     /// The model called a tool that the request does not offer, or with arguments that are not a JSON object.
     InvalidToolCall,
+    /// The model ignores the requested number of dimensions. The message contains the advice.
+    DimensionsIgnored,
 }
 
 impl Cause {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, RateLimitResource, Scope, Usage};
+use super::{Cause, FailureScope, RateLimitResource, Usage};
 
 /// The class of the failure of a call, a step or an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -226,8 +226,9 @@ pub struct Failure {
     /// The scope, where the class does not determine it.
     #[serde(skip)]
     #[doc(hidden)]
-    pub scope: Scope,
-    /// The wait that the provider requested or that a limit requires. Never an estimate, unlike
+    pub scope: FailureScope,
+    /// The wait that the provider requested or that a limit requires. An estimate only if the request was not accepted
+    /// because a queue was full or its scope was at its limits, unlike
     /// [`RequestError::expected_wait`](super::RequestError::expected_wait).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Duration>,
@@ -255,7 +256,7 @@ impl Failure {
             status: None,
             code: None,
             cause: None,
-            scope: Scope::Class,
+            scope: FailureScope::Class,
             retry_after: None,
             limited_resource: None,
             charged: Charged::No,
@@ -283,7 +284,7 @@ impl Failure {
     /// Sets the scope.
     #[must_use]
     #[doc(hidden)]
-    pub fn with_scope(mut self, scope: Scope) -> Self {
+    pub fn with_scope(mut self, scope: FailureScope) -> Self {
         self.scope = scope;
         self
     }
@@ -313,7 +314,8 @@ impl Failure {
     /// Returns whether another key of the same provider may be used for the same request.
     #[doc(hidden)]
     pub fn allows_another_key(&self) -> bool {
-        matches!(self.class, Class::Auth | Class::Quota) || matches!(self.scope, Scope::Key | Scope::Unclear)
+        matches!(self.class, Class::Auth | Class::Quota)
+            || matches!(self.scope, FailureScope::Key | FailureScope::Unclear)
     }
 
     /// Sets the output of the model.
@@ -327,7 +329,7 @@ impl Failure {
     /// Returns what to do next. No `_` arm, so that a new class does not compile without a decision.
     pub fn retry_action(&self) -> RetryAction {
         match self.class {
-            Class::RateLimit if self.scope == Scope::Target => RetryAction::Failover,
+            Class::RateLimit if self.scope == FailureScope::Target => RetryAction::Failover,
             Class::RateLimit | Class::Overloaded | Class::ServerError => {
                 RetryAction::Retry { after: self.retry_after }
             }
@@ -339,11 +341,14 @@ impl Failure {
             | Class::NotFound
             | Class::TooLong => RetryAction::Failover,
             Class::ContentFilter | Class::ApiError => match self.scope {
-                Scope::Parameter(_) => RetryAction::Retry { after: None },
-                Scope::Key | Scope::Target | Scope::Unclear => RetryAction::Failover,
-                Scope::Class | Scope::Model | Scope::KeyUnderRecheck | Scope::Answer => RetryAction::Fail,
+                FailureScope::Parameter(_) => RetryAction::Retry { after: None },
+                FailureScope::Key | FailureScope::Target | FailureScope::Unclear => RetryAction::Failover,
+                FailureScope::Class
+                | FailureScope::Model
+                | FailureScope::KeyUnderRecheck
+                | FailureScope::Answer => RetryAction::Fail,
             },
-            Class::ValidationError if self.scope == Scope::Answer => {
+            Class::ValidationError if self.scope == FailureScope::Answer => {
                 RetryAction::Retry { after: self.retry_after }
             }
             Class::Truncated

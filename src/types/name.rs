@@ -1,4 +1,4 @@
-//! Names from the configuration: providers, models, targets, routes, steps and keys.
+//! Names from the configuration: providers, models, targets, routes, steps, scopes and keys.
 //!
 //! A clone only increments a reference count.
 
@@ -73,8 +73,21 @@ name! {
     StepName
 }
 name! {
+    /// The name of a scope: `NAME` in `[scope.NAME]`, such as a tenant or the holder of a token. Requests without
+    /// one belong to the scope with the empty name.
+    #[derive(Default)]
+    ScopeName
+}
+name! {
     /// Identifies a provider's key without showing it, such as `env:OPENAI_API_KEY`.
     KeyLabel
+}
+
+impl ScopeName {
+    /// Returns whether it is the name of requests without a scope.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// The name of a target: one model at one provider, written `provider/model`.

@@ -1,6 +1,6 @@
 //! What is wrong with a prompt whatever the provider is, found before any call.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::tool::is_json_object;
 use super::{Class, Failure, Message, Part, Prompt, Role, Tool, ToolChoice, ToolResult};
@@ -33,8 +33,9 @@ impl Prompt {
         if self.stop.iter().any(|stop| stop.is_empty()) {
             return Err(invalid("a stop sequence is empty; remove it"));
         }
-        let mut calls = HashSet::new();
-        let mut results = HashSet::new();
+        // Empty ordered sets cost nothing, and most prompts have no tool calls.
+        let mut calls = BTreeSet::new();
+        let mut results = BTreeSet::new();
         for (index, message) in self.messages.iter().enumerate() {
             let at = index + 1;
             for part in &message.parts {
@@ -137,7 +138,7 @@ fn check_tools(tools: &[Tool]) -> Result<(), Failure> {
     if tools.len() > MAX_TOOLS {
         return Err(invalid(format!("{} tools; at most {MAX_TOOLS} are possible", tools.len())));
     }
-    let mut names = HashSet::with_capacity(tools.len());
+    let mut names = BTreeSet::new();
     for (index, tool) in tools.iter().enumerate() {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=MAX_TOOL_NAME).contains(&tool.name.len()) || !tool.name.bytes().all(is_allowed) {

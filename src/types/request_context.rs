@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::StepName;
+use super::{ScopeName, StepName};
 
 /// The id of a run, unique within this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +23,9 @@ pub struct RunItem(RunId, u64);
 /// The context of a request. All requests with the default context are treated as one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestContext {
-    /// The run that the request belongs to. Runs share a provider evenly.
+    /// The scope that the request belongs to. Scopes share a provider evenly, by tokens.
+    pub scope: ScopeName,
+    /// The run that the request belongs to. The runs of a scope share its part evenly, by tokens.
     pub run: RunId,
     /// The step that the request belongs to. Answer lengths are learned per step.
     pub step: Option<StepName>,

@@ -48,6 +48,10 @@ pub struct Attempt {
     /// Whether it is a hedge: sent in parallel because an earlier call of the same request was slow.
     #[serde(default, alias = "hedge", skip_serializing_if = "std::ops::Not::not")]
     pub hedged: bool,
+    /// Whether the log of another request counts the same call: it had the inputs of several requests for embeddings.
+    /// The tokens and the cost of each log are the part of its request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counted_elsewhere: bool,
     /// The reasoning of its answer, in a step with `keep_reasoning`. A request of a program has it in the parts of
     /// its [`Completion`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,8 +107,8 @@ impl Attempt {
 pub enum Outcome {
     /// A complete response.
     Answered,
-    /// A failure.
-    Failed(Failure),
+    /// A failure. Boxed because every attempt has the size of its largest outcome, and most are answered.
+    Failed(Box<Failure>),
     /// The call was not sent: it was not admitted, for this reason.
     Refused(Box<str>),
     /// Aborted because another target answered first. The provider may have charged for it.
@@ -112,7 +116,7 @@ pub enum Outcome {
     /// Aborted because the program stopped. The provider may have charged for it.
     BrokenOff,
     /// Lost before it was sent, because the provider's actor panicked.
-    Lost(Failure),
+    Lost(Box<Failure>),
 }
 
 /// All attempts of one request, oldest first.
@@ -305,6 +309,21 @@ impl From<Failure> for RequestError {
 mod tests {
     use super::*;
 
+    /// Every request moves these through its futures and channels. A field that few requests need is boxed.
+    #[test]
+    fn what_every_request_moves_stays_small() {
+        for (name, bytes, max) in [
+            ("Completion", size_of::<Completion>(), 184),
+            ("Failure", size_of::<Failure>(), 88),
+            ("Outcome", size_of::<Outcome>(), 24),
+            // The first allocation of a log has room for four of them.
+            ("Attempt", size_of::<Attempt>(), 240),
+            ("Response", size_of::<Response>(), 264),
+        ] {
+            assert!(bytes <= max, "{name}: {bytes}");
+        }
+    }
+
     #[test]
     fn attempts_of_old_versions_are_converted_to_their_outcome() {
         let stored = |key: &str, class: &str| {
@@ -321,7 +340,7 @@ mod tests {
         );
         let log: AttemptLog = serde_json::from_str(&text).unwrap();
         let kinds: Vec<_> = log.0.iter().map(|attempt| std::mem::discriminant(&attempt.outcome)).collect();
-        let failure = || Failure::new(Class::Timeout, "x");
+        let failure = || Box::new(Failure::new(Class::Timeout, "x"));
         let expected = [Outcome::Superseded, Outcome::Lost(failure()), Outcome::Failed(failure())];
         assert_eq!(kinds, expected.each_ref().map(std::mem::discriminant));
         assert_eq!(
@@ -374,6 +393,7 @@ mod tests {
             uncertain_cost: NanoUsd(7),
             forced: false,
             hedged: false,
+            counted_elsewhere: false,
             cache_savings: None,
             reasoning: None,
             outcome,

@@ -22,17 +22,16 @@ pub struct UsageTotals {
 impl UsageTotals {
     /// Returns the totals of the attempts.
     pub fn of(attempts: &AttemptLog) -> Self {
-        let mut totals = Self {
-            calls: attempts.calls() as u64,
-            possibly_charged: attempts.possibly_charged() as u64,
-            ..Self::default()
-        };
+        let mut totals = Self::default();
         for attempt in &attempts.0 {
             totals.tokens += attempt.usage.unwrap_or_default();
-            match attempt.cost {
-                Some(cost) => totals.cost += cost,
-                None => totals.calls_of_unknown_cost += u64::from(!attempt.is_free()),
+            totals.cost += attempt.cost.unwrap_or_default();
+            if attempt.counted_elsewhere {
+                continue;
             }
+            totals.calls += u64::from(attempt.key.is_some());
+            totals.possibly_charged += u64::from(attempt.is_possibly_charged());
+            totals.calls_of_unknown_cost += u64::from(attempt.cost.is_none() && !attempt.is_free());
         }
         totals
     }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::types::{Completion, Failure, Format, Prompt, Secret, StreamEvent};
+use crate::types::{Completion, EmbeddingLimits, Failure, Format, Prompt, Secret, StreamEvent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::incoming::IncomingRequest;
@@ -34,6 +34,12 @@ impl Format {
     /// attachments.
     pub fn min_cache_tokens(self, model: &str) -> u64 {
         prompt_cache::min_tokens(self, model)
+    }
+
+    /// Returns how much one request for embeddings may contain when inputs of several callers are joined; `None` if
+    /// the format has no embeddings.
+    pub fn embedding_limits(self, base_url: &str) -> Option<EmbeddingLimits> {
+        embeddings::limits(self, base_url)
     }
 
     /// Encodes `prompt` as a request; `base_url` and `dialect` determine the vendor.
@@ -242,14 +248,14 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Class, Scope};
+    use crate::types::{Class, FailureScope};
 
     #[test]
     fn a_web_page_is_no_evidence_about_the_key_in_any_format() {
         for format in Format::ALL {
             let page = b"<html><title>Blocked</title></html>";
             let failure = format.read_error(403, &HeaderMap::new(), page, SystemTime::UNIX_EPOCH);
-            assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{format:?}");
+            assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target), "{format:?}");
             assert_eq!(&*failure.message, "received a web page instead of an answer: Blocked");
         }
     }

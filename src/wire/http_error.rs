@@ -4,11 +4,11 @@
 
 use std::time::SystemTime;
 
-use crate::types::{Cause, Class, Failure, Scope};
+use crate::types::{Cause, Class, Failure, FailureScope};
 
 use super::bounded_json::{self, MAX_LABEL_BYTES};
 use super::limited_resource::limited_resource;
-use super::{RateLimitHeaders, phrases, reset_time, scope};
+use super::{RateLimitHeaders, failure_scope, phrases, reset_time};
 
 /// The maximum length of a message.
 const MAX_MESSAGE_CHARS: usize = 500;
@@ -89,7 +89,7 @@ pub(super) fn apply_headers(mut failure: Failure, limits: &RateLimitHeaders, now
     if failure.class == Class::NotFound && phrases::is_no_endpoint(&failure.message.to_ascii_lowercase()) {
         failure.cause = Some(Cause::EndpointNotFound);
     }
-    failure = scope::refine(failure);
+    failure = failure_scope::refine(failure);
     failure.code = failure.code.map(|code| {
         if code.len() > MAX_LABEL_BYTES { bounded_json::truncate_label(&code).into() } else { code }
     });
@@ -100,8 +100,9 @@ pub(super) fn apply_headers(mut failure: Failure, limits: &RateLimitHeaders, now
 /// page or a proxy and is no evidence about the key. `None` for a status that is more specific.
 pub(super) fn web_page_failure(status: u16, body: &[u8]) -> Option<Failure> {
     let is_page = is_web_page(body) || is_firewall_block(body);
-    (matches!(status, 400 | 403 | 406 | 451) && is_page)
-        .then(|| failure(Class::ApiError, Some(status), &web_page_message(body)).with_scope(Scope::Target))
+    (matches!(status, 400 | 403 | 406 | 451) && is_page).then(|| {
+        failure(Class::ApiError, Some(status), &web_page_message(body)).with_scope(FailureScope::Target)
+    })
 }
 
 /// Detects the one-line response of Cloudflare's firewall to clients that are not browsers.

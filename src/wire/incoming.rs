@@ -13,7 +13,7 @@ pub(super) mod mutations;
 #[cfg(test)]
 pub(super) mod strategies;
 
-use crate::types::{Failure, Format, Prompt, Scope, VendorFields};
+use crate::types::{Failure, FailureScope, Format, Prompt, VendorFields};
 
 use super::vendor_fields;
 
@@ -59,7 +59,7 @@ pub(super) fn add_vendor_fields(prompt: &mut Prompt, format: Format, body: Field
     if rest.is_empty() {
         return Ok(());
     }
-    vendor_fields::check_fields(&rest, format).map_err(|failure| failure.with_scope(Scope::Class))?;
+    vendor_fields::check_fields(&rest, format).map_err(|failure| failure.with_scope(FailureScope::Class))?;
     prompt.vendor_fields.push(VendorFields::new(format, rest));
     Ok(())
 }
@@ -99,7 +99,7 @@ mod tests {
         let kept = json!({ "n": 1, "metadata": { "b": null } }).as_object().cloned().unwrap();
         assert_eq!(prompt.vendor_fields, [VendorFields::new(Format::Openai, kept)]);
         let failure = add_vendor_fields(&mut prompt, Format::Openai, fields(&json!({ "n": 2 }))).unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Class));
+        assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Class));
         assert!(failure.message.starts_with("n must be 1"), "{failure}");
     }
 }

@@ -9,6 +9,9 @@
 //! a failure.
 
 mod answer;
+mod answer_deltas;
+mod answer_parts;
+mod answer_rules;
 mod anthropic;
 mod arguments;
 mod bounded_json;
@@ -20,6 +23,7 @@ mod echo;
 mod embeddings;
 mod error_body;
 mod exact_number;
+mod failure_scope;
 #[cfg(test)]
 mod fixtures;
 mod format;
@@ -45,7 +49,6 @@ mod reset_time;
 mod retry_after;
 mod schema_check;
 mod schema_rules;
-mod scope;
 mod structured_output;
 mod surrogates;
 mod text_document;

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{Dialect, fixtures};
-use crate::types::{Class, Failure, Format, Prompt, Scope};
+use crate::types::{Class, Failure, FailureScope, Format, Prompt};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,16 +53,16 @@ fn read(row: &Row, headers: &HeaderMap) -> Failure {
     row.format.apply_headers(failure, headers, now)
 }
 
-fn scope_word(scope: Scope) -> &'static str {
+fn scope_word(scope: FailureScope) -> &'static str {
     match scope {
-        Scope::Class => "class",
-        Scope::Model => "model",
-        Scope::Unclear => "unclear",
-        Scope::KeyUnderRecheck => "doubtful",
-        Scope::Key => "key",
-        Scope::Target => "target",
-        Scope::Parameter(_) => "parameter",
-        Scope::Answer => "answer",
+        FailureScope::Class => "class",
+        FailureScope::Model => "model",
+        FailureScope::Unclear => "unclear",
+        FailureScope::KeyUnderRecheck => "doubtful",
+        FailureScope::Key => "key",
+        FailureScope::Target => "target",
+        FailureScope::Parameter(_) => "parameter",
+        FailureScope::Answer => "answer",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a format cannot express: refused by name before the call, or dropped where the configuration says so.
 
-use crate::types::{Class, Failure, Format, Scope};
+use crate::types::{Class, Failure, FailureScope, Format};
 
 use super::{Dialect, DropParameter};
 
@@ -25,7 +25,7 @@ pub(super) fn drop_or_refuse(
 
 /// Returns the failure of a request that a target cannot take for this reason. Another target may.
 pub(super) fn refusal(message: impl Into<Box<str>>) -> Failure {
-    Failure::new(Class::ApiError, message).with_scope(Scope::Target)
+    Failure::new(Class::ApiError, message).with_scope(FailureScope::Target)
 }
 
 #[cfg(test)]
@@ -36,7 +36,7 @@ mod tests {
     fn a_parameter_is_refused_by_name_or_dropped() {
         let refused =
             drop_or_refuse(Format::Anthropic, &Dialect::default(), DropParameter::Seed).unwrap_err();
-        assert_eq!((refused.class, refused.scope), (Class::ApiError, Scope::Target));
+        assert_eq!((refused.class, refused.scope), (Class::ApiError, FailureScope::Target));
         assert_eq!(
             &*refused.message,
             "Anthropic's format cannot express seed; remove it, or add \"seed\" to drop_parameters of the provider"

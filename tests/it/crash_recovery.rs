@@ -120,6 +120,24 @@ fn all_finished() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_joined_embeddings() {
+    let simulator = start_simulator(Settings::default());
+    let workspace = new_workspace(&simulator, WINDOW, &[]);
+    let step = "[[step]]\nname = \"vector\"\nembed = \"{{ item.text }}\"\n";
+    workspace.write("pipeline.toml", format!("name = \"killed\"\n{step}"));
+    workspace.write_items(500);
+    abort_at(&workspace, "item.answered:300");
+    let stored = stored_items(&workspace.path("pointsman.db")).await;
+    let finished = stored.iter().filter(|item| item.outcome.is_some()).count();
+    assert!((1..500).contains(&finished), "{finished}");
+    run_program(program(&workspace, "")).expect_stderr(0, &["500 completed"]);
+    // Each item has one attempt: no stored answer was requested again.
+    assert_complete(&workspace, &stored_items(&workspace.path("pointsman.db")).await, 500, 1);
+    let requests = simulator.counts().requests;
+    assert!(requests <= 150, "{requests} calls");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_after_an_item_was_started() {
     assert_eq!(kill_at("item.started:3").await, (TWO.into(), 0));
 }

@@ -8,7 +8,7 @@ use super::program::{Workspace, program, repository_path, run_program};
 /// Returns the path and the text of each document of the project.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = vec![repository_path("README.md"), repository_path("CHANGELOG.md")];
-    for folder in ["docs", "examples/email", "examples/ad_accounts", "examples/leads"] {
+    for folder in ["docs", "examples/email", "examples/ad_accounts", "examples/leads", "examples/search"] {
         let entries = fs::read_dir(repository_path(folder)).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }

@@ -118,7 +118,7 @@ async fn one_item_that_is_refused_before_the_first_answer_does_not_pause_the_run
         assert_only_failed(&finished, items as u64, 1, &format!("{kind:?} {more}"));
     };
     let kinds = [FaultKind::NotFound, FaultKind::Auth, FaultKind::Html];
-    let among_many = kinds.map(|kind| (kind, 500, 200, ""));
+    let among_many = kinds.map(|kind| (kind, 1_000, 400, ""));
     // Nothing else is in flight when the first request is refused.
     let alone = kinds.map(|kind| (kind, 100, 40, "limits.concurrency = 1\n"));
     futures_util::future::join_all(among_many.into_iter().chain(alone).map(run_with)).await;

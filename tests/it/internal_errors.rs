@@ -1,9 +1,13 @@
 //! Injected panics: their cost, the stored answers and the booked spend.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use pointsman::chaos::{Plan, arm, point_counts};
+use pointsman::router::EmbeddingRequest;
 use pointsman::run::{Report, RunOutcome, RunOutput};
 use pointsman::runtime::{Pointsman, ResumeOptions};
 use pointsman::simulator::{Settings, Simulator, Vendor};
@@ -168,4 +172,22 @@ async fn calls_whose_answers_could_not_be_stored_are_booked() {
     );
     let total: Spend = options.store.spent_by(RunNumber(1)).await.unwrap().into_values().sum();
     assert!(total.cost > known.cost && total.uncertain_cost == known.uncertain_cost, "{total:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_of_a_joined_request_that_is_lost_twice_are_sent_alone() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_pointsman(&priced_config(&simulator));
+    let embed = |number: usize| {
+        let request = EmbeddingRequest::new("default", [format!("Passage {number}.")]);
+        pointsman.embed(request.with_deadline(Duration::from_secs(30)))
+    };
+    let armed = arm(Plan::new(1).at("router.request", 1).at("router.request_started", 1));
+    let all = join_all((0..20).map(embed)).await;
+    drop(armed);
+    let panics = ["router.request", "router.request_started"].map(|point| point_counts()[point].panics);
+    assert_eq!(panics, [1, 1]);
+    let distinct: HashSet<String> =
+        all.into_iter().map(|embeddings| format!("{:?}", embeddings.unwrap().vectors)).collect();
+    assert_eq!(distinct.len(), 20);
 }

@@ -171,6 +171,10 @@ async fn at_the_bound_of_pending_requests_a_recipient_refuses_and_a_send_waits_u
     });
     let error = refused.await.unwrap().unwrap_err();
     assert_eq!(error.class(), Class::Overloaded, "{error}");
+    assert!(error.failure.retry_after.is_some_and(|wait| wait > Duration::ZERO), "{error}");
+    let at_once = timeout(MAX_TEST_WAIT, router.try_send(request())).await.unwrap().unwrap_err();
+    assert_eq!(at_once.class(), Class::Overloaded, "{at_once}");
+    assert!(at_once.failure.message.starts_with("4096 requests are pending"), "{at_once}");
     let late = router.send(request().with_deadline(Duration::from_millis(100))).await.unwrap_err();
     assert_eq!(late.class(), Class::Deadline);
     assert!(late.failure.message.contains("4096 other requests"), "{late}");

@@ -36,10 +36,12 @@ mod untrusted_data;
 mod budget;
 mod concurrency;
 mod embed;
+mod embed_step;
 mod embeddings;
 mod example_actor;
 mod failed_generation;
 mod failover;
+mod fairness;
 mod hedge;
 mod holding;
 #[cfg(unix)]
@@ -47,6 +49,7 @@ mod holding_program;
 mod host;
 #[cfg(feature = "chaos")]
 mod internal_errors;
+mod joined_embeddings;
 mod pause_advice;
 mod scheduling;
 // The tests replace symbolic links as Kubernetes does.
@@ -72,6 +75,7 @@ mod rate_limited_item;
 mod refusals;
 mod response_parsing;
 mod schemas;
+mod scopes;
 mod scripted_server;
 #[cfg(unix)]
 mod secrets;

@@ -38,6 +38,7 @@ fn call(number: usize) -> Call {
         dispatch_signal: None,
         stream: None,
         budget: None,
+        scope_budget: None,
         memory: pointsman::guard::HeldMemory::default(),
         deadline: Instant::now() + Duration::from_secs(20),
     }

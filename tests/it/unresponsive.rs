@@ -215,7 +215,8 @@ async fn a_first_target_without_its_model_is_no_longer_used_after_a_few_errors()
     let finished = run_pipeline(&start_scaled(&config), STEP, 300).await;
     assert_complete_without_timeouts(&finished, 300, "unknown model");
     let received = first.counts().requests;
-    assert!((3..=12).contains(&received), "{received}");
+    // Three refusals are enough, and twelve while an older request has no response yet; three more are in flight.
+    assert!((3..=12 + 3).contains(&received), "{received}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

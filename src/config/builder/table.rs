@@ -34,10 +34,15 @@ impl KeyTable {
             self.errors.push((Vec::new(), diagnostic.with_help(help)));
             return;
         };
-        match to_toml(value, &path) {
-            Ok(value) => self.insert(&path, value),
+        self.set_value(&path, value);
+    }
+
+    /// Sets the key at `path` to `value`.
+    pub(super) fn set_value(&mut self, path: &[String], value: &impl Serialize) {
+        match to_toml(value, path) {
+            Ok(value) => self.insert(path, value),
             Err(errors) => {
-                self.remove_errors(&path);
+                self.remove_errors(path);
                 self.errors.extend(errors);
             }
         }

@@ -1,10 +1,12 @@
 //! Tests of configurations that are built in code: they equal those of a file, and so do their errors.
 
 use std::collections::BTreeSet;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::shipped_config::uncommented;
 use super::*;
 use crate::diagnostics::{Diagnostic, key_path};
+use crate::guard::ScopeSettings;
 
 /// Literals that are wrong for most keys. An empty inline table is not among them: a file and a builder write it
 /// differently, and errors in it count for other keys.
@@ -133,6 +135,19 @@ fn each_key_in_code_has_the_result_of_the_same_key_in_a_file() {
         }
     }
     assert!(rejected > 500, "{rejected}");
+}
+
+#[test]
+fn the_limits_of_a_scope_in_code_equal_those_of_a_file() {
+    let limits = ScopeSettings::new()
+        .with_requests_per_minute(const { NonZeroU64::new(60).unwrap() })
+        .with_tokens_per_minute(const { NonZeroU64::new(9_000).unwrap() })
+        .with_queue(const { NonZeroU32::new(7).unwrap() });
+    let built = Config::builder().with_scope("team.a", limits).build_with(&empty_env).unwrap();
+    let text = "[scope.\"team.a\"]\nrequests_per_minute = 60\ntokens_per_minute = 9000\nqueue = 7";
+    assert_eq!(built, Config::parse("config.toml", text, &empty_env).unwrap());
+    let unlimited = Config::builder().with_scope("a", ScopeSettings::new()).build_with(&empty_env).unwrap();
+    assert_eq!(unlimited.scopes["a"], ScopeSettings::default());
 }
 
 #[test]

@@ -282,3 +282,26 @@ fn a_wrong_value_has_help() {
         assert!(errors.contains(expected) && errors.lines().count() == 1, "{line}\n{errors}");
     }
 }
+
+#[test]
+fn a_scope_needs_a_name_without_a_slash_and_its_limits_are_checked() {
+    let errors = |text: &str| Config::parse("c", text, &empty_env).unwrap_err().to_string();
+    for name in ["", "team/a"] {
+        for heading in ["scope", "budget.scope"] {
+            let text = match heading {
+                "scope" => format!("[scope.\"{name}\"]\nqueue = 5\n"),
+                _ => format!("[budget.scope]\n\"{name}\" = 5\n"),
+            };
+            let error = errors(&text);
+            assert!(error.contains(&format!("{name:?} cannot name a scope")), "{error}");
+            assert!(error.contains("such as team-a"), "{error}");
+        }
+    }
+    assert!(errors("[scope.team-a]\nconcurency = 5").contains("did you mean `concurrency`?"));
+    assert!(errors("[scope.team-a]\nqueue = 0").contains("c:2:9: "));
+    // A budget without limits and limits without a budget are in order, and no note is printed.
+    let text = "[scope.team-a]\nconcurrency = 5\n[budget.scope]\nteam-b = 5";
+    let config = Config::parse("c", text, &empty_env).unwrap();
+    assert!(config.notes.is_empty(), "{:?}", config.notes);
+    assert_eq!(config.scopes["team-a"].concurrency.map(|limit| limit.get()), Some(5));
+}

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::empty_env;
 use crate::config::{BudgetSettings, Config, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
-use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
+use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings, ScopeSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
 use crate::router::{RetrySettings, Route, Target};
@@ -35,6 +35,7 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[files]", keys::<FileSettings>("")),
         ("[store]", keys::<StoreSettings>("")),
         ("[budget]", keys::<BudgetSettings>("")),
+        ("[scope.NAME]", keys::<ScopeSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),
         ("[simulator]", keys::<simulator::Settings>("")),
         ("[simulator.limits]", keys::<simulator::AccountLimits>("")),
@@ -139,6 +140,7 @@ fn the_shipped_configuration_contains_every_key() {
         ("[files]", at(&["files"])),
         ("[store]", at(&["store"])),
         ("[budget]", at(&["budget"])),
+        ("[scope.NAME]", at(&["scope", "team-a"])),
         ("[supervisor]", at(&["supervisor"])),
         ("[simulator]", at(&["simulator"])),
         ("[simulator.limits]", at(&["simulator", "limits"])),
@@ -197,6 +199,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
     assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
+    assert_eq!(check::<ScopeSettings>(&rows["[scope.NAME]"]), 1);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
     assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 15);
     assert_eq!(check::<simulator::AccountLimits>(&rows["[simulator.limits]"]), 6);

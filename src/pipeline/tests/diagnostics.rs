@@ -254,6 +254,61 @@ fn a_comparison_of_incompatible_known_types_is_refused_with_help() {
     }
 }
 
+/// Returns each diagnostic as `line message`, in the order of the lines.
+fn messages_by_line(text: &str) -> Vec<String> {
+    let without_column = |message: String| {
+        let (line, rest) = message.split_once(':').unwrap();
+        (line.parse().unwrap(), rest.split_once(' ').unwrap().1.to_owned())
+    };
+    let mut found: Vec<(usize, String)> = messages(text).into_iter().map(without_column).collect();
+    found.sort();
+    found.into_iter().map(|(line, message)| format!("{line} {message}")).collect()
+}
+
+#[test]
+fn a_key_that_has_no_meaning_beside_embed_is_refused_by_name() {
+    let keys = [
+        "system = 's'",
+        "choice = ['a', 'b']",
+        "schema = { type = 'array' }",
+        "attach = ['{{ item.file }}']",
+        "max_tokens = 5",
+        "temperature = 0",
+        "top_p = 1",
+        "stop = ['x']",
+        "seed = 1",
+        "reasoning_effort = 'low'",
+        "keep_reasoning = false",
+        "prompt_cache = 'off'",
+        "max_validation_retries = 0",
+    ];
+    let start = "name = 'p'\n[[step]]\nname = 'v'\nembed = '{{ item.text }}'\nprompt = 'p'\n";
+    let mut expected = vec!["5 a step has `prompt` or `embed`, not both".to_owned()];
+    for (line, key) in (6..).zip(keys) {
+        let (key, _) = key.split_once(' ').unwrap();
+        expected.push(format!("{line} a step with `embed` has no `{key}`: its answer is a list of numbers"));
+    }
+    assert_eq!(messages_by_line(&format!("{start}{}\n", keys.join("\n"))), expected);
+    let help = diagnostics("name = 'p'\n[[step]]\nname = 'v'\nembed = 'x'\nseed = 1\n").render(false);
+    assert!(help.contains("remove `seed`, or write `prompt` instead of `embed`"), "{help}");
+}
+
+#[test]
+fn the_keys_of_a_step_with_embed_are_checked() {
+    let step = |keys: &str| messages_by_line(&format!("name = 'p'\n[[step]]\nname = 'v'\n{keys}\n"));
+    assert_eq!(step("embed = ' '"), ["4 `embed` is empty"]);
+    assert_eq!(step("prompt = 'x'\ndimensions = 8"), ["5 `dimensions` belongs to a step with `embed`"]);
+    for (keys, problem) in [
+        ("embed = '{{ nope }}'", "4 unknown name `nope`"),
+        ("embed = '{{ v }}'", "a step cannot need its own answer: v → v"),
+        ("embed = 'x'\ndimensions = 0", "5 "),
+        ("embed = 'x'\nroute = 'none'", "5 unknown route `none`"),
+    ] {
+        let found = step(keys);
+        assert!(found.iter().any(|message| message.contains(problem)), "{keys}: {found:?}");
+    }
+}
+
 #[test]
 fn a_secret_in_a_file_that_is_read_as_a_pipeline_is_not_shown() {
     let key = "sk-ant-api03-5kQ0x7Zr2WmN4tVb";

@@ -38,6 +38,32 @@ fn email() -> Arc<Pipeline> {
 }
 
 #[test]
+fn the_answer_of_a_step_with_embed_is_a_list_of_numbers() {
+    let pipeline = pipeline(
+        "name = 'search'\n[[step]]\nname = 'vector'\nembed = '{{ item.text }}'\ndimensions = 2\n\
+        [[step]]\nname = 'note'\nprompt = '{{ vector | length }}: {{ vector | tojson }}'\n",
+    );
+    let mut item = new_item(&pipeline, json!({ "text": "low tide" }));
+    assert_eq!(indices(&item.ready_steps()), [0]);
+    assert_eq!(item.record_response(0, "[0.1,-2.5]"), AnswerCheck::Accepted);
+    assert_eq!(text(&item.ready_steps()[0]).replace(' ', ""), "2:[0.1,-2.5]");
+    assert_eq!(item.answer(0), Some(&json!([0.1, -2.5])));
+
+    let mut item = new_item(&pipeline, json!({ "text": "low tide" }));
+    item.ready_steps();
+    let AnswerCheck::Failed(failure) = item.record_response(0, "[0.1]") else { panic!("it is refused") };
+    assert_eq!(failure.class, Class::ValidationError);
+    assert!(failure.message.contains("it has 1 dimensions instead of 2"), "{failure}");
+
+    let mut item = new_item(&pipeline, json!({ "text": " " }));
+    assert_eq!(item.ready_steps(), []);
+    let (_, failure) = item.finish().error.unwrap();
+    assert_eq!(failure.class, Class::TemplateError);
+    assert!(failure.message.contains("the `embed` of step `vector`"), "{failure}");
+    assert!(failure.message.contains("it is empty"), "{failure}");
+}
+
+#[test]
 fn independent_steps_are_requested_together_and_dependent_steps_after_them() {
     let mut item = new_item(&email(), json!({ "content": "Help!" }));
     let requests = item.ready_steps();

@@ -1,11 +1,12 @@
 //! Loading of valid pipelines.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::types::{Prompt, ReasoningEffort, ResponseFormat, RouteName};
+use crate::types::{EmbeddingOptions, Prompt, ReasoningEffort, ResponseFormat, RouteName};
 
 use super::super::{Defaults, ItemState, Pipeline};
 use super::{parse, pipeline};
@@ -125,6 +126,31 @@ fn the_settings_of_a_step_are_those_of_its_prompt() {
     let first = plain.clone().with_stop(["{{ item.x }}", "END"]).with_seed(-7).with_keep_reasoning(true);
     let second = plain.with_stop(["b"]).with_seed(3).with_reasoning_effort(ReasoningEffort::XHigh);
     assert_eq!(prompts, [&first.with_reasoning_effort(ReasoningEffort::Low), &second]);
+}
+
+#[test]
+fn the_defaults_for_answers_do_not_apply_to_a_step_with_embed() {
+    let text = "name='x'\n[defaults]\nsystem='s'\nmax_tokens=5\ntemperature=1\ntop_p=0.9\nseed=1\n\
+        max_validation_retries=3\ndeadline='7s'\nroute='strong'\n\
+        [[step]]\nname='v'\nembed='{{ item.text }}'\ndimensions=256\n";
+    let loaded = pipeline(text);
+    let step = &loaded.steps()[0];
+    assert_eq!((step.route.as_str(), step.deadline), ("strong", Duration::from_secs(7)));
+    assert_eq!((step.max_validation_retries, step.max_tokens, step.temperature), (0, None, None));
+    let options = EmbeddingOptions::new(NonZeroU32::new(256));
+    let request = ItemState::new(loaded.clone(), &json!({ "text": "low tide" })).ready_steps().remove(0);
+    assert_eq!(*request.prompt, Prompt::embeddings(["low tide"], options));
+    let fingerprint = |text: &str| pipeline(text).steps()[0].fingerprint;
+    for (old, new, changes) in [
+        ("dimensions=256", "dimensions=512", true),
+        ("item.text", "item.title", true),
+        ("name='v'\n", "name='v'\nwhen='item.text'\n", true),
+        ("name='v'\n", "name='v'\noptional=true\n", true),
+        ("system='s'", "system='other'", false),
+        ("deadline='7s'", "deadline='8s'", false),
+    ] {
+        assert_eq!(fingerprint(&text.replace(old, new)) != step.fingerprint, changes, "{new}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::guard::{ReserveError, SharedBudget, TokenCost};
+use crate::guard::{BudgetScope, ReserveError, SharedBudget, TokenCost};
 use crate::types::{
     CacheTtl, Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName,
     SharedPrefix, Spend, Tokens, Usage,
@@ -13,23 +13,33 @@ use crate::types::{
 
 use crate::provider::call::{Call, Rejection};
 
-/// The budgets that a provider's calls spend, in addition to their run's.
+/// The budgets that a provider's calls spend, in addition to those of their run and their scope.
 #[derive(Debug, Default)]
 pub(in crate::provider) struct Budgets {
     provider: Option<ProviderName>,
     /// Whether the provider is simulated: its answers cost nothing unless a price is configured.
     is_simulated: bool,
     budgets: Vec<Arc<SharedBudget>>,
+    /// The day of the last check. The budget of a scope begins a new day when one of its calls is checked.
+    today: Option<Day>,
 }
 
 /// Why the budget of a call cannot be reserved.
 pub(in crate::provider) enum BudgetError {
-    /// Calls in flight hold the rest of the budget: those of the call's run, or others as well.
-    Contended {
-        /// Whether only calls of its own run need to wait for that.
-        only_own_run: bool,
-    },
+    /// Calls in flight hold the rest of the budget.
+    Contended(SharedBy),
     Rejected(Rejection),
+}
+
+/// Whose calls spend a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::provider) enum SharedBy {
+    /// Those of one run.
+    Run,
+    /// Those of one scope.
+    Scope,
+    /// All calls of a provider, or of all providers.
+    All,
 }
 
 /// The reserved budget of one call.
@@ -56,11 +66,12 @@ impl Budgets {
         is_simulated: bool,
         budgets: Vec<Arc<SharedBudget>>,
     ) -> Self {
-        Self { provider: Some(provider), is_simulated, budgets }
+        Self { provider: Some(provider), is_simulated, budgets, today: None }
     }
 
     /// Starts a new day with nothing spent if the date has changed.
-    pub(in crate::provider) fn roll_over(&self, today: Day) {
+    pub(in crate::provider) fn roll_over(&mut self, today: Day) {
+        self.today = Some(today);
         self.budgets.iter().for_each(|budget| budget.roll_over(today));
     }
 
@@ -101,9 +112,7 @@ impl Budgets {
             match budget.reserve(reservation.expected_cost) {
                 Ok(()) => reservation.budgets.push(budget.clone()),
                 Err(ReserveError::Contended) => {
-                    return Err(BudgetError::Contended {
-                        only_own_run: *budget.scope() == crate::guard::BudgetScope::Run,
-                    });
+                    return Err(BudgetError::Contended(shared_by(budget)));
                 }
                 Err(ReserveError::Exhausted) => {
                     let met = budget
@@ -111,23 +120,41 @@ impl Budgets {
                         .unwrap_or_else(|| Failure::new(Class::Budget, "the budget is exhausted"));
                     return Err(BudgetError::Rejected(refused(budget, met)));
                 }
+                Err(ReserveError::Oversized) => {
+                    let failure = budget.oversized_failure(reservation.expected_cost);
+                    // Another target may be cheaper.
+                    let refused = Rejection::Budget { failure, for_all_targets: false };
+                    return Err(BudgetError::Rejected(refused));
+                }
             }
         }
         Ok(reservation)
     }
 
     fn of<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = &'a Arc<SharedBudget>> {
-        call.budget.iter().chain(&self.budgets)
+        if let Some((budget, today)) = call.scope_budget.as_ref().zip(self.today) {
+            budget.roll_over(today);
+        }
+        call.budget.iter().chain(&call.scope_budget).chain(&self.budgets)
     }
 }
 
-/// If a provider's own budget is exhausted, other providers can still answer; the budget of a run or a day
+fn shared_by(budget: &SharedBudget) -> SharedBy {
+    match budget.scope() {
+        BudgetScope::Run => SharedBy::Run,
+        BudgetScope::Scope(_) => SharedBy::Scope,
+        BudgetScope::Day | BudgetScope::Provider(_) => SharedBy::All,
+    }
+}
+
+/// If a provider's own budget is exhausted, other providers can still answer; the budget of a run, a scope or a day
 /// applies to all.
 fn refused(budget: &SharedBudget, failure: Failure) -> Rejection {
-    Rejection::Budget {
-        failure,
-        for_all_targets: !matches!(budget.scope(), crate::guard::BudgetScope::Provider(_)),
-    }
+    let for_all_targets = match budget.scope() {
+        BudgetScope::Run | BudgetScope::Scope(_) | BudgetScope::Day => true,
+        BudgetScope::Provider(_) => false,
+    };
+    Rejection::Budget { failure, for_all_targets }
 }
 
 fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
@@ -217,7 +244,6 @@ impl Drop for BudgetReservation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::BudgetScope;
     use crate::provider::state::tests::call;
 
     const PRICE: Price =
@@ -294,14 +320,46 @@ mod tests {
     fn a_reservation_that_one_budget_refuses_is_returned_to_the_others() {
         let (budgets, run) = budgets(1_000_000, 150_000);
         let first = reserve(&budgets, &run, Some(PRICE));
-        assert!(matches!(
-            reserve(&budgets, &run, Some(PRICE)),
-            Err(BudgetError::Contended { only_own_run: false })
-        ));
+        assert!(matches!(reserve(&budgets, &run, Some(PRICE)), Err(BudgetError::Contended(SharedBy::All))));
         assert_eq!(run.status().reserved, NanoUsd(110_000));
         // A call that was not sent has cost nothing.
         drop(first);
         assert_eq!((run.status().reserved, run.status().spent), (NanoUsd(0), Spend::default()));
+    }
+
+    #[test]
+    fn the_budget_of_a_scope_is_reserved_and_settled_like_that_of_a_run_and_begins_again_at_midnight() {
+        let (mut budgets, _) = budgets(1_000_000, 1_000_000);
+        budgets.roll_over(Day(7));
+        let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(150_000));
+        let scoped = Call { scope_budget: Some(of_scope.clone()), ..call(std::time::Duration::from_secs(9)) };
+        let reserve =
+            |budgets: &Budgets| budgets.reserve(&scoped, Some(PRICE), TokenCost { input: 10, output: 20 });
+        let Ok(mut first) = reserve(&budgets) else { panic!("the budget is large enough") };
+        assert_eq!(of_scope.status().reserved, NanoUsd(110_000));
+        // Calls of other scopes do not wait.
+        assert!(matches!(reserve(&budgets), Err(BudgetError::Contended(SharedBy::Scope))));
+        first.mark_sent();
+        drop(first);
+        assert_eq!((of_scope.status().reserved, of_scope.status().spent.total().0), (NanoUsd(0), 110_000));
+        // A cheaper call, or the call at a cheaper target, may still fit.
+        assert!(matches!(
+            reserve(&budgets),
+            Err(BudgetError::Rejected(Rejection::Budget { for_all_targets: false, .. }))
+        ));
+        assert!(budgets.cap_reached(&scoped).is_none());
+        let cheap = budgets.reserve(&scoped, Some(PRICE), TokenCost { input: 10, output: 6 });
+        let Ok(mut cheap) = cheap else { panic!("40,000 nano-dollars are left") };
+        cheap.mark_sent();
+        drop(cheap);
+        assert!(matches!(
+            reserve(&budgets),
+            Err(BudgetError::Rejected(Rejection::Budget { for_all_targets: true, .. }))
+        ));
+        assert!(budgets.cap_reached(&scoped).is_some());
+        budgets.roll_over(Day(8));
+        assert!(budgets.cap_reached(&scoped).is_none());
+        assert!(reserve(&budgets).is_ok());
     }
 
     #[test]

@@ -18,7 +18,8 @@ use crate::provider::settings::Settings;
 use crate::provider::target::Target;
 
 impl Scheduler {
-    /// Checks whether a call may be queued. Takes the time by the monotonic clock and by the wall clock.
+    /// Checks whether a call may be queued, and returns the tokens that such calls use on average. Takes the time by
+    /// the monotonic clock and by the wall clock.
     ///
     /// # Errors
     /// The rejection, if it may not.
@@ -30,7 +31,7 @@ impl Scheduler {
         estimate: Estimate,
         now: Instant,
         wall_clock: Timestamp,
-    ) -> Result<(), Rejection> {
+    ) -> Result<TokenCost, Rejection> {
         let (Some(model), Some(target)) = (settings.models.get(&call.model), self.targets.get(&call.model))
         else {
             let unknown = format!("{provider} has no model {}", call.model);
@@ -81,8 +82,9 @@ impl Scheduler {
             return Err(Rejection::Busy { until });
         }
         // Calls of targets that cannot take calls now are not sent before this one.
-        let ahead = self.queue.ahead_of(&call.queue_key(), |model| self.may_dispatch(model, now));
-        let own = self.queue.ahead_of(&call.queue_key(), |_| false);
+        let key = call.queue_key(reserved.mean.total());
+        let ahead = self.queue.ahead_of(&key, |model| self.may_dispatch(model, now));
+        let own = self.queue.ahead_of(&key, |_| false);
         let until = self.expected_dispatch(target, (ahead, own), reserved.wait_cost(), now);
         if until > call.deadline {
             return Err(Rejection::Busy { until });
@@ -93,7 +95,7 @@ impl Scheduler {
             let until = self.expected_dispatch(target, (part, part), reserved.wait_cost(), now);
             return Err(Rejection::Busy { until });
         }
-        Ok(())
+        Ok(reserved.mean)
     }
 
     /// Returns when a call would be sent that has `ahead` calls of all targets and `own` calls of its target

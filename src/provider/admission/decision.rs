@@ -61,8 +61,10 @@ impl State {
             admissible = check(&scheduler);
         }
         match admissible {
-            Ok(()) => {
-                scheduler.queue.push(call.queue_key(), QueuedCall { call, responder, requested_at, estimate })
+            Ok(expected) => {
+                let key = call.queue_key(expected.total());
+                let call = Arc::new(call);
+                scheduler.queue.push(key, QueuedCall { call, responder, requested_at, estimate });
             }
             Err(rejection) => {
                 drop(scheduler);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::guard::{BreakerToken, InFlightToken, SentCall};
 use crate::types::{Completion, Failure, ModelName, Prompt, StepName};
 
+use super::queue::Turn;
 use super::reservation::Reservation;
 use crate::provider::keys::key::KeyId;
 
@@ -34,6 +35,8 @@ pub(in crate::provider) struct Grant {
     /// What it took from the account's limits, and from its model's own.
     pub(in crate::provider) shared: SentCall,
     pub(in crate::provider) own: SentCall,
+    /// The turn of its scope and run that it has used; `None` until it is removed from the queue.
+    pub(in crate::provider) turn: Option<Turn>,
     /// Whether the call was not sent after all, because its target cannot express the request.
     pub(in crate::provider) is_unsent: bool,
 }

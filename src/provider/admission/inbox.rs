@@ -2,7 +2,8 @@
 //!
 //! Callers push calls here and not into the actor's mailbox, because a restart of the actor drops its mailbox. A
 //! panic loses only the call that is being handled, and not the calls behind it. One message notifies the actor of
-//! all pushed calls. The inbox makes no decisions about calls and runs no foreign code under its lock.
+//! all pushed calls. The inbox holds at most as many calls as the queue. It makes no decisions about calls and runs no
+//! foreign code under its lock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +19,20 @@ use super::queued_call::{CallResponder, IncomingCall};
 pub(in crate::provider) struct CallsArrived;
 
 /// The calls that the actor has not handled yet, oldest first.
-#[derive(Debug, Default)]
-pub(in crate::provider) struct Inbox(Mutex<InboxState>);
+#[derive(Debug)]
+pub(in crate::provider) struct Inbox {
+    max_calls: usize,
+    state: Mutex<InboxState>,
+}
+
+/// Why a call was not added, with the responder of the call.
+#[derive(Debug)]
+pub(in crate::provider) enum PushError {
+    /// There is no actor.
+    NoActor(CallResponder),
+    /// The inbox is full.
+    Full(CallResponder),
+}
 
 #[derive(Debug, Default)]
 struct InboxState {
@@ -35,16 +48,24 @@ struct InboxState {
 }
 
 impl Inbox {
+    /// Creates an inbox for at most so many calls.
+    pub(in crate::provider) fn new(max_calls: usize) -> Self {
+        Self { max_calls, state: Mutex::default() }
+    }
+
     /// Adds a call. Returns the actor if it must be notified.
     ///
     /// # Errors
-    /// The call's responder when there is no actor.
+    /// If there is no actor or the inbox is full.
     pub(in crate::provider) fn push(
         &self,
         incoming: IncomingCall,
-    ) -> Result<Option<Arc<Recipient<CallsArrived>>>, CallResponder> {
+    ) -> Result<Option<Arc<Recipient<CallsArrived>>>, PushError> {
         let mut state = self.lock();
-        let Some(actor) = state.actor.clone() else { return Err(incoming.responder) };
+        let Some(actor) = state.actor.clone() else { return Err(PushError::NoActor(incoming.responder)) };
+        if state.calls.len() >= self.max_calls {
+            return Err(PushError::Full(incoming.responder));
+        }
         state.calls.push_back(incoming);
         Ok(std::mem::take(&mut state.awaits_notification).then_some(actor))
     }
@@ -99,6 +120,6 @@ impl Inbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, InboxState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod daily_usage;
 pub(super) mod decision;
 pub(super) mod estimate;
 pub(super) mod eviction;
+pub(super) mod fair_queue;
 pub(super) mod grant;
 pub(super) mod inbox;
 pub(super) mod outcome;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{self, Backoff, BreakerState, HeaderScope, RateLimitStatuses};
-use crate::types::{Class, Completion, Failure, ModelName, Scope};
+use crate::guard::{self, Backoff, BreakerState, HeaderScope, RateLimitStatuses, TokenCost};
+use crate::types::{Class, Completion, Failure, FailureScope, ModelName};
 use crate::wire::RateLimitHeaders;
 
 use super::grant::{CallOutcome, Grant};
@@ -62,7 +62,7 @@ pub(in crate::provider) struct HeaderEffects {
 }
 
 /// What the end of a call is evidence about.
-enum FailureScope {
+enum Evidence {
     /// The target answered.
     Answered,
     /// The target failed.
@@ -221,13 +221,20 @@ impl Scheduler {
             Some(charged) => self.limits.reconcile(reserved, charged, now),
             None => self.limits.rollback(reserved, &grant.shared),
         }
+        if let Some(turn) = &grant.turn {
+            // A failed call counts for what it was expected to use: else a scope whose calls fail at once would have
+            // every turn.
+            let is_answered = matches!(result, Some(Ok(_)));
+            let used = charged.map_or(0, TokenCost::total);
+            let least = if is_answered || grant.is_unsent { 0 } else { turn.tokens() };
+            self.queue.finish(turn, used.max(least));
+        }
         let mean_latency = self.mean_latency.0;
         let min_silence = || {
             let of_stream = min_stream_silence(mean_latency);
             self.targets.get(&grant.model)?.min_silence(grant.step.as_ref(), of_stream)
         };
-        let failure_scope =
-            outcome.map_or(FailureScope::Unrelated, |outcome| failure_scope(outcome, min_silence));
+        let failure_scope = outcome.map_or(Evidence::Unrelated, |outcome| evidence_of(outcome, min_silence));
         // The token of the endpoint breaker was returned with the first response headers, if there were any.
         let holds_endpoint_token = self.reachability.remove(grant.number);
         if grant.is_unsent {
@@ -273,7 +280,7 @@ impl Scheduler {
         let was_too_many = target.concurrency.release(grant.in_flight, concurrency_outcome, now);
         let mut endpoint_closed = false;
         match failure_scope {
-            FailureScope::Answered => {
+            Evidence::Answered => {
                 target.has_answered = true;
                 target.failure_hold_until = None;
                 self.retry_budget.deposit_answer(grant.is_retry, now);
@@ -283,7 +290,7 @@ impl Scheduler {
                 endpoint_closed =
                     holds_endpoint_token && self.endpoint_breaker.record_success(grant.endpoint_token, now);
             }
-            FailureScope::Target => {
+            Evidence::Target => {
                 target.record_failure(
                     grant.target_token,
                     result,
@@ -301,7 +308,7 @@ impl Scheduler {
                     self.endpoint_breaker.release(grant.endpoint_token);
                 }
             }
-            FailureScope::Endpoint => {
+            Evidence::Endpoint => {
                 // The target's next probe must not follow this one immediately.
                 if grant.target_token.is_probe() {
                     target.breaker.record_failure(grant.target_token, now, jitter());
@@ -313,7 +320,7 @@ impl Scheduler {
                 }
                 self.last_connect_error = result.and_then(|result| result.as_ref().err()).cloned();
             }
-            FailureScope::Unrelated => {
+            Evidence::Unrelated => {
                 target.breaker.release(grant.target_token);
                 if holds_endpoint_token && has_response(result) {
                     endpoint_closed = self.endpoint_breaker.record_success(grant.endpoint_token, now);
@@ -360,7 +367,7 @@ impl Scheduler {
     ) -> KeyFault {
         let attempt = RefusedAttempt {
             request: &grant.request,
-            is_explicit: failure.scope != Scope::Unclear,
+            is_explicit: failure.scope != FailureScope::Unclear,
             oldest_pending: self.targets.values().filter_map(Target::oldest_pending).min(),
             latest_sent: self.calls_sent,
         };
@@ -437,13 +444,13 @@ impl Scheduler {
 
 /// Returns what the end of a call is evidence about. `min_silence` returns the time without a response after which a
 /// deadline is evidence about the target.
-fn failure_scope(outcome: &CallOutcome<'_>, min_silence: impl FnOnce() -> Option<Duration>) -> FailureScope {
-    let Err(failure) = outcome.result else { return FailureScope::Answered };
+fn evidence_of(outcome: &CallOutcome<'_>, min_silence: impl FnOnce() -> Option<Duration>) -> Evidence {
+    let Err(failure) = outcome.result else { return Evidence::Answered };
     match failure.class {
-        Class::NetworkError => FailureScope::Endpoint,
-        Class::Deadline if is_unresponsive(outcome, min_silence()) => FailureScope::Target,
-        class if class.is_provider_fault() => FailureScope::Target,
-        _ => FailureScope::Unrelated,
+        Class::NetworkError => Evidence::Endpoint,
+        Class::Deadline if is_unresponsive(outcome, min_silence()) => Evidence::Target,
+        class if class.is_provider_fault() => Evidence::Target,
+        _ => Evidence::Unrelated,
     }
 }
 
@@ -473,15 +480,15 @@ fn has_response(result: Option<&Result<Completion, Failure>>) -> bool {
 /// Returns what the end of a call means for the concurrency limit.
 fn concurrency_outcome(
     outcome: Option<&CallOutcome<'_>>,
-    failure_scope: &FailureScope,
+    failure_scope: &Evidence,
     is_rate_limited: bool,
 ) -> guard::ConcurrencyOutcome {
     let class = outcome.and_then(|outcome| outcome.result.as_ref().err()).map(|failure| failure.class);
     match (class, failure_scope) {
-        (None, FailureScope::Answered) => guard::ConcurrencyOutcome::Answered,
+        (None, Evidence::Answered) => guard::ConcurrencyOutcome::Answered,
         (Some(Class::RateLimit), _) if !is_rate_limited => guard::ConcurrencyOutcome::Throttled,
         (Some(Class::Overloaded), _) => guard::ConcurrencyOutcome::Throttled,
-        (Some(Class::Timeout | Class::Deadline), FailureScope::Target) => guard::ConcurrencyOutcome::TimedOut,
+        (Some(Class::Timeout | Class::Deadline), Evidence::Target) => guard::ConcurrencyOutcome::TimedOut,
         _ => guard::ConcurrencyOutcome::Other,
     }
 }

@@ -19,8 +19,8 @@ use crate::provider::state::State;
 #[derive(Debug)]
 pub(in crate::provider) struct Permit {
     state: Arc<State>,
-    /// `None` before anything is granted, and after the release.
-    grant: Option<Grant>,
+    /// `None` before anything is granted, and after the release. Boxed because the permit is moved with its call.
+    grant: Option<Box<Grant>>,
     /// If it is dropped before the call is sent, it is returned; if it is dropped later and before it is
     /// settled, it is booked as uncertain cost.
     budget: Option<BudgetReservation>,
@@ -33,7 +33,7 @@ impl Permit {
     }
 
     /// Attaches what a call has been granted.
-    pub(in crate::provider) fn attach(&mut self, grant: Grant, budget: BudgetReservation) {
+    pub(in crate::provider) fn attach(&mut self, grant: Box<Grant>, budget: BudgetReservation) {
         self.grant = Some(grant);
         self.budget = Some(budget);
     }
@@ -158,6 +158,7 @@ mod tests {
             dispatch_signal: None,
             stream: None,
             budget: None,
+            scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline,
         };

@@ -1,18 +1,22 @@
-//! Bounded queue of calls, fair between runs; interactive calls precede batch calls.
+//! Bounded queue of calls, fair between scopes and then between the runs of each scope, counted in tokens;
+//! interactive calls precede batch calls.
 //!
-//! Runs take turns: after its turn, a run moves to the end for every model that could have been served instead.
-//! So two runs that wait for the same models are never more than one call apart, and a model that was blocked
-//! keeps its order: it has neither accumulated turns nor lost its position. Within a run, calls are ordered by
-//! rank, then by arrival. While both priorities wait, batch has one turn in ten.
+//! A call counts for the tokens that it is expected to use, and from its end on for those that it has used
+//! ([`Queue::finish`]). Its turn counts for every model that could have been served instead. So two scopes that wait for
+//! the same models are never more than a call apart, whatever the number and the size of their calls; and a model that
+//! was blocked keeps its order: its scopes have neither saved up turns nor lost their positions. Within a run, calls are
+//! ordered by rank, then by arrival. While both priorities wait, batch has one turn in ten.
 //!
 //! A model that cannot take a call blocks no other. Adding and removing cost the logarithm of the queue length,
-//! for each model. The queue never exceeds its bound and keeps nothing about runs without queued calls.
+//! for each model. The queue never exceeds its bound. About scopes and runs without queued calls and calls in flight it
+//! keeps nothing but what they have got more than others that wait.
 
 use indexmap::IndexMap;
 
-use crate::types::{ModelName, Priority, RunId};
+use crate::types::{ModelName, Priority, RunId, ScopeName};
 
-use super::run_queue::{Order, RunQueue};
+use super::fair_queue::{self, FairQueue, Restart, Shares};
+use super::run_queue::{Order, ScopeQueue};
 
 /// Interactive turns for each batch turn while both wait.
 const INTERACTIVE_PER_BATCH: usize = 9;
@@ -22,6 +26,8 @@ const INTERACTIVE_PER_BATCH: usize = 9;
 pub(in crate::provider) struct Queue<T> {
     /// A model stays once added, so that its index is stable; a provider has a fixed number of models.
     targets: IndexMap<ModelName, TargetQueue<T>>,
+    interactive_shares: Shares<ScopeName, Shares<RunId, ()>>,
+    batch_shares: Shares<ScopeName, Shares<RunId, ()>>,
     len: usize,
     bound: usize,
     /// The last number of an arrival or a turn.
@@ -33,9 +39,12 @@ pub(in crate::provider) struct Queue<T> {
 pub(in crate::provider) struct QueueKey {
     pub(in crate::provider) model: ModelName,
     pub(in crate::provider) priority: Priority,
+    pub(in crate::provider) scope: ScopeName,
     pub(in crate::provider) run: RunId,
     /// Its rank within its run.
     pub(in crate::provider) rank: u64,
+    /// The tokens that it is expected to use.
+    pub(in crate::provider) tokens: u64,
 }
 
 /// The right to remove one call: the call that was next when the queue was read.
@@ -43,16 +52,39 @@ pub(in crate::provider) struct QueueKey {
 pub(in crate::provider) struct Ticket {
     target: usize,
     priority: Priority,
+    scope: ScopeName,
     run: RunId,
     order: Order,
+    /// Where its scope and its run start, in virtual time.
+    scope_start: i64,
+    run_start: i64,
     /// The indices of the models that could not take a call, sorted.
     blocked: Vec<usize>,
 }
 
+/// What a call in flight counts for. The caller passes it to [`Queue::finish`] when the call has ended.
+#[derive(Debug, Clone)]
+pub(in crate::provider) struct Turn {
+    priority: Priority,
+    scope: ScopeName,
+    run: RunId,
+    tokens: u64,
+}
+
+impl Turn {
+    /// Returns the tokens that the call was expected to use.
+    pub(in crate::provider) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+}
+
+/// The scopes with queued calls of one model and one priority.
+type PriorityQueue<T> = FairQueue<ScopeName, ScopeQueue<T>>;
+
 #[derive(Debug)]
 struct TargetQueue<T> {
-    interactive: RunQueue<T>,
-    batch: RunQueue<T>,
+    interactive: PriorityQueue<T>,
+    batch: PriorityQueue<T>,
     /// Turns of the other priority while this one waited here and the model could take a call.
     interactive_lost_turns: usize,
     batch_lost_turns: usize,
@@ -60,7 +92,14 @@ struct TargetQueue<T> {
 
 impl<T> Queue<T> {
     pub(in crate::provider) fn new(bound: usize) -> Self {
-        Self { targets: IndexMap::new(), len: 0, bound, last_number: 0 }
+        Self {
+            targets: IndexMap::new(),
+            interactive_shares: Shares::default(),
+            batch_shares: Shares::default(),
+            len: 0,
+            bound,
+            last_number: 0,
+        }
     }
 
     pub(in crate::provider) fn len(&self) -> usize {
@@ -83,10 +122,11 @@ impl<T> Queue<T> {
 
     /// Estimates how many calls would precede a new one, counting models that can take calls.
     ///
-    /// From its own run, the calls of its rank and below precede it; from any other run, as many as that run
-    /// has turns until then, plus the share of the other priority. The estimate is rather too high than too
-    /// low: runs that wait for several models count for each, and runs with about as many calls as its own
-    /// count up to twice. Later arrivals are not included.
+    /// From its own run, the calls of its rank and below precede it; from any other run of its scope, as many as that
+    /// run has turns until then; from any other scope, as many as its own scope has turns until then; and the share of
+    /// the other priority. The estimate is rather too high than too low: runs that wait for several models count for
+    /// each, and runs with about as many calls as its own count up to twice. It assumes that calls are equally large.
+    /// Later arrivals are not included.
     pub(in crate::provider) fn ahead_of(
         &self,
         key: &QueueKey,
@@ -94,13 +134,13 @@ impl<T> Queue<T> {
     ) -> usize {
         let counted = self.targets.iter().filter(|(name, _)| **name == key.model || can_take(name));
         let counted: Vec<&TargetQueue<T>> = counted.map(|(_, target)| target).collect();
-        let run_queue =
-            |target: &&'_ TargetQueue<T>| target.run_queue(key.priority).len_before(key.run, key.rank);
-        let own: usize = counted.iter().map(run_queue).sum();
-        let others =
-            |target: &&TargetQueue<T>| target.run_queue(key.priority).len_of_others(key.run, own + 1);
-        let ahead = own + counted.iter().map(others).sum::<usize>();
-        let rest = |priority| counted.iter().map(|target| target.run_queue(priority).len()).sum::<usize>();
+        let scopes = || counted.iter().map(|target| target.scopes(key.priority));
+        let own_scope = || scopes().filter_map(|scopes| scopes.get(&key.scope));
+        let own: usize = own_scope().filter_map(|runs| Some(runs.get(&key.run)?.len_before(key.rank))).sum();
+        let of_scope = own + own_scope().map(|runs| runs.len_of_others(&key.run, own + 1)).sum::<usize>();
+        let of_others = scopes().map(|scopes| scopes.len_of_others(&key.scope, of_scope + 1));
+        let ahead = of_scope + of_others.sum::<usize>();
+        let rest = |priority| counted.iter().map(|target| target.scopes(priority).len()).sum::<usize>();
         ahead
             + match key.priority {
                 Priority::Interactive => rest(Priority::Batch).min(ahead / INTERACTIVE_PER_BATCH),
@@ -111,16 +151,44 @@ impl<T> Queue<T> {
     /// Returns whether calls of other runs wait for the same model.
     pub(in crate::provider) fn other_runs_wait(&self, key: &QueueKey) -> bool {
         let Some(target) = self.targets.get(&key.model) else { return false };
-        [Priority::Interactive, Priority::Batch]
-            .into_iter()
-            .any(|priority| target.run_queue(priority).len_of_others(key.run, 1) > 0)
+        [Priority::Interactive, Priority::Batch].into_iter().any(|priority| {
+            let scopes = target.scopes(priority);
+            let of_run = scopes.get(&key.scope).map_or(0, |runs| runs.len_of(&key.run));
+            scopes.len() > of_run
+        })
+    }
+
+    /// Returns whether calls of other scopes wait for the same model.
+    pub(in crate::provider) fn other_scopes_wait(&self, key: &QueueKey) -> bool {
+        let Some(target) = self.targets.get(&key.model) else { return false };
+        [Priority::Interactive, Priority::Batch].into_iter().any(|priority| {
+            let scopes = target.scopes(priority);
+            scopes.len() > scopes.len_of(&key.scope)
+        })
     }
 
     /// Adds a call to its run. The caller checks [`Self::is_full`] before.
     pub(in crate::provider) fn push(&mut self, key: QueueKey, call: T) {
+        let QueueKey { model, priority, scope, run, rank, tokens } = key;
         let arrival = self.next_number();
-        let target = self.targets.entry(key.model).or_insert_with(TargetQueue::new);
-        target.run_queue_mut(key.priority).push(key.run, Order { rank: key.rank, arrival }, call);
+        // A flow that waits for another model is no new one.
+        let others = self.targets.iter().filter(|(name, _)| **name != model);
+        let waiting = others.filter_map(|(_, target)| {
+            let scopes = target.scopes(priority);
+            let of_run = scopes.get(&scope).and_then(|runs| runs.start(&run));
+            Some((scopes.start(&scope)?, of_run))
+        });
+        let waiting = waiting.reduce(|one, other| (one.0.max(other.0), one.1.max(other.1)));
+        let (mut scope_start, runs) = self.shares_mut(priority).join(&scope);
+        let (mut run_start, ()) = runs.join(&run);
+        if let Some((of_scope, of_run)) = waiting {
+            scope_start = of_scope;
+            run_start = of_run.unwrap_or(run_start);
+        }
+        let target = self.targets.entry(model).or_insert_with(TargetQueue::new);
+        target.scopes_mut(priority).push(scope, scope_start, arrival, |runs| {
+            runs.push(run, run_start, arrival, |calls| calls.push(Order { rank, arrival }, tokens, call));
+        });
         self.len += 1;
     }
 
@@ -134,33 +202,75 @@ impl<T> Queue<T> {
         let blocked = targets.filter(|(_, (name, target))| !target.is_empty() && !can_take(name));
         let blocked: Vec<usize> = blocked.map(|(number, _)| number).collect();
         let priority = self.next_priority(&blocked)?;
-        let run_queues =
-            || self.available(&blocked).map(|(number, target)| (number, target.run_queue(priority)));
-        let (_, run) = run_queues().filter_map(|(_, run_queue)| run_queue.first()).min()?;
-        let next = run_queues().filter_map(|(target, run_queue)| {
-            run_queue.next_of(run).map(|(order, call)| (order, target, call))
+        let scopes = || self.available(&blocked).map(|(number, target)| (number, target.scopes(priority)));
+        let first_scopes = scopes().filter_map(|(_, scopes)| {
+            let (position, scope) = scopes.first()?;
+            Some((position, scope, scopes.start(scope)?))
         });
-        let (order, target, call) = next.min_by_key(|(order, ..)| *order)?;
-        Some((Ticket { target, priority, run, order, blocked }, call))
+        let (_, scope, scope_start) = first_scopes.min_by_key(|(position, ..)| *position)?;
+        let runs = || scopes().filter_map(|(number, scopes)| Some((number, scopes.get(scope)?)));
+        let first_runs = runs().filter_map(|(_, runs)| {
+            let (position, run) = runs.first()?;
+            Some((position, run, runs.start(run)?))
+        });
+        let (_, run, run_start) = first_runs.min_by_key(|(position, ..)| *position)?;
+        let calls = runs().filter_map(|(number, runs)| {
+            let (order, call) = runs.get(run)?.next()?;
+            Some((order, number, call))
+        });
+        let (order, target, call) = calls.min_by_key(|(order, ..)| *order)?;
+        let scope = scope.clone();
+        Some((Ticket { target, priority, scope, run: *run, order, scope_start, run_start, blocked }, call))
     }
 
-    /// Removes a call that is sent and uses the turn of its run; `None` if the call is no longer queued.
-    pub(in crate::provider) fn take(&mut self, ticket: Ticket) -> Option<T> {
-        let Ticket { priority, run, .. } = ticket;
-        let call = self.pop(&ticket)?;
-        let position = self.next_number();
-        for (number, target) in self.targets.values_mut().enumerate() {
-            if ticket.blocked.binary_search(&number).is_err() {
-                target.run_queue_mut(priority).move_to(run, position);
+    /// Removes a call that is sent and uses the turn of its scope and its run; `None` if the call is no longer queued.
+    pub(in crate::provider) fn take(&mut self, ticket: Ticket) -> Option<(T, Turn)> {
+        let (tokens, call) = self.pop(&ticket)?;
+        let Ticket { priority, scope, run, scope_start, run_start, blocked, .. } = ticket;
+        let number = self.next_number();
+        let scope_finish = fair_queue::finish(scope_start, tokens);
+        let (advance, runs) = self.shares_mut(priority).sent(&scope, scope_finish);
+        let run_advance = runs.map_or(0, |runs| runs.sent(&run, fair_queue::finish(run_start, tokens)).0);
+        for (index, target) in self.targets.values_mut().enumerate() {
+            let scopes = target.scopes_mut(priority);
+            if blocked.binary_search(&index).is_ok() {
+                scopes.add_lag(advance);
+                if let Some(runs) = scopes.backlog_mut(&scope) {
+                    runs.add_lag(run_advance);
+                }
+            } else {
+                scopes.update(&scope, |runs| runs.charge(&run, tokens, number));
+                scopes.charge(&scope, tokens, number);
                 target.count_turn(priority);
             }
         }
-        Some(call)
+        if self.is_empty() {
+            // Nothing waits, so what some have got more was taken from no others.
+            self.interactive_shares.restart();
+            self.batch_shares.restart();
+        }
+        Some((call, Turn { priority, scope, run, tokens }))
     }
 
     /// Removes a call that is not sent; its run keeps the turn. `None` as in [`Self::take`].
     pub(in crate::provider) fn discard(&mut self, ticket: &Ticket) -> Option<T> {
-        self.pop(ticket)
+        let (_, call) = self.pop(ticket)?;
+        self.leave(ticket.priority, &ticket.scope, ticket.run, 0);
+        Some(call)
+    }
+
+    /// Records that a call that was taken has ended. `used` are the tokens that it has used, as far as that is known.
+    pub(in crate::provider) fn finish(&mut self, turn: &Turn, used: u64) {
+        let Turn { priority, scope, run, tokens } = turn;
+        let difference = fair_queue::difference(used, *tokens);
+        if difference != 0 {
+            for target in self.targets.values_mut() {
+                let scopes = target.scopes_mut(*priority);
+                scopes.update(scope, |runs| runs.correct(run, difference));
+                scopes.correct(scope, difference);
+            }
+        }
+        self.leave(*priority, scope, *run, difference);
     }
 
     /// Removes all calls for which `keep` is false: the interactive calls, then the batch calls, each in order
@@ -168,21 +278,45 @@ impl<T> Queue<T> {
     pub(in crate::provider) fn take_unless(&mut self, keep: impl Fn(&T) -> bool) -> Vec<T> {
         let mut removed_calls = Vec::new();
         for priority in [Priority::Interactive, Priority::Batch] {
-            let run_queues = self.targets.values_mut().map(|target| target.run_queue_mut(priority));
-            let mut removed: Vec<_> = run_queues.flat_map(|run_queue| run_queue.take_unless(&keep)).collect();
-            removed.sort_unstable_by_key(|(arrival, _)| *arrival);
-            removed_calls.extend(removed.into_iter().map(|(_, call)| call));
+            let mut removed = Vec::new();
+            for target in self.targets.values_mut() {
+                take_unless(target.scopes_mut(priority), &keep, &mut removed);
+            }
+            removed.sort_unstable_by_key(|removed| removed.arrival);
+            for Removed { scope, run, call, .. } in removed {
+                self.leave(priority, &scope, run, 0);
+                removed_calls.push(call);
+            }
         }
         self.len -= removed_calls.len();
         removed_calls
     }
 
-    fn pop(&mut self, ticket: &Ticket) -> Option<T> {
-        let run_queue = self.targets.get_index_mut(ticket.target)?.1.run_queue_mut(ticket.priority);
-        run_queue.next_of(ticket.run).filter(|(order, _)| *order == ticket.order)?;
-        let call = run_queue.pop(ticket.run)?;
+    /// Removes the call of a ticket, and returns it with its tokens.
+    fn pop(&mut self, ticket: &Ticket) -> Option<(u64, T)> {
+        let scopes = self.targets.get_index_mut(ticket.target)?.1.scopes_mut(ticket.priority);
+        let popped =
+            scopes.update(&ticket.scope, |runs| runs.update(&ticket.run, |calls| calls.pop(ticket.order)));
+        let popped = popped.flatten().flatten()?;
         self.len -= 1;
-        Some(call)
+        Some(popped)
+    }
+
+    /// Records that a call is neither queued nor in flight any more.
+    fn leave(&mut self, priority: Priority, scope: &ScopeName, run: RunId, difference: i64) {
+        let shares = self.shares_mut(priority);
+        if let Some(runs) = shares.leave(scope, difference) {
+            runs.leave(&run, difference);
+            runs.remove_if_done(&run);
+        }
+        shares.remove_if_done(scope);
+    }
+
+    fn shares_mut(&mut self, priority: Priority) -> &mut Shares<ScopeName, Shares<RunId, ()>> {
+        match priority {
+            Priority::Interactive => &mut self.interactive_shares,
+            Priority::Batch => &mut self.batch_shares,
+        }
     }
 
     /// Returns the priority of the next turn. It depends on the turns that each priority lost while its model
@@ -218,8 +352,8 @@ impl<T> Queue<T> {
 impl<T> TargetQueue<T> {
     fn new() -> Self {
         Self {
-            interactive: RunQueue::new(),
-            batch: RunQueue::new(),
+            interactive: FairQueue::default(),
+            batch: FairQueue::default(),
             interactive_lost_turns: 0,
             batch_lost_turns: 0,
         }
@@ -229,14 +363,14 @@ impl<T> TargetQueue<T> {
         self.interactive.is_empty() && self.batch.is_empty()
     }
 
-    fn run_queue(&self, priority: Priority) -> &RunQueue<T> {
+    fn scopes(&self, priority: Priority) -> &PriorityQueue<T> {
         match priority {
             Priority::Interactive => &self.interactive,
             Priority::Batch => &self.batch,
         }
     }
 
-    fn run_queue_mut(&mut self, priority: Priority) -> &mut RunQueue<T> {
+    fn scopes_mut(&mut self, priority: Priority) -> &mut PriorityQueue<T> {
         match priority {
             Priority::Interactive => &mut self.interactive,
             Priority::Batch => &mut self.batch,
@@ -256,6 +390,38 @@ impl<T> TargetQueue<T> {
                     if self.interactive.is_empty() { 0 } else { self.interactive_lost_turns + 1 };
             }
         }
+    }
+}
+
+/// A call that was removed from the queue.
+struct Removed<T> {
+    arrival: u64,
+    scope: ScopeName,
+    run: RunId,
+    call: T,
+}
+
+/// Removes the calls for which `keep` is false.
+fn take_unless<T>(scopes: &mut PriorityQueue<T>, keep: &impl Fn(&T) -> bool, removed: &mut Vec<Removed<T>>) {
+    // Usually nothing is removed, and the check moves nothing.
+    let is_affected = |scope: &&ScopeName| {
+        scopes.get(scope).is_some_and(|runs| !runs.backlogs().all(|calls| calls.all(keep)))
+    };
+    let affected: Vec<ScopeName> = scopes.keys().filter(is_affected).cloned().collect();
+    for scope in affected {
+        scopes.update(&scope, |runs| {
+            let all: Vec<RunId> = runs.keys().copied().collect();
+            for run in all {
+                let calls = runs.update(&run, |calls| calls.take_unless(keep)).unwrap_or_default();
+                let of_run = calls.into_iter().map(|(arrival, call)| Removed {
+                    arrival,
+                    scope: scope.clone(),
+                    run,
+                    call,
+                });
+                removed.extend(of_run);
+            }
+        });
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::guard::{Breaker, BreakerSettings, BreakerToken, RateLimiter, RetryBudget, TripReason};
 use crate::types::{Failure, ModelName};
 
-use super::budget::{BudgetError, BudgetReservation, Budgets};
+use super::budget::{BudgetError, BudgetReservation, Budgets, SharedBy};
 use super::estimate::Estimate;
 use super::grant::Grant;
 use super::queue::{Queue, Ticket};
@@ -71,7 +71,7 @@ pub(in crate::provider) struct Scheduler {
 /// The decision about the next queued call.
 pub(in crate::provider) enum Decision {
     /// Send this call, with its key, the resources that it holds, and its reserved budget.
-    Dispatch(Box<(QueuedCall, ReadyKey, Grant, BudgetReservation)>),
+    Dispatch(Box<(QueuedCall, ReadyKey, Box<Grant>, BudgetReservation)>),
     /// Reject this call.
     Reject(Box<QueuedCall>, Rejection),
     /// The next call may be sent at that instant.
@@ -164,11 +164,12 @@ impl Scheduler {
             let call = first.call.clone();
             let estimate = first.estimate;
             match self.admit(&call, estimate, now) {
-                Ok((key, grant, budget)) => {
-                    let Some(queued) = self.queue.take(ticket) else {
+                Ok((key, mut grant, budget)) => {
+                    let Some((queued, turn)) = self.queue.take(ticket) else {
                         self.release(&grant, None, jitter, now);
                         return Decision::Idle;
                     };
+                    grant.turn = Some(turn);
                     return Decision::Dispatch(Box::new((queued, key, grant, budget)));
                 }
                 Err(Blocked::Target) => {}
@@ -206,7 +207,7 @@ impl Scheduler {
         call: &Call,
         estimate: Estimate,
         now: Instant,
-    ) -> Result<(ReadyKey, Grant, BudgetReservation), Blocked> {
+    ) -> Result<(ReadyKey, Box<Grant>, BudgetReservation), Blocked> {
         let key = match self.keys.pick(&call.model, &call.excluded_keys, now) {
             Ok(key) => key.clone(),
             Err(NoUsableKey::Rechecking(until)) => return Err(Blocked::All(until)),
@@ -284,9 +285,10 @@ impl Scheduler {
             reservation: reserved,
             shared,
             own,
+            turn: None,
             is_unsent: false,
         };
-        Ok((key, grant, budget))
+        Ok((key, Box::new(grant), budget))
     }
 
     /// Reserves the expected cost of a call.
@@ -303,14 +305,18 @@ impl Scheduler {
         let until = now + BUDGET_RECHECK_INTERVAL;
         self.budgets.reserve(call, target.price, cost).map_err(|error| match error {
             BudgetError::Rejected(rejection) => Blocked::Rejected(rejection),
-            // The exhausted budget of one run must not delay the calls of other runs: the router submits the
-            // call again.
-            BudgetError::Contended { only_own_run: true }
-                if self.queue.other_runs_wait(&call.queue_key()) =>
-            {
-                Blocked::Rejected(Rejection::Busy { until })
-            }
-            BudgetError::Contended { .. } => {
+            BudgetError::Contended(shared_by) => {
+                // The budget of one run or scope must not delay the calls of others: the router submits the call
+                // again.
+                let key = call.queue_key(0);
+                let others_wait = match shared_by {
+                    SharedBy::Run => self.queue.other_runs_wait(&key),
+                    SharedBy::Scope => self.queue.other_scopes_wait(&key),
+                    SharedBy::All => false,
+                };
+                if others_wait {
+                    return Blocked::Rejected(Rejection::Busy { until });
+                }
                 target.blocked_until = Some(until);
                 Blocked::Target
             }

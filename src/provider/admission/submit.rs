@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::supervisor::Responder;
 use crate::types::{Class, Failure};
 
-use super::inbox::CallsArrived;
+use super::inbox::{CallsArrived, PushError};
 use super::queued_call::{CallReceiver, CallResponder, IncomingCall};
 use crate::provider::call::{Call, Rejection};
 use crate::provider::state::State;
@@ -22,18 +22,21 @@ const MAX_WAIT_FOR_RESTART: Duration = Duration::from_secs(2);
 /// restart only after repeated failures.
 const MAX_RESTART_DURATION: Duration = Duration::from_secs(10);
 
+/// When a call is worth submitting again that found the inbox full: the actor handles thousands of calls meanwhile.
+const INBOX_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
 impl State {
     /// Submits a call, which is sent when the provider's limits admit it.
     ///
     /// # Errors
-    /// If the provider's actor is not running.
+    /// If the provider's actor is not running, or has not handled as many calls as its queue holds.
     pub fn submit(&self, call: Call) -> Result<CallReceiver, Rejection> {
         let (responder, receiver) = Responder::channel();
         self.push_call(call, responder).map_err(|(_, rejection)| rejection)?;
         Ok(receiver)
     }
 
-    /// Submits a call like [`Self::submit`]. `responder` also gets the rejection when the actor is not running.
+    /// Submits a call like [`Self::submit`]. `responder` also gets the rejection.
     pub fn submit_with(&self, call: Call, responder: CallResponder) {
         if let Err((responder, rejection)) = self.push_call(call, responder) {
             responder.send(Err(rejection));
@@ -45,7 +48,10 @@ impl State {
         match self.inbox.push(IncomingCall { call, responder, requested_at: now }) {
             Ok(Some(actor)) => actor.do_send(CallsArrived),
             Ok(None) => {}
-            Err(responder) => return Err((responder, self.unavailable(now))),
+            Err(PushError::NoActor(responder)) => return Err((responder, self.unavailable(now))),
+            Err(PushError::Full(responder)) => {
+                return Err((responder, Rejection::Busy { until: now + INBOX_RETRY_INTERVAL }));
+            }
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 //! Returns only complete answers: a response without its end marker is a failure. The caller decides what to do
 //! next.
 
-use std::borrow::Cow;
 use std::num::{NonZeroU32, NonZeroU64};
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
-use crate::types::{Cause, Class, Completion, Failure, Format, Priority, Prompt, Scope};
+use crate::types::{Cause, Class, Completion, Failure, FailureScope, Format, Priority, Prompt};
 use crate::wire::{Decoder, Dialect, Progress, StreamSupport, UnsupportedParameters, strip_echo};
 
 use super::answer_output::AnswerOutput;
@@ -80,7 +80,7 @@ impl RequestContents<'_> {
     ) -> Failure {
         // The comparison takes a hundred times the size of its source. What is larger is no error of an API.
         if source.len() > MAX_ECHO_BYTES {
-            return failure.with_scope(Scope::Class);
+            return failure.with_scope(FailureScope::Class);
         }
         match strip_echo(source, self.prompt).and_then(|rest| read(&rest)) {
             Some(classified) => Failure { message: failure.message, text: failure.text, ..classified },
@@ -126,22 +126,20 @@ pub(in crate::provider) async fn exchange(
     let stream = if is_for_embeddings { StreamSupport::Never } else { settings.dialect.stream };
     let mut timeouts = CallTimeouts::start(&settings.timeouts, stream, call.deadline, Instant::now());
     let omitted = state.unsupported_parameters(&call.model);
-    let prompt = with_defaults(&call.prompt, model, omitted);
-    let dialect = Dialect {
-        extra: model.extra.clone(),
-        min_cache_tokens: model.min_cache_tokens.map(NonZeroU64::get),
-        ..omitted.apply_to(&settings.dialect)
-    };
+    let own_prompt = with_defaults(&call.prompt, model, omitted);
+    let prompt = own_prompt.as_deref().unwrap_or(&call.prompt);
+    let own_dialect = dialect_of_model(&settings.dialect, model, omitted);
+    let dialect = own_dialect.as_deref().unwrap_or(&settings.dialect);
     let format = settings.format;
     chaos::point("call.encode");
-    let encoded = format.encode(&prompt, &model.name, state.base_url(), &dialect);
+    let encoded = format.encode(prompt, &model.name, state.base_url(), dialect);
     let request = encoded.map_err(|mut failure| {
         key.redact_failure(&mut failure);
         transport.redact(&mut failure);
         failure
     })?;
-    let bounds = UsageBounds::new(&prompt, format, request.body.len());
-    let contents = RequestContents { format, prompt: &prompt, dialect: &dialect };
+    let bounds = UsageBounds::new(prompt, format, request.body.len());
+    let contents = RequestContents { format, prompt, dialect };
     let mut limit = ResponseLimit::new(
         call.memory.response(call.priority == Priority::Batch),
         call.dispatch_signal.as_deref(),
@@ -156,7 +154,8 @@ pub(in crate::provider) async fn exchange(
     let mut result = async {
         chaos::point("call.send");
         let path = request.path.clone();
-        let mut response = timeouts.wait(transport.post(request, key.header())).await??;
+        // Pinned here: an argument of an async function is moved twice, and this future is large.
+        let mut response = timeouts.wait(pin!(transport.post(request, key.header()))).await??;
         chaos::point("call.headers");
         state.header_latency.record(timeouts.elapsed());
         call.dispatch_signal.iter().for_each(|signal| signal.mark_headers_received());
@@ -222,19 +221,35 @@ pub(in crate::provider) async fn exchange(
     Ok(ExchangeResult { result, first_token: timeouts.first_token(), omitted_parameters: omitted })
 }
 
-/// Adds the defaults of the model's settings to the prompt, without parameters that the model does not support.
-fn with_defaults<'a>(prompt: &'a Prompt, model: &Model, omitted: UnsupportedParameters) -> Cow<'a, Prompt> {
+/// Returns the dialect of the model; `None` if it is that of its provider, as for most models. Boxed because the task
+/// of a call is moved.
+fn dialect_of_model(
+    dialect: &Dialect,
+    model: &Model,
+    omitted: UnsupportedParameters,
+) -> Option<Box<Dialect>> {
+    let extra = model.extra.clone();
+    let min_cache_tokens = model.min_cache_tokens.map(NonZeroU64::get);
+    if extra.is_none() && min_cache_tokens.is_none() && omitted == UnsupportedParameters::default() {
+        return None;
+    }
+    Some(Box::new(Dialect { extra, min_cache_tokens, ..omitted.apply_to(dialect) }))
+}
+
+/// Returns the prompt with the defaults of the model's settings and without parameters that the model does not
+/// support; `None` if it is the same prompt. Boxed because the task of a call is moved.
+fn with_defaults(prompt: &Prompt, model: &Model, omitted: UnsupportedParameters) -> Option<Box<Prompt>> {
     // Embeddings have neither.
     if prompt.embedding.is_some() {
-        return Cow::Borrowed(prompt);
+        return None;
     }
     let max_tokens = prompt.max_tokens.or(model.max_tokens.map(NonZeroU32::get));
     let temperature = prompt.temperature.or(model.temperature);
     let temperature = temperature.filter(|_| !omitted.omits_temperature());
     if (max_tokens, temperature) == (prompt.max_tokens, prompt.temperature) {
-        return Cow::Borrowed(prompt);
+        return None;
     }
-    Cow::Owned(Prompt { max_tokens, temperature, ..prompt.clone() })
+    Some(Box::new(Prompt { max_tokens, temperature, ..prompt.clone() }))
 }
 
 async fn read_error(
@@ -294,18 +309,18 @@ async fn read_stream(
     let mut events = EventStream::default();
     // Once the answer may be complete: until when to wait for the end of the body.
     let mut wait_until = None;
-    loop {
+    let is_ended = 'read: loop {
         let chunk = timeouts.wait(chunks.next());
         let chunk = match wait_until {
             None => chunk.await?,
             Some(until) => {
                 let waited = timeout_at(until, chunk).await;
                 // A connection that stays open does not delay a complete answer.
-                let Ok(Ok(chunk)) = waited else { break };
+                let Ok(Ok(chunk)) = waited else { break false };
                 chunk
             }
         };
-        let Some(chunk) = chunk else { break };
+        let Some(chunk) = chunk else { break false };
         events.push(chunk?)?;
         consume_budget().await;
         let waited = limit.hold(events.held_bytes() + decoder.buffered_bytes(), timeouts).await?;
@@ -338,36 +353,30 @@ async fn read_stream(
                 }
                 Progress::Ended => {
                     await_end(chunks, runtime).await;
-                    return finish(decoder, output, timeouts).await;
+                    break 'read true;
+                }
+            }
+        }
+    };
+    if !is_ended {
+        // The end of the body completes the last event even without an empty line. A truncated event is `unreadable`.
+        events.finish()?;
+        while let Some(event) = events.next()? {
+            if let Some(data) = &event.data {
+                let name = event.event.as_deref();
+                decoder
+                    .push_event(name, data)
+                    .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+                if let Some(output) = &mut output {
+                    output.pass_on(&mut decoder, timeouts).await?;
                 }
             }
         }
     }
-    // The end of the body completes the last event even without an empty line. A truncated event is `unreadable`.
-    events.finish()?;
-    while let Some(event) = events.next()? {
-        if let Some(data) = &event.data {
-            let name = event.event.as_deref();
-            decoder
-                .push_event(name, data)
-                .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
-            if let Some(output) = &mut output {
-                output.pass_on(&mut decoder, timeouts).await?;
-            }
-        }
-    }
     // In formats without an end marker, the decoder detects the end by the last event.
-    finish(decoder, output, timeouts).await
-}
-
-/// Completes a streamed answer, and passes on what the reader of a stream does not have yet.
-async fn finish(
-    decoder: Decoder,
-    output: Option<&mut AnswerOutput<'_>>,
-    timeouts: &mut CallTimeouts<'_>,
-) -> Result<Completion, Failure> {
     let passed_on = decoder.passed_on_text();
     let completion = decoder.finish()?;
+    // Passes on what the reader of a stream does not have yet.
     if let Some(output) = output {
         let usage = completion.usage;
         let finished = output.finish(&completion, passed_on, timeouts).await;

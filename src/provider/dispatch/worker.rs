@@ -11,28 +11,29 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::chaos;
-use crate::supervisor::Responder as ReplyTo;
-use crate::types::{Class, Failure, NanoUsd, Savings, Scope};
+use crate::types::{Class, Failure, FailureScope, NanoUsd, Savings};
 
 use super::client_pool::PooledClient;
 use super::exchange::{ExchangeResult, exchange};
 use crate::provider::admission::decision::{NextCall, ReadyCall};
 use crate::provider::admission::grant::CallOutcome;
+use crate::provider::admission::queued_call::CallResponder;
 use crate::provider::call::{CallResult, Dispatched, Rejection};
 use crate::provider::keys::key::KeyId;
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::state::State;
 
 /// Sends a call in a new worker task.
-pub(in crate::provider) fn dispatch(state: &Arc<State>, ready: ReadyCall) {
+pub(in crate::provider) fn dispatch(state: &Arc<State>, ready: Box<ReadyCall>) {
     let worker = DispatchWorker { state: state.clone(), client_index: state.clients.acquire() };
     let runtime = &state.clients.get(worker.client_index).runtime;
-    drop(runtime.spawn(run_worker(worker, ready)));
+    // Boxed here: the creation of a task moves its future as a whole several times, and this one has kilobytes.
+    drop(runtime.spawn(Box::pin(run_worker(worker, ready))));
 }
 
 /// Sends a call, then the next one that its end makes ready, and so on: continuing in the same task wakes no
 /// other thread.
-async fn run_worker(worker: DispatchWorker, ready: ReadyCall) {
+async fn run_worker(worker: DispatchWorker, ready: Box<ReadyCall>) {
     let state = &worker.state;
     let client = state.clients.get(worker.client_index);
     let mut next = Some(ready);
@@ -61,7 +62,7 @@ struct Slot<'a>(Option<&'a Arc<State>>);
 impl Slot<'_> {
     /// Returns the next ready call. Dispatches all other ready calls, and notifies the actor if only the actor
     /// can continue.
-    fn next_call(mut self) -> Option<ReadyCall> {
+    fn next_call(mut self) -> Option<Box<ReadyCall>> {
         // Without an actor no call is sent: its next incarnation checks first.
         let state = self.0.filter(|state| state.slot().shared().is_some())?;
         let mut first = None;
@@ -72,8 +73,8 @@ impl Slot<'_> {
                         state.notify_actor(true);
                     }
                     match first {
-                        None => first = Some(*ready),
-                        Some(_) => dispatch(state, *ready),
+                        None => first = Some(ready),
+                        Some(_) => dispatch(state, ready),
                     }
                 }
                 NextCall::WaitUntil(_) => break,
@@ -96,9 +97,9 @@ impl Drop for Slot<'_> {
 }
 
 /// Sends a ready call and reports the result to its caller and to the state.
-async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) {
+async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCall>) {
     chaos::point("call.dispatch");
-    let ReadyCall { queued, key, mut permit } = ready;
+    let ReadyCall { queued, key, mut permit } = *ready;
     let call = queued.call;
     let sent_at = Instant::now();
     let Some(model) = state.settings().models.get(&call.model) else { return };
@@ -154,10 +155,10 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) 
     guard.uncertain_cost = booked.uncertain_cost;
     if let Err(failure) = &mut result {
         resolve_scope(failure, key_fault);
-        if let Scope::Parameter(parameter) = failure.scope
+        if let FailureScope::Parameter(parameter) = failure.scope
             && !state.record_unsupported_parameter(&call.model, parameter, left_out)
         {
-            failure.scope = Scope::Class;
+            failure.scope = FailureScope::Class;
         }
         debug!(provider = %state.name(), model = %call.model, key = %key.id.label, %failure, ?took, "call failed");
     }
@@ -178,9 +179,9 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: ReadyCall) 
 /// request only is not a failure of the account.
 fn resolve_scope(failure: &mut Failure, key_fault: KeyFault) {
     match (key_fault, failure.scope) {
-        (KeyFault::Undecided, Scope::Unclear) => failure.class = Class::ApiError,
-        (KeyFault::Undecided, _) => failure.scope = Scope::KeyUnderRecheck,
-        (KeyFault::AtFault, Scope::Unclear) => failure.scope = Scope::Class,
+        (KeyFault::Undecided, FailureScope::Unclear) => failure.class = Class::ApiError,
+        (KeyFault::Undecided, _) => failure.scope = FailureScope::KeyUnderRecheck,
+        (KeyFault::AtFault, FailureScope::Unclear) => failure.scope = FailureScope::Class,
         (KeyFault::AtFault | KeyFault::NotAtFault, _) => {}
     }
 }
@@ -195,7 +196,7 @@ struct Charge {
 /// The pending result of a sent call. If it is dropped (by a panic), it sends a failure: the provider may have
 /// executed the call.
 struct ReplyGuard {
-    responder: Option<ReplyTo<Result<CallResult, Rejection>>>,
+    responder: Option<CallResponder>,
     number: u64,
     key: KeyId,
     is_probe: bool,
@@ -235,7 +236,7 @@ impl ReplyGuard {
         let is_forced = self.is_forced;
         let uncertain_cost = self.uncertain_cost;
         let number = self.number;
-        responder.send(Ok(CallResult {
+        responder.send(Ok(Box::new(CallResult {
             number,
             key,
             waited,
@@ -247,7 +248,7 @@ impl ReplyGuard {
             cache_savings: charge.cache_savings,
             uncertain_cost,
             result,
-        }));
+        })));
     }
 }
 
@@ -265,6 +266,22 @@ impl Drop for ReplyGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::admission::queued_call::CallReply;
+    use crate::provider::keys::key::ReadyKey;
+    use crate::supervisor::Responder as ReplyTo;
+
+    /// Every call moves these through its tasks and channels.
+    #[test]
+    fn what_every_call_moves_stays_small() {
+        for (name, bytes, max) in [
+            // The result is boxed.
+            ("CallReply", size_of::<CallReply>(), 96),
+            // Every call has a copy of its key.
+            ("ReadyKey", size_of::<ReadyKey>(), 104),
+        ] {
+            assert!(bytes <= max, "{name}: {bytes}");
+        }
+    }
 
     #[actix_web::test]
     async fn a_call_whose_task_panics_may_have_been_executed() {

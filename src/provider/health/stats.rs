@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub(in crate::provider) use crate::guard::Ewma;
+
 /// Number of latencies kept.
 const MAX_LATENCIES: usize = 128;
 
@@ -22,16 +24,6 @@ const MAX_EXACT_SIZES: usize = 48;
 
 /// With more samples, the percentile is recomputed after this many.
 const RECOMPUTE_INTERVAL: usize = 8;
-
-/// Exponentially weighted moving average with a weight of 1/20.
-#[derive(Debug, Default)]
-pub(in crate::provider) struct Ewma(pub(in crate::provider) Option<f64>);
-
-impl Ewma {
-    pub(in crate::provider) fn update(&mut self, sample: f64) {
-        self.0 = Some(self.0.map_or(sample, |mean| mean + (sample - mean) / 20.0));
-    }
-}
 
 /// The latencies of a target's most recent calls, from sending to the end.
 #[derive(Debug, Default)]

@@ -2,6 +2,8 @@
 //!
 //! Never shows the key, and redacts it where a provider repeats it.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 
 use crate::types::{Completion, Failure, Format, KeyLabel, Secret};
@@ -34,7 +36,8 @@ impl KeyId {
 pub(in crate::provider) struct ReadyKey {
     pub(in crate::provider) id: KeyId,
     header: Option<(HeaderName, HeaderValue)>,
-    redactor: Option<Redactor>,
+    /// Shared because every call has a copy of its key.
+    redactor: Option<Arc<Redactor>>,
 }
 
 impl ReadyKey {
@@ -48,7 +51,7 @@ impl ReadyKey {
         secret: &Secret,
     ) -> Result<Self, Failure> {
         let header = Some(format.authorization(secret)?);
-        let mask = Some(Redactor::new(secret.clone()));
+        let mask = Some(Arc::new(Redactor::new(secret.clone())));
         Ok(Self { id: KeyId::first(label), header, redactor: mask })
     }
 

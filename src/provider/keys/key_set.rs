@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::{Class, Failure, Format, KeyLabel, ModelName, Scope, Secret};
+use crate::types::{Class, Failure, FailureScope, Format, KeyLabel, ModelName, Secret};
 
 use super::key::{KeyId, ReadyKey};
 use super::key_error::KeyError;
@@ -194,7 +194,9 @@ impl Keys {
         self.entries.iter().any(|entry| {
             let is_refused = |cooldown: &Cooldown| cooldown.cause.class == Class::Auth;
             let tracker = match entry.active_cooldown(model, now).filter(|cooldown| is_refused(cooldown)) {
-                Some(cooldown) if cooldown.cause.scope == Scope::Model => entry.model_refusals.get(model),
+                Some(cooldown) if cooldown.cause.scope == FailureScope::Model => {
+                    entry.model_refusals.get(model)
+                }
                 Some(_) => Some(&entry.refusals),
                 None => None,
             };
@@ -262,7 +264,7 @@ impl Keys {
             let wait = cooldown_duration(failure, entry.cooldowns_in_a_row).unwrap_or_default();
             let cooldown = Cooldown { until: now + wait, cause: failure.clone(), recheck_until };
             let has_reset_time = failure.class == Class::Quota && failure.retry_after.is_some();
-            if has_reset_time || failure.scope == Scope::Model {
+            if has_reset_time || failure.scope == FailureScope::Model {
                 let known = entry.model_cooldowns.remove(model);
                 entry.model_cooldowns.insert(model.clone(), cooldown.max_with(known));
             } else {
@@ -356,8 +358,8 @@ impl KeyEntry {
     /// Returns whether the failure is a refusal of the key. Exhausted credit always concerns the account.
     fn is_refused(&mut self, model: &ModelName, failure: &Failure, attempt: RefusedAttempt<'_>) -> bool {
         match (failure.class, failure.scope) {
-            (Class::Quota, Scope::Class) => true,
-            (_, Scope::Model) => {
+            (Class::Quota, FailureScope::Class) => true,
+            (_, FailureScope::Model) => {
                 self.model_refusals.entry(model.clone()).or_default().record_refused(attempt)
             }
             (_, _) => self.refusals.record_refused(attempt),

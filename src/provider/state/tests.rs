@@ -108,6 +108,7 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
         dispatch_signal: None,
         stream: None,
         budget: None,
+        scope_budget: None,
         memory: crate::guard::HeldMemory::default(),
         deadline,
     }

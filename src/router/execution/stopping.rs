@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::router::attempt;
 use crate::router::pending_call::PendingCall;
-use crate::router::request::wait_for_stop;
+use crate::router::stop_signal::wait_for_stop;
 use crate::types::{Class, Failure};
 
 use super::{Execution, MAX_WAIT_AFTER_STOP, log_attempt};

@@ -468,7 +468,8 @@ fn calls_with_unsupported(
         match plan.next(now, 0.5) {
             NextAction::Call(target) if unsupported.contains(&target) => {
                 calls.push(target);
-                let refusal = Failure::new(Class::ApiError, format!("{target}")).with_scope(Scope::Target);
+                let refusal =
+                    Failure::new(Class::ApiError, format!("{target}")).with_scope(FailureScope::Target);
                 plan.record_rejection(target, &Rejection::Unsupported(refusal), now, 0.5);
             }
             NextAction::Call(target) => {
@@ -501,7 +502,7 @@ fn a_request_that_no_target_can_express_fails_with_the_first_reason() {
 #[test]
 fn a_refusal_before_the_call_does_not_end_a_request_while_another_target_is_down() {
     let (mut plan, now) = plan_of(2);
-    let refusal = Failure::new(Class::ApiError, "no seed").with_scope(Scope::Target);
+    let refusal = Failure::new(Class::ApiError, "no seed").with_scope(FailureScope::Target);
     plan.record_rejection(0, &Rejection::Unsupported(refusal), now, 0.0);
     let until = now + Duration::from_secs(30);
     plan.record_rejection(1, &Rejection::BreakerOpen { until: Some(until) }, now, 0.0);
@@ -522,7 +523,7 @@ fn a_request_that_no_format_can_express_fails_at_once() {
 
 #[test]
 fn an_answer_with_an_invalid_tool_call_is_requested_once_again_at_each_target() {
-    let invalid = || failure(Class::ValidationError).with_scope(Scope::Answer);
+    let invalid = || failure(Class::ValidationError).with_scope(FailureScope::Answer);
     let calls_of = |failure: Failure| {
         let (mut plan, mut now) = plan_of(2);
         let mut calls = Vec::new();
@@ -734,7 +735,7 @@ fn a_request_that_exceeds_the_limit_of_a_target_fails_over_to_targets_of_any_con
         let equal_windows = targets_of_distinct_providers(2)
             .map(|target| Candidate { context_window: NonZeroU64::new(8_000), ..target });
         let (mut plan, now) = plan_with(equal_windows, RetrySettings::default());
-        let too_large = failure(class).with_scope(Scope::Target);
+        let too_large = failure(class).with_scope(FailureScope::Target);
         assert_eq!(plan.next(now, 0.5), NextAction::Call(0));
         plan.record_failure(0, too_large.clone(), NO_OTHER_KEY, now, 0.5);
         assert_eq!(plan.next(now, 0.5), NextAction::Call(1), "{class}");

@@ -72,12 +72,15 @@ impl Run {
             router: self.router.clone(),
             priority: self.priority,
             run: self.id,
+            scope: self.scope.clone(),
+            scope_limits: self.scope_limits.clone(),
             counts: self.counts.clone(),
             stop: StopSignal::new(&self.stop),
             budget: self.budgets.own.clone(),
             persistence,
             gate: self.gate.clone(),
             warmups: self.warmups.clone(),
+            embeddings: self.embeddings.clone(),
         };
         self.start_item(Arc::new(job), Instant::now(), 1, ctx);
     }

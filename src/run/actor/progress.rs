@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::{ActiveItem, Run};
 use crate::guard::Meter;
-use crate::router::CallsEnded;
+use crate::router::{CallsEnded, ScopeWait};
 use crate::run::forecast::{self, WorkCounts};
-use crate::run::progress::Progress;
+use crate::run::progress::{Progress, WaitingForScope};
 use crate::run::report::{Calls, RunOutcome};
 
 /// Seconds over which a meter averages.
@@ -47,6 +47,14 @@ impl Run {
         }
     }
 
+    /// Returns the requests of the run that wait for its scope; `None` if there are none.
+    fn waiting_for_scope(&self) -> Option<WaitingForScope> {
+        let wait = self.scope_limits.as_ref()?.wait_of(self.id)?;
+        let ScopeWait { scope, limit, requests, requests_of_scope, next_in } = wait;
+        let next_in_seconds = next_in.as_secs_f64();
+        Some(WaitingForScope { scope, limit, requests, requests_of_scope, next_in_seconds })
+    }
+
     /// Sends a snapshot to all watchers.
     pub(super) fn publish_progress(&mut self) {
         let now = Instant::now();
@@ -79,6 +87,7 @@ impl Run {
             input_fraction: self.input_read,
             simulated: self.stats.simulated,
             holding: self.holding(now),
+            waiting_for_scope: self.waiting_for_scope(),
             stopping: self.demand.is_none() && self.outcome != RunOutcome::Completed,
             providers: self.providers.iter().map(|provider| provider.snapshot(now)).collect(),
         };

@@ -25,9 +25,10 @@ fn failed_request(class: Class, numbers: &[u64]) -> RequestError {
         uncertain_cost: NanoUsd(0),
         forced: false,
         hedged: false,
+        counted_elsewhere: false,
         cache_savings: None,
         reasoning: None,
-        outcome: Outcome::Failed(failure.clone()),
+        outcome: Outcome::Failed(failure.clone().into()),
     };
     let failed = numbers.iter().map(|number| types::FailedAttempt { target: target(), number: *number });
     RequestError {
@@ -81,7 +82,7 @@ fn a_call_that_was_not_sent_is_no_evidence_and_a_request_that_no_target_can_expr
     let mut evidence = Evidence::new(own_item());
     assert!(!evidence.record_failure(&error, TIME));
     assert_eq!(evidence.targets().collect::<Vec<_>>(), [target()]);
-    let inexpressible = Failure::new(Class::ApiError, "no seed").with_scope(Scope::Target);
+    let inexpressible = Failure::new(Class::ApiError, "no seed").with_scope(FailureScope::Target);
     assert!(Evidence::new(own_item()).record_failure(&inexpressible.into(), TIME));
 }
 
@@ -174,7 +175,7 @@ fn a_request_too_long_for_a_busy_target_proves_nothing_while_another_target_is_o
     for round in 1..100 {
         let mut error = failed_request(Class::NetworkError, &[round * 10, round * 10 + 5]);
         error.attempts.0.iter_mut().for_each(|attempt| {
-            attempt.outcome = Outcome::Failed(Failure::new(Class::TooLong, "x"));
+            attempt.outcome = Outcome::Failed(Failure::new(Class::TooLong, "x").into());
         });
         assert!(!is_proven(&mut evidence, &error, &others(0..2_000, 0, &[])), "{round}");
     }

@@ -18,6 +18,18 @@ fn fail(route: &mut RouteHold, request: &mut RequestState, class: Class, answere
     fail_with(route, request, &Failure::new(class, "x"), (answered, false), None, now);
 }
 
+fn report<'a>(failure: &'a Failure, attempt: Option<&'a FailedAttempt>) -> FailureReport<'a> {
+    FailureReport {
+        failure,
+        target: None,
+        attempt,
+        is_lasting: false,
+        answered: 0,
+        oldest_pending: None,
+        can_start_items: true,
+    }
+}
+
 fn fail_with(
     route: &mut RouteHold,
     request: &mut RequestState,
@@ -28,8 +40,7 @@ fn fail_with(
 ) {
     route.mark_returned(request);
     route.set_suspected(request, false);
-    let report =
-        FailureReport { failure, target: None, is_lasting, answered, oldest_pending, can_start_items: true };
+    let report = FailureReport { answered, is_lasting, oldest_pending, ..report(failure, None) };
     route.record_failure(request, report, (now, 0.5));
 }
 
@@ -120,6 +131,26 @@ fn requests_that_have_not_failed_and_new_items_probe_before_failed_ones() {
 }
 
 #[test]
+fn the_requests_of_a_failed_joined_call_count_as_one_failure() {
+    let now = Instant::now();
+    let mut route = RouteHold::default();
+    let mut requests: Vec<RequestState> = (0..40).map(|_| route.open_request()).collect();
+    let failure = Failure::new(Class::ServerError, "x");
+    let calls = [1, 2, 3].map(|number| FailedAttempt { target: "a/m".parse().unwrap(), number });
+    let mut fail_joined = |route: &mut RouteHold, members: std::ops::Range<usize>, call: &FailedAttempt| {
+        for request in &mut requests[members] {
+            route.mark_returned(request);
+            route.record_failure(request, report(&failure, Some(call)), (now, 0.5));
+        }
+    };
+    fail_joined(&mut route, 0..10, &calls[0]);
+    fail_joined(&mut route, 10..20, &calls[1]);
+    assert_eq!((route.streak.failures, route.hold().is_some()), (2, false));
+    fail_joined(&mut route, 20..30, &calls[2]);
+    assert_eq!(route.hold().map(|hold| hold.failures), Some(1), "three calls have failed");
+}
+
+#[test]
 fn one_failed_request_does_not_start_a_hold_while_others_are_in_flight() {
     let mut route = RouteHold::default();
     let now = Instant::now();
@@ -161,6 +192,7 @@ fn a_lasting_failure_ends_the_session_once_three_requests_or_all_have_failed_for
     let alone = FailureReport {
         failure: &lasting,
         target: None,
+        attempt: None,
         is_lasting: true,
         answered: 0,
         oldest_pending: None,
@@ -199,6 +231,7 @@ fn requests_that_failed_while_others_were_answered_fail_finally_when_only_they_a
     let report = FailureReport {
         failure: &why,
         target: None,
+        attempt: None,
         is_lasting: false,
         answered: 9,
         oldest_pending: None,

@@ -17,6 +17,9 @@ const CHOICE_ANSWER_TOKENS: f64 = 5.0;
 /// Output tokens of any other answer without `max_tokens`.
 const ANSWER_TOKENS: Range = Range { low: 60.0, likely: 300.0, high: 1_500.0 };
 
+/// Dimensions of a simulated embedding: as many as the largest models have.
+const EMBEDDING_DIMENSIONS: usize = 3_072;
+
 /// The prompts of some items.
 #[derive(Debug)]
 pub(super) struct RenderedPrompts {
@@ -89,6 +92,9 @@ impl RenderedPrompts {
 }
 
 fn answer_tokens(step: &Step) -> Range {
+    if step.embedding.is_some() {
+        return Range::default();
+    }
     let max_tokens = step.max_tokens.map_or(f64::MAX, f64::from);
     let guess = match step.response_format() {
         ResponseFormat::Choice(_) => {
@@ -105,6 +111,11 @@ fn answer_tokens(step: &Step) -> Range {
 
 /// Returns a simulated answer, for the prompts of later steps.
 fn simulated_answer(step: &Step, number: u64) -> Value {
+    if let Some(options) = step.embedding {
+        let requested = options.dimensions.map(|dimensions| dimensions.get() as usize);
+        let dimensions = requested.unwrap_or(EMBEDDING_DIMENSIONS).min(EMBEDDING_DIMENSIONS);
+        return Value::Array(vec![Value::from(0.012_345_678); dimensions]);
+    }
     match step.response_format() {
         ResponseFormat::Choice(choices) => {
             let place = number % choices.len().max(1) as u64;

@@ -59,7 +59,7 @@ impl Sample {
         let costs: Option<Vec<f64>> = self.items.iter().map(|item| cost(of_step(item, step))).collect();
         StepPlan {
             route: route.clone(),
-            calls: range(|_| 1.0),
+            calls: range(|attempt| f64::from(u8::from(!attempt.counted_elsewhere))),
             input: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.input.0 as f64)),
             output: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.output.0 as f64)),
             cost_usd: costs.map(|costs| Range::estimate_total(&costs, items as f64)),

@@ -62,7 +62,8 @@ pub(super) fn check_temperature(temperature: Option<f64>, settings: &Settings) -
 
 /// Refuses documents other than PDF. `param` contains the messages.
 pub(super) fn check_documents(conversation: &Conversation<'_>, param: &'static str) -> Result<(), ApiError> {
-    let unsupported = conversation.unsupported_document(|media_type| media_type == "application/pdf");
+    let is_pdf = |media_type: &str| media_type.eq_ignore_ascii_case("application/pdf");
+    let unsupported = conversation.unsupported_document(is_pdf);
     let Some(media_type) = unsupported else { return Ok(()) };
     let message = format!(
         "Invalid file data: 'file_data'. Expected a base64-encoded data URL with an application/pdf MIME type, \

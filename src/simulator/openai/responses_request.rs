@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::simulator::Settings;
 use crate::simulator::api_error::ApiError;
-use crate::simulator::content::{Content, Text};
+use crate::simulator::content::{Content, OutputTexts, Text};
 use crate::simulator::parsed_request::{AnswerFormat, Conversation, Delivery, ParsedRequest};
 use crate::simulator::reasoning::{DEFAULT_REASONING_TOKENS, ReasoningRequest, signature};
 use crate::simulator::tool_pairing::{PairingError, ToolPairing};
@@ -77,6 +77,7 @@ struct Item<'a> {
     output: Content<'a>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
+    status: Option<IgnoredAny>,
     #[serde(borrow)]
     encrypted_content: Option<Text<'a>>,
 }
@@ -229,10 +230,14 @@ fn push_items<'a>(conversation: &mut Conversation<'a>, items: Vec<Item<'a>>) -> 
         return Err(missing_parameter("input"));
     }
     check_pairing(&items)?;
-    for item in items {
+    for (index, item) in items.into_iter().enumerate() {
         match item.kind()? {
             ItemKind::UserMessage => conversation.push(item.content, true),
-            ItemKind::ModelMessage | ItemKind::InstructionMessage => conversation.push(item.content, false),
+            ItemKind::ModelMessage => {
+                check_output_message(index, &item)?;
+                conversation.push(item.content, false);
+            }
+            ItemKind::InstructionMessage => conversation.push(item.content, false),
             ItemKind::Call => conversation.add_bytes(item.name.len() + item.arguments.len()),
             ItemKind::CallOutput => conversation.push_result(item.output),
             ItemKind::Reasoning => check_encrypted_reasoning(&item)?,
@@ -240,6 +245,25 @@ fn push_items<'a>(conversation: &mut Conversation<'a>, items: Vec<Item<'a>>) -> 
         }
     }
     Ok(())
+}
+
+/// Checks an earlier answer. Its text alone is enough, but a list of `output_text` parts needs all fields that an
+/// output message has in OpenAI's libraries: servers that check requests with these libraries refuse it without them.
+fn check_output_message(index: usize, item: &Item<'_>) -> Result<(), ApiError> {
+    let texts = item.content.output_texts();
+    let missing = [
+        ("type", item.kind.is_none()),
+        ("id", item.id.is_none()),
+        ("status", item.status.is_none()),
+        ("content.annotations", texts == OutputTexts::NotAnnotated),
+    ];
+    match missing.into_iter().find(|(_, is_missing)| *is_missing) {
+        Some((name, _)) if texts != OutputTexts::None => {
+            let message = format!("Missing required parameter: 'input[{index}].{name}'.");
+            Err(ApiError::invalid_request(message, Some("input"), Some("missing_required_parameter")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Checks encrypted reasoning that the client sends back. It signs the id of its item.
@@ -321,6 +345,8 @@ impl<'de> Visitor<'de> for InputVisitor {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn error_message(body: &str) -> Option<String> {
@@ -349,6 +375,39 @@ mod tests {
                 .contains("'robot'")
         );
         assert_eq!(error_message(r#"{"model":"m","input":"x","seed":null}"#), None);
+    }
+
+    #[test]
+    fn an_earlier_answer_is_a_text_or_a_whole_output_message() {
+        let message = |item: &Value| {
+            error_message(&format!(r#"{{"model":"m","input":[{{"role":"user","content":"x"}},{item}]}}"#))
+        };
+        assert_eq!(message(&json!({ "role": "assistant", "content": "y" })), None);
+        let text = json!({ "type": "output_text", "text": "y", "annotations": [] });
+        let whole = json!({ "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+            "content": [text] });
+        assert_eq!(message(&whole), None);
+        for name in ["type", "id", "status"] {
+            let mut broken = whole.clone();
+            broken.as_object_mut().unwrap().remove(name);
+            assert!(message(&broken).unwrap().contains(&format!("'input[1].{name}'")));
+        }
+        let mut broken = whole;
+        broken["content"][0].as_object_mut().unwrap().remove("annotations");
+        assert!(message(&broken).unwrap().contains("'input[1].content.annotations'"));
+    }
+
+    #[test]
+    fn a_document_is_a_pdf_whatever_the_case_and_the_parameters_of_its_media_type() {
+        let message = |media_type: &str| {
+            let file = json!({ "type": "input_file", "file_data": format!("data:{media_type};base64,AA==") });
+            let body = json!({ "model": "m", "input": [{ "role": "user", "content": [file] }] });
+            error_message(&body.to_string())
+        };
+        for media_type in ["application/pdf", "Application/PDF", "application/pdf;name=a.pdf"] {
+            assert_eq!(message(media_type), None, "{media_type}");
+        }
+        assert!(message("application/zip").unwrap().contains("'application/zip'"));
     }
 
     #[test]

@@ -70,7 +70,7 @@ enum Block<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a str },
+    Base64 { media_type: String, data: &'a str },
     Text { media_type: &'static str, data: String },
     Url { url: &'a str },
 }
@@ -232,7 +232,8 @@ impl<'a> Block<'a> {
 impl<'a> Source<'a> {
     fn of(media: &'a Media) -> Self {
         match &media.data {
-            MediaData::Base64(data) => Self::Base64 { media_type: &media.media_type, data },
+            // The format accepts a few media types exactly as they are listed: in lower case, without parameters.
+            MediaData::Base64(data) => Self::Base64 { media_type: media.essence(), data },
             MediaData::Url(url) => Self::Url { url },
         }
     }

@@ -3,11 +3,12 @@
 //! Returns a completion only after `message_stop` and a stop reason of a finished answer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::terminal_text::is_blank;
 use crate::types::{Class, Completion, Failure, Format, Prompt, StreamEvent};
-use crate::wire::answer::{Answer, AnswerRules};
+use crate::wire::answer::Answer;
+use crate::wire::answer_rules::AnswerRules;
 use crate::wire::lenient::{LenientObject, LenientText};
 use crate::wire::surrogates::{self, Repaired};
 use crate::wire::{Dialect, Progress, error_body, progress};
@@ -25,14 +26,15 @@ pub struct Decoder {
     /// Whether the next piece of reasoning is the first of its block.
     begins_reasoning: bool,
     /// The indexes of the tool calls. The tools of the vendor's server have arguments too, which are ignored.
-    calls: HashSet<u64>,
+    calls: BTreeSet<u64>,
     /// The arguments with which the last tool call began, and its index. They count unless later events contain some.
     first_arguments: Option<(u64, String)>,
     model: String,
     id: Option<String>,
     counts: Option<Counts>,
     stop: Option<StopReason>,
-    details: Option<StopDetails>,
+    /// Boxed because the decoder is moved, and few answers have them.
+    details: Option<Box<StopDetails>>,
     has_begun: bool,
     ended: bool,
 }
@@ -41,10 +43,10 @@ impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         let rules = AnswerRules::of(prompt, Format::Anthropic, dialect);
         Self {
-            answer: rules.begin(),
+            answer: Answer::new(&rules),
             rules,
             begins_reasoning: false,
-            calls: HashSet::new(),
+            calls: BTreeSet::new(),
             first_arguments: None,
             model: String::new(),
             id: None,
@@ -363,7 +365,7 @@ impl Decoder {
     /// Records a stop reason; of several reasons the worst is kept.
     fn record_stop(&mut self, reason: &LenientText<'_>, details: Option<StopDetails>) {
         self.stop = self.stop.take().max(StopReason::read(reason));
-        self.details = details.map(StopDetails::truncated).or(self.details.take());
+        self.details = details.map(|details| Box::new(details.truncated())).or(self.details.take());
     }
 
     fn update_counts(&mut self, counts: Option<Counts>) {

@@ -7,11 +7,32 @@ mod openai;
 mod tests;
 mod vectors;
 
-use crate::types::{Class, Completion, EmbeddingOptions, Failure, Format, Prompt};
+use crate::types::{Class, Completion, EmbeddingLimits, EmbeddingOptions, Failure, Format, Prompt};
 
 use super::unsupported::refusal;
-use super::{Dialect, HttpRequest, Progress};
+use super::{Dialect, HttpRequest, Progress, openai_chat};
 use vectors::{Expected, unreadable};
+
+/// OpenAI's documented limits are 2,048 inputs and 300,000 tokens. The limit for estimated tokens is a fifth lower,
+/// because an estimate can be too low.
+const OPENAI_LIMITS: (usize, u64) = (2_048, 240_000);
+
+/// Limits for other servers of the format, such as Gemini's compatible endpoint. Most accept fewer inputs than OpenAI.
+const COMPATIBLE_LIMITS: (usize, u64) = (100, 200_000);
+
+/// Gemini refuses more than 100 inputs, each of which may have 2,048 tokens.
+const GEMINI_LIMITS: (usize, u64) = (100, 200_000);
+
+/// Returns how much a joined request may contain; `None` if the format has no embeddings.
+pub(super) fn limits(format: Format, base_url: &str) -> Option<EmbeddingLimits> {
+    let (max_inputs, max_tokens) = match format {
+        Format::Openai if openai_chat::is_openai(base_url) => OPENAI_LIMITS,
+        Format::Openai => COMPATIBLE_LIMITS,
+        Format::Gemini => GEMINI_LIMITS,
+        Format::Anthropic | Format::OpenaiResponses => return None,
+    };
+    Some(EmbeddingLimits::new(max_inputs, max_tokens))
+}
 
 /// Encodes a request.
 ///

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::types::{Charged, Scope, Tokens, Usage};
+use crate::types::{Cause, Charged, FailureScope, Tokens, Usage};
 use crate::wire::{DropParameter, fixtures};
 
 const OPENAI: &str = "https://api.openai.com/v1";
@@ -38,6 +38,16 @@ fn decode(format: Format, prompt: &Prompt, body: &[u8]) -> Result<Completion, Fa
 
 fn vectors(completion: &Completion) -> Vec<Vec<f32>> {
     completion.embeddings.iter().map(|vector| vector.to_vec()).collect()
+}
+
+#[test]
+fn the_vendor_decides_how_many_inputs_are_joined() {
+    let inputs = |format: Format, base_url| format.embedding_limits(base_url).map(|limits| limits.max_inputs);
+    assert_eq!(inputs(Format::Openai, OPENAI), Some(2_048));
+    assert_eq!(inputs(Format::Openai, LOCAL), Some(100));
+    assert_eq!(inputs(Format::Gemini, ""), Some(100));
+    assert_eq!(inputs(Format::Anthropic, ""), None);
+    assert_eq!(inputs(Format::OpenaiResponses, OPENAI), None);
 }
 
 #[test]
@@ -78,7 +88,7 @@ fn fields_of_the_vendor_belong_to_each_input_at_gemini() {
 fn the_end_user_is_refused_by_name_at_gemini_or_dropped() {
     let prompt = tides(0).with_user("user-1");
     let refused = Format::Gemini.encode(&prompt, "m", "", &Dialect::default()).unwrap_err();
-    assert_eq!((refused.class, refused.scope), (Class::ApiError, Scope::Target));
+    assert_eq!((refused.class, refused.scope), (Class::ApiError, FailureScope::Target));
     assert!(refused.message.contains("cannot express user"), "{}", refused.message);
     let dialect = Dialect { drop_parameters: vec![DropParameter::User], ..Dialect::default() };
     for format in [Format::Gemini, Format::Openai] {
@@ -91,7 +101,7 @@ fn the_end_user_is_refused_by_name_at_gemini_or_dropped() {
 fn a_format_without_embeddings_refuses_them_by_name() {
     for format in [Format::Anthropic, Format::OpenaiResponses] {
         let refused = format.encode(&tides(0), "m", OPENAI, &Dialect::default()).unwrap_err();
-        assert_eq!((refused.class, refused.scope), (Class::ApiError, Scope::Target));
+        assert_eq!((refused.class, refused.scope), (Class::ApiError, FailureScope::Target));
         let expected = format!("{} has no embeddings; use a ", format.title());
         assert!(refused.message.starts_with(&expected), "{}", refused.message);
     }
@@ -126,6 +136,21 @@ fn the_order_is_that_of_the_inputs_and_usage_metadata_is_used() {
         "usageMetadata": { "promptTokenCount": 9 } });
     let completion = decode(Format::Gemini, &tides(0), body.to_string().as_bytes()).unwrap();
     assert_eq!(completion.usage, Some(Usage::new(Tokens(9), Tokens(0))));
+}
+
+#[test]
+fn a_model_that_ignores_the_dimensions_fails_the_request_and_another_target_may_answer() {
+    let mut body = fixtures::json("openai_embeddings_response.json");
+    for item in body["data"].as_array_mut().unwrap() {
+        item["embedding"] = json!([1, 2, 3]);
+    }
+    let failure = decode(Format::Openai, &tides(4), body.to_string().as_bytes()).unwrap_err();
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target));
+    assert_eq!((failure.cause, failure.charged), (Some(Cause::DimensionsIgnored), Charged::Maybe));
+    assert_eq!(failure.usage.as_deref(), Some(&Usage::new(Tokens(4), Tokens(0))));
+    for advice in ["3 dimensions instead of the 4 requested", "remove `dimensions`"] {
+        assert!(failure.message.contains(advice), "{}", failure.message);
+    }
 }
 
 #[test]

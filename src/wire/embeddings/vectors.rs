@@ -9,7 +9,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use crate::types::{Class, Completion, Failure, Usage};
+use crate::types::{Cause, Class, Completion, Failure, FailureScope, Usage};
 use crate::wire::http_error;
 
 /// Base64 with or without padding.
@@ -91,13 +91,35 @@ impl ResponseContents {
     /// Returns the vectors in the order of the inputs.
     ///
     /// # Errors
-    /// `unreadable` if there is not exactly one vector of the expected dimensions for each input.
+    /// `unreadable` if there is not exactly one vector of the expected dimensions for each input; `api_error` if all
+    /// vectors have another number of dimensions than the requested one.
     pub(super) fn complete(self, expected: Expected) -> Result<Completion, Failure> {
         let Self { vectors, usage, model, request_id } = self;
+        if let Some(failure) = ignored_dimensions(&vectors, expected) {
+            return Err(failure.with_usage(usage));
+        }
         let embeddings =
             in_order(vectors, expected).map_err(|problem| unreadable(&problem).with_usage(usage))?;
         Ok(Completion { embeddings, usage, model, request_id, ..Completion::default() })
     }
+}
+
+/// Returns the failure if the model has ignored the requested number of dimensions. It does so for every request, so
+/// that waiting does not help; another target may answer.
+fn ignored_dimensions(vectors: &[(Option<u64>, Vector)], expected: Expected) -> Option<Failure> {
+    let requested = expected.dimensions?;
+    let (_, Vector(first)) = vectors.first().filter(|_| vectors.len() == expected.inputs)?;
+    let dimensions = first.len();
+    let are_alike = vectors.iter().all(|(_, Vector(numbers))| numbers.len() == dimensions);
+    if !are_alike || dimensions == 0 || dimensions == requested.get() as usize {
+        return None;
+    }
+    let message = format!(
+        "the embeddings have {dimensions} dimensions instead of the {requested} requested; remove `dimensions`, or \
+         use a model that can shorten its vectors"
+    );
+    let failure = Failure::new(Class::ApiError, message).with_scope(FailureScope::Target);
+    Some(failure.with_cause(Cause::DimensionsIgnored))
 }
 
 /// Returns the vectors in the order of the inputs, or what is wrong with them.

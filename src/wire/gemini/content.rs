@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::types::{
     Failure, Format, Media, MediaData, Message, Part, Prompt, Role, Signature, ToolCall, ToolResult,
 };
-use crate::wire::answer::GENERATED_ID;
+use crate::wire::answer_parts::GENERATED_ID;
 use crate::wire::prompt_cache::{self, SplitMessage};
 use crate::wire::unsupported::{drop_or_refuse, refusal};
 use crate::wire::{Dialect, DropParameter, text_document};

@@ -5,8 +5,9 @@
 use serde_json::Value;
 
 use crate::terminal_text::is_blank;
-use crate::types::{Cause, Class, Completion, Failure, Format, Prompt, Scope, StreamEvent};
-use crate::wire::answer::{Answer, AnswerRules};
+use crate::types::{Cause, Class, Completion, Failure, FailureScope, Format, Prompt, StreamEvent};
+use crate::wire::answer::Answer;
+use crate::wire::answer_rules::AnswerRules;
 use crate::wire::lenient::LenientText;
 use crate::wire::surrogates::{self, Repaired};
 use crate::wire::{Dialect, Progress, bounded_json, error_body, http_error, progress};
@@ -59,7 +60,7 @@ impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         let rules = AnswerRules::of(prompt, Format::Gemini, dialect);
         Self {
-            answer: rules.begin(),
+            answer: Answer::new(&rules),
             rules,
             model: String::new(),
             id: None,
@@ -150,7 +151,7 @@ impl Decoder {
             Outcome::Cut { description } => answer.complete_cut(&rules, |_| finish.describe(description)),
             Outcome::InvalidCall { description } => {
                 let failure = finish.failure(Class::ValidationError, description, text_of(answer));
-                Err(failure.with_scope(Scope::Answer).with_cause(Cause::InvalidToolCall))
+                Err(failure.with_scope(FailureScope::Answer).with_cause(Cause::InvalidToolCall))
             }
             Outcome::Failed { class, description } => {
                 Err(finish.failure(class, description, text_of(answer)))

@@ -110,7 +110,7 @@ pub(in crate::wire) fn contains(whole: &Value, part: &Value) -> bool {
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Object(fields) => fields.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
         Value::Array(all) => all.is_empty(),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use crate::types::{Class, Failure, Scope};
+use crate::types::{Class, Failure, FailureScope};
 use crate::wire::bounded_json::BoundedJson;
 use crate::wire::gemini;
 use crate::wire::http_error::{self, class_of_status, plain_text};
@@ -208,14 +208,14 @@ impl ErrorFields {
         if let Some(param) = self.param.filter(|_| class == Class::ApiError) {
             let message = self.message.to_ascii_lowercase();
             let rejected = rejected_parameter::in_field(&param, failure.code.as_deref(), &message);
-            failure.scope = rejected.map_or(failure.scope, Scope::Parameter);
+            failure.scope = rejected.map_or(failure.scope, FailureScope::Parameter);
         }
         if failure.class == Class::TooLong && exceeds_limit(&self.message.to_ascii_lowercase()) {
-            return failure.with_scope(Scope::Target);
+            return failure.with_scope(FailureScope::Target);
         }
         if failure.class == Class::ValidationError {
             // The model has produced output.
-            return failure.with_scope(Scope::Answer).maybe_charged();
+            return failure.with_scope(FailureScope::Answer).maybe_charged();
         }
         failure
     }

@@ -287,14 +287,19 @@ fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
             Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
         }
         MediaData::Base64(_) => {
-            let filename = media.name.as_deref().unwrap_or(match &*media.media_type {
-                "application/pdf" => "document.pdf",
-                _ => "document",
-            });
+            let filename = document_name(media);
             Ok(ContentPart::File { file: File { filename, file_data: address(media) } })
         }
         MediaData::Url(_) => Err(cannot_carry("a document must be base64, not a URL")),
     }
+}
+
+/// Returns the file name of a document, which the vendor requires.
+pub(in crate::wire) fn document_name(media: &Media) -> &str {
+    media.name.as_deref().unwrap_or(match &*media.essence() {
+        "application/pdf" => "document.pdf",
+        _ => "document",
+    })
 }
 
 fn audio(media: &Media) -> Result<ContentPart<'_>, Failure> {

@@ -25,7 +25,8 @@ pub(super) use incoming::{
     check_detail, data_document, function_tool, json_schema, read_choice, read_effort, read_request,
     read_tools, refuse_file_id, refuse_unless_empty,
 };
-pub(super) use message::{Address, address};
+pub(super) use message::{Address, address, document_name};
 pub(super) use rate_limit_headers::read_rate_limit_headers;
 pub(super) use request::{BASE_URL, authorization, encode, is_azure, is_openai};
 pub(super) use response::{Decoder, stopped, truncation_message};
+pub(super) use usage::{InputDetails, OutputDetails, TokenCounts};

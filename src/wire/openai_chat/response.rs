@@ -10,8 +10,9 @@
 use std::mem;
 
 use crate::terminal_text::is_blank;
-use crate::types::{Cause, Class, Completion, Failure, Format, Prompt, Scope, StreamEvent, Usage};
-use crate::wire::answer::{Answer, AnswerRules};
+use crate::types::{Cause, Class, Completion, Failure, FailureScope, Format, Prompt, StreamEvent, Usage};
+use crate::wire::answer::Answer;
+use crate::wire::answer_rules::AnswerRules;
 use crate::wire::lenient::LenientText;
 use crate::wire::surrogates::{self, JoinedText, Repaired};
 use crate::wire::{Dialect, Progress, bounded_json, error_body};
@@ -26,7 +27,8 @@ use super::usage::Counts;
 pub struct Decoder {
     answer: Answer,
     rules: AnswerRules,
-    call_keys: CallKeys,
+    /// `None` before the first tool call. Boxed because the decoder is moved.
+    call_keys: Option<Box<CallKeys>>,
     refusal: JoinedText,
     finish: Option<FinishReason>,
     /// Whether a chunk contained text without the finish reason `stop`.
@@ -77,9 +79,9 @@ impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         let rules = AnswerRules::of(prompt, Format::Openai, dialect);
         Self {
-            answer: rules.begin(),
+            answer: Answer::new(&rules),
             rules,
-            call_keys: CallKeys::default(),
+            call_keys: None,
             refusal: JoinedText::default(),
             finish: None,
             has_unmarked_text: false,
@@ -283,7 +285,9 @@ impl Decoder {
             pieces.extend(function.filter(|piece| !piece.is_empty()));
         }
         self.is_marked_throughout |= was_finished && !pieces.is_empty();
-        self.call_keys.add(&mut self.answer, &pieces, mark);
+        if !pieces.is_empty() {
+            self.call_keys.get_or_insert_default().add(&mut self.answer, &pieces, mark);
+        }
         Ok(has_text || is_reasoning || tool_calls.is_present || !pieces.is_empty())
     }
 
@@ -324,7 +328,7 @@ fn require_output(completion: Completion) -> Result<Completion, Failure> {
     }
     let message = "the answer ended for a tool call, which it does not contain";
     Err(Failure::new(Class::ValidationError, message)
-        .with_scope(Scope::Answer)
+        .with_scope(FailureScope::Answer)
         .with_cause(Cause::InvalidToolCall))
 }
 

@@ -4,12 +4,13 @@
 //! has the id and the name. Other servers send whole calls, without an index or all with the index 0, or repeat the id
 //! in each piece.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::wire::answer::{Answer, PartialToolCall};
+use crate::wire::answer::Answer;
+use crate::wire::answer_parts::PartialToolCall;
 use crate::wire::arguments::Arguments;
 use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
 use crate::wire::surrogates::restore;
@@ -157,7 +158,7 @@ impl ToolCallPiece<'_> {
 #[derive(Debug, Default)]
 pub(super) struct CallKeys {
     /// The key of the latest call with an index that an earlier call had.
-    by_index: HashMap<u64, u64>,
+    by_index: BTreeMap<u64, u64>,
     /// The key of the call of the piece before.
     last: Option<u64>,
     /// The number of keys for calls without an index of their own.
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
     use crate::types::{Format, Prompt, ToolCall, VendorFields};
     use crate::wire::Dialect;
-    use crate::wire::answer::AnswerRules;
+    use crate::wire::answer_rules::AnswerRules;
 
     /// Returns the calls of messages with these `tool_calls`.
     fn calls(messages: &[Value]) -> Vec<ToolCall> {

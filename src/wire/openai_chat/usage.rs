@@ -19,18 +19,53 @@ pub(super) struct Counts {
     completion_tokens_details: LenientObject<OutputDetails>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-struct InputDetails {
+/// What the input tokens consist of.
+#[derive(Debug, serde::Deserialize)]
+pub(in crate::wire) struct InputDetails {
     #[serde(default)]
     cached_tokens: Count,
     #[serde(default)]
     cache_write_tokens: Count,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-struct OutputDetails {
+/// What the output tokens consist of.
+#[derive(Debug, serde::Deserialize)]
+pub(in crate::wire) struct OutputDetails {
     #[serde(default)]
     reasoning_tokens: Count,
+}
+
+/// The token counts of both formats of OpenAI, which differ in the names of the fields only.
+pub(in crate::wire) struct TokenCounts<'a> {
+    pub(in crate::wire) input: Count,
+    pub(in crate::wire) output: Count,
+    pub(in crate::wire) total: Count,
+    pub(in crate::wire) input_details: &'a LenientObject<InputDetails>,
+    pub(in crate::wire) output_details: &'a LenientObject<OutputDetails>,
+}
+
+impl TokenCounts<'_> {
+    /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
+    pub(in crate::wire) fn usage(&self) -> Option<Usage> {
+        let input = self.input.required()?;
+        let output = self.output.required()?;
+        // Some servers count reasoning neither as input nor as output, only in the total.
+        let uncounted = self.total.or_zero()?.saturating_sub(input.saturating_add(output));
+        let input_details = self.input_details.0.as_ref();
+        let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
+        let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
+        let output_details = self.output_details.0.as_ref();
+        let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
+        let usage = Usage {
+            input: Tokens(input),
+            cached: Tokens(cached),
+            cache_write: Tokens(cache_write),
+            cache_write_1h: Tokens(0),
+            output: Tokens(output.saturating_add(uncounted)),
+            reasoning: Tokens(reasoning.max(uncounted)),
+        };
+        usage.credible()
+    }
 }
 
 impl Counts {
@@ -48,24 +83,14 @@ impl Counts {
 
     /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let input = self.prompt_tokens.required()?;
-        let completion = self.completion_tokens.required()?;
-        // Some servers count reasoning neither as prompt nor as completion, only in the total.
-        let uncounted = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(completion));
-        let input_details = self.prompt_tokens_details.0.as_ref();
-        let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
-        let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
-        let output_details = self.completion_tokens_details.0.as_ref();
-        let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
-        let usage = Usage {
-            input: Tokens(input),
-            cached: Tokens(cached),
-            cache_write: Tokens(cache_write),
-            cache_write_1h: Tokens(0),
-            output: Tokens(completion.saturating_add(uncounted)),
-            reasoning: Tokens(reasoning.max(uncounted)),
+        let counts = TokenCounts {
+            input: self.prompt_tokens,
+            output: self.completion_tokens,
+            total: self.total_tokens,
+            input_details: &self.prompt_tokens_details,
+            output_details: &self.completion_tokens_details,
         };
-        usage.credible()
+        counts.usage()
     }
 }
 

@@ -4,11 +4,12 @@
 
 use serde::Deserialize;
 
-use crate::types::{Tokens, Usage};
+use crate::types::Usage;
 use crate::wire::arguments::Arguments;
 use crate::wire::bounded_list;
 use crate::wire::count::Count;
 use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
+use crate::wire::openai_chat::{InputDetails, OutputDetails, TokenCounts};
 
 /// One event of a stream.
 #[derive(Debug, Deserialize)]
@@ -94,7 +95,7 @@ pub(super) struct ItemPart<'a> {
 }
 
 /// The kinds of items that make up an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ItemKind {
     Message,
     FunctionCall,
@@ -173,41 +174,17 @@ pub(super) struct Counts {
     output_tokens_details: LenientObject<OutputDetails>,
 }
 
-#[derive(Debug, Deserialize)]
-struct InputDetails {
-    #[serde(default)]
-    cached_tokens: Count,
-    #[serde(default)]
-    cache_write_tokens: Count,
-}
-
-#[derive(Debug, Deserialize)]
-struct OutputDetails {
-    #[serde(default)]
-    reasoning_tokens: Count,
-}
-
 impl Counts {
     /// Converts the counts to [`Usage`]; `None` if a count is missing or not credible.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let input = self.input_tokens.required()?;
-        let output = self.output_tokens.required()?;
-        // As in chat completions, a server may count reasoning only in the total.
-        let uncounted = self.total_tokens.or_zero()?.saturating_sub(input.saturating_add(output));
-        let input_details = self.input_tokens_details.0.as_ref();
-        let cached = input_details.map_or(Some(0), |details| details.cached_tokens.or_zero())?;
-        let cache_write = input_details.map_or(Some(0), |details| details.cache_write_tokens.or_zero())?;
-        let output_details = self.output_tokens_details.0.as_ref();
-        let reasoning = output_details.map_or(Some(0), |details| details.reasoning_tokens.or_zero())?;
-        let usage = Usage {
-            input: Tokens(input),
-            cached: Tokens(cached),
-            cache_write: Tokens(cache_write),
-            cache_write_1h: Tokens(0),
-            output: Tokens(output.saturating_add(uncounted)),
-            reasoning: Tokens(reasoning.max(uncounted)),
+        let counts = TokenCounts {
+            input: self.input_tokens,
+            output: self.output_tokens,
+            total: self.total_tokens,
+            input_details: &self.input_tokens_details,
+            output_details: &self.output_tokens_details,
         };
-        usage.credible()
+        counts.usage()
     }
 }
 
@@ -216,6 +193,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::types::Tokens;
 
     fn usage(json: &str) -> Option<Usage> {
         serde_json::from_str::<Counts>(json).unwrap().usage()

@@ -6,11 +6,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::types::{Failure, Format, Media, MediaData, Message, Part, Reasoning, Role, ToolCall, ToolResult};
-use crate::wire::openai_chat::{Address, address};
+use crate::wire::openai_chat::{Address, address, document_name};
 use crate::wire::unsupported::{drop_or_refuse, refusal};
 use crate::wire::{Dialect, DropParameter, text_document};
 
 const FORMAT: Format = Format::OpenaiResponses;
+
+/// How exactly the model sees an image: the vendor's default, which a message must state.
+const DETAIL: &str = "auto";
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -39,18 +42,18 @@ pub(super) enum Content<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 pub(super) enum ContentPart<'a> {
-    InputText {
-        text: Cow<'a, str>,
-    },
-    OutputText {
-        text: Cow<'a, str>,
-    },
-    InputImage {
+    #[serde(rename = "input_text")]
+    Text { text: Cow<'a, str> },
+    #[serde(rename = "input_image")]
+    Image {
         image_url: Address<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<&'static str>,
     },
-    InputFile {
+    #[serde(rename = "input_file")]
+    File {
         #[serde(skip_serializing_if = "Option::is_none")]
         filename: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +90,7 @@ fn system(message: &Message) -> Result<InputItem<'_>, Failure> {
 
 fn system_part(part: &Part) -> Result<ContentPart<'_>, Failure> {
     match part {
-        Part::Text(text) => Ok(ContentPart::InputText { text: Cow::Borrowed(text) }),
+        Part::Text(text) => Ok(ContentPart::Text { text: Cow::Borrowed(text) }),
         Part::Image(_)
         | Part::Document(_)
         | Part::Audio(_)
@@ -101,24 +104,20 @@ fn system_part(part: &Part) -> Result<ContentPart<'_>, Failure> {
 fn user(message: &Message) -> Result<InputItem<'_>, Failure> {
     let content = match message.parts.as_slice() {
         [Part::Text(text)] => Content::Text(Cow::Borrowed(text)),
-        parts => Content::Parts(parts.iter().map(input_part).collect::<Result<_, _>>()?),
+        parts => Content::Parts(parts.iter().map(user_part).collect::<Result<_, _>>()?),
     };
     Ok(InputItem::Message { role: "user", content })
 }
 
-/// Adds the parts of an assistant message. Texts that follow each other are one message.
+/// Adds the parts of an assistant message, each as an item.
 fn add_assistant_items<'a>(
     message: &'a Message,
     dialect: &Dialect,
     items: &mut Vec<InputItem<'a>>,
 ) -> Result<(), Failure> {
-    let mut texts = Vec::new();
     for part in &message.parts {
         let item = match part {
-            Part::Text(text) => {
-                texts.push(ContentPart::OutputText { text: Cow::Borrowed(text) });
-                continue;
-            }
+            Part::Text(text) => Some(assistant(text)),
             Part::ToolCall(call) => Some(function_call(call, dialect)?),
             Part::Reasoning(reasoning) => reasoning_item(reasoning, dialect)?,
             Part::Image(_) | Part::Document(_) | Part::Audio(_) | Part::Video(_) | Part::ToolResult(_) => {
@@ -126,19 +125,15 @@ fn add_assistant_items<'a>(
                 return Err(cannot_carry(reason));
             }
         };
-        if let Some(item) = item {
-            items.extend(assistant(&mut texts));
-            items.push(item);
-        }
+        items.extend(item);
     }
-    items.extend(assistant(&mut texts));
     Ok(())
 }
 
-fn assistant<'a>(texts: &mut Vec<ContentPart<'a>>) -> Option<InputItem<'a>> {
-    let parts = std::mem::take(texts);
-    let has_text = !parts.is_empty();
-    has_text.then_some(InputItem::Message { role: "assistant", content: Content::Parts(parts) })
+/// Returns the message of one text of an answer. With a list of `output_text` parts, it would need the id, the status
+/// and the annotations of the vendor's response, which a prompt does not have.
+fn assistant(text: &str) -> InputItem<'_> {
+    InputItem::Message { role: "assistant", content: Content::Text(Cow::Borrowed(text)) }
 }
 
 fn function_call<'a>(call: &'a ToolCall, dialect: &Dialect) -> Result<InputItem<'a>, Failure> {
@@ -172,7 +167,7 @@ fn function_call_output(result: &ToolResult) -> Result<InputItem<'_>, Failure> {
     let output = match result.parts.as_slice() {
         [] => Content::Text(Cow::Borrowed("")),
         [Part::Text(text)] => Content::Text(Cow::Borrowed(text)),
-        parts => Content::Parts(parts.iter().map(input_part).collect::<Result<_, _>>()?),
+        parts => Content::Parts(parts.iter().map(|part| input_part(part, None)).collect::<Result<_, _>>()?),
     };
     Ok(InputItem::Tool(ToolItem::FunctionCallOutput { call_id: &result.call_id, output }))
 }
@@ -190,10 +185,16 @@ fn reasoning_item<'a>(reasoning: &Reasoning, dialect: &Dialect) -> Result<Option
     }
 }
 
-fn input_part(part: &Part) -> Result<ContentPart<'_>, Failure> {
+fn user_part(part: &Part) -> Result<ContentPart<'_>, Failure> {
+    input_part(part, Some(DETAIL))
+}
+
+/// Returns the part of a message or of the result of a tool. Only in a message, the vendor requires the detail of an
+/// image.
+fn input_part<'a>(part: &'a Part, detail: Option<&'static str>) -> Result<ContentPart<'a>, Failure> {
     match part {
-        Part::Text(text) => Ok(ContentPart::InputText { text: Cow::Borrowed(text) }),
-        Part::Image(media) => Ok(ContentPart::InputImage { image_url: address(media) }),
+        Part::Text(text) => Ok(ContentPart::Text { text: Cow::Borrowed(text) }),
+        Part::Image(media) => Ok(ContentPart::Image { image_url: address(media), detail }),
         Part::Document(media) => document(media),
         Part::Audio(_) => Err(cannot_carry("audio is not possible; use the format \"openai\"")),
         Part::Video(_) => Err(cannot_carry("video is not possible; use the format \"gemini\"")),
@@ -207,22 +208,14 @@ fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
     match &media.data {
         // As in chat completions: only PDF documents have a content part of their own.
         MediaData::Base64(base64) if media.is_text() => {
-            Ok(ContentPart::InputText { text: Cow::Owned(text_document::part(media, base64)?) })
+            Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
         }
-        MediaData::Base64(_) => {
-            let filename = media.name.as_deref().unwrap_or(match &*media.media_type {
-                "application/pdf" => "document.pdf",
-                _ => "document",
-            });
-            Ok(ContentPart::InputFile {
-                filename: Some(filename),
-                file_data: Some(address(media)),
-                file_url: None,
-            })
-        }
-        MediaData::Url(url) => {
-            Ok(ContentPart::InputFile { filename: None, file_data: None, file_url: Some(url) })
-        }
+        MediaData::Base64(_) => Ok(ContentPart::File {
+            filename: Some(document_name(media)),
+            file_data: Some(address(media)),
+            file_url: None,
+        }),
+        MediaData::Url(url) => Ok(ContentPart::File { filename: None, file_data: None, file_url: Some(url) }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The items of a response: from the deltas of a stream, and from the events that repeat them as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::wire::answer::Answer;
 use crate::wire::lenient::LenientObject;
@@ -23,15 +23,15 @@ pub(super) struct Output {
     /// The type of the first item that is ignored.
     ignored: Option<String>,
     /// The items that have content, each by its kind and its index.
-    received: HashSet<(ItemKind, u64)>,
+    received: BTreeSet<(ItemKind, u64)>,
     /// The item of the last content.
     last_received: Option<(ItemKind, u64)>,
     /// The keys of the calls by their ids.
-    calls_by_id: HashMap<String, u64>,
+    calls_by_id: BTreeMap<String, u64>,
     /// The key of the last call of an index that several calls have: some servers send no index.
-    calls_by_index: HashMap<u64, u64>,
+    calls_by_index: BTreeMap<u64, u64>,
     /// The reasoning items whose signature is known.
-    signed: HashSet<u64>,
+    signed: BTreeSet<u64>,
     /// The paragraph of the last reasoning.
     paragraph: u64,
 }

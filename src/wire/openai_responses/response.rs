@@ -7,7 +7,8 @@
 use std::mem;
 
 use crate::types::{Class, Completion, Failure, Format, Prompt, StreamEvent, Usage};
-use crate::wire::answer::AnswerRules;
+use crate::wire::answer::Answer;
+use crate::wire::answer_rules::AnswerRules;
 use crate::wire::lenient::LenientText;
 use crate::wire::openai_chat::{stopped, truncation_message};
 use crate::wire::surrogates::{self, Repaired};
@@ -20,7 +21,8 @@ use super::raw_field::raw_field;
 /// Decodes one response.
 #[derive(Debug)]
 pub struct Decoder {
-    output: Output,
+    /// Boxed because the decoder is moved.
+    output: Box<Output>,
     rules: AnswerRules,
     ending: Option<Ending>,
     /// Whether the model has begun to work, so that the call may be charged.
@@ -45,7 +47,7 @@ impl Decoder {
     pub(in crate::wire) fn new(prompt: &Prompt, dialect: &Dialect) -> Self {
         let rules = AnswerRules::of(prompt, Format::OpenaiResponses, dialect);
         Self {
-            output: Output::new(rules.begin()),
+            output: Box::new(Output::new(Answer::new(&rules))),
             rules,
             ending: None,
             has_begun: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pointsman::run::GroupReport;
 use pointsman::runtime::Pointsman;
 use pointsman::types::{
-    Attribution, Cause, Charged, Class, Failure, Outcome, Prompt, ResponseFormat, RetryAction, Scope,
+    Attribution, Cause, Charged, Class, Failure, FailureScope, Outcome, Prompt, ResponseFormat, RetryAction,
 };
 use pointsman::{Priority, Request, StreamMode};
 use serde_json::json;
@@ -182,7 +182,7 @@ impl Cell {
         }
         failed.dedup();
         let failures = attempts.iter().filter_map(|attempt| match &attempt.outcome {
-            Outcome::Failed(failure) => Some(failure),
+            Outcome::Failed(failure) => Some(&**failure),
             _ => None,
         });
         let item = failures.map(item).next();
@@ -313,7 +313,7 @@ fn item(failure: &Failure) -> &'static str {
         // A wait does not help.
         (Class::NotFound | Class::Auth, ..) | (_, _, Some(Cause::NotAnApi), _) => "run pauses",
         // A key that is refused for every request is wrong, whatever the error messages are.
-        (_, _, _, Scope::Unclear | Scope::KeyUnderRecheck) => "run pauses",
+        (_, _, _, FailureScope::Unclear | FailureScope::KeyUnderRecheck) => "run pauses",
         (_, Attribution::Attempt | Attribution::Limit, ..) => "waits",
         (_, Attribution::Account, ..) => "run holds",
         (_, Attribution::Request | Attribution::Router, ..) => "fails",

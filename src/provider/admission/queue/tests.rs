@@ -9,7 +9,7 @@ const MODELS: [&str; 3] = ["x", "y", "z"];
 const ALL_AVAILABLE: u8 = 0b111;
 
 fn key(name: &str, priority: Priority, run: RunId) -> QueueKey {
-    QueueKey { model: name.into(), priority, run, rank: 0 }
+    QueueKey { model: name.into(), priority, scope: ScopeName::default(), run, rank: 0, tokens: 1 }
 }
 
 fn runs<const N: usize>() -> [RunId; N] {
@@ -24,7 +24,9 @@ fn take<T>(queue: &mut Queue<T>) -> Option<T> {
 /// Takes the next call of these models.
 fn take_of<T>(queue: &mut Queue<T>, available: &[&str]) -> Option<T> {
     let (ticket, _) = queue.next(|model| available.contains(&model.as_str()))?;
-    queue.take(ticket)
+    let (call, turn) = queue.take(ticket)?;
+    queue.finish(&turn, 1);
+    Some(call)
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn a_call_that_is_not_sent_costs_its_run_no_turn() {
     }
     let (ticket, _) = queue.next(|_| true).unwrap();
     assert_eq!(queue.discard(&ticket), Some(1));
-    assert_eq!(queue.take(ticket), None, "a removed call cannot be taken");
+    assert!(queue.take(ticket).is_none(), "a removed call cannot be taken");
     let order: Vec<i32> = std::iter::from_fn(|| take(&mut queue)).collect();
     assert_eq!(order, [2, 3]);
 }
@@ -150,6 +152,117 @@ fn a_queue_is_full_at_its_bound() {
     assert!(!queue.is_full() && queue.is_empty());
     queue.push(key("x", Priority::Batch, run), ());
     assert!(queue.is_full());
+}
+
+/// A call of a scope, in a queue with the batch calls of scopes.
+#[derive(Debug, Clone)]
+struct ScopeCall {
+    scope: usize,
+    expected: u64,
+    used: u64,
+}
+
+/// Keeps calls of each scope waiting, with at most `in_flight` in flight, and returns the tokens that each scope has
+/// used, and those that the largest call has used. The call that ends next is chosen by `ends`.
+fn serve_backlogged_scopes(
+    calls: &[ScopeCall],
+    in_flight: usize,
+    ends: &[prop::sample::Index],
+) -> ([u64; 2], u64) {
+    let mut queue = Queue::new(usize::MAX);
+    let runs: [RunId; 2] = runs();
+    let mut pending = [Vec::new(), Vec::new()];
+    calls.iter().for_each(|call| pending[call.scope].push(call.clone()));
+    let push = |queue: &mut Queue<ScopeCall>, call: ScopeCall| {
+        let name = ScopeName::from(["one", "two"][call.scope]);
+        let key = key("x", Priority::Batch, runs[call.scope]);
+        queue.push(QueueKey { scope: name, tokens: call.expected, ..key }, call);
+    };
+    let mut waiting = [0, 0];
+    let mut active = Vec::new();
+    let mut used = [0, 0];
+    let mut largest = 0;
+    let mut ends = ends.iter().cycle();
+    loop {
+        for scope in 0..2 {
+            while waiting[scope] < 3
+                && let Some(call) = pending[scope].pop()
+            {
+                push(&mut queue, call);
+                waiting[scope] += 1;
+            }
+        }
+        // Only while both wait, their shares must be equal.
+        if waiting.contains(&0) {
+            return (used, largest);
+        }
+        if active.len() == in_flight {
+            let (call, turn): (ScopeCall, Turn) =
+                active.swap_remove(ends.next().unwrap().index(active.len()));
+            queue.finish(&turn, call.used);
+        }
+        let (ticket, _) = queue.next(|_| true).unwrap();
+        let (call, turn) = queue.take(ticket).unwrap();
+        waiting[call.scope] -= 1;
+        used[call.scope] += call.used;
+        largest = largest.max(call.used.max(call.expected));
+        active.push((call, turn));
+    }
+}
+
+#[test]
+fn a_scope_with_one_large_call_at_a_time_gets_no_more_than_its_half() {
+    let mut queue = Queue::new(usize::MAX);
+    let runs: [RunId; 2] = runs();
+    let name = |scope: usize| ScopeName::from(["one", "two"][scope]);
+    let push = |queue: &mut Queue<usize>, scope: usize, tokens| {
+        let key = key("x", Priority::Batch, runs[scope]);
+        queue.push(QueueKey { scope: name(scope), tokens, ..key }, scope);
+    };
+    let mut used = [0, 0];
+    let mut is_waiting = false;
+    (0..10).for_each(|_| push(&mut queue, 1, 10));
+    for _ in 0..10_000 {
+        if !is_waiting {
+            // The first has neither queued calls nor calls in flight when it sends its next one.
+            push(&mut queue, 0, 10);
+            is_waiting = true;
+        }
+        let (ticket, _) = queue.next(|_| true).unwrap();
+        let (scope, turn) = queue.take(ticket).unwrap();
+        let tokens = if scope == 0 { 1_000 } else { 10 };
+        queue.finish(&turn, tokens);
+        used[scope] += tokens;
+        match scope {
+            0 => is_waiting = false,
+            _ => push(&mut queue, 1, 10),
+        }
+    }
+    assert!(used[0].abs_diff(used[1]) <= 2_000, "{used:?}");
+}
+
+#[test]
+fn the_runs_of_a_scope_share_its_part() {
+    let mut queue = Queue::new(usize::MAX);
+    let runs: [RunId; 3] = runs();
+    // Two runs in one scope, one in another; the second run has calls twice as large.
+    let scopes = ["one", "one", "two"];
+    for run in 0..3 {
+        for _ in 0..2_000 {
+            let tokens = if run == 1 { 20 } else { 10 };
+            let key = key("x", Priority::Batch, runs[run]);
+            queue.push(QueueKey { scope: scopes[run].into(), tokens, ..key }, (run, tokens));
+        }
+    }
+    let mut used = [0, 0, 0];
+    for _ in 0..1_400 {
+        let (ticket, _) = queue.next(|_| true).unwrap();
+        let ((run, tokens), turn) = queue.take(ticket).unwrap();
+        queue.finish(&turn, tokens);
+        used[run] += tokens;
+    }
+    assert!(used[0].abs_diff(used[1]) <= 40, "{used:?}");
+    assert!((used[0] + used[1]).abs_diff(used[2]) <= 40, "{used:?}");
 }
 
 /// What happens to a queue.
@@ -212,10 +325,11 @@ impl CheckedQueue {
         let can_take = |model: usize| available & (1 << model) != 0;
         let index = |name: &ModelName| MODELS.iter().position(|model| *model == name.as_str()).unwrap();
         let ticket = self.queue.next(|model| can_take(index(model))).map(|(ticket, _)| ticket);
-        let Some(taken) = ticket.and_then(|ticket| self.queue.take(ticket)) else {
+        let Some((taken, turn)) = ticket.and_then(|ticket| self.queue.take(ticket)) else {
             assert!(!self.waiting.values().any(|call| can_take(call.model)), "a model is blocked by another");
             return None;
         };
+        self.queue.finish(&turn, 1);
         let call = self.waiting.remove(&taken).unwrap();
         assert!(can_take(call.model), "a call was taken for a model that cannot take one");
         let same = |other: &Watched| {
@@ -242,8 +356,12 @@ struct Difference {
     min: i64,
 }
 
-/// Applies the events and checks every pair of runs while `are_comparable` returns true.
-fn check_fair_turns(events: &[Event], are_comparable: impl Fn(&BTreeSet<usize>, &BTreeSet<usize>) -> bool) {
+/// Applies the events and checks every pair of the first `runs` runs while `are_comparable` returns true.
+fn check_fair_turns(
+    events: &[Event],
+    runs: usize,
+    are_comparable: impl Fn(&BTreeSet<usize>, &BTreeSet<usize>) -> bool,
+) {
     let mut checked = CheckedQueue::new();
     let mut pairs: BTreeMap<(usize, usize, bool), Difference> = BTreeMap::new();
     for event in events {
@@ -252,7 +370,7 @@ fn check_fair_turns(events: &[Event], are_comparable: impl Fn(&BTreeSet<usize>, 
             Event::TakeUnlessEven => {}
             Event::Turn(available) => {
                 let mut pairs_waiting = Vec::new();
-                for (one, other) in (0..RUNS).flat_map(|one| (one + 1..RUNS).map(move |other| (one, other))) {
+                for (one, other) in (0..runs).flat_map(|one| (one + 1..runs).map(move |other| (one, other))) {
                     for priority in [Priority::Interactive, Priority::Batch] {
                         let models = |run| checked.models_of(run, priority);
                         pairs_waiting.push((
@@ -300,17 +418,40 @@ fn check_max_turns(events: &[Event], finally_available: u8, max: impl Fn(&Watche
 
 proptest! {
     #[test]
+    fn scopes_that_wait_get_equal_tokens_whatever_their_calls_use(
+        calls in prop::collection::vec(
+            (0_usize..2, 1_u64..500, 0_u64..2_000)
+                .prop_map(|(scope, expected, used)| ScopeCall { scope, expected, used }),
+            1..400,
+        ),
+        in_flight in 1_usize..20,
+        ends in prop::collection::vec(any::<prop::sample::Index>(), 1..50),
+    ) {
+        let (used, largest) = serve_backlogged_scopes(&calls, in_flight, &ends);
+        // Calls in flight count by expectation, until they have ended.
+        let max = 2 * largest * (in_flight as u64 + 1);
+        prop_assert!(used[0].abs_diff(used[1]) <= max, "{used:?}, {max} allowed");
+    }
+
+    #[test]
     fn waiting_runs_have_had_equal_turns_within_one_call(
         events in prop::collection::vec(event(Just(ALL_AVAILABLE)), 1..200),
     ) {
-        check_fair_turns(&events, |one, other| !one.is_empty() && !other.is_empty());
+        check_fair_turns(&events, RUNS, |one, other| !one.is_empty() && !other.is_empty());
     }
 
+    /// Two of the runs have calls for one model only. A run that also waits for other models has turns there, which
+    /// count for it.
     #[test]
     fn runs_that_wait_for_the_same_model_have_had_equal_turns_whatever_other_models_do(
         events in prop::collection::vec(event(0..=ALL_AVAILABLE), 1..200),
     ) {
-        check_fair_turns(&events, |one, other| one.len() == 1 && one == other);
+        let of_one_model = |event: Event| match event {
+            Event::Push { interactive, run: run @ (0 | 1), .. } => Event::Push { model: 0, interactive, run },
+            Event::Push { .. } | Event::Turn(_) | Event::TakeUnlessEven => event,
+        };
+        let events: Vec<Event> = events.into_iter().map(of_one_model).collect();
+        check_fair_turns(&events, 2, |one, other| !one.is_empty() && !other.is_empty());
     }
 
     /// A call waits for one turn of each run, for itself and for every older call of its own run.

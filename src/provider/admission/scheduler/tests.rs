@@ -172,6 +172,7 @@ fn a_forced_call_waits_for_the_concurrency_limit_and_a_probe_does_not() {
         dispatch_signal: None,
         stream: None,
         budget: None,
+        scope_budget: None,
         memory: crate::guard::HeldMemory::default(),
         deadline: now + Duration::from_secs(60),
     };

@@ -53,7 +53,7 @@ async fn the_next_incarnation_gets_the_calls_of_the_previous_one_in_order() {
 
 #[actix_web::test]
 async fn the_actor_is_notified_only_after_it_found_the_inbox_empty() {
-    let inbox = Inbox::default();
+    let inbox = Inbox::new(10_000);
     let state = state();
     let incoming =
         || IncomingCall { call: call(WAIT), responder: Responder::channel().0, requested_at: Instant::now() };
@@ -68,6 +68,23 @@ async fn the_actor_is_notified_only_after_it_found_the_inbox_empty() {
     assert!(!is_notified(), "notifications to the earlier incarnation are lost");
     assert_eq!(inbox.len(), 4);
     drop(state);
+}
+
+#[actix_web::test]
+async fn a_call_that_finds_the_inbox_full_is_rejected_at_once_and_comes_again_soon() {
+    let state = state();
+    tokio::time::pause();
+    state.incarnation_started(idle_actor());
+    let max_calls = state.settings().queue.get();
+    let receivers: Vec<_> = (0..max_calls).map(|_| state.submit(call(WAIT)).unwrap()).collect();
+    let until = Instant::now() + INBOX_RETRY_INTERVAL;
+    assert_eq!(rejection(state.submit(call(WAIT))), Rejection::Busy { until });
+    let (responder, receiver) = Responder::channel();
+    state.submit_with(call(WAIT), responder);
+    assert_eq!(receiver.await.unwrap(), Err(Rejection::Busy { until }));
+    drop(state.inbox.next());
+    assert!(state.submit(call(WAIT)).is_ok(), "there is room for one more");
+    assert_eq!(state.inbox.len(), receivers.len());
 }
 
 #[actix_web::test]

@@ -48,7 +48,7 @@ fn refuse_request(
     request: &Weak<Prompt>,
     now: Instant,
 ) -> KeyFault {
-    let is_explicit = failure.scope != Scope::Unclear;
+    let is_explicit = failure.scope != FailureScope::Unclear;
     let attempt = RefusedAttempt { request, is_explicit, oldest_pending: None, latest_sent: 0 };
     keys.on_refused(key, model, failure, attempt, now)
 }
@@ -280,7 +280,7 @@ fn a_refusal_that_names_the_model_starts_a_cooldown_for_that_model_only() {
     let now = Instant::now();
     let other = ModelName::from("other");
     let mut keys = keys(&["a", "b"], None, now);
-    let blocked = refused().with_scope(Scope::Model);
+    let blocked = refused().with_scope(FailureScope::Model);
     start_cooldown(&mut keys, "a", &blocked, now);
     assert_eq!(used(&keys, now), "b");
     assert_eq!(keys.pick(&other, &[], now).unwrap().id.label.as_str(), "a");

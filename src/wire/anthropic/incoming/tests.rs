@@ -5,8 +5,8 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::types::{
-    CacheTtl, Media, MediaData, Message, Part, Reasoning, Role, Scope, Signature, ToolCall, ToolResult,
-    VendorFields,
+    CacheTtl, FailureScope, Media, MediaData, Message, Part, Reasoning, Role, Signature, ToolCall,
+    ToolResult, VendorFields,
 };
 use crate::wire::anthropic::encode;
 use crate::wire::incoming::mutations::{self, UNKNOWN_FIELD};
@@ -42,7 +42,7 @@ fn messages(messages: Value) -> Vec<Message> {
 
 fn refusal(result: Result<IncomingRequest, Failure>) -> String {
     let failure = result.unwrap_err();
-    assert_eq!(failure.scope, Scope::Class);
+    assert_eq!(failure.scope, FailureScope::Class);
     failure.message.into()
 }
 

@@ -117,6 +117,26 @@ fn only_a_pdf_is_sent_as_base64_and_a_text_as_a_text_document() {
 }
 
 #[test]
+fn the_media_type_of_base64_is_sent_in_lower_case_and_without_parameters() {
+    for (media_type, sent) in [
+        ("application/pdf;name=a.pdf", "application/pdf"),
+        ("Application/PDF", "application/pdf"),
+        ("image/png; x=1", "image/png"),
+        ("IMAGE/JPEG", "image/jpeg"),
+        ("image/webp", "image/webp"),
+    ] {
+        let media = media(media_type, MediaData::Base64("TG93Lg==".into()), None);
+        let is_image = sent.starts_with("image/");
+        let part = if is_image { Part::Image(media) } else { Part::Document(media) };
+        let message = Message { role: Role::User, parts: vec![part] };
+        let prompt = Prompt { messages: vec![message], ..Prompt::default() };
+        let source = &body(&prompt, &Dialect::default())["messages"][0]["content"][0]["source"];
+        let expected = json!({ "type": "base64", "media_type": sent, "data": "TG93Lg==" });
+        assert_eq!(*source, expected, "{media_type}");
+    }
+}
+
+#[test]
 fn a_conversation_keeps_its_messages() {
     let prompt = Prompt {
         messages: vec![

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::types::{Charged, ResponseFormat, Scope, Tokens, Usage};
+use crate::types::{Charged, FailureScope, ResponseFormat, Tokens, Usage};
 use crate::wire::anthropic::{encode, read_error};
 use crate::wire::fixtures;
 
@@ -152,7 +152,7 @@ fn an_answer_that_is_only_a_tool_call_that_was_not_offered_is_invalid() {
     let mut events = fixtures::events("anthropic_messages_stream_tool_use.sse");
     events.retain(|(_, data)| !data.contains("text_delta"));
     let failure = decode_events(&events).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer));
+    assert_eq!((failure.class, failure.scope), (Class::ValidationError, FailureScope::Answer));
     assert_eq!(&*failure.message, "the model called the tool \"shelf_lookup\", which was not offered");
     assert_eq!(failure.usage.as_deref(), Some(&usage(25, 0, 0, 48, 0)));
     assert_eq!(failure.charged, Charged::Maybe);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::wire::answer::GENERATED_ID;
+use crate::wire::answer_parts::GENERATED_ID;
 
 /// The calls so far. Calls without ids get ids that encoding leaves out again.
 #[derive(Debug, Default)]

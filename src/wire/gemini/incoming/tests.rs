@@ -5,7 +5,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::types::{
-    Media, Message, Part, Reasoning, Role, Scope, Signature, Tool, ToolCall, ToolChoice, ToolResult,
+    FailureScope, Media, Message, Part, Reasoning, Role, Signature, Tool, ToolCall, ToolChoice, ToolResult,
     VendorFields,
 };
 use crate::wire::gemini::encode;
@@ -40,7 +40,7 @@ fn messages(contents: Value) -> Vec<Message> {
 
 fn refusal(result: Result<IncomingRequest, Failure>) -> String {
     let failure = result.unwrap_err();
-    assert_eq!(failure.scope, Scope::Class);
+    assert_eq!(failure.scope, FailureScope::Class);
     failure.message.into()
 }
 

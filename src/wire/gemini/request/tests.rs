@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::types::{
-    Class, Fingerprint, Media, MediaData, Message, Part, Reasoning, ResponseFormat, Role, Scope,
+    Class, FailureScope, Fingerprint, Media, MediaData, Message, Part, Reasoning, ResponseFormat, Role,
     SharedPrefix, Signature, Tool, ToolCall, ToolChoice, ToolResult, VendorFields,
 };
 use crate::wire::{StructuredOutput, fixtures};
@@ -19,7 +19,7 @@ fn media(media_type: &str, data: MediaData) -> Media {
 
 fn refused(prompt: &Prompt) -> String {
     let failure = encode(prompt, "gemini-3.8-flash", &Dialect::default()).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{failure}");
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target), "{failure}");
     failure.message.into()
 }
 

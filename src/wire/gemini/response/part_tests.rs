@@ -188,7 +188,11 @@ fn arguments_that_are_no_object_make_the_answer_invalid() {
     for arguments in [json!([]), json!("x"), json!(7), json!(true)] {
         let parts = json!([{ "functionCall": { "id": "a", "name": "shelf_lookup", "args": arguments } }]);
         let failure = decode_parts(&prompt(), &parts, "STOP").unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer), "{arguments}");
+        assert_eq!(
+            (failure.class, failure.scope),
+            (Class::ValidationError, FailureScope::Answer),
+            "{arguments}"
+        );
     }
     let pieces =
         json!([{ "functionCall": { "name": "shelf_lookup", "partialArgs": [{ "jsonPath": "$.a" }] } }]);
@@ -204,7 +208,7 @@ fn an_unoffered_call_is_ignored_beside_text_and_invalid_without_it() {
     let failure = decode_parts(&prompt(), &json!([call]), "STOP").unwrap_err();
     assert_eq!(
         (failure.class, failure.scope, failure.charged),
-        (Class::ValidationError, Scope::Answer, Charged::Maybe)
+        (Class::ValidationError, FailureScope::Answer, Charged::Maybe)
     );
 }
 
@@ -214,7 +218,7 @@ fn a_call_that_the_vendor_rejects_makes_the_answer_invalid() {
         let failure = decode_parts(&prompt(), &json!([{ "text": "I look." }]), reason).unwrap_err();
         assert_eq!(
             (failure.class, failure.scope, failure.charged),
-            (Class::ValidationError, Scope::Answer, Charged::Maybe)
+            (Class::ValidationError, FailureScope::Answer, Charged::Maybe)
         );
         assert_eq!(failure.cause, Some(Cause::InvalidToolCall));
         assert!(failure.message.ends_with(&format!("({reason}): why")), "{failure}");

@@ -6,8 +6,8 @@ mod properties;
 use serde_json::{Value, json};
 
 use crate::types::{
-    Class, Format, LengthLimit, Media, Message, Part, Prompt, Reasoning, ReasoningEffort, ResponseFormat,
-    Role, Scope, Tool, ToolCall, ToolChoice, ToolResult, VendorFields,
+    Class, FailureScope, Format, LengthLimit, Media, Message, Part, Prompt, Reasoning, ReasoningEffort,
+    ResponseFormat, Role, Tool, ToolCall, ToolChoice, ToolResult, VendorFields,
 };
 use crate::wire::{Dialect, IncomingRequest};
 
@@ -18,7 +18,7 @@ fn read(body: &Value) -> IncomingRequest {
 /// Returns the message of a refusal, which is about the request and not about one target.
 fn refusal(body: &Value) -> String {
     let failure = Format::Openai.read_request(body.to_string().as_bytes(), None).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Class), "{failure}");
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Class), "{failure}");
     failure.message.into()
 }
 

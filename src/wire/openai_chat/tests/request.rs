@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::types::{
-    Charged, Class, Fingerprint, Format, Media, MediaData, Message, Part, Prompt, ReasoningEffort,
-    ResponseFormat, Role, Scope, SharedPrefix, VendorFields,
+    Charged, Class, FailureScope, Fingerprint, Format, Media, MediaData, Message, Part, Prompt,
+    ReasoningEffort, ResponseFormat, Role, SharedPrefix, VendorFields,
 };
 use crate::wire::{Dialect, MaxTokensField, StreamSupport, StructuredOutput};
 
@@ -165,6 +165,20 @@ fn a_text_document_is_sent_as_text() {
 }
 
 #[test]
+fn a_document_without_a_name_is_named_after_its_media_type() {
+    for (media_type, name) in [
+        ("application/pdf", "document.pdf"),
+        ("Application/PDF", "document.pdf"),
+        ("application/pdf;name=a.pdf", "document.pdf"),
+        ("application/zip", "document"),
+    ] {
+        let document = Part::Document(media(media_type, None, "JVBERi0="));
+        let body = encode(&user(vec![document]), OPENAI, &Dialect::default());
+        assert_eq!(body["messages"][0]["content"][0]["file"]["filename"], name, "{media_type}");
+    }
+}
+
+#[test]
 fn an_image_url_is_sent_as_a_url() {
     let image = Media {
         data: MediaData::Url("https://example.invalid/a.png".into()),
@@ -223,7 +237,7 @@ fn content_that_the_format_does_not_support_is_rejected() {
         let failure = Format::Openai.encode(&prompt, "m", OPENAI, &Dialect::default()).unwrap_err();
         assert_eq!((failure.class, failure.charged), (Class::ApiError, Charged::No), "{failure}");
         // Another target may accept it.
-        assert_eq!(failure.scope, Scope::Target, "{failure}");
+        assert_eq!(failure.scope, FailureScope::Target, "{failure}");
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::types::{
-    Class, Completion, Failure, FinishReason, Format, LengthLimit, Part, Prompt, Reasoning, Scope, Tool,
-    ToolCall,
+    Class, Completion, Failure, FailureScope, FinishReason, Format, LengthLimit, Part, Prompt, Reasoning,
+    Tool, ToolCall,
 };
 use crate::wire::{Dialect, Progress};
 
@@ -179,7 +179,7 @@ fn a_call_that_was_not_offered_counts_only_without_text() {
     for prompt in [Prompt::text("x"), with_shelf_lookup()] {
         for reason in ["tool_calls", "stop"] {
             let failure = decode_body(&whole(&message("\n"), reason), &prompt).unwrap_err();
-            assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer));
+            assert_eq!((failure.class, failure.scope), (Class::ValidationError, FailureScope::Answer));
             assert_eq!(&*failure.message, "the model called the tool \"shell\", which was not offered");
             let answer = decode_body(&whole(&message("Low tide."), reason), &prompt);
             assert_eq!(answer, Ok(Completion::new("Low tide.")));
@@ -196,7 +196,11 @@ fn an_answer_that_ends_for_a_missing_tool_call_is_invalid() {
         json!({ "tool_calls": "x" }),
     ] {
         let failure = decode_body(&whole(&message, "tool_calls"), &with_shelf_lookup()).unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer), "{message}");
+        assert_eq!(
+            (failure.class, failure.scope),
+            (Class::ValidationError, FailureScope::Answer),
+            "{message}"
+        );
     }
 }
 

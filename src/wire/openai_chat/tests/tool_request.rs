@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::types::{
-    Class, Failure, Format, Message, Part, Prompt, Reasoning, ReasoningEffort, Role, Scope, Signature, Tool,
-    ToolCall, ToolChoice, ToolResult,
+    Class, Failure, FailureScope, Format, Message, Part, Prompt, Reasoning, ReasoningEffort, Role, Signature,
+    Tool, ToolCall, ToolChoice, ToolResult,
 };
 use crate::wire::{Dialect, DropParameter};
 
@@ -17,7 +17,7 @@ fn body(prompt: &Prompt) -> Value {
 
 fn refused(prompt: &Prompt) -> Failure {
     let failure = Format::Openai.encode(prompt, "m", LOCAL, &Dialect::default()).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{failure}");
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target), "{failure}");
     failure
 }
 

@@ -6,8 +6,8 @@ mod properties;
 use serde_json::{Value, json};
 
 use crate::types::{
-    Class, Format, LengthLimit, Media, Message, Part, Prompt, Reasoning, ReasoningEffort, ResponseFormat,
-    Role, Scope, Signature, Tool, ToolCall, ToolChoice, ToolResult, VendorFields,
+    Class, FailureScope, Format, LengthLimit, Media, Message, Part, Prompt, Reasoning, ReasoningEffort,
+    ResponseFormat, Role, Signature, Tool, ToolCall, ToolChoice, ToolResult, VendorFields,
 };
 use crate::wire::{Dialect, IncomingRequest};
 
@@ -18,7 +18,7 @@ fn read(body: &Value) -> IncomingRequest {
 /// Returns the message of a refusal, which is about the request and not about one target.
 fn refusal(body: &Value) -> String {
     let failure = Format::OpenaiResponses.read_request(body.to_string().as_bytes(), None).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Class), "{failure}");
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Class), "{failure}");
     failure.message.into()
 }
 
@@ -285,8 +285,25 @@ fn messages_that_follow_each_other_remain_apart() {
         { "type": "reasoning", "id": "rs_1", "summary": [] },
         { "role": "assistant", "content": [{ "type": "output_text", "text": "b" }] },
     ]);
-    let prompt = read(&input(items.clone())).prompt;
-    assert_eq!(encoded(&prompt)["input"], json!([items[0], items[2]]));
+    let prompt = read(&input(items)).prompt;
+    let text = |text: &str| json!({ "role": "assistant", "content": text });
+    assert_eq!(encoded(&prompt)["input"], json!([text("a"), text("b")]));
+    let again = read(&input(json!([text("a"), text("b")]))).prompt;
+    assert_eq!(again.messages, [Message::assistant("a"), Message::assistant("b")]);
+    assert_eq!(encoded(&again), encoded(&prompt));
+}
+
+#[test]
+fn the_texts_of_one_answer_become_messages_that_are_read_again() {
+    let parts = json!([{ "type": "output_text", "text": "a" }, { "type": "output_text", "text": "b" }]);
+    let prompt = read(&input(json!([{ "role": "assistant", "content": parts }]))).prompt;
+    assert_eq!(prompt.messages, [Message::new(Role::Assistant, [Part::text("a"), Part::text("b")])]);
+    let sent = encoded(&prompt)["input"].take();
+    let text = |text: &str| json!({ "role": "assistant", "content": text });
+    assert_eq!(sent, json!([text("a"), text("b")]));
+    let again = read(&input(sent)).prompt;
+    assert_eq!(again.messages, [Message::assistant("a"), Message::assistant("b")]);
+    assert_eq!(encoded(&again), encoded(&prompt));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use crate::types::{
-    Class, Fingerprint, Format, Media, Message, Parameter, Part, Prompt, Reasoning, ReasoningEffort,
-    ResponseFormat, Role, Scope, SharedPrefix, Signature, Tool, ToolCall, ToolChoice, ToolResult,
+    Class, FailureScope, Fingerprint, Format, Media, Message, Parameter, Part, Prompt, Reasoning,
+    ReasoningEffort, ResponseFormat, Role, SharedPrefix, Signature, Tool, ToolCall, ToolChoice, ToolResult,
     VendorFields,
 };
 use crate::wire::{Dialect, DropParameter, StreamSupport, StructuredOutput, UnsupportedParameters};
@@ -30,7 +30,7 @@ fn encode(prompt: &Prompt) -> Value {
 /// Returns the message of a refusal, which is about this target only.
 fn refusal(prompt: &Prompt) -> String {
     let failure = Format::OpenaiResponses.encode(prompt, "m", OPENAI, &Dialect::default()).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target), "{failure}");
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target), "{failure}");
     failure.message.into()
 }
 
@@ -55,7 +55,8 @@ fn a_request_with_media_a_schema_and_a_tool_is_sent_as_recorded() {
         .with_max_tokens(400)
         .with_reasoning_effort(ReasoningEffort::Low);
     // What our prompts do not contain, the name that we choose, and what every request of ours sets.
-    recorded["input"][0]["content"][1].as_object_mut().unwrap().remove("detail");
+    assert_eq!(recorded["input"][0]["content"][1]["detail"], "low");
+    recorded["input"][0]["content"][1]["detail"] = json!("auto");
     recorded["input"][0]["content"][2].as_object_mut().unwrap().remove("detail");
     recorded["text"]["format"]["name"] = json!("answer");
     recorded["include"] = json!(["reasoning.encrypted_content"]);
@@ -117,7 +118,7 @@ fn a_model_that_rejected_encrypted_reasoning_is_not_asked_for_it_again() {
         "type":"invalid_request_error","param":"include","code":null}}"#;
     let failure =
         Format::OpenaiResponses.read_error(400, &HeaderMap::new(), body.as_bytes(), SystemTime::UNIX_EPOCH);
-    assert_eq!(failure.scope, Scope::Parameter(Parameter::EncryptedReasoning), "{failure}");
+    assert_eq!(failure.scope, FailureScope::Parameter(Parameter::EncryptedReasoning), "{failure}");
     let mut unsupported = UnsupportedParameters::default();
     assert!(unsupported.record(Parameter::EncryptedReasoning));
     let prompt = prompt_with_tool().with_keep_reasoning(true);
@@ -166,21 +167,49 @@ fn a_conversation_with_calls_keeps_the_order_of_its_parts() {
             ToolResult::error("a", "closed"),
         ]));
     let input_text = |text: &str| json!({ "type": "input_text", "text": text });
-    let output_text = |text: &str| json!({ "type": "output_text", "text": text });
     let call = |id: &str, arguments: &str| json!({ "type": "function_call", "call_id": id, "name": "shelf_lookup", "arguments": arguments });
     let image = json!({ "type": "input_image", "image_url": "https://example.invalid/a.png" });
     let expected = json!([
         { "role": "user", "content": "x" },
         { "role": "system", "content": [input_text("Be brief."), input_text("Be kind.")] },
         serde_json::from_str::<Value>(item).unwrap(),
-        { "role": "assistant", "content": [output_text("Let me look."), output_text("One moment.")] },
+        { "role": "assistant", "content": "Let me look." },
+        { "role": "assistant", "content": "One moment." },
         call("a", r#"{"branch":"Arden"}"#),
         call("b", "{}"),
-        { "role": "assistant", "content": [output_text("Done.")] },
+        { "role": "assistant", "content": "Done." },
         { "type": "function_call_output", "call_id": "b", "output": [input_text("none"), image] },
         { "type": "function_call_output", "call_id": "a", "output": "closed" },
     ]);
     assert_eq!(encode(&prompt)["input"], expected);
+}
+
+#[test]
+fn an_earlier_answer_is_a_text_because_a_list_of_its_parts_would_need_the_id_of_a_response() {
+    let prompt = Prompt::text("Where is it?")
+        .with_message(Message::assistant("In Arden."))
+        .with_message(Message::user("And now?"));
+    let expected = json!([
+        { "role": "user", "content": "Where is it?" },
+        { "role": "assistant", "content": "In Arden." },
+        { "role": "user", "content": "And now?" },
+    ]);
+    assert_eq!(encode(&prompt)["input"], expected);
+}
+
+#[test]
+fn an_image_has_its_detail_in_a_message_and_not_in_the_result_of_a_tool() {
+    let image = || Part::Image(Media::base64("image/png", "AA=="));
+    let call = Part::ToolCall(ToolCall::new("a", "shelf_lookup", "{}"));
+    let prompt = prompt_with_tool()
+        .with_part(image())
+        .with_message(Message::new(Role::Assistant, [call]))
+        .with_message(Message::tool([ToolResult::new("a", "see").with_part(image())]));
+    let sent = &encode(&prompt)["input"];
+    let mut expected = json!({ "type": "input_image", "image_url": "data:image/png;base64,AA==" });
+    assert_eq!(sent[2]["output"][1], expected);
+    expected["detail"] = json!("auto");
+    assert_eq!(sent[0]["content"][1], expected);
 }
 
 #[test]
@@ -236,6 +265,14 @@ fn documents_are_sent_as_text_as_data_or_as_a_url() {
         { "type": "input_file", "file_url": "https://example.invalid/a.pdf" },
     ]);
     assert_eq!(encode(&prompt)["input"][0]["content"], expected);
+    for (media_type, name) in [
+        ("Application/PDF", "document.pdf"),
+        ("application/pdf;name=a.pdf", "document.pdf"),
+        ("application/zip", "document"),
+    ] {
+        let prompt = Prompt::text("x").with_part(Part::Document(Media::base64(media_type, "JVBERi0=")));
+        assert_eq!(encode(&prompt)["input"][0]["content"][1]["filename"], name, "{media_type}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::types::{
-    Charged, Class, Completion, Failure, FinishReason, Format, LengthLimit, Part, Prompt, RetryAction, Scope,
-    StreamEvent, ToolCall,
+    Charged, Class, Completion, Failure, FailureScope, FinishReason, Format, LengthLimit, Part, Prompt,
+    RetryAction, StreamEvent, ToolCall,
 };
 use crate::wire::{Dialect, Progress};
 
@@ -63,7 +63,7 @@ fn a_call_that_was_not_offered_makes_the_answer_invalid() {
         [decode_body(body, &Prompt::text("x")), decode_events(&events(CALL_STREAM), &Prompt::text("x")).1]
     {
         let failure = result.unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer));
+        assert_eq!((failure.class, failure.scope), (Class::ValidationError, FailureScope::Answer));
         assert_eq!(&*failure.message, "the model called the tool \"shelf_lookup\", which was not offered");
         assert_eq!((failure.usage.as_deref().copied(), failure.charged), (usage(), Charged::Maybe));
     }

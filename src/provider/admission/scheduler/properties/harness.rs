@@ -10,6 +10,7 @@ use super::strategies::{CallEnd, Event, TestCall};
 use crate::clock;
 use crate::guard::{BreakerState, TokenCost};
 use crate::provider::admission::grant::CallOutcome;
+use crate::provider::admission::queue::Turn;
 use crate::provider::admission::queued_call::CallReceiver;
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::keys::key_source::Key;
@@ -37,6 +38,7 @@ pub(super) struct Harness {
     /// The rejections of calls that were not sent.
     pub(super) rejected: Vec<(u64, Rejection)>,
     pub(super) sent: Vec<SentCall>,
+    pub(super) ended: Vec<EndedCall>,
     pub(super) timer: Option<Instant>,
     runs: Vec<RunId>,
     /// Until when a model's calls must not be sent, as its provider has requested.
@@ -51,6 +53,7 @@ pub(super) struct Harness {
 
 /// A call in flight.
 pub(super) struct InFlightCall {
+    id: u64,
     pub(super) grant: Grant,
     pub(super) sent_at: Instant,
     has_headers: bool,
@@ -65,6 +68,14 @@ pub(super) struct SentCall {
     pub(super) at: Instant,
     pub(super) model: ModelName,
     pub(super) cost: TokenCost,
+    /// The tokens that count for its run until it has ended.
+    pub(super) expected: u64,
+}
+
+/// A call that has ended, and the tokens that count for its run from then on.
+pub(super) struct EndedCall {
+    pub(super) id: u64,
+    pub(super) used: u64,
 }
 
 impl Harness {
@@ -86,6 +97,7 @@ impl Harness {
             submitted: 0,
             rejected: Vec::new(),
             sent: Vec::new(),
+            ended: Vec::new(),
             timer: None,
             runs: (0..3).map(|_| RunId::next()).collect(),
             held_until: HashMap::new(),
@@ -137,6 +149,7 @@ impl Harness {
             dispatch_signal: None,
             stream: None,
             budget: None,
+            scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
             deadline: self.now + test_call.max_wait,
         };
@@ -151,12 +164,14 @@ impl Harness {
             clock::now(),
         );
         match admissible {
-            Ok(()) => {
+            Ok(expected) => {
                 let (responder, receiver) = Responder::channel();
                 self.receivers.insert(id, receiver);
-                self.scheduler
-                    .queue
-                    .push(call.queue_key(), QueuedCall { call, responder, requested_at: self.now, estimate });
+                let key = call.queue_key(expected.total());
+                self.scheduler.queue.push(
+                    key,
+                    QueuedCall { call: Arc::new(call), responder, requested_at: self.now, estimate },
+                );
             }
             Err(rejection) => self.rejected.push((id, rejection)),
         }
@@ -183,7 +198,7 @@ impl Harness {
             match self.scheduler.next(fastrand::f64, self.now) {
                 Decision::Dispatch(ready) => {
                     let (queued, key, grant, _budget) = *ready;
-                    self.record_sent(queued, &key, grant);
+                    self.record_sent(queued, &key, *grant);
                 }
                 Decision::Reject(queued, rejection) => self.record_rejection(&queued, rejection),
                 Decision::Wait(until) => {
@@ -272,8 +287,10 @@ impl Harness {
         assert!(is_exempt || target.concurrency.active() <= limit, "{id} exceeds the limit of its target");
         let model = call.model.clone();
         let cost = grant.reservation.reserved;
-        self.sent.push(SentCall { id, at: now, model, cost });
+        let expected = grant.turn.as_ref().map(Turn::tokens).unwrap();
+        self.sent.push(SentCall { id, at: now, model, cost, expected });
         self.in_flight.push(InFlightCall {
+            id,
             grant,
             sent_at: now,
             has_headers: false,
@@ -307,6 +324,11 @@ impl Harness {
         }
         let attempt = self.in_flight.swap_remove(which % self.in_flight.len());
         let result = end.result();
+        let charged = attempt.grant.reservation.charged(result.as_ref()).total();
+        let is_answered = matches!(result, Some(Ok(_)));
+        let expected = attempt.grant.turn.as_ref().map_or(0, Turn::tokens);
+        let used = if is_answered { charged } else { charged.max(expected) };
+        self.ended.push(EndedCall { id: attempt.id, used });
         let took = self.now - attempt.sent_at;
         let has_begun = attempt.has_headers && matches!(result, Some(Ok(_)));
         let ended = result.as_ref().map(|result| CallOutcome { result, took, has_begun });

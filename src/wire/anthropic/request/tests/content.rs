@@ -1,7 +1,7 @@
 //! Tests of the turns of a conversation: tool calls and their results, reasoning, system messages.
 
 use super::*;
-use crate::types::{Reasoning as ReasoningPart, Scope, Signature, ToolCall, ToolResult};
+use crate::types::{FailureScope, Reasoning as ReasoningPart, Signature, ToolCall, ToolResult};
 
 fn with_messages(messages: impl IntoIterator<Item = Message>) -> Prompt {
     Prompt { messages: messages.into_iter().collect(), ..Prompt::default() }
@@ -13,7 +13,7 @@ fn turns(messages: impl IntoIterator<Item = Message>) -> Value {
 
 fn refusal_of(prompt: &Prompt) -> String {
     let failure = encode(prompt, "m", &Dialect::default()).unwrap_err();
-    assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target));
+    assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target));
     failure.message.into()
 }
 

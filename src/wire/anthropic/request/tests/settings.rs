@@ -1,7 +1,7 @@
 //! Tests of the settings of a request: sampling, tools, reasoning, and the fields of the vendor.
 
 use super::*;
-use crate::types::{Scope, ToolChoice, VendorFields};
+use crate::types::{FailureScope, ToolChoice, VendorFields};
 use crate::wire::StreamSupport;
 
 fn prompt() -> Prompt {
@@ -100,7 +100,7 @@ fn a_setting_that_the_format_cannot_express_is_refused_or_dropped() {
         (prompt().with_reasoning_effort(ReasoningEffort::Minimal), DropParameter::ReasoningEffort),
     ] {
         let failure = encode(&prompt, "m", &Dialect::default()).unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ApiError, Scope::Target));
+        assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target));
         let expected = format!("Anthropic's format cannot express {};", parameter.as_str());
         assert!(failure.message.starts_with(&expected), "{failure}");
         assert_eq!(body(&prompt, &dropping(parameter)), body(&Prompt::text("Hi"), &Dialect::default()));

@@ -146,7 +146,7 @@ fn the_arguments_of_the_opening_event_are_passed_on_at_the_end_of_the_block() {
 fn arguments_that_are_no_object_make_the_answer_invalid() {
     for input in [json!([1]), json!(7), json!("{\"city\":")] {
         let failure = ended(&tools(), &[call_start(0, "a", input)], "tool_use").unwrap_err();
-        assert_eq!((failure.class, failure.scope), (Class::ValidationError, Scope::Answer));
+        assert_eq!((failure.class, failure.scope), (Class::ValidationError, FailureScope::Answer));
         assert!(failure.usage.is_some());
     }
 }

@@ -57,7 +57,7 @@ fn recorded(name: &str) -> Value {
     match name {
         "openai_responses_request.json" => {
             assert!(refusal(&body).starts_with("input[0].content[1].detail \"low\" is not supported"));
-            body["input"][0]["content"][1].as_object_mut().unwrap().remove("detail");
+            body["input"][0]["content"][1]["detail"] = json!("auto");
         }
         other => panic!("{other} is a new recording: add what is refused of it"),
     }

@@ -46,25 +46,15 @@ fn signed_reasoning() -> impl Strategy<Value = Reasoning> {
 }
 
 /// Returns what the format expresses of a prompt: unsigned reasoning is not sent, and the items of an answer that
-/// follow each other are one message unless they are messages themselves.
+/// follow each other are one message unless they are messages themselves. Each text of an answer is such a message.
 fn expressed(mut prompt: Prompt) -> Prompt {
     let mut messages: Vec<Message> = Vec::new();
     for message in std::mem::take(&mut prompt.messages) {
-        let parts: Vec<Part> = message.parts.into_iter().filter_map(expressed_part).collect();
-        let joins = |last: &Message| match message.role {
-            Role::System | Role::User => false,
-            Role::Tool => last.role == Role::Tool,
-            Role::Assistant => {
-                let ends_with_text = matches!(last.parts.last(), Some(Part::Text(_)));
-                let begins_with_text = matches!(parts.first(), Some(Part::Text(_)));
-                last.role == Role::Assistant && !(ends_with_text && begins_with_text)
-            }
-        };
-        match messages.last_mut() {
-            // Only unsigned reasoning.
-            _ if parts.is_empty() => {}
-            Some(last) if joins(last) => last.parts.extend(parts),
-            Some(_) | None => messages.push(Message::new(message.role, parts)),
+        let role = message.role;
+        let parts = message.parts.into_iter().filter_map(expressed_part);
+        match role {
+            Role::System | Role::User => messages.push(Message::new(role, parts)),
+            Role::Assistant | Role::Tool => parts.for_each(|part| add_item(&mut messages, role, part)),
         }
     }
     for tool in &mut prompt.tools {
@@ -78,6 +68,18 @@ fn expressed(mut prompt: Prompt) -> Prompt {
         prompt.response_format = ResponseFormat::json(sent.unwrap_or_else(|| Value::clone(schema)));
     }
     Prompt { messages, ..prompt }
+}
+
+/// Adds an item to the last message if that has the same author, unless both are texts.
+fn add_item(messages: &mut Vec<Message>, role: Role, part: Part) {
+    let joins = |last: &Message| {
+        let follows_text = matches!(last.parts.last(), Some(Part::Text(_)));
+        last.role == role && !(follows_text && matches!(part, Part::Text(_)))
+    };
+    match messages.last_mut() {
+        Some(last) if joins(last) => last.parts.push(part),
+        Some(_) | None => messages.push(Message::new(role, [part])),
+    }
 }
 
 fn expressed_part(part: Part) -> Option<Part> {

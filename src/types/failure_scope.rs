@@ -4,7 +4,7 @@
 /// the request is in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Scope {
+pub enum FailureScope {
     /// Determined by the class: `auth` and `quota` affect the account, all others the request.
     #[default]
     Class,
@@ -56,7 +56,7 @@ impl Parameter {
     }
 }
 
-impl Scope {
+impl FailureScope {
     /// Returns whether it is not yet known if the key or only this request is rejected.
     pub fn is_undecided(self) -> bool {
         match self {

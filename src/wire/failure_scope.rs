@@ -4,7 +4,7 @@
 //! use, a file of another account, or a word that a firewall blocks. The code and the message refine the class.
 //! If they do not decide, the scope is `Unclear` and later requests decide.
 
-use crate::types::{Class, Failure, Scope};
+use crate::types::{Class, Failure, FailureScope};
 
 use super::phrases::contains_any;
 use super::rejected_parameter;
@@ -122,26 +122,28 @@ pub(super) fn refine(mut failure: Failure) -> Failure {
     match failure.class {
         Class::Auth | Class::NotFound if has(&FILE_PHRASES) => {
             failure.class = Class::ApiError;
-            failure.scope = Scope::Key;
+            failure.scope = FailureScope::Key;
         }
-        Class::Auth if MODEL_CODES.contains(&code.as_str()) => failure.scope = Scope::Model,
-        Class::Auth if message.contains("model") && has(&MODEL_PHRASES) => failure.scope = Scope::Model,
+        Class::Auth if MODEL_CODES.contains(&code.as_str()) => failure.scope = FailureScope::Model,
+        Class::Auth if message.contains("model") && has(&MODEL_PHRASES) => {
+            failure.scope = FailureScope::Model
+        }
         Class::Auth if !is_certain_key_rejection(failure.status, &code) && !has(&KEY_PHRASES) => {
-            failure.scope = Scope::Unclear;
+            failure.scope = FailureScope::Unclear;
         }
         // The credit of the account does not cover an answer as long as the request allows.
         Class::Quota | Class::RateLimit if has(&UNAFFORDABLE_PHRASES) => {
             failure.class = Class::ApiError;
-            failure.scope = Scope::Target;
+            failure.scope = FailureScope::Target;
         }
         Class::Quota if failure.status == Some(402) && code.is_empty() && is_vague(&message) => {
-            failure.scope = Scope::Unclear;
+            failure.scope = FailureScope::Unclear;
         }
         Class::ApiError => {
             if let Some(parameter) = rejected_parameter::in_message(&message) {
-                failure.scope = Scope::Parameter(parameter);
+                failure.scope = FailureScope::Parameter(parameter);
             } else if has(&OUTPUT_LIMIT_PHRASES) && has(&ABOVE_LIMIT_PHRASES) {
-                failure.scope = Scope::Target;
+                failure.scope = FailureScope::Target;
             }
         }
         _ => {}
@@ -165,7 +167,7 @@ fn is_vague(message: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refined(class: Class, status: u16, code: &str, message: &str) -> (Class, Scope) {
+    fn refined(class: Class, status: u16, code: &str, message: &str) -> (Class, FailureScope) {
         let mut failure = Failure::new(class, message);
         failure.status = Some(status);
         failure.code = Some(code.into());
@@ -179,24 +181,30 @@ mod tests {
         let file = "You do not have permission to access the File abc or it may not exist.";
         let afford = "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can only afford 3562.";
         for (class, status, code, message, expected) in [
-            (Class::Auth, 403, "model_permission_blocked_project", blocked, (Class::Auth, Scope::Model)),
-            (Class::Auth, 403, "permission_error", blocked, (Class::Auth, Scope::Model)),
-            (Class::Auth, 403, "PERMISSION_DENIED", file, (Class::ApiError, Scope::Key)),
+            (
+                Class::Auth,
+                403,
+                "model_permission_blocked_project",
+                blocked,
+                (Class::Auth, FailureScope::Model),
+            ),
+            (Class::Auth, 403, "permission_error", blocked, (Class::Auth, FailureScope::Model)),
+            (Class::Auth, 403, "PERMISSION_DENIED", file, (Class::ApiError, FailureScope::Key)),
             (
                 Class::NotFound,
                 404,
                 "not_found_error",
                 "File not found: file_1",
-                (Class::ApiError, Scope::Key),
+                (Class::ApiError, FailureScope::Key),
             ),
-            (Class::Quota, 402, "", afford, (Class::ApiError, Scope::Target)),
-            (Class::Quota, 402, "", "Insufficient Balance", (Class::Quota, Scope::Class)),
-            (Class::Quota, 402, "", "Payment Required", (Class::Quota, Scope::Class)),
-            (Class::Quota, 402, "", "no", (Class::Quota, Scope::Unclear)),
-            (Class::Auth, 401, "", "no", (Class::Auth, Scope::Class)),
-            (Class::Auth, 403, "", "Forbidden", (Class::Auth, Scope::Unclear)),
-            (Class::Auth, 403, "API_KEY_SERVICE_BLOCKED", "no", (Class::Auth, Scope::Class)),
-            (Class::NotFound, 404, "", "no such model", (Class::NotFound, Scope::Class)),
+            (Class::Quota, 402, "", afford, (Class::ApiError, FailureScope::Target)),
+            (Class::Quota, 402, "", "Insufficient Balance", (Class::Quota, FailureScope::Class)),
+            (Class::Quota, 402, "", "Payment Required", (Class::Quota, FailureScope::Class)),
+            (Class::Quota, 402, "", "no", (Class::Quota, FailureScope::Unclear)),
+            (Class::Auth, 401, "", "no", (Class::Auth, FailureScope::Class)),
+            (Class::Auth, 403, "", "Forbidden", (Class::Auth, FailureScope::Unclear)),
+            (Class::Auth, 403, "API_KEY_SERVICE_BLOCKED", "no", (Class::Auth, FailureScope::Class)),
+            (Class::NotFound, 404, "", "no such model", (Class::NotFound, FailureScope::Class)),
         ] {
             assert_eq!(refined(class, status, code, message), expected, "{message}");
         }

@@ -1,0 +1,235 @@
+//! The requests that are joined: the request for all of them, and the parts that each gets of its outcome.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::guard::HeldMemory;
+use crate::router::execution::RequestResult;
+use crate::router::request::Request;
+use crate::types::{
+    Attempt, AttemptLog, FailedAttempt, Failure, Message, Part, Prompt, RequestError, Response, Role,
+};
+
+use super::join_queue::JoinSize;
+use super::shares::{self, Shares};
+
+/// How much later than that of a member the deadline of the joined request may be without the member ending on its
+/// own. The joined request then reports how it failed, and waits for memory prolong it.
+const MAX_LATER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A request that is joined with others.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) request: Request,
+    /// Its place in a division.
+    pub(super) number: usize,
+    size: JoinSize,
+    shared: Arc<SharedState>,
+    answer: oneshot::Sender<RequestResult>,
+}
+
+/// What a member shares with its caller.
+#[derive(Debug, Default)]
+pub(super) struct SharedState {
+    /// Whether it ends at its own deadline, because that of the joined request is much later.
+    ends_on_its_own: AtomicBool,
+    earlier: Mutex<EarlierAttempts>,
+}
+
+/// The attempts of failed joined requests that a member was part of.
+#[derive(Debug, Default)]
+struct EarlierAttempts {
+    attempts: Vec<Attempt>,
+    failed_attempts: Vec<FailedAttempt>,
+    resends: u32,
+}
+
+impl SharedState {
+    pub(super) fn ends_on_its_own(&self) -> bool {
+        self.ends_on_its_own.load(Relaxed)
+    }
+
+    /// Returns the error of a member that ends with this failure, with its attempts so far.
+    pub(super) fn error(&self, failure: Failure) -> Box<RequestError> {
+        self.with_earlier(Box::new(failure.into()))
+    }
+
+    fn with_earlier(&self, mut error: Box<RequestError>) -> Box<RequestError> {
+        let EarlierAttempts { attempts, failed_attempts, resends } = self.take_earlier();
+        error.attempts.0.splice(0..0, attempts);
+        error.failed_attempts.splice(0..0, failed_attempts);
+        error.resends += resends;
+        error
+    }
+
+    fn take_earlier(&self) -> EarlierAttempts {
+        std::mem::take(&mut *self.earlier.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, attempts: AttemptLog, error: &RequestError) {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.attempts.extend(attempts.0);
+        earlier.failed_attempts.extend(error.failed_attempts.iter().cloned());
+        earlier.resends += error.resends;
+    }
+}
+
+impl Member {
+    /// Creates the member for a request, with what its caller awaits.
+    pub(super) fn new(
+        request: Request,
+        size: JoinSize,
+    ) -> (Self, oneshot::Receiver<RequestResult>, Arc<SharedState>) {
+        let (answer, result) = oneshot::channel();
+        let shared = Arc::new(SharedState::default());
+        (Self { request, number: 0, size, shared: shared.clone(), answer }, result, shared)
+    }
+
+    /// Returns whether its caller waits.
+    pub(super) fn waits(&self) -> bool {
+        !self.answer.is_closed()
+    }
+
+    fn answer(self, result: RequestResult) {
+        let Self { shared, answer, .. } = self;
+        let result = match result {
+            Ok(mut response) => {
+                let EarlierAttempts { attempts, resends, .. } = shared.take_earlier();
+                response.attempts.0.splice(0..0, attempts);
+                response.resends += resends;
+                Ok(response)
+            }
+            Err(error) => Err(shared.with_earlier(error)),
+        };
+        // The caller may be gone.
+        let _ = answer.send(result);
+    }
+
+    /// Returns its weight in the division of tokens and cost: the bytes of its inputs.
+    fn weight(&self) -> u64 {
+        self.request.prompt.text_bytes() as u64
+    }
+}
+
+/// Returns the sum of the sizes of the members.
+pub(super) fn size_of_all(members: &[Member]) -> JoinSize {
+    members.iter().fold(JoinSize::default(), |sum, member| sum.plus(member.size))
+}
+
+/// Returns the request for the inputs of all members; `None` without members. A single member's is its own.
+pub(super) fn joined_request(members: &[Member]) -> Option<Request> {
+    let (first, others) = members.split_first()?;
+    let first = &first.request;
+    if others.is_empty() {
+        return Some(first.clone());
+    }
+    let requests = || members.iter().map(|member| &member.request);
+    let messages = requests().flat_map(|request| &request.prompt.messages);
+    let inputs: Vec<Part> = messages.flat_map(|message| &message.parts).cloned().collect();
+    let prompt = Prompt { messages: vec![Message::new(Role::User, inputs)], ..Prompt::clone(&first.prompt) };
+    let mut request = first.clone().with_memory(HeldMemory::default());
+    request.prompt = Arc::new(prompt);
+    request.deadline = requests().map(|request| request.deadline).max()?;
+    request.context.rank = requests().map(|request| request.context.rank).min()?;
+    Some(request)
+}
+
+/// Lets the members whose deadlines are much earlier than that of the joined request end on their own.
+pub(super) fn set_own_ends(members: &[Member], joined: &Request) {
+    for member in members {
+        let is_much_later = joined.deadline > member.request.deadline + MAX_LATER_DEADLINE;
+        member.shared.ends_on_its_own.store(is_much_later, Relaxed);
+    }
+}
+
+/// Waits until the callers of all members are gone.
+pub(super) async fn all_gone(members: &mut [Member]) {
+    for member in members {
+        member.answer.closed().await;
+    }
+}
+
+/// Adds the attempts of a failed joined request to its members, which are sent again.
+pub(super) fn add_attempts(members: &[Member], error: &RequestError) {
+    let shares = Shares::of(members.iter().map(Member::weight));
+    let counting = counting_member(members);
+    for (index, member) in members.iter().enumerate() {
+        member.shared.add(shares.attempts(&error.attempts, index, index != counting), error);
+    }
+}
+
+/// Answers the members with their parts of the outcome of their request.
+pub(super) fn answer_all(members: Vec<Member>, outcome: RequestResult) {
+    let sizes: Vec<usize> = members.iter().map(|member| member.size.inputs).collect();
+    let weights: Vec<u64> = members.iter().map(Member::weight).collect();
+    let counting = counting_member(&members);
+    let parts: Vec<Result<Response, _>> = shares::divide(outcome, &sizes, &weights, counting);
+    for (member, part) in members.into_iter().zip(parts) {
+        member.answer(part);
+    }
+}
+
+/// Fails members that are not sent again with the failure of a request, the attempts of which they have.
+pub(super) fn fail_all(members: Vec<Member>, error: &RequestError) {
+    for member in members {
+        let RequestError { failure, target, expected_wait, .. } = error.clone();
+        let error = RequestError { target, expected_wait, ..failure.into() };
+        member.answer(Err(Box::new(error)));
+    }
+}
+
+/// Returns the index of the member whose log counts the calls: the first whose caller waits.
+fn counting_member(members: &[Member]) -> usize {
+    members.iter().position(Member::waits).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Class, EmbeddingOptions};
+
+    fn member(text: &str) -> (Member, oneshot::Receiver<RequestResult>, Arc<SharedState>) {
+        let prompt = Prompt::embeddings([text.to_owned()], EmbeddingOptions::default());
+        Member::new(Request::new("r", prompt), JoinSize { inputs: 1, tokens: 1, bytes: text.len() })
+    }
+
+    /// The error of a joined request with one call.
+    fn error(number: u64) -> RequestError {
+        let text = r#"{"target":"a/m","key":"k","queue_time":{"secs":0,"nanos":0},
+            "duration":{"secs":1,"nanos":0},"usage":{"input":10,"cached":0,"cache_write":0,"output":0,"reasoning":0},
+            "outcome":{"failed":{"class":"api_error","message":"x","charged":"no"}}}"#;
+        let target = "a/m".parse().unwrap();
+        RequestError {
+            attempts: AttemptLog(vec![serde_json::from_str(text).unwrap()]),
+            failed_attempts: vec![FailedAttempt { target, number }],
+            resends: 1,
+            ..Failure::new(Class::ApiError, "x").into()
+        }
+    }
+
+    #[test]
+    fn a_member_that_ends_at_its_own_deadline_has_its_attempts_so_far() {
+        let (first, first_result, first_shared) = member("low tide");
+        let (second, mut second_result, _) = member("ebb tide");
+        let members = vec![first, second];
+        add_attempts(&members, &error(7));
+        let ended = first_shared.error(Failure::new(Class::Deadline, "late"));
+        assert_eq!((ended.class(), ended.attempts.calls(), ended.resends), (Class::Deadline, 1, 1));
+        assert_eq!(ended.attempts.0[0].usage.unwrap().input.0, 5, "its part");
+        assert!(!ended.attempts.0[0].counted_elsewhere);
+        assert_eq!(ended.failed_attempts.iter().map(|failed| failed.number).collect::<Vec<_>>(), [7]);
+        drop(first_result);
+        fail_all(members, &error(8));
+        let failed = second_result.try_recv().unwrap().unwrap_err();
+        assert_eq!(
+            (failed.class(), failed.attempts.calls()),
+            (Class::ApiError, 1),
+            "without those of others"
+        );
+        assert!(failed.attempts.0[0].counted_elsewhere);
+        assert_eq!(failed.failed_attempts[0].number, 7);
+    }
+}

@@ -1,0 +1,160 @@
+//! Runs of pipelines with a step `embed`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use pointsman::router::EmbeddingRequest;
+use pointsman::simulator::{Settings, Simulator, Vendor};
+use serde_json::{Value, json};
+
+use super::program::Workspace;
+use super::support::*;
+
+const STEP: &str = "[[step]]\nname = \"vector\"\nembed = \"Passage {{ item.id }}.\"\ndimensions = 16\n";
+
+fn priced_config(simulator: &Simulator, more: &str) -> String {
+    let url = simulator.base_url(Vendor::OpenAi);
+    let price = "models.m = { price = { input = 1.0, output = 5.0 }, context = 200 }";
+    format!("[provider.a]\nbase_url = \"{url}\"\n{price}\n{LONG_TIMEOUTS}\n{more}")
+}
+
+fn numbers(answer: &Value) -> Vec<f32> {
+    serde_json::from_value(answer.clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_items_have_their_own_vectors_with_few_calls() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_pointsman(&priced_config(&simulator, ""));
+    let FinishedRun { report, lines } = run_pipeline(&pointsman, STEP, 500).await;
+    let counts = simulator.counts();
+    assert_eq!((lines.len(), report.items.completed), (500, 500));
+    assert!(counts.requests <= 100, "{} calls", counts.requests);
+    assert_eq!(report.calls.sent, counts.requests, "each call is counted once");
+    assert_eq!(report.calls.answered, counts.requests);
+    assert_eq!(report.tokens.input.0, counts.input_tokens);
+    let dollars = counts.input_tokens as f64 / 1e6;
+    assert!((report.cost_usd.unwrap() - dollars).abs() < 1e-9, "{:?} and {dollars}", report.cost_usd);
+    assert_eq!(report.calls_of_unknown_cost, 0);
+    assert_eq!(report.targets["a/m"].calls, counts.requests);
+    assert_eq!(report.targets["a/m"].tokens.input.0, counts.input_tokens);
+    let distinct: HashSet<String> = lines.iter().map(|line| line["answers"]["vector"].to_string()).collect();
+    assert_eq!(distinct.len(), 500);
+    for line in lines.iter().step_by(100) {
+        let text = format!("Passage {}.", line["key"].as_str().unwrap());
+        let alone = EmbeddingRequest::new("default", [text]).with_dimensions(16);
+        let alone = pointsman.embed(alone).await.unwrap();
+        assert_eq!(numbers(&line["answers"]["vector"]), *alone.vectors[0], "{line}");
+        assert_eq!(line["steps"]["vector"]["attempts"], json!(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_item_with_a_text_that_is_empty_or_too_long_fails_alone() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_pointsman(&priced_config(&simulator, ""));
+    let step = "[[step]]\nname = \"vector\"\nembed = \"\"\"{% if item.id == 'item-7' %}{% for n in range(400) %}\
+        high tide {% endfor %}{% elif item.id != 'item-9' %}{{ item.id }}{% endif %}\"\"\"\n";
+    let FinishedRun { report, lines } = run_pipeline(&pointsman, step, 60).await;
+    assert_eq!((report.items.completed, report.items.failed), (58, 2));
+    let error = |key: &str| {
+        let line = lines.iter().find(|line| line["key"] == key).unwrap();
+        (line["error"]["class"].clone(), line["error"]["message"].to_string())
+    };
+    assert_eq!(error("item-7").0, "too_long");
+    let (class, message) = error("item-9");
+    assert_eq!(class, "template_error");
+    assert!(message.contains("it is empty"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_step_uses_the_vector() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_pointsman(&priced_config(&simulator, ""));
+    let steps = format!("{STEP}[[step]]\nname = \"note\"\nprompt = \"{{{{ vector | length }}}} numbers\"\n");
+    let FinishedRun { report, lines } = run_pipeline(&pointsman, &steps, 20).await;
+    assert_eq!(report.items.completed, 20);
+    assert!(lines.iter().all(|line| line["answers"]["note"].is_string()), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_vector_of_the_largest_model_is_stored_and_restored() {
+    let simulator = start_simulator(Settings::default());
+    let workspace = Workspace::empty();
+    workspace.write("config.toml", priced_config(&simulator, ""));
+    let pipeline = |text: &str| {
+        format!("name = \"large\"\n[[step]]\nname = \"vector\"\nembed = \"{text}\"\ndimensions = 3072\n")
+    };
+    workspace.write("pipeline.toml", pipeline("{{ item.text }}"));
+    workspace.write_items(20);
+    let run = "run pipeline.toml --items items.jsonl --out o.jsonl --overwrite";
+    let program = |arguments: &str| {
+        let mut program = workspace.command(arguments);
+        program.env("KEY_a", "secret");
+        super::program::run_program(program)
+    };
+    program(run).expect_stderr(0, &["20 completed"]);
+    let first = workspace.output_lines("o.jsonl");
+    assert!(first.iter().all(|line| numbers(&line["answers"]["vector"]).len() == 3_072));
+    let calls = simulator.counts().requests;
+    program("results 1 --out again.jsonl").expect_code(0);
+    let sorted = |mut lines: Vec<Value>| {
+        lines.sort_by_key(|line| line["key"].to_string());
+        lines.into_iter().map(|line| line["answers"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(workspace.output_lines("again.jsonl")), sorted(first));
+    // A change of the step is a change of its answers.
+    workspace.write("pipeline.toml", pipeline("About: {{ item.text }}"));
+    let refused = program(run);
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert_eq!(simulator.counts().requests, calls);
+}
+
+#[test]
+fn the_example_has_a_vector_for_each_passage() {
+    let workspace = Workspace::empty();
+    let mut program = super::program::program(&format!(
+        "run examples/search/pipeline.toml --items examples/search/passages.jsonl \
+         --config examples/search/config.toml --simulate --out {} --store sqlite:{}",
+        workspace.path("vectors.jsonl").display(),
+        workspace.path("runs.db").display(),
+    ));
+    program.current_dir(super::program::repository_path(""));
+    super::program::run_program(program).expect_stderr(0, &["10 completed"]);
+    let lines = workspace.output_lines("vectors.jsonl");
+    assert_eq!(lines.len(), 10);
+    assert!(lines.iter().all(|line| numbers(&line["answers"]["vector"]).len() == 256));
+}
+
+#[test]
+fn a_plan_has_no_output_tokens_and_the_price_of_the_input() {
+    let workspace = Workspace::empty();
+    workspace.write(
+        "config.toml",
+        "[provider.openai]\nkeys = [\"env:KEY\"]\nmodels.small = { name = \"text-embedding-3-small\" }\n",
+    );
+    workspace.write("pipeline.toml", format!("name = \"plan\"\n{STEP}"));
+    workspace.write_items(100);
+    let mut program = workspace.command("plan pipeline.toml --items items.jsonl --json");
+    program.env("KEY", "secret");
+    let output = super::program::run_program(program);
+    output.expect_code(0);
+    let plan: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!(plan["output"]["high"], json!(0.0), "{plan}");
+    let input = plan["input"]["likely"].as_f64().unwrap();
+    let dollars = plan["cost_usd"]["likely"].as_f64().unwrap();
+    // The tokens of each call are rounded.
+    assert!(input > 0.0 && (dollars / (input * 0.02e-6) - 1.0).abs() < 0.2, "{plan}");
+    assert_eq!(plan["calls"]["likely"], json!(100.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_in_flight_fill_the_calls() {
+    let simulator = start_simulator(toml::from_str("latency = \"20ms\"").unwrap());
+    let limits = "limits.concurrency = { min = 1, start = 2, max = 2 }";
+    let pointsman = start_pointsman(&priced_config(&simulator, limits));
+    let run = run_pipeline(&pointsman, STEP, 1_000);
+    let FinishedRun { report, .. } = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap();
+    assert_eq!(report.items.completed, 1_000);
+    assert!(report.calls.sent <= 200, "{} calls", report.calls.sent);
+}

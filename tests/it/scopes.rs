@@ -1,0 +1,261 @@
+//! Scopes: limits and budgets of a tenant or token, compared with what the simulator counts.
+
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+use pointsman::run::{CapScope, RunOutcome};
+use pointsman::runtime::{Pointsman, RunOptions};
+use pointsman::simulator::{SecondCounts, Simulator};
+use pointsman::types::{Class, NanoUsd, RequestError, Response};
+use pointsman::{EmbeddingRequest, Embeddings, Request};
+use tokio::time::{Instant, timeout};
+
+use super::support::*;
+
+const STEP: &str = "[[step]]\nname = \"s\"\nprompt = \"{{ item.id }}?\"\n";
+
+/// The longest time that a test waits for a result.
+const MAX_TEST_WAIT: Duration = Duration::from_secs(60);
+
+fn simulate(settings: &str) -> Simulator {
+    start_simulator(toml::from_str(settings).unwrap())
+}
+
+/// Starts the library with one provider, whose model has a price, and these further settings.
+fn start(simulator: &Simulator, more: &str) -> Pointsman {
+    let provider = provider_config("a", simulator, LONG_TIMEOUTS);
+    let priced = provider.replace("models.m = {}", "models.m = { price = { input = 1.0, output = 5.0 } }");
+    start_pointsman(&format!("{priced}\n{more}\n"))
+}
+
+fn scoped_request(scope: &str, text: &str) -> Request {
+    new_request("default", text, MAX_TEST_WAIT).with_scope(scope)
+}
+
+/// Sends `count` requests of a scope concurrently.
+async fn send_scoped(
+    pointsman: &Pointsman,
+    scope: &str,
+    count: usize,
+) -> Vec<Result<Response, Box<RequestError>>> {
+    let send = |number| pointsman.send(scoped_request(scope, &format!("Request {number}.")));
+    join_all((0..count).map(send)).await
+}
+
+/// Asserts that by the end of each second at most `burst` and what `per_second` allows since the start was counted.
+/// Calls arrive after they were admitted, so a delay cannot break this.
+fn assert_rate(simulator: &Simulator, per_second: f64, burst: f64, amount: impl Fn(&SecondCounts) -> u64) {
+    let mut total = 0;
+    for second in &simulator.counts().seconds {
+        total += amount(second);
+        let allowed = burst + per_second * (second.second + 1) as f64;
+        assert!(total as f64 <= allowed, "{total} by second {}, {allowed} allowed", second.second);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_of_a_scope_keep_its_rate_and_others_do_not_wait() {
+    let simulator = simulate("");
+    // 20 requests a second, and a burst of 18.
+    let pointsman = start(&simulator, "[scope.team-a]\nrequests_per_minute = 1200");
+    let began = Instant::now();
+    let (limited, others) =
+        tokio::join!(send_scoped(&pointsman, "team-a", 60), send_scoped(&pointsman, "team-b", 60));
+    assert!(limited.iter().chain(&others).all(Result::is_ok));
+    assert!(began.elapsed() >= Duration::from_millis(2_050), "{:?}", began.elapsed());
+    assert_eq!(simulator.counts().requests, 120);
+    // The others are sent in the burst.
+    assert_rate(&simulator, 20.0, 18.0 + 60.0, |second| second.admitted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tokens_of_a_scope_keep_its_rate() {
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    // 1,000 tokens a second, and a burst of 900.
+    let pointsman = start(&simulator, "[scope.team-a]\ntokens_per_minute = 60_000");
+    let began = Instant::now();
+    let send = |number: u32| {
+        let prompt = pointsman::Prompt::text(format!("Request {number}.")).with_max_tokens(100);
+        let request = Request::new("default", prompt).with_deadline(MAX_TEST_WAIT).with_scope("team-a");
+        pointsman.send(request)
+    };
+    assert!(join_all((0..40).map(send)).await.iter().all(Result::is_ok));
+    let seconds = began.elapsed().as_secs_f64();
+    let counts = simulator.counts();
+    let total = (counts.input_tokens + counts.output_tokens) as f64;
+    // One request exceeds the burst, and an estimate is within a third.
+    let burst = 900.0 + 150.0;
+    assert!(total > 4_000.0 && total * 0.67 <= burst + 1_000.0 * seconds, "{total} in {seconds} s");
+    let tokens = |second: &SecondCounts| second.input_tokens + second.output_tokens;
+    assert_rate(&simulator, 1_000.0 / 0.67, burst / 0.67, tokens);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_concurrency_of_a_scope_is_never_exceeded() {
+    let simulator = simulate("latency = \"20ms\"");
+    let pointsman = start(&simulator, "[scope.team-a]\nconcurrency = 3");
+    assert!(send_scoped(&pointsman, "team-a", 60).await.iter().all(Result::is_ok));
+    let stream = pointsman.stream(scoped_request("team-a", "A stream."));
+    assert!(stream.response().await.is_ok());
+    let counts = simulator.counts();
+    assert_eq!((counts.requests, counts.peak_in_flight), (61, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_of_a_scope_answers_at_once_with_the_expected_wait() {
+    let simulator = simulate("latency = \"4s\"");
+    let pointsman = start(&simulator, "[scope.team-a]\nconcurrency = 1\nqueue = 2");
+    let began = Instant::now();
+    let send = |number: u32| {
+        let request = scoped_request("team-a", &format!("Request {number}."));
+        Box::pin(pointsman.send(request))
+    };
+    // One is in flight and two wait.
+    let (refused, _, pending) = select_all((0..4).map(send)).await;
+    let failure = refused.unwrap_err().failure;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(failure.class, Class::RateLimit);
+    assert!(failure.retry_after.is_some_and(|wait| wait > Duration::ZERO), "{failure:?}");
+    let message = "scope team-a has 2 requests waiting (queue = 2): expected wait ";
+    assert!(failure.message.starts_with(message), "{failure}");
+    assert_eq!(pending.len(), 3);
+    // Other scopes, and requests without one, are not refused.
+    let other = send_scoped(&pointsman, "team-b", 3);
+    let (others, without) = tokio::join!(other, send_request(&pointsman, "default", "Hello."));
+    assert!(others.iter().all(Result::is_ok) && without.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_request_that_is_dropped_is_not_sent_and_the_next_one_is() {
+    let simulator = simulate("latency = \"500ms\"");
+    let pointsman = start(&simulator, "[scope.team-a]\nconcurrency = 1");
+    let send = |text: &'static str| {
+        let pointsman = pointsman.clone();
+        spawn(async move { pointsman.send(scoped_request("team-a", text)).await })
+    };
+    let first = send("First.");
+    wait_until("the first request is in flight", || simulator.counts().in_flight == 1).await;
+    let dropped = send("Dropped.");
+    let last = send("Last.");
+    dropped.abort();
+    assert!(dropped.await.unwrap_err().is_cancelled());
+    let both = timeout(MAX_TEST_WAIT, async { (first.await.unwrap(), last.await.unwrap()) }).await.unwrap();
+    assert!(both.0.is_ok() && both.1.is_ok());
+    assert_eq!((simulator.counts().requests, simulator.counts().peak_in_flight), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_daily_budget_of_a_scope_is_exact_and_others_are_not_affected() {
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.016 }");
+    let (capped, others) =
+        tokio::join!(send_scoped(&pointsman, "team-a", 60), send_scoped(&pointsman, "team-b", 60));
+    assert!(others.iter().all(Result::is_ok));
+    let cost = |response: &Response| response.cost.unwrap();
+    let spent: NanoUsd = capped.iter().flatten().map(cost).sum();
+    let refused: Vec<_> = capped.iter().filter_map(|result| result.as_ref().err()).collect();
+    // Calls in flight may cost a few input tokens more than their estimates.
+    assert!(spent <= NanoUsd(16_300_000) && spent > NanoUsd(5_000_000), "{spent}");
+    assert!(!refused.is_empty() && refused.len() < 60);
+    for error in refused {
+        assert_eq!((error.failure.class, error.attempts.calls()), (Class::Budget, 0), "{error}");
+        let cap = "the day's cap (UTC) of scope team-a of $0.016";
+        assert!(error.failure.message.starts_with(cap), "{error}");
+    }
+    assert_eq!(simulator.counts().requests, 60 + capped.iter().flatten().count() as u64);
+    let again = pointsman.send(scoped_request("team-a", "Is anything left?")).await.unwrap_err();
+    assert_eq!(again.failure.class, Class::Budget);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_costs_more_than_is_left_of_its_scope_is_refused_alone() {
+    let simulator = simulate("answer_tokens = 10\nchunks = 1");
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.016 }");
+    let long = scoped_request("team-a", &"word ".repeat(50_000));
+    let failure = pointsman.send(long).await.unwrap_err().failure;
+    assert_eq!(failure.class, Class::Budget, "{failure}");
+    let cap = "the day's cap (UTC) of scope team-a of $0.016";
+    assert!(failure.message.starts_with(cap), "{failure}");
+    assert!(failure.message.contains(" is left, and the call is likely to cost "), "{failure}");
+    assert_eq!(simulator.counts().requests, 0);
+    assert!(pointsman.send(scoped_request("team-a", "Hello.")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn try_send_does_not_wait_for_the_limits_of_a_scope() {
+    let simulator = simulate("latency = \"4s\"");
+    let pointsman = start(&simulator, "[scope.team-a]\nconcurrency = 1");
+    let began = Instant::now();
+    let sender = pointsman.clone();
+    let first = spawn(async move { sender.send(scoped_request("team-a", "First.")).await });
+    wait_until("the first request is in flight", || simulator.counts().in_flight == 1).await;
+    let refused = pointsman.try_send(scoped_request("team-a", "Second.")).await.unwrap_err().failure;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(refused.class, Class::RateLimit, "{refused}");
+    assert!(refused.retry_after.is_some_and(|wait| wait > Duration::ZERO), "{refused:?}");
+    assert!(pointsman.try_send(scoped_request("team-b", "Third.")).await.is_ok());
+    assert!(first.await.unwrap().is_ok());
+    assert_eq!(simulator.counts().requests, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scope_without_limits_and_budget_works_also_for_embeddings() {
+    let simulator = simulate("");
+    let pointsman = start(&simulator, "");
+    assert!(pointsman.send(scoped_request("other", "Hello.")).await.is_ok());
+    assert!(pointsman.try_send(scoped_request("other", "Hello again.")).await.is_ok());
+    let limited = start(&simulator, "[scope.team-a]\nconcurrency = 1\ntokens_per_minute = 60_000");
+    for pointsman in [pointsman, limited] {
+        let request = EmbeddingRequest::new("default", ["low tide", "high tide"]).with_scope("team-a");
+        let Embeddings { vectors, .. } = pointsman.embed(request).await.unwrap();
+        assert_eq!(vectors.len(), 2);
+        assert!(pointsman.try_send(scoped_request("team-a", "Hello.")).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_waits_for_the_rate_of_its_scope_and_no_item_fails() {
+    let simulator = simulate("");
+    let pointsman = start(&simulator, "[scope.team-a]\nrequests_per_minute = 1200\nqueue = 1");
+    let began = Instant::now();
+    // The wait for the scope is longer than the deadline of the step, and does not count.
+    let step = format!("{STEP}deadline = \"2s\"\n");
+    let finished = run_pipeline_with(&pointsman, &step, 100, RunOptions::new().with_scope("team-a")).await;
+    let report = &finished.report;
+    assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 100), "{report:?}");
+    assert_eq!((report.calls.sent, report.calls.failed), (100, 0));
+    assert!(began.elapsed() >= Duration::from_millis(4_050), "{:?}", began.elapsed());
+    assert_rate(&simulator, 20.0, 18.0, |second| second.admitted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_pauses_when_the_budget_of_its_scope_is_spent_and_another_run_completes() {
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let more = "[budget]\nscope = { team-a = 0.016 }\n[scope.team-a]\nconcurrency = 4";
+    let pointsman = start(&simulator, more);
+    let capped = run_pipeline_with(&pointsman, STEP, 100, RunOptions::new().with_scope("team-a")).await;
+    let report = &capped.report;
+    assert_eq!((report.outcome, report.items.failed), (RunOutcome::Paused, 0), "{report:?}");
+    let cap = &report.caps[0];
+    let scope_name = cap.scope_name.as_ref().map(|name| name.as_str());
+    assert_eq!((cap.scope, scope_name), (CapScope::Scope, Some("team-a")));
+    assert!(cap.spent_usd <= 0.016_1 && cap.spent_usd > 0.005, "{cap:?}");
+    assert!(report.paused.as_ref().unwrap().starts_with("the day's cap (UTC) of scope team-a"));
+    assert!(report.calls.sent < 100 && simulator.counts().peak_in_flight <= 4);
+    let other = run_pipeline(&pointsman, STEP, 50).await;
+    assert_eq!((other.report.outcome, other.report.items.completed), (RunOutcome::Completed, 50));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_under_the_budget_of_a_scope_needs_prices() {
+    let simulator = simulate("");
+    let config = format!("{}\n[budget]\nscope.team-a = 1", provider_config("a", &simulator, LONG_TIMEOUTS));
+    let pointsman = start_pointsman(&config);
+    let pipeline = pointsman.parse_pipeline(&format!("name = \"test\"\n{STEP}")).unwrap();
+    let (sink, _lines) = pointsman::Sink::channel().unwrap();
+    let source = pointsman::Source::values("items", [serde_json::json!({ "id": 1 })]);
+    let options = RunOptions::new().with_scope("team-a");
+    let refused = pointsman.run_with(pipeline, source, sink, &options).await.unwrap_err().to_string();
+    assert!(refused.contains("spending is capped, and a/m has no price"), "{refused}");
+    assert_eq!(run_pipeline(&pointsman, STEP, 3).await.report.items.completed, 3);
+}
