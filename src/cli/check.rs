@@ -4,7 +4,7 @@ use crate::provider::process_env;
 use crate::runtime;
 
 use super::args::Check;
-use super::config::load;
+use super::config::{load, scope_note};
 use super::exit::Exit;
 use super::progress::{Mode, eprint_line};
 
@@ -19,7 +19,7 @@ pub(super) fn check(args: &Check) -> Exit {
         Ok(notes) => notes,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
-    notes.iter().for_each(|note| eprint_line(note));
+    notes.iter().map(String::as_str).chain(scope_note(&config)).for_each(eprint_line);
     let pipelines = match args.pipelines.len() {
         0 => String::new(),
         1 => " and 1 pipeline".to_owned(),

@@ -13,7 +13,7 @@ use crate::sink::{Destination, Format, Sink};
 use crate::types::{ItemKey, StepName};
 
 use super::args::{self, Run};
-use super::config::load;
+use super::config::{load, scope_note};
 use super::exit::Exit;
 use super::open_store::store_url;
 use super::pause::PauseArgs;
@@ -48,7 +48,8 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Ok(pipeline) => pipeline,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
-    pointsman.notes().iter().for_each(|note| mode.note(note));
+    let notes = pointsman.notes().iter().map(String::as_str);
+    notes.chain(scope_note(&config)).for_each(|note| mode.note(note));
     let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));
     match planned.and_then(|plan| show(&plan, args.json)) {
         Ok(()) => Exit::Success,

@@ -21,7 +21,7 @@ use crate::types::Class;
 
 use super::advice::new_run_option;
 use super::args::Run;
-use super::config::load;
+use super::config::{load, scope_note};
 use super::exit::Exit;
 use super::io::{self, EarlierLines, RunIo, protect};
 use super::open_store::store_url;
@@ -77,6 +77,7 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         url: store_url(args.stored.store.as_ref(), &config),
         inputs: config.store.keep_inputs,
         pause: args.pause.options(&config.run),
+        scope_note: scope_note(&config),
     };
     let exit = session.run(display);
     // Without a drain, dropped actors would look like failed ones.
@@ -93,6 +94,7 @@ struct Session<'a> {
     url: StoreUrl,
     inputs: KeepInputs,
     pause: PauseOptions,
+    scope_note: Option<&'static str>,
 }
 
 impl Session<'_> {
@@ -103,7 +105,8 @@ impl Session<'_> {
             Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
         };
         // After the pipeline: where no key is configured, one message is enough.
-        self.pointsman.notes().iter().for_each(|note| mode.note(note));
+        let notes = self.pointsman.notes().iter().map(String::as_str);
+        notes.chain(self.scope_note).for_each(|note| mode.note(note));
         display.set_title(pipeline.name());
         // The cap of earlier sessions is not known yet. Without a store there is none, and no store is created
         // here.

@@ -110,6 +110,18 @@ fn a_base_url_that_is_probably_wrong_gets_advice_and_is_not_an_error() {
 }
 
 #[test]
+fn limits_of_scopes_are_noted_because_the_command_line_names_none() {
+    let note = "the limits and budgets of scopes do not apply";
+    for section in ["[scope.team-a]\nconcurrency = 4\n", "[budget]\nscope = { team-a = 5.00 }\n"] {
+        let workspace = Workspace::new(section);
+        workspace.run("check pipeline.toml").expect_stderr(0, &[note, "no problems found"]);
+    }
+    let without_limits = Workspace::new("[scope.team-a]\n").run("check pipeline.toml");
+    without_limits.expect_stderr(0, &["no problems found"]);
+    assert!(!without_limits.stderr.contains(note), "{}", without_limits.stderr);
+}
+
+#[test]
 fn check_runs_no_key_command() {
     let workspace =
         Workspace::new("[provider.p]\nkeys = [\"command:touch ran; echo k\"]\n[provider.p.models.m]\n");
