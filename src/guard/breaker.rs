@@ -369,9 +369,9 @@ impl Breaker {
             .settings
             .open_duration
             .saturating_mul(3u32.saturating_pow(self.consecutive_openings.saturating_sub(1)));
-        // Spread over the last tenth, so that targets that failed together are not probed together, and an
-        // outage is probed no more often than the settings allow.
-        let spread = 0.9 + jitter.clamp(0.0, 1.0) / 10.0;
+        // Spread over the last twentieth, so that targets that failed together are not probed together. With a
+        // wider one, an outage of a minute could cost one probe more.
+        let spread = 0.95 + jitter.clamp(0.0, 1.0) / 20.0;
         tripled.min(self.settings.max_open_duration).mul_f64(spread)
     }
 

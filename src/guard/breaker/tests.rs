@@ -307,11 +307,12 @@ fn outage(jitters: &[f64]) -> (Breaker, Vec<Duration>) {
 
 proptest! {
     #[test]
-    fn an_outage_of_a_minute_costs_twelve_attempts_and_its_end_is_detected_within_ten_seconds(
+    fn an_outage_of_a_minute_costs_eleven_attempts_and_its_end_is_detected_within_ten_seconds(
         jitters in prop::collection::vec(0.0..1.0, 1..20),
     ) {
         let (breaker, sent) = outage(&jitters);
-        prop_assert!(sent.len() <= 12, "{sent:?}");
+        // The first overload response is not counted if it lowers the concurrency limit, which makes twelve.
+        prop_assert!(sent.len() <= 11, "{sent:?}");
         let limit = Duration::from_secs(10);
         prop_assert!(sent.windows(2).all(|pair| pair[1] - pair[0] <= limit), "{sent:?}");
         let end = Instant::now() + Duration::from_secs(60);
