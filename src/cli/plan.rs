@@ -50,8 +50,9 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
     };
     let notes = pointsman.notes().iter().map(String::as_str);
     notes.chain(scope_note(&config)).for_each(|note| mode.note(note));
+    let has_answers = pipeline.steps().iter().any(|step| step.embedding.is_none());
     let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));
-    match planned.and_then(|plan| show(&plan, args.json)) {
+    match planned.and_then(|plan| show(&plan, has_answers, args.json)) {
         Ok(()) => Exit::Success,
         Err(error) => {
             let exit = error.downcast_ref::<SampleIncomplete>().map_or(Exit::IoError, |error| error.exit);
@@ -177,14 +178,18 @@ fn run_args(args: &args::Plan) -> Run {
     }
 }
 
-fn show(plan: &Plan, json: bool) -> anyhow::Result<()> {
+/// Prints the plan. `has_answers` is whether any step has an answer with output tokens: an embedding has none.
+fn show(plan: &Plan, has_answers: bool, json: bool) -> anyhow::Result<()> {
     if json {
         return Ok(print_json(&serde_json::to_string_pretty(plan)?)?);
     }
     print(&plan_text(plan))?;
     let advice = match plan.sampled {
-        0 => "the length of the answers is a guess; --sample 20 processes 20 items, which become part of the run"
-            .to_owned(),
+        0 => {
+            let guess =
+                if has_answers { "the length of the answers is a guess" } else { "the tokens are estimated" };
+            format!("{guess}; --sample 20 processes 20 items, which become part of the run")
+        }
         sampled => format!("{} of the sample are part of the run", counted(sampled, "item")),
     };
     eprint_line(&advice);
@@ -195,8 +200,9 @@ fn plan_text(plan: &Plan) -> String {
     let mut text = vec![format!("{}: {}{}", plan.pipeline, counted(plan.items, "item"), input_notes(plan))];
     text.extend(plan.no_calls.as_ref().map(|why| format!("no call is expected: {why}")));
     text.push(format!(
-        "calls {}; tokens {} in, {} out",
+        "calls {}{}; tokens {} in, {} out",
         range(plan.calls),
+        joined_note(plan),
         range(plan.input),
         range(plan.output)
     ));
@@ -219,6 +225,7 @@ fn plan_text(plan: &Plan) -> String {
     );
     text.push(step_table(plan));
     text.extend(plan.steps.iter().filter_map(|(name, step)| cache_line(name, step)));
+    text.extend(plan.steps.iter().filter_map(|(name, step)| joined_line(name, step)));
     for (route, targets) in &plan.routes {
         text.push(format!("if one target of route {route} answered all requests:"));
         text.push(target_table(targets));
@@ -278,6 +285,26 @@ fn cache_line(name: &StepName, step: &StepPlan) -> Option<String> {
         }
         (false, _) => format!("{shared}, which are not cached"),
     })
+}
+
+/// Returns the fewest calls of a plan with joined requests; empty without any.
+fn joined_note(plan: &Plan) -> String {
+    if plan.steps.values().all(|step| step.joined.is_none()) {
+        return String::new();
+    }
+    let min_calls = plan.steps.values().map(StepPlan::min_calls).sum();
+    format!(", at least {} when joined", range(min_calls))
+}
+
+/// Returns how the requests of a step for embeddings are joined; `None` if none are.
+fn joined_line(name: &StepName, step: &StepPlan) -> Option<String> {
+    let joined = step.joined?;
+    let texts = counted(joined.max_inputs, "text");
+    let calls = range(joined.min_calls);
+    Some(format!(
+        "the requests of step {name} are joined into calls of at most {texts}: {calls} if each call is full, \
+         more if fewer items are ready at the same time"
+    ))
 }
 
 fn target_table(targets: &[TargetPlan]) -> String {

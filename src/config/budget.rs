@@ -26,7 +26,7 @@ pub struct BudgetSettings {
     /// Maximum cost of a day at each of these providers.
     #[serde(deserialize_with = "caps")]
     pub provider: IndexMap<ProviderName, NanoUsd>,
-    /// Maximum cost of a day of each of these scopes. Counts what this process spends.
+    /// Maximum cost of a day of each of these scopes.
     #[serde(deserialize_with = "caps")]
     pub scope: BTreeMap<ScopeName, NanoUsd>,
 }

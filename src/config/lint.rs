@@ -59,6 +59,7 @@ impl<'a> Linter<'a> {
         self.breaker_window(name, settings);
         self.base_url(name, settings);
         self.first_token(name, settings);
+        self.embedding_inputs(name, settings);
         for (alias, model) in &settings.models {
             let path = ["provider", name.as_str(), "models", alias.as_str()];
             let own = [&path[..], &["limits"]].concat();
@@ -90,6 +91,16 @@ impl<'a> Linter<'a> {
             let message =
                 "this does nothing: with stream = \"never\" an answer arrives in one piece".to_owned();
             self.note(&path, message, "remove it; `total` limits the time to the answer");
+        }
+    }
+
+    /// Only requests for embeddings are joined.
+    fn embedding_inputs(&mut self, name: &ProviderName, settings: &provider::Settings) {
+        let path = ["provider", name.as_str(), "embedding_inputs"];
+        if self.is_set(&path) && settings.embedding_limits(None).is_none() {
+            let message =
+                format!("this does nothing: the format {} has no embeddings", settings.format.as_str());
+            self.note(&path, message, "remove it");
         }
     }
 

@@ -18,7 +18,7 @@ pub enum BudgetScope {
     Day,
     /// One provider, from midnight to midnight UTC.
     Provider(ProviderName),
-    /// One scope, from midnight to midnight UTC. Counts what this process spends.
+    /// One scope, from midnight to midnight UTC.
     Scope(ScopeName),
 }
 

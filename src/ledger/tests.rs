@@ -13,7 +13,7 @@ use crate::store::{
     CallCount, Error, ItemHead, ItemNumber, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Session,
     Sqlite, StoreFuture, StoredItem, StoredRun,
 };
-use crate::types::{Day, Fingerprint, ItemKey, ProviderName, Spend, StepName, TargetName};
+use crate::types::{Day, Fingerprint, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
 #[derive(Debug)]
@@ -137,16 +137,20 @@ impl Store for Gated {
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_on(day)
     }
+    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>> {
+        self.inner.scopes_spent_on(day)
+    }
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_by(run)
     }
     fn add_spend<'a>(
         &'a self,
         run: RunNumber,
+        scope: &'a ScopeName,
         day: Day,
         spent: &'a BTreeMap<ProviderName, Spend>,
     ) -> StoreFuture<'a, ()> {
-        self.inner.add_spend(run, day, spent)
+        self.inner.add_spend(run, scope, day, spent)
     }
 }
 
@@ -158,7 +162,14 @@ fn record(item: i64) -> Record {
         line: 1,
         input: None,
     };
-    Record { run: RunNumber(1), session: 1, item: Arc::new(head), steps: Vec::new(), outcome: None }
+    Record {
+        run: RunNumber(1),
+        session: 1,
+        scope: ScopeName::default(),
+        item: Arc::new(head),
+        steps: Vec::new(),
+        outcome: None,
+    }
 }
 
 async fn stored_items(store: &Gated) -> Vec<i64> {

@@ -11,7 +11,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::guard::{BreakerSettings, RetryBudgetSettings};
-use crate::types::{Format, ModelName, duration};
+use crate::types::{EmbeddingLimits, Format, ModelName, duration};
 use crate::wire::{
     Dialect, DropParameter, MaxTokensField, ReasoningTags, StreamSupport, StructuredOutput,
     UnsupportedParameters,
@@ -50,6 +50,9 @@ pub struct Settings {
     pub retry_budget: RetryBudgetSettings,
     /// Maximum attempts in flight to all models together; `None` leaves only the limit of each model.
     pub max_concurrency: Option<NonZeroU32>,
+    /// Maximum number of inputs in a joined call for embeddings; `None` leaves it to the format and the address. With 1,
+    /// requests for embeddings are not joined.
+    pub embedding_inputs: Option<NonZeroU32>,
     /// Maximum number of queued calls.
     pub queue: NonZeroUsize,
     /// How long a model may send nothing before it counts as unresponsive. Not a configuration key.
@@ -80,6 +83,15 @@ impl Settings {
     /// can be read in transit.
     pub fn plain_remote_host(&self) -> Option<String> {
         self.remote().filter(|remote| !remote.is_https).map(|remote| remote.host)
+    }
+
+    /// Returns how much a joined call for embeddings may contain; `None` if the format has no embeddings. `base_url` is
+    /// the address of its calls; `None` takes the configured one.
+    pub fn embedding_limits(&self, base_url: Option<&str>) -> Option<EmbeddingLimits> {
+        let configured = self.base_url.as_deref().unwrap_or_else(|| self.format.default_base_url());
+        let of_vendor = self.format.embedding_limits(base_url.unwrap_or(configured))?;
+        let max_inputs = self.embedding_inputs.map_or(of_vendor.max_inputs, |inputs| inputs.get() as usize);
+        Some(EmbeddingLimits::new(max_inputs, of_vendor.max_tokens))
     }
 
     /// Returns the maximum number of attempts in flight to all models together.
@@ -134,6 +146,7 @@ impl Default for Settings {
             breaker: BreakerSettings::default(),
             retry_budget: RetryBudgetSettings::default(),
             max_concurrency: None,
+            embedding_inputs: None,
             queue: const { NonZeroUsize::new(10_000).unwrap() },
             unresponsive_after: UnresponsiveTimeouts::default(),
             models: IndexMap::new(),
@@ -208,6 +221,8 @@ struct RawSettings {
     retry_budget: RetryBudgetSettings,
     #[serde(deserialize_with = "some_count")]
     max_concurrency: Option<NonZeroU32>,
+    #[serde(deserialize_with = "some_count")]
+    embedding_inputs: Option<NonZeroU32>,
     queue: NonZeroUsize,
     models: IndexMap<ModelName, Model>,
 }
@@ -226,8 +241,16 @@ impl Default for RawSettings {
             output_reservation: reserve,
             ..
         } = default;
-        let Settings { timeouts, breaker, retry_budget: retries, max_concurrency, queue, models, .. } =
-            default;
+        let Settings {
+            timeouts,
+            breaker,
+            retry_budget: retries,
+            max_concurrency,
+            embedding_inputs,
+            queue,
+            models,
+            ..
+        } = default;
         let Dialect {
             api_version,
             structured_output: structured,
@@ -257,6 +280,7 @@ impl Default for RawSettings {
             breaker,
             retry_budget: retries,
             max_concurrency,
+            embedding_inputs,
             queue,
             models,
         }
@@ -275,8 +299,16 @@ impl From<RawSettings> for Settings {
             output_reservation: reserve,
             ..
         } = raw;
-        let RawSettings { timeouts, breaker, retry_budget: retries, max_concurrency, queue, models, .. } =
-            raw;
+        let RawSettings {
+            timeouts,
+            breaker,
+            retry_budget: retries,
+            max_concurrency,
+            embedding_inputs,
+            queue,
+            models,
+            ..
+        } = raw;
         let RawSettings {
             api_version,
             structured_output: structured,
@@ -314,6 +346,7 @@ impl From<RawSettings> for Settings {
             breaker,
             retry_budget: retries,
             max_concurrency,
+            embedding_inputs,
             queue,
             unresponsive_after: UnresponsiveTimeouts::default(),
             models,
@@ -393,6 +426,7 @@ mod tests {
             breaker = { open_duration = "1s" }
             retry_budget = { ratio = 0.5 }
             max_concurrency = 24
+            embedding_inputs = 32
             queue = 7
             models.b.name = "x"
             models.a.name = "y"
@@ -418,6 +452,7 @@ mod tests {
         assert_eq!(settings.breaker.open_duration, Duration::from_secs(1));
         assert_eq!(settings.retry_budget.ratio, 0.5);
         assert_eq!(settings.max_concurrency, NonZeroU32::new(24));
+        assert_eq!(settings.embedding_inputs, NonZeroU32::new(32));
         assert_eq!(settings.queue.get(), 7);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);

@@ -146,7 +146,7 @@ impl State {
 
     /// Returns how much one joined request for embeddings may contain; `None` if its format has no embeddings.
     pub fn embedding_limits(&self) -> Option<EmbeddingLimits> {
-        self.settings.format.embedding_limits(&self.base_url)
+        self.settings.embedding_limits(Some(&self.base_url))
     }
 
     /// Returns how many tokens the beginning of a prompt needs to be cached for this model; `None` if it is unknown.

@@ -125,6 +125,11 @@ impl EmbeddingBatcher {
         Arc::new(Self { routes, waiting: Mutex::default() })
     }
 
+    /// Returns the most inputs of a joined request; 1 if no requests are joined.
+    pub fn max_inputs(&self) -> usize {
+        self.routes.values().map(|limits| limits.of_vendors.max_inputs).max().unwrap_or(1)
+    }
+
     /// Sends a request as [`send_request`] does. One for few embeddings is joined with others; the returned future
     /// must then be polled on a runtime with timers.
     pub fn send(
@@ -156,7 +161,7 @@ impl EmbeddingBatcher {
             tokens: provider::prompt_tokens(prompt),
             bytes: prompt.text_bytes(),
         };
-        let is_small = size.inputs < limits.max_inputs.div_ceil(2) && size.tokens < limits.max_tokens / 2;
+        let is_small = size.inputs <= limits.max_inputs / 2 && size.tokens < limits.max_tokens / 2;
         let key = JoinKey {
             route: request.route.clone(),
             options,
@@ -334,7 +339,7 @@ impl EmbeddingBatcher {
         members.retain(Member::waits);
         let Some(mut request) = joined_request(&members) else { return Sent::Gone };
         request.context.has_failed |= has_failed;
-        set_own_ends(&members, &request);
+        set_own_ends(&members, &mut request);
         let outcome = tokio::select! {
             biased;
             outcome = send_request(router, request) => outcome,

@@ -119,6 +119,9 @@ impl Execution {
         // No time before the end of a whole response is long.
         let is_whole = request.prompt.embedding.is_some();
         let unresponsive_hedging = (!is_whole).then(|| (retry.unresponsive_after, hedges.clone()));
+        if let Some(live_log) = &request.live_log {
+            live_log.clear();
+        }
         let mut execution = Self {
             request,
             targets,
@@ -333,7 +336,15 @@ impl Execution {
         let now = Instant::now();
         let only_option_now =
             self.plan.is_only_option_now(target, now, |other| self.targets[other].is_healthy(now));
-        self.build_call(target, only_option_now, self.plan.is_only_option(target))
+        let call = self.build_call(target, only_option_now, self.plan.is_only_option(target));
+        self.add_to_live_log(target, false, &call);
+        call
+    }
+
+    fn add_to_live_log(&self, target: usize, hedge: bool, call: &Call) {
+        if let Some((live_log, signal)) = self.request.live_log.as_ref().zip(call.dispatch_signal.as_ref()) {
+            live_log.add_call(&self.targets[target].name, hedge, signal);
+        }
     }
 
     fn build_call(&self, target: usize, only_option_now: bool, only_option: bool) -> Call {
@@ -365,6 +376,14 @@ impl Execution {
     /// Records how a call ended, and returns its answer, if any. `other_in_flight` is whether another call of this
     /// request is in flight.
     fn record_end(&mut self, meta: CallMeta, end: CallEnd, other_in_flight: bool) -> Option<AnsweredCall> {
+        let answered = self.apply_end(meta, end, other_in_flight);
+        if let Some(live_log) = &self.request.live_log {
+            live_log.set_ended(&self.attempts, &self.failed_attempts);
+        }
+        answered
+    }
+
+    fn apply_end(&mut self, meta: CallMeta, end: CallEnd, other_in_flight: bool) -> Option<AnsweredCall> {
         chaos::point("execution.call_ended");
         let now = Instant::now();
         let TargetHandle { name, provider, .. } = &self.targets[meta.target];

@@ -14,6 +14,7 @@ mod embedding_batch;
 mod execution;
 mod handle;
 mod hedge;
+mod live_log;
 mod other_requests;
 mod outage;
 mod pending_call;

@@ -11,6 +11,7 @@ use crate::provider::AnswerStream;
 use crate::types::{Failure, Priority, Prompt, RequestContext, RequestError, Response, RouteName, ScopeName};
 
 use super::counts::CallCounts;
+use super::live_log::LiveLog;
 use super::scope::Scope;
 use super::stop_signal::StopSignal;
 
@@ -83,6 +84,8 @@ pub struct Request {
     pub scope_limits: Option<Arc<Scope>>,
     /// Whether its scope has admitted it.
     pub(super) is_admitted: bool,
+    /// Gets its attempts while it is executed; `None` if its callers wait for its end.
+    pub(super) live_log: Option<Arc<LiveLog>>,
 }
 
 /// When a stream commits to the target that answers. From then on a failure ends the stream with an error; until then
@@ -120,6 +123,7 @@ impl Request {
             stream: None,
             scope_limits: None,
             is_admitted: false,
+            live_log: None,
         }
     }
 

@@ -184,7 +184,7 @@ impl Run {
             (route.name.clone(), targets.collect())
         });
         let embeddings = EmbeddingBatcher::new(routes);
-        let items_per_call = setup.pipeline.items_per_call();
+        let items_per_call = setup.pipeline.items_per_call().min(embeddings.max_inputs());
         Self {
             stats: RunStats::new(steps),
             pipeline: setup.pipeline,

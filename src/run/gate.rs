@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::evidence::Evidence;
 use super::hold::Hold;
+use super::probe_wait::ProbeWaits;
 use super::route_hold::{FailureReport, RequestState, ResendDecision, ResendPosition, RouteHold};
 use crate::provider::{self, Outage};
 use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, SharedPrefix, TargetName};
@@ -57,6 +58,7 @@ struct RouteRequests {
     /// Requests without a final result, by number.
     open: BTreeMap<u64, (RequestState, Evidence)>,
     last_number: u64,
+    probe_waits: ProbeWaits,
 }
 
 /// A request without a final result.
@@ -72,6 +74,12 @@ pub(super) struct ResentRequest {
     route: usize,
     decision: ResendDecision,
     answered: bool,
+}
+
+/// A probe that waits for the limits of its scope. That time does not count for `max_hold`.
+pub(super) struct ProbeWait {
+    gate: Arc<Gate>,
+    route: usize,
 }
 
 /// A request that is queued to be sent again.
@@ -113,8 +121,12 @@ impl Gate {
     /// Returns a hold that must end the session, if there is one.
     pub(super) fn hold_to_end_session(&self, max_hold: Option<Duration>, now: Instant) -> Option<Hold> {
         let requests = self.lock();
-        let mut holds = requests.iter().filter_map(|requests| requests.hold.hold());
-        holds.find(|hold| hold.must_end_session(max_hold, now)).cloned()
+        let must_end = |requests: &&RouteRequests| {
+            let Some(hold) = requests.hold.hold() else { return false };
+            let waited = requests.probe_waits.in_hold(hold.since, now);
+            hold.must_end_session(max_hold.map(|max| max.saturating_add(waited)), now)
+        };
+        requests.iter().find(must_end).and_then(|requests| requests.hold.hold()).cloned()
     }
 
     /// Records whether the run has items that have not started.
@@ -147,7 +159,7 @@ impl Gate {
     pub(super) fn open_request(self: &Arc<Self>, route: &RouteName, item: RunItem) -> Option<OpenRequest> {
         let route = self.route_index(route)?;
         let mut requests = self.lock();
-        let RouteRequests { hold, open, last_number } = &mut requests[route];
+        let RouteRequests { hold, open, last_number, .. } = &mut requests[route];
         *last_number += 1;
         open.insert(*last_number, (hold.open_request(), Evidence::new(item)));
         Some(OpenRequest { gate: self.clone(), route, number: *last_number })
@@ -335,15 +347,22 @@ impl ResentRequest {
         self.answered = true;
     }
 
-    /// Returns whether it is the probe of a hold.
-    pub(super) fn is_probe(&self) -> bool {
+    /// Records that it waits for its scope until the returned value is dropped; `None` if it is not the probe of a hold.
+    pub(super) fn wait_for_scope(&self) -> Option<ProbeWait> {
         match self.decision {
-            ResendDecision::Probe => true,
+            ResendDecision::Probe => Some(ProbeWait::begin(self.gate.clone(), self.route)),
             ResendDecision::Send
             | ResendDecision::Fail
             | ResendDecision::WaitForChange
-            | ResendDecision::WaitUntil(_) => false,
+            | ResendDecision::WaitUntil(_) => None,
         }
+    }
+}
+
+impl ProbeWait {
+    fn begin(gate: Arc<Gate>, route: usize) -> Self {
+        gate.lock()[route].probe_waits.begin(Instant::now());
+        Self { gate, route }
     }
 }
 
@@ -404,9 +423,71 @@ impl Drop for ResentRequest {
     }
 }
 
+impl Drop for ProbeWait {
+    fn drop(&mut self) {
+        let mut requests = self.gate.lock();
+        let RouteRequests { hold, probe_waits, .. } = &mut requests[self.route];
+        probe_waits.end(hold.hold().map(|hold| hold.since), Instant::now());
+    }
+}
+
 impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.gate.lock()[self.route].hold.dequeue(self.position);
         self.gate.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Failure, RequestContext};
+
+    const MAX_HOLD: Duration = Duration::from_secs(60);
+
+    fn must_end_session(gate: &Gate) -> bool {
+        gate.hold_to_end_session(Some(MAX_HOLD), Instant::now()).is_some()
+    }
+
+    /// A request that has failed, so that its route holds.
+    fn held_request() -> (Arc<Gate>, OpenRequest) {
+        let name = RouteName::from("default");
+        let route = RunRoute { name: name.clone(), targets: Vec::new(), min_step_deadline: Duration::MAX };
+        let gate = Gate::new(vec![route], false);
+        gate.set_can_start_items(false);
+        let open = gate.open_request(&name, RequestContext::default().item()).unwrap();
+        let error = RequestError::from(Failure::new(Class::ServerError, "down"));
+        assert_eq!(open.record_failure(&error, MAX_HOLD, Instant::now()), Some(1));
+        assert!(gate.is_holding());
+        (gate, open)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_a_probe_waits_for_its_scope_does_not_count_for_max_hold() {
+        let (gate, open) = held_request();
+        let began = Instant::now();
+        let Ok(probe) = open.wait_to_resend(began).await else { panic!("it must be sent") };
+        let before = began.elapsed();
+        assert!(before < MAX_HOLD);
+        let wait = probe.wait_for_scope().unwrap();
+        sleep_until(began + 10 * MAX_HOLD).await;
+        assert!(!must_end_session(&gate), "only its scope made it wait");
+        drop(wait);
+        sleep_until(began + 11 * MAX_HOLD - before - Duration::from_secs(1)).await;
+        assert!(!must_end_session(&gate));
+        sleep_until(began + 11 * MAX_HOLD + Duration::from_secs(1)).await;
+        assert!(must_end_session(&gate), "the time after the wait counts");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_a_probe_is_in_flight_counts_for_max_hold() {
+        let (gate, open) = held_request();
+        let began = Instant::now();
+        let Ok(probe) = open.wait_to_resend(began).await else { panic!("it must be sent") };
+        sleep_until(began + MAX_HOLD - Duration::from_secs(1)).await;
+        assert!(!must_end_session(&gate));
+        sleep_until(began + MAX_HOLD + Duration::from_secs(1)).await;
+        assert!(must_end_session(&gate));
+        drop(probe);
     }
 }

@@ -44,6 +44,7 @@ mod load_attachment;
 mod messages;
 mod output_line;
 mod persistence;
+mod probe_wait;
 mod progress;
 mod prompt_memory;
 mod rendering;
@@ -77,4 +78,5 @@ pub use report::{
 };
 pub use setup::{RunLimits, RunSetup};
 pub use tasks::RunTasks;
+pub use window::MAX_WINDOW;
 pub use writer::RunOutput;

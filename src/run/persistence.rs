@@ -17,7 +17,7 @@ use crate::store::{
     StoredItem, StoredStep,
 };
 use crate::types::{
-    AttemptLog, Class, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, StepName, TargetName,
+    AttemptLog, Class, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, ScopeName, StepName, TargetName,
 };
 
 /// Where a run stores what must survive.
@@ -29,6 +29,8 @@ pub struct RunPersistence {
     pub run: RunNumber,
     /// Its current session.
     pub session: Session,
+    /// The scope of its requests in this session, whose spend the store records; empty for none.
+    pub scope: ScopeName,
     /// Whether the fields of every item are stored, or only those of failed items.
     pub keep_inputs: bool,
     /// The steps of the pipeline.
@@ -189,7 +191,8 @@ impl RunPersistence {
         steps: Vec<StepRecord>,
         outcome: Option<OutcomeRecord>,
     ) -> Record {
-        Record { run: self.run, session: self.session.number, item, steps, outcome }
+        let scope = self.scope.clone();
+        Record { run: self.run, session: self.session.number, scope, item, steps, outcome }
     }
 }
 

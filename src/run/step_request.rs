@@ -7,7 +7,7 @@ use futures_util::future::Either;
 use tokio::time::Instant;
 
 use super::cache_warmup::WarmupEnd;
-use super::gate::{OpenRequest, ResendRefused, ResentRequest};
+use super::gate::{OpenRequest, ProbeWait, ResendRefused, ResentRequest};
 use super::job::Job;
 use super::warmup_gate::PassedRequest;
 use crate::guard::Backoff;
@@ -136,7 +136,7 @@ fn send_passed(
     let request = request.with_prefix_to_send(job, passed.as_ref());
     let context = request_context(job, definition, false);
     let router_request = router_request(job, definition, &request, context);
-    let answered = send_when_admitted(&job.router, &job.embeddings, router_request, WaitBound::Unbounded);
+    let answered = send_when_admitted(&job.router, &job.embeddings, router_request, None);
     async move {
         let (outcome, waited) = answered.await;
         finish_warmup(passed, &outcome);
@@ -147,12 +147,13 @@ fn send_passed(
 }
 
 /// Sends a request before this function returns, unless its scope has limits. Then it is sent when the scope admits it.
-/// Returns the outcome, and how long the request waited for its scope.
+/// Returns the outcome, and how long the request waited for its scope. `probe_wait` ends with that wait; `None` if the
+/// request is not the probe of a hold.
 fn send_when_admitted(
     router: &Slot<Router>,
     embeddings: &Arc<EmbeddingBatcher>,
     request: router::Request,
-    wait_bound: WaitBound,
+    probe_wait: Option<ProbeWait>,
 ) -> impl Future<Output = (Result<Response, Box<RequestError>>, Duration)> + use<> {
     if request.limited_scope().is_none() {
         let answered = embeddings.send(router, request);
@@ -164,7 +165,9 @@ fn send_when_admitted(
     Either::Right(Box::pin(async move {
         let waits_since = Instant::now();
         let mut request = request;
+        let wait_bound = if probe_wait.is_some() { WaitBound::Probe } else { WaitBound::Unbounded };
         let admitted = router::admit_request(&router, &mut request, wait_bound).await;
+        drop(probe_wait);
         let waited = waits_since.elapsed();
         let permit = match admitted {
             Ok(permit) => permit,
@@ -233,11 +236,8 @@ pub(super) fn resend(
         let passed = gate.map(|gate| gate.pass_now());
         // The wait does not count.
         let router_request = router_request.with_deadline_at(Instant::now() + time);
-        let wait_bound = match &resent {
-            Some(resent) if resent.is_probe() => WaitBound::Probe,
-            Some(_) | None => WaitBound::Unbounded,
-        };
-        let (outcome, waited) = send_when_admitted(&router, &embeddings, router_request, wait_bound).await;
+        let probe_wait = resent.as_ref().and_then(ResentRequest::wait_for_scope);
+        let (outcome, waited) = send_when_admitted(&router, &embeddings, router_request, probe_wait).await;
         let request = SentRequest { deadline: request.deadline + waited, ..request };
         if let (Ok(_), Some(resent)) = (&outcome, &mut resent) {
             resent.mark_answered();

@@ -12,8 +12,8 @@ use crate::provider;
 /// Minimum number of items in flight: with fewer, providers would sometimes be idle.
 const MIN_WINDOW: usize = 4;
 
-/// Maximum number of items in flight: more would only wait.
-const MAX_WINDOW: usize = 10_000;
+/// Maximum number of items in flight if none is configured: more would only wait.
+pub const MAX_WINDOW: usize = 10_000;
 
 /// Maximum number of items in flight whose requests share calls, unless the providers have capacity for more calls. The
 /// vector of each may take some hundred kilobytes.

@@ -118,10 +118,12 @@ pub(super) async fn wait_for_calls(budgets: &RunBudgets) {
     }
 }
 
-/// Records the spend of the run that the store does not have; `before` is what was recorded at its start.
+/// Records the spend of the run that the store does not have; `before` is what was recorded at the start of the session.
+/// The difference is from this session, so it is also recorded as the spend of the session's `scope`.
 pub(super) async fn record_missing_spend(
     store: &dyn Store,
     run: RunNumber,
+    scope: &ScopeName,
     budget: &SharedBudget,
     before: &BTreeMap<ProviderName, Spend>,
 ) -> Result<(), store::Error> {
@@ -135,7 +137,7 @@ pub(super) async fn record_missing_spend(
     if rest.is_empty() {
         return Ok(());
     }
-    store.add_spend(run, Day::at(clock::milliseconds()), &rest).await
+    store.add_spend(run, scope, Day::at(clock::milliseconds()), &rest).await
 }
 
 /// The budgets of a day: that of all providers, and those of single providers and scopes.
@@ -143,7 +145,6 @@ pub(super) async fn record_missing_spend(
 pub(super) struct DayBudgets {
     day: Option<Arc<SharedBudget>>,
     providers: HashMap<ProviderName, Arc<SharedBudget>>,
-    /// Not synchronized with stores, which do not record the scope of a call.
     scopes: BTreeMap<ScopeName, Arc<SharedBudget>>,
 }
 
@@ -188,22 +189,32 @@ impl DayBudgets {
 
     /// Reads from a store what was spent today, for all runs.
     pub(super) async fn sync_from_store(&self, store: &dyn Store) -> Result<(), store::Error> {
-        if self.day.is_none() && self.providers.is_empty() {
-            return Ok(());
-        }
         let today = Day::at(clock::milliseconds());
-        let mut recorded: BTreeMap<ProviderName, Spend> = store.spent_on(today).await?;
-        // Calls that were recorded before the clock stepped back over midnight.
-        for (provider, ahead) in store.spent_on(Day(today.0.saturating_add(1))).await? {
-            *recorded.entry(provider).or_default() += ahead;
+        // Calls that were recorded before the clock stepped back over midnight count as well.
+        let tomorrow = Day(today.0.saturating_add(1));
+        if self.day.is_some() || !self.providers.is_empty() {
+            let mut recorded: BTreeMap<ProviderName, Spend> = store.spent_on(today).await?;
+            for (provider, ahead) in store.spent_on(tomorrow).await? {
+                *recorded.entry(provider).or_default() += ahead;
+            }
+            if let Some(day) = &self.day {
+                day.roll_over(today);
+                day.sync_from_store(recorded.values().copied().sum());
+            }
+            for (provider, budget) in &self.providers {
+                budget.roll_over(today);
+                budget.sync_from_store(recorded.get(provider).copied().unwrap_or_default());
+            }
         }
-        if let Some(day) = &self.day {
-            day.roll_over(today);
-            day.sync_from_store(recorded.values().copied().sum());
-        }
-        for (provider, budget) in &self.providers {
-            budget.roll_over(today);
-            budget.sync_from_store(recorded.get(provider).copied().unwrap_or_default());
+        if !self.scopes.is_empty() {
+            let mut recorded: BTreeMap<ScopeName, Spend> = store.scopes_spent_on(today).await?;
+            for (scope, ahead) in store.scopes_spent_on(tomorrow).await? {
+                *recorded.entry(scope).or_default() += ahead;
+            }
+            for (scope, budget) in &self.scopes {
+                budget.roll_over(today);
+                budget.sync_from_store(recorded.get(scope).copied().unwrap_or_default());
+            }
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub use failed_items::FailedItems;
 pub use outcome::{rejected_count, retried_classes};
 pub use outputs::{owner_of, record_written};
 pub use pause_options::PauseOptions;
-pub use plan::{Bound, CachePlan, InputScan, NoCalls, Plan, Range, Sample, StepPlan, TargetPlan};
+pub use plan::{Bound, CachePlan, InputScan, JoinedPlan, NoCalls, Plan, Range, Sample, StepPlan, TargetPlan};
 pub use pointsman::Pointsman;
 pub use progress_stream::ProgressStream;
 pub use resume::PreparedRun;

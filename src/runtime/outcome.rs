@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::run::{Unprocessed, is_last_session_lost};
 use crate::sink::{ReplaceableFile, WrittenFile};
 use crate::store::StoredRun;
-use crate::types::Class;
+use crate::types::{Class, ScopeName};
 
 use super::budgets::MaxCost;
 use super::file_digest::FileDigest;
@@ -42,6 +42,9 @@ pub(super) struct StoredOutcome {
     pub(super) replaceable: Vec<ReplaceableFile>,
     /// The cap that was last set for the run.
     pub(super) max_cost: Option<MaxCost>,
+    /// The scope that was last set for the run; empty for none.
+    #[serde(skip_serializing_if = "ScopeName::is_empty")]
+    pub(super) scope: ScopeName,
     /// The classes of failed items that the last session processed again, if it processed only those.
     pub(super) retry: Option<Vec<Class>>,
 }

@@ -126,9 +126,10 @@ impl PreparedRun {
         self.options.pause
     }
 
-    /// Returns the scope of the run's requests.
-    pub(super) fn scope(&self) -> &ScopeName {
-        &self.options.scope
+    /// Returns the scope of the run's requests, which was set now or in an earlier session; empty for none.
+    pub(super) fn scope(&self) -> ScopeName {
+        let before = || self.existing.as_ref().map(|existing| stored_outcome(&existing.run).scope);
+        self.options.scope.clone().or_else(before).unwrap_or_default()
     }
 
     /// Begins a session that writes `files`.
@@ -150,9 +151,13 @@ impl PreparedRun {
         let known_items = if options.partial { 0 } else { totals.open + totals.finished() };
         let is_cap_new = options.max_cost.is_some() && options.max_cost != outcome.max_cost;
         outcome.max_cost = options.max_cost.or(outcome.max_cost);
-        if !files.is_empty() || !replaceable.is_empty() || is_cap_new || outcome.lost_session {
-            // Before the first request or write: the session after a crash finds the cap and the files. A session
-            // that was lost is noted before the number of this session hides it.
+        let scope = options.scope.unwrap_or_else(|| outcome.scope.clone());
+        let is_scope_new = scope != outcome.scope;
+        outcome.scope = scope.clone();
+        let has_new_terms = is_cap_new || is_scope_new;
+        if !files.is_empty() || !replaceable.is_empty() || has_new_terms || outcome.lost_session {
+            // Before the first request or write: the session after a crash finds the cap, the scope and the files. A
+            // session that was lost is noted before the number of this session hides it.
             outcome.record_opened(&files);
             outcome.record_replaceable(replaceable);
             store.record_outcome(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
@@ -180,6 +185,7 @@ impl PreparedRun {
             ledger,
             run,
             session,
+            scope,
             keep_inputs: options.keep_inputs,
             steps: manifest.steps.keys().cloned().collect(),
             retry_classes: options.retry,

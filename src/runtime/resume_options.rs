@@ -64,8 +64,9 @@ pub struct ResumeOptions {
     pub max_cost: Option<MaxCost>,
     /// When the run pauses.
     pub pause: PauseOptions,
-    /// The scope of the run's requests; empty for none. It is not stored: it applies to this session.
-    pub scope: ScopeName,
+    /// The scope of the run's requests; empty for none. It is stored with the run and applies to later sessions until
+    /// another is set. `None` keeps the last one.
+    pub scope: Option<ScopeName>,
 }
 
 impl ResumeOptions {
@@ -87,7 +88,7 @@ impl ResumeOptions {
             keep_inputs: true,
             max_cost: None,
             pause: PauseOptions::default(),
-            scope: ScopeName::default(),
+            scope: None,
         }
     }
 
@@ -168,11 +169,11 @@ impl ResumeOptions {
         self
     }
 
-    /// Sets the scope of the run's requests in this session, as
-    /// [`RunOptions::with_scope`](super::RunOptions::with_scope) does.
+    /// Sets the scope of the run's requests, as [`RunOptions::with_scope`](super::RunOptions::with_scope) does, in this
+    /// session and in later ones. The empty name removes the scope of earlier sessions.
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<ScopeName>) -> Self {
-        self.scope = scope.into();
+        self.scope = Some(scope.into());
         self
     }
 }

@@ -89,7 +89,7 @@ impl Pointsman {
     ) -> Result<RunHandle, Error> {
         self.check_prepared(&prepared, &pipeline)?;
         let cap = MaxCost::or_configured(prepared.max_cost(), self.config().budget.run);
-        let terms = RunTerms { cap, pause: prepared.pause(), scope: prepared.scope().clone() };
+        let terms = RunTerms { cap, pause: prepared.pause(), scope: prepared.scope() };
         self.begin_run(pipeline, source, output.into(), terms, Some(prepared)).await
     }
 
@@ -177,10 +177,14 @@ impl PendingRun {
         };
         let protected =
             Arc::new(protected_files(pointsman, &pipeline, input_path.as_deref(), &files, session.as_ref()));
+        // If two processes begin one run at once, the other one may have set a cap and a scope.
         let cap = match &session {
-            // If two processes begin one run at once, the other one may have set a cap.
             Some(session) => MaxCost::or_configured(session.outcome.max_cost, pointsman.config().budget.run),
             None => cap,
+        };
+        let scope = match &session {
+            Some(session) => session.persistence.scope.clone(),
+            None => scope,
         };
         let before: Spend = session.iter().flat_map(|session| session.spent_before.values().copied()).sum();
         let own = SharedBudget::for_run(cap, before, session.is_some());

@@ -99,8 +99,14 @@ impl ActiveSession {
     async fn record_spend(&self, budget: &SharedBudget) -> Result<(), String> {
         // Records that are not committed yet would be counted twice.
         let flushed = self.persistence.ledger.flush().await;
-        let recorded =
-            record_missing_spend(&*self.store, self.persistence.run, budget, &self.spent_before).await;
+        let recorded = record_missing_spend(
+            &*self.store,
+            self.persistence.run,
+            &self.persistence.scope,
+            budget,
+            &self.spent_before,
+        )
+        .await;
         flushed.map_err(|error| error.to_string())?;
         recorded.map_err(|error| error_chain(&error))
     }
@@ -144,7 +150,7 @@ impl ActiveSession {
         let has_report = matches!(ending, SessionEnd::Reported(_));
         let mut outcome = self.outcome;
         outcome.record_closed(&self.outputs, is_written);
-        let StoredOutcome { outputs, replaceable, max_cost, lost_session, .. } = outcome;
+        let StoredOutcome { outputs, replaceable, max_cost, scope, lost_session, .. } = outcome;
         // Without a report, the duration and the last calls of the session are not known.
         let lost_session = lost_session || !has_report;
         let retry = self.persistence.retry_classes.clone();
@@ -160,6 +166,7 @@ impl ActiveSession {
             outputs,
             replaceable,
             max_cost,
+            scope,
             retry,
         };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();

@@ -14,7 +14,8 @@ use super::body::{Body, ConnectionAborted};
 use super::connection::ResetSwitch;
 use super::embedding::EmbeddingApi;
 use super::handler::embeddings::{EmbeddingCall, handle_embeddings};
-use super::handler::{IncomingCall, handle, http_response};
+use super::handler::response::{JSON, http_response};
+use super::handler::{IncomingCall, handle};
 use super::parsed_request::RequestHead;
 use super::request_scope::Shared;
 use super::vendor_format;
@@ -23,7 +24,6 @@ use super::{Settings, Vendor, gemini};
 
 /// Maximum size of a request body.
 const MAX_BODY_BYTES: usize = 256 << 20;
-const JSON: &str = "application/json";
 
 /// The endpoint of a path.
 #[derive(Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::{Attempt, AttemptLog, Failure, Fingerprint, ItemKey, ItemStatus, StepName};
+use crate::types::{Attempt, AttemptLog, Failure, Fingerprint, ItemKey, ItemStatus, ScopeName, StepName};
 
 use super::run::RunNumber;
 
@@ -29,6 +29,8 @@ pub struct Record {
     pub run: RunNumber,
     /// The number of the session, from 1.
     pub session: i64,
+    /// The scope of the session, whose spend the steps add to; empty for none. It is not stored with the item.
+    pub scope: ScopeName,
     /// The item.
     pub item: Arc<ItemHead>,
     /// The steps that changed in this session. Each replaces this session's earlier record of the step; records of other

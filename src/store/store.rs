@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::types::{Day, ItemKey, ProviderName, Spend, StepName, TargetName};
+use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 use super::call_count::CallCount;
 use super::error::Error;
@@ -93,7 +93,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn record_outcome<'a>(&'a self, run: RunNumber, outcome: &'a Value) -> StoreFuture<'a, ()>;
 
-    /// Writes all records or none. Adds to today's spend what the steps cost beyond what this session had recorded.
+    /// Writes all records or none. Adds to today's spend, and to that of the scope of the records, what the steps cost
+    /// beyond what this session had recorded.
     #[doc(hidden)]
     fn write_records<'a>(&'a self, records: &'a [Record]) -> StoreFuture<'a, ()>;
 
@@ -130,15 +131,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
 
+    /// Returns the spend of a day, UTC, by scope, of all runs including deleted ones. Runs without a scope are not
+    /// included, and neither is what earlier versions recorded.
+    #[doc(hidden)]
+    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>>;
+
     /// Returns the spend of a run on all days.
     #[doc(hidden)]
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
 
-    /// Adds spend that is in no record: attempts whose end was never reported.
+    /// Adds spend that is in no record: attempts whose end was never reported. `scope` is that of the session; empty for
+    /// none.
     #[doc(hidden)]
     fn add_spend<'a>(
         &'a self,
         run: RunNumber,
+        scope: &'a ScopeName,
         day: Day,
         spent: &'a BTreeMap<ProviderName, Spend>,
     ) -> StoreFuture<'a, ()>;

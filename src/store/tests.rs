@@ -10,9 +10,11 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::types::{
-    Attempt, AttemptLog, Class, Day, Failure, Fingerprint, ItemKey, ItemStatus, NanoUsd, Outcome, Spend,
-    Tokens, Usage, UsageTotals,
+    Attempt, AttemptLog, Class, Day, Failure, Fingerprint, ItemKey, ItemStatus, NanoUsd, Outcome, ScopeName,
+    Spend, Tokens, Usage, UsageTotals,
 };
+
+mod scope_spending;
 
 fn metadata(pipeline: &str) -> RunMetadata {
     RunMetadata {
@@ -106,7 +108,7 @@ fn settled(status: ItemStatus) -> OutcomeRecord {
 }
 
 fn record(run: RunNumber, item: i64, steps: Vec<StepRecord>, settled: Option<OutcomeRecord>) -> Record {
-    Record { run, session: 1, item: head(item), steps, outcome: settled }
+    Record { run, session: 1, scope: ScopeName::default(), item: head(item), steps, outcome: settled }
 }
 
 /// Changes a database behind the store's back.
@@ -220,7 +222,7 @@ async fn what_steps_cost_is_booked_once_and_outlives_their_run() {
     let mut known = BTreeMap::from([("claude".into(), cost(80, 0)), ("other".into(), cost(0, 9))]);
     assert_eq!(store.spent_by(run).await.unwrap(), known);
     let more = BTreeMap::from([("claude".into(), cost(0, 5))]);
-    store.add_spend(run, Day(7), &more).await.unwrap();
+    store.add_spend(run, &ScopeName::default(), Day(7), &more).await.unwrap();
     *known.get_mut("claude").unwrap() += cost(0, 5);
     assert_eq!(store.spent_by(run).await.unwrap(), known);
     store.delete_runs(&[run]).await.unwrap();

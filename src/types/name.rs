@@ -3,10 +3,11 @@
 //! A clone only increments a reference count.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -73,20 +74,77 @@ name! {
     StepName
 }
 name! {
-    /// The name of a scope: `NAME` in `[scope.NAME]`, such as a tenant or the holder of a token. Requests without
-    /// one belong to the scope with the empty name.
-    #[derive(Default)]
-    ScopeName
-}
-name! {
     /// Identifies a provider's key without showing it, such as `env:OPENAI_API_KEY`.
     KeyLabel
 }
 
+/// The name of a scope: `NAME` in `[scope.NAME]`, such as a tenant or the holder of a token. Requests without one belong
+/// to the scope with the empty name.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ScopeName(
+    /// `None` for the empty name. Most requests have no scope, and the reference count of a name that all of them share
+    /// would be written by every thread.
+    Option<Arc<str>>,
+);
+
 impl ScopeName {
+    /// Returns the name as a string slice.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
     /// Returns whether it is the name of requests without a scope.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
+    }
+}
+
+/// As the hash of the string slice, which [`Borrow`](std::borrow::Borrow) requires.
+impl Hash for ScopeName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl std::borrow::Borrow<str> for ScopeName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<&str> for ScopeName {
+    fn from(name: &str) -> Self {
+        Self(Some(name).filter(|name| !name.is_empty()).map(Arc::from))
+    }
+}
+
+impl From<String> for ScopeName {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl fmt::Display for ScopeName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for ScopeName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), out)
+    }
+}
+
+impl Serialize for ScopeName {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ScopeName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self::from)
     }
 }
 
@@ -132,13 +190,13 @@ impl FromStr for TargetName {
 }
 
 impl Serialize for TargetName {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
 }
 
 impl<'de> Deserialize<'de> for TargetName {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
@@ -162,6 +220,21 @@ mod tests {
     fn a_model_name_may_contain_slashes() {
         let target: TargetName = "router/meta/llama-4".parse().unwrap();
         assert_eq!((target.provider.as_str(), target.model.as_str()), ("router", "meta/llama-4"));
+    }
+
+    #[test]
+    fn the_empty_scope_is_one_name_however_it_is_made() {
+        let named = ScopeName::from("team");
+        for empty in [ScopeName::from(""), String::new().into(), serde_json::from_str("\"\"").unwrap()] {
+            assert_eq!(empty, ScopeName::default());
+            assert!(empty.is_empty() && empty < named && !named.is_empty());
+            assert_eq!(serde_json::to_string(&empty).unwrap(), "\"\"");
+        }
+        // Maps find a scope by its text.
+        let scopes = std::collections::HashMap::from([(named.clone(), 1), (ScopeName::default(), 2)]);
+        assert_eq!((scopes.get("team"), scopes.get(""), scopes.get("x")), (Some(&1), Some(&2), None));
+        assert_eq!(serde_json::from_str::<ScopeName>("\"team\"").unwrap(), named);
+        assert_eq!(format!("{named} {named:?}"), "team \"team\"");
     }
 
     #[test]

@@ -16,6 +16,14 @@ pub(super) fn json(name: &str) -> Value {
     serde_json::from_slice(&bytes(name)).unwrap()
 }
 
+/// Returns the names of the recorded JSON files that begin like this.
+pub(super) fn names(start: &str) -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/wire");
+    let all =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    all.filter(|name| name.starts_with(start) && name.ends_with(".json")).collect()
+}
+
 /// Returns the recorded headers.
 pub(super) fn headers(name: &str) -> HeaderMap {
     let json = json(name);

@@ -5,7 +5,7 @@
 //! an answer to another request. The caller bounds the size of the body.
 
 #[cfg(test)]
-pub(super) mod bodies;
+pub(super) mod equivalence;
 mod fields;
 mod media;
 #[cfg(test)]

@@ -163,6 +163,24 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for LenientObject<T> {
     }
 }
 
+/// Reads a list to its end. Returns whether it has elements.
+pub(super) fn skip_list<'de, A: SeqAccess<'de>>(mut all: A) -> Result<bool, A::Error> {
+    let mut has_elements = false;
+    while all.next_element::<IgnoredAny>()?.is_some() {
+        has_elements = true;
+    }
+    Ok(has_elements)
+}
+
+/// Reads an object to its end. Returns whether it has fields.
+pub(super) fn skip_object<'de, A: MapAccess<'de>>(mut all: A) -> Result<bool, A::Error> {
+    let mut has_fields = false;
+    while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+        has_fields = true;
+    }
+    Ok(has_fields)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

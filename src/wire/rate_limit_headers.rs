@@ -49,8 +49,8 @@ impl RateLimitHeaders {
             Some(_) | None => None,
         };
         // Many servers send none, and one lookup per name has a cost.
-        let is_limited = headers.keys().any(|name| name.as_str().contains("ratelimit"));
-        let gateway = if is_limited { GatewayLimits::read(headers, now) } else { GatewayLimits::default() };
+        let gateway =
+            if are_present(headers) { GatewayLimits::read(headers, now) } else { GatewayLimits::default() };
         Self {
             requests: gateway.minute,
             requests_per_second: gateway.short,
@@ -78,6 +78,14 @@ impl RateLimitHeaders {
         ];
         all.into_iter().flatten().filter(|left| left.remaining == 0).filter_map(|left| left.reset).max()
     }
+}
+
+/// Returns whether the name of a header contains `ratelimit`. Called for each response, so it compares bytes instead of
+/// preparing a search for each name.
+pub(super) fn are_present(headers: &HeaderMap) -> bool {
+    const PART: &[u8] = b"ratelimit";
+    let mut names = headers.keys().map(|name| name.as_str().as_bytes());
+    names.any(|name| name.windows(PART.len()).any(|part| part == PART))
 }
 
 #[cfg(test)]

@@ -148,6 +148,53 @@ fn a_plan_has_no_output_tokens_and_the_price_of_the_input() {
     assert_eq!(plan["calls"]["likely"], json!(100.0));
 }
 
+#[test]
+fn a_plan_of_embeddings_bounds_the_time_by_full_calls() {
+    let workspace = Workspace::empty();
+    workspace.write("pipeline.toml", format!("name = \"plan\"\n{STEP}"));
+    workspace.write_items(100);
+    let plan = |provider: &str, more: &str, arguments: &str| {
+        let model = "models.small = { name = \"text-embedding-3-small\" }";
+        let limits = "limits.requests_per_minute = 60";
+        let keys = "keys = [\"env:KEY\"]";
+        let config = format!("[provider.openai]\n{keys}\n{limits}\n{provider}\n{model}\n{more}\n");
+        workspace.write("config.toml", config);
+        let mut program = workspace.command(&format!("plan pipeline.toml --items items.jsonl {arguments}"));
+        program.env("KEY", "secret");
+        let output = super::program::run_program(program);
+        output.expect_code(0);
+        output
+    };
+    for (provider, more, max_inputs, calls) in [
+        ("", "", 2_048, 1.0),
+        ("embedding_inputs = 10", "", 10, 10.0),
+        ("embedding_inputs = 30", "", 30, 4.0),
+        ("embedding_inputs = 30", "[run]\nmax_in_flight_items = 20", 20, 5.0),
+    ] {
+        let plan: Value = serde_json::from_str(&plan(provider, more, "--json").stdout).unwrap();
+        let joined = &plan["steps"]["vector"]["joined"];
+        assert_eq!(joined["max_inputs"], json!(max_inputs), "{plan}");
+        assert_eq!(joined["min_calls"]["likely"], json!(calls), "{plan}");
+        assert_eq!(plan["calls"]["likely"], json!(100.0), "without joining");
+        let bound = &plan["bounds"][0];
+        assert_eq!(bound["limit"], "60 requests/min", "{plan}");
+        assert!((bound["seconds"]["likely"].as_f64().unwrap() - calls).abs() < 1e-6, "{bound}");
+    }
+    let alone: Value = serde_json::from_str(&plan("embedding_inputs = 1", "", "--json").stdout).unwrap();
+    assert_eq!(alone["steps"]["vector"]["joined"], Value::Null);
+    assert!((alone["bounds"][0]["seconds"]["likely"].as_f64().unwrap() - 100.0).abs() < 1e-6, "{alone}");
+
+    let shown = plan("embedding_inputs = 10", "", "");
+    for words in [
+        "calls 100, at least 10 when joined",
+        "joined into calls of at most 10 texts: 10 if each call is full",
+    ] {
+        assert!(shown.stdout.contains(words), "{words}: {}", shown.stdout);
+    }
+    shown.expect_stderr(0, &["the tokens are estimated; --sample 20"]);
+    assert!(!shown.stderr.contains("answers"), "an embedding has no answer length: {}", shown.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn items_in_flight_fill_the_calls() {
     let simulator = start_simulator(toml::from_str("latency = \"20ms\"").unwrap());

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use pointsman::router::{EmbeddingRequest, Embeddings};
 use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, FaultKind, Settings, Simulator, Vendor};
-use pointsman::types::{Class, NanoUsd, RequestError, Tokens, UsageTotals};
+use pointsman::types::{Charged, Class, NanoUsd, RequestError, Tokens, UsageTotals};
 use serde_json::{Value, json};
 
 use super::scripted_server::{ScriptedServer, response};
@@ -254,6 +254,31 @@ async fn later_calls_have_as_many_inputs_as_the_server_accepts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_with_embedding_inputs_gets_calls_with_at_most_so_many_texts() {
+    for (embedding_inputs, min_calls, max_calls) in [(1, 64, 64), (2, 32, 64), (8, 8, 64), (500, 1, 63)] {
+        let largest = Arc::new(AtomicUsize::new(0));
+        let most = largest.clone();
+        let server = ScriptedServer::start(move |request| {
+            let inputs = inputs(request);
+            most.fetch_max(inputs.len(), SeqCst);
+            vectors_of(&inputs)
+        });
+        let server = server.await;
+        let more = format!("embedding_inputs = {embedding_inputs}\n{LONG_TIMEOUTS}");
+        let pointsman = start_pointsman(&provider_config_at("b", &server.url(), &more));
+        let texts = texts(64);
+        for (index, outcome) in embed_all(&pointsman, &texts).await.into_iter().enumerate() {
+            assert_eq!(outcome.unwrap().vectors[0][0] as usize, texts[index].len(), "{index}");
+        }
+        let largest = largest.load(SeqCst);
+        assert!(largest <= embedding_inputs, "{largest} texts with embedding_inputs = {embedding_inputs}");
+        assert!(largest > 1 || embedding_inputs == 1, "none were joined with {embedding_inputs}");
+        let calls = server.requests();
+        assert!((min_calls..=max_calls).contains(&calls), "{calls} calls with {embedding_inputs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_requests_with_the_same_options_are_joined() {
     let simulator = start_simulator(Settings::default());
     let pointsman = start_with_price(&simulator);
@@ -278,10 +303,18 @@ async fn a_caller_that_ends_does_not_end_the_others_and_the_last_one_ends_the_ca
     let dropped = tokio::time::timeout(Duration::from_millis(300), pointsman.embed(request("spring tide")));
     let (first, second, third) =
         tokio::join!(pointsman.embed(request("low tide")), pointsman.embed(impatient), dropped);
-    assert_eq!(first.unwrap().vectors.len(), 1);
-    assert_eq!(second.unwrap_err().class(), Class::Deadline);
+    let first = first.unwrap();
+    assert_eq!(first.vectors.len(), 1);
+    let second = second.unwrap_err();
+    assert_eq!((second.class(), second.failure.charged), (Class::Deadline, Charged::Maybe));
+    let [in_flight] = second.attempts.0.as_slice() else { panic!("{second:?}") };
+    assert!(in_flight.is_possibly_charged() && in_flight.counted_elsewhere, "{in_flight:?}");
+    assert_eq!(in_flight.target.to_string(), "a/m");
     assert!(third.is_err(), "it was dropped");
     assert_eq!(simulator.counts().requests, 1);
+    let mut totals = UsageTotals::of(&first.attempts);
+    totals += UsageTotals::of(&second.attempts);
+    assert_eq!(totals.calls, 1, "the call is counted once");
     let both = join_all(["ebb", "flood"].map(|text| pointsman.embed(request(text))));
     assert!(tokio::time::timeout(Duration::from_millis(300), both).await.is_err());
     wait_until("the call is cancelled", || simulator.counts().abandoned == 1).await;

@@ -83,10 +83,9 @@ async fn a_response_that_waits_for_memory_neither_times_out_nor_is_hedged() {
     let small = answer(9, true);
     let first = ScriptedServer::start(move |_| large.clone()).await;
     let other = ScriptedServer::start(move |_| small.clone()).await;
-    let timeouts =
-        "timeouts = { connect = \"300ms\", first_token = \"300ms\", idle = \"300ms\", total = \"500ms\" }";
+    let timeouts = "timeouts = { connect = \"1s\", first_token = \"1s\", idle = \"1s\", total = \"1500ms\" }";
     let config = format!(
-        "{}{}[route.r]\ntargets = [\"a/m\", \"b/m\"]\n[retry]\nhedge_after = \"400ms\"\nhedge_ratio = 1.0\n",
+        "{}{}[route.r]\ntargets = [\"a/m\", \"b/m\"]\n[retry]\nhedge_after = \"1200ms\"\nhedge_ratio = 1.0\n",
         config(&first, "2MiB", timeouts),
         provider_config_at("b", &other.url(), LONG_TIMEOUTS)
     );
@@ -96,10 +95,10 @@ async fn a_response_that_waits_for_memory_neither_times_out_nor_is_hedged() {
     let used = budget.used();
     let client = pointsman.clone();
     let sending =
-        spawn(async move { client.send(new_request("r", "Low tide?", Duration::from_millis(600))).await });
+        spawn(async move { client.send(new_request("r", "Low tide?", Duration::from_millis(1_800))).await });
     wait_until("a request arrives", || first.requests() == 1).await;
     // All timeouts pass.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(!sending.is_finished());
     assert_eq!(budget.used(), used);
     drop(all);

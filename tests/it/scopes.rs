@@ -1,18 +1,29 @@
 //! Scopes: limits and budgets of a tenant or token, compared with what the simulator counts.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{join_all, select_all};
-use pointsman::run::{CapScope, RunOutcome};
-use pointsman::runtime::{Pointsman, RunOptions};
+use pointsman::run::{CapScope, Report, RunOutcome, RunOutput};
+use pointsman::runtime::{Pointsman, ResumeOptions, RunHandle, RunOptions};
 use pointsman::simulator::{SecondCounts, Simulator};
-use pointsman::types::{Class, NanoUsd, RequestError, Response};
+use pointsman::sink::{Destination, Format, Sink};
+use pointsman::source::Source;
+use pointsman::store::{RunNumber, Sqlite, Store};
+use pointsman::types::{Class, Day, NanoUsd, Price, RequestError, Response, Spend, Tokens, Usage};
 use pointsman::{EmbeddingRequest, Embeddings, Request};
+use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::support::*;
 
 const STEP: &str = "[[step]]\nname = \"s\"\nprompt = \"{{ item.id }}?\"\n";
+
+/// The price of the model that [`start`] configures.
+const PRICE: Price =
+    Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
 
 /// The longest time that a test waits for a result.
 const MAX_TEST_WAIT: Duration = Duration::from_secs(60);
@@ -252,10 +263,216 @@ async fn a_run_under_the_budget_of_a_scope_needs_prices() {
     let config = format!("{}\n[budget]\nscope.team-a = 1", provider_config("a", &simulator, LONG_TIMEOUTS));
     let pointsman = start_pointsman(&config);
     let pipeline = pointsman.parse_pipeline(&format!("name = \"test\"\n{STEP}")).unwrap();
-    let (sink, _lines) = pointsman::Sink::channel().unwrap();
-    let source = pointsman::Source::values("items", [serde_json::json!({ "id": 1 })]);
+    let (sink, _lines) = Sink::channel().unwrap();
+    let source = Source::values("items", [json!({ "id": 1 })]);
     let options = RunOptions::new().with_scope("team-a");
     let refused = pointsman.run_with(pipeline, source, sink, &options).await.unwrap_err().to_string();
     assert!(refused.contains("spending is capped, and a/m has no price"), "{refused}");
     assert_eq!(run_pipeline(&pointsman, STEP, 3).await.report.items.completed, 3);
+}
+
+fn dollars(dollars: f64) -> NanoUsd {
+    NanoUsd((dollars * 1e9).round() as u64)
+}
+
+/// Returns what the simulator has charged, after all of its calls have ended.
+async fn charged(simulator: &Simulator) -> NanoUsd {
+    wait_until("all calls of the simulator have ended", || simulator.counts().in_flight == 0).await;
+    let counts = simulator.counts();
+    let usage = Usage::new(Tokens(counts.input_tokens), Tokens(counts.output_tokens));
+    PRICE.cost(&usage).unwrap()
+}
+
+/// Opens the store in `folder`, as each process does.
+async fn stored_run(folder: &Path, identity: &str) -> ResumeOptions {
+    let store: Arc<dyn Store> = Arc::new(Sqlite::open(&folder.join("a.db")).await.unwrap());
+    ResumeOptions::new(store, identity)
+}
+
+async fn begin_stored(pointsman: &Pointsman, options: &ResumeOptions, count: u32) -> RunHandle {
+    let pipeline = pointsman.parse_pipeline(&format!("name = \"test\"\n{STEP}")).unwrap();
+    let source = Source::values("items", (0..count).map(|id| json!({ "id": id })));
+    let output = RunOutput::new(Sink::results(Destination::none(), Format::Jsonl, &[]).unwrap());
+    let prepared = pointsman.prepare_run(&pipeline, options.clone()).await.unwrap();
+    pointsman.run_stored(pipeline, source, output, prepared).await.unwrap()
+}
+
+/// Runs or resumes `count` items as a stored run.
+async fn run_stored(pointsman: &Pointsman, options: &ResumeOptions, count: u32) -> Report {
+    begin_stored(pointsman, options, count).await.report().await.unwrap()
+}
+
+/// Returns the recorded spend of scopes, of today and of the days beside it.
+async fn recorded(options: &ResumeOptions) -> BTreeMap<String, Spend> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let Day(today) = Day::at(i64::try_from(now.as_millis()).unwrap());
+    let mut sums = BTreeMap::<String, Spend>::new();
+    for day in today - 1..=today + 1 {
+        for (scope, spend) in options.store.scopes_spent_on(Day(day)).await.unwrap() {
+            *sums.entry(scope.as_str().to_owned()).or_default() += spend;
+        }
+    }
+    sums
+}
+
+/// Returns the scope and the spend of the only cap of a report.
+fn scope_cap(report: &Report) -> (&str, NanoUsd) {
+    assert_eq!((report.caps.len(), report.caps[0].scope), (1, CapScope::Scope), "{:?}", report.caps);
+    let cap = &report.caps[0];
+    (cap.scope_name.as_ref().unwrap().as_str(), dollars(cap.spent_usd))
+}
+
+fn known(cost: NanoUsd) -> Spend {
+    Spend { cost, ..Spend::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_budget_of_a_scope_counts_the_stored_runs_of_the_scope_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let run = async |identity: &str, scope: &str, count| {
+        let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.016, team-b = 5 }");
+        let options = stored_run(folder.path(), identity).await.with_scope(scope);
+        let report = run_stored(&pointsman, &options, count).await;
+        pointsman.drain(Duration::ZERO).await;
+        (report, options)
+    };
+    let (first, _) = run("one", "team-a", 10).await;
+    assert_eq!((first.outcome, first.items.completed), (RunOutcome::Completed, 10), "{first:?}");
+    let of_first = charged(&simulator).await;
+    assert_eq!(scope_cap(&first), ("team-a", of_first));
+
+    let (other, _) = run("two", "team-b", 20).await;
+    assert_eq!((other.outcome, other.items.completed), (RunOutcome::Completed, 20), "{other:?}");
+    let of_other = charged(&simulator).await.saturating_sub(of_first);
+    assert_eq!(scope_cap(&other), ("team-b", of_other));
+
+    let (second, options) = run("three", "team-a", 100).await;
+    assert_eq!((second.outcome, second.items.failed), (RunOutcome::Paused, 0), "{second:?}");
+    let of_team_a = charged(&simulator).await.saturating_sub(of_other);
+    assert_eq!(scope_cap(&second), ("team-a", of_team_a));
+    // Calls in flight may cost a few input tokens more than their estimates.
+    assert!(of_team_a <= NanoUsd(16_300_000) && of_team_a > NanoUsd(10_000_000), "{of_team_a}");
+    assert!(second.calls.sent > 0 && second.calls.sent < 25, "{:?}", second.calls);
+    let expected =
+        BTreeMap::from([("team-a".to_owned(), known(of_team_a)), ("team-b".to_owned(), known(of_other))]);
+    assert_eq!(recorded(&options).await, expected);
+
+    // Nothing, or less than a call costs, is left to the next process.
+    let (third, options) = run("four", "team-a", 100).await;
+    let total = charged(&simulator).await.saturating_sub(of_other);
+    assert_eq!((third.outcome, scope_cap(&third)), (RunOutcome::Paused, ("team-a", total)), "{third:?}");
+    assert!(total <= NanoUsd(16_300_000), "{total}");
+    assert_eq!(recorded(&options).await["team-a"], known(total));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_and_stored_runs_of_a_scope_count_once_when_the_store_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 5 }");
+    let mut of_stored_runs = NanoUsd(0);
+    for identity in ["one", "two", "three"] {
+        assert!(send_scoped(&pointsman, "team-a", 5).await.iter().all(Result::is_ok));
+        let before = charged(&simulator).await;
+        let options = stored_run(folder.path(), identity).await.with_scope("team-a");
+        let report = run_stored(&pointsman, &options, 10).await;
+        assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 10), "{report:?}");
+        let all = charged(&simulator).await;
+        of_stored_runs += all.saturating_sub(before);
+        assert_eq!(scope_cap(&report), ("team-a", all));
+        let stored = BTreeMap::from([("team-a".to_owned(), known(of_stored_runs))]);
+        assert_eq!(recorded(&options).await, stored);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_run_keeps_its_scope_until_another_one_or_none_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let resume = async |scope: Option<&str>, budget: &str, count| {
+        let pointsman = start(&simulator, &format!("[budget]\nscope = {{ team-a = {budget}, team-b = 5 }}"));
+        let options = stored_run(folder.path(), "scoped").await;
+        let options = match scope {
+            Some(scope) => options.with_scope(scope),
+            None => options,
+        };
+        let report = run_stored(&pointsman, &options, count).await;
+        pointsman.drain(Duration::ZERO).await;
+        (report, options)
+    };
+    let (report, _) = resume(Some("team-a"), "0.008", 100).await;
+    assert_eq!((report.outcome, report.items.failed), (RunOutcome::Paused, 0), "{report:?}");
+    let first = charged(&simulator).await;
+    assert_eq!(scope_cap(&report), ("team-a", first));
+    assert!(first <= NanoUsd(8_300_000), "{first}");
+
+    let (report, options) = resume(None, "0.016", 100).await;
+    assert_eq!((report.outcome, report.items.failed), (RunOutcome::Paused, 0), "{report:?}");
+    let both = charged(&simulator).await;
+    assert_eq!(scope_cap(&report), ("team-a", both));
+    assert!(both <= NanoUsd(16_300_000) && both > first, "{both} after {first}");
+    let of_team_a = BTreeMap::from([("team-a".to_owned(), known(both))]);
+    assert_eq!(recorded(&options).await, of_team_a);
+
+    // Without a scope no budget applies, also in later sessions.
+    let (report, _) = resume(Some(""), "0.016", 100).await;
+    assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 100), "{report:?}");
+    let (report, options) = resume(None, "0.016", 110).await;
+    assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 110), "{report:?}");
+    assert_eq!(report.caps, []);
+    assert_eq!(recorded(&options).await, of_team_a);
+
+    let before = charged(&simulator).await;
+    let (report, _) = resume(Some("team-b"), "0.016", 120).await;
+    assert_eq!(report.outcome, RunOutcome::Completed, "{report:?}");
+    let (report, options) = resume(None, "0.016", 130).await;
+    assert_eq!(report.outcome, RunOutcome::Completed, "{report:?}");
+    let of_team_b = charged(&simulator).await.saturating_sub(before);
+    assert_eq!(scope_cap(&report), ("team-b", of_team_b));
+    let expected =
+        BTreeMap::from([("team-a".to_owned(), known(both)), ("team-b".to_owned(), known(of_team_b))]);
+    assert_eq!(recorded(&options).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_a_stored_run_that_are_cancelled_in_flight_count_for_its_scope_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = simulate("latency = \"2s\"");
+    let config = "[budget]\nscope = { team-a = 5 }";
+    let options = stored_run(folder.path(), "scoped").await.with_scope("team-a");
+    let pointsman = start(&simulator, config);
+    let mut cancelled = begin_stored(&pointsman, &options, 4).await;
+    wait_until("four calls are in flight", || simulator.counts().in_flight == 4).await;
+    cancelled.cancel();
+    let report = cancelled.report().await.unwrap();
+    assert_eq!((report.outcome, report.calls.possibly_charged), (RunOutcome::Interrupted, 4), "{report:?}");
+    let uncertain = Spend { uncertain_cost: dollars(report.uncertain_cost_usd), ..Spend::default() };
+    assert!(uncertain.uncertain_cost > NanoUsd(0));
+    assert_eq!(recorded(&options).await, BTreeMap::from([("team-a".to_owned(), uncertain)]));
+    let of_run: Spend = options.store.spent_by(RunNumber(1)).await.unwrap().into_values().sum();
+    assert_eq!(of_run, uncertain);
+    pointsman.drain(Duration::ZERO).await;
+
+    simulator.reset();
+    let options = stored_run(folder.path(), "scoped").await;
+    let report = run_stored(&start(&simulator, config), &options, 4).await;
+    assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 4), "{report:?}");
+    let all = Spend { cost: charged(&simulator).await, ..uncertain };
+    assert_eq!(scope_cap(&report), ("team-a", all.total()));
+    assert_eq!(recorded(&options).await, BTreeMap::from([("team-a".to_owned(), all)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_run_without_a_scope_records_no_spend_of_scopes() {
+    let folder = tempfile::tempdir().unwrap();
+    let simulator = simulate("answer_tokens = 100\nchunks = 1");
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.001 }");
+    let options = stored_run(folder.path(), "unscoped").await;
+    let report = run_stored(&pointsman, &options, 20).await;
+    assert_eq!((report.outcome, report.items.completed), (RunOutcome::Completed, 20), "{report:?}");
+    assert_eq!(report.caps, []);
+    let of_run: Spend = options.store.spent_by(RunNumber(1)).await.unwrap().into_values().sum();
+    assert_eq!(of_run, known(charged(&simulator).await));
+    assert_eq!(recorded(&options).await, BTreeMap::new());
 }

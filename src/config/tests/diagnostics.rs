@@ -149,6 +149,10 @@ fn settings_without_effect_are_noted_with_their_position() {
             notes("stream = 'never'\ntimeouts.first_token = '5m'", "", ""),
             "c:4:24: this does nothing: with stream = \"never\" an answer arrives in one piece; remove it",
         ),
+        (
+            notes("format = 'openai_responses'\nembedding_inputs = 10", "", ""),
+            "c:4:20: this does nothing: the format openai_responses has no embeddings; remove it",
+        ),
         (notes("", "", "[retry]\nfailover_refusals = true"), "no route has a second target"),
         (notes("", "", "[retry]\nhedge_ratio = 0.5"), "hedge_after is \"off\" everywhere"),
         (notes("", "context = 10", "[defaults]\nmax_tokens = 10"), "leaves no room for a prompt"),
@@ -215,6 +219,10 @@ fn a_wrong_value_has_help() {
         ("limits.requests_per_minute = '60/min'", "write requests_per_minute = 60"),
         ("limits.requests_per_minute = 0", "leave the key out for no limit"),
         ("limits.requests_per_minute = 99999999999", "the largest number here is 4294967295"),
+        (
+            "embedding_inputs = 0",
+            "config.toml:4:20: expected a whole number above 0, found `0`; write embedding_inputs = NUMBER",
+        ),
         ("limits = [1]", "expected a table, found a list"),
         ("limits = 5", "write limits = { KEY = VALUE }, with any of requests_per_minute, "),
         ("limits.requests_per_hour = 5", "known here: requests_per_minute, "),

@@ -363,6 +363,31 @@ mod tests {
     }
 
     #[test]
+    fn the_budget_of_a_scope_counts_each_call_once_whether_a_store_records_it_or_not() {
+        let (mut budgets, _) = budgets(1_000_000, 1_000_000);
+        budgets.roll_over(Day(7));
+        let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(1_000_000));
+        let send = |run: Option<Arc<SharedBudget>>| {
+            let scope_budget = Some(of_scope.clone());
+            let call = Call { budget: run, scope_budget, ..call(std::time::Duration::from_secs(9)) };
+            let reserved = budgets.reserve(&call, Some(PRICE), TokenCost { input: 10, output: 20 });
+            let Ok(mut reservation) = reserved else { panic!("the budget is large enough") };
+            // Dropped after it was sent, it costs 110,000 nano-dollars.
+            reservation.mark_sent();
+        };
+        send(Some(SharedBudget::for_run(None, Spend::default(), true)));
+        send(Some(SharedBudget::for_run(None, Spend::default(), false)));
+        send(None);
+        assert_eq!(of_scope.status().spent.total(), NanoUsd(330_000));
+        // The store has the call of the stored run, and later also 50,000 of another process.
+        let recorded = |uncertain| Spend { uncertain_cost: NanoUsd(uncertain), ..Spend::default() };
+        of_scope.sync_from_store(recorded(110_000));
+        assert_eq!(of_scope.status().spent.total(), NanoUsd(330_000));
+        of_scope.sync_from_store(recorded(160_000));
+        assert_eq!(of_scope.status().spent.total(), NanoUsd(380_000));
+    }
+
+    #[test]
     fn a_call_without_a_price_is_refused_if_spending_is_capped_unless_it_is_simulated() {
         let (mut budgets, run) = budgets(1_000_000, 1_000_000);
         let refused = reserve(&budgets, &run, None);

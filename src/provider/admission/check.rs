@@ -84,7 +84,11 @@ impl Scheduler {
         // Calls of targets that cannot take calls now are not sent before this one.
         let key = call.queue_key(reserved.mean.total());
         let ahead = self.queue.ahead_of(&key, |model| self.may_dispatch(model, now));
-        let own = self.queue.ahead_of(&key, |_| false);
+        let own = if self.queue.other_models_wait(&key.model) {
+            self.queue.ahead_of(&key, |_| false)
+        } else {
+            ahead
+        };
         let until = self.expected_dispatch(target, (ahead, own), reserved.wait_cost(), now);
         if until > call.deadline {
             return Err(Rejection::Busy { until });

@@ -1,4 +1,4 @@
-//! Updates of the scheduler from calls: when their response headers arrive, and when they end.
+//! Updates of the scheduler when calls end.
 //!
 //! Pure, as the rest of the scheduler: the caller passes `now` and the source of random jitter.
 
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{self, Backoff, BreakerState, HeaderScope, RateLimitStatuses, TokenCost};
-use crate::types::{Class, Completion, Failure, FailureScope, ModelName};
-use crate::wire::RateLimitHeaders;
+use crate::guard::{self, Backoff, BreakerState, TokenCost};
+use crate::types::{Class, Failure, FailureScope, ModelName};
 
+use super::evidence::{Evidence, concurrency_outcome, evidence_of, has_response, min_stream_silence};
 use super::grant::{CallOutcome, Grant};
 use super::scheduler::Scheduler;
 use crate::provider::call::TargetHealth;
@@ -25,11 +25,6 @@ const THROTTLE_BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), max: D
 /// without meaning it would otherwise be called in a loop.
 const MIN_THROTTLE_BACKOFF: Backoff =
     Backoff { base: Duration::from_millis(50), max: Duration::from_secs(10) };
-
-/// Minimum time without response headers, in seconds, after which a deadline counts as a failure of the target;
-/// the second applies before the first answer.
-const MIN_SILENCE_SECONDS: f64 = 1.0;
-const SILENCE_SECONDS_BEFORE_FIRST_ANSWER: f64 = 5.0;
 
 /// Changes that the end of a call caused, for logs and the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,89 +47,7 @@ pub(in crate::provider) struct StateChange {
     pub(in crate::provider) retry_budget_recovered: bool,
 }
 
-/// What response headers changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::provider) struct HeaderEffects {
-    /// Queued calls may now be sent.
-    pub(in crate::provider) wakes_queue: bool,
-    /// The router must be notified.
-    pub(in crate::provider) health_changed: bool,
-}
-
-/// What the end of a call is evidence about.
-enum Evidence {
-    /// The target answered.
-    Answered,
-    /// The target failed.
-    Target,
-    /// The provider's endpoint could not be reached.
-    Endpoint,
-    /// Nothing: the caller was at fault or cancelled the call.
-    Unrelated,
-}
-
 impl Scheduler {
-    /// Applies the response headers of a call as soon as they arrive. Returns what changed.
-    pub(in crate::provider) fn on_headers(
-        &mut self,
-        grant: &Grant,
-        headers: &RateLimitHeaders,
-        accepted: bool,
-        now: Instant,
-    ) -> HeaderEffects {
-        self.record_reachable(grant, now);
-        let Some(target) = self.targets.get_mut(&grant.model) else { return HeaderEffects::default() };
-        let had_room = target.concurrency.has_capacity(target.is_rate_limited(&self.limits));
-        let was_tripped = target.breaker.trip_reason().is_some();
-        let mut statuses = rate_limit_statuses(headers);
-        if accepted {
-            statuses =
-                statuses.without_limits_below(target.token_stats.min_input(grant.reservation.estimate.input));
-        }
-        target.record_response(grant.number, now);
-        if accepted && grant.target_token.is_probe() {
-            target.mark_recovered(grant.number);
-        }
-        let account_scope = if target.has_own_limits { HeaderScope::MatchingOnly } else { HeaderScope::Own };
-        self.limits.apply_headers(&statuses, &grant.shared, account_scope, now);
-        if target.has_own_limits {
-            target.limits.apply_headers(&statuses, &grant.own, target.header_scope(), now);
-        }
-        if accepted {
-            self.keys.on_accepted(&grant.key, &grant.model);
-            self.limits.record_accepted(&grant.shared, now);
-            target.limits.record_accepted(&grant.own, now);
-            target.concurrency.record_accepted(grant.in_flight, now);
-            target.record_accepted(grant.in_flight.sent_at(), now);
-            target.not_found.record_accepted();
-        }
-        target.blocked_until = None;
-        let has_recovered = was_tripped && target.breaker.trip_reason().is_none();
-        let has_room = !had_room && target.concurrency.has_capacity(target.is_rate_limited(&self.limits));
-        let health_changed = has_recovered || std::mem::take(&mut self.endpoint_breaker_closed);
-        HeaderEffects {
-            wakes_queue: !self.queue.is_empty() && (self.rate_limited || has_room),
-            health_changed,
-        }
-    }
-
-    /// Records that the provider is reachable: a response to a call has begun, whatever it contains.
-    fn record_reachable(&mut self, grant: &Grant, now: Instant) {
-        let mut has_closed = false;
-        if self.reachability.record_response(grant.number, grant.in_flight.sent_at(), now) {
-            has_closed = self.endpoint_breaker.record_success(grant.endpoint_token, now);
-        }
-        // Another probe may have been sent since.
-        has_closed |= grant.endpoint_token.is_probe() && self.endpoint_breaker.force_close();
-        if has_closed {
-            self.endpoint_breaker_closed = true;
-            for target in self.targets.values_mut() {
-                target.mark_recovered(grant.number);
-                target.concurrency.restart_after_outage(now);
-            }
-        }
-    }
-
     /// Counts a failed connection.
     fn record_connect_failure(&mut self, grant: &Grant, jitter: f64, now: Instant) {
         match self.reachability.classify(grant.in_flight.sent_at(), self.mean_latency.0, now) {
@@ -234,7 +147,7 @@ impl Scheduler {
             let of_stream = min_stream_silence(mean_latency);
             self.targets.get(&grant.model)?.min_silence(grant.step.as_ref(), of_stream)
         };
-        let failure_scope = outcome.map_or(Evidence::Unrelated, |outcome| evidence_of(outcome, min_silence));
+        let evidence = outcome.map_or(Evidence::Unrelated, |outcome| evidence_of(outcome, min_silence));
         // The token of the endpoint breaker was returned with the first response headers, if there were any.
         let holds_endpoint_token = self.reachability.remove(grant.number);
         if grant.is_unsent {
@@ -275,11 +188,11 @@ impl Scheduler {
         let concurrency_outcome = if hung {
             guard::ConcurrencyOutcome::Other
         } else {
-            concurrency_outcome(outcome, &failure_scope, is_rate_limited)
+            concurrency_outcome(outcome, &evidence, is_rate_limited)
         };
         let was_too_many = target.concurrency.release(grant.in_flight, concurrency_outcome, now);
         let mut endpoint_closed = false;
-        match failure_scope {
+        match evidence {
             Evidence::Answered => {
                 target.has_answered = true;
                 target.failure_hold_until = None;
@@ -439,66 +352,5 @@ impl Scheduler {
             _ => {}
         }
         key_fault
-    }
-}
-
-/// Returns what the end of a call is evidence about. `min_silence` returns the time without a response after which a
-/// deadline is evidence about the target.
-fn evidence_of(outcome: &CallOutcome<'_>, min_silence: impl FnOnce() -> Option<Duration>) -> Evidence {
-    let Err(failure) = outcome.result else { return Evidence::Answered };
-    match failure.class {
-        Class::NetworkError => Evidence::Endpoint,
-        Class::Deadline if is_unresponsive(outcome, min_silence()) => Evidence::Target,
-        class if class.is_provider_fault() => Evidence::Target,
-        _ => Evidence::Unrelated,
-    }
-}
-
-/// Returns whether a call that its request's deadline cut off had no response headers for longer than calls
-/// usually take. Without this rule, an unresponsive provider would never be detected while all requests have
-/// short deadlines.
-fn is_unresponsive(outcome: &CallOutcome<'_>, min_silence: Option<Duration>) -> bool {
-    !outcome.has_begun && min_silence.is_some_and(|min_silence| outcome.took >= min_silence)
-}
-
-/// Returns that time for a call that asked for a stream. `mean_latency` is the provider's, in seconds.
-fn min_stream_silence(mean_latency: Option<f64>) -> Duration {
-    let seconds = mean_latency
-        .map_or(SILENCE_SECONDS_BEFORE_FIRST_ANSWER, |seconds| (seconds * 3.0).max(MIN_SILENCE_SECONDS));
-    Duration::from_secs_f64(seconds)
-}
-
-/// Returns whether there was an HTTP response, whatever its status.
-fn has_response(result: Option<&Result<Completion, Failure>>) -> bool {
-    match result {
-        Some(Ok(_)) => true,
-        Some(Err(failure)) => failure.status.is_some(),
-        None => false,
-    }
-}
-
-/// Returns what the end of a call means for the concurrency limit.
-fn concurrency_outcome(
-    outcome: Option<&CallOutcome<'_>>,
-    failure_scope: &Evidence,
-    is_rate_limited: bool,
-) -> guard::ConcurrencyOutcome {
-    let class = outcome.and_then(|outcome| outcome.result.as_ref().err()).map(|failure| failure.class);
-    match (class, failure_scope) {
-        (None, Evidence::Answered) => guard::ConcurrencyOutcome::Answered,
-        (Some(Class::RateLimit), _) if !is_rate_limited => guard::ConcurrencyOutcome::Throttled,
-        (Some(Class::Overloaded), _) => guard::ConcurrencyOutcome::Throttled,
-        (Some(Class::Timeout | Class::Deadline), Evidence::Target) => guard::ConcurrencyOutcome::TimedOut,
-        _ => guard::ConcurrencyOutcome::Other,
-    }
-}
-
-fn rate_limit_statuses(headers: &RateLimitHeaders) -> RateLimitStatuses {
-    RateLimitStatuses {
-        requests: headers.requests,
-        requests_per_second: headers.requests_per_second,
-        tokens: headers.tokens,
-        input_tokens: headers.input_tokens,
-        output_tokens: headers.output_tokens,
     }
 }

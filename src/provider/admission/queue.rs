@@ -132,7 +132,13 @@ impl<T> Queue<T> {
         key: &QueueKey,
         mut can_take: impl FnMut(&ModelName) -> bool,
     ) -> usize {
-        let counted = self.targets.iter().filter(|(name, _)| **name == key.model || can_take(name));
+        if self.is_empty() {
+            return 0;
+        }
+        let mut is_counted = |name: &ModelName, target: &TargetQueue<T>| {
+            !target.is_empty() && (*name == key.model || can_take(name))
+        };
+        let counted = self.targets.iter().filter(|(name, target)| is_counted(name, target));
         let counted: Vec<&TargetQueue<T>> = counted.map(|(_, target)| target).collect();
         let scopes = || counted.iter().map(|target| target.scopes(key.priority));
         let own_scope = || scopes().filter_map(|scopes| scopes.get(&key.scope));
@@ -146,6 +152,11 @@ impl<T> Queue<T> {
                 Priority::Interactive => rest(Priority::Batch).min(ahead / INTERACTIVE_PER_BATCH),
                 Priority::Batch => rest(Priority::Interactive).min((ahead + 1) * INTERACTIVE_PER_BATCH),
             }
+    }
+
+    /// Returns whether calls wait for other models.
+    pub(in crate::provider) fn other_models_wait(&self, model: &ModelName) -> bool {
+        self.targets.iter().any(|(name, target)| name != model && !target.is_empty())
     }
 
     /// Returns whether calls of other runs wait for the same model.

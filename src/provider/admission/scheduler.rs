@@ -1,11 +1,11 @@
 //! Admission scheduler of a provider: its limits, and which queued call may be sent.
 //!
 //! Pure: the caller passes the time and the source of random jitter, holds the lock, sends the responses and
-//! performs the calls. `check.rs` decides whether an arriving call may be queued, `outcome.rs` applies the
-//! results of calls, and `health/target_health.rs` and `health/outage.rs` answer queries about the scheduler's
-//! state.
+//! performs the calls. `check.rs` decides whether an arriving call may be queued, `response_headers.rs` applies
+//! the response headers of calls and `outcome.rs` their results, and `health/target_health.rs` and
+//! `health/outage.rs` answer queries about the scheduler's state.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub(in crate::provider) struct Scheduler {
     /// Whether the retry budget is exhausted and that was logged.
     pub(in crate::provider) retries_exhausted: bool,
     pub(in crate::provider) budgets: Budgets,
-    pub(in crate::provider) targets: HashMap<ModelName, Target>,
+    pub(in crate::provider) targets: BTreeMap<ModelName, Target>,
     pub(in crate::provider) in_flight: usize,
     /// Limit of attempts in flight to all models together; `None` if only the models' own limits apply.
     pub(in crate::provider) max_in_flight: Option<usize>,

@@ -194,10 +194,11 @@ impl Response {
     /// Returns the provider's request ID, if it sends one.
     pub(in crate::provider) fn request_id(&self) -> Option<String> {
         let value = |name| self.headers.get(name)?.to_str().ok().filter(|id| !id.is_empty());
+        // A header value that converts to text is ASCII.
         REQUEST_ID_HEADERS
             .into_iter()
             .find_map(value)
-            .map(|id| id.chars().take(MAX_REQUEST_ID_CHARS).collect())
+            .map(|id| id.get(..MAX_REQUEST_ID_CHARS).unwrap_or(id).to_owned())
     }
 
     /// Returns the media type without its parameters, in lower case; empty if there is none.

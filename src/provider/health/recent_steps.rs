@@ -2,8 +2,7 @@
 //!
 //! Bounded, however many steps there are: the least recently used step is evicted. Reads no clock.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::BTreeMap;
 
 /// Maximum number of steps.
 pub(in crate::provider) const MAX_STEPS: usize = 256;
@@ -11,7 +10,7 @@ pub(in crate::provider) const MAX_STEPS: usize = 256;
 /// The values of the steps; `K` identifies a step.
 #[derive(Debug)]
 pub(in crate::provider) struct RecentSteps<K, V> {
-    steps: HashMap<K, Entry<V>>,
+    steps: BTreeMap<K, Entry<V>>,
     /// Uses so far; serves as the time of the last use of a step.
     uses: u64,
 }
@@ -24,11 +23,11 @@ struct Entry<V> {
 
 impl<K, V> Default for RecentSteps<K, V> {
     fn default() -> Self {
-        Self { steps: HashMap::new(), uses: 0 }
+        Self { steps: BTreeMap::new(), uses: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash, V: Default> RecentSteps<K, V> {
+impl<K: Clone + Ord, V: Default> RecentSteps<K, V> {
     /// Returns the value of a step that is being used. A new step begins with the default.
     pub(in crate::provider) fn use_step(&mut self, step: K) -> &mut V {
         if self.steps.len() >= MAX_STEPS && !self.steps.contains_key(&step) {

@@ -2,7 +2,7 @@
 //!
 //! Pure: the caller passes `now` and reads the files.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,12 +55,12 @@ struct KeyEntry {
     is_unreadable: bool,
     cooldown: Option<Cooldown>,
     /// Cooldowns for single models: the key may not use the model, or the model's quota is exhausted.
-    model_cooldowns: HashMap<ModelName, Cooldown>,
+    model_cooldowns: BTreeMap<ModelName, Cooldown>,
     refusals: RefusalTracker,
     /// Cooldowns since the last answered request.
     cooldowns_in_a_row: u32,
     /// Refusals for single models.
-    model_refusals: HashMap<ModelName, RefusalTracker>,
+    model_refusals: BTreeMap<ModelName, RefusalTracker>,
     /// Until when its file may hold a new key, although this key has no cooldown.
     recheck_until: Option<Instant>,
 }
@@ -120,10 +120,10 @@ impl Keys {
             file,
             is_unreadable: false,
             cooldown: None,
-            model_cooldowns: HashMap::new(),
+            model_cooldowns: BTreeMap::new(),
             refusals: RefusalTracker::default(),
             cooldowns_in_a_row: 0,
-            model_refusals: HashMap::new(),
+            model_refusals: BTreeMap::new(),
             recheck_until: None,
         };
         let ready = |key: &Key| {

@@ -7,7 +7,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::guard::HeldMemory;
+use crate::router::attempt;
 use crate::router::execution::RequestResult;
+use crate::router::live_log::{InFlightCall, LiveAttempts, LiveLog};
+use crate::router::pending_call::AbortedCall;
 use crate::router::request::Request;
 use crate::types::{
     Attempt, AttemptLog, FailedAttempt, Failure, Message, Part, Prompt, RequestError, Response, Role,
@@ -45,6 +48,37 @@ struct EarlierAttempts {
     attempts: Vec<Attempt>,
     failed_attempts: Vec<FailedAttempt>,
     resends: u32,
+    /// The joined request that is executed now, if the member ends on its own.
+    current: Option<CurrentRequest>,
+}
+
+/// A joined request that is executed, and the part of a member in it.
+#[derive(Debug)]
+struct CurrentRequest {
+    live_log: Arc<LiveLog>,
+    shares: Arc<Shares>,
+    index: usize,
+}
+
+impl CurrentRequest {
+    /// Returns the part of the member in the attempts up to now, and those that failed. A call in flight stays in flight
+    /// for the others, and may be charged: for the member it has failed. The log of another member counts each call.
+    fn attempts_until_now(&self) -> (AttemptLog, Vec<FailedAttempt>) {
+        let LiveAttempts { mut attempts, mut failed_attempts, in_flight } = self.live_log.snapshot();
+        for InFlightCall { target, hedge, submitted_at, dispatched } in in_flight {
+            let call = AbortedCall {
+                number: dispatched.number,
+                key: dispatched.key,
+                waited: dispatched.at.saturating_duration_since(submitted_at),
+                took: dispatched.at.elapsed(),
+                expected_cost: dispatched.expected_cost,
+            };
+            failed_attempts.push(FailedAttempt { target: target.clone(), number: call.number });
+            let (attempt, _) = attempt::record_timed_out(&target, hedge, call);
+            attempts.0.push(attempt);
+        }
+        (self.shares.attempts(&attempts, self.index, true), failed_attempts)
+    }
 }
 
 impl SharedState {
@@ -52,13 +86,21 @@ impl SharedState {
         self.ends_on_its_own.load(Relaxed)
     }
 
-    /// Returns the error of a member that ends with this failure, with its attempts so far.
+    /// Returns the error of a member that ends with this failure, with its attempts so far. Those of a joined request that
+    /// is executed are among them.
     pub(super) fn error(&self, failure: Failure) -> Box<RequestError> {
-        self.with_earlier(Box::new(failure.into()))
+        let EarlierAttempts { mut attempts, mut failed_attempts, resends, current } = self.take_earlier();
+        if let Some(current) = current {
+            let (more_attempts, more_failed) = current.attempts_until_now();
+            attempts.extend(more_attempts.0);
+            failed_attempts.extend(more_failed);
+        }
+        let attempts = AttemptLog(attempts);
+        Box::new(RequestError { attempts, failed_attempts, resends, ..failure.into() })
     }
 
     fn with_earlier(&self, mut error: Box<RequestError>) -> Box<RequestError> {
-        let EarlierAttempts { attempts, failed_attempts, resends } = self.take_earlier();
+        let EarlierAttempts { attempts, failed_attempts, resends, current: _ } = self.take_earlier();
         error.attempts.0.splice(0..0, attempts);
         error.failed_attempts.splice(0..0, failed_attempts);
         error.resends += resends;
@@ -74,6 +116,15 @@ impl SharedState {
         earlier.attempts.extend(attempts.0);
         earlier.failed_attempts.extend(error.failed_attempts.iter().cloned());
         earlier.resends += error.resends;
+        // It has ended, and these are its attempts.
+        earlier.current = None;
+    }
+
+    /// Sets the joined request that is executed now; `None` if the member waits for its end.
+    fn set_current(&self, current: Option<CurrentRequest>) {
+        let ends_on_its_own = current.is_some();
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner).current = current;
+        self.ends_on_its_own.store(ends_on_its_own, Relaxed);
     }
 }
 
@@ -138,10 +189,17 @@ pub(super) fn joined_request(members: &[Member]) -> Option<Request> {
 }
 
 /// Lets the members whose deadlines are much earlier than that of the joined request end on their own.
-pub(super) fn set_own_ends(members: &[Member], joined: &Request) {
-    for member in members {
-        let is_much_later = joined.deadline > member.request.deadline + MAX_LATER_DEADLINE;
-        member.shared.ends_on_its_own.store(is_much_later, Relaxed);
+pub(super) fn set_own_ends(members: &[Member], joined: &mut Request) {
+    let deadline = joined.deadline;
+    let ends_on_its_own = |member: &Member| deadline > member.request.deadline + MAX_LATER_DEADLINE;
+    joined.live_log = members.iter().any(ends_on_its_own).then(Arc::<LiveLog>::default);
+    let parts = joined.live_log.clone().map(|live_log| {
+        let shares = Arc::new(Shares::of(members.iter().map(Member::weight)));
+        (live_log, shares)
+    });
+    for (index, member) in members.iter().enumerate() {
+        let part = parts.clone().filter(|_| ends_on_its_own(member));
+        member.shared.set_current(part.map(|(live_log, shares)| CurrentRequest { live_log, shares, index }));
     }
 }
 
@@ -188,8 +246,11 @@ fn counting_member(members: &[Member]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::types::{Class, EmbeddingOptions};
+    use crate::provider::{DispatchSignal, Dispatched};
+    use crate::types::{Class, EmbeddingOptions, NanoUsd};
 
     fn member(text: &str) -> (Member, oneshot::Receiver<RequestResult>, Arc<SharedState>) {
         let prompt = Prompt::embeddings([text.to_owned()], EmbeddingOptions::default());
@@ -231,5 +292,52 @@ mod tests {
         );
         assert!(failed.attempts.0[0].counted_elsewhere);
         assert_eq!(failed.failed_attempts[0].number, 7);
+    }
+
+    /// A member that ends on its own and another one, with the log of their joined request: one call has failed, one is
+    /// in flight, and one is queued.
+    fn joined_with_call_in_flight() -> (Vec<Member>, Arc<SharedState>, Arc<LiveLog>) {
+        let (mut first, _, shared) = member("low tide");
+        first.request.deadline = Instant::now() + Duration::from_secs(1);
+        let (second, _, second_shared) = member("ebb tide");
+        let members = vec![first, second];
+        let mut joined = joined_request(&members).unwrap();
+        set_own_ends(&members, &mut joined);
+        assert!(shared.ends_on_its_own() && !second_shared.ends_on_its_own());
+        let live_log = joined.live_log.unwrap();
+        for number in [7, 8] {
+            let signal = Arc::new(DispatchSignal::new());
+            let at = Instant::now();
+            let dispatched = Dispatched { at, number, key: "k".into(), expected_cost: NanoUsd(10) };
+            assert!(signal.try_dispatch(dispatched));
+            live_log.add_call(&"a/m".parse().unwrap(), false, &signal);
+        }
+        live_log.add_call(&"a/m".parse().unwrap(), false, &Arc::new(DispatchSignal::new()));
+        let RequestError { attempts, failed_attempts, .. } = error(7);
+        live_log.set_ended(&attempts, &failed_attempts);
+        (members, shared, live_log)
+    }
+
+    #[test]
+    fn a_member_that_ends_on_its_own_has_its_part_of_the_joined_call_in_flight_which_may_be_charged() {
+        let (_members, shared, _) = joined_with_call_in_flight();
+        let ended = shared.error(Failure::new(Class::Deadline, "late").maybe_charged());
+        assert_eq!(ended.attempts.calls(), 2, "the queued call was not sent");
+        assert_eq!(ended.failed_attempts.iter().map(|failed| failed.number).collect::<Vec<_>>(), [7, 8]);
+        let charged: Vec<bool> = ended.attempts.0.iter().map(Attempt::is_possibly_charged).collect();
+        assert_eq!(charged, [false, true]);
+        assert_eq!(ended.attempts.0[1].uncertain_cost, NanoUsd(5), "its part");
+        assert!(ended.attempts.0.iter().all(|attempt| attempt.counted_elsewhere));
+    }
+
+    #[test]
+    fn the_attempts_of_a_joined_request_that_has_ended_are_logged_once() {
+        let (members, shared, live_log) = joined_with_call_in_flight();
+        let RequestError { attempts, failed_attempts, .. } = error(8);
+        live_log.set_ended(&attempts, &failed_attempts);
+        add_attempts(&members, &error(8));
+        let ended = shared.error(Failure::new(Class::Deadline, "late").maybe_charged());
+        assert_eq!(ended.attempts.calls(), 1);
+        assert_eq!(ended.failed_attempts.iter().map(|failed| failed.number).collect::<Vec<_>>(), [8]);
     }
 }

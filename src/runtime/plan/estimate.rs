@@ -1,14 +1,19 @@
 //! Estimates a run from the prompts of its items, or from a sample.
 
+use std::num::NonZeroUsize;
+
 use indexmap::IndexMap;
 
 use crate::pipeline::{Pipeline, Step};
 use crate::provider::{Model, Settings};
+use crate::router::Target;
+use crate::run::MAX_WINDOW;
 use crate::runtime::pointsman::Pointsman;
-use crate::types::{Price, RouteName, StepName, TargetName};
+use crate::types::{EmbeddingLimits, Price, RouteName, StepName, TargetName};
 
 use super::cache;
 use super::input_scan::InputScan;
+use super::joined::{StepLoad, joined_plan};
 use super::plan::{Plan, StepPlan, TargetPlan};
 use super::range::{self, Range};
 use super::sample::Sample;
@@ -45,6 +50,12 @@ impl Pointsman {
                         plan.cost_usd = plan.cost_usd.zip(saved).map(|(cost, saved)| cost + saved * -1.0);
                     }
                 }
+            }
+            if let Some(limits) = step.embedding.and_then(|_| self.embedding_limits(&step.route)) {
+                let calls = plan.calls;
+                let requests = sample.map_or(calls, |sample| sample.requests(&step.name, scan.items));
+                let load = StepLoad { requests, calls, input: plan.input };
+                plan.joined = joined_plan(load, limits, self.max_items_in_flight());
             }
             steps.insert(step.name.clone(), plan);
         }
@@ -112,6 +123,24 @@ impl Pointsman {
             (route, targets)
         };
         routes.into_iter().map(compare).collect()
+    }
+
+    /// Returns the most items that a run has in flight.
+    fn max_items_in_flight(&self) -> usize {
+        self.config().run.max_in_flight_items.map_or(MAX_WINDOW, NonZeroUsize::get)
+    }
+
+    /// Returns how much a joined call along a route may contain: what each of its usable targets accepts, or each of its
+    /// targets if none is usable. `None` if none has embeddings.
+    fn embedding_limits(&self, route: &RouteName) -> Option<EmbeddingLimits> {
+        let usable = self.usable();
+        let route = usable.routes.get(route).or_else(|| self.config().routes.get(route))?;
+        let of_target = |target: &Target| {
+            let provider = &target.name.provider;
+            let ready = usable.providers.get(provider).map(|ready| &ready.settings);
+            ready.or_else(|| self.config().providers.get(provider))?.embedding_limits(None)
+        };
+        route.targets.iter().filter_map(of_target).reduce(EmbeddingLimits::min)
     }
 
     /// Returns the configured targets of a route, including those without a key: their cost is useful before a key

@@ -7,6 +7,7 @@
 mod cache;
 mod estimate;
 mod input_scan;
+mod joined;
 #[expect(clippy::module_inception, reason = "the module is named after its main type")]
 mod plan;
 mod range;
@@ -15,6 +16,6 @@ mod sample;
 mod time;
 
 pub use input_scan::InputScan;
-pub use plan::{Bound, CachePlan, NoCalls, Plan, StepPlan, TargetPlan};
+pub use plan::{Bound, CachePlan, JoinedPlan, NoCalls, Plan, StepPlan, TargetPlan};
 pub use range::Range;
 pub use sample::Sample;

@@ -84,7 +84,7 @@ impl fmt::Display for NoCalls {
 pub struct StepPlan {
     /// The route of its requests.
     pub route: RouteName,
-    /// As in [`Plan`].
+    /// As in [`Plan`]. Requests for embeddings count as if none were joined, or as in the sample.
     pub calls: Range,
     /// As in [`Plan`].
     pub input: Range,
@@ -94,6 +94,24 @@ pub struct StepPlan {
     pub cost_usd: Option<Range>,
     /// How its requests use the provider's cache; `None` if they share too little to be cached anywhere.
     pub cache: Option<CachePlan>,
+    /// How its requests for embeddings are joined; `None` if none are.
+    pub joined: Option<JoinedPlan>,
+}
+
+impl StepPlan {
+    /// Returns its fewest calls: those in which its requests for embeddings are joined in the best case.
+    pub fn min_calls(&self) -> Range {
+        self.joined.map_or(self.calls, |joined| joined.min_calls)
+    }
+}
+
+/// How the requests of a step for embeddings are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct JoinedPlan {
+    /// Maximum number of texts in a call.
+    pub max_inputs: u64,
+    /// Its calls if every one is full. Fewer texts are joined if fewer items are ready at the same time.
+    pub min_calls: Range,
 }
 
 /// How the requests of a step use the cache of the route's first target.

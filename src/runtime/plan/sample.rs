@@ -64,7 +64,15 @@ impl Sample {
             output: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.output.0 as f64)),
             cost_usd: costs.map(|costs| Range::estimate_total(&costs, items as f64)),
             cache: None,
+            joined: None,
         }
+    }
+
+    /// Estimates the requests of a step of `items` items, each with its resends. One that was joined with others counts
+    /// like any other.
+    pub(super) fn requests(&self, step: &StepName, items: u64) -> Range {
+        let each: Vec<f64> = self.items.iter().map(|item| of_step(item, step).count() as f64).collect();
+        Range::estimate_total(&each, items as f64)
     }
 
     /// Estimates what the providers' caches save in a step of `items` items, in dollars.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use crate::provider::Limits;
 use crate::types::{ProviderName, TargetName};
 
-use super::plan::{Bound, Plan, TargetPlan};
+use super::plan::{Bound, Plan, StepPlan, TargetPlan};
 use super::range::Range;
 use super::sample::Sample;
 use crate::runtime::pointsman::Pointsman;
@@ -14,6 +14,7 @@ use crate::runtime::pointsman::Pointsman;
 /// The expected load of a provider.
 #[derive(Debug, Default, Clone, Copy)]
 struct Load {
+    /// The fewest calls: joined requests for embeddings fill each call.
     calls: Range,
     input: Range,
     output: Range,
@@ -30,7 +31,7 @@ pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>
     for (route, targets) in &plan.routes {
         let steps = || plan.steps.values().filter(|step| step.route == *route);
         let route_load = Load {
-            calls: steps().map(|step| step.calls).sum(),
+            calls: steps().map(StepPlan::min_calls).sum(),
             input: steps().map(|step| step.input).sum(),
             output: steps().map(|step| step.output).sum(),
             seconds: Range::default(),

@@ -17,6 +17,7 @@ mod row_counts;
 mod run_row;
 mod runs;
 mod schema;
+mod scope_spending;
 mod spending;
 mod store;
 mod write;

@@ -26,14 +26,17 @@ const CALLS: &str = include_str!("calls.sql");
 /// Another table that every version has in addition.
 const ROW_COUNTS: &str = include_str!("row_counts.sql");
 
+/// Another table that every version has in addition.
+const SCOPE_SPENDING: &str = include_str!("scope_spending.sql");
+
 /// The tables of the latest version.
-const TABLES: [&str; 6] = ["runs", "items", "steps", "spending", "calls", "row_counts"];
+const TABLES: [&str; 7] = ["runs", "items", "steps", "spending", "calls", "row_counts", "scope_spending"];
 
 /// The indexes of the latest version.
 const INDEXES: [&str; 4] = ["runs_identity", "items_key", "items_failed", "spending_run"];
 
 /// The tables that a read-only database of the latest version may lack, because an earlier program wrote it.
-const ADDITIONAL_TABLES: [&str; 2] = ["calls", "row_counts"];
+const ADDITIONAL_TABLES: [&str; 3] = ["calls", "row_counts", "scope_spending"];
 
 /// Marks our database files: the letters `Pntm`.
 pub(super) const APPLICATION_ID: i64 = 0x506e_746d;
@@ -72,7 +75,7 @@ pub(super) async fn migrate(
     for script in missing {
         change.execute(*script).await.map_err(failed)?;
     }
-    for script in [CALLS, ROW_COUNTS] {
+    for script in [CALLS, ROW_COUNTS, SCOPE_SPENDING] {
         change.execute(script).await.map_err(failed)?;
     }
     if found < known {

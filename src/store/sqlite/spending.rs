@@ -11,38 +11,57 @@ use sqlx::{Connection, QueryBuilder, Row, Sqlite as Driver, SqliteConnection};
 use crate::store::error::Error;
 use crate::store::record::{Record, StepRecord};
 use crate::store::run::RunNumber;
-use crate::types::{AttemptLog, Day, NanoUsd, ProviderName, Spend};
+use crate::types::{AttemptLog, Day, NanoUsd, ProviderName, ScopeName, Spend};
 
 use super::chunks::CHUNKS;
 use super::database::Sqlite;
 use super::row::{RowChecksum, RowError};
+use super::scope_spending::{ByScope, add_to_scopes};
 
 /// A step of an item in a session.
 type StepKey<'a> = (i64, i64, i64, &'a str);
 
 type ByProvider = BTreeMap<ProviderName, Spend>;
 
-/// Adds what the steps of `records` cost beyond their earlier records. Must be called before the records are written.
+/// What a step cost in a session, as its record says.
+struct StepCost<'a> {
+    key: StepKey<'a>,
+    /// The scope of the session; empty for none.
+    scope: &'a ScopeName,
+    cost: ByProvider,
+}
+
+/// Adds what the steps of `records` cost beyond their earlier records, and returns the part of each scope. Must be called
+/// before the records are written.
 pub(super) async fn add_records(
     change: &mut SqliteConnection,
     records: &[Record],
     day: Day,
-) -> Result<(), RowError> {
+) -> Result<ByScope, RowError> {
     let steps = records.iter().flat_map(|record| record.steps.iter().map(move |step| (record, step)));
-    let priced: Vec<(StepKey<'_>, ByProvider)> = steps
-        .map(|(record, step)| (step_key(record, step), Spend::by_provider(&step.attempts)))
-        .filter(|(_, money)| !money.is_empty())
+    let priced: Vec<StepCost<'_>> = steps
+        .map(|(record, step)| StepCost {
+            key: step_key(record, step),
+            scope: &record.scope,
+            cost: Spend::by_provider(&step.attempts),
+        })
+        .filter(|step| !step.cost.is_empty())
         .collect();
     let mut known = recorded(change, &priced).await?;
     let mut more = BTreeMap::<(i64, ProviderName), Spend>::new();
-    for (place, money) in priced {
-        let before = known.insert(place, money.clone()).unwrap_or_default();
-        for (provider, now) in money {
+    let mut of_scopes = ByScope::new();
+    for StepCost { key, scope, cost } in priced {
+        let before = known.insert(key, cost.clone()).unwrap_or_default();
+        for (provider, now) in cost {
             let beyond = now.saturating_sub(before.get(&provider).copied().unwrap_or_default());
-            *more.entry((place.0, provider)).or_default() += beyond;
+            if !scope.is_empty() {
+                *of_scopes.entry((scope.clone(), key.0)).or_default() += beyond;
+            }
+            *more.entry((key.0, provider)).or_default() += beyond;
         }
     }
-    add(change, day, more).await
+    add(change, day, more).await?;
+    Ok(of_scopes)
 }
 
 fn step_key<'a>(record: &Record, step: &'a StepRecord) -> StepKey<'a> {
@@ -52,7 +71,7 @@ fn step_key<'a>(record: &Record, step: &'a StepRecord) -> StepKey<'a> {
 /// Returns the recorded spend of those steps that have a record.
 async fn recorded<'a>(
     change: &mut SqliteConnection,
-    priced: &[(StepKey<'a>, ByProvider)],
+    priced: &[StepCost<'a>],
 ) -> Result<HashMap<StepKey<'a>, ByProvider>, sqlx::Error> {
     let mut known = HashMap::new();
     let mut rest = priced;
@@ -61,20 +80,19 @@ async fn recorded<'a>(
         let columns = "run, item, session, step";
         let mut query = QueryBuilder::<Driver>::new(format!("SELECT {columns}, attempts FROM steps WHERE "));
         query.push(format!("({columns}) IN ("));
-        query.push_values(now, |mut to, ((run, item, session, step), _)| {
+        query.push_values(now, |mut to, StepCost { key: (run, item, session, step), .. }| {
             to.push_bind(*run).push_bind(*item).push_bind(*session).push_bind((*step).to_owned());
         });
         query.push(")");
         for row in query.build().fetch_all(&mut *change).await? {
             let found = (row.try_get("run")?, row.try_get("item")?, row.try_get("session")?);
             let step: &str = row.try_get("step")?;
-            let is_it = |(place, _): &&(StepKey<'a>, ByProvider)| {
-                (place.0, place.1, place.2) == found && place.3 == step
-            };
+            let is_it =
+                |StepCost { key, .. }: &&StepCost<'a>| (key.0, key.1, key.2) == found && key.3 == step;
             // A damaged row is reported when it is read. Its cost is then added a second time.
             let attempts: AttemptLog = serde_json::from_str(row.try_get("attempts")?).unwrap_or_default();
-            if let Some((place, _)) = now.iter().find(is_it) {
-                known.insert(*place, Spend::by_provider(&attempts));
+            if let Some(StepCost { key, .. }) = now.iter().find(is_it) {
+                known.insert(*key, Spend::by_provider(&attempts));
             }
         }
         rest = later;
@@ -182,13 +200,22 @@ impl Sqlite {
         Ok(sums)
     }
 
-    pub(super) async fn book_more(&self, run: RunNumber, day: Day, spent: &ByProvider) -> Result<(), Error> {
+    pub(super) async fn book_more(
+        &self,
+        run: RunNumber,
+        scope: &ScopeName,
+        day: Day,
+        spent: &ByProvider,
+    ) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
+        let of_scope = ByScope::from([((scope.clone(), run.0), spent.values().copied().sum())]);
         let more = spent.iter().map(|(provider, booked)| ((run.0, provider.clone()), *booked)).collect();
         let mut writer = self.writer().await;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         add(&mut change, day, more).await.map_err(|error| self.spending_error(&error))?;
+        let added = add_to_scopes(&mut change, day, of_scope).await;
+        added.map_err(|error| self.scope_spending_error(&error))?;
         change.commit().await.map_err(failed)
     }
 

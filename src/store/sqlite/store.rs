@@ -13,7 +13,7 @@ use crate::store::lock::RunLock;
 use crate::store::record::{ItemNumber, Record, StoredItem};
 use crate::store::run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
 use crate::store::store::{Session, Store, StoreFuture};
-use crate::types::{Day, ItemKey, ProviderName, Spend, StepName, TargetName};
+use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 use super::database::Sqlite;
 use super::runs::now;
@@ -119,6 +119,10 @@ impl Store for Sqlite {
         self.booked_on(day).boxed()
     }
 
+    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>> {
+        self.scopes_booked_on(day).boxed()
+    }
+
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.booked_by(run).boxed()
     }
@@ -126,10 +130,11 @@ impl Store for Sqlite {
     fn add_spend<'a>(
         &'a self,
         run: RunNumber,
+        scope: &'a ScopeName,
         day: Day,
         spent: &'a BTreeMap<ProviderName, Spend>,
     ) -> StoreFuture<'a, ()> {
-        self.book_more(run, day, spent).boxed()
+        self.book_more(run, scope, day, spent).boxed()
     }
 
     fn count_calls<'a>(&'a self, calls: &'a BTreeMap<TargetName, u64>) -> StoreFuture<'a, ()> {

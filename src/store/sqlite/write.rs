@@ -14,6 +14,7 @@ use crate::types::Day;
 use super::chunks::CHUNKS;
 use super::database::Sqlite;
 use super::row::{ItemRow, StepRow};
+use super::scope_spending::add_to_scopes;
 use super::spending::add_records;
 
 /// Replaces an existing row: a record contains everything that its session recorded. An item that has finished and is
@@ -47,7 +48,10 @@ impl Sqlite {
         let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
         let mut change = begun.map_err(failed)?;
         chaos::point("store.write");
-        add_records(&mut change, records, day).await.map_err(|error| self.spending_error(&error))?;
+        let of_scopes = add_records(&mut change, records, day).await;
+        let of_scopes = of_scopes.map_err(|error| self.spending_error(&error))?;
+        let added = add_to_scopes(&mut change, day, of_scopes).await;
+        added.map_err(|error| self.scope_spending_error(&error))?;
         insert(&mut change, items).await.map_err(failed)?;
         insert(&mut change, steps).await.map_err(failed)?;
         chaos::point("store.commit");

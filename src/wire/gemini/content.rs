@@ -355,10 +355,5 @@ impl<'a> InlineData<'a> {
 
 /// Returns the text of a text document that the vendor does not accept as a file.
 fn document_text(media: &Media) -> Result<Option<String>, Failure> {
-    match &media.data {
-        MediaData::Base64(base64) if media.is_text() && !INLINE_TEXTS.contains(&&*media.essence()) => {
-            text_document::part(media, base64).map(Some)
-        }
-        MediaData::Base64(_) | MediaData::Url(_) => Ok(None),
-    }
+    if INLINE_TEXTS.contains(&&*media.essence()) { Ok(None) } else { text_document::part(media) }
 }

@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::wire::exact_number::read_number;
-use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
+use crate::wire::lenient::{LenientIndex, LenientObject, LenientText, skip_list, skip_object};
 
 use super::tool_calls::{FunctionPiece, ToolCallPieces};
 use super::usage::Counts;
@@ -232,20 +232,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for ReasoningText<'a> {
                 Ok(ReasoningText::Absent)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                let mut is_present = false;
-                while all.next_element::<IgnoredAny>()?.is_some() {
-                    is_present = true;
-                }
-                Ok(ReasoningText::of_presence(is_present))
+            fn visit_seq<A: SeqAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                skip_list(all).map(ReasoningText::of_presence)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                let mut is_present = false;
-                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    is_present = true;
-                }
-                Ok(ReasoningText::of_presence(is_present))
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                skip_object(all).map(ReasoningText::of_presence)
             }
         }
 

@@ -230,12 +230,7 @@ fn result_text(result: &ToolResult) -> Result<Cow<'_, str>, Failure> {
 fn result_part(part: &Part) -> Result<Cow<'_, str>, Failure> {
     match part {
         Part::Text(text) => Ok(Cow::Borrowed(text)),
-        Part::Document(media) => match &media.data {
-            MediaData::Base64(base64) if media.is_text() => {
-                text_document::part(media, base64).map(Cow::Owned)
-            }
-            MediaData::Base64(_) | MediaData::Url(_) => Err(not_text()),
-        },
+        Part::Document(media) => text_document::part(media)?.map(Cow::Owned).ok_or_else(not_text),
         Part::Image(_)
         | Part::Audio(_)
         | Part::Video(_)
@@ -281,11 +276,11 @@ fn content_part(part: &Part) -> Result<ContentPart<'_>, Failure> {
 }
 
 fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
+    // Only PDF documents have a content part of their own.
+    if let Some(text) = text_document::part(media)? {
+        return Ok(ContentPart::Text { text: Cow::Owned(text) });
+    }
     match &media.data {
-        // Only PDF documents have a content part of their own.
-        MediaData::Base64(base64) if media.is_text() => {
-            Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
-        }
         MediaData::Base64(_) => {
             let filename = document_name(media);
             Ok(ContentPart::File { file: File { filename, file_data: address(media) } })

@@ -22,6 +22,7 @@ use http::HeaderMap;
 use crate::types::RateLimitStatus;
 use crate::wire::RateLimitHeaders;
 use crate::wire::limit_status::read_limit_status;
+use crate::wire::rate_limit_headers::are_present;
 use crate::wire::retry_after::{header_text, parse_count};
 
 /// Suffixes of `x-ratelimit-remaining`, in the order of precedence.
@@ -32,7 +33,7 @@ const TOKEN_SUFFIXES: [&str; 3] = ["-tokens", "-tokens-minute", "-tokens_usage_b
 pub(in crate::wire) fn read_rate_limit_headers(headers: &HeaderMap, now: SystemTime) -> RateLimitHeaders {
     let common = RateLimitHeaders::read_common(headers, now);
     // Many servers send none, and one lookup per name has a cost.
-    if !headers.keys().any(|name| name.as_str().contains("x-ratelimit")) {
+    if !are_present(headers) {
         return common;
     }
     let find = |suffixes: &[&str]| suffixes.iter().find_map(|suffix| read_suffix(headers, suffix, now));

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::wire::answer::Answer;
 use crate::wire::answer_parts::PartialToolCall;
 use crate::wire::arguments::Arguments;
-use crate::wire::lenient::{LenientIndex, LenientObject, LenientText};
+use crate::wire::lenient::{LenientIndex, LenientObject, LenientText, skip_object};
 use crate::wire::surrogates::restore;
 
 /// The first key of the calls that have no index of their own. It is higher than every index.
@@ -82,12 +82,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for ToolCallPieces<'a> {
                 Ok(found)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
-                let mut is_present = false;
-                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    is_present = true;
-                }
-                Ok(ToolCallPieces::without_pieces(is_present))
+            fn visit_map<A: MapAccess<'de>>(self, all: A) -> Result<Self::Value, A::Error> {
+                skip_object(all).map(ToolCallPieces::without_pieces)
             }
         }
 

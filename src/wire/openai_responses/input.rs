@@ -205,11 +205,11 @@ fn input_part<'a>(part: &'a Part, detail: Option<&'static str>) -> Result<Conten
 }
 
 fn document(media: &Media) -> Result<ContentPart<'_>, Failure> {
+    // As in chat completions: only PDF documents have a content part of their own.
+    if let Some(text) = text_document::part(media)? {
+        return Ok(ContentPart::Text { text: Cow::Owned(text) });
+    }
     match &media.data {
-        // As in chat completions: only PDF documents have a content part of their own.
-        MediaData::Base64(base64) if media.is_text() => {
-            Ok(ContentPart::Text { text: Cow::Owned(text_document::part(media, base64)?) })
-        }
         MediaData::Base64(_) => Ok(ContentPart::File {
             filename: Some(document_name(media)),
             file_data: Some(address(media)),

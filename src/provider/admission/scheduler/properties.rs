@@ -7,6 +7,8 @@ mod bucket;
 mod harness;
 mod strategies;
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;

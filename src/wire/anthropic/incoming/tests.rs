@@ -9,6 +9,7 @@ use crate::types::{
     ToolResult, VendorFields,
 };
 use crate::wire::anthropic::encode;
+use crate::wire::incoming::equivalence;
 use crate::wire::incoming::mutations::{self, UNKNOWN_FIELD};
 use crate::wire::incoming::strategies::{self, Abilities};
 use crate::wire::{Dialect, fixtures};
@@ -435,8 +436,8 @@ fn abilities() -> Abilities {
 
 /// Returns a prompt in the form in which the format expresses it.
 fn canonical(mut prompt: Prompt) -> Prompt {
-    mutations::drop_unsigned_reasoning(&mut prompt);
-    mutations::merge_system(&mut prompt);
+    equivalence::drop_unsigned_reasoning(&mut prompt);
+    equivalence::merge_system(&mut prompt);
     // The vendor requires a limit.
     prompt.max_tokens.get_or_insert(4096);
     // Reasoning is kept by a setting beside the effort.

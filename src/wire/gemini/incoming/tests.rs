@@ -9,6 +9,7 @@ use crate::types::{
     VendorFields,
 };
 use crate::wire::gemini::encode;
+use crate::wire::incoming::equivalence;
 use crate::wire::incoming::mutations::{self, UNKNOWN_FIELD};
 use crate::wire::incoming::strategies::{self, Abilities};
 use crate::wire::{Dialect, fixtures};
@@ -466,8 +467,8 @@ fn prompts() -> impl Strategy<Value = Prompt> {
 
 /// Returns a prompt in the form in which the format expresses it.
 fn canonical(mut prompt: Prompt) -> Prompt {
-    mutations::drop_unsigned_reasoning(&mut prompt);
-    mutations::merge_system(&mut prompt);
+    equivalence::drop_unsigned_reasoning(&mut prompt);
+    equivalence::merge_system(&mut prompt);
     let mut messages: Vec<Message> = Vec::new();
     for mut message in prompt.messages {
         message.parts.iter_mut().for_each(canonical_part);

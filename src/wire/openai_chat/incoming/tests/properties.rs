@@ -1,20 +1,13 @@
 //! Property tests: a prompt that the format can express is the same after it was encoded and read.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::Value;
 
-use crate::types::{
-    Format, Media, MediaData, Message, Part, Prompt, ReasoningEffort, ResponseFormat, Role, ToolChoice,
-    ToolResult,
-};
+use crate::types::{Format, Message, Part, Prompt, ReasoningEffort, Role, ToolChoice, ToolResult};
+use crate::wire::incoming::equivalence::{openai_document, openai_response_format};
 use crate::wire::incoming::mutations;
 use crate::wire::incoming::strategies::{self, Abilities};
-use crate::wire::schema_rules::OPENAI_STRICT;
-use crate::wire::structured_output::accepted_by;
-use crate::wire::text_document;
 
 use super::{encoded, read};
 
@@ -50,10 +43,7 @@ fn expressed(mut prompt: Prompt) -> Prompt {
         prompt.parallel_tool_calls = None;
         prompt.tool_choice = ToolChoice::Auto;
     }
-    if let ResponseFormat::Json(schema) = &prompt.response_format {
-        let sent = accepted_by(&OPENAI_STRICT, Cow::Borrowed(&**schema)).map(Cow::into_owned);
-        prompt.response_format = ResponseFormat::json(sent.unwrap_or_else(|| Value::clone(schema)));
-    }
+    prompt.response_format = openai_response_format(&prompt.response_format);
     Prompt { messages, keep_reasoning: false, ..prompt }
 }
 
@@ -66,7 +56,7 @@ fn expressed_parts(message: &Message) -> Vec<Part> {
                 let text = joined(&result.parts).unwrap();
                 parts.push(Part::ToolResult(ToolResult::new(result.call_id.clone(), text)));
             }
-            Part::Document(media) => parts.push(expressed_document(media)),
+            Part::Document(media) => parts.push(openai_document(media.clone())),
             Part::Text(_) | Part::Image(_) | Part::Audio(_) | Part::Video(_) | Part::ToolCall(_) => {
                 parts.push(part.clone());
             }
@@ -81,19 +71,6 @@ fn expressed_parts(message: &Message) -> Vec<Part> {
             text.map(Part::Text).into_iter().chain(calls).collect()
         }
         Role::Tool => parts,
-    }
-}
-
-/// Only a PDF document has a part of its own.
-fn expressed_document(media: &Media) -> Part {
-    match &media.data {
-        MediaData::Base64(base64) if media.is_text() => {
-            Part::text(text_document::part(media, base64).unwrap())
-        }
-        MediaData::Base64(_) | MediaData::Url(_) => {
-            let name = media.name.clone().unwrap_or_else(|| "document.pdf".into());
-            Part::Document(Media { name: Some(name), ..media.clone() })
-        }
     }
 }
 

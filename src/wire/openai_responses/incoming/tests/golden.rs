@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::types::Format;
 use crate::wire::fixtures;
-use crate::wire::incoming::bodies::{Mutation, contains, mutation};
+use crate::wire::incoming::equivalence::contains;
+use crate::wire::incoming::mutations::{Mutation, mutation};
 
 use super::{encoded, read, refusal};
 
@@ -65,10 +66,7 @@ fn recorded(name: &str) -> Value {
 }
 
 fn names() -> Vec<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/wire");
-    let all =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    all.filter(|name| name.starts_with("openai_responses_request") && name.ends_with(".json")).collect()
+    fixtures::names("openai_responses_request")
 }
 
 #[test]

@@ -1,19 +1,14 @@
 //! Property tests: a prompt that the format can express is the same after it was encoded and read.
 
-use std::borrow::Cow;
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::types::{
-    Format, Media, MediaData, Message, Part, Prompt, Reasoning, ReasoningEffort, ResponseFormat, Role,
-    Signature, ToolChoice, ToolResult,
+    Format, Message, Part, Prompt, Reasoning, ReasoningEffort, Role, Signature, ToolChoice, ToolResult,
 };
+use crate::wire::incoming::equivalence::{openai_document, openai_response_format};
 use crate::wire::incoming::mutations;
 use crate::wire::incoming::strategies::{self, Abilities};
-use crate::wire::schema_rules::OPENAI_STRICT;
-use crate::wire::structured_output::accepted_by;
-use crate::wire::text_document;
 
 use super::golden::canonical;
 use super::{encoded, input, read};
@@ -63,10 +58,7 @@ fn expressed(mut prompt: Prompt) -> Prompt {
     if prompt.tools.is_empty() {
         prompt.tool_choice = ToolChoice::Auto;
     }
-    if let ResponseFormat::Json(schema) = &prompt.response_format {
-        let sent = accepted_by(&OPENAI_STRICT, Cow::Borrowed(&**schema)).map(Cow::into_owned);
-        prompt.response_format = ResponseFormat::json(sent.unwrap_or_else(|| Value::clone(schema)));
-    }
+    prompt.response_format = openai_response_format(&prompt.response_format);
     Prompt { messages, ..prompt }
 }
 
@@ -89,22 +81,8 @@ fn expressed_part(part: Part) -> Option<Part> {
             let parts = result.parts.into_iter().filter_map(expressed_part).collect();
             Some(Part::ToolResult(ToolResult { parts, is_error: false, ..result }))
         }
-        Part::Document(media) => Some(expressed_document(media)),
+        Part::Document(media) => Some(openai_document(media)),
         Part::Text(_) | Part::Image(_) | Part::Audio(_) | Part::Video(_) | Part::ToolCall(_) => Some(part),
-    }
-}
-
-/// Only a PDF document has a part of its own, which needs a name.
-fn expressed_document(media: Media) -> Part {
-    match &media.data {
-        MediaData::Base64(base64) if media.is_text() => {
-            Part::text(text_document::part(&media, base64).unwrap())
-        }
-        MediaData::Base64(_) => {
-            let name = media.name.clone().unwrap_or_else(|| "document.pdf".into());
-            Part::Document(Media { name: Some(name), ..media })
-        }
-        MediaData::Url(_) => Part::Document(media),
     }
 }
 
