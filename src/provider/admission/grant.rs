@@ -5,8 +5,8 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use crate::guard::{BreakerToken, InFlightToken, SentCall};
-use crate::types::{Completion, Failure, ModelName, Prompt, StepName};
+use crate::guard::{BreakerToken, InFlightToken, SentCall, TokenCost};
+use crate::types::{Charged, Completion, Failure, ModelName, Prompt, ScopeName, StepName};
 
 use super::queue::Turn;
 use super::reservation::Reservation;
@@ -30,6 +30,7 @@ pub(in crate::provider) struct Grant {
     pub(in crate::provider) is_retry: bool,
     /// Whether it is the first attempt of its request.
     pub(in crate::provider) is_first: bool,
+    pub(in crate::provider) scope: ScopeName,
     pub(in crate::provider) step: Option<StepName>,
     pub(in crate::provider) reservation: Reservation,
     /// What it took from the account's limits, and from its model's own.
@@ -39,6 +40,25 @@ pub(in crate::provider) struct Grant {
     pub(in crate::provider) turn: Option<Turn>,
     /// Whether the call was not sent after all, because its target cannot express the request.
     pub(in crate::provider) is_unsent: bool,
+    /// The tokens of its answer that were received, as estimated when the call ends.
+    pub(in crate::provider) received_output: u64,
+}
+
+impl Grant {
+    /// Returns what the call is charged; `None` is a call that died without an outcome. A call that was broken off is
+    /// charged at least what was received of its answer.
+    pub(in crate::provider) fn charged(&self, result: Option<&Result<Completion, Failure>>) -> TokenCost {
+        let charged = self.reservation.charged(result);
+        let received = match result {
+            // Its usage is known, or is estimated from its whole content.
+            Some(Ok(_)) => 0,
+            Some(Err(failure)) if failure.usage.is_some() => 0,
+            // Refused before any work.
+            Some(Err(failure)) if failure.charged == Charged::No => 0,
+            Some(Err(_)) | None => self.received_output,
+        };
+        TokenCost { output: charged.output.max(received), ..charged }
+    }
 }
 
 /// How a call ended, for the provider's state.
