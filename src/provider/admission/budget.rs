@@ -212,11 +212,15 @@ impl BudgetReservation {
         booked
     }
 
-    /// Books the reservation as uncertain cost, unless the call is booked already.
-    pub(in crate::provider) fn settle_uncertain(&mut self) {
-        if self.stage == Stage::Sent {
-            self.book(self.uncertain());
+    /// Books the reservation of a sent call as uncertain cost, unless the call is booked already. Returns what was
+    /// booked.
+    pub(in crate::provider) fn settle_uncertain(&mut self) -> Spend {
+        if self.stage != Stage::Sent {
+            return Spend::default();
         }
+        let booked = self.uncertain();
+        self.book(booked);
+        booked
     }
 
     /// The spend of a call whose usage is unknown.
