@@ -214,5 +214,5 @@ pub mod errors {
     pub use crate::source::{Error as SourceError, FormatError, LayoutFault, ValueError};
     pub use crate::store::Error as StoreError;
     pub use crate::supervisor::Error as SupervisorError;
-    pub use crate::types::TargetNameError;
+    pub use crate::types::{ScopeNameError, TargetNameError};
 }

@@ -13,10 +13,11 @@ pub(super) fn load(path: Option<&Path>, simulate: bool) -> Result<Config, Diagno
     Ok(if simulate { config.simulated() } else { config })
 }
 
-/// Returns a note if the configuration limits scopes, which the command line cannot name.
+/// Returns a note if the configuration limits scopes, which the command line cannot name. A run that a library has begun
+/// may have one.
 pub(super) fn scope_note(config: &Config) -> Option<&'static str> {
     let is_limited = config.scopes.values().any(ScopeSettings::is_limited) || !config.budget.scope.is_empty();
     is_limited.then_some(
-        "the limits and budgets of scopes do not apply: only programs that use the library name the scope of a run",
+        "the limits and budgets of scopes apply only to runs with a scope, which programs that use the library name",
     )
 }

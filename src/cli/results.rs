@@ -185,16 +185,22 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         let word = state_word(&*store, run);
         let retry = retried_classes(run);
         let store_option = store_option(args.store.store.as_ref());
+        let saved_args = SavedArgs::from_run(run);
         let next = NextCommand {
             run: run.number,
             url: &url,
             store_option: &store_option,
             retry: retry.as_deref(),
-            is_from_stdin: SavedArgs::from_run(run).is_ok_and(|saved_args| is_dash(saved_args.items())),
+            is_from_stdin: saved_args.as_ref().is_ok_and(|saved_args| is_dash(saved_args.items())),
             is_cancelled: run.state == RunState::Cancelled,
         };
+        let next = next.of(&report).map(|next| match &saved_args {
+            Ok(_) => next,
+            // No command of this program can continue it.
+            Err(other_program) => other_program.to_string(),
+        });
         let mut text = format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report));
-        if let Some(next) = next.of(&report).filter(|_| !store.is_locked(run.number)) {
+        if let Some(next) = next.filter(|_| !store.is_locked(run.number)) {
             text.push_str(&format!("\n{}", terminal_text::line(&next)));
         }
         print(&text)?;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoredRun;
@@ -62,11 +62,10 @@ impl SavedArgs {
 
     pub(super) fn from_run(run: &StoredRun) -> anyhow::Result<Self> {
         let command = run.metadata.command.clone();
-        serde_json::from_value(command).with_context(|| {
-            format!(
-                "run {} was not started by this program: resume it with the program that started it",
-                run.number
-            )
+        // What is stored is of the other program, so why it does not fit says nothing.
+        serde_json::from_value(command).map_err(|_| {
+            let run = run.number;
+            anyhow!("run {run} was not started by this program: resume it with the program that started it")
         })
     }
 

@@ -137,7 +137,7 @@ fn paused(why: &str, report: &Report) -> String {
     let higher = if run_cap_reached(report) {
         "a higher cap (--max-cost)"
     } else {
-        "a higher cap in [budget], or tomorrow (UTC)"
+        "a higher cap in [budget], or tomorrow (UTC) if the whole cap suffices"
     };
     if report.stored {
         format!("paused: {shown}; the answers are stored, and the run can be resumed with {higher}")

@@ -379,7 +379,7 @@ impl Check<'_> {
 
 /// Returns whether a name can be that of a scope. Requests without a scope have the empty name.
 fn is_scope_name(name: &ScopeName) -> bool {
-    !name.is_empty() && !name.as_str().contains('/')
+    !name.is_empty() && !name.as_str().contains('/') && name.check().is_ok()
 }
 
 fn is_simulated(config: &Config, target: &TargetName) -> bool {

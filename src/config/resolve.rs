@@ -10,8 +10,9 @@ use http::HeaderMap;
 use indexmap::{IndexMap, IndexSet};
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::pipeline::Step;
 use crate::provider::{self, Env, HeaderSource, Key, KeyError, KeySource};
-use crate::router::Route;
+use crate::router::{Route, Target};
 use crate::types::{Advice, KeyLabel, ProviderName, Remedy, RouteName, Secret};
 
 use super::Config;
@@ -134,6 +135,36 @@ impl ResolvedConfig {
             diagnostics.push(self.no_key(&unusable_routes));
         }
         diagnostics.into_result(())
+    }
+
+    /// Checks that each step with `embed` has a usable target with embeddings. Routes without any usable target are left
+    /// to [`check`](Self::check).
+    ///
+    /// # Errors
+    /// One error for each step without such a target.
+    pub fn check_embeddings<'s>(&self, steps: impl IntoIterator<Item = &'s Step>) -> Result<(), Diagnostics> {
+        let is_unanswerable =
+            |step: &&Step| self.routes.contains_key(&step.route) && self.targets_of(step).next().is_none();
+        let to_diagnostic = |step: &Step| {
+            let Step { name, route, .. } = step;
+            let message =
+                format!("step `{name}` has `embed`, and no usable target of route `{route}` has embeddings");
+            Diagnostic::new(message).with_help(
+                "add a target of a provider with format = \"openai\" or format = \"gemini\" to the route",
+            )
+        };
+        let unanswerable = steps.into_iter().filter(is_unanswerable);
+        Diagnostics(unanswerable.map(to_diagnostic).collect()).into_result(())
+    }
+
+    /// Returns the usable targets that can answer a step: for a step with `embed`, only those that have embeddings.
+    pub fn targets_of<'s>(&'s self, step: &'s Step) -> impl Iterator<Item = &'s Target> {
+        let targets = self.routes.get(&step.route).map(|route| route.targets.as_slice()).unwrap_or_default();
+        let has_embeddings = |target: &&Target| {
+            let ready = self.providers.get(&target.name.provider);
+            ready.is_some_and(|ready| ready.settings.embedding_limits(None).is_some())
+        };
+        targets.iter().filter(move |target| step.embedding.is_none() || has_embeddings(target))
     }
 
     fn no_route(&self, name: &RouteName) -> Diagnostic {

@@ -22,8 +22,8 @@ pub fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<
         .map(|(_, name)| name)
 }
 
-/// Names of our keys in other programs, each with our name.
-const KEY_ALIASES: [(&str, &str); 20] = [
+/// Names of our keys in other programs, and other forms of their words, each with our name.
+const KEY_ALIASES: [(&str, &str); 23] = [
     ("api_key", "keys"),
     ("apikey", "keys"),
     ("token", "keys"),
@@ -44,6 +44,9 @@ const KEY_ALIASES: [(&str, &str); 20] = [
     ("extra_body", "extra"),
     ("streaming", "stream"),
     ("max_output_tokens", "max_tokens"),
+    ("embeded", "embed"),
+    ("embedded", "embed"),
+    ("embedding", "embed"),
 ];
 
 /// Returns the known key that other programs call `wrong`.
@@ -82,5 +85,6 @@ mod tests {
     fn a_key_of_another_program_is_translated_only_where_our_key_is_valid() {
         assert_eq!(alias_of("api_key", &["format", "keys"]), Some("keys"));
         assert_eq!(alias_of("api_key", &["format"]), None);
+        assert_eq!(alias_of("Embedding", &["prompt", "embed"]), Some("embed"));
     }
 }

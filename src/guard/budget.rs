@@ -68,13 +68,26 @@ impl Budget {
     /// # Errors
     /// If it does not fit now, or not at all.
     pub fn reserve(&mut self, estimate: NanoUsd) -> Result<(), ReserveError> {
+        self.reserve_as(estimate, self.oversized_call)
+    }
+
+    /// Reserves the estimated cost of a call that its caller divides if it does not fit. While anything is left, such a
+    /// call does not reach the cap: a part of it may fit.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_divisible(&mut self, estimate: NanoUsd) -> Result<(), ReserveError> {
+        self.reserve_as(estimate, OversizedCall::Rejected)
+    }
+
+    fn reserve_as(&mut self, estimate: NanoUsd, oversized_call: OversizedCall) -> Result<(), ReserveError> {
         if let Some(cap) = self.cap {
             let min_total = self.spent.total() + estimate;
             if self.cap_reached.is_some() {
                 return Err(ReserveError::Exhausted);
             }
             if min_total > cap {
-                match self.oversized_call {
+                match oversized_call {
                     OversizedCall::Rejected if self.spent.total() < cap => {
                         return Err(ReserveError::Oversized);
                     }
@@ -185,6 +198,24 @@ mod tests {
         assert_eq!(budget.cap_reached(), None);
         assert_eq!(budget.reserve(NanoUsd(1)), Err(ReserveError::Exhausted));
         assert!(budget.cap_reached().is_some());
+    }
+
+    #[test]
+    fn a_call_that_can_be_divided_does_not_reach_the_cap_of_a_run_while_a_part_of_it_fits() {
+        let mut budget = capped(100);
+        assert_eq!(budget.reserve_divisible(NanoUsd(101)), Err(ReserveError::Oversized));
+        assert_eq!(budget.reserve_divisible(NanoUsd(60)), Ok(()));
+        assert_eq!(budget.reserve_divisible(NanoUsd(60)), Err(ReserveError::Contended));
+        budget.settle(NanoUsd(60), cost(60));
+        assert_eq!(budget.reserve_divisible(NanoUsd(41)), Err(ReserveError::Oversized));
+        assert_eq!(budget.cap_reached(), None);
+        assert_eq!(budget.reserve(NanoUsd(41)), Err(ReserveError::Exhausted));
+        assert_eq!(budget.reserve_divisible(NanoUsd(1)), Err(ReserveError::Exhausted), "the cap is reached");
+        let mut spent = capped(100);
+        spent.reserve(NanoUsd(100)).unwrap();
+        spent.settle(NanoUsd(100), cost(100));
+        assert_eq!(spent.reserve_divisible(NanoUsd(2)), Err(ReserveError::Exhausted), "nothing is left");
+        assert!(spent.cap_reached().is_some());
     }
 
     #[test]

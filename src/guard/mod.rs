@@ -28,6 +28,7 @@ mod scope_limits;
 mod second_slots;
 mod settings;
 mod shared_budget;
+mod shared_space;
 mod throughput_probe;
 mod window_detector;
 
@@ -48,4 +49,5 @@ pub use retry_budget::RetryBudget;
 pub use scope_limits::{Backlog, NotYet, ScopeLimiter, ScopeSettings};
 pub(crate) use second_slots::SecondSlots;
 pub use settings::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
-pub use shared_budget::{BudgetScope, BudgetStatus, SharedBudget};
+pub use shared_budget::{BudgetScope, BudgetStatus, RecordedSpend, SharedBudget};
+pub use shared_space::has_room;

@@ -41,6 +41,15 @@ struct Inner {
     unpersisted: Spend,
 }
 
+/// What a store has recorded as spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordedSpend {
+    /// On this day.
+    pub of_today: Spend,
+    /// On the day after, by the clock at that time.
+    pub of_next_day: Spend,
+}
+
 /// A snapshot of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetStatus {
@@ -70,8 +79,8 @@ impl SharedBudget {
 
     fn new(scope: BudgetScope, cap: Option<NanoUsd>, before: Spend, is_persisted: bool) -> Self {
         let oversized_call = match &scope {
-            BudgetScope::Run | BudgetScope::Day | BudgetScope::Provider(_) => OversizedCall::ReachesCap,
-            BudgetScope::Scope(_) => OversizedCall::Rejected,
+            BudgetScope::Run => OversizedCall::ReachesCap,
+            BudgetScope::Day | BudgetScope::Provider(_) | BudgetScope::Scope(_) => OversizedCall::Rejected,
         };
         let inner = Inner {
             budget: Budget::new(cap, before).with_oversized_call(oversized_call),
@@ -110,11 +119,17 @@ impl SharedBudget {
         }
     }
 
-    /// Raises the spend to what a store has recorded for this day, by this process and by others.
-    pub fn sync_from_store(&self, recorded: Spend) {
+    /// Raises the spend to what a store has recorded for `today` and the day after, by this process and by others. What was
+    /// recorded before the clock stepped back over midnight is of the day after. If this budget has begun that day
+    /// already, only that counts.
+    pub fn sync_from_store(&self, today: Day, recorded: RecordedSpend) {
+        self.roll_over(today);
         let mut inner = self.lock();
         let mut total = inner.unpersisted;
-        total += recorded;
+        if inner.day <= today {
+            total += recorded.of_today;
+        }
+        total += recorded.of_next_day;
         inner.budget.spent_at_least(total);
     }
 
@@ -124,6 +139,14 @@ impl SharedBudget {
     /// As [`Budget::reserve`].
     pub fn reserve(&self, estimate: NanoUsd) -> Result<(), ReserveError> {
         self.lock().budget.reserve(estimate)
+    }
+
+    /// Reserves the estimated cost of a call that its caller divides if it does not fit.
+    ///
+    /// # Errors
+    /// As [`Budget::reserve_divisible`].
+    pub fn reserve_divisible(&self, estimate: NanoUsd) -> Result<(), ReserveError> {
+        self.lock().budget.reserve_divisible(estimate)
     }
 
     /// Releases the reservation of a call that was not sent.
@@ -180,7 +203,7 @@ impl SharedBudget {
         let detail = if excess > NanoUsd(0) {
             format!("{excess} more is spent")
         } else {
-            format!("{left} is left, and the next call is likely to cost {}", cap_reached.estimate)
+            format!("{left} is left, and the next call {} {}", self.estimate_verb(), cap_reached.estimate)
         };
         let message = format!("{cap_name} of {cap} is reached: {detail}");
         Some(Failure::new(Class::Budget, message))
@@ -192,9 +215,24 @@ impl SharedBudget {
         let cap = cap.unwrap_or_default();
         let left = cap.saturating_sub(spent.total());
         let cap_name = self.cap_name();
-        let detail = format!("{left} is left, and the call is likely to cost {estimate}");
+        let verb = self.estimate_verb();
+        // Another day would not help.
+        let detail = if estimate > cap {
+            format!("the call alone {verb} {estimate}")
+        } else {
+            format!("{left} is left, and the call {verb} {estimate}")
+        };
         let message = format!("{cap_name} of {cap} does not admit the call: {detail}");
         Failure::new(Class::Budget, message)
+    }
+
+    /// Returns what an estimate says about the cost of a call.
+    fn estimate_verb(&self) -> &'static str {
+        match &self.scope {
+            BudgetScope::Run | BudgetScope::Day | BudgetScope::Provider(_) => "is likely to cost",
+            // It reserves the maximum.
+            BudgetScope::Scope(_) => "may cost",
+        }
     }
 
     fn cap_name(&self) -> String {
@@ -221,18 +259,38 @@ mod tests {
         Spend { cost: NanoUsd(cost), ..Spend::default() }
     }
 
+    fn today(of_today: u64) -> RecordedSpend {
+        RecordedSpend { of_today: cost(of_today), ..RecordedSpend::default() }
+    }
+
+    #[test]
+    fn what_a_store_recorded_before_midnight_does_not_count_for_a_day_that_has_begun_meanwhile() {
+        let budget = SharedBudget::for_day(BudgetScope::Day, NanoUsd(1_000));
+        let recorded = RecordedSpend { of_today: cost(900), of_next_day: cost(40) };
+        // The clock has stepped back over midnight after 40 were spent.
+        budget.sync_from_store(Day(7), recorded);
+        assert_eq!(budget.status().spent, cost(940));
+        budget.roll_over(Day(8));
+        assert_eq!(budget.status().spent, cost(0));
+        // The day was read before the store, and midnight has passed in between.
+        budget.sync_from_store(Day(7), recorded);
+        assert_eq!(budget.status().spent, cost(40));
+        budget.sync_from_store(Day(8), today(50));
+        assert_eq!(budget.status().spent, cost(50));
+    }
+
     #[test]
     fn the_spend_of_a_day_includes_what_a_store_has_recorded_and_counts_nothing_twice() {
         let budget = SharedBudget::for_day(BudgetScope::Day, NanoUsd(1_000));
         budget.roll_over(Day(7));
-        budget.sync_from_store(cost(100));
+        budget.sync_from_store(Day(7), today(100));
         for (spent, is_persisted) in [(50, true), (30, false)] {
             budget.reserve(NanoUsd(60)).unwrap();
             budget.settle(NanoUsd(60), &"a".into(), cost(spent), is_persisted);
         }
         assert_eq!(budget.status().spent, cost(180));
         // The store now has the 50 as well, and 20 of another process; it never gets the 30.
-        budget.sync_from_store(cost(170));
+        budget.sync_from_store(Day(7), today(170));
         assert_eq!(budget.status().spent, cost(200));
         budget.roll_over(Day(8));
         assert_eq!(budget.status().spent, cost(0));
@@ -258,6 +316,30 @@ mod tests {
     }
 
     #[test]
+    fn a_large_call_reaches_the_cap_of_a_run_but_not_that_of_a_day() {
+        for scope in
+            [BudgetScope::Day, BudgetScope::Provider("a".into()), BudgetScope::Scope("team-a".into())]
+        {
+            let budget = SharedBudget::for_day(scope.clone(), NanoUsd(1_000));
+            assert_eq!(budget.reserve(NanoUsd(1_001)), Err(ReserveError::Oversized), "{scope:?}");
+            assert_eq!((budget.cap_failure(), budget.reserve(NanoUsd(1_000))), (None, Ok(())), "{scope:?}");
+        }
+        let run = SharedBudget::for_run(Some(NanoUsd(1_000)), Spend::default(), false);
+        assert_eq!(run.reserve(NanoUsd(1_001)), Err(ReserveError::Exhausted));
+        assert!(run.cap_failure().is_some());
+        let of_day = SharedBudget::for_day(BudgetScope::Day, NanoUsd(1_000_000_000));
+        of_day.settle(NanoUsd(0), &"a".into(), cost(500_000_000), false);
+        for (estimate, detail) in [
+            (800_000_000, "$0.50 is left, and the call is likely to cost $0.80"),
+            (2_000_000_000, "the call alone is likely to cost $2.00"),
+        ] {
+            let message = format!("the day's cap (UTC) of $1.00 does not admit the call: {detail}");
+            let failure = of_day.oversized_failure(NanoUsd(estimate));
+            assert_eq!(failure, Failure::new(Class::Budget, message));
+        }
+    }
+
+    #[test]
     fn the_failure_of_a_reached_cap_names_the_scope_and_the_cost_of_the_next_call() {
         let budget = SharedBudget::for_run(Some(NanoUsd(1_000_000_000)), cost(990_000_000), true);
         assert_eq!(budget.cap_failure(), None);
@@ -268,7 +350,7 @@ mod tests {
         // Other calls of the scope may be cheaper.
         assert_eq!(of_scope.reserve(NanoUsd(2_000_000_000)), Err(ReserveError::Oversized));
         assert_eq!(of_scope.cap_failure(), None);
-        let message = "the day's cap (UTC) of scope team-a of $1.00 does not admit the call: $1.00 is left, and the call is likely to cost $2.00";
+        let message = "the day's cap (UTC) of scope team-a of $1.00 does not admit the call: the call alone may cost $2.00";
         let failure = of_scope.oversized_failure(NanoUsd(2_000_000_000));
         assert_eq!(failure, Failure::new(Class::Budget, message));
         of_scope.reserve(NanoUsd(900_000_000)).unwrap();

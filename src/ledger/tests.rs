@@ -138,8 +138,12 @@ impl Store for Gated {
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_on(day)
     }
-    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>> {
-        self.inner.scopes_spent_on(day)
+    fn scopes_spent_on<'a>(
+        &'a self,
+        day: Day,
+        only: Option<&'a ScopeName>,
+    ) -> StoreFuture<'a, BTreeMap<ScopeName, Spend>> {
+        self.inner.scopes_spent_on(day, only)
     }
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {
         self.inner.spent_by(run)

@@ -77,7 +77,9 @@ impl<'s, 'c, 'd> StepCompiler<'s, 'c, 'd> {
     }
 
     pub(super) fn prompt(&mut self, raw: &RawStep) -> TextTemplate {
-        let is_written = self.compiler.diagnostics.is_written(&["step", &self.step.to_string(), "prompt"]);
+        let index = self.step.to_string();
+        let is_key_written = |key: &str| self.compiler.diagnostics.is_written(&["step", &index, key]);
+        let is_written = is_key_written("prompt") || is_key_written("embed");
         let prompt = raw.prompt.as_deref().unwrap_or_default();
         if prompt.trim().is_empty() && (raw.prompt.is_some() || !is_written) {
             let name =

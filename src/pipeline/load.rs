@@ -200,7 +200,8 @@ impl Loader<'_> {
     }
 
     fn validator(&mut self, index: usize, step: &RawStep) -> AnswerValidator {
-        if step.embed.is_some() {
+        // Also with an invalid value, which is reported already: the step must not look like one without `embed`.
+        if self.diagnostics.is_written(&["step", &index.to_string(), "embed"]) {
             embed::refuse_other_keys(index, step, &mut self.diagnostics);
             return AnswerValidator::Embedding(EmbeddingOptions::new(step.dimensions));
         }

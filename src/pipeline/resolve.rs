@@ -50,6 +50,12 @@ impl<'k> SymbolTable<'k> {
         self.step_indices.get(name).copied()
     }
 
+    /// Returns whether a step has `embed`.
+    fn is_embedding(&self, name: &str) -> bool {
+        let validator = self.step_index(name).and_then(|index| self.validators.get(index));
+        matches!(validator, Some(AnswerValidator::Embedding(_)))
+    }
+
     /// Returns the names of the steps that are referenced.
     pub(super) fn referenced_steps<'r>(
         &'r self,
@@ -97,6 +103,14 @@ impl<'k> SymbolTable<'k> {
         for (path, range) in &references.paths {
             let keys: Vec<&str> = path.split('.').collect();
             let Some((first, rest)) = keys.split_first() else { continue };
+            if !rest.is_empty() && self.is_embedding(first) {
+                errors.push(ReferenceError {
+                    range: range.clone(),
+                    message: format!("`{path}` cannot exist: the answer of `{first}` is a list of numbers"),
+                    help: format!("its numbers are `{first}[0]`, `{first}[1]` and so on"),
+                });
+                continue;
+            }
             let Some((unknown, valid)) = self.schemas.get(first).and_then(|schema| schema.unknown_key(rest))
             else {
                 continue;
@@ -135,9 +149,12 @@ impl SymbolInfo for SymbolTable<'_> {
             return schema.kind(rest);
         }
         let step = self.step_index(first)?;
-        let is_text =
-            matches!(self.validators.get(step)?, AnswerValidator::Text | AnswerValidator::Choice(_));
-        (is_text && rest.is_empty()).then_some(Kind::Text)
+        let kind = match self.validators.get(step)? {
+            AnswerValidator::Text | AnswerValidator::Choice(_) => Kind::Text,
+            AnswerValidator::Embedding(_) => Kind::List,
+            AnswerValidator::Json(schema) => return schema.kind(rest),
+        };
+        rest.is_empty().then_some(kind)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::types::{
 use super::admission::queue::QueueKey;
 use super::answer_stream::AnswerWriter;
 use super::keys::key::KeyId;
+use super::unreported_usage::UnreportedUsage;
 
 /// One call, which the provider sends when its limits admit it.
 #[derive(Debug, Clone)]
@@ -181,8 +182,8 @@ pub struct Dispatched {
     pub number: u64,
     /// The key that was used.
     pub key: KeyLabel,
-    /// Its expected cost.
-    pub expected_cost: NanoUsd,
+    /// What it has used, as long as its provider has not reported it.
+    pub usage: Arc<UnreportedUsage>,
 }
 
 /// The result of a call that was sent.

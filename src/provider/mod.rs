@@ -32,6 +32,7 @@ mod model;
 mod settings;
 mod state;
 mod target;
+mod unreported_usage;
 
 pub use admission::estimate::prompt_tokens;
 pub use admission::queued_call::{CallReceiver, CallReply, CallResponder};
@@ -57,3 +58,4 @@ pub use limits::Limits;
 pub use model::Model;
 pub use settings::{OutputReservation, Settings, Timeouts};
 pub use state::{Account, HealthSink, Provider, State};
+pub use unreported_usage::UnreportedUsage;

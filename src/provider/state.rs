@@ -19,8 +19,8 @@ use crate::chaos;
 use crate::guard::{BreakerState, ReductionCause, SharedBudget};
 use crate::supervisor::Slot;
 use crate::types::{
-    AttemptCounts, Class, EmbeddingLimits, Failure, KeyLabel, ModelName, Parameter, ProviderName, StepName,
-    TargetName,
+    AttemptCounts, Class, EmbeddingLimits, Failure, KeyLabel, ModelName, Parameter, ProviderName, ScopeName,
+    StepName, TargetName,
 };
 use crate::wire::{RateLimitHeaders, UnsupportedParameters};
 
@@ -405,15 +405,16 @@ impl State {
         self.lock().limits.expected_at(0, need, now)
     }
 
-    /// Restores the output tokens of a step's answers by a model from an earlier session.
+    /// Restores the output tokens of the answers by a model, to a step of a run of this scope, from an earlier session.
     pub fn restore_token_stats(
         &self,
         model: &ModelName,
+        scope: &ScopeName,
         step: &StepName,
         outputs: impl IntoIterator<Item = u64>,
     ) {
         if let Some(target) = self.lock().targets.get_mut(model) {
-            target.token_stats.restore(step, outputs);
+            target.token_stats.restore(scope, step, outputs);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::wire::{StreamSupport, UnsupportedParameters};
 use super::admission::grant::Grant;
 use super::admission::output_accounting::OutputAccounting;
 use super::admission::reservation::{Reservation, Reservations};
-use super::admission::token_stats::{ASSUMED_OUTPUT, TokenStats};
+use super::admission::token_stats::{ASSUMED_OUTPUT, StatsKey, TokenStats};
 use super::call::Rejection;
 use super::health::first_attempts::FirstAttempts;
 use super::health::metrics::TargetMetrics;
@@ -192,7 +192,7 @@ impl Target {
 
     /// Returns when its queued calls should be considered again, if known.
     pub(super) fn next_check_at(&self) -> Option<Instant> {
-        self.blocked_until.max(self.failure_hold_until)
+        self.blocked_until.max(self.failure_hold_until.filter(|_| self.breaker.could_trip()))
     }
 
     /// Records a failure that counts against the target. While the calls in flight can tell whether the target
@@ -202,7 +202,9 @@ impl Target {
         if self.latest_accepted_sent_at.is_some_and(|latest| latest > sent_at) {
             return;
         }
-        self.failure_hold_until = self.breaker.could_trip().then_some(now + FAILURE_HOLD);
+        // Whether the calls in flight are enough is decided when the next one could be sent: one that is sent after
+        // several have failed may be the last that is needed.
+        self.failure_hold_until = Some(now + FAILURE_HOLD);
     }
 
     /// Returns whether its calls are limited by a known or estimated rate, its own or the account's.
@@ -455,7 +457,8 @@ impl Target {
     pub(super) fn mean_token_cost(&self) -> Option<TokenCost> {
         let nonrefundable = self.mean_nonrefundable_output.0.map(|output| output as u64);
         let assumed = if self.sends_embeddings { 0 } else { ASSUMED_OUTPUT };
-        let output = nonrefundable.or_else(|| self.token_stats.mean_output(None)).unwrap_or(assumed);
+        let mean_output = || self.token_stats.mean_output(StatsKey::ALL);
+        let output = nonrefundable.or_else(mean_output).unwrap_or(assumed);
         self.mean_input.0.map(|input| TokenCost { input: input as u64, output })
     }
 

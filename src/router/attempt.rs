@@ -75,7 +75,7 @@ pub(super) fn record_stopped(
 /// Returns the entry of a call that was sent and whose end is unknown.
 fn record_aborted(target: &TargetName, hedge: bool, call: AbortedCall, outcome: Outcome) -> Attempt {
     let base = new_attempt(target, Some(call.key), call.waited, outcome);
-    Attempt { duration: call.took, uncertain_cost: call.expected_cost, hedged: hedge, ..base }
+    Attempt { duration: call.took, uncertain_cost: call.uncertain_cost, hedged: hedge, ..base }
 }
 
 /// Returns the entry of a call that was lost in a panic before it was sent.

@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::provider::{AnswerStream, CallReceiver};
 use crate::supervisor::{Responder as ReplyTo, Slot};
-use crate::types::{Class, Failure, RequestError, Response};
+use crate::types::{Class, Failure, RequestError, Response, ScopeNameError};
 
 use super::actor::{Router, StartRequest};
 use super::execution::{Execution, FirstCallEnd};
@@ -88,7 +88,7 @@ pub(super) fn send_timed(
     router: &Slot<Router>,
     request: Request,
 ) -> impl Future<Output = TimedResult> + use<> {
-    let refused = request.prompt.check().err();
+    let refused = check(&request).err();
     let is_limited = request.limited_scope().is_some();
     let pending = if refused.is_none() && !is_limited { try_send(router, &request) } else { None };
     let router = router.clone();
@@ -102,6 +102,13 @@ pub(super) fn send_timed(
         }
         complete_request(&router, &request, pending).await
     }
+}
+
+/// Checks what no provider could accept, and the name of the scope.
+fn check(request: &Request) -> Result<(), Failure> {
+    let wrong_name = |error: ScopeNameError| Failure::new(Class::ApiError, error.to_string());
+    request.context.scope.check().map_err(wrong_name)?;
+    request.prompt.check()
 }
 
 /// Sends a request of a limited scope when the scope admits it.
@@ -167,8 +174,12 @@ pub async fn admit_request(
         admitted = scope.admit(admission) => admitted,
         () = router.retired() => Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE)),
     };
-    let permit = admitted.map_err(|failure| Box::new(RequestError::from(failure)))?;
+    let mut permit = admitted.map_err(|failure| Box::new(RequestError::from(failure)))?;
     request.is_admitted = true;
+    // Embeddings have no output that could exceed the reserved tokens.
+    if permit.has_tokens() && request.prompt.embedding.is_none() {
+        permit.observe(request.live_log.get_or_insert_default().clone());
+    }
     Ok(Some(permit))
 }
 

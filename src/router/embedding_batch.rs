@@ -2,7 +2,8 @@
 //!
 //! Requests that go to the same targets with the same options, for the same caller, wait for each other: until their
 //! inputs reach the limit of the targets, or for [`MAX_JOIN_WAIT`] from the first. A joined request that fails
-//! where one input may be the reason is divided, down to single requests, so that one bad input fails alone.
+//! where one input may be the reason is divided, down to single requests, so that one bad input fails alone. One that
+//! costs more than what is left of a budget is divided into groups that fit.
 //!
 //! ```text
 //! callers        JoinQueue                       joined request
@@ -16,6 +17,7 @@
 //! A joined request has the latest deadline of its members; a member with a much earlier one ends on its own. A member
 //! whose caller is gone is not sent, and a joined request without callers is cancelled.
 
+mod budget_division;
 mod division;
 mod join_queue;
 mod learned_limit;
@@ -35,8 +37,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::provider;
 use crate::supervisor::Slot;
 use crate::types::{
-    Attribution, Class, EmbeddingLimits, EmbeddingOptions, Failure, Priority, RequestError, RouteName, RunId,
-    ScopeName, StepName,
+    Attribution, Class, EmbeddingLimits, EmbeddingOptions, Failure, Outcome, Priority, RequestError,
+    RouteName, RunId, ScopeName, StepName,
 };
 
 use super::actor::Router;
@@ -45,6 +47,7 @@ use super::execution::RequestResult;
 use super::provider_time::TimedResult;
 use super::request::Request;
 use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
+use budget_division::BudgetDivision;
 use division::{Division, DivisionKind, GroupEnd, division_of, failed_end};
 use join_queue::{Added, JoinQueue, JoinSize};
 use learned_limit::LearnedLimit;
@@ -269,21 +272,43 @@ impl EmbeddingBatcher {
         }
     }
 
-    /// Sends these members as one request, unless their callers are gone, and divides it if it fails because of one of
-    /// them.
+    /// Sends these members as one request, and in groups that fit if it costs more than what is left of a budget.
     async fn send_members(self: Arc<Self>, router: Slot<Router>, members: Vec<Member>) {
-        let sent = self.send_group(&router, members, false).await;
-        let Sent::Failed(members, error, provider_time) = sent else { return };
-        let latest = members.iter().map(|member| member.request.deadline).max();
-        let has_time = latest.is_some_and(|latest| latest > Instant::now() + MIN_REMAINING_TIME);
-        let is_joined = members.len() > 1;
-        match division_of(&error).filter(|_| is_joined && has_time) {
+        let sent = self.send_whole(&router, members).await;
+        let Some((members, error, provider_time)) = sent else { return };
+        if !may_be_divided(&members) {
+            return answer_all(members, TimedResult { result: Err(error), provider_time });
+        }
+        add_calls(&members, &error);
+        let mut division = BudgetDivision::new(members, Member::tokens);
+        // One after another: calls in flight would hold the rest of the budget.
+        while let Some(group) = division.next_group() {
+            let Some((group, error, _)) = self.send_whole(&router, group).await else { continue };
+            add_calls(&group, &error);
+            fail_all(division.record_rejected(group), &error);
+        }
+    }
+
+    /// Sends these members as one request, unless their callers are gone, and divides it if it fails because of one of
+    /// them. Returns them if a budget does not admit the request, with the time in which it waited for providers.
+    async fn send_whole(
+        &self,
+        router: &Slot<Router>,
+        members: Vec<Member>,
+    ) -> Option<(Vec<Member>, Box<RequestError>, Option<Duration>)> {
+        let sent = self.send_group(router, members, false).await;
+        let Sent::Failed(members, error, provider_time) = sent else { return None };
+        if error.class() == Class::Budget {
+            return Some((members, error, provider_time));
+        }
+        match division_of(&error).filter(|_| may_be_divided(&members)) {
             Some(kind) => {
                 add_attempts(&members, &error);
-                self.divide(&router, members, &error, kind).await;
+                self.divide(router, members, &error, kind).await;
             }
             None => answer_all(members, TimedResult { result: Err(error), provider_time }),
         }
+        None
     }
 
     /// Sends the members of a joined request that failed with `whole` again, as a [`Division`] decides.
@@ -386,6 +411,22 @@ impl EmbeddingBatcher {
             }
             Err(error) => Sent::Failed(members, error, provider_time),
         }
+    }
+}
+
+/// Returns whether these members were joined, and have the time to be sent again.
+fn may_be_divided(members: &[Member]) -> bool {
+    let latest = members.iter().map(|member| member.request.deadline).max();
+    let has_time = latest.is_some_and(|latest| latest > Instant::now() + MIN_REMAINING_TIME);
+    members.len() > 1 && has_time
+}
+
+/// Adds the attempts of a request that a budget does not admit to its members. The rejections of a joined request say
+/// nothing about its members, so that they are left out if no call was made.
+fn add_calls(members: &[Member], error: &RequestError) {
+    let is_call = |outcome: &Outcome| !matches!(outcome, Outcome::Refused(_));
+    if members.len() == 1 || error.attempts.0.iter().any(|attempt| is_call(&attempt.outcome)) {
+        add_attempts(members, error);
     }
 }
 

@@ -3,7 +3,8 @@
 //! A handle survives restarts of the router. All clones together have a bounded number of pending requests. At the
 //! bound, [`RouterHandle::send`] waits. [`RouterHandle::try_send`] and the [`Recipient`] for actors reject requests: a
 //! mailbox would take any number of them. Requests that wait for the limits of their scope are not pending yet: the
-//! queue of the scope bounds them, so that one scope does not use up the bound of all.
+//! queue of the scope bounds them. Scopes share the bound, so that one does not use it up
+//! (`src/router/pending_requests.rs`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use actix::prelude::*;
 use futures_util::future::Either;
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,6 +25,7 @@ use super::client::{WaitBound, admit_request, settle};
 use super::completion_interval::CompletionInterval;
 use super::embedding::{EmbeddingRequest, Embeddings};
 use super::embedding_batch::EmbeddingBatcher;
+use super::pending_requests::{PendingPermit, PendingRequests};
 use super::provider_time::TimedResult;
 use super::request::{Request, StreamMode};
 use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
@@ -32,7 +33,7 @@ use super::response_stream::ResponseStream;
 use super::scope::Scopes;
 use super::stop_signal::wait_for_stop;
 
-/// Maximum number of pending requests of all clones of a handle together.
+/// Maximum number of pending requests of all clones of a handle together. If several scopes want more, a tenth is added.
 const MAX_PENDING_REQUESTS: usize = 4096;
 
 /// Sends requests to the router, from any task or actor.
@@ -41,7 +42,8 @@ const MAX_PENDING_REQUESTS: usize = 4096;
 /// Pointsman running: once it has stopped, every request fails with
 /// [`Class::Cancelled`].
 ///
-/// At most 4,096 requests of one Pointsman are pending at once, not counting those of runs.
+/// About 4,096 requests of one Pointsman are pending at once, not counting those of runs. [Scopes](Request::with_scope)
+/// share them: however many requests one scope sends, another finds a place.
 ///
 /// A response contains the text as the model returned it. Only pipelines check that the text has the
 /// [required format](crate::types::ResponseFormat) and ask again.
@@ -79,7 +81,7 @@ struct Sender {
     draining: Arc<AtomicBool>,
     runtime: Runtime,
     arbiter: ArbiterHandle,
-    pending: Arc<Semaphore>,
+    pending: Arc<PendingRequests>,
     embeddings: Arc<EmbeddingBatcher>,
     scopes: Arc<Scopes>,
     completions: CompletionInterval,
@@ -106,7 +108,7 @@ impl RouterHandle {
         runtime: Runtime,
         arbiter: ArbiterHandle,
     ) -> Self {
-        let pending = Arc::new(Semaphore::new(MAX_PENDING_REQUESTS));
+        let pending = PendingRequests::new(MAX_PENDING_REQUESTS);
         let embeddings = EmbeddingBatcher::new([]);
         let scopes = Arc::default();
         let completions = CompletionInterval::new(Instant::now());
@@ -279,7 +281,7 @@ impl RouterHandle {
 
 impl fmt::Debug for RouterHandle {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pending = MAX_PENDING_REQUESTS - self.sender.pending.available_permits();
+        let pending = self.sender.pending.len();
         out.debug_struct("RouterHandle")
             .field("router", &self.sender.router)
             .field("pending", &pending)
@@ -309,7 +311,7 @@ impl Sender {
     fn send_now(
         self: &Arc<Self>,
         request: Request,
-        permit: OwnedSemaphorePermit,
+        permit: PendingPermit,
     ) -> impl Future<Output = TimedResult> + use<> {
         let response = self.embeddings.send_timed(&self.router, request);
         let sender = self.clone();
@@ -329,10 +331,10 @@ impl Sender {
 
     /// Returns a permit for a request that can be sent at once; `None` if too many are pending, or its scope must admit
     /// it first.
-    fn try_acquire(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
+    fn try_acquire(&self, request: &Request) -> Option<PendingPermit> {
         match request.limited_scope() {
             Some(_) => None,
-            None => self.pending.clone().try_acquire_owned().ok(),
+            None => self.pending.try_acquire(&request.context.scope),
         }
     }
 
@@ -358,9 +360,9 @@ impl Sender {
     /// Sends a request as soon as fewer requests are pending.
     async fn send_when_not_full(self: Arc<Self>, request: Request, when_full: WhenFull) -> TimedResult {
         let waits_since = Instant::now();
-        let acquired = match self.pending.clone().try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => match when_full {
+        let acquired = match self.pending.try_acquire(&request.context.scope) {
+            Some(permit) => Ok(permit),
+            None => match when_full {
                 WhenFull::Wait => self.acquire(&request).await,
                 WhenFull::Fail => Err(self.overloaded()),
             },
@@ -375,28 +377,26 @@ impl Sender {
     }
 
     /// Waits until fewer requests are pending.
-    async fn acquire(&self, request: &Request) -> Result<OwnedSemaphorePermit, Failure> {
+    async fn acquire(&self, request: &Request) -> Result<PendingPermit, Failure> {
         let permit = tokio::select! {
-            permit = timeout_at(request.deadline, self.pending.clone().acquire_owned()) => permit,
+            permit = timeout_at(request.deadline, self.pending.acquire(&request.context.scope)) => permit,
             () = wait_for_stop(request.stop.clone()) => return Err(stopped()),
         };
-        match permit {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed.
-            Ok(Err(_)) => Err(stopped()),
-            Err(_) => {
-                let message =
-                    format!("the deadline passed while {MAX_PENDING_REQUESTS} other requests were pending");
-                Err(Failure::new(Class::Deadline, message))
-            }
-        }
+        permit.map_err(|_| {
+            let pending = self.pending.len();
+            Failure::new(
+                Class::Deadline,
+                format!("the deadline passed while {pending} other requests were pending"),
+            )
+        })
     }
 
     /// Returns the failure of a request that is not accepted because too many are pending.
     fn overloaded(&self) -> Failure {
         let wait = self.completions.expected_wait();
         let message = format!(
-            "{MAX_PENDING_REQUESTS} requests are pending, and no more are accepted: expected wait {} ms",
+            "{} requests are pending, and no more are accepted: expected wait {} ms",
+            self.pending.len(),
             wait.as_millis()
         );
         Failure { retry_after: Some(wait), ..Failure::new(Class::Overloaded, message) }

@@ -1,5 +1,5 @@
-//! The attempts of a request while it is executed, for a caller that ends before the request does: a member of a joined
-//! request for embeddings.
+//! The attempts of a request while it is executed, for a caller that may end before the request does: a member of a
+//! joined request for embeddings, or the permit of a scope.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -90,6 +90,13 @@ impl LiveLog {
             attempts: state.attempts.clone(),
             failed_attempts: state.failed_attempts.clone(),
         }
+    }
+
+    /// Estimates the tokens of the calls of which a part of the answer has been received.
+    pub(super) fn received_tokens(&self) -> u64 {
+        let state = self.lock();
+        let dispatched = state.calls.iter().filter_map(|call| call.signal.dispatched());
+        dispatched.map(|dispatched| dispatched.usage.received_tokens()).fold(0, u64::saturating_add)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

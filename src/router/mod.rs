@@ -18,6 +18,7 @@ mod live_log;
 mod other_requests;
 mod outage;
 mod pending_call;
+mod pending_requests;
 mod policy;
 mod provider_time;
 mod request;

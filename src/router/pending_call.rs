@@ -71,8 +71,8 @@ pub(super) struct AbortedCall {
     pub(super) waited: Duration,
     /// Time from dispatch until it was aborted.
     pub(super) took: Duration,
-    /// Its expected cost, which may have been charged.
-    pub(super) expected_cost: NanoUsd,
+    /// The cost that may have been charged, as it is booked.
+    pub(super) uncertain_cost: NanoUsd,
 }
 
 impl PendingCall {
@@ -134,7 +134,7 @@ impl PendingCall {
             key: dispatched.key.clone(),
             waited,
             took: dispatched.at.elapsed(),
-            expected_cost: dispatched.expected_cost,
+            uncertain_cost: dispatched.usage.fix_cost(),
         })
     }
 
@@ -180,7 +180,13 @@ pub(super) fn call_end(received: Result<CallReply, RecvError>) -> CallEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::UnreportedUsage;
     use crate::types::Charged;
+
+    fn dispatched(expected_cost: u64) -> Dispatched {
+        let usage = Arc::new(UnreportedUsage::with_expected_cost(NanoUsd(expected_cost)));
+        Dispatched { at: Instant::now(), number: 1, key: "k".into(), usage }
+    }
 
     #[tokio::test]
     async fn a_call_that_is_lost_before_it_is_sent_is_not_charged() {
@@ -200,13 +206,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_withdrawn_call_is_not_sent_and_a_sent_call_is_not_withdrawn() {
-        let dispatched =
-            || Dispatched { at: Instant::now(), number: 1, key: "k".into(), expected_cost: NanoUsd(7) };
         let withdrawn = DispatchSignal::new();
         let sent = DispatchSignal::new();
-        assert!(withdrawn.withdraw() && !withdrawn.try_dispatch(dispatched()));
+        assert!(withdrawn.withdraw() && !withdrawn.try_dispatch(dispatched(7)));
         assert!(withdrawn.dispatched().is_none());
-        assert!(sent.try_dispatch(dispatched()) && !sent.withdraw() && sent.dispatched().is_some());
+        assert!(sent.try_dispatch(dispatched(7)) && !sent.withdraw() && sent.dispatched().is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -217,11 +221,9 @@ mod tests {
         let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now(), stream_number: None };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut call = PendingCall::take_over(meta, deadline, Some(signal.clone()), receiver);
-        let dispatched =
-            Dispatched { at: Instant::now(), number: 1, key: "k".into(), expected_cost: NanoUsd(7) };
-        assert!(signal.try_dispatch(dispatched));
+        assert!(signal.try_dispatch(dispatched(7)));
         let CallEnd::TimedOut(aborted) = call.wait_end().await else { panic!("the call did not time out") };
-        assert_eq!((aborted.key.as_str(), aborted.expected_cost), ("k", NanoUsd(7)));
+        assert_eq!((aborted.key.as_str(), aborted.uncertain_cost), ("k", NanoUsd(7)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,12 +233,7 @@ mod tests {
         let meta = CallMeta { target: 0, hedge: false, submitted_at: Instant::now(), stream_number: None };
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut call = PendingCall::take_over(meta, deadline, Some(signal.clone()), receiver);
-        assert!(signal.try_dispatch(Dispatched {
-            at: Instant::now(),
-            number: 1,
-            key: "k".into(),
-            expected_cost: NanoUsd(7)
-        }));
+        assert!(signal.try_dispatch(dispatched(7)));
         let (end, ()) = tokio::join!(call.wait_end(), async {
             let pause = signal.pause();
             tokio::time::sleep(Duration::from_secs(60)).await;

@@ -84,7 +84,7 @@ pub struct Request {
     pub scope_limits: Option<Arc<Scope>>,
     /// Whether its scope has admitted it.
     pub(super) is_admitted: bool,
-    /// Gets its attempts while it is executed; `None` if its callers wait for its end.
+    /// Gets its attempts while it is executed; `None` if only their end counts.
     pub(super) live_log: Option<Arc<LiveLog>>,
 }
 

@@ -33,6 +33,7 @@ use crate::types::{
     ScopeName, Usage,
 };
 
+use super::live_log::LiveLog;
 use super::scope_queue::{QueueBound, QueueKey, QueuePlace, ScopeQueue, Ticket, WaitingRequest};
 use super::stop_signal::{StopSignal, wait_for_stop};
 
@@ -270,7 +271,8 @@ impl Scope {
     }
 
     fn permit(self: &Arc<Self>, tokens: u64, now: Instant) -> ScopePermit {
-        ScopePermit { scope: self.clone(), reserved: tokens, admitted_at: now, used: Some(tokens) }
+        let used = Some(tokens);
+        ScopePermit { scope: self.clone(), reserved: tokens, admitted_at: now, used, live_log: None }
     }
 
     /// A panic while the lock was held leaves only numbers, which stay usable.
@@ -388,7 +390,7 @@ async fn sleep_until_some(instant: Option<Instant>) {
 /// The permission to send one request. When it is dropped, the request has ended, and the next one is woken.
 ///
 /// If it is dropped without [`settle`](Self::settle), the use of the request is unknown: an attempt may have been sent.
-/// Its tokens then count as used.
+/// Its tokens then count as used, or those that were received if they are more.
 #[derive(Debug)]
 pub struct ScopePermit {
     scope: Arc<Scope>,
@@ -396,13 +398,28 @@ pub struct ScopePermit {
     admitted_at: Instant,
     /// The tokens that were used; `None` if no attempt was sent.
     used: Option<u64>,
+    /// The attempts of the request, as long as their use is unknown.
+    live_log: Option<Arc<LiveLog>>,
 }
 
 impl ScopePermit {
+    /// Returns whether tokens are reserved for the request.
+    pub(super) fn has_tokens(&self) -> bool {
+        self.reserved > 0
+    }
+
+    /// Counts what the attempts in this log receive if their usage stays unknown.
+    pub(super) fn observe(&mut self, live_log: Arc<LiveLog>) {
+        self.live_log = Some(live_log);
+    }
+
     /// Replaces the reserved tokens by those that the request used. An attempt that may have been charged and whose
-    /// usage is unknown counts with the reserved tokens.
+    /// usage is unknown counts with the reserved tokens, or with what was received if that is more.
     pub fn settle(mut self, result: &Result<Response, Box<RequestError>>) {
-        self.used = match result {
+        // Known usage is exact.
+        let live_log = self.live_log.take().filter(|_| has_unknown_usage(result));
+        let received = live_log.map_or(0, |live_log| live_log.received_tokens());
+        let used = match result {
             Ok(response) => {
                 let completion = &response.completion;
                 let answer = completion.usage.as_ref();
@@ -423,6 +440,21 @@ impl ScopePermit {
                 Some(tokens_of_attempts(&error.attempts.0, self.reserved, self.reserved).unwrap_or(unknown))
             }
         };
+        self.used = used.map(|used| used.max(received));
+    }
+}
+
+/// Returns whether a request may have been charged for tokens that no usage reports.
+fn has_unknown_usage(result: &Result<Response, Box<RequestError>>) -> bool {
+    let is_unknown = |attempt: &Attempt| {
+        let is_charged = attempt.outcome == Outcome::Answered || attempt.is_possibly_charged();
+        is_charged && attempt.usage.is_none()
+    };
+    match result {
+        Ok(response) => response.attempts.0.iter().any(is_unknown),
+        // A call that was in flight when Pointsman stopped is not in the log.
+        Err(error) if error.failure.charged == Charged::Maybe && error.failure.usage.is_none() => true,
+        Err(error) => error.attempts.0.iter().any(is_unknown),
     }
 }
 
@@ -443,6 +475,9 @@ fn total_tokens(usage: &Usage) -> u64 {
 
 impl Drop for ScopePermit {
     fn drop(&mut self) {
+        if let (Some(used), Some(live_log)) = (self.used, self.live_log.take()) {
+            self.used = Some(used.max(live_log.received_tokens()));
+        }
         let now = Instant::now();
         let mut state = self.scope.lock();
         let State { limiter, queue } = &mut *state;

@@ -36,7 +36,7 @@ pub struct Cap {
     /// What all sessions of the run, or all runs or requests today, have spent. Includes the uncertain cost.
     pub spent_usd: f64,
     /// The uncertain part: attempts that may have been charged and whose usage is unknown count with what was
-    /// reserved for them.
+    /// expected, or with what was received if that is more.
     #[serde(alias = "perhaps_usd")]
     pub uncertain_usd: f64,
     /// What is reserved for attempts in flight.

@@ -171,12 +171,15 @@ impl Gate {
         let mut changed = false;
         let can_start_items = self.can_start_items.load(Relaxed);
         for (route, requests) in self.routes.iter().zip(routes.iter_mut()) {
-            let RouteRequests { hold, open, .. } = requests;
+            let RouteRequests { hold, open, probe_waits, .. } = requests;
             if !hold.has_open_requests() && hold.hold().is_none() {
                 continue;
             }
             let retry_at = hold.hold().map(|hold| hold.retry_at);
             changed |= hold.update(route.outage(now), route.answered(), can_start_items, now);
+            // Only its scope made a probe wait: as if that time had not passed.
+            let waited = hold.hold().map(|hold| probe_waits.in_hold(hold.since, now)).unwrap_or_default();
+            let now = now.checked_sub(waited).unwrap_or(now);
             if hold.may_fail_suspected(can_start_items, max_hold, now) {
                 // Attempts that were sent next to its attempts may have ended since it failed.
                 for (request, evidence) in open.values_mut().filter(|(request, _)| !request.is_suspected()) {

@@ -53,7 +53,8 @@ pub struct Report {
     /// Estimated cost of the superseded attempts, which is not in `cost_usd`: the average cost of the answered
     /// attempts of their targets. `None` if that is unknown.
     pub superseded_cost_usd: Option<f64>,
-    /// Uncertain cost: what was reserved for attempts that failed or were broken off without a usage report.
+    /// Uncertain cost: what was expected, or received if that is more, of attempts that failed or were broken off without a
+    /// usage report.
     /// Not in `cost_usd`.
     pub uncertain_cost_usd: f64,
     /// The caps of the run, its own first, and what is spent of each.

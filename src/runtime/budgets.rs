@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::clock;
 use crate::config::{BudgetSettings, ResolvedConfig};
 use crate::diagnostics::{Diagnostic, Diagnostics};
-use crate::guard::{BudgetScope, SharedBudget};
+use crate::guard::{BudgetScope, RecordedSpend, SharedBudget};
 use crate::provider::Model;
 use crate::run::RunBudgets;
 use crate::store::{self, RunNumber, Store};
@@ -187,34 +187,33 @@ impl DayBudgets {
             .collect()
     }
 
-    /// Reads from a store what was spent today, for all runs.
-    pub(super) async fn sync_from_store(&self, store: &dyn Store) -> Result<(), store::Error> {
+    /// Reads from a store what was spent today, for all runs and for these scopes.
+    pub(super) async fn sync_from_store(
+        &self,
+        store: &dyn Store,
+        of_scopes: impl IntoIterator<Item = &ScopeName>,
+    ) -> Result<(), store::Error> {
         let today = Day::at(clock::milliseconds());
-        // Calls that were recorded before the clock stepped back over midnight count as well.
-        let tomorrow = Day(today.0.saturating_add(1));
+        let next_day = Day(today.0.saturating_add(1));
         if self.day.is_some() || !self.providers.is_empty() {
-            let mut recorded: BTreeMap<ProviderName, Spend> = store.spent_on(today).await?;
-            for (provider, ahead) in store.spent_on(tomorrow).await? {
-                *recorded.entry(provider).or_default() += ahead;
-            }
+            let of_today = store.spent_on(today).await?;
+            let of_next_day = store.spent_on(next_day).await?;
             if let Some(day) = &self.day {
-                day.roll_over(today);
-                day.sync_from_store(recorded.values().copied().sum());
+                let recorded = RecordedSpend {
+                    of_today: of_today.values().copied().sum(),
+                    of_next_day: of_next_day.values().copied().sum(),
+                };
+                day.sync_from_store(today, recorded);
             }
             for (provider, budget) in &self.providers {
-                budget.roll_over(today);
-                budget.sync_from_store(recorded.get(provider).copied().unwrap_or_default());
+                budget.sync_from_store(today, recorded_for(provider, &of_today, &of_next_day));
             }
         }
-        if !self.scopes.is_empty() {
-            let mut recorded: BTreeMap<ScopeName, Spend> = store.scopes_spent_on(today).await?;
-            for (scope, ahead) in store.scopes_spent_on(tomorrow).await? {
-                *recorded.entry(scope).or_default() += ahead;
-            }
-            for (scope, budget) in &self.scopes {
-                budget.roll_over(today);
-                budget.sync_from_store(recorded.get(scope).copied().unwrap_or_default());
-            }
+        let budgets = of_scopes.into_iter().filter_map(|scope| self.scopes.get_key_value(scope));
+        for (scope, budget) in budgets {
+            let of_today = store.scopes_spent_on(today, Some(scope)).await?;
+            let of_next_day = store.scopes_spent_on(next_day, Some(scope)).await?;
+            budget.sync_from_store(today, recorded_for(scope, &of_today, &of_next_day));
         }
         Ok(())
     }
@@ -251,6 +250,16 @@ impl DayBudgets {
         };
         diagnostics.into_result(simulated.first().map(|_| note(&simulated)).into_iter().collect())
     }
+}
+
+/// Returns what was recorded for one provider or one scope.
+fn recorded_for<K: Ord>(
+    name: &K,
+    of_today: &BTreeMap<K, Spend>,
+    of_next_day: &BTreeMap<K, Spend>,
+) -> RecordedSpend {
+    let of = |day: &BTreeMap<K, Spend>| day.get(name).copied().unwrap_or_default();
+    RecordedSpend { of_today: of(of_today), of_next_day: of(of_next_day) }
 }
 
 fn unpriced(target: &TargetName) -> Diagnostic {

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::pipeline::Pipeline;
 use crate::provider::Env;
+use crate::router::Target;
 use crate::types::RouteName;
 
 use super::budgets::DayBudgets;
@@ -46,11 +47,20 @@ pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec
     if let Err(more) = usable.check(used_routes.iter().copied()) {
         diagnostics.extend(more);
     }
+    if let Err(more) = usable.check_embeddings(loaded.iter().flat_map(Pipeline::steps)) {
+        diagnostics.extend(more);
+    }
     let mut notes = usable.notes.clone();
-    let routes = used_routes.iter().filter_map(|route| usable.route(route).ok());
-    let targets = routes.flat_map(|route| route.targets.iter().map(|target| target.name.clone()));
+    let targets: Vec<&Target> = if pipelines.is_empty() {
+        let routes = used_routes.iter().filter_map(|route| usable.route(route).ok());
+        routes.flat_map(|route| &route.targets).collect()
+    } else {
+        let steps = loaded.iter().flat_map(Pipeline::steps);
+        steps.flat_map(|step| usable.targets_of(step)).collect()
+    };
+    let names = targets.into_iter().map(|target| target.name.clone());
     let is_capped = config.budget.run.is_some();
-    match DayBudgets::new(&config.budget).check_prices(&usable, targets, is_capped) {
+    match DayBudgets::new(&config.budget).check_prices(&usable, names, is_capped) {
         Ok(more) => notes.extend(more),
         Err(more) => diagnostics.extend(more),
     }

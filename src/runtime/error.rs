@@ -7,7 +7,7 @@ use crate::provider;
 use crate::source;
 use crate::store::{self, RunNumber};
 use crate::supervisor;
-use crate::types::{Advice, ProviderName, Remedy};
+use crate::types::{Advice, ProviderName, Remedy, ScopeNameError};
 
 /// An error of [`Pointsman`](super::Pointsman).
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,9 @@ pub enum Error {
     /// A simulated provider is configured, and this build has no simulator.
     #[error("{0} is simulated, and this build has no simulator; build with the feature `server`")]
     NoSimulator(ProviderName),
+    /// The scope of a run has a name that no scope may have.
+    #[error(transparent)]
+    ScopeName(#[from] ScopeNameError),
     /// The system clock is out of range.
     #[error(transparent)]
     Clock(#[from] ClockError),
@@ -151,6 +154,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::OtherPipeline
             | Self::NoSimulator(_)
+            | Self::ScopeName(_)
             | Self::Clock(_)
             | Self::Stopped => None,
         }

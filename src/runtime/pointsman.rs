@@ -19,6 +19,7 @@ use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
 use crate::provider::{self, Snapshot, process_env};
 use crate::router::{EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle, Scopes};
+use crate::store::Store;
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
     Supervisor, Watchdog,
@@ -239,9 +240,10 @@ impl Pointsman {
         self.inner.config.routes.keys().cloned().collect()
     }
 
-    /// Returns `pipeline` if each of its routes has a usable target.
+    /// Returns `pipeline` if each of its steps has a usable target.
     fn with_checked_routes(&self, pipeline: Pipeline) -> Result<Pipeline, Diagnostics> {
         self.inner.usable.check(pipeline.routes())?;
+        self.inner.usable.check_embeddings(pipeline.steps())?;
         Ok(pipeline)
     }
 
@@ -279,6 +281,16 @@ impl Pointsman {
     pub fn providers(&self) -> Vec<Snapshot> {
         let now = Instant::now();
         self.inner.providers.values().map(|provider| provider.snapshot(now)).collect()
+    }
+
+    /// Counts in the daily budgets what a store has recorded as spent today. A stored run does this when it begins; a
+    /// program that also sends requests of its own does it once after the start.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn sync_budgets(&self, store: &dyn Store) -> Result<(), Error> {
+        let budgets = &self.inner.budgets;
+        Ok(budgets.sync_from_store(store, budgets.of_scopes().keys()).await?)
     }
 
     /// Returns the state of the supervised actors; none once Pointsman has stopped.

@@ -163,10 +163,10 @@ impl PreparedRun {
             store.record_outcome(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
         }
         let before = store.spent_by(run).await?;
-        pointsman.budgets().sync_from_store(&*store).await?;
+        pointsman.budgets().sync_from_store(&*store, [&scope]).await?;
         pointsman.restore_daily_quotas(&*store).await?;
         let session = store.begin_session(run, Some(&metadata), restarts_items).await?;
-        pointsman.restore_token_stats(&*store, run, session.last_item).await?;
+        pointsman.restore_token_stats(&*store, run, &scope, session.last_item).await?;
         let routes: HashMap<RouteName, Vec<TargetName>> = manifest
             .routes
             .iter()

@@ -13,7 +13,7 @@ use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::run::{RunBudgets, RunOutput, RunRoute, RunTarget};
 use crate::sink::WrittenFile;
 use crate::source::Source;
-use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend};
+use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend, TargetName};
 
 use super::budgets::{MaxCost, RunOptions};
 use super::error::Error;
@@ -93,8 +93,8 @@ impl Pointsman {
         self.begin_run(pipeline, source, output.into(), terms, Some(prepared)).await
     }
 
-    /// Checks that each target has a price if `max_cost` or the configuration sets a cap, so that a run is refused
-    /// before its output is opened.
+    /// Checks that each target has a price if `max_cost` or the configuration sets a cap, so that a run without a scope is
+    /// refused before its output is opened. The budget of a scope is checked when the run begins.
     ///
     /// # Errors
     /// The targets under a cap that have no price.
@@ -105,9 +105,8 @@ impl Pointsman {
 
     /// Checks that each target under a cap has a price, and returns notes for the user.
     fn check_prices(&self, pipeline: &Pipeline, capped: bool) -> Result<Vec<String>, Diagnostics> {
-        let routes = pipeline.routes().filter_map(|route| self.usable().route(route).ok());
-        let targets = routes.flat_map(|route| route.targets.iter().map(|target| target.name.clone()));
-        self.budgets().check_prices(self.usable(), targets, capped)
+        let targets = pipeline.steps().iter().flat_map(|step| self.usable().targets_of(step));
+        self.budgets().check_prices(self.usable(), targets.map(|target| target.name.clone()), capped)
     }
 
     /// Starts a run in a task of its own, so that a caller which is dropped while it waits leaves no half-started
@@ -120,6 +119,7 @@ impl Pointsman {
         terms: RunTerms,
         prepared: Option<PreparedRun>,
     ) -> Result<RunHandle, Error> {
+        terms.scope.check()?;
         let is_capped = terms.cap.is_some() || self.budgets().of_scopes().contains_key(&terms.scope);
         let notes = self.check_prices(&pipeline, is_capped)?;
         let open = self.runs().register()?;
@@ -218,15 +218,20 @@ impl PendingRun {
     }
 }
 
-/// Returns the routes of a pipeline's steps, with their targets.
+/// Returns the routes of a pipeline's steps, with the targets that can answer any of these steps: the others show nothing
+/// about a hold.
 fn run_routes(pointsman: &Pointsman, pipeline: &Pipeline) -> Vec<RunRoute> {
     let (providers, ..) = pointsman.actor_parts();
+    let usable = pointsman.usable();
     let names: IndexSet<&RouteName> = pipeline.routes().collect();
     let route = |name: &RouteName| {
-        let steps = pipeline.steps().iter().filter(|step| step.route == *name);
-        let patience = steps.map(|step| step.deadline).min()?;
-        let targets = &pointsman.usable().route(name).ok()?.targets;
-        let targets = targets.iter().filter_map(|target| {
+        let steps = || pipeline.steps().iter().filter(|step| step.route == *name);
+        let patience = steps().map(|step| step.deadline).min()?;
+        let answers_a_step = |name: &TargetName| {
+            steps().any(|step| usable.targets_of(step).any(|target| target.name == *name))
+        };
+        let targets = usable.route(name).ok()?.targets.iter();
+        let targets = targets.filter(|target| answers_a_step(&target.name)).filter_map(|target| {
             let provider = providers.get(&target.name.provider)?.clone();
             Some(RunTarget { name: target.name.clone(), provider })
         });

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::provider::State;
 use crate::store::{self, ItemNumber, RunNumber, Store, StoredItem};
-use crate::types::{Outcome, StepName, TargetName};
+use crate::types::{Outcome, ScopeName, StepName, TargetName};
 
 use super::pointsman::Pointsman;
 
@@ -17,11 +17,12 @@ const MAX_ITEMS_READ: u32 = 200;
 type OutputTokens = BTreeMap<(TargetName, StepName), Vec<u64>>;
 
 impl Pointsman {
-    /// Gives the providers the output tokens of the latest answers of a run; `last` is its last item.
+    /// Gives the providers the output tokens of the latest answers of a run of this scope; `last` is its last item.
     pub(super) async fn restore_token_stats(
         &self,
         store: &dyn Store,
         run: RunNumber,
+        scope: &ScopeName,
         last: ItemNumber,
     ) -> Result<(), store::Error> {
         if last == ItemNumber(0) {
@@ -32,7 +33,7 @@ impl Pointsman {
         let (providers, ..) = self.actor_parts();
         for ((target, step), written) in answers {
             if let Some(provider) = providers.get(&target.provider) {
-                State::restore_token_stats(provider, &target.model, &step, written);
+                State::restore_token_stats(provider, &target.model, scope, &step, written);
             }
         }
         Ok(())

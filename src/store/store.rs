@@ -131,10 +131,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
 
-    /// Returns the spend of a day, UTC, by scope, of all runs including deleted ones. Runs without a scope are not
+    /// Returns the spend of a day, UTC, by scope, or that of one scope, of all runs including deleted ones. Runs without a scope are not
     /// included, and neither is what earlier versions recorded.
     #[doc(hidden)]
-    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>>;
+    fn scopes_spent_on<'a>(
+        &'a self,
+        day: Day,
+        only: Option<&'a ScopeName>,
+    ) -> StoreFuture<'a, BTreeMap<ScopeName, Spend>>;
 
     /// Returns the spend of a run on all days.
     #[doc(hidden)]

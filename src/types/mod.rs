@@ -56,7 +56,8 @@ pub use media::{Media, MediaData};
 pub use message::{Message, Part, Role, ToolCall, ToolResult};
 pub use money::{LongPromptPrice, NanoUsd, Price};
 pub use name::{
-    KeyLabel, ModelName, Priority, ProviderName, RouteName, ScopeName, StepName, TargetName, TargetNameError,
+    KeyLabel, ModelName, Priority, ProviderName, RouteName, ScopeName, ScopeNameError, StepName, TargetName,
+    TargetNameError,
 };
 pub use origin::{Origin, OriginError};
 pub use prompt::{Prompt, ResponseFormat};

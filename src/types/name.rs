@@ -97,6 +97,30 @@ impl ScopeName {
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
+
+    /// Checks that a scope may have this name, which is stored and shown in errors.
+    ///
+    /// # Errors
+    /// If it is too long or has control characters.
+    pub fn check(&self) -> Result<(), ScopeNameError> {
+        let name = self.as_str();
+        match name.len() {
+            ..=MAX_SCOPE_NAME_BYTES if !name.contains(char::is_control) => Ok(()),
+            bytes => Err(ScopeNameError { bytes }),
+        }
+    }
+}
+
+/// Maximum length of the name of a scope, in bytes.
+const MAX_SCOPE_NAME_BYTES: usize = 256;
+
+/// A text cannot be the name of a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the name of a scope has at most {MAX_SCOPE_NAME_BYTES} bytes and no control characters; this one has {bytes} bytes"
+)]
+pub struct ScopeNameError {
+    bytes: usize,
 }
 
 /// As the hash of the string slice, which [`Borrow`](std::borrow::Borrow) requires.
@@ -235,6 +259,17 @@ mod tests {
         assert_eq!((scopes.get("team"), scopes.get(""), scopes.get("x")), (Some(&1), Some(&2), None));
         assert_eq!(serde_json::from_str::<ScopeName>("\"team\"").unwrap(), named);
         assert_eq!(format!("{named} {named:?}"), "team \"team\"");
+    }
+
+    #[test]
+    fn the_name_of_a_scope_is_short_and_has_no_control_characters() {
+        for good in ["", "team-a", "Gr\u{fc}n 7", &"x".repeat(256)] {
+            assert!(ScopeName::from(good).check().is_ok(), "{good:?}");
+        }
+        for wrong in ["a\nb", "\u{1b}[2J", "\0", &"x".repeat(257)] {
+            let error = ScopeName::from(wrong).check().unwrap_err().to_string();
+            assert!(error.contains(&format!("{} bytes", wrong.len())), "{error}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct RequestContext {
     pub scope: ScopeName,
     /// The run that the request belongs to. The runs of a scope share its part evenly, by tokens.
     pub run: RunId,
-    /// The step that the request belongs to. Answer lengths are learned per step.
+    /// The step that the request belongs to. Answer lengths are learned per scope and step.
     pub step: Option<StepName>,
     /// The order within the run: of the queued calls of one run, the lowest rank is sent first. A run uses the
     /// number of the item as the rank, so that items that started early finish early.

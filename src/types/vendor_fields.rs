@@ -21,8 +21,8 @@ use super::Format;
 pub struct VendorFields {
     /// The format of the targets that get them.
     pub format: Format,
-    /// The fields. An object is merged into the object of the same name; a field that the request sets itself is
-    /// refused.
+    /// The fields. An object is merged into the object of the same name. A target refuses a field that the request sets
+    /// itself, and one that `extra` of the model sets to another value: its price is that of the configured value.
     pub fields: Arc<Map<String, Value>>,
 }
 

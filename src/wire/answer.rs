@@ -12,6 +12,9 @@ use super::surrogates::JoinedText;
 /// The memory that a part needs in addition to its text.
 const PART_BYTES: usize = 96;
 
+/// Bytes of a signature per byte of output: it is encrypted reasoning in base64.
+const SIGNATURE_BYTES_PER_OUTPUT_BYTE: usize = 2;
+
 /// Maximum number of parts of an answer.
 const MAX_PARTS: usize = 10_000;
 
@@ -26,6 +29,8 @@ pub(super) struct Answer {
     passed_on: Option<Box<PassedOn>>,
     /// Whether reasoning is not kept.
     drops_reasoning: bool,
+    /// The bytes of text and reasoning that have arrived, whether they are kept or not.
+    output_bytes: u32,
 }
 
 impl Answer {
@@ -39,6 +44,7 @@ impl Answer {
         if piece.is_empty() {
             return;
         }
+        self.count_output(piece.len());
         if !matches!(self.parts.last(), Some(Partial::Text(_))) {
             begin(&mut self.parts, Partial::Text(JoinedText::default()));
         }
@@ -59,6 +65,7 @@ impl Answer {
 
     /// Adds text of the reasoning.
     pub(super) fn push_reasoning(&mut self, piece: &str, mark: Option<char>) {
+        self.count_output(piece.len());
         if piece.is_empty() || self.drops_reasoning {
             return;
         }
@@ -72,6 +79,7 @@ impl Answer {
 
     /// Adds a piece of the signature of the reasoning before it. Without one, reasoning without text begins.
     pub(super) fn push_signature(&mut self, piece: &str) {
+        self.count_output(piece.len() / SIGNATURE_BYTES_PER_OUTPUT_BYTE);
         if piece.is_empty() || self.drops_reasoning {
             return;
         }
@@ -85,6 +93,7 @@ impl Answer {
 
     /// Adds reasoning that the vendor does not show.
     pub(super) fn push_redacted_reasoning(&mut self, data: &str) {
+        self.count_output(data.len() / SIGNATURE_BYTES_PER_OUTPUT_BYTE);
         if self.drops_reasoning {
             return;
         }
@@ -163,6 +172,16 @@ impl Answer {
         self.parts.iter().map(part_bytes).sum::<usize>() + calls
     }
 
+    /// Returns the number of bytes that the model has written so far, whether they are kept or not.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.output_bytes as usize + self.calls.as_deref().map_or(0, PartialToolCalls::output_bytes)
+    }
+
+    fn count_output(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.output_bytes = self.output_bytes.saturating_add(bytes);
+    }
+
     /// Returns the text so far, for the failure of an answer that is not complete.
     pub(super) fn into_text(self) -> String {
         let mut texts = self.parts.into_iter().filter_map(|part| match part {
@@ -198,6 +217,30 @@ mod tests {
             ("Decoder", size_of::<Decoder>(), 320),
         ] {
             assert!(bytes <= max, "{name}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn all_output_is_counted_whether_it_is_kept_or_not() {
+        for drops_reasoning in [false, true] {
+            let mut answer = Answer { drops_reasoning, ..Answer::default() };
+            answer.push_text("Hello", None);
+            answer.push_text("", None);
+            answer.push_reasoning("because", None);
+            answer.push_signature("abcd");
+            answer.push_redacted_reasoning("abcdef");
+            // 5 of text, 7 of reasoning, and half of 10 of signatures.
+            assert_eq!(answer.output_bytes(), 17);
+            // The pieces of several calls alternate.
+            for index in [1, 2, 1, 2, 2] {
+                answer.tool_call(index).arguments.push("{}", None);
+            }
+            answer.tool_call(1).name.push_str("clock");
+            assert_eq!(answer.output_bytes(), 17 + 10 + 5);
+            answer.push_tool_call("id", "map", "{\"a\":1}", "");
+            assert_eq!(answer.output_bytes(), 32 + 10);
+            answer.tool_call(2).arguments.push("12", None);
+            assert_eq!(answer.output_bytes(), 44);
         }
     }
 

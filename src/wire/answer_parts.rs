@@ -32,6 +32,13 @@ pub(super) struct PartialToolCall {
     pub(super) passed_on: Option<(usize, usize)>,
 }
 
+impl PartialToolCall {
+    /// Returns the bytes that the model has written.
+    fn output_bytes(&self) -> usize {
+        self.name.len() + self.arguments.len()
+    }
+}
+
 /// The tool calls of an answer, in the order in which they begin.
 #[derive(Debug, Default)]
 pub(super) struct PartialToolCalls {
@@ -41,6 +48,10 @@ pub(super) struct PartialToolCalls {
     /// The positions of the calls that have changed since the last deltas.
     pub(super) changed: Vec<usize>,
     pub(super) ids: AssignedIds,
+    /// The position of the call that was changed last.
+    current: usize,
+    /// The bytes that the model has written of all other calls.
+    other_bytes: usize,
 }
 
 impl PartialToolCalls {
@@ -57,7 +68,7 @@ impl PartialToolCalls {
         }
         self.calls.push(PartialToolCall::default());
         self.changed.push(position);
-        &mut self.calls[position]
+        self.make_current(position)
     }
 
     /// Returns the call at a position, for a change.
@@ -65,7 +76,25 @@ impl PartialToolCalls {
         if self.changed.last() != Some(&position) {
             self.changed.push(position);
         }
+        self.make_current(position)
+    }
+
+    /// Returns the bytes that the model has written of all calls.
+    pub(super) fn output_bytes(&self) -> usize {
+        self.other_bytes + self.bytes_of(self.current)
+    }
+
+    /// Each event asks for the bytes: they are not added up each time, because an answer can have thousands of calls.
+    fn make_current(&mut self, position: usize) -> &mut PartialToolCall {
+        if position != self.current {
+            self.other_bytes = self.output_bytes().saturating_sub(self.bytes_of(position));
+            self.current = position;
+        }
         &mut self.calls[position]
+    }
+
+    fn bytes_of(&self, position: usize) -> usize {
+        self.calls.get(position).map_or(0, PartialToolCall::output_bytes)
     }
 }
 

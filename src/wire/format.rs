@@ -229,6 +229,18 @@ impl Decoder {
         }
     }
 
+    /// Returns the number of bytes that the model has written so far: text, reasoning and tool calls, also what the answer
+    /// will not contain.
+    pub fn output_bytes(&self) -> usize {
+        match self {
+            Self::Openai(decoder) => decoder.output_bytes(),
+            Self::OpenaiResponses(decoder) => decoder.output_bytes(),
+            Self::Anthropic(decoder) => decoder.output_bytes(),
+            Self::Gemini(decoder) => decoder.output_bytes(),
+            Self::Embeddings(_) => 0,
+        }
+    }
+
     /// Returns the completion after the end of the stream or body.
     ///
     /// # Errors
@@ -257,6 +269,32 @@ mod tests {
             let failure = format.read_error(403, &HeaderMap::new(), page, SystemTime::UNIX_EPOCH);
             assert_eq!((failure.class, failure.scope), (Class::ApiError, FailureScope::Target), "{format:?}");
             assert_eq!(&*failure.message, "received a web page instead of an answer: Blocked");
+        }
+    }
+
+    #[test]
+    fn the_output_of_a_stream_is_counted_as_it_arrives() {
+        for (format, event) in [
+            (Format::Openai, r#"{"choices":[{"delta":{"content":"Hello"}}]}"#),
+            (
+                Format::OpenaiResponses,
+                r#"{"type":"response.output_text.delta","output_index":0,"delta":"Hello"}"#,
+            ),
+            (
+                Format::Anthropic,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hello"}}"#,
+            ),
+            (Format::Gemini, r#"{"candidates":[{"content":{"parts":[{"text":"Hello"}]}}]}"#),
+        ] {
+            let mut decoder = format.decoder(&Prompt::text("x"), &Dialect::default());
+            assert_eq!(decoder.output_bytes(), 0, "{format:?}");
+            for bytes in [5, 10] {
+                decoder.push_event(None, event).unwrap();
+                assert_eq!(decoder.output_bytes(), bytes, "{format:?}");
+                // It does not matter whether it was passed on.
+                decoder.take_deltas();
+                assert_eq!(decoder.output_bytes(), bytes, "{format:?}");
+            }
         }
     }
 

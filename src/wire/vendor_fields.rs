@@ -9,11 +9,11 @@ use crate::types::{Class, Failure, Format, Prompt};
 use super::unsupported::refusal;
 use super::{Dialect, request};
 
-/// Serializes a body with the fields of the model's configuration and of the request. A field of the request replaces
-/// the same field of the configuration.
+/// Serializes a body with the fields of the model's configuration and of the request.
 ///
 /// # Errors
-/// `api_error`, which names a field that the request sets itself, or whose effect the response could not show.
+/// `api_error`, which names a field that the request sets itself, that the configuration sets to another value, or whose
+/// effect the response could not show.
 pub(super) fn json_body(
     body: &impl Serialize,
     format: Format,
@@ -21,12 +21,18 @@ pub(super) fn json_body(
     dialect: &Dialect,
 ) -> Result<Bytes, Failure> {
     let of_request = prompt.vendor_fields.iter().filter(|fields| fields.format == format);
-    let mut all = dialect.extra.iter().chain(of_request.map(|fields| &fields.fields)).peekable();
-    if all.peek().is_none() {
+    let mut of_request = of_request.map(|fields| &fields.fields).peekable();
+    if dialect.extra.is_none() && of_request.peek().is_none() {
         return request::json_body(body);
     }
-    let mut added = Map::new();
-    for fields in all {
+    let configured = dialect.extra.as_deref();
+    let mut added = configured.cloned().unwrap_or_default();
+    for fields in of_request {
+        if let Some(path) = configured.and_then(|configured| overridden_field(configured, fields)) {
+            return Err(refusal(format!(
+                "the configuration of the model sets {path:?}; remove it from the vendor's fields of the request"
+            )));
+        }
         replace(&mut added, fields);
     }
     check_fields(&added, format)?;
@@ -38,6 +44,17 @@ pub(super) fn json_body(
     };
     merge(&mut body, added, "")?;
     request::json_body(&body)
+}
+
+/// Returns the path of a field that the configuration sets to another value than the request. The price of the model is
+/// that of the configured value, such as a cheaper service tier.
+fn overridden_field(configured: &Map<String, Value>, requested: &Map<String, Value>) -> Option<String> {
+    requested.iter().find_map(|(name, value)| match (configured.get(name)?, value) {
+        (Value::Object(configured), Value::Object(requested)) => {
+            Some(format!("{name}.{}", overridden_field(configured, requested)?))
+        }
+        (configured, requested) => (configured != requested).then(|| name.clone()),
+    })
 }
 
 /// Takes over fields; objects are merged.
@@ -65,7 +82,7 @@ fn merge(body: &mut Map<String, Value>, fields: Map<String, Value>, path: &str) 
             (Some(known), value) if *known == value => {}
             (Some(_), _) => {
                 return Err(refusal(format!(
-                    "the field {:?} is set by the request itself; remove it from the vendor's fields",
+                    "the field {:?} is set by the request itself; remove it from `extra` of the model or from the vendor's fields",
                     format!("{path}{name}")
                 )));
             }
@@ -203,15 +220,48 @@ mod tests {
     fn fields_are_added_for_their_format_and_merged_into_objects() {
         let fields = json!({ "labels": { "a": 1 }, "generationConfig": { "topK": 3 } });
         let other = (Format::Openai, json!({ "service_tier": "flex" }));
-        let request = (Format::Gemini, json!({ "labels": { "b": 2 }, "generationConfig": { "topK": 4 } }));
+        let request = (Format::Gemini, json!({ "labels": { "b": 2 }, "generationConfig": { "seed": 4 } }));
         let body = with(Some(fields), &[other, request]).unwrap();
         let expected = json!({
             "model": "m",
-            "generationConfig": { "temperature": 0.5, "topK": 4 },
+            "generationConfig": { "temperature": 0.5, "topK": 3, "seed": 4 },
             "labels": { "a": 1, "b": 2 },
         });
         assert_eq!(body, expected);
         assert_eq!(with(None, &[]).unwrap()["model"], "m");
+    }
+
+    #[test]
+    fn a_request_that_sets_a_configured_field_to_another_value_is_refused_by_name() {
+        let configured = json!({
+            "service_tier": "flex",
+            "labels": { "a": 1 },
+            "generationConfig": { "thinkingConfig": { "thinkingBudget": 0, "includeThoughts": false } },
+        });
+        let merged =
+            |requested: &Value| with(Some(configured.clone()), &[(Format::Gemini, requested.clone())]);
+        for (requested, name) in [
+            (json!({ "service_tier": "priority" }), "service_tier"),
+            (json!({ "service_tier": null }), "service_tier"),
+            (json!({ "service_tier": { "name": "flex" } }), "service_tier"),
+            (json!({ "labels": { "b": 1, "a": 2 } }), "labels.a"),
+            (json!({ "labels": [] }), "labels"),
+            (
+                json!({ "generationConfig": { "thinkingConfig": { "thinkingBudget": 9_000 } } }),
+                "generationConfig.thinkingConfig.thinkingBudget",
+            ),
+        ] {
+            let error = merged(&requested).unwrap_err();
+            assert!(error.starts_with(&format!("the configuration of the model sets {name:?}")), "{error}");
+        }
+        // The same values, and other fields.
+        for requested in [configured.clone(), json!({ "labels": { "b": 2 }, "cachedContent": "c" })] {
+            let body = merged(&requested).unwrap();
+            assert_eq!((&body["service_tier"], &body["labels"]["a"]), (&json!("flex"), &json!(1)));
+        }
+        // Without the configuration, the request decides.
+        let priority = (Format::Gemini, json!({ "service_tier": "priority" }));
+        assert_eq!(with(None, &[priority]).unwrap()["service_tier"], "priority");
     }
 
     #[test]

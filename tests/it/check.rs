@@ -111,7 +111,7 @@ fn a_base_url_that_is_probably_wrong_gets_advice_and_is_not_an_error() {
 
 #[test]
 fn limits_of_scopes_are_noted_because_the_command_line_names_none() {
-    let note = "the limits and budgets of scopes do not apply";
+    let note = "the limits and budgets of scopes apply only to runs with a scope";
     for section in ["[scope.team-a]\nconcurrency = 4\n", "[budget]\nscope = { team-a = 5.00 }\n"] {
         let workspace = Workspace::new(section);
         workspace.run("check pipeline.toml").expect_stderr(0, &[note, "no problems found"]);

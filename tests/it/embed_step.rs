@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pointsman::router::EmbeddingRequest;
-use pointsman::simulator::{Settings, Simulator, Vendor};
+use pointsman::run::RunOutcome;
+use pointsman::runtime::RunOptions;
+use pointsman::simulator::{Fault, FaultKind, Settings, Simulator, Vendor};
+use pointsman::types::NanoUsd;
 use serde_json::{Value, json};
 
 use super::program::Workspace;
@@ -204,4 +207,120 @@ async fn items_in_flight_fill_the_calls() {
     let FinishedRun { report, .. } = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap();
     assert_eq!(report.items.completed, 1_000);
     assert!(report.calls.sent <= 200, "{} calls", report.calls.sent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_has_the_embeddings_that_its_budget_covers_and_pauses() {
+    let simulator = start_simulator(Settings::default());
+    let whole = run_pipeline(&start_pointsman(&priced_config(&simulator, "")), STEP, 300).await.report;
+    // For about fifty of the items.
+    let cap = whole.cost_usd.unwrap() / 6.0;
+    let of_run = RunOptions::new().with_max_cost(NanoUsd((cap * 1e9) as u64));
+    let of_scope = RunOptions::new().with_scope("team-a");
+    let budget_of_scope = format!("[budget]\nscope = {{ team-a = {cap:.9} }}");
+    for (options, more) in [(of_run, ""), (of_scope, budget_of_scope.as_str())] {
+        let before = simulator.counts().requests;
+        let pointsman = start_pointsman(&priced_config(&simulator, more));
+        let FinishedRun { report, .. } = run_pipeline_with(&pointsman, STEP, 300, options).await;
+        assert_eq!((report.outcome, report.items.failed), (RunOutcome::Paused, 0), "{more}: {report:?}");
+        assert!((35..=60).contains(&report.items.completed), "{more}: {report:?}");
+        assert!(report.cost_usd.unwrap() <= 1.3 * cap, "{cap}: {report:?}");
+        assert_eq!(report.calls.sent, simulator.counts().requests - before, "{more}: {report:?}");
+    }
+}
+
+/// A provider without embeddings and one with embeddings and a price.
+const TWO_FORMATS: &str = r#"
+[provider.claude]
+format   = "anthropic"
+base_url = "http://127.0.0.1:9"
+models.m = {}
+[provider.gpt]
+base_url = "http://127.0.0.1:9"
+limits.requests_per_minute = 60
+models.m = { price = { input = 1, output = 5 } }
+"#;
+
+#[test]
+fn a_step_whose_route_has_no_target_with_embeddings_is_refused_before_anything_is_sent() {
+    let workspace = Workspace::empty();
+    workspace.write("config.toml", format!("{TWO_FORMATS}[route.r]\ntargets = [\"claude/m\"]\n"));
+    workspace.write("pipeline.toml", format!("name = \"none\"\n{STEP}route = \"r\"\n"));
+    workspace.write_items(5);
+    for command in [
+        "check pipeline.toml",
+        "plan pipeline.toml --items items.jsonl",
+        "run pipeline.toml --items items.jsonl --out o.jsonl",
+    ] {
+        let output = workspace.run(command);
+        assert_ne!(output.code, Some(0), "{command}: {output:?}");
+        for words in [
+            "step `vector` has `embed`, and no usable target of route `r` has embeddings",
+            "add a target of a provider with format = \"openai\" or format = \"gemini\" to the route",
+        ] {
+            assert!(output.stderr.contains(words), "{command}: {}", output.stderr);
+        }
+    }
+    assert!(!workspace.path("o.jsonl").exists());
+    // The simulated targets of a simulated configuration have embeddings.
+    workspace.run("check pipeline.toml --simulate").expect_code(0);
+}
+
+#[test]
+fn only_targets_with_embeddings_count_for_the_prices_and_the_plan_of_a_step() {
+    let workspace = Workspace::empty();
+    let route = "[route.default]\ntargets = [\"claude/m\", \"gpt/m\"]\n";
+    workspace.write("config.toml", format!("{TWO_FORMATS}{route}[budget]\nrun = 1\n"));
+    workspace.write("pipeline.toml", format!("name = \"two\"\n{STEP}"));
+    workspace.write_items(100);
+    // `claude/m` has no price, and is not called.
+    workspace.run("check pipeline.toml").expect_code(0);
+    let output = workspace.run("plan pipeline.toml --items items.jsonl --json");
+    output.expect_code(0);
+    let plan: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert!(plan["cost_usd"]["likely"].as_f64().is_some_and(|cost| cost > 0.0), "{plan}");
+    let targets = plan["routes"]["default"].as_array().unwrap();
+    assert_eq!(targets.iter().map(|target| &target["target"]).collect::<Vec<_>>(), ["gpt/m"], "{plan}");
+    assert_eq!(plan["bounds"][0]["limit_of"], "gpt", "{plan}");
+}
+
+#[test]
+fn a_plan_from_a_sample_scales_its_calls_by_the_requests() {
+    let workspace = Workspace::new(
+        "[provider.p]\nbase_url = \"simulator\"\nlimits = { requests_per_minute = 6_000 }\n\
+         [provider.p.models.any]\nprice = { input = 1, output = 5 }\n",
+    );
+    workspace.write("pipeline.toml", format!("name = \"plan\"\n{STEP}"));
+    workspace.write_items(200);
+    let output = workspace.run("plan pipeline.toml --items items.jsonl --sample 20 --json");
+    output.expect_code(0);
+    let plan: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{plan}"));
+    let calls = &plan["calls"];
+    let likely = number(&calls["likely"]);
+    // One request of an item is like another, so that only the small sample makes them uncertain.
+    assert!(number(&calls["low"]) > 0.75 * likely && number(&calls["high"]) < 1.25 * likely, "{plan}");
+    let min_calls = &plan["steps"]["vector"]["joined"]["min_calls"];
+    // At least 150 requests, and at most 100 texts in a call.
+    assert!(number(&min_calls["low"]) >= 1.5 && number(&min_calls["high"]) <= 1.25 * likely, "{plan}");
+    assert!(number(&plan["bounds"][0]["seconds"]["low"]) > 0.0, "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_holds_while_the_only_target_with_embeddings_is_down() {
+    let outage = Fault { until: Some(Duration::from_secs(3)), ..Fault::new(FaultKind::ServerError) };
+    let down = start_simulator(Settings { faults: vec![outage], ..Settings::default() });
+    let other = start_simulator(Settings::default());
+    let config = format!(
+        "{QUICK_RETRY}[provider.a]\nbase_url = \"{}\"\nmodels.m = {{}}\n\
+         breaker = {{ open_duration = \"250ms\", max_open_duration = \"500ms\" }}\n\
+         [provider.b]\nformat = \"anthropic\"\nbase_url = \"{}\"\nmodels.m = {{}}\n\
+         [route.default]\ntargets = [\"b/m\", \"a/m\"]\n[run]\nmax_hold = \"60s\"\n",
+        down.base_url(Vendor::OpenAi),
+        other.base_url(Vendor::Anthropic)
+    );
+    let step = format!("{STEP}deadline = \"2s\"\n");
+    let FinishedRun { report, .. } = run_pipeline(&start_pointsman(&config), &step, 50).await;
+    assert_eq!((report.items.completed, report.items.failed), (50, 0), "{:?}", report.errors);
+    assert_eq!(other.counts().requests, 0);
 }

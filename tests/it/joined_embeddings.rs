@@ -322,22 +322,61 @@ async fn a_caller_that_ends_does_not_end_the_others_and_the_last_one_ends_the_ca
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_joined_call_that_the_budget_has_no_room_for_fails_all_its_requests_and_costs_nothing() {
-    let simulator = start_simulator(Settings::default());
+async fn of_ten_requests_with_a_budget_for_five_five_are_answered() {
+    // Each text costs seven tokens, $0.000007.
+    for budget in ["day = 0.0000384", "provider = { b = 0.0000384 }", "scope = { team-a = 0.0000384 }"] {
+        let server = ScriptedServer::start(|request| vectors_of(&inputs(request))).await;
+        let url = server.url();
+        let price = "models.m = { price = { input = 1.0, output = 5.0 } }";
+        let provider = format!("[provider.b]\nbase_url = \"{url}\"\n{price}\n{LONG_TIMEOUTS}");
+        let pointsman = start_pointsman(&format!("{provider}\n[budget]\n{budget}"));
+        let texts = texts(10);
+        let of_scope = |text: &String| pointsman.embed(request(text).with_scope("team-a"));
+        let all = join_all(texts.iter().map(of_scope)).await;
+        let spent: NanoUsd = all.iter().flatten().filter_map(|one| one.cost).sum();
+        assert_eq!((all.iter().flatten().count(), spent), (5, NanoUsd(35_000)), "{budget}: {all:?}");
+        for error in all.iter().filter_map(|outcome| outcome.as_ref().err()) {
+            assert_eq!((error.class(), error.attempts.calls()), (Class::Budget, 0), "{error}");
+            // It is that of a request alone.
+            assert!(error.failure.message.contains("$0.000003 is left"), "{error}");
+        }
+        assert!(server.requests() <= 5, "{budget}: {} calls", server.requests());
+    }
+}
+
+fn start_with_day_budget(simulator: &Simulator, day: &str) -> Pointsman {
     let url = simulator.base_url(Vendor::OpenAi);
     let price = "models.m = { price = { input = 1.0, output = 5.0 } }";
-    let pointsman = start_pointsman(&format!(
-        "[provider.a]\nbase_url = \"{url}\"\n{price}\n{LONG_TIMEOUTS}\n[budget]\nday = 0.001"
-    ));
+    start_pointsman(&format!(
+        "[provider.a]\nbase_url = \"{url}\"\n{price}\n{LONG_TIMEOUTS}\n[budget]\nday = {day}"
+    ))
+}
+
+fn is_over_budget(outcome: &Outcome) -> bool {
+    outcome.as_ref().is_err_and(|error| error.class() == Class::Budget)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joined_call_no_part_of_which_fits_the_budget_fails_all_its_requests_and_costs_nothing() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_with_day_budget(&simulator, "0.000001");
+    let all = embed_all(&pointsman, &texts(90)).await;
+    assert!(all.iter().all(is_over_budget), "{all:?}");
+    assert_eq!(simulator.counts().requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_requests_that_the_rest_of_a_budget_covers_are_answered() {
+    let simulator = start_simulator(Settings::default());
+    let pointsman = start_with_day_budget(&simulator, "0.001");
     let first = embed_all(&pointsman, &texts(90)).await;
     let spent: NanoUsd = first.iter().flatten().filter_map(|one| one.cost).sum();
     assert!(first.iter().all(Result::is_ok), "{first:?}");
     assert!(spent > NanoUsd(500_000) && spent < NanoUsd(1_000_000), "{spent}");
-    let requests = simulator.counts().requests;
     let second = embed_all(&pointsman, &texts(90)).await;
-    assert!(
-        second.iter().all(|outcome| outcome.as_ref().is_err_and(|error| error.class() == Class::Budget)),
-        "{second:?}"
-    );
-    assert_eq!(simulator.counts().requests, requests);
+    let of_second: NanoUsd = second.iter().flatten().filter_map(|one| one.cost).sum();
+    assert!(second.iter().any(Result::is_ok), "{second:?}");
+    let total = NanoUsd(spent.0 + of_second.0);
+    assert!(total > NanoUsd(900_000) && total <= NanoUsd(1_050_000), "{total}");
+    assert!(second.iter().all(|outcome| outcome.is_ok() || is_over_budget(outcome)), "{second:?}");
 }

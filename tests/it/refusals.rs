@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use pointsman::simulator::{Fault, FaultKind, Settings, Vendor};
-use pointsman::types::Class;
+use pointsman::types::{Class, Outcome};
+use pointsman::{Format, Prompt, Request, VendorFields};
 
 use super::scripted_server::{ScriptedServer, response, stream};
 use super::support::*;
@@ -36,6 +37,30 @@ async fn a_refused_request_fails_only_its_item() {
             assert!(failed.len() == 1 && failed.iter().all(is_expected), "{format}, {kind:?}: {failed:#?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_with_another_value_of_a_configured_field_is_refused_by_its_target_before_it_is_sent() {
+    let flex = start_simulator(Settings::default());
+    let other = start_simulator(Settings::default());
+    let extra = "models.m = { extra = { service_tier = \"flex\" } }";
+    let config = format!(
+        "{}{}[route.default]\ntargets = [\"a/m\", \"b/m\"]\n",
+        provider_config("a", &flex, LONG_TIMEOUTS).replace("models.m = {}", extra),
+        provider_config("b", &other, LONG_TIMEOUTS)
+    );
+    let pointsman = start_pointsman(&config);
+    let send = async |tier: &str| {
+        let fields = serde_json::json!({ "service_tier": tier }).as_object().cloned().unwrap();
+        let prompt = Prompt::text("Hello?").with_vendor_fields(VendorFields::new(Format::Openai, fields));
+        pointsman.send(Request::new("default", prompt)).await
+    };
+    let result = send("priority").await;
+    assert_eq!(attempt_summary(&result), "a:refused b:ok");
+    let Outcome::Refused(reason) = &attempt_log(&result).0[0].outcome else { panic!("{result:?}") };
+    assert!(reason.contains("the configuration of the model sets \"service_tier\""), "{reason}");
+    assert_eq!((flex.counts().requests, other.counts().requests), (0, 1));
+    assert_eq!(attempt_summary(&send("flex").await), "a:ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

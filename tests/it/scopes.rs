@@ -187,9 +187,109 @@ async fn a_request_that_costs_more_than_is_left_of_its_scope_is_refused_alone() 
     assert_eq!(failure.class, Class::Budget, "{failure}");
     let cap = "the day's cap (UTC) of scope team-a of $0.016";
     assert!(failure.message.starts_with(cap), "{failure}");
-    assert!(failure.message.contains(" is left, and the call is likely to cost "), "{failure}");
+    assert!(failure.message.contains(": the call alone may cost "), "{failure}");
     assert_eq!(simulator.counts().requests, 0);
     assert!(pointsman.send(scoped_request("team-a", "Hello.")).await.is_ok());
+}
+
+/// Sends requests of a scope concurrently, whose answers have at most `max_tokens` tokens.
+async fn send_limited(
+    pointsman: &Pointsman,
+    scope: &str,
+    count: usize,
+    max_tokens: u32,
+) -> Vec<Result<Response, Box<RequestError>>> {
+    let send = |number| {
+        let prompt = pointsman::Prompt::text(format!("Request {number}.")).with_max_tokens(max_tokens);
+        let request = Request::new("default", prompt).with_deadline(MAX_TEST_WAIT).with_scope(scope);
+        pointsman.send(request)
+    };
+    join_all((0..count).map(send)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_answers_do_not_let_a_scope_spend_more_than_its_budget_on_long_ones() {
+    let simulator = simulate("answer_tokens = 2\nchunks = 1");
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.05 }");
+    for _ in 0..30 {
+        assert!(send_limited(&pointsman, "team-a", 1, 1_000).await.iter().all(Result::is_ok));
+    }
+    let of_short_answers = charged(&simulator).await;
+    assert!(of_short_answers < dollars(0.002), "{of_short_answers}");
+    simulator.set(toml::from_str("answer_tokens = 900\nchunks = 1\nlatency = \"50ms\"").unwrap());
+    // Each costs $0.0045, and at most $0.005.
+    let long = send_limited(&pointsman, "team-a", 20, 1_000).await;
+    let spent = charged(&simulator).await;
+    assert!(spent <= dollars(0.05) && spent > dollars(0.04), "{spent}");
+    let refused: Vec<_> = long.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(!refused.is_empty() && refused.len() < 20, "{}", refused.len());
+    for error in refused {
+        assert_eq!((error.failure.class, error.attempts.calls()), (Class::Budget, 0), "{error}");
+        let cap = "the day's cap (UTC) of scope team-a of $0.05";
+        assert!(error.failure.message.starts_with(cap), "{error}");
+    }
+    // A request that certainly costs less than what is left is sent.
+    simulator.set(toml::from_str("answer_tokens = 2\nchunks = 1").unwrap());
+    assert!(send_limited(&pointsman, "team-a", 1, 2).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answers_of_one_scope_do_not_change_what_the_budget_of_another_reserves() {
+    let simulator = simulate("answer_tokens = 3000\nchunks = 1");
+    let budgets = "[budget]\nscope = { team-a = 5, team-b = 0.01, team-c = 0.004 }";
+    let pointsman = start(&simulator, budgets);
+    assert!(send_scoped(&pointsman, "team-a", 30).await.iter().all(Result::is_ok));
+    // An answer as long as those of team-a would cost more than the budget of team-b.
+    simulator.set(toml::from_str("answer_tokens = 400\nchunks = 1").unwrap());
+    assert!(send_scoped(&pointsman, "team-b", 2).await.iter().all(Result::is_ok));
+    // Ten answers as short as the latest ones of team-a would cost less than the budget of team-c.
+    simulator.set(toml::from_str("answer_tokens = 2\nchunks = 1").unwrap());
+    for _ in 0..22 {
+        assert!(send_scoped(&pointsman, "team-a", 10).await.iter().all(Result::is_ok));
+    }
+    let before = charged(&simulator).await;
+    simulator.set(toml::from_str("answer_tokens = 400\nchunks = 1\nlatency = \"50ms\"").unwrap());
+    let sent = send_scoped(&pointsman, "team-c", 10).await;
+    assert!(sent.iter().any(Result::is_ok) && sent.iter().any(Result::is_err));
+    let spent = charged(&simulator).await.saturating_sub(before);
+    assert!(spent <= dollars(0.004), "{spent}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_costs_more_than_is_left_of_the_day_does_not_stop_the_others() {
+    let simulator = simulate("answer_tokens = 10\nchunks = 1");
+    for (budget, name) in [("day = 0.05", ""), ("provider = { a = 0.05 }", " of provider a")] {
+        simulator.reset();
+        let pointsman = start(&simulator, &format!("[budget]\n{budget}"));
+        let large = scoped_request("team-a", &"word ".repeat(100_000));
+        let failure = pointsman.send(large).await.unwrap_err().failure;
+        assert_eq!(failure.class, Class::Budget, "{failure}");
+        let message = format!("the day's cap (UTC){name} of $0.050000 does not admit the call: ");
+        assert!(failure.message.starts_with(&message), "{failure}");
+        assert_eq!(simulator.counts().requests, 0);
+        let (same, other, without) = tokio::join!(
+            send_scoped(&pointsman, "team-a", 3),
+            send_scoped(&pointsman, "team-b", 3),
+            send_request(&pointsman, "default", "Hello.")
+        );
+        assert!(same.iter().chain(&other).all(Result::is_ok) && without.is_ok(), "{budget}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_pauses_when_a_request_costs_more_than_is_left_of_the_day_and_others_are_sent() {
+    let simulator = simulate("answer_tokens = 10\nchunks = 1");
+    // A request without `max_tokens` is expected to cost $0.0025.
+    let pointsman = start(&simulator, "[budget]\nday = 0.001");
+    let report = run_pipeline(&pointsman, STEP, 5).await.report;
+    assert_eq!((report.outcome, report.items.failed), (RunOutcome::Paused, 0), "{report:?}");
+    assert_eq!((report.paused_class, report.calls.sent), (Some(Class::Budget), 0));
+    let paused = report.paused.as_deref().unwrap_or_default();
+    assert!(paused.starts_with("the day's cap (UTC) of $0.001000 does not admit the call: "), "{paused}");
+    assert_eq!((report.caps[0].scope, report.caps[0].reached), (CapScope::Day, None));
+    assert!(send_limited(&pointsman, "team-a", 3, 10).await.iter().all(Result::is_ok));
+    let short = run_pipeline(&pointsman, &format!("{STEP}max_tokens = 10\n"), 5).await.report;
+    assert_eq!((short.outcome, short.items.completed), (RunOutcome::Completed, 5), "{short:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,7 +408,7 @@ async fn recorded(options: &ResumeOptions) -> BTreeMap<String, Spend> {
     let Day(today) = Day::at(i64::try_from(now.as_millis()).unwrap());
     let mut sums = BTreeMap::<String, Spend>::new();
     for day in today - 1..=today + 1 {
-        for (scope, spend) in options.store.scopes_spent_on(Day(day)).await.unwrap() {
+        for (scope, spend) in options.store.scopes_spent_on(Day(day), None).await.unwrap() {
             *sums.entry(scope.as_str().to_owned()).or_default() += spend;
         }
     }
@@ -358,9 +458,19 @@ async fn the_budget_of_a_scope_counts_the_stored_runs_of_the_scope_also_after_a_
         BTreeMap::from([("team-a".to_owned(), known(of_team_a)), ("team-b".to_owned(), known(of_other))]);
     assert_eq!(recorded(&options).await, expected);
 
+    // A program that sends requests of its own reads the store itself.
+    let pointsman = start(&simulator, "[budget]\nscope = { team-a = 0.016, team-b = 5 }");
+    pointsman.sync_budgets(&*options.store).await.unwrap();
+    let results = send_scoped(&pointsman, "team-a", 30).await;
+    let refused = results.iter().filter_map(|result| result.as_ref().err());
+    assert!(refused.clone().count() >= 29, "{results:?}");
+    assert!(refused.clone().all(|error| error.failure.class == Class::Budget), "{results:?}");
+    pointsman.drain(Duration::ZERO).await;
+    let of_requests = charged(&simulator).await.saturating_sub(of_team_a).saturating_sub(of_other);
+
     // Nothing, or less than a call costs, is left to the next process.
     let (third, options) = run("four", "team-a", 100).await;
-    let total = charged(&simulator).await.saturating_sub(of_other);
+    let total = charged(&simulator).await.saturating_sub(of_other).saturating_sub(of_requests);
     assert_eq!((third.outcome, scope_cap(&third)), (RunOutcome::Paused, ("team-a", total)), "{third:?}");
     assert!(total <= NanoUsd(16_300_000), "{total}");
     assert_eq!(recorded(&options).await["team-a"], known(total));

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use pointsman::guard::SharedBudget;
 use pointsman::runtime::Pointsman;
 use pointsman::simulator::{Fault, FaultKind, FirstToken, Latency, Length, Settings, Simulator, Vendor};
-use pointsman::types::{Class, Prompt, RequestError, Response, StreamEvent};
+use pointsman::types::{
+    Class, LengthLimit, Price, Prompt, RequestError, Response, Spend, StreamEvent, Tokens, Usage,
+};
 use pointsman::{Request, ResponseStream, StreamMode};
 use tokio::time::{Instant, timeout};
 
@@ -252,6 +255,84 @@ async fn a_dropped_stream_closes_its_connection_at_once() {
     wait_until("the call is aborted", || simulator.counts().in_flight == 0).await;
     assert!(dropped.elapsed() < Duration::from_secs(2), "{:?}", dropped.elapsed());
     assert_eq!(simulator.counts().abandoned, 1);
+}
+
+/// The tokens of the long answers that [`drop_late`] reads.
+const LONG_ANSWER: u32 = 20_000;
+
+/// A request of the scope `team-a` for an answer of at most so many tokens.
+fn scoped_request(text: &str, max_tokens: u32) -> Request {
+    let prompt = Prompt::text(text).with_max_tokens(max_tokens).with_length_limit(LengthLimit::Return);
+    Request::new("default", prompt).with_deadline(Duration::from_secs(30)).with_scope("team-a")
+}
+
+/// Reads nine tenths of a long answer and drops the rest. Returns the class of the failure, if it fails.
+async fn drop_late(mut stream: ResponseStream) -> Option<Class> {
+    let mut bytes = 0;
+    // A token has four bytes.
+    while bytes < 4 * LONG_ANSWER as usize / 10 * 9 {
+        match timeout(Duration::from_secs(60), stream.next()).await.unwrap() {
+            Some(Ok(StreamEvent::Text(text))) => bytes += text.len(),
+            Some(Ok(StreamEvent::Started { .. })) => {}
+            Some(Err(error)) => return Some(error.class()),
+            other => panic!("after {bytes} bytes: {other:?}"),
+        }
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_stream_is_booked_with_what_was_streamed_and_a_cap_stops_its_caller() {
+    const PRICE: Price =
+        Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
+    join_all(STREAM_FORMATS.map(|format| async move {
+        let simulator = start_streaming_simulator(600, LONG_ANSWER.into(), Vec::new());
+        let provider = provider_of("a", format, &simulator, LONG_TIMEOUTS)
+            .replace("models.m = {}", "models.m = { price = { input = 1.0, output = 5.0 } }");
+        let pointsman = start_pointsman(&format!("{provider}\n[budget]\nscope = {{ team-a = 0.5 }}\n"));
+        let budget = SharedBudget::for_run(None, Spend::default(), false);
+        let request = |text: &str, max_tokens| scoped_request(text, max_tokens).with_budget(budget.clone());
+        // From now on a long answer is not expected.
+        let short = (0..30).map(|number| pointsman.send(request(&format!("Is it {number} o'clock?"), 4)));
+        assert!(join_all(short).await.iter().all(Result::is_ok), "{format}");
+        let mut dropped = 0;
+        let refused = loop {
+            let stream = pointsman.stream(request(&format!("Tell me story {dropped}."), LONG_ANSWER));
+            let failed = drop_late(stream).await;
+            assert_all_returned(&pointsman, &simulator).await;
+            if failed.is_some() {
+                break failed;
+            }
+            dropped += 1;
+            // Each costs about $0.10.
+            assert!(dropped < 10, "{format}: the cap does not stop the caller");
+        };
+        assert_eq!(refused, Some(Class::Budget), "{format}");
+        let counts = simulator.counts();
+        let charged =
+            PRICE.cost(&Usage::new(Tokens(counts.input_tokens), Tokens(counts.output_tokens))).unwrap();
+        let spent = budget.status().spent;
+        assert!(spent.uncertain_cost.0 > 0 && budget.status().reserved.0 == 0, "{format}: {spent:?}");
+        let booked = spent.total().0 as f64 / charged.0 as f64;
+        assert!((0.8..2.0).contains(&booked), "{format}: {spent:?} of {charged}");
+        // No more than the cap and one call.
+        assert!(charged.0 < 700_000_000, "{format}: {charged} after {dropped} streams");
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_stream_counts_with_what_was_streamed_for_the_tokens_of_its_scope() {
+    let simulator = start_streaming_simulator(600, LONG_ANSWER.into(), Vec::new());
+    let provider = provider_config("a", &simulator, LONG_TIMEOUTS);
+    // 1,000 tokens a second.
+    let pointsman = start_pointsman(&format!("{provider}\n[scope.team-a]\ntokens_per_minute = 60_000\n"));
+    let stream = pointsman.stream(scoped_request("Tell me a story.", LONG_ANSWER));
+    assert_eq!(drop_late(stream).await, None);
+    assert_all_returned(&pointsman, &simulator).await;
+    let refused = pointsman.try_send(scoped_request("Tell me another one.", 4)).await.unwrap_err().failure;
+    assert_eq!(refused.class, Class::RateLimit, "{refused}");
+    assert!(refused.retry_after.unwrap() > Duration::from_secs(15), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

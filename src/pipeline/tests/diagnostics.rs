@@ -310,6 +310,43 @@ fn the_keys_of_a_step_with_embed_are_checked() {
 }
 
 #[test]
+fn an_embed_that_is_no_text_or_misspelled_is_reported_as_that() {
+    let step = |keys: &str| format!("name = 'p'\n[[step]]\nname = 'v'\n{keys}\n");
+    let list = messages_by_line(&step("embed = ['{{ item.text }}']\ndimensions = 8"));
+    assert_eq!(list, ["4 expected text in quotes, found a list"]);
+    for wrong in ["embeded", "embedding", "Embed"] {
+        let help = diagnostics(&step(&format!("{wrong} = '{{{{ item.text }}}}'"))).render(false);
+        assert!(help.contains(&format!("unknown key `{wrong}`")), "{help}");
+        assert!(help.contains("did you mean `embed`?"), "{help}");
+    }
+}
+
+#[test]
+fn the_answer_of_a_step_with_embed_is_known_to_be_a_list_of_numbers() {
+    let step = |use_of_answer: &str| {
+        let first = "name = 'p'\n[[step]]\nname = 'v'\nembed = '{{ item.text }}'\n";
+        format!("{first}[[step]]\nname = 's'\n{use_of_answer}\n")
+    };
+    for (use_of_answer, problem) in [
+        ("prompt = 'x'\nwhen = 'v > 3'", "a list"),
+        ("prompt = 'x'\nwhen = \"v == 'a'\"", "a list"),
+        ("prompt = '{{ v | round(2) }}'", "must be a number, not a list"),
+        ("prompt = '{{ v.foo }}'", "`v.foo` cannot exist: the answer of `v` is a list of numbers"),
+        ("prompt = 'x'\nwhen = 'v.foo > 3'", "`v.foo` cannot exist: the answer of `v` is a list of numbers"),
+    ] {
+        let found = messages(&step(use_of_answer));
+        assert!(found.iter().any(|message| message.contains(problem)), "{use_of_answer}: {found:?}");
+    }
+    for accepted in [
+        "prompt = '{{ v | length }} {{ v[0] }} {{ v | first }} {{ v | join(\", \") }} {{ v }}'",
+        "prompt = 'x'\nwhen = 'v[0] > 0 and v | length == 8'",
+        "prompt = '{% for number in v %}{{ number | round(2) }}{% endfor %}'",
+    ] {
+        assert!(parse(&step(accepted)).is_ok(), "{accepted}");
+    }
+}
+
+#[test]
 fn a_secret_in_a_file_that_is_read_as_a_pipeline_is_not_shown() {
     let key = "sk-ant-api03-5kQ0x7Zr2WmN4tVb";
     let step = "name = 'p'\n[[step]]\nname = 'a'\nprompt = 'x'\n";

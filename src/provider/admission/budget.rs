@@ -1,5 +1,6 @@
 //! Reservation of the expected cost of a call, from before it is sent until it is booked.
 //!
+//! The budget of a scope reserves the maximum cost instead, because its callers determine how long the answers are.
 //! Nothing leaks: a reservation that is dropped before the call is sent is returned; one that is dropped later
 //! is booked as uncertain cost. Independent of rate limits and breakers.
 
@@ -7,11 +8,11 @@ use std::sync::Arc;
 
 use crate::guard::{BudgetScope, ReserveError, SharedBudget, TokenCost};
 use crate::types::{
-    CacheTtl, Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName,
-    SharedPrefix, Spend, Tokens, Usage,
+    Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Spend,
 };
 
 use crate::provider::call::{Call, Rejection};
+use crate::provider::unreported_usage::UnreportedUsage;
 
 /// The budgets that a provider's calls spend, in addition to those of their run and their scope.
 #[derive(Debug, Default)]
@@ -42,6 +43,14 @@ pub(in crate::provider) enum SharedBy {
     All,
 }
 
+/// The tokens from which the reserved costs of a call are computed.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::provider) struct CallTokens {
+    pub(in crate::provider) expected: TokenCost,
+    /// The maximum, if the call spends the budget of a scope; else what is expected.
+    pub(in crate::provider) max: TokenCost,
+}
+
 /// The reserved budget of one call.
 #[derive(Debug)]
 pub(in crate::provider) struct BudgetReservation {
@@ -49,7 +58,9 @@ pub(in crate::provider) struct BudgetReservation {
     provider: ProviderName,
     is_stored: bool,
     price: Option<Price>,
-    expected_cost: NanoUsd,
+    /// What the budget of a scope reserves.
+    max_cost: NanoUsd,
+    usage: Arc<UnreportedUsage>,
     stage: Stage,
 }
 
@@ -80,26 +91,36 @@ impl Budgets {
         self.of(call).find_map(|budget| Some(refused(budget, budget.cap_failure()?)))
     }
 
-    /// Reserves the expected cost of a call with these tokens.
+    /// Reserves the cost of a call with these tokens.
     pub(in crate::provider) fn reserve(
         &self,
         call: &Call,
         price: Option<Price>,
-        need: TokenCost,
+        tokens: CallTokens,
     ) -> Result<BudgetReservation, BudgetError> {
         let is_stored = call.budget.as_ref().is_some_and(|budget| budget.is_persisted());
         let provider = self.provider.clone().unwrap_or_else(|| "".into());
+        let usage_of = |tokens| UnreportedUsage::new(price, tokens, call.prompt.shared_prefix);
+        let usage = usage_of(tokens.expected);
+        let max_cost = if tokens.max == tokens.expected {
+            usage.expected_cost()
+        } else {
+            usage_of(tokens.max).expected_cost()
+        };
         let mut reservation = BudgetReservation {
             budgets: Vec::new(),
             provider,
             is_stored,
             price,
-            expected_cost: expected_cost(price, need, call.prompt.shared_prefix),
+            max_cost,
+            usage: Arc::new(usage),
             stage: Stage::Reserved,
         };
         if price.is_none() && self.is_simulated {
             return Ok(reservation);
         }
+        // Requests for embeddings that were joined are divided if they do not fit together.
+        let is_divisible = call.prompt.embedding.is_some() && call.prompt.embedding_inputs().nth(1).is_some();
         for budget in self.of(call) {
             if price.is_none() && budget.is_capped() {
                 let refused = Rejection::Budget {
@@ -108,8 +129,10 @@ impl Budgets {
                 };
                 return Err(BudgetError::Rejected(refused));
             }
+            let cost = reservation.cost_for(budget);
             // Reservations of other budgets are returned when `reservation` is dropped.
-            match budget.reserve(reservation.expected_cost) {
+            let reserved = if is_divisible { budget.reserve_divisible(cost) } else { budget.reserve(cost) };
+            match reserved {
                 Ok(()) => reservation.budgets.push(budget.clone()),
                 Err(ReserveError::Contended) => {
                     return Err(BudgetError::Contended(shared_by(budget)));
@@ -121,7 +144,7 @@ impl Budgets {
                     return Err(BudgetError::Rejected(refused(budget, met)));
                 }
                 Err(ReserveError::Oversized) => {
-                    let failure = budget.oversized_failure(reservation.expected_cost);
+                    let failure = budget.oversized_failure(cost);
                     // Another target may be cheaper.
                     let refused = Rejection::Budget { failure, for_all_targets: false };
                     return Err(BudgetError::Rejected(refused));
@@ -162,26 +185,19 @@ fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
     Failure::new(Class::Budget, format!("{problem}: write its price in the configuration"))
 }
 
-/// Returns the cost of a call with these tokens if it writes the shared beginning of its prompt to the cache, which
-/// costs more than input or the same.
-fn expected_cost(price: Option<Price>, need: TokenCost, shared: Option<SharedPrefix>) -> NanoUsd {
-    let written = Tokens(shared.map_or(0, |shared| shared.tokens.min(need.input)));
-    let is_for_an_hour = shared.is_some_and(|shared| shared.ttl == CacheTtl::OneHour);
-    let usage = Usage {
-        input: Tokens(need.input),
-        output: Tokens(need.output),
-        cache_write: written,
-        cache_write_1h: if is_for_an_hour { written } else { Tokens(0) },
-        ..Usage::default()
-    };
-    // A cost that overflows is reserved as the maximum credible cost: too much rather than too little.
-    price.map_or(NanoUsd(0), |price| price.cost(&usage).unwrap_or(NanoUsd::MAX_CREDIBLE_COST))
-}
-
 impl BudgetReservation {
-    /// Returns the reserved cost.
-    pub(in crate::provider) fn expected_cost(&self) -> NanoUsd {
-        self.expected_cost
+    /// Returns what the call has used, as long as its provider has not reported it.
+    pub(in crate::provider) fn usage(&self) -> &Arc<UnreportedUsage> {
+        &self.usage
+    }
+
+    /// Returns what a budget reserves. The callers of a scope determine how long its answers are, so its budget reserves
+    /// the maximum: else short answers would make the long ones after them look cheap.
+    fn cost_for(&self, budget: &SharedBudget) -> NanoUsd {
+        match budget.scope() {
+            BudgetScope::Scope(_) => self.max_cost,
+            BudgetScope::Run | BudgetScope::Day | BudgetScope::Provider(_) => self.usage.expected_cost(),
+        }
     }
 
     /// Marks the call as sent: from now on it may cost something.
@@ -212,8 +228,8 @@ impl BudgetReservation {
         booked
     }
 
-    /// Books the reservation of a sent call as uncertain cost, unless the call is booked already. Returns what was
-    /// booked.
+    /// Books the reservation, or the cost of what was received if it is higher, as uncertain cost, unless the call is
+    /// booked already. Returns what was booked.
     pub(in crate::provider) fn settle_uncertain(&mut self) -> Spend {
         if self.stage != Stage::Sent {
             return Spend::default();
@@ -225,13 +241,13 @@ impl BudgetReservation {
 
     /// The spend of a call whose usage is unknown.
     fn uncertain(&self) -> Spend {
-        Spend { uncertain_cost: self.expected_cost, ..Spend::default() }
+        Spend { uncertain_cost: self.usage.fix_cost(), ..Spend::default() }
     }
 
     fn book(&mut self, booked: Spend) {
         self.stage = Stage::Settled;
-        for budget in self.budgets.drain(..) {
-            budget.settle(self.expected_cost, &self.provider, booked, self.is_stored);
+        for budget in std::mem::take(&mut self.budgets) {
+            budget.settle(self.cost_for(&budget), &self.provider, booked, self.is_stored);
         }
     }
 }
@@ -247,11 +263,21 @@ impl Drop for BudgetReservation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::guard::RecordedSpend;
     use crate::provider::state::tests::call;
+    use crate::types::{Tokens, Usage};
 
     const PRICE: Price =
         Price { input: 1.0, output: 5.0, cached: None, cache_write: None, cache_write_1h: None, long: None };
+
+    /// A call of 10 input tokens and so many output tokens.
+    fn tokens(output: u64) -> CallTokens {
+        let expected = TokenCost { input: 10, output };
+        CallTokens { expected, max: expected }
+    }
 
     /// Calls of 10 input and 20 output tokens, with an expected cost of 110,000 nano-dollars.
     fn reserve(
@@ -260,7 +286,7 @@ mod tests {
         price: Option<Price>,
     ) -> Result<BudgetReservation, BudgetError> {
         let call = Call { budget: Some(run.clone()), ..call(std::time::Duration::from_secs(9)) };
-        budgets.reserve(&call, price, TokenCost { input: 10, output: 20 })
+        budgets.reserve(&call, price, tokens(20))
     }
 
     fn budgets(run: u64, provider: u64) -> (Budgets, Arc<SharedBudget>) {
@@ -307,6 +333,37 @@ mod tests {
     }
 
     #[test]
+    fn however_a_call_without_usage_ends_at_least_what_was_received_is_booked() {
+        let (budgets, run) = budgets(10_000_000, 10_000_000);
+        let mut total = Spend::default();
+        for result in [
+            None,
+            Some(Err(failed(Class::Timeout).maybe_charged())),
+            Some(Err(failed(Class::Cancelled).maybe_charged())),
+            // Its usage was discarded.
+            Some(Ok(Completion { usage: None, ..Completion::default() })),
+        ] {
+            let Ok(mut reservation) = reserve(&budgets, &run, Some(PRICE)) else {
+                panic!("the budget is large enough")
+            };
+            reservation.mark_sent();
+            reservation.usage().record_output(300);
+            let logged = reservation.usage().fix_cost();
+            // What is received after the cost was logged does not count.
+            reservation.usage().record_output(600);
+            result.as_ref().map(|result| reservation.settle(result));
+            drop(reservation);
+            // 10 tokens of input and 100 of output.
+            assert_eq!(logged, NanoUsd(510_000));
+            total += Spend { uncertain_cost: logged, ..Spend::default() };
+            for budget in [&run, &budgets.budgets[0]] {
+                let status = budget.status();
+                assert_eq!((status.reserved, status.spent), (NanoUsd(0), total), "{result:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_reservation_of_a_call_that_was_not_sent_after_all_is_returned() {
         let (budgets, run) = budgets(1_000_000, 1_000_000);
         let Ok(mut reservation) = reserve(&budgets, &run, Some(PRICE)) else {
@@ -337,8 +394,7 @@ mod tests {
         budgets.roll_over(Day(7));
         let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(150_000));
         let scoped = Call { scope_budget: Some(of_scope.clone()), ..call(std::time::Duration::from_secs(9)) };
-        let reserve =
-            |budgets: &Budgets| budgets.reserve(&scoped, Some(PRICE), TokenCost { input: 10, output: 20 });
+        let reserve = |budgets: &Budgets| budgets.reserve(&scoped, Some(PRICE), tokens(20));
         let Ok(mut first) = reserve(&budgets) else { panic!("the budget is large enough") };
         assert_eq!(of_scope.status().reserved, NanoUsd(110_000));
         // Calls of other scopes do not wait.
@@ -352,7 +408,7 @@ mod tests {
             Err(BudgetError::Rejected(Rejection::Budget { for_all_targets: false, .. }))
         ));
         assert!(budgets.cap_reached(&scoped).is_none());
-        let cheap = budgets.reserve(&scoped, Some(PRICE), TokenCost { input: 10, output: 6 });
+        let cheap = budgets.reserve(&scoped, Some(PRICE), tokens(6));
         let Ok(mut cheap) = cheap else { panic!("40,000 nano-dollars are left") };
         cheap.mark_sent();
         drop(cheap);
@@ -367,6 +423,115 @@ mod tests {
     }
 
     #[test]
+    fn the_budget_of_a_scope_reserves_the_maximum_cost_and_the_others_what_is_expected() {
+        let (mut budgets, run) = budgets(1_000_000, 1_000_000);
+        budgets.roll_over(Day(7));
+        let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(1_000_000));
+        let scope_budget = Some(of_scope.clone());
+        let scoped =
+            Call { budget: Some(run.clone()), scope_budget, ..call(std::time::Duration::from_secs(9)) };
+        // Expected are 20,000 nano-dollars, and at most 510,000.
+        let tokens = CallTokens { max: TokenCost { input: 10, output: 100 }, ..tokens(2) };
+        let all = [&run, &budgets.budgets[0], &of_scope];
+        let reserved = || all.map(|budget| budget.status().reserved.0);
+        let Ok(unsent) = budgets.reserve(&scoped, Some(PRICE), tokens) else { panic!("there is budget") };
+        assert_eq!(reserved(), [20_000, 20_000, 510_000]);
+        // Two such calls could cost more than the cap, however little is expected.
+        let second = budgets.reserve(&scoped, Some(PRICE), tokens);
+        assert!(matches!(second, Err(BudgetError::Contended(SharedBy::Scope))));
+        assert_eq!(reserved(), [20_000, 20_000, 510_000]);
+        drop(unsent);
+        assert_eq!(reserved(), [0, 0, 0]);
+        let Ok(mut sent) = budgets.reserve(&scoped, Some(PRICE), tokens) else { panic!("there is budget") };
+        sent.mark_sent();
+        let usage = Some(Usage { input: Tokens(10), output: Tokens(100), ..Usage::default() });
+        sent.settle(&Ok(Completion { usage, ..Completion::default() }));
+        drop(sent);
+        assert_eq!(reserved(), [0, 0, 0]);
+        for budget in all {
+            assert_eq!(budget.status().spent.total(), NanoUsd(510_000));
+        }
+        // Less is left than the call may cost. A shorter one is sent.
+        let BudgetError::Rejected(Rejection::Budget { failure, for_all_targets: false }) =
+            budgets.reserve(&scoped, Some(PRICE), tokens).unwrap_err()
+        else {
+            panic!("the call may cost more than what is left")
+        };
+        assert!(failure.message.ends_with("the call may cost $0.000510"), "{failure}");
+        assert_eq!(reserved(), [0, 0, 0]);
+        let shorter = CallTokens { max: TokenCost { input: 10, output: 90 }, ..tokens };
+        assert!(budgets.reserve(&scoped, Some(PRICE), shorter).is_ok());
+    }
+
+    proptest! {
+        /// Calls cost at most their maximum, whatever was expected, and end in any order.
+        #[test]
+        fn calls_within_their_maximum_never_exceed_the_budget_of_a_scope(
+            cap in 0u64..3_000_000,
+            calls in proptest::collection::vec(
+                (0u64..20, 0u64..200, 0u64..220, 0u8..4, 0usize..8),
+                1..80,
+            ),
+        ) {
+            let (mut budgets, run) = budgets(1_000_000_000, 1_000_000_000);
+            budgets.roll_over(Day(7));
+            let of_scope = SharedBudget::for_day(BudgetScope::Scope("team-a".into()), NanoUsd(cap));
+            let scope_budget = Some(of_scope.clone());
+            let scoped =
+                Call { budget: Some(run.clone()), scope_budget, ..call(std::time::Duration::from_secs(9)) };
+            let mut in_flight = Vec::new();
+            for (expected, more, used, end, index) in calls {
+                let max = TokenCost { input: 10, output: expected + more };
+                let tokens = CallTokens { max, ..tokens(expected) };
+                if let Ok(mut reservation) = budgets.reserve(&scoped, Some(PRICE), tokens) {
+                    // The others are never sent.
+                    if end > 0 {
+                        reservation.mark_sent();
+                    }
+                    in_flight.push((reservation, used.min(max.output), end));
+                }
+                if index < in_flight.len() {
+                    let (mut reservation, output, end) = in_flight.swap_remove(index);
+                    let usage = Some(Usage { input: Tokens(10), output: Tokens(output), ..Usage::default() });
+                    match end {
+                        1 => {
+                            reservation.settle(&Ok(Completion { usage, ..Completion::default() }));
+                        }
+                        2 => {
+                            reservation.settle(&Err(failed(Class::RateLimit)));
+                        }
+                        _ => {}
+                    }
+                }
+                let status = of_scope.status();
+                prop_assert!(status.spent.total() + status.reserved <= NanoUsd(cap), "{status:?}");
+            }
+            drop(in_flight);
+            prop_assert!(of_scope.status().spent.total() <= NanoUsd(cap));
+            for budget in [&run, &budgets.budgets[0], &of_scope] {
+                prop_assert_eq!(budget.status().reserved, NanoUsd(0));
+                prop_assert_eq!(budget.status().spent, of_scope.status().spent);
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_costs_more_than_is_left_of_a_day_is_refused_alone() {
+        for scope in [BudgetScope::Day, BudgetScope::Provider("a".into())] {
+            let of_day = SharedBudget::for_day(scope, NanoUsd(1_000_000));
+            let budgets = Budgets::new("a".into(), false, vec![of_day.clone()]);
+            let call = call(std::time::Duration::from_secs(9));
+            let large = budgets.reserve(&call, Some(PRICE), tokens(200));
+            assert!(matches!(
+                large,
+                Err(BudgetError::Rejected(Rejection::Budget { for_all_targets: false, .. }))
+            ));
+            assert!(budgets.cap_reached(&call).is_none() && of_day.status().cap_reached.is_none());
+            assert!(budgets.reserve(&call, Some(PRICE), tokens(20)).is_ok());
+        }
+    }
+
+    #[test]
     fn the_budget_of_a_scope_counts_each_call_once_whether_a_store_records_it_or_not() {
         let (mut budgets, _) = budgets(1_000_000, 1_000_000);
         budgets.roll_over(Day(7));
@@ -374,7 +539,7 @@ mod tests {
         let send = |run: Option<Arc<SharedBudget>>| {
             let scope_budget = Some(of_scope.clone());
             let call = Call { budget: run, scope_budget, ..call(std::time::Duration::from_secs(9)) };
-            let reserved = budgets.reserve(&call, Some(PRICE), TokenCost { input: 10, output: 20 });
+            let reserved = budgets.reserve(&call, Some(PRICE), tokens(20));
             let Ok(mut reservation) = reserved else { panic!("the budget is large enough") };
             // Dropped after it was sent, it costs 110,000 nano-dollars.
             reservation.mark_sent();
@@ -384,10 +549,13 @@ mod tests {
         send(None);
         assert_eq!(of_scope.status().spent.total(), NanoUsd(330_000));
         // The store has the call of the stored run, and later also 50,000 of another process.
-        let recorded = |uncertain| Spend { uncertain_cost: NanoUsd(uncertain), ..Spend::default() };
-        of_scope.sync_from_store(recorded(110_000));
+        let recorded = |uncertain| RecordedSpend {
+            of_today: Spend { uncertain_cost: NanoUsd(uncertain), ..Spend::default() },
+            ..RecordedSpend::default()
+        };
+        of_scope.sync_from_store(Day(7), recorded(110_000));
         assert_eq!(of_scope.status().spent.total(), NanoUsd(330_000));
-        of_scope.sync_from_store(recorded(160_000));
+        of_scope.sync_from_store(Day(7), recorded(160_000));
         assert_eq!(of_scope.status().spent.total(), NanoUsd(380_000));
     }
 

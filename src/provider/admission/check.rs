@@ -12,6 +12,7 @@ use crate::types::{Cause, Class, Failure, ProviderName};
 
 use super::estimate::Estimate;
 use super::scheduler::Scheduler;
+use super::token_stats::StatsKey;
 use crate::provider::call::{Call, Rejection};
 use crate::provider::keys::key_set::NoUsableKey;
 use crate::provider::settings::Settings;
@@ -57,7 +58,7 @@ impl Scheduler {
                 .map_err(too_large)?;
         }
         let reserved =
-            target.reservations.for_call(&target.token_stats, call.context.step.as_ref(), estimate);
+            target.reservations.for_call(&target.token_stats, StatsKey::of(&call.context), estimate);
         // While a probe is due or in flight, the call waits for its result. The probe of an unresponsive target
         // may take arbitrarily long, so its breaker counts as open meanwhile.
         let is_open = |breaker: &Breaker| {
@@ -93,7 +94,7 @@ impl Scheduler {
         if until > call.deadline {
             return Err(Rejection::Busy { until });
         }
-        if self.queue.is_full() {
+        if self.queue.is_full(&key.scope) {
             // The wait would be short enough, but the queue is full: retry when a tenth of it was sent.
             let part = self.queue.len() / 10;
             let until = self.expected_dispatch(target, (part, part), reserved.wait_cost(), now);

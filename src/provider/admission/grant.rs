@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::guard::{BreakerToken, InFlightToken, SentCall};
-use crate::types::{Completion, Failure, ModelName, Prompt, Spend, StepName};
+use crate::guard::{BreakerToken, InFlightToken, SentCall, TokenCost};
+use crate::types::{Charged, Completion, Failure, ModelName, Prompt, ScopeName, Spend, StepName};
 
 use super::queue::Turn;
 use super::reservation::Reservation;
@@ -32,6 +32,7 @@ pub(in crate::provider) struct Grant {
     pub(in crate::provider) is_retry: bool,
     /// Whether it is the first attempt of its request.
     pub(in crate::provider) is_first: bool,
+    pub(in crate::provider) scope: ScopeName,
     pub(in crate::provider) step: Option<StepName>,
     pub(in crate::provider) reservation: Reservation,
     /// What it took from the account's limits, and from its model's own.
@@ -47,6 +48,8 @@ pub(in crate::provider) struct Grant {
     pub(in crate::provider) abort: Option<Abort>,
     /// What was booked for it.
     pub(in crate::provider) spend: Spend,
+    /// The tokens of its answer that were received, as estimated when the call ends.
+    pub(in crate::provider) received_output: u64,
 }
 
 /// When a call was sent.
@@ -64,6 +67,23 @@ pub(in crate::provider) enum Abort {
     Superseded,
     /// The caller no longer needs an answer.
     Cancelled,
+}
+
+impl Grant {
+    /// Returns what the call is charged; `None` is a call that died without an outcome. A call that was broken off is
+    /// charged at least what was received of its answer.
+    pub(in crate::provider) fn charged(&self, result: Option<&Result<Completion, Failure>>) -> TokenCost {
+        let charged = self.reservation.charged(result);
+        let received = match result {
+            // Its usage is known, or is estimated from its whole content.
+            Some(Ok(_)) => 0,
+            Some(Err(failure)) if failure.usage.is_some() => 0,
+            // Refused before any work.
+            Some(Err(failure)) if failure.charged == Charged::No => 0,
+            Some(Err(_)) | None => self.received_output,
+        };
+        TokenCost { output: charged.output.max(received), ..charged }
+    }
 }
 
 /// How a call ended, for the provider's state.

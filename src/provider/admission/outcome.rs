@@ -12,6 +12,7 @@ use crate::types::{Class, Failure, FailureScope, ModelName};
 use super::evidence::{Evidence, concurrency_outcome, evidence_of, has_response, min_stream_silence};
 use super::grant::{CallOutcome, Grant};
 use super::scheduler::Scheduler;
+use super::token_stats::StatsKey;
 use crate::provider::call::TargetHealth;
 use crate::provider::health::reachability::ConnectFailureScope;
 use crate::provider::keys::key_set::KeyFault;
@@ -132,7 +133,7 @@ impl Scheduler {
         let result = outcome.map(|outcome| outcome.result);
         let reserved = grant.reservation.reserved;
         // A call that was not sent gives back its request, too.
-        let charged = (!grant.is_unsent).then(|| grant.reservation.charged(result));
+        let charged = (!grant.is_unsent).then(|| grant.charged(result));
         match charged {
             Some(charged) => self.limits.reconcile(reserved, charged, now),
             None => self.limits.rollback(reserved, &grant.shared),
@@ -259,7 +260,8 @@ impl Scheduler {
         now: Instant,
     ) -> KeyFault {
         let Some(target) = self.targets.get_mut(&grant.model) else { return KeyFault::NotAtFault };
-        grant.reservation.record_into(&mut target.token_stats, grant.step.as_ref(), outcome.result);
+        let key = StatsKey::new(&grant.scope, grant.step.as_ref());
+        grant.reservation.record_into(&mut target.token_stats, key, outcome.result);
         match outcome.result {
             Ok(_) => {
                 target.consecutive_throttles = 0;

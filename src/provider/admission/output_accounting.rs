@@ -144,7 +144,7 @@ mod tests {
     use crate::guard::TokenCost;
     use crate::provider::admission::estimate::Estimate;
     use crate::provider::admission::reservation::Reservations;
-    use crate::provider::admission::token_stats::TokenStats;
+    use crate::provider::admission::token_stats::{StatsKey, TokenStats};
     use crate::provider::settings::OutputReservation;
 
     const LIMITS: TokenLimits = TokenLimits { tokens: Some(60_000.0), output: None };
@@ -152,9 +152,10 @@ mod tests {
     /// A call of 100 input tokens whose answers have 20.
     fn call(max_tokens: Option<u64>) -> Reservation {
         let mut stats = TokenStats::default();
-        (0..20).for_each(|_| stats.record(None, 100, 100, Some(20)));
+        (0..20).for_each(|_| stats.record(StatsKey::ALL, 100, 100, Some(20)));
         let rules = Reservations::new(OutputReservation::P95, crate::guard::RateLimits::default());
-        let reservation = rules.for_call(&stats, None, Estimate { input: 100, max_tokens });
+        let estimate = Estimate { input: 100, max_tokens };
+        let reservation = rules.for_call(&stats, StatsKey::ALL, estimate);
         assert_eq!(reservation.mean, TokenCost { input: 100, output: 20.min(max_tokens.unwrap_or(20)) });
         reservation
     }

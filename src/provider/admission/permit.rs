@@ -7,13 +7,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::chaos;
-use crate::types::{NanoUsd, Spend};
+use crate::types::Spend;
 use crate::wire::RateLimitHeaders;
 
 use super::budget::BudgetReservation;
 use super::grant::{Abort, CallOutcome, Grant, SendTime};
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::state::State;
+use crate::provider::unreported_usage::UnreportedUsage;
 
 /// The permit of one call.
 #[derive(Debug)]
@@ -71,9 +72,16 @@ impl Permit {
         }
     }
 
-    /// Returns the expected cost of the call.
-    pub(in crate::provider) fn expected_cost(&self) -> NanoUsd {
-        self.budget.as_ref().map(BudgetReservation::expected_cost).unwrap_or_default()
+    /// Returns what the call has used, as long as its provider has not reported it.
+    pub(in crate::provider) fn usage(&self) -> Arc<UnreportedUsage> {
+        self.budget.as_ref().map(|budget| budget.usage().clone()).unwrap_or_default()
+    }
+
+    /// Passes what was received on to the grant, whose release charges it to the limits.
+    fn record_received_output(&mut self) {
+        if let Some((grant, budget)) = self.grant.as_mut().zip(self.budget.as_ref()) {
+            grant.received_output = budget.usage().output_tokens();
+        }
     }
 
     /// Returns whether the call is the probe of a breaker.
@@ -101,6 +109,7 @@ impl Permit {
     /// fault.
     pub(in crate::provider) fn finish(mut self, outcome: &CallOutcome<'_>) -> (Spend, KeyFault) {
         chaos::point("call.settle");
+        self.record_received_output();
         // First: the calls that the release makes ready may need the budget.
         let booked = self.budget.as_mut().map(|budget| budget.settle(outcome.result)).unwrap_or_default();
         self.record_spend(booked);
@@ -117,6 +126,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.record_received_output();
         // Before the release makes other calls ready.
         if let Some(mut budget) = self.budget.take() {
             self.record_spend(budget.settle_uncertain());
@@ -248,5 +258,35 @@ mod tests {
         assert_eq!(tokens_in_use(&state), 0);
         finish(dispatch_call(&state).await, Err(Failure::new(Class::Timeout, "silent").maybe_charged()));
         assert_eq!(tokens_in_use(&state), 29);
+    }
+
+    #[actix_web::test]
+    async fn a_call_that_is_broken_off_uses_at_least_what_was_received() {
+        tokio::time::pause();
+        let state = state();
+        let finish = |permit: Permit, result: Result<Completion, Failure>| {
+            permit.finish(&CallOutcome {
+                result: &result,
+                took: Duration::from_secs(1),
+                first_token: Some(Duration::from_secs(1)),
+            });
+        };
+        // 500 tokens are assumed, and 700 are received.
+        let broken_off = async || {
+            let permit = dispatch_call(&state).await;
+            permit.usage().record_output(2_100);
+            permit
+        };
+        drop(broken_off().await);
+        assert_eq!(tokens_in_use(&state), 700);
+        finish(broken_off().await, Err(Failure::new(Class::Timeout, "silent").maybe_charged()));
+        assert_eq!(tokens_in_use(&state), 700);
+        // Nothing was charged, or the usage is known.
+        finish(broken_off().await, Err(Failure::new(Class::Overloaded, "not now")));
+        assert_eq!(tokens_in_use(&state), 0);
+        let usage = Usage { input: Tokens(9), output: Tokens(10), ..Usage::default() };
+        let cut = Failure::new(Class::Truncated, "cut").with_usage(Some(usage));
+        finish(broken_off().await, Err(cut));
+        assert_eq!(tokens_in_use(&state), 10);
     }
 }

@@ -8,11 +8,12 @@
 //! ordered by rank, then by arrival. While both priorities wait, batch has one turn in ten.
 //!
 //! A model that cannot take a call blocks no other. Adding and removing cost the logarithm of the queue length,
-//! for each model. The queue never exceeds its bound. About scopes and runs without queued calls and calls in flight it
-//! keeps nothing but what they have got more than others that wait.
+//! for each model. The queue exceeds its bound only if several scopes wait, by at most a tenth. About scopes and runs
+//! without queued calls and calls in flight it keeps nothing but what they have got more than others that wait.
 
 use indexmap::IndexMap;
 
+use crate::guard::has_room;
 use crate::types::{ModelName, Priority, RunId, ScopeName};
 
 use super::fair_queue::{self, FairQueue, Restart, Shares};
@@ -110,8 +111,16 @@ impl<T> Queue<T> {
         self.len == 0
     }
 
-    pub(in crate::provider) fn is_full(&self) -> bool {
-        self.len >= self.bound
+    /// Returns whether a scope may queue no more calls. The scopes share the bound ([`has_room`]): one alone may queue as
+    /// many calls, and the calls of one do not keep out those of another.
+    pub(in crate::provider) fn is_full(&self, scope: &ScopeName) -> bool {
+        // Below the bound every scope has room.
+        if self.len < self.bound {
+            return false;
+        }
+        let scopes = self.targets.values().flat_map(|target| [&target.interactive, &target.batch]);
+        let of_scope = scopes.map(|scopes| scopes.len_of(scope)).sum();
+        !has_room(self.bound, of_scope, self.len)
     }
 
     /// Returns every model with queued calls, and their number.

@@ -6,10 +6,10 @@
 use std::num::NonZeroU64;
 
 use crate::guard::{RateLimiter, RateLimits, TokenCost};
-use crate::types::{Charged, Class, Completion, Failure, ProviderName, StepName};
+use crate::types::{Charged, Class, Completion, Failure, ProviderName};
 
 use super::estimate::{Estimate, answer_tokens};
-use super::token_stats::TokenStats;
+use super::token_stats::{StatsKey, TokenStats};
 use crate::provider::settings::OutputReservation;
 
 /// The reservation rules of a target.
@@ -45,19 +45,19 @@ impl Reservations {
         self.counts_max_tokens = true;
     }
 
-    /// Returns the reservation of a call of `step`; never more than the limits can hold.
+    /// Returns the reservation of a call; never more than the limits can hold.
     pub(in crate::provider) fn for_call(
         &self,
         stats: &TokenStats,
-        step: Option<&StepName>,
+        key: StatsKey<'_>,
         estimate: Estimate,
     ) -> Reservation {
-        let mut need = stats.p95_cost(step, estimate);
+        let mut need = stats.p95_cost(key, estimate);
         let nonrefundable = self.nonrefundable(estimate);
         need.output = nonrefundable.unwrap_or(need.output);
         let need = self.clip(need, nonrefundable.is_some());
         let learned =
-            stats.mean_output(step).map(|output| output.min(estimate.max_tokens.unwrap_or(u64::MAX)));
+            stats.mean_output(key).map(|output| output.min(estimate.max_tokens.unwrap_or(u64::MAX)));
         let output = nonrefundable.or(learned).unwrap_or(need.output);
         let is_output_assumed = nonrefundable.or(learned).is_none();
         Reservation {
@@ -166,7 +166,7 @@ impl Reservation {
     pub(in crate::provider) fn record_into(
         &self,
         stats: &mut TokenStats,
-        step: Option<&StepName>,
+        key: StatsKey<'_>,
         result: &Result<Completion, Failure>,
     ) {
         let (usage, output_tokens) = match result {
@@ -185,7 +185,7 @@ impl Reservation {
         // Embeddings would make the answers of other calls to the model look short.
         let output_tokens = output_tokens.filter(|_| self.estimate.has_output());
         if usage.is_some() || output_tokens.is_some() {
-            stats.record(step, self.estimate.input, read, output_tokens);
+            stats.record(key, self.estimate.input, read, output_tokens);
         }
     }
 }
@@ -205,6 +205,8 @@ mod tests {
 
     use super::*;
     use crate::types::{Tokens, Usage};
+
+    const ALL: StatsKey<'static> = StatsKey::ALL;
 
     fn reservations(reserve: OutputReservation, limits: RateLimits) -> Reservations {
         Reservations::new(reserve, limits)
@@ -234,7 +236,7 @@ mod tests {
     fn sample_stats() -> TokenStats {
         let mut stats = TokenStats::default();
         for output in [[10; 18].as_slice(), &[200, 200]].concat() {
-            stats.record(None, 100, 100, Some(output));
+            stats.record(ALL, 100, 100, Some(output));
         }
         stats
     }
@@ -250,11 +252,11 @@ mod tests {
         // 150 and 200 exceed 300, but the answer may be short.
         let call = estimate(150, Some(9_000));
         assert_eq!(fits(&rules, &stats, call), Ok(()));
-        assert_eq!(rules.for_call(&stats, None, call).reserved, TokenCost { input: 150, output: 150 });
+        assert_eq!(rules.for_call(&stats, ALL, call).reserved, TokenCost { input: 150, output: 150 });
         // Estimated a little above the limit: the estimate may be wrong.
         assert_eq!(fits(&rules, &stats, estimate(320, None)), Ok(()));
         assert_eq!(
-            rules.for_call(&stats, None, estimate(320, None)).reserved,
+            rules.for_call(&stats, ALL, estimate(320, None)).reserved,
             TokenCost { input: 299, output: 1 }
         );
         let error = fits(&rules, &stats, estimate(400, None)).unwrap_err();
@@ -273,21 +275,21 @@ mod tests {
         let expected = "max_tokens = 7500 and a prompt of about 2000 tokens exceed the limit of 9000 tokens \
             per minute of provider x";
         assert_eq!(error, expected);
-        let reservation = rules.for_call(&stats, None, estimate(500, Some(8_000)));
+        let reservation = rules.for_call(&stats, ALL, estimate(500, Some(8_000)));
         assert_eq!(
             (reservation.reserved, reservation.is_nonrefundable),
             (TokenCost { input: 500, output: 8_000 }, true)
         );
         assert_eq!(reservation.mean, reservation.reserved);
         // Without `max_tokens`, the statistics decide.
-        let reservation = rules.for_call(&stats, None, estimate(500, None));
+        let reservation = rules.for_call(&stats, ALL, estimate(500, None));
         assert_eq!((reservation.reserved.output, reservation.is_nonrefundable), (200, false));
     }
 
     #[test]
     fn a_call_is_charged_with_its_known_usage() {
         let rules = reservations(OutputReservation::P95, RateLimits::default());
-        let reservation = rules.for_call(&sample_stats(), None, estimate(100, Some(1_000)));
+        let reservation = rules.for_call(&sample_stats(), ALL, estimate(100, Some(1_000)));
         assert_eq!(reservation.reserved, TokenCost { input: 100, output: 200 });
         let broken_off = failed(Class::Unreadable).with_usage(Some(used(90, 1)));
         let truncated = failed(Class::Truncated).with_usage(Some(used(90, 1_000)));
@@ -308,7 +310,7 @@ mod tests {
     #[test]
     fn a_nonrefundable_reservation_is_not_returned() {
         let rules = reservations(OutputReservation::MaxTokens, RateLimits::default());
-        let reservation = rules.for_call(&sample_stats(), None, estimate(100, Some(1_000)));
+        let reservation = rules.for_call(&sample_stats(), ALL, estimate(100, Some(1_000)));
         let nonrefundable =
             |result: Option<Result<Completion, Failure>>| reservation.charged(result.as_ref());
         assert_eq!(
@@ -324,27 +326,27 @@ mod tests {
     fn an_answer_that_was_cut_at_max_tokens_counts_with_max_tokens() {
         let rules = reservations(OutputReservation::P95, RateLimits::default());
         let mut stats = TokenStats::default();
-        let reservation = rules.for_call(&stats, None, estimate(100, Some(700)));
+        let reservation = rules.for_call(&stats, ALL, estimate(100, Some(700)));
         let truncated = Err(failed(Class::Truncated).with_usage(Some(used(100, 650))));
-        reservation.record_into(&mut stats, None, &truncated);
-        assert_eq!(stats.mean_output(None), Some(700));
+        reservation.record_into(&mut stats, ALL, &truncated);
+        assert_eq!(stats.mean_output(ALL), Some(700));
         // An answer that broke off says nothing about answer sizes, but its input count is valid.
         let broken = Err(failed(Class::Unreadable).with_usage(Some(used(300, 1))));
-        reservation.record_into(&mut stats, None, &broken);
-        assert_eq!((stats.mean_output(None), stats.corrected_input(100)), (Some(700), 200));
+        reservation.record_into(&mut stats, ALL, &broken);
+        assert_eq!((stats.mean_output(ALL), stats.corrected_input(100)), (Some(700), 200));
     }
 
     #[test]
     fn answers_without_a_count_are_estimated_from_their_text() {
         let rules = reservations(OutputReservation::P95, RateLimits::default());
         let mut stats = TokenStats::default();
-        let reservation = rules.for_call(&stats, None, estimate(100, None));
+        let reservation = rules.for_call(&stats, ALL, estimate(100, None));
         assert_eq!(reservation.reserved, TokenCost { input: 100, output: 500 });
         let unstored_calls = Ok(Completion::new("The train left at nine, and it is ten."));
         let charged = reservation.charged(Some(&unstored_calls));
         assert!(charged.input == 100 && (8..=14).contains(&charged.output), "{charged:?}");
-        reservation.record_into(&mut stats, None, &unstored_calls);
-        assert_eq!(rules.for_call(&stats, None, estimate(100, None)).reserved, charged);
+        reservation.record_into(&mut stats, ALL, &unstored_calls);
+        assert_eq!(rules.for_call(&stats, ALL, estimate(100, None)).reserved, charged);
     }
 
     #[test]
@@ -353,17 +355,17 @@ mod tests {
             let limits = RateLimits { output_tokens: NonZeroU64::new(8_000), ..per_minute(9_000) };
             let rules = reservations(reserve, limits);
             let mut stats = sample_stats();
-            let reservation = rules.for_call(&stats, None, estimate(100, Some(0)));
+            let reservation = rules.for_call(&stats, ALL, estimate(100, Some(0)));
             assert_eq!(reservation.reserved, TokenCost { input: 100, output: 0 });
             assert_eq!(reservation.mean, reservation.reserved);
             let embeddings = vec![[0.5].into()];
             let without_usage = Ok(Completion { embeddings, ..Completion::default() });
             assert_eq!(reservation.charged(Some(&without_usage)), TokenCost { input: 100, output: 0 });
             for _ in 0..100 {
-                reservation.record_into(&mut stats, None, &completion(Some(used(200, 0))));
+                reservation.record_into(&mut stats, ALL, &completion(Some(used(200, 0))));
             }
             // Their input corrects the estimates.
-            assert_eq!(stats.mean_output(None), Some(29));
+            assert_eq!(stats.mean_output(ALL), Some(29));
             assert!((195..=200).contains(&stats.corrected_input(100)));
             assert_eq!(fits(&rules, &TokenStats::default(), estimate(9_000, Some(0))), Ok(()));
         }
@@ -392,7 +394,7 @@ mod tests {
                 let charged = reservation.charged(result.as_ref());
                 real.borrow().reconcile(reservation.reserved, charged, now);
                 if let Some(result) = &result {
-                    reservation.record_into(stats, None, result);
+                    reservation.record_into(stats, ALL, result);
                 }
                 charged
             };
@@ -400,7 +402,7 @@ mod tests {
             for (input, output, max_tokens, end, wait, nonrefundable) in calls {
                 let reserve = if nonrefundable { OutputReservation::MaxTokens } else { OutputReservation::P95 };
                 let rules = reservations(reserve, limits);
-                let reservation = rules.for_call(&stats, None, estimate(input, max_tokens));
+                let reservation = rules.for_call(&stats, ALL, estimate(input, max_tokens));
                 prop_assert!(real.borrow_mut().take(reservation.reserved, reservation.mean, now).is_ok());
                 in_flight.push((reservation, match end {
                     0 | 1 => Some(completion(Some(used(input + output / 3, output)))),

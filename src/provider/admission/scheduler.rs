@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use crate::guard::{Breaker, BreakerSettings, BreakerToken, RateLimiter, RetryBudget, TripReason};
 use crate::types::{Failure, ModelName, Spend};
 
-use super::budget::{BudgetError, BudgetReservation, Budgets, SharedBy};
+use super::budget::{BudgetError, BudgetReservation, Budgets, CallTokens, SharedBy};
 use super::estimate::Estimate;
 use super::grant::Grant;
 use super::queue::{Queue, Ticket};
 use super::queued_call::QueuedCall;
+use super::token_stats::StatsKey;
 use crate::provider::call::{Call, Rejection};
 use crate::provider::health::pending_attempts::PendingAttempt;
 use crate::provider::health::reachability::Reachability;
@@ -224,7 +225,7 @@ impl Scheduler {
         };
         // Computed only now, because answers that arrived in the meantime have improved the statistics.
         let reserved =
-            target.reservations.for_call(&target.token_stats, call.context.step.as_ref(), estimate);
+            target.reservations.for_call(&target.token_stats, StatsKey::of(&call.context), estimate);
         let own = target.take(&reserved, now).map_err(|_| Blocked::Target)?;
         let shared = self.limits.take(reserved.reserved, reserved.mean, now).map_err(|ready| {
             target.limits.rollback(reserved.reserved, &own);
@@ -281,6 +282,7 @@ impl Scheduler {
             in_flight,
             is_retry: call.is_retry,
             is_first,
+            scope: call.context.scope.clone(),
             step: call.context.step.clone(),
             reservation: reserved,
             shared,
@@ -290,11 +292,12 @@ impl Scheduler {
             sent: None,
             abort: None,
             spend: Spend::default(),
+            received_output: 0,
         };
         Ok((key, Box::new(grant), budget))
     }
 
-    /// Reserves the expected cost of a call.
+    /// Reserves the expected cost of a call, and its maximum cost from the budget of its scope.
     fn reserve_budget(
         &mut self,
         call: &Call,
@@ -304,20 +307,25 @@ impl Scheduler {
         let Some(target) = self.targets.get_mut(&call.model) else {
             return Err(Blocked::Rejected(Rejection::ActorRestarting));
         };
-        let cost = target.token_stats.expected_cost(call.context.step.as_ref(), estimate);
+        let key = StatsKey::of(&call.context);
+        let expected = target.token_stats.expected_cost(key, estimate);
+        let max =
+            if call.scope_budget.is_some() { target.token_stats.max_cost(key, estimate) } else { expected };
         let until = now + BUDGET_RECHECK_INTERVAL;
-        self.budgets.reserve(call, target.price, cost).map_err(|error| match error {
+        let tokens = CallTokens { expected, max };
+        self.budgets.reserve(call, target.price, tokens).map_err(|error| match error {
             BudgetError::Rejected(rejection) => Blocked::Rejected(rejection),
             BudgetError::Contended(shared_by) => {
-                // The budget of one run or scope must not delay the calls of others: the router submits the call
-                // again.
+                // A call that waits for a budget must not delay the calls of others: the router submits it again. The
+                // next call of another scope may be cheaper, also if both spend the same budget.
                 let key = call.queue_key(0);
-                let others_wait = match shared_by {
+                let must_not_block = match shared_by {
                     SharedBy::Run => self.queue.other_runs_wait(&key),
-                    SharedBy::Scope => self.queue.other_scopes_wait(&key),
-                    SharedBy::All => false,
+                    SharedBy::Scope | SharedBy::All => {
+                        !call.context.scope.is_empty() || self.queue.other_scopes_wait(&key)
+                    }
                 };
-                if others_wait {
+                if must_not_block {
                     return Blocked::Rejected(Rejection::Busy { until });
                 }
                 target.blocked_until = Some(until);

@@ -1,10 +1,12 @@
 //! Statistics of the token sizes of one model's calls: the error of prompt estimates, and the answer lengths of
 //! each step.
 //!
-//! Bounded, however many steps there are. Independent of limits.
+//! The steps of a scope have statistics of their own. The expected cost of a call with a scope depends only on answers of
+//! that scope, so that no scope changes what the budgets reserve for another one. Bounded, however many scopes and steps
+//! there are. Independent of limits.
 
 use crate::guard::TokenCost;
-use crate::types::StepName;
+use crate::types::{RequestContext, ScopeName, StepName};
 
 use super::estimate::Estimate;
 use crate::provider::health::recent_steps::RecentSteps;
@@ -33,12 +35,41 @@ const RATIO_WINDOW_CALLS: u32 = 20;
 const INITIAL_CERTAIN_SHARE: f64 = 0.75;
 const CERTAIN_SHARE: f64 = 0.9;
 
+/// Maximum number of steps of scopes, of all scopes together.
+const MAX_SCOPE_STEPS: usize = 1_024;
+
 /// Statistics of a model's calls.
 #[derive(Debug, Default)]
 pub(in crate::provider) struct TokenStats {
     ratio: EstimateRatio,
+    /// The answers of all calls.
     all: PercentileWindow,
+    /// The answers of each step, of calls without a scope.
     steps: RecentSteps<StepName, PercentileWindow>,
+    /// The answers of each step of a scope. Without a step: all answers of the scope.
+    scopes: RecentSteps<(ScopeName, Option<StepName>), PercentileWindow, MAX_SCOPE_STEPS>,
+}
+
+/// Identifies the calls whose answers are alike: those of a step, in a scope.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::provider) struct StatsKey<'a> {
+    /// `None` for calls without a scope.
+    scope: Option<&'a ScopeName>,
+    step: Option<&'a StepName>,
+}
+
+impl<'a> StatsKey<'a> {
+    /// Calls without a scope and a step. The statistics of all calls apply to them.
+    pub(in crate::provider) const ALL: Self = Self { scope: None, step: None };
+
+    pub(in crate::provider) fn new(scope: &'a ScopeName, step: Option<&'a StepName>) -> Self {
+        Self { scope: Some(scope).filter(|scope| !scope.is_empty()), step }
+    }
+
+    /// Returns the key of the calls with this context.
+    pub(in crate::provider) fn of(context: &'a RequestContext) -> Self {
+        Self::new(&context.scope, context.step.as_ref())
+    }
 }
 
 impl TokenStats {
@@ -54,44 +85,56 @@ impl TokenStats {
         (self.corrected_input(estimated) as f64 * certain_share) as u64
     }
 
-    /// Returns what 95 of 100 calls of `step` stay within.
-    pub(in crate::provider) fn p95_cost(&self, step: Option<&StepName>, estimate: Estimate) -> TokenCost {
-        let output = self.window_for(step).map_or(ASSUMED_OUTPUT, PercentileWindow::p95);
+    /// Returns what 95 of 100 such calls stay within.
+    pub(in crate::provider) fn p95_cost(&self, key: StatsKey<'_>, estimate: Estimate) -> TokenCost {
+        self.p95_of(self.window_for(key), estimate)
+    }
+
+    fn p95_of(&self, answers: Option<&PercentileWindow>, estimate: Estimate) -> TokenCost {
+        let output = answers.map_or(ASSUMED_OUTPUT, PercentileWindow::p95);
         let limit = estimate.max_tokens.unwrap_or(u64::MAX);
         // At least one token, unless the call has no output at all.
         TokenCost { input: self.corrected_input(estimate.input), output: output.max(1).min(limit) }
     }
 
-    /// Returns the tokens that the expected cost of a call of `step` is computed from. The first answers to
-    /// arrive are the short ones: until there are enough answers of the step, this is the output limit, or the
-    /// assumed output without a limit, and never less than what was seen.
-    pub(in crate::provider) fn expected_cost(
-        &self,
-        step: Option<&StepName>,
-        estimate: Estimate,
-    ) -> TokenCost {
-        let p95 = self.p95_cost(step, estimate);
-        let answers = match step {
-            Some(step) => self.steps.get(step).map_or(0, PercentileWindow::len),
-            None => self.all.len(),
-        };
-        if answers >= MIN_ANSWERS_FOR_COST {
+    /// Returns the tokens that the expected cost of such a call is computed from. The first answers to arrive are
+    /// the short ones: until there are enough answers of the step, this is the output limit, or the assumed output
+    /// without a limit, and never less than what was seen.
+    pub(in crate::provider) fn expected_cost(&self, key: StatsKey<'_>, estimate: Estimate) -> TokenCost {
+        let own = self.window_of(key);
+        let known = own.filter(|answers| answers.len() >= MIN_STEP_ANSWERS);
+        // Not the answers of other scopes: they would make the calls of this one look cheap or too expensive.
+        let answers = known.or_else(|| self.window_of_scope(key).filter(|answers| !answers.is_empty()));
+        let p95 = self.p95_of(answers, estimate);
+        if own.map_or(0, PercentileWindow::len) >= MIN_ANSWERS_FOR_COST {
             return p95;
         }
         let limit = estimate.max_tokens.unwrap_or(ASSUMED_OUTPUT);
         TokenCost { output: p95.output.max(limit), ..p95 }
     }
 
-    /// Returns the mean output of `step`; `None` before the first answer of any step.
-    pub(in crate::provider) fn mean_output(&self, step: Option<&StepName>) -> Option<u64> {
-        self.window_for(step).map(PercentileWindow::mean)
+    /// Returns the tokens that the maximum cost of such a call is computed from. Earlier answers do not lower it,
+    /// because the caller determines their lengths. The output is the output limit. Without a limit it is what is
+    /// expected, and never less than the longest recent answer of the scope.
+    pub(in crate::provider) fn max_cost(&self, key: StatsKey<'_>, estimate: Estimate) -> TokenCost {
+        let expected = self.expected_cost(key, estimate);
+        let longest = || self.window_of_scope(key).map_or(0, PercentileWindow::max);
+        TokenCost {
+            input: expected.input.max(estimate.input),
+            output: estimate.max_tokens.unwrap_or_else(|| expected.output.max(longest())),
+        }
+    }
+
+    /// Returns the mean output of such calls; `None` before the first answer of any call.
+    pub(in crate::provider) fn mean_output(&self, key: StatsKey<'_>) -> Option<u64> {
+        self.window_for(key).map(PercentileWindow::mean)
     }
 
     /// Records that a prompt with this estimate had `read` tokens by the provider's count, and its answer
     /// `written`; `None` is an incomplete answer.
     pub(in crate::provider) fn record(
         &mut self,
-        step: Option<&StepName>,
+        key: StatsKey<'_>,
         estimated: u64,
         read: u64,
         written: Option<u64>,
@@ -99,24 +142,51 @@ impl TokenStats {
         self.ratio.update(estimated, read);
         let Some(written) = written.map(|written| written.min(MAX_CREDIBLE_OUTPUT)) else { return };
         self.all.add(written);
-        if let Some(step) = step {
+        if let Some(scope) = key.scope {
+            self.scopes.use_step((scope.clone(), None)).add(written);
+            if let Some(step) = key.step {
+                self.scopes.use_step((scope.clone(), Some(step.clone()))).add(written);
+            }
+        } else if let Some(step) = key.step {
             self.steps.use_step(step.clone()).add(written);
         }
     }
 
-    /// Restores the answer sizes of `step` from an earlier session, unless this one has recorded some.
-    pub(in crate::provider) fn restore(&mut self, step: &StepName, written: impl IntoIterator<Item = u64>) {
-        if self.steps.get(step).is_some() {
+    /// Restores the answer sizes of a step of a scope from an earlier session, unless this one has recorded some.
+    pub(in crate::provider) fn restore(
+        &mut self,
+        scope: &ScopeName,
+        step: &StepName,
+        written: impl IntoIterator<Item = u64>,
+    ) {
+        let key = StatsKey::new(scope, Some(step));
+        if self.window_of(key).is_some() {
             return;
         }
         // The estimates of their prompts are not stored.
-        written.into_iter().for_each(|written| self.record(Some(step), 0, 0, Some(written)));
+        written.into_iter().for_each(|written| self.record(key, 0, 0, Some(written)));
     }
 
-    fn window_for(&self, step: Option<&StepName>) -> Option<&PercentileWindow> {
-        let own = step.and_then(|step| self.steps.get(step));
-        let own = own.filter(|answers| answers.len() >= MIN_STEP_ANSWERS);
+    /// Returns the answers by which a call is paced: its own if they are enough, else those of its scope, else all.
+    fn window_for(&self, key: StatsKey<'_>) -> Option<&PercentileWindow> {
+        let is_known = |answers: &&PercentileWindow| answers.len() >= MIN_STEP_ANSWERS;
+        let own = self.window_of(key).filter(is_known);
+        let own = own.or_else(|| self.window_of_scope(key).filter(is_known));
         own.or_else(|| Some(&self.all).filter(|all| !all.is_empty()))
+    }
+
+    /// Returns the answers of the calls with exactly this key.
+    fn window_of(&self, key: StatsKey<'_>) -> Option<&PercentileWindow> {
+        match (key.scope, key.step) {
+            (None, None) => Some(&self.all),
+            (None, Some(step)) => self.steps.get(step),
+            (Some(scope), step) => self.scopes.get(&(scope.clone(), step.cloned())),
+        }
+    }
+
+    /// Returns the answers of the whole scope; all answers for calls without a scope.
+    fn window_of_scope(&self, key: StatsKey<'_>) -> Option<&PercentileWindow> {
+        self.window_of(StatsKey { step: None, ..key })
     }
 }
 
@@ -164,9 +234,16 @@ mod tests {
         Estimate { input, max_tokens: None }
     }
 
+    const ALL: StatsKey<'static> = StatsKey::ALL;
+
+    /// The key of a step, of calls without a scope.
+    fn key(step: &StepName) -> StatsKey<'_> {
+        StatsKey { scope: None, step: Some(step) }
+    }
+
     fn record_all(stats: &mut TokenStats, step: &str, written: impl IntoIterator<Item = u64>) {
         for written in written {
-            stats.record(Some(&step.into()), 100, 100, Some(written));
+            stats.record(key(&step.into()), 100, 100, Some(written));
         }
     }
 
@@ -174,9 +251,9 @@ mod tests {
     fn before_the_first_answer_the_output_is_assumed_but_never_above_max_tokens() {
         let stats = TokenStats::default();
         let capped = Estimate { input: 100, max_tokens: Some(60) };
-        assert_eq!(stats.p95_cost(None, estimate(100)), TokenCost { input: 100, output: 500 });
-        assert_eq!(stats.p95_cost(None, capped), TokenCost { input: 100, output: 60 });
-        assert_eq!(stats.mean_output(None), None);
+        assert_eq!(stats.p95_cost(ALL, estimate(100)), TokenCost { input: 100, output: 500 });
+        assert_eq!(stats.p95_cost(ALL, capped), TokenCost { input: 100, output: 60 });
+        assert_eq!(stats.mean_output(ALL), None);
     }
 
     #[test]
@@ -184,8 +261,8 @@ mod tests {
         let mut stats = TokenStats::default();
         let embeddings = Estimate { input: 100, max_tokens: Some(0) };
         for _ in 0..2 {
-            assert_eq!(stats.p95_cost(None, embeddings), TokenCost { input: 100, output: 0 });
-            assert_eq!(stats.expected_cost(None, embeddings), TokenCost { input: 100, output: 0 });
+            assert_eq!(stats.p95_cost(ALL, embeddings), TokenCost { input: 100, output: 0 });
+            assert_eq!(stats.expected_cost(ALL, embeddings), TokenCost { input: 100, output: 0 });
             record_all(&mut stats, "chat", [400; 30]);
         }
     }
@@ -198,30 +275,30 @@ mod tests {
         record_all(&mut stats, "short", [4; 9]);
         record_all(&mut stats, "long", (1..=31).map(|tens| tens * 10));
         // Nine are too few: the statistics of all steps are used.
-        assert_eq!(stats.p95_cost(Some(&short), estimate(1)).output, 290);
+        assert_eq!(stats.p95_cost(key(&short), estimate(1)).output, 290);
         record_all(&mut stats, "short", [4]);
         assert_eq!(
-            (stats.p95_cost(Some(&short), estimate(1)).output, stats.mean_output(Some(&short))),
+            (stats.p95_cost(key(&short), estimate(1)).output, stats.mean_output(key(&short))),
             (4, Some(4))
         );
         assert_eq!(
-            (stats.p95_cost(Some(&long), estimate(1)).output, stats.mean_output(Some(&long))),
+            (stats.p95_cost(key(&long), estimate(1)).output, stats.mean_output(key(&long))),
             (300, Some(160))
         );
         let unknown = "unknown".into();
-        assert_eq!(stats.p95_cost(Some(&unknown), estimate(1)), stats.p95_cost(None, estimate(1)));
+        assert_eq!(stats.p95_cost(key(&unknown), estimate(1)), stats.p95_cost(ALL, estimate(1)));
     }
 
     #[test]
     fn the_first_counts_correct_the_estimate_fully_and_absurd_counts_only_within_bounds() {
         let mut stats = TokenStats::default();
-        stats.record(None, 100, 150, None);
+        stats.record(ALL, 100, 150, None);
         assert_eq!(stats.corrected_input(1_000), 1_500);
-        stats.record(None, 100, 50, None);
+        stats.record(ALL, 100, 50, None);
         assert_eq!(stats.corrected_input(1_000), 1_000);
-        stats.record(None, 100, 0, None);
+        stats.record(ALL, 100, 0, None);
         assert_eq!(stats.corrected_input(1_000), 1_000);
-        (0..500).for_each(|_| stats.record(None, 1, u64::MAX, None));
+        (0..500).for_each(|_| stats.record(ALL, 1, u64::MAX, None));
         assert_eq!(stats.corrected_input(1_000), 5_000);
     }
 
@@ -231,16 +308,16 @@ mod tests {
         record_all(&mut stats, "step", [100; 99]);
         record_all(&mut stats, "step", [u64::MAX]);
         let step = "step".into();
-        assert_eq!(stats.p95_cost(Some(&step), estimate(1)).output, 100);
-        assert_eq!(stats.mean_output(Some(&step)), Some((99 * 100 + MAX_CREDIBLE_OUTPUT) / 100));
+        assert_eq!(stats.p95_cost(key(&step), estimate(1)).output, 100);
+        assert_eq!(stats.mean_output(key(&step)), Some((99 * 100 + MAX_CREDIBLE_OUTPUT) / 100));
     }
 
     #[test]
     fn a_constant_overhead_per_prompt_does_not_make_long_prompts_look_longer() {
         let mut stats = TokenStats::default();
         // Fifty more tokens each, whatever the size.
-        (0..100).for_each(|_| stats.record(None, 10, 60, None));
-        (0..100).for_each(|_| stats.record(None, 10_000, 10_050, None));
+        (0..100).for_each(|_| stats.record(ALL, 10, 60, None));
+        (0..100).for_each(|_| stats.record(ALL, 10_000, 10_050, None));
         assert!(
             (10_050..11_000).contains(&stats.corrected_input(10_000)),
             "{}",
@@ -252,12 +329,103 @@ mod tests {
     fn the_statistics_of_an_earlier_session_are_restored_only_if_there_are_none_yet() {
         let mut stats = TokenStats::default();
         let step = "step".into();
-        let assumed = stats.expected_cost(Some(&step), estimate(100)).output;
-        stats.restore(&step, [20; MIN_ANSWERS_FOR_COST]);
-        assert_eq!((assumed, stats.expected_cost(Some(&step), estimate(100)).output), (ASSUMED_OUTPUT, 20));
+        let assumed = stats.expected_cost(key(&step), estimate(100)).output;
+        stats.restore(&ScopeName::default(), &step, [20; MIN_ANSWERS_FOR_COST]);
+        assert_eq!((assumed, stats.expected_cost(key(&step), estimate(100)).output), (ASSUMED_OUTPUT, 20));
         assert_eq!(stats.corrected_input(1_000), 1_000, "prompt statistics are not restored");
-        stats.restore(&step, [900; 100]);
-        assert_eq!(stats.p95_cost(Some(&step), estimate(100)).output, 20, "recorded answers take precedence");
+        stats.restore(&ScopeName::default(), &step, [900; 100]);
+        assert_eq!(stats.p95_cost(key(&step), estimate(100)).output, 20, "recorded answers take precedence");
+    }
+
+    /// Records answers of a step of a scope.
+    fn record_scoped(
+        stats: &mut TokenStats,
+        scope: &str,
+        step: Option<&str>,
+        written: impl IntoIterator<Item = u64>,
+    ) {
+        let scope = scope.into();
+        let step = step.map(StepName::from);
+        for written in written {
+            stats.record(StatsKey::new(&scope, step.as_ref()), 100, 100, Some(written));
+        }
+    }
+
+    #[test]
+    fn the_answers_of_one_scope_do_not_change_the_cost_that_is_expected_for_another() {
+        let mut stats = TokenStats::default();
+        let short = ScopeName::from("short");
+        let long = ScopeName::from("long");
+        let step = StepName::from("step");
+        let keys = |scope| [StatsKey::new(scope, None), StatsKey::new(scope, Some(&step))];
+        record_scoped(&mut stats, "long", Some("step"), [90_000; 100]);
+        record_all(&mut stats, "step", [80_000; 100]);
+        let limited = Estimate { input: 100, max_tokens: Some(700) };
+        for key in keys(&short) {
+            assert_eq!(stats.expected_cost(key, estimate(100)).output, ASSUMED_OUTPUT);
+            assert_eq!(stats.max_cost(key, estimate(100)).output, ASSUMED_OUTPUT);
+            assert_eq!(stats.expected_cost(key, limited).output, 700);
+            // Its calls are paced by the answers of all calls until it has its own.
+            assert_eq!(stats.p95_cost(key, estimate(100)).output, 90_000);
+        }
+        record_scoped(&mut stats, "short", Some("step"), [3; MIN_ANSWERS_FOR_COST]);
+        for key in keys(&short) {
+            assert_eq!(stats.expected_cost(key, estimate(100)).output, 3);
+            assert_eq!((stats.p95_cost(key, estimate(100)).output, stats.mean_output(key)), (3, Some(3)));
+        }
+        for key in keys(&long) {
+            assert_eq!(stats.expected_cost(key, estimate(100)).output, 90_000);
+        }
+        // An unknown step of a scope is expected to cost as much as the scope's other answers or the assumed one.
+        let other = StepName::from("other");
+        let unknown = |scope| stats.expected_cost(StatsKey::new(scope, Some(&other)), estimate(100)).output;
+        assert_eq!((unknown(&short), unknown(&long)), (ASSUMED_OUTPUT, 90_000));
+        assert_eq!(stats.expected_cost(key(&step), estimate(100)).output, 80_000);
+    }
+
+    #[test]
+    fn the_maximum_cost_is_the_output_limit_or_at_least_the_longest_recent_answer() {
+        let mut stats = TokenStats::default();
+        let scope = ScopeName::from("team-a");
+        record_scoped(&mut stats, "team-a", None, [1; 100]);
+        let key = StatsKey::new(&scope, None);
+        let limited = Estimate { input: 100, max_tokens: Some(100_000) };
+        assert_eq!(stats.expected_cost(key, limited).output, 1);
+        assert_eq!(stats.max_cost(key, limited).output, 100_000);
+        assert_eq!(stats.max_cost(key, Estimate { input: 100, max_tokens: Some(0) }).output, 0);
+        assert_eq!(stats.max_cost(key, estimate(100)).output, 1);
+        record_scoped(&mut stats, "team-a", Some("step"), [4_000]);
+        assert_eq!(stats.expected_cost(key, estimate(100)).output, 1);
+        assert_eq!(stats.max_cost(key, estimate(100)).output, 4_000);
+        // Prompts whose estimates are too high do not make the next one cheaper.
+        (0..100).for_each(|_| stats.record(key, 1_000, 300, None));
+        assert!(stats.expected_cost(key, estimate(1_000)).input < 400);
+        assert_eq!(stats.max_cost(key, estimate(1_000)).input, 1_000);
+    }
+
+    #[test]
+    fn the_statistics_of_a_scope_are_restored_for_this_scope_only() {
+        let mut stats = TokenStats::default();
+        let scope = ScopeName::from("team-a");
+        let other = ScopeName::from("team-b");
+        let step = StepName::from("step");
+        stats.restore(&scope, &step, [20; MIN_ANSWERS_FOR_COST]);
+        stats.restore(&scope, &step, [900; 100]);
+        let expected = |scope, step| stats.expected_cost(StatsKey::new(scope, step), estimate(100)).output;
+        assert_eq!((expected(&scope, Some(&step)), expected(&scope, None)), (20, 20));
+        assert_eq!(expected(&other, Some(&step)), ASSUMED_OUTPUT);
+        assert_eq!(expected(&ScopeName::default(), Some(&step)), ASSUMED_OUTPUT);
+    }
+
+    #[test]
+    fn the_statistics_of_scopes_are_bounded_and_evict_none_of_calls_without_a_scope() {
+        let mut stats = TokenStats::default();
+        record_all(&mut stats, "step", [7; MIN_ANSWERS_FOR_COST]);
+        for scope in 0..MAX_SCOPE_STEPS + 9 {
+            record_scoped(&mut stats, &scope.to_string(), None, [1]);
+        }
+        assert_eq!((stats.scopes.len(), stats.steps.len()), (MAX_SCOPE_STEPS, 1));
+        assert_eq!(stats.expected_cost(key(&"step".into()), estimate(100)).output, 7);
     }
 
     #[test]
@@ -274,6 +442,37 @@ mod tests {
     }
 
     proptest! {
+        /// The answers of other scopes and of calls without a scope come in between.
+        #[test]
+        fn the_expected_and_the_maximum_cost_of_a_scope_depend_only_on_its_own_answers(
+            answers in proptest::collection::vec((0u8..4, 0u8..3, 0u64..100_000), 1..300),
+            max_tokens in proptest::option::of(1u64..100_000),
+        ) {
+            let own = ScopeName::from("1");
+            let steps = ["1", "2"].map(StepName::from);
+            let mut all = TokenStats::default();
+            let mut alone = TokenStats::default();
+            for (scope, step, written) in answers {
+                let scope = if scope == 0 { ScopeName::default() } else { scope.to_string().into() };
+                let step = usize::from(step).checked_sub(1).map(|step| &steps[step]);
+                let key = StatsKey::new(&scope, step);
+                all.record(key, 100, 100, Some(written));
+                if scope == own {
+                    alone.record(key, 100, 100, Some(written));
+                }
+                for step in [None, Some(&steps[0]), Some(&steps[1])] {
+                    let key = StatsKey::new(&own, step);
+                    let estimate = Estimate { input: 100, max_tokens };
+                    let expected = all.expected_cost(key, estimate);
+                    let most = all.max_cost(key, estimate);
+                    prop_assert_eq!(expected, alone.expected_cost(key, estimate));
+                    prop_assert_eq!(most, alone.max_cost(key, estimate));
+                    prop_assert!(most.input >= expected.input && most.output >= expected.output);
+                    prop_assert!(max_tokens.is_none_or(|limit| most.output == limit));
+                }
+            }
+        }
+
         #[test]
         fn statistics_stay_within_the_samples(
             calls in proptest::collection::vec((1u64..10_000, 0.2f64..5.0, 0u64..5_000, 0u8..4), 1..300),
@@ -290,13 +489,13 @@ mod tests {
                 limit = limit.max(seen);
                 shortest = shortest.min(written);
                 longest = longest.max(written);
-                stats.record(Some(&step.to_string().into()), estimated, read, Some(written));
+                stats.record(key(&step.to_string().into()), estimated, read, Some(written));
                 let ratio = stats.ratio.value();
                 prop_assert!(ratio >= least - 1e-9 && ratio <= limit + 1e-9, "{ratio}");
                 let name = step.to_string().into();
-                let output = stats.p95_cost(Some(&name), estimate(estimated)).output;
+                let output = stats.p95_cost(key(&name), estimate(estimated)).output;
                 prop_assert!(output >= shortest && output <= longest.max(1), "{output}");
-                let mean = stats.mean_output(Some(&name)).unwrap();
+                let mean = stats.mean_output(key(&name)).unwrap();
                 prop_assert!(mean >= shortest && mean <= longest, "{mean}");
             }
         }

@@ -2,7 +2,7 @@
 //! answer allow.
 //!
 //! An implausible count is discarded: usage and cost are then unknown, and the call is booked with its
-//! reservation. A zero, which some servers send because they do not count, is discarded as well. Counts are
+//! expected cost, or with that of what was received if it is more. A zero, which some servers send because they do not count, is discarded as well. Counts are
 //! never corrected.
 
 use crate::types::{Completion, Failure, Format, Part, Prompt, Tokens, Usage};

@@ -31,6 +31,7 @@ use crate::provider::keys::key::ReadyKey;
 use crate::provider::keys::stream_redactor::StreamRedactor;
 use crate::provider::model::Model;
 use crate::provider::state::State;
+use crate::provider::unreported_usage::UnreportedUsage;
 
 /// Maximum bytes of an error in which the text of the request is looked for.
 const MAX_ECHO_BYTES: usize = 64 << 10;
@@ -139,6 +140,7 @@ pub(in crate::provider) async fn exchange(
         failure
     })?;
     let bounds = UsageBounds::new(prompt, format, request.body.len());
+    let usage = permit.usage();
     let contents = RequestContents { format, prompt, dialect };
     let mut limit = ResponseLimit::new(
         call.memory.response(call.priority == Priority::Batch),
@@ -176,16 +178,19 @@ pub(in crate::provider) async fn exchange(
         let result = match media_type.as_str() {
             "text/html" => Err(html_failure(response, &mut timeouts).await),
             "application/json" => {
-                read_json(&contents, response.stream(max_bytes), &mut timeouts, &mut limit).await
+                let state = (&mut timeouts, &mut limit);
+                read_json(&contents, response.stream(max_bytes), state, &usage).await
             }
             // A server may give a whole response any type. One that streams all the same says so.
             _ if !is_event_stream && !stream.asks_for_stream() => {
-                read_json(&contents, response.stream(max_bytes), &mut timeouts, &mut limit).await
+                let state = (&mut timeouts, &mut limit);
+                read_json(&contents, response.stream(max_bytes), state, &usage).await
             }
             _ => {
                 let output = output.as_mut();
                 let state = (&mut timeouts, &mut limit);
-                read_stream(&contents, response.stream(max_bytes), state, output, &client.runtime).await
+                let body = response.stream(max_bytes);
+                read_stream(&contents, body, state, &usage, output, &client.runtime).await
             }
         };
         let mut completion = result.map_err(|mut failure| {
@@ -274,16 +279,23 @@ async fn html_failure(response: Response, timeouts: &mut CallTimeouts<'_>) -> Fa
 async fn read_json(
     contents: &RequestContents<'_>,
     mut chunks: impl BodyStream,
-    timeouts: &mut CallTimeouts<'_>,
-    limit: &mut ResponseLimit<'_>,
+    (timeouts, limit): (&mut CallTimeouts<'_>, &mut ResponseLimit<'_>),
+    usage: &UnreportedUsage,
 ) -> Result<Completion, Failure> {
     let mut body = Vec::new();
     let mut decoder = contents.decoder();
+    let has_output = contents.prompt.embedding.is_none();
+    let mut content_bytes = 0;
     while let Some(chunk) = timeouts.wait(chunks.next()).await? {
         let chunk = chunk?;
         // Some servers send blank lines until a whole response is complete.
         if timeouts.stream().asks_for_stream() || !chunk.trim_ascii().is_empty() {
             timeouts.on_content(Instant::now());
+        }
+        if has_output {
+            // How much of a body is output is known only at its end.
+            content_bytes += chunk.trim_ascii().len();
+            usage.record_output(content_bytes);
         }
         limit.hold(body.len() + chunk.len(), timeouts).await?;
         body.extend_from_slice(&chunk);
@@ -293,6 +305,7 @@ async fn read_json(
     read.map_err(|failure| {
         contents.classify_without_echo(failure, &body, |rest| contents.decoder().push_body(rest).err())
     })?;
+    usage.record_output(decoder.output_bytes());
     decoder.finish()
 }
 
@@ -302,6 +315,7 @@ async fn read_stream(
     contents: &RequestContents<'_>,
     mut chunks: impl BodyStream,
     (timeouts, limit): (&mut CallTimeouts<'_>, &mut ResponseLimit<'_>),
+    usage: &UnreportedUsage,
     mut output: Option<&mut AnswerOutput<'_>>,
     runtime: &Handle,
 ) -> Result<Completion, Failure> {
@@ -336,6 +350,8 @@ async fn read_stream(
             let progress = decoder
                 .push_event(name, data)
                 .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+            // Before the next wait: the call may be dropped there.
+            usage.record_output(decoder.output_bytes());
             if let Some(output) = &mut output {
                 output.pass_on(&mut decoder, timeouts).await?;
             }
@@ -367,6 +383,7 @@ async fn read_stream(
                 decoder
                     .push_event(name, data)
                     .map_err(|failure| contents.classify_event_without_echo(failure, name, data))?;
+                usage.record_output(decoder.output_bytes());
                 if let Some(output) = &mut output {
                     output.pass_on(&mut decoder, timeouts).await?;
                 }
@@ -378,9 +395,8 @@ async fn read_stream(
     let completion = decoder.finish()?;
     // Passes on what the reader of a stream does not have yet.
     if let Some(output) = output {
-        let usage = completion.usage;
         let finished = output.finish(&completion, passed_on, timeouts).await;
-        finished.map_err(|failure| failure.with_usage(usage))?;
+        finished.map_err(|failure| failure.with_usage(completion.usage))?;
     }
     Ok(completion)
 }

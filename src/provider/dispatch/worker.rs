@@ -22,6 +22,7 @@ use crate::provider::call::{CallResult, Dispatched, Rejection};
 use crate::provider::keys::key::KeyId;
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::state::State;
+use crate::provider::unreported_usage::UnreportedUsage;
 
 /// Sends a call in a new worker task.
 pub(in crate::provider) fn dispatch(state: &Arc<State>, ready: Box<ReadyCall>) {
@@ -111,7 +112,7 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
             at: sent_at,
             number: permit.number(),
             key: key.id.label.clone(),
-            expected_cost: permit.expected_cost(),
+            usage: permit.usage(),
         })
     {
         return debug!(provider = %state.name(), "the call was withdrawn as it was about to be sent");
@@ -124,7 +125,8 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
         key: key.id.clone(),
         is_probe: permit.is_probe(),
         is_forced: permit.is_forced(),
-        uncertain_cost: permit.expected_cost(),
+        usage: permit.usage(),
+        uncertain_cost: None,
         sent_at,
         waited,
     };
@@ -155,7 +157,7 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
     // Time in which the response was not read says nothing about the provider's speed.
     let took = took.saturating_sub(paused);
     let (booked, key_fault) = permit.finish(&CallOutcome { result: &result, took, first_token });
-    guard.uncertain_cost = booked.uncertain_cost;
+    guard.uncertain_cost = Some(booked.uncertain_cost);
     if let Err(failure) = &mut result {
         resolve_scope(failure, key_fault);
         if let FailureScope::Parameter(parameter) = failure.scope
@@ -204,8 +206,9 @@ struct ReplyGuard {
     key: KeyId,
     is_probe: bool,
     is_forced: bool,
-    /// The uncertain cost while the real cost is unknown.
-    uncertain_cost: NanoUsd,
+    usage: Arc<UnreportedUsage>,
+    /// The uncertain cost as booked; `None` before.
+    uncertain_cost: Option<NanoUsd>,
     sent_at: Instant,
     waited: Duration,
 }
@@ -237,7 +240,7 @@ impl ReplyGuard {
         let took = self.sent_at.elapsed();
         let is_probe = self.is_probe;
         let is_forced = self.is_forced;
-        let uncertain_cost = self.uncertain_cost;
+        let uncertain_cost = self.uncertain_cost.unwrap_or_else(|| self.usage.fix_cost());
         let number = self.number;
         responder.send(Ok(Box::new(CallResult {
             number,
@@ -338,14 +341,15 @@ mod tests {
         let sent_at = Instant::now();
         let waited = Duration::ZERO;
         let responder = Some(responder);
-        let uncertain_cost = NanoUsd(7);
+        let usage = Arc::new(UnreportedUsage::with_expected_cost(NanoUsd(7)));
         let guard = ReplyGuard {
             responder,
             number: 1,
             key: KeyId::first("k".into()),
             is_probe: false,
             is_forced: false,
-            uncertain_cost,
+            usage,
+            uncertain_cost: None,
             sent_at,
             waited,
         };

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-/// Maximum number of steps.
+/// Maximum number of steps, unless another is set.
 pub(in crate::provider) const MAX_STEPS: usize = 256;
 
-/// The values of the steps; `K` identifies a step.
+/// The values of at most `MAX` steps; `K` identifies a step.
 #[derive(Debug)]
-pub(in crate::provider) struct RecentSteps<K, V> {
+pub(in crate::provider) struct RecentSteps<K, V, const MAX: usize = MAX_STEPS> {
     steps: BTreeMap<K, Entry<V>>,
     /// Uses so far; serves as the time of the last use of a step.
     uses: u64,
@@ -21,16 +21,16 @@ struct Entry<V> {
     last_used: u64,
 }
 
-impl<K, V> Default for RecentSteps<K, V> {
+impl<K, V, const MAX: usize> Default for RecentSteps<K, V, MAX> {
     fn default() -> Self {
         Self { steps: BTreeMap::new(), uses: 0 }
     }
 }
 
-impl<K: Clone + Ord, V: Default> RecentSteps<K, V> {
+impl<K: Clone + Ord, V: Default, const MAX: usize> RecentSteps<K, V, MAX> {
     /// Returns the value of a step that is being used. A new step begins with the default.
     pub(in crate::provider) fn use_step(&mut self, step: K) -> &mut V {
-        if self.steps.len() >= MAX_STEPS && !self.steps.contains_key(&step) {
+        if self.steps.len() >= MAX && !self.steps.contains_key(&step) {
             let least_recent = self.steps.iter().min_by_key(|(_, entry)| entry.last_used);
             let least_recent = least_recent.map(|(step, _)| step.clone());
             least_recent.and_then(|least_recent| self.steps.remove(&least_recent));

@@ -100,6 +100,11 @@ impl PercentileWindow {
         u64::from(self.p95)
     }
 
+    /// Returns the largest size; 0 without samples.
+    pub(in crate::provider) fn max(&self) -> u64 {
+        self.sizes.iter().copied().max().map_or(0, u64::from)
+    }
+
     /// Returns the mean, rounded up; 0 without samples.
     pub(in crate::provider) fn mean(&self) -> u64 {
         self.sum.div_ceil(self.sizes.len().max(1) as u64)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::guard::BudgetScope;
 use crate::provider::admission::decision::NextCall;
 use crate::provider::admission::grant::SendTime;
 use crate::provider::admission::queued_call::IncomingCall;
@@ -36,15 +37,36 @@ fn enqueue_for(state: &State, run: RunId, budget: Option<&Arc<SharedBudget>>) ->
     receiver
 }
 
+/// Queues a call of a scope, with the budget of the scope.
+fn enqueue_scoped(
+    state: &State,
+    scope: &str,
+    prompt: Prompt,
+    scope_budget: Option<&Arc<SharedBudget>>,
+) -> CallReceiver {
+    let (responder, receiver) = ReplyTo::channel();
+    let context = RequestContext { scope: scope.into(), ..RequestContext::default() };
+    let prompt = Arc::new(prompt);
+    let scope_budget = scope_budget.cloned();
+    let call = Call { prompt, context, scope_budget, ..call(Duration::from_secs(600)) };
+    let requested_at = Instant::now();
+    state.enqueue(IncomingCall { call, responder, requested_at }, requested_at);
+    receiver
+}
+
 /// A provider whose calls have an expected cost of a quarter of a cent before the first answer.
 fn priced() -> Arc<State> {
+    priced_with(Vec::new())
+}
+
+/// The same with these budgets.
+fn priced_with(budgets: Vec<Arc<SharedBudget>>) -> Arc<State> {
     let settings = "base_url = 'http://127.0.0.1:9'\nmodels.m = { price = { input = 1, output = 5 } }";
     let settings: Settings = toml::from_str(settings).unwrap();
     let base_url = settings.base_url.clone().unwrap();
     let headers = HeaderMap::new();
     let name = "a".into();
     let keys = Vec::new();
-    let budgets = Vec::new();
     State::new(Account { name, settings, base_url, keys, headers, budgets }, Handle::current()).unwrap()
 }
 
@@ -82,6 +104,50 @@ async fn a_run_that_waits_for_budget_blocks_no_other_run_and_its_reservation_ret
         enqueue_for(&state, capped, Some(&budget)).await.unwrap(),
         Err(Rejection::Budget { .. })
     ));
+}
+
+#[actix_web::test]
+async fn a_scope_that_waits_for_a_budget_blocks_no_other_scope() {
+    tokio::time::pause();
+    let cap = NanoUsd(4_000_000);
+    for scope in [BudgetScope::Day, BudgetScope::Provider("a".into()), BudgetScope::Scope("waiting".into())] {
+        let budget = SharedBudget::for_day(scope.clone(), cap);
+        let (shared, of_scope) = match &scope {
+            BudgetScope::Scope(_) => (Vec::new(), Some(&budget)),
+            BudgetScope::Run | BudgetScope::Day | BudgetScope::Provider(_) => (vec![budget.clone()], None),
+        };
+        let state = priced_with(shared);
+        let large = || Prompt::text("Anybody?");
+        let _first = enqueue_scoped(&state, "waiting", large(), of_scope);
+        let NextCall::Ready(first) = state.next(Instant::now()) else { panic!("there is budget for one") };
+        let second = enqueue_scoped(&state, "waiting", large(), of_scope);
+        // It is submitted again later. Until then it is not queued.
+        assert!(matches!(state.next(Instant::now()), NextCall::Idle), "{scope:?}");
+        assert!(matches!(second.await.unwrap(), Err(Rejection::Busy { .. })), "{scope:?}");
+        let _other = enqueue_scoped(&state, "other", large().with_max_tokens(10), None);
+        let NextCall::Ready(other) = state.next(Instant::now()) else {
+            panic!("another scope is blocked: {scope:?}")
+        };
+        assert_eq!(other.queued.call.context.scope.as_str(), "other");
+        assert!(budget.status().reserved > NanoUsd(2_500_000), "the first call is in flight");
+        drop(first);
+    }
+}
+
+#[actix_web::test]
+async fn a_call_without_a_scope_waits_for_the_budget_of_the_day_but_does_not_block_scopes() {
+    tokio::time::pause();
+    let state = priced_with(vec![SharedBudget::for_day(BudgetScope::Day, NanoUsd(4_000_000))]);
+    let _first = enqueue_for(&state, RunId::next(), None);
+    let NextCall::Ready(first) = state.next(Instant::now()) else { panic!("there is budget for one") };
+    let _second = enqueue_for(&state, RunId::next(), None);
+    assert!(matches!(state.next(Instant::now()), NextCall::WaitUntil(until) if until > Instant::now()));
+    assert_eq!(state.lock().queue.len(), 1);
+    let _other = enqueue_scoped(&state, "other", Prompt::text("Anybody?").with_max_tokens(10), None);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let NextCall::Ready(other) = state.next(Instant::now()) else { panic!("a scope is blocked") };
+    assert_eq!(other.queued.call.context.scope.as_str(), "other");
+    drop(first);
 }
 
 #[actix_web::test]

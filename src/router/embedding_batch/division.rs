@@ -59,7 +59,7 @@ pub(super) fn division_of(error: &RequestError) -> Option<DivisionKind> {
         // out.
         Class::ServerError | Class::Unreadable | Class::Timeout => was_sent,
         Class::Internal if !was_sent => return Some(DivisionKind::Alone),
-        // A cap is reached for good by the first call that does not fit.
+        // It is divided by what is left of the budget.
         Class::Budget
         | Class::Quota
         | Class::Overloaded
@@ -82,6 +82,8 @@ pub(super) fn failed_end(error: &RequestError, whole: &RequestError) -> GroupEnd
     match failure.class.attribution() {
         Attribution::Router if division_of(error) == Some(DivisionKind::Alone) => GroupEnd::Lost,
         Attribution::Limit if failure.scope == FailureScope::Target => GroupEnd::Failed,
+        // A part of it may fit, and the provider has not failed.
+        Attribution::Account if failure.class == Class::Budget => GroupEnd::Failed,
         Attribution::Request if failure.class == Class::NotFound => GroupEnd::Outage,
         // Too long or filtered are inputs, each by itself.
         Attribution::Request if failure.class != Class::ApiError => GroupEnd::Failed,

@@ -14,7 +14,7 @@ use crate::router::pending_call::AbortedCall;
 use crate::router::provider_time::TimedResult;
 use crate::router::request::Request;
 use crate::types::{
-    Attempt, AttemptLog, FailedAttempt, Failure, Message, Part, Prompt, RequestError, Response, Role,
+    Attempt, AttemptLog, FailedAttempt, Failure, Message, NanoUsd, Part, Prompt, RequestError, Response, Role,
 };
 
 use super::join_queue::JoinSize;
@@ -74,7 +74,8 @@ impl CurrentRequest {
                 key: dispatched.key,
                 waited: dispatched.at.saturating_duration_since(submitted_at),
                 took: dispatched.at.elapsed(),
-                expected_cost: dispatched.expected_cost,
+                // The call continues for the others, and what it costs is booked when it ends.
+                uncertain_cost: NanoUsd(0),
             };
             failed_attempts.push(FailedAttempt { target: target.clone(), number: call.number });
             let (attempt, _) = attempt::record_timed_out(&target, hedge, call);
@@ -163,6 +164,11 @@ impl Member {
         let provider_time = provider_time.filter(|_| !is_divided);
         // The caller may be gone.
         let _ = answer.send(TimedResult { result, provider_time });
+    }
+
+    /// Returns the estimated tokens of its inputs.
+    pub(super) fn tokens(&self) -> u64 {
+        self.size.tokens
     }
 
     /// Returns its weight in the division of tokens and cost: the bytes of its inputs.
@@ -256,7 +262,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::provider::{DispatchSignal, Dispatched};
+    use crate::provider::{DispatchSignal, Dispatched, UnreportedUsage};
     use crate::types::{Class, EmbeddingOptions, NanoUsd};
 
     fn member(text: &str) -> (Member, oneshot::Receiver<TimedResult>, Arc<SharedState>) {
@@ -326,7 +332,8 @@ mod tests {
         for number in [7, 8] {
             let signal = Arc::new(DispatchSignal::new());
             let at = Instant::now();
-            let dispatched = Dispatched { at, number, key: "k".into(), expected_cost: NanoUsd(10) };
+            let usage = Arc::new(UnreportedUsage::with_expected_cost(NanoUsd(10)));
+            let dispatched = Dispatched { at, number, key: "k".into(), usage };
             assert!(signal.try_dispatch(dispatched));
             live_log.add_call(&"a/m".parse().unwrap(), false, &signal);
         }
@@ -344,7 +351,7 @@ mod tests {
         assert_eq!(ended.failed_attempts.iter().map(|failed| failed.number).collect::<Vec<_>>(), [7, 8]);
         let charged: Vec<bool> = ended.attempts.0.iter().map(Attempt::is_possibly_charged).collect();
         assert_eq!(charged, [false, true]);
-        assert_eq!(ended.attempts.0[1].uncertain_cost, NanoUsd(5), "its part");
+        assert_eq!(ended.attempts.0[1].uncertain_cost, NanoUsd(0), "the end of the call books what it costs");
         assert!(ended.attempts.0.iter().all(|attempt| attempt.counted_elsewhere));
     }
 

@@ -8,7 +8,8 @@ use tokio::time::{advance, timeout};
 
 use super::*;
 use crate::guard::BudgetScope;
-use crate::types::{Completion, NanoUsd, Spend, TargetName, Tokens};
+use crate::provider::{DispatchSignal, Dispatched, UnreportedUsage};
+use crate::types::{AttemptLog, Completion, NanoUsd, Spend, TargetName, Tokens};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -224,15 +225,54 @@ async fn embeddings_do_not_lower_the_expected_output() {
     assert_eq!(scope.tokens_of(&prompt), expected);
 }
 
-#[test]
-fn attempts_of_unknown_usage_count_with_what_was_reserved_next_to_known_ones() {
-    let attempt = |usage: Option<u64>, outcome: Outcome| Attempt {
+/// The log of a request with one call, of which 3,000 tokens have been received.
+fn log_with_received_call() -> Arc<LiveLog> {
+    let usage = UnreportedUsage::default();
+    usage.record_output(9_000);
+    let signal = Arc::new(DispatchSignal::new());
+    let dispatched = Dispatched { at: Instant::now(), number: 1, key: "k".into(), usage: Arc::new(usage) };
+    assert!(signal.try_dispatch(dispatched));
+    let live_log = LiveLog::default();
+    live_log.add_call(&TargetName::new("a", "m"), false, &signal);
+    Arc::new(live_log)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_unknown_use_counts_with_what_was_received_of_its_calls() {
+    let settings = ScopeSettings::new().with_tokens_per_minute(NonZeroU64::new(60_000).unwrap());
+    // The seconds until a burst of 900 tokens is admitted: what was used, at 1,000 tokens a second.
+    let used = async |end: &dyn Fn(ScopePermit)| {
+        let scope = new_scope(&settings);
+        let tokens = AdmissionRequest { tokens: 100, ..request(Priority::Batch) };
+        let mut permit = scope.admit(tokens).await.unwrap();
+        assert!(permit.has_tokens());
+        permit.observe(log_with_received_call());
+        end(permit);
+        let now = Instant::now();
+        let ready = scope.lock().limiter.expected_at(Default::default(), 900, now);
+        (ready - now).as_secs_f64().round() as u64
+    };
+    assert_eq!(used(&drop::<ScopePermit>).await, 3);
+    let aborted = |usage: Option<Usage>| {
+        let failure = Failure::new(Class::Timeout, "no").maybe_charged().with_usage(usage);
+        let attempt = new_attempt(usage, Outcome::Failed(Box::new(failure.clone())));
+        Err(Box::new(RequestError { attempts: AttemptLog(vec![attempt]), ..failure.into() }))
+    };
+    assert_eq!(used(&|permit| permit.settle(&aborted(None))).await, 3);
+    // Known usage counts alone.
+    let known = Some(Usage::new(Tokens(900), Tokens(100)));
+    assert_eq!(used(&|permit| permit.settle(&aborted(known))).await, 1);
+    assert_eq!(used(&|permit| permit.settle(&Ok(response(1_900, 100)))).await, 2);
+}
+
+fn new_attempt(usage: Option<Usage>, outcome: Outcome) -> Attempt {
+    Attempt {
         target: TargetName::new("a", "m"),
         key: None,
         queue_time: Duration::ZERO,
         duration: Duration::ZERO,
         first_token: None,
-        usage: usage.map(|tokens| Usage::new(Tokens(tokens), Tokens(0))),
+        usage,
         cost: None,
         cache_savings: None,
         uncertain_cost: NanoUsd(0),
@@ -241,6 +281,13 @@ fn attempts_of_unknown_usage_count_with_what_was_reserved_next_to_known_ones() {
         counted_elsewhere: false,
         reasoning: None,
         outcome,
+    }
+}
+
+#[test]
+fn attempts_of_unknown_usage_count_with_what_was_reserved_next_to_known_ones() {
+    let attempt = |usage: Option<u64>, outcome: Outcome| {
+        new_attempt(usage.map(|tokens| Usage::new(Tokens(tokens), Tokens(0))), outcome)
     };
     let timeout = || Outcome::Failed(Box::new(Failure::new(Class::Timeout, "no").maybe_charged()));
     let free = || Outcome::Failed(Box::new(Failure::new(Class::RateLimit, "no")));

@@ -2,18 +2,18 @@
 
 use std::num::NonZeroUsize;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::pipeline::{Pipeline, Step};
 use crate::provider::{Model, Settings};
 use crate::router::Target;
 use crate::run::MAX_WINDOW;
 use crate::runtime::pointsman::Pointsman;
-use crate::types::{EmbeddingLimits, Price, RouteName, StepName, TargetName};
+use crate::types::{EmbeddingLimits, Price, ProviderName, RouteName, StepName, TargetName};
 
 use super::cache;
 use super::input_scan::InputScan;
-use super::joined::{StepLoad, joined_plan};
+use super::joined::{StepLoad, joined_plan, sampled_calls};
 use super::plan::{Plan, StepPlan, TargetPlan};
 use super::range::{self, Range};
 use super::sample::Sample;
@@ -29,7 +29,8 @@ impl Pointsman {
     pub fn plan(&self, pipeline: &Pipeline, scan: &InputScan, sample: Option<&Sample>) -> Plan {
         let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
         for (at, step) in pipeline.steps().iter().enumerate() {
-            let first = self.configured_targets(&step.route).next();
+            let is_able = |(target, ..): &(&TargetName, &Settings, &Model)| self.can_answer(step, target);
+            let first = self.configured_targets(&step.route).find(is_able);
             let price = first.and_then(|(_, settings, model)| price_of(settings, model));
             let mut plan = match sample {
                 Some(sample) => sample.step(&step.name, &step.route, scan.items),
@@ -52,9 +53,12 @@ impl Pointsman {
                 }
             }
             if let Some(limits) = step.embedding.and_then(|_| self.embedding_limits(&step.route)) {
-                let calls = plan.calls;
-                let requests = sample.map_or(calls, |sample| sample.requests(&step.name, scan.items));
-                let load = StepLoad { requests, calls, input: plan.input };
+                let mut requests = plan.calls;
+                if let Some(sample) = sample {
+                    requests = sample.requests(&step.name, scan.items);
+                    plan.calls = sampled_calls(requests, sample.calls_per_request(&step.name), limits);
+                }
+                let load = StepLoad { requests, calls: plan.calls, input: plan.input };
                 plan.joined = joined_plan(load, limits, self.max_items_in_flight());
             }
             steps.insert(step.name.clone(), plan);
@@ -80,36 +84,39 @@ impl Pointsman {
         };
         plan.no_calls = (plan.calls.likely == 0.0).then(|| scan.no_calls());
         plan.routes = self.compare_targets(pipeline, &plan, sample);
-        plan.bounds = time::bounds(self, &plan, sample);
+        plan.bounds = time::bounds(self, pipeline, &plan, sample);
         plan
     }
 
-    /// Returns the targets of the routes of `plan`, each with the cost of all requests there.
+    /// Returns the targets of the routes of `plan`, each with the cost of all requests there that it can answer. Targets
+    /// that can answer none are left out.
     fn compare_targets(
         &self,
         pipeline: &Pipeline,
         plan: &Plan,
         sample: Option<&Sample>,
     ) -> IndexMap<RouteName, Vec<TargetPlan>> {
-        let mut routes: IndexMap<RouteName, (Range, Range)> = IndexMap::new();
-        for step in plan.steps.values() {
-            let (input, output) = routes.entry(step.route.clone()).or_default();
-            *input = *input + step.input;
-            *output = *output + step.output;
-        }
-        let compare = |(route, (input, output)): (RouteName, (Range, Range))| {
-            let targets = self.configured_targets(&route).map(|(target, settings, model)| {
+        let compare = |route: &RouteName| {
+            let targets = self.configured_targets(route).filter_map(|(target, settings, model)| {
+                let steps = || {
+                    let of_route = pipeline.steps().iter().filter(|step| step.route == *route);
+                    of_route.filter(|step| self.can_answer(step, target))
+                };
+                steps().next()?;
+                let sum = |of: fn(&StepPlan) -> Range| -> Range {
+                    steps().filter_map(|step| plan.steps.get(&step.name)).map(of).sum()
+                };
+                let input = sum(|step| step.input);
+                let output = sum(|step| step.output);
                 let price = price_of(settings, model);
                 let saved_in = |step: &Step, price: &Price| {
                     let of_step = plan.steps.get(&step.name)?;
                     let cache = cache::cache_plan(step, of_step.calls, Some((settings, model)))?;
                     cache.cached.then(|| cache::savings(step, price, of_step.input, of_step.calls))
                 };
-                let saved = |price: &Price| -> Range {
-                    let steps = pipeline.steps().iter().filter(|step| step.route == route);
-                    steps.filter_map(|step| saved_in(step, price)).sum()
-                };
-                TargetPlan {
+                let saved =
+                    |price: &Price| -> Range { steps().filter_map(|step| saved_in(step, price)).sum() };
+                Some(TargetPlan {
                     target: target.clone(),
                     price: model.price,
                     cost_usd: price
@@ -117,12 +124,17 @@ impl Pointsman {
                     share: sample.map(|sample| sample.share_of(target)),
                     simulated: self.config().simulate || settings.is_simulated(),
                     usable: self.usable().providers.contains_key(&target.provider),
-                }
+                })
             });
-            let targets = targets.collect();
-            (route, targets)
+            (route.clone(), targets.collect())
         };
+        let routes: IndexSet<&RouteName> = pipeline.routes().collect();
         routes.into_iter().map(compare).collect()
+    }
+
+    /// Returns whether a target can answer a step: one with `embed` needs embeddings.
+    pub(super) fn can_answer(&self, step: &Step, target: &TargetName) -> bool {
+        step.embedding.is_none() || self.provider_embedding_limits(&target.provider).is_some()
     }
 
     /// Returns the most items that a run has in flight.
@@ -135,12 +147,15 @@ impl Pointsman {
     fn embedding_limits(&self, route: &RouteName) -> Option<EmbeddingLimits> {
         let usable = self.usable();
         let route = usable.routes.get(route).or_else(|| self.config().routes.get(route))?;
-        let of_target = |target: &Target| {
-            let provider = &target.name.provider;
-            let ready = usable.providers.get(provider).map(|ready| &ready.settings);
-            ready.or_else(|| self.config().providers.get(provider))?.embedding_limits(None)
-        };
+        let of_target = |target: &Target| self.provider_embedding_limits(&target.name.provider);
         route.targets.iter().filter_map(of_target).reduce(EmbeddingLimits::min)
+    }
+
+    /// Returns how much a joined call to a provider may contain; `None` if it has no embeddings. In a simulated
+    /// configuration every provider has.
+    fn provider_embedding_limits(&self, provider: &ProviderName) -> Option<EmbeddingLimits> {
+        let ready = self.usable().providers.get(provider).map(|ready| &ready.settings);
+        ready.or_else(|| self.config().providers.get(provider))?.embedding_limits(None)
     }
 
     /// Returns the configured targets of a route, including those without a key: their cost is useful before a key

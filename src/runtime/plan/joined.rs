@@ -41,9 +41,29 @@ pub(super) fn joined_plan(
     Some(JoinedPlan { max_inputs: max_inputs as u64, min_calls })
 }
 
+/// Returns the calls of so many requests that are joined as in a sample, which had `calls_per_request`. How many calls
+/// each of its items counted says nothing: one item counts the whole call. Never fewer than if every call is full.
+pub(super) fn sampled_calls(requests: Range, calls_per_request: f64, limits: EmbeddingLimits) -> Range {
+    requests * calls_per_request.max(1.0 / limits.max_inputs.max(1) as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_calls_of_a_sample_are_scaled_by_its_requests() {
+        let requests = Range { low: 800.0, likely: 1_000.0, high: 1_200.0 };
+        let limits = EmbeddingLimits::new(100, 200_000);
+        let calls = |per_request| sampled_calls(requests, per_request, limits);
+        assert_eq!(calls(0.25), Range { low: 200.0, likely: 250.0, high: 300.0 });
+        // The calls of the sample were counted with items that are not part of it.
+        let fewest = calls(0.0);
+        assert!((fewest.low - 8.0).abs() < 1e-9 && (fewest.high - 12.0).abs() < 1e-9, "{fewest:?}");
+        let load = StepLoad { requests, calls: calls(0.25), input: Range::default() };
+        let joined = joined_plan(load, limits, 10_000).unwrap();
+        assert_eq!(joined.min_calls, Range { low: 8.0, likely: 10.0, high: 12.0 });
+    }
 
     fn load(requests: f64, input: f64) -> StepLoad {
         let requests = Range::exactly(requests);

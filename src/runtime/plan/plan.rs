@@ -84,7 +84,7 @@ impl fmt::Display for NoCalls {
 pub struct StepPlan {
     /// The route of its requests.
     pub route: RouteName,
-    /// As in [`Plan`]. Requests for embeddings count as if none were joined, or as in the sample.
+    /// As in [`Plan`]. Requests for embeddings count as if none were joined, or are joined as in the sample.
     pub calls: Range,
     /// As in [`Plan`].
     pub input: Range,
@@ -127,14 +127,15 @@ pub struct CachePlan {
     pub uncached_cost_usd: Option<Range>,
 }
 
-/// One target of a route, with its cost if it answered all requests of the route.
+/// One target of a route, with its cost if it answered all requests of the route that it can answer: a target without
+/// embeddings cannot answer those of a step with `embed`.
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetPlan {
     /// The target.
     pub target: TargetName,
     /// The price of its tokens.
     pub price: Option<Price>,
-    /// The cost of all requests of the route at this target.
+    /// The cost of these requests at this target.
     pub cost_usd: Option<Range>,
     /// Its share of the sample's calls.
     pub share: Option<f64>,

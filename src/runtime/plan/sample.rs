@@ -75,6 +75,13 @@ impl Sample {
         Range::estimate_total(&each, items as f64)
     }
 
+    /// Returns the calls per request of a step: less than 1 if requests were joined.
+    pub(super) fn calls_per_request(&self, step: &StepName) -> f64 {
+        let requests = || self.items.iter().flat_map(|item| of_step(item, step));
+        let calls = requests().filter(|attempt| !attempt.counted_elsewhere).count();
+        calls as f64 / requests().count().max(1) as f64
+    }
+
     /// Estimates what the providers' caches save in a step of `items` items, in dollars.
     pub(super) fn cache_savings(&self, step: &StepName, items: u64) -> Range {
         let saved = |attempt: &Attempt| attempt.cache_savings.unwrap_or_default().dollars();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use crate::pipeline::Pipeline;
 use crate::provider::Limits;
 use crate::types::{ProviderName, TargetName};
 
-use super::plan::{Bound, Plan, StepPlan, TargetPlan};
+use super::plan::{Bound, Plan, TargetPlan};
 use super::range::Range;
 use super::sample::Sample;
 use crate::runtime::pointsman::Pointsman;
@@ -22,29 +23,32 @@ struct Load {
     seconds: Range,
 }
 
-/// Returns every bound, the longest first. Without a sample the first target of each route is assumed to answer
-/// all requests.
-pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>) -> Vec<Bound> {
+/// Returns every bound, the longest first. Without a sample the first target that can answer a step is assumed to answer
+/// all its requests.
+pub(super) fn bounds(
+    pointsman: &Pointsman,
+    pipeline: &Pipeline,
+    plan: &Plan,
+    sample: Option<&Sample>,
+) -> Vec<Bound> {
     let mut loads: BTreeMap<ProviderName, Load> = BTreeMap::new();
     let mut model_loads: BTreeMap<String, (TargetName, Load)> = BTreeMap::new();
     let times = sample.map(Sample::seconds).unwrap_or_default();
-    for (route, targets) in &plan.routes {
-        let steps = || plan.steps.values().filter(|step| step.route == *route);
-        let route_load = Load {
-            calls: steps().map(StepPlan::min_calls).sum(),
-            input: steps().map(|step| step.input).sum(),
-            output: steps().map(|step| step.output).sum(),
-            seconds: Range::default(),
-        };
+    for step in pipeline.steps() {
+        let Some(step_plan) = plan.steps.get(&step.name) else { continue };
+        let of_route = plan.routes.get(&step.route).into_iter().flatten();
+        let targets: Vec<&TargetPlan> =
+            of_route.filter(|target| pointsman.can_answer(step, &target.target)).collect();
+        let calls = step_plan.min_calls();
         let total_share: f64 = targets.iter().filter_map(|target| target.share).sum();
-        for (at, target) in targets.iter().enumerate() {
+        for (at, target) in targets.into_iter().enumerate() {
             let share = share_of(target, at, total_share);
             let mean_seconds = times.get(&target.target.to_string()).copied().unwrap_or(0.0);
             let load = Load {
-                calls: route_load.calls * share,
-                input: route_load.input * share,
-                output: route_load.output * share,
-                seconds: route_load.calls * (share * mean_seconds),
+                calls: calls * share,
+                input: step_plan.input * share,
+                output: step_plan.output * share,
+                seconds: calls * (share * mean_seconds),
             };
             loads.entry(target.target.provider.clone()).or_default().add(load);
             let model_load = model_loads.entry(target.target.to_string());
@@ -71,7 +75,7 @@ pub(super) fn bounds(pointsman: &Pointsman, plan: &Plan, sample: Option<&Sample>
     bounds
 }
 
-/// Returns a target's share of its route's calls: its share in the sample, else 1 for the first target.
+/// Returns a target's share of the calls of a step: its share in the sample, else 1 for the first target.
 fn share_of(target: &TargetPlan, at: usize, total_share: f64) -> f64 {
     match target.share {
         Some(share) if total_share > 0.0 => share / total_share,

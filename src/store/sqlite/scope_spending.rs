@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite as Driver, SqliteConnection};
 
 use crate::store::error::Error;
 use crate::types::{Day, NanoUsd, ScopeName, Spend};
@@ -79,8 +79,12 @@ impl ScopeSpendingRow {
 }
 
 impl Sqlite {
-    /// Returns the spend of a day by scope.
-    pub(super) async fn scopes_booked_on(&self, day: Day) -> Result<BTreeMap<ScopeName, Spend>, Error> {
+    /// Returns the spend of a day by scope, or that of one scope. Only the rows of that scope are then read and verified.
+    pub(super) async fn scopes_booked_on(
+        &self,
+        day: Day,
+        only: Option<&ScopeName>,
+    ) -> Result<BTreeMap<ScopeName, Spend>, Error> {
         let failed = |error: sqlx::Error| self.unread(&error);
         // A read-only database of an earlier version does not have the table.
         let table = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'scope_spending'";
@@ -89,9 +93,18 @@ impl Sqlite {
         if tables == 0 {
             return Ok(sums);
         }
-        let query = sqlx::query("SELECT * FROM scope_spending WHERE day = ?").bind(day.0);
-        for row in query.fetch_all(&self.readers).await.map_err(failed)? {
-            let row = ScopeSpendingRow::read(&row).map_err(|error| self.scope_spending_error(&error))?;
+        let mut query = QueryBuilder::<Driver>::new("SELECT * FROM scope_spending WHERE day = ");
+        query.push_bind(day.0);
+        if let Some(scope) = only {
+            query.push(" AND scope = ").push_bind(scope.as_str().to_owned());
+        }
+        for row in query.build().fetch_all(&self.readers).await.map_err(failed)? {
+            let row = ScopeSpendingRow::read(&row).map_err(|error| match error {
+                RowError::Column(error) => self.unread(&error),
+                error @ (RowError::Json(_) | RowError::Checksum | RowError::Word(_)) => {
+                    self.scope_spending_error(&error)
+                }
+            })?;
             let amount = |money: i64| NanoUsd(u64::try_from(money).unwrap_or(0));
             let booked = Spend { cost: amount(row.cost), uncertain_cost: amount(row.uncertain_cost) };
             *sums.entry(ScopeName::from(row.scope)).or_default() += booked;

@@ -119,8 +119,12 @@ impl Store for Sqlite {
         self.booked_on(day).boxed()
     }
 
-    fn scopes_spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ScopeName, Spend>> {
-        self.scopes_booked_on(day).boxed()
+    fn scopes_spent_on<'a>(
+        &'a self,
+        day: Day,
+        only: Option<&'a ScopeName>,
+    ) -> StoreFuture<'a, BTreeMap<ScopeName, Spend>> {
+        self.scopes_booked_on(day, only).boxed()
     }
 
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>> {

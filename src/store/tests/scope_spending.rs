@@ -28,7 +28,7 @@ async fn spent_by_scopes(store: &Sqlite) -> BTreeMap<ScopeName, Spend> {
     let today = Day::at(clock::milliseconds()).0;
     let mut sums = BTreeMap::<ScopeName, Spend>::new();
     for day in today - 1..=today + 1 {
-        for (scope, spend) in store.scopes_spent_on(Day(day)).await.unwrap() {
+        for (scope, spend) in store.scopes_spent_on(Day(day), None).await.unwrap() {
             *sums.entry(scope).or_default() += spend;
         }
     }
@@ -69,8 +69,8 @@ async fn the_spend_of_a_scope_counts_replaced_records_once_and_outlives_its_runs
     store.vacuum().await.unwrap();
     store.close().await;
     let store = open(folder.path()).await;
-    assert_eq!(store.scopes_spent_on(Day(7)).await.unwrap(), by_scope([("team-a", spend(6, 14))]));
-    assert_eq!(store.scopes_spent_on(Day(8)).await.unwrap(), BTreeMap::new());
+    assert_eq!(store.scopes_spent_on(Day(7), None).await.unwrap(), by_scope([("team-a", spend(6, 14))]));
+    assert_eq!(store.scopes_spent_on(Day(8), None).await.unwrap(), BTreeMap::new());
     assert_eq!(spent_by_scopes(&store).await, expected);
 }
 
@@ -84,7 +84,7 @@ async fn a_run_without_a_scope_records_no_spend_of_scopes() {
     store.add_spend(run, &ScopeName::default(), Day(7), &more).await.unwrap();
     assert_eq!(store.spent_by(run).await.unwrap(), BTreeMap::from([("claude".into(), spend(83, 5))]));
     assert_eq!(spent_by_scopes(&store).await, BTreeMap::new());
-    assert_eq!(store.scopes_spent_on(Day(7)).await.unwrap(), BTreeMap::new());
+    assert_eq!(store.scopes_spent_on(Day(7), None).await.unwrap(), BTreeMap::new());
 }
 
 #[tokio::test]
@@ -117,12 +117,14 @@ async fn rows_of_scope_spending_that_are_not_what_was_written_are_refused() {
         edit(&folder.path().join("a.db"), change).await;
         let store = open(folder.path()).await;
         let read = async {
-            store.scopes_spent_on(Day(7)).await?;
-            store.scopes_spent_on(Day(8)).await
+            store.scopes_spent_on(Day(7), None).await?;
+            store.scopes_spent_on(Day(8), None).await
         };
         let refused = read.await.unwrap_err().to_string();
         assert!(refused.contains("is damaged"), "{change}: {refused}");
         assert!(refused.contains("a row of scope_spending: the checksum"), "{change}: {refused}");
+        let other = ScopeName::from("team-c");
+        assert_eq!(store.scopes_spent_on(Day(7), Some(&other)).await.unwrap(), BTreeMap::new(), "{change}");
     }
 }
 

@@ -166,6 +166,12 @@ impl Decoder {
         self.answer.passed_on_text()
     }
 
+    /// Returns the number of bytes that the model has written so far.
+    pub(in crate::wire) fn output_bytes(&self) -> usize {
+        let arguments = self.first_arguments.as_ref().map_or(0, |(_, arguments)| arguments.len());
+        self.answer.output_bytes() + arguments
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
         let arguments = self.first_arguments.as_ref().map_or(0, |(_, arguments)| arguments.len());

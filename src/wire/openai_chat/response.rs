@@ -138,6 +138,11 @@ impl Decoder {
         self.answer.passed_on_text()
     }
 
+    /// Returns the number of bytes that the model has written so far.
+    pub(in crate::wire) fn output_bytes(&self) -> usize {
+        self.answer.output_bytes() + self.refusal.len()
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
         self.answer.buffered_bytes() + self.refusal.len() + self.id.len() + self.model.len()

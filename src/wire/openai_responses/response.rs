@@ -117,6 +117,11 @@ impl Decoder {
         self.output.answer.passed_on_text()
     }
 
+    /// Returns the number of bytes that the model has written so far.
+    pub(in crate::wire) fn output_bytes(&self) -> usize {
+        self.output.answer.output_bytes() + self.output.refusal.len()
+    }
+
     /// Returns the number of buffered bytes of the answer.
     pub(in crate::wire) fn buffered_bytes(&self) -> usize {
         self.output.buffered_bytes() + self.id.len() + self.model.len()

@@ -147,11 +147,32 @@ fn calls_for_a_model_that_takes_none_are_not_ahead() {
 
 #[test]
 fn a_queue_is_full_at_its_bound() {
+    let none = ScopeName::default();
     let mut queue = Queue::new(1);
     let [run] = runs();
-    assert!(!queue.is_full() && queue.is_empty());
+    assert!(!queue.is_full(&none) && queue.is_empty());
     queue.push(key("x", Priority::Batch, run), ());
-    assert!(queue.is_full());
+    assert!(queue.is_full(&none));
+}
+
+#[test]
+fn a_queue_that_one_scope_has_filled_takes_calls_of_another() {
+    let scopes: [ScopeName; 2] = ["team-a".into(), "team-b".into()];
+    let of = |scope: &ScopeName, model, priority| {
+        let [run] = runs();
+        QueueKey { scope: scope.clone(), ..key(model, priority, run) }
+    };
+    let mut queue = Queue::new(20);
+    for number in 0..20 {
+        let priority = if number % 2 == 0 { Priority::Batch } else { Priority::Interactive };
+        let model = if number % 3 == 0 { "x" } else { "y" };
+        assert!(!queue.is_full(&scopes[0]));
+        queue.push(of(&scopes[0], model, priority), ());
+    }
+    assert!(queue.is_full(&scopes[0]) && !queue.is_full(&scopes[1]));
+    queue.push(of(&scopes[1], "x", Priority::Batch), ());
+    queue.push(of(&scopes[1], "x", Priority::Batch), ());
+    assert!(queue.is_full(&scopes[1]), "a tenth is kept for others");
 }
 
 /// A call of a scope, in a queue with the batch calls of scopes.

@@ -228,6 +228,23 @@ fn after_a_failure_no_call_is_sent_while_the_calls_in_flight_could_open_the_brea
 }
 
 #[test]
+fn after_all_calls_in_flight_have_failed_only_as_many_are_sent_as_open_the_breaker() {
+    let mut scheduler = scheduler("concurrency = 4");
+    let now = Instant::now();
+    let limits = RateLimiter::new(&crate::guard::RateLimits::default(), now);
+    let target = scheduler.targets.get_mut("any").unwrap();
+    let tokens: Vec<_> = (0..4).map(|_| target.breaker.admit(now, false).unwrap()).collect();
+    for token in tokens {
+        target.breaker.record_failure(token, now, 0.5);
+        target.start_failure_hold(now, now);
+    }
+    assert!(target.can_dispatch(&limits, false, now), "four failures do not open it");
+    assert_eq!(target.next_check_at(), None, "nothing is held");
+    target.breaker.admit(now, false).unwrap();
+    assert!(!target.can_dispatch(&limits, false, now), "the fifth may be the last that is needed");
+}
+
+#[test]
 fn a_failure_of_a_call_that_was_sent_before_an_accepted_one_causes_no_hold() {
     let mut scheduler = scheduler("concurrency = 64");
     let sent_at = Instant::now();

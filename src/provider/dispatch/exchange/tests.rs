@@ -44,7 +44,8 @@ async fn read_as(
     let held = budget.take(0).await;
     let mut limit = ResponseLimit::new(held.response(true), None);
     let contents = RequestContents { format, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    read_stream(&contents, body, (timeouts, &mut limit), None, &Handle::current()).await
+    let usage = UnreportedUsage::default();
+    read_stream(&contents, body, (timeouts, &mut limit), &usage, None, &Handle::current()).await
 }
 
 async fn read_gemini(body: impl BodyStream) -> Result<Completion, Failure> {
@@ -159,7 +160,8 @@ async fn read_holding(
     let mut limit = ResponseLimit::new(held.response(true), Some(signal));
     let contents =
         RequestContents { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    let read = read_stream(&contents, body, (&mut call, &mut limit), None, &Handle::current()).await;
+    let usage = UnreportedUsage::default();
+    let read = read_stream(&contents, body, (&mut call, &mut limit), &usage, None, &Handle::current()).await;
     if let Ok(completion) = &read {
         limit.hold_answer(completion, &ResponseFormat::Text, &mut call).await;
     }
@@ -304,7 +306,45 @@ async fn read_whole(stream: StreamSupport, parts: Vec<(u32, String)>) -> Result<
     let mut limit = ResponseLimit::new(held.response(true), None);
     let contents =
         RequestContents { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
-    read_json(&contents, paced(parts), &mut call, &mut limit).await
+    read_json(&contents, paced(parts), (&mut call, &mut limit), &UnreportedUsage::default()).await
+}
+
+/// Reads a response until it is dropped after a minute, and returns the output tokens that were received until then.
+async fn received_tokens(is_whole: bool, parts: Vec<(u32, String)>) -> u64 {
+    let time = 900 * SECOND;
+    let timeouts = Timeouts { connect: SECOND, first_token: time, idle: time, total: time };
+    let now = Instant::now();
+    let mut call = CallTimeouts::start(&timeouts, StreamSupport::Auto, now + time, now);
+    let budget = Arc::new(MemoryBudget::new(usize::MAX));
+    let held = budget.take(0).await;
+    let mut limit = ResponseLimit::new(held.response(true), None);
+    let contents =
+        RequestContents { format: Format::Openai, prompt: &Prompt::text("x"), dialect: &Dialect::default() };
+    let usage = UnreportedUsage::default();
+    let state = (&mut call, &mut limit);
+    let is_dropped = if is_whole {
+        timeout(60 * SECOND, read_json(&contents, paced(parts), state, &usage)).await.is_err()
+    } else {
+        let runtime = Handle::current();
+        timeout(60 * SECOND, read_stream(&contents, paced(parts), state, &usage, None, &runtime))
+            .await
+            .is_err()
+    };
+    assert!(is_dropped, "the response has ended");
+    usage.output_tokens()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_received_of_a_response_that_is_dropped_is_known() {
+    let text = "x".repeat(300);
+    let reasoning = format!("data: {{\"choices\":[{{\"delta\":{{\"reasoning\":\"{text}\"}}}}]}}\n\n");
+    // Two events in one part of the body, and reasoning that is not kept.
+    let two = chunk(&text) + &chunk(&text);
+    let parts = vec![(0, chunk(&text)), (1, two), (1, reasoning), (600, chunk(&text))];
+    assert_eq!(received_tokens(false, parts).await, 400);
+    // Blank lines are not output.
+    let parts = vec![(0, "\n\n".repeat(300)), (1, format!("{text}\n")), (600, text)];
+    assert_eq!(received_tokens(true, parts).await, 100);
 }
 
 #[tokio::test(start_paused = true)]

@@ -153,12 +153,12 @@ async fn tokens_and_cost_are_those_that_are_booked_for_each_attempt() {
     }
     for abort in [Abort::Superseded, Abort::Cancelled] {
         let permit = send(&state).await;
-        spend.uncertain_cost += permit.expected_cost();
+        spend.uncertain_cost += permit.usage().expected_cost();
         permit.abort(abort);
         assert_eq!(metrics(&state).sums.spend, spend, "{abort:?}");
     }
     let permit = send(&state).await;
-    spend.uncertain_cost += permit.expected_cost();
+    spend.uncertain_cost += permit.usage().expected_cost();
     drop(permit);
 
     let sums = metrics(&state).sums;

@@ -162,6 +162,8 @@ fn a_part_is_compared_with_the_whole() {
     for class in [Class::ServerError, Class::RateLimit, Class::Auth, Class::Deadline, Class::NotFound] {
         assert_eq!(end(class, "no dimensions"), GroupEnd::Outage, "{class}");
     }
+    let over_budget = error(Failure::new(Class::Budget, "the call is too expensive"), false);
+    assert_eq!(failed_end(&over_budget, &whole), GroupEnd::Failed, "a part of it may fit");
     let lost = error(Failure::new(Class::Internal, "x"), false);
     assert_eq!(failed_end(&lost, &whole), GroupEnd::Lost);
     let too_long = failed(Class::TooLong, "too long");
