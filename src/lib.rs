@@ -62,6 +62,7 @@
 //! | store and resume a run | [`Sqlite::open`], [`ResumeOptions`], [`Pointsman::prepare_run`], [`Pointsman::run_stored`] |
 //! | see what was left out at the start | [`Pointsman::notes`]: providers without a key, simulated routes |
 //! | observe a run | [`RunHandle::progress`], [`RunHandle::report`], [`Pointsman::providers`] |
+//! | export metrics to Prometheus | [`Pointsman::metrics_text`] |
 //!
 //! The examples `embed.rs` (an actix-web app), `actor.rs` (an actix actor) and `tools.rs` (a conversation with tools) are
 //! complete programs.
@@ -70,7 +71,7 @@
 //! of the route may express it. `drop_parameters` of a provider names parameters that may be left out.
 //!
 //! `docs/architecture.md` describes the structure, `docs/guarantees.md` the guarantees, `docs/configuration.md` and
-//! `docs/pipelines.md` every key.
+//! `docs/pipelines.md` every key, and `docs/metrics.md` every metric.
 //!
 //! # Features
 //!
@@ -135,6 +136,8 @@ pub mod source;
 pub mod store;
 #[doc(hidden)]
 pub mod supervisor;
+#[doc(hidden)]
+pub mod telemetry;
 mod terminal_text;
 #[doc(hidden)]
 pub mod types;

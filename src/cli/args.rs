@@ -16,6 +16,7 @@ use crate::types::{Class, duration};
 
 use super::advice::CommandOptions;
 use super::exit;
+use super::metrics::MetricsArgs;
 use super::pause::PauseArgs;
 
 /// Sends large numbers of LLM requests within the limits of the providers, and resumes after a crash.
@@ -149,6 +150,8 @@ pub(super) struct Run {
     #[arg(long)]
     pub(super) new: bool,
     #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
+    #[command(flatten)]
     pub(super) show: Show,
 }
 
@@ -235,6 +238,8 @@ pub(super) struct Resume {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
+    #[command(flatten)]
     pub(super) show: Show,
 }
 
@@ -256,6 +261,8 @@ pub(super) struct Retry {
     /// The configuration [default: that of the run].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
     #[command(flatten)]
     pub(super) show: Show,
 }

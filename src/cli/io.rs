@@ -144,7 +144,8 @@ pub(super) fn protect(pipeline: &mut Pipeline, args: &Run) {
     let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
     let written = written.into_iter().flatten().filter(|path| !is_dash(path));
     let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
-    written.chain(streams).for_each(|path| pipeline.protect(FileUse::Output, path));
+    let written = written.chain(streams).chain(args.metrics.file());
+    written.for_each(|path| pipeline.protect(FileUse::Output, path));
 }
 
 /// Opens the items.

@@ -11,6 +11,7 @@ mod io;
 mod limits;
 mod log;
 mod main;
+mod metrics;
 mod next_command;
 mod open_store;
 mod pause;

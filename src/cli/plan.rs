@@ -15,6 +15,7 @@ use crate::types::{ItemKey, StepName};
 use super::args::{self, Run};
 use super::config::{load, scope_note};
 use super::exit::Exit;
+use super::metrics::MetricsArgs;
 use super::open_store::store_url;
 use super::pause::PauseArgs;
 use super::print::{print, print_json};
@@ -174,6 +175,7 @@ fn run_args(args: &args::Plan) -> Run {
         stored: args.stored.clone(),
         pause: PauseArgs::default(),
         new: false,
+        metrics: MetricsArgs::default(),
         show: args::Show::default(),
     }
 }

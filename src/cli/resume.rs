@@ -21,9 +21,10 @@ pub(super) fn resume(args: &Resume) -> Exit {
             "the items of run {} came from stdin: to resume it, pipe them into the same `pointsman run` again",
             run.number
         );
+        let metrics = args.metrics.absolute()?;
         enter_directory(&saved_args)?;
         let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
-        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
+        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, metrics, ..run_args }))
     });
     match found {
         Ok((run, args)) => run_or_resume(&args, &ResumeTarget { run: Some(run), retry: None }),
@@ -47,9 +48,10 @@ pub(super) fn retry(args: &Retry) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
     let found = find_run(Some(args.run), &args.stored, args.config.clone()).and_then(|(run, stored)| {
         let saved_args = SavedArgs::from_run(&run)?;
+        let metrics = args.metrics.absolute()?;
         enter_directory(&saved_args)?;
         let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
-        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, ..run_args }))
+        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, metrics, ..run_args }))
     });
     match found {
         Ok((run, run_args)) => {

@@ -24,6 +24,7 @@ use super::args::Run;
 use super::config::{load, scope_note};
 use super::exit::Exit;
 use super::io::{self, EarlierLines, RunIo, protect};
+use super::metrics::MetricsExport;
 use super::open_store::store_url;
 use super::print::eprint_lines;
 use super::progress::{Mode, ProgressDisplay, eprint_json};
@@ -60,6 +61,11 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         Ok(config) => config,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
+    let url = store_url(args.stored.store.as_ref(), &config);
+    let metrics = match MetricsExport::open(args, &url) {
+        Ok(metrics) => metrics,
+        Err(error) => return mode.fail(&error, Exit::IoError),
+    };
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let display = ProgressDisplay::new(mode, &title);
@@ -74,14 +80,18 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         args,
         target,
         mode,
-        url: store_url(args.stored.store.as_ref(), &config),
+        url,
         inputs: config.store.keep_inputs,
         pause: args.pause.options(&config.run),
         scope_note: scope_note(&config),
     };
+    let metrics = metrics.map(|metrics| metrics.start(&pointsman, mode));
     let exit = session.run(display);
     // Without a drain, dropped actors would look like failed ones.
     pointsman.runtime().block_on(pointsman.drain(MAX_ACTOR_SHUTDOWN));
+    if let Some(metrics) = metrics {
+        metrics.finish(&pointsman);
+    }
     exit
 }
 

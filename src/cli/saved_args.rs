@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::StoredRun;
 
 use super::args::{Csv, CsvFormulas, ItemFormat, LineFormat, Run, Show, StoredRunArgs};
+use super::metrics::MetricsArgs;
 use super::pause::PauseArgs;
 
 /// The arguments of a command that concern the run's files.
@@ -86,6 +87,7 @@ impl SavedArgs {
             stored: stored.clone(),
             pause: PauseArgs::default(),
             new: false,
+            metrics: MetricsArgs::default(),
             show,
         }
     }

@@ -9,6 +9,7 @@
 //! A task is spawned only after the lock is released: a runtime that is shutting down drops the task within the
 //! call that spawns it, and the task's drop takes the lock.
 
+mod metrics;
 #[cfg(test)]
 #[cfg(feature = "sqlite")]
 mod tests;
@@ -21,11 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::error;
 
 use crate::chaos;
 use crate::store::{self, Record, Store};
 use crate::types::{TargetName, error_chain};
+
+pub use metrics::LedgerMetrics;
 
 /// After this many consecutive panics a commit fails.
 const MAX_CONSECUTIVE_PANICS: u32 = 3;
@@ -47,6 +51,7 @@ struct Shared {
     runtime: Handle,
     /// The sent calls, which each commit adds to the store's counts.
     sent_calls: Option<SentCalls>,
+    metrics: Arc<LedgerMetrics>,
     inner: Mutex<Inner>,
 }
 
@@ -73,7 +78,17 @@ impl Ledger {
 
     /// As [`new`](Self::new); each commit also adds the calls that `sent_calls` returns to the store's counts.
     pub fn counting(store: Arc<dyn Store>, runtime: Handle, sent_calls: Option<SentCalls>) -> Self {
-        Self(Arc::new(Shared { store, runtime, sent_calls, inner: Mutex::default() }))
+        let metrics = Arc::default();
+        Self(Arc::new(Shared { store, runtime, sent_calls, metrics, inner: Mutex::default() }))
+    }
+
+    /// Counts its commits in `metrics`. It has no effect on a ledger that was cloned.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<LedgerMetrics>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.0) {
+            shared.metrics = metrics;
+        }
+        self
     }
 
     /// Returns the store, for reading.
@@ -163,6 +178,7 @@ struct Commit {
 
 impl Commit {
     async fn run(mut self) {
+        let started_at = Instant::now();
         let mut panics = 0;
         let result = loop {
             // Writing a record twice is safe: each record has the complete state of its session.
@@ -174,6 +190,9 @@ impl Commit {
                 }
             }
         };
+        if result.is_ok() {
+            self.shared.metrics.record_commit(self.batch.records.len(), started_at.elapsed());
+        }
         self.result = Some(result);
     }
 

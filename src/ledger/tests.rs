@@ -13,6 +13,7 @@ use crate::store::{
     CallCount, Error, ItemHead, ItemNumber, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Session,
     Sqlite, StoreFuture, StoredItem, StoredRun,
 };
+use crate::telemetry::{Samples, text_of};
 use crate::types::{Day, Fingerprint, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 /// A store whose commits begin when they are let, and may fail or panic.
@@ -192,6 +193,40 @@ async fn records_that_arrive_during_a_commit_share_the_next_one() {
         durable.await.unwrap();
     }
     assert_eq!((stored_items(&store).await.len(), store.commits.load(SeqCst)), (100, 2));
+}
+
+#[tokio::test]
+async fn commits_and_their_records_are_counted_when_their_callers_are_notified() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Gated::open(folder.path()).await;
+    let metrics = Arc::new(LedgerMetrics::default());
+    let value = |series: &str| {
+        let mut samples = Samples::default();
+        metrics.report_metrics(&mut samples);
+        let text = text_of(&samples).replace("{}", "");
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        values.next().unwrap_or_else(|| panic!("no {series} in {text}")).parse::<f64>().unwrap()
+    };
+    let ledger = Ledger::new(store.clone(), Handle::current()).with_metrics(metrics.clone());
+    let handed: Vec<_> = (1..=100).map(|item| ledger.record(vec![record(item)])).collect();
+    assert_eq!(value("pointsman_commits_total"), 0.0);
+    store.gate.add_permits(2);
+    for durable in handed {
+        durable.await.unwrap();
+    }
+    assert_eq!((value("pointsman_commits_total"), value("pointsman_committed_records_total")), (2.0, 100.0));
+    assert_eq!(value("pointsman_commit_duration_seconds_count"), 2.0);
+    assert!(value("pointsman_commit_duration_seconds_sum") > 0.0);
+
+    // Another ledger adds to the same counts. A commit that panicked is counted once, and one that failed is not.
+    let other = Ledger::new(store.clone(), Handle::current()).with_metrics(metrics.clone());
+    store.panics.store(1, SeqCst);
+    store.gate.add_permits(10);
+    other.record(vec![record(101)]).await.unwrap();
+    assert_eq!((value("pointsman_commits_total"), value("pointsman_committed_records_total")), (3.0, 101.0));
+    store.fails.store(1, SeqCst);
+    other.record(vec![record(102)]).await.unwrap_err();
+    assert_eq!((value("pointsman_commits_total"), value("pointsman_committed_records_total")), (3.0, 101.0));
 }
 
 #[tokio::test]

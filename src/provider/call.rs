@@ -75,6 +75,8 @@ pub struct DispatchSignal {
     headers_received: AtomicBool,
     /// Whether a later call has shown that the model works again after an outage.
     hanging: AtomicBool,
+    /// Whether another call has answered the request.
+    superseded: AtomicBool,
     pauses: Mutex<ReadPauses>,
 }
 
@@ -124,6 +126,17 @@ impl DispatchSignal {
     /// Returns whether the call hangs: marked as hanging and without response headers.
     pub fn is_hanging(&self) -> bool {
         self.hanging.load(Relaxed) && !self.has_headers()
+    }
+
+    /// Records that another call has answered the request. The caller records it before it drops the receiver of this
+    /// call.
+    pub fn mark_superseded(&self) {
+        self.superseded.store(true, Relaxed);
+    }
+
+    /// Returns whether another call has answered the request.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Relaxed)
     }
 
     /// Records that the call does not read its response until the guard is dropped.

@@ -364,8 +364,12 @@ impl State {
 
     /// Returns the current state for display.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
+        self.snapshot_of(&self.lock(), now)
+    }
+
+    /// The same with the lock of the scheduler held.
+    pub(super) fn snapshot_of(&self, scheduler: &Scheduler, now: Instant) -> Snapshot {
         let in_inbox = self.inbox.len();
-        let scheduler = self.lock();
         let waiting: HashMap<_, _> = scheduler.queue.waiting_by_model().collect();
         let targets = scheduler.targets.iter().map(|(model, target)| TargetSnapshot {
             model: model.clone(),

@@ -19,6 +19,7 @@ use super::admission::reservation::{Reservation, Reservations};
 use super::admission::token_stats::{ASSUMED_OUTPUT, StatsKey, TokenStats};
 use super::call::Rejection;
 use super::health::first_attempts::FirstAttempts;
+use super::health::metrics::TargetMetrics;
 use super::health::pending_attempts::{PendingAttempt, PendingAttempts};
 use super::health::refused_requests::RefusedRequests;
 use super::health::stats::{Ewma, LatencyWindow};
@@ -65,6 +66,8 @@ pub(super) struct Target {
     pub(super) unsupported_parameters: UnsupportedParameters,
     /// Counts of its attempts by result.
     pub(super) counts: AttemptCounts,
+    /// What its attempts add up to, for metrics. Boxed because it is large.
+    pub(super) metrics: Box<TargetMetrics>,
     /// Results of the first attempts of requests.
     pub(super) first_attempts: FirstAttempts,
     /// The last failure that counted against it.
@@ -140,6 +143,7 @@ impl Target {
             has_answered: false,
             unsupported_parameters: UnsupportedParameters::default(),
             counts: AttemptCounts::default(),
+            metrics: Box::default(),
             first_attempts: FirstAttempts::default(),
             last_failure: None,
             not_found: RefusalTracker::default(),

@@ -38,8 +38,9 @@ use crate::supervisor::{Responder as ReplyTo, Slot};
 use crate::types::{Class, Failure, RequestError, Response, ScopeNameError};
 
 use super::actor::{Router, StartRequest};
-use super::execution::{Execution, FirstCallEnd, RequestResult};
+use super::execution::{Execution, FirstCallEnd};
 use super::pending_call;
+use super::provider_time::TimedResult;
 use super::request::{Request, STOPPED_MESSAGE, STOPPING_MESSAGE};
 use super::scope::{AdmissionRequest, ScopePermit, WhenLimited};
 use super::scope_queue::QueuePlace;
@@ -78,13 +79,22 @@ pub fn send_request(
     router: &Slot<Router>,
     request: Request,
 ) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
-    let refused = check(&request).err().map(|failure| Box::new(RequestError::from(failure)));
+    let timed = send_timed(router, request);
+    async move { timed.await.result }
+}
+
+/// Sends a request as [`send_request`] does. Returns the time in which it waited for providers, too.
+pub(super) fn send_timed(
+    router: &Slot<Router>,
+    request: Request,
+) -> impl Future<Output = TimedResult> + use<> {
+    let refused = check(&request).err();
     let is_limited = request.limited_scope().is_some();
     let pending = if refused.is_none() && !is_limited { try_send(router, &request) } else { None };
     let router = router.clone();
     async move {
-        if let Some(error) = refused {
-            return Err(error);
+        if let Some(failure) = refused {
+            return TimedResult::from_failure(failure);
         }
         if is_limited {
             // Boxed, so that requests of other scopes do not carry its size.
@@ -102,15 +112,18 @@ fn check(request: &Request) -> Result<(), Failure> {
 }
 
 /// Sends a request of a limited scope when the scope admits it.
-async fn send_when_admitted(
-    router: &Slot<Router>,
-    mut request: Request,
-) -> Result<Response, Box<RequestError>> {
-    let permit = admit_request(router, &mut request, WaitBound::Deadline).await?;
+async fn send_when_admitted(router: &Slot<Router>, mut request: Request) -> TimedResult {
+    let waits_since = Instant::now();
+    let admitted = admit_request(router, &mut request, WaitBound::Deadline).await;
+    let waited = waits_since.elapsed();
+    let permit = match admitted {
+        Ok(permit) => permit,
+        Err(error) => return TimedResult { result: Err(error), provider_time: Some(waited) },
+    };
     let pending = try_send(router, &request);
-    let result = complete_request(router, &request, pending).await;
-    settle(permit, &result);
-    result
+    let timed = complete_request(router, &request, pending).await;
+    settle(permit, &timed.result);
+    timed.after_wait(waited)
 }
 
 /// How long a request may wait for its scope.
@@ -182,7 +195,7 @@ async fn complete_request(
     router: &Slot<Router>,
     request: &Request,
     mut pending: Option<PendingRequest>,
-) -> Result<Response, Box<RequestError>> {
+) -> TimedResult {
     let mut losses = 0;
     while losses < MAX_SENDS {
         if pending.is_none() {
@@ -192,13 +205,19 @@ async fn complete_request(
         // Caught here, so that the panic of one request does not end the task of its caller.
         let result = AssertUnwindSafe(sent.complete(router, request)).catch_unwind().await;
         match result.unwrap_or(Err(RequestLost)) {
-            Ok(Ok(response)) => return Ok(Response { resends: losses, ..response }),
-            Ok(Err(error)) => return Err(Box::new(RequestError { resends: losses, ..*error })),
+            Ok(TimedResult { result, provider_time }) => {
+                let result = match result {
+                    Ok(response) => Ok(Response { resends: losses, ..response }),
+                    Err(error) => Err(Box::new(RequestError { resends: losses, ..*error })),
+                };
+                // The waits before a loss are unknown.
+                return TimedResult { result, provider_time: provider_time.filter(|_| losses == 0) };
+            }
             // What the reader of a stream has begun to get must not be joined to another answer.
             Err(RequestLost) if request.stream.as_ref().is_some_and(AnswerStream::is_committed) => {
                 let failure = Failure::new(Class::Internal, "the request was lost while it was answered");
                 let error = RequestError::from(failure.maybe_charged());
-                return Err(Box::new(RequestError { resends: losses, ..error }));
+                return TimedResult::unknown(Err(Box::new(RequestError { resends: losses, ..error })));
             }
             Err(RequestLost) => losses += 1,
         }
@@ -213,8 +232,11 @@ async fn complete_request(
         0 => Failure::new(Class::Internal, "the router is not running"),
         _ => Failure::new(Class::Internal, "the request was lost in the router or in transit"),
     };
-    let failure = if losses > 0 { failure.maybe_charged() } else { failure };
-    Err(Box::new(RequestError { resends: losses, ..RequestError::from(failure) }))
+    if losses == 0 {
+        return TimedResult::from_failure(failure);
+    }
+    let error = RequestError::from(failure.maybe_charged());
+    TimedResult::unknown(Err(Box::new(RequestError { resends: losses, ..error })))
 }
 
 impl PendingRequest {
@@ -223,7 +245,7 @@ impl PendingRequest {
         mut self,
         router: &Slot<Router>,
         request: &Request,
-    ) -> Result<RequestResult, RequestLost> {
+    ) -> Result<TimedResult, RequestLost> {
         let deadline = request.deadline;
         let stop = request.stop.clone();
         let retired = router.retired();
@@ -250,19 +272,19 @@ impl PendingRequest {
         };
         match execution {
             Ok(Ok(execution)) => Ok(execution.complete(first_call).await),
-            Ok(Err(failure)) => Ok(Err(Box::new(failure.into()))),
+            Ok(Err(failure)) => Ok(TimedResult::from_failure(failure)),
             Err(_) => Err(RequestLost),
         }
     }
 }
 
-fn router_stopped() -> RequestResult {
+fn router_stopped() -> TimedResult {
     possibly_charged(Failure::new(Class::Cancelled, STOPPED_MESSAGE))
 }
 
 /// Returns the error of a request whose calls are unknown.
-fn possibly_charged(failure: Failure) -> RequestResult {
-    Err(Box::new(failure.maybe_charged().into()))
+fn possibly_charged(failure: Failure) -> TimedResult {
+    TimedResult::unknown(Err(Box::new(failure.maybe_charged().into())))
 }
 
 /// Sends the request; `None` if no router is running.

@@ -10,7 +10,7 @@
 //!   | add           |                                  |
 //!   | ------------> |                                  |
 //!   | ------------> | (limit reached, or 20 ms)        |
-//!   |               | ----- members of the batch ----> | send_request
+//!   |               | ----- members of the batch ----> | send_timed
 //!   | <------------- each its vectors and its share -- |
 //! ```
 //!
@@ -42,9 +42,11 @@ use crate::types::{
 };
 
 use super::actor::Router;
-use super::client::send_request;
+use super::client::send_timed;
 use super::execution::RequestResult;
+use super::provider_time::TimedResult;
 use super::request::Request;
+use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
 use budget_division::BudgetDivision;
 use division::{Division, DivisionKind, GroupEnd, division_of, failed_end};
 use join_queue::{Added, JoinQueue, JoinSize};
@@ -71,6 +73,7 @@ const MAX_UNSUSPICIOUS_TOKENS: u64 = 16_000;
 pub struct EmbeddingBatcher {
     routes: HashMap<RouteName, RouteLimits>,
     waiting: Mutex<JoinQueue<JoinKey, Member>>,
+    metrics: Option<Arc<RequestMetrics>>,
 }
 
 /// How much a joined request to the targets of a route may contain.
@@ -101,8 +104,8 @@ enum Sent {
     Answered,
     /// Their callers are gone.
     Gone,
-    /// It failed. They have no results yet.
-    Failed(Vec<Member>, Box<RequestError>),
+    /// It failed, after this time of waiting for providers. They have no results yet.
+    Failed(Vec<Member>, Box<RequestError>, Option<Duration>),
 }
 
 /// How a part of a divided request ended.
@@ -125,7 +128,16 @@ impl EmbeddingBatcher {
             Some((name, RouteLimits { of_vendors, learned: Mutex::default() }))
         };
         let routes = routes.into_iter().filter_map(limits).collect();
-        Arc::new(Self { routes, waiting: Mutex::default() })
+        Arc::new(Self { routes, waiting: Mutex::default(), metrics: None })
+    }
+
+    /// Counts the requests of [`send`](Self::send) in `metrics`. It has no effect on a batcher that is shared.
+    #[must_use]
+    pub fn with_metrics(mut self: Arc<Self>, metrics: Arc<RequestMetrics>) -> Arc<Self> {
+        if let Some(batcher) = Arc::get_mut(&mut self) {
+            batcher.metrics = Some(metrics);
+        }
+        self
     }
 
     /// Returns the most inputs of a joined request; 1 if no requests are joined.
@@ -133,16 +145,28 @@ impl EmbeddingBatcher {
         self.routes.values().map(|limits| limits.of_vendors.max_inputs).max().unwrap_or(1)
     }
 
-    /// Sends a request as [`send_request`] does. One for few embeddings is joined with others; the returned future
-    /// must then be polled on a runtime with timers.
+    /// Sends a request and returns its response. One for few embeddings is joined with others; the returned future must
+    /// then be polled on a runtime with timers. Others are sent before this function returns, if a router is running and
+    /// their scope has no limits.
     pub fn send(
         self: &Arc<Self>,
         router: &Slot<Router>,
         request: Request,
     ) -> impl Future<Output = RequestResult> + use<> {
+        let timer = RequestTimer::start(self.metrics.as_ref());
+        let timed = self.send_timed(router, request);
+        async move { record_end(timer, timed.await) }
+    }
+
+    /// Sends a request as [`send`](Self::send) does, without counting it.
+    pub(super) fn send_timed(
+        self: &Arc<Self>,
+        router: &Slot<Router>,
+        request: Request,
+    ) -> impl Future<Output = TimedResult> + use<> {
         let Some((key, size, limits)) = self.join_parameters(&request) else {
             // Boxed, so that the futures around it do not move it again and again.
-            return Either::Left(Box::pin(send_request(router, request)));
+            return Either::Left(Box::pin(send_timed(router, request)));
         };
         let batcher = self.clone();
         let router = router.clone();
@@ -204,14 +228,14 @@ impl EmbeddingBatcher {
         router: Slot<Router>,
         (key, size, limits): (JoinKey, JoinSize, EmbeddingLimits),
         request: Request,
-    ) -> RequestResult {
+    ) -> TimedResult {
         let now = Instant::now();
         let deadline = request.deadline;
         let (member, result, shared) = Member::new(request, size);
         let added = self.lock().add(key.clone(), member, size, limits);
         let (opened, ready) = match added {
             Added::Waits { opened, ready } => (opened, ready),
-            Added::Full(Member { request, .. }) => return send_request(&router, request).await,
+            Added::Full(Member { request, .. }) => return send_timed(&router, request).await,
         };
         // Pointsman's own: the handle's tasks and the items run on it.
         let runtime = Handle::current();
@@ -238,48 +262,51 @@ impl EmbeddingBatcher {
             biased;
             result = result => result.unwrap_or_else(|_| {
                 let failure = Failure::new(Class::Internal, "the joined request for embeddings was lost");
-                Err(shared.error(failure.maybe_charged()))
+                TimedResult::unknown(Err(shared.error(failure.maybe_charged())))
             }),
             () = own_end => {
                 let message = "no response was received before the deadline; the request was joined with others";
-                Err(shared.error(Failure::new(Class::Deadline, message).maybe_charged()))
+                let failure = Failure::new(Class::Deadline, message);
+                TimedResult::unknown(Err(shared.error(failure.maybe_charged())))
             }
         }
     }
 
     /// Sends these members as one request, and in groups that fit if it costs more than what is left of a budget.
     async fn send_members(self: Arc<Self>, router: Slot<Router>, members: Vec<Member>) {
-        let Some((members, error)) = self.send_whole(&router, members).await else { return };
+        let sent = self.send_whole(&router, members).await;
+        let Some((members, error, provider_time)) = sent else { return };
         if !may_be_divided(&members) {
-            return answer_all(members, Err(error));
+            return answer_all(members, TimedResult { result: Err(error), provider_time });
         }
         add_calls(&members, &error);
         let mut division = BudgetDivision::new(members, Member::tokens);
         // One after another: calls in flight would hold the rest of the budget.
         while let Some(group) = division.next_group() {
-            let Some((group, error)) = self.send_whole(&router, group).await else { continue };
+            let Some((group, error, _)) = self.send_whole(&router, group).await else { continue };
             add_calls(&group, &error);
             fail_all(division.record_rejected(group), &error);
         }
     }
 
     /// Sends these members as one request, unless their callers are gone, and divides it if it fails because of one of
-    /// them. Returns them if a budget does not admit the request.
+    /// them. Returns them if a budget does not admit the request, with the time in which it waited for providers.
     async fn send_whole(
         &self,
         router: &Slot<Router>,
         members: Vec<Member>,
-    ) -> Option<(Vec<Member>, Box<RequestError>)> {
-        let Sent::Failed(members, error) = self.send_group(router, members, false).await else { return None };
+    ) -> Option<(Vec<Member>, Box<RequestError>, Option<Duration>)> {
+        let sent = self.send_group(router, members, false).await;
+        let Sent::Failed(members, error, provider_time) = sent else { return None };
         if error.class() == Class::Budget {
-            return Some((members, error));
+            return Some((members, error, provider_time));
         }
         match division_of(&error).filter(|_| may_be_divided(&members)) {
             Some(kind) => {
                 add_attempts(&members, &error);
                 self.divide(router, members, &error, kind).await;
             }
-            None => answer_all(members, Err(error)),
+            None => answer_all(members, TimedResult { result: Err(error), provider_time }),
         }
         None
     }
@@ -296,6 +323,7 @@ impl EmbeddingBatcher {
         let Some(route) = members.first().map(|member| member.request.route.clone()) else { return };
         for (number, member) in members.iter_mut().enumerate() {
             member.number = number;
+            member.is_divided = true;
         }
         let refused = size_of_all(&members);
         let mut division = Division::new(members.len(), kind);
@@ -345,7 +373,7 @@ impl EmbeddingBatcher {
         let (members, error) = match self.send_group(router, members, has_failed).await {
             Sent::Answered => return SentPart::without_members(GroupEnd::Answered),
             Sent::Gone => return SentPart::without_members(GroupEnd::Gone),
-            Sent::Failed(members, error) => (members, error),
+            Sent::Failed(members, error, _) => (members, error),
         };
         let end = failed_end(&error, whole);
         let outage = (end == GroupEnd::Outage).then(|| error.clone());
@@ -353,7 +381,7 @@ impl EmbeddingBatcher {
             add_attempts(&members, &error);
             return SentPart { end, unanswered: members, outage };
         }
-        answer_all(members, Err(error));
+        answer_all(members, TimedResult::unknown(Err(error)));
         SentPart { outage, ..SentPart::without_members(end) }
     }
 
@@ -366,10 +394,11 @@ impl EmbeddingBatcher {
         set_own_ends(&members, &mut request);
         let outcome = tokio::select! {
             biased;
-            outcome = send_request(router, request) => outcome,
+            outcome = send_timed(router, request) => outcome,
             () = all_gone(&mut members) => return Sent::Gone,
         };
-        match outcome {
+        let TimedResult { result, provider_time } = outcome;
+        match result {
             Ok(response) => {
                 if let [first, _, ..] = members.as_slice() {
                     let inputs = size_of_all(&members).inputs;
@@ -377,10 +406,10 @@ impl EmbeddingBatcher {
                         learned.record_answered(inputs, Instant::now());
                     });
                 }
-                answer_all(members, Ok(response));
+                answer_all(members, TimedResult { result: Ok(response), provider_time });
                 Sent::Answered
             }
-            Err(error) => Sent::Failed(members, error),
+            Err(error) => Sent::Failed(members, error, provider_time),
         }
     }
 }

@@ -25,6 +25,7 @@ use super::hedge::{HedgeAfter, HedgeLimiter};
 use super::other_requests::OtherRequests;
 use super::outage;
 use super::pending_call::{CallEnd, CallMeta, PendingCall};
+use super::provider_time::{ProviderClock, TimedResult};
 use super::request::{Request, STOPPED_MESSAGE};
 use super::retry_plan::{self, Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};
 use super::settings::RetrySettings;
@@ -68,6 +69,7 @@ pub(super) struct Execution {
     failed_attempts: Vec<FailedAttempt>,
     /// The end of the time that the request may stay queued after the caller has stopped.
     stop_deadline: Option<Instant>,
+    provider_clock: ProviderClock,
 }
 
 /// A first call that the router is to submit, with the state of its provider.
@@ -136,6 +138,7 @@ impl Execution {
             other_requests: OtherRequests::default(),
             failed_attempts: Vec::new(),
             stop_deadline: None,
+            provider_clock: ProviderClock::default(),
         };
         // Any other action (there is no target, the deadline has passed) is returned again by the next query.
         let NextAction::Call(target) = execution.plan.next(Instant::now(), 0.0) else {
@@ -154,7 +157,7 @@ impl Execution {
     }
 
     /// Runs the request to its end. `first_call` is what the caller passes on about a delegated first call.
-    pub(super) async fn complete(mut self, first_call: FirstCallEnd) -> RequestResult {
+    pub(super) async fn complete(mut self, first_call: FirstCallEnd) -> TimedResult {
         let mut shutdown_rx = self.shutdown_rx.clone();
         let result = match self.record_first_call(first_call) {
             Some(answered) => Ok(answered),
@@ -167,8 +170,9 @@ impl Execution {
                 result = self.follow_plan() => result,
             },
         };
-        let Self { targets, attempts, failed_attempts, .. } = self;
-        match result {
+        let Self { targets, attempts, failed_attempts, provider_clock, .. } = self;
+        let provider_time = Some(provider_clock.total(Instant::now()));
+        let result = match result {
             Ok(AnsweredCall { completion, target, simulated, cost }) => {
                 Ok(Response { completion, target, simulated, cost, attempts, resends: 0 })
             }
@@ -184,7 +188,8 @@ impl Execution {
                     expected_wait,
                 }))
             }
-        }
+        };
+        TimedResult { result, provider_time }
     }
 
     /// Records what the caller passes on about the first call, if that call was delegated. Returns the answer, if
@@ -221,7 +226,11 @@ impl Execution {
                         if let Some(failure) = self.fail_fast(Instant::now()) {
                             return Err(failure);
                         }
-                        self.wait_until(until).await?;
+                        self.provider_clock.begin(Instant::now());
+                        let waited = self.wait_until(until).await;
+                        // What the timer is late is not a wait for a provider.
+                        self.provider_clock.end(until.min(Instant::now()), false);
+                        waited?;
                         continue;
                     }
                     NextAction::Fail(failure) => return Err(failure),
@@ -259,6 +268,7 @@ impl Execution {
     /// # Errors
     /// If the caller stops before the call is sent, or while it hangs.
     async fn await_call(&mut self, mut call: PendingCall) -> Result<Option<AnsweredCall>, Failure> {
+        self.provider_clock.begin(call.meta.submitted_at);
         let mut slow = pin!(self.hedge_due(&call).fuse());
         let mut unresponsive = pin!(self.unresponsive_hedge_due(&call, Instant::now()).fuse());
         let mut abandoned = pin!(self.abandoned_by_stop(&call).fuse());
@@ -376,6 +386,8 @@ impl Execution {
     /// Records how a call ended, and returns its answer, if any. `other_in_flight` is whether another call of this
     /// request is in flight.
     fn record_end(&mut self, meta: CallMeta, end: CallEnd, other_in_flight: bool) -> Option<AnsweredCall> {
+        self.provider_clock.begin(meta.submitted_at);
+        self.provider_clock.end(end.ended_at(meta), other_in_flight);
         let answered = self.apply_end(meta, end, other_in_flight);
         if let Some(live_log) = &self.request.live_log {
             live_log.set_ended(&self.attempts, &self.failed_attempts);
@@ -478,6 +490,8 @@ impl Execution {
     fn abort(&mut self, call: PendingCall) {
         let target = &self.targets[call.meta.target].name;
         let hedge = call.meta.hedge;
+        // Before it is dropped, so that the provider does not count it as cancelled.
+        call.dispatch_signal().iter().for_each(|signal| signal.mark_superseded());
         if let Some(aborted) = call.abort() {
             log_attempt(
                 &self.request,

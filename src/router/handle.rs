@@ -26,7 +26,9 @@ use super::completion_interval::CompletionInterval;
 use super::embedding::{EmbeddingRequest, Embeddings};
 use super::embedding_batch::EmbeddingBatcher;
 use super::pending_requests::{PendingPermit, PendingRequests};
+use super::provider_time::TimedResult;
 use super::request::{Request, StreamMode};
+use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
 use super::response_stream::ResponseStream;
 use super::scope::Scopes;
 use super::stop_signal::wait_for_stop;
@@ -83,6 +85,7 @@ struct Sender {
     embeddings: Arc<EmbeddingBatcher>,
     scopes: Arc<Scopes>,
     completions: CompletionInterval,
+    metrics: Option<Arc<RequestMetrics>>,
 }
 
 /// What happens to a request while [`MAX_PENDING_REQUESTS`] are pending.
@@ -119,6 +122,7 @@ impl RouterHandle {
             embeddings,
             scopes,
             completions,
+            metrics: None,
         };
         Self { sender: Arc::new(sender), intake: Arc::default() }
     }
@@ -140,6 +144,16 @@ impl RouterHandle {
     pub fn with_scopes(mut self, scopes: Arc<Scopes>) -> Self {
         if let Some(sender) = Arc::get_mut(&mut self.sender) {
             sender.scopes = scopes;
+        }
+        self
+    }
+
+    /// Counts its requests in `metrics`. It has no effect on a handle that was cloned.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<RequestMetrics>) -> Self {
+        if let Some(sender) = Arc::get_mut(&mut self.sender) {
+            sender.metrics = Some(metrics);
         }
         self
     }
@@ -174,8 +188,9 @@ impl RouterHandle {
         when_full: WhenFull,
     ) -> Result<Response, Box<RequestError>> {
         let sender = &self.sender;
+        let timer = sender.start_timer();
         if sender.is_stopped() {
-            return Err(Box::new(stopped().into()));
+            return record_end(timer, TimedResult::from_failure(stopped()));
         }
         let request = sender.with_scope_limits(request);
         // The request runs on the router's runtime, because the caller's may have no timers or poll seldom. The
@@ -188,9 +203,9 @@ impl RouterHandle {
                 drop(task.spawn_on(sending, &sender.runtime));
             }
         }
-        let result = task.join_next().await.and_then(Result::ok);
-        let result = result.unwrap_or_else(|| Err(Box::new(stopped().maybe_charged().into())));
-        sender.after_stop(result)
+        let timed = task.join_next().await.and_then(Result::ok);
+        let lost = || TimedResult::unknown(Err(Box::new(stopped().maybe_charged().into())));
+        record_end(timer, sender.after_stop(timed.unwrap_or_else(lost)))
     }
 
     /// Sends a request for embeddings and returns its vectors, as [`send`](Self::send) does.
@@ -209,6 +224,7 @@ impl RouterHandle {
     /// [`send`](Self::send) does. Dropping the stream cancels the request.
     pub fn stream(&self, mut request: Request) -> ResponseStream {
         let sender = &self.sender;
+        let timer = sender.start_timer();
         let (writer, reader) = AnswerStream::new(request.stream_mode == StreamMode::Live);
         request.stream = Some(writer);
         let request = sender.with_scope_limits(request);
@@ -217,15 +233,15 @@ impl RouterHandle {
         let is_stopped = sender.is_stopped();
         let permit = sender.try_acquire(&request);
         let answering = async move {
-            let result = match permit {
-                _ if is_stopped => Err(Box::new(stopped().into())),
+            let timed = match permit {
+                _ if is_stopped => TimedResult::from_failure(stopped()),
                 Some(permit) => sending.send_now(request, permit).await,
                 None => {
                     let sending = sending.clone();
                     sending.send_when_possible(request, WaitBound::Deadline, WhenFull::Wait).await
                 }
             };
-            sending.after_stop(result)
+            record_end(timer, sending.after_stop(timed))
         };
         task.spawn_on(answering, &sender.runtime);
         ResponseStream::new(reader, task)
@@ -274,6 +290,11 @@ impl fmt::Debug for RouterHandle {
 }
 
 impl Sender {
+    /// Starts to measure a request.
+    fn start_timer(&self) -> Option<RequestTimer> {
+        RequestTimer::start(self.metrics.as_ref())
+    }
+
     /// Returns whether no request is accepted any more. During a drain, a request could be lost in the router's
     /// mailbox, and it would not be known that it was never sent.
     fn is_stopped(&self) -> bool {
@@ -291,14 +312,14 @@ impl Sender {
         self: &Arc<Self>,
         request: Request,
         permit: PendingPermit,
-    ) -> impl Future<Output = Result<Response, Box<RequestError>>> + use<> {
-        let response = self.embeddings.send(&self.router, request);
+    ) -> impl Future<Output = TimedResult> + use<> {
+        let response = self.embeddings.send_timed(&self.router, request);
         let sender = self.clone();
         async move {
-            let result = response.await;
+            let timed = response.await;
             sender.completions.record_end(Instant::now());
             drop(permit);
-            result
+            timed
         }
     }
 
@@ -323,33 +344,36 @@ impl Sender {
         mut request: Request,
         wait_for_scope: WaitBound,
         when_full: WhenFull,
-    ) -> Result<Response, Box<RequestError>> {
-        let scope_permit = admit_request(&self.router, &mut request, wait_for_scope).await?;
-        let result = self.send_when_not_full(request, when_full).await;
-        settle(scope_permit, &result);
-        result
+    ) -> TimedResult {
+        let waits_since = Instant::now();
+        let admitted = admit_request(&self.router, &mut request, wait_for_scope).await;
+        let waited = waits_since.elapsed();
+        let scope_permit = match admitted {
+            Ok(permit) => permit,
+            Err(error) => return TimedResult { result: Err(error), provider_time: Some(waited) },
+        };
+        let timed = self.send_when_not_full(request, when_full).await;
+        settle(scope_permit, &timed.result);
+        timed.after_wait(waited)
     }
 
     /// Sends a request as soon as fewer requests are pending.
-    async fn send_when_not_full(
-        self: Arc<Self>,
-        request: Request,
-        when_full: WhenFull,
-    ) -> Result<Response, Box<RequestError>> {
-        let permit = match self.pending.try_acquire(&request.context.scope) {
-            Some(permit) => permit,
+    async fn send_when_not_full(self: Arc<Self>, request: Request, when_full: WhenFull) -> TimedResult {
+        let waits_since = Instant::now();
+        let acquired = match self.pending.try_acquire(&request.context.scope) {
+            Some(permit) => Ok(permit),
             None => match when_full {
-                WhenFull::Wait => {
-                    let acquired = self.acquire(&request).await;
-                    acquired.map_err(|failure| Box::new(RequestError::from(failure)))?
-                }
-                WhenFull::Fail => return Err(Box::new(self.overloaded().into())),
+                WhenFull::Wait => self.acquire(&request).await,
+                WhenFull::Fail => Err(self.overloaded()),
             },
         };
-        if self.is_stopped() {
-            return Err(Box::new(stopped().into()));
-        }
-        self.send_now(request, permit).await
+        let waited = waits_since.elapsed();
+        let timed = match acquired {
+            Ok(_) if self.is_stopped() => TimedResult::from_failure(stopped()),
+            Ok(permit) => self.send_now(request, permit).await,
+            Err(failure) => TimedResult::from_failure(failure),
+        };
+        timed.after_wait(waited)
     }
 
     /// Waits until fewer requests are pending.
@@ -378,18 +402,16 @@ impl Sender {
         Failure { retry_after: Some(wait), ..Failure::new(Class::Overloaded, message) }
     }
 
-    /// Returns `result`, with the failure of a request that was lost in the shutdown replaced.
-    fn after_stop(
-        &self,
-        mut result: Result<Response, Box<RequestError>>,
-    ) -> Result<Response, Box<RequestError>> {
-        if let Err(RequestError { failure, resends, .. }) = result.as_mut().map_err(|error| &mut **error)
+    /// Returns a result, with the failure of a request that was lost in the shutdown replaced.
+    fn after_stop(&self, mut timed: TimedResult) -> TimedResult {
+        let result = timed.result.as_mut().map_err(|error| &mut **error);
+        if let Err(RequestError { failure, resends, .. }) = result
             && failure.class == Class::Internal
             && self.has_stopped()
         {
             *failure = if *resends > 0 { stopped().maybe_charged() } else { stopped() };
         }
-        result
+        timed
     }
 }
 
@@ -412,24 +434,28 @@ impl Handler<Request> for Intake {
     fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
         let sender = self.sender.clone();
         Deferred::new(move |mut responder| {
+            let timer = sender.start_timer();
             let request = sender.with_scope_limits(request);
             let response = if sender.is_stopped() {
-                return responder.send(Err(Box::new(stopped().into())));
+                return responder.send(record_end(timer, TimedResult::from_failure(stopped())));
             } else if let Some(permit) = sender.try_acquire(&request) {
                 Either::Left(sender.send_now(request, permit))
             } else if request.limited_scope().is_some() {
                 let sender = sender.clone();
                 Either::Right(sender.send_when_possible(request, WaitBound::Deadline, WhenFull::Fail))
             } else {
-                return responder.send(Err(Box::new(sender.overloaded().into())));
+                return responder.send(record_end(timer, TimedResult::from_failure(sender.overloaded())));
             };
             let runtime = sender.runtime.clone();
             drop(runtime.spawn(async move {
                 tokio::select! {
-                    result = response => responder.send(sender.after_stop(result)),
+                    timed = response => responder.send(record_end(timer, sender.after_stop(timed))),
                     () = responder.closed() => {}
                 }
             }));
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,16 @@ pub(super) enum CallEnd {
     TimedOut(AbortedCall),
 }
 
+impl CallEnd {
+    /// Returns when a call ended; for one without a result, when that is noticed.
+    pub(super) fn ended_at(&self, meta: CallMeta) -> Instant {
+        match self {
+            Self::Finished(call) => meta.submitted_at + call.waited + call.took,
+            Self::Rejected(_) | Self::Lost(_) | Self::TimedOut(_) => Instant::now(),
+        }
+    }
+}
+
 /// A call that was aborted after it was sent.
 pub(super) struct AbortedCall {
     /// Its sequence number at the provider.

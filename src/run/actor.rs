@@ -36,6 +36,7 @@ use super::gate::Gate;
 use super::inbox::{Event, Inbox};
 use super::job::Job;
 use super::messages::{FollowUp, InputError, ItemRecipients, OutputEnded, RequestEnded};
+use super::metrics::{ItemInProgress, RunCounts, RunHolding};
 use super::persistence::RunPersistence;
 use super::progress::Progress;
 use super::report::{Report, RunOutcome};
@@ -112,8 +113,8 @@ pub struct Run {
     scope: ScopeName,
     /// The limits and the budget of that scope, if it has any.
     scope_limits: Option<Arc<Scope>>,
-    /// Whether the current hold was logged.
-    is_hold_logged: bool,
+    /// The current hold, once it was logged.
+    logged_hold: Option<RunHolding>,
     /// How long it may hold.
     max_hold: Option<Duration>,
     /// Whether requests that are held for longer than `max_hold` fail instead of pausing the run.
@@ -130,6 +131,8 @@ pub struct Run {
     /// Why nothing can be stored any more.
     store_failure: Option<CommitError>,
     stats: RunStats,
+    /// Counts of all runs of its pipeline.
+    metrics: RunCounts,
     items_meter: Meter,
     calls_meter: Meter,
     /// Counts of attempts, updated as they end.
@@ -160,6 +163,7 @@ struct ActiveItem {
     started: Instant,
     incarnation: u64,
     abort: Abort,
+    _in_progress: ItemInProgress,
 }
 
 impl Run {
@@ -183,10 +187,11 @@ impl Run {
             let targets = route.targets.iter().map(|target| &target.provider);
             (route.name.clone(), targets.collect())
         });
-        let embeddings = EmbeddingBatcher::new(routes);
+        let embeddings = EmbeddingBatcher::new(routes).with_metrics(setup.request_metrics);
         let items_per_call = setup.pipeline.items_per_call().min(embeddings.max_inputs());
         Self {
             stats: RunStats::new(steps),
+            metrics: setup.metrics.counts_of(&setup.pipeline),
             pipeline: setup.pipeline,
             protected: setup.protected,
             last_item: setup
@@ -203,7 +208,7 @@ impl Run {
             max_hold: setup.limits.max_hold,
             fails_held_items: setup.limits.fail_held_items,
             held_items_failed_at: None,
-            is_hold_logged: false,
+            logged_hold: None,
             failure_limit: FailureLimit::new(setup.limits.max_failures),
             pending_pause: None,
             last_counted_failure: None,
@@ -376,12 +381,16 @@ impl Run {
             FollowUp::Nothing => 1,
             FollowUp::ValidationRetry => {
                 self.stats.count_validation_retry();
+                self.metrics.count_validation_retry();
                 1
             }
             FollowUp::Resend => 0,
         };
         if let Some(step) = self.pipeline.steps().get(request.step) {
             self.stats.count_request(&step.name, &request.attempts, request.simulated);
+        }
+        if let Some(took) = request.step_duration {
+            self.metrics.count_step(request.step, took);
         }
         self.stats.count_lost(request.lost);
     }

@@ -156,8 +156,9 @@ impl ItemProcess {
                 }
                 None => {
                     self.job.item.held.add(memory_of_prompt(&prompt));
-                    let deadline = Instant::now() + definition.deadline;
-                    self.send(step, prompt, deadline, false);
+                    let now = Instant::now();
+                    self.state.data_mut(step).started.get_or_insert(now);
+                    self.send(step, prompt, now + definition.deadline, false);
                 }
             }
         }
@@ -295,9 +296,18 @@ impl ItemProcess {
 
     /// Counts a request and stores its result. Requests that follow need only durable answers, so this waits until
     /// it is durable. The last answer is stored with the final record.
-    async fn end_request(&mut self, ended: RequestEnded, check: &AnswerCheck, target: Option<&TargetName>) {
+    async fn end_request(
+        &mut self,
+        mut ended: RequestEnded,
+        check: &AnswerCheck,
+        target: Option<&TargetName>,
+    ) {
         let step = ended.step;
-        self.state.data_mut(step).add_attempts(&ended.attempts, ended.simulated);
+        let log = self.state.data_mut(step);
+        log.add_attempts(&ended.attempts, ended.simulated);
+        if ended.follow_up == FollowUp::Nothing {
+            ended.step_duration = log.started.map(|started| started.elapsed());
+        }
         self.run.request_ended.do_send(ended);
         self.requests += 1;
         let storing = store_result(&mut self.state, &self.job, step, check, target);

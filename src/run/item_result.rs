@@ -41,6 +41,13 @@ impl ItemResult {
         attempts.filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost)
     }
 
+    /// Returns how many answers of earlier sessions were used instead of a request.
+    pub(super) fn restored_answers(&self) -> u64 {
+        let is_restored =
+            |step: &&StepResult| step.outcome == StepOutcome::Answered && step.data.restored_from.is_some();
+        self.steps.iter().filter(is_restored).count() as u64
+    }
+
     /// Creates the record of the item, with all its steps that are not stored yet; `None` if results are not
     /// stored.
     pub(super) fn record(&self, job: &Job, incarnations: u64) -> Option<Record> {

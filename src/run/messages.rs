@@ -1,5 +1,7 @@
 //! Messages to a run, from its items, its source task, its writer and its owner.
 
+use std::time::Duration;
+
 use actix::{Message, Recipient};
 
 use super::report::{Items, UnsavedItems};
@@ -51,6 +53,8 @@ pub(super) struct RequestEnded {
     pub(super) follow_up: FollowUp,
     /// How often it was lost with the router, or by a panic before it was sent.
     pub(super) lost: u64,
+    /// The duration of the step, from its first request on, if the step has ended.
+    pub(super) step_duration: Option<Duration>,
 }
 
 /// What follows a request that has ended.
@@ -67,7 +71,14 @@ pub(super) enum FollowUp {
 impl RequestEnded {
     /// Creates the message for a request that was not answered and will not be sent again.
     pub(super) fn failed(step: usize, attempts: AttemptLog, lost: u32) -> Self {
-        Self { step, attempts, simulated: false, follow_up: FollowUp::Nothing, lost: lost.into() }
+        Self {
+            step,
+            attempts,
+            simulated: false,
+            follow_up: FollowUp::Nothing,
+            lost: lost.into(),
+            step_duration: None,
+        }
     }
 }
 

@@ -42,6 +42,7 @@ mod job;
 mod last_report;
 mod load_attachment;
 mod messages;
+mod metrics;
 mod output_line;
 mod persistence;
 mod probe_wait;
@@ -71,6 +72,7 @@ pub use history::{History, input_totals, pause_reason, state_word};
 pub use item_set::ItemSet;
 pub use last_report::{LastReport, has_lost_session, is_last_session_lost};
 pub use messages::{Cancel, ProgressWatched, StopIntake};
+pub use metrics::RunMetrics;
 pub use persistence::RunPersistence;
 pub use progress::{Holding, Progress, WaitingForScope};
 pub use report::{

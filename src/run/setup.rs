@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use crate::provider;
-use crate::router::{Router, Scope};
+use crate::router::{RequestMetrics, Router, Scope};
 use crate::supervisor::Slot;
 use crate::types::{Priority, ScopeName};
 
 use super::caps::RunBudgets;
 use super::failure_limit::MaxFailures;
 use super::gate::RunRoute;
+use super::metrics::RunMetrics;
 use super::persistence::RunPersistence;
 use super::progress::Progress;
 use super::report::Report;
@@ -46,6 +47,10 @@ pub struct RunSetup {
     pub routes: Vec<RunRoute>,
     /// When it pauses.
     pub limits: RunLimits,
+    /// Where it counts.
+    pub metrics: RunMetrics,
+    /// Where its requests are counted.
+    pub request_metrics: Arc<RequestMetrics>,
     /// Receives the progress.
     pub progress: Arc<watch::Sender<Progress>>,
     /// Receives the report at the end.

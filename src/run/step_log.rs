@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::job::Job;
 use super::persistence::ItemPersistence;
@@ -33,6 +34,8 @@ pub(super) struct StepLog {
     pub(super) answered_by: Option<Attempt>,
     /// Files that were attached to the request.
     pub(super) files: Vec<FileStamp>,
+    /// When its first request was sent.
+    pub(super) started: Option<Instant>,
 }
 
 impl StepLog {

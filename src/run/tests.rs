@@ -143,6 +143,8 @@ fn start_with_destination(
         budgets: RunBudgets::uncapped(),
         routes: Vec::new(),
         limits: RunLimits::default(),
+        metrics: RunMetrics::default(),
+        request_metrics: Arc::default(),
         progress: Arc::new(progress_to),
         report: report_to,
     };

@@ -11,6 +11,8 @@ mod error;
 mod existing_run;
 mod failed_items;
 mod file_digest;
+mod metrics;
+mod metrics_text;
 mod open_runs;
 mod outcome;
 mod outputs;

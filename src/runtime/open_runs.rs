@@ -49,6 +49,11 @@ impl OpenRuns {
         if is_open { Ok(OpenRun(phase)) } else { Err(Error::Stopped) }
     }
 
+    /// Returns the number of open runs.
+    pub(super) fn count(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     /// Lets no run begin any more, cancels at `by` what is then in flight, and returns when every run is closed,
     /// or `MAX_CLOSING_TIME` after `by`.
     pub(super) async fn close(&self, by: Instant) {

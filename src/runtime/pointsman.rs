@@ -29,6 +29,7 @@ use crate::types::{RequestError, Response, RouteName};
 use super::budgets::DayBudgets;
 use super::children::{Providers, account, embedding_batcher, provider_spec, router_spec};
 use super::error::Error;
+use super::metrics::Metrics;
 use super::open_runs::OpenRuns;
 use super::simulated_provider::SimulatedProviders;
 use super::threads::{self, Arbiters, Threads};
@@ -63,6 +64,7 @@ struct Inner {
     requests: RouterHandle,
     draining: Arc<AtomicBool>,
     runs: Arc<OpenRuns>,
+    metrics: Metrics,
     arbiters: Arbiters,
     fatal_error: watch::Receiver<Option<String>>,
     _watchdog: Watchdog,
@@ -261,6 +263,10 @@ impl Pointsman {
         &self.inner.runs
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.inner.config
     }
@@ -374,6 +380,7 @@ async fn begin(
     usable: ResolvedConfig,
     arbiters: Arbiters,
 ) -> Result<(Inner, impl Future<Output = ()> + use<>), Error> {
+    let metrics = Metrics::new();
     MemoryBudget::of_process().set_total(config.run.max_memory.0);
     let simulated = SimulatedProviders::start(&config, &usable, &arbiters)?;
     let budgets = DayBudgets::new(&config.budget);
@@ -386,7 +393,8 @@ async fn begin(
         providers.insert(name.clone(), state);
     }
     let (fatal_error_tx, fatal_error) = watch::channel(None);
-    let supervisor = Supervisor::new(FatalErrorListener(fatal_error_tx).start().recipient()).start();
+    let supervisor = Supervisor::new(FatalErrorListener(fatal_error_tx).start().recipient());
+    let supervisor = supervisor.with_restart_counts(metrics.restarts.clone()).start();
     let router = Slot::default();
     let draining = Arc::new(AtomicBool::new(false));
     // Actors drain in reverse order of their start: the router lets its requests end while the providers still
@@ -408,8 +416,10 @@ async fn begin(
         arbiters.runtime.clone(),
         arbiters.core.clone(),
     );
-    let requests =
-        requests.with_embedding_batcher(embedding_batcher(&usable, &providers)).with_scopes(scopes.clone());
+    let requests = requests
+        .with_embedding_batcher(embedding_batcher(&usable, &providers))
+        .with_scopes(scopes.clone())
+        .with_metrics(metrics.requests.clone());
     let inner = Inner {
         config,
         usable,
@@ -421,6 +431,7 @@ async fn begin(
         requests,
         draining,
         runs,
+        metrics,
         arbiters,
         fatal_error,
         _watchdog: watchdog,

@@ -180,7 +180,8 @@ impl PreparedRun {
             .flatten()
             .map(|target| (target.target.clone(), target.model_identity))
             .collect();
-        let ledger = Ledger::counting(store.clone(), pointsman.runtime().clone(), pointsman.sent_calls());
+        let ledger = Ledger::counting(store.clone(), pointsman.runtime().clone(), pointsman.sent_calls())
+            .with_metrics(pointsman.metrics().ledgers.clone());
         let persistence = Arc::new(RunPersistence {
             ledger,
             run,

@@ -11,10 +11,10 @@ use tokio::time::sleep;
 
 use crate::pipeline::{Pipeline, ProtectedFiles};
 use crate::provider;
-use crate::router::{Router, Scope};
+use crate::router::{RequestMetrics, Router, Scope};
 use crate::run::{
-    Cancel, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunOutcome, RunOutput, RunRoute,
-    RunSetup, StopIntake,
+    Cancel, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunMetrics, RunOutcome, RunOutput,
+    RunRoute, RunSetup, StopIntake,
 };
 use crate::source::Reader;
 use crate::store::{RunNumber, RunState, Store};
@@ -136,6 +136,8 @@ pub(super) struct RunParts {
     pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) routes: Vec<RunRoute>,
     pub(super) limits: RunLimits,
+    pub(super) metrics: RunMetrics,
+    pub(super) request_metrics: Arc<RequestMetrics>,
     pub(super) window: Option<usize>,
     pub(super) budgets: RunBudgets,
     pub(super) scope: ScopeName,
@@ -162,6 +164,8 @@ pub(super) async fn start_run(
         providers,
         routes,
         limits,
+        metrics,
+        request_metrics,
         window,
         budgets,
         scope,
@@ -187,6 +191,8 @@ pub(super) async fn start_run(
         providers,
         routes,
         limits,
+        metrics,
+        request_metrics,
         priority,
         scope,
         scope_limits,

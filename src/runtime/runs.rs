@@ -205,6 +205,8 @@ impl PendingRun {
             notes,
             routes: run_routes(pointsman, &pipeline),
             limits: pause.or_configured(&config.run),
+            metrics: pointsman.metrics().runs.clone(),
+            request_metrics: pointsman.metrics().requests.clone(),
             window: config.run.max_in_flight_items.map(NonZeroUsize::get),
             session,
             supervisor: supervisor.clone(),

@@ -59,6 +59,7 @@ mod in_place;
 mod messages;
 mod panic_isolation;
 mod restart;
+mod restart_counts;
 mod slot;
 mod spawn;
 #[expect(clippy::module_inception, reason = "the module is named after its main actor")]
@@ -74,6 +75,7 @@ pub(crate) use exit::panic_text;
 pub use exit::{ChildExited, ChildId, Exit};
 pub use messages::{Children, Drain, Drained, RestartChild, RestartsExhausted, Start, StopChild};
 pub use restart::{Decision, Intensity, Restart, RestartBackoff, RestartPolicy, RestartTracker};
+pub use restart_counts::RestartCounts;
 pub use slot::Slot;
 pub use spawn::{Abort, Monitored, spawn_monitored, spawn_monitored_here};
 pub use supervisor::Supervisor;

@@ -19,6 +19,7 @@ use super::error::Error;
 use super::exit::{ChildExited, ChildId, Exit};
 use super::messages::{Children, Drain, Drained, RestartChild, RestartsExhausted, Start, StopChild};
 use super::restart::Decision;
+use super::restart_counts::RestartCounts;
 
 /// How long an aborted child may take to end. Only a child that blocks its thread takes longer.
 const MAX_ABORT_DURATION: Duration = Duration::from_millis(500);
@@ -33,6 +34,7 @@ pub struct Supervisor {
     children: Vec<ChildEntry>,
     next_id: u64,
     draining: Option<Draining>,
+    restart_counts: Arc<RestartCounts>,
 }
 
 struct Draining {
@@ -67,7 +69,13 @@ impl Supervisor {
     /// Creates a supervisor without children; `owner` is notified of children without which the process
     /// cannot continue.
     pub fn new(owner: Recipient<RestartsExhausted>) -> Self {
-        Self { owner, children: Vec::new(), next_id: 0, draining: None }
+        Self { owner, children: Vec::new(), next_id: 0, draining: None, restart_counts: Arc::default() }
+    }
+
+    /// Counts the restarts of its children in `restart_counts`.
+    #[must_use]
+    pub fn with_restart_counts(self, restart_counts: Arc<RestartCounts>) -> Self {
+        Self { restart_counts, ..self }
     }
 
     fn position(&self, name: &Arc<str>) -> Option<usize> {
@@ -117,6 +125,7 @@ impl Supervisor {
         match decision {
             Decision::RestartAfter(backoff) => {
                 warn!(child = %name, incarnation, %exit, ?backoff, "child ended, restarting it");
+                self.restart_counts.record_restart(name);
                 self.schedule_tick(backoff, child, TickKind::Restart, ctx);
             }
             Decision::Remove => {
@@ -193,6 +202,7 @@ impl Handler<Start> for Supervisor {
         let mut child = ChildEntry::new(ChildId(self.next_id), spec);
         self.next_id += 1;
         debug!(child = %child.name, "starting child");
+        self.restart_counts.add_child(&child.name);
         child.start(ctx.address().recipient());
         self.children.push(child);
         Ok(())

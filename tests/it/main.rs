@@ -65,6 +65,7 @@ mod library;
 mod matrix;
 #[cfg(feature = "exact-numbers")]
 mod memory;
+mod metrics;
 mod no_usable_target;
 mod outage;
 mod pacing;

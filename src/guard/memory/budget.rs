@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 
+use crate::telemetry::{Samples, table};
+
 /// The total if nothing else is configured.
 pub const DEFAULT_TOTAL: usize = 1 << 30;
 
@@ -87,6 +89,11 @@ impl MemoryBudget {
     /// Returns the most bytes held at once.
     pub fn peak(&self) -> usize {
         self.lock().peak
+    }
+
+    /// Adds its values to `samples`.
+    pub fn report_metrics(&self, samples: &mut Samples) {
+        samples.gauge(&table::MEMORY_RESERVED_BYTES, &[], self.used() as f64);
     }
 
     /// Waits until `bytes` are free, after all earlier waits, and takes them; returns the number of

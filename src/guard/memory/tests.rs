@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 
 use super::holder::Holder;
 use super::*;
+use crate::telemetry::{Samples, text_of};
 
 #[tokio::test]
 async fn intake_waits_for_free_memory_in_order() {
@@ -59,6 +60,16 @@ async fn a_cancelled_wait_lets_the_next_one_continue() {
     drop(held);
     drop(next.await);
     assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn the_held_bytes_are_reported() {
+    let budget = Arc::new(MemoryBudget::new(100));
+    let _held = budget.take(70).await;
+    let mut samples = Samples::default();
+    budget.report_metrics(&mut samples);
+    let text = text_of(&samples).replace("{}", "");
+    assert!(text.contains("\npointsman_memory_reserved_bytes 70"), "{text}");
 }
 
 /// Returns a response that holds all the memory, a second holder, and the response of that holder, which

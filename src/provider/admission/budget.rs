@@ -229,11 +229,14 @@ impl BudgetReservation {
     }
 
     /// Books the reservation, or the cost of what was received if it is higher, as uncertain cost, unless the call is
-    /// booked already.
-    pub(in crate::provider) fn settle_uncertain(&mut self) {
-        if self.stage == Stage::Sent {
-            self.book(self.uncertain());
+    /// booked already. Returns what was booked.
+    pub(in crate::provider) fn settle_uncertain(&mut self) -> Spend {
+        if self.stage != Stage::Sent {
+            return Spend::default();
         }
+        let booked = self.uncertain();
+        self.book(booked);
+        booked
     }
 
     /// The spend of a call whose usage is unknown.

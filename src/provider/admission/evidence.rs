@@ -43,7 +43,7 @@ pub(super) fn evidence_of(
 /// usually take. Without this rule, an unresponsive provider would never be detected while all requests have
 /// short deadlines.
 fn is_unresponsive(outcome: &CallOutcome<'_>, min_silence: Option<Duration>) -> bool {
-    !outcome.has_begun && min_silence.is_some_and(|min_silence| outcome.took >= min_silence)
+    outcome.first_token.is_none() && min_silence.is_some_and(|min_silence| outcome.took >= min_silence)
 }
 
 /// Returns the time without a response after which the deadline of a call with a stream is evidence about the target.

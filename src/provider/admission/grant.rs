@@ -5,8 +5,10 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::guard::{BreakerToken, InFlightToken, SentCall, TokenCost};
-use crate::types::{Charged, Completion, Failure, ModelName, Prompt, ScopeName, StepName};
+use crate::types::{Charged, Completion, Failure, ModelName, Prompt, ScopeName, Spend, StepName};
 
 use super::queue::Turn;
 use super::reservation::Reservation;
@@ -40,8 +42,31 @@ pub(in crate::provider) struct Grant {
     pub(in crate::provider) turn: Option<Turn>,
     /// Whether the call was not sent after all, because its target cannot express the request.
     pub(in crate::provider) is_unsent: bool,
+    /// When it was sent; `None` before that.
+    pub(in crate::provider) sent: Option<SendTime>,
+    /// Why its caller dropped it; `None` if the caller did not.
+    pub(in crate::provider) abort: Option<Abort>,
+    /// What was booked for it.
+    pub(in crate::provider) spend: Spend,
     /// The tokens of its answer that were received, as estimated when the call ends.
     pub(in crate::provider) received_output: u64,
+}
+
+/// When a call was sent.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::provider) struct SendTime {
+    pub(in crate::provider) at: Instant,
+    /// Time from submission to sending.
+    pub(in crate::provider) queue_time: Duration,
+}
+
+/// Why a caller dropped a call that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::provider) enum Abort {
+    /// Another call has answered the request.
+    Superseded,
+    /// The caller no longer needs an answer.
+    Cancelled,
 }
 
 impl Grant {
@@ -65,6 +90,6 @@ impl Grant {
 pub(in crate::provider) struct CallOutcome<'a> {
     pub(in crate::provider) result: &'a Result<Completion, Failure>,
     pub(in crate::provider) took: Duration,
-    /// Whether the answer had begun.
-    pub(in crate::provider) has_begun: bool,
+    /// Time from sending to the first part of the answer; `None` if the answer had not begun.
+    pub(in crate::provider) first_token: Option<Duration>,
 }

@@ -82,6 +82,11 @@ impl Inbox {
         self.lock().calls.len()
     }
 
+    /// Returns when the oldest call was submitted.
+    pub(in crate::provider) fn oldest_requested_at(&self) -> Option<Instant> {
+        self.lock().calls.front().map(|incoming| incoming.requested_at)
+    }
+
     pub(in crate::provider) fn incarnation_started(&self, actor: Arc<Recipient<CallsArrived>>) {
         let mut state = self.lock();
         state.actor = Some(actor);

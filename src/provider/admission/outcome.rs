@@ -98,7 +98,10 @@ impl Scheduler {
         let key_fault = self.release_grant(grant, outcome, jitter, now);
         let after = self.reported_state(&grant.model, now);
         let breaker_moved_to = state.zip(after.1).filter(|(state, after)| state != after);
-        let target = self.targets.get_mut(&grant.model);
+        let mut target = self.targets.get_mut(&grant.model);
+        if let Some(target) = &mut target {
+            target.metrics.record_end(grant, outcome, key_fault, now);
+        }
         let counts_max_tokens = target.is_some_and(|target| target.output_accounting.take_detection());
         let model_not_found = self.targets.get_mut(&grant.model).is_some_and(Target::take_not_found_notice);
         let retry_budget_recovered = self.retries_exhausted && self.retry_budget.is_half_full(now);

@@ -11,7 +11,7 @@ use crate::types::Spend;
 use crate::wire::RateLimitHeaders;
 
 use super::budget::BudgetReservation;
-use super::grant::{CallOutcome, Grant};
+use super::grant::{Abort, CallOutcome, Grant, SendTime};
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::state::State;
 use crate::provider::unreported_usage::UnreportedUsage;
@@ -45,9 +45,19 @@ impl Permit {
     }
 
     /// Marks the call as sent: from now on it may cost something.
-    pub(in crate::provider) fn mark_sent(&mut self) {
+    pub(in crate::provider) fn mark_sent(&mut self, sent: SendTime) {
         if let Some(budget) = &mut self.budget {
             budget.mark_sent();
+        }
+        if let Some(grant) = &mut self.grant {
+            grant.sent = Some(sent);
+        }
+    }
+
+    /// Releases the permit of a call that its caller dropped while it was in flight.
+    pub(in crate::provider) fn abort(mut self, abort: Abort) {
+        if let Some(grant) = &mut self.grant {
+            grant.abort = Some(abort);
         }
     }
 
@@ -102,8 +112,15 @@ impl Permit {
         self.record_received_output();
         // First: the calls that the release makes ready may need the budget.
         let booked = self.budget.as_mut().map(|budget| budget.settle(outcome.result)).unwrap_or_default();
+        self.record_spend(booked);
         let key_fault = self.state.release_grant(&mut self.grant, Some(outcome), Instant::now());
         (booked, key_fault)
+    }
+
+    fn record_spend(&mut self, booked: Spend) {
+        if let Some(grant) = &mut self.grant {
+            grant.spend += booked;
+        }
     }
 }
 
@@ -111,7 +128,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.record_received_output();
         // Before the release makes other calls ready.
-        self.budget = None;
+        if let Some(mut budget) = self.budget.take() {
+            self.record_spend(budget.settle_uncertain());
+        }
         if self.grant.is_some() {
             self.state.release_grant(&mut self.grant, None, Instant::now());
         }
@@ -178,7 +197,7 @@ mod tests {
         match state.next(now) {
             NextCall::Ready(ready) => {
                 let mut permit = ready.permit;
-                permit.mark_sent();
+                permit.mark_sent(SendTime { at: now, queue_time: Duration::ZERO });
                 permit
             }
             NextCall::WaitUntil(_) | NextCall::Idle => panic!("the call is not ready"),
@@ -221,7 +240,8 @@ mod tests {
         tokio::time::pause();
         let state = state();
         let finish = |permit: Permit, result: Result<Completion, Failure>| {
-            permit.finish(&CallOutcome { result: &result, took: Duration::from_secs(1), has_begun: true });
+            let took = Duration::from_secs(1);
+            permit.finish(&CallOutcome { result: &result, took, first_token: Some(took) });
         };
         for output in [[10; 18].as_slice(), &[200, 200]].concat() {
             let usage = Usage { input: Tokens(9), output: Tokens(output), ..Usage::default() };
@@ -245,7 +265,11 @@ mod tests {
         tokio::time::pause();
         let state = state();
         let finish = |permit: Permit, result: Result<Completion, Failure>| {
-            permit.finish(&CallOutcome { result: &result, took: Duration::from_secs(1), has_begun: true });
+            permit.finish(&CallOutcome {
+                result: &result,
+                took: Duration::from_secs(1),
+                first_token: Some(Duration::from_secs(1)),
+            });
         };
         // 500 tokens are assumed, and 700 are received.
         let broken_off = async || {

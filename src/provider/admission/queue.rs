@@ -17,7 +17,7 @@ use crate::guard::has_room;
 use crate::types::{ModelName, Priority, RunId, ScopeName};
 
 use super::fair_queue::{self, FairQueue, Restart, Shares};
-use super::run_queue::{Order, ScopeQueue};
+use super::run_queue::{Order, RunQueue, ScopeQueue};
 
 /// Interactive turns for each batch turn while both wait.
 const INTERACTIVE_PER_BATCH: usize = 9;
@@ -127,6 +127,13 @@ impl<T> Queue<T> {
     pub(in crate::provider) fn waiting_by_model(&self) -> impl Iterator<Item = (&ModelName, usize)> {
         let len = |target: &TargetQueue<T>| target.interactive.len() + target.batch.len();
         self.targets.iter().map(move |(name, target)| (name, len(target))).filter(|(_, len)| *len > 0)
+    }
+
+    /// Returns all calls, in no particular order.
+    pub(in crate::provider) fn calls(&self) -> impl Iterator<Item = &T> {
+        let scopes = self.targets.values().flat_map(|target| [&target.interactive, &target.batch]);
+        let runs = scopes.flat_map(FairQueue::backlogs);
+        runs.flat_map(FairQueue::backlogs).flat_map(RunQueue::calls)
     }
 
     /// Estimates how many calls would precede a new one, counting models that can take calls.

@@ -89,6 +89,11 @@ impl<T> RunQueue<T> {
         self.calls.pop_first().map(|(_, call)| call)
     }
 
+    /// Returns the calls in their order.
+    pub(in crate::provider) fn calls(&self) -> impl Iterator<Item = &T> {
+        self.calls.values().map(|(_, call)| call)
+    }
+
     pub(in crate::provider) fn all(&self, keep: impl FnMut(&T) -> bool) -> bool {
         self.calls.values().map(|(_, call)| call).all(keep)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{Breaker, BreakerSettings, BreakerToken, RateLimiter, RetryBudget, TripReason};
-use crate::types::{Failure, ModelName};
+use crate::types::{Failure, ModelName, Spend};
 
 use super::budget::{BudgetError, BudgetReservation, Budgets, CallTokens, SharedBy};
 use super::estimate::Estimate;
@@ -289,6 +289,9 @@ impl Scheduler {
             own,
             turn: None,
             is_unsent: false,
+            sent: None,
+            abort: None,
+            spend: Spend::default(),
             received_output: 0,
         };
         Ok((key, Box::new(grant), budget))

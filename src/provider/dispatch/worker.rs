@@ -16,7 +16,7 @@ use crate::types::{Class, Failure, FailureScope, NanoUsd, Savings};
 use super::client_pool::PooledClient;
 use super::exchange::{ExchangeResult, exchange};
 use crate::provider::admission::decision::{NextCall, ReadyCall};
-use crate::provider::admission::grant::CallOutcome;
+use crate::provider::admission::grant::{Abort, CallOutcome, SendTime};
 use crate::provider::admission::queued_call::CallResponder;
 use crate::provider::call::{CallResult, Dispatched, Rejection};
 use crate::provider::keys::key::KeyId;
@@ -117,7 +117,8 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
     {
         return debug!(provider = %state.name(), "the call was withdrawn as it was about to be sent");
     }
-    permit.mark_sent();
+    let waited = sent_at - queued.requested_at;
+    permit.mark_sent(SendTime { at: sent_at, queue_time: waited });
     let mut guard = ReplyGuard {
         responder: Some(queued.responder),
         number: permit.number(),
@@ -127,33 +128,35 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
         usage: permit.usage(),
         uncertain_cost: None,
         sent_at,
-        waited: sent_at - queued.requested_at,
+        waited,
     };
     let exchanged = {
         let exchange = pin!(exchange(state, client, &call, model, &key, &permit));
         tokio::select! {
             biased;
-            exchanged = exchange => exchanged,
-            () = guard.abandoned() => {
-                state.record_cancelled(&call.model, sent_at.elapsed());
-                return debug!(provider = %state.name(), "the caller dropped the call");
-            }
+            exchanged = exchange => Some(exchanged),
+            () = guard.abandoned() => None,
         }
     };
     let ExchangeResult { mut result, first_token, omitted_parameters: left_out } = match exchanged {
-        Ok(exchange_result) => exchange_result,
-        Err(failure) => {
+        Some(Ok(exchange_result)) => exchange_result,
+        None => {
+            state.record_cancelled(&call.model, sent_at.elapsed());
+            let is_superseded = call.dispatch_signal.as_ref().is_some_and(|signal| signal.is_superseded());
+            permit.abort(if is_superseded { Abort::Superseded } else { Abort::Cancelled });
+            return debug!(provider = %state.name(), "the caller dropped the call");
+        }
+        Some(Err(failure)) => {
             debug!(provider = %state.name(), model = %call.model, %failure, "the target cannot express the call");
             permit.withdraw();
             return guard.reject(Rejection::Unsupported(failure));
         }
     };
     let took = sent_at.elapsed();
-    let has_begun = first_token.is_some();
     let paused = call.dispatch_signal.as_ref().map(|signal| signal.paused_for()).unwrap_or_default();
     // Time in which the response was not read says nothing about the provider's speed.
     let took = took.saturating_sub(paused);
-    let (booked, key_fault) = permit.finish(&CallOutcome { result: &result, took, has_begun });
+    let (booked, key_fault) = permit.finish(&CallOutcome { result: &result, took, first_token });
     guard.uncertain_cost = Some(booked.uncertain_cost);
     if let Err(failure) = &mut result {
         resolve_scope(failure, key_fault);
@@ -177,11 +180,11 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
     guard.complete(first_token, charge, result);
 }
 
-/// Sets the scope of a refusal after it is known whether the key is at fault. A refusal that may concern this
-/// request only is not a failure of the account.
+/// Sets the class and the scope of a refusal after it is known whether the key is at fault.
 fn resolve_scope(failure: &mut Failure, key_fault: KeyFault) {
+    failure.class = key_fault.class_of(failure);
     match (key_fault, failure.scope) {
-        (KeyFault::Undecided, FailureScope::Unclear) => failure.class = Class::ApiError,
+        (KeyFault::Undecided, FailureScope::Unclear) => {}
         (KeyFault::Undecided, _) => failure.scope = FailureScope::KeyUnderRecheck,
         (KeyFault::AtFault, FailureScope::Unclear) => failure.scope = FailureScope::Class,
         (KeyFault::AtFault | KeyFault::NotAtFault, _) => {}
@@ -268,9 +271,14 @@ impl Drop for ReplyGuard {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Handle;
+
     use super::*;
-    use crate::provider::admission::queued_call::CallReply;
+    use crate::provider::Account;
+    use crate::provider::admission::queued_call::{CallReply, IncomingCall};
+    use crate::provider::call::{Call, DispatchSignal};
     use crate::provider::keys::key::ReadyKey;
+    use crate::provider::state::tests::call;
     use crate::supervisor::Responder as ReplyTo;
 
     /// Every call moves these through its tasks and channels.
@@ -283,6 +291,47 @@ mod tests {
             ("ReadyKey", size_of::<ReadyKey>(), 104),
         ] {
             assert!(bytes <= max, "{name}: {bytes}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_call_in_flight_whose_caller_is_gone_counts_as_superseded_or_cancelled() {
+        // It accepts connections and never responds.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let base_url = format!("http://{}", listener.local_addr().unwrap());
+        let settings = format!("base_url = '{base_url}'\nmodels.m = {{}}");
+        let settings = toml::from_str(&settings).unwrap();
+        let name = "a".into();
+        let keys = Vec::new();
+        let headers = http::HeaderMap::new();
+        let budgets = Vec::new();
+        let account = Account { name, settings, base_url, keys, headers, budgets };
+        let state = State::new(account, Handle::current()).unwrap();
+        let mut expected = vec![("answered", 0), ("superseded", 0)];
+        for is_superseded in [true, false] {
+            let (responder, receiver) = ReplyTo::channel();
+            let signal = Arc::new(DispatchSignal::new());
+            let call = Call { dispatch_signal: Some(signal.clone()), ..call(Duration::from_secs(600)) };
+            let now = Instant::now();
+            state.enqueue(IncomingCall { call, responder, requested_at: now }, now);
+            let NextCall::Ready(ready) = state.next(now) else { panic!("the call is not ready") };
+            dispatch(&state, ready);
+            signal.wait_dispatched().await;
+            if is_superseded {
+                signal.mark_superseded();
+                expected[1].1 += 1;
+            } else {
+                expected.push(("cancelled", 1));
+            }
+            drop(receiver);
+            let end = async {
+                while state.snapshot(Instant::now()).in_flight > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), end).await.unwrap();
+            let outcomes: Vec<_> = state.lock().targets["m"].metrics.snapshot().sums.outcomes().collect();
+            assert_eq!(outcomes, expected);
         }
     }
 

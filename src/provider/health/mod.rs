@@ -2,6 +2,8 @@
 
 pub(super) mod first_attempts;
 pub(super) mod header_latency;
+pub(super) mod metrics;
+mod metrics_report;
 pub(super) mod outage;
 pub(super) mod pending_attempts;
 pub(super) mod reachability;

@@ -49,16 +49,24 @@ impl RecentUsage {
         limits: &RateLimiter,
         now: Instant,
     ) -> Option<LimitUtilization> {
+        self.of_limits(limits, now).reduce(more_utilized)
+    }
+
+    /// Returns the utilization of each known limit.
+    pub(in crate::provider) fn of_limits(
+        &self,
+        limits: &RateLimiter,
+        now: Instant,
+    ) -> impl Iterator<Item = LimitUtilization> + use<> {
         let [requests, input, output] =
             [&self.requests, &self.input, &self.output].map(|meter| meter.per_second(now) * 60.0);
         // In the order of the limits.
         let used = [requests, requests, input + output, input, output];
-        let uses = limits.known_per_minute().into_iter().zip(used).filter_map(|(limit, used)| {
+        limits.known_per_minute().into_iter().zip(used).filter_map(|(limit, used)| {
             let per_minute = limit.per_minute.filter(|per_minute| *per_minute > 0.0)?;
             let utilization = used / per_minute;
             Some(LimitUtilization { model: None, limit: limit.unit, per_minute, utilization })
-        });
-        uses.reduce(more_utilized)
+        })
     }
 }
 

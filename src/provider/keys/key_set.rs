@@ -76,6 +76,17 @@ pub(in crate::provider) enum KeyFault {
     AtFault,
 }
 
+impl KeyFault {
+    /// Returns the class of a failure once it is known whether the key caused it. A refusal that may concern this
+    /// request only is not a failure of the account.
+    pub(in crate::provider) fn class_of(self, failure: &Failure) -> Class {
+        match (self, failure.scope) {
+            (Self::Undecided, FailureScope::Unclear) => Class::ApiError,
+            (Self::Undecided | Self::AtFault | Self::NotAtFault, _) => failure.class,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Cooldown {
     until: Instant,

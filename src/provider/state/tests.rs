@@ -1,6 +1,7 @@
 use super::*;
 use crate::guard::BudgetScope;
 use crate::provider::admission::decision::NextCall;
+use crate::provider::admission::grant::SendTime;
 use crate::provider::admission::queued_call::IncomingCall;
 use crate::provider::{Call, CallReceiver, Model, Rejection};
 use crate::supervisor::Responder as ReplyTo;
@@ -90,7 +91,7 @@ async fn a_run_that_waits_for_budget_blocks_no_other_run_and_its_reservation_ret
     assert!(matches!(state.next(Instant::now()), NextCall::WaitUntil(_)));
     // The call was sent and its cost is unknown: its reservation counts, and the next call does not fit.
     let mut permit = first.permit;
-    permit.mark_sent();
+    permit.mark_sent(SendTime { at: Instant::now(), queue_time: Duration::ZERO });
     drop(permit);
     assert_eq!((budget.status().reserved, budget.status().spent.cost), (NanoUsd(0), NanoUsd(0)));
     assert!(matches!(state.next(Instant::now()), NextCall::Idle));

@@ -9,6 +9,7 @@ use super::*;
 use crate::guard::BreakerState;
 use crate::provider::CallReceiver;
 use crate::provider::admission::decision::{NextCall, ReadyCall};
+use crate::provider::admission::grant::SendTime;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -67,7 +68,7 @@ async fn simulate(
         let wake = loop {
             match state.next(now) {
                 NextCall::Ready(mut ready) => {
-                    ready.permit.mark_sent();
+                    ready.permit.mark_sent(SendTime { at: now, queue_time: Duration::ZERO });
                     let step = ready.queued.call.context.step.clone().unwrap();
                     let fate = fate(step.as_str(), now - began);
                     let (Fate::Answered(after) | Fate::Reset(after)) = fate;

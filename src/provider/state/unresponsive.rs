@@ -8,6 +8,7 @@ use super::tests::call;
 use super::*;
 use crate::guard::TripReason;
 use crate::provider::admission::decision::{NextCall, ReadyCall};
+use crate::provider::admission::grant::SendTime;
 use crate::provider::admission::queued_call::IncomingCall;
 use crate::provider::{Call, CallReceiver, Rejection};
 use crate::supervisor::Responder as ReplyTo;
@@ -49,7 +50,8 @@ fn send_ready(state: &Arc<State>) -> VecDeque<ReadyCall> {
     while let NextCall::Ready(ready) = state.next(Instant::now()) {
         ready_calls.push_back(*ready);
     }
-    ready_calls.iter_mut().for_each(|ready| ready.permit.mark_sent());
+    let sent = SendTime { at: Instant::now(), queue_time: Duration::ZERO };
+    ready_calls.iter_mut().for_each(|ready| ready.permit.mark_sent(sent));
     ready_calls
 }
 
@@ -57,12 +59,12 @@ pub(super) fn answer(ready: ReadyCall, took: Duration) {
     ready.permit.on_headers(&RateLimitHeaders::default(), true);
     let usage = Usage { input: Tokens(9), output: Tokens(9), ..Usage::default() };
     let result = Ok(Completion { usage: Some(usage), ..Completion::default() });
-    ready.permit.finish(&CallOutcome { result: &result, took, has_begun: true });
+    ready.permit.finish(&CallOutcome { result: &result, took, first_token: Some(took) });
 }
 
 pub(super) fn fail(ready: ReadyCall, class: Class, took: Duration) {
     let result = Err(Failure::new(class, "as planned"));
-    ready.permit.finish(&CallOutcome { result: &result, took, has_begun: false });
+    ready.permit.finish(&CallOutcome { result: &result, took, first_token: None });
 }
 
 /// Advances the time as the provider's actor does: with one sweep a second. Returns the calls that were sent.
@@ -218,7 +220,7 @@ async fn a_model_that_does_not_exist_is_only_probed_after_three_refusals() {
     let refuse = |ready: ReadyCall| {
         ready.permit.on_headers(&RateLimitHeaders::default(), false);
         let failure = Failure { status: Some(404), ..Failure::new(Class::NotFound, "no such model") };
-        ready.permit.finish(&CallOutcome { result: &Err(failure), took: SECOND, has_begun: false });
+        ready.permit.finish(&CallOutcome { result: &Err(failure), took: SECOND, first_token: None });
     };
     for number in 0..3 {
         assert_eq!(trouble(&state), None, "after {number}");
@@ -268,7 +270,7 @@ async fn an_outage_by_a_requested_wait_shows_the_message_of_the_provider() {
         let _receiver = enqueue_call(&state, false, None);
         let ready = send_ready(&state).pop_front().unwrap();
         let failure = Failure { retry_after: Some(900 * SECOND), ..Failure::new(class, message) };
-        ready.permit.finish(&CallOutcome { result: &Err(failure), took: SECOND, has_begun: false });
+        ready.permit.finish(&CallOutcome { result: &Err(failure), took: SECOND, first_token: None });
         assert_eq!((outage(&state).class, &*outage(&state).message), (class, shown));
         sleep(1_000 * SECOND).await;
     }

@@ -11,6 +11,7 @@ use crate::router::attempt;
 use crate::router::execution::RequestResult;
 use crate::router::live_log::{InFlightCall, LiveAttempts, LiveLog};
 use crate::router::pending_call::AbortedCall;
+use crate::router::provider_time::TimedResult;
 use crate::router::request::Request;
 use crate::types::{
     Attempt, AttemptLog, FailedAttempt, Failure, Message, NanoUsd, Part, Prompt, RequestError, Response, Role,
@@ -29,9 +30,11 @@ pub(super) struct Member {
     pub(super) request: Request,
     /// Its place in a division.
     pub(super) number: usize,
+    /// Whether it is sent again, after its joined request failed.
+    pub(super) is_divided: bool,
     size: JoinSize,
     shared: Arc<SharedState>,
-    answer: oneshot::Sender<RequestResult>,
+    answer: oneshot::Sender<TimedResult>,
 }
 
 /// What a member shares with its caller.
@@ -134,10 +137,11 @@ impl Member {
     pub(super) fn new(
         request: Request,
         size: JoinSize,
-    ) -> (Self, oneshot::Receiver<RequestResult>, Arc<SharedState>) {
+    ) -> (Self, oneshot::Receiver<TimedResult>, Arc<SharedState>) {
         let (answer, result) = oneshot::channel();
         let shared = Arc::new(SharedState::default());
-        (Self { request, number: 0, size, shared: shared.clone(), answer }, result, shared)
+        let member = Self { request, number: 0, is_divided: false, size, shared: shared.clone(), answer };
+        (member, result, shared)
     }
 
     /// Returns whether its caller waits.
@@ -145,8 +149,8 @@ impl Member {
         !self.answer.is_closed()
     }
 
-    fn answer(self, result: RequestResult) {
-        let Self { shared, answer, .. } = self;
+    fn answer(self, result: RequestResult, provider_time: Option<Duration>) {
+        let Self { shared, answer, is_divided, .. } = self;
         let result = match result {
             Ok(mut response) => {
                 let EarlierAttempts { attempts, resends, .. } = shared.take_earlier();
@@ -156,8 +160,10 @@ impl Member {
             }
             Err(error) => Err(shared.with_earlier(error)),
         };
+        // A member that is sent again also waits for the calls of the other members.
+        let provider_time = provider_time.filter(|_| !is_divided);
         // The caller may be gone.
-        let _ = answer.send(result);
+        let _ = answer.send(TimedResult { result, provider_time });
     }
 
     /// Returns the estimated tokens of its inputs.
@@ -226,13 +232,14 @@ pub(super) fn add_attempts(members: &[Member], error: &RequestError) {
 }
 
 /// Answers the members with their parts of the outcome of their request.
-pub(super) fn answer_all(members: Vec<Member>, outcome: RequestResult) {
+pub(super) fn answer_all(members: Vec<Member>, outcome: TimedResult) {
     let sizes: Vec<usize> = members.iter().map(|member| member.size.inputs).collect();
     let weights: Vec<u64> = members.iter().map(Member::weight).collect();
     let counting = counting_member(&members);
-    let parts: Vec<Result<Response, _>> = shares::divide(outcome, &sizes, &weights, counting);
+    let TimedResult { result, provider_time } = outcome;
+    let parts: Vec<Result<Response, _>> = shares::divide(result, &sizes, &weights, counting);
     for (member, part) in members.into_iter().zip(parts) {
-        member.answer(part);
+        member.answer(part, provider_time);
     }
 }
 
@@ -241,7 +248,7 @@ pub(super) fn fail_all(members: Vec<Member>, error: &RequestError) {
     for member in members {
         let RequestError { failure, target, expected_wait, .. } = error.clone();
         let error = RequestError { target, expected_wait, ..failure.into() };
-        member.answer(Err(Box::new(error)));
+        member.answer(Err(Box::new(error)), None);
     }
 }
 
@@ -258,7 +265,7 @@ mod tests {
     use crate::provider::{DispatchSignal, Dispatched, UnreportedUsage};
     use crate::types::{Class, EmbeddingOptions, NanoUsd};
 
-    fn member(text: &str) -> (Member, oneshot::Receiver<RequestResult>, Arc<SharedState>) {
+    fn member(text: &str) -> (Member, oneshot::Receiver<TimedResult>, Arc<SharedState>) {
         let prompt = Prompt::embeddings([text.to_owned()], EmbeddingOptions::default());
         Member::new(Request::new("r", prompt), JoinSize { inputs: 1, tokens: 1, bytes: text.len() })
     }
@@ -290,7 +297,7 @@ mod tests {
         assert_eq!(ended.failed_attempts.iter().map(|failed| failed.number).collect::<Vec<_>>(), [7]);
         drop(first_result);
         fail_all(members, &error(8));
-        let failed = second_result.try_recv().unwrap().unwrap_err();
+        let failed = second_result.try_recv().unwrap().result.unwrap_err();
         assert_eq!(
             (failed.class(), failed.attempts.calls()),
             (Class::ApiError, 1),
@@ -298,6 +305,17 @@ mod tests {
         );
         assert!(failed.attempts.0[0].counted_elsewhere);
         assert_eq!(failed.failed_attempts[0].number, 7);
+    }
+
+    #[test]
+    fn each_member_has_the_waits_of_the_joined_request_unless_it_was_sent_again() {
+        let (first, mut first_result, _) = member("low tide");
+        let (mut second, mut second_result, _) = member("ebb tide");
+        second.is_divided = true;
+        let provider_time = Some(Duration::from_secs(3));
+        answer_all(vec![first, second], TimedResult { result: Err(Box::new(error(7))), provider_time });
+        assert_eq!(first_result.try_recv().unwrap().provider_time, provider_time);
+        assert_eq!(second_result.try_recv().unwrap().provider_time, None);
     }
 
     /// A member that ends on its own and another one, with the log of their joined request: one call has failed, one is

@@ -54,7 +54,9 @@ impl Run {
         self.finished_totals = (requests + result.requests, cost + result.cost());
         self.count_failed(result);
         let error = result.error.as_ref().map(|(step, failure)| (step, failure));
-        self.stats.count_item(result.status, error, item.started.elapsed());
+        let took = item.started.elapsed();
+        self.stats.count_item(result.status, error, took);
+        self.metrics.count_item(result.status, took, result.restored_answers());
     }
 
     /// Starts an item again, once, whose actor died before the item finished.
@@ -84,6 +86,8 @@ impl Run {
     /// Sends the report and stops, if the output has ended.
     pub(super) fn report_end(&mut self, ctx: &mut Context<Self>) {
         let Some(output) = &self.output else { return };
+        // Before the report is sent, which may be long before this actor is dropped.
+        self.logged_hold = None;
         self.stats.items.unwritten = output.unwritten;
         self.stats.items.add_finished_before(output.rewritten);
         let mut report = self.stats.report(self.pipeline.name(), self.outcome, self.started.elapsed());

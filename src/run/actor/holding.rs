@@ -36,6 +36,7 @@ impl Run {
         }
         // A run whose input or output has failed finishes the items in flight, and holds like any other run.
         if *self.stop.borrow() {
+            self.logged_hold = None;
             return;
         }
         match self.gate.hold_to_end_session(self.max_hold, now) {
@@ -45,10 +46,16 @@ impl Run {
         }
         let oldest = self.gate.oldest_hold();
         // A hold also begins between two updates, when a request fails.
-        match (std::mem::replace(&mut self.is_hold_logged, oldest.is_some()), oldest) {
-            (false, Some((route, hold))) => warn!(%route, why = %failure_of_hold(&hold), "the run holds"),
-            (true, None) => info!("the run holds no longer"),
-            (false, None) | (true, Some(_)) => {}
+        match (&self.logged_hold, oldest) {
+            (None, Some((route, hold))) => {
+                warn!(%route, why = %failure_of_hold(&hold), "the run holds");
+                self.logged_hold = Some(self.metrics.begin_hold());
+            }
+            (Some(_), None) => {
+                info!("the run holds no longer");
+                self.logged_hold = None;
+            }
+            (None, None) | (Some(_), Some(_)) => {}
         }
     }
 

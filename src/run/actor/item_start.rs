@@ -89,6 +89,7 @@ impl Run {
         let first = format!("line {}: {}", reject.line, reject.reason);
         self.record(OutputRecord::Reject(reject));
         self.stats.items.rejected += 1;
+        self.metrics.count_rejected();
         self.stats.first_reject.get_or_insert(first);
     }
 
@@ -108,7 +109,9 @@ impl Run {
         }
         let item = ItemActor::new(job.clone(), ChildId(id), run);
         let abort = spawn_monitored_here(ChildId(id), incarnation, exits, |_| item).abort;
-        self.in_flight.insert(id, ActiveItem { job, started, incarnation, abort });
+        let in_progress = self.metrics.start_item();
+        let item = ActiveItem { job, started, incarnation, abort, _in_progress: in_progress };
+        self.in_flight.insert(id, item);
         if self.is_tick_idle {
             self.schedule_tick(ctx);
         }

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 
 use super::super::{
     ChildExited, ChildId, ChildSpec, ChildState, Error, Exit, Intensity, Restart, RestartChild,
-    RestartPolicy, Slot, Start, Supervisor, WhenExhausted,
+    RestartCounts, RestartPolicy, RestartsExhausted, Slot, Start, StopChild, Supervisor, WhenExhausted,
 };
 use super::{
     Fault, Forwarder, Hang, Journal, PanicInHandler, Ping, Probe, children, policy, probe,
     silence_planned_panics, start, supervisor, until,
 };
+use crate::telemetry::{Samples, text_of};
 
 #[actix_web::test]
 async fn a_child_that_panicked_restarts_after_its_backoff_and_its_sibling_is_unaffected() {
@@ -43,6 +44,37 @@ async fn a_child_that_panicked_restarts_after_its_backoff_and_its_sibling_is_una
     assert_eq!(slot.get().unwrap().send(Ping).await, Ok(1), "a fresh actor");
     assert_eq!(sibling.get().unwrap(), other);
     assert_eq!(children(&supervisor).await[1].incarnation, 1);
+}
+
+#[actix_web::test]
+async fn restarts_after_panics_are_counted_by_kind_also_when_the_child_is_gone() {
+    silence_planned_panics();
+    tokio::time::pause();
+    let (sender, _exhausted) = tokio::sync::mpsc::unbounded_channel();
+    let counts = Arc::new(RestartCounts::default());
+    let supervisor = Supervisor::new(Forwarder::<RestartsExhausted>(sender).start().recipient());
+    let supervisor = supervisor.with_restart_counts(counts.clone()).start();
+    let reported = |kind: &str, count: u64| {
+        let mut samples = Samples::default();
+        counts.report_metrics(&mut samples);
+        let text = text_of(&samples);
+        let line = format!("pointsman_actor_restarts_total{{actor=\"{kind}\"}} {count}");
+        assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
+    };
+    let slot = Slot::default();
+    let journal = Journal::default();
+    start(&supervisor, probe("run 1", &slot, &journal)).await;
+    start(&supervisor, probe("router", &Slot::default(), &journal)).await;
+    reported("run", 0);
+    assert_eq!(slot.get().unwrap().send(PanicInHandler).await, Err(MailboxError::Closed));
+    until(&supervisor, "run 1", |child| child.incarnation == 2 && child.state == ChildState::Up).await;
+    reported("run", 1);
+    supervisor.send(RestartChild { name: "run 1".into() }).await.unwrap().unwrap();
+    until(&supervisor, "run 1", |child| child.incarnation == 3 && child.state == ChildState::Up).await;
+    supervisor.send(StopChild { name: "run 1".into() }).await.unwrap().unwrap();
+    assert_eq!(children(&supervisor).await.len(), 1);
+    reported("run", 1);
+    reported("router", 0);
 }
 
 #[actix_web::test]

@@ -98,6 +98,24 @@ proptest! {
         assert_recovered(&mut harness);
     }
 
+    /// `harness.rs` compares the metrics with the calls after every event.
+    #[test]
+    fn every_attempt_that_was_sent_counts_with_one_outcome_when_it_ends(
+        settings in settings(),
+        keys in 0..3usize,
+        // Boxed: unboxed, the values of such a vector exceed the stack.
+        events in prop::collection::vec(
+            prop_oneof![3 => anything().boxed(), 1 => ends(without_result()).boxed()],
+            1..120,
+        ),
+    ) {
+        let mut harness = Harness::new(settings, keys);
+        events.into_iter().for_each(|event| harness.apply(event));
+        while !harness.in_flight.is_empty() {
+            harness.apply(Event::End { which: 0, end: CallEnd::Answered(Some((10, 10))) });
+        }
+    }
+
     /// Breakers, unresponsive targets and forced calls at a provider without limits.
     #[test]
     fn an_outage_has_one_probe_at_a_time_and_ends_with_an_answer(

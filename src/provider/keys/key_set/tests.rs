@@ -309,3 +309,16 @@ fn the_key_file_is_read_at_the_first_refusal_of_a_key_that_has_worked() {
     keys.apply_file(&"/a".into(), Ok(Some(secret("/a"))), now);
     assert!(!keys.needs_recheck(now) && !keys.none_usable(&model(), now));
 }
+
+#[test]
+fn a_refusal_that_may_concern_one_request_is_no_failure_of_the_account_until_its_key_is_at_fault() {
+    let unclear = refused().with_scope(FailureScope::Unclear);
+    let explicit = refused().with_scope(FailureScope::Class);
+    for (key_fault, of_unclear) in [
+        (KeyFault::Undecided, Class::ApiError),
+        (KeyFault::AtFault, Class::Auth),
+        (KeyFault::NotAtFault, Class::Auth),
+    ] {
+        assert_eq!((key_fault.class_of(&unclear), key_fault.class_of(&explicit)), (of_unclear, Class::Auth));
+    }
+}

@@ -2,20 +2,20 @@
 //!
 //! Checks the invariants for every call that is sent and after every event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::*;
 use super::strategies::{CallEnd, Event, TestCall};
 use crate::clock;
 use crate::guard::{BreakerState, TokenCost};
-use crate::provider::admission::grant::CallOutcome;
+use crate::provider::admission::grant::{Abort, CallOutcome, SendTime};
 use crate::provider::admission::queue::Turn;
 use crate::provider::admission::queued_call::CallReceiver;
 use crate::provider::keys::key_set::KeyFault;
 use crate::provider::keys::key_source::Key;
 use crate::supervisor::Responder;
-use crate::types::{Class, KeyLabel, Prompt, RequestContext, RunId, Secret};
+use crate::types::{Charged, Class, FailureScope, KeyLabel, Prompt, RequestContext, RunId, Secret, Usage};
 use crate::wire::RateLimitHeaders;
 
 /// Time from sending a call to its answer at a healthy provider.
@@ -49,6 +49,18 @@ pub(super) struct Harness {
     cooldowns: HashMap<(KeyLabel, Option<ModelName>), Instant>,
     /// The keys with which a call was answered.
     working_keys: HashSet<KeyLabel>,
+    /// Calls that were not sent after all.
+    withdrawn: u64,
+    /// What the metrics of each model must have.
+    metrics: HashMap<ModelName, ExpectedMetrics>,
+}
+
+/// What the metrics of a model must have.
+#[derive(Default)]
+struct ExpectedMetrics {
+    outcomes: BTreeMap<&'static str, u64>,
+    usage: Usage,
+    possibly_charged: u64,
 }
 
 /// A call in flight.
@@ -104,6 +116,8 @@ impl Harness {
             accepted_at: HashMap::new(),
             cooldowns: HashMap::new(),
             working_keys: HashSet::new(),
+            withdrawn: 0,
+            metrics: HashMap::new(),
         }
     }
 
@@ -220,8 +234,9 @@ impl Harness {
         self.rejected.push((id, rejection));
     }
 
-    fn record_sent(&mut self, queued: QueuedCall, key: &ReadyKey, grant: Grant) {
+    fn record_sent(&mut self, queued: QueuedCall, key: &ReadyKey, mut grant: Grant) {
         let now = self.now;
+        grant.sent = Some(SendTime { at: now, queue_time: now - queued.requested_at });
         let call = queued.call;
         let id = id(&call);
         assert!(self.receivers.remove(&id).is_some(), "{id} was sent without a receiver");
@@ -322,17 +337,34 @@ impl Harness {
         if self.in_flight.is_empty() {
             return;
         }
-        let attempt = self.in_flight.swap_remove(which % self.in_flight.len());
-        let result = end.result();
+        let mut attempt = self.in_flight.swap_remove(which % self.in_flight.len());
+        // A call is withdrawn only at once.
+        let end = match end {
+            CallEnd::Withdrawn if attempt.has_headers || attempt.sent_at != self.now => CallEnd::Lost,
+            end => end,
+        };
+        match end {
+            CallEnd::Answered(_) | CallEnd::Failed(_) | CallEnd::Lost => {}
+            CallEnd::Aborted(abort) => attempt.grant.abort = Some(abort),
+            CallEnd::Withdrawn => attempt.grant.is_unsent = true,
+        }
+        let is_unsent = attempt.grant.is_unsent;
+        let result = end.clone().result();
         let charged = attempt.grant.reservation.charged(result.as_ref()).total();
         let is_answered = matches!(result, Some(Ok(_)));
         let expected = attempt.grant.turn.as_ref().map_or(0, Turn::tokens);
-        let used = if is_answered { charged } else { charged.max(expected) };
+        let used = match (is_unsent, is_answered) {
+            (true, _) => 0,
+            (false, true) => charged,
+            (false, false) => charged.max(expected),
+        };
         self.ended.push(EndedCall { id: attempt.id, used });
         let took = self.now - attempt.sent_at;
         let has_begun = attempt.has_headers && matches!(result, Some(Ok(_)));
-        let ended = result.as_ref().map(|result| CallOutcome { result, took, has_begun });
+        let first_token = has_begun.then_some(took);
+        let ended = result.as_ref().map(|result| CallOutcome { result, took, first_token });
         let change = self.scheduler.release(&attempt.grant, ended.as_ref(), fastrand::f64, self.now);
+        self.record_expected_metrics(&attempt.grant.model, &end, change.key_fault);
         let failed = matches!(result, Some(Err(_)));
         if let Some(Err(failure)) = &result {
             self.record_required_wait(&attempt, failure, change.key_fault);
@@ -348,6 +380,53 @@ impl Harness {
         if change.health_changed || !self.scheduler.queue.is_empty() {
             self.dispatch_ready();
         }
+    }
+
+    /// Records what the end of a call adds to the metrics of its model.
+    fn record_expected_metrics(&mut self, model: &ModelName, end: &CallEnd, key_fault: KeyFault) {
+        let (outcome, is_possibly_charged) = match end {
+            CallEnd::Answered(_) => ("answered", false),
+            CallEnd::Failed(failure) => {
+                let is_refusal = failure.scope == FailureScope::Unclear && key_fault == KeyFault::Undecided;
+                let class = if is_refusal { Class::ApiError } else { failure.class };
+                (class.as_str(), failure.charged == Charged::Maybe)
+            }
+            CallEnd::Lost => ("network_error", true),
+            CallEnd::Aborted(Abort::Superseded) => ("superseded", true),
+            CallEnd::Aborted(Abort::Cancelled) => ("cancelled", true),
+            CallEnd::Withdrawn => {
+                self.withdrawn += 1;
+                return;
+            }
+        };
+        let expected = self.metrics.entry(model.clone()).or_default();
+        *expected.outcomes.entry(outcome).or_default() += 1;
+        expected.possibly_charged += u64::from(is_possibly_charged);
+        expected.usage += match end.clone().result() {
+            Some(Ok(completion)) => completion.usage.unwrap_or_default(),
+            Some(Err(failure)) => failure.usage.as_deref().copied().unwrap_or_default(),
+            None => Usage::default(),
+        };
+    }
+
+    /// Asserts that every attempt that was sent and has ended counts with exactly one outcome.
+    fn assert_metrics(&self) {
+        let mut ended = 0;
+        for (model, target) in &self.scheduler.targets {
+            let metrics = target.metrics.snapshot();
+            let outcomes: BTreeMap<_, _> = metrics.sums.outcomes().filter(|(_, count)| *count > 0).collect();
+            let of_target: u64 = outcomes.values().sum();
+            assert_eq!((metrics.durations.count(), metrics.queue_times.count()), (of_target, of_target));
+            ended += of_target;
+            let none = ExpectedMetrics::default();
+            let expected = self.metrics.get(model).unwrap_or(&none);
+            assert_eq!(outcomes, expected.outcomes, "{model}");
+            assert_eq!(metrics.sums.usage, expected.usage, "{model}");
+            assert_eq!(metrics.sums.possibly_charged, expected.possibly_charged, "{model}");
+        }
+        let in_flight = self.in_flight.len() as u64;
+        let sent = self.scheduler.calls_sent - self.withdrawn;
+        assert_eq!(ended, sent - in_flight, "each attempt counts once");
     }
 
     /// Records the wait or the cooldown that a failure requires.
@@ -449,6 +528,8 @@ impl Harness {
         }
         assert!(self.scheduler.queue.len() >= self.receivers.len(), "calls were lost");
         assert!(self.scheduler.queue.len() <= self.settings.queue.get(), "the queue exceeds its limit");
+        assert_eq!(self.scheduler.queue.calls().count(), self.scheduler.queue.len());
+        self.assert_metrics();
     }
 
     /// Answers all calls until none is queued or in flight, without sweep. Returns the time that this takes.

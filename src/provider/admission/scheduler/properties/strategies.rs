@@ -9,6 +9,7 @@ use proptest::option::{of, weighted};
 use proptest::prelude::*;
 
 use crate::guard::{BreakerSettings, BurstSettings, ConcurrencySettings, RetryBudgetSettings};
+use crate::provider::admission::grant::Abort;
 use crate::provider::{Limits, Model, OutputReservation, Settings};
 use crate::types::{
     Charged, Class, Completion, Failure, LimitWindow, Priority, RateLimitStatus, Tokens, Usage,
@@ -48,6 +49,10 @@ pub(super) enum CallEnd {
     Failed(Failure),
     /// Without a result.
     Lost,
+    /// Its caller dropped it.
+    Aborted(Abort),
+    /// It was not sent after all.
+    Withdrawn,
 }
 
 impl CallEnd {
@@ -57,7 +62,7 @@ impl CallEnd {
         match self {
             Self::Answered(used) => Some(Ok(Completion { usage: used.map(usage), ..Completion::default() })),
             Self::Failed(failure) => Some(Err(failure)),
-            Self::Lost => None,
+            Self::Lost | Self::Aborted(_) | Self::Withdrawn => None,
         }
     }
 }
@@ -253,6 +258,16 @@ pub(super) fn anything() -> impl Strategy<Value = Event> {
         1 => any::<usize>().prop_map(|which| Event::CallerGone { which }),
         1 => Just(Event::Sweep),
     ]
+}
+
+/// Returns the end of a call without a result.
+pub(super) fn without_result() -> impl Strategy<Value = CallEnd> {
+    prop::sample::select(vec![
+        CallEnd::Lost,
+        CallEnd::Aborted(Abort::Superseded),
+        CallEnd::Aborted(Abort::Cancelled),
+        CallEnd::Withdrawn,
+    ])
 }
 
 /// Returns the events of a provider that fails, is slow, or does not respond.

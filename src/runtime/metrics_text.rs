@@ -1,0 +1,42 @@
+//! The method of the handle that returns the metrics of all parts.
+
+use tokio::time::Instant;
+
+use crate::telemetry::{Samples, table, text_of};
+
+use super::pointsman::Pointsman;
+
+impl Pointsman {
+    /// Returns the metrics in the Prometheus text format, for the handler of `/metrics` in a host's server. Its content
+    /// type is `text/plain; version=0.0.4; charset=utf-8`.
+    ///
+    /// Counters begin with zero when Pointsman starts. `docs/metrics.md` lists all metrics. They contain names of
+    /// providers, models, pipelines and steps, and no key, prompt, item or answer.
+    ///
+    /// ```
+    /// # #[cfg(feature = "server")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pointsman::{Config, Pointsman, Request};
+    ///
+    /// let config = Config::from_toml("[provider.demo]\nbase_url = 'simulator'")?;
+    /// let pointsman = Pointsman::start_blocking(&config)?;
+    /// let text = pointsman.runtime().block_on(async {
+    ///     pointsman.send(Request::new("default", "Say hello.")).await?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(pointsman.metrics_text().await)
+    /// })?;
+    /// assert!(text.lines().any(|line| line == r#"pointsman_requests_total{outcome="answered"} 1"#));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "server"))]
+    /// # fn main() {}
+    /// ```
+    pub async fn metrics_text(&self) -> String {
+        let mut samples = Samples::default();
+        let now = Instant::now();
+        let (providers, ..) = self.actor_parts();
+        providers.values().for_each(|provider| provider.report_metrics(now, &mut samples));
+        samples.gauge(&table::RUNS_OPEN, &[], self.runs().count() as f64);
+        self.metrics().report_metrics(&mut samples);
+        text_of(&samples)
+    }
+}
