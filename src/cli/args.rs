@@ -16,7 +16,7 @@ use crate::types::{Class, duration};
 
 use super::advice::CommandOptions;
 use super::exit;
-use super::metrics::MetricsArgs;
+use super::metrics::target::MetricsArgs;
 use super::pause::PauseArgs;
 
 /// Sends large numbers of LLM requests within the limits of the providers, and resumes after a crash.

@@ -3,7 +3,7 @@
 mod file;
 #[cfg(feature = "server")]
 mod server;
-mod target;
+pub(super) mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use crate::runtime::Pointsman;
 use crate::store::StoreUrl;
 
 use self::file::MetricsFile;
-pub(super) use self::target::MetricsArgs;
 use self::target::MetricsTarget;
 use super::args::Run;
 use super::progress::Mode;

@@ -15,7 +15,7 @@ use crate::types::{ItemKey, StepName};
 use super::args::{self, Run};
 use super::config::{load, scope_note};
 use super::exit::Exit;
-use super::metrics::MetricsArgs;
+use super::metrics::target::MetricsArgs;
 use super::open_store::store_url;
 use super::pause::PauseArgs;
 use super::print::{print, print_json};

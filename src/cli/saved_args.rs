@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::store::StoredRun;
 
 use super::args::{Csv, CsvFormulas, ItemFormat, LineFormat, Run, Show, StoredRunArgs};
-use super::metrics::MetricsArgs;
+use super::metrics::target::MetricsArgs;
 use super::pause::PauseArgs;
 
 /// The arguments of a command that concern the run's files.
